@@ -1,0 +1,45 @@
+# Every target prepares .venv by itself; `make demo ARGS=--plain` passes arguments on.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format bench clean
+
+help:
+	@echo "make demo    three regions and a real shop on this machine (ARGS=--plain, --keep, ...)"
+	@echo "make test    the whole test suite (ARGS= goes to pytest)"
+	@echo "make check   lint and types"
+	@echo "make bench   measure, as ratios against the raw engine"
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Atoll needs Python 3.11 or newer; say PYTHON=python3.12 for instance")'
+	@echo "Installing Atoll into $(VENV) (about a minute, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable . --group dev
+	@touch $@
+
+install: $(VENV)/.installed
+
+demo: install
+	@$(BIN)/atoll demo $(ARGS)
+
+test: install
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+check: install
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: install
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: install
+	@$(BIN)/python -m bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

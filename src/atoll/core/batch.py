@@ -1,0 +1,262 @@
+"""One group commit: what was loaded and what was asked for go in, a `Commit` and the answers come out.
+
+Local writes and remote entries pass through here in turn, each on top of the one before. Nothing is
+visible outside until the store has made the whole batch durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from atoll.causality.clock import HybridLogicalClock
+from atoll.conflicts import records
+from atoll.conflicts.records import Record
+from atoll.core import document as documents
+from atoll.core.document import Document
+from atoll.core.draft import Draft
+from atoll.core.entry import Entry, Framed, Loser, encode_frame
+from atoll.core.mutation import Receipt, Write, Written
+from atoll.core.register import Version
+from atoll.core.rules import Rules
+from atoll.errors import AtollError, CorruptEntry, HostileEntry, InvalidOperation, TooLarge
+from atoll.lattices.base import Actor
+from atoll.store.port import AuditRow, Commit, Parked, Remembered, Row, Segment
+
+Address = tuple[str, str]
+"""(collection, key)"""
+
+_pack = msgspec.msgpack.Encoder().encode
+_receipt = msgspec.msgpack.Decoder(Receipt).decode
+
+
+class Identity(NamedTuple):
+    """Who commits."""
+
+    region: str
+    regions: tuple[str, ...]
+    uncertainty_ms: int
+    """Half-width of the clock's error, stamped on every entry."""
+    document_bytes: int
+    """A document larger than this is refused, however it came about."""
+
+
+class Applied(NamedTuple):
+    """A remote entry that was merged."""
+
+    origin: str
+    seq: int
+    stamp: int
+
+
+class Batch:
+    """Created for one group commit and then dropped."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        rules: Mapping[str, Rules],
+        clock: HybridLogicalClock,
+        vector: Mapping[str, int],
+        *,
+        rows: Mapping[Address, Row],
+        remembered: Mapping[str, bytes],
+        audit: Mapping[str, AuditRow],
+        now_ms: int,
+    ) -> None:
+        """`rows`: the stored documents among those addressed; `audit`: the records that entries settle."""
+        self.vector = dict(vector)
+        self.detected: list[Record] = []
+        """Conflicts that were seen for the first time, for the metrics and the alarms."""
+        self.applied: list[Applied] = []
+        self.entries: list[Entry] = []
+        """Everything committed, in order, for the change feed."""
+        self._identity = identity
+        self._actor = Actor(identity.region, identity.regions)
+        self._rules = rules
+        self._clock = clock
+        self._rows = dict(rows)
+        self._documents: dict[Address, Document] = {}
+        self._changed: dict[Address, Row] = {}
+        self._known_audit = audit
+        self._audit: dict[str, AuditRow | None] = {}
+        self._remembered = dict(remembered)
+        self._to_remember: list[Remembered] = []
+        self._parked: list[Parked] = []
+        self._runs: list[tuple[str, int, int, list[bytes]]] = []
+        self._now_ms = now_ms
+
+    # -- local ---------------------------------------------------------------------------------------
+
+    def write(self, write: Write) -> Receipt:
+        """Add one entry. Raises a RequestError, and then leaves no trace of the request."""
+        identity = self._identity
+        if write.idempotency_key is not None:
+            given = self._remembered.get(write.idempotency_key)
+            if given is not None:
+                return msgspec.structs.replace(_receipt(given), replayed=True)
+        region = identity.region
+        seq = self.vector.get(region, 0) + 1
+        context = dict(self.vector)
+        context[region] = seq - 1
+        stamp = self._clock.now()
+        dot = Version(region, seq, stamp, identity.uncertainty_ms, 0, context, None)
+        drafts: dict[Address, Draft] = {}
+        for mutation in write.mutations:
+            address = (mutation.collection, mutation.key)
+            draft = drafts.get(address)
+            if draft is None:
+                rules = self._rules[mutation.collection]
+                row = self._row(address)
+                tag = documents.version_tag(row) if row is not None else None
+                drafts[address] = draft = Draft(rules, mutation.key, self._document(address), tag, dot, self._actor)
+            draft.mutate(mutation)
+        changed = [(address, draft) for address, draft in drafts.items() if not draft.empty]
+        changes = []
+        rows: dict[Address, Row] = {}
+        for address, draft in changed:
+            before = self._document(address)
+            rules = self._rules[address[0]]
+            row = documents.encode_row(rules, draft.document)
+            if row.value is not None and len(row.value) > identity.document_bytes:
+                raise TooLarge(
+                    f"{address[0]}/{address[1]} would grow to {len(row.value)} bytes; "
+                    f"the limit is {identity.document_bytes}",
+                    limit_bytes=identity.document_bytes,
+                )
+            rows[address] = row
+            settled: tuple[Loser, ...] = ()
+            if before.contested:
+                lost = records.standing(rules, address[1], before, draft.written_registers)
+                settled = tuple(records.settle(record, (stamp, region, seq)) for record in lost.values())
+            changes.append(draft.change(settled))
+        if changes:
+            entry = Entry(region, seq, stamp, identity.uncertainty_ms, context, tuple(changes), write.trace)
+            frame = encode_frame(entry)
+            for (address, draft), change in zip(changed, changes, strict=True):
+                self._install(address, draft.document, rows[address], change.settled)
+            self._append(entry, frame)
+        receipt = Receipt(
+            region,
+            seq if changes else 0,
+            stamp,
+            tuple(self._written(address) for address in drafts),
+            {} if changes else dict(self.vector),
+        )
+        if write.idempotency_key is not None:
+            answer = _pack(receipt)
+            self._remembered[write.idempotency_key] = answer
+            self._to_remember.append(Remembered(write.idempotency_key, self._now_ms, answer))
+        return receipt
+
+    def _written(self, address: Address) -> Written:
+        row = self._row(address)
+        if row is None:
+            return Written(*address, None, "")
+        return Written(*address, row.value, documents.version_tag(row))
+
+    # -- remote --------------------------------------------------------------------------------------
+
+    def apply(self, framed: Framed) -> None:
+        """Merge a peer's entry whose context is covered. Raises CorruptEntry for one that is not in turn.
+
+        A change that cannot be merged is parked with its reason, and the entry goes on: nothing that a
+        peer sends stops a link.
+        """
+        entry = framed.entry
+        if entry.seq <= self.vector.get(entry.origin, 0):
+            return
+        for origin, seq in entry.context.items():
+            if self.vector.get(origin, 0) < seq:
+                raise CorruptEntry(
+                    f"entry {entry.seq} of {entry.origin} has seen {seq} of {origin}, this region only "
+                    f"{self.vector.get(origin, 0)}"
+                )
+        self._clock.update(entry.stamp)
+        for index, change in enumerate(entry.changes):
+            try:
+                self._apply_change(entry, change)
+            except (AtollError, msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError) as error:
+                reason = f"{type(error).__name__}: {error}"
+                self._parked.append(Parked(entry.origin, entry.seq, index, reason, _pack(change)))
+        self._append(entry, framed.frame)
+        self.applied.append(Applied(entry.origin, entry.seq, entry.stamp))
+
+    def _apply_change(self, entry: Entry, change: documents.Change) -> None:
+        rules = self._rules.get(change.collection)
+        if rules is None:
+            raise HostileEntry(f"no collection {change.collection!r} is declared here; is this region's schema older?")
+        rules.schema.validate_key(change.key)
+        address = (change.collection, change.key)
+        for loser in change.settled:
+            records.settled_row(loser, {})  # a body that cannot be read parks the change before it does anything
+        after = documents.merge(rules, self._document(address), documents.delta_of(rules, entry, change))
+        self._install(address, after, documents.encode_row(rules, after), change.settled)
+
+    # -- both ----------------------------------------------------------------------------------------
+
+    def _row(self, address: Address) -> Row | None:
+        changed = self._changed.get(address)
+        return self._rows.get(address) if changed is None else changed
+
+    def _document(self, address: Address) -> Document:
+        found = self._documents.get(address)
+        if found is None:
+            row = self._rows.get(address)
+            found = Document({}, {}) if row is None else documents.decode_row(self._rules[address[0]], row)
+            self._documents[address] = found
+        return found
+
+    def _install(self, address: Address, after: Document, row: Row, settled: Sequence[Loser]) -> None:
+        before = self._document(address)
+        if before.contested or after.contested:
+            rules = self._rules[address[0]]
+            was = records.standing(rules, address[1], before)
+            now = records.standing(rules, address[1], after)
+            for record_id in was.keys() - now.keys():
+                self._audit[record_id] = None
+            for record_id, record in now.items():
+                self._audit[record_id] = records.row_of(record)
+                if record_id not in was:
+                    self.detected.append(record)
+        for loser in settled:
+            known = dict(self._known_audit)
+            known.update({key: value for key, value in self._audit.items() if value is not None})
+            audit_row = records.settled_row(loser, known)
+            if audit_row is not None:
+                self._audit[loser.id] = audit_row
+        self._documents[address] = after
+        self._changed[address] = row
+
+    def _append(self, entry: Entry, frame: bytes) -> None:
+        self.vector[entry.origin] = entry.seq
+        self.entries.append(entry)
+        if self._runs and self._runs[-1][0] == entry.origin:
+            origin, first, _, frames = self._runs[-1]
+            frames.append(frame)
+            self._runs[-1] = (origin, first, entry.seq, frames)
+        else:
+            self._runs.append((entry.origin, entry.seq, entry.seq, [frame]))
+
+    def commit(self) -> Commit:
+        """What the store must make durable before any answer leaves; empty when nothing changed."""
+        commit = Commit(
+            segments=[Segment(origin, first, last, b"".join(frames)) for origin, first, last, frames in self._runs],
+            positions={origin: last for origin, _, last, _ in self._runs},
+            clock=self._clock.last,
+            audit=[row for row in self._audit.values() if row is not None],
+            audit_removed=[record_id for record_id, row in self._audit.items() if row is None],
+            remembered=self._to_remember,
+            parked=self._parked,
+        )
+        for (collection, key), row in self._changed.items():
+            commit.documents.setdefault(collection, []).append((key, row.value, row.meta))
+        return commit
+
+
+def check_batch(write: Write, *, most: int) -> None:
+    """Raises InvalidOperation for an empty or oversized request."""
+    if not write.mutations or len(write.mutations) > most:
+        raise InvalidOperation(f"a batch holds 1 to {most} writes, this one {len(write.mutations)}")

@@ -1,0 +1,241 @@
+"""One document while one request writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, assert_never
+
+import msgspec
+
+from atoll.core.document import Document, map_members, shown_plain, visible
+from atoll.core.entry import Change, Loser
+from atoll.core.mutation import ANY_VERSION, Delete, Mutation, Patch, Put, Step, Transfer
+from atoll.core.register import Operation, Version
+from atoll.core.rules import TOUCH, WHOLE, Rules
+from atoll.errors import BoundExceeded, InvalidOperation, NotFound, VersionMismatch
+from atoll.lattices.base import Actor
+
+
+class Draft:
+    """Applies mutations to a copy of the document and gathers the change that other regions will merge.
+
+    A local write has seen everything that is here, so each register that it writes holds its version alone.
+    """
+
+    def __init__(self, rules: Rules, key: str, before: Document, tag: str | None, dot: Version, actor: Actor) -> None:
+        """`tag` is the present version as clients name it; `dot` a version to take dot, stamp and context from."""
+        self._rules = rules
+        self._key = key
+        self._tag = tag
+        self._dot = dot
+        self._actor = actor
+        self._registers: dict[str, bytes | None] = {}
+        self._deltas: dict[str, Any] = {}
+        self.document = before if rules.simple else before.copy()
+        self._alive = shown_plain(rules, before) is not None
+        self._operation = Operation.UPDATE if self._alive else Operation.INSERT
+
+    def mutate(self, mutation: Mutation) -> None:
+        """Raises NotFound, VersionMismatch, BoundExceeded, InvalidOperation."""
+        match mutation:
+            case Put():
+                self._guard(mutation.if_match, absent=mutation.if_absent)
+                self._put(mutation)
+            case Patch():
+                self._guard(mutation.if_match)
+                self._patch(mutation)
+            case Delete():
+                self._guard(mutation.if_match)
+                self._delete()
+            case Transfer():
+                self._transfer(mutation)
+            case _:
+                assert_never(mutation)
+        self._tag = None  # a second precondition in one request would name a version that nobody has seen
+
+    def change(self, settled: tuple[Loser, ...]) -> Change:
+        deltas = {field: self._rules.lattices[field].encode(delta) for field, delta in self._deltas.items()}
+        return Change(self._rules.name, self._key, int(self._operation), self._registers, deltas, settled)
+
+    @property
+    def written_registers(self) -> Mapping[str, bytes | None]:
+        return self._registers
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing would change."""
+        return not self._registers and not self._deltas
+
+    def _guard(self, if_match: str | None, *, absent: bool = False) -> None:
+        where = f"{self._rules.name}/{self._key}"
+        if absent and self._alive:
+            raise VersionMismatch(f"{where} exists already, and the request says that it must not", version=self._tag)
+        if if_match is None:
+            return
+        if not self._alive:
+            raise VersionMismatch(f"{where} does not exist, and the request expects version {if_match}", version=None)
+        if if_match not in (ANY_VERSION, self._tag):
+            raise VersionMismatch(
+                f"{where} is at version {self._tag}, not {if_match}; read it again and repeat the change on what you see",
+                version=self._tag,
+            )
+
+    def _write(self, register: str, value: bytes | None) -> None:
+        dot = self._dot
+        if not self._registers and self._rules.simple:
+            self.document = Document({}, {})
+        self.document.registers[register] = (
+            Version(dot.region, dot.seq, dot.stamp, dot.uncertainty_ms, int(self._operation), dot.context, value),
+        )
+        self._registers[register] = value
+
+    def _merge(self, field: str, delta: Any) -> None:
+        lattice = self._rules.lattices[field]
+        state = self.document.lattices.get(field)
+        self.document.lattices[field] = lattice.merge(lattice.empty() if state is None else state, delta)
+        gathered = self._deltas.get(field)
+        self._deltas[field] = delta if gathered is None else lattice.merge(gathered, delta)
+
+    def _state(self, field: str) -> Any:
+        state = self.document.lattices.get(field)
+        return self._rules.lattices[field].empty() if state is None else state
+
+    def _put(self, put: Put) -> None:
+        rules = self._rules
+        if put.fields is None:
+            self._write(WHOLE, put.plain)
+        else:
+            if rules.per_field:
+                self._write(WHOLE, b"{}")
+                for field in rules.plain:
+                    if field in put.fields:
+                        self._set_field(field, put.fields[field])
+            else:
+                self._write(WHOLE, put.plain)
+            for field in rules.lattices:
+                self._reach(field, put.fields[field])
+            for field in sorted(rules.maps):
+                self._set_map(field, put.fields[field])
+        self._alive = True
+        self._touch()
+
+    def _patch(self, patch: Patch) -> None:
+        rules = self._rules
+        if not self._alive:
+            self._create(patch)
+        plain: dict[str, Any] | None = None
+        for step in patch.steps:
+            if step.field in rules.plain and not rules.per_field:
+                if plain is None:
+                    plain = msgspec.json.decode(shown_plain(rules, self.document) or b"{}")
+                plain[step.field] = step.argument
+            else:
+                self._step(step)
+        if plain is not None:
+            ordered = {name: plain.pop(name) for name in rules.plain if name in plain}
+            self._write(WHOLE, msgspec.json.encode({**ordered, **plain}))
+        elif rules.per_field:
+            self._write(WHOLE, b"{}")
+        self._touch()
+
+    def _create(self, patch: Patch) -> None:
+        """A patch of an absent document starts from the defaults."""
+        given = {step.field: step.argument for step in patch.steps if step.operator == "$set" and step.member is None}
+        missing = [name for name in self._rules.plain if name not in given and self._rules.schema.is_required(name)]
+        if missing:
+            raise NotFound(
+                f"{self._rules.name}/{self._key} does not exist, and the patch cannot create it without "
+                + ", ".join(missing),
+                collection=self._rules.name,
+                key=self._key,
+            )
+        default = self._rules.schema.default_of
+        fields = {name: given[name] if name in given else default(name) for name in self._rules.plain}
+        for name in (*self._rules.lattices, *self._rules.maps):
+            fields[name] = default(name)
+        plain = msgspec.json.encode({name: fields[name] for name in self._rules.plain})
+        self._put(Put(self._rules.name, self._key, plain, None if self._rules.simple else fields))
+
+    def _step(self, step: Step) -> None:
+        rules = self._rules
+        if step.field in rules.maps:
+            if step.member is None:
+                self._set_map(step.field, step.argument)
+            else:
+                removing = step.operator == "$unset"
+                self._write(f"{step.field}.{step.member}", None if removing else msgspec.json.encode(step.argument))
+        elif step.field in rules.plain:
+            self._set_field(step.field, step.argument)
+        elif step.operator == "$set":
+            self._reach(step.field, step.argument)
+        else:
+            delta = self._bounded(
+                step.field,
+                lambda lattice: lattice.operate(self._state(step.field), step.operator, step.argument, self._actor),
+            )
+            if delta is not None:
+                self._merge(step.field, delta)
+
+    def _set_field(self, field: str, value: Any) -> None:
+        """Under `merge` only what differs is written, so that it cannot collide with another field's change."""
+        encoded = msgspec.json.encode(value)
+        versions = self.document.registers.get(field, ())
+        if len(versions) == 1 and versions[0].value == encoded:
+            return
+        self._write(field, encoded)
+
+    def _set_map(self, field: str, members: Mapping[str, Any]) -> None:
+        shown = map_members(self._rules, self.document, field)
+        for name in sorted(shown.keys() - members.keys()):
+            self._write(f"{field}.{name}", None)
+        for name in sorted(members):
+            encoded = msgspec.json.encode(members[name])
+            if shown.get(name) != encoded:
+                self._write(f"{field}.{name}", encoded)
+
+    def _reach(self, field: str, target: Any) -> None:
+        delta = self._bounded(field, lambda lattice: lattice.difference(self._state(field), target, self._actor))
+        if delta is not None:
+            self._merge(field, delta)
+
+    def _bounded(self, field: str, operation: Any) -> Any:
+        try:
+            return operation(self._rules.lattices[field])
+        except BoundExceeded as error:
+            error.details.update(collection=self._rules.name, key=self._key, field=field)
+            raise
+
+    def _touch(self) -> None:
+        if not self._rules.touched or not self._deltas:
+            return
+        after = {
+            field: self._rules.lattices[field].value(self.document.lattices[field]) for field in sorted(self._deltas)
+        }
+        self._write(TOUCH, msgspec.json.encode(after))
+
+    def _delete(self) -> None:
+        if not self._alive:
+            raise NotFound(
+                f"{self._rules.name}/{self._key} does not exist", collection=self._rules.name, key=self._key
+            )
+        self._operation = Operation.DELETE
+        self._write(WHOLE, None)
+        if self._rules.touched:
+            self._write(TOUCH, None)
+        self._alive = False
+
+    def _transfer(self, transfer: Transfer) -> None:
+        lattice = self._rules.lattices.get(transfer.field)
+        if lattice is None or lattice.kind != "bounded_counter":
+            raise InvalidOperation(f"{self._rules.name}.{transfer.field} is no BoundedCounter: it has no rights to give")
+        state = self._state(transfer.field)
+        spare: int = lattice.rights(state, self._actor.region)  # type: ignore[attr-defined]
+        amount = min(spare, max(transfer.wanted, spare // 2))
+        if amount > 0:
+            self._merge(
+                transfer.field,
+                lattice.transfer(state, self._actor.region, transfer.target, amount),  # type: ignore[attr-defined]
+            )
+
+    def shown(self) -> bytes | None:
+        return visible(self._rules, self.document)

@@ -1,0 +1,129 @@
+"""Journal entries and their frames.
+
+An entry is a transaction: all its changes become visible together, in every region. Its frame is
+
+    length  u32 little-endian   bytes of the payload
+    crc32   u32 little-endian   of the payload
+    payload msgpack             the `Entry`, as an array
+
+so that a reader can skip without decoding, and a damaged byte is found before it is believed.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from atoll.errors import CorruptEntry, HostileEntry
+
+MAX_ENTRY_BYTES = 64 << 20
+_HEADER = struct.Struct("<II")
+
+
+class Loser(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A value that a write overwrote while it stood in conflict: its writer had seen it lose."""
+
+    id: str
+    status: str
+    body: bytes
+    """The conflict record as JSON text; see `atoll.conflicts.records`."""
+
+
+class Change(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What one entry does to one document."""
+
+    collection: str
+    key: str
+    operation: int
+    registers: dict[str, bytes | None]
+    """register name → JSON text, or None for a deletion. The name is "" for the whole document."""
+    deltas: dict[str, bytes] = {}
+    """field → encoded lattice delta."""
+    settled: tuple[Loser, ...] = ()
+
+
+class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One transaction of one region."""
+
+    origin: str
+    seq: int
+    stamp: int
+    uncertainty_ms: int
+    context: dict[str, int]
+    """The version vector of the origin just before this entry."""
+    changes: tuple[Change, ...]
+    trace: str | None = None
+    """W3C traceparent of the request."""
+
+
+class Framed(NamedTuple):
+    """An entry together with the frame that it came in, which is stored and relayed as it is."""
+
+    entry: Entry
+    frame: bytes
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Entry).decode
+_crc32 = zlib.crc32
+
+
+def encode_frame(entry: Entry) -> bytes:
+    payload = _encode(entry)
+    return _HEADER.pack(len(payload), _crc32(payload)) + payload
+
+
+def decode_frames(body: bytes) -> Iterator[Framed]:
+    """Read the frames of a segment or of a link's batch.
+
+    Raises CorruptEntry where a length or checksum is wrong, HostileEntry where the payload is well
+    framed and yet no entry.
+    """
+    at, end, view = 0, len(body), memoryview(body)
+    while at < end:
+        if end - at < _HEADER.size:
+            raise CorruptEntry(f"a journal frame is cut short at byte {at} of {end}", offset=at)
+        length, checksum = _HEADER.unpack_from(body, at)
+        start = at + _HEADER.size
+        stop = start + length
+        if length > MAX_ENTRY_BYTES or stop > end:
+            raise CorruptEntry(
+                f"a journal frame at byte {at} claims {length} bytes, {end - start} remain", offset=at, length=length
+            )
+        payload = view[start:stop]
+        if _crc32(payload) != checksum:
+            raise CorruptEntry(f"the checksum of the journal frame at byte {at} does not match", offset=at)
+        yield Framed(decode_entry(payload), bytes(view[at:stop]))
+        at = stop
+
+
+def decode_entry(payload: bytes | memoryview) -> Entry:
+    """Raises HostileEntry for anything but an entry with sane numbers."""
+    try:
+        entry = _decode(payload)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise HostileEntry(f"a frame holds no journal entry: {error}") from None
+    if entry.seq < 1 or entry.stamp < 0 or entry.seq >= 1 << 53 or entry.stamp >= 1 << 63 or not entry.origin:
+        raise HostileEntry(
+            f"an entry claims the impossible: origin {entry.origin!r}, seq {entry.seq}, stamp {entry.stamp}"
+        )
+    if entry.context.get(entry.origin, 0) != entry.seq - 1:
+        raise HostileEntry(
+            f"entry {entry.seq} of {entry.origin} says it had seen {entry.context.get(entry.origin, 0)} of its own; "
+            "a journal is dense, so it must be the one before"
+        )
+    return entry
+
+
+def frames_past(body: bytes, seq: int) -> bytes:
+    """The frames of a one-origin segment whose entries come after `seq`."""
+    at = 0
+    for framed in decode_frames(body):
+        if framed.entry.seq > seq:
+            break
+        at += len(framed.frame)
+    return body[at:]

@@ -1,0 +1,75 @@
+"""Entries that arrived and wait for what their writers had seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from atoll.core.entry import Framed
+
+
+class Inbox:
+    """Hands out entries in causal order, each origin's without a gap; holds at most one of each dot."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, dict[int, Framed]] = {}
+        self.size_bytes = 0
+
+    def __len__(self) -> int:
+        return sum(len(entries) for entries in self._waiting.values())
+
+    def add(self, framed: Framed, vector: Mapping[str, int]) -> bool:
+        """Keep an entry until its turn; False for one that is here already."""
+        entry = framed.entry
+        if entry.seq <= vector.get(entry.origin, 0):
+            return False
+        waiting = self._waiting.setdefault(entry.origin, {})
+        if entry.seq in waiting:
+            return False
+        waiting[entry.seq] = framed
+        self.size_bytes += len(framed.frame)
+        return True
+
+    def ready(self, vector: Mapping[str, int], limit: int) -> list[Framed]:
+        """Take up to `limit` entries that can be applied now, in this order, on top of `vector`."""
+        at = dict(vector)
+        taken: list[Framed] = []
+        progress = True
+        while progress and len(taken) < limit:
+            progress = False
+            for origin in sorted(self._waiting):
+                waiting = self._waiting[origin]
+                seq = at.get(origin, 0) + 1
+                while len(taken) < limit:
+                    framed = waiting.get(seq)
+                    if framed is None or any(at.get(o, 0) < s for o, s in framed.entry.context.items()):
+                        break
+                    del waiting[seq]
+                    self.size_bytes -= len(framed.frame)
+                    taken.append(framed)
+                    at[origin] = seq
+                    seq += 1
+                    progress = True
+                if not waiting:
+                    del self._waiting[origin]
+        return taken
+
+    def give_back(self, framed: list[Framed], vector: Mapping[str, int]) -> None:
+        """Return what could not be committed."""
+        for each in framed:
+            self.add(each, vector)
+
+    def drop(self, origin: str) -> None:
+        """Forget what waits from one origin: its link will ask for it again."""
+        for framed in self._waiting.pop(origin, {}).values():
+            self.size_bytes -= len(framed.frame)
+
+    def blocked_on(self, vector: Mapping[str, int]) -> dict[str, dict[str, int]]:
+        """origin → the components that its next entry waits for, for `atoll status`."""
+        blocked: dict[str, dict[str, int]] = {}
+        for origin in sorted(self._waiting):
+            framed = self._waiting[origin].get(vector.get(origin, 0) + 1)
+            if framed is None:
+                blocked[origin] = {origin: vector.get(origin, 0) + 1}
+            else:
+                blocked[origin] = {o: s for o, s in framed.entry.context.items() if vector.get(o, 0) < s}
+        return blocked

@@ -1,0 +1,68 @@
+"""The multi-value register: it keeps every concurrent version, and a strategy picks what is shown.
+
+A version carries its dot and the causal context of its writer, so that a later write is told from a
+concurrent one without clocks (Preguiça et al., "Dotted version vectors", 2010). A register is a tuple
+of versions in canonical order: by stamp, then region, then seq.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+
+import msgspec
+
+
+class Operation(IntEnum):
+    """What the writer did, as far as it could see."""
+
+    INSERT = 0
+    UPDATE = 1
+    DELETE = 2
+
+
+class Version(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One write to one register."""
+
+    region: str
+    seq: int
+    stamp: int
+    uncertainty_ms: int
+    """Half-width of the writer's clock error; it says whether an order by stamps can be trusted."""
+    operation: int
+    context: dict[str, int]
+    """The version vector that the writer had seen."""
+    value: bytes | None
+    """JSON text; None is a deletion."""
+
+
+Register = tuple[Version, ...]
+
+
+def canonical_order(version: Version) -> tuple[int, str, int]:
+    return (version.stamp, version.region, version.seq)
+
+
+def _seen(version: Version, by: Iterable[Version]) -> bool:
+    """Whether any of `by` is this version or was written by someone who had seen it."""
+    region, seq = version.region, version.seq
+    return any((other.region == region and other.seq >= seq) or other.context.get(region, 0) >= seq for other in by)
+
+
+def merge(ours: Register, theirs: Register) -> Register:
+    """Keep what neither side has overwritten: commutative, associative, idempotent."""
+    if len(ours) == 1 and len(theirs) == 1:
+        # Nearly every write: one version that succeeds the one that is here.
+        if theirs[0].context.get(ours[0].region, 0) >= ours[0].seq:
+            return theirs
+        if ours[0].region == theirs[0].region and ours[0].seq == theirs[0].seq:
+            return ours
+    elif not ours:
+        return theirs
+    elif not theirs:
+        return ours
+    mine = {(version.region, version.seq) for version in ours}
+    kept = [v for v in ours if any(v.region == o.region and v.seq == o.seq for o in theirs) or not _seen(v, theirs)]
+    kept += [v for v in theirs if (v.region, v.seq) not in mine and not _seen(v, ours)]
+    kept.sort(key=canonical_order)
+    return tuple(kept)

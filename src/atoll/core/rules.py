@@ -1,0 +1,78 @@
+"""What the core needs to know of a collection, worked out once from its declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from atoll.conflicts import strategies
+from atoll.conflicts.strategies import Fold, Resolver
+from atoll.core.register import Register
+from atoll.lattices.base import Lattice
+
+if TYPE_CHECKING:
+    from atoll.schema.application import CollectionSchema
+
+WHOLE = ""
+"""The register of the whole document; under `merge`, of its presence only."""
+TOUCH = "~"
+"""The register that operations on mergeable fields write, so that a concurrent deletion is noticed."""
+
+Strategy = Callable[[Register], Fold]
+
+_WHOLE_DOCUMENT: dict[str, Strategy] = {
+    "lww": strategies.last_write_wins,
+    "fww": strategies.first_write_wins,
+    "merge": strategies.update_wins,
+    "manual": strategies.manual,
+}
+
+
+class Rules:
+    """How documents of one collection are kept apart, folded and named in the audit."""
+
+    __slots__ = ("_whole", "lattices", "maps", "name", "per_field", "plain", "schema", "simple", "touched")
+
+    def __init__(self, schema: CollectionSchema, resolver: Resolver | None = None) -> None:
+        self.schema = schema
+        self.name: str = schema.name
+        self.per_field: bool = schema.policy.resolve == "merge"
+        self.lattices: dict[str, Lattice[Any]] = dict(schema.lattices)
+        self.maps: frozenset[str] = frozenset(schema.maps)
+        self.plain: tuple[str, ...] = schema.plain
+        self.simple: bool = not (self.per_field or self.lattices or self.maps)
+        """A document is one register and nothing else."""
+        self.touched: bool = bool(self.lattices) and not self.per_field
+        self._whole: Strategy
+        if resolver is not None:
+            self._whole = partial(strategies.custom, resolver=resolver)
+        else:
+            self._whole = _WHOLE_DOCUMENT[schema.policy.resolve]
+
+    def strategy(self, register: str) -> Strategy:
+        if register == WHOLE:
+            return self._whole
+        if register == TOUCH:
+            return strategies.delete_wins
+        if self.is_member(register):
+            return strategies.update_wins
+        return strategies.deep_merge
+
+    def strategy_name(self, register: str) -> str:
+        """As the audit says it."""
+        if register == WHOLE:
+            return "update_wins" if self.per_field else self.schema.policy.resolve
+        if register == TOUCH:
+            return "delete_wins"
+        return "update_wins" if self.is_member(register) else "merge"
+
+    def is_member(self, register: str) -> bool:
+        """Whether the register is one member of a map field (`field.member`)."""
+        return bool(self.maps) and register.partition(".")[0] in self.maps
+
+    def knows(self, register: str) -> bool:
+        """Whether a change from a peer may name this register."""
+        if register in (WHOLE, TOUCH):
+            return True
+        return (self.per_field and register in self.plain) or ("." in register and self.is_member(register))

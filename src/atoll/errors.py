@@ -1,0 +1,194 @@
+"""Every error that Atoll raises, in one tree.
+
+    AtollError
+    ├── DeclarationError          a collection's declaration contradicts itself
+    ├── ConfigError               atoll.toml is wrong; names file, line and fix
+    ├── RequestError              the caller's input is at fault: nothing happened
+    │   ├── UnknownCollection · UnknownField · InvalidDocument · InvalidKey · InvalidOperation
+    │   ├── MalformedRequest · TooLarge · InvalidToken · InvalidCursor
+    │   ├── NotFound
+    │   └── Conflict
+    │       ├── VersionMismatch   If-Match names another version
+    │       ├── BoundExceeded     a bounded counter has not enough left
+    │       └── OwnershipFixed    a document cannot change its home region this way
+    ├── ReplicationError          what a peer sent is refused: nothing was applied
+    │   ├── CorruptEntry · HostileEntry · ClockAhead · ProtocolMismatch
+    ├── StoreError
+    │   ├── StoreLocked           another process holds this region's database
+    │   ├── StoreUnwritable       disk full or read-only: writes stop, reads go on
+    │   └── StoreCorrupt
+    ├── Unavailable               try again, here or elsewhere
+    │   ├── RegionUnreachable     the region that must take this write does not answer
+    │   ├── TokenNotReached       this region has not yet seen what the session has
+    │   ├── TooStale              the bound on staleness cannot be met here
+    │   ├── Overloaded            a queue is at its bound
+    │   └── ClockUnsafe           this node's clock is out of bounds
+    └── Indefinite                the write may have happened: retry with the same idempotency key
+
+Every class states its HTTP `status` and a stable `type` slug, which `server.problems` turns into an
+RFC 9457 document, and the clients turn back into the same class. `details` hold plain JSON values.
+An error is *definite* (nothing happened) unless it is `Indefinite`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class AtollError(Exception):
+    """The base of the tree. `message` says what was wrong, where, and what to do."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "internal"
+    definite: ClassVar[bool] = True
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+
+class DeclarationError(AtollError):
+    status, type = 500, "declaration"
+
+
+class ConfigError(AtollError):
+    status, type = 500, "configuration"
+
+
+class RequestError(AtollError):
+    status, type = 400, "bad-request"
+
+
+class UnknownCollection(RequestError):
+    status, type = 404, "unknown-collection"
+
+
+class UnknownField(RequestError):
+    status, type = 422, "unknown-field"
+
+
+class InvalidDocument(RequestError):
+    status, type = 422, "invalid-document"
+
+
+class InvalidKey(RequestError):
+    status, type = 400, "invalid-key"
+
+
+class InvalidOperation(RequestError):
+    status, type = 422, "invalid-operation"
+
+
+class MalformedRequest(RequestError):
+    status, type = 400, "malformed-request"
+
+
+class TooLarge(RequestError):
+    status, type = 413, "too-large"
+
+
+class InvalidToken(RequestError):
+    status, type = 400, "invalid-token"
+
+
+class InvalidCursor(RequestError):
+    status, type = 400, "invalid-cursor"
+
+
+class NotFound(RequestError):
+    status, type = 404, "not-found"
+
+
+class Conflict(RequestError):
+    status, type = 409, "conflict"
+
+
+class VersionMismatch(Conflict):
+    status, type = 412, "version-mismatch"
+
+
+class BoundExceeded(Conflict):
+    """`details`: `left_here` and `left_in_all`, in units of the counter."""
+
+    status, type = 409, "bound-exceeded"
+
+
+class OwnershipFixed(Conflict):
+    status, type = 409, "ownership-fixed"
+
+
+class ReplicationError(AtollError):
+    status, type = 400, "replication"
+
+
+class CorruptEntry(ReplicationError):
+    status, type = 400, "corrupt-entry"
+
+
+class HostileEntry(ReplicationError):
+    status, type = 400, "hostile-entry"
+
+
+class ClockAhead(ReplicationError):
+    status, type = 400, "clock-ahead"
+
+
+class ProtocolMismatch(ReplicationError):
+    status, type = 400, "protocol-mismatch"
+
+
+class StoreError(AtollError):
+    status, type = 500, "store"
+
+
+class StoreLocked(StoreError):
+    status, type = 500, "store-locked"
+
+
+class StoreUnwritable(StoreError):
+    status, type = 507, "store-unwritable"
+
+
+class StoreCorrupt(StoreError):
+    status, type = 500, "store-corrupt"
+
+
+class Unavailable(AtollError):
+    status, type = 503, "unavailable"
+
+
+class RegionUnreachable(Unavailable):
+    status, type = 503, "region-unreachable"
+
+
+class TokenNotReached(Unavailable):
+    status, type = 503, "token-not-reached"
+
+
+class TooStale(Unavailable):
+    status, type = 503, "too-stale"
+
+
+class Overloaded(Unavailable):
+    status, type = 503, "overloaded"
+
+
+class ClockUnsafe(Unavailable):
+    status, type = 503, "clock-unsafe"
+
+
+class Indefinite(AtollError):
+    status, type = 504, "indefinite"
+    definite = False
+
+
+def error_classes() -> dict[str, type[AtollError]]:
+    """Map every `type` slug to its class, for the clients that rebuild errors from problem documents."""
+    found: dict[str, type[AtollError]] = {}
+    stack: list[type[AtollError]] = [AtollError]
+    while stack:
+        cls = stack.pop()
+        found[cls.type] = cls
+        stack.extend(cls.__subclasses__())
+    return found

@@ -1,0 +1,1 @@
+"""Mergeable field types: counters, bounded counters, sets, lists and texts."""

@@ -1,0 +1,63 @@
+"""What every mergeable field type offers: a join-semilattice with deltas.
+
+`merge` is commutative, associative and idempotent, and a delta is a state (Almeida, Shoker and Baquero,
+"Delta state replicated data types", 2018); so replication, repair and bootstrap are one function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+State = TypeVar("State")
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who performs an operation."""
+
+    region: str
+    regions: tuple[str, ...]
+    """All regions of the deployment, sorted; a bounded counter splits its rights among them."""
+
+
+class Lattice(Protocol[State]):
+    """One field type. Instances hold only the field's declaration, so they can be shared."""
+
+    @property
+    def kind(self) -> str:
+        """`counter`, `bounded_counter`, `set`, `list` or `text`."""
+
+    @property
+    def operators(self) -> frozenset[str]:
+        """The patch operators that it takes, such as `$inc`."""
+
+    def empty(self) -> State:
+        """The bottom: merging it changes nothing."""
+
+    def merge(self, state: State, delta: State) -> State:
+        """The least upper bound; returns a new state (or `state` itself) and changes neither."""
+
+    def value(self, state: State) -> Any:
+        """What a reader sees, as plain JSON data."""
+
+    def difference(self, state: State, target: Any, actor: Actor) -> State | None:
+        """The delta after which `value` shows `target`; None when it already does.
+
+        Raises BoundExceeded where the target cannot be reached with what this region holds.
+        """
+
+    def operate(self, state: State, operator: str, argument: Any, actor: Actor) -> State | None:
+        """The delta of one patch operator; None when it changes nothing.
+
+        Raises InvalidOperation for an operator or argument that does not fit, BoundExceeded.
+        """
+
+    def encode(self, state: State) -> bytes:
+        """For the journal and the disk; `decode(encode(s))` merges and shows exactly as `s`."""
+
+    def decode(self, data: bytes) -> State:
+        """Raises HostileEntry for bytes that no `encode` wrote, bounded in time and memory."""
+
+    def canonical(self, state: State) -> bytes:
+        """Equal for every region that has seen the same operations, in whatever order: for digests."""

@@ -1,0 +1,258 @@
+"""The group-committing door: every change to a region's data passes here, local or remote.
+
+Whatever waits when the door opens becomes one transaction with one fsync. The first to arrive asks the
+event loop to open the door at its next turn, so everyone who is ready in this turn comes along, and an
+idle region commits without delay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from atoll.causality.clock import HybridLogicalClock
+from atoll.causality.vector import descends
+from atoll.core.batch import Address, Batch, Identity
+from atoll.core.entry import Framed
+from atoll.core.inbox import Inbox
+from atoll.core.mutation import Receipt, Write
+from atoll.core.rules import Rules
+from atoll.errors import AtollError, ClockAhead, CorruptEntry, Overloaded, StoreError
+from atoll.store.port import AuditRow, Row, Store
+
+
+@dataclass(frozen=True, slots=True)
+class DoorOptions:
+    writes_per_commit: int = 256
+    """More local writes than this wait for the next commit."""
+    entries_per_commit: int = 512
+    """More remote entries than this wait for the next commit."""
+    queued_writes: int = 10_000
+    """Beyond it a write is refused with Overloaded: better an error now than an answer too late."""
+    retry_s: float = 0.5
+    """How long to wait before remote entries are tried again after the store refused them."""
+
+
+class _Pending(NamedTuple):
+    write: Write
+    answer: asyncio.Future[Receipt]
+
+
+class Door:
+    """Serialises all commits of one region. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        rules: Mapping[str, Rules],
+        clock: HybridLogicalClock,
+        identify: Callable[[], Identity],
+        now_ms: Callable[[], int],
+        options: DoorOptions = DoorOptions(),
+    ) -> None:
+        self.vector: dict[str, int] = store.positions()
+        self.inbox = Inbox()
+        self.store_error: StoreError | None = None
+        """Why the last commit failed; None while the store takes writes."""
+        self.held: ClockAhead | None = None
+        """Why remote entries are held back: a peer's clock runs ahead of what is allowed."""
+        self._store = store
+        self._rules = rules
+        self._clock = clock
+        self._identify = identify
+        self._now_ms = now_ms
+        self._options = options
+        self._queue: deque[_Pending] = deque()
+        self._scheduled = False
+        self._covered: list[tuple[dict[str, int], asyncio.Future[None]]] = []
+        self._room: list[asyncio.Future[None]] = []
+        self._listeners: list[Callable[[Batch], None]] = []
+        self._closed = False
+        self._pausing = False
+
+    def listen(self, listener: Callable[[Batch], None]) -> None:
+        """`listener` is called after each durable commit, in commit order; it must not raise."""
+        self._listeners.append(listener)
+
+    async def write(self, write: Write) -> Receipt:
+        """Commit a local write; durable on return. Raises RequestErrors, StoreUnwritable, Overloaded."""
+        if len(self._queue) >= self._options.queued_writes or self._closed:
+            raise Overloaded(
+                "this region is closing" if self._closed else f"{len(self._queue)} writes wait already; slow down"
+            )
+        answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Pending(write, answer))
+        self._schedule()
+        return await answer
+
+    def deliver(self, framed: list[Framed]) -> None:
+        """Take entries from a link; they are applied when their contexts are covered."""
+        for each in framed:
+            self.inbox.add(each, self.vector)
+        if self.inbox.size_bytes:
+            self._schedule()
+
+    async def room(self, bytes_waiting: int) -> None:
+        """Wait until less than so much waits in the inbox: a link's backpressure."""
+        while self.inbox.size_bytes >= bytes_waiting and not self._closed:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._room.append(future)
+            await future
+
+    async def covered(self, vector: Mapping[str, int]) -> None:
+        """Wait until the region has seen `vector`."""
+        if descends(self.vector, vector):
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = (dict(vector), future)
+        self._covered.append(waiter)
+        try:
+            await future
+        finally:
+            if waiter in self._covered:
+                self._covered.remove(waiter)
+
+    def close(self) -> None:
+        """Refuse what still waits; nothing of it was acknowledged."""
+        self._closed = True
+        for pending in self._queue:
+            if not pending.answer.done():
+                pending.answer.set_exception(Overloaded("this region is closing"))
+        self._queue.clear()
+        self._wake(self._room)
+
+    def _schedule(self) -> None:
+        if not self._scheduled and not self._closed:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._open)
+
+    def _open(self) -> None:
+        self._scheduled = False
+        if self._closed:
+            return
+        writes = [
+            pending
+            for pending in (self._queue.popleft() for _ in range(min(len(self._queue), self._options.writes_per_commit)))
+            if not pending.answer.done()
+        ]
+        remote = [] if self._pausing else self.inbox.ready(self.vector, self._options.entries_per_commit)
+        if not writes and not remote:
+            return
+        try:
+            self._commit(writes, remote)
+        except StoreError as error:
+            self.store_error = error
+            self._fail(writes, error)
+            self._retry(remote)
+            return
+        except BaseException as error:  # a defect: nobody may wait for ever on it
+            self._fail(writes, AtollError(f"the commit failed unexpectedly: {error!r}"))
+            self._retry(remote)
+            raise
+        if self._queue or (remote and self.inbox.size_bytes and not self._pausing):
+            self._schedule()
+
+    def _commit(self, writes: list[_Pending], remote: list[Framed]) -> None:
+        identity = self._identify()
+        batch = Batch(
+            identity,
+            self._rules,
+            self._clock,
+            self.vector,
+            rows=self._load(writes, remote),
+            remembered=self._store.remembered(
+                [pending.write.idempotency_key for pending in writes if pending.write.idempotency_key is not None]
+            )
+            if any(pending.write.idempotency_key for pending in writes)
+            else {},
+            audit=self._load_audit(remote),
+            now_ms=self._now_ms(),
+        )
+        answers: list[tuple[asyncio.Future[Receipt], Receipt]] = []
+        for pending in writes:
+            try:
+                answers.append((pending.answer, batch.write(pending.write)))
+            except AtollError as error:
+                pending.answer.set_exception(error)
+        self._apply(batch, remote)
+        commit = batch.commit()
+        if commit.segments or commit.remembered:
+            self._store.commit(commit)
+            self.store_error = None
+        self.vector = batch.vector
+        for answer, receipt in answers:
+            if not answer.done():
+                answer.set_result(receipt)
+        for listener in self._listeners:
+            listener(batch)
+        if self._covered:
+            for vector, future in self._covered:
+                if not future.done() and descends(self.vector, vector):
+                    future.set_result(None)
+        if self._room:
+            self._wake(self._room)
+
+    def _apply(self, batch: Batch, remote: list[Framed]) -> None:
+        for index, framed in enumerate(remote):
+            try:
+                batch.apply(framed)
+            except ClockAhead as error:
+                # Held, not dropped: time itself will make the entry acceptable.
+                self.held = error
+                self._retry(remote[index:])
+                return
+            except CorruptEntry:
+                continue  # its predecessor was held back; the link will offer it again
+        if remote:
+            self.held = None
+
+    def _load(self, writes: list[_Pending], remote: list[Framed]) -> dict[Address, Row]:
+        wanted: dict[str, set[str]] = {}
+        for pending in writes:
+            for mutation in pending.write.mutations:
+                wanted.setdefault(mutation.collection, set()).add(mutation.key)
+        for framed in remote:
+            for change in framed.entry.changes:
+                if change.collection in self._rules:
+                    wanted.setdefault(change.collection, set()).add(change.key)
+        rows: dict[Address, Row] = {}
+        for collection, keys in wanted.items():
+            for key, row in self._store.load(collection, sorted(keys)).items():
+                rows[(collection, key)] = row
+        return rows
+
+    def _load_audit(self, remote: list[Framed]) -> dict[str, AuditRow]:
+        known: dict[str, AuditRow] = {}
+        for framed in remote:
+            for change in framed.entry.changes:
+                for loser in change.settled:
+                    row = self._store.conflict(loser.id)
+                    if row is not None:
+                        known[loser.id] = row
+        return known
+
+    def _retry(self, remote: list[Framed]) -> None:
+        if remote:
+            self.inbox.give_back(remote, self.vector)
+            self._pausing = True
+            asyncio.get_running_loop().call_later(self._options.retry_s, self._resume)
+
+    def _resume(self) -> None:
+        self._pausing = False
+        self._schedule()
+
+    @staticmethod
+    def _fail(writes: list[_Pending], error: AtollError) -> None:
+        for pending in writes:
+            if not pending.answer.done():
+                pending.answer.set_exception(error)
+
+    @staticmethod
+    def _wake(waiting: list[asyncio.Future[None]]) -> None:
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+        waiting.clear()

@@ -1,0 +1,83 @@
+"""What a region asks of its peers: the port, and the messages that cross it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import msgspec
+
+from atoll.core.mutation import Receipt, Write
+
+
+class ReadCall(msgspec.Struct, array_like=True, frozen=True, tag="read"):
+    """Read one document where a session's token is covered, or where it is owned."""
+
+    collection: str
+    key: str
+    vector: dict[str, int]
+
+
+class WriteCall(msgspec.Struct, array_like=True, frozen=True, tag="write"):
+    """Commit a write in the region that may take it."""
+
+    write: Write
+
+
+class DigestCall(msgspec.Struct, array_like=True, frozen=True, tag="digest"):
+    """Digests of one collection: of its buckets, or of the documents in one bucket."""
+
+    collection: str
+    bucket: int | None = None
+
+
+Call = ReadCall | WriteCall | DigestCall
+
+
+class ReadReply(msgspec.Struct, array_like=True, frozen=True, tag="read"):
+    value: bytes | None
+    version: str
+    vector: dict[str, int]
+
+
+class WriteReply(msgspec.Struct, array_like=True, frozen=True, tag="write"):
+    receipt: Receipt
+    vector: dict[str, int]
+
+
+class DigestReply(msgspec.Struct, array_like=True, frozen=True, tag="digest"):
+    count: int
+    digests: dict[str, bytes]
+    """bucket number or document key → digest"""
+    vector: dict[str, int]
+
+
+Reply = ReadReply | WriteReply | DigestReply
+
+
+class StreamRequest(msgspec.Struct, array_like=True, frozen=True):
+    """Ask a peer for journal entries."""
+
+    region: str
+    """Who asks."""
+    vector: dict[str, int]
+    """What the asker has."""
+    origins: tuple[str, ...]
+    """Whose entries: the peer's own, and those that it relays."""
+
+
+class Peers(Protocol):
+    """The network, as a region sees it."""
+
+    async def call(self, region: str, call: Call, *, timeout_s: float) -> Reply:
+        """Ask one peer.
+
+        Raises RegionUnreachable when it surely did not happen, Indefinite when it may have, and any
+        AtollError that the peer answered with.
+        """
+
+    def stream(self, region: str, request: StreamRequest) -> AsyncIterator[bytes]:
+        """The peer's journal as a byte stream of `replication.wire` frames; ends when the link breaks.
+
+        Raises RegionUnreachable.
+        """

@@ -1,0 +1,1 @@
+"""Links: each region pulls the journals of its peers, and relays those that it has."""

@@ -1,0 +1,176 @@
+"""The receiving side: pull one peer's journal, for ever, whatever happens to the wire or the peer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Protocol
+
+from atoll.core.entry import Framed
+from atoll.errors import AtollError, ReplicationError
+from atoll.region.peers import Peers, StreamRequest
+from atoll.replication.wire import FrameReader, Heartbeat
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    first_retry_s: float = 0.05
+    """Wait this long before the first reconnect; doubled each time, with jitter."""
+    longest_retry_s: float = 2.0
+    silence_s: float = 3.0
+    """A link on which not even a heartbeat came for so long is broken and opened anew."""
+    inbox_bytes: int = 32 << 20
+    """The link stops reading while more than this waits to be applied."""
+
+
+@dataclass(slots=True)
+class LinkStatus:
+    """What `atoll status` and the metrics show of one link."""
+
+    peer: str
+    connected: bool = False
+    since_ms: int = 0
+    """When the present state began (unix milliseconds)."""
+    heard_ms: int = 0
+    """When the last frame came."""
+    received_entries: int = 0
+    received_bytes: int = 0
+    reconnects: int = 0
+    refused: int = 0
+    """Frames and entries that were refused as corrupt or hostile."""
+    last_error: str | None = None
+    relays: tuple[str, ...] = ()
+    """Other origins that are pulled through this peer."""
+    advertised: dict[str, int] = field(default_factory=dict)
+    """What the peer last said that it has."""
+
+
+class Receiver(Protocol):
+    """The region, as its links see it."""
+
+    @property
+    def vector(self) -> dict[str, int]:
+        """What it has."""
+
+    def deliver(self, framed: list[Framed]) -> None:
+        """Take entries, in the order in which they came."""
+
+    async def room(self, bytes_waiting: int) -> None:
+        """Wait until less than so much waits."""
+
+    def heard(self, peer: str, heartbeat: Heartbeat) -> None:
+        """A peer said what it has."""
+
+
+class Link:
+    """Pulls from one peer. `run` never returns by itself."""
+
+    def __init__(
+        self,
+        name: str,
+        peer: str,
+        receiver: Receiver,
+        peers: Peers,
+        key: bytes,
+        *,
+        origins: Callable[[str], tuple[str, ...]],
+        regions: frozenset[str],
+        now_ms: Callable[[], int],
+        random: Random,
+        options: LinkOptions = LinkOptions(),
+    ) -> None:
+        """`origins(peer)` says whose entries to pull through this peer at present."""
+        self.status = LinkStatus(peer)
+        self._name = name
+        self._peer = peer
+        self._receiver = receiver
+        self._peers = peers
+        self._key = key
+        self._origins = origins
+        self._regions = regions
+        self._now_ms = now_ms
+        self._random = random
+        self._options = options
+        self._again = asyncio.Event()
+
+    def review(self) -> None:
+        """Called when other links went up or down: reopen if other origins are to be pulled here now."""
+        if self.status.connected and self._origins(self._peer) != (self._peer, *self.status.relays):
+            self._again.set()
+
+    async def run(self, changed: Callable[[], None]) -> None:
+        """`changed` is called whenever the link goes up or down."""
+        delay = self._options.first_retry_s
+        while True:
+            self._again.clear()
+            reopen = asyncio.ensure_future(self._again.wait())
+            pull = asyncio.ensure_future(self._pull(changed))
+            try:
+                await asyncio.wait({reopen, pull}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                reopen.cancel()
+                pull.cancel()
+                outcome = (await asyncio.gather(pull, reopen, return_exceptions=True))[0]
+            was_connected = self.status.connected
+            if not (self._again.is_set() and isinstance(outcome, asyncio.CancelledError)):
+                self._down(outcome if isinstance(outcome, Exception) else None)
+                if was_connected:
+                    delay = self._options.first_retry_s
+                    changed()
+                self.status.reconnects += 1
+                await asyncio.sleep(delay * self._random.uniform(0.5, 1.0))
+                delay = min(delay * 2, self._options.longest_retry_s)
+
+    async def _pull(self, changed: Callable[[], None]) -> None:
+        origins = self._origins(self._peer)
+        reader = FrameReader(self._key)
+        request = StreamRequest(self._name, dict(self._receiver.vector), origins)
+        stream = self._peers.stream(self._peer, request)
+        while True:
+            await self._receiver.room(self._options.inbox_bytes)
+            async with asyncio.timeout(self._options.silence_s):
+                data = await anext(stream, b"")
+            if not data:
+                raise ReplicationError(f"{self._peer} ended the stream")
+            for message in reader.feed(data):
+                if not self.status.connected:
+                    self._up(origins)
+                    changed()
+                self._take(message)
+            self.status.received_bytes += len(data)
+
+    def _take(self, message: Heartbeat | list[Framed]) -> None:
+        self.status.heard_ms = self._now_ms()
+        if isinstance(message, Heartbeat):
+            if message.region != self._peer:
+                raise ReplicationError(f"the region at {self._peer}'s address calls itself {message.region!r}")
+            self.status.advertised = message.vector
+            self._receiver.heard(self._peer, message)
+            return
+        for framed in message:
+            if framed.entry.origin not in self._regions:
+                raise ReplicationError(f"{self._peer} sent an entry of {framed.entry.origin!r}, no region of ours")
+        self.status.received_entries += len(message)
+        self._receiver.deliver(message)
+
+    def _up(self, origins: tuple[str, ...]) -> None:
+        self.status.connected = True
+        self.status.since_ms = self._now_ms()
+        self.status.relays = tuple(origin for origin in origins if origin != self._peer)
+        self.status.last_error = None
+
+    def _down(self, error: Exception | None) -> None:
+        if self.status.connected or self.status.since_ms == 0:
+            self.status.since_ms = self._now_ms()
+        self.status.connected = False
+        self.status.relays = ()
+        if isinstance(error, ReplicationError):
+            self.status.refused += 1
+        if error is None:
+            return
+        if isinstance(error, TimeoutError):
+            self.status.last_error = f"nothing heard for {self._options.silence_s} s"
+        else:
+            self.status.last_error = error.message if isinstance(error, AtollError) else repr(error)

@@ -1,0 +1,136 @@
+"""Frames between regions, independent of what carries them.
+
+    magic     2 bytes   b"At"
+    version   u8        PROTOCOL
+    kind      u8        1 heartbeat, 2 entries, 3 entries compressed with zstd
+    length    u32 LE    bytes of the body
+    seal      16 bytes  keyed BLAKE2b of header and body, so that only holders of the key are believed
+    body
+
+The reader keeps at most one frame in memory and refuses one that claims to be larger than MAX_FRAME_BYTES,
+before and after decompression.
+"""
+
+from __future__ import annotations
+
+import hmac
+import struct
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+import zstandard
+
+from atoll.core.entry import MAX_ENTRY_BYTES, Framed, decode_frames
+from atoll.errors import CorruptEntry, ProtocolMismatch
+
+PROTOCOL: Final = 1
+MAX_FRAME_BYTES: Final = MAX_ENTRY_BYTES + (4 << 20)
+_COMPRESS_FROM_BYTES: Final = 512
+_MAGIC: Final = b"At"
+_HEADER: Final = struct.Struct("<2sBBI")
+_SEAL_BYTES: Final = 16
+_PREFIX_BYTES: Final = _HEADER.size + _SEAL_BYTES
+
+_HEARTBEAT, _ENTRIES, _COMPRESSED = 1, 2, 3
+
+
+class Heartbeat(msgspec.Struct, array_like=True, frozen=True):
+    """What a peer says of itself: at once when a link opens, then every so often."""
+
+    region: str
+    now_ms: int
+    """Its wall clock when this was sent."""
+    vector: dict[str, int]
+    """What it has."""
+    fresh: dict[str, int]
+    """origin → unix milliseconds of the origin's clock, as of which this peer has everything of it."""
+
+
+Message = Heartbeat | list[Framed]
+
+_pack = msgspec.msgpack.Encoder().encode
+_heartbeat = msgspec.msgpack.Decoder(Heartbeat).decode
+
+
+def derive_key(deployment_key: bytes, purpose: str) -> bytes:
+    """A key of its own for each use, so that no message can be replayed as another kind."""
+    return blake2b(purpose.encode(), key=deployment_key[:64], digest_size=32).digest()
+
+
+class FrameWriter:
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._compress = zstandard.ZstdCompressor(level=1, write_content_size=True).compress
+
+    def heartbeat(self, heartbeat: Heartbeat) -> bytes:
+        return self._frame(_HEARTBEAT, _pack(heartbeat))
+
+    def entries(self, frames: bytes) -> bytes:
+        """`frames`: entry frames of `core.entry`, one after the other."""
+        if len(frames) < _COMPRESS_FROM_BYTES:
+            return self._frame(_ENTRIES, frames)
+        return self._frame(_COMPRESSED, self._compress(frames))
+
+    def _frame(self, kind: int, body: bytes) -> bytes:
+        header = _HEADER.pack(_MAGIC, PROTOCOL, kind, len(body))
+        return header + _seal(self._key, header, body) + body
+
+
+class FrameReader:
+    """Feed it bytes as they come, take messages out.
+
+    Raises ProtocolMismatch for another protocol, CorruptEntry or HostileEntry for damage; the link is
+    then closed and asked anew from what was applied.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._buffer = bytearray()
+        self._decompress = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompress
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        self._buffer += data
+        while len(self._buffer) >= _PREFIX_BYTES:
+            magic, version, kind, length = _HEADER.unpack_from(self._buffer)
+            if magic != _MAGIC or version != PROTOCOL:
+                raise ProtocolMismatch(
+                    f"the peer speaks {bytes(magic)!r} version {version}, this region {_MAGIC!r} version {PROTOCOL}"
+                )
+            if length > MAX_FRAME_BYTES:
+                raise CorruptEntry(f"a frame claims {length} bytes, the limit is {MAX_FRAME_BYTES}")
+            end = _PREFIX_BYTES + length
+            if len(self._buffer) < end:
+                return
+            header = bytes(self._buffer[: _HEADER.size])
+            seal = bytes(self._buffer[_HEADER.size : _PREFIX_BYTES])
+            body = bytes(self._buffer[_PREFIX_BYTES:end])
+            del self._buffer[:end]
+            if not hmac.compare_digest(seal, _seal(self._key, header, body)):
+                raise CorruptEntry("a frame's seal does not match: damaged on the way, or another deployment's key")
+            yield self._message(kind, body)
+
+    def _message(self, kind: int, body: bytes) -> Message:
+        if kind == _HEARTBEAT:
+            try:
+                return _heartbeat(body)
+            except msgspec.DecodeError as error:
+                raise CorruptEntry(f"a heartbeat cannot be read: {error}") from None
+        if kind == _COMPRESSED:
+            try:
+                size = zstandard.frame_content_size(body)
+                if not 0 <= size <= MAX_FRAME_BYTES:
+                    raise CorruptEntry(f"a compressed frame claims {size} bytes, the limit is {MAX_FRAME_BYTES}")
+                body = self._decompress(body, max_output_size=size)
+            except zstandard.ZstdError as error:
+                raise CorruptEntry(f"a frame cannot be decompressed: {error}") from None
+        elif kind != _ENTRIES:
+            raise ProtocolMismatch(f"a frame of unknown kind {kind}; is the peer newer?")
+        return list(decode_frames(body))
+
+
+def _seal(key: bytes, header: bytes, body: bytes) -> bytes:
+    sealed = blake2b(header, key=key, digest_size=_SEAL_BYTES)
+    sealed.update(body)
+    return sealed.digest()

@@ -1,0 +1,1 @@
+"""Where a region keeps its documents, journal, positions and audit."""

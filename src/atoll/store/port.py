@@ -1,0 +1,209 @@
+"""The store that a region needs, at the level of meaning: an adapter is a file beside this one.
+
+One conformance suite (`tests/unit/store/conformance.py`) holds every adapter to these sentences.
+A store is used by one region at a time and by one thread at a time; `checkpoint` alone may run beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+
+class Row(NamedTuple):
+    """One document as stored."""
+
+    value: bytes | None
+    """The visible document as JSON text in UTF-8; None when deleted (a tombstone)."""
+    meta: bytes
+    """What the merge needs: versions, contexts, lattice states."""
+
+
+class Segment(NamedTuple):
+    """A dense run of one origin's journal entries: what one group commit wrote, in one row."""
+
+    origin: str
+    first_seq: int
+    last_seq: int
+    body: bytes
+    """The entries' frames, one after the other."""
+
+
+class Numbered(NamedTuple):
+    """A segment with its place in this region's own commit order."""
+
+    id: int
+    segment: Segment
+
+
+class AuditRow(NamedTuple):
+    """One conflict record. `id` is the same in every region; writing it again replaces it."""
+
+    id: str
+    collection: str
+    key: str
+    field: str
+    """Empty for the whole document."""
+    kind: str
+    """`insert_exists`, `update_origin_differs`, …"""
+    status: str
+    """`standing`, `settled` or `manual`."""
+    stamp_ms: int
+    """When the losing value was written (unix milliseconds, from its stamp)."""
+    loser_origin: str
+    winner_origin: str
+    strategy: str
+    uncertain: bool
+    """Whether the order of the two was decided inside the clocks' uncertainty."""
+    body: bytes
+    """The whole record as JSON text."""
+
+
+class Parked(NamedTuple):
+    """A change that could not be merged. Its entry's position moves on; the change is kept for a person."""
+
+    origin: str
+    seq: int
+    index: int
+    """Which change of the entry."""
+    reason: str
+    body: bytes
+
+
+class Remembered(NamedTuple):
+    """The answer given to an idempotency key."""
+
+    key: str
+    at_ms: int
+    answer: bytes
+
+
+@dataclass(slots=True)
+class Commit:
+    """Everything that one group commit changes: all of it becomes durable, or none."""
+
+    documents: dict[str, list[tuple[str, bytes | None, bytes]]] = field(default_factory=dict)
+    """collection → rows of (key, value, meta); no key twice in one collection."""
+    segments: list[Segment] = field(default_factory=list)
+    positions: dict[str, int] = field(default_factory=dict)
+    """origin → highest seq applied; only those that moved."""
+    clock: int | None = None
+    """The highest stamp given out or seen."""
+    audit: list[AuditRow] = field(default_factory=list)
+    audit_removed: list[str] = field(default_factory=list)
+    """Removed before `audit` is written."""
+    remembered: list[Remembered] = field(default_factory=list)
+    parked: list[Parked] = field(default_factory=list)
+
+
+Operator = Literal["eq", "ne", "lt", "le", "gt", "ge", "contains"]
+
+
+class Condition(NamedTuple):
+    """One `where=field:op:value`. `contains` asks whether a list holds the value, or a text the substring."""
+
+    field: str
+    op: Operator
+    value: str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which conflict records; every None means any."""
+
+    collection: str | None = None
+    key: str | None = None
+    kind: str | None = None
+    status: str | None = None
+    origin: str | None = None
+    """Either side's origin."""
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatistics:
+    documents: Mapping[str, int]
+    """collection → visible documents."""
+    tombstones: Mapping[str, int]
+    conflicts: int
+    parked: int
+    size_bytes: int
+
+
+class Store(Protocol):
+    """What a region keeps."""
+
+    def open_collections(self, names: Iterable[str]) -> None:
+        """Make sure that each collection has its table; idempotent, durable on return."""
+
+    def get(self, collection: str, key: str) -> Row | None:
+        """One row, tombstones included; the read path."""
+
+    def load(self, collection: str, keys: Sequence[str]) -> dict[str, Row]:
+        """The rows that exist among `keys`, tombstones included, in one query."""
+
+    def scan(
+        self,
+        collection: str,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int = 100,
+        where: Sequence[Condition] = (),
+    ) -> list[tuple[str, Row]]:
+        """Visible documents in key order (by code point), strictly past `after`."""
+
+    def scan_all(self, collection: str, *, after: str | None = None, limit: int = 1000) -> list[tuple[str, Row]]:
+        """All rows in key order, tombstones included: for digests and repair."""
+
+    def commit(self, commit: Commit) -> None:
+        """Write all of it in one transaction; durable on return.
+
+        Raises StoreUnwritable (full, read-only or failing disk): then nothing has changed.
+        """
+
+    def positions(self) -> dict[str, int]:
+        """The region's version vector."""
+
+    def clock(self) -> int:
+        """The highest stamp ever committed, 0 at first."""
+
+    def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
+        """Segments in this region's commit order past `after_id`; at least one if there is one."""
+
+    def journal_start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
+        """The id after which every entry of `origins` past `vector` lies (for `journal`)."""
+
+    def segment(self, origin: str, seq: int) -> Segment | None:
+        """The segment that holds one entry, or None when it was truncated or never seen."""
+
+    def journal_tail(self) -> int:
+        """The id of the newest segment, 0 when empty."""
+
+    def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """idempotency key → the answer that was given."""
+
+    def conflicts(
+        self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
+    ) -> list[AuditRow]:
+        """Newest first by (stamp_ms, id), strictly past `after`."""
+
+    def conflict(self, id: str) -> AuditRow | None:
+        """One record."""
+
+    def parked(self, limit: int = 100) -> list[Parked]:
+        """Parked changes by origin and seq."""
+
+    def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
+        """Apply retention: by age, and at most `audit_keep` records (manual ones are kept). Returns rows removed."""
+
+    def statistics(self) -> StoreStatistics:
+        """Counts for `atoll status`; may take a full scan."""
+
+    def checkpoint(self) -> None:
+        """Housekeeping beside the writer; safe from another thread."""
+
+    def close(self) -> None:
+        """Release everything; idempotent."""
