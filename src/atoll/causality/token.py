@@ -1,0 +1,169 @@
+"""Session tokens: a version vector as a short signed text that any region can read back.
+
+    token     = base64url without padding of: version (1 byte) · vector · signature (10 bytes)
+    vector    = msgpack map of region number → seq, in order of number, zero components left out
+    number    = 21 bits of BLAKE2b over the region's name, so that adding a region changes no other's
+    signature = HMAC-SHA256 under the deployment's key and name, cut to 80 bits as RFC 2104 section 5 allows
+
+The signature keeps a client from making reads wait for entries that never existed; it hides nothing.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import hmac
+from collections.abc import Collection, Mapping
+from typing import NoReturn
+
+import msgspec
+
+from atoll.causality.vector import VersionVector
+from atoll.errors import ConfigError, InvalidToken
+
+MAX_TOKEN_CHARS = 2048
+MAX_SEQ = 1 << 53
+"""The highest seq that a token may claim: beyond it JSON clients lose digits."""
+
+_VERSION = b"\x01"
+_SIGNATURE_BYTES = 10
+_NUMBER_BITS = 21
+_MIN_KEY_BYTES = 16
+
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+_FROM_URL = bytes.maketrans(b"-_", b"+/")
+
+_pack_vector = msgspec.msgpack.Encoder().encode
+_unpack_vector = msgspec.msgpack.Decoder(dict[int, int]).decode
+
+
+def region_token_number(region: str) -> int:
+    """The number that stands for a region in tokens; a function of its name alone."""
+    digest = hashlib.blake2b(region.encode(), digest_size=4, person=b"atoll-token").digest()
+    return int.from_bytes(digest, "big") >> (32 - _NUMBER_BITS)
+
+
+class TokenCodec:
+    """Encodes and decodes the tokens of one deployment; stateless, so shared by all sessions of a process.
+
+    `regions` names every region of the deployment, retired ones too while tokens that mention them live.
+    Raises ConfigError for a key under 16 bytes and for two regions whose numbers collide (3 in 10,000
+    deployments of 32 regions).
+    """
+
+    __slots__ = ("_names", "_numbers", "_signer")
+
+    def __init__(self, key: bytes, deployment: str, regions: Collection[str]) -> None:
+        if len(key) < _MIN_KEY_BYTES:
+            raise ConfigError(
+                f"the deployment's key has {len(key)} bytes: give it at least {_MIN_KEY_BYTES} random ones"
+            )
+        self._names: dict[int, str] = {}
+        for region in sorted(set(regions)):
+            other = self._names.setdefault(region_token_number(region), region)
+            if other != region:
+                raise ConfigError(
+                    f"the regions {other!r} and {region!r} have the same number in session tokens: "
+                    "rename the one that was added last"
+                )
+        # Ascending numbers, so that one vector has one encoding whatever the order of its keys.
+        self._numbers = [(self._names[number], number) for number in sorted(self._names)]
+        # Hashing key and name once: each token then costs a copy of this state and one more block.
+        self._signer = hmac.new(key, b"atoll session token\0" + deployment.encode() + b"\0", "sha256")
+
+    def encode(self, vector: Mapping[str, int]) -> str:
+        """The token for `vector`; raises ConfigError when it names a region that the deployment does not."""
+        components = {number: vector[region] for region, number in self._numbers if vector.get(region)}
+        if len(components) < len(vector):
+            self._require_known(vector)
+        signed = _VERSION + _pack_vector(components)
+        raw = signed + self._sign(signed)
+        # Trailing padding carries nothing: the length says it.
+        return binascii.b2a_base64(raw, newline=False).translate(_TO_URL).rstrip(b"=").decode()
+
+    def decode(self, text: str, issued: Mapping[str, int] | None = None) -> VersionVector:
+        """The vector that `text` carries.
+
+        `issued` holds, for the regions whose journal the caller knows to its end (its own, usually), the
+        last seq ever given out. Raises InvalidToken; its `details["reason"]` is one of `too-long`,
+        `malformed`, `unknown-version`, `bad-signature`, `absurd`, `unknown-region`, `never-issued`.
+        """
+        if len(text) > MAX_TOKEN_CHARS:
+            _refuse("too-long", f"it has {len(text)} characters, and {MAX_TOKEN_CHARS} are the most")
+        raw = _from_base64url(text)
+        if raw[:1] != _VERSION:
+            _refuse("unknown-version", f"version {raw[0]} is not known here, only {_VERSION[0]}")
+        signed, signature = raw[:-_SIGNATURE_BYTES], raw[-_SIGNATURE_BYTES:]
+        if not hmac.compare_digest(self._sign(signed), signature):
+            _refuse("bad-signature", "it was altered, or issued by another deployment or under another key")
+        try:
+            components = _unpack_vector(signed[1:])
+        except msgspec.MsgspecError as error:
+            _refuse("malformed", f"its vector cannot be read ({error})")
+        vector = self._name(components)
+        if issued is not None:
+            _require_issued(vector, issued)
+        return vector
+
+    def _sign(self, signed: bytes) -> bytes:
+        signer = self._signer.copy()
+        signer.update(signed)
+        return signer.digest()[:_SIGNATURE_BYTES]
+
+    def _name(self, components: Mapping[int, int]) -> VersionVector:
+        vector = {}
+        for number, seq in components.items():
+            region = self._names.get(number)
+            if region is None:
+                _refuse(
+                    "unknown-region",
+                    f"it names a region (number {number}) that is not configured here; regions here: "
+                    f"{', '.join(sorted(self._names.values()))}",
+                )
+            if not 1 <= seq <= MAX_SEQ:
+                _refuse("absurd", f"it claims entry {seq} of {region}, outside 1 to {MAX_SEQ}")
+            vector[region] = seq
+        return vector
+
+    def _require_known(self, vector: Mapping[str, int]) -> None:
+        known = set(self._names.values())
+        if strangers := sorted(set(vector) - known):
+            raise ConfigError(
+                f"the version vector names {', '.join(strangers)}, but the deployment's regions are "
+                f"{', '.join(sorted(known))}: keep retired regions in the list"
+            )
+
+
+def _from_base64url(text: str) -> bytes:
+    """The bytes of `text`, which must be their one canonical spelling; never shorter than an empty token."""
+    try:
+        encoded = text.encode("ascii").translate(_FROM_URL)
+        raw = binascii.a2b_base64(encoded + b"=" * (-len(encoded) % 4), strict_mode=True)
+    except ValueError:  # binascii.Error and UnicodeEncodeError are both ValueErrors
+        _refuse("malformed", "it is not base64url without padding")
+    canonical = binascii.b2a_base64(raw, newline=False).translate(_TO_URL).rstrip(b"=").decode()
+    if canonical != text:
+        _refuse("malformed", "it is not base64url without padding")
+    if len(raw) < len(_VERSION) + 1 + _SIGNATURE_BYTES:
+        _refuse("malformed", "it was cut short")
+    return raw
+
+
+def _require_issued(vector: Mapping[str, int], issued: Mapping[str, int]) -> None:
+    for region, last in issued.items():
+        seq = vector.get(region, 0)
+        if seq > last:
+            _refuse(
+                "never-issued",
+                f"it claims entry {seq} of {region}, which has issued {last}: was that region's store "
+                "restored from an older copy?",
+                region=region,
+                seq=seq,
+                issued=last,
+            )
+
+
+def _refuse(reason: str, what: str, **details: str | int) -> NoReturn:
+    raise InvalidToken(
+        f"session token refused: {what}; start a new session without a token", reason=reason, **details
+    )

@@ -1,0 +1,235 @@
+"""`atoll.toml`: where a deployment's regions are, read and checked into one frozen `Config`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from atoll.config_file import ConfigFile, EmulateSection, RegionSection, advice, meant
+from atoll.errors import ConfigError
+from atoll.schema.limits import Limits
+from atoll.schema.placement import REGION_NAME
+from atoll.toml_lines import line_of, line_of_syntax_error
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class RegionConfig:
+    """One `[regions.<name>]`."""
+
+    name: str
+    url: str
+    """Where clients and peers reach it, without a trailing slash."""
+    location: tuple[float, float] | None
+    """Latitude and longitude in degrees; None when not given."""
+    store: str
+    number: int | None
+    """For snowflake identifiers; given for every region, or for none."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of `url`."""
+        parts = urlsplit(self.url)
+        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A deployment. Made by `load_config`; relative paths in the file are resolved against its folder."""
+
+    source: Path
+    name: str
+    app: Path
+    """The file that declares the collections."""
+    data: Path
+    """Holds a folder per region."""
+    key: str | None = field(repr=False)
+    """The shared secret as the file has it; `deployment_key` finds it elsewhere too."""
+    max_clock_offset_ms: int
+    audit_days: int
+    audit_max: int
+    idempotency_hours: int
+    limits: Limits
+    regions: tuple[RegionConfig, ...]
+    """Sorted by name."""
+    emulated: bool
+    """A test topology: `[emulate]` is there, so partitions and delays may be asked for."""
+    round_trips_ms: Mapping[tuple[str, str], float]
+    """Emulated, by pair of region names in sorted order."""
+
+    @property
+    def region_names(self) -> tuple[str, ...]:
+        return tuple(region.name for region in self.regions)
+
+    def region(self, name: str) -> RegionConfig:
+        """Raises ConfigError, naming what may have been meant."""
+        for region in self.regions:
+            if region.name == name:
+                return region
+        raise ConfigError(f"{self.source}: no region is called {name!r}; {meant(name, self.region_names)}")
+
+    def region_data(self, name: str) -> Path:
+        """The folder of the region's embedded store, not made here. Raises ConfigError as `region` does."""
+        return self.data / self.region(name).name
+
+    def rtt_ms(self, one: str, other: str) -> float:
+        """The emulated round trip between two regions in milliseconds; 0 when none was given."""
+        return self.round_trips_ms.get((min(one, other), max(one, other)), 0.0)
+
+
+def load_config(path: Path) -> Config:
+    """Read `atoll.toml`. Makes and contacts nothing. Raises ConfigError naming file, line and the fix."""
+    path = path.resolve()
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text in UTF-8"
+        raise ConfigError(
+            f"{path}: cannot be read: {reason}; `atoll init` writes one to start from"
+        ) from error
+    return _Reader(path, text).read()
+
+
+class _Reader:
+    """One file, and the way from its parts to their lines."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        self.text = text
+
+    def read(self) -> Config:
+        file = self._parsed()
+        regions = tuple(self._region(name, file.regions[name]) for name in sorted(file.regions))
+        self._check_distinct(regions)
+        deployment = file.deployment
+        folder = self.path.parent
+        return Config(
+            source=self.path,
+            name=deployment.name,
+            app=(folder / deployment.app).resolve(),
+            data=(folder / deployment.data).resolve(),
+            key=deployment.key,
+            max_clock_offset_ms=deployment.max_clock_offset_ms,
+            audit_days=deployment.audit_days,
+            audit_max=deployment.audit_max,
+            idempotency_hours=deployment.idempotency_hours,
+            limits=Limits(**deployment.limits.model_dump()),
+            regions=regions,
+            emulated=file.emulate is not None,
+            round_trips_ms=self._round_trips(file.emulate, tuple(sorted(file.regions))),
+        )
+
+    def _refuse(self, where: tuple[str, ...], problem: str) -> NoReturn:
+        line = line_of(self.text, where)
+        raise ConfigError(f"{self.path}:{line}: {'.'.join(where)}: {problem}", file=str(self.path), line=line)
+
+    def _parsed(self) -> ConfigFile:
+        try:
+            return ConfigFile.model_validate(tomllib.loads(self.text))
+        except tomllib.TOMLDecodeError as error:
+            line = line_of_syntax_error(error, self.text)
+            raise ConfigError(
+                f"{self.path}:{line}: not valid TOML: {error}; strings need quotes, tables [brackets]",
+                file=str(self.path),
+                line=line,
+            ) from error
+        except ValidationError as error:
+            # An unknown key is often the misspelling of one that is missing: it says more.
+            found = sorted(
+                error.errors(include_url=False), key=lambda item: item["type"] != "extra_forbidden"
+            )[0]
+            where = tuple(str(part) for part in found["loc"])
+            self._refuse(where, advice(where, found["type"], found["msg"]))
+
+    def _region(self, name: str, region: RegionSection) -> RegionConfig:
+        where = ("regions", name)
+        if not REGION_NAME.fullmatch(name):
+            self._refuse(
+                where,
+                f"{name!r} cannot be a region's name; use at most 32 small letters, digits, - and _,"
+                " starting with a letter",
+            )
+        if region.store.startswith(("postgresql://", "postgres://")):
+            self._refuse((*where, "store"), 'PostgreSQL is not supported yet; use store = "sqlite"')
+        if region.store != "sqlite":
+            self._refuse((*where, "store"), f'{region.store!r} is no store; use store = "sqlite"')
+        location = None
+        if region.location is not None:
+            location = (region.location[0], region.location[1])
+            if not (-90 <= location[0] <= 90 and -180 <= location[1] <= 180):
+                self._refuse((*where, "location"), "is not on Earth; give [latitude, longitude] in degrees")
+        return RegionConfig(
+            name, self._url((*where, "url"), region.url), location, region.store, region.number
+        )
+
+    def _url(self, where: tuple[str, ...], url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            self._refuse(where, f"{url!r} is no URL ({error}); give one such as http://127.0.0.1:8401")
+        if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or " " in url:
+            self._refuse(where, f"{url!r} is no URL of a region; give one such as http://127.0.0.1:8401")
+        if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
+            self._refuse(where, f"{url!r} has more than scheme, host and port; drop the rest")
+        return f"{parts.scheme}://{parts.netloc}"
+
+    def _check_distinct(self, regions: tuple[RegionConfig, ...]) -> None:
+        addresses: dict[tuple[str, int], str] = {}
+        numbers: dict[int, str] = {}
+        for region in regions:
+            where = ("regions", region.name)
+            host, port = region.address
+            owner = addresses.setdefault(("loopback" if host in _LOOPBACK else host, port), region.name)
+            if owner != region.name:
+                self._refuse((*where, "url"), f"{region.url} is {owner}'s address too; give each its own")
+            if region.number is not None:
+                owner = numbers.setdefault(region.number, region.name)
+                if owner != region.name:
+                    self._refuse(
+                        (*where, "number"),
+                        f"{region.number} is {owner}'s number too, so their identifiers would collide;"
+                        " give each its own",
+                    )
+        for region in regions:
+            if numbers and region.number is None:
+                numbered = next(iter(numbers.values()))
+                self._refuse(
+                    ("regions", region.name),
+                    f"has no number, while {numbered} has one; give every region one, or none",
+                )
+
+    def _round_trips(
+        self, emulate: EmulateSection | None, regions: tuple[str, ...]
+    ) -> dict[tuple[str, str], float]:
+        found: dict[tuple[str, str], float] = {}
+        for pair, milliseconds in (emulate.rtt_ms if emulate else {}).items():
+            where = ("emulate", "rtt_ms", pair)
+            one, other = self._pair(where, pair, regions)
+            if (one, other) in found:
+                self._refuse(where, f"the round trip between {one} and {other} is given twice; keep one")
+            found[one, other] = milliseconds
+        return found
+
+    def _pair(self, where: tuple[str, ...], pair: str, regions: tuple[str, ...]) -> tuple[str, str]:
+        """The two regions, sorted. A name may hold `-`, so every split is tried; it never holds `/`."""
+        marks = "/" if "/" in pair else "-"
+        splits = [(pair[:at], pair[at + 1 :]) for at, mark in enumerate(pair) if mark == marks]
+        known = [(one, other) for one, other in splits if one in regions and other in regions]
+        if len(known) > 1:
+            readings = " or ".join(f'"{one}/{other}"' for one, other in known)
+            self._refuse(where, f"could be several pairs of regions; write {readings}")
+        if not known:
+            candidates = [f"{one}-{other}" for one in regions for other in regions if one != other]
+            self._refuse(where, f"names no pair of regions; {meant(pair, candidates or regions)}")
+        one, other = sorted(known[0])
+        if one == other:
+            self._refuse(where, "a region has no round trip to itself; drop it")
+        return one, other

@@ -1,0 +1,89 @@
+"""Prefixed ids such as `tokyo-000123`: short, readable, numbered within their region.
+
+The region's name keeps regions apart; within a region, nodes take blocks of numbers from one durable
+counter. What a node had left of its block when it stopped is never given out: gaps, but no duplicates.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, Protocol
+
+from atoll.errors import InvalidOperation, StoreCorrupt
+
+BLOCK = 1000
+WIDTH = 6
+
+_PREFIXED = re.compile(r"([a-z][a-z0-9_-]{0,31})-([0-9]{6,18})", re.ASCII)
+
+
+class Reserve(Protocol):
+    """The region's durable counter, shared by all of its nodes."""
+
+    def __call__(self, count: int, /) -> int:
+        """Take the next `count` numbers and return the first of them.
+
+        Durable on return, not idempotent: no later call, in any process, returns any of them again.
+        """
+
+
+class PrefixedId(NamedTuple):
+    """An id's two parts."""
+
+    region: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.region}-{self.number:0{WIDTH}}"
+
+
+class RangeAllocator:
+    """Gives out a region's prefixed ids from blocks of numbers; used by one thread at a time."""
+
+    __slots__ = ("_block", "_end", "_next", "_region", "_reserve")
+
+    def __init__(self, region: str, reserve: Reserve, block: int = BLOCK) -> None:
+        self._region = region
+        self._reserve = reserve
+        self._block = block
+        self._next = self._end = 0
+
+    def next(self) -> str:
+        """One id; raises what `reserve` raises."""
+        return self.take(1)[0]
+
+    def take(self, count: int) -> list[str]:
+        """`count` ids with rising numbers; none is used up when `reserve` raises.
+
+        Raises StoreCorrupt when the counter gives a number that was given out before.
+        """
+        numbers = list(range(self._next, min(self._end, self._next + count)))
+        lacking = count - len(numbers)
+        if lacking:
+            self._refill(lacking)
+            numbers += range(self._next, self._next + lacking)
+        self._next = numbers[-1] + 1 if numbers else self._next
+        return [str(PrefixedId(self._region, number)) for number in numbers]
+
+    def _refill(self, lacking: int) -> None:
+        size = max(self._block, lacking)
+        first = self._reserve(size)
+        if first < self._end:
+            raise StoreCorrupt(
+                f"the counter of {self._region}'s prefixed ids gave {first} after {self._end - 1}: its store "
+                "lost writes or was restored under a running node; restart the node on an intact store",
+                first=first,
+                last=self._end - 1,
+            )
+        self._next, self._end = first, first + size
+
+
+def parse_prefixed(text: str) -> PrefixedId:
+    """The region and number of a prefixed id; raises InvalidOperation for any other text."""
+    match = _PREFIXED.fullmatch(text)
+    if match is None:
+        raise InvalidOperation(f"{text[:60]!r} is not a prefixed id, such as tokyo-000123")
+    found = PrefixedId(match[1], int(match[2]))
+    if str(found) != text:
+        raise InvalidOperation(f"{text[:60]!r} is not how {found} is written")
+    return found

@@ -1,0 +1,55 @@
+"""What a team declares: collections, their fields, placement and policy; and how documents are checked."""
+
+from __future__ import annotations
+
+from atoll.schema.application import Application, application_of
+from atoll.schema.collection import Collection
+from atoll.schema.compiled import CollectionSchema, compile_collection
+from atoll.schema.fields import Bound, BoundedCounter, Counter, ListOf, MapOf, SetOf, Text
+from atoll.schema.limits import Limits
+from atoll.schema.loading import load_application
+from atoll.schema.operations import Add, Append, Decrement, Increment, Operation, Remove, Splice
+from atoll.schema.placement import (
+    Everywhere,
+    HomeRegion,
+    KeyRanges,
+    Placement,
+    Tenants,
+    home_region,
+    key_ranges,
+    tenants,
+)
+from atoll.schema.policy import Policy
+
+__all__ = [
+    "Add",
+    "Append",
+    "Application",
+    "Bound",
+    "BoundedCounter",
+    "Collection",
+    "CollectionSchema",
+    "Counter",
+    "Decrement",
+    "Everywhere",
+    "HomeRegion",
+    "Increment",
+    "KeyRanges",
+    "Limits",
+    "ListOf",
+    "MapOf",
+    "Operation",
+    "Placement",
+    "Policy",
+    "Remove",
+    "SetOf",
+    "Splice",
+    "Tenants",
+    "Text",
+    "application_of",
+    "compile_collection",
+    "home_region",
+    "key_ranges",
+    "load_application",
+    "tenants",
+]

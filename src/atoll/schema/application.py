@@ -1,0 +1,84 @@
+"""All collections of a deployment, by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from atoll.errors import DeclarationError, UnknownCollection
+from atoll.schema.collection import Collection, collection_name, is_base
+from atoll.schema.compiled import CollectionSchema, compile_collection
+from atoll.schema.limits import Limits
+from atoll.schema.policy import Policy
+
+__all__ = ["Application", "CollectionSchema", "Limits", "Policy", "application_of", "compile_collection"]
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """What a team declared."""
+
+    name: str
+    collections: Mapping[str, CollectionSchema]
+    """By name, in declaration order."""
+
+    def collection(self, name: str) -> CollectionSchema:
+        """Raises UnknownCollection, naming what may have been meant."""
+        found = self.collections.get(name)
+        if found is None:
+            close = get_close_matches(name, self.collections, n=3)
+            hint = (
+                f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(self.collections)}"
+            )
+            raise UnknownCollection(
+                f"no collection is called {name[:64]!r}; {hint}", collection=name[:256], close=close
+            )
+        return found
+
+    def schema_of(self, model: type[Collection]) -> CollectionSchema:
+        """The compiled collection of a model class. Raises UnknownCollection."""
+        return self.collection(collection_name(model) or model.__name__)
+
+    def regions(self) -> tuple[str, ...]:
+        """Regions that placements mention, sorted: the deployment must have them all."""
+        return tuple(
+            sorted({region for c in self.collections.values() for region in c.policy.placement.regions()})
+        )
+
+    def json_schemas(self) -> dict[str, Any]:
+        """OpenAPI's `components.schemas`: per collection, and `{collection}.{type}` for nested types."""
+        schemas: dict[str, Any] = {}
+        for name, collection in self.collections.items():
+            schema = collection.json_schema(f"#/components/schemas/{name}.{{model}}")
+            for nested, definition in schema.pop("$defs", {}).items():
+                schemas[f"{name}.{nested}"] = definition
+            schemas[name] = schema
+        return schemas
+
+    def fingerprint(self) -> str:
+        """Sixteen hex digits, equal in every process that has the same declarations."""
+        described = {name: schema.describe() for name, schema in self.collections.items()}
+        text = json.dumps(described, sort_keys=True, separators=(",", ":"), default=repr)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def application_of(*models: type[Collection], name: str = "app", limits: Limits | None = None) -> Application:
+    """Compile the collections. Raises DeclarationError when two have one name."""
+    collections: dict[str, CollectionSchema] = {}
+    for model in models:
+        if is_base(model):
+            raise DeclarationError(
+                f"{model.__name__} only serves others to inherit from; list the classes that do"
+            )
+        schema = compile_collection(model, limits)
+        if (other := collections.get(schema.name)) is not None:
+            raise DeclarationError(
+                f"{other.model.__name__} and {model.__name__} are both called {schema.name!r};"
+                ' rename one, or give it name="…"'
+            )
+        collections[schema.name] = schema
+    return Application(name, collections)

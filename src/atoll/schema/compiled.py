@@ -1,0 +1,272 @@
+"""A collection's declaration, worked out once into what every request needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+from pydantic import Field, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from atoll.errors import InvalidDocument, InvalidOperation
+from atoll.schema.collection import Collection, collection_name, policy_of
+from atoll.schema.fields import element_type_of, lattice_of, marker_of
+from atoll.schema.forms import FieldForm, encode_json
+from atoll.schema.limits import Limits, check_finite, check_size, check_text, validate_key
+from atoll.schema.policy import Policy
+from atoll.schema.problems import request_error, unknown_field
+
+if TYPE_CHECKING:
+    from atoll.lattices.base import Lattice
+
+_NUMBERS = frozenset({"int", "any", "json"})
+_ANYTHING = frozenset({"any", "json"})
+_NESTED = frozenset({"model", "dataclass", "typed-dict"})
+_current_key: ContextVar[str] = ContextVar("atoll_key", default="")
+_decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CollectionSchema:
+    """One collection. Made by `compile_collection`; holds no state, so it can be shared."""
+
+    name: str
+    """In URLs, tables and journal entries."""
+    model: type[Collection]
+    policy: Policy
+    fields: tuple[str, ...]
+    """All fields but the key, in declaration order."""
+    plain: tuple[str, ...]
+    lattices: Mapping[str, Lattice[Any]]
+    maps: tuple[str, ...]
+    has_rules: bool
+    """The team has validators of its own. They see whole documents only, so the outcome of an update has to
+    go through `parse_object`, and its result is what is stored."""
+    limits: Limits
+    body_model: type[Collection]
+    """Twin of `model` for documents whose key is known from elsewhere."""
+    forms: Mapping[str, FieldForm]
+    elements: Mapping[str, FieldForm]
+    """What sets, lists and maps hold."""
+    _numbers: bool
+    _anything: bool
+    _nested_floats: bool
+    """Nested models write the infinities as null, going by their own configuration."""
+    _validate_json: Callable[..., Collection]
+    _to_json: Callable[[Collection], bytes]
+
+    def canonical(self, body: bytes, key: str = "") -> bytes:
+        """Check a whole document and return it as compact JSON text: declared order, defaults filled in.
+
+        `key` is only for the team's own validators. Raises MalformedRequest, TooLarge, UnknownField or
+        InvalidDocument; nothing else, whatever the bytes.
+        """
+        if len(body) > self.limits.document_bytes:
+            check_size(body, self.limits, self.name)
+        if self.has_rules:
+            _current_key.set(key)
+        try:
+            document = self._validate_json(body, strict=True, extra="forbid")
+        except ValidationError as error:
+            raise request_error(error, self.name, self.fields) from None
+        except Exception as error:
+            if not self.has_rules:
+                raise
+            raise InvalidDocument(
+                f"{self.name}: a validator of the collection raised {type(error).__name__}: {error}"
+            ) from error
+        if "key" in document.__pydantic_fields_set__:
+            raise InvalidDocument(f"{self.name}: the key stands in the URL; leave it out of the document")
+        try:
+            text = self._to_json(document)
+        except PydanticSerializationError as error:
+            raise InvalidDocument(f"{self.name}: {error}") from None
+        check_text(text, self.limits, self.name, numbers=self._numbers, anything=self._anything)
+        if self._nested_floats and b"null" in text:
+            check_finite(body, self.name)
+        return text
+
+    def parse(self, body: bytes, key: str = "") -> dict[str, Any]:
+        """As `canonical`, as plain JSON data. A mergeable field that was not given has its default."""
+        document: dict[str, Any] = _decode(self.canonical(body, key))
+        return document
+
+    def parse_object(self, document: Mapping[str, Any], key: str = "") -> dict[str, Any]:
+        """As `parse`, from plain JSON data."""
+        return self.parse(encode_json(dict(document), self.name).encode(), key)
+
+    def from_model(self, instance: Collection) -> bytes:
+        """Canonical text of a model instance, without its key. Raises as `canonical` does.
+
+        It is checked anew: assignments may have put in what the declaration does not allow.
+        """
+        if not isinstance(instance, self.model):
+            raise InvalidDocument(f"{self.name}: a {type(instance).__name__} is no {self.model.__name__}")
+        try:
+            text = instance.__pydantic_serializer__.to_json(instance, exclude={"key"}, warnings=False)
+        except PydanticSerializationError as error:
+            raise InvalidDocument(f"{self.name}: {error}") from None
+        return self.canonical(text, instance.key)
+
+    def document_of(self, instance: Collection) -> dict[str, Any]:
+        """As `from_model`, as plain JSON data."""
+        document: dict[str, Any] = _decode(self.from_model(instance))
+        return document
+
+    def to_model(self, key: str, value: bytes) -> Collection:
+        """The model of a stored document.
+
+        Fields that a newer schema has added are left out. Raises InvalidDocument when it still does not fit.
+        """
+        head = b'{"key":' + json.dumps(key).encode()
+        rest = value.strip()[1:]
+        text = head + (b"}" if rest[:1] == b"}" else b"," + rest)
+        validate = self.model.__pydantic_validator__.validate_json
+        try:
+            return validate(text)  # type: ignore[no-any-return]
+        except ValidationError as error:
+            unknown = {
+                item["loc"][0] for item in error.errors() if item["type"] == "extra_forbidden" and item["loc"]
+            }
+            known = {name: member for name, member in _decode(value).items() if name not in unknown}
+        try:
+            return validate(json.dumps({**known, "key": key}))  # type: ignore[no-any-return]
+        except ValidationError as error:
+            raise request_error(error, self.name, self.fields) from None
+
+    def validate_field(self, name: str, value: Any) -> Any:
+        """The value of one field as stored, from plain JSON data. Raises UnknownField, InvalidDocument."""
+        form = self.forms.get(name)
+        if form is None:
+            raise unknown_field(name, self.name, self.fields)
+        return form.check(value, self.limits)
+
+    def validate_element(self, field: str, value: Any) -> Any:
+        """An element of a set or list, as stored. Raises UnknownField, InvalidOperation, InvalidDocument."""
+        return self._element_form(field, "elements").check(value, self.limits)
+
+    def validate_map_value(self, field: str, value: Any) -> Any:
+        """A member of a map, as stored. Raises UnknownField, InvalidOperation, InvalidDocument."""
+        return self._element_form(field, "members").check(value, self.limits)
+
+    def default_of(self, name: str) -> Any:
+        """What `$unset` leaves. Raises UnknownField; InvalidOperation when the field is required."""
+        form = self.forms.get(name)
+        if form is None:
+            raise unknown_field(name, self.name, self.fields)
+        return form.default(self.limits)
+
+    def validate_key(self, key: str) -> str:
+        """Return `key`, or raise InvalidKey saying what to change."""
+        return validate_key(key, self.limits)
+
+    def json_schema(self, ref_template: str = "#/$defs/{model}") -> dict[str, Any]:
+        """JSON Schema of the document as sent: without its key."""
+        schema = self.body_model.model_json_schema(mode="validation", ref_template=ref_template)
+        schema.get("properties", {}).pop("key", None)
+        return schema
+
+    def describe(self) -> dict[str, Any]:
+        """What regions must agree on, as plain JSON data."""
+        kinds = {name: lattice.kind for name, lattice in self.lattices.items()} | dict.fromkeys(
+            self.maps, "map"
+        )
+        schema = self.json_schema()
+        return {
+            "name": self.name,
+            "policy": self.policy.describe(),
+            "fields": [[name, kinds.get(name, "plain")] for name in self.fields],
+            "bounds": {
+                name: repr(lattice) for name, lattice in self.lattices.items() if kinds[name][:7] == "bounded"
+            },
+            "schema": _without_prose(
+                {name: schema.get(name) for name in ("properties", "required", "$defs")}
+            ),
+        }
+
+    def _element_form(self, field: str, what: str) -> FieldForm:
+        form = self.elements.get(field)
+        if form is None:
+            if field not in self.forms:
+                raise unknown_field(field, self.name, self.fields)
+            raise InvalidOperation(f"{self.name}.{field} has no {what}; write the whole field with $set")
+        return form
+
+
+def compile_collection(model: type[Collection], limits: Limits | None = None) -> CollectionSchema:
+    """Work out a declared collection; its declaration was checked where it stands."""
+    forms = dict(model.__atoll_forms__)
+    name = collection_name(model)
+    lattices: dict[str, Lattice[Any]] = {}
+    maps: list[str] = []
+    elements: dict[str, FieldForm] = {}
+    for field in forms:
+        info = model.model_fields[field]
+        marker = marker_of(info)
+        if marker is None:
+            continue
+        lattice = lattice_of(marker)
+        if lattice is None:
+            maps.append(field)
+        else:
+            lattices[field] = lattice
+        if marker.kind in ("set", "list", "map"):
+            elements[field] = FieldForm.of_type(f"{name}.{field}", element_type_of(info))
+    kinds = frozenset().union(*(form.node_types() for form in forms.values()))
+    rules = model.__pydantic_decorators__
+    body = _without_key(model)
+    return CollectionSchema(
+        name=name,
+        model=model,
+        policy=policy_of(model),
+        fields=tuple(forms),
+        plain=tuple(field for field in forms if field not in lattices and field not in maps),
+        lattices=lattices,
+        maps=tuple(maps),
+        has_rules=bool(rules.field_validators or rules.model_validators),
+        limits=limits or Limits(),
+        body_model=body,
+        forms=forms,
+        elements=elements,
+        _numbers=bool(kinds & _NUMBERS),
+        _anything=bool(kinds & _ANYTHING),
+        _nested_floats=bool(kinds & _NESTED) and "float" in kinds,
+        _validate_json=body.__pydantic_validator__.validate_json,
+        _to_json=body.__pydantic_serializer__.to_json,
+    )
+
+
+def _key_in_context() -> str:
+    return _current_key.get()
+
+
+def _without_key(model: type[Collection]) -> type[Collection]:
+    """A subclass of `model`, so that the team's validators hold, which takes its key from the context."""
+
+    class Body(model):  # type: ignore[valid-type,misc]
+        __atoll_body__: ClassVar[bool] = True
+        key: str = Field(default_factory=_key_in_context, exclude=True)
+
+    Body.__name__ = Body.__qualname__ = model.__name__
+    Body.__doc__ = model.__doc__
+    Body.model_rebuild(force=True)
+    return Body
+
+
+def _without_prose(schema: Any) -> Any:
+    """Titles and descriptions say nothing that regions could disagree on."""
+    if isinstance(schema, dict):
+        return {
+            name: {field: _without_prose(inner) for field, inner in value.items()}
+            if name in ("properties", "$defs") and isinstance(value, dict)
+            else _without_prose(value)
+            for name, value in schema.items()
+            if name not in ("title", "description", "examples")
+        }
+    if isinstance(schema, list):
+        return [_without_prose(item) for item in schema]
+    return schema

@@ -1,0 +1,221 @@
+"""What a collection's class statement may not say, each with its reason and a way out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from inspect import get_annotations
+from typing import TYPE_CHECKING
+
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from pydantic.fields import FieldInfo
+
+from atoll.errors import DeclarationError, InvalidDocument, InvalidOperation
+from atoll.schema.fields import Bound, Mergeable, element_type_of, marker_of, nested_marker
+from atoll.schema.forms import CONFIG, FieldForm
+from atoll.schema.limits import Limits
+from atoll.schema.placement import HomeRegion
+from atoll.schema.policy import Policy
+
+if TYPE_CHECKING:
+    from atoll.schema.collection import Collection
+
+FIELD_NAME = re.compile(r"[^\W_]\w{0,63}")
+_UNORDERED = frozenset({"set", "frozenset"})
+_SINGLE = frozenset(
+    {
+        "str",
+        "int",
+        "float",
+        "bool",
+        "decimal",
+        "date",
+        "time",
+        "datetime",
+        "timedelta",
+        "uuid",
+        "enum",
+        "literal",
+        "url",
+    }
+    | {
+        "bytes",
+        "nullable",
+        "none",
+        "union",
+        "function-after",
+        "function-before",
+        "function-wrap",
+        "function-plain",
+    }
+    | {
+        "multi-host-url",
+        "lax-or-strict",
+        "json-or-python",
+        "chain",
+        "definitions",
+        "definition-ref",
+        "is-instance",
+    }
+)
+"""Types of a set's elements: values that compare by content and hash."""
+
+
+def build_forms(model: type[Collection]) -> dict[str, FieldForm]:
+    """A form for every field but the key. Raises DeclarationError for a type that JSON cannot carry."""
+    where = model.__name__
+    fields = {name: info for name, info in model.model_fields.items() if name != "key"}
+    for name, info in fields.items():
+        if nested := nested_marker(info.annotation):
+            raise DeclarationError(
+                f"{where}.{name}: a {nested.kind} inside another type cannot be merged; make it the field's"
+                " whole type, without None or a container around it"
+            )
+    unfit: PydanticUserError | None = None
+    try:
+        model.model_rebuild(force=True)
+    except PydanticUndefinedAnnotation as error:
+        raise DeclarationError(
+            f"{where}: {error.name!r} is not defined; declare it before {where}"
+        ) from error
+    except PydanticUserError as error:
+        unfit = error  # most likely a field's fault, and its form will tell which
+    forms = {name: _form(f"{where}.{name}", model.model_fields[name]) for name in fields}
+    if unfit is not None:
+        raise DeclarationError(f"{where}: {_first_line(unfit)}") from unfit
+    return forms
+
+
+def check_declaration(
+    model: type[Collection], policy: Policy, forms: Mapping[str, FieldForm], *, abstract: bool
+) -> None:
+    """Raises DeclarationError. A shared base (`abstract`) may lack what its subclasses will add."""
+    where = model.__name__
+    _check_model(model, where)
+    for name, info in model.model_fields.items():
+        if name != "key":
+            _check_field(f"{where}.{name}", name, info, forms[name])
+    if not abstract:
+        _check_policy(model, policy, where)
+
+
+def _form(where: str, info: FieldInfo) -> FieldForm:
+    try:
+        form = FieldForm.of_field(where, info)
+        form.model.model_json_schema(mode="validation")
+    except PydanticUserError as error:
+        raise DeclarationError(
+            f"{where}: JSON cannot carry its type ({_first_line(error)}) Use types such as str, int, float,"
+            " bool, datetime, list, dict, or a pydantic model of them."
+        ) from error
+    return form
+
+
+def _first_line(error: PydanticUserError) -> str:
+    return error.message.partition("\n")[0]
+
+
+def _check_model(model: type[Collection], where: str) -> None:
+    for base in model.__mro__:
+        if base.__name__ == "Collection" and base.__module__ == "atoll.schema.collection":
+            break
+        if "key" in get_annotations(base):
+            raise DeclarationError(
+                f"{where}.key: every document has its key, a string, already; drop the field"
+            )
+    for option, value in CONFIG.items():
+        if model.model_config.get(option, value) != value:
+            raise DeclarationError(
+                f"{where}: model_config sets {option}, which would let regions differ on a document; drop it"
+            )
+    if model.__private_attributes__:
+        name = next(iter(model.__private_attributes__))
+        raise DeclarationError(
+            f"{where}.{name}: a name with a leading underscore is never stored; drop the underscore"
+        )
+    rules = model.__pydantic_decorators__
+    for kind, found in (
+        ("computed_field", rules.computed_fields),
+        ("field_serializer", rules.field_serializers),
+        ("model_serializer", rules.model_serializers),
+    ):
+        if found:
+            raise DeclarationError(
+                f"{where}.{next(iter(found))}: what is stored is the fields' own JSON form,"
+                f" so a {kind} has no place; use a property or a method"
+            )
+    for name, validator in rules.field_validators.items():
+        if "key" in validator.info.fields:
+            raise DeclarationError(
+                f"{where}.{name}: a field_validator cannot see the key, which is not part of the document;"
+                " use a model_validator"
+            )
+
+
+def _check_field(where: str, name: str, info: FieldInfo, form: FieldForm) -> None:
+    if not FIELD_NAME.fullmatch(name):
+        raise DeclarationError(
+            f"{where}: a field's name has letters, digits and _, starts with a letter, and is at most 64 long"
+        )
+    if info.alias is not None or info.validation_alias is not None or info.serialization_alias is not None:
+        raise DeclarationError(f"{where}: an alias would give one field two names; name the field itself so")
+    if info.exclude:
+        raise DeclarationError(
+            f"{where}: exclude=True would keep it from being stored; drop it, or drop the field"
+        )
+    marker = marker_of(info)
+    kinds = form.node_types()
+    if isinstance(marker, Mergeable) and marker.kind == "set":
+        elements = FieldForm.of_type(where, element_type_of(info)).node_types()
+        if strange := elements - _SINGLE:
+            raise DeclarationError(
+                f"{where}: elements of a set are single values such as str or int, not {min(strange)};"
+                " use ListOf, or MapOf with a key for each"
+            )
+    elif unordered := kinds & _UNORDERED:
+        raise DeclarationError(
+            f"{where}: a {min(unordered)} has no order, so equal documents would not be equal text;"
+            " use SetOf[…] as the field's whole type, or list[…]"
+        )
+    if isinstance(marker, Bound) and marker.split not in ("equal", "creator"):
+        raise DeclarationError(f'{where}: Bound(split={marker.split!r}) is unknown; use "equal" or "creator"')
+    _check_default(where, info, marker, form)
+
+
+def _check_default(where: str, info: FieldInfo, marker: Mergeable | Bound | None, form: FieldForm) -> None:
+    if info.is_required():
+        return
+    if info.default_factory is not None:
+        return  # may have effects, so it is not called here
+    if isinstance(marker, Bound) and isinstance(info.default, int) and info.default < marker.minimum:
+        raise DeclarationError(
+            f"{where}: its default {info.default} is below its bound {marker.minimum};"
+            f" write `= {marker.minimum}` or more, or lower the bound with Bound(minimum=…)"
+        )
+    try:
+        form.default(Limits())
+    except (InvalidDocument, InvalidOperation) as error:
+        raise DeclarationError(
+            f"{where}: its default {info.default!r} does not fit its type: {error}"
+        ) from error
+
+
+def _check_policy(model: type[Collection], policy: Policy, where: str) -> None:
+    fields = model.model_fields
+    if policy.fallback == "escrow" and not any(
+        isinstance(marker_of(info), Bound) for info in fields.values()
+    ):
+        raise DeclarationError(
+            f'{where}: fallback="escrow" sells on from bounded counters, and there is none;'
+            " declare one as BoundedCounter, or drop the fallback"
+        )
+    if isinstance(policy.placement, HomeRegion):
+        home = policy.placement.field
+        if home not in fields or home == "key":
+            raise DeclarationError(
+                f'{where}: home_region("{home}") names no field; add `{home}: str`, for a region\'s name'
+            )
+        if fields[home].annotation is not str or marker_of(fields[home]) is not None:
+            raise DeclarationError(
+                f'{where}: home_region("{home}") needs a plain string; declare `{home}: str`'
+            )

@@ -1,0 +1,127 @@
+"""Annotations for fields whose concurrent changes merge instead of competing.
+
+To a type checker `Counter` is `int`, `SetOf[str]` is `set[str]`, and so on. All have a default: 0 or empty.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import Field, GetCoreSchemaHandler, WrapSerializer
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema
+
+if TYPE_CHECKING:
+    from atoll.lattices.base import Lattice
+
+INT_MIN, INT_MAX = -(2**63), 2**63 - 1
+
+Kind = Literal["counter", "bounded_counter", "set", "list", "text", "map"]
+Split = Literal["equal", "creator"]
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class Mergeable:
+    """Marks an annotation as a mergeable field of one kind."""
+
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Marks a bounded counter, and says how: `stock: Annotated[BoundedCounter, Bound(split="creator")]`.
+
+    `minimum` is the value that no region ever goes below. `split` says who holds the rights to spend after a
+    document is created or restocked: every region an equal part, or the creating region all of them.
+    """
+
+    minimum: int = 0
+    split: Split = "equal"
+
+    @property
+    def kind(self) -> Kind:
+        return "bounded_counter"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        # An outer Bound comes later and so replaces the bound that BoundedCounter brings along.
+        return {**handler(source), "ge": self.minimum, "le": INT_MAX}
+
+
+Marker = Mergeable | Bound
+
+
+def _sorted_elements(value: Any, listed: Callable[[Any], list[Any]]) -> list[Any]:
+    """A set has no order of its own; JSON text needs one that does not depend on the process."""
+    return sorted(listed(value), key=_order_of_element)
+
+
+def _order_of_element(element: Any) -> tuple[str, Any]:
+    if isinstance(element, str | bool):
+        return type(element).__name__, element
+    if isinstance(element, int | float):
+        return "number", element
+    return type(element).__name__, json.dumps(element, sort_keys=True)
+
+
+Counter = Annotated[int, Mergeable("counter"), Field(default=0, ge=INT_MIN, le=INT_MAX)]
+"""An integer; concurrent increments and decrements add up."""
+
+BoundedCounter = Annotated[int, Bound(), Field(default=0)]
+"""An integer that is never below its bound (0 unless `Bound` says otherwise), in any region or partition."""
+
+SetOf = Annotated[
+    set[T],
+    Mergeable("set"),
+    Field(default=set(), strict=False),
+    WrapSerializer(_sorted_elements, return_type=list[Any], when_used="json"),
+]
+"""A set of single values; of a concurrent addition and removal, the addition stays. A sorted list in JSON."""
+
+ListOf = Annotated[list[T], Mergeable("list"), Field(default=[])]
+"""A list; concurrent insertions all stay, each where its writer put it."""
+
+MapOf = Annotated[dict[str, V], Mergeable("map"), Field(default={})]
+"""An object whose members are written one by one: a later write of one member leaves the others alone."""
+
+Text = Annotated[str, Mergeable("text"), Field(default="")]
+"""A text edited by several people at once; all edits stay."""
+
+
+def marker_of(info: FieldInfo) -> Marker | None:
+    """The mark of a mergeable field; None for a plain one. The outermost of several marks counts."""
+    marks = [item for item in info.metadata if isinstance(item, Mergeable | Bound)]
+    return marks[-1] if marks else None
+
+
+def element_type_of(info: FieldInfo) -> Any:
+    """What a set, list or map field holds: `T` of `SetOf[T]`, `V` of `MapOf[V]`; `Any` when not given."""
+    arguments = get_args(info.annotation)
+    return arguments[-1] if arguments and not isinstance(arguments[-1], TypeVar) else Any
+
+
+def nested_marker(annotation: Any) -> Marker | None:
+    """A mark inside the annotation, as in `Counter | None`, where nothing could merge it."""
+    return next(_marks_within(annotation), None)
+
+
+def _marks_within(annotation: Any) -> Iterator[Marker]:
+    for argument in get_args(annotation):
+        if isinstance(argument, Mergeable | Bound):
+            yield argument
+        elif not isinstance(argument, str | int | float | bytes):
+            yield from _marks_within(argument)
+
+
+def lattice_of(marker: Marker) -> Lattice[Any] | None:
+    """The lattice that merges such a field; None for a map, which the core keeps as a register per member."""
+    from atoll.lattices.registry import lattice_for
+
+    if isinstance(marker, Bound):
+        return lattice_for(marker.kind, minimum=marker.minimum, split=marker.split)
+    return None if marker.kind == "map" else lattice_for(marker.kind)

@@ -1,0 +1,136 @@
+"""A single field's value, checked by itself: for `$set`, elements of sets and lists, members of maps."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticSerializationError
+
+from atoll.errors import InvalidDocument, InvalidOperation
+from atoll.schema.limits import Limits, check_text
+from atoll.schema.problems import invalid_document, problem
+
+CONFIG = ConfigDict(
+    # Strict mode still reads dates, decimals, UUIDs and sets from the JSON that stands for them.
+    strict=True,
+    extra="forbid",
+    allow_inf_nan=False,
+    validate_default=True,
+    # Unlike null, these show up in the text, where `check_text` finds what no declared type has caught.
+    ser_json_inf_nan="constants",
+    ser_json_bytes="base64",
+    val_json_bytes="base64",
+    # Building waits for the declaration's own checks, whose messages say more.
+    defer_build=True,
+)
+
+AS_DECLARED: dict[str, Any] = {"strict": True, "extra": "forbid"}
+"""For validators: nested models are as strict as the collection, whatever their own configuration."""
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+_decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
+
+
+def encode_json(value: Any, where: str) -> str:
+    """JSON text of plain data. Raises InvalidDocument for what JSON cannot say (NaN, sets, cycles)."""
+    try:
+        return _encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidDocument(f"{where}: not a JSON value ({error or 'nested too deeply'})") from None
+
+
+@dataclass(frozen=True, slots=True)
+class FieldForm:
+    """The declared type of one value."""
+
+    where: str
+    """`collection.field`, for messages."""
+    model: type[BaseModel]
+    """Holds the value as its only field, `value`."""
+
+    @classmethod
+    def of_field(cls, where: str, info: FieldInfo) -> FieldForm:
+        """For a field of a collection. Raises pydantic's errors for a type that it cannot handle."""
+        extras: dict[str, Any] = {"discriminator": info.discriminator} if info.discriminator else {}
+        if info.default_factory is not None:
+            default = Field(default_factory=info.default_factory, **extras)
+        else:
+            default = Field(default=info.default, **extras)
+        annotation = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
+        return cls._of(where, annotation, default)
+
+    @classmethod
+    def of_type(cls, where: str, annotation: Any) -> FieldForm:
+        """For an element or member of a field. Raises as `of_field` does."""
+        return cls._of(where, annotation, Field())
+
+    @classmethod
+    def _of(cls, where: str, annotation: Any, default: Any) -> FieldForm:
+        model = create_model("Value", __config__=CONFIG, value=(annotation, default))
+        model.model_rebuild(force=True)
+        return cls(where, model)
+
+    def check(self, value: Any, limits: Limits) -> Any:
+        """The value as stored, from plain JSON data. Raises InvalidDocument."""
+        text = encode_json(value, self.where)
+        try:
+            return self._stored('{"value":' + text + "}", limits)
+        except ValidationError as error:
+            raise self._refusal(error) from None
+
+    def default(self, limits: Limits) -> Any:
+        """What the field is when not given. Raises InvalidOperation where it must be given."""
+        try:
+            return self._stored("{}", limits)
+        except ValidationError as error:
+            if error.errors(include_url=False)[0]["type"] == "missing":
+                raise InvalidOperation(
+                    f"{self.where} is required and cannot be unset; set another value"
+                ) from None
+            raise self._refusal(error) from None
+
+    def node_types(self) -> frozenset[str]:
+        """Names of the core schema's types that occur in it, such as `int` or `any`."""
+        found = Counter(_types_within(self.model.__pydantic_core_schema__))
+        found.subtract(("model", "model-fields", "model-field"))  # the holder's own
+        return frozenset(kind for kind, times in found.items() if times > 0)
+
+    def _stored(self, text: str, limits: Limits) -> Any:
+        instance = self.model.__pydantic_validator__.validate_json(text, **AS_DECLARED)
+        try:
+            body = self.model.__pydantic_serializer__.to_json(instance)
+        except PydanticSerializationError as error:
+            raise InvalidDocument(f"{self.where}: {error}") from None
+        check_text(body, limits, self.where)
+        return _decode(body)["value"]
+
+    def _refusal(self, error: ValidationError) -> InvalidDocument:
+        found = [problem(item) for item in error.errors(include_url=False, include_input=False)]
+        for item in found:
+            item["field"] = item["field"].removeprefix("value").removeprefix(".")
+        return invalid_document(self.where, found)
+
+
+_NOT_SCHEMAS = frozenset({"metadata", "serialization", "default", "config", "expected", "cls"})
+
+
+def _types_within(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        if isinstance(kind := schema.get("type"), str):
+            yield kind
+        for name, inner in schema.items():
+            if name == "fields" and isinstance(inner, dict):  # by name, which may be any word
+                for field in inner.values():
+                    yield from _types_within(field)
+            elif name not in _NOT_SCHEMAS:
+                yield from _types_within(inner)
+    elif isinstance(schema, list | tuple):
+        for inner in schema:
+            yield from _types_within(inner)

@@ -1,0 +1,133 @@
+"""What a document and a key may be at most, tested on the bytes so that an ordinary document costs little."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Any
+
+from atoll.errors import InvalidDocument, InvalidKey, TooLarge
+from atoll.schema.fields import INT_MAX, INT_MIN
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
+_LONG_NUMBER = b"0" * 19
+"""2^63 has 19 digits: text without so long a run of digits holds no integer beyond 64 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one document."""
+
+    document_bytes: int = 1 << 20
+    """Of the JSON text, in bytes; more is TooLarge."""
+    depth: int = 64
+    """Levels of nesting, the document itself being the first; at most 128."""
+    key_bytes: int = 512
+    """Of a key in UTF-8."""
+
+
+def check_size(body: bytes, limits: Limits, where: str) -> None:
+    if len(body) > limits.document_bytes:
+        raise TooLarge(
+            f"{where}: the document has {len(body)} bytes, the bound is {limits.document_bytes};"
+            " split it, or raise document_bytes under [deployment.limits] in atoll.toml",
+            size_bytes=len(body),
+            limit_bytes=limits.document_bytes,
+        )
+
+
+def check_text(
+    body: bytes, limits: Limits, where: str, *, numbers: bool = True, anything: bool = True
+) -> None:
+    """Refuse, in valid JSON text, what regions could not all store and read alike.
+
+    `numbers` and `anything` say whether integers, and whether undeclared content, may occur at all.
+    Raises InvalidDocument for nesting past the limit, integers beyond 64 bits, NaN and the infinities.
+    """
+    if body.count(b"[") + body.count(b"{") > limits.depth:
+        _check_depth(body, limits, where)
+    if (numbers and _LONG_NUMBER in body.translate(_DIGITS)) or (
+        anything and (b"NaN" in body or b"Infinity" in body)
+    ):
+        _check_numbers(body, where)
+
+
+def _check_depth(body: bytes, limits: Limits, where: str) -> None:
+    depth = 0
+    for byte in _STRING.sub(b"", body):
+        if byte in b"[{":
+            depth += 1
+            if depth > limits.depth:
+                raise InvalidDocument(
+                    f"{where}: nested deeper than {limits.depth} levels; flatten the document",
+                    limit=limits.depth,
+                )
+        elif byte in b"]}":
+            depth -= 1
+
+
+def _check_numbers(body: bytes, where: str) -> None:
+    def integer(text: str) -> int:
+        # A sign and 19 digits at most; the length is tested first because int() is quadratic.
+        if len(text) > 20 or not INT_MIN <= (value := int(text)) <= INT_MAX:
+            raise InvalidDocument(
+                f"{where}: the integer {text[:24]}{'…' if len(text) > 24 else ''} is beyond 64 bits;"
+                " send it as a string"
+            )
+        return value
+
+    def constant(text: str) -> Any:
+        raise InvalidDocument(f"{where}: {text} is not a JSON number; send a finite number, or null")
+
+    json.loads(body, parse_int=integer, parse_constant=constant)
+
+
+def check_finite(body: bytes, where: str) -> None:
+    """Refuse, in valid JSON text, numbers that no float holds, such as 1e999. Reads the whole text."""
+
+    def finite(text: str) -> float:
+        if not math.isfinite(value := float(text)):
+            raise InvalidDocument(f"{where}: {text[:24]} is not a finite number; send a finite one, or null")
+        return value
+
+    json.loads(body, parse_float=finite, parse_constant=finite)
+
+
+def validate_key(key: str, limits: Limits) -> str:
+    """Return `key` if every client, URL and store keeps it as it is; else raise InvalidKey."""
+    if not isinstance(key, str) or not key:
+        raise InvalidKey("a key is a string of at least one character")
+    if key.isascii():
+        size = len(key)
+    else:
+        try:
+            size = len(key.encode())
+        except UnicodeEncodeError as error:
+            raise InvalidKey(
+                f"the key holds a lone surrogate at character {error.start}; send the whole character"
+            ) from None
+        if not unicodedata.is_normalized("NFC", key):
+            raise InvalidKey(
+                "the key is not in Unicode normal form C, so two spellings of it would be two documents;"
+                " normalise it, in Python with unicodedata.normalize('NFC', key)"
+            )
+    if size > limits.key_bytes:
+        raise InvalidKey(
+            f"the key has {size} bytes in UTF-8, the bound is {limits.key_bytes}; use a shorter one",
+            size_bytes=size,
+            limit_bytes=limits.key_bytes,
+        )
+    if found := _CONTROL.search(key):
+        raise InvalidKey(
+            f"the key holds the control character U+{ord(found[0]):04X} at {found.start()}; remove it"
+        )
+    if "." in key and any(part in (".", "..") for part in key.split("/")):
+        raise InvalidKey(
+            'the key has a part "." or "..", which HTTP clients drop from a URL; use another name'
+        )
+    return key

@@ -1,0 +1,158 @@
+"""How a collection is kept: placement, consistency, conflicts; and what contradicts itself."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, Literal, get_args
+
+from atoll.errors import DeclarationError
+from atoll.schema.placement import Everywhere, Placement
+
+Consistency = Literal["eventual", "session", "causal", "bounded", "strong"]
+Strategy = Literal["lww", "fww", "merge", "manual"]
+Fallback = Literal["escrow", "eventual"]
+Resolver = Callable[[Any], Any]
+
+CONSISTENCIES: tuple[str, ...] = get_args(Consistency)
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
+FALLBACKS: tuple[str, ...] = get_args(Fallback)
+OPTIONS = ("placement", "consistency", "max_staleness_s", "resolve", "fallback", "name")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A collection's options."""
+
+    placement: Placement = field(default_factory=Everywhere)
+    """Who writes a document; by default every region."""
+    consistency: Consistency = "eventual"
+    """What a read waits for, and for `strong` also what a write asks."""
+    max_staleness_s: float | None = None
+    """Under `bounded`: reads here never show a state older than this; None under every other consistency."""
+    resolve: Literal["lww", "fww", "merge", "manual", "custom"] = "lww"
+    """How concurrent versions become one."""
+    resolver: Resolver | None = None
+    """The team's own function under `custom`: pure and deterministic, or regions would differ for good."""
+    fallback: Fallback | None = None
+    """What a strong collection does when cut off from the majority: refuse (None), sell on what this region
+    holds of bounded counters (`escrow`), or accept writes that may conflict (`eventual`)."""
+
+    def describe(self) -> dict[str, Any]:
+        """As plain JSON data, equal in every process: for fingerprints and reports."""
+        resolver = self.resolver
+        return {
+            "placement": repr(self.placement),
+            "consistency": self.consistency,
+            "max_staleness_s": self.max_staleness_s,
+            "resolve": self.resolve,
+            "resolver": getattr(resolver, "__qualname__", type(resolver).__name__) if resolver else None,
+            "fallback": self.fallback,
+        }
+
+
+def build_policy(where: str, options: Mapping[str, Any]) -> Policy:
+    """Read the keywords of a class statement; `where` names the class. Raises DeclarationError."""
+    for unknown in options.keys() - set(OPTIONS):
+        close = get_close_matches(unknown, OPTIONS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(OPTIONS)}"
+        raise DeclarationError(f"{where}: no option is called {unknown!r}; {hint}")
+    placement = options.get("placement") or Everywhere()
+    if not isinstance(placement, Placement):
+        raise DeclarationError(
+            f"{where}: placement={placement!r} is no placement;"
+            " use home_region(field), key_ranges({...}) or tenants({...})"
+        )
+    consistency = options.get("consistency", "eventual")
+    _one_of(where, "consistency", consistency, CONSISTENCIES)
+    fallback = options.get("fallback")
+    if fallback is not None:
+        _one_of(where, "fallback", fallback, FALLBACKS)
+    resolve, resolver = _resolution(where, options.get("resolve", "lww"))
+    policy = Policy(placement, consistency, options.get("max_staleness_s"), resolve, resolver, fallback)
+    _refuse_contradictions(where, policy)
+    return policy
+
+
+def _refuse_contradictions(where: str, policy: Policy) -> None:
+    strong = policy.consistency == "strong"
+    staleness = policy.max_staleness_s
+    if policy.consistency == "bounded" and staleness is None:
+        raise DeclarationError(
+            f'{where}: consistency="bounded" needs its bound; add max_staleness_s=5, in seconds'
+        )
+    if policy.consistency != "bounded" and staleness is not None:
+        raise DeclarationError(
+            f'{where}: max_staleness_s has no meaning under consistency="{policy.consistency}";'
+            ' use consistency="bounded", or drop it'
+        )
+    if staleness is not None and (
+        isinstance(staleness, bool)
+        or not isinstance(staleness, int | float)
+        or not 0 < staleness < float("inf")
+    ):
+        raise DeclarationError(f"{where}: max_staleness_s={staleness!r} is not a positive number of seconds")
+    if policy.fallback is not None and not strong:
+        raise DeclarationError(
+            f'{where}: fallback="{policy.fallback}" only helps strong collections, and'
+            f' consistency="{policy.consistency}" accepts writes anyway; drop it, or use consistency="strong"'
+        )
+    if strong and policy.resolve != "lww" and policy.fallback != "eventual":
+        raise DeclarationError(
+            f'{where}: under consistency="strong" no conflict is left for resolve="{policy.resolve}";'
+            ' drop resolve, or add fallback="eventual"'
+        )
+
+
+def _resolution(
+    where: str, resolve: Any
+) -> tuple[Literal["lww", "fww", "merge", "manual", "custom"], Resolver | None]:
+    if isinstance(resolve, str) and ":" in resolve:
+        resolve = _imported(where, resolve)
+    if not callable(resolve):
+        _one_of(where, "resolve", resolve, STRATEGIES, ', a function, or "module:function"')
+        return resolve, None
+    name = getattr(resolve, "__qualname__", repr(resolve))
+    if inspect.iscoroutinefunction(resolve):
+        raise DeclarationError(
+            f"{where}: resolve={name} is async; a resolver is a plain function without I/O"
+        )
+    try:
+        signature = inspect.signature(resolve)
+    except ValueError:  # some built-ins have none
+        return "custom", resolve
+    try:
+        signature.bind(())
+    except TypeError:
+        raise DeclarationError(
+            f"{where}: resolve={name}{signature} cannot be called with one argument, the list of concurrent"
+            " versions; declare it as `def resolve(versions)`"
+        ) from None
+    return "custom", resolve
+
+
+def _imported(where: str, target: str) -> Resolver:
+    module, _, name = target.partition(":")
+    try:
+        found = import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise DeclarationError(
+            f'{where}: resolve="{target}" cannot be imported ({error}); write "module:function"'
+        ) from error
+    if not callable(found):
+        raise DeclarationError(f'{where}: resolve="{target}" is a {type(found).__name__}, not a function')
+    return found
+
+
+def _one_of(where: str, option: str, value: Any, allowed: tuple[str, ...], more: str = "") -> None:
+    if value in allowed:
+        return
+    close = get_close_matches(str(value), allowed, n=1)
+    hint = f'did you mean "{close[0]}"? ' if close else ""
+    listed = ", ".join(f'"{item}"' for item in allowed)
+    raise DeclarationError(f"{where}: {option}={value!r} is unknown; {hint}use {listed}{more}")

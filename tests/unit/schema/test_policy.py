@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from atoll.errors import DeclarationError
+from atoll.schema import Everywhere, Policy
+from atoll.schema.policy import build_policy
+
+
+def first(versions: list[Any]) -> Any:
+    return versions[0]
+
+
+def two(mine: Any, theirs: Any) -> Any:
+    return mine
+
+
+async def later(versions: list[Any]) -> Any:
+    return versions[-1]
+
+
+def test_default_is_eventual_and_last_write_wins() -> None:
+    assert build_policy("X", {}) == Policy(Everywhere(), "eventual", None, "lww", None, None)
+
+
+@pytest.mark.parametrize("resolve", [first, "operator:length_hint", "builtins:max"])
+def test_resolver_is_a_function_or_its_address(resolve: Any) -> None:
+    policy = build_policy("X", {"resolve": resolve})
+    assert policy.resolve == "custom"
+    assert callable(policy.resolver)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"consistency": "bounded"}, "needs its bound"),
+        ({"max_staleness_s": 5}, "no meaning"),
+        ({"consistency": "bounded", "max_staleness_s": 0}, "positive"),
+        ({"consistency": "bounded", "max_staleness_s": float("nan")}, "positive"),
+        ({"fallback": "escrow"}, "only helps strong"),
+        ({"consistency": "strong", "resolve": "merge"}, "no conflict is left"),
+        ({"consistency": "strong", "resolve": "merge", "fallback": "escrow"}, "no conflict is left"),
+        ({"consistency": "strnog"}, 'did you mean "strong"'),
+        ({"resolve": "lwww"}, 'did you mean "lww"'),
+        ({"resolve": 3}, "unknown"),
+        ({"resolve": two}, "one argument"),
+        ({"resolve": later}, "async"),
+        ({"resolve": "nowhere:f"}, "cannot be imported"),
+        ({"resolve": "math:nowhere"}, "cannot be imported"),
+        ({"resolve": "math:pi"}, "not a function"),
+        ({"placement": "tokyo"}, "no placement"),
+        ({"fallback": "none", "consistency": "strong"}, "unknown"),
+        ({"consistancy": "strong"}, "did you mean 'consistency'"),
+    ],
+)
+def test_contradiction_is_refused_with_its_reason(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(DeclarationError, match=reason) as caught:
+        build_policy("Cart", options)
+    assert caught.value.message.startswith("Cart: ")
+
+
+def test_strong_with_eventual_fallback_may_resolve() -> None:
+    assert (
+        build_policy("X", {"consistency": "strong", "fallback": "eventual", "resolve": "merge"}).resolve
+        == "merge"
+    )
