@@ -67,7 +67,10 @@ def deep_merge(register: Register) -> Fold:
     for value in values:
         merged = _merge_objects(merged, value)
     return Fold(
-        msgspec.json.encode(merged, order="deterministic"), winner, "merged", "objects merged; later members prevail"
+        msgspec.json.encode(merged, order="deterministic"),
+        winner,
+        "merged",
+        "objects merged; later members prevail",
     )
 
 

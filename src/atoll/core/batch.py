@@ -17,7 +17,7 @@ from atoll.conflicts.records import Record
 from atoll.core import document as documents
 from atoll.core.document import Document
 from atoll.core.draft import Draft
-from atoll.core.entry import Entry, Framed, Loser, encode_frame
+from atoll.core.entry import Change, Entry, Framed, Loser, encode_frame
 from atoll.core.mutation import Receipt, Write, Written
 from atoll.core.register import Version
 from atoll.core.rules import Rules
@@ -111,7 +111,9 @@ class Batch:
                 rules = self._rules[mutation.collection]
                 row = self._row(address)
                 tag = documents.version_tag(row) if row is not None else None
-                drafts[address] = draft = Draft(rules, mutation.key, self._document(address), tag, dot, self._actor)
+                drafts[address] = draft = Draft(
+                    rules, mutation.key, self._document(address), tag, dot, self._actor
+                )
             draft.mutate(mutation)
         changed = [(address, draft) for address, draft in drafts.items() if not draft.empty]
         changes = []
@@ -178,20 +180,31 @@ class Batch:
         for index, change in enumerate(entry.changes):
             try:
                 self._apply_change(entry, change)
-            except (AtollError, msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError) as error:
+            except (
+                AtollError,
+                msgspec.MsgspecError,
+                KeyError,
+                TypeError,
+                ValueError,
+                RecursionError,
+            ) as error:
                 reason = f"{type(error).__name__}: {error}"
                 self._parked.append(Parked(entry.origin, entry.seq, index, reason, _pack(change)))
         self._append(entry, framed.frame)
         self.applied.append(Applied(entry.origin, entry.seq, entry.stamp))
 
-    def _apply_change(self, entry: Entry, change: documents.Change) -> None:
+    def _apply_change(self, entry: Entry, change: Change) -> None:
         rules = self._rules.get(change.collection)
         if rules is None:
-            raise HostileEntry(f"no collection {change.collection!r} is declared here; is this region's schema older?")
+            raise HostileEntry(
+                f"no collection {change.collection!r} is declared here; is this region's schema older?"
+            )
         rules.schema.validate_key(change.key)
         address = (change.collection, change.key)
         for loser in change.settled:
-            records.settled_row(loser, {})  # a body that cannot be read parks the change before it does anything
+            records.settled_row(
+                loser, {}
+            )  # a body that cannot be read parks the change before it does anything
         after = documents.merge(rules, self._document(address), documents.delta_of(rules, entry, change))
         self._install(address, after, documents.encode_row(rules, after), change.settled)
 
@@ -240,10 +253,16 @@ class Batch:
         else:
             self._runs.append((entry.origin, entry.seq, entry.seq, [frame]))
 
+    @property
+    def parked_count(self) -> int:
+        return len(self._parked)
+
     def commit(self) -> Commit:
         """What the store must make durable before any answer leaves; empty when nothing changed."""
         commit = Commit(
-            segments=[Segment(origin, first, last, b"".join(frames)) for origin, first, last, frames in self._runs],
+            segments=[
+                Segment(origin, first, last, b"".join(frames)) for origin, first, last, frames in self._runs
+            ],
             positions={origin: last for origin, _, last, _ in self._runs},
             clock=self._clock.last,
             audit=[row for row in self._audit.values() if row is not None],

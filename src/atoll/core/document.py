@@ -1,11 +1,11 @@
 """A document: named registers and lattice states, and the plain JSON that readers see.
 
-    registers[""]          the whole document (its plain fields as one JSON object);
-                           under `merge`, only whether the document exists
-    registers[field]       one plain field, under `merge`
-    registers["map.name"]  one member of a `MapOf` field
-    registers["~"]         the last operations on lattice fields, see `rules.TOUCH`
-    lattices[field]        the state of a counter, set, list or text
+registers[""]          the whole document (its plain fields as one JSON object);
+                       under `merge`, only whether the document exists
+registers[field]       one plain field, under `merge`
+registers["map.name"]  one member of a `MapOf` field
+registers["~"]         the last operations on lattice fields, see `rules.TOUCH`
+lattices[field]        the state of a counter, set, list or text
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def delta_of(rules: Rules, entry: Entry, change: Change) -> Document:
     versions: dict[str, Register] = {}
     for name, value in change.registers.items():
         if not rules.knows(name):
-            raise HostileEntry(f"collection {rules.name!r} has no register {name!r}; is this region's schema older?")
+            raise HostileEntry(
+                f"collection {rules.name!r} has no register {name!r}; is this region's schema older?"
+            )
         if value is not None:
             try:
                 _any_json(value)
@@ -84,14 +86,22 @@ def delta_of(rules: Rules, entry: Entry, change: Change) -> Document:
                 raise HostileEntry(f"the value of {rules.name}/{change.key} is not a JSON object")
         versions[name] = (
             Version(
-                entry.origin, entry.seq, entry.stamp, entry.uncertainty_ms, change.operation, entry.context, value
+                entry.origin,
+                entry.seq,
+                entry.stamp,
+                entry.uncertainty_ms,
+                change.operation,
+                entry.context,
+                value,
             ),
         )
     lattices: dict[str, Any] = {}
     for field, delta in change.deltas.items():
         lattice = rules.lattices.get(field)
         if lattice is None:
-            raise HostileEntry(f"collection {rules.name!r} has no mergeable field {field!r}; is its schema older here?")
+            raise HostileEntry(
+                f"collection {rules.name!r} has no mergeable field {field!r}; is its schema older here?"
+            )
         lattices[field] = lattice.decode(delta)
     return Document(versions, lattices)
 
@@ -102,7 +112,9 @@ def decode_row(rules: Rules, row: Row) -> Document:
         meta = _decode_meta(row.meta)
         lattices = {field: rules.lattices[field].decode(data) for field, data in meta.lattices.items()}
     except (msgspec.DecodeError, HostileEntry, KeyError) as error:
-        raise StoreCorrupt(f"the merge state of a document in {rules.name!r} cannot be read: {error}") from error
+        raise StoreCorrupt(
+            f"the merge state of a document in {rules.name!r} cannot be read: {error}"
+        ) from error
     whole = meta.registers.get(WHOLE)
     if whole is not None and len(whole) == 1 and whole[0].value == _ELSEWHERE:
         meta.registers[WHOLE] = (msgspec.structs.replace(whole[0], value=row.value),)
@@ -117,7 +129,13 @@ def encode_row(rules: Rules, document: Document) -> Row:
         if len(whole) == 1:
             only = whole[0]
             elided = Version(
-                only.region, only.seq, only.stamp, only.uncertainty_ms, only.operation, only.context, _ELSEWHERE
+                only.region,
+                only.seq,
+                only.stamp,
+                only.uncertainty_ms,
+                only.operation,
+                only.context,
+                _ELSEWHERE,
             )
             return Row(value, _encode_meta(_Meta({WHOLE: (elided,)})))
     lattices = {field: rules.lattices[field].encode(state) for field, state in document.lattices.items()}
@@ -198,3 +216,8 @@ def digest(rules: Rules, key: str, document: Document) -> bytes:
     for field in sorted(document.lattices):
         hashed.update(_encode_meta((field, rules.lattices[field].canonical(document.lattices[field]))))
     return hashed.digest()
+
+
+def bucket_of(key: str, buckets: int) -> int:
+    """Which of `buckets` a key falls into: the same in every region."""
+    return int.from_bytes(blake2b(key.encode(), digest_size=4).digest()) % buckets

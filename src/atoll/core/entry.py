@@ -92,7 +92,9 @@ def decode_frames(body: bytes) -> Iterator[Framed]:
         stop = start + length
         if length > MAX_ENTRY_BYTES or stop > end:
             raise CorruptEntry(
-                f"a journal frame at byte {at} claims {length} bytes, {end - start} remain", offset=at, length=length
+                f"a journal frame at byte {at} claims {length} bytes, {end - start} remain",
+                offset=at,
+                length=length,
             )
         payload = view[start:stop]
         if _crc32(payload) != checksum:

@@ -8,16 +8,28 @@ from atoll.core.entry import Framed
 
 
 class Inbox:
-    """Hands out entries in causal order, each origin's without a gap; holds at most one of each dot."""
+    """Hands out entries in causal order, each origin's without a gap; holds at most one of each dot.
+
+    It counts what waits by the link that brought it. One count for all would let entries that wait for
+    others' past keep that very past outside.
+    """
 
     def __init__(self) -> None:
-        self._waiting: dict[str, dict[int, Framed]] = {}
-        self.size_bytes = 0
+        self._waiting: dict[str, dict[int, tuple[Framed, str]]] = {}
+        self._bytes: dict[str, int] = {}
 
     def __len__(self) -> int:
         return sum(len(entries) for entries in self._waiting.values())
 
-    def add(self, framed: Framed, vector: Mapping[str, int]) -> bool:
+    @property
+    def size_bytes(self) -> int:
+        return sum(self._bytes.values())
+
+    def bytes_of(self, link: str) -> int:
+        """How much that came by one link waits."""
+        return self._bytes.get(link, 0)
+
+    def add(self, framed: Framed, link: str, vector: Mapping[str, int]) -> bool:
         """Keep an entry until its turn; False for one that is here already."""
         entry = framed.entry
         if entry.seq <= vector.get(entry.origin, 0):
@@ -25,12 +37,14 @@ class Inbox:
         waiting = self._waiting.setdefault(entry.origin, {})
         if entry.seq in waiting:
             return False
-        waiting[entry.seq] = framed
-        self.size_bytes += len(framed.frame)
+        waiting[entry.seq] = (framed, link)
+        self._bytes[link] = self._bytes.get(link, 0) + len(framed.frame)
         return True
 
     def ready(self, vector: Mapping[str, int], limit: int) -> list[Framed]:
         """Take up to `limit` entries that can be applied now, in this order, on top of `vector`."""
+        if not self._waiting:
+            return []
         at = dict(vector)
         taken: list[Framed] = []
         progress = True
@@ -40,11 +54,11 @@ class Inbox:
                 waiting = self._waiting[origin]
                 seq = at.get(origin, 0) + 1
                 while len(taken) < limit:
-                    framed = waiting.get(seq)
-                    if framed is None or any(at.get(o, 0) < s for o, s in framed.entry.context.items()):
+                    found = waiting.get(seq)
+                    if found is None or any(at.get(o, 0) < s for o, s in found[0].entry.context.items()):
                         break
-                    del waiting[seq]
-                    self.size_bytes -= len(framed.frame)
+                    framed, link = waiting.pop(seq)
+                    self._bytes[link] -= len(framed.frame)
                     taken.append(framed)
                     at[origin] = seq
                     seq += 1
@@ -54,22 +68,17 @@ class Inbox:
         return taken
 
     def give_back(self, framed: list[Framed], vector: Mapping[str, int]) -> None:
-        """Return what could not be committed."""
+        """Return what could not be committed; it counts as brought by its origin."""
         for each in framed:
-            self.add(each, vector)
-
-    def drop(self, origin: str) -> None:
-        """Forget what waits from one origin: its link will ask for it again."""
-        for framed in self._waiting.pop(origin, {}).values():
-            self.size_bytes -= len(framed.frame)
+            self.add(each, each.entry.origin, vector)
 
     def blocked_on(self, vector: Mapping[str, int]) -> dict[str, dict[str, int]]:
         """origin → the components that its next entry waits for, for `atoll status`."""
         blocked: dict[str, dict[str, int]] = {}
         for origin in sorted(self._waiting):
-            framed = self._waiting[origin].get(vector.get(origin, 0) + 1)
-            if framed is None:
+            found = self._waiting[origin].get(vector.get(origin, 0) + 1)
+            if found is None:
                 blocked[origin] = {origin: vector.get(origin, 0) + 1}
             else:
-                blocked[origin] = {o: s for o, s in framed.entry.context.items() if vector.get(o, 0) < s}
+                blocked[origin] = {o: s for o, s in found[0].entry.context.items() if vector.get(o, 0) < s}
         return blocked

@@ -105,8 +105,8 @@ def put_of(
 ) -> Put:
     """Validate a document's JSON text. Raises the RequestErrors of `CollectionSchema.parse`."""
     if rules.simple:
-        return Put(rules.name, key, rules.schema.canonical(body), None, if_match, if_absent)
-    return put_fields(rules, key, rules.schema.parse(body), if_match=if_match, if_absent=if_absent)
+        return Put(rules.name, key, rules.schema.canonical(body, key), None, if_match, if_absent)
+    return put_fields(rules, key, rules.schema.parse(body, key), if_match=if_match, if_absent=if_absent)
 
 
 def put_fields(
@@ -133,7 +133,9 @@ def patch_of(rules: Rules, key: str, operators: Any, *, if_match: str | None = N
                 raise InvalidOperation('$unset takes a list of field names, such as {"$unset": ["nickname"]}')
             arguments = dict.fromkeys(arguments)
         elif not isinstance(arguments, dict):
-            raise InvalidOperation(f'{operator} takes an object of fields, such as {{"{operator}": {{"field": …}}}}')
+            raise InvalidOperation(
+                f'{operator} takes an object of fields, such as {{"{operator}": {{"field": …}}}}'
+            )
         for path, argument in arguments.items():
             steps.append(_step(rules, operator, path, argument))
     if not steps or len(steps) > MAX_STEPS:
@@ -154,12 +156,18 @@ def _step(rules: Rules, operator: str, path: str, argument: Any) -> Step:
         if operator == "$unset":
             argument = {}
         elif not isinstance(argument, dict):
-            raise InvalidOperation(f"$set of the map {rules.name}.{name} takes an object, not {type(argument).__name__}")
+            raise InvalidOperation(
+                f"$set of the map {rules.name}.{name} takes an object, not {type(argument).__name__}"
+            )
         return Step("$set", name, None, {k: schema.validate_map_value(name, v) for k, v in argument.items()})
     if dot:
         if name in rules.plain or name in rules.lattices:
-            raise InvalidOperation(f"{path!r}: only map fields have members; {rules.name}.{name} is set as a whole")
-        raise UnknownField(f"collection {rules.name!r} has no field {name!r}", collection=rules.name, field=name)
+            raise InvalidOperation(
+                f"{path!r}: only map fields have members; {rules.name}.{name} is set as a whole"
+            )
+        raise UnknownField(
+            f"collection {rules.name!r} has no field {name!r}", collection=rules.name, field=name
+        )
     if name in rules.plain:
         if operator == "$set":
             return Step(operator, name, None, schema.validate_field(name, argument))
@@ -172,14 +180,18 @@ def _step(rules: Rules, operator: str, path: str, argument: Any) -> Step:
     lattice = rules.lattices.get(name)
     if lattice is None:
         schema.validate_field(name, argument)  # raises UnknownField with close matches
-        raise UnknownField(f"collection {rules.name!r} has no field {name!r}", collection=rules.name, field=name)
+        raise UnknownField(
+            f"collection {rules.name!r} has no field {name!r}", collection=rules.name, field=name
+        )
     if operator == "$unset":
         return Step("$set", name, None, schema.default_of(name))
     if operator == "$set":
         return Step(operator, name, None, schema.validate_field(name, argument))
     if operator not in lattice.operators:
         takes = ", ".join(sorted(lattice.operators | {"$set", "$unset"}))
-        raise InvalidOperation(f"{operator} does not fit {rules.name}.{name}, a {lattice.kind}; it takes {takes}")
+        raise InvalidOperation(
+            f"{operator} does not fit {rules.name}.{name}, a {lattice.kind}; it takes {takes}"
+        )
     if lattice.kind in ("set", "list"):
         argument = _elements(rules, name, operator, argument)
     return Step(operator, name, None, argument)

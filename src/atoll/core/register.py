@@ -46,7 +46,9 @@ def canonical_order(version: Version) -> tuple[int, str, int]:
 def _seen(version: Version, by: Iterable[Version]) -> bool:
     """Whether any of `by` is this version or was written by someone who had seen it."""
     region, seq = version.region, version.seq
-    return any((other.region == region and other.seq >= seq) or other.context.get(region, 0) >= seq for other in by)
+    return any(
+        (other.region == region and other.seq >= seq) or other.context.get(region, 0) >= seq for other in by
+    )
 
 
 def merge(ours: Register, theirs: Register) -> Register:
@@ -62,7 +64,11 @@ def merge(ours: Register, theirs: Register) -> Register:
     elif not theirs:
         return ours
     mine = {(version.region, version.seq) for version in ours}
-    kept = [v for v in ours if any(v.region == o.region and v.seq == o.seq for o in theirs) or not _seen(v, theirs)]
+    kept = [
+        v
+        for v in ours
+        if any(v.region == o.region and v.seq == o.seq for o in theirs) or not _seen(v, theirs)
+    ]
     kept += [v for v in theirs if (v.region, v.seq) not in mine and not _seen(v, ours)]
     kept.sort(key=canonical_order)
     return tuple(kept)

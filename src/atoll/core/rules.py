@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from atoll.conflicts import strategies
 from atoll.conflicts.strategies import Fold, Resolver
 from atoll.core.register import Register
@@ -76,3 +78,9 @@ class Rules:
         if register in (WHOLE, TOUCH):
             return True
         return (self.per_field and register in self.plain) or ("." in register and self.is_member(register))
+
+
+def plain_text(schema: CollectionSchema, document: Any) -> bytes:
+    """The plain fields of a whole document, checked, as canonical JSON. Raises RequestErrors, TypeError."""
+    fields = schema.parse_object(document)
+    return msgspec.json.encode({name: fields[name] for name in schema.plain})

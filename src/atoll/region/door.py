@@ -81,23 +81,25 @@ class Door:
         """Commit a local write; durable on return. Raises RequestErrors, StoreUnwritable, Overloaded."""
         if len(self._queue) >= self._options.queued_writes or self._closed:
             raise Overloaded(
-                "this region is closing" if self._closed else f"{len(self._queue)} writes wait already; slow down"
+                "this region is closing"
+                if self._closed
+                else f"{len(self._queue)} writes wait already; slow down"
             )
         answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         self._queue.append(_Pending(write, answer))
         self._schedule()
         return await answer
 
-    def deliver(self, framed: list[Framed]) -> None:
+    def deliver(self, framed: list[Framed], link: str) -> None:
         """Take entries from a link; they are applied when their contexts are covered."""
         for each in framed:
-            self.inbox.add(each, self.vector)
-        if self.inbox.size_bytes:
+            self.inbox.add(each, link, self.vector)
+        if len(self.inbox):
             self._schedule()
 
-    async def room(self, bytes_waiting: int) -> None:
-        """Wait until less than so much waits in the inbox: a link's backpressure."""
-        while self.inbox.size_bytes >= bytes_waiting and not self._closed:
+    async def room(self, link: str, bytes_waiting: int) -> None:
+        """Wait until less than so much of what the link brought waits: its backpressure."""
+        while self.inbox.bytes_of(link) >= bytes_waiting and not self._closed:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._room.append(future)
             await future
@@ -135,7 +137,9 @@ class Door:
             return
         writes = [
             pending
-            for pending in (self._queue.popleft() for _ in range(min(len(self._queue), self._options.writes_per_commit)))
+            for pending in (
+                self._queue.popleft() for _ in range(min(len(self._queue), self._options.writes_per_commit))
+            )
             if not pending.answer.done()
         ]
         remote = [] if self._pausing else self.inbox.ready(self.vector, self._options.entries_per_commit)
@@ -152,7 +156,7 @@ class Door:
             self._fail(writes, AtollError(f"the commit failed unexpectedly: {error!r}"))
             self._retry(remote)
             raise
-        if self._queue or (remote and self.inbox.size_bytes and not self._pausing):
+        if self._queue or (remote and len(self.inbox) and not self._pausing):
             self._schedule()
 
     def _commit(self, writes: list[_Pending], remote: list[Framed]) -> None:
@@ -164,7 +168,11 @@ class Door:
             self.vector,
             rows=self._load(writes, remote),
             remembered=self._store.remembered(
-                [pending.write.idempotency_key for pending in writes if pending.write.idempotency_key is not None]
+                [
+                    pending.write.idempotency_key
+                    for pending in writes
+                    if pending.write.idempotency_key is not None
+                ]
             )
             if any(pending.write.idempotency_key for pending in writes)
             else {},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 import msgspec
@@ -31,7 +31,11 @@ class DigestCall(msgspec.Struct, array_like=True, frozen=True, tag="digest"):
     bucket: int | None = None
 
 
-Call = ReadCall | WriteCall | DigestCall
+class PingCall(msgspec.Struct, array_like=True, frozen=True, tag="ping"):
+    """Compare clocks."""
+
+
+Call = ReadCall | WriteCall | DigestCall | PingCall
 
 
 class ReadReply(msgspec.Struct, array_like=True, frozen=True, tag="read"):
@@ -52,7 +56,14 @@ class DigestReply(msgspec.Struct, array_like=True, frozen=True, tag="digest"):
     vector: dict[str, int]
 
 
-Reply = ReadReply | WriteReply | DigestReply
+class PingReply(msgspec.Struct, array_like=True, frozen=True, tag="ping"):
+    region: str
+    now_ms: int
+    fingerprint: str
+    """Of the declared collections."""
+
+
+Reply = ReadReply | WriteReply | DigestReply | PingReply
 
 
 class StreamRequest(msgspec.Struct, array_like=True, frozen=True):
@@ -76,7 +87,7 @@ class Peers(Protocol):
         AtollError that the peer answered with.
         """
 
-    def stream(self, region: str, request: StreamRequest) -> AsyncIterator[bytes]:
+    def stream(self, region: str, request: StreamRequest) -> AsyncGenerator[bytes, None]:
         """The peer's journal as a byte stream of `replication.wire` frames; ends when the link breaks.
 
         Raises RegionUnreachable.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
 from atoll.core.entry import Framed
-from atoll.errors import AtollError, ReplicationError
+from atoll.errors import AtollError, RegionUnreachable, ReplicationError
 from atoll.region.peers import Peers, StreamRequest
 from atoll.replication.wire import FrameReader, Heartbeat
 
@@ -54,11 +55,11 @@ class Receiver(Protocol):
     def vector(self) -> dict[str, int]:
         """What it has."""
 
-    def deliver(self, framed: list[Framed]) -> None:
+    def deliver(self, framed: list[Framed], link: str) -> None:
         """Take entries, in the order in which they came."""
 
-    async def room(self, bytes_waiting: int) -> None:
-        """Wait until less than so much waits."""
+    async def room(self, link: str, bytes_waiting: int) -> None:
+        """Wait until less than so much of what this link brought waits."""
 
     def heard(self, peer: str, heartbeat: Heartbeat) -> None:
         """A peer said what it has."""
@@ -127,38 +128,42 @@ class Link:
         origins = self._origins(self._peer)
         reader = FrameReader(self._key)
         request = StreamRequest(self._name, dict(self._receiver.vector), origins)
-        stream = self._peers.stream(self._peer, request)
-        while True:
-            await self._receiver.room(self._options.inbox_bytes)
-            async with asyncio.timeout(self._options.silence_s):
-                data = await anext(stream, b"")
-            if not data:
-                raise ReplicationError(f"{self._peer} ended the stream")
-            for message in reader.feed(data):
-                if not self.status.connected:
-                    self._up(origins)
-                    changed()
-                self._take(message)
-            self.status.received_bytes += len(data)
+        async with aclosing(self._peers.stream(self._peer, request)) as stream:
+            while True:
+                await self._receiver.room(self._peer, self._options.inbox_bytes)
+                async with asyncio.timeout(self._options.silence_s):
+                    data = await anext(stream, b"")
+                if not data:
+                    raise RegionUnreachable(f"{self._peer} ended the stream", region=self._peer)
+                for message in reader.feed(data):
+                    if not self.status.connected or self.status.relays != origins[1:]:
+                        self._up(origins)
+                        changed()
+                    self._take(message)
+                self.status.received_bytes += len(data)
 
     def _take(self, message: Heartbeat | list[Framed]) -> None:
         self.status.heard_ms = self._now_ms()
         if isinstance(message, Heartbeat):
             if message.region != self._peer:
-                raise ReplicationError(f"the region at {self._peer}'s address calls itself {message.region!r}")
+                raise ReplicationError(
+                    f"the region at {self._peer}'s address calls itself {message.region!r}"
+                )
             self.status.advertised = message.vector
             self._receiver.heard(self._peer, message)
             return
         for framed in message:
             if framed.entry.origin not in self._regions:
-                raise ReplicationError(f"{self._peer} sent an entry of {framed.entry.origin!r}, no region of ours")
+                raise ReplicationError(
+                    f"{self._peer} sent an entry of {framed.entry.origin!r}, no region of ours"
+                )
         self.status.received_entries += len(message)
-        self._receiver.deliver(message)
+        self._receiver.deliver(message, self._peer)
 
     def _up(self, origins: tuple[str, ...]) -> None:
         self.status.connected = True
         self.status.since_ms = self._now_ms()
-        self.status.relays = tuple(origin for origin in origins if origin != self._peer)
+        self.status.relays = origins[1:]
         self.status.last_error = None
 
     def _down(self, error: Exception | None) -> None:

@@ -108,7 +108,9 @@ class FrameReader:
             body = bytes(self._buffer[_PREFIX_BYTES:end])
             del self._buffer[:end]
             if not hmac.compare_digest(seal, _seal(self._key, header, body)):
-                raise CorruptEntry("a frame's seal does not match: damaged on the way, or another deployment's key")
+                raise CorruptEntry(
+                    "a frame's seal does not match: damaged on the way, or another deployment's key"
+                )
             yield self._message(kind, body)
 
     def _message(self, kind: int, body: bytes) -> Message:
@@ -121,7 +123,9 @@ class FrameReader:
             try:
                 size = zstandard.frame_content_size(body)
                 if not 0 <= size <= MAX_FRAME_BYTES:
-                    raise CorruptEntry(f"a compressed frame claims {size} bytes, the limit is {MAX_FRAME_BYTES}")
+                    raise CorruptEntry(
+                        f"a compressed frame claims {size} bytes, the limit is {MAX_FRAME_BYTES}"
+                    )
                 body = self._decompress(body, max_output_size=size)
             except zstandard.ZstdError as error:
                 raise CorruptEntry(f"a frame cannot be decompressed: {error}") from None

@@ -1,0 +1,129 @@
+"""The production composition root: one node of a region, with the real clock, disk, network and randomness.
+
+Everything below takes these as parameters; the simulator's root is `atoll.testing`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from random import Random, SystemRandom
+from types import TracebackType
+
+from atoll.causality.token import TokenCodec
+from atoll.causality.uncertainty import kernel_uncertainty_ms
+from atoll.config import Config
+from atoll.deployment_key import deployment_key
+from atoll.errors import ConfigError
+from atoll.ids import IdService, region_number
+from atoll.region.options import RegionOptions
+from atoll.region.region import Region
+from atoll.replication.emulation import Emulation
+from atoll.replication.http_peers import HttpPeers
+from atoll.replication.wire import derive_key
+from atoll.schema.application import Application
+from atoll.schema.loading import load_application
+from atoll.server.app import App
+from atoll.server.sessions import Sessions
+from atoll.store.port import Store
+from atoll.store.sqlite import open_sqlite
+
+
+def unix_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Node:
+    """Opens the store when it is made, so that a second process on the same data fails at once.
+
+    Raises ConfigError, StoreLocked, StoreUnwritable, StoreCorrupt, DeclarationError.
+    """
+
+    def __init__(self, config: Config, region: str, *, application: Application | None = None) -> None:
+        self.config = config
+        self.settings = config.region(region)
+        self.application = application or load_application(Path(config.app), limits=config.limits)
+        unknown = set(self.application.regions()) - set(config.region_names)
+        if unknown:
+            raise ConfigError(
+                f"{config.app} places documents in {', '.join(sorted(unknown))}, and {config.source} has no such region"
+            )
+        key = deployment_key(config)
+        names = config.region_names
+        self.store: Store = open_sqlite(config.region_data(region), region=region, deployment=config.name)
+        peers = tuple(name for name in names if name != region)
+        self.emulation = Emulation(region, {peer: config.rtt_ms(region, peer) / 2000 for peer in peers})
+        link_key = derive_key(key, "links")
+        self._peers = HttpPeers(
+            region,
+            {peer: config.region(peer).url for peer in peers},
+            derive_key(key, "calls"),
+            unix_ms,
+            self.emulation,
+        )
+        self.region = Region(
+            region,
+            names,
+            self.application,
+            self.store,
+            peers=self._peers,
+            link_key=link_key,
+            physical_ms=unix_ms,
+            random=Random(SystemRandom().getrandbits(64)),
+            kernel_uncertainty_ms=kernel_uncertainty_ms,
+            options=options_of(config),
+        )
+        self.sessions = Sessions(self.region, TokenCodec(key, config.name, names))
+        self.app = App(
+            self.region,
+            self.sessions,
+            self.emulation,
+            self._ids(),
+            link_key=derive_key(key, "calls"),
+            url=self.settings.url,
+            test_topology=config.emulated,
+        )
+
+    def _ids(self) -> IdService:
+        explicit = {each.name: each.number for each in self.config.regions if each.number is not None}
+        store = self.store
+
+        def reserve(count: int) -> int:
+            first = store.counter("ids") + 1
+            store.raise_counter("ids", first + count - 1)
+            return first
+
+        return IdService(
+            self.region.name,
+            region_number=region_number(self.config.region_names, self.region.name, explicit or None),
+            machine=0,
+            clock=unix_ms,
+            random=os.urandom,
+            reserve=reserve,
+            snowflake_last_ms=store.counter("snowflake_ms"),
+            snowflake_hold=lambda ms: store.raise_counter("snowflake_ms", ms),
+        )
+
+    async def __aenter__(self) -> Node:
+        await self.region.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.app.closing.set()
+        await self.region.stop()
+        await self._peers.close()
+        self.store.close()
+
+
+def options_of(config: Config) -> RegionOptions:
+    """What atoll.toml says, over the defaults."""
+    return RegionOptions(
+        max_clock_offset_ms=config.max_clock_offset_ms,
+        document_bytes=config.limits.document_bytes,
+        idempotency_s=config.idempotency_hours * 3600.0,
+        audit_s=config.audit_days * 86_400.0,
+        audit_most=config.audit_max,
+    )

@@ -1,0 +1,42 @@
+"""Everything about a region at run time that can be chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from atoll.conflicts.guard import GuardOptions
+from atoll.region.door import DoorOptions
+from atoll.replication.link import LinkOptions
+
+
+@dataclass(frozen=True, slots=True)
+class RegionOptions:
+    max_wait_s: float = 1.0
+    """A read waits so long here for its session's token, unless it says otherwise, before it goes elsewhere."""
+    longest_wait_s: float = 30.0
+    """No read may ask to wait longer."""
+    peer_timeout_s: float = 5.0
+    """A call to a peer that is not answered by then may or may not have happened."""
+    escrow_timeout_s: float = 3.0
+    """A decrement that needs rights from peers gives up after this."""
+    heartbeat_s: float = 0.2
+    """An idle link says so this often; it bounds how well staleness is known."""
+    ping_s: float = 2.0
+    """How often clocks are compared with each peer's."""
+    housekeeping_s: float = 1.0
+    """How often checkpoints run beside the writer; retention runs every 60th time."""
+    max_clock_offset_ms: int = 500
+    """Stamps further ahead than this are not accepted, and a node further off takes no writes."""
+    document_bytes: int = 1 << 20
+    """The largest document."""
+    writes_per_batch: int = 1000
+    """The most writes in one atomic request."""
+    idempotency_s: float = 24 * 3600.0
+    """How long the answer to an idempotency key is remembered."""
+    audit_s: float = 30 * 24 * 3600.0
+    """How long conflict records are kept; manual ones that wait for a person stay."""
+    audit_most: int = 1_000_000
+    """The most conflict records that are kept."""
+    door: DoorOptions = field(default_factory=DoorOptions)
+    link: LinkOptions = field(default_factory=LinkOptions)
+    guard: GuardOptions = field(default_factory=GuardOptions)

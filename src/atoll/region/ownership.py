@@ -1,0 +1,108 @@
+"""Which region may take a write.
+
+The one seam for moving ownership later: everything asks `Ownership`, nothing asks a placement directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from atoll.core.mutation import Delete, Mutation, Patch, Put, Transfer, Write
+from atoll.core.rules import Rules
+from atoll.errors import InvalidDocument, InvalidOperation, OwnershipFixed
+from atoll.schema.placement import Everywhere
+from atoll.store.port import Store
+
+
+class Ownership:
+    """Pure decisions over what the store holds."""
+
+    def __init__(self, regions: tuple[str, ...], rules: Mapping[str, Rules], store: Store) -> None:
+        self._regions = regions
+        self._rules = rules
+        self._store = store
+        self._owned = frozenset(
+            name
+            for name, each in rules.items()
+            if not isinstance(each.schema.policy.placement, Everywhere) or self.single_owner(each)
+        )
+
+    @staticmethod
+    def single_owner(rules: Rules) -> bool:
+        """Whether each document has one region that orders its writes: strong, and nothing to fall back on."""
+        return rules.schema.policy.consistency == "strong" and rules.schema.policy.fallback is None
+
+    def of_write(self, write: Write) -> str | None:
+        """The region that must commit it; None when any may.
+
+        Raises OwnershipFixed, and InvalidOperation for a batch over several owners.
+        """
+        if not any(mutation.collection in self._owned for mutation in write.mutations):
+            return None
+        owners = {self._of_mutation(mutation) for mutation in write.mutations} - {None}
+        if len(owners) > 1:
+            raise InvalidOperation(
+                f"one batch cannot write documents of several owners ({', '.join(sorted(map(str, owners)))}); "
+                "send one batch to each"
+            )
+        return owners.pop() if owners else None
+
+    def of_document(self, collection: str, key: str) -> str | None:
+        """The owner of a stored document, as far as this region knows."""
+        if collection not in self._owned:
+            return None
+        return self._owner(self._rules[collection], key, self._stored(collection, key))
+
+    def _of_mutation(self, mutation: Mutation) -> str | None:
+        if mutation.collection not in self._owned or isinstance(mutation, Transfer):
+            return None
+        rules = self._rules[mutation.collection]
+        stored = self._stored(mutation.collection, mutation.key)
+        current = self._owner(rules, mutation.key, stored)
+        wanted = current
+        match mutation:
+            case Put():
+                wanted = self._owner(
+                    rules, mutation.key, mutation.fields or msgspec.json.decode(mutation.plain)
+                )
+            case Patch():
+                given = {
+                    s.field: s.argument for s in mutation.steps if s.operator == "$set" and s.member is None
+                }
+                wanted = self._owner(rules, mutation.key, {**(stored or {}), **given})
+            case Delete():
+                pass
+        if stored is not None and current is not None and wanted != current:
+            raise OwnershipFixed(
+                f"{mutation.collection}/{mutation.key} belongs to {current}, and a write cannot move it to {wanted}; "
+                "delete it there and create it anew",
+                owner=current,
+            )
+        return wanted
+
+    def _owner(self, rules: Rules, key: str, document: Mapping[str, Any] | None) -> str | None:
+        if isinstance(rules.schema.policy.placement, Everywhere):
+            return rendezvous(self._regions, f"{rules.name}\x00{key}") if self.single_owner(rules) else None
+        owner = rules.schema.policy.placement.owner(key, document)
+        if owner is not None and owner not in self._regions:
+            raise InvalidDocument(
+                f"{rules.name}/{key} names {owner!r} as its region; there are {', '.join(self._regions)}",
+                region=owner,
+            )
+        return owner
+
+    def _stored(self, collection: str, key: str) -> dict[str, Any] | None:
+        row = self._store.get(collection, key)
+        if row is None or row.value is None:
+            return None
+        document: dict[str, Any] = msgspec.json.decode(row.value)
+        return document
+
+
+def rendezvous(regions: tuple[str, ...], name: str) -> str:
+    """Highest random weight (Thaler and Ravishankar, 1998): a region that leaves moves only what it owned."""
+    return max(regions, key=lambda region: blake2b(f"{region}\x00{name}".encode(), digest_size=8).digest())

@@ -1,0 +1,507 @@
+"""A region: one database, its commit door, its links to the peers, and the reads that wait for them.
+
+The same object serves inside an application's process (`atoll.open`), behind HTTP (`atoll.server`) and in
+the simulator; clock, randomness, store and network are given to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from random import Random
+from typing import Any
+
+import msgspec
+
+from atoll.causality import vector as vectors
+from atoll.causality.clock import HybridLogicalClock
+from atoll.causality.uncertainty import OffsetEstimator
+from atoll.conflicts.guard import guarded
+from atoll.conflicts.strategies import Resolver
+from atoll.core import document as documents
+from atoll.core.batch import Batch, Identity, check_batch
+from atoll.core.entry import Entry, Framed, decode_frames
+from atoll.core.mutation import Write
+from atoll.core.rules import Rules, plain_text
+from atoll.errors import (
+    AtollError,
+    ClockUnsafe,
+    InvalidOperation,
+    RegionUnreachable,
+    TokenNotReached,
+    TooStale,
+    Unavailable,
+)
+from atoll.region.door import Door
+from atoll.region.escrow import Escrow
+from atoll.region.freshness import Freshness
+from atoll.region.options import RegionOptions
+from atoll.region.ownership import Ownership
+from atoll.region.peers import (
+    Call,
+    DigestCall,
+    DigestReply,
+    Peers,
+    PingCall,
+    PingReply,
+    ReadCall,
+    ReadReply,
+    Reply,
+    StreamRequest,
+    WriteCall,
+    WriteReply,
+)
+from atoll.region.reading import Reading, ReadOptions
+from atoll.region.signal import Signal
+from atoll.region.statistics import Statistics
+from atoll.replication import source
+from atoll.replication.link import Link
+from atoll.replication.wire import FrameWriter, Heartbeat
+from atoll.schema.application import Application, CollectionSchema
+from atoll.store.port import Store
+
+DIGEST_BUCKETS = 256
+
+
+class Region:
+    """Create it, `start` it inside a running event loop, `stop` it."""
+
+    def __init__(
+        self,
+        name: str,
+        regions: Sequence[str],
+        application: Application,
+        store: Store,
+        *,
+        peers: Peers,
+        link_key: bytes,
+        physical_ms: Callable[[], int],
+        random: Random,
+        kernel_uncertainty_ms: Callable[[], int | None] = lambda: None,
+        options: RegionOptions = RegionOptions(),
+    ) -> None:
+        self.name = name
+        self.regions = tuple(sorted(regions))
+        self.application = application
+        self.store = store
+        self.options = options
+        self.statistics = Statistics()
+        self.freshness = Freshness(name)
+        self.offsets = OffsetEstimator(max_offset_ms=options.max_clock_offset_ms)
+        self.committed = Signal()
+        self.draining = False
+        self.now_ms = physical_ms
+        self._peers = peers
+        self._kernel_uncertainty_ms = kernel_uncertainty_ms
+        self._uncertainty_ms = options.max_clock_offset_ms
+        self._clock_off_ms = 0
+        store.open_collections(application.collections)
+        self.rules: dict[str, Rules] = {
+            name: Rules(schema, self._resolver(schema)) for name, schema in application.collections.items()
+        }
+        self.clock = HybridLogicalClock(physical_ms, store.clock(), options.max_clock_offset_ms)
+        self.door = Door(store, self.rules, self.clock, self._identity, physical_ms, options.door)
+        self.door.listen(self._after_commit)
+        self.ownership = Ownership(self.regions, self.rules, store)
+        self._writer = FrameWriter(link_key)
+        self.links = {
+            peer: Link(
+                name,
+                peer,
+                self,
+                peers,
+                link_key,
+                origins=self._origins,
+                regions=frozenset(self.regions),
+                now_ms=physical_ms,
+                random=random,
+                options=options.link,
+            )
+            for peer in self.regions
+            if peer != name
+        }
+        self.escrow = Escrow(
+            name,
+            self._holders,
+            self._ask,
+            self.door.covered,
+            lambda: asyncio.get_running_loop().time(),
+            timeout_s=options.escrow_timeout_s,
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the links and begin housekeeping."""
+        for link in self.links.values():
+            self._spawn(link.run(self._review_links), f"link to {link.status.peer}")
+            self._spawn(self._compare_clocks(link.status.peer), f"clock of {link.status.peer}")
+        self._spawn(self._housekeeping(), "housekeeping")
+
+    async def stop(self) -> None:
+        """End everything that `start` began; the store stays open for whoever owns it."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        self.door.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(asyncio.create_task(work, name=f"{self.name}: {name}"))
+
+    # -- writing ---------------------------------------------------------------------------------------
+
+    async def write(self, write: Write) -> WriteReply:
+        """Commit where the write belongs: here, or in the region that owns the documents.
+
+        Raises RequestErrors, RegionUnreachable, Indefinite, StoreUnwritable, ClockUnsafe, Overloaded.
+        """
+        check_batch(write, most=self.options.writes_per_batch)
+        owner = self.ownership.of_write(write)
+        if owner is None or owner == self.name:
+            return await self._write_here(write)
+        self.statistics.forwarded += 1
+        return await self._ask(owner, write, self.options.peer_timeout_s)
+
+    async def _write_here(self, write: Write) -> WriteReply:
+        if self._clock_off_ms > 0:
+            raise ClockUnsafe(
+                f"the clock of {self.name} is {self._clock_off_ms} ms outside what its peers can agree on; "
+                "it takes no writes until it is set right"
+            )
+        receipt = await self.escrow.write(lambda: self.door.write(write))
+        return WriteReply(receipt, self.vector)
+
+    async def _ask(self, region: str, write: Write, timeout_s: float) -> WriteReply:
+        try:
+            reply = await self._peers.call(region, WriteCall(write), timeout_s=timeout_s)
+        except RegionUnreachable as error:
+            raise RegionUnreachable(
+                f"{region} must take this write and cannot be reached from {self.name}: {error.message}",
+                region=region,
+            ) from error
+        if not isinstance(reply, WriteReply):
+            raise AtollError(f"{region} answered a write with {type(reply).__name__}")
+        return reply
+
+    async def ask(self, region: str, call: Call) -> Reply:
+        """Ask one peer. Raises RegionUnreachable, Indefinite."""
+        return await self._peers.call(region, call, timeout_s=self.options.peer_timeout_s)
+
+    def _holders(self, collection: str, key: str, field: str) -> dict[str, int]:
+        row = self.store.get(collection, key)
+        if row is None:
+            return {}
+        rules = self.rules[collection]
+        state = documents.decode_row(rules, row).lattices.get(field)
+        lattice = rules.lattices[field]
+        if state is None:
+            return {}
+        return {peer: lattice.rights(state, peer) for peer in self.links}  # type: ignore[attr-defined]
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def read_here(self, collection: str, key: str) -> Reading:
+        """What this region has, at once."""
+        row = self.store.get(collection, key)
+        if row is None or row.value is None:
+            return Reading(None, "", self.name, self.door.vector)
+        return Reading(row.value, documents.version_tag(row), self.name, self.door.vector)
+
+    async def read(self, collection: str, key: str, options: ReadOptions = ReadOptions()) -> Reading:
+        """Read under the collection's consistency, or the one asked for.
+
+        Raises TokenNotReached, TooStale, RegionUnreachable, InvalidOperation.
+        """
+        self.statistics.reads += 1
+        policy = self.rules[collection].schema.policy
+        level = options.consistency or policy.consistency
+        if level == "strong":
+            return await self._read_strong(collection, key, options)
+        if level != "eventual" and options.token and not vectors.descends(self.door.vector, options.token):
+            elsewhere = await self._reach(collection, key, options)
+            if elsewhere is not None:
+                return elsewhere
+        bound = options.max_staleness_s if options.max_staleness_s is not None else policy.max_staleness_s
+        degraded = None
+        if bound is not None and level in ("bounded", policy.consistency):
+            degraded = await self._within(bound, options, fallback=policy.fallback == "eventual")
+        reading = self.read_here(collection, key)
+        return reading if degraded is None else reading._replace(degraded=degraded)
+
+    async def wait_for(self, token: Mapping[str, int], max_wait_s: float | None = None) -> bool:
+        """Wait until this region has seen `token`; False when it did not in time."""
+        if vectors.descends(self.door.vector, token):
+            return True
+        self.statistics.token_waits += 1
+        wait_s = (
+            self.options.max_wait_s if max_wait_s is None else min(max_wait_s, self.options.longest_wait_s)
+        )
+        try:
+            async with asyncio.timeout(wait_s):
+                await self.door.covered(token)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _reach(self, collection: str, key: str, options: ReadOptions) -> Reading | None:
+        """Wait for the session's token here, or read in a region that has it."""
+        token = dict(options.token or {})
+        if await self.wait_for(token, options.max_wait_s):
+            return None
+        for peer, link in sorted(self.links.items()):
+            if link.status.connected and vectors.descends(link.status.advertised, token):
+                with contextlib.suppress(Unavailable):
+                    return await self._read_at(peer, ReadCall(collection, key, token))
+        missing = vectors.missing(self.door.vector, token)
+        raise TokenNotReached(
+            f"{self.name} has not yet seen what this session has, and no reachable region has: "
+            + ", ".join(f"{origin} up to {seq}" for origin, seq in sorted(missing.items()))
+            + "; try again, or read with consistency=eventual",
+            missing=missing,
+        )
+
+    async def _read_at(self, peer: str, call: ReadCall) -> Reading:
+        self.statistics.forwarded += 1
+        reply = await self._peers.call(peer, call, timeout_s=self.options.peer_timeout_s)
+        if not isinstance(reply, ReadReply):
+            raise AtollError(f"{peer} answered a read with {type(reply).__name__}")
+        return Reading(reply.value, reply.version, peer, reply.vector)
+
+    async def _read_strong(self, collection: str, key: str, options: ReadOptions) -> Reading:
+        policy = self.rules[collection].schema.policy
+        if policy.consistency != "strong":
+            raise InvalidOperation(
+                f"collection {collection!r} is declared {policy.consistency}: its writes have no global order that a "
+                'strong read could see; declare it with consistency="strong"',
+                collection=collection,
+            )
+        if policy.fallback is not None:
+            weaker = await self.read(collection, key, options._replace(consistency="causal"))
+            return weaker._replace(degraded=policy.fallback)
+        owner = self.ownership.of_document(collection, key)
+        if owner is None or owner == self.name:
+            return self.read_here(collection, key)
+        try:
+            return await self._read_at(owner, ReadCall(collection, key, {}))
+        except RegionUnreachable as error:
+            raise RegionUnreachable(
+                f"{owner} orders the writes of {collection}/{key} and cannot be reached: {error.message}",
+                region=owner,
+            ) from error
+
+    async def _within(self, bound_s: float, options: ReadOptions, *, fallback: bool) -> str | None:
+        """Wait until nothing here is staler than the bound."""
+        wait_s = self.options.max_wait_s if options.max_wait_s is None else options.max_wait_s
+        deadline = asyncio.get_running_loop().time() + min(wait_s, self.options.longest_wait_s)
+        while True:
+            lag_s = self.staleness_s()
+            if lag_s <= bound_s:
+                return None
+            left_s = deadline - asyncio.get_running_loop().time()
+            if left_s <= 0:
+                break
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.committed.wait(), min(left_s, self.options.heartbeat_s))
+        if fallback:
+            return f"stale by {lag_s:.1f} s"
+        raise TooStale(
+            f"{self.name} may lag by {lag_s:.1f} s, more than the {bound_s} s asked for; try again, or another region",
+            lag_s=round(lag_s, 3) if lag_s != float("inf") else None,
+        )
+
+    def staleness_s(self) -> float:
+        """How far this region may be behind the slowest of the others; infinite before all were heard."""
+        now_ms = self.now_ms()
+        lags = [self.freshness.lag_s(peer, now_ms) for peer in self.links]
+        return max((float("inf") if lag is None else lag for lag in lags), default=0.0)
+
+    # -- peers -----------------------------------------------------------------------------------------
+
+    async def answer(self, call: Call) -> Reply:
+        """Answer a peer. A forwarded write is never forwarded again."""
+        match call:
+            case WriteCall():
+                check_batch(call.write, most=self.options.writes_per_batch)
+                owner = self.ownership.of_write(call.write)
+                if owner not in (None, self.name):
+                    raise RegionUnreachable(
+                        f"{self.name} believes that {owner} owns this document", owner=owner
+                    )
+                return await self._write_here(call.write)
+            case ReadCall():
+                if not await self.wait_for(call.vector):
+                    raise TokenNotReached(f"{self.name} has not seen the token either")
+                reading = self.read_here(call.collection, call.key)
+                return ReadReply(reading.value, reading.version, self.vector)
+            case DigestCall():
+                return await self.digest(call.collection, call.bucket)
+            case PingCall():
+                return PingReply(self.name, self.now_ms(), self.application.fingerprint())
+
+    async def digest(self, collection: str, bucket: int | None = None) -> DigestReply:
+        """Of each bucket of keys, or of each document in one bucket; tombstones count."""
+        rules = self.rules[self.application.collection(collection).name]
+        count, after = 0, None
+        found: dict[str, bytes] = {}
+        while rows := self.store.scan_all(collection, after=after):
+            after = rows[-1][0]
+            await asyncio.sleep(0)  # others have their turn between two pages
+            for key, row in rows:
+                number = documents.bucket_of(key, DIGEST_BUCKETS)
+                count += row.value is not None
+                if bucket is None:
+                    before = found.get(str(number), bytes(16))
+                    one = documents.digest(rules, key, documents.decode_row(rules, row))
+                    found[str(number)] = bytes(a ^ b for a, b in zip(before, one, strict=True))
+                elif number == bucket:
+                    found[key] = documents.digest(rules, key, documents.decode_row(rules, row))
+        return DigestReply(count, found, self.vector)
+
+    def stream(self, request: StreamRequest) -> AsyncIterator[bytes]:
+        """This region's journal for one peer, as frames of `replication.wire`."""
+        return source.stream(
+            self.store,
+            request,
+            self.committed,
+            self._heartbeat,
+            self._writer,
+            heartbeat_s=self.options.heartbeat_s,
+        )
+
+    @property
+    def vector(self) -> dict[str, int]:
+        """What this region has."""
+        return self.door.vector
+
+    def deliver(self, framed: list[Framed], link: str) -> None:
+        self.door.deliver(framed, link)
+
+    async def room(self, link: str, bytes_waiting: int) -> None:
+        await self.door.room(link, bytes_waiting)
+
+    def heard(self, peer: str, heartbeat: Heartbeat) -> None:
+        self.freshness.heard(heartbeat, self.door.vector)
+
+    def _heartbeat(self) -> Heartbeat:
+        return Heartbeat(self.name, self.now_ms(), self.vector, self.freshness.as_of())
+
+    def _origins(self, peer: str) -> tuple[str, ...]:
+        """The peer's own entries; and, through the first connected peer, those of everyone out of reach.
+
+        This region's own are asked for everywhere: a region that lost its disk finds them there.
+        """
+        down = [other for other, link in self.links.items() if other != peer and not link.status.connected]
+        connected = [other for other, link in self.links.items() if link.status.connected]
+        relays = down if not connected or peer == min(connected) else []
+        return (peer, self.name, *relays)
+
+    def _review_links(self) -> None:
+        for link in self.links.values():
+            link.review()
+
+    # -- change feed -----------------------------------------------------------------------------------
+
+    async def changes(
+        self, vector: Mapping[str, int], *, idle_s: float
+    ) -> AsyncIterator[tuple[Entry, dict[str, int]] | None]:
+        """Every entry past `vector`, in this region's commit order, each with the vector after it.
+
+        Because the cursor is a version vector it can be taken up in any region without missing anything.
+        Yields None when nothing happened for `idle_s` seconds.
+        """
+        seen = dict(vector)
+        after_id = self.store.journal_start(seen, self.regions)
+        while True:
+            count = self.committed.count
+            numbered = self.store.journal(after_id, limit=16)
+            for id_, segment in numbered:
+                after_id = id_
+                if segment.last_seq <= seen.get(segment.origin, 0):
+                    continue
+                for framed in decode_frames(segment.body):
+                    if framed.entry.seq > seen.get(segment.origin, 0):
+                        seen[segment.origin] = framed.entry.seq
+                        yield framed.entry, dict(seen)
+            if numbered or count != self.committed.count:
+                continue
+            try:
+                await asyncio.wait_for(self.committed.wait(), idle_s)
+            except TimeoutError:
+                yield None
+
+    # -- state -----------------------------------------------------------------------------------------
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether each peer that can be reached has been heard and nothing it had then is missing."""
+        reachable = [link.status for link in self.links.values() if link.status.connected]
+        return all(
+            vectors.descends(self.vector, {s.peer: s.advertised.get(s.peer, 0)}) for s in reachable
+        ) and (
+            self.vector.get(self.name, 0)
+            >= max((s.advertised.get(self.name, 0) for s in reachable), default=0)
+        )
+
+    @property
+    def out_of_service(self) -> str | None:
+        """Why a load balancer should send nobody here; None when it should."""
+        if self.draining:
+            return "draining"
+        if self.door.store_error is not None:
+            return self.door.store_error.message
+        if self._clock_off_ms > 0:
+            return f"the clock is {self._clock_off_ms} ms outside what the peers agree on"
+        return None
+
+    @property
+    def uncertainty_ms(self) -> int:
+        """Half-width of this node's clock error, as stamped on its entries."""
+        return self._uncertainty_ms
+
+    def _identity(self) -> Identity:
+        return Identity(self.name, self.regions, self._uncertainty_ms, self.options.document_bytes)
+
+    def _resolver(self, schema: CollectionSchema) -> Resolver | None:
+        function = schema.policy.resolver
+        return None if function is None else guarded(function, partial(plain_text, schema), self.options.guard)
+
+    def _after_commit(self, batch: Batch) -> None:
+        self.statistics.committed(batch, self.name, self.now_ms())
+        if batch.applied:
+            self.freshness.moved(batch.vector)
+        if batch.entries:
+            self.committed.notify()
+
+    async def _compare_clocks(self, peer: str) -> None:
+        while True:
+            sent_ms = self.now_ms()
+            try:
+                reply = await self._peers.call(peer, PingCall(), timeout_s=self.options.peer_timeout_s)
+                if isinstance(reply, PingReply):
+                    self.offsets.add(peer, sent_ms, reply.now_ms, self.now_ms())
+            except AtollError:
+                pass  # the link's status says that the peer is out of reach
+            now_ms = self.now_ms()
+            interval = self.offsets.interval(now_ms, self._kernel_uncertainty_ms())
+            self._uncertainty_ms = min(interval.uncertainty_ms, 60_000)
+            distance = interval.distance_ms(now_ms)
+            self._clock_off_ms = distance if distance > self.options.max_clock_offset_ms else 0
+            await asyncio.sleep(self.options.ping_s)
+
+    async def _housekeeping(self) -> None:
+        rounds = 0
+        while True:
+            await asyncio.sleep(self.options.housekeeping_s)
+            await asyncio.to_thread(self.store.checkpoint)
+            rounds += 1
+            if rounds % 60 == 0 and self.door.store_error is None:
+                now_ms = self.now_ms()
+                self.store.forget(
+                    remembered_before_ms=now_ms - int(self.options.idempotency_s * 1000),
+                    audit_before_ms=now_ms - int(self.options.audit_s * 1000),
+                    audit_keep=self.options.audit_most,
+                )

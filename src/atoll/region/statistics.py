@@ -1,0 +1,46 @@
+"""What a region counts; the server turns it into metrics, the CLI into tables."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+from atoll.core.batch import Batch
+
+
+@dataclass(slots=True)
+class Statistics:
+    writes: int = 0
+    """Local entries committed."""
+    entries_applied: Counter[str] = field(default_factory=Counter)
+    """origin → remote entries merged."""
+    conflicts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(collection, kind) → conflicts detected here, first sight."""
+    parked: int = 0
+    commits: int = 0
+    reads: int = 0
+    forwarded: int = 0
+    """Writes and reads that another region answered."""
+    rights_requested: int = 0
+    """Times that a bounded counter had to ask peers for rights."""
+    token_waits: int = 0
+    """Reads that waited for their token."""
+    propagation_ms: dict[str, deque[int]] = field(default_factory=dict)
+    """origin → stamp to visible here, the last 512 (by two clocks, so an estimate)."""
+
+    def committed(self, batch: Batch, own: str, now_ms: int) -> None:
+        self.commits += 1
+        self.writes += sum(1 for entry in batch.entries if entry.origin == own)
+        for applied in batch.applied:
+            self.entries_applied[applied.origin] += 1
+            delays = self.propagation_ms.get(applied.origin)
+            if delays is None:
+                delays = self.propagation_ms[applied.origin] = deque(maxlen=512)
+            delays.append(max(0, now_ms - (applied.stamp >> 16)))
+        for record in batch.detected:
+            self.conflicts[(record.collection, record.kind)] += 1
+        self.parked += batch.parked_count
+
+    def propagation_p50_ms(self, origin: str) -> int | None:
+        delays = sorted(self.propagation_ms.get(origin, ()))
+        return delays[len(delays) // 2] if delays else None

@@ -1,0 +1,89 @@
+"""Delays and cuts between regions on test topologies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any
+
+from atoll.errors import RegionUnreachable
+
+_QUEUED_PIECES = 64
+
+
+class Emulation:
+    """What the network between this region and its peers is made to look like."""
+
+    def __init__(self, region: str, one_way_s: Mapping[str, float]) -> None:
+        self._region = region
+        self._one_way_s = dict(one_way_s)
+        self._cut: dict[str, asyncio.Event] = {}
+
+    @property
+    def cut(self) -> tuple[str, ...]:
+        """Peers that cannot be reached at present."""
+        return tuple(sorted(peer for peer, event in self._cut.items() if event.is_set()))
+
+    @property
+    def one_way_s(self) -> dict[str, float]:
+        return dict(self._one_way_s)
+
+    def partition(self, peer: str, cut: bool) -> None:
+        """Cut or heal this side of the link; streams that are open break at once."""
+        event = self._cut.setdefault(peer, asyncio.Event())
+        if cut:
+            event.set()
+        else:
+            event.clear()
+
+    def delay(self, peer: str, one_way_s: float) -> None:
+        self._one_way_s[peer] = one_way_s
+
+    def check(self, peer: str) -> None:
+        """Raises RegionUnreachable while cut off."""
+        if peer in self._cut and self._cut[peer].is_set():
+            raise RegionUnreachable(f"the link between {self._region} and {peer} is cut", region=peer)
+
+    async def travel(self, peer: str) -> None:
+        """One way to or from a peer."""
+        self.check(peer)
+        delay_s = self._one_way_s.get(peer, 0.0)
+        if delay_s:
+            await asyncio.sleep(delay_s)
+            self.check(peer)
+
+    async def delayed(self, peer: str, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """Each piece arrives one way's time after it was sent, in order; a cut ends the stream."""
+        queue: asyncio.Queue[tuple[float, bytes] | BaseException] = asyncio.Queue(_QUEUED_PIECES)
+        loop = asyncio.get_running_loop()
+
+        async def read() -> None:
+            try:
+                async for piece in pieces:
+                    await queue.put((loop.time() + self._one_way_s.get(peer, 0.0), piece))
+            except Exception as error:
+                await queue.put(error)
+            else:
+                await queue.put(RegionUnreachable(f"{peer} ended the stream", region=peer))
+
+        cut = asyncio.ensure_future(self._cut.setdefault(peer, asyncio.Event()).wait())
+        reader = asyncio.ensure_future(read())
+        arrived: asyncio.Future[tuple[float, bytes] | BaseException] | None = None
+        try:
+            while True:
+                arrived = asyncio.ensure_future(queue.get())
+                await asyncio.wait({arrived, cut}, return_when=asyncio.FIRST_COMPLETED)
+                self.check(peer)
+                item = await arrived
+                if isinstance(item, BaseException):
+                    raise item
+                due, piece = item
+                if due > loop.time():
+                    await asyncio.wait({cut}, timeout=due - loop.time())
+                self.check(peer)
+                yield piece
+        finally:
+            waiting: list[asyncio.Future[Any]] = [cut, reader] if arrived is None else [cut, reader, arrived]
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)

@@ -1,0 +1,143 @@
+"""The network between regions over HTTP: sealed calls, and journals as long responses."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from atoll.errors import AtollError, Indefinite, RegionUnreachable, error_classes
+from atoll.region.peers import Call, Reply, StreamRequest
+from atoll.replication import seal
+from atoll.replication.emulation import Emulation
+
+CALL_PATH = "/replication/call"
+STREAM_PATH = "/replication/stream"
+_MAX_REPLY_BYTES = 64 << 20
+
+_pack = msgspec.msgpack.Encoder().encode
+_reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+
+
+class Failure(msgspec.Struct, array_like=True, frozen=True):
+    """An AtollError on the wire."""
+
+    type: str
+    message: str
+    details: dict[str, Any]
+
+    @classmethod
+    def of(cls, error: AtollError) -> Failure:
+        return cls(error.type, error.message, error.details)
+
+    def error(self) -> AtollError:
+        return error_classes().get(self.type, AtollError)(self.message, **self.details)
+
+
+_failure = msgspec.msgpack.Decoder(Failure)
+
+
+class HttpPeers:
+    """Implements `region.peers.Peers`. `close` it in the loop that used it."""
+
+    def __init__(
+        self,
+        region: str,
+        urls: Mapping[str, str],
+        key: bytes,
+        now_ms: Callable[[], int],
+        emulation: Emulation,
+    ) -> None:
+        self._region = region
+        self._urls = {peer: url.rstrip("/") for peer, url in urls.items()}
+        self._key = key
+        self._now_ms = now_ms
+        self._emulation = emulation
+        self._session: aiohttp.ClientSession | None = None
+
+    async def call(self, region: str, call: Call, *, timeout_s: float) -> Reply:
+        body = _pack(call)
+        await self._emulation.travel(region)
+        try:
+            async with self._open().post(
+                self._urls[region] + CALL_PATH,
+                data=body,
+                headers=self._headers(CALL_PATH, body),
+                timeout=aiohttp.ClientTimeout(total=timeout_s),
+            ) as response:
+                if (response.content_length or 0) > _MAX_REPLY_BYTES:
+                    raise AtollError(
+                        f"{region} answers with {response.content_length} bytes, more than is accepted"
+                    )
+                answer = await response.read()
+                status = response.status
+        except aiohttp.ClientConnectorError as error:
+            raise RegionUnreachable(
+                f"{region} does not answer at {self._urls[region]}: {error}", region=region
+            ) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Indefinite(
+                f"{region} was asked and did not answer within {timeout_s} s ({type(error).__name__}); what was asked "
+                "may have happened: repeat it with the same idempotency key",
+                region=region,
+            ) from error
+        try:
+            await self._emulation.travel(region)
+        except RegionUnreachable as error:
+            raise Indefinite(
+                f"{region} was asked, and its answer was lost: {error.message}", region=region
+            ) from error
+        try:
+            if status == 200:
+                return _reply.decode(answer)
+            raise _failure.decode(answer).error()
+        except msgspec.DecodeError as error:
+            raise AtollError(f"{region} answered {status} with something unreadable: {error}") from error
+
+    def stream(self, region: str, request: StreamRequest) -> AsyncGenerator[bytes, None]:
+        self._emulation.check(region)
+        return self._emulation.delayed(region, self._pieces(region, request))
+
+    async def _pieces(self, region: str, request: StreamRequest) -> AsyncGenerator[bytes, None]:
+        body = _pack(request)
+        try:
+            async with self._open().post(
+                self._urls[region] + STREAM_PATH,
+                data=body,
+                headers=self._headers(STREAM_PATH, body),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=5.0),
+            ) as response:
+                if response.status != 200:
+                    refusal = await response.content.read(1 << 16)
+                    try:
+                        raise _failure.decode(refusal).error()
+                    except msgspec.DecodeError:
+                        raise RegionUnreachable(
+                            f"{region} answered {response.status}", region=region
+                        ) from None
+                async for piece in response.content.iter_any():
+                    yield piece
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise RegionUnreachable(
+                f"{region} does not answer at {self._urls[region]}: {error}", region=region
+            ) from error
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=256, limit_per_host=64)
+            )
+        return self._session
+
+    def _headers(self, path: str, body: bytes) -> dict[str, str]:
+        return {
+            seal.HEADER: seal.sign(self._key, self._region, path, self._now_ms(), body),
+            "content-type": "application/vnd.atoll",
+        }

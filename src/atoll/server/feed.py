@@ -1,0 +1,94 @@
+"""`/v1/changes`: every change, as server-sent events, with nothing missed across a reconnect."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from atoll.core.entry import Entry
+from atoll.core.register import Operation
+from atoll.errors import InvalidCursor, InvalidToken
+from atoll.region.region import Region
+from atoll.server.exchange import Exchange
+from atoll.server.sessions import Sessions
+
+_PARAMETERS = frozenset({"cursor", "collection"})
+_KEEPALIVE_S = 10.0
+_OPERATIONS = {Operation.INSERT: "insert", Operation.UPDATE: "update", Operation.DELETE: "delete"}
+
+
+class Feed:
+    """The cursor is what the consumer has seen, signed like a session's token: any region can go on from it."""
+
+    def __init__(self, region: Region, sessions: Sessions) -> None:
+        self._region = region
+        self._sessions = sessions
+
+    async def stream(self, exchange: Exchange) -> None:
+        query = exchange.query(_PARAMETERS)
+        cursor = exchange.header(b"last-event-id") or query.get("cursor", [None])[0]
+        only = query.get("collection")
+        for collection in only or ():
+            self._region.application.collection(collection)
+        vector: dict[str, int] = {}
+        if cursor == "now":
+            vector = dict(self._region.vector)
+        elif cursor:
+            try:
+                vector = self._sessions.decode(cursor)
+            except InvalidToken as error:
+                raise InvalidCursor(f"the cursor cannot be used: {error.message}") from None
+        await exchange.begin_stream(b"text/event-stream", {b"atoll-region": self._region.name.encode()})
+        await exchange.piece(b": changes of " + self._region.name.encode() + b"\n\n")
+        gone = asyncio.ensure_future(exchange.gone())
+        pump = asyncio.ensure_future(self._pump(exchange, vector, only))
+        try:
+            await asyncio.wait({gone, pump}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            pump.cancel()
+            await asyncio.gather(gone, pump, return_exceptions=True)
+
+    async def _pump(self, exchange: Exchange, vector: dict[str, int], only: list[str] | None) -> None:
+        async for found in self._region.changes(vector, idle_s=_KEEPALIVE_S):
+            if found is None:
+                await exchange.piece(b": nothing new\n\n")
+                continue
+            entry, seen = found
+            cursor = self._sessions.encode(seen)
+            event = self._event(entry, cursor, only)
+            if event is not None:
+                await exchange.piece(
+                    b"id: "
+                    + cursor.encode()
+                    + b"\nevent: change\ndata: "
+                    + msgspec.json.encode(event)
+                    + b"\n\n"
+                )
+
+    def _event(self, entry: Entry, cursor: str, only: list[str] | None) -> dict[str, Any] | None:
+        changes = []
+        for change in entry.changes:
+            if change.collection not in self._region.rules or (only and change.collection not in only):
+                continue
+            row = self._region.store.get(change.collection, change.key)
+            value = None if row is None or row.value is None else msgspec.Raw(row.value)
+            changes.append(
+                {
+                    "collection": change.collection,
+                    "key": change.key,
+                    "operation": _OPERATIONS.get(Operation(change.operation), "update"),
+                    "value": value,
+                }
+            )
+        if not changes:
+            return None
+        return {
+            "cursor": cursor,
+            "origin": entry.origin,
+            "seq": entry.seq,
+            "stamp": entry.stamp,
+            "changes": changes,
+        }

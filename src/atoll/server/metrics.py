@@ -1,0 +1,92 @@
+"""Prometheus metrics, read from the region when they are asked for: the hot paths count plain integers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from atoll.region.region import Region
+
+
+class RegionCollector(Collector):
+    def __init__(self, region: Region) -> None:
+        self._region = region
+
+    def collect(self) -> Iterator[Metric]:
+        region, counted = self._region, self._region.statistics
+        now_ms = region.now_ms()
+        yield _counter("atoll_writes", "Local entries committed.", counted.writes)
+        yield _counter("atoll_commits", "Group commits, each one fsync.", counted.commits)
+        yield _counter("atoll_reads", "Documents read.", counted.reads)
+        yield _counter("atoll_forwarded", "Requests that another region answered.", counted.forwarded)
+        yield _counter(
+            "atoll_token_waits", "Reads that waited for their session's token.", counted.token_waits
+        )
+        yield _counter("atoll_parked_changes", "Changes from peers that could not be merged.", counted.parked)
+        yield _counter(
+            "atoll_rights_requests", "Times that peers were asked for rights.", region.escrow.requests
+        )
+        conflicts = CounterMetricFamily(
+            "atoll_conflicts", "Conflicts detected in this region.", labels=("collection", "kind")
+        )
+        for (collection, kind), number in sorted(counted.conflicts.items()):
+            conflicts.add_metric((collection, kind), number)
+        yield conflicts
+        entries = CounterMetricFamily(
+            "atoll_entries_applied", "Entries merged from peers.", labels=("origin",)
+        )
+        for origin, number in sorted(counted.entries_applied.items()):
+            entries.add_metric((origin,), number)
+        yield entries
+        lag = GaugeMetricFamily(
+            "atoll_lag_seconds", "Age of the state that is known to be complete here.", labels=("origin",)
+        )
+        connected = GaugeMetricFamily(
+            "atoll_link_up", "Whether the link to a peer is open.", labels=("peer",)
+        )
+        refused = CounterMetricFamily(
+            "atoll_link_refused", "Frames refused as corrupt or hostile.", labels=("peer",)
+        )
+        received = CounterMetricFamily(
+            "atoll_link_received_bytes", "Bytes read from a peer.", labels=("peer",)
+        )
+        for peer, link in sorted(region.links.items()):
+            seconds = region.freshness.lag_s(peer, now_ms)
+            if seconds is not None:
+                lag.add_metric((peer,), seconds)
+            connected.add_metric((peer,), float(link.status.connected))
+            refused.add_metric((peer,), link.status.refused)
+            received.add_metric((peer,), link.status.received_bytes)
+        yield from (lag, connected, refused, received)
+        position = GaugeMetricFamily(
+            "atoll_position", "Highest entry of each origin here.", labels=("origin",)
+        )
+        for origin, seq in sorted(region.vector.items()):
+            position.add_metric((origin,), seq)
+        yield position
+        inbox = GaugeMetricFamily("atoll_inbox_bytes", "Entries that wait for what their writers had seen.")
+        inbox.add_metric((), region.door.inbox.size_bytes)
+        yield inbox
+        serving = GaugeMetricFamily("atoll_serving", "Whether this region should get traffic.")
+        serving.add_metric((), float(region.out_of_service is None))
+        yield serving
+
+
+def _counter(name: str, text: str, value: int) -> Metric:
+    family = CounterMetricFamily(name, text)
+    family.add_metric((), value)
+    return family
+
+
+class Metrics:
+    content_type = b"text/plain; version=0.0.4; charset=utf-8"
+
+    def __init__(self, region: Region) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(RegionCollector(region))
+
+    def render(self) -> bytes:
+        return generate_latest(self._registry)

@@ -1,0 +1,85 @@
+"""`/replication/…`: sealed requests of the other regions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from atoll.errors import AtollError, HostileEntry, RegionUnreachable
+from atoll.region.peers import Call, StreamRequest
+from atoll.region.region import Region
+from atoll.replication import seal
+from atoll.replication.emulation import Emulation
+from atoll.replication.http_peers import CALL_PATH, STREAM_PATH, Failure
+from atoll.server.exchange import Exchange
+
+_OCTETS = (b"content-type", b"application/vnd.atoll")
+_MAX_CALL_BYTES = 32 << 20
+
+_pack = msgspec.msgpack.Encoder().encode
+_call: msgspec.msgpack.Decoder[Call] = msgspec.msgpack.Decoder(Call)
+_stream = msgspec.msgpack.Decoder(StreamRequest)
+
+
+class Peering:
+    def __init__(self, region: Region, key: bytes, emulation: Emulation, closing: asyncio.Event) -> None:
+        self._region = region
+        self._key = key
+        self._emulation = emulation
+        self._closing = closing
+
+    async def handle(self, exchange: Exchange, name: bytes) -> bool:
+        """False when there is no such route."""
+        if exchange.method != "POST" or name not in (b"call", b"stream"):
+            return False
+        try:
+            body = await exchange.body(_MAX_CALL_BYTES)
+            path = CALL_PATH if name == b"call" else STREAM_PATH
+            peer = seal.verify(
+                self._key, exchange.header(seal.HEADER.encode()) or "", path, self._region.now_ms(), body
+            )
+            if peer not in self._region.links:
+                raise HostileEntry(f"{peer!r} is no other region of this deployment")
+            self._emulation.check(peer)
+            if name == b"call":
+                await self._answer(exchange, body)
+            else:
+                await self._stream(exchange, peer, body)
+        except AtollError as error:
+            await exchange.answer(type(error).status, _pack(Failure.of(error)), content_type=_OCTETS)
+        return True
+
+    async def _answer(self, exchange: Exchange, body: bytes) -> None:
+        try:
+            call = _call.decode(body)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise HostileEntry(f"a call between regions cannot be read: {error}") from None
+        reply = await self._region.answer(call)
+        await exchange.answer(200, _pack(reply), content_type=_OCTETS)
+
+    async def _stream(self, exchange: Exchange, peer: str, body: bytes) -> None:
+        try:
+            request = _stream.decode(body)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise HostileEntry(f"a request for a stream cannot be read: {error}") from None
+        if request.region != peer:
+            raise HostileEntry(f"{peer!r} asks in the name of {request.region!r}")
+        await exchange.begin_stream(_OCTETS[1])
+        over = [asyncio.ensure_future(exchange.gone()), asyncio.ensure_future(self._closing.wait())]
+        pump = asyncio.ensure_future(self._pump(exchange, peer, self._region.stream(request)))
+        try:
+            await asyncio.wait({*over, pump}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (*over, pump):
+                task.cancel()
+            await asyncio.gather(*over, pump, return_exceptions=True)
+
+    async def _pump(self, exchange: Exchange, peer: str, pieces: AsyncIterator[bytes]) -> None:
+        async for piece in pieces:
+            try:
+                self._emulation.check(peer)
+            except RegionUnreachable:
+                return
+            await exchange.piece(piece)
