@@ -7,6 +7,7 @@ visible outside until the store has made the whole batch durable.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import NamedTuple
 
 import msgspec
@@ -21,7 +22,7 @@ from atoll.core.entry import Change, Entry, Framed, Loser, encode_frame
 from atoll.core.mutation import Receipt, Write, Written
 from atoll.core.register import Version
 from atoll.core.rules import Rules
-from atoll.errors import AtollError, CorruptEntry, HostileEntry, InvalidOperation, TooLarge
+from atoll.errors import CorruptEntry, HostileEntry, InvalidOperation, TooLarge
 from atoll.lattices.base import Actor
 from atoll.store.port import AuditRow, Commit, Parked, Remembered, Row, Segment
 
@@ -96,7 +97,7 @@ class Batch:
         if write.idempotency_key is not None:
             given = self._remembered.get(write.idempotency_key)
             if given is not None:
-                return msgspec.structs.replace(_receipt(given), replayed=True)
+                return _replay(_receipt(given), write)
         region = identity.region
         seq = self.vector.get(region, 0) + 1
         context = dict(self.vector)
@@ -145,10 +146,9 @@ class Batch:
             seq if changes else 0,
             stamp,
             tuple(self._written(address) for address in drafts),
-            {} if changes else dict(self.vector),
         )
         if write.idempotency_key is not None:
-            answer = _pack(receipt)
+            answer = _pack(msgspec.structs.replace(receipt, fingerprint=_fingerprint(write)))
             self._remembered[write.idempotency_key] = answer
             self._to_remember.append(Remembered(write.idempotency_key, self._now_ms, answer))
         return receipt
@@ -180,14 +180,7 @@ class Batch:
         for index, change in enumerate(entry.changes):
             try:
                 self._apply_change(entry, change)
-            except (
-                AtollError,
-                msgspec.MsgspecError,
-                KeyError,
-                TypeError,
-                ValueError,
-                RecursionError,
-            ) as error:
+            except Exception as error:  # whatever it is, it must not stop the link
                 reason = f"{type(error).__name__}: {error}"
                 self._parked.append(Parked(entry.origin, entry.seq, index, reason, _pack(change)))
         self._append(entry, framed.frame)
@@ -273,6 +266,19 @@ class Batch:
         for (collection, key), row in self._changed.items():
             commit.documents.setdefault(collection, []).append((key, row.value, row.meta))
         return commit
+
+
+def _fingerprint(write: Write) -> bytes:
+    return blake2b(_pack(write.mutations), digest_size=8).digest()
+
+
+def _replay(receipt: Receipt, write: Write) -> Receipt:
+    if receipt.fingerprint != _fingerprint(write):
+        raise InvalidOperation(
+            f"the idempotency key {write.idempotency_key!r} was used for another write; take a new key for each write",
+            idempotency_key=write.idempotency_key,
+        )
+    return msgspec.structs.replace(receipt, replayed=True)
 
 
 def check_batch(write: Write, *, most: int) -> None:

@@ -92,7 +92,8 @@ class Receipt(msgspec.Struct, array_like=True, frozen=True):
     """Its place in the region's journal; 0 when nothing had to change."""
     stamp: int
     written: tuple[Written, ...]
-    context: dict[str, int] = msgspec.field(default_factory=dict)
+    fingerprint: bytes = b""
+    """Of the write, in what is remembered: a key that comes back with another write is refused."""
     replayed: bool = False
 
 

@@ -59,5 +59,8 @@ class Lattice(Protocol[State]):
     def decode(self, data: bytes) -> State:
         """Raises HostileEntry for bytes that no `encode` wrote, bounded in time and memory."""
 
+    def restore(self, data: bytes) -> State:
+        """`decode` for bytes of this region's own store: without checks that earlier calls made."""
+
     def canonical(self, state: State) -> bytes:
         """Equal for every region that has seen the same operations, in whatever order: for digests."""

@@ -185,6 +185,11 @@ class Door:
                 answers.append((pending.answer, batch.write(pending.write)))
             except AtollError as error:
                 pending.answer.set_exception(error)
+            except Exception as error:
+                # A defect met by one write leaves no trace in the batch: the others go on.
+                failure = AtollError(f"the write failed unexpectedly: {error!r}")
+                failure.__cause__ = error
+                pending.answer.set_exception(failure)
         self._apply(batch, remote)
         commit = batch.commit()
         if commit.segments or commit.remembered:

@@ -27,6 +27,8 @@ class RegionOptions:
     """How often checkpoints run beside the writer; retention runs every 60th time."""
     max_clock_offset_ms: int = 500
     """Stamps further ahead than this are not accepted, and a node further off takes no writes."""
+    introduction_s: float = 3.0
+    """A region without a journal waits so long for its peers, before its first write, to say that it had one."""
     document_bytes: int = 1 << 20
     """The largest document."""
     writes_per_batch: int = 1000

@@ -22,6 +22,8 @@ class WriteCall(msgspec.Struct, array_like=True, frozen=True, tag="write"):
     """Commit a write in the region that may take it."""
 
     write: Write
+    vector: dict[str, int] = {}
+    """What the session had seen: the write must come after it."""
 
 
 class DigestCall(msgspec.Struct, array_like=True, frozen=True, tag="digest"):

@@ -30,6 +30,7 @@ from atoll.errors import (
     ClockUnsafe,
     InvalidOperation,
     RegionUnreachable,
+    StoreError,
     TokenNotReached,
     TooStale,
     Unavailable,
@@ -92,6 +93,9 @@ class Region:
         self.offsets = OffsetEstimator(max_offset_ms=options.max_clock_offset_ms)
         self.committed = Signal()
         self.draining = False
+        self._heard = Signal()
+        self._introduced = False
+        self._own_elsewhere = 0
         self.now_ms = physical_ms
         self._peers = peers
         self._kernel_uncertainty_ms = kernel_uncertainty_ms
@@ -154,19 +158,30 @@ class Region:
 
     # -- writing ---------------------------------------------------------------------------------------
 
-    async def write(self, write: Write) -> WriteReply:
+    async def write(self, write: Write, token: Mapping[str, int] | None = None) -> WriteReply:
         """Commit where the write belongs: here, or in the region that owns the documents.
 
-        Raises RequestErrors, RegionUnreachable, Indefinite, StoreUnwritable, ClockUnsafe, Overloaded.
+        `token` is what the session has seen: in collections that are more than eventually consistent the
+        write waits until it comes after that. Raises RequestErrors, TokenNotReached, RegionUnreachable,
+        Indefinite, StoreUnwritable, ClockUnsafe, Overloaded.
         """
         check_batch(write, most=self.options.writes_per_batch)
         owner = self.ownership.of_write(write)
         if owner is None or owner == self.name:
-            return await self._write_here(write)
+            return await self._write_here(write, token)
         self.statistics.forwarded += 1
-        return await self._ask(owner, write, self.options.peer_timeout_s)
+        return await self._ask(owner, write, self.options.peer_timeout_s, token)
 
-    async def _write_here(self, write: Write) -> WriteReply:
+    async def _write_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
+        if token and not vectors.descends(self.door.vector, token) and self._ordered(write):
+            await self.require(token)
+        if self._own_elsewhere > self.door.vector.get(self.name, 0):
+            raise Unavailable(
+                f"{self.name} has lost entries that its peers hold, up to {self._own_elsewhere}; "
+                "it takes no writes until it has them back"
+            )
+        if not self._introduced:
+            await self._introduction()
         if self._clock_off_ms > 0:
             raise ClockUnsafe(
                 f"the clock of {self.name} is {self._clock_off_ms} ms outside what its peers can agree on; "
@@ -175,9 +190,25 @@ class Region:
         receipt = await self.escrow.write(lambda: self.door.write(write))
         return WriteReply(receipt, self.vector)
 
-    async def _ask(self, region: str, write: Write, timeout_s: float) -> WriteReply:
+    def _ordered(self, write: Write) -> bool:
+        """Whether the write must come after what its session has seen."""
+        policies = (self.rules[mutation.collection].schema.policy for mutation in write.mutations)
+        return any(policy.consistency != "eventual" and policy.fallback is None for policy in policies)
+
+    async def _introduction(self) -> None:
+        """A region with an empty journal first asks around whether it had one: it may have lost its disk."""
+        if self.door.vector.get(self.name, 0) == 0 and self.links:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.options.introduction_s):
+                    while any(link.status.heard_ms == 0 for link in self.links.values()):
+                        await self._heard.wait()
+        self._introduced = True
+
+    async def _ask(
+        self, region: str, write: Write, timeout_s: float, token: Mapping[str, int] | None = None
+    ) -> WriteReply:
         try:
-            reply = await self._peers.call(region, WriteCall(write), timeout_s=timeout_s)
+            reply = await self._peers.call(region, WriteCall(write, dict(token or {})), timeout_s=timeout_s)
         except RegionUnreachable as error:
             raise RegionUnreachable(
                 f"{region} must take this write and cannot be reached from {self.name}: {error.message}",
@@ -256,11 +287,19 @@ class Region:
             if link.status.connected and vectors.descends(link.status.advertised, token):
                 with contextlib.suppress(Unavailable):
                     return await self._read_at(peer, ReadCall(collection, key, token))
+        raise self._not_reached(token)
+
+    async def require(self, token: Mapping[str, int], max_wait_s: float | None = None) -> None:
+        """Wait until this region has seen `token`. Raises TokenNotReached."""
+        if not await self.wait_for(token, max_wait_s):
+            raise self._not_reached(token)
+
+    def _not_reached(self, token: Mapping[str, int]) -> TokenNotReached:
         missing = vectors.missing(self.door.vector, token)
-        raise TokenNotReached(
-            f"{self.name} has not yet seen what this session has, and no reachable region has: "
+        return TokenNotReached(
+            f"{self.name} has not yet seen what this session has: "
             + ", ".join(f"{origin} up to {seq}" for origin, seq in sorted(missing.items()))
-            + "; try again, or read with consistency=eventual",
+            + "; try again, or go on without the session's token",
             missing=missing,
         )
 
@@ -331,10 +370,9 @@ class Region:
                     raise RegionUnreachable(
                         f"{self.name} believes that {owner} owns this document", owner=owner
                     )
-                return await self._write_here(call.write)
+                return await self._write_here(call.write, call.vector)
             case ReadCall():
-                if not await self.wait_for(call.vector):
-                    raise TokenNotReached(f"{self.name} has not seen the token either")
+                await self.require(call.vector)
                 reading = self.read_here(call.collection, call.key)
                 return ReadReply(reading.value, reading.version, self.vector)
             case DigestCall():
@@ -385,6 +423,8 @@ class Region:
 
     def heard(self, peer: str, heartbeat: Heartbeat) -> None:
         self.freshness.heard(heartbeat, self.door.vector)
+        self._own_elsewhere = max(self._own_elsewhere, heartbeat.vector.get(self.name, 0))
+        self._heard.notify()
 
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(self.name, self.now_ms(), self.vector, self.freshness.as_of())
@@ -438,12 +478,15 @@ class Region:
     @property
     def caught_up(self) -> bool:
         """Whether each peer that can be reached has been heard and nothing it had then is missing."""
-        reachable = [link.status for link in self.links.values() if link.status.connected]
-        return all(
-            vectors.descends(self.vector, {s.peer: s.advertised.get(s.peer, 0)}) for s in reachable
-        ) and (
-            self.vector.get(self.name, 0)
-            >= max((s.advertised.get(self.name, 0) for s in reachable), default=0)
+        statuses = [link.status for link in self.links.values()]
+        reachable = [status for status in statuses if status.connected]
+        return (
+            all(status.since_ms for status in statuses)
+            and all(vectors.descends(self.vector, {s.peer: s.advertised.get(s.peer, 0)}) for s in reachable)
+            and (
+                self.vector.get(self.name, 0)
+                >= max((s.advertised.get(self.name, 0) for s in reachable), default=0)
+            )
         )
 
     @property
@@ -467,7 +510,9 @@ class Region:
 
     def _resolver(self, schema: CollectionSchema) -> Resolver | None:
         function = schema.policy.resolver
-        return None if function is None else guarded(function, partial(plain_text, schema), self.options.guard)
+        return (
+            None if function is None else guarded(function, partial(plain_text, schema), self.options.guard)
+        )
 
     def _after_commit(self, batch: Batch) -> None:
         self.statistics.committed(batch, self.name, self.now_ms())
@@ -492,12 +537,20 @@ class Region:
             self._clock_off_ms = distance if distance > self.options.max_clock_offset_ms else 0
             await asyncio.sleep(self.options.ping_s)
 
+    def _probe_store(self) -> None:
+        """Once nobody sends writes here any more, this is how the region learns that it can take them again."""
+        with contextlib.suppress(StoreError):
+            self.store.raise_counter("probe_ms", self.now_ms())
+            self.door.store_error = None
+
     async def _housekeeping(self) -> None:
         rounds = 0
         while True:
             await asyncio.sleep(self.options.housekeeping_s)
             await asyncio.to_thread(self.store.checkpoint)
             rounds += 1
+            if self.door.store_error is not None:
+                self._probe_store()
             if rounds % 60 == 0 and self.door.store_error is None:
                 now_ms = self.now_ms()
                 self.store.forget(

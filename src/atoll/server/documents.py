@@ -87,7 +87,9 @@ class Documents:
     async def _write_one(
         self, exchange: Exchange, rules: Rules, mutation: Mutation, token: dict[str, int] | None
     ) -> None:
-        reply = await self._region.write(Write((mutation,), _idempotency_key(exchange), _trace(exchange)))
+        reply = await self._region.write(
+            Write((mutation,), _idempotency_key(exchange), _trace(exchange)), token
+        )
         written = reply.receipt.written[0]
         headers = self._after(reply, token)
         headers.append((b"etag", b'"' + written.version.encode() + b'"'))
@@ -103,7 +105,9 @@ class Documents:
         if not isinstance(body, dict) or set(body) != {"writes"} or not isinstance(body["writes"], list):
             raise MalformedRequest('a batch is {"writes": [{"put": {…}}, {"patch": {…}}, {"delete": {…}}]}')
         mutations = tuple(self._mutation(index, each) for index, each in enumerate(body["writes"]))
-        reply = await self._region.write(Write(mutations, _idempotency_key(exchange), _trace(exchange)))
+        reply = await self._region.write(
+            Write(mutations, _idempotency_key(exchange), _trace(exchange)), token
+        )
         written = [
             {
                 "collection": each.collection,
@@ -141,8 +145,8 @@ class Documents:
         token = self._sessions.of(exchange)
         options = read_options(query, token)
         level = options.consistency or rules.schema.policy.consistency
-        if level != "eventual" and token and not await self._region.wait_for(token, options.max_wait_s):
-            await self._region.read(rules.name, " ", options)  # raises what a single read would
+        if level != "eventual" and token:
+            await self._region.require(token, options.max_wait_s)
         limit = _integer(query, "limit", default=100, most=_MAX_PAGE)
         where = _conditions(rules, query.get("where", []))
         after = None if "cursor" not in query else decode_cursor(query["cursor"][0])
@@ -152,9 +156,9 @@ class Documents:
         cursor = msgspec.json.encode(encode_cursor(rows[limit - 1][0]) if len(rows) > limit else None)
         vector = self._region.vector
         headers = self._headers(self._region.name, self._sessions.after(vector, token))
-        fallback = self._standing_fallback(rules)
-        if fallback is not None:
-            headers.append((b"atoll-degraded", fallback.encode()))
+        degraded = self._standing_fallback(rules) or ("causal listing" if level == "strong" else None)
+        if degraded is not None:
+            headers.append((b"atoll-degraded", degraded.encode()))
         body = b'{"items":[' + b",".join(items) + b'],"cursor":' + cursor + b"}"
         await exchange.answer(200, body, headers)
 

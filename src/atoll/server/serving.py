@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from collections.abc import Callable
 
 import uvicorn
 
@@ -37,8 +38,11 @@ def bind(host: str, port: int, where: str) -> socket.socket:
     return listener
 
 
-async def serve(config: Config, region: str) -> None:
-    """Run until SIGINT or SIGTERM. Raises ConfigError, StoreLocked, StoreUnwritable."""
+async def serve(config: Config, region: str, ready: Callable[[], None] = lambda: None) -> None:
+    """Run until SIGINT or SIGTERM; `ready` is called once requests are taken.
+
+    Raises ConfigError, StoreLocked, StoreUnwritable.
+    """
     host, port = config.region(region).address
     listener = bind(host, port, f"{config.source}: region {region}")
     try:
@@ -62,6 +66,7 @@ async def serve(config: Config, region: str) -> None:
             )
             closing = asyncio.create_task(_close_with(server, node))
             try:
+                ready()
                 await server.serve(sockets=[listener])
             finally:
                 closing.cancel()
@@ -76,8 +81,8 @@ async def _close_with(server: uvicorn.Server, node: Node) -> None:
     node.app.closing.set()
 
 
-def run(config: Config, region: str) -> None:
+def run(config: Config, region: str, ready: Callable[[], None] = lambda: None) -> None:
     """`serve` on a fast event loop."""
     import uvloop
 
-    uvloop.run(serve(config, region))
+    uvloop.run(serve(config, region, ready))

@@ -155,7 +155,9 @@ class Store(Protocol):
     ) -> list[tuple[str, Row]]:
         """Visible documents in key order (by code point), strictly past `after`."""
 
-    def scan_all(self, collection: str, *, after: str | None = None, limit: int = 1000) -> list[tuple[str, Row]]:
+    def scan_all(
+        self, collection: str, *, after: str | None = None, limit: int = 1000
+    ) -> list[tuple[str, Row]]:
         """All rows in key order, tombstones included: for digests and repair."""
 
     def commit(self, commit: Commit) -> None:
@@ -198,6 +200,12 @@ class Store(Protocol):
 
     def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
         """Apply retention: by age, and at most `audit_keep` records (manual ones are kept). Returns rows removed."""
+
+    def counter(self, name: str) -> int:
+        """A durable number, 0 at first."""
+
+    def raise_counter(self, name: str, value: int) -> None:
+        """Set it to `value` unless it is higher already; durable on return."""
 
     def statistics(self) -> StoreStatistics:
         """Counts for `atoll status`; may take a full scan."""

@@ -1,0 +1,160 @@
+"""Bounded counter: never below its minimum, because each region spends only rights that it holds.
+
+Balegas et al., "Extending eventually consistent cloud databases for enforcing numeric invariants", 2015.
+Every unit above the minimum is a right, held by one region. Creating, spending and handing over rights are
+decided from a region's own cells of the state, which no other region writes; so no coordination is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from atoll.errors import BoundExceeded, InvalidOperation
+from atoll.lattices import encoding
+from atoll.lattices.base import Actor
+from atoll.lattices.encoding import TOTAL_MAX, RegionName, Total
+from atoll.lattices.json_values import INT_MAX, check_integer
+
+Row = tuple[int, dict[str, int]]
+"""(rights that the region used, region → rights that it granted it); to itself it grants what it creates."""
+BoundedCounterState = dict[str, Row]
+"""Region → the row that only this region writes, and whose cells only grow."""
+
+_decoder = msgspec.msgpack.Decoder(dict[RegionName, tuple[Total, dict[RegionName, Total]]])
+_OPERATORS = frozenset({"$inc"})
+
+
+@dataclass(frozen=True, slots=True)
+class BoundedCounterLattice:
+    """An integer of 64 bits, at least `minimum`.
+
+    `split` says who holds new rights: `equal` shares among the actor's regions and leaves the remainder with
+    the actor; `creator` leaves all with the actor, to be handed over when asked for.
+    """
+
+    minimum: int = 0
+    split: Literal["equal", "creator"] = "equal"
+
+    @property
+    def kind(self) -> Literal["bounded_counter"]:
+        return "bounded_counter"
+
+    @property
+    def operators(self) -> frozenset[str]:
+        return _OPERATORS
+
+    def empty(self) -> BoundedCounterState:
+        return {}
+
+    def merge(self, state: BoundedCounterState, delta: BoundedCounterState) -> BoundedCounterState:
+        merged = dict(state)
+        for region, (used, grants) in delta.items():
+            row = merged.get(region)
+            if row is None:
+                merged[region] = (used, grants)
+            else:
+                cells = dict(row[1])
+                for holder, granted in grants.items():
+                    cells[holder] = max(cells.get(holder, 0), granted)
+                merged[region] = (max(row[0], used), cells)
+        return merged
+
+    def value(self, state: BoundedCounterState) -> int:
+        return min(INT_MAX, self.minimum + self.left(state))
+
+    def left(self, state: BoundedCounterState) -> int:
+        """Rights of all regions together: how far the value is above the minimum.
+
+        Causal delivery shows a right's creation before its use. Without it, what is short counts as zero.
+        """
+        left = 0
+        for region, (used, grants) in state.items():
+            left += grants.get(region, 0) - used
+        return max(0, left)
+
+    def rights(self, state: BoundedCounterState, region: str) -> int:
+        """What `region` may spend without asking: exact in that region, elsewhere as far as is known."""
+        used, grants = state.get(region, (0, {}))
+        held = grants.get(region, 0) - used
+        held -= sum(granted for other, granted in grants.items() if other != region)
+        held += sum(row[1].get(region, 0) for other, row in state.items() if other != region)
+        return max(0, held)
+
+    def transfer(
+        self, state: BoundedCounterState, source: str, target: str, amount: int
+    ) -> BoundedCounterState:
+        """The delta that hands rights over; only `source` may perform it. BoundExceeded if it lacks them."""
+        if check_integer(amount, "transfer") <= 0 or source == target:
+            raise InvalidOperation(
+                f"cannot transfer {amount} from {source} to {target}; give a positive amount"
+            )
+        held = self.rights(state, source)
+        if amount > held:
+            raise self._exceeded(state, source, held, amount)
+        _, grants = state.get(source, (0, {}))
+        return {source: (0, {target: _grown(grants.get(target, 0), amount)})}
+
+    def difference(self, state: BoundedCounterState, target: Any, actor: Actor) -> BoundedCounterState | None:
+        return self._add(state, check_integer(target, "bounded counter") - self.value(state), actor)
+
+    def operate(
+        self, state: BoundedCounterState, operator: str, argument: Any, actor: Actor
+    ) -> BoundedCounterState | None:
+        if operator != "$inc":
+            raise InvalidOperation(f"a bounded counter does not take {operator}; use $inc with an integer")
+        return self._add(state, check_integer(argument, "$inc"), actor)
+
+    def encode(self, state: BoundedCounterState) -> bytes:
+        return encoding.encode(state)
+
+    def decode(self, data: bytes) -> BoundedCounterState:
+        return encoding.decode(_decoder, data, "bounded counter")
+
+    def restore(self, data: bytes) -> BoundedCounterState:
+        return self.decode(data)
+
+    def canonical(self, state: BoundedCounterState) -> bytes:
+        rows = {
+            region: (used, {h: n for h, n in grants.items() if n}) for region, (used, grants) in state.items()
+        }
+        return encoding.encode({region: row for region, row in rows.items() if row != (0, {})})
+
+    def _add(self, state: BoundedCounterState, amount: int, actor: Actor) -> BoundedCounterState | None:
+        if amount == 0:
+            return None
+        used, grants = state.get(actor.region, (0, {}))
+        if amount < 0:
+            held = self.rights(state, actor.region)
+            if -amount > held:
+                raise self._exceeded(state, actor.region, held, -amount)
+            return {actor.region: (_grown(used, -amount), {})}
+        if self.minimum + self.left(state) + amount > INT_MAX:
+            raise InvalidOperation(f"the counter would leave 64 bits: {self.value(state)} + {amount}")
+        granted = {actor.region: _grown(grants.get(actor.region, 0), amount)}
+        others = [region for region in actor.regions if region != actor.region]
+        share = amount // (len(others) + 1) if self.split == "equal" else 0
+        if share:
+            for other in others:
+                granted[other] = _grown(grants.get(other, 0), share)
+        return {actor.region: (0, granted)}
+
+    def _exceeded(self, state: BoundedCounterState, region: str, held: int, wanted: int) -> BoundExceeded:
+        left = self.left(state)
+        advice = "ask for less, or move rights here first" if left >= wanted else "ask for less"
+        return BoundExceeded(
+            f"{wanted} wanted in {region}, which may spend {held}; {left} are left in all regions: {advice}",
+            wanted=wanted,
+            left_here=held,
+            left_in_all=left,
+        )
+
+
+def _grown(total: int, amount: int) -> int:
+    if total + amount > TOTAL_MAX:
+        raise InvalidOperation(
+            "all that ever passed through this counter here would pass 2^64; use a new document"
+        )
+    return total + amount

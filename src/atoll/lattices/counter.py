@@ -1,0 +1,87 @@
+"""PN-counter: increments and decrements of any region add up.
+
+Shapiro, Preguiça, Baquero and Zawirski, "A comprehensive study of convergent and commutative replicated data
+types", 2011, specification 7.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from atoll.errors import InvalidOperation
+from atoll.lattices import encoding
+from atoll.lattices.base import Actor
+from atoll.lattices.encoding import TOTAL_MAX, RegionName, Total
+from atoll.lattices.json_values import INT_MAX, INT_MIN, check_integer
+
+CounterState = dict[str, tuple[int, int]]
+"""Region → (sum of its increments, sum of its decrements); only that region moves its own pair."""
+
+_decoder = msgspec.msgpack.Decoder(dict[RegionName, tuple[Total, Total]])
+_OPERATORS = frozenset({"$inc"})
+
+
+@dataclass(frozen=True, slots=True)
+class CounterLattice:
+    """An integer of 64 bits. Sums past them, which only concurrent regions can reach, show as the limit."""
+
+    @property
+    def kind(self) -> Literal["counter"]:
+        return "counter"
+
+    @property
+    def operators(self) -> frozenset[str]:
+        return _OPERATORS
+
+    def empty(self) -> CounterState:
+        return {}
+
+    def merge(self, state: CounterState, delta: CounterState) -> CounterState:
+        merged = dict(state)
+        for region, (up, down) in delta.items():
+            known = merged.get(region)
+            merged[region] = (up, down) if known is None else (max(known[0], up), max(known[1], down))
+        return merged
+
+    def value(self, state: CounterState) -> int:
+        total = 0
+        for up, down in state.values():
+            total += up - down
+        return max(INT_MIN, min(INT_MAX, total))
+
+    def difference(self, state: CounterState, target: Any, actor: Actor) -> CounterState | None:
+        return self._add(state, check_integer(target, "counter") - self.value(state), actor)
+
+    def operate(self, state: CounterState, operator: str, argument: Any, actor: Actor) -> CounterState | None:
+        if operator != "$inc":
+            raise InvalidOperation(f"a counter does not take {operator}; use $inc with an integer")
+        return self._add(state, check_integer(argument, "$inc"), actor)
+
+    def encode(self, state: CounterState) -> bytes:
+        return encoding.encode(state)
+
+    def decode(self, data: bytes) -> CounterState:
+        return encoding.decode(_decoder, data, "counter")
+
+    def restore(self, data: bytes) -> CounterState:
+        return self.decode(data)
+
+    def canonical(self, state: CounterState) -> bytes:
+        return encoding.encode({region: pair for region, pair in state.items() if pair != (0, 0)})
+
+    def _add(self, state: CounterState, amount: int, actor: Actor) -> CounterState | None:
+        if amount == 0:
+            return None
+        if not INT_MIN <= self.value(state) + amount <= INT_MAX:
+            raise InvalidOperation(f"the counter would leave 64 bits: {self.value(state)} + {amount}")
+        up, down = state.get(actor.region, (0, 0))
+        up, down = (up + amount, down) if amount > 0 else (up, down - amount)
+        if up > TOTAL_MAX or down > TOTAL_MAX:
+            raise InvalidOperation(
+                f"all that {actor.region} ever added to or took from this counter would pass 2^64; "
+                "continue in a new document"
+            )
+        return {actor.region: (up, down)}

@@ -1,0 +1,218 @@
+"""Texts and lists that several regions edit at once, on Yjs.
+
+Positions count Unicode code points in texts, elements in lists. An element is kept as its canonical
+JSON text, because Yjs itself has one kind of number, in which 2 and 2.0 are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from atoll.errors import InvalidOperation
+from atoll.lattices import encoding, yjs
+from atoll.lattices.base import Actor
+from atoll.lattices.edits import Edit, list_edits, text_edits
+from atoll.lattices.json_values import (
+    canonical_text,
+    check_integer,
+    check_list,
+    check_text,
+    parse_canonical,
+    parse_texts,
+)
+from atoll.lattices.update_format import ANY, STRING
+from atoll.lattices.yjs import Document, SequenceState
+
+_parse_array = msgspec.json.Decoder(list[str]).decode
+_TEXT_OPERATORS = frozenset({"$append", "$splice"})
+_LIST_OPERATORS = frozenset({"$add", "$remove", "$splice"})
+
+
+@dataclass(frozen=True, slots=True)
+class TextLattice:
+    """A string of Unicode characters. Concurrent insertions both stay, each in one piece."""
+
+    @property
+    def kind(self) -> Literal["text"]:
+        return "text"
+
+    @property
+    def operators(self) -> frozenset[str]:
+        return _TEXT_OPERATORS
+
+    def empty(self) -> SequenceState:
+        return SequenceState()
+
+    def merge(self, state: SequenceState, delta: SequenceState) -> SequenceState:
+        return yjs.join(state, delta)
+
+    def value(self, state: SequenceState) -> str:
+        return str(yjs.text_of(yjs.read(state)))
+
+    def difference(self, state: SequenceState, target: Any, actor: Actor) -> SequenceState | None:
+        """Only the words that changed are replaced, so that edits elsewhere in the text live on."""
+        new = check_text(target, "text")
+        return _change_text(state, actor, lambda old: (text_edits(old, new), new))
+
+    def operate(
+        self, state: SequenceState, operator: str, argument: Any, actor: Actor
+    ) -> SequenceState | None:
+        return _change_text(state, actor, lambda old: _planned_text(old, operator, argument))
+
+    def encode(self, state: SequenceState) -> bytes:
+        return yjs.encode(state)
+
+    def decode(self, data: bytes) -> SequenceState:
+        return yjs.decode(data, STRING, _check_insertion)
+
+    def restore(self, data: bytes) -> SequenceState:
+        return yjs.restore(data)
+
+    def canonical(self, state: SequenceState) -> bytes:
+        return encoding.encode((*yjs.identity(state), self.value(state)))
+
+
+@dataclass(frozen=True, slots=True)
+class ListLattice:
+    """A list of JSON values, equal ones allowed. Concurrent insertions at one place all stay."""
+
+    @property
+    def kind(self) -> Literal["list"]:
+        return "list"
+
+    @property
+    def operators(self) -> frozenset[str]:
+        return _LIST_OPERATORS
+
+    def empty(self) -> SequenceState:
+        return SequenceState()
+
+    def merge(self, state: SequenceState, delta: SequenceState) -> SequenceState:
+        return yjs.join(state, delta)
+
+    def value(self, state: SequenceState) -> list[Any]:
+        return parse_texts(_elements(yjs.read(state)))
+
+    def difference(self, state: SequenceState, target: Any, actor: Actor) -> SequenceState | None:
+        """Only the elements that changed are replaced, so that edits elsewhere in the list live on."""
+        new = _texts(target, "list")
+        return _change_list(state, actor, lambda old: (list_edits(old, new), new))
+
+    def operate(
+        self, state: SequenceState, operator: str, argument: Any, actor: Actor
+    ) -> SequenceState | None:
+        return _change_list(state, actor, lambda old: _planned_list(old, operator, argument))
+
+    def encode(self, state: SequenceState) -> bytes:
+        return yjs.encode(state)
+
+    def decode(self, data: bytes) -> SequenceState:
+        return yjs.decode(data, ANY, _check_element)
+
+    def restore(self, data: bytes) -> SequenceState:
+        return yjs.restore(data)
+
+    def canonical(self, state: SequenceState) -> bytes:
+        return encoding.encode((*yjs.identity(state), _elements(yjs.read(state))))
+
+
+def _change_text(
+    state: SequenceState, actor: Actor, plan: Callable[[str], tuple[list[Edit], str]]
+) -> SequenceState | None:
+    def edit(document: Document) -> None:
+        text = yjs.text_of(document)
+        old = str(text)
+        edits, new = plan(old)
+        for start, end, first, last in reversed(edits):  # from the end, so that earlier positions hold
+            at = _byte_offset(old, start)
+            if end > start:
+                del text[at : _byte_offset(old, end)]
+            if last > first:
+                text.insert(at, new[first:last])
+
+    return yjs.change(state, actor, edit)
+
+
+def _change_list(
+    state: SequenceState, actor: Actor, plan: Callable[[list[str]], tuple[list[Edit], list[str]]]
+) -> SequenceState | None:
+    def edit(document: Document) -> None:
+        array = yjs.array_of(document)
+        edits, new = plan(_elements(document))
+        for start, end, first, last in reversed(edits):
+            if end > start:
+                del array[start:end]
+            if last > first:
+                array[start:start] = new[first:last]
+
+    return yjs.change(state, actor, edit)
+
+
+def _planned_text(old: str, operator: str, argument: Any) -> tuple[list[Edit], str]:
+    match operator:
+        case "$append":
+            new = check_text(argument, operator)
+            return [Edit(len(old), len(old), 0, len(new))], new
+        case "$splice":
+            at, remove, insert = _splice(argument, len(old), "")
+            new = check_text(insert, "$splice insert")
+            return [Edit(at, at + remove, 0, len(new))], new
+        case _:
+            raise InvalidOperation(f"a text does not take {operator}; use $append or $splice")
+
+
+def _planned_list(old: list[str], operator: str, argument: Any) -> tuple[list[Edit], list[str]]:
+    match operator:
+        case "$add":
+            new = _texts(argument, operator)
+            return [Edit(len(old), len(old), 0, len(new))], new
+        case "$remove":
+            positions: dict[str, list[int]] = {}
+            for position in range(len(old) - 1, -1, -1):
+                positions.setdefault(old[position], []).append(position)
+            removed = [positions[text].pop() for text in _texts(argument, operator) if positions.get(text)]
+            return [Edit(position, position + 1, 0, 0) for position in sorted(removed)], []
+        case "$splice":
+            at, remove, insert = _splice(argument, len(old), [])
+            new = _texts(insert, "$splice insert")
+            return [Edit(at, at + remove, 0, len(new))], new
+        case _:
+            raise InvalidOperation(f"a list does not take {operator}; use $add, $remove or $splice")
+
+
+def _splice(argument: Any, length: int, nothing: Any) -> tuple[int, int, Any]:
+    """`at`, `remove` and `insert` of a splice that fits a sequence of this length."""
+    if not isinstance(argument, dict) or "at" not in argument or argument.keys() - {"at", "remove", "insert"}:
+        raise InvalidOperation("$splice takes {at, remove, insert}: a position, a count, and what to insert")
+    at = check_integer(argument["at"], "$splice at")
+    remove = check_integer(argument.get("remove", 0), "$splice remove")
+    if at < 0 or remove < 0 or at + remove > length:
+        raise InvalidOperation(f"$splice of {remove} at {at} is outside the {length} that are here")
+    return at, remove, argument.get("insert", nothing)
+
+
+def _texts(argument: Any, where: str) -> list[str]:
+    return list(map(canonical_text, check_list(argument, where)))
+
+
+def _elements(document: Document) -> list[str]:
+    """Canonical texts, in order."""
+    return _parse_array(str(yjs.array_of(document)))
+
+
+def _check_insertion(text: str) -> None:
+    if not text:
+        raise ValueError("an insertion is empty")
+
+
+def _check_element(text: str) -> None:
+    parse_canonical([text])
+
+
+def _byte_offset(text: str, position: int) -> int:
+    """Where Yjs, which counts UTF-8 bytes here, has this code point."""
+    return position if text.isascii() else len(text[:position].encode())

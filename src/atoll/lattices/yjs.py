@@ -1,0 +1,199 @@
+"""Yjs documents as lattice states: the one place that knows pycrdt.
+
+Nicolaescu, Jahns, Derntl and Klamma, "Near real-time peer-to-peer shared editing on extensible data types"
+(YATA), 2016. An update is a set of insertions and deletions, with ids (client, clock) and references to other
+ids; union of updates is the join. What refers to something unseen waits. The library's documents leave what
+waits out of what they export, and forget to look at some of it again when more arrives; therefore a state in
+which anything waits keeps the union itself, and builds its document anew. Causal delivery never meets this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any
+
+from pycrdt import Array, Doc, Text, TransactionEvent, get_update, merge_updates
+
+from atoll.errors import AtollError, DeclarationError, HostileEntry
+from atoll.lattices.base import Actor
+from atoll.lattices.update_format import Cursor, check_update
+
+ROOT = ""
+EMPTY = b"\0\0"
+_NOBODY = 0
+_MAX_LATER = 64
+
+Document = Doc[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SequenceState:
+    """The union of some updates: of `whole`, and of `later` ones that no document has been asked to fold in.
+
+    `spare` holds at most one document that shows this state. `merge` moves it on to the next state rather
+    than building another; a state that lost it builds its own from the updates when asked again.
+    """
+
+    whole: bytes = EMPTY
+    later: tuple[bytes, ...] = ()
+    waits: bool = False
+    """Whether something in it may refer to what is not in it; `later` is empty then."""
+    spare: list[Document] = field(default_factory=list, repr=False)
+
+    @property
+    def updates(self) -> tuple[bytes, ...]:
+        """All of the state."""
+        return self.later if self.whole == EMPTY else (self.whole, *self.later)
+
+
+def join(state: SequenceState, delta: SequenceState) -> SequenceState:
+    """The union; HostileEntry where the library cannot integrate the delta."""
+    new = tuple(update for update in delta.updates if update not in state.updates)
+    if not new:
+        return state
+    with refusing_garbage():
+        if not state.waits:
+            document = state.spare.pop() if state.spare else _open(state, _NOBODY)
+            for update in new:
+                document.apply_update(update)
+            vector = document.get_state()
+            if not any(_waits(update, vector) for update in new):
+                if len(state.later) + len(new) > _MAX_LATER:
+                    return SequenceState(document.get_update(), spare=[document])
+                return SequenceState(state.whole, state.later + new, spare=[document])
+        return restore(merge_updates(*state.updates, *new))
+
+
+def read(state: SequenceState) -> Document:
+    """A document that shows the state; not to be changed, and not to be kept past the call."""
+    if not state.spare:
+        with refusing_garbage():
+            state.spare.append(_open(state, _NOBODY))
+    return state.spare[0]
+
+
+def change(state: SequenceState, actor: Actor, edit: Callable[[Document], None]) -> SequenceState | None:
+    """The delta of `edit`, performed by the actor's region on a document that shows the state.
+
+    The ids continue from the region's last clock in the state, so it must hold all that the region wrote.
+    """
+    written: list[bytes] = []
+
+    def record(event: TransactionEvent) -> None:
+        written.append(event.update)
+
+    with refusing_garbage():
+        document = _open(state, client_of(actor))
+        # The event of a transaction is a tenth of an export since a vector, which repeats every deletion.
+        subscription = document.observe(record)
+        with document.transaction():
+            edit(document)
+        document.unobserve(subscription)
+    return SequenceState(written[0], waits=True) if written else None
+
+
+def encode(state: SequenceState) -> bytes:
+    """One update that holds all of the state, deleted content left out."""
+    return read(state).get_update() if state.later else state.whole
+
+
+def decode(data: bytes, content: int, check: Callable[[str], object]) -> SequenceState:
+    """HostileEntry for bytes that are no update of this kind of content, or whose strings fail `check`."""
+    with refusing_garbage():
+        check_update(data, content, check)
+    return restore(data)
+
+
+def restore(data: bytes) -> SequenceState:
+    """The state of bytes that `encode` made here, or `decode` let in."""
+    with refusing_garbage():
+        document = _open(SequenceState(data), _NOBODY)
+        whole = document.get_update()
+        if whole == data or not _waits(data, document.get_state()):
+            return SequenceState(whole, spare=[document])
+        return SequenceState(data, waits=True, spare=[document])
+
+
+def identity(state: SequenceState) -> tuple[list[tuple[int, int]], list[tuple[int, int, int]]]:
+    """The insertions (client, count) and deletions (client, first clock, end) of which the state consists."""
+    document = read(state)
+    vector = document.get_state()
+    ranges: list[tuple[int, int, int]] = []
+    for client, start, end in sorted(_deletions(document.get_update(vector))):
+        if ranges and ranges[-1][0] == client and ranges[-1][2] >= start:
+            ranges[-1] = (client, ranges[-1][1], max(end, ranges[-1][2]))
+        else:
+            ranges.append((client, start, end))
+    return sorted(_clocks(vector).items()), ranges
+
+
+@contextmanager
+def refusing_garbage() -> Iterator[None]:
+    """Turn what the library raises over bytes from elsewhere, panics included, into HostileEntry."""
+    try:
+        yield
+    except AtollError:
+        raise
+    except BaseException as error:
+        # A Rust panic derives from BaseException, and its class cannot be imported.
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise HostileEntry(f"the bytes are not a sequence of edits: {error}") from None
+        raise
+
+
+def client_of(actor: Actor) -> int:
+    """The region's Yjs client id."""
+    return _clients(tuple(sorted({actor.region, *actor.regions})))[actor.region]
+
+
+@lru_cache(maxsize=64)
+def _clients(regions: tuple[str, ...]) -> dict[str, int]:
+    # 32 bits as in browsers; wider ids make states a fifth larger. So a clash has to be looked for.
+    clients = {r: int.from_bytes(blake2b(r.encode(), digest_size=4).digest(), "big") for r in regions}
+    if len(set(clients.values())) < len(clients):
+        raise DeclarationError(f"two of the region names {', '.join(regions)} share a client id; rename one")
+    return clients
+
+
+def _open(state: SequenceState, client: int) -> Document:
+    document: Document = Doc(client_id=client)
+    for update in state.updates:
+        document.apply_update(update)
+    return document
+
+
+def _waits(update: bytes, vector: bytes) -> bool:
+    """Whether the update holds anything that a document with this state vector has not integrated."""
+    unseen = get_update(update, vector)
+    if unseen[0]:
+        return True
+    known = _clocks(vector)
+    return any(end > known.get(client, 0) for client, _, end in _deletions(unseen))
+
+
+def _clocks(vector: bytes) -> dict[int, int]:
+    cursor = Cursor(vector)
+    return {cursor.number(): cursor.number() for _ in range(cursor.number())}
+
+
+def _deletions(update: bytes) -> Iterator[tuple[int, int, int]]:
+    """Of an update that has no insertions."""
+    cursor = Cursor(update)
+    cursor.number()
+    return cursor.deletions()
+
+
+def text_of(document: Document) -> Text:
+    """The text that a text field's document consists of."""
+    text: Text = document.get(ROOT, type=Text)
+    return text
+
+
+def array_of(document: Document) -> Array[str]:
+    """The elements, as JSON texts, that a list field's document consists of."""
+    array: Array[str] = document.get(ROOT, type=Array)
+    return array

@@ -1,0 +1,277 @@
+"""A store in memory, for the simulator and for tests: the same contract, as durable as the object."""
+
+from __future__ import annotations
+
+import bisect
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from atoll.errors import StoreCorrupt, StoreError, StoreUnwritable, UnknownCollection
+from atoll.store.port import (
+    AuditFilter,
+    AuditRow,
+    Commit,
+    Condition,
+    Numbered,
+    Parked,
+    Remembered,
+    Row,
+    Segment,
+    StoreStatistics,
+)
+from atoll.store.scanning import check_condition, matches
+
+
+class MemoryStore:
+    """`Store` in dictionaries. It outlives a simulated crash: `close`, then `reopen` for the next run."""
+
+    def __init__(self) -> None:
+        self.refusal = ""
+        """Set it to a reason, and commits raise StoreUnwritable with it, as on a full disk."""
+        self._documents: dict[str, dict[str, Row]] = {}
+        self._keys: dict[str, list[str]] = {}
+        self._journal: list[Segment] = []
+        self._by_origin: dict[str, list[int]] = {}
+        self._positions: dict[str, int] = {}
+        self._clock = 0
+        self._audit: dict[str, AuditRow] = {}
+        self._remembered: dict[str, Remembered] = {}
+        self._parked: dict[tuple[str, int, int], Parked] = {}
+        self._counters: dict[str, int] = {}
+        self._closed = False
+
+    def reopen(self) -> None:
+        """Take up again after `close`, with everything that was committed."""
+        self._closed = False
+
+    def open_collections(self, names: Iterable[str]) -> None:
+        self._check_open()
+        for name in names:
+            self._documents.setdefault(name, {})
+            self._keys.setdefault(name, [])
+
+    def get(self, collection: str, key: str) -> Row | None:
+        return self._collection(collection).get(key)
+
+    def load(self, collection: str, keys: Sequence[str]) -> dict[str, Row]:
+        rows = self._collection(collection)
+        return {key: rows[key] for key in sorted(set(keys)) if key in rows}
+
+    def scan(
+        self,
+        collection: str,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int = 100,
+        where: Sequence[Condition] = (),
+    ) -> list[tuple[str, Row]]:
+        rows = self._collection(collection)
+        for condition in where:
+            check_condition(condition)
+        keys = self._keys[collection]
+        start = bisect.bisect_left(keys, prefix)
+        if after is not None:
+            start = max(start, bisect.bisect_right(keys, after))
+        found: list[tuple[str, Row]] = []
+        for key in keys[start:]:
+            if len(found) >= limit or not key.startswith(prefix):
+                break
+            row = rows[key]
+            if row.value is None:
+                continue
+            if where:
+                document = json.loads(row.value)
+                if not all(matches(condition, document) for condition in where):
+                    continue
+            found.append((key, row))
+        return found
+
+    def scan_all(
+        self, collection: str, *, after: str | None = None, limit: int = 1000
+    ) -> list[tuple[str, Row]]:
+        rows = self._collection(collection)
+        keys = self._keys[collection]
+        start = 0 if after is None else bisect.bisect_right(keys, after)
+        return [(key, rows[key]) for key in keys[start : start + limit]]
+
+    def commit(self, commit: Commit) -> None:
+        self._check_writable()
+        self._check(commit)
+        for name, written in commit.documents.items():
+            rows, keys = self._documents[name], self._keys[name]
+            for key, value, meta in written:
+                if key not in rows:
+                    bisect.insort(keys, key)
+                rows[key] = Row(value, meta)
+        for segment in commit.segments:
+            self._journal.append(segment)
+            self._by_origin.setdefault(segment.origin, []).append(len(self._journal))
+        self._positions.update(commit.positions)
+        self._clock = max(self._clock, commit.clock or 0)
+        for id in commit.audit_removed:
+            self._audit.pop(id, None)
+        self._audit.update((row.id, row) for row in commit.audit)
+        self._remembered.update((answer.key, answer) for answer in commit.remembered)
+        self._parked.update((change[:3], change) for change in commit.parked)
+
+    def _check(self, commit: Commit) -> None:
+        for name in commit.documents:
+            self._collection(name)
+        last_seqs = {(segment.origin, segment.last_seq) for segment in commit.segments}
+        if len(last_seqs) < len(commit.segments) or any(
+            held is not None and held.last_seq == seq
+            for origin, seq in last_seqs
+            for held in (self.segment(origin, seq),)
+        ):
+            raise StoreCorrupt("the journal holds one of these segments already; nothing was changed")
+
+    def positions(self) -> dict[str, int]:
+        self._check_open()
+        return dict(sorted(self._positions.items()))
+
+    def clock(self) -> int:
+        self._check_open()
+        return self._clock
+
+    def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
+        self._check_open()
+        found: list[Numbered] = []
+        size_bytes = 0
+        for id in range(max(after_id, 0) + 1, min(max(after_id, 0) + limit, len(self._journal)) + 1):
+            segment = self._journal[id - 1]
+            size_bytes += len(segment.body)
+            if found and size_bytes > limit_bytes:
+                break
+            found.append(Numbered(id, segment))
+        return found
+
+    def journal_start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
+        firsts = [
+            ids[at]
+            for origin in origins
+            for ids, at in ((self._by_origin.get(origin, []), self._at(origin, vector.get(origin, 0) + 1)),)
+            if at < len(ids)
+        ]
+        return min(firsts) - 1 if firsts else len(self._journal)
+
+    def segment(self, origin: str, seq: int) -> Segment | None:
+        self._check_open()
+        ids, at = self._by_origin.get(origin, []), self._at(origin, seq)
+        if at == len(ids):
+            return None
+        segment = self._journal[ids[at] - 1]
+        return segment if segment.first_seq <= seq else None
+
+    def _at(self, origin: str, seq: int) -> int:
+        """Where in `_by_origin` the first segment lies that reaches `seq`."""
+        return bisect.bisect_left(
+            self._by_origin.get(origin, []), seq, key=lambda id: self._journal[id - 1].last_seq
+        )
+
+    def journal_tail(self) -> int:
+        self._check_open()
+        return len(self._journal)
+
+    def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
+        self._check_open()
+        return {key: self._remembered[key].answer for key in keys if key in self._remembered}
+
+    def conflicts(
+        self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
+    ) -> list[AuditRow]:
+        self._check_open()
+        newest = sorted(self._audit.values(), key=lambda row: (row.stamp_ms, row.id), reverse=True)
+        found = (
+            row
+            for row in newest
+            if _wanted(row, wanted) and (after is None or (row.stamp_ms, row.id) < after)
+        )
+        return [row for row, _ in zip(found, range(limit), strict=False)]
+
+    def conflict(self, id: str) -> AuditRow | None:
+        self._check_open()
+        return self._audit.get(id)
+
+    def parked(self, limit: int = 100) -> list[Parked]:
+        self._check_open()
+        return [self._parked[dot] for dot in sorted(self._parked)[:limit]]
+
+    def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
+        self._check_writable()
+        old = [answer.key for answer in self._remembered.values() if answer.at_ms < remembered_before_ms]
+        for key in old:
+            del self._remembered[key]
+        removable = sorted((row.stamp_ms, row.id) for row in self._audit.values() if row.status != "manual")
+        over = len(self._audit) - audit_keep
+        going = [
+            id for index, (stamp_ms, id) in enumerate(removable) if stamp_ms < audit_before_ms or index < over
+        ]
+        for id in going:
+            del self._audit[id]
+        return len(old) + len(going)
+
+    def counter(self, name: str) -> int:
+        self._check_open()
+        return self._counters.get(name, 0)
+
+    def raise_counter(self, name: str, value: int) -> None:
+        self._check_writable()
+        self._counters[name] = max(value, self._counters.get(name, 0))
+
+    def statistics(self) -> StoreStatistics:
+        self._check_open()
+        visible = {
+            name: sum(row.value is not None for row in rows.values())
+            for name, rows in sorted(self._documents.items())
+        }
+        size_bytes = sum(len(segment.body) for segment in self._journal) + sum(
+            len(row.value or b"") + len(row.meta)
+            for rows in self._documents.values()
+            for row in rows.values()
+        )
+        return StoreStatistics(
+            visible,
+            {name: len(self._documents[name]) - count for name, count in visible.items()},
+            len(self._audit),
+            len(self._parked),
+            size_bytes,
+        )
+
+    def checkpoint(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _collection(self, name: str) -> dict[str, Row]:
+        self._check_open()
+        try:
+            return self._documents[name]
+        except KeyError:
+            raise UnknownCollection(
+                f"the store has no table for collection {name!r}: open_collections makes it", collection=name
+            ) from None
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed")
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if self.refusal:
+            raise StoreUnwritable(
+                f"the store cannot be written: {self.refusal}. Reads go on", reason=self.refusal
+            )
+
+
+def _wanted(row: AuditRow, wanted: AuditFilter) -> bool:
+    return (
+        wanted.collection in (None, row.collection)
+        and wanted.key in (None, row.key)
+        and wanted.kind in (None, row.kind)
+        and wanted.status in (None, row.status)
+        and wanted.origin in (None, row.loser_origin, row.winner_origin)
+        and (wanted.since_ms is None or row.stamp_ms >= wanted.since_ms)
+        and (wanted.until_ms is None or row.stamp_ms <= wanted.until_ms)
+    )

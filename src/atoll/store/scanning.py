@@ -1,0 +1,117 @@
+"""What a scan asks: ranges of keys, and conditions on fields, as SQL and as plain Python with one meaning.
+
+A condition compares within one JSON type: numbers with numbers, texts with texts by code point, `true` and
+`false` by equality only. A field that is absent equals null. `ne` is the exact opposite of `eq`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from atoll.errors import InvalidOperation
+from atoll.store.port import Condition
+
+_LAST = 0x10FFFF
+_SURROGATES = range(0xD800, 0xE000)
+
+_SQL_OPERATORS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+}
+
+
+def prefix_end(prefix: str) -> str | None:
+    """The lowest text above all texts that start with `prefix`, by code point; None when there is none."""
+    kept = prefix.rstrip(chr(_LAST))
+    if not kept:
+        return None
+    following = ord(kept[-1]) + 1
+    if following in _SURROGATES:  # not characters: UTF-8 has no bytes for them
+        following = _SURROGATES.stop
+    return kept[:-1] + chr(following)
+
+
+def check_condition(condition: Condition) -> None:
+    """Raise InvalidOperation for an order among values that have none, or a name that no field can have."""
+    name, op, value = condition
+    if not name or '"' in name or "\\" in name:
+        raise InvalidOperation(f"{name!r} cannot be the name of a field", field=name)
+    if op in _SQL_OPERATORS and (value is None or isinstance(value, bool)):
+        raise InvalidOperation(
+            f"`{op}` on {name} needs a number or a text to compare with, not {value!r}: use eq or ne",
+            field=name,
+        )
+
+
+def condition_sql(condition: Condition, column: str) -> tuple[str, list[object]]:
+    """One condition over a column of JSON text: an SQL expression that is 0 or 1, and its bindings.
+
+    `column` is qualified by its table, since `json_each` has columns `key` and `value` of its own.
+    """
+    check_condition(condition)
+    name, op, value = condition
+    path = f'$."{name}"'
+    kind = f"json_type({column}, ?)"
+    content = f"json_extract({column}, ?)"
+    if op == "contains":
+        one, bindings = _equals_sql("element.type", "element.atom", value)
+        found = f"EXISTS (SELECT 1 FROM json_each({column}, ?) AS element WHERE {one})"
+        listed = f"coalesce({kind} = 'array', 0) AND {found}"
+        if not isinstance(value, str):
+            return f"({listed})", [path, path, *bindings]
+        written = f"coalesce({kind} = 'text', 0) AND instr({content}, ?) > 0"
+        return f"(({listed}) OR ({written}))", [path, path, *bindings, path, path, value]
+    if op in _SQL_OPERATORS:
+        types = "('text')" if isinstance(value, str) else "('integer', 'real')"
+        ordered = f"coalesce({kind} IN {types} AND {content} {_SQL_OPERATORS[op]} ?, 0)"
+        return ordered, [path, path, value]
+    same, bindings = _equals_sql(kind, content, value)
+    paths: list[object] = [path] if value is None or isinstance(value, bool) else [path, path]
+    return (same if op == "eq" else f"(NOT {same})"), [*paths, *bindings]
+
+
+def _equals_sql(kind: str, content: str, value: str | float | bool | None) -> tuple[str, list[object]]:
+    match value:
+        case None:
+            return f"(coalesce({kind}, 'null') = 'null')", []
+        case bool():
+            return f"coalesce({kind} = '{'true' if value else 'false'}', 0)", []
+        case str():
+            return f"coalesce({kind} = 'text' AND {content} = ?, 0)", [value]
+        case _:
+            return f"coalesce({kind} IN ('integer', 'real') AND {content} = ?, 0)", [value]
+
+
+def matches(condition: Condition, document: Mapping[str, Any]) -> bool:
+    """The same question asked of a document in memory."""
+    check_condition(condition)
+    name, op, value = condition
+    held = document.get(name)
+    match op:
+        case "eq":
+            return _equals(held, value)
+        case "ne":
+            return not _equals(held, value)
+        case "contains":
+            if isinstance(held, list):
+                return any(_equals(element, value) for element in held)
+            return isinstance(held, str) and isinstance(value, str) and value in held
+        case _:
+            return _kind(held) == _kind(value) and _COMPARE[op](held, value)
+
+
+def _equals(held: Any, value: str | float | bool | None) -> bool:
+    return _kind(held) == _kind(value) and bool(held == value)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int | float):
+        return "number"
+    return type(value).__name__

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from functools import reduce
+from itertools import permutations
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atoll.errors import DeclarationError, HostileEntry, InvalidOperation
+from atoll.lattices import yjs
+from atoll.lattices.base import Actor
+from atoll.lattices.sequence import ListLattice, TextLattice
+
+REGIONS = ("frankfurt", "tokyo")
+FRANKFURT, TOKYO = (Actor(region, REGIONS) for region in REGIONS)
+
+note = TextLattice()
+todo = ListLattice()
+
+
+def after(lattice: Any, *deltas: Any) -> Any:
+    return reduce(lattice.merge, [delta for delta in deltas if delta is not None], lattice.empty())
+
+
+def text(content: str) -> Any:
+    return after(note, note.difference(note.empty(), content, TOKYO))
+
+
+def items(*elements: Any) -> Any:
+    return after(todo, todo.operate(todo.empty(), "$add", list(elements), TOKYO))
+
+
+def splice(at: int, remove: int, insert: Any) -> dict[str, Any]:
+    return {"at": at, "remove": remove, "insert": insert}
+
+
+def test_concurrent_edits_of_a_text_both_survive() -> None:
+    seen = text("The fox jumps.")
+    one = note.difference(seen, "The quick fox jumps.", FRANKFURT)
+    other = note.difference(seen, "The fox jumps over the dog.", TOKYO)
+    assert note.value(after(note, seen, one, other)) == "The quick fox jumps over the dog."
+
+
+def test_concurrent_insertions_at_one_place_stay_whole() -> None:
+    seen = text("[]")
+    one = note.operate(seen, "$splice", splice(1, 0, "aaa"), FRANKFURT)
+    other = note.operate(seen, "$splice", splice(1, 0, "bbb"), TOKYO)
+    assert note.value(after(note, seen, one, other)) in {"[aaabbb]", "[bbbaaa]"}
+
+
+@pytest.mark.parametrize("before", ["", "é", "日本", "😀", "👩‍👩‍👧", "\0"])
+def test_positions_count_code_points(before: str) -> None:
+    seen = text(before + "abc")
+    delta = note.operate(seen, "$splice", splice(len(before) + 1, 1, "😀"), FRANKFURT)
+    assert note.value(after(note, seen, delta)) == before + "a😀c"
+
+
+@given(old=st.text(max_size=40), new=st.text(max_size=40))
+def test_any_text_can_be_written_over_any_other(old: str, new: str) -> None:
+    seen = text(old)
+    assert note.value(after(note, seen, note.difference(seen, new, FRANKFURT))) == new
+
+
+def test_append_goes_to_the_end_as_seen() -> None:
+    seen = text("log:")
+    assert note.value(after(note, seen, note.operate(seen, "$append", " é", TOKYO))) == "log: é"
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        splice(-1, 0, "x"),
+        splice(2, 2, "x"),
+        splice(4, 0, "x"),
+        splice(0, -1, "x"),
+        splice(0, 0, 1),
+        splice(0, 0, "\ud800"),
+        {"at": True},
+        {"remove": 1},
+        {"at": 0, "size": 1},
+        "x",
+    ],
+)
+def test_splices_that_do_not_fit_are_refused(argument: Any) -> None:
+    with pytest.raises(InvalidOperation):
+        note.operate(text("abc"), "$splice", argument, TOKYO)
+
+
+def test_list_keeps_order_and_equal_elements() -> None:
+    state = items("b", "a", "b", 1, 1.0, True, None, {"k": [2**63 - 1]})
+    shown = todo.value(todo.decode(todo.encode(state)))
+    assert list(map(repr, shown)) == [
+        "'b'", "'a'", "'b'", "1", "1.0", "True", "None", "{'k': [9223372036854775807]}",
+    ]  # fmt: skip
+
+
+def test_remove_takes_the_first_of_equal_elements() -> None:
+    seen = items("a", "b", "a", "b", "a")
+    assert todo.value(after(todo, seen, todo.operate(seen, "$remove", ["a", "a", "z"], TOKYO))) == [
+        "b",
+        "b",
+        "a",
+    ]
+
+
+def test_concurrent_edits_of_a_list_all_survive() -> None:
+    seen = items("milk", "bread", "eggs")
+    one = todo.difference(seen, ["milk", "rye bread", "eggs"], FRANKFURT)
+    other = todo.operate(seen, "$add", ["tea"], TOKYO)
+    third = todo.operate(seen, "$splice", splice(0, 1, ["oat milk"]), Actor("virginia", REGIONS))
+    assert todo.value(after(todo, seen, one, other, third)) == ["oat milk", "rye bread", "eggs", "tea"]
+
+
+def test_nothing_to_change_is_no_delta() -> None:
+    assert note.difference(text("same"), "same", TOKYO) is None
+    assert note.operate(text("same"), "$append", "", TOKYO) is None
+    assert todo.operate(items("a"), "$remove", ["b"], TOKYO) is None
+    assert todo.operate(items("a"), "$splice", {"at": 1}, TOKYO) is None
+
+
+def test_delta_is_small_beside_its_text() -> None:
+    seen = text("lorem ipsum " * 1000)
+    for n in range(20):
+        seen = after(note, seen, note.operate(seen, "$splice", splice(n * 30, 2, "x"), FRANKFURT))
+    assert len(note.encode(note.operate(seen, "$splice", splice(9, 0, "x"), TOKYO))) < 40
+
+
+def test_deleted_text_is_not_kept() -> None:
+    seen = text("password: hunter2")
+    cleared = after(note, seen, note.difference(seen, "password: ", FRANKFURT))
+    assert b"hunter" not in note.encode(cleared)
+
+
+def test_one_region_s_deltas_continue_each_other() -> None:
+    state, deltas = note.empty(), []
+    for letter in "abcd":
+        deltas.append(note.decode(note.encode(note.operate(state, "$append", letter, TOKYO))))
+        state = note.restore(note.encode(note.merge(state, deltas[-1])))
+    assert {note.value(after(note, *order)) for order in permutations(deltas)} == {"abcd"}
+
+
+def test_deletion_that_arrives_before_its_text_waits() -> None:
+    first = note.operate(note.empty(), "$append", "ab", TOKYO)
+    second = note.operate(after(note, first), "$append", "cd", TOKYO)
+    cut = note.operate(after(note, first, second), "$splice", splice(1, 2, ""), FRANKFURT)
+    early = note.restore(note.encode(after(note, first, cut)))
+    assert note.value(note.merge(early, second)) == "ad"
+
+
+def test_long_histories_are_folded() -> None:
+    state = note.empty()
+    for _ in range(200):
+        state = note.merge(state, note.operate(state, "$append", "x", TOKYO))
+    assert len(state.updates) < 70
+    assert note.value(state) == "x" * 200
+
+
+def test_a_text_is_no_list() -> None:
+    with pytest.raises(HostileEntry):
+        todo.decode(note.encode(text("abc")))
+    with pytest.raises(HostileEntry):
+        note.decode(todo.encode(items("abc")))
+
+
+def test_regions_whose_client_ids_clash_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Constant:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def digest(self) -> bytes:
+            return b"same"
+
+    monkeypatch.setattr(yjs, "blake2b", Constant)
+    with pytest.raises(DeclarationError, match="rename"):
+        note.operate(note.empty(), "$append", "a", Actor("osaka", ("osaka", "kyoto")))
