@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from atoll.errors import AtollError
 from atoll.schema import (
     Add,
@@ -23,6 +25,10 @@ from atoll.schema import (
     tenants,
 )
 
+if TYPE_CHECKING:
+    from atoll.client import ClientOptions, connect, connect_sync
+    from atoll.embedded import open
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -31,6 +37,7 @@ __all__ = [
     "AtollError",
     "Bound",
     "BoundedCounter",
+    "ClientOptions",
     "Collection",
     "Counter",
     "Decrement",
@@ -41,7 +48,23 @@ __all__ = [
     "SetOf",
     "Splice",
     "Text",
+    "connect",
+    "connect_sync",
     "home_region",
     "key_ranges",
+    "open",
     "tenants",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Clients and the embedded region bring HTTP with them: loaded by those who use them."""
+    if name in ("ClientOptions", "connect", "connect_sync"):
+        from atoll import client
+
+        return getattr(client, name)
+    if name == "open":
+        from atoll import embedded
+
+        return embedded.open
+    raise AttributeError(f"module 'atoll' has no attribute {name!r}")

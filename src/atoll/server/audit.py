@@ -32,7 +32,7 @@ class Audit:
     async def list(self, exchange: Exchange) -> None:
         query = {name: values[0] for name, values in exchange.query(_PARAMETERS).items()}
         limit_text = query.get("limit", "100")
-        if not limit_text.isdecimal() or not 1 <= int(limit_text[:10]) <= _MAX_PAGE:
+        if not limit_text.isdecimal() or len(limit_text) > 10 or not 1 <= int(limit_text) <= _MAX_PAGE:
             raise MalformedRequest(f"limit takes a whole number from 1 to {_MAX_PAGE}, not {limit_text!r}")
         limit = int(limit_text)
         wanted = AuditFilter(
@@ -91,16 +91,15 @@ def _moment(query: dict[str, str], name: str) -> int | None:
     if text.isdecimal() and len(text) <= 16:
         return int(text)
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+        return int(datetime.fromisoformat(text).timestamp() * 1000)
+    except (ValueError, OverflowError):
         raise MalformedRequest(
             f"{name} takes unix milliseconds or ISO 8601 such as 2026-11-23T09:00:00Z, not {text!r}"
         ) from None
-    return int(moment.timestamp() * 1000)
 
 
 def _position(cursor: str) -> tuple[int, str]:
     stamp, _, record_id = decode_cursor(cursor).partition(" ")
-    if not stamp.isdecimal() or not record_id:
+    if not stamp.isdecimal() or len(stamp) > 16 or not record_id:
         raise InvalidCursor("the cursor is none that /v1/conflicts gave; begin without one")
     return int(stamp), record_id

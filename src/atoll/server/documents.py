@@ -16,6 +16,7 @@ from atoll.errors import InvalidCursor, InvalidOperation, MalformedRequest, NotF
 from atoll.region.peers import WriteReply
 from atoll.region.reading import ReadOptions
 from atoll.region.region import Region
+from atoll.schema.fields import INT_MAX, INT_MIN
 from atoll.server.exchange import Exchange, text_of
 from atoll.server.sessions import HEADER, Sessions
 from atoll.store.port import Condition
@@ -270,7 +271,7 @@ def _seconds(query: dict[str, list[str]], name: str) -> float | None:
 
 def _integer(query: dict[str, list[str]], name: str, *, default: int, most: int) -> int:
     text = query.get(name, [str(default)])[0]
-    if not text.isdecimal() or not 1 <= int(text[:10]) <= most:
+    if not text.isdecimal() or len(text) > 10 or not 1 <= int(text) <= most:
         raise MalformedRequest(f"{name} takes a whole number from 1 to {most}, not {text!r}")
     return int(text)
 
@@ -296,6 +297,8 @@ def _conditions(rules: Rules, texts: list[str]) -> list[Condition]:
             raise MalformedRequest(
                 f"where={text!r} compares with a single value, not with an object or a list"
             )
+        if isinstance(parsed, int) and not INT_MIN <= parsed <= INT_MAX:
+            raise MalformedRequest(f"where={field}:{operator}:… compares with an integer beyond 64 bits")
         conditions.append(Condition(field, operator, parsed))  # type: ignore[arg-type]
     return conditions
 

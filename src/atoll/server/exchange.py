@@ -35,7 +35,7 @@ class Exchange:
         self._headers: dict[bytes, bytes] | None = None
         self.method: str = scope["method"]
         raw: bytes = scope.get("raw_path") or scope["path"].encode()
-        self.segments: list[bytes] = raw.split(b"?", 1)[0].split(b"/")[1:]
+        self.segments: list[bytes] = raw.split(b"?", 1)[0].split(b"/")[1:] or [b""]
 
     def header(self, name: bytes) -> str | None:
         """A request header by its lower-case name."""

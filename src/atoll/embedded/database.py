@@ -1,0 +1,145 @@
+"""The verbs of `atoll.client`, on a region in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from atoll.client.database import Database
+from atoll.client.endpoints import Endpoint
+from atoll.client.models import jsonable, model_of, operators_of
+from atoll.core.mutation import Delete, Mutation, Put, Write, patch_of, put_fields
+from atoll.core.rules import Rules
+from atoll.embedded.asgi_transport import AsgiTransport
+from atoll.errors import InvalidOperation, NotFound
+from atoll.node import Node
+from atoll.region.reading import ReadOptions
+from atoll.region.region import Region
+from atoll.schema import Collection
+from atoll.schema.policy import Consistency
+from atoll.server.listening import Listener
+
+M = TypeVar("M", bound=Collection)
+
+
+class EmbeddedDatabase(Database):
+    """Everything that a client can ask; the commonest calls go straight to the region.
+
+    Sessions, listings, feeds and the audit take the same way as over HTTP, only without a socket.
+    """
+
+    def __init__(self, node: Node, listener: Listener | None) -> None:
+        region = node.region.name
+        endpoint = Endpoint(region, node.settings.url)
+        super().__init__(AsgiTransport(node.app), [endpoint], near=region, limits=node.config.limits)
+        self._node = node
+        self._listener = listener
+
+    @property
+    def region(self) -> Region:
+        """The region itself: status, vector, statistics."""
+        return self._node.region
+
+    async def __aenter__(self) -> Self:
+        await self._node.__aenter__()
+        if self._listener is not None:
+            await self._listener.start()
+        return self
+
+    async def close(self) -> None:
+        await super().close()
+        self._node.app.closing.set()
+        if self._listener is not None:
+            await self._listener.stop()
+        await self._node.__aexit__(None, None, None)
+
+    async def put(
+        self,
+        model: M,
+        *,
+        if_match: str | None = None,
+        create: bool = False,
+        idempotency_key: str | None = None,
+    ) -> M:
+        rules = self._rules(type(model))
+        key = rules.schema.validate_key(model.key)
+        if create and if_match is not None:
+            raise InvalidOperation("put takes create=True or if_match, not both: they contradict each other")
+        if rules.simple:
+            put = Put(rules.name, key, rules.schema.from_model(model), None, if_match, create)
+        else:
+            fields = rules.schema.document_of(model)
+            put = put_fields(rules, key, fields, if_match=if_match, if_absent=create)
+        return await self._written(type(model), key, put, idempotency_key)
+
+    async def patch(
+        self,
+        model: type[M],
+        key: str,
+        operators: Mapping[str, Any],
+        *,
+        if_match: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> M:
+        rules = self._rules(model)
+        rules.schema.validate_key(key)
+        plain = msgspec.json.decode(msgspec.json.encode(jsonable(dict(operators), rules.name)))
+        return await self._written(
+            model, key, patch_of(rules, key, plain, if_match=if_match), idempotency_key
+        )
+
+    async def update(
+        self,
+        model: type[M],
+        key: str,
+        /,
+        *,
+        if_match: str | None = None,
+        idempotency_key: str | None = None,
+        **changes: Any,
+    ) -> M:
+        operators = operators_of(self._rules(model).schema, changes)
+        return await self.patch(model, key, operators, if_match=if_match, idempotency_key=idempotency_key)
+
+    async def delete(
+        self,
+        model: type[Collection],
+        key: str,
+        *,
+        if_match: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> bool:
+        rules = self._rules(model)
+        rules.schema.validate_key(key)
+        try:
+            await self.region.write(Write((Delete(rules.name, key, if_match),), idempotency_key))
+        except NotFound:
+            return False
+        return True
+
+    async def get(
+        self,
+        model: type[M],
+        key: str,
+        *,
+        consistency: Consistency | None = None,
+        max_staleness_s: float | None = None,
+        max_wait_s: float | None = None,
+    ) -> M | None:
+        rules = self._rules(model)
+        rules.schema.validate_key(key)
+        options = ReadOptions(consistency, None, max_staleness_s, max_wait_s)
+        reading = await self.region.read(rules.name, key, options)
+        return None if reading.value is None else model_of(model, key, reading.value)
+
+    def _rules(self, model: type[Collection]) -> Rules:
+        return self.region.rules[self.region.application.schema_of(model).name]
+
+    async def _written(self, model: type[M], key: str, mutation: Mutation, idempotency_key: str | None) -> M:
+        reply = await self.region.write(Write((mutation,), idempotency_key))
+        value = reply.receipt.written[0].value
+        if value is None:
+            raise NotFound(f"written, but a concurrent deletion is what {self.region.name} shows of {key!r}")
+        return model_of(model, key, value)

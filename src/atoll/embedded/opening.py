@@ -1,0 +1,75 @@
+"""`atoll.open`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from atoll.config import Config, RegionConfig, load_config
+from atoll.embedded.database import EmbeddedDatabase
+from atoll.errors import ConfigError
+from atoll.node import Node
+from atoll.schema import Application, Collection, Limits, application_of
+from atoll.server.listening import Listener
+
+
+def open(
+    deployment: str | os.PathLike[str] | Config | Application | Sequence[type[Collection]],
+    *,
+    region: str | None = None,
+    data: str | os.PathLike[str] | None = None,
+    listen: bool | None = None,
+) -> EmbeddedDatabase:
+    """A region inside this process, for `async with`.
+
+    `deployment` is a path to atoll.toml or a `Config`: then `region` says which one this is, it replicates
+    with the others, and it listens on its url so that they reach it (`listen=False` leaves that out, and
+    then nobody pulls from it). Or it is an `Application` or a list of collections: then it is one region
+    on its own, kept in the folder `data`. Raises ConfigError, StoreLocked, StoreUnwritable.
+    """
+    application: Application | None = None
+    if isinstance(deployment, str | os.PathLike):
+        config = load_config(Path(deployment))
+    elif isinstance(deployment, Config):
+        config = deployment
+    else:
+        application = deployment if isinstance(deployment, Application) else application_of(*deployment)
+        config = _alone(application, region or "local", data)
+    name = region or (config.region_names[0] if len(config.regions) == 1 else None)
+    if name is None:
+        raise ConfigError(f"{config.source} has {', '.join(config.region_names)}: say which one with region=")
+    if listen is None:
+        listen = len(config.regions) > 1
+    listener = Listener.bound(config, name) if listen else None
+    try:
+        node = Node(config, name, application=application)
+    except BaseException:
+        if listener is not None:
+            listener.close()
+        raise
+    if listener is not None:
+        listener.app = node.app
+    return EmbeddedDatabase(node, listener)
+
+
+def _alone(application: Application, region: str, data: str | os.PathLike[str] | None) -> Config:
+    if data is None:
+        raise ConfigError("atoll.open of an application needs data=, the folder to keep it in")
+    folder = Path(data).resolve()
+    limits = next((schema.limits for schema in application.collections.values()), Limits())
+    return Config(
+        source=folder,
+        name=application.name,
+        app=folder,
+        data=folder,
+        key=None,
+        max_clock_offset_ms=500,
+        audit_days=30,
+        audit_max=1_000_000,
+        idempotency_hours=24,
+        limits=limits,
+        regions=(RegionConfig(region, "http://127.0.0.1", None, "sqlite", None),),
+        emulated=False,
+        round_trips_ms={},
+    )
