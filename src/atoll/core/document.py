@@ -110,7 +110,7 @@ def decode_row(rules: Rules, row: Row) -> Document:
     """Raises StoreCorrupt."""
     try:
         meta = _decode_meta(row.meta)
-        lattices = {field: rules.lattices[field].decode(data) for field, data in meta.lattices.items()}
+        lattices = {field: rules.lattices[field].restore(data) for field, data in meta.lattices.items()}
     except (msgspec.DecodeError, HostileEntry, KeyError) as error:
         raise StoreCorrupt(
             f"the merge state of a document in {rules.name!r} cannot be read: {error}"

@@ -98,7 +98,8 @@ class BoundedCounterLattice:
         return {source: (0, {target: _grown(grants.get(target, 0), amount)})}
 
     def difference(self, state: BoundedCounterState, target: Any, actor: Actor) -> BoundedCounterState | None:
-        return self._add(state, check_integer(target, "bounded counter") - self.value(state), actor)
+        shown = self.minimum + self.left(state)
+        return self._add(state, check_integer(target, "bounded counter") - shown, actor)
 
     def operate(
         self, state: BoundedCounterState, operator: str, argument: Any, actor: Actor

@@ -47,13 +47,10 @@ class CounterLattice:
         return merged
 
     def value(self, state: CounterState) -> int:
-        total = 0
-        for up, down in state.values():
-            total += up - down
-        return max(INT_MIN, min(INT_MAX, total))
+        return max(INT_MIN, min(INT_MAX, _sum(state)))
 
     def difference(self, state: CounterState, target: Any, actor: Actor) -> CounterState | None:
-        return self._add(state, check_integer(target, "counter") - self.value(state), actor)
+        return self._add(state, check_integer(target, "counter") - _sum(state), actor)
 
     def operate(self, state: CounterState, operator: str, argument: Any, actor: Actor) -> CounterState | None:
         if operator != "$inc":
@@ -75,8 +72,9 @@ class CounterLattice:
     def _add(self, state: CounterState, amount: int, actor: Actor) -> CounterState | None:
         if amount == 0:
             return None
-        if not INT_MIN <= self.value(state) + amount <= INT_MAX:
-            raise InvalidOperation(f"the counter would leave 64 bits: {self.value(state)} + {amount}")
+        total = _sum(state)
+        if total + amount > INT_MAX if amount > 0 else total + amount < INT_MIN:
+            raise InvalidOperation(f"the counter would leave 64 bits: {total} + {amount}")
         up, down = state.get(actor.region, (0, 0))
         up, down = (up + amount, down) if amount > 0 else (up, down - amount)
         if up > TOTAL_MAX or down > TOTAL_MAX:
@@ -85,3 +83,10 @@ class CounterLattice:
                 "continue in a new document"
             )
         return {actor.region: (up, down)}
+
+
+def _sum(state: CounterState) -> int:
+    total = 0
+    for up, down in state.values():
+        total += up - down
+    return total

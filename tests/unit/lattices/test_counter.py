@@ -55,7 +55,9 @@ def test_local_sum_beyond_64_bits_is_refused() -> None:
 
 def test_concurrent_sum_beyond_64_bits_shows_the_limit() -> None:
     ups = [counter.operate({}, "$inc", LARGEST, actor) for actor in (FRANKFURT, TOKYO)]
-    assert counter.value(after(*ups)) == LARGEST
+    beyond = after(*ups)
+    assert counter.value(beyond) == LARGEST
+    assert counter.value(counter.merge(beyond, counter.difference(beyond, 5, TOKYO))) == 5
 
 
 def test_a_region_that_used_up_its_sums_is_told() -> None:
