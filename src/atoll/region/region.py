@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from random import Random
@@ -28,6 +29,7 @@ from atoll.core.rules import Rules, plain_text
 from atoll.errors import (
     AtollError,
     ClockUnsafe,
+    Indefinite,
     InvalidOperation,
     RegionUnreachable,
     StoreError,
@@ -65,6 +67,8 @@ from atoll.store.port import Store
 
 DIGEST_BUCKETS = 256
 
+logger = logging.getLogger("atoll.region")
+
 
 class Region:
     """Create it, `start` it inside a running event loop, `stop` it."""
@@ -95,6 +99,7 @@ class Region:
         self.draining = False
         self._heard = Signal()
         self._introduced = False
+        self._broken: str | None = None
         self._own_elsewhere = 0
         self.now_ms = physical_ms
         self._peers = peers
@@ -154,7 +159,15 @@ class Region:
         self.door.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        self._tasks.append(asyncio.create_task(work, name=f"{self.name}: {name}"))
+        task = asyncio.create_task(work, name=f"{self.name}: {name}")
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Background work never ends by itself: a defect that ends it must not pass unseen."""
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("%s ended", task.get_name(), exc_info=task.exception())
+            self._broken = f"{task.get_name()} ended: {task.exception()!r}"
 
     # -- writing ---------------------------------------------------------------------------------------
 
@@ -494,6 +507,8 @@ class Region:
         """Why a load balancer should send nobody here; None when it should."""
         if self.draining:
             return "draining"
+        if self._broken is not None:
+            return self._broken
         if self.door.store_error is not None:
             return self.door.store_error.message
         if self._clock_off_ms > 0:
@@ -539,9 +554,20 @@ class Region:
 
     def _probe_store(self) -> None:
         """Once nobody sends writes here any more, this is how the region learns that it can take them again."""
-        with contextlib.suppress(StoreError):
+        with contextlib.suppress(StoreError, Indefinite):
             self.store.raise_counter("probe_ms", self.now_ms())
             self.door.store_error = None
+
+    async def _forget(self) -> None:
+        """Retention, in bounded pieces; a failing disk is the commit path's to report."""
+        now_ms = self.now_ms()
+        with contextlib.suppress(StoreError, Indefinite):
+            while self.store.forget(
+                remembered_before_ms=now_ms - int(self.options.idempotency_s * 1000),
+                audit_before_ms=now_ms - int(self.options.audit_s * 1000),
+                audit_keep=self.options.audit_most,
+            ):
+                await asyncio.sleep(0)
 
     async def _housekeeping(self) -> None:
         rounds = 0
@@ -552,9 +578,4 @@ class Region:
             if self.door.store_error is not None:
                 self._probe_store()
             if rounds % 60 == 0 and self.door.store_error is None:
-                now_ms = self.now_ms()
-                self.store.forget(
-                    remembered_before_ms=now_ms - int(self.options.idempotency_s * 1000),
-                    audit_before_ms=now_ms - int(self.options.audit_s * 1000),
-                    audit_keep=self.options.audit_most,
-                )
+                await self._forget()

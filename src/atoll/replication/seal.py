@@ -24,7 +24,7 @@ def verify(key: bytes, seal: str, target: str, now_ms: int, body: bytes) -> str:
         raise HostileEntry(
             "a request between regions carries no seal; only regions of the deployment may ask this"
         )
-    if not hmac.compare_digest(digest, _digest(key, region, target, int(stamp), body)):
+    if not hmac.compare_digest(digest.encode(), _digest(key, region, target, int(stamp), body).encode()):
         raise HostileEntry(
             "a request between regions carries a wrong seal; do both regions have the same key?"
         )

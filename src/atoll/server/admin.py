@@ -70,7 +70,7 @@ class Admin:
                 await exchange.answer_json(
                     {
                         "items": [
-                            {"origin": p.origin, "seq": p.seq, "index": p.index, "reason": p.reason}
+                            {"origin": p.origin, "seq": p.seq, "change": p.change, "reason": p.reason}
                             for p in parked
                         ]
                     }

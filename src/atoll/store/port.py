@@ -65,7 +65,7 @@ class Parked(NamedTuple):
 
     origin: str
     seq: int
-    index: int
+    change: int
     """Which change of the entry."""
     reason: str
     body: bytes
