@@ -1,0 +1,45 @@
+"""The `atoll` command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from atoll import __version__
+from atoll.cli.conflicts import conflicts
+from atoll.cli.demo import demo
+from atoll.cli.init import init
+from atoll.cli.serve import serve
+from atoll.cli.status import status
+from atoll.cli.verify import verify
+
+app = typer.Typer(
+    name="atoll",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Active-active, multi-region data: every region writable, one coherent answer.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"atoll {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def atoll(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Active-active, multi-region data: every region writable, one coherent answer."""
+
+
+for each in (demo, init, serve, status, verify, conflicts):
+    app.command()(each)
+
+if __name__ == "__main__":
+    app(prog_name="atoll")

@@ -1,0 +1,103 @@
+"""Asks the regions of atoll.toml over HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import urllib3
+
+from atoll.config import Config, RegionConfig, load_config
+from atoll.errors import AtollError, ConfigError, RegionUnreachable, error_classes
+
+_PROBLEM = "urn:atoll:problem:"
+_PROBLEM_MEMBERS = frozenset({"type", "title", "status", "detail", "definite"})
+
+
+def open_config(path: str) -> Config:
+    """Raises ConfigError."""
+    return load_config(Path(path))
+
+
+class Regions:
+    """The deployment as its operator sees it from outside."""
+
+    def __init__(self, config: Config, *, timeout_s: float = 5.0) -> None:
+        self.config = config
+        self._pool = urllib3.PoolManager(
+            num_pools=len(config.regions),
+            retries=False,
+            timeout=urllib3.Timeout(connect=min(2.0, timeout_s), read=timeout_s),
+        )
+
+    def ask(self, region: str, path: str, parameters: Mapping[str, str] | None = None) -> Any:
+        """GET from one region. Raises RegionUnreachable, or the error that the region answered."""
+        return self._get(self.config.region(region), path, parameters or {})
+
+    def ask_all(self, path: str) -> dict[str, Any | AtollError]:
+        """GET from all regions at a time: what each answered, or why it did not."""
+
+        def one(region: RegionConfig) -> Any | AtollError:
+            try:
+                return self._get(region, path, {})
+            except AtollError as error:
+                return error
+
+        with ThreadPoolExecutor(max_workers=len(self.config.regions)) as pool:
+            return dict(zip(self.config.region_names, pool.map(one, self.config.regions), strict=True))
+
+    def ask_first(
+        self, path: str, parameters: Mapping[str, str] | None = None, *, among: Sequence[str] | None = None
+    ) -> tuple[str, Any]:
+        """GET from the first region that answers. Raises RegionUnreachable when none does."""
+        failures = []
+        for region in among or self.config.region_names:
+            try:
+                return region, self.ask(region, path, parameters)
+            except RegionUnreachable as error:
+                failures.append(error.message)
+        raise RegionUnreachable("; ".join(failures))
+
+    def _get(self, region: RegionConfig, path: str, parameters: Mapping[str, str]) -> Any:
+        url = f"{region.url}{path}" + (f"?{urlencode(parameters)}" if parameters else "")
+        try:
+            response = self._pool.request("GET", url)
+        except urllib3.exceptions.HTTPError as error:
+            raise RegionUnreachable(
+                f"{region.name} does not answer at {region.url} ({_reason(error)});"
+                f" `atoll serve --region {region.name}` starts it",
+                region=region.name,
+            ) from error
+        try:
+            body = json.loads(response.data)
+        except ValueError:
+            raise ConfigError(
+                f"{region.url} answers {response.status} with something that is not Atoll's;"
+                f" correct the url of {region.name} in {self.config.source}"
+            ) from None
+        if response.status == 200:
+            return body
+        raise _error_of(region, response.status, body)
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case urllib3.exceptions.NewConnectionError():
+            return "nothing listens there"
+        case urllib3.exceptions.TimeoutError():
+            return "no answer in time"
+        case _:
+            return type(error).__name__
+
+
+def _error_of(region: RegionConfig, status: int, body: Any) -> AtollError:
+    """The error that a problem document describes."""
+    problem = body if isinstance(body, dict) else {}
+    kind = str(problem.get("type", "")).removeprefix(_PROBLEM)
+    details = {name: value for name, value in problem.items() if name not in _PROBLEM_MEMBERS}
+    message = f"{region.name}: {problem.get('detail') or f'answered {status}'}"
+    return error_classes().get(kind, AtollError)(message, **details)

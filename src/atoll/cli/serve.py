@@ -1,0 +1,59 @@
+"""`atoll serve`: one region over HTTP."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from atoll.cli.terminal import ConfigOption, JsonOption, command, print_json
+
+
+@command
+def serve(
+    region: Annotated[str, typer.Option("--region", "-r", help="Which region this node serves.")],
+    app: Annotated[
+        str | None,
+        typer.Argument(help="The file that declares the collections; without it, what atoll.toml says."),
+    ] = None,
+    config: ConfigOption = "atoll.toml",
+    as_json: JsonOption = False,
+) -> None:
+    """Serve one region, until Ctrl-C or SIGTERM."""
+    from atoll.cli.regions import open_config
+    from atoll.server.serving import run
+
+    settings = open_config(config)
+    if app is not None:
+        settings = dataclasses.replace(settings, app=Path(app).resolve())
+    url, data = settings.region(region).url, settings.region_data(region)
+
+    def ready() -> None:
+        if as_json:
+            print_json(
+                {
+                    "region": region,
+                    "url": url,
+                    "data": str(data),
+                    "app": str(settings.app),
+                    "pid": os.getpid(),
+                }
+            )
+        else:
+            typer.echo(
+                f"{region} of {settings.name} serves {settings.app.name} at {url}, its data lies in {data}"
+            )
+
+    # An exception unwinds the node, so that its store is closed; the default actions would not.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    run(settings, region, ready)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)

@@ -1,0 +1,46 @@
+"""The Python client: `connect` for asyncio, `connect_sync` without.
+
+    endpoints, routing     where regions are, and which one a call goes to
+    calls, batch, models   what a call asks, and how the answer is read
+    exchange, feed         one call, and the change feed, from start to end: attempts, failover, deadlines
+    database               drives these over a `Transport`; sync_database is its twin without an event loop
+
+All decisions are made without I/O in `exchange` and `feed`, so that they are written once. Further
+transports only need the two or three methods in `transport`.
+"""
+
+from __future__ import annotations
+
+from atoll.client.batch import Delete, Patch, Put, Update
+from atoll.client.connecting import connect, connect_sync
+from atoll.client.database import Database, Session
+from atoll.client.endpoints import Endpoint
+from atoll.client.options import ClientOptions
+from atoll.client.results import Change, DocumentChange, Read, Sibling
+from atoll.client.sync_database import SyncDatabase, SyncSession
+from atoll.client.transport import Request, Response, Stream, SyncStream, SyncTransport, Transport
+
+__all__ = [
+    "Change",
+    "ClientOptions",
+    "Database",
+    "Delete",
+    "DocumentChange",
+    "Endpoint",
+    "Patch",
+    "Put",
+    "Read",
+    "Request",
+    "Response",
+    "Session",
+    "Sibling",
+    "Stream",
+    "SyncDatabase",
+    "SyncSession",
+    "SyncStream",
+    "SyncTransport",
+    "Transport",
+    "Update",
+    "connect",
+    "connect_sync",
+]

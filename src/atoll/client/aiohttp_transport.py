@@ -1,0 +1,154 @@
+"""Requests over aiohttp: connections are pooled and kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import aiohttp
+from yarl import URL
+
+from atoll.client.options import ClientOptions
+from atoll.client.transport import Request, Response, Stream
+from atoll.errors import AtollError, ConfigError, Indefinite, RegionUnreachable, TooLarge
+
+_NOT_REACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+
+
+async def _send_once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep aiohttp from repeating a request when a kept connection breaks.
+
+    Its second attempt may end in a refused connection, as if nothing had been sent; the write would then be
+    repeated in another region although the first one may have executed it.
+    """
+    try:
+        return await handler(request)
+    except _NOT_REACHED:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise Indefinite(f"the connection broke after the request was sent ({_told(error)})") from error
+
+
+class AiohttpTransport:
+    """A `Transport`. It belongs to the event loop that first uses it."""
+
+    __slots__ = ("_client", "_closed", "_connect_s", "_options", "_urls")
+
+    def __init__(self, urls: Mapping[str, str], options: ClientOptions) -> None:
+        """`urls`: by region."""
+        self._urls = urls
+        self._options = options
+        self._connect_s = options.connect_timeout_s
+        self._client: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    async def send(self, request: Request) -> Response:
+        seconds = request.timeout_s
+        timeout = aiohttp.ClientTimeout(total=seconds, connect=min(self._connect_s, seconds))
+        try:
+            async with self._begin(request, timeout) as response:
+                if response.content_length is None:
+                    body = await self._bounded(request, response)
+                else:
+                    self._check_size(request, response.content_length)
+                    body = await response.read()
+                return Response(response.status, response.headers, body)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise _translated(error) from error
+
+    @asynccontextmanager
+    async def stream(self, request: Request) -> AsyncIterator[Stream]:
+        timeout = aiohttp.ClientTimeout(total=None, connect=self._connect_s, sock_read=request.timeout_s)
+        try:
+            opened = await self._begin(request, timeout)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise _translated(error) from error
+        try:
+            yield Stream(opened.status, opened.headers, self._pieces(opened))
+        finally:
+            opened.close()
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._client is not None:
+            await self._client.close()
+
+    def _begin(
+        self, request: Request, timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.client._RequestContextManager:
+        client = self._client or self._open()
+        url = self._urls[request.region] + request.path
+        if request.query:
+            url = f"{url}?{request.query}"
+        return client.request(
+            request.method,
+            # Encoded already: aiohttp would turn the %2F in a key into a slash.
+            URL(url, encoded=True),
+            headers=request.headers,
+            data=request.body or None,
+            timeout=timeout,
+            allow_redirects=False,
+        )
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise ConfigError("this client is closed; connect again")
+        connector = aiohttp.TCPConnector(
+            limit=self._options.connections, ssl=True if self._options.tls is None else self._options.tls
+        )
+        self._client = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("accept", "accept-encoding", "user-agent"),
+            auto_decompress=False,
+            middlewares=(_send_once,),
+        )
+        return self._client
+
+    async def _bounded(self, request: Request, response: aiohttp.ClientResponse) -> bytes:
+        pieces, size_bytes = [], 0
+        async for piece in response.content.iter_any():
+            pieces.append(piece)
+            size_bytes += len(piece)
+            self._check_size(request, size_bytes)
+        return b"".join(pieces)
+
+    def _check_size(self, request: Request, size_bytes: int) -> None:
+        bound_bytes = self._options.response_bytes
+        if size_bytes > bound_bytes:
+            raise TooLarge(
+                f"the answer of {request.region} has more than {bound_bytes} bytes;"
+                " ask for less at once (limit=), or raise response_bytes in ClientOptions",
+                limit_bytes=bound_bytes,
+            )
+
+    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        try:
+            async for piece in response.content.iter_any():
+                yield piece
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _translated(error) from error
+
+
+def _translated(error: Exception) -> AtollError:
+    match error:
+        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
+            return RegionUnreachable(f"not reached ({_told(error)})")
+        case TimeoutError():
+            return Indefinite("no answer in time")
+        case aiohttp.ClientOSError() | aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
+            return Indefinite(f"the connection broke ({_told(error)})")
+        case aiohttp.ClientResponseError():
+            return ConfigError(
+                f"what answers there does not speak HTTP ({_told(error)}); check the region's url"
+            )
+        case aiohttp.InvalidURL() | ValueError():
+            return ConfigError(f"the request cannot be written ({_told(error)})")
+        case _:
+            return Indefinite(f"the exchange failed ({_told(error)})")
+
+
+def _told(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,308 @@
+"""Every call of the HTTP interface: how it is asked, and how its answer is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Generic, TypeVar, cast
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from atoll.client import answers
+from atoll.client.batch import BatchWrite, batch_item, model_class
+from atoll.client.models import jsonable, operators_of, schema_of
+from atoll.client.results import Read, Sibling
+from atoll.client.transport import Response
+from atoll.errors import InvalidOperation, NotFound
+from atoll.schema import Collection, CollectionSchema, Limits
+
+M = TypeVar("M", bound=Collection)
+T = TypeVar("T")
+
+Condition = tuple[str, str, Any]
+"""(field, operator, value), the operator one of eq, ne, lt, le, gt, ge, contains."""
+
+_JSON: Final = {"content-type": "application/json"}
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+
+_document = answers.reader(answers.DocumentAnswer)
+_page = answers.reader(answers.PageAnswer)
+_batch = answers.reader(answers.BatchAnswer)
+_records = answers.reader(answers.RecordsAnswer)
+_ids = answers.reader(answers.IdsAnswer)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One call, before it is known which region gets it."""
+
+    method: str
+    path: str
+    read: Callable[[Response, str], T]
+    """Makes the result of a good answer and the name of the region that was asked."""
+    query: str = ""
+    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
+    body: bytes = b""
+    writes: bool = False
+    """Must count once: it carries an idempotency key, and may not move after an indefinite failure."""
+    absent: Callable[[Response, str], T] | None = None
+    """The result when there is no such document; None lets NotFound out."""
+    wait_s: float = 0.0
+    """What the region was asked to wait at most."""
+
+
+PAGE: Final = 100
+"""How many results are fetched at a time."""
+
+
+class Page(Generic[T]):
+    """Some results, and where the next ones are."""
+
+    __slots__ = ("cursor", "items")
+
+    def __init__(self, items: Sequence[T], cursor: str | None) -> None:
+        self.items = items
+        self.cursor = cursor
+
+
+class Calls:
+    """Builds calls. `in_session`: collections that are only eventually consistent are read as a session's."""
+
+    __slots__ = ("_in_session", "_limits")
+
+    def __init__(self, limits: Limits | None, *, in_session: bool = False) -> None:
+        self._limits = limits
+        self._in_session = in_session
+
+    def put(self, model: M, if_match: str | None, *, create: bool) -> Call[M]:
+        schema = schema_of(type(model), self._limits)
+        headers = _guarded(if_match)
+        if create:
+            if if_match is not None:
+                raise InvalidOperation(
+                    "put takes create=True or if_match, not both: they contradict each other"
+                )
+            headers["if-none-match"] = "*"
+        path = _path(schema, model.key)
+        return Call(
+            "PUT", path, _shown(type(model)), headers=headers, body=schema.from_model(model), writes=True
+        )
+
+    def update(self, model: type[M], key: str, if_match: str | None, changes: Mapping[str, Any]) -> Call[M]:
+        return self.patch(model, key, if_match, operators_of(schema_of(model, self._limits), changes))
+
+    def patch(self, model: type[M], key: str, if_match: str | None, operators: Mapping[str, Any]) -> Call[M]:
+        schema = schema_of(model, self._limits)
+        body = msgspec.json.encode(jsonable(dict(operators), schema.name))
+        headers = _guarded(if_match)
+        return Call("PATCH", _path(schema, key), _shown(model), headers=headers, body=body, writes=True)
+
+    def delete(self, model: type[Collection], key: str, if_match: str | None) -> Call[bool]:
+        path = _path(schema_of(model, self._limits), key)
+        headers = {} if if_match is None else {"if-match": _quoted(if_match)}
+        return Call("DELETE", path, _true, headers=headers, writes=True, absent=_false)
+
+    def get(
+        self,
+        model: type[M],
+        key: str,
+        consistency: str | None = None,
+        max_staleness_s: float | None = None,
+        max_wait_s: float | None = None,
+    ) -> Call[M | None]:
+        schema = schema_of(model, self._limits)
+
+        def read(response: Response, region: str) -> M | None:
+            return cast(M, schema.to_model(key, bytes(_document(response).value)))
+
+        query = self._read_query(schema, consistency, max_staleness_s, max_wait_s)
+        return Call("GET", _path(schema, key), read, query, absent=_none, wait_s=max_wait_s or 0.0)
+
+    def read(
+        self,
+        model: type[M],
+        key: str,
+        consistency: str | None = None,
+        max_staleness_s: float | None = None,
+        max_wait_s: float | None = None,
+    ) -> Call[Read[M]]:
+        schema = schema_of(model, self._limits)
+
+        def read(response: Response, region: str) -> Read[M]:
+            return _read_of(schema, _document(response), response, region)
+
+        def absent(response: Response, region: str) -> Read[M]:
+            headers = response.headers
+            return Read(key, None, None, headers.get("atoll-region", region), headers.get("atoll-degraded"))
+
+        query = self._read_query(schema, consistency, max_staleness_s, max_wait_s)
+        return Call("GET", _path(schema, key), read, query, absent=absent, wait_s=max_wait_s or 0.0)
+
+    def page(
+        self,
+        model: type[M],
+        prefix: str,
+        where: Sequence[Condition],
+        limit: int,
+        cursor: str | None,
+        *,
+        consistency: str | None = None,
+    ) -> Call[Page[M]]:
+        schema = schema_of(model, self._limits)
+        query: list[tuple[str, str]] = [("limit", str(limit))]
+        if prefix:
+            query.append(("prefix", prefix))
+        for name, operator, value in where:
+            text = msgspec.json.encode(jsonable(value, f"{schema.name}.{name}")).decode()
+            query.append(("where", f"{name}:{operator}:{text}"))
+        if cursor is not None:
+            query.append(("cursor", cursor))
+        if (level := self._level(schema, consistency)) is not None:
+            query.append(("consistency", level))
+
+        def read(response: Response, region: str) -> Page[M]:
+            page = _page(response)
+            return Page([_model(schema, item) for item in page.items], page.cursor)
+
+        return Call("GET", f"/v1/{schema.name}", read, urlencode(query))
+
+    def batch(self, writes: Sequence[BatchWrite]) -> Call[tuple[Read[Any], ...]]:
+        if not writes:
+            raise InvalidOperation("a batch needs at least one write")
+        items = [batch_item(write, self._limits) for write in writes]
+        schemas = [schema_of(model_class(write), self._limits) for write in writes]
+
+        def read(response: Response, region: str) -> tuple[Read[Any], ...]:
+            written = _batch(response).written
+            if len(written) != len(schemas):
+                answers.not_atoll(response, f"{len(written)} results for {len(schemas)} writes")
+            return tuple(_read_of(s, w, response, region) for s, w in zip(schemas, written, strict=True))
+
+        body = msgspec.json.encode({"writes": items})
+        return Call("POST", "/v1/batch", read, headers=_JSON, body=body, writes=True)
+
+    def conflicts(self, filters: Mapping[str, Any], cursor: str | None) -> Call[Page[dict[str, Any]]]:
+        query = {name: _filter(value) for name, value in filters.items() if value is not None}
+        if cursor is not None:
+            query["cursor"] = cursor
+
+        def read(response: Response, region: str) -> Page[dict[str, Any]]:
+            page = _records(response)
+            return Page(page.items, page.cursor)
+
+        return Call("GET", "/v1/conflicts", read, urlencode(query))
+
+    def resolve(self, conflict_id: str, value: Collection | Mapping[str, Any]) -> Call[dict[str, Any]]:
+        if isinstance(value, Collection):
+            value = schema_of(type(value), self._limits).document_of(value)
+        body = msgspec.json.encode({"value": jsonable(dict(value), f"conflict {conflict_id}")})
+
+        def read(response: Response, region: str) -> dict[str, Any]:
+            shown: dict[str, Any] = msgspec.json.decode(bytes(_document(response).value))
+            return shown
+
+        path = f"/v1/conflicts/{quote(conflict_id, safe='')}/resolve"
+        return Call("POST", path, read, headers=_JSON, body=body, writes=True)
+
+    def ids(self, kind: str, count: int) -> Call[list[str]]:
+        # Not a write in the sense of `Call`: identifiers that nobody received are simply never used.
+        path = f"/v1/ids/{quote(kind, safe='')}"
+        return Call("POST", path, lambda response, region: _ids(response).ids, f"count={count:d}")
+
+    def _level(self, schema: CollectionSchema, consistency: str | None) -> str | None:
+        if consistency is None and self._in_session and schema.policy.consistency == "eventual":
+            return "session"
+        return consistency
+
+    def _read_query(
+        self,
+        schema: CollectionSchema,
+        consistency: str | None,
+        max_staleness_s: float | None,
+        max_wait_s: float | None,
+    ) -> str:
+        level = self._level(schema, consistency)
+        if max_staleness_s is None and max_wait_s is None:
+            return "" if level is None else f"consistency={quote(level)}"
+        given = {"consistency": level, "max_staleness": max_staleness_s, "max_wait": max_wait_s}
+        return urlencode({name: value for name, value in given.items() if value is not None})
+
+
+def _path(schema: CollectionSchema, key: str) -> str:
+    return f"/v1/{schema.name}/{quote(schema.validate_key(key), safe='')}"
+
+
+def _guarded(if_match: str | None) -> dict[str, str]:
+    headers = dict(_JSON)
+    if if_match is not None:
+        headers["if-match"] = _quoted(if_match)
+    return headers
+
+
+def _quoted(version: str) -> str:
+    if not version.isascii() or not version.isprintable() or '"' in version:
+        raise InvalidOperation(f"if_match takes a version as read() gave it, or *, not {version[:64]!r}")
+    return version if version == "*" else f'"{version}"'
+
+
+def _shown(model: type[M]) -> Callable[[Response, str], M]:
+    def read(response: Response, region: str) -> M:
+        found = _document(response)
+        shown = _model(schema_of(model), found)
+        if shown is None:
+            raise NotFound(f"written, but a concurrent deletion is what {region} shows of {found.key!r}")
+        return cast(M, shown)
+
+    return read
+
+
+def _model(schema: CollectionSchema, found: answers.DocumentAnswer | answers.WrittenAnswer) -> Any:
+    value = bytes(found.value)
+    return None if value == b"null" else schema.to_model(found.key, value)
+
+
+def _read_of(
+    schema: CollectionSchema,
+    found: answers.DocumentAnswer | answers.WrittenAnswer,
+    response: Response,
+    region: str,
+) -> Read[Any]:
+    siblings: tuple[Sibling[Any], ...] = ()
+    if isinstance(found, answers.DocumentAnswer) and found.siblings:
+        siblings = tuple(
+            Sibling(
+                None if bytes(each.value) == b"null" else schema.to_model(found.key, bytes(each.value)),
+                each.region,
+                each.stamp,
+                each.seq,
+            )
+            for each in found.siblings
+        )
+    headers = response.headers
+    return Read(
+        found.key,
+        _model(schema, found),
+        found.version,
+        headers.get("atoll-region", region),
+        headers.get("atoll-degraded"),
+        siblings,
+    )
+
+
+def _filter(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _true(response: Response, region: str) -> bool:
+    _document(response)
+    return True
+
+
+def _false(response: Response, region: str) -> bool:
+    return False
+
+
+def _none(response: Response, region: str) -> None:
+    return None

@@ -1,0 +1,152 @@
+"""The asynchronous client."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Self, TypeVar
+
+from atoll.client.calls import Call, Calls
+from atoll.client.endpoints import Endpoint, nearest_first
+from atoll.client.exchange import Exchanges, Outcome, Pause, Steps
+from atoll.client.options import DEFAULTS, ClientOptions
+from atoll.client.routing import Router
+from atoll.client.session_state import SessionState
+from atoll.client.transport import Transport
+from atoll.client.verbs import Verbs
+from atoll.errors import ConfigError, Indefinite, RegionUnreachable, TooLarge
+from atoll.schema import Collection, Limits
+
+M = TypeVar("M", bound=Collection)
+T = TypeVar("T")
+
+
+class Session(Verbs):
+    """Reads see what the session has written and read before, in whatever region they end up.
+
+    Calls wait for one another: each builds on what the one before has seen. Collections that are only
+    eventually consistent are read with `consistency="session"` here.
+    """
+
+    def __init__(self, database: Database, token: str | None) -> None:
+        super().__init__(database._session_calls, database._exchanges, database._transport)
+        self._owner = database
+        self._state = SessionState(token)
+        self._turn = asyncio.Lock()
+
+    @property
+    def token(self) -> str | None:
+        """What the session has seen: hand it to `db.session(token)` to go on elsewhere, a browser's next
+        request for instance. None before the first answer."""
+        return self._state.token
+
+    @property
+    def region(self) -> str | None:
+        """The region that answered last."""
+        return self._state.region
+
+    @property
+    def degraded(self) -> str | None:
+        """Why the last answer was weaker than its collection's policy; None when it was not."""
+        return self._state.degraded
+
+    async def _run(self, call: Call[T], key: str | None = None) -> T:
+        async with self._turn:
+            return await self._owner._drive(self._exchanges.run(call, self._state, key))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        """Nothing to give back: a session is its token."""
+
+
+class Database(Verbs):
+    """A deployment: knows all regions, picks one, and moves on when it fails. Use it as a context manager."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        endpoints: Sequence[Endpoint],
+        *,
+        near: str | None = None,
+        options: ClientOptions = DEFAULTS,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        random: Random | None = None,
+        new_key: Callable[[], str] = lambda: uuid.uuid4().hex,
+    ) -> None:
+        """`near` is the region to prefer; without it, the one that is quickest to say it is well."""
+        ordered = nearest_first(tuple(endpoints), near)
+        random = random or Random()
+        exchanges = Exchanges(
+            Router(tuple(endpoint.region for endpoint in ordered), options, random),
+            {endpoint.region: endpoint.url for endpoint in ordered},
+            options,
+            clock=clock,
+            random=random,
+            new_key=new_key,
+        )
+        super().__init__(Calls(limits), exchanges, transport)
+        self._measures = near is None and len(ordered) > 1
+        self._session_calls = Calls(limits, in_session=True)
+        self._asking: set[asyncio.Task[float | None]] = set()
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """All regions, the one that calls go to first in front."""
+        return self._exchanges.router.order()
+
+    def session(self, token: str | None = None) -> Session:
+        """A session that has seen nothing, or what `token` says."""
+        return Session(self, token)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for task in self._asking:
+            task.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        if self._measures:
+            regions = self.regions
+            asked = [self._drive_steps(self._exchanges.ask_health(region)) for region in regions]
+            answers = await asyncio.gather(*asked)
+            known = {region: took for region, took in zip(regions, answers, strict=True) if took is not None}
+            self._exchanges.router.rank(known)
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        await self.close()
+
+    async def _run(self, call: Call[T], key: str | None = None) -> T:
+        return await self._drive(self._exchanges.run(call, None, key))
+
+    async def _drive(self, steps: Steps[T]) -> T:
+        region = self._exchanges.region_to_ask()
+        if region is not None:
+            task = asyncio.create_task(self._drive_steps(self._exchanges.ask_health(region)))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+        return await self._drive_steps(steps)
+
+    async def _drive_steps(self, steps: Steps[T]) -> T:
+        outcome: Outcome = None
+        try:
+            while True:
+                step = steps.send(outcome)
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                    outcome = None
+                    continue
+                try:
+                    outcome = await self._transport.send(step)
+                except (RegionUnreachable, Indefinite, TooLarge, ConfigError) as error:
+                    outcome = error
+        except StopIteration as done:
+            result: T = done.value
+            return result

@@ -1,0 +1,98 @@
+"""Where regions are: what `connect` takes, as one form."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from atoll.config import Config, load_config
+from atoll.errors import ConfigError
+from atoll.schema.placement import REGION_NAME
+
+Deployment = str | os.PathLike[str] | Config | Mapping[str, str] | Iterable[Mapping[str, str]]
+"""A path to atoll.toml, what was read from it, or `{region: url}`, one or several."""
+
+_EARTH_RADIUS_KM = 6371.0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One region."""
+
+    region: str
+    url: str
+    """Scheme, host and port, without a trailing slash."""
+    location: tuple[float, float] | None = None
+    """Latitude and longitude in degrees."""
+
+
+def endpoints_of(deployment: Deployment) -> tuple[Endpoint, ...]:
+    """Every region of a deployment, in the order given. Raises ConfigError."""
+    if isinstance(deployment, str | os.PathLike):
+        deployment = load_config(Path(deployment))
+    if isinstance(deployment, Config):
+        return tuple(Endpoint(region.name, region.url, region.location) for region in deployment.regions)
+    urls: dict[str, str] = {}
+    for mapping in [deployment] if isinstance(deployment, Mapping) else deployment:
+        urls.update(mapping)
+    if not urls:
+        raise ConfigError(
+            'no region is given; pass a path to atoll.toml, or {"tokyo": "http://127.0.0.1:8401"}'
+        )
+    return tuple(Endpoint(region, _base_url(region, url)) for region, url in urls.items())
+
+
+def nearest_first(endpoints: tuple[Endpoint, ...], near: str | None) -> tuple[Endpoint, ...]:
+    """`near`, then the others by distance from it; where no location is known, in the order given.
+
+    Raises ConfigError for a region that is not there.
+    """
+    if near is None:
+        return endpoints
+    names = [endpoint.region for endpoint in endpoints]
+    if near not in names:
+        close = get_close_matches(near, names, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
+        raise ConfigError(f"near={near!r} is no region of this deployment; {hint}")
+    home = endpoints[names.index(near)]
+    return tuple(sorted(endpoints, key=lambda endpoint: (endpoint is not home, distance_km(home, endpoint))))
+
+
+def distance_km(one: Endpoint, other: Endpoint) -> float:
+    """Along the surface of the Earth (haversine formula); infinite where a location is not known."""
+    if one.location is None or other.location is None:
+        return math.inf
+    (latitude, longitude), (latitude_2, longitude_2) = one.location, other.location
+    phi, phi_2 = math.radians(latitude), math.radians(latitude_2)
+    half = (
+        math.sin((phi_2 - phi) / 2) ** 2
+        + math.cos(phi) * math.cos(phi_2) * math.sin(math.radians(longitude_2 - longitude) / 2) ** 2
+    )
+    return 2 * _EARTH_RADIUS_KM * math.asin(math.sqrt(min(1.0, half)))
+
+
+def _base_url(region: str, url: str) -> str:
+    if not isinstance(region, str) or not REGION_NAME.fullmatch(region):
+        raise ConfigError(
+            f"{region!r} cannot be a region's name; use small letters, digits, - and _, starting with a letter"
+        )
+    advice = f"the url of {region}, {url!r}, is none of a region; give one such as http://127.0.0.1:8401"
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (ValueError, AttributeError):
+        raise ConfigError(advice) from None
+    if (
+        not usable
+        or parts.path not in ("", "/")
+        or parts.query
+        or parts.fragment
+        or parts.username is not None
+    ):
+        raise ConfigError(advice)
+    return f"{parts.scheme}://{parts.netloc}"

@@ -1,0 +1,268 @@
+"""One call from start to end: attempts, failover, deadline. No I/O: the twins drive it.
+
+    steps = exchanges.run(call, state)      yields Request, is sent Response or the transport's error
+                                            yields Pause, is sent None
+                                            returns the result, or raises
+
+Reads go from region to region until one answers. A write moves on only while it surely has not happened;
+once an attempt is indefinite, the region that got it is the only one that can tell, by the idempotency
+key, so all further attempts go there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
+
+from atoll.client.answers import problem_of
+from atoll.client.calls import Call
+from atoll.client.options import ClientOptions
+from atoll.client.routing import Router
+from atoll.client.session_state import SessionState
+from atoll.client.transport import Request, Response
+from atoll.errors import (
+    AtollError,
+    ConfigError,
+    Indefinite,
+    InvalidOperation,
+    RegionUnreachable,
+    RequestError,
+    StoreUnwritable,
+    TokenNotReached,
+    TooLarge,
+    TooStale,
+    Unavailable,
+)
+
+T = TypeVar("T")
+
+
+class Pause(msgspec.Struct, frozen=True):
+    """Wait before the next step."""
+
+    seconds: float
+
+
+Outcome = Response | AtollError | None
+Steps = Generator[Request | Pause, Outcome, T]
+
+_MAX_KEY = 255
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """What one call has been through."""
+
+    deadline_s: float
+    key: str | None
+    """The idempotency key of a write."""
+    pinned: str | None
+    """The region that may have executed the write."""
+    failures: dict[str, AtollError] = field(default_factory=dict)
+    """The last one of each region."""
+    rounds: int = 0
+    count: int = 0
+
+
+class Exchanges:
+    """Shared by everything that one client does. Clock, randomness and keys are given to it."""
+
+    __slots__ = ("_clock", "_new_key", "_random", "_urls", "options", "router")
+
+    def __init__(
+        self,
+        router: Router,
+        urls: Mapping[str, str],
+        options: ClientOptions,
+        *,
+        clock: Callable[[], float],
+        random: Random,
+        new_key: Callable[[], str],
+    ) -> None:
+        self.router = router
+        self.options = options
+        self._urls = urls
+        self._clock = clock
+        self._random = random
+        self._new_key = new_key
+
+    def run(self, call: Call[T], state: SessionState | None = None, key: str | None = None) -> Steps[T]:
+        """`key`: an idempotency key to use instead of a new one, to repeat a write that was indefinite.
+
+        Raises what the region answered; RegionUnreachable when none answered in time; Indefinite when a
+        write may have happened; ConfigError when something else than Atoll answers.
+        """
+        attempts = self._begin(call, key)
+        while True:
+            regions = self.router.order() if attempts.pinned is None else (attempts.pinned,)
+            for region in regions:
+                remaining_s = attempts.deadline_s - self._clock()
+                if remaining_s <= 0:
+                    self._give_up(attempts)
+                attempts.count += 1
+                outcome = yield self._request(call, state, attempts, region, remaining_s)
+                if isinstance(outcome, Response):
+                    if state is not None:
+                        state.answered(region, outcome.headers)
+                    if 200 <= outcome.status < 300:
+                        return self._result(call, outcome, region, attempts)
+                    failure = problem_of(outcome)
+                    if not isinstance(failure, Unavailable | Indefinite | StoreUnwritable):
+                        return self._refused(call, outcome, region, failure, attempts)
+                elif isinstance(outcome, RegionUnreachable | Indefinite):
+                    failure = outcome
+                else:
+                    self._not_an_answer(outcome, region, attempts)
+                self._note(region, failure, attempts, answered=isinstance(outcome, Response))
+                if attempts.pinned is not None:
+                    break
+            yield self._pause(attempts)
+
+    def ask_health(self, region: str) -> Steps[float | None]:
+        """Whether a region should be used: the seconds until it said yes, or None. Tells the router."""
+        started_s = self._clock()
+        outcome = yield Request(
+            region, "GET", "/health/serving", "", self.options.headers, b"", self.options.health_timeout_s
+        )
+        now_s = self._clock()
+        if isinstance(outcome, Response) and outcome.status == 200:
+            self.router.well(region)
+            return now_s - started_s
+        self.router.unwell(region, now_s)
+        return None
+
+    def region_to_ask(self) -> str | None:
+        """A region whose health is due to be asked."""
+        return self.router.to_ask(self._clock())
+
+    def now_s(self) -> float:
+        return self._clock()
+
+    def jitter_s(self, rounds: int) -> float:
+        """How long to pause after so many rounds of attempts (full jitter over an exponential bound)."""
+        longest = min(self.options.backoff_max_s, self.options.backoff_s * 2.0 ** min(rounds, 30))
+        return self._random.uniform(0.0, longest)
+
+    def where(self, region: str) -> str:
+        url = self._urls.get(region)
+        return f"{region} ({url})" if url else region
+
+    def _begin(self, call: Call[Any], key: str | None) -> _Attempts:
+        timeout_s = max(self.options.timeout_s, call.wait_s + self.options.read_timeout_s)
+        deadline_s = self._clock() + timeout_s
+        if not call.writes:
+            return _Attempts(deadline_s, None, None)
+        if key is None:
+            return _Attempts(deadline_s, self._new_key(), None)
+        if not (0 < len(key) <= _MAX_KEY and key.isascii() and key.isprintable()):
+            raise InvalidOperation(f"an idempotency key has 1 to {_MAX_KEY} printable ASCII characters")
+        return _Attempts(deadline_s, key, self.router.held(key))
+
+    def _request(
+        self,
+        call: Call[Any],
+        state: SessionState | None,
+        attempts: _Attempts,
+        region: str,
+        remaining_s: float,
+    ) -> Request:
+        headers = {**self.options.headers, **call.headers}
+        if attempts.key is not None:
+            headers["idempotency-key"] = attempts.key
+        if state is not None and state.token is not None:
+            headers["atoll-session"] = state.token
+        usual_s = self.options.write_timeout_s if call.writes else self.options.read_timeout_s + call.wait_s
+        timeout_s = usual_s if usual_s < remaining_s else remaining_s
+        return Request(region, call.method, call.path, call.query, headers, call.body, timeout_s)
+
+    def _result(self, call: Call[T], response: Response, region: str, attempts: _Attempts) -> T:
+        if attempts.key is not None:
+            self.router.settle(attempts.key)
+        try:
+            return call.read(response, region)
+        except ConfigError as error:
+            raise self._misconfigured(region, error) from None
+        except RequestError as error:
+            if not call.writes:
+                raise
+            # RequestErrors promise that nothing happened; this write did happen.
+            raise Indefinite(
+                f"the write was done, but what {region} shows now does not fit the declaration here:"
+                f" {error.message}",
+                region=region,
+                idempotency_key=attempts.key,
+            ) from error
+
+    def _refused(
+        self, call: Call[T], response: Response, region: str, failure: AtollError, attempts: _Attempts
+    ) -> T:
+        if attempts.key is not None:
+            self.router.settle(attempts.key)
+        if call.absent is not None and failure.type == "not-found":
+            return call.absent(response, region)
+        raise self._misconfigured(region, failure) if isinstance(failure, ConfigError) else failure
+
+    def _not_an_answer(self, outcome: Outcome, region: str, attempts: _Attempts) -> NoReturn:
+        if isinstance(outcome, TooLarge) and attempts.key is not None:
+            self.router.hold(attempts.key, region)
+            raise Indefinite(
+                f"{region} answered this write, but the answer was not read: {outcome.message}",
+                region=region,
+                idempotency_key=attempts.key,
+            )
+        if isinstance(outcome, ConfigError):
+            raise self._misconfigured(region, outcome)
+        assert isinstance(outcome, AtollError), "the driver answers a request with a response or an error"
+        raise outcome
+
+    def _misconfigured(self, region: str, error: AtollError) -> ConfigError:
+        return ConfigError(f"{self.where(region)}: {error.message}", region=region)
+
+    def _note(self, region: str, failure: AtollError, attempts: _Attempts, *, answered: bool) -> None:
+        attempts.failures[region] = failure
+        if attempts.key is not None and isinstance(failure, Indefinite):
+            attempts.pinned = region
+            self.router.hold(attempts.key, region)
+        if not answered or _speaks_against(failure):
+            self.router.failed(region, self._clock())
+
+    def _pause(self, attempts: _Attempts) -> Pause:
+        seconds = self.jitter_s(attempts.rounds)
+        attempts.rounds += 1
+        if self._clock() + seconds >= attempts.deadline_s:
+            self._give_up(attempts)
+        return Pause(seconds)
+
+    def _give_up(self, attempts: _Attempts) -> NoReturn:
+        told = "; ".join(f"{region}: {error.message}" for region, error in attempts.failures.items())
+        told = told or "no time was left to ask"
+        if attempts.pinned is not None:
+            raise Indefinite(
+                f"this write may have happened: {self.where(attempts.pinned)} was sent it and has not said so"
+                f" ({told}). Repeat it with idempotency_key={attempts.key!r}: it then counts once and you"
+                " learn the outcome. This client repeats it in that region; another one should be"
+                f" connected near={attempts.pinned!r}",
+                region=attempts.pinned,
+                idempotency_key=attempts.key,
+                attempts=attempts.count,
+            ) from attempts.failures.get(attempts.pinned)
+        for failure in attempts.failures.values():
+            if not isinstance(failure, RegionUnreachable | Indefinite):
+                raise failure  # a region that answers says more than those that do not
+        what = "read" if attempts.key is None else "write; it has not happened"
+        raise RegionUnreachable(
+            f"no region could serve this {what} ({told})",
+            regions=list(attempts.failures),
+            attempts=attempts.count,
+        )
+
+
+def _speaks_against(failure: AtollError) -> bool:
+    """Whether an error that came as an answer means that other calls had better begin elsewhere."""
+    if isinstance(failure, TokenNotReached | TooStale | StoreUnwritable | RegionUnreachable):
+        return False  # it concerns this call, or a third region, or writes only
+    return not isinstance(failure, Indefinite) or "gateway_status" in failure.details

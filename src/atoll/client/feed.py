@@ -1,0 +1,131 @@
+"""The change feed from start to end: which region to read it from, and where to go on after a break. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from atoll.client.answers import not_atoll, problem_of
+from atoll.client.events import EventParser
+from atoll.client.exchange import Exchanges
+from atoll.client.models import schema_of
+from atoll.client.results import Change, DocumentChange
+from atoll.client.transport import Request, Response
+from atoll.errors import AtollError, ConfigError, Indefinite, RegionUnreachable, Unavailable
+from atoll.schema import Collection
+
+
+class _ChangeEvent(msgspec.Struct):
+    cursor: str
+    origin: str
+    seq: int
+    stamp: int
+    changes: list[_ChangedDocument]
+
+
+class _ChangedDocument(msgspec.Struct):
+    collection: str
+    key: str
+    operation: str
+    value: dict[str, Any] | None
+
+
+_decode = msgspec.json.Decoder(_ChangeEvent).decode
+
+
+class Feed:
+    """One consumer's place in the feed. A cursor holds in every region, so a break may be mended anywhere."""
+
+    __slots__ = (
+        "_collections",
+        "_cursor",
+        "_exchanges",
+        "_failures",
+        "_parser",
+        "_region",
+        "_rounds",
+        "_served_s",
+        "_tried",
+    )
+
+    def __init__(self, exchanges: Exchanges, cursor: str | None, only: Sequence[type[Collection]]) -> None:
+        self._exchanges = exchanges
+        self._cursor = cursor
+        self._collections = [schema_of(model).name for model in only]
+        self._parser = EventParser(exchanges.options.response_bytes)
+        self._region = ""
+        self._tried: set[str] = set()
+        self._failures: dict[str, str] = {}
+        self._rounds = 0
+        self._served_s = exchanges.now_s()
+
+    def request(self) -> Request:
+        """Opens the stream where the last one ended, in the first region of this round that is left."""
+        order = self._exchanges.router.order()
+        self._region = next((region for region in order if region not in self._tried), order[0])
+        self._tried.add(self._region)
+        self._cursor = self._parser.last_id or self._cursor
+        self._parser = EventParser(self._exchanges.options.response_bytes)
+        query = [("collection", name) for name in self._collections]
+        headers = {**self._exchanges.options.headers, "accept": "text/event-stream"}
+        if self._cursor is not None:
+            query.append(("cursor", self._cursor))
+        silence_s = self._exchanges.options.feed_silence_s
+        return Request(self._region, "GET", "/v1/changes", urlencode(query), headers, b"", silence_s)
+
+    def opened(self, headers: Mapping[str, str]) -> None:
+        """The region streams."""
+        if not (headers.get("content-type") or "").startswith("text/event-stream"):
+            self.failed(ConfigError("what answers there is no Atoll server: it sends no event stream"))
+
+    def received(self, piece: bytes) -> list[Change]:
+        """The changes that a piece of the stream completes. Raises TooLarge, ConfigError.
+
+        All of them must have been consumed before the next call, of whatever method.
+        """
+        self._served_s = self._exchanges.now_s()
+        self._tried.clear()
+        self._failures.clear()
+        self._rounds = 0
+        return [_change(event.data) for event in self._parser.feed(piece) if event.kind == "change"]
+
+    def refused(self, response: Response) -> None:
+        """The region answered with an error. Raises it, unless another region may do better."""
+        self.failed(problem_of(response))
+
+    def failed(self, error: AtollError) -> None:
+        """The stream could not be opened, or broke. Raises what no other region could mend."""
+        if isinstance(error, ConfigError):
+            raise ConfigError(f"{self._exchanges.where(self._region)}: {error.message}") from None
+        if not isinstance(error, Unavailable | Indefinite):
+            raise error
+        self._failures[self._region] = error.message
+        self._exchanges.router.failed(self._region, self._exchanges.now_s())
+
+    def pause_s(self) -> float:
+        """How long to wait before the next request. Raises RegionUnreachable when that has gone on too long."""
+        left = set(self._exchanges.router.order()) - self._tried
+        if left and self._failures and self._rounds == 0:
+            return 0.0
+        if not left:
+            self._tried.clear()
+        self._rounds += 1
+        if self._exchanges.now_s() - self._served_s > self._exchanges.options.feed_timeout_s:
+            told = "; ".join(f"{region}: {message}" for region, message in self._failures.items())
+            raise RegionUnreachable(
+                f"no region serves the change feed ({told}); go on later with cursor={self._cursor!r}",
+                cursor=self._cursor,
+            )
+        return self._exchanges.jitter_s(self._rounds)
+
+
+def _change(data: bytes) -> Change:
+    try:
+        event = _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        not_atoll(Response(200, {"content-type": "text/event-stream"}, data), str(error))
+    changes = tuple(DocumentChange(c.collection, c.key, c.operation, c.value) for c in event.changes)
+    return Change(event.cursor, event.origin, event.seq, event.stamp, changes)

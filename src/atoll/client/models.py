@@ -1,0 +1,62 @@
+"""Between a team's classes and the JSON that travels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, TypeVar, cast
+
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from atoll.errors import InvalidDocument, InvalidOperation
+from atoll.schema import Collection, CollectionSchema, Limits, Operation, compile_collection
+from atoll.schema.collection import is_base
+from atoll.schema.problems import unknown_field
+
+M = TypeVar("M", bound=Collection)
+
+
+@lru_cache(maxsize=1024)
+def schema_of(model: type[Collection], limits: Limits | None = None) -> CollectionSchema:
+    """The collection of a class. Raises InvalidOperation for what is none."""
+    if not (isinstance(model, type) and issubclass(model, Collection)) or is_base(model):
+        raise InvalidOperation(
+            f"{getattr(model, '__name__', model)!r} is no collection; pass a class that inherits from Collection"
+        )
+    return compile_collection(model, limits)
+
+
+def model_of(model: type[M], key: str, value: bytes) -> M:
+    """An instance from the document's JSON text. Raises InvalidDocument where it does not fit."""
+    return cast(M, schema_of(model).to_model(key, value))
+
+
+def operators_of(schema: CollectionSchema, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The patch that says the same as `update(..., stock=Decrement(2), title="x")`.
+
+    Operations become their operator, everything else `$set`, None included. Raises UnknownField,
+    InvalidDocument, InvalidOperation.
+    """
+    if not changes:
+        raise InvalidOperation(f'an update of {schema.name} changes nothing; name a field, such as title="…"')
+    operators: dict[str, Any] = {}
+    for field, change in changes.items():
+        if field not in schema.forms:
+            raise unknown_field(field, schema.name, schema.fields)
+        where = f"{schema.name}.{field}"
+        if isinstance(change, Operation):
+            operators.setdefault(change.operator, {})[field] = jsonable(change.argument, where)
+        else:
+            value = schema.validate_field(field, jsonable(change, where))
+            operators.setdefault("$set", {})[field] = value
+    return operators
+
+
+def jsonable(value: Any, where: str) -> Any:
+    """Plain JSON data of dates, decimals, sets, models and the like. Raises InvalidDocument."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    try:
+        return to_jsonable_python(value, bytes_mode="base64", inf_nan_mode="constants", exclude_none=False)
+    except (PydanticSerializationError, ValueError, RecursionError) as error:
+        raise InvalidDocument(f"{where}: not a JSON value ({error or 'nested too deeply'})") from None

@@ -1,0 +1,76 @@
+"""What calls return, where it is more than a document."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from atoll.client.models import model_of
+from atoll.schema import Collection
+
+M = TypeVar("M", bound=Collection)
+
+
+@dataclass(frozen=True, slots=True)
+class Sibling(Generic[M]):
+    """One of several concurrent versions, where a collection shows them (`resolve="manual"` or a function)."""
+
+    value: M | None
+    """None for a deletion."""
+    region: str
+    """Where it was written."""
+    stamp: int
+    """Hybrid logical clock: unix milliseconds in the upper bits, a counter in the lower 16."""
+    seq: int = 0
+    """Its place in that region's journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read(Generic[M]):
+    """A document, and what is known about this view of it."""
+
+    key: str
+    value: M | None
+    """None when there is no such document."""
+    version: str | None
+    """For `if_match` of a later write; None when there is no such document."""
+    region: str
+    """Which region answered."""
+    degraded: str | None = None
+    """Why this is weaker than the collection's policy promises; None when it is not."""
+    siblings: tuple[Sibling[M], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentChange:
+    """One document of a `Change`."""
+
+    collection: str
+    key: str
+    operation: str
+    """`insert`, `update` or `delete`."""
+    value: dict[str, Any] | None
+    """The document as the region shows it by now, without its key; None when it is gone."""
+
+    def as_model(self, model: type[M]) -> M | None:
+        """The document as the declared class. Raises InvalidDocument where it does not fit."""
+        if self.value is None:
+            return None
+        return model_of(model, self.key, msgspec.json.encode(self.value))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One write: everything in it happened together."""
+
+    cursor: str
+    """Where to go on after it, in any region."""
+    origin: str
+    """The region that took the write."""
+    seq: int
+    """Its place in that region's journal."""
+    stamp: int
+    """As `Sibling.stamp`."""
+    changes: tuple[DocumentChange, ...]

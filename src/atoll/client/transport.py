@@ -1,0 +1,78 @@
+"""How a client reaches regions: the port, and the messages that cross it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One HTTP request to one region."""
+
+    region: str
+    method: str
+    path: str
+    """Percent-encoded, starting with a slash."""
+    query: str
+    """Percent-encoded, without the question mark; often empty."""
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+    timeout_s: float
+    """For the whole exchange; of a stream, for the silence between two of its pieces."""
+
+
+class Response(NamedTuple):
+    """A whole answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Asked for by lower-case names only."""
+    body: bytes
+
+
+class Stream(NamedTuple):
+    """The head of an answer whose body comes in pieces."""
+
+    status: int
+    headers: Mapping[str, str]
+    pieces: AsyncIterator[bytes]
+    """Raises Indefinite when the connection breaks; ends when the region ends it."""
+
+
+class SyncStream(NamedTuple):
+    """As `Stream`, for callers without an event loop."""
+
+    status: int
+    headers: Mapping[str, str]
+    pieces: Iterator[bytes]
+
+
+class Transport(Protocol):
+    """Delivers requests. It never repeats one by itself: a repetition could count twice elsewhere."""
+
+    async def send(self, request: Request) -> Response:
+        """Raises RegionUnreachable when the region surely got nothing, Indefinite when it may have, TooLarge
+        when the answer is beyond the client's bound, ConfigError when no HTTP server answers."""
+
+    def stream(self, request: Request) -> AbstractAsyncContextManager[Stream]:
+        """Open a stream; leaving the context closes it. Raises as `send` does."""
+
+    async def close(self) -> None:
+        """Close all connections. May be called twice."""
+
+
+class SyncTransport(Protocol):
+    """As `Transport`; may be used by several threads at once."""
+
+    def send(self, request: Request) -> Response:
+        """Raises as `Transport.send` does."""
+
+    def stream(self, request: Request) -> AbstractContextManager[SyncStream]:
+        """Raises as `Transport.stream` does."""
+
+    def close(self) -> None:
+        """Close all connections. May be called twice."""

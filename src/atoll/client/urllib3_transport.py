@@ -1,0 +1,117 @@
+"""Requests over urllib3, for callers without an event loop: a pool of connections per region."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import urllib3
+from urllib3 import exceptions
+
+from atoll.client.options import ClientOptions
+from atoll.client.transport import Request, Response, SyncStream
+from atoll.errors import AtollError, ConfigError, Indefinite, RegionUnreachable, TooLarge
+
+_PIECE_BYTES = 1 << 16
+
+
+class Urllib3Transport:
+    """A `SyncTransport`, usable from several threads."""
+
+    __slots__ = ("_closed", "_options", "_pools")
+
+    def __init__(self, urls: Mapping[str, str], options: ClientOptions) -> None:
+        """`urls`: by region."""
+        self._options = options
+        self._closed = False
+        self._pools = {region: self._pool(url) for region, url in urls.items()}
+
+    def send(self, request: Request) -> Response:
+        seconds = request.timeout_s
+        timeout = urllib3.Timeout(connect=min(self._options.connect_timeout_s, seconds), read=seconds)
+        bound_bytes = self._options.response_bytes
+        try:
+            response = self._begin(request, timeout)
+            with response:  # given back when read to its end, else closed
+                body = response.read(bound_bytes + 1)
+                if len(body) > bound_bytes:
+                    response.close()
+                    raise TooLarge(
+                        f"the answer of {request.region} has more than {bound_bytes} bytes;"
+                        " ask for less at once (limit=), or raise response_bytes in ClientOptions",
+                        limit_bytes=bound_bytes,
+                    )
+                return Response(response.status, response.headers, body)
+        except exceptions.HTTPError as error:
+            raise _translated(error) from error
+
+    @contextmanager
+    def stream(self, request: Request) -> Iterator[SyncStream]:
+        timeout = urllib3.Timeout(connect=self._options.connect_timeout_s, read=request.timeout_s)
+        try:
+            opened = self._begin(request, timeout)
+        except exceptions.HTTPError as error:
+            raise _translated(error) from error
+        try:
+            yield SyncStream(opened.status, opened.headers, _pieces(opened))
+        finally:
+            opened.close()
+
+    def close(self) -> None:
+        self._closed = True
+        for pool in self._pools.values():
+            pool.close()
+
+    def _pool(self, url: str) -> urllib3.HTTPConnectionPool:
+        secure: dict[str, Any] = {"ssl_context": self._options.tls} if url.startswith("https:") else {}
+        return urllib3.connection_from_url(
+            url, maxsize=int(self._options.connections) or 1, block=False, **secure
+        )
+
+    def _begin(self, request: Request, timeout: urllib3.Timeout) -> urllib3.BaseHTTPResponse:
+        if self._closed:
+            raise ConfigError("this client is closed; connect again")
+        return self._pools[request.region].urlopen(
+            request.method,
+            f"{request.path}?{request.query}" if request.query else request.path,
+            body=request.body or None,
+            headers=request.headers,
+            retries=False,
+            redirect=False,
+            timeout=timeout,
+            preload_content=False,
+            decode_content=False,
+        )
+
+
+def _pieces(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    try:
+        yield from response.stream(_PIECE_BYTES, decode_content=False)
+    except exceptions.HTTPError as error:
+        raise _translated(error) from error
+
+
+def _translated(error: exceptions.HTTPError) -> AtollError:
+    match error:
+        case exceptions.NewConnectionError() | exceptions.ConnectTimeoutError():
+            return RegionUnreachable(f"not reached ({error})")
+        case exceptions.SSLError() if isinstance(error.args[0], ssl.SSLCertVerificationError):
+            return RegionUnreachable(f"not reached ({error})")
+        case exceptions.ReadTimeoutError():
+            return Indefinite("no answer in time")
+        case exceptions.ProtocolError() if _is_not_http(error):
+            return ConfigError(f"what answers there does not speak HTTP ({error}); check the region's url")
+        case exceptions.LocationParseError() | exceptions.LocationValueError():
+            return ConfigError(f"the request cannot be written ({error})")
+        case _:
+            return Indefinite(f"the connection broke ({error})")
+
+
+def _is_not_http(error: exceptions.ProtocolError) -> bool:
+    cause = error.args[-1] if error.args else None
+    return isinstance(cause, http.client.BadStatusLine) and not isinstance(
+        cause, http.client.RemoteDisconnected
+    )

@@ -1,0 +1,221 @@
+"""Everything that can be asked of a database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from atoll.client.batch import BatchWrite
+from atoll.client.calls import PAGE, Call, Calls, Condition
+from atoll.client.exchange import Exchanges
+from atoll.client.feed import Feed
+from atoll.client.results import Change, Read
+from atoll.client.transport import Response, Stream, Transport
+from atoll.errors import Indefinite, RegionUnreachable, TooLarge
+from atoll.schema import Collection
+from atoll.schema.policy import Consistency
+
+M = TypeVar("M", bound=Collection)
+T = TypeVar("T")
+
+
+class Verbs:
+    """What can be asked of a database, within a session or without one.
+
+    Every call raises the `atoll.errors` that the region answered with, RegionUnreachable when no region
+    answered, and writes Indefinite when it is not known whether they happened.
+    """
+
+    def __init__(self, calls: Calls, exchanges: Exchanges, transport: Transport) -> None:
+        self._calls = calls
+        self._exchanges = exchanges
+        self._transport = transport
+
+    async def _run(self, call: Call[T], key: str | None = None) -> T:
+        """Take one call to its end; `key` is an idempotency key given by the caller."""
+        raise NotImplementedError
+
+    async def put(
+        self,
+        model: M,
+        *,
+        if_match: str | None = None,
+        create: bool = False,
+        idempotency_key: str | None = None,
+    ) -> M:
+        """Write the whole document; returns it as the region shows it, with what others merged into it.
+
+        `if_match` is the version that must be there, `"*"` any; `create` refuses to replace a document.
+        Raises VersionMismatch, BoundExceeded and what the class says.
+        """
+        return await self._run(self._calls.put(model, if_match, create=create), idempotency_key)
+
+    async def get(
+        self,
+        model: type[M],
+        key: str,
+        *,
+        consistency: Consistency | None = None,
+        max_staleness_s: float | None = None,
+        max_wait_s: float | None = None,
+    ) -> M | None:
+        """The document, or None. Raises TokenNotReached and TooStale where its consistency cannot be had."""
+        return await self._run(self._calls.get(model, key, consistency, max_staleness_s, max_wait_s))
+
+    async def read(
+        self,
+        model: type[M],
+        key: str,
+        *,
+        consistency: Consistency | None = None,
+        max_staleness_s: float | None = None,
+        max_wait_s: float | None = None,
+    ) -> Read[M]:
+        """As `get`, with version, region, and whether the answer is weaker than promised."""
+        return await self._run(self._calls.read(model, key, consistency, max_staleness_s, max_wait_s))
+
+    async def update(
+        self,
+        model: type[M],
+        key: str,
+        /,
+        *,
+        if_match: str | None = None,
+        idempotency_key: str | None = None,
+        **changes: Any,
+    ) -> M:
+        """Change some fields: to a value, or by an operation, such as `stock=Decrement(2)`.
+
+        A document that is not there starts from its defaults. Fields called `if_match` or
+        `idempotency_key` are reached with `patch`.
+        """
+        return await self._run(self._calls.update(model, key, if_match, changes), idempotency_key)
+
+    async def patch(
+        self,
+        model: type[M],
+        key: str,
+        operators: Mapping[str, Any],
+        *,
+        if_match: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> M:
+        """Apply operators as the HTTP interface has them: `{"$set": {"labels.colour": "red"}}`."""
+        return await self._run(self._calls.patch(model, key, if_match, operators), idempotency_key)
+
+    async def delete(
+        self,
+        model: type[Collection],
+        key: str,
+        *,
+        if_match: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> bool:
+        """Delete the document; False when there is none."""
+        return await self._run(self._calls.delete(model, key, if_match), idempotency_key)
+
+    async def list(
+        self,
+        model: type[M],
+        *,
+        prefix: str = "",
+        where: Sequence[Condition] = (),
+        limit: int = PAGE,
+        consistency: Consistency | None = None,
+    ) -> AsyncIterator[M]:
+        """Documents in order of their keys, fetched `limit` at a time.
+
+        `where` holds `(field, op, value)`, all of which must be met; op is one of eq, ne, lt, le, gt, ge,
+        contains.
+        """
+        cursor: str | None = None
+        while True:
+            page = await self._run(
+                self._calls.page(model, prefix, where, limit, cursor, consistency=consistency)
+            )
+            for item in page.items:
+                yield item
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def batch(
+        self, writes: Sequence[BatchWrite], *, idempotency_key: str | None = None
+    ) -> tuple[Read[Any], ...]:
+        """Do all of the writes or none; returns what each document came to, in the same order."""
+        return await self._run(self._calls.batch(writes), idempotency_key)
+
+    async def conflicts(
+        self,
+        *,
+        collection: str | None = None,
+        key: str | None = None,
+        kind: str | None = None,
+        status: str | None = None,
+        origin: str | None = None,
+        since: datetime | str | int | None = None,
+        until: datetime | str | int | None = None,
+        limit: int = PAGE,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Records of the audit, fetched `limit` at a time. Moments are ISO 8601, or unix milliseconds."""
+        filters = {
+            "collection": collection,
+            "key": key,
+            "kind": kind,
+            "status": status,
+            "origin": origin,
+            "since": since,
+            "until": until,
+            "limit": limit,
+        }
+        cursor: str | None = None
+        while True:
+            page = await self._run(self._calls.conflicts(filters, cursor))
+            for item in page.items:
+                yield item
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def resolve(self, conflict_id: str, value: Collection | Mapping[str, Any]) -> dict[str, Any]:
+        """Settle a manual conflict with the document as it should be; returns it as the region shows it."""
+        return await self._run(self._calls.resolve(conflict_id, value))
+
+    async def ids(self, kind: str, count: int = 1) -> Sequence[str]:
+        """New identifiers: uuid4, uuid7, ulid, snowflake or prefixed."""
+        return await self._run(self._calls.ids(kind, count))
+
+    async def changes(
+        self, cursor: str | None = None, *, only: Sequence[type[Collection]] = ()
+    ) -> AsyncIterator[Change]:
+        """Every change from `cursor` on, as it comes, over broken connections and lost regions.
+
+        None starts with the oldest change that is kept, `"now"` with the next one; after a restart go on
+        with the `cursor` of the last change handled. Raises InvalidCursor, and RegionUnreachable when no
+        region serves the feed for `feed_timeout_s`.
+        """
+        feed = Feed(self._exchanges, cursor, only)
+        while True:
+            try:
+                async with self._transport.stream(feed.request()) as stream:
+                    if stream.status != 200:
+                        feed.refused(await self._body(stream))
+                    else:
+                        feed.opened(stream.headers)
+                        async for piece in stream.pieces:
+                            for change in feed.received(piece):
+                                yield change
+            except (RegionUnreachable, Indefinite) as error:
+                feed.failed(error)
+            await asyncio.sleep(feed.pause_s())
+
+    async def _body(self, stream: Stream) -> Response:
+        """The problem that came instead of a stream."""
+        body = b""
+        async for piece in stream.pieces:
+            body += piece
+            if len(body) > self._exchanges.options.response_bytes:
+                raise TooLarge("the region's refusal of the change feed is too large to be one")
+        return Response(stream.status, stream.headers, body)

@@ -1,0 +1,90 @@
+"""What the regions themselves say that they hold, asked for after the shop has closed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from atoll.demo.till import Till
+from atoll.errors import AtollError
+
+_PAGE = 1000
+_PAUSE_S = 0.2
+
+
+@dataclass(slots=True)
+class Findings:
+    """One region's own answers."""
+
+    region: str
+    position: dict[str, int] = field(default_factory=dict)
+    digests: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """collection → `documents` and `digest`."""
+    documents: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """collection → key → document, from listing all pages."""
+    listed_twice: list[str] = field(default_factory=list)
+    conflicts: list[dict[str, Any]] = field(default_factory=list)
+    parked: int = 0
+
+
+async def settle(
+    till: Till, regions: tuple[str, ...], *, within_s: float, tell: Callable[[str], None]
+) -> bool:
+    """Wait until all regions have seen the same; False when they have not in time."""
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            found = await asyncio.gather(*(till.read(region, "/admin/status") for region in regions))
+            positions = [answer.body["position"] for answer in found]
+            waiting = sum(answer.body["inbox"]["entries"] for answer in found)
+            if all(position == positions[0] for position in positions) and not waiting:
+                return True
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            pass
+        if time.monotonic() > deadline:
+            return False
+        tell("waiting until all regions have the same")
+        await asyncio.sleep(_PAUSE_S)
+
+
+async def collect(till: Till, region: str) -> Findings:
+    """Everything that the proof compares. Raises AtollError when the region does not answer as it should."""
+    found = Findings(region)
+    found.position = (await _get(till, region, "/admin/status"))["position"]
+    found.digests = (await _get(till, region, "/admin/digest"))["collections"]
+    found.parked = len((await _get(till, region, "/admin/parked"))["items"])
+    for collection in found.digests:
+        documents: dict[str, Any] = {}
+        for item in await _pages(till, region, f"/v1/{collection}?limit={_PAGE}"):
+            if item["key"] in documents:
+                found.listed_twice.append(f"{collection}/{item['key']}")
+            documents[item["key"]] = item["value"]
+        found.documents[collection] = documents
+    found.conflicts = await _pages(till, region, f"/v1/conflicts?limit={_PAGE}")
+    return found
+
+
+async def _pages(till: Till, region: str, path: str) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    cursor = ""
+    while True:
+        page = await _get(till, region, path + cursor)
+        items += page["items"]
+        if page["cursor"] is None:
+            return items
+        cursor = f"&cursor={page['cursor']}"
+
+
+async def _get(till: Till, region: str, path: str) -> Any:
+    try:
+        answer = await till.read(region, path)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise AtollError(f"{region} does not answer {path}: {error!r}") from error
+    if answer.status != 200:
+        raise AtollError(f"{region} answered {answer.status} to {path}: {answer.body}")
+    return answer.body

@@ -1,0 +1,238 @@
+"""Runs the demo: starts three regions, opens the shop, lets things break, heal and settle, and proves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiohttp
+import uvloop
+from rich.console import Console
+
+from atoll.demo.collisions import Collisions
+from atoll.demo.findings import collect, settle
+from atoll.demo.ledger import Ledger
+from atoll.demo.nemesis import Nemesis, Weather
+from atoll.demo.observer import Observer
+from atoll.demo.proof import prove
+from atoll.demo.purchases import load_sample
+from atoll.demo.report import Report
+from atoll.demo.shoppers import LINES_PER_S, Plan, Shoppers, plan
+from atoll.demo.till import Till, Unanswered
+from atoll.demo.topology import REGIONS, Topology
+from atoll.demo.view import LiveView, PlainView, Scene, View, shown
+from atoll.errors import AtollError
+
+_BATCH = 250
+_GIVE_UP_S = 20.0
+_SETTLE_S = 30.0
+_LAST_MARKS_S = 1.0
+"""So that the lag after healing is measured to the end."""
+_INTERRUPTED = 130
+_PIPE_WIDTH = 160
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    seconds: float = 60.0
+    """How long the shop is open; start, settling and proof come on top."""
+    seed: int = 1
+    """Which stretch of the purchases is replayed, and who collides with whom."""
+    plain: bool = False
+    """Lines instead of a live view, as without a terminal."""
+    keep: bool = False
+    """Leave the regions up after the proof, until Ctrl-C."""
+    folder: Path | None = None
+    """Where everything lies, and stays; None is a temporary folder that goes away."""
+    as_json: bool = False
+    """Print the proof as JSON on stdout, and everything else on stderr."""
+
+
+def run(options: DemoOptions) -> int:
+    """Run the demo; the exit code is 0 when all proofs hold, 1 when one fails, 130 after Ctrl-C.
+
+    Raises ConfigError for a folder that cannot be used, AtollError when a region does not start.
+    """
+    return uvloop.run(_until_interrupted(options))
+
+
+async def _until_interrupted(options: DemoOptions) -> int:
+    loop = asyncio.get_running_loop()
+    demo = asyncio.create_task(_Demo(options).run())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, demo.cancel)
+    try:
+        return await demo
+    except asyncio.CancelledError:
+        return _INTERRUPTED
+
+
+class _Demo:
+    def __init__(self, options: DemoOptions) -> None:
+        self._options = options
+        to_stderr = options.as_json
+        stream = sys.stderr if to_stderr else sys.stdout
+        self._live = stream.isatty() and not options.plain
+        width = None if stream.isatty() else _PIPE_WIDTH
+        self._console = Console(stderr=to_stderr, width=width, highlight=False)
+        self._ledger = Ledger()
+        self._weather = Weather()
+        self._scene = Scene(options.seconds, self._ledger, self._weather)
+
+    async def run(self) -> int:
+        async with self._topology() as topology, aiohttp.ClientSession(connector=_connector()) as http:
+            view: View = (
+                LiveView(self._scene, self._console) if self._live else PlainView(self._scene, self._write)
+            )
+            async with shown(view):
+                report = await self._drama(topology, http)
+            if self._live:
+                for moment, text in self._scene.events:
+                    self._write(f"{moment:6.1f} s  {text}")
+            report.print(self._console)
+            if self._options.as_json:
+                json.dump(report.as_json(), sys.stdout, indent=2)
+                sys.stdout.write("\n")
+                sys.stdout.flush()
+            if self._options.keep:
+                await self._stay(topology)
+            return 0 if report.ok else 1
+
+    @asynccontextmanager
+    async def _topology(self) -> AsyncIterator[Topology]:
+        """The regions' processes and folder, both gone afterwards, whatever happens."""
+        given = self._options.folder
+        folder = Path(tempfile.mkdtemp(prefix="atoll-demo-")) if given is None else given.resolve()
+        topology = None
+        try:
+            topology = Topology(folder)
+            yield topology
+        finally:
+            if topology is not None:
+                topology.stop()
+            if given is None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    async def _drama(self, topology: Topology, http: aiohttp.ClientSession) -> Report:
+        scene, ledger, options = self._scene, self._ledger, self._options
+        scene.step = "starting three regions"
+        pids = {region: topology.start(region) for region in REGIONS}
+        purchases = await asyncio.to_thread(load_sample)
+        stock = plan(
+            purchases, REGIONS, lines=int(options.seconds * LINES_PER_S), random=Random(options.seed)
+        )
+        await asyncio.gather(*(topology.ready(http, region) for region in REGIONS))
+        scene.say(
+            "serving: "
+            + ", ".join(f"{region} at {topology.urls[region]} (process {pids[region]})" for region in REGIONS)
+        )
+        till = Till(http, topology.urls, ledger)
+        collisions = Collisions(till, ledger, REGIONS, alive=topology.alive, random=Random(options.seed + 1))
+        scene.step = "filling the shelves"
+        await self._fill(topology, till, stock, collisions.base(options.seconds))
+        observer = scene.observer = Observer(topology, http, self._weather, ledger.surprises.append)
+        watching = asyncio.create_task(observer.watch())
+        try:
+            await self._trade(topology, http, till, stock, collisions)
+            await asyncio.sleep(_LAST_MARKS_S)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        settled = await settle(
+            till, REGIONS, within_s=_SETTLE_S, tell=lambda text: setattr(scene, "step", text)
+        )
+        scene.say(
+            "all regions have seen the same" if settled else "the regions have not seen the same in time"
+        )
+        scene.step = "asking each region for everything it holds"
+        findings = list(await asyncio.gather(*(collect(till, region) for region in REGIONS)))
+        checks = await asyncio.to_thread(prove, ledger, findings)
+        return Report(
+            checks, ledger, findings, observer.by_phase(), scene.events, time.monotonic() - scene.began
+        )
+
+    async def _fill(self, topology: Topology, till: Till, stock: Plan, base: list[dict[str, Any]]) -> None:
+        """Put all stock on the shelves in one region, and wait until the others have it."""
+        writes = base + [
+            {
+                "put": {
+                    "collection": "inventory",
+                    "key": sku,
+                    "value": {"title": stock.titles[sku], "stock": units},
+                }
+            }
+            for sku, units in stock.stock.items()
+        ]
+        till.give_up_at = time.monotonic() + _SETTLE_S
+        for start in range(0, len(writes), _BATCH):
+            body = {"writes": writes[start : start + _BATCH]}
+            try:
+                answer = await till.write(
+                    REGIONS[0], "POST", "/v1/batch", body, idempotency_key=f"fill-{start}"
+                )
+            except Unanswered:
+                raise AtollError(f"{REGIONS[0]} does not answer; see {topology.log(REGIONS[0])}") from None
+            if answer.status != 200:
+                raise AtollError(f"the shelves cannot be filled: {answer.body}")
+        self._ledger.given = dict(stock.stock)
+        if not await settle(till, REGIONS, within_s=_SETTLE_S, tell=lambda _: None):
+            raise AtollError("the stock did not reach all regions in time; see the regions' logs")
+        self._scene.say(f"{len(stock.stock)} products in stock everywhere, {sum(stock.stock.values())} units")
+
+    async def _trade(
+        self,
+        topology: Topology,
+        http: aiohttp.ClientSession,
+        till: Till,
+        stock: Plan,
+        collisions: Collisions,
+    ) -> None:
+        scene, seconds = self._scene, self._options.seconds
+        shoppers = Shoppers(
+            till, self._ledger, stock, alive=topology.alive, random=Random(self._options.seed + 2)
+        )
+        scene.opened = time.monotonic()
+        scene.step = "the shop is open"
+        scene.say(f"the shop opens: {len(stock.baskets)} baskets, {stock.lines} lines")
+        till.give_up_at = scene.opened + seconds + _GIVE_UP_S
+        async with asyncio.TaskGroup() as group:
+            group.create_task(Nemesis(topology, http, self._weather, scene.say).run(seconds))
+            group.create_task(shoppers.run(seconds))
+            group.create_task(collisions.run(seconds))
+        scene.say("the shop closes")
+
+    async def _stay(self, topology: Topology) -> None:
+        url, config = topology.urls["tokyo"], topology.config
+        self._write("\nThe regions stay up. Try, in another terminal:\n")
+        for line in (
+            f"atoll status --config {config}",
+            f"atoll verify --config {config}",
+            f"atoll conflicts --config {config} --kind update_deleted",
+            f"curl {url}/v1/inventory?limit=5",
+            f"curl '{url}/v1/order?where=quantity:gt:5&limit=5'",
+            f"curl -N '{url}/v1/changes?cursor=now'",
+            f"curl {url}/metrics",
+        ):
+            self._write(f"    {line}")
+        for region in REGIONS:
+            self._write(f"\n{region}: {topology.urls[region]}, log {topology.log(region)}")
+        self._write("\nCtrl-C ends them.")
+        await asyncio.Event().wait()
+
+    def _write(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=True)
+
+
+def _connector() -> aiohttp.TCPConnector:
+    return aiohttp.TCPConnector(limit=0, keepalive_timeout=60)

@@ -1,0 +1,141 @@
+"""Watches the regions: their status, and how long a write takes to be seen in each other region."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import aiohttp
+import msgspec
+
+from atoll.demo.ledger import percentile
+from atoll.demo.nemesis import PHASES, Weather
+from atoll.demo.topology import REGIONS, Topology
+
+_MARK_EVERY_S = 0.5
+_STATUS_EVERY_S = 0.5
+_RETRY_S = 0.1
+_SHORT = aiohttp.ClientTimeout(total=2.0)
+_STREAM = aiohttp.ClientTimeout(total=None, sock_connect=2.0)
+
+
+class Lag(NamedTuple):
+    """From the acknowledgement in one region to the event in another one's change feed."""
+
+    phase: str
+    """When it was acknowledged."""
+    origin: str
+    region: str
+    milliseconds: float
+
+
+class Observer:
+    """`watch` runs until it is cancelled."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        http: aiohttp.ClientSession,
+        weather: Weather,
+        surprised: Callable[[str], None],
+    ) -> None:
+        self.statuses: dict[str, dict[str, Any] | None] = dict.fromkeys(REGIONS)
+        """region → what it last said of itself; None when it did not answer."""
+        self.lags: list[Lag] = []
+        self.latest: dict[tuple[str, str], float] = {}
+        """(origin, region) → the last lag in milliseconds."""
+        self._topology = topology
+        self._http = http
+        self._weather = weather
+        self._surprised = surprised
+        self._pending: dict[tuple[str, str], deque[tuple[int, float, str]]] = {
+            (origin, region): deque() for origin in REGIONS for region in REGIONS if origin != region
+        }
+
+    async def watch(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for region in REGIONS:
+                group.create_task(self._ask(region))
+                group.create_task(self._follow(region))
+                group.create_task(self._mark(region))
+
+    def oldest_wait_s(self, origin: str, region: str) -> float:
+        """How long the oldest mark of `origin` has been waited for in `region`; 0 when none is."""
+        pending = self._pending[origin, region]
+        return time.monotonic() - pending[0][1] if pending else 0.0
+
+    def by_phase(self) -> dict[str, dict[str, float]]:
+        """phase → how many marks, and their p50, p99 and maximum in milliseconds."""
+        table = {}
+        for phase in PHASES:
+            lags = [lag.milliseconds for lag in self.lags if lag.phase == phase]
+            if lags:
+                table[phase] = {
+                    "marks": float(len(lags)),
+                    "p50_ms": round(percentile(lags, 0.5), 1),
+                    "p99_ms": round(percentile(lags, 0.99), 1),
+                    "max_ms": round(max(lags), 1),
+                }
+        return table
+
+    async def _ask(self, region: str) -> None:
+        url = self._topology.urls[region] + "/admin/status"
+        while True:
+            try:
+                async with self._http.get(url, timeout=_SHORT) as response:
+                    self.statuses[region] = msgspec.json.decode(await response.read())
+            except (aiohttp.ClientError, TimeoutError, OSError):
+                self.statuses[region] = None
+            await asyncio.sleep(_STATUS_EVERY_S)
+
+    async def _mark(self, region: str) -> None:
+        """Write numbers in one region, for `_follow` to see in the others."""
+        url = f"{self._topology.urls[region]}/v1/marker/{region}"
+        number = 0
+        while True:
+            await asyncio.sleep(_MARK_EVERY_S)
+            number += 1
+            try:
+                async with self._http.put(url, json={"number": number}, timeout=_SHORT) as response:
+                    if response.status != 200:
+                        self._surprised(
+                            f"{region} answered {response.status} to a marker: {await response.text()}"
+                        )
+                        continue
+            except (aiohttp.ClientError, TimeoutError, OSError):
+                continue  # it is down; a number that is not acknowledged is not waited for
+            now = time.monotonic()
+            for other in REGIONS:
+                if other != region:
+                    self._pending[region, other].append((number, now, self._weather.phase))
+
+    async def _follow(self, region: str) -> None:
+        """Read the region's change feed, and go on where it broke off."""
+        url = self._topology.urls[region] + "/v1/changes?collection=marker"
+        cursor = "now"
+        while True:
+            try:
+                async with self._http.get(
+                    url, headers={"last-event-id": cursor}, timeout=_STREAM
+                ) as response:
+                    async for line in response.content:
+                        if line.startswith(b"data: "):
+                            event = msgspec.json.decode(line[6:])
+                            cursor = event["cursor"]
+                            self._seen(region, event)
+            except (aiohttp.ClientError, TimeoutError, OSError):
+                pass
+            await asyncio.sleep(_RETRY_S)
+
+    def _seen(self, region: str, event: dict[str, Any]) -> None:
+        now = time.monotonic()
+        for change in event["changes"]:
+            pending = self._pending.get((change["key"], region))
+            while pending and pending[0][0] <= change["value"]["number"]:
+                _, written, phase = pending.popleft()
+                lag_ms = (now - written) * 1000
+                self.latest[change["key"], region] = lag_ms
+                self.lags.append(Lag(phase, change["key"], region, lag_ms))

@@ -1,0 +1,84 @@
+"""The shop that the demo runs: what its data is, and what happens when regions disagree."""
+
+from typing import Any
+
+from atoll import BoundedCounter, Collection, Counter, SetOf, Text, home_region
+
+
+def cheapest(versions: list[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Two regions priced something at the same time: the customer pays the lower price."""
+    offers = [version for version in versions if version is not None]
+    return min(offers, key=lambda offer: (offer["price_cents"], offer["region"])) if offers else None
+
+
+class Inventory(Collection, consistency="strong", fallback="escrow"):
+    """One worldwide stock of each product: never oversold, and a region that is cut off sells on."""
+
+    title: str
+    price_cents: int = 0
+    stock: BoundedCounter = 0
+
+
+class Order(Collection, placement=home_region("region"), consistency="session"):
+    """Belongs to the household's region; whoever placed it sees it, wherever they look next."""
+
+    region: str
+    household: int
+    basket: int
+    sku: str
+    quantity: int
+    price_cents: int
+    at: int
+
+
+class PageView(Collection):
+    """Counts add up."""
+
+    views: Counter
+
+
+class Profile(Collection, resolve="lww"):
+    """Of two concurrent versions the later one stays; the other is in the audit."""
+
+    name: str
+    street: str = ""
+
+
+class Cart(Collection, resolve="merge"):
+    """Merged field by field; a checkout does not take along what someone else puts in meanwhile."""
+
+    delivery: str = "doorstep"
+    items: SetOf[str]
+
+
+class Coupon(Collection, resolve="fww"):
+    """Whoever claims it first has it."""
+
+    household: int
+    region: str
+
+
+class PriceTag(Collection, resolve=cheapest):
+    """The team's own function decides."""
+
+    price_cents: int
+    region: str
+
+
+class Review(Collection, resolve="manual"):
+    """A person decides."""
+
+    stars: int
+    text: str
+
+
+class Note(Collection, consistency="causal"):
+    """Edited by several people at once; every word stays."""
+
+    body: Text
+
+
+class Marker(Collection):
+    """Written once a second by each region, to see when the others have it."""
+
+    number: int
