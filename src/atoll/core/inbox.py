@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from atoll.core.entry import Framed
 
@@ -41,8 +41,11 @@ class Inbox:
         self._bytes[link] = self._bytes.get(link, 0) + len(framed.frame)
         return True
 
-    def ready(self, vector: Mapping[str, int], limit: int) -> list[Framed]:
-        """Take up to `limit` entries that can be applied now, in this order, on top of `vector`."""
+    def ready(self, vector: Mapping[str, int], limit: int, without: Container[str] = ()) -> list[Framed]:
+        """Take up to `limit` entries that can be applied now, in this order, on top of `vector`.
+
+        Entries of the origins `without` stay.
+        """
         if not self._waiting:
             return []
         at = dict(vector)
@@ -51,6 +54,8 @@ class Inbox:
         while progress and len(taken) < limit:
             progress = False
             for origin in sorted(self._waiting):
+                if origin in without:
+                    continue
                 waiting = self._waiting[origin]
                 seq = at.get(origin, 0) + 1
                 while len(taken) < limit:

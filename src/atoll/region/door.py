@@ -20,7 +20,14 @@ from atoll.core.entry import Framed
 from atoll.core.inbox import Inbox
 from atoll.core.mutation import Receipt, Write
 from atoll.core.rules import Rules
-from atoll.errors import AtollError, ClockAhead, CorruptEntry, Overloaded, StoreError
+from atoll.errors import (
+    AtollError,
+    ClockAhead,
+    CorruptEntry,
+    Indefinite,
+    Overloaded,
+    StoreError,
+)
 from atoll.store.port import AuditRow, Row, Store
 
 
@@ -55,7 +62,7 @@ class Door:
     ) -> None:
         self.vector: dict[str, int] = store.positions()
         self.inbox = Inbox()
-        self.store_error: StoreError | None = None
+        self.store_error: StoreError | Indefinite | None = None
         """Why the last commit failed; None while the store takes writes."""
         self.held: ClockAhead | None = None
         """Why remote entries are held back: a peer's clock runs ahead of what is allowed."""
@@ -72,6 +79,7 @@ class Door:
         self._listeners: list[Callable[[Batch], None]] = []
         self._closed = False
         self._pausing = False
+        self._held_back: set[str] = set()
 
     def listen(self, listener: Callable[[Batch], None]) -> None:
         """`listener` is called after each durable commit, in commit order; it must not raise."""
@@ -142,12 +150,16 @@ class Door:
             )
             if not pending.answer.done()
         ]
-        remote = [] if self._pausing else self.inbox.ready(self.vector, self._options.entries_per_commit)
+        remote = (
+            []
+            if self._pausing
+            else self.inbox.ready(self.vector, self._options.entries_per_commit, self._held_back)
+        )
         if not writes and not remote:
             return
         try:
             self._commit(writes, remote)
-        except StoreError as error:
+        except (StoreError, Indefinite) as error:
             self.store_error = error
             self._fail(writes, error)
             self._retry(remote)
@@ -209,24 +221,29 @@ class Door:
             self._wake(self._room)
 
     def _apply(self, batch: Batch, remote: list[Framed]) -> None:
-        for index, framed in enumerate(remote):
+        waiting: list[Framed] = []
+        for framed in remote:
+            origin = framed.entry.origin
             try:
                 batch.apply(framed)
             except ClockAhead as error:
-                # Held, not dropped: time itself will make the entry acceptable.
+                # Held, not dropped: time itself will make the entry acceptable. Other origins go on.
                 self.held = error
-                self._retry(remote[index:])
-                return
+                self._held_back.add(origin)
+                asyncio.get_running_loop().call_later(self._options.retry_s, self._release, origin)
+                waiting.append(framed)
             except CorruptEntry:
-                continue  # its predecessor was held back; the link will offer it again
-        if remote:
+                waiting.append(framed)  # what it had seen is held back
+        self.inbox.give_back(waiting, batch.vector)
+        if remote and not self._held_back:
             self.held = None
 
     def _load(self, writes: list[_Pending], remote: list[Framed]) -> dict[Address, Row]:
         wanted: dict[str, set[str]] = {}
         for pending in writes:
             for mutation in pending.write.mutations:
-                wanted.setdefault(mutation.collection, set()).add(mutation.key)
+                if mutation.collection in self._rules:  # a peer's schema may be newer
+                    wanted.setdefault(mutation.collection, set()).add(mutation.key)
         for framed in remote:
             for change in framed.entry.changes:
                 if change.collection in self._rules:
@@ -252,6 +269,10 @@ class Door:
             self.inbox.give_back(remote, self.vector)
             self._pausing = True
             asyncio.get_running_loop().call_later(self._options.retry_s, self._resume)
+
+    def _release(self, origin: str) -> None:
+        self._held_back.discard(origin)
+        self._schedule()
 
     def _resume(self) -> None:
         self._pausing = False
