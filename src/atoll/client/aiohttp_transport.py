@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -34,21 +35,23 @@ async def _send_once(
 class AiohttpTransport:
     """A `Transport`. It belongs to the event loop that first uses it."""
 
-    __slots__ = ("_client", "_closed", "_connect_s", "_options", "_urls")
+    __slots__ = ("_client", "_closed", "_connect_s", "_options", "_slots", "_urls")
 
     def __init__(self, urls: Mapping[str, str], options: ClientOptions) -> None:
         """`urls`: by region."""
         self._urls = urls
         self._options = options
         self._connect_s = options.connect_timeout_s
+        # Waiting in aiohttp's own queue would count as time in which the region does not answer.
+        self._slots = asyncio.Semaphore(options.connections)
         self._client: aiohttp.ClientSession | None = None
         self._closed = False
 
     async def send(self, request: Request) -> Response:
         seconds = request.timeout_s
-        timeout = aiohttp.ClientTimeout(total=seconds, connect=min(self._connect_s, seconds))
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=min(self._connect_s, seconds))
         try:
-            async with self._begin(request, timeout) as response:
+            async with self._slots, self._begin(request, timeout) as response:
                 if response.content_length is None:
                     body = await self._bounded(request, response)
                 else:
@@ -60,7 +63,7 @@ class AiohttpTransport:
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[Stream]:
-        timeout = aiohttp.ClientTimeout(total=None, connect=self._connect_s, sock_read=request.timeout_s)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_s, sock_read=request.timeout_s)
         try:
             opened = await self._begin(request, timeout)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
@@ -96,7 +99,8 @@ class AiohttpTransport:
         if self._closed:
             raise ConfigError("this client is closed; connect again")
         connector = aiohttp.TCPConnector(
-            limit=self._options.connections, ssl=True if self._options.tls is None else self._options.tls
+            limit=0,  # `_slots` bounds them
+            ssl=True if self._options.tls is None else self._options.tls,
         )
         self._client = aiohttp.ClientSession(
             connector=connector,

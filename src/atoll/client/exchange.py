@@ -111,12 +111,13 @@ class Exchanges:
                     if 200 <= outcome.status < 300:
                         return self._result(call, outcome, region, attempts)
                     failure = problem_of(outcome)
-                    if not isinstance(failure, Unavailable | Indefinite | StoreUnwritable):
+                    if _is_final(failure, attempts):
                         return self._refused(call, outcome, region, failure, attempts)
-                elif isinstance(outcome, RegionUnreachable | Indefinite):
-                    failure = outcome
                 else:
-                    self._not_an_answer(outcome, region, attempts)
+                    assert outcome is not None, "the driver answers a request with a response or an error"
+                    failure = outcome
+                    if _is_final(failure, attempts):
+                        self._not_an_answer(failure, region, attempts)
                 self._note(region, failure, attempts, answered=isinstance(outcome, Response))
                 if attempts.pinned is not None:
                     break
@@ -191,8 +192,7 @@ class Exchanges:
                 raise
             # RequestErrors promise that nothing happened; this write did happen.
             raise Indefinite(
-                f"the write was done, but what {region} shows now does not fit the declaration here:"
-                f" {error.message}",
+                f"the write was done, but what {region} shows now cannot be returned: {error.message}",
                 region=region,
                 idempotency_key=attempts.key,
             ) from error
@@ -206,18 +206,15 @@ class Exchanges:
             return call.absent(response, region)
         raise self._misconfigured(region, failure) if isinstance(failure, ConfigError) else failure
 
-    def _not_an_answer(self, outcome: Outcome, region: str, attempts: _Attempts) -> NoReturn:
-        if isinstance(outcome, TooLarge) and attempts.key is not None:
+    def _not_an_answer(self, failure: AtollError, region: str, attempts: _Attempts) -> NoReturn:
+        if isinstance(failure, TooLarge) and attempts.key is not None:
             self.router.hold(attempts.key, region)
             raise Indefinite(
-                f"{region} answered this write, but the answer was not read: {outcome.message}",
+                f"{region} answered this write, but the answer was not read: {failure.message}",
                 region=region,
                 idempotency_key=attempts.key,
             )
-        if isinstance(outcome, ConfigError):
-            raise self._misconfigured(region, outcome)
-        assert isinstance(outcome, AtollError), "the driver answers a request with a response or an error"
-        raise outcome
+        raise self._misconfigured(region, failure) if isinstance(failure, ConfigError) else failure
 
     def _misconfigured(self, region: str, error: AtollError) -> ConfigError:
         return ConfigError(f"{self.where(region)}: {error.message}", region=region)
@@ -259,6 +256,14 @@ class Exchanges:
             regions=list(attempts.failures),
             attempts=attempts.count,
         )
+
+
+def _is_final(failure: AtollError, attempts: _Attempts) -> bool:
+    """Whether nothing is gained by another attempt."""
+    if isinstance(failure, Unavailable | Indefinite | StoreUnwritable):
+        return False
+    # Where an earlier attempt is in doubt, only a region that has looked for its idempotency key knows more.
+    return attempts.pinned is None or isinstance(failure, RequestError)
 
 
 def _speaks_against(failure: AtollError) -> bool:

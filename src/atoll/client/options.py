@@ -21,7 +21,7 @@ class ClientOptions:
     write_timeout_s: float = 6.0
     """One attempt to write. Less than a region's own 5 s for its peers turns clear errors into indefinite ones."""
     connect_timeout_s: float = 1.0
-    """Reaching a region at all, waiting for a free connection included; then the next region is tried."""
+    """Reaching a region at all; then the next one is tried."""
     backoff_s: float = 0.05
     """The longest pause after the first round of attempts; it doubles with every round."""
     backoff_max_s: float = 2.0
@@ -37,7 +37,8 @@ class ClientOptions:
     response_bytes: int = 32 << 20
     """The largest answer that is read into memory, and the largest event of the change feed."""
     connections: int = 100
-    """The most connections that are open at once, to all regions together (synchronous: kept, per region)."""
+    """The most requests under way at once; further calls wait, and their attempts are timed from then on.
+    The synchronous client has as many as threads ask for, and keeps this many connections per region."""
     feed_silence_s: float = 30.0
     """A change feed that brings nothing, not even a sign of life, is opened anew. A region sends one each 10 s."""
     feed_timeout_s: float = 60.0
@@ -52,6 +53,8 @@ class ClientOptions:
             value = getattr(self, option.name)
             if option.name in ("tls", "headers"):
                 continue
+            if option.name in ("connections", "response_bytes") and not isinstance(value, int):
+                raise ConfigError(f"ClientOptions.{option.name} takes a whole number, not {value!r}")
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ConfigError(f"ClientOptions.{option.name} takes a number, not {value!r}")
             if not 0 < value < math.inf:

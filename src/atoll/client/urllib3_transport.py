@@ -67,9 +67,7 @@ class Urllib3Transport:
 
     def _pool(self, url: str) -> urllib3.HTTPConnectionPool:
         secure: dict[str, Any] = {"ssl_context": self._options.tls} if url.startswith("https:") else {}
-        return urllib3.connection_from_url(
-            url, maxsize=int(self._options.connections) or 1, block=False, **secure
-        )
+        return urllib3.connection_from_url(url, maxsize=self._options.connections, block=False, **secure)
 
     def _begin(self, request: Request, timeout: urllib3.Timeout) -> urllib3.BaseHTTPResponse:
         if self._closed:

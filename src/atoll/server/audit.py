@@ -12,7 +12,7 @@ from atoll.conflicts import records
 from atoll.core.mutation import Write, put_of
 from atoll.errors import Conflict, InvalidCursor, InvalidOperation, MalformedRequest, NotFound
 from atoll.region.region import Region
-from atoll.server.documents import Documents, decode_cursor, encode_cursor
+from atoll.server.documents import Documents, decode_cursor, encode_cursor, idempotency_key_of
 from atoll.server.exchange import Exchange
 from atoll.server.sessions import HEADER, Sessions
 from atoll.store.port import AuditFilter, AuditRow
@@ -53,12 +53,14 @@ class Audit:
     async def resolve(self, exchange: Exchange, conflict_id: str) -> None:
         """Write the value that the application chose; the write has seen all siblings, and so settles them."""
         body = await exchange.json(self._region.options.document_bytes)
+        idempotency_key = idempotency_key_of(exchange)
         if not isinstance(body, dict) or set(body) != {"value"}:
             raise MalformedRequest('to settle a conflict send {"value": {…the document as it should be…}}')
         row = self._region.store.conflict(conflict_id)
         if row is None:
             raise NotFound(f"there is no conflict {conflict_id!r}")
-        if row.status == "settled":
+        repeated = idempotency_key is not None and self._region.store.remembered([idempotency_key])
+        if row.status == "settled" and not repeated:
             raise Conflict(f"conflict {conflict_id} has been settled already", id=conflict_id)
         if row.field:
             raise InvalidOperation(
@@ -67,7 +69,7 @@ class Audit:
         rules = self._documents.rules(row.collection)
         token = self._sessions.of(exchange)
         put = put_of(rules, row.key, msgspec.json.encode(body["value"]))
-        reply = await self._region.write(Write((put,)))
+        reply = await self._region.write(Write((put,), idempotency_key), token)
         written = reply.receipt.written[0]
         value = None if written.value is None else msgspec.Raw(written.value)
         await exchange.answer_json(

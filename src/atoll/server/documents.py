@@ -89,7 +89,7 @@ class Documents:
         self, exchange: Exchange, rules: Rules, mutation: Mutation, token: dict[str, int] | None
     ) -> None:
         reply = await self._region.write(
-            Write((mutation,), _idempotency_key(exchange), _trace(exchange)), token
+            Write((mutation,), idempotency_key_of(exchange), _trace(exchange)), token
         )
         written = reply.receipt.written[0]
         headers = self._after(reply, token)
@@ -107,7 +107,7 @@ class Documents:
             raise MalformedRequest('a batch is {"writes": [{"put": {…}}, {"patch": {…}}, {"delete": {…}}]}')
         mutations = tuple(self._mutation(index, each) for index, each in enumerate(body["writes"]))
         reply = await self._region.write(
-            Write(mutations, _idempotency_key(exchange), _trace(exchange)), token
+            Write(mutations, idempotency_key_of(exchange), _trace(exchange)), token
         )
         written = [
             {
@@ -236,7 +236,7 @@ def _preconditions(exchange: Exchange) -> tuple[str | None, bool]:
     return if_match[1:-1], False
 
 
-def _idempotency_key(exchange: Exchange) -> str | None:
+def idempotency_key_of(exchange: Exchange) -> str | None:
     key = exchange.header(b"idempotency-key")
     if key is not None and not (0 < len(key) <= _MAX_IDEMPOTENCY_KEY and key.isprintable()):
         raise MalformedRequest(f"Idempotency-Key takes 1 to {_MAX_IDEMPOTENCY_KEY} printable characters")

@@ -41,7 +41,7 @@ class Feed:
             except InvalidToken as error:
                 raise InvalidCursor(f"the cursor cannot be used: {error.message}") from None
         await exchange.begin_stream(b"text/event-stream", {b"atoll-region": self._region.name.encode()})
-        await exchange.piece(b": changes of " + self._region.name.encode() + b"\n\n")
+        await exchange.piece(b": changes of " + self._region.name.encode() + b"\n" + self._place(vector))
         gone = asyncio.ensure_future(exchange.gone())
         pump = asyncio.ensure_future(self._pump(exchange, vector, only))
         try:
@@ -54,10 +54,10 @@ class Feed:
     async def _pump(self, exchange: Exchange, vector: dict[str, int], only: list[str] | None) -> None:
         async for found in self._region.changes(vector, idle_s=_KEEPALIVE_S):
             if found is None:
-                await exchange.piece(b": nothing new\n\n")
+                await exchange.piece(b": nothing new\n" + self._place(vector))
                 continue
-            entry, seen = found
-            cursor = self._sessions.encode(seen)
+            entry, vector = found
+            cursor = self._sessions.encode(vector)
             event = self._event(entry, cursor, only)
             if event is not None:
                 await exchange.piece(
@@ -67,6 +67,10 @@ class Feed:
                     + msgspec.json.encode(event)
                     + b"\n\n"
                 )
+
+    def _place(self, vector: dict[str, int]) -> bytes:
+        """An id without an event: a consumer that loses the stream here goes on from here."""
+        return b"id: " + self._sessions.encode(vector).encode() + b"\n\n"
 
     def _event(self, entry: Entry, cursor: str, only: list[str] | None) -> dict[str, Any] | None:
         changes = []

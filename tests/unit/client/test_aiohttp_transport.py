@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -52,6 +53,29 @@ async def test_connection_is_kept() -> None:
             for _ in range(5):
                 await one.send(request())
     assert server.connections == 1
+
+
+async def test_calls_beyond_the_bound_wait_without_failing() -> None:
+    busy = most = 0
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal busy, most
+        while await reader.readline():
+            await reader.readuntil(b"\r\n\r\n")
+            busy += 1
+            most = max(most, busy)
+            await asyncio.sleep(0.01)
+            busy -= 1
+            writer.write(http(200, b"{}"))
+        writer.close()
+
+    options = ClientOptions(connections=2, connect_timeout_s=0.02)
+    async with await asyncio.start_server(slow, "127.0.0.1", 0) as server:
+        one = AiohttpTransport({"tokyo": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"}, options)
+        answers = await asyncio.gather(*(one.send(request()) for _ in range(20)))
+        await one.close()
+    assert [answer.status for answer in answers] == [200] * 20
+    assert most == 2
 
 
 async def test_refused_connection_is_definite() -> None:

@@ -104,7 +104,7 @@ def test_read_tells_everything_known() -> None:
 
 def test_write_that_a_concurrent_deletion_hides_says_so() -> None:
     answer = Response(200, {}, b'{"key":"k","value":null,"version":"v"}')
-    with pytest.raises(errors.NotFound, match="concurrent deletion"):
+    with pytest.raises(errors.NotFound, match="concurrent deletion is shown"):
         CALLS.put(MODEL, None, create=False).read(answer, "tokyo")
 
 

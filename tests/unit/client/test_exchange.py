@@ -188,6 +188,31 @@ def test_done_write_that_does_not_fit_the_declaration_is_not_called_a_refusal() 
         world.drive(world.exchanges.run(put()))
 
 
+@pytest.mark.parametrize(
+    "later",
+    [
+        refused(errors.AtollError("a defect")),
+        Response(404, {}, b"<html>not here</html>"),
+        errors.ConfigError("does not speak HTTP"),
+    ],
+)
+def test_doubt_stays_until_the_region_speaks_of_the_key(later: Answer) -> None:
+    world = World("tokyo", "frankfurt")
+    world.regions["tokyo"] = one_after_another([errors.Indefinite("reset"), later])
+    with pytest.raises(errors.Indefinite, match="may have happened"):
+        world.drive(world.exchanges.run(put()))
+    assert set(world.asked) == {"tokyo"}
+
+
+def test_refusal_of_the_repeated_write_ends_the_doubt() -> None:
+    world = World("tokyo", "frankfurt")
+    mismatch = refused(errors.VersionMismatch("another version"))
+    world.regions["tokyo"] = one_after_another([errors.Indefinite("reset"), mismatch])
+    with pytest.raises(errors.VersionMismatch):
+        world.drive(world.exchanges.run(put()))
+    assert world.router.held("key-1") is None
+
+
 @pytest.mark.parametrize("key", ["", "é", "a\nb", "x" * 256])
 def test_idempotency_key_must_fit_a_header(key: str) -> None:
     world = World("tokyo")
