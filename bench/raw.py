@@ -130,32 +130,39 @@ def raw_commit_rate(
 
 
 def raw_apply_rate(
-    folder: Path, batch: int = 256, seconds: float = 3, checkpoint_pages: int = CHECKPOINT_PAGES
+    folder: Path,
+    batch: int = 256,
+    seconds: float = 3,
+    checkpoint_pages: int = CHECKPOINT_PAGES,
+    preloaded: int = PRELOADED,
+    journal: bool = False,
 ) -> WriteRate:
-    """Blind upserts over `PRELOADED` documents, with the origin's position, and no journal row."""
+    """Blind upserts over `preloaded` documents, with the origin's position, and with `journal` a row there each."""
     checkpoints = _Checkpoints(checkpoint_pages)
     random = Random("apply")
     with closing(_create(folder / "raw-apply.db", checkpoints)) as connection:
-        _preload(connection, PRELOADED)
+        _preload(connection, preloaded)
 
         def write(first: int) -> None:
-            chosen = [random.randrange(PRELOADED) for _ in range(batch)]
+            chosen = [random.randrange(preloaded) for _ in range(batch)]
             rows = [(document_key(n), document_body(first + n), _META) for n in chosen]
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany(_UPSERT, rows)
+            if journal:
+                connection.executemany(_APPEND, [(first + n, row[1]) for n, row in enumerate(rows)])
             connection.execute(_ADVANCE, (first + batch,))
             connection.execute("COMMIT")
 
         return _measure(write, batch, seconds, checkpoints)
 
 
-def raw_read_p50_us(folder: Path, reads: int = 30_000) -> float:
-    """The median time of one `SELECT` by key through the standard library, among `PRELOADED` documents."""
+def raw_read_p50_us(folder: Path, reads: int = 30_000, preloaded: int = PRELOADED) -> float:
+    """The median time of one `SELECT` by key through the standard library, among `preloaded` documents."""
     path = folder / "raw-read.db"
     with closing(_create(path, _Checkpoints(CHECKPOINT_PAGES))) as writer:
-        _preload(writer, PRELOADED)
+        _preload(writer, preloaded)
     random = Random("read")
-    keys = [document_key(random.randrange(PRELOADED)) for _ in range(reads)]
+    keys = [document_key(random.randrange(preloaded)) for _ in range(reads)]
     took_ns = []
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:
         for key in keys:

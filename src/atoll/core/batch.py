@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from atoll.causality.clock import HybridLogicalClock
+from atoll.causality.vector import descends, missing
 from atoll.conflicts import records
 from atoll.conflicts.records import Record
 from atoll.core import document as documents
@@ -109,37 +110,38 @@ class Batch:
             address = (mutation.collection, mutation.key)
             draft = drafts.get(address)
             if draft is None:
-                rules = self._rules[mutation.collection]
-                row = self._row(address)
-                tag = documents.version_tag(row) if row is not None else None
                 drafts[address] = draft = Draft(
-                    rules, mutation.key, self._document(address), tag, dot, self._actor
+                    self._rules[mutation.collection],
+                    mutation.key,
+                    self._document(address),
+                    self._row(address),
+                    dot,
+                    self._actor,
                 )
             draft.mutate(mutation)
-        changed = [(address, draft) for address, draft in drafts.items() if not draft.empty]
-        changes = []
-        rows: dict[Address, Row] = {}
-        for address, draft in changed:
-            before = self._document(address)
-            rules = self._rules[address[0]]
-            row = documents.encode_row(rules, draft.document)
+        changed: list[tuple[Address, Draft, Row]] = []
+        changes: list[Change] = []
+        for address, draft in drafts.items():
+            if draft.empty:
+                continue
+            row = documents.encode_row(draft.rules, draft.document)
             if row.value is not None and len(row.value) > identity.document_bytes:
                 raise TooLarge(
                     f"{address[0]}/{address[1]} would grow to {len(row.value)} bytes; "
                     f"the limit is {identity.document_bytes}",
                     limit_bytes=identity.document_bytes,
                 )
-            rows[address] = row
             settled: tuple[Loser, ...] = ()
-            if before.contested:
-                lost = records.standing(rules, address[1], before, draft.written_registers)
+            if draft.before.contested:
+                lost = records.standing(draft.rules, address[1], draft.before, draft.written_registers)
                 settled = tuple(records.settle(record, (stamp, region, seq)) for record in lost.values())
+            changed.append((address, draft, row))
             changes.append(draft.change(settled))
         if changes:
             entry = Entry(region, seq, stamp, identity.uncertainty_ms, context, tuple(changes), write.trace)
             frame = encode_frame(entry)
-            for (address, draft), change in zip(changed, changes, strict=True):
-                self._install(address, draft.document, rows[address], change.settled)
+            for (address, draft, row), change in zip(changed, changes, strict=True):
+                self._install(address, draft.before, draft.document, row, change.settled)
             self._append(entry, frame)
         receipt = Receipt(
             region,
@@ -170,12 +172,11 @@ class Batch:
         entry = framed.entry
         if entry.seq <= self.vector.get(entry.origin, 0):
             return
-        for origin, seq in entry.context.items():
-            if self.vector.get(origin, 0) < seq:
-                raise CorruptEntry(
-                    f"entry {entry.seq} of {entry.origin} has seen {seq} of {origin}, this region only "
-                    f"{self.vector.get(origin, 0)}"
-                )
+        if not descends(self.vector, entry.context):
+            unseen = ", ".join(f"{o} up to {s}" for o, s in missing(self.vector, entry.context).items())
+            raise CorruptEntry(
+                f"entry {entry.seq} of {entry.origin} has seen {unseen}, and this region has not"
+            )
         self._clock.update(entry.stamp)
         for index, change in enumerate(entry.changes):
             try:
@@ -198,8 +199,9 @@ class Batch:
             records.settled_row(
                 loser, {}
             )  # a body that cannot be read parks the change before it does anything
-        after = documents.merge(rules, self._document(address), documents.delta_of(rules, entry, change))
-        self._install(address, after, documents.encode_row(rules, after), change.settled)
+        before = self._document(address)
+        after = documents.merge(rules, before, documents.delta_of(rules, entry, change))
+        self._install(address, before, after, documents.encode_row(rules, after), change.settled)
 
     # -- both ----------------------------------------------------------------------------------------
 
@@ -215,8 +217,9 @@ class Batch:
             self._documents[address] = found
         return found
 
-    def _install(self, address: Address, after: Document, row: Row, settled: Sequence[Loser]) -> None:
-        before = self._document(address)
+    def _install(
+        self, address: Address, before: Document, after: Document, row: Row, settled: Sequence[Loser]
+    ) -> None:
         if before.contested or after.contested:
             rules = self._rules[address[0]]
             was = records.standing(rules, address[1], before)

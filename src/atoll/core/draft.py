@@ -7,13 +7,14 @@ from typing import Any, assert_never
 
 import msgspec
 
-from atoll.core.document import Document, map_members, shown_plain, visible
+from atoll.core.document import Document, map_members, shown_plain, version_tag, visible
 from atoll.core.entry import Change, Loser
 from atoll.core.mutation import ANY_VERSION, Delete, Mutation, Patch, Put, Step, Transfer
 from atoll.core.register import Operation, Version
 from atoll.core.rules import TOUCH, WHOLE, Rules
 from atoll.errors import BoundExceeded, InvalidOperation, NotFound, VersionMismatch
 from atoll.lattices.base import Actor
+from atoll.store.port import Row
 
 
 class Draft:
@@ -23,12 +24,13 @@ class Draft:
     """
 
     def __init__(
-        self, rules: Rules, key: str, before: Document, tag: str | None, dot: Version, actor: Actor
+        self, rules: Rules, key: str, before: Document, row: Row | None, dot: Version, actor: Actor
     ) -> None:
-        """`tag` is the present version as clients name it; `dot` a version to take dot, stamp and context from."""
-        self._rules = rules
+        """`before` is what `row` holds; `dot` a version to take dot, stamp and context from."""
+        self.rules = rules
+        self.before = before
         self._key = key
-        self._tag = tag
+        self._row = row
         self._dot = dot
         self._actor = actor
         self._registers: dict[str, bytes | None] = {}
@@ -53,11 +55,11 @@ class Draft:
                 self._transfer(mutation)
             case _:
                 assert_never(mutation)
-        self._tag = None  # a second precondition in one request would name a version that nobody has seen
+        self._row = None  # a second precondition in one request would name a version that nobody has seen
 
     def change(self, settled: tuple[Loser, ...]) -> Change:
-        deltas = {field: self._rules.lattices[field].encode(delta) for field, delta in self._deltas.items()}
-        return Change(self._rules.name, self._key, int(self._operation), self._registers, deltas, settled)
+        deltas = {field: self.rules.lattices[field].encode(delta) for field, delta in self._deltas.items()}
+        return Change(self.rules.name, self._key, int(self._operation), self._registers, deltas, settled)
 
     @property
     def written_registers(self) -> Mapping[str, bytes | None]:
@@ -69,10 +71,13 @@ class Draft:
         return not self._registers and not self._deltas
 
     def _guard(self, if_match: str | None, *, absent: bool = False) -> None:
-        where = f"{self._rules.name}/{self._key}"
+        if if_match is None and not absent:
+            return
+        where = f"{self.rules.name}/{self._key}"
+        tag = None if self._row is None else version_tag(self._row)
         if absent and self._alive:
             raise VersionMismatch(
-                f"{where} exists already, and the request says that it must not", version=self._tag
+                f"{where} exists already, and the request says that it must not", version=tag
             )
         if if_match is None:
             return
@@ -80,15 +85,15 @@ class Draft:
             raise VersionMismatch(
                 f"{where} does not exist, and the request expects version {if_match}", version=None
             )
-        if if_match not in (ANY_VERSION, self._tag):
+        if if_match not in (ANY_VERSION, tag):
             raise VersionMismatch(
-                f"{where} is at version {self._tag}, not {if_match}; read it again and repeat the change on what you see",
-                version=self._tag,
+                f"{where} is at version {tag}, not {if_match}; read it again and repeat the change on what you see",
+                version=tag,
             )
 
     def _write(self, register: str, value: bytes | None) -> None:
         dot = self._dot
-        if not self._registers and self._rules.simple:
+        if not self._registers and self.rules.simple:
             self.document = Document({}, {})
         self.document.registers[register] = (
             Version(
@@ -98,7 +103,7 @@ class Draft:
         self._registers[register] = value
 
     def _merge(self, field: str, delta: Any) -> None:
-        lattice = self._rules.lattices[field]
+        lattice = self.rules.lattices[field]
         state = self.document.lattices.get(field)
         self.document.lattices[field] = lattice.merge(lattice.empty() if state is None else state, delta)
         gathered = self._deltas.get(field)
@@ -106,10 +111,10 @@ class Draft:
 
     def _state(self, field: str) -> Any:
         state = self.document.lattices.get(field)
-        return self._rules.lattices[field].empty() if state is None else state
+        return self.rules.lattices[field].empty() if state is None else state
 
     def _put(self, put: Put) -> None:
-        rules = self._rules
+        rules = self.rules
         if put.fields is None:
             self._write(WHOLE, put.plain)
         else:
@@ -128,7 +133,7 @@ class Draft:
         self._touch()
 
     def _patch(self, patch: Patch) -> None:
-        rules = self._rules
+        rules = self.rules
         if not self._alive:
             self._create(patch)
         plain: dict[str, Any] | None = None
@@ -150,9 +155,9 @@ class Draft:
 
     def _checked(self, plain: dict[str, Any]) -> dict[str, Any]:
         """The plain fields as the team's own validators leave them; they see whole documents only."""
-        whole = msgspec.json.decode(visible(self._rules, self.document) or b"{}")
-        checked = self._rules.schema.parse_object({**whole, **plain}, self._key)
-        return {name: checked[name] for name in self._rules.plain}
+        whole = msgspec.json.decode(visible(self.rules, self.document) or b"{}")
+        checked = self.rules.schema.parse_object({**whole, **plain}, self._key)
+        return {name: checked[name] for name in self.rules.plain}
 
     def _create(self, patch: Patch) -> None:
         """A patch of an absent document starts from the defaults."""
@@ -161,22 +166,22 @@ class Draft:
             for step in patch.steps
             if step.operator == "$set" and step.member is None
         }
-        default = self._rules.schema.default_of
+        default = self.rules.schema.default_of
         try:
-            fields = {name: given[name] if name in given else default(name) for name in self._rules.plain}
+            fields = {name: given[name] if name in given else default(name) for name in self.rules.plain}
         except InvalidOperation as error:
             raise NotFound(
-                f"{self._rules.name}/{self._key} does not exist, and this patch cannot create it: {error.message}",
-                collection=self._rules.name,
+                f"{self.rules.name}/{self._key} does not exist, and this patch cannot create it: {error.message}",
+                collection=self.rules.name,
                 key=self._key,
             ) from None
-        for name in (*self._rules.lattices, *self._rules.maps):
+        for name in (*self.rules.lattices, *self.rules.maps):
             fields[name] = default(name)
-        plain = msgspec.json.encode({name: fields[name] for name in self._rules.plain})
-        self._put(Put(self._rules.name, self._key, plain, None if self._rules.simple else fields))
+        plain = msgspec.json.encode({name: fields[name] for name in self.rules.plain})
+        self._put(Put(self.rules.name, self._key, plain, None if self.rules.simple else fields))
 
     def _step(self, step: Step) -> None:
-        rules = self._rules
+        rules = self.rules
         if step.field in rules.maps:
             if step.member is None:
                 self._set_map(step.field, step.argument)
@@ -208,7 +213,7 @@ class Draft:
         self._write(field, encoded)
 
     def _set_map(self, field: str, members: Mapping[str, Any]) -> None:
-        shown = map_members(self._rules, self.document, field)
+        shown = map_members(self.rules, self.document, field)
         for name in sorted(shown.keys() - members.keys()):
             self._write(f"{field}.{name}", None)
         for name in sorted(members):
@@ -225,16 +230,16 @@ class Draft:
 
     def _bounded(self, field: str, operation: Any) -> Any:
         try:
-            return operation(self._rules.lattices[field])
+            return operation(self.rules.lattices[field])
         except BoundExceeded as error:
-            error.details.update(collection=self._rules.name, key=self._key, field=field)
+            error.details.update(collection=self.rules.name, key=self._key, field=field)
             raise
 
     def _touch(self) -> None:
-        if not self._rules.touched or not self._deltas:
+        if not self.rules.touched or not self._deltas:
             return
         after = {
-            field: self._rules.lattices[field].value(self.document.lattices[field])
+            field: self.rules.lattices[field].value(self.document.lattices[field])
             for field in sorted(self._deltas)
         }
         self._write(TOUCH, msgspec.json.encode(after))
@@ -242,19 +247,19 @@ class Draft:
     def _delete(self) -> None:
         if not self._alive:
             raise NotFound(
-                f"{self._rules.name}/{self._key} does not exist", collection=self._rules.name, key=self._key
+                f"{self.rules.name}/{self._key} does not exist", collection=self.rules.name, key=self._key
             )
         self._operation = Operation.DELETE
         self._write(WHOLE, None)
-        if self._rules.touched:
+        if self.rules.touched:
             self._write(TOUCH, None)
         self._alive = False
 
     def _transfer(self, transfer: Transfer) -> None:
-        lattice = self._rules.lattices.get(transfer.field)
+        lattice = self.rules.lattices.get(transfer.field)
         if lattice is None or lattice.kind != "bounded_counter":
             raise InvalidOperation(
-                f"{self._rules.name}.{transfer.field} is no BoundedCounter: it has no rights to give"
+                f"{self.rules.name}.{transfer.field} is no BoundedCounter: it has no rights to give"
             )
         state = self._state(transfer.field)
         spare: int = lattice.rights(state, self._actor.region)  # type: ignore[attr-defined]
@@ -266,4 +271,4 @@ class Draft:
             )
 
     def shown(self) -> bytes | None:
-        return visible(self._rules, self.document)
+        return visible(self.rules, self.document)

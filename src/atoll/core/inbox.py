@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 
+from atoll.causality.vector import descends
 from atoll.core.entry import Framed
 
 
@@ -60,7 +61,7 @@ class Inbox:
                 seq = at.get(origin, 0) + 1
                 while len(taken) < limit:
                     found = waiting.get(seq)
-                    if found is None or any(at.get(o, 0) < s for o, s in found[0].entry.context.items()):
+                    if found is None or not descends(at, found[0].entry.context):
                         break
                     framed, link = waiting.pop(seq)
                     self._bytes[link] -= len(framed.frame)

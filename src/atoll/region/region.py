@@ -357,7 +357,8 @@ class Region:
             if left_s <= 0:
                 break
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.committed.wait(), min(left_s, self.options.heartbeat_s))
+                async with asyncio.timeout(min(left_s, self.options.heartbeat_s)):
+                    await self.committed.wait()
         if fallback:
             return f"stale by {lag_s:.1f} s"
         raise TooStale(
@@ -482,7 +483,8 @@ class Region:
             if numbered or count != self.committed.count:
                 continue
             try:
-                await asyncio.wait_for(self.committed.wait(), idle_s)
+                async with asyncio.timeout(idle_s):  # before 3.12 wait_for can swallow a cancellation
+                    await self.committed.wait()
             except TimeoutError:
                 yield None
 

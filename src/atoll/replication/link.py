@@ -118,7 +118,8 @@ class Link:
             if not (self._again.is_set() and isinstance(outcome, asyncio.CancelledError)):
                 self._down(outcome if isinstance(outcome, Exception) else None)
                 if was_connected:
-                    delay = self._options.first_retry_s
+                    if not isinstance(outcome, ReplicationError):
+                        delay = self._options.first_retry_s  # it worked; one that sends rubbish has to wait
                     changed()
                 self.status.reconnects += 1
                 await asyncio.sleep(delay * self._random.uniform(0.5, 1.0))

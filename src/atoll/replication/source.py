@@ -31,8 +31,13 @@ async def stream(
     wanted = set(request.origins)
     sent = dict(request.vector)
     after_id = store.journal_start(sent, sorted(wanted))
+    loop = asyncio.get_running_loop()
     yield writer.heartbeat(heartbeat())
+    due_s = loop.time() + heartbeat_s
     while True:
+        if loop.time() >= due_s:  # a stream that is never idle must say it, too
+            yield writer.heartbeat(heartbeat())
+            due_s = loop.time() + heartbeat_s
         seen = committed.count
         piece: list[bytes] = []
         numbered = store.journal(after_id, limit_bytes=_BATCH_BYTES)
@@ -49,9 +54,10 @@ async def stream(
             continue
         if committed.count == seen:
             try:
-                await asyncio.wait_for(committed.wait(), heartbeat_s)
+                async with asyncio.timeout_at(due_s):
+                    await committed.wait()
             except TimeoutError:
-                yield writer.heartbeat(heartbeat())
+                due_s = loop.time()
 
 
 def _fresh(segment: Segment, wanted: set[str], sent: Mapping[str, int]) -> bytes:

@@ -1,1 +1,1 @@
-"""The HTTP interface: a thin layer over a `Region`. The data routes are bare ASGI, for speed."""
+"""The HTTP interface: a thin layer over a `Region`. Bare ASGI throughout, for speed."""
