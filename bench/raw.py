@@ -133,6 +133,7 @@ def raw_apply_rate(
     folder: Path,
     batch: int = 256,
     seconds: float = 3,
+    *,
     checkpoint_pages: int = CHECKPOINT_PAGES,
     preloaded: int = PRELOADED,
     journal: bool = False,

@@ -63,6 +63,8 @@ class Config:
     """A test topology: `[emulate]` is there, so partitions and delays may be asked for."""
     round_trips_ms: Mapping[tuple[str, str], float]
     """Emulated, by pair of region names in sorted order."""
+    clock_offsets_ms: Mapping[str, int] = field(default_factory=dict)
+    """Emulated, by region: how far its clock runs ahead of this machine's."""
 
     @property
     def region_names(self) -> tuple[str, ...]:
@@ -82,6 +84,10 @@ class Config:
     def rtt_ms(self, one: str, other: str) -> float:
         """The emulated round trip between two regions in milliseconds; 0 when none was given."""
         return self.round_trips_ms.get((min(one, other), max(one, other)), 0.0)
+
+    def clock_offset_ms(self, name: str) -> int:
+        """How far the region's clock is made to run ahead, in milliseconds; 0 when nothing was said."""
+        return self.clock_offsets_ms.get(name, 0)
 
 
 def load_config(path: Path) -> Config:
@@ -124,6 +130,7 @@ class _Reader:
             regions=regions,
             emulated=file.emulate is not None,
             round_trips_ms=self._round_trips(file.emulate, tuple(sorted(file.regions))),
+            clock_offsets_ms=self._clock_offsets(file.emulate, tuple(sorted(file.regions))),
         )
 
     def _refuse(self, where: tuple[str, ...], problem: str) -> NoReturn:
@@ -217,6 +224,13 @@ class _Reader:
                 self._refuse(where, f"the round trip between {one} and {other} is given twice; keep one")
             found[one, other] = milliseconds
         return found
+
+    def _clock_offsets(self, emulate: EmulateSection | None, regions: tuple[str, ...]) -> dict[str, int]:
+        offsets = emulate.clock_offset_ms if emulate else {}
+        for name in offsets:
+            if name not in regions:
+                self._refuse(("emulate", "clock_offset_ms", name), f"names no region; {meant(name, regions)}")
+        return dict(offsets)
 
     def _pair(self, where: tuple[str, ...], pair: str, regions: tuple[str, ...]) -> tuple[str, str]:
         """The two regions, sorted. A name may hold `-`, so every split is tried; it never holds `/`."""

@@ -43,6 +43,7 @@ class RegionSection(Section):
 
 class EmulateSection(Section):
     rtt_ms: dict[str, Annotated[float, Field(ge=0, le=60_000)]] = {}
+    clock_offset_ms: dict[str, Annotated[int, Field(ge=-86_400_000, le=86_400_000)]] = {}
 
 
 class ConfigFile(Section):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from random import Random, SystemRandom
 from types import TracebackType
@@ -34,6 +35,11 @@ def unix_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def shifted_ms(offset_ms: int) -> Callable[[], int]:
+    """The clock of a node on a test topology that is to be off by so much."""
+    return (lambda: unix_ms() + offset_ms) if offset_ms else unix_ms
+
+
 class Node:
     """Opens the store when it is made, so that a second process on the same data fails at once.
 
@@ -50,6 +56,7 @@ class Node:
                 f"{config.app} places documents in {', '.join(sorted(unknown))}, and {config.source} has no such region"
             )
         key = deployment_key(config)
+        self._now_ms = shifted_ms(config.clock_offset_ms(region))
         names = config.region_names
         self.store: Store = open_sqlite(config.region_data(region), region=region, deployment=config.name)
         peers = tuple(name for name in names if name != region)
@@ -59,7 +66,7 @@ class Node:
             region,
             {peer: config.region(peer).url for peer in peers},
             derive_key(key, "calls"),
-            unix_ms,
+            self._now_ms,
             self.emulation,
         )
         self.region = Region(
@@ -69,7 +76,7 @@ class Node:
             self.store,
             peers=self._peers,
             link_key=link_key,
-            physical_ms=unix_ms,
+            physical_ms=self._now_ms,
             random=Random(SystemRandom().getrandbits(64)),
             kernel_uncertainty_ms=kernel_uncertainty_ms,
             options=options_of(config),
@@ -98,7 +105,7 @@ class Node:
             self.region.name,
             region_number=region_number(self.config.region_names, self.region.name, explicit or None),
             machine=0,
-            clock=unix_ms,
+            clock=self._now_ms,
             random=os.urandom,
             reserve=reserve,
             snowflake_last_ms=store.counter("snowflake_ms"),

@@ -83,6 +83,11 @@ def test_round_trip_is_the_same_both_ways(tmp_path: Path) -> None:
     assert config.rtt_ms("tokyo", "tokyo") == 0
 
 
+def test_clocks_can_be_set_off(tmp_path: Path) -> None:
+    config = load(tmp_path, FILE + 'clock_offset_ms = { "tokyo" = -300 }\n')
+    assert (config.clock_offset_ms("tokyo"), config.clock_offset_ms("frankfurt")) == (-300, 0)
+
+
 def test_only_an_emulate_section_makes_a_test_topology(tmp_path: Path) -> None:
     text = FILE.partition("[emulate]")[0]
     assert not load(tmp_path, text).emulated
@@ -136,6 +141,8 @@ def test_ambiguous_pair_can_be_written_with_a_slash(tmp_path: Path) -> None:
         ("tokyo-frankfurt", "tokyo-tokyo", 15, "no round trip to itself"),
         ('{ "tokyo', '{ "frankfurt-tokyo" = 1, "tokyo', 15, "given twice"),
         ("230", "-1", 15, "greater than or equal to 0"),
+        ('rtt_ms = { "tokyo-frankfurt" = 230 }', 'clock_offset_ms = { "tokio" = 1 }', 15, "did you mean tokyo"),
+        ('rtt_ms = { "tokyo-frankfurt" = 230 }', "clock_offset_ms.tokyo = 0.5", 15, "valid integer"),
     ],
 )
 def test_error_names_file_line_and_fix(tmp_path: Path, old: str, new: str, line: int, reason: str) -> None:

@@ -112,6 +112,12 @@ class OffsetEstimator:
                 samples.clear()  # one of the clocks has stepped: what was measured before holds no more
         samples.append(sample)
 
+    def stepped(self, ms: int) -> None:
+        """This node's own clock was set forward by so much: what was measured moves with it."""
+        for peer, samples in self._samples.items():
+            moved = (_Sample(s.low - ms, s.high - ms, s.received_ms + ms) for s in samples)
+            self._samples[peer] = deque(moved, maxlen=self._window)
+
     def forget(self, peer: str) -> None:
         """Drop what was measured against a peer that left."""
         self._samples.pop(peer, None)

@@ -101,7 +101,7 @@ def conflicts_table(region: str, items: list[dict[str, Any]]) -> Table:
         "dropped value",
         "reason",
     ):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "id")
     for item in items:
         field = f".{item['field']}" if item["field"] else ""
         table.add_row(

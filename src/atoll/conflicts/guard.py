@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from types import FrameType
 from typing import Any
 
@@ -19,6 +20,8 @@ import msgspec
 
 from atoll.conflicts.strategies import Resolver, ResolverFailed
 from atoll.errors import AtollError
+
+_FAILURES_KEPT = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +43,21 @@ def guarded(
 ) -> Resolver:
     """`validate` turns what the function returned into canonical JSON text, or raises an AtollError."""
 
+    failed: dict[bytes, str] = {}
+
     def resolve(values: Sequence[bytes | None]) -> bytes | None:
+        # Asked again at every read and merge of the document, a function that hangs would hold all up.
+        asked = blake2b(b"\x00".join(value or b"" for value in values), digest_size=16).digest()
+        if asked in failed:
+            raise ResolverFailed(failed[asked])
         decoded = [None if value is None else msgspec.json.decode(value) for value in values]
-        result = _run(function, decoded, options)
+        try:
+            result = _run(function, decoded, options)
+        except ResolverFailed as failure:
+            if len(failed) >= _FAILURES_KEPT:
+                failed.clear()
+            failed[asked] = str(failure)
+            raise
         if result is None:
             if None not in decoded:
                 raise ResolverFailed("it returned None although no version is a deletion")

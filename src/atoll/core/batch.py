@@ -20,9 +20,9 @@ from atoll.core import document as documents
 from atoll.core.document import Document
 from atoll.core.draft import Draft
 from atoll.core.entry import Change, Entry, Framed, Loser, encode_frame
-from atoll.core.mutation import Receipt, Write, Written
-from atoll.core.register import Version
-from atoll.core.rules import Rules
+from atoll.core.mutation import Put, Receipt, Write, Written
+from atoll.core.register import Operation, Version
+from atoll.core.rules import WHOLE, Rules
 from atoll.errors import CorruptEntry, HostileEntry, InvalidOperation, TooLarge
 from atoll.lattices.base import Actor
 from atoll.store.port import AuditRow, Commit, Parked, Remembered, Row, Segment
@@ -87,7 +87,8 @@ class Batch:
         self._remembered = dict(remembered)
         self._to_remember: list[Remembered] = []
         self._parked: list[Parked] = []
-        self._runs: list[tuple[str, int, int, list[bytes]]] = []
+        self._runs: list[tuple[str, int, list[bytes]]] = []
+        """(origin, first seq, frames): dense, so the last seq follows."""
         self._now_ms = now_ms
 
     # -- local ---------------------------------------------------------------------------------------
@@ -104,6 +105,46 @@ class Batch:
         context = dict(self.vector)
         context[region] = seq - 1
         stamp = self._clock.now()
+        receipt = self._replace(write, seq, context, stamp) if len(write.mutations) == 1 else None
+        if receipt is None:
+            receipt = self._draft(write, seq, context, stamp)
+        if write.idempotency_key is not None:
+            answer = _pack(msgspec.structs.replace(receipt, fingerprint=_fingerprint(write)))
+            self._remembered[write.idempotency_key] = answer
+            self._to_remember.append(Remembered(write.idempotency_key, self._now_ms, answer))
+        return receipt
+
+    def _replace(self, write: Write, seq: int, context: dict[str, int], stamp: int) -> Receipt | None:
+        """The commonest write in few steps: the whole of a document that is one register, uncontested.
+
+        None where the write is not that, or is to be refused: it then takes the long way.
+        """
+        put = write.mutations[0]
+        if type(put) is not Put or put.if_match is not None or put.if_absent:
+            return None
+        identity, address = self._identity, (put.collection, put.key)
+        row = self._row(address)
+        if (
+            not self._rules[put.collection].simple
+            or len(put.plain) > identity.document_bytes
+            or not documents.succeeded(row, context)
+        ):
+            return None
+        operation = int(Operation.INSERT if row is None or row.value is None else Operation.UPDATE)
+        change = Change(put.collection, put.key, operation, {WHOLE: put.plain})
+        region, uncertainty_ms = identity.region, identity.uncertainty_ms
+        entry = Entry(region, seq, stamp, uncertainty_ms, context, (change,), write.trace)
+        frame = encode_frame(entry)
+        after = documents.row_of(Version(region, seq, stamp, uncertainty_ms, operation, context, put.plain))
+        self._documents.pop(address, None)
+        self._changed[address] = after
+        self._append(entry, frame)
+        written = Written(put.collection, put.key, put.plain, documents.version_tag(after))
+        return Receipt(region, seq, stamp, (written,))
+
+    def _draft(self, write: Write, seq: int, context: dict[str, int], stamp: int) -> Receipt:
+        identity = self._identity
+        region = identity.region
         dot = Version(region, seq, stamp, identity.uncertainty_ms, 0, context, None)
         drafts: dict[Address, Draft] = {}
         for mutation in write.mutations:
@@ -115,8 +156,8 @@ class Batch:
                     mutation.key,
                     self._document(address),
                     self._row(address),
-                    dot,
-                    self._actor,
+                    dot=dot,
+                    actor=self._actor,
                 )
             draft.mutate(mutation)
         changed: list[tuple[Address, Draft, Row]] = []
@@ -143,17 +184,12 @@ class Batch:
             for (address, draft, row), change in zip(changed, changes, strict=True):
                 self._install(address, draft.before, draft.document, row, change.settled)
             self._append(entry, frame)
-        receipt = Receipt(
+        return Receipt(
             region,
             seq if changes else 0,
             stamp,
             tuple(self._written(address) for address in drafts),
         )
-        if write.idempotency_key is not None:
-            answer = _pack(msgspec.structs.replace(receipt, fingerprint=_fingerprint(write)))
-            self._remembered[write.idempotency_key] = answer
-            self._to_remember.append(Remembered(write.idempotency_key, self._now_ms, answer))
-        return receipt
 
     def _written(self, address: Address) -> Written:
         row = self._row(address)
@@ -195,6 +231,30 @@ class Batch:
             )
         rules.schema.validate_key(change.key)
         address = (change.collection, change.key)
+        if (
+            rules.simple
+            and len(change.registers) == 1
+            and WHOLE in change.registers
+            and not (change.deltas or change.settled)
+            and documents.succeeded(self._row(address), entry.context)
+        ):
+            # Nearly every entry: its writer had seen the one version that is here.
+            value = change.registers[WHOLE]
+            if value is not None:
+                documents.check_value(rules, change.key, WHOLE, value)
+            self._documents.pop(address, None)
+            self._changed[address] = documents.row_of(
+                Version(
+                    entry.origin,
+                    entry.seq,
+                    entry.stamp,
+                    entry.uncertainty_ms,
+                    change.operation,
+                    entry.context,
+                    value,
+                )
+            )
+            return
         for loser in change.settled:
             records.settled_row(
                 loser, {}
@@ -212,7 +272,7 @@ class Batch:
     def _document(self, address: Address) -> Document:
         found = self._documents.get(address)
         if found is None:
-            row = self._rows.get(address)
+            row = self._row(address)
             found = Document({}, {}) if row is None else documents.decode_row(self._rules[address[0]], row)
             self._documents[address] = found
         return found
@@ -243,11 +303,9 @@ class Batch:
         self.vector[entry.origin] = entry.seq
         self.entries.append(entry)
         if self._runs and self._runs[-1][0] == entry.origin:
-            origin, first, _, frames = self._runs[-1]
-            frames.append(frame)
-            self._runs[-1] = (origin, first, entry.seq, frames)
+            self._runs[-1][2].append(frame)
         else:
-            self._runs.append((entry.origin, entry.seq, entry.seq, [frame]))
+            self._runs.append((entry.origin, entry.seq, [frame]))
 
     @property
     def parked_count(self) -> int:
@@ -257,9 +315,10 @@ class Batch:
         """What the store must make durable before any answer leaves; empty when nothing changed."""
         commit = Commit(
             segments=[
-                Segment(origin, first, last, b"".join(frames)) for origin, first, last, frames in self._runs
+                Segment(origin, first, first + len(frames) - 1, b"".join(frames))
+                for origin, first, frames in self._runs
             ],
-            positions={origin: last for origin, _, last, _ in self._runs},
+            positions={origin: self.vector[origin] for origin, _, _ in self._runs},
             clock=self._clock.last,
             audit=[row for row in self._audit.values() if row is not None],
             audit_removed=[record_id for record_id, row in self._audit.items() if row is None],

@@ -10,7 +10,7 @@ lattices[field]        the state of a counter, set, list or text
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -18,7 +18,7 @@ import msgspec
 
 from atoll.core import register as registers
 from atoll.core.entry import Change, Entry
-from atoll.core.register import Register, Version
+from atoll.core.register import Operation, Register, Version
 from atoll.core.rules import WHOLE, Rules
 from atoll.errors import HostileEntry, StoreCorrupt
 from atoll.store.port import Row
@@ -32,8 +32,21 @@ class _Meta(msgspec.Struct, array_like=True, gc=False):
     lattices: dict[str, bytes] = {}
 
 
+class _Dot(msgspec.Struct, array_like=True, gc=False):
+    """The first two members of a version; its others are left unread."""
+
+    region: str
+    seq: int
+
+
+class _Dots(msgspec.Struct, array_like=True, gc=False):
+    registers: dict[str, tuple[_Dot, ...]]
+
+
 _encode_meta: Callable[[Any], bytes] = msgspec.msgpack.Encoder(order="sorted").encode
 _decode_meta = msgspec.msgpack.Decoder(_Meta).decode
+_OPERATIONS = frozenset(map(int, Operation))
+_decode_dots = msgspec.msgpack.Decoder(_Dots).decode
 _any_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
@@ -76,6 +89,8 @@ def delta_of(rules: Rules, entry: Entry, change: Change) -> Document:
 
     Raises HostileEntry where the change does not fit the collection, so that the caller can park it.
     """
+    if change.operation not in _OPERATIONS:
+        raise HostileEntry(f"the change of {rules.name}/{change.key} is no operation: {change.operation}")
     versions: dict[str, Register] = {}
     for name, value in change.registers.items():
         if name != WHOLE and not rules.knows(name):
@@ -83,12 +98,7 @@ def delta_of(rules: Rules, entry: Entry, change: Change) -> Document:
                 f"collection {rules.name!r} has no register {name!r}; is this region's schema older?"
             )
         if value is not None:
-            try:
-                _any_json(value)
-            except (msgspec.DecodeError, RecursionError):
-                raise HostileEntry(f"the value of {rules.name}/{change.key} is not JSON") from None
-            if name == WHOLE and value[:1] != b"{":
-                raise HostileEntry(f"the value of {rules.name}/{change.key} is not a JSON object")
+            check_value(rules, change.key, name, value)
         versions[name] = (
             Version(
                 entry.origin,
@@ -111,6 +121,37 @@ def delta_of(rules: Rules, entry: Entry, change: Change) -> Document:
     return Document(versions, lattices)
 
 
+def check_value(rules: Rules, key: str, register: str, value: bytes) -> None:
+    """Raises HostileEntry for what no writer could have put into the register."""
+    try:
+        _any_json(value)
+    except (msgspec.DecodeError, RecursionError):
+        raise HostileEntry(f"the value of {rules.name}/{key} is not JSON") from None
+    if register == WHOLE and value[:1] != b"{":
+        raise HostileEntry(f"the value of {rules.name}/{key} is not a JSON object")
+
+
+def succeeded(row: Row | None, context: Mapping[str, int]) -> bool:
+    """Whether a write of the whole document leaves nothing of this row, its writer having seen `context`.
+
+    So it is with nearly every write; `row_of` then says what comes after it, without a `Document`.
+    """
+    if row is None:
+        return True
+    try:
+        held = _decode_dots(row.meta).registers
+    except msgspec.DecodeError:
+        return False  # for `decode_row` to report
+    versions = held.get(WHOLE, ())
+    return len(held) == len(versions) == 1 and context.get(versions[0].region, 0) >= versions[0].seq
+
+
+def row_of(version: Version) -> Row:
+    """The row of a document that is one register (`Rules.simple`) and holds this version alone."""
+    kept = version if version.value is None else _valued(version, _ELSEWHERE)
+    return Row(version.value, _encode_meta(_Meta({WHOLE: (kept,)})))
+
+
 def decode_row(rules: Rules, row: Row) -> Document:
     """Raises StoreCorrupt."""
     try:
@@ -129,10 +170,8 @@ def decode_row(rules: Rules, row: Row) -> Document:
 def encode_row(rules: Rules, document: Document) -> Row:
     value = visible(rules, document)
     kept = document.registers
-    if rules.simple and value is not None:
-        whole = kept[WHOLE]
-        if len(whole) == 1:
-            return Row(value, _encode_meta(_Meta({WHOLE: (_valued(whole[0], _ELSEWHERE),)})))
+    if rules.simple and value is not None and len(kept[WHOLE]) == 1:
+        return row_of(kept[WHOLE][0])
     lattices = {field: rules.lattices[field].encode(state) for field, state in document.lattices.items()}
     return Row(value, _encode_meta(_Meta(kept, lattices)))
 

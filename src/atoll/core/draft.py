@@ -24,7 +24,7 @@ class Draft:
     """
 
     def __init__(
-        self, rules: Rules, key: str, before: Document, row: Row | None, dot: Version, actor: Actor
+        self, rules: Rules, key: str, before: Document, row: Row | None, *, dot: Version, actor: Actor
     ) -> None:
         """`before` is what `row` holds; `dot` a version to take dot, stamp and context from."""
         self.rules = rules
@@ -144,9 +144,14 @@ class Draft:
                 plain[step.field] = step.argument
             else:
                 self._step(step)
+        if rules.schema.has_rules:
+            checked = self._checked(plain or {})
+            if plain is not None:
+                plain |= checked
+            elif rules.per_field:
+                for field, value in checked.items():
+                    self._set_field(field, value)
         if plain is not None:
-            if rules.schema.has_rules:
-                plain |= self._checked(plain)
             ordered = {name: plain.pop(name) for name in rules.plain if name in plain}
             self._write(WHOLE, msgspec.json.encode({**ordered, **plain}))
         elif rules.per_field:

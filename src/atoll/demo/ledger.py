@@ -48,6 +48,8 @@ class Ledger:
     acknowledged: int = 0
     """Writes."""
     retries: int = 0
+    pressed_twice: int = 0
+    """Writes that were sent again on purpose after they had been acknowledged."""
     replayed: int = 0
     """Retried writes that had happened, and were answered from memory instead of happening twice."""
     unanswered: list[str] = field(default_factory=list)
@@ -91,6 +93,7 @@ class Ledger:
             "lines_out_of_reach": self.out_of_reach,
             "orders_forwarded": self.forwarded,
             "retries": self.retries,
+            "pressed_twice": self.pressed_twice,
             "replayed": self.replayed,
             "collisions": len(self.collisions),
             "settled_by_hand": self.settled_by_hand,

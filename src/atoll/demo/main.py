@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import signal
@@ -10,7 +11,6 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -31,7 +31,7 @@ from atoll.demo.report import Report
 from atoll.demo.shoppers import LINES_PER_S, Plan, Shoppers, plan
 from atoll.demo.till import Till, Unanswered
 from atoll.demo.topology import REGIONS, Topology
-from atoll.demo.view import LiveView, PlainView, Scene, View, shown
+from atoll.demo.view import LiveView, PlainView, Scene, View, beside
 from atoll.errors import AtollError
 
 _BATCH = 250
@@ -95,7 +95,7 @@ class _Demo:
             view: View = (
                 LiveView(self._scene, self._console) if self._live else PlainView(self._scene, self._write)
             )
-            async with shown(view):
+            async with beside(view.run()):
                 report = await self._drama(topology, http)
             if self._live:
                 for moment, text in self._scene.events:
@@ -106,10 +106,11 @@ class _Demo:
                 sys.stdout.write("\n")
                 sys.stdout.flush()
             if self._options.keep:
-                await self._stay(topology)
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._stay(topology)
             return 0 if report.ok else 1
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _topology(self) -> AsyncIterator[Topology]:
         """The regions' processes and folder, both gone afterwards, whatever happens."""
         given = self._options.folder
@@ -142,13 +143,9 @@ class _Demo:
         scene.step = "filling the shelves"
         await self._fill(topology, till, stock, collisions.base(options.seconds))
         observer = scene.observer = Observer(topology, http, self._weather, ledger.surprises.append)
-        watching = asyncio.create_task(observer.watch())
-        try:
+        async with beside(observer.watch()):
             await self._trade(topology, http, till, stock, collisions)
             await asyncio.sleep(_LAST_MARKS_S)
-        finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
         settled = await settle(
             till, REGIONS, within_s=_SETTLE_S, tell=lambda text: setattr(scene, "step", text)
         )
@@ -206,10 +203,13 @@ class _Demo:
         scene.step = "the shop is open"
         scene.say(f"the shop opens: {len(stock.baskets)} baskets, {stock.lines} lines")
         till.give_up_at = scene.opened + seconds + _GIVE_UP_S
-        async with asyncio.TaskGroup() as group:
-            group.create_task(Nemesis(topology, http, self._weather, scene.say).run(seconds))
-            group.create_task(shoppers.run(seconds))
-            group.create_task(collisions.run(seconds))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(Nemesis(topology, http, self._weather, scene.say).run(seconds))
+                group.create_task(shoppers.run(seconds))
+                group.create_task(collisions.run(seconds))
+        except ExceptionGroup as errors:
+            raise _first(errors) from errors
         scene.say("the shop closes")
 
     async def _stay(self, topology: Topology) -> None:
@@ -219,7 +219,7 @@ class _Demo:
             f"atoll status --config {config}",
             f"atoll verify --config {config}",
             f"atoll conflicts --config {config} --kind update_deleted",
-            f"curl {url}/v1/inventory?limit=5",
+            f"curl '{url}/v1/inventory?limit=5'",
             f"curl '{url}/v1/order?where=quantity:gt:5&limit=5'",
             f"curl -N '{url}/v1/changes?cursor=now'",
             f"curl {url}/metrics",
@@ -232,6 +232,14 @@ class _Demo:
 
     def _write(self, line: str) -> None:
         self._console.print(line, markup=False, soft_wrap=True)
+
+
+def _first(errors: ExceptionGroup[Exception]) -> Exception:
+    """The first error that is no group: what went wrong, without the scaffolding of tasks."""
+    error: Exception = errors
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _connector() -> aiohttp.TCPConnector:

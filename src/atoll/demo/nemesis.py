@@ -20,6 +20,8 @@ LINK = ("tokyo", "frankfurt")
 _CUT_AT, _KILL_AT, _RESTART_AT, _HEAL_AT = 0.2, 0.42, 0.54, 0.75
 """As parts of the opening hours."""
 
+_TIMEOUT = aiohttp.ClientTimeout(total=10.0)
+
 
 @dataclass(slots=True)
 class Weather:
@@ -73,6 +75,14 @@ class Nemesis:
         """Cut or heal the link, on both sides. Raises AtollError when a side refuses."""
         for region, peer in (LINK, LINK[::-1]):
             url = f"{self._topology.urls[region]}/admin/partition"
-            async with self._http.post(url, json={"peer": peer, "cut": cut}) as response:
-                if response.status != 200:
-                    raise AtollError(f"{region} would not cut or heal its link: {await response.text()}")
+            try:
+                async with self._http.post(
+                    url, json={"peer": peer, "cut": cut}, timeout=_TIMEOUT
+                ) as response:
+                    status, told = response.status, await response.text()
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise AtollError(
+                    f"{region} does not answer: {error!r}; see {self._topology.log(region)}"
+                ) from error
+            if status != 200:
+                raise AtollError(f"{region} would not cut or heal its link: {told}")

@@ -122,7 +122,7 @@ class Observer:
                     url, headers={"last-event-id": cursor}, timeout=_STREAM
                 ) as response:
                     async for line in response.content:
-                        if line.startswith(b"data: "):
+                        if line.startswith(b"data: ") and line.endswith(b"\n"):
                             event = msgspec.json.decode(line[6:])
                             cursor = event["cursor"]
                             self._seen(region, event)

@@ -219,12 +219,14 @@ def sessions_held(ledger: Ledger) -> Check:
 
 def everything_answered(ledger: Ledger, found: Sequence[Findings]) -> Check:
     wrong = [*(f"never answered: {each}" for each in ledger.unanswered), *ledger.surprises]
+    if ledger.replayed < ledger.pressed_twice:
+        wrong.append(f"{ledger.pressed_twice} writes were sent twice, and only {ledger.replayed} recognised")
     wrong += [f"{each.region} parked {each.parked} changes" for each in found if each.parked]
     told = (
-        f"{ledger.acknowledged} acknowledged; {ledger.retries} retries, "
-        f"{ledger.replayed} of them of writes that had happened already"
+        f"{ledger.acknowledged} acknowledged; {ledger.retries} retried until answered, {ledger.pressed_twice} sent "
+        f"twice on purpose; {ledger.replayed} recognised as having happened, and not done again"
     )
-    return Check("every write answered", told, tuple(wrong))
+    return Check("every write answered, and done once", told, tuple(wrong))
 
 
 def conflict_counts(conflicts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -126,7 +126,7 @@ def lag_table(lags: dict[str, dict[str, float]]) -> Table:
 def shop_line(ledger: Ledger) -> str:
     shop = ledger.summary()
     latencies = ", ".join(f"{region} {p50} ms" for region, p50 in shop["write_p50_ms"].items())
-    left = f" {shop['baskets_left']} baskets came after closing." if shop["baskets_left"] else ""
+    left = f" Baskets that came after closing: {shop['baskets_left']}." if shop["baskets_left"] else ""
     return (
         f"{shop['baskets']} baskets, {shop['orders']} orders ({shop['orders_forwarded']} placed away from home), "
         f"{shop['units_sold']} units; {shop['lines_sold_out']} lines refused as sold out, {shop['lines_out_of_reach']} "

@@ -16,12 +16,16 @@ from atoll.demo.ledger import Ledger
 from atoll.demo.purchases import Line, Sample, assign_region
 from atoll.demo.till import Till, Unanswered
 
-LINES_PER_S = 150
+LINES_PER_S = 120
 """Each is three writes; leaves half of two cores for the regions' own replication."""
 _SHOPPERS = 12
 _TRAVELLERS = 4
 _TRAVELLING = 0.03
 _LOOKING_ELSEWHERE = 0.08
+_IMPATIENT = 0.02
+"""Customers who press the button twice: the second request must not count."""
+_NIGHTS = 0.3
+"""How much of the ebb and flow of days and nights is kept; whole nights would look like outages."""
 _SOLD_OUT_SKUS = 40
 """The most popular products get too little stock on purpose."""
 
@@ -70,11 +74,12 @@ def plan(sample: Sample, regions: Sequence[str], *, lines: int, random: Random) 
     taken = list(_stretch(sample, lines, random))
     first_ms, last_ms = taken[0][0].at_ms, taken[-1][0].at_ms
     baskets = []
-    for basket in taken:
+    for place, basket in enumerate(taken):
         home = assign_region(basket[0].household, regions)
         others = [region for region in regions if region != home]
         via = random.choice(others) if random.random() < _TRAVELLING else home
-        due = (basket[0].at_ms - first_ms) / max(1, last_ms - first_ms)
+        moment = (basket[0].at_ms - first_ms) / max(1, last_ms - first_ms)
+        due = _NIGHTS * moment + (1 - _NIGHTS) * place / len(taken)
         baskets.append(Basket(basket, home, via, due, random.random() < _LOOKING_ELSEWHERE))
     wanted: Counter[str] = Counter()
     for basket in taken:
@@ -153,15 +158,13 @@ class Shoppers:
 
     async def _take(self, region: str, line: Line, name: str) -> bool:
         """Take the line's units from the worldwide stock; False when the shop cannot sell them."""
-        answer = await self._till.write(
-            region,
-            "PATCH",
-            f"/v1/inventory/{line.product}",
-            {"$inc": {"stock": -line.quantity}},
-            idempotency_key=f"take-{name}",
-        )
+        path, body = f"/v1/inventory/{line.product}", {"$inc": {"stock": -line.quantity}}
+        answer = await self._till.write(region, "PATCH", path, body, idempotency_key=f"take-{name}")
         if answer.status == 200:
             self._ledger.sold[str(line.product)] += line.quantity
+            if self._random.random() < _IMPATIENT:
+                self._ledger.pressed_twice += 1
+                await self._till.write(region, "PATCH", path, body, idempotency_key=f"take-{name}")
             return True
         if answer.body.get("left_in_all", 0) >= line.quantity:
             self._ledger.out_of_reach += 1
@@ -194,6 +197,8 @@ class Shoppers:
             ledger.forwarded += basket.via != basket.region
             if answer.session is not None:
                 self._sessions[line.household] = answer.session
+        else:
+            self._ledger.surprises.append(f"order {name} was refused: {answer.status} {answer.body}")
         return document
 
     async def _look_elsewhere(self, basket: Basket, name: str, document: dict[str, Any]) -> None:

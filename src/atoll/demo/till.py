@@ -86,7 +86,7 @@ class Till:
             ledger.acknowledged += 1
             ledger.took_ms(region, took_ms)
             ledger.replayed += replayed
-        elif answer.status not in (404, 409, 412):
+        elif answer.status != 409:
             ledger.surprises.append(
                 f"{region} answered {answer.status} to {path}: {answer.body.get('detail')}"
             )

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -220,11 +220,12 @@ def _link(peer: str, state: str) -> Text:
 
 
 @contextlib.asynccontextmanager
-async def shown(view: View):  # type: ignore[no-untyped-def]
-    """Run the view beside the body."""
-    task = asyncio.create_task(view.run())
+async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run `work`, which never ends by itself, while the body runs. What it raises comes out at the end."""
+    task = asyncio.create_task(work)
     try:
         yield
     finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

@@ -143,18 +143,11 @@ class Door:
         self._scheduled = False
         if self._closed:
             return
-        writes = [
-            pending
-            for pending in (
-                self._queue.popleft() for _ in range(min(len(self._queue), self._options.writes_per_commit))
-            )
-            if not pending.answer.done()
-        ]
-        remote = (
-            []
-            if self._pausing
-            else self.inbox.ready(self.vector, self._options.entries_per_commit, self._held_back)
-        )
+        remote: list[Framed] = []
+        if not self._pausing:
+            remote = self.inbox.ready(self.vector, self._options.entries_per_commit, self._held_back)
+        taken = (self._queue.popleft() for _ in range(min(len(self._queue), self._options.writes_per_commit)))
+        writes = [pending for pending in taken if not pending.answer.done()]
         if not writes and not remote:
             return
         try:

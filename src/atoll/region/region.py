@@ -106,6 +106,7 @@ class Region:
         self._kernel_uncertainty_ms = kernel_uncertainty_ms
         self._uncertainty_ms = options.max_clock_offset_ms
         self._clock_off_ms = 0
+        self._wall_minus_loop_ms: int | None = None
         store.open_collections(application.collections)
         self.rules: dict[str, Rules] = {
             name: Rules(schema, self._resolver(schema)) for name, schema in application.collections.items()
@@ -180,25 +181,39 @@ class Region:
         """
         check_batch(write, most=self.options.writes_per_batch)
         owner = self.ownership.of_write(write)
+        if owner is None:
+            # What is waited for here may bring the document, and with it say whose it is.
+            await self._catch_up(write, token)
+            owner = self.ownership.of_write(write)
         if owner is None or owner == self.name:
             return await self._write_here(write, token)
         self.statistics.forwarded += 1
         return await self._ask(owner, write, self.options.peer_timeout_s, token)
 
-    async def _write_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
+    async def _catch_up(self, write: Write, token: Mapping[str, int] | None) -> None:
         if token and not vectors.descends(self.door.vector, token) and self._ordered(write):
             await self.require(token)
+        if not self._introduced:
+            await self._introduction()
+
+    async def _write_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
+        await self._catch_up(write, token)
         if self._own_elsewhere > self.door.vector.get(self.name, 0):
             raise Unavailable(
                 f"{self.name} has lost entries that its peers hold, up to {self._own_elsewhere}; "
                 "it takes no writes until it has them back"
             )
-        if not self._introduced:
-            await self._introduction()
         if self._clock_off_ms > 0:
             raise ClockUnsafe(
                 f"the clock of {self.name} is {self._clock_off_ms} ms outside what its peers can agree on; "
                 "it takes no writes until it is set right"
+            )
+        lead_ms = self.clock.lead_ms()
+        if lead_ms > self.options.max_clock_offset_ms:
+            raise ClockUnsafe(
+                f"the clock of {self.name} was set back, and its stamps run {lead_ms} ms ahead of it: no peer would "
+                "take its writes before then; write in another region",
+                lead_ms=lead_ms,
             )
         receipt = await self.escrow.write(lambda: self.door.write(write))
         return WriteReply(receipt, self.vector)
@@ -432,6 +447,9 @@ class Region:
     def deliver(self, framed: list[Framed], link: str) -> None:
         self.door.deliver(framed, link)
 
+    def reopened(self, link: str, origins: tuple[str, ...]) -> None:
+        self.door.inbox.release(link, origins)
+
     async def room(self, link: str, bytes_waiting: int) -> None:
         await self.door.room(link, bytes_waiting)
 
@@ -444,14 +462,13 @@ class Region:
         return Heartbeat(self.name, self.now_ms(), self.vector, self.freshness.as_of())
 
     def _origins(self, peer: str) -> tuple[str, ...]:
-        """The peer's own entries; and, through the first connected peer, those of everyone out of reach.
+        """The peer's own entries; and those of everyone out of reach, through every peer, for any one of
+        them may be just as cut off: what comes twice is dropped on arrival.
 
         This region's own are asked for everywhere: a region that lost its disk finds them there.
         """
         down = [other for other, link in self.links.items() if other != peer and not link.status.connected]
-        connected = [other for other, link in self.links.items() if link.status.connected]
-        relays = down if not connected or peer == min(connected) else []
-        return (peer, self.name, *relays)
+        return (peer, self.name, *down)
 
     def _review_links(self) -> None:
         for link in self.links.values():
@@ -538,8 +555,17 @@ class Region:
         if batch.entries:
             self.committed.notify()
 
+    def _notice_step(self) -> None:
+        """Offsets from peers that are out of reach at present would go on accusing a clock that was set right."""
+        before = self._wall_minus_loop_ms
+        now_ms = self.now_ms() - int(asyncio.get_running_loop().time() * 1000)
+        if before is not None and abs(now_ms - before) > 100:
+            self.offsets.stepped(now_ms - before)
+        self._wall_minus_loop_ms = now_ms
+
     async def _compare_clocks(self, peer: str) -> None:
         while True:
+            self._notice_step()
             sent_ms = self.now_ms()
             try:
                 reply = await self._peers.call(peer, PingCall(), timeout_s=self.options.peer_timeout_s)

@@ -58,6 +58,9 @@ class Receiver(Protocol):
     def deliver(self, framed: list[Framed], link: str) -> None:
         """Take entries, in the order in which they came."""
 
+    def reopened(self, link: str, origins: tuple[str, ...]) -> None:
+        """This link begins anew, and will bring what these origins wrote past `vector`."""
+
     async def room(self, link: str, bytes_waiting: int) -> None:
         """Wait until less than so much of what this link brought waits."""
 
@@ -129,6 +132,7 @@ class Link:
         origins = self._origins(self._peer)
         reader = FrameReader(self._key)
         request = StreamRequest(self._name, dict(self._receiver.vector), origins)
+        self._receiver.reopened(self._peer, origins)
         async with aclosing(self._peers.stream(self._peer, request)) as stream:
             while True:
                 await self._receiver.room(self._peer, self._options.inbox_bytes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -25,6 +25,7 @@ class Application:
     name: str
     collections: Mapping[str, CollectionSchema]
     """By name, in declaration order."""
+    _fingerprint: list[str] = field(default_factory=list, repr=False, compare=False)
 
     def collection(self, name: str) -> CollectionSchema:
         """Raises UnknownCollection, naming what may have been meant."""
@@ -61,9 +62,12 @@ class Application:
 
     def fingerprint(self) -> str:
         """Sixteen hex digits, equal in every process that has the same declarations."""
+        if self._fingerprint:
+            return self._fingerprint[0]  # each comparison of clocks between two regions asks for it
         described = {name: schema.describe() for name, schema in self.collections.items()}
         text = json.dumps(described, sort_keys=True, separators=(",", ":"), default=repr)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._fingerprint.append(hashlib.sha256(text.encode()).hexdigest()[:16])
+        return self._fingerprint[0]
 
 
 def application_of(*models: type[Collection], name: str = "app", limits: Limits | None = None) -> Application:

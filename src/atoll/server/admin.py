@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
@@ -150,9 +151,9 @@ class Admin:
 
     async def verify(self) -> dict[str, Any]:
         """Compare this region's digests with every peer's, and name the documents that differ."""
-        collections = {}
-        for collection in self._region.rules:
-            collections[collection] = await self._verify_collection(collection)
+        names = list(self._region.rules)
+        found = await asyncio.gather(*(self._verify_collection(name) for name in names))
+        collections = dict(zip(names, found, strict=True))
         equal = all(
             not peer["different"] and "error" not in peer
             for found in collections.values()

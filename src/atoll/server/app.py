@@ -44,7 +44,7 @@ class App:
         self._url = url
         self._documents = Documents(region, sessions)
         self._audit = Audit(region, sessions, self._documents)
-        self._feed = Feed(region, sessions)
+        self._feed = Feed(region, sessions, self.closing)
         self._metrics = Metrics(region)
         self._admin = Admin(region, emulation, ids, test_topology=test_topology)
         self._peering = Peering(region, link_key, emulation, self.closing)

@@ -130,6 +130,10 @@ class Exchange:
         """Send one piece of a stream; waits while the client is slow."""
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
+    async def end(self) -> None:
+        """Close a stream that this side ends; harmless when the client has gone."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
     async def gone(self) -> None:
         """Return when the client has closed the connection."""
         while (await self._receive())["type"] != "http.disconnect":

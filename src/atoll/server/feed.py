@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import msgspec
@@ -14,6 +15,8 @@ from atoll.region.region import Region
 from atoll.server.exchange import Exchange
 from atoll.server.sessions import Sessions
 
+logger = logging.getLogger("atoll.server")
+
 _PARAMETERS = frozenset({"cursor", "collection"})
 _KEEPALIVE_S = 10.0
 _OPERATIONS = {Operation.INSERT: "insert", Operation.UPDATE: "update", Operation.DELETE: "delete"}
@@ -22,9 +25,10 @@ _OPERATIONS = {Operation.INSERT: "insert", Operation.UPDATE: "update", Operation
 class Feed:
     """The cursor is what the consumer has seen, signed like a session's token: any region can go on from it."""
 
-    def __init__(self, region: Region, sessions: Sessions) -> None:
+    def __init__(self, region: Region, sessions: Sessions, closing: asyncio.Event) -> None:
         self._region = region
         self._sessions = sessions
+        self._closing = closing
 
     async def stream(self, exchange: Exchange) -> None:
         query = exchange.query(_PARAMETERS)
@@ -42,14 +46,17 @@ class Feed:
                 raise InvalidCursor(f"the cursor cannot be used: {error.message}") from None
         await exchange.begin_stream(b"text/event-stream", {b"atoll-region": self._region.name.encode()})
         await exchange.piece(b": changes of " + self._region.name.encode() + b"\n" + self._place(vector))
-        gone = asyncio.ensure_future(exchange.gone())
+        over = [asyncio.ensure_future(exchange.gone()), asyncio.ensure_future(self._closing.wait())]
         pump = asyncio.ensure_future(self._pump(exchange, vector, only))
         try:
-            await asyncio.wait({gone, pump}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*over, pump}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            gone.cancel()
-            pump.cancel()
-            await asyncio.gather(gone, pump, return_exceptions=True)
+            for task in (*over, pump):
+                task.cancel()
+            outcome = (await asyncio.gather(pump, *over, return_exceptions=True))[0]
+        if isinstance(outcome, Exception):
+            logger.error("a change feed ended", exc_info=outcome)
+        await exchange.end()
 
     async def _pump(self, exchange: Exchange, vector: dict[str, int], only: list[str] | None) -> None:
         async for found in self._region.changes(vector, idle_s=_KEEPALIVE_S):
@@ -57,9 +64,16 @@ class Feed:
                 await exchange.piece(b": nothing new\n" + self._place(vector))
                 continue
             entry, vector = found
-            cursor = self._sessions.encode(vector)
-            event = self._event(entry, cursor, only)
-            if event is not None:
+            changes = self._changes(entry, only)
+            if changes:
+                cursor = self._sessions.encode(vector)
+                event = {
+                    "cursor": cursor,
+                    "origin": entry.origin,
+                    "seq": entry.seq,
+                    "stamp": entry.stamp,
+                    "changes": changes,
+                }
                 await exchange.piece(
                     b"id: "
                     + cursor.encode()
@@ -72,8 +86,8 @@ class Feed:
         """An id without an event: a consumer that loses the stream here goes on from here."""
         return b"id: " + self._sessions.encode(vector).encode() + b"\n\n"
 
-    def _event(self, entry: Entry, cursor: str, only: list[str] | None) -> dict[str, Any] | None:
-        changes = []
+    def _changes(self, entry: Entry, only: list[str] | None) -> list[dict[str, Any]]:
+        changes: list[dict[str, Any]] = []
         for change in entry.changes:
             if change.collection not in self._region.rules or (only and change.collection not in only):
                 continue
@@ -87,12 +101,4 @@ class Feed:
                     "value": value,
                 }
             )
-        if not changes:
-            return None
-        return {
-            "cursor": cursor,
-            "origin": entry.origin,
-            "seq": entry.seq,
-            "stamp": entry.stamp,
-            "changes": changes,
-        }
+        return changes

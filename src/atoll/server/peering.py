@@ -75,6 +75,7 @@ class Peering:
             for task in (*over, pump):
                 task.cancel()
             await asyncio.gather(*over, pump, return_exceptions=True)
+        await exchange.end()
 
     async def _pump(self, exchange: Exchange, peer: str, pieces: AsyncIterator[bytes]) -> None:
         async for piece in pieces:

@@ -6,6 +6,7 @@ The caches are bounded, and reads are not memory-mapped: beside a writer that ma
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from importlib.resources import files
@@ -111,7 +112,12 @@ def connect(database: Path, vfs: str | None, *, cache_kib: int = 2_048) -> apsw.
 def unwritable(database: Path, error: BaseException) -> StoreUnwritable:
     """What to tell of a disk that does not take writes."""
     match error:
-        case apsw.FullError():
+        case OSError(errno=errno.EROFS):
+            reason, remedy = (
+                "it is read-only",
+                "make the folder and its files writable and restart the region",
+            )
+        case apsw.FullError() | OSError(errno=errno.ENOSPC):
             reason, remedy = "the disk is full", "free some space: writes then work again by themselves"
         case apsw.ReadOnlyError() | PermissionError() | apsw.PermissionsError():
             reason, remedy = (

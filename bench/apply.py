@@ -1,0 +1,134 @@
+"""Entries of a peer, one row each, from the link's frames to durable, against blind upserts in SQLite."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+from random import Random
+from time import perf_counter
+from typing import cast
+
+from atoll.core.mutation import Write
+from atoll.region.door import DoorOptions
+from atoll.region.peers import StreamRequest
+from atoll.region.region import Region
+from atoll.replication.link import LinkOptions
+from atoll.replication.wire import FrameReader, Heartbeat
+from bench.figures import Figure, Goal
+from bench.raw import raw_apply_rate
+from bench.regions import LINK_KEY, acquaint, fresh_copy, preload, put_number, region_in, rules_of, run
+from bench.rounds import Say, Scale, interleaved, middle
+
+CONFLICTS = 0.01
+_BATCH = DoorOptions().entries_per_commit
+_WRITERS = 64
+
+
+def measure(scale: Scale, folder: Path, say: Say) -> list[Figure]:
+    loaded = folder / "apply"
+    pieces, target = run(_prepare(loaded, scale, say))
+    conflicts: list[int] = []
+
+    def theirs() -> tuple[float, float]:
+        blind, journalled = (
+            raw_apply_rate(folder, _BATCH, scale.seconds / 2, preloaded=scale.preloaded, journal=journal)
+            for journal in (False, True)
+        )
+        return blind.rows_per_second, journalled.rows_per_second
+
+    ours, peers = interleaved(
+        scale.rounds,
+        say,
+        "apply",
+        lambda: run(_rate(fresh_copy(loaded), pieces, target, scale.entries, conflicts)),
+        theirs,
+    )
+    details = {"atoll_rounds": ours, "conflicts": conflicts, "entries": scale.entries}
+    names = (
+        ("apply from a peer, 1% conflicts", "SQLite, blind upserts", Goal("ratio", at_least=0.6)),
+        ("", "SQLite, with journal rows too", None),
+    )
+    return [
+        Figure(
+            name="apply",
+            measure=name,
+            unit="entries/s",
+            value=middle(ours, float),
+            peer=peer,
+            peer_value=middle([pair[index] for pair in peers], float),
+            goal=goal,
+            details={**details, "peer_rounds": [pair[index] for pair in peers]},
+        )
+        for index, (name, peer, goal) in enumerate(names)
+    ]
+
+
+async def _prepare(folder: Path, scale: Scale, say: Say) -> tuple[list[bytes], dict[str, int]]:
+    """A database that has the documents and 1% of writes of its own; and what its peer sends next, unaware."""
+    async with region_in(None, "there") as source, region_in(folder) as region:
+        for each in (source, region):
+            await acquaint(each, ["yonder"])
+        await preload(source, scale.preloaded, say)
+        await _deliver(region, await _sent(source, region.vector))
+        random = Random("conflicts")
+        own = random.sample(range(scale.preloaded), int(scale.preloaded * CONFLICTS))
+        rules = rules_of(region)
+        for first in range(0, len(own), 100):
+            puts = tuple(put_number(rules, number, number + 1) for number in own[first : first + 100])
+            await region.write(Write(puts))
+        say(f"apply: {scale.entries:,} entries are written at the peer")
+        await _write_singly(source, scale)
+        return await _sent(source, region.vector), dict(source.vector)
+
+
+async def _write_singly(source: Region, scale: Scale) -> None:
+    random = Random("apply")
+    rules = rules_of(source)
+    left = iter([(random.randrange(scale.preloaded), number) for number in range(scale.entries)])
+
+    async def writer() -> None:
+        for number, body in left:
+            await source.write(Write((put_number(rules, number, body),)))
+
+    await asyncio.gather(*(writer() for _ in range(_WRITERS)))
+
+
+async def _sent(source: Region, vector: dict[str, int]) -> list[bytes]:
+    """The pieces that a link would carry to a region that has seen `vector`."""
+    request = StreamRequest("here", dict(vector), (source.name,))
+    reader, pieces = FrameReader(LINK_KEY), []
+    last, wanted = vector.get(source.name, 0), source.vector[source.name]
+    async with aclosing(cast(AsyncGenerator[bytes, None], source.stream(request))) as stream:
+        while last < wanted:
+            piece = await anext(stream)
+            for message in reader.feed(piece):
+                if not isinstance(message, Heartbeat):
+                    pieces.append(piece)
+                    last = message[-1].entry.seq
+    return pieces
+
+
+async def _deliver(region: Region, pieces: list[bytes]) -> None:
+    """As `Link` does, with its backpressure."""
+    reader, bound = FrameReader(LINK_KEY), LinkOptions().inbox_bytes
+    for piece in pieces:
+        await region.room("there", bound)
+        for message in reader.feed(piece):
+            assert not isinstance(message, Heartbeat)
+            region.deliver(message, "there")
+        await asyncio.sleep(0)
+
+
+async def _rate(
+    folder: Path, pieces: list[bytes], target: dict[str, int], entries: int, conflicts: list[int]
+) -> float:
+    async with region_in(folder) as region:
+        wanted = {"there": target["there"]}
+        started = perf_counter()
+        await _deliver(region, pieces)
+        await region.door.covered(wanted)
+        elapsed = perf_counter() - started
+        conflicts.append(region.statistics.conflicts.total())
+        return entries / elapsed

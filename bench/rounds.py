@@ -1,0 +1,68 @@
+"""How much is measured, and in which order: this side and the other in turn, so that both meet the same machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TypeVar
+
+A = TypeVar("A")
+B = TypeVar("B")
+Say = Callable[[str], None]
+"""Tells whoever waits what is being measured now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The size of a run."""
+
+    rounds: int = 3
+    """Of each side; medians are reported."""
+    seconds: float = 4.0
+    """Of one round of writes: longer than a checkpoint's cycle, which is a second in Atoll."""
+    preloaded: int = 100_000
+    """Documents that are there before anything is measured."""
+    requests: int = 20_000
+    """In one round over HTTP."""
+    reads: int = 30_000
+    entries: int = 40_000
+    """Applied in one round."""
+    samples: int = 60
+    """Single writes whose propagation is timed, per delay."""
+    resident_documents: int = 1_000_000
+    resident_seconds: float = 15.0
+    """Of writing on after the load, to see whether memory grows."""
+
+
+FULL = Scale()
+QUICK = Scale(
+    rounds=3,
+    seconds=1.2,
+    preloaded=20_000,
+    requests=4_000,
+    reads=10_000,
+    entries=10_000,
+    samples=15,
+    resident_documents=100_000,
+    resident_seconds=4.0,
+)
+
+
+def interleaved(
+    rounds: int, say: Say, what: str, ours: Callable[[], A], theirs: Callable[[], B]
+) -> tuple[list[A], list[B]]:
+    """Ours, theirs, ours, theirs, …; the results of each, in order."""
+    mine: list[A] = []
+    others: list[B] = []
+    for number in range(1, rounds + 1):
+        say(f"{what}: Atoll, round {number} of {rounds}")
+        mine.append(ours())
+        say(f"{what}: its peer, round {number} of {rounds}")
+        others.append(theirs())
+    return mine, others
+
+
+def middle(results: Sequence[A], figure: Callable[[A], float]) -> float:
+    """The median of one figure over the rounds."""
+    return median(figure(result) for result in results)

@@ -1,0 +1,100 @@
+"""The collections that the built-in workloads write: every strategy, field kind and placement once."""
+
+from functools import cache
+from typing import Any
+
+from atoll.schema.application import Application, application_of
+from atoll.schema.collection import Collection
+from atoll.schema.fields import BoundedCounter, Counter, ListOf, MapOf, SetOf, Text
+from atoll.schema.placement import home_region
+
+
+def longest_title(versions: list[Any]) -> Any:
+    """Neither commutative nor associative, and sometimes it fails: a team's function may be anything."""
+    alive = [version for version in versions if version is not None]
+    if not alive:
+        return None
+    shown = dict(alive[0])
+    for version in alive[1:]:
+        shown["title"] = (version["title"] + "|" + shown["title"][::-1])[:60]
+    if len(shown["title"]) % 11 == 0:
+        raise ValueError("this title has an unlucky length")
+    return shown
+
+
+class Profile(Collection, resolve="lww"):
+    name: str
+    age: int = 0
+
+
+class Claim(Collection, resolve="fww"):
+    owner: str
+
+
+class Page(Collection, resolve="manual"):
+    title: str
+
+
+class Draft(Collection, resolve=longest_title):
+    title: str = ""
+
+
+class Cart(Collection, resolve="merge"):
+    note: str = ""
+    address: dict[str, Any] = {}
+    items: SetOf[str]
+    labels: MapOf[int]
+
+
+class Setting(Collection, resolve="lww"):
+    theme: str = "plain"
+    flags: MapOf[str]
+    uses: Counter
+
+
+class View(Collection):
+    seen: Counter
+
+
+class Stock(Collection, consistency="strong", fallback="escrow"):
+    title: str = ""
+    left: BoundedCounter = 0
+
+
+class Basket(Collection):
+    items: SetOf[str]
+
+
+class Note(Collection, consistency="causal"):
+    body: Text
+    lines: ListOf[str]
+
+
+class Member(Collection, consistency="session"):
+    text: str
+
+
+class Row(Collection):
+    mark: str
+
+
+class Post(Collection, consistency="causal"):
+    body: str
+    reply_to: str | None = None
+
+
+class Order(Collection, placement=home_region("region"), consistency="session"):
+    region: str
+    quantity: int
+
+
+class Account(Collection, consistency="strong"):
+    balance: int = 0
+
+
+@cache
+def built_in() -> Application:
+    return application_of(
+        Profile, Claim, Page, Draft, Cart, Setting, View, Stock, Basket, Note, Member, Row, Post, Order, Account,
+        name="simulation",
+    )  # fmt: skip

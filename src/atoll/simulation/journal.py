@@ -1,0 +1,139 @@
+"""The history that the checkers go by: every entry that any region made durable, seen from outside.
+
+It hears of each commit from the disks, below the regions. So it holds on to what was really durable and
+when, whatever the regions themselves believe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from typing import NamedTuple
+
+from atoll.causality import vector as vectors
+from atoll.core.entry import Change, Entry, decode_frames
+from atoll.errors import AtollError
+from atoll.simulation.failures import Verdict
+from atoll.store.port import Commit
+
+Dot = tuple[str, int]
+
+
+class Touch(NamedTuple):
+    """One entry's change to one document."""
+
+    entry: Entry
+    change: Change
+
+
+class Journal:
+    """Checks each commit as it becomes durable: dense, causal, whole, once, and the same bytes everywhere."""
+
+    def __init__(self, verdict: Verdict, max_offset_ms: int = 1 << 40) -> None:
+        self.entries: dict[Dot, Entry] = {}
+        self.by_trace: dict[str, list[Dot]] = {}
+        self.by_document: dict[tuple[str, str], list[Touch]] = {}
+        self.vectors: dict[str, dict[str, int]] = {}
+        """What each region has made durable."""
+        self.commits = 0
+        self._frames: dict[Dot, bytes] = {}
+        self._verdict = verdict
+        self._digest = blake2b(digest_size=16)
+
+    @property
+    def digest(self) -> str:
+        """Of everything that was committed, where and in which order: equal for equal runs."""
+        return self._digest.hexdigest()
+
+    def observe(self, region: str, commit: Commit) -> None:
+        """A commit of `region` has become durable."""
+        self.commits += 1
+        vector = self.vectors.setdefault(region, {})
+        try:
+            for segment in commit.segments:
+                self._digest.update(region.encode() + segment.body)
+                for framed in decode_frames(segment.body):
+                    self._take(region, vector, framed.entry, framed.frame)
+        except AtollError as error:
+            self._verdict.safety("journal is readable", f"{region} committed a damaged segment: {error}")
+        for origin, seq in commit.positions.items():
+            if vector.get(origin, 0) != seq:
+                self._verdict.safety(
+                    "position moves with its entries",
+                    f"{region} stored position {seq} of {origin} and holds {vector.get(origin, 0)} of it",
+                )
+        for row in sorted(commit.audit):
+            self._digest.update(row.body)
+
+    def _take(self, region: str, vector: dict[str, int], entry: Entry, frame: bytes) -> None:
+        dot = (entry.origin, entry.seq)
+        safety = self._verdict.safety
+        if entry.seq != vector.get(entry.origin, 0) + 1:
+            safety(
+                "each entry is applied exactly once",
+                f"{region} applied {entry.origin}:{entry.seq} when it had {vector.get(entry.origin, 0)} of it",
+            )
+        if not vectors.descends(vector, entry.context):
+            safety(
+                "an entry comes after what its writer had seen",
+                f"{region} applied {dot} without {vectors.missing(vector, entry.context)}",
+            )
+        vector[entry.origin] = entry.seq
+        known = self._frames.get(dot)
+        if known is None:
+            self._first(region, dot, entry, frame)
+        elif known != frame:
+            safety(
+                "an entry is the same in every region", f"{region} holds {dot} with other bytes than its origin"
+            )
+        elif region == entry.origin:
+            safety("sequence numbers are used once", f"{region} committed {dot} a second time")
+
+    def _first(self, region: str, dot: Dot, entry: Entry, frame: bytes) -> None:
+        if region != entry.origin:
+            self._verdict.safety(
+                "nothing leaves before it is durable", f"{region} has {dot}, which {entry.origin} has not stored"
+            )
+        before = self.entries.get((entry.origin, entry.seq - 1))
+        if before is not None and before.stamp >= entry.stamp:
+            self._verdict.safety("stamps of a region rise", f"{dot} has a stamp no later than the one before it")
+        for origin, seq in entry.context.items():
+            seen = self.entries.get((origin, seq))
+            if seen is not None and seen.stamp >= entry.stamp:
+                self._verdict.safety(
+                    "a stamp exceeds those its writer had seen", f"{dot} has seen {origin}:{seq}, stamped later"
+                )
+        self.entries[dot] = entry
+        self._frames[dot] = frame
+        if entry.trace is not None:
+            self.by_trace.setdefault(entry.trace, []).append(dot)
+            if len(self.by_trace[entry.trace]) > 1:
+                self._verdict.safety(
+                    "a retried write counts once", f"{entry.trace} became {self.by_trace[entry.trace]}"
+                )
+        for change in entry.changes:
+            self.by_document.setdefault((change.collection, change.key), []).append(Touch(entry, change))
+
+    def forget_unsynced(self, region: str, positions: Mapping[str, int]) -> None:
+        """A node starts on what its disk kept; it must be all that was durable."""
+        held = {origin: seq for origin, seq in self.vectors.get(region, {}).items() if seq}
+        if dict(positions) != held:
+            self._verdict.safety(
+                "what is durable survives a crash", f"{region} came back with {dict(positions)}, it had {held}"
+            )
+
+    @property
+    def newest(self) -> dict[str, int]:
+        """The vector that covers every durable entry."""
+        newest: dict[str, int] = {}
+        for vector in self.vectors.values():
+            newest = vectors.merge(newest, vector)
+        return newest
+
+    def touches(
+        self, collection: str, key: str, within: Mapping[str, int] | None = None
+    ) -> Iterator[Touch]:
+        """What was done to a document, restricted to what a vector has seen."""
+        for touch in self.by_document.get((collection, key), ()):
+            if within is None or within.get(touch.entry.origin, 0) >= touch.entry.seq:
+                yield touch

@@ -1,0 +1,98 @@
+"""Carries out a plan's faults, and ends them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from atoll.simulation.plan import Fault, Plan
+from atoll.testing.cluster import Cluster
+from atoll.testing.network import Path
+
+
+class Nemesis:
+    """Every fault is a task of its own, so that they overlap."""
+
+    def __init__(self, cluster: Cluster, plan: Plan) -> None:
+        self._cluster = cluster
+        self._plan = plan
+
+    async def run(self) -> None:
+        await asyncio.gather(*(self._befall(fault) for fault in self._plan.faults))
+
+    async def _befall(self, fault: Fault) -> None:
+        await asyncio.sleep(fault.at_s)
+        self._begin(fault)
+        await asyncio.sleep(fault.until_s - fault.at_s)
+        self._end(fault)
+
+    def _begin(self, fault: Fault) -> None:
+        cluster, network = self._cluster, self._cluster.network
+        node = cluster[fault.regions[0]]
+        match fault.kind:
+            case "partition" | "one_way":
+                for source, target in self._directions(fault):
+                    network.cut(source, target)
+            case "degrade":
+                for path in self._paths(fault):
+                    path.loss = path.duplicate = path.reorder = path.corrupt = fault.amount / 4
+            case "slow":
+                for path in self._paths(fault):
+                    path.jitter_s += fault.amount
+            case "reset":
+                network.reset(*fault.regions)
+            case "kill" | "absent":
+                cluster.kill(node.name)
+            case "kill_in_commit":
+                node.disk.faults.kill_before = max(0.0, -fault.amount)
+                node.disk.faults.kill_after = max(0.0, fault.amount)
+            case "full_disk":
+                node.disk.faults.refusal = "no space left on device"
+            case "failing_disk":
+                node.disk.faults.failing = fault.amount
+            case "slow_disk":
+                node.disk.faults.sync_s = fault.amount
+            case "pause":
+                if node.life is not None:
+                    node.life.occupy(fault.amount)
+            case "clock_step":
+                node.clock.step(int(fault.amount))
+            case "clock_drift":
+                node.clock.drift_ppm = int(fault.amount)
+            case other:
+                raise ValueError(f"no such fault: {other}")
+
+    def _end(self, fault: Fault) -> None:
+        cluster = self._cluster
+        node = cluster[fault.regions[0]]
+        faults = node.disk.faults
+        match fault.kind:
+            case "partition" | "one_way":
+                for source, target in self._directions(fault):
+                    cluster.network.heal(source, target)
+            case "degrade":
+                for path in self._paths(fault):
+                    path.loss = path.duplicate = path.reorder = path.corrupt = 0.0
+            case "slow":
+                for path in self._paths(fault):
+                    path.jitter_s = max(0.0, path.jitter_s - fault.amount)
+            case "kill" | "absent":
+                node.start()
+            case "kill_in_commit":
+                faults.kill_before = faults.kill_after = 0.0
+                node.start()
+            case "full_disk":
+                faults.refusal = ""
+            case "failing_disk":
+                faults.failing = 0.0
+            case "slow_disk":
+                faults.sync_s = 0.0005
+
+    def _directions(self, fault: Fault) -> list[tuple[str, str]]:
+        if fault.kind == "one_way":
+            return [(fault.regions[0], fault.regions[1])]
+        inside = set(fault.regions)
+        return [(a, b) for a, b in self._cluster.pairs() if (a in inside) != (b in inside)]
+
+    def _paths(self, fault: Fault) -> list[Path]:
+        one, other = fault.regions
+        return [self._cluster.network.path(one, other), self._cluster.network.path(other, one)]

@@ -1,0 +1,247 @@
+"""What must be shown and recorded, worked out from the history alone and by definition.
+
+For each register of a document: a version that no later writer had seen is present. Of several present
+ones a strategy picks; the others are lost and must be in the audit, until a write whose author had seen
+winner and loser replaces them, which settles the record. This shares no code with the merge: it looks at
+all versions that were ever written, not at states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from atoll.conflicts.records import record_id
+from atoll.core.rules import TOUCH, WHOLE, Rules
+from atoll.simulation.journal import Dot, Journal, Touch
+
+
+class Written(NamedTuple):
+    """One value that one entry wrote to one register."""
+
+    stamp: int
+    region: str
+    seq: int
+    value: bytes | None
+    context: Mapping[str, int]
+
+    def saw(self, other: Written) -> bool:
+        return self.context.get(other.region, 0) >= other.seq
+
+
+class Expected(NamedTuple):
+    """One conflict record, as far as the history determines it."""
+
+    status: str
+    loser: tuple[str, int]
+    winner: tuple[str, int]
+    settled_by: tuple[int, str, int] | None
+
+
+class Oracle:
+    """Asks of one application's collections."""
+
+    def __init__(self, rules: Mapping[str, Rules], journal: Journal) -> None:
+        self._rules = rules
+        self._journal = journal
+
+    def visible_plain(
+        self, collection: str, key: str, vector: Mapping[str, int] | None = None
+    ) -> dict[str, Any] | None:
+        """The plain fields and maps that a region which has seen `vector` must show; None when absent."""
+        rules = self._rules[collection]
+        present = _present(list(self._journal.touches(collection, key, vector)))
+        whole = present.get(WHOLE)
+        if not whole:
+            return None
+        shown = _fold(rules, WHOLE, whole)[0]
+        if shown is None:
+            return None
+        document: dict[str, Any] = {} if rules.per_field else msgspec.json.decode(shown)
+        if rules.per_field:
+            for field in rules.plain:
+                if versions := present.get(field):
+                    value = _fold(rules, field, versions)[0]
+                    if value is not None:
+                        document[field] = msgspec.json.decode(value)
+        for field in rules.maps:
+            document[field] = {}
+        for register, versions in sorted(present.items()):
+            if rules.is_member(register):
+                value = _fold(rules, register, versions)[0]
+                if value is not None:
+                    field, _, member = register.partition(".")
+                    document[field][member] = msgspec.json.decode(value)
+        return document
+
+    def hidden(self, collection: str, key: str) -> list[tuple[str, Dot]]:
+        """What a deletion hides without having seen it: (register, dot) of present values of an absent document."""
+        if self.visible_plain(collection, key) is not None:
+            return []
+        present = _present(list(self._journal.touches(collection, key)))
+        deletions = [version for version in present.get(WHOLE, ()) if version.value is None]
+        return [
+            (register, (version.region, version.seq))
+            for register, versions in sorted(present.items())
+            for version in versions
+            if register != WHOLE
+            and version.value is not None
+            and not any(deletion.saw(version) for deletion in deletions)
+        ]
+
+    def expected_audit(self) -> dict[str, Expected]:
+        """Every record that each region must hold once it has seen everything."""
+        expected: dict[str, Expected] = {}
+        for collection, key in sorted(self._journal.by_document):
+            if collection in self._rules:
+                self._expect(collection, key, expected)
+        return expected
+
+    def _expect(self, collection: str, key: str, expected: dict[str, Expected]) -> None:
+        rules = self._rules[collection]
+        touches = list(self._journal.touches(collection, key))
+        if len(touches) < 2:
+            return
+        settled: dict[str, Expected] = {}
+        for touch in sorted(touches, key=lambda each: (each.entry.stamp, each.entry.origin, each.entry.seq)):
+            entry = touch.entry
+            seen = [
+                other for other in touches if entry.context.get(other.entry.origin, 0) >= other.entry.seq
+            ]
+            lost = _standing(rules, key, _present(seen))
+            for id_, (register, loser, winner, _) in lost.items():
+                if register in touch.change.registers and id_ not in settled:
+                    by = (entry.stamp, entry.origin, entry.seq)
+                    settled[id_] = Expected("settled", loser, winner, by)
+        for id_, (_, loser, winner, status) in _standing(rules, key, _present(touches)).items():
+            expected[id_] = Expected(status, loser, winner, None)
+        expected.update(settled)
+
+
+def _present(touches: Sequence[Touch]) -> dict[str, list[Written]]:
+    """register → the versions that nobody has overwritten, in canonical order."""
+    written: dict[str, list[Written]] = {}
+    seen: dict[str, dict[str, int]] = {}
+    for entry, change in touches:
+        for register, value in change.registers.items():
+            version = Written(entry.stamp, entry.origin, entry.seq, value, entry.context)
+            written.setdefault(register, []).append(version)
+            # What any writer of this register had seen of a region, it overwrote.
+            covered = seen.setdefault(register, {})
+            for region, seq in entry.context.items():
+                if seq > covered.get(region, 0):
+                    covered[region] = seq
+    return {
+        register: sorted((v for v in versions if seen[register].get(v.region, 0) < v.seq), key=_canonically)
+        for register, versions in written.items()
+    }
+
+
+def _canonically(version: Written) -> tuple[int, str, int]:
+    return version[:3]
+
+
+def _standing(
+    rules: Rules, key: str, present: Mapping[str, list[Written]]
+) -> dict[str, tuple[str, tuple[str, int], tuple[str, int], str]]:
+    """id → (register, loser, winner, status) of what is lost in this state."""
+    lost: dict[str, tuple[str, tuple[str, int], tuple[str, int], str]] = {}
+    for register, versions in present.items():
+        if len(versions) < 2 or (register == TOUCH and not _touch_counts(rules, present, versions)):
+            continue
+        _, winner, outcome = _fold(rules, register, versions)
+        for loser in versions:
+            same = loser.value == winner.value and outcome != "manual"
+            if loser is winner or same or (register == TOUCH and loser.value is None):
+                continue
+            named = _Named(loser.region, loser.seq)
+            lost[record_id(rules.name, key, register, named)] = (  # type: ignore[arg-type]
+                register,
+                (loser.region, loser.seq),
+                (winner.region, winner.seq),
+                "manual" if outcome == "manual" else "standing",
+            )
+    return lost
+
+
+class _Named(NamedTuple):
+    region: str
+    seq: int
+
+
+def _touch_counts(rules: Rules, present: Mapping[str, list[Written]], versions: list[Written]) -> bool:
+    """Operations on lattices are lost only where a concurrent deletion hides the document."""
+    whole = present.get(WHOLE)
+    shown = _fold(rules, WHOLE, whole)[0] if whole else None
+    return shown is None and any(version.value is None for version in versions)
+
+
+def _fold(rules: Rules, register: str, versions: list[Written]) -> tuple[bytes | None, Written, str]:
+    """(value that is shown, winner, outcome)."""
+    latest = versions[-1]
+    if len(versions) == 1:
+        return latest.value, latest, "picked"
+    alive = [version for version in versions if version.value is not None]
+    if register == TOUCH:
+        dead = [version for version in versions if version.value is None]
+        winner = (dead or versions)[-1]
+        return winner.value, winner, "picked"
+    if rules.is_member(register) or (register == WHOLE and rules.per_field):
+        winner = (alive or versions)[-1]
+        return winner.value, winner, "picked"
+    if register != WHOLE:
+        return _deep(versions)
+    match rules.schema.policy.resolve:
+        case "fww":
+            return versions[0].value, versions[0], "picked"
+        case "manual":
+            return latest.value, latest, "manual"
+        case "custom":
+            return _custom(rules, versions)
+        case _:
+            return latest.value, latest, "picked"
+
+
+def _deep(versions: list[Written]) -> tuple[bytes | None, Written, str]:
+    latest = versions[-1]
+    values = [msgspec.json.decode(v.value) for v in versions if v.value is not None]
+    if latest.value is None or not all(isinstance(value, dict) for value in values):
+        return latest.value, latest, "picked"
+    merged: dict[str, Any] = {}
+    for value in values:
+        _overlay(merged, value)
+    return msgspec.json.encode(merged, order="deterministic"), latest, "merged"
+
+
+def _overlay(into: dict[str, Any], value: Mapping[str, Any]) -> None:
+    for name, member in value.items():
+        if isinstance(into.get(name), dict) and isinstance(member, dict):
+            into[name] = dict(into[name])
+            _overlay(into[name], member)
+        else:
+            into[name] = member
+
+
+def _custom(rules: Rules, versions: list[Written]) -> tuple[bytes | None, Written, str]:
+    resolver = rules.schema.policy.resolver
+    assert resolver is not None
+    decoded = [None if v.value is None else msgspec.json.decode(v.value) for v in versions]
+    latest = versions[-1]
+    try:
+        result = resolver(decoded)
+        value = None if result is None else _canonical(rules, result)
+        if result is None and all(v.value is not None for v in versions):
+            raise ValueError("None although nothing was deleted")
+    except Exception:
+        return latest.value, latest, "manual"
+    for version in versions:
+        if version.value == value:
+            return value, version, "picked"
+    return value, latest, "merged"
+
+
+def _canonical(rules: Rules, document: Any) -> bytes:
+    fields = rules.schema.parse_object(document)
+    return msgspec.json.encode({name: fields[name] for name in rules.schema.plain})

@@ -1,0 +1,176 @@
+"""Sharded orders, strong documents with one owner, identifiers, and the change feed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from atoll.core.entry import Entry
+from atoll.causality import vector as vectors
+from atoll.errors import AtollError
+from atoll.region.region import Region
+from atoll.simulation.failures import LivenessViolation
+from atoll.simulation.world import Client, World
+
+
+class Orders:
+    """Each document has one writing region; strong reads see every write that was acknowledged before."""
+
+    name = "orders"
+
+    def __init__(self, clients: int, mean_s: float) -> None:
+        self._clients = clients
+        self._mean_s = mean_s
+
+    async def run(self, world: World) -> None:
+        clients = [world.client(f"{self.name}-{number}") for number in range(self._clients)]
+        await asyncio.gather(*(self._act(world, client) for client in clients))
+
+    async def finish(self, world: World) -> None:
+        for (collection, key), touches in sorted(world.journal.by_document.items()):
+            origins = {touch.entry.origin for touch in touches}
+            if collection == "order":
+                homes = {
+                    msgspec.json.decode(value)["region"]
+                    for touch in touches
+                    for value in touch.change.registers.values()
+                    if value is not None
+                }
+                if origins != homes:
+                    world.verdict.safety(
+                        "a sharded document has one writer", f"{key} of {homes} was written in {origins}"
+                    )
+            elif collection == "account" and len(origins) > 1:
+                world.verdict.safety("a strong document has one writer", f"{key} was written in {origins}")
+
+    async def _act(self, world: World, client: Client) -> None:
+        count = 0
+        while not world.stopped:
+            await client.pause(self._mean_s)
+            if client.random.random() < 0.3:
+                client.move()
+            count += 1
+            if client.random.random() < 0.5:
+                home = client.random.choice(world.names)
+                key = f"{client.name}-{count}"
+                await client.put("order", key, {"region": home, "quantity": count})
+                await client.patch("order", key, {"$set": {"quantity": count + 1}})
+                await client.read("order", key)
+            else:
+                await self._account(world, client, count)
+
+    async def _account(self, world: World, client: Client, count: int) -> None:
+        key = client.random.choice(("a0", "a1"))
+        acknowledged = [
+            operation.dot[1]
+            for trace, operation in world.operations.items()
+            if trace.startswith("orders-") and operation.note == key and operation.dot is not None
+        ]
+        reading = await client.read("account", key, consistency="strong")
+        if reading is not None and acknowledged:
+            shown = max(
+                (touch.entry.seq for touch in world.journal.touches("account", key, reading.vector)), default=0
+            )
+            if shown < max(acknowledged):
+                world.verdict.safety(
+                    "a strong read sees what was acknowledged",
+                    f"{client.region} read {key} as of {shown}, after {max(acknowledged)} was acknowledged",
+                )
+        await client.put("account", key, {"balance": count}, note=key)
+
+
+class Identifiers:
+    """Never the same twice, with clocks stepping back and nodes dying."""
+
+    name = "identifiers"
+    kinds = ("uuid7", "ulid", "snowflake", "prefixed")
+
+    def __init__(self, clients: int, mean_s: float) -> None:
+        self._clients = clients
+        self._mean_s = mean_s
+        self._given: dict[str, str] = {}
+
+    async def run(self, world: World) -> None:
+        random = world.cluster.split("identifiers")
+        while not world.stopped:
+            await asyncio.sleep(random.expovariate(1 / self._mean_s))
+            node = world.cluster[random.choice(world.names)]
+            kind, count = random.choice(self.kinds), random.randint(1, 40)
+            if node.ids is None or node.life is None or not node.life.alive:
+                continue
+            try:
+                fresh = node.life.run(node.ids.generate, kind, count)
+            except AtollError as error:
+                world.note_error(error)
+                continue
+            for each in fresh:
+                if each in self._given:
+                    world.verdict.safety(
+                        "identifiers never collide", f"{kind} {each} of {node.name} and {self._given[each]}"
+                    )
+                self._given[each] = node.name
+
+    async def finish(self, world: World) -> None:
+        """Each was checked when it was given out."""
+
+
+class Feed:
+    """A consumer of changes that moves between regions misses nothing and sees causes first."""
+
+    name = "feed"
+
+    def __init__(self, clients: int, mean_s: float) -> None:
+        self._clients = clients
+        self._mean_s = mean_s
+        self._cursor: dict[str, int] = {}
+
+    async def run(self, world: World) -> None:
+        random = world.cluster.split("feed")
+        while not world.stopped:
+            await asyncio.sleep(random.expovariate(1 / self._mean_s))
+            await self._consume(world, random.choice(world.names), random.randint(1, 30))
+
+    async def finish(self, world: World) -> None:
+        # Later workloads may still write while they finish; what was there before must have come.
+        wanted = world.journal.newest
+        deadline = world.cluster.loop.time() + 10
+        while not vectors.descends(self._cursor, wanted):
+            if world.cluster.loop.time() > deadline:
+                missing = vectors.missing(self._cursor, wanted)
+                world.verdict.fail(LivenessViolation("the change feed misses nothing", f"it lacks {missing}"))
+                return
+            await self._consume(world, world.names[-1], 10_000)
+
+    async def _consume(self, world: World, name: str, most: int) -> None:
+        taken: list[tuple[Entry, dict[str, int]]] = []
+
+        async def pull(region: Region) -> None:
+            stream = region.changes(dict(self._cursor), idle_s=0.05)
+            async for found in stream:
+                if found is None:
+                    break
+                taken.append(found)
+                if len(taken) >= most:
+                    break
+            await stream.aclose()  # type: ignore[attr-defined]
+
+        try:
+            await world.cluster[name].ask(pull)
+        except AtollError:
+            pass
+        for entry, cursor in taken:
+            self._check(world, name, entry)
+            self._cursor[entry.origin] = entry.seq
+            if cursor != self._cursor:
+                world.verdict.safety("the change feed misses nothing", f"{name} gave {cursor}, seen is {self._cursor}")
+
+    def _check(self, world: World, name: str, entry: Entry) -> None:
+        if entry.seq != self._cursor.get(entry.origin, 0) + 1 or not vectors.descends(self._cursor, entry.context):
+            world.verdict.safety(
+                "the change feed is in causal order",
+                f"{name} gave {entry.origin}:{entry.seq} with context {entry.context} after {self._cursor}",
+            )
+
+
+__all__ = ["Client", "Feed", "Identifiers", "Orders"]

@@ -1,0 +1,198 @@
+"""What one seed draws: the deployment, its options, the workloads and the faults. All of it is data.
+
+A plan can be cut down (fewer faults, fewer workloads, less time) and run again: that is how a failing run is
+shrunk, and why the nemesis decides nothing while the simulation runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import NamedTuple
+
+from atoll.conflicts.guard import GuardOptions
+from atoll.region.door import DoorOptions
+from atoll.region.options import RegionOptions
+from atoll.replication.link import LinkOptions
+
+REGIONS = ("frankfurt", "tokyo", "virginia", "sydney", "mumbai", "oregon", "saopaulo")
+
+ROUND_TRIPS_MS = {
+    ("frankfurt", "tokyo"): 226, ("frankfurt", "virginia"): 92, ("frankfurt", "sydney"): 288,
+    ("frankfurt", "mumbai"): 124, ("frankfurt", "oregon"): 142, ("frankfurt", "saopaulo"): 204,
+    ("tokyo", "virginia"): 148, ("tokyo", "sydney"): 104, ("tokyo", "mumbai"): 132, ("tokyo", "oregon"): 98,
+    ("tokyo", "saopaulo"): 256, ("virginia", "sydney"): 198, ("virginia", "mumbai"): 192,
+    ("virginia", "oregon"): 66, ("virginia", "saopaulo"): 114, ("sydney", "mumbai"): 152,
+    ("sydney", "oregon"): 140, ("sydney", "saopaulo"): 310, ("mumbai", "oregon"): 218,
+    ("mumbai", "saopaulo"): 304, ("oregon", "saopaulo"): 176,
+}  # fmt: skip
+"""Typical round trips between cloud regions of these places, as providers and monitors publish them."""
+
+WORKLOADS = (
+    "traffic", "counters", "inventory", "sets", "texts", "sessions", "posts", "batches", "retries", "orders",
+    "identifiers", "feed",
+)  # fmt: skip
+
+KINDS = (
+    "partition", "one_way", "degrade", "slow", "reset", "kill", "kill_in_commit", "absent", "full_disk",
+    "failing_disk", "slow_disk", "pause", "clock_step", "clock_drift",
+)  # fmt: skip
+
+
+class Fault(NamedTuple):
+    """One thing that goes wrong, and when it is over."""
+
+    kind: str
+    at_s: float
+    until_s: float
+    regions: tuple[str, ...]
+    """The region it befalls; or the two ends; or one side of a partition."""
+    amount: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.kind}({'+'.join(self.regions)}, {self.at_s:.1f}–{self.until_s:.1f} s, {self.amount:g})"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    seed: int
+    regions: tuple[str, ...]
+    one_way_s: dict[tuple[str, str], float]
+    jitter_s: float
+    offsets_ms: dict[str, int]
+    drifts_ppm: dict[str, int]
+    kernel_uncertainty_ms: int | None
+    options: RegionOptions
+    duration_s: float
+    workloads: tuple[str, ...]
+    clients: int
+    mean_s: float
+    faults: tuple[Fault, ...]
+    detour: tuple[tuple[str, str], ...] = field(default=())
+    """Pairs that stay cut after the faults, so that entries have to be relayed before all is healed."""
+
+    def describe(self) -> str:
+        faults = "".join(f"\n  fault {number}: {fault}" for number, fault in enumerate(self.faults))
+        return (
+            f"seed {self.seed}: {len(self.regions)} regions ({', '.join(self.regions)}), {self.duration_s:.1f} s, "
+            f"{', '.join(self.workloads)} with {self.clients} clients each every {self.mean_s:.2f} s"
+            f"{', detour ' + str(self.detour) if self.detour else ''}{faults}"
+        )
+
+
+def draw(seed: int, required: tuple[str, ...] = ()) -> Plan:
+    """The plan of a seed: the same in every process. `required` are regions that an application names."""
+    random = Random(f"{seed}/plan")
+    count = max(random.choice((2, 3, 3, 3, 4, 4, 5, 6, 7)) - len(required), 2 - len(required), 0)
+    others = [name for name in REGIONS if name not in required]
+    regions = tuple(sorted((*required, *random.sample(others, count))))
+    duration_s = random.uniform(6.0, 14.0)
+    healthy = random.random() < 0.12
+    wanted = random.randint(2, 4)
+    workloads = tuple(sorted(random.sample(WORKLOADS, wanted), key=WORKLOADS.index))
+    if healthy:
+        workloads = ("freshness",) + workloads[:1]
+    faults = () if healthy else _faults(random, regions, duration_s)
+    return Plan(
+        seed=seed,
+        regions=regions,
+        one_way_s=_delays(random, regions),
+        jitter_s=random.choice((0.0, 0.002, 0.05)),
+        offsets_ms={name: random.randint(-120, 120) for name in regions},
+        drifts_ppm={name: random.choice((0, 0, -100, 80, 150)) for name in regions},
+        kernel_uncertainty_ms=random.choice((None, 20, 130)),
+        options=_options(random),
+        duration_s=duration_s,
+        workloads=workloads,
+        clients=random.choice((1, 2, 3)),
+        mean_s=random.choice((0.05, 0.1, 0.3)),
+        faults=faults,
+        detour=_detour(random, regions) if not healthy and random.random() < 0.5 else (),
+    )
+
+
+def _delays(random: Random, regions: tuple[str, ...]) -> dict[tuple[str, str], float]:
+    topology = random.choice(("measured", "measured", "flat", "random"))
+    flat_s = random.choice((0.0, 0.001, 0.02, 0.12))
+    delays: dict[tuple[str, str], float] = {}
+    for one in regions:
+        for other in regions:
+            if one < other:
+                trip_s = ROUND_TRIPS_MS.get((one, other), ROUND_TRIPS_MS.get((other, one), 150)) / 2000
+                drawn_s = random.uniform(0.0, 0.3)
+                there_s = {"measured": trip_s, "flat": flat_s, "random": drawn_s}[topology]
+                delays[(one, other)] = there_s
+                delays[(other, one)] = there_s * random.choice((1.0, 1.0, 1.5))
+    return delays
+
+
+def _options(random: Random) -> RegionOptions:
+    return RegionOptions(
+        heartbeat_s=random.choice((0.2, 0.5, 0.5)),
+        max_wait_s=random.choice((0.2, 1.0)),
+        ping_s=random.choice((1.0, 2.0)),
+        introduction_s=1.0,
+        door=DoorOptions(
+            writes_per_commit=random.choice((1, 3, 256)),
+            entries_per_commit=random.choice((1, 4, 512)),
+            retry_s=0.5,
+        ),
+        link=LinkOptions(inbox_bytes=random.choice((2000, 32 << 20, 32 << 20))),
+        guard=GuardOptions(wall_s=600.0),
+    )
+
+
+def _faults(random: Random, regions: tuple[str, ...], duration_s: float) -> tuple[Fault, ...]:
+    faults = []
+    for _ in range(random.randint(1, 6)):
+        kind = random.choice(KINDS)
+        at_s = random.uniform(0.5, duration_s * 0.8)
+        until_s = min(duration_s, at_s + random.expovariate(1 / 3.0) + 0.2)
+        one, other = random.sample(regions, 2)
+        chosen: tuple[str, ...] = (one,)
+        amount = 0.0
+        match kind:
+            case "partition":
+                chosen = tuple(sorted(random.sample(regions, random.randint(1, len(regions) - 1))))
+            case "one_way" | "slow" | "reset" | "degrade":
+                chosen = (one, other)
+                amount = random.choice((0.02, 0.1, 0.3)) if kind == "degrade" else random.uniform(0.2, 2.0)
+            case "kill_in_commit":
+                amount = random.choice((-0.3, -0.05, 0.05, 0.3))
+            case "absent":
+                at_s, until_s = at_s * 0.5, duration_s
+            case "failing_disk":
+                amount = random.choice((0.1, 0.5))
+            case "slow_disk":
+                amount = random.choice((0.01, 0.1, 0.4))
+            case "pause":
+                amount = random.choice((0.3, 2.0, 6.0))
+            case "clock_step":
+                amount = random.choice((-180_000, -5000, -700, -60, 60, 700, 5000, 60_000))
+            case "clock_drift":
+                amount = random.choice((-50_000, -2000, 2000, 50_000))
+        faults.append(Fault(kind, at_s, until_s, chosen, amount))
+    return tuple(sorted(faults, key=lambda fault: fault.at_s))
+
+
+def _detour(random: Random, regions: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Cut pairs at random, and keep the rest connected."""
+    pairs = [(one, other) for one in regions for other in regions if one < other]
+    random.shuffle(pairs)
+    cut: list[tuple[str, str]] = []
+    for pair in pairs:
+        if random.random() < 0.7 and _connected(regions, {*pairs} - {*cut, pair}):
+            cut.append(pair)
+    return tuple(sorted(cut))
+
+
+def _connected(regions: tuple[str, ...], edges: set[tuple[str, str]]) -> bool:
+    reached, frontier = {regions[0]}, [regions[0]]
+    while frontier:
+        here = frontier.pop()
+        for one, other in sorted(edges):
+            there = other if one == here else one if other == here else None
+            if there is not None and there not in reached:
+                reached.add(there)
+                frontier.append(there)
+    return len(reached) == len(regions)

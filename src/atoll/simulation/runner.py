@@ -1,0 +1,304 @@
+"""One run: faults and safety first, then detours, then everything heals and the regions must agree.
+
+Failures of the three classes are told apart: something that must never happen (safety), something that did
+not happen in time (liveness), and an exception that nobody expected (crash).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from atoll.conflicts.guard import guarded
+from atoll.core.rules import Rules, plain_text
+from atoll.schema.application import Application
+from atoll.simulation.application import built_in
+from atoll.simulation.counters import Counters, Inventory
+from atoll.simulation.editing import Sets, Texts
+from atoll.simulation.failures import (
+    CrashFound,
+    LivenessViolation,
+    SafetyViolation,
+    SimulationFailure,
+    Verdict,
+)
+from atoll.simulation.freshness import Freshness
+from atoll.simulation.journal import Journal
+from atoll.simulation.nemesis import Nemesis
+from atoll.simulation.placements import Feed, Identifiers, Orders
+from atoll.simulation.plan import Plan
+from atoll.simulation.sessions import Batches, Posts, Retries, Sessions
+from atoll.simulation.traffic import Traffic
+from atoll.simulation.world import Workload, World
+from atoll.testing.cluster import Cluster, NotSettled
+from atoll.testing.virtual_time import Stalled, VirtualLoop
+
+_CONVERGE_S = 30.0
+"""Once healed, all regions must agree within this, beyond what a clock that ran ahead has to wait for."""
+_FINISH_S = 90.0
+
+_MAKERS: Mapping[str, Callable[[int, float], Workload]] = {
+    each.name: each
+    for each in (
+        Counters, Inventory, Sets, Texts, Sessions, Posts, Batches, Retries, Orders, Identifiers, Feed, Freshness,
+    )
+}  # fmt: skip
+TRAFFIC = ("profile", "claim", "page", "draft", "cart", "setting")
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of one plan."""
+
+    plan: Plan
+    failure: SimulationFailure | None = None
+    digest: str = ""
+    """Of everything that every region committed and showed: equal for two runs of one plan."""
+    virtual_s: float = 0.0
+    steps: int = 0
+    writes: int = 0
+    reads: int = 0
+    entries: int = 0
+    conflicts: dict[str, int] = field(default_factory=dict)
+    """collection and kind → records in the audit at the end."""
+    errors: dict[str, int] = field(default_factory=dict)
+    """class → how often clients met it."""
+
+
+def run(
+    plan: Plan,
+    application: Application | None = None,
+    *,
+    prepare: Callable[[Cluster], None] | None = None,
+) -> Report:
+    """Run a plan to its end. With an application, its collections are written; else the built-in workloads.
+
+    `prepare` may change the cluster before it starts.
+    """
+    report = Report(plan)
+    loop = VirtualLoop()
+    try:
+        loop.run_simulation(_simulate(plan, application, report, prepare))
+    except SimulationFailure as failure:
+        report.failure = failure
+    except Stalled as error:
+        report.failure = LivenessViolation("something can always happen", str(error))
+    except Exception as error:
+        report.failure = CrashFound("the simulation ends", f"{type(error).__name__}: {error}")
+    report.steps = loop.steps
+    report.virtual_s = loop.time()
+    return report
+
+
+async def _simulate(
+    plan: Plan,
+    application: Application | None,
+    report: Report,
+    prepare: Callable[[Cluster], None] | None,
+) -> None:
+    declared = application or built_in()
+    cluster = Cluster(
+        declared,
+        plan.regions,
+        seed=plan.seed,
+        one_way_s=plan.one_way_s,
+        options=plan.options,
+        offsets_ms=plan.offsets_ms,
+        drifts_ppm=plan.drifts_ppm,
+    )
+    verdict = Verdict()
+    journal = Journal(verdict)
+    world = World(cluster, rules_of(declared), journal, verdict)
+    for path in cluster.network.paths.values():
+        path.jitter_s = plan.jitter_s
+    for node in cluster.nodes.values():
+        node.kernel_uncertainty_ms = plan.kernel_uncertainty_ms
+        node.disk.observers.append(journal.observe)
+        node.mounted = journal.forget_unsynced
+    if prepare is not None:
+        prepare(cluster)
+    cluster.start()
+    workloads = _workloads(plan, declared, own=application is not None)
+    try:
+        await _unless_failed(verdict, _phases(plan, world, workloads))
+    finally:
+        _fill(report, world)
+        if verdict.failure is not None:
+            raise verdict.failure
+        if cluster.loop.defects:
+            raise CrashFound("nothing is raised that nobody expects", cluster.loop.defects[0])
+
+
+async def _unless_failed(verdict: Verdict, work: Any) -> None:
+    """Run `work`, and stop at the first violation."""
+    failed = asyncio.ensure_future(verdict.failed())
+    main = asyncio.ensure_future(work)
+    await asyncio.wait({failed, main}, return_when=asyncio.FIRST_COMPLETED)
+    failed.cancel()
+    if not main.done():
+        main.cancel()
+        await asyncio.gather(main, return_exceptions=True)
+        verdict.check()
+    verdict.check()
+    main.result()
+
+
+async def _phases(plan: Plan, world: World, workloads: Iterable[Workload]) -> None:
+    cluster = world.cluster
+    running = [asyncio.ensure_future(each.run(world)) for each in workloads]
+    nemesis = asyncio.ensure_future(Nemesis(cluster, plan).run())
+    await asyncio.sleep(plan.duration_s)
+    nemesis.cancel()
+    _heal(plan, cluster, plan.detour)
+    world.stopped = True
+    done, late = await asyncio.wait(running, timeout=_FINISH_S)
+    if late:
+        raise LivenessViolation("every call ends", f"{len(late)} workloads still wait after {_FINISH_S:g} s")
+    for each in done:
+        each.result()
+    if plan.detour:
+        await _settle(cluster, "a cut between two that both reach a third stops nothing")
+        _heal(plan, cluster, ())
+    await _settle(cluster, "healed regions agree in time")
+    await check_agreement(world)
+    for workload in workloads:
+        await workload.finish(world)
+        world.verdict.check()
+    await _settle(cluster, "healed regions agree in time")
+    await check_agreement(world)
+    world.check_operations()
+
+
+def _heal(plan: Plan, cluster: Cluster, detour: Iterable[tuple[str, str]]) -> None:
+    cluster.heal()
+    for path in cluster.network.paths.values():
+        path.jitter_s = plan.jitter_s
+    for name, node in cluster.nodes.items():
+        node.clock.set_right(offset_ms=plan.offsets_ms[name])
+    for one, other in detour:
+        cluster.network.cut(one, other)
+        cluster.network.cut(other, one)
+
+
+async def _settle(cluster: Cluster, invariant: str) -> None:
+    ahead_ms = max(
+        (node.disk.store.clock() >> 16) - min(each.clock() for each in cluster.nodes.values())
+        for node in cluster.nodes.values()
+    )
+    try:
+        await cluster.settle(_CONVERGE_S + max(0, ahead_ms) / 1000)
+    except NotSettled as error:
+        raise LivenessViolation(invariant, str(error)) from None
+
+
+async def check_agreement(world: World) -> None:
+    """All regions hold the same documents bit for bit and the same audit, and both are what the history says."""
+    cluster = world.cluster
+    first = world.names[0]
+    shown, audit, digests = cluster.shown(first), cluster.audit(first), await cluster.digests(first)
+    for name in world.names:
+        parked = cluster[name].disk.store.parked()
+        if parked:
+            raise SafetyViolation("nothing is parked between equals", f"{name}: {parked[0].reason}")
+        if name == first:
+            continue
+        _same("documents converge", first, name, shown, cluster.shown(name))
+        if await cluster.digests(name) != digests:
+            raise SafetyViolation("merge states converge", f"the digests of {first} and {name} differ")
+        _same("the audit is the same in every region", first, name, audit, cluster.audit(name))
+    _check_history(world, shown, audit)
+
+
+def _same(invariant: str, one: str, other: str, ours: Mapping[Any, Any], theirs: Mapping[Any, Any]) -> None:
+    if ours != theirs:
+        key = min(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
+        raise SafetyViolation(invariant, f"{key}: {one} has {ours.get(key)!r}, {other} {theirs.get(key)!r}")
+
+
+def _check_history(
+    world: World, shown: Mapping[tuple[str, str], bytes], audit: Mapping[str, bytes]
+) -> None:
+    for collection, key in sorted(world.journal.by_document):
+        if collection not in world.rules:
+            continue
+        rules = world.rules[collection]
+        value = shown.get((collection, key))
+        plain = None if value is None else msgspec.json.decode(value)
+        if plain is not None:
+            plain = {name: member for name, member in plain.items() if name not in rules.lattices}
+        expected = world.oracle.visible_plain(collection, key)
+        if plain != expected:
+            raise SafetyViolation(
+                "what is shown is what the history says", f"{collection}/{key}: {plain}, not {expected}"
+            )
+    wanted = world.oracle.expected_audit()
+    records = {id_: msgspec.json.decode(body) for id_, body in audit.items()}
+    recorded = {(r["collection"], r["key"], r["loser"]["region"], r["loser"]["seq"]) for r in records.values()}
+    for collection, key in sorted(world.journal.by_document):
+        hidden = world.oracle.hidden(collection, key) if collection in world.rules else []
+        for register, dot in hidden:
+            if (collection, key, *dot) not in recorded:
+                raise SafetyViolation(
+                    "every lost value is in the audit",
+                    f"{collection}/{key} was deleted by someone who had not seen what {dot} wrote to {register!r}",
+                )
+    for id_ in sorted(wanted.keys() - records.keys()):
+        raise SafetyViolation("every lost value is in the audit", f"{id_} is not: {wanted[id_]}")
+    for id_ in sorted(records.keys() - wanted.keys()):
+        raise SafetyViolation("the audit holds nothing else", f"{records[id_]}")
+    for id_, record in sorted(records.items()):
+        settled = record["settled_by"]
+        found = (
+            record["status"],
+            (record["loser"]["region"], record["loser"]["seq"]),
+            (record["winner"]["region"], record["winner"]["seq"]),
+            None if settled is None else tuple(settled),
+        )
+        if found != tuple(wanted[id_]):
+            raise SafetyViolation("a record says what happened", f"{id_}: {found}, not {tuple(wanted[id_])}")
+
+
+def rules_of(application: Application) -> dict[str, Rules]:
+    """The collections' rules, for checkers: no region's own."""
+    found = {}
+    for name, schema in application.collections.items():
+        function = schema.policy.resolver
+        resolver = None if function is None else guarded(function, partial(plain_text, schema))
+        found[name] = Rules(schema, resolver)
+    return found
+
+
+def _workloads(plan: Plan, application: Application, *, own: bool) -> list[Workload]:
+    if own:
+        return [Traffic(tuple(application.collections), plan.clients + 1, plan.mean_s)]
+    return [
+        Traffic(TRAFFIC, plan.clients, plan.mean_s)
+        if name == "traffic"
+        else _MAKERS[name](plan.clients, plan.mean_s)
+        for name in plan.workloads
+    ]
+
+
+def _fill(report: Report, world: World) -> None:
+    cluster = world.cluster
+    digest = blake2b(world.journal.digest.encode(), digest_size=16)
+    for name in world.names:
+        store = cluster[name].disk.store
+        store.reopen()
+        digest.update(repr(sorted(cluster.shown(name).items())).encode())
+        digest.update(repr(sorted(cluster.audit(name).items())).encode())
+    report.digest = digest.hexdigest()
+    report.writes = len(world.operations)
+    report.reads = world.reads
+    report.entries = len(world.journal.entries)
+    report.errors = dict(sorted(world.errors.items()))
+    for body in cluster.audit(world.names[0]).values():
+        record = msgspec.json.decode(body)
+        name = f"{record['collection']} {record['kind']}"
+        report.conflicts[name] = report.conflicts.get(name, 0) + 1

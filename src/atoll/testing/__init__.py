@@ -1,0 +1,38 @@
+"""A deployment in one process, for tests: virtual time, and a network, disks and clocks that fail on request.
+
+    from atoll.testing import Cluster, simulated
+
+    def test_two_regions_agree() -> None:
+        async def scenario() -> None:
+            cluster = Cluster(application, ("tokyo", "frankfurt"), seed=1)
+            cluster.start()
+            ...
+            await cluster.settle()
+
+        simulated(scenario)
+"""
+
+from __future__ import annotations
+
+from atoll.testing.clocks import NodeClock
+from atoll.testing.cluster import Cluster, NotSettled, SimulatedNode, simulated
+from atoll.testing.disk import DiskFaults, SimulatedDisk
+from atoll.testing.network import Path, SimulatedNetwork, SimulatedPeers
+from atoll.testing.virtual_time import Life, NodeKilled, Stalled, VirtualLoop
+
+__all__ = [
+    "Cluster",
+    "DiskFaults",
+    "Life",
+    "NodeClock",
+    "NodeKilled",
+    "NotSettled",
+    "Path",
+    "SimulatedDisk",
+    "SimulatedNetwork",
+    "SimulatedNode",
+    "SimulatedPeers",
+    "Stalled",
+    "VirtualLoop",
+    "simulated",
+]

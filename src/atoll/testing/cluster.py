@@ -1,0 +1,288 @@
+"""The second composition root: whole regions in one process, on virtual time, from one seed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from random import Random
+from typing import Any, TypeVar, cast
+
+from atoll.causality import vector as vectors
+from atoll.conflicts.guard import GuardOptions
+from atoll.errors import Indefinite, RegionUnreachable
+from atoll.ids import IdService, region_number
+from atoll.region.options import RegionOptions
+from atoll.region.region import Region
+from atoll.replication.wire import derive_key
+from atoll.schema.application import Application
+from atoll.store.port import AuditFilter, Store
+from atoll.testing.clocks import NodeClock
+from atoll.testing.disk import SimulatedDisk
+from atoll.testing.network import SimulatedNetwork
+from atoll.testing.virtual_time import Life, VirtualLoop
+
+T = TypeVar("T")
+
+_KEY = b"a key for simulated deployments only"
+PATIENT_GUARD = GuardOptions(wall_s=600.0)
+"""A slow machine must not change what a resolver comes to."""
+
+
+class NotSettled(AssertionError):
+    """The regions did not agree within the time that they had."""
+
+
+class SimulatedNode:
+    """One region's machine: its disk and clock stay, its process comes and goes."""
+
+    def __init__(self, cluster: Cluster, name: str, clock: NodeClock, options: RegionOptions) -> None:
+        self.name = name
+        self.clock = clock
+        self.options = options
+        self.application = cluster.application
+        self.kernel_uncertainty_ms: int | None = None
+        self.disk = SimulatedDisk(name, cluster.split(f"disk of {name}"), cluster.kill)
+        self.life: Life | None = None
+        self.region: Region | None = None
+        self.ids: IdService | None = None
+        self.runs = 0
+        self.mounted: Callable[[str, Mapping[str, int]], None] | None = None
+        """Told the region and its vector whenever a run begins."""
+        self._cluster = cluster
+        self._asked: set[asyncio.Future[Any]] = set()
+
+    @property
+    def running(self) -> bool:
+        return self.life is not None
+
+    def start(self) -> None:
+        """Begin a run on what the disk holds."""
+        if self.life is not None:
+            return
+        cluster = self._cluster
+        self.runs += 1
+        self.life = life = Life(cluster.loop, self.name, self.runs)
+        store = cast(Store, self.disk.mount(life))
+        if self.mounted is not None:
+            self.mounted(self.name, store.positions())
+        self.region = life.run(
+            Region,
+            self.name,
+            cluster.names,
+            self.application,
+            store,
+            peers=cluster.network.peers(life),
+            link_key=derive_key(_KEY, "links"),
+            physical_ms=self.clock,
+            random=cluster.split(f"region {self.name} run {self.runs}"),
+            kernel_uncertainty_ms=lambda: self.kernel_uncertainty_ms,
+            options=self.options,
+        )
+        self.ids = self._ids(store, cluster.split(f"ids of {self.name} run {self.runs}"))
+        cluster.network.attach(life, cast(Any, self.region))
+        life.spawn(self.region.start(), f"{self.name}: start")
+
+    def kill(self) -> None:
+        """`kill -9`: whatever it was at, it does not go on."""
+        if self.life is None:
+            return
+        life, self.life, self.region, self.ids = self.life, None, None, None
+        self._cluster.loop.kill(life)
+        self._cluster.network.detach(life)
+        for future in list(self._asked):
+            if not future.done():
+                future.set_exception(Indefinite(f"{self.name} was killed before it answered"))
+        self._asked.clear()
+
+    async def ask(self, work: Callable[[Region], Awaitable[T]]) -> T:
+        """What a client does with this region. Raises RegionUnreachable, Indefinite, and what `work` raises."""
+        if self.life is None or self.region is None:
+            raise RegionUnreachable(f"{self.name} is down", region=self.name)
+        future: asyncio.Future[T] = self._cluster.loop.create_future()
+        region = self.region
+
+        async def run() -> None:
+            try:
+                result = await work(region)
+            except Exception as error:
+                if not future.done():
+                    future.set_exception(error)
+            else:
+                if not future.done():
+                    future.set_result(result)
+
+        self._asked.add(future)
+        self.life.spawn(run(), f"{self.name}: serves a client")
+        try:
+            return await future
+        finally:
+            self._asked.discard(future)
+
+    def _ids(self, store: Store, random: Random) -> IdService:
+        def reserve(count: int) -> int:
+            first = store.counter("ids") + 1
+            store.raise_counter("ids", first + count - 1)
+            return first
+
+        return IdService(
+            self.name,
+            region_number=region_number(self._cluster.names, self.name, None),
+            machine=0,
+            clock=self.clock,
+            random=random.randbytes,
+            reserve=reserve,
+            snowflake_last_ms=store.counter("snowflake_ms"),
+            snowflake_hold=lambda ms: store.raise_counter("snowflake_ms", ms),
+        )
+
+
+class Cluster:
+    """Create it inside a `VirtualLoop`; every random choice below it comes from `seed`."""
+
+    def __init__(
+        self,
+        application: Application,
+        names: Sequence[str] = ("tokyo", "frankfurt", "virginia"),
+        *,
+        seed: int | str = 0,
+        one_way_s: float | Mapping[tuple[str, str], float] = 0.05,
+        options: RegionOptions = RegionOptions(guard=PATIENT_GUARD),
+        offsets_ms: Mapping[str, int] = {},
+        drifts_ppm: Mapping[str, int] = {},
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, VirtualLoop):
+            raise TypeError("a simulated cluster runs in a VirtualLoop; see atoll.testing.simulated")
+        self.loop = loop
+        self.application = application
+        self.names = tuple(sorted(names))
+        self.seed = seed
+        self.network = SimulatedNetwork(loop, self.split("network"))
+        self.nodes: dict[str, SimulatedNode] = {}
+        for name in self.names:
+            clock = NodeClock(
+                loop.time, offset_ms=offsets_ms.get(name, 0), drift_ppm=drifts_ppm.get(name, 0)
+            )
+            self.nodes[name] = SimulatedNode(self, name, clock, options)
+        for source, target in self.pairs():
+            delay = one_way_s if isinstance(one_way_s, float | int) else one_way_s[(source, target)]
+            self.network.path(source, target).delay_s = delay
+
+    def split(self, concern: str) -> Random:
+        """A generator of its own for each concern, so that a draw more in one shifts nothing in another."""
+        return Random(f"{self.seed}/{concern}")
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Every direction."""
+        return ((one, other) for one in self.names for other in self.names if one != other)
+
+    def __getitem__(self, name: str) -> SimulatedNode:
+        return self.nodes[name]
+
+    def region(self, name: str) -> Region:
+        """Raises RegionUnreachable while its node is down."""
+        region = self.nodes[name].region
+        if region is None:
+            raise RegionUnreachable(f"{name} is down", region=name)
+        return region
+
+    def start(self, *names: str) -> None:
+        """Start some nodes, or all."""
+        for name in names or self.names:
+            self.nodes[name].start()
+
+    def kill(self, name: str) -> None:
+        self.nodes[name].kill()
+
+    def restart(self, name: str) -> None:
+        self.kill(name)
+        self.nodes[name].start()
+
+    def partition(self, *groups: Sequence[str]) -> None:
+        """Nothing passes between regions of different groups; regions in no group form one of their own."""
+        rest = [name for name in self.names if not any(name in group for group in groups)]
+        side = {name: number for number, group in enumerate((*groups, rest)) for name in group}
+        for source, target in self.pairs():
+            if side[source] != side[target]:
+                self.network.cut(source, target)
+            else:
+                self.network.heal(source, target)
+
+    def heal(self) -> None:
+        """All nodes up, all paths whole, all disks healthy; clocks stay as they are."""
+        self.network.heal_all()
+        for name in self.names:
+            node = self.nodes[name]
+            faults = node.disk.faults
+            faults.refusal, faults.failing, faults.kill_before, faults.kill_after = "", 0.0, 0.0, 0.0
+            faults.sync_s = min(faults.sync_s, 0.001)
+            node.start()
+
+    async def settle(self, within_s: float = 60.0) -> float:
+        """Wait until all regions have seen the same. Returns the seconds it took; raises NotSettled."""
+        began = self.loop.time()
+        while True:
+            found = {name: self.nodes[name].disk.store.positions() for name in self.names}
+            first = found[self.names[0]]
+            if all(self.nodes[name].running for name in self.names) and all(
+                each == first for each in found.values()
+            ):
+                return self.loop.time() - began
+            if self.loop.time() - began >= within_s:
+                raise NotSettled(f"after {within_s:g} s: " + self.describe_lag())
+            await asyncio.sleep(0.05)
+
+    def describe_lag(self) -> str:
+        """Who misses what, and what their links say."""
+        lines = []
+        newest: dict[str, int] = {}
+        for node in self.nodes.values():
+            newest = vectors.merge(newest, node.disk.store.positions())
+        for name in self.names:
+            node = self.nodes[name]
+            missing = vectors.missing(node.disk.store.positions(), newest)
+            if node.region is None:
+                lines.append(f"{name} is down")
+            elif missing:
+                door = node.region.door
+                links = ", ".join(
+                    f"{peer} {'up' if link.status.connected else link.status.last_error}"
+                    for peer, link in node.region.links.items()
+                )
+                lines.append(
+                    f"{name} misses {missing}; blocked on {door.inbox.blocked_on(door.vector)}; "
+                    f"held: {door.held and door.held.message}; links: {links}"
+                )
+        return "; ".join(lines) or "all have the same entries"
+
+    async def digests(self, name: str) -> dict[str, dict[str, bytes]]:
+        """collection → digest of every bucket, as `atoll verify` compares them."""
+        region = self.region(name)
+        return {
+            collection: (await region.digest(collection)).digests
+            for collection in sorted(self.application.collections)
+        }
+
+    def shown(self, name: str) -> dict[tuple[str, str], bytes]:
+        """Every visible document of a region."""
+        store = self.nodes[name].disk.store
+        return {
+            (collection, key): row.value
+            for collection in sorted(self.application.collections)
+            for key, row in store.scan_all(collection, limit=1_000_000)
+            if row.value is not None
+        }
+
+    def audit(self, name: str) -> dict[str, bytes]:
+        """Every conflict record of a region: id → body."""
+        rows = self.nodes[name].disk.store.conflicts(AuditFilter(), limit=1_000_000)
+        return {row.id: row.body for row in rows}
+
+
+def simulated(main: Callable[[], Awaitable[T]]) -> T:
+    """Run an async function on virtual time: `simulated(lambda: my_test())`."""
+
+    async def run() -> T:
+        return await main()
+
+    return VirtualLoop().run_simulation(run())

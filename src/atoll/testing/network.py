@@ -1,0 +1,321 @@
+"""The network between simulated regions: `region.peers.Peers` with delays, cuts, losses and damage.
+
+Calls and streams behave as they do over TCP. What was sent while a direction is cut arrives when it is
+whole again, unless one side gave up before. A call of which nobody knows whether it was carried out raises
+Indefinite, one that surely did not arrive RegionUnreachable. Every message is encoded, so that no object is
+shared between two nodes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Protocol
+
+import msgspec
+
+from atoll.errors import AtollError, Indefinite, RegionUnreachable
+from atoll.region.peers import Call, Reply, StreamRequest
+from atoll.replication.http_peers import Failure
+from atoll.testing.virtual_time import Life
+
+_QUEUED_PIECES = 64
+_CONNECT_S = 1.0
+"""How long it takes to notice that nobody answers at the other end."""
+
+_pack = msgspec.msgpack.Encoder().encode
+_call: msgspec.msgpack.Decoder[Call] = msgspec.msgpack.Decoder(Call)
+_reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+_failure = msgspec.msgpack.Decoder(Failure)
+
+
+class Answering(Protocol):
+    """A region, as the network sees it."""
+
+    async def answer(self, call: Call) -> Reply: ...
+
+    def stream(self, request: StreamRequest) -> AsyncGenerator[bytes, None]: ...
+
+
+@dataclass(slots=True)
+class Path:
+    """One direction between two regions."""
+
+    delay_s: float = 0.0
+    jitter_s: float = 0.0
+    """Up to so much is added at random; within one stream the order is kept."""
+    loss: float = 0.0
+    """Probability that a message is lost for good, and with it its connection."""
+    duplicate: float = 0.0
+    """Probability that a piece of a stream arrives twice."""
+    reorder: float = 0.0
+    """Probability that a piece of a stream is overtaken by the next one."""
+    corrupt: float = 0.0
+    """Probability that a byte of a piece is changed on the way."""
+    cut: bool = False
+
+
+class SimulatedNetwork:
+    """All directions between all regions."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, random: Random) -> None:
+        self.random = random
+        self.paths: dict[tuple[str, str], Path] = {}
+        self.messages = 0
+        self._loop = loop
+        self._nodes: dict[str, tuple[Life, Answering]] = {}
+        self._pipes: list[_Pipe] = []
+        self._calls: dict[asyncio.Future[bytes], Life] = {}
+        self._healed: list[asyncio.Future[None]] = []
+
+    def path(self, source: str, target: str) -> Path:
+        found = self.paths.get((source, target))
+        if found is None:
+            found = self.paths[(source, target)] = Path()
+        return found
+
+    def peers(self, life: Life) -> SimulatedPeers:
+        """What a node on this run is given as its network."""
+        return SimulatedPeers(self, life)
+
+    def attach(self, life: Life, node: Answering) -> None:
+        self._nodes[life.name] = (life, node)
+
+    def detach(self, life: Life) -> None:
+        """The node's process is gone: its connections break."""
+        found = self._nodes.get(life.name)
+        if found is not None and found[0] is life:
+            del self._nodes[life.name]
+        for pipe in list(self._pipes):
+            if life in (pipe.reader, pipe.writer):
+                pipe.break_off()
+        for future, server in list(self._calls.items()):
+            if server is life and not future.done():
+                future.set_exception(ConnectionResetError(f"{life.name} died"))
+
+    def cut(self, source: str, target: str) -> None:
+        self.path(source, target).cut = True
+
+    def heal(self, source: str, target: str) -> None:
+        self.path(source, target).cut = False
+        for future in self._healed:
+            if not future.done():
+                future.set_result(None)
+        self._healed.clear()
+
+    def heal_all(self) -> None:
+        """Whole again and healthy; the delays stay."""
+        for (source, target), path in sorted(self.paths.items()):
+            self.paths[(source, target)] = Path(path.delay_s, path.jitter_s)
+            self.heal(source, target)
+
+    def reset(self, one: str, other: str) -> None:
+        """Break the connections between two regions; new ones can be opened at once."""
+        for pipe in list(self._pipes):
+            if {pipe.reader.name, pipe.writer.name} == {one, other}:
+                pipe.break_off()
+
+    def delay_of(self, path: Path) -> float:
+        self.messages += 1
+        return path.delay_s + (self.random.random() * path.jitter_s if path.jitter_s else 0.0)
+
+    def node(self, region: str) -> tuple[Life, Answering] | None:
+        return self._nodes.get(region)
+
+    async def whole(self, path_of: Callable[[], Path]) -> None:
+        """Wait until a direction is not cut."""
+        while path_of().cut:
+            future: asyncio.Future[None] = self._loop.create_future()
+            self._healed.append(future)
+            await future
+
+    def open_pipe(self, reader: Life, writer: Life) -> _Pipe:
+        pipe = _Pipe(self, reader, writer)
+        self._pipes.append(pipe)
+        return pipe
+
+    def close_pipe(self, pipe: _Pipe) -> None:
+        if pipe in self._pipes:
+            self._pipes.remove(pipe)
+
+    def serve(self, server: Life, work: Coroutine[Any, Any, bytes]) -> asyncio.Future[bytes]:
+        """Run a call in its server; the future breaks when the server dies."""
+        future: asyncio.Future[bytes] = self._loop.create_future()
+
+        async def run() -> None:
+            try:
+                answer = await work
+            finally:
+                work.close()
+            if not future.done():
+                future.set_result(answer)
+
+        self._calls[future] = server
+        future.add_done_callback(self._served)
+        server.spawn(run(), f"{server.name}: serves a call")
+        return future
+
+
+    def _served(self, future: asyncio.Future[bytes]) -> None:
+        self._calls.pop(future, None)
+        if not future.cancelled():
+            future.exception()  # whoever asked may have given up
+
+
+class SimulatedPeers:
+    """`Peers` of one node on one run."""
+
+    def __init__(self, network: SimulatedNetwork, life: Life) -> None:
+        self._network = network
+        self._life = life
+
+    async def call(self, region: str, call: Call, *, timeout_s: float) -> Reply:
+        body = _pack(call)
+        try:
+            async with asyncio.timeout(timeout_s):
+                answer = await self._exchange(region, body)
+        except (TimeoutError, ConnectionResetError) as error:
+            raise Indefinite(f"{region} did not answer ({error!r})", region=region) from None
+        if answer[:1] == b"\0":
+            raise _failure.decode(answer[1:]).error()
+        return _reply.decode(answer[1:])
+
+    async def _exchange(self, region: str, body: bytes) -> bytes:
+        network, own = self._network, self._life.name
+        there, back = network.path(own, region), network.path(region, own)
+        found = network.node(region)
+        # A pooled connection may still be open: then nobody learns whether the request went through.
+        pooled = network.random.random() < 0.3
+        if self._life.over or found is None or there.cut or back.cut:
+            if not pooled or found is None or self._life.over:
+                await asyncio.sleep(_CONNECT_S if there.cut or back.cut else there.delay_s)
+                raise RegionUnreachable(f"{region} does not answer", region=region)
+            if there.cut:
+                await asyncio.sleep(3600)
+        await asyncio.sleep(network.delay_of(there))
+        if there.loss and network.random.random() < there.loss:
+            raise ConnectionResetError(f"the connection to {region} broke")
+        found = network.node(region)
+        if found is None:
+            raise ConnectionResetError(f"{region} is gone")
+        life, node = found
+        answer = await network.serve(life, _answered(node, body))
+        await asyncio.sleep(network.delay_of(back))
+        if network.path(region, own).cut:
+            await asyncio.sleep(3600)
+        if back.loss and network.random.random() < back.loss:
+            raise ConnectionResetError(f"the answer of {region} was lost")
+        return answer
+
+    def stream(self, region: str, request: StreamRequest) -> AsyncGenerator[bytes, None]:
+        return self._pieces(region, _pack(request))
+
+    async def _pieces(self, region: str, body: bytes) -> AsyncGenerator[bytes, None]:
+        network, own = self._network, self._life.name
+        there, back = network.path(own, region), network.path(region, own)
+        await asyncio.sleep(there.delay_s + back.delay_s)
+        found = network.node(region)
+        if self._life.over or found is None or there.cut or back.cut:
+            raise RegionUnreachable(f"{region} does not answer", region=region)
+        writer, node = found
+        pipe = network.open_pipe(self._life, writer)
+        request = msgspec.msgpack.decode(body, type=StreamRequest)
+        writer.spawn(pipe.pump(node.stream(request)), f"{region}: streams to {own}")
+        try:
+            while True:
+                yield await pipe.take()
+        finally:
+            pipe.break_off()
+
+
+async def _answered(node: Answering, body: bytes) -> bytes:
+    try:
+        return b"\1" + _pack(await node.answer(_call.decode(body)))
+    except AtollError as error:
+        return b"\0" + _pack(Failure.of(error))
+
+
+class _Pipe:
+    """A stream from one node to another: bounded, in order, and broken once either side is gone."""
+
+    def __init__(self, network: SimulatedNetwork, reader: Life, writer: Life) -> None:
+        self.reader = reader
+        self.writer = writer
+        self._network = network
+        self._pieces: deque[tuple[float, bytes]] = deque()
+        self._broken = False
+        self._moved: list[asyncio.Future[None]] = []
+
+    def break_off(self) -> None:
+        self._broken = True
+        self._network.close_pipe(self)
+        self._wake()
+
+    async def pump(self, source: AsyncGenerator[bytes, None]) -> None:
+        """The writer's side."""
+        loop = asyncio.get_running_loop()
+        try:
+            async for piece in source:
+                path = self._path()
+                if self._broken:
+                    return
+                for each in self._suffered(path, piece):
+                    self._pieces.append((loop.time() + self._network.delay_of(path), each))
+                self._wake()
+                while len(self._pieces) >= _QUEUED_PIECES and not self._broken:
+                    await self._wait()
+        finally:
+            await source.aclose()
+            self.break_off()
+
+    async def take(self) -> bytes:
+        """The reader's side. Raises RegionUnreachable once broken."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if self._broken or self.reader.over:
+                raise RegionUnreachable(f"the stream from {self.writer.name} broke", region=self.writer.name)
+            if not self._pieces:
+                await self._wait()
+                continue
+            due, piece = self._pieces[0]
+            if due > loop.time():
+                await asyncio.sleep(due - loop.time())
+                continue
+            if self._path().cut:
+                await self._network.whole(self._path)
+                continue
+            self._pieces.popleft()
+            self._wake()
+            return piece
+
+    def _path(self) -> Path:
+        return self._network.path(self.writer.name, self.reader.name)
+
+    def _suffered(self, path: Path, piece: bytes) -> list[bytes]:
+        draw = self._network.random
+        if path.loss and draw.random() < path.loss:
+            self.break_off()
+            return []
+        if path.corrupt and draw.random() < path.corrupt:
+            at = draw.randrange(len(piece))
+            piece = piece[:at] + bytes([piece[at] ^ (1 << draw.randrange(8))]) + piece[at + 1 :]
+        if path.duplicate and draw.random() < path.duplicate:
+            return [piece, piece]
+        if path.reorder and self._pieces and draw.random() < path.reorder:
+            due, last = self._pieces.pop()
+            return [piece, last]
+        return [piece]
+
+    async def _wait(self) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._moved.append(future)
+        await future
+
+    def _wake(self) -> None:
+        for future in self._moved:
+            if not future.done():
+                future.set_result(None)
+        self._moved.clear()

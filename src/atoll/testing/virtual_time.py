@@ -1,0 +1,251 @@
+"""An asyncio event loop on virtual time: no sockets, no threads, and nothing that differs between two runs.
+
+Ready callbacks run in the order in which they were scheduled; when none is left, time jumps to the next
+timer. Every callback belongs, by its context, to the node that scheduled it. A killed node's callbacks are
+never run again, so a kill takes effect at whatever `await` the node stood, and runs none of its clean-up; a
+busy node's callbacks wait until it is free, so a slow disk or a stopped process delays all that it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import heapq
+import random
+import sys
+import time
+from asyncio import events
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
+from contextvars import Context, ContextVar, copy_context
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_PRUNE_FROM = 64
+
+
+class Stalled(Exception):
+    """No callback is ready and no timer is set: what is awaited can never happen."""
+
+
+class Life:
+    """One run of a node's process, from its start to its end."""
+
+    __slots__ = ("alive", "busy_until", "context", "deferred", "loop", "name", "number", "over", "tasks")
+
+    def __init__(self, loop: VirtualLoop, name: str, number: int) -> None:
+        self.loop = loop
+        self.name = name
+        self.number = number
+        """Counts this node's runs, from 1."""
+        self.alive = True
+        """Whether its callbacks are run."""
+        self.over = False
+        """Whether it was killed; then nothing that it does reaches a disk or the network."""
+        self.busy_until = 0.0
+        self.deferred: deque[events.Handle] = deque()
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.context: Context = copy_context()
+        self.context.run(_life.set, self)
+
+    def spawn(self, work: Coroutine[Any, Any, T], name: str = "") -> asyncio.Task[T]:
+        """Run a coroutine as this node."""
+        return self.loop.create_task(work, name=name or self.name, context=self.context.copy())
+
+    def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Call a plain function as this node."""
+        return self.context.copy().run(function, *args, **kwargs)
+
+    def occupy(self, seconds: float) -> None:
+        """The node does nothing else for so long."""
+        self.busy_until = max(self.busy_until, self.loop.time()) + seconds
+
+
+_life: ContextVar[Life | None] = ContextVar("atoll_simulated_life", default=None)
+
+
+def current_life() -> Life | None:
+    """The node whose code runs at present; None for clients, checkers and the nemesis."""
+    return _life.get()
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """Starts at time 0; `time()` is virtual seconds."""
+
+    _ready: deque[events.Handle]
+    _scheduled: list[events.TimerHandle]
+    _stopping: bool
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+        """Callbacks that were run."""
+        self.defects: list[str] = []
+        """Exceptions that nobody caught."""
+        self._now = 0.0
+        self._graveyard: list[Life] = []
+        self.set_exception_handler(self._note_defect)
+        self.set_task_factory(self._make_task)
+
+    def time(self) -> float:
+        return self._now
+
+    def kill(self, life: Life) -> None:
+        """Nothing of this run ever happens again."""
+        life.alive, life.over = False, True
+        self._graveyard.append(life)
+
+    def run_simulation(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run to the end on virtual time, then dispose of all tasks that still wait, killed ones included."""
+        collecting = gc.isenabled()
+        gc.disable()  # finalizers would run at moments that differ from run to run
+        try:
+            with forbidding_real_time():
+                try:
+                    return self.run_until_complete(work)
+                finally:
+                    self._reap()
+        finally:
+            self.close()
+            if collecting:
+                gc.enable()
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        """A thread that takes no time."""
+        future = self.create_future()
+
+        def work() -> None:
+            try:
+                result = func(*args)
+            except Exception as error:
+                if not future.done():
+                    future.set_exception(error)
+            else:
+                if not future.done():
+                    future.set_result(result)
+
+        self.call_soon(work)
+        return future
+
+    def _run_once(self) -> None:
+        ready, scheduled = self._ready, self._scheduled
+        if not ready:
+            while scheduled and scheduled[0]._cancelled:  # type: ignore[attr-defined]
+                heapq.heappop(scheduled)._scheduled = False  # type: ignore[attr-defined]
+            if scheduled:
+                self._now = max(self._now, scheduled[0].when())
+            elif not self._stopping:
+                raise Stalled(f"nothing can happen any more at {self._now:.3f} s")
+        while scheduled and scheduled[0].when() <= self._now:
+            timer = heapq.heappop(scheduled)
+            timer._scheduled = False  # type: ignore[attr-defined]
+            ready.append(timer)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if handle._cancelled:  # type: ignore[attr-defined]
+                continue
+            life = handle._context.get(_life)  # type: ignore[attr-defined]
+            if life is not None:
+                if not life.alive:
+                    life.deferred.append(handle)  # only for disposal at the end
+                    continue
+                if life.deferred or life.busy_until > self._now:
+                    self._defer(life, handle)
+                    continue
+            self.steps += 1
+            handle._run()
+
+    def _defer(self, life: Life, handle: events.Handle) -> None:
+        if not life.deferred:
+            self.call_at(max(life.busy_until, self._now), self._resume, life, context=Context())
+        life.deferred.append(handle)
+
+    def _resume(self, life: Life) -> None:
+        if not life.alive:
+            return
+        if life.busy_until > self._now and life.deferred:
+            self.call_at(life.busy_until, self._resume, life, context=Context())
+            return
+        self._ready.extendleft(reversed(life.deferred))
+        life.deferred.clear()
+
+    def _reap(self) -> None:
+        tasks: list[asyncio.Task[Any]] = []
+        for life in self._graveyard:
+            life.alive, life.busy_until = True, 0.0
+            self._ready.extend(life.deferred)
+            life.deferred.clear()
+        for task in sorted(asyncio.all_tasks(self), key=lambda task: task.get_name()):
+            task.cancel()
+            tasks.append(task)
+        if tasks:
+            self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self.run_until_complete(self.shutdown_asyncgens())
+        self._graveyard.clear()
+
+    def _make_task(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        work: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        **options: Any,
+    ) -> asyncio.Task[T]:
+        task: asyncio.Task[T] = asyncio.Task(work, loop=loop, **options)  # type: ignore[arg-type]
+        context: Context | None = options.get("context")
+        life = _life.get() if context is None else context.get(_life)
+        if life is not None:
+            # Held, so that a killed task is not finalized, and its clean-up run, before the simulation ends.
+            life.tasks.append(task)
+            if len(life.tasks) > _PRUNE_FROM and len(life.tasks) & (len(life.tasks) - 1) == 0:
+                life.tasks = [each for each in life.tasks if not each.done()]
+        return task
+
+    def _note_defect(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, NodeKilled):
+            self.defects.append(f"{context.get('message')}: {error!r}")
+
+    def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
+        """A generator that nobody holds is left alone: its node was killed."""
+
+    def _process_events(self, event_list: Any) -> None:
+        """There are no file descriptors."""
+
+    def _write_to_self(self) -> None:
+        """There is no selector to wake."""
+
+
+class NodeKilled(BaseException):
+    """Unwinds the stack of the node that was killed inside a synchronous call, such as a commit."""
+
+
+_CLOCKS = ("time", "time_ns", "monotonic", "monotonic_ns", "sleep")
+_DICE = ("random", "randrange", "randint", "choice", "choices", "shuffle", "sample", "uniform", "getrandbits")
+
+
+@contextmanager
+def forbidding_real_time() -> Iterator[None]:
+    """Make the wall clock and the shared random generator fail for whoever asks for them."""
+    saved = [(module, name, getattr(module, name)) for module, name in _forbidden()]
+
+    def forbid(name: str) -> Callable[..., Any]:
+        def refuse(*args: Any, **kwargs: Any) -> Any:
+            if sys._getframe(1).f_globals.get("__name__", "").startswith("atoll."):
+                raise RuntimeError(f"{name} was called inside a simulation: it would not replay")
+            return originals[name](*args, **kwargs)
+
+        return refuse
+
+    originals = {name: original for _, name, original in saved}
+    for module, name, _ in saved:
+        setattr(module, name, forbid(name))
+    try:
+        yield
+    finally:
+        for module, name, original in saved:
+            setattr(module, name, original)
+
+
+def _forbidden() -> list[tuple[Any, str]]:
+    return [(time, name) for name in _CLOCKS] + [(random, name) for name in _DICE]

@@ -1,0 +1,160 @@
+"""docs/reference.md names everything that is there, and nothing that is not."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import typer.main
+from prometheus_client.parser import text_string_to_metric_families
+
+import atoll
+from atoll.cli.main import app
+from atoll.config_file import DeploymentSection, EmulateSection, LimitsSection, RegionSection, Section
+from atoll.errors import error_classes
+from atoll.ids import KINDS
+from atoll.region.region import Region
+from atoll.replication.http_peers import CALL_PATH, STREAM_PATH
+from atoll.schema import application_of
+from atoll.schema.policy import CONSISTENCIES, FALLBACKS, OPTIONS, STRATEGIES
+from atoll.server import admin as admin_routes
+from atoll.server import app as routes
+from atoll.server import audit, documents, feed
+from atoll.server.metrics import Metrics
+from atoll.server.openapi import describe
+from atoll.store.memory import MemoryStore
+
+PAGE = (Path(__file__).parents[2] / "docs" / "reference.md").read_text("utf-8")
+CODE = set(re.findall(r"`([^`\n]+)`", PAGE))
+"""Everything that stands in code marks."""
+
+
+class Note(atoll.Collection):
+    body: str
+
+
+NOTES = application_of(Note)
+
+
+def rows(heading: str) -> Iterator[list[str]]:
+    """The cells of the tables below a heading."""
+    section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    for line in section.splitlines():
+        if line.startswith("| `"):
+            yield [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def first_cells(heading: str) -> set[str]:
+    return {cells[0].strip("` ") for cells in rows(heading)}
+
+
+def served() -> set[str]:
+    """`METHOD /path` of every route: from OpenAPI, and from the `match` statements that answer the rest."""
+    found = {CALL_PATH, STREAM_PATH}
+    found = {f"POST {path}" for path in found}
+    for path, operations in describe(NOTES, "")["paths"].items():
+        found |= {f"{method.upper()} {path.replace('/note', '/{collection}')}" for method in operations}
+    for prefix, module in (("/admin", admin_routes), ("", routes)):
+        for pattern in ast.walk(ast.parse(Path(str(module.__file__)).read_text("utf-8"))):
+            match pattern:
+                case ast.MatchSequence(
+                    patterns=[ast.MatchValue(value=ast.Constant(value=str(method))), *rest]
+                ) if len(rest) == 1:
+                    path = _path(rest[0])
+                    if path is not None:
+                        found.add(f"{method} {prefix}{path}")
+    return found
+
+
+def _path(pattern: ast.pattern) -> str | None:
+    match pattern:
+        case ast.MatchValue(value=ast.Constant(value=bytes(name))):
+            return f"/{name.decode()}"
+        case ast.MatchSequence(patterns=[ast.MatchValue(value=ast.Constant(value=bytes(name)))]):
+            return (
+                f"/{name.decode()}" if "." in name.decode() or name == b"metrics" else f"/v1/{name.decode()}"
+            )
+    return None
+
+
+def test_every_route_is_described() -> None:
+    described = {text for text in CODE if re.fullmatch(r"(GET|PUT|PATCH|POST|DELETE) /\S+", text)}
+    assert described == served()
+
+
+def test_every_query_parameter_is_described() -> None:
+    taken = documents._LIST_PARAMETERS | audit._PARAMETERS | feed._PARAMETERS | {"count"}
+    assert taken <= CODE
+
+
+def test_every_problem_is_described_with_status_and_class() -> None:
+    described = {(cells[0], cells[1], cells[2]) for cells in rows("Errors")}
+    assert described == {(f"`{t}`", str(c.status), f"`{c.__name__}`") for t, c in error_classes().items()}
+
+
+def test_every_metric_is_described() -> None:
+    region = Region(
+        "tokyo",
+        ["tokyo", "frankfurt"],
+        NOTES,
+        MemoryStore(),
+        peers=None,  # type: ignore[arg-type]
+        link_key=bytes(32),
+        physical_ms=lambda: 0,
+        random=Random(1),
+    )
+    families = list(text_string_to_metric_families(Metrics(region).render().decode()))
+    assert first_cells("Metrics") == {f.name + ("_total" if f.type == "counter" else "") for f in families}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "section"),
+    [
+        ("deployment.", DeploymentSection),
+        ("deployment.limits.", LimitsSection),
+        ("regions.<name>.", RegionSection),
+        ("emulate.", EmulateSection),
+    ],
+)
+def test_every_configuration_key_is_described_with_its_default(prefix: str, section: type[Section]) -> None:
+    described = {cells[0].strip("`"): cells[1].strip("`") for cells in rows("atoll.toml")}
+    expected = {
+        f"{prefix}{name}": _default(info.default, required=info.is_required())
+        for name, info in section.model_fields.items()
+        if name != "limits"
+    }
+    assert expected.items() <= described.items()
+    assert {key for key in described if key.rpartition(".")[0] + "." == prefix} == expected.keys()
+
+
+def _default(value: Any, *, required: bool) -> str:
+    if required:
+        return "needed"
+    return "none" if value is None else str(value)
+
+
+def test_every_command_and_option_is_described() -> None:
+    described = {cells[0].strip("`").split()[1]: cells[1] for cells in rows("Commands")}
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert described.keys() == commands.keys()
+    for name, command in commands.items():
+        options = {option.opts[0] for option in command.params if option.param_type_name == "option"}
+        assert set(re.findall(r"`(--[\w-]+)`", described[name])) == options - {"--help"}
+
+
+def test_every_public_name_is_described() -> None:
+    assert {f"atoll.{name}" for name in atoll.__all__} <= CODE
+    documented = {text for text in CODE if re.fullmatch(r"atoll\.[A-Za-z_]+", text)}
+    assert documented - {f"atoll.{name}" for name in atoll.__all__} == {"atoll.errors", "atoll.toml"}
+
+
+def test_every_declaration_option_is_described() -> None:
+    assert set(OPTIONS) <= first_cells("Declarations")
+    for value in (*CONSISTENCIES, *STRATEGIES, *FALLBACKS):
+        assert f'"{value}"' in CODE
+    assert set(KINDS) <= CODE

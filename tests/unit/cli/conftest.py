@@ -1,0 +1,71 @@
+"""Regions that answer what a test says, over real HTTP."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+Reply = Callable[[str, dict[str, list[str]]], tuple[int, Any]]
+"""(path, query) → status and JSON body."""
+
+
+class Deployment:
+    """An atoll.toml, and which of its regions answer."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._servers: list[ThreadingHTTPServer] = []
+        self._urls: dict[str, str] = {}
+
+    @property
+    def config(self) -> str:
+        path = self._folder / "atoll.toml"
+        regions = "".join(f'[regions.{name}]\nurl = "{url}"\n' for name, url in self._urls.items())
+        path.write_text(f'[deployment]\nname = "shop"\napp = "shop.py"\n{regions}', "utf-8")
+        return str(path)
+
+    def answers(self, region: str, reply: Reply) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                parts = urlsplit(self.path)
+                status, body = reply(parts.path, parse_qs(parts.query))
+                data = body if isinstance(body, bytes) else json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Keep the tests' output clean."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        self._servers.append(server)
+        self._urls[region] = f"http://127.0.0.1:{server.server_address[1]}"
+
+    def silent(self, region: str) -> None:
+        """Its port is taken and released, so that nothing listens there."""
+        server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+        server.server_close()
+        self._urls[region] = f"http://127.0.0.1:{server.server_address[1]}"
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Iterator[Deployment]:
+    made = Deployment(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from typer.testing import CliRunner
+
+from atoll import __version__
+from atoll.cli.main import app
+
+
+def test_help_names_every_command() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+    assert result.exit_code == 0
+    for command in ("demo", "init", "serve", "status", "verify", "conflicts"):
+        assert command in result.stdout
+
+
+def test_version_is_the_packages() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"atoll {__version__}\n"
+
+
+def test_unknown_option_is_a_usage_error() -> None:
+    assert CliRunner().invoke(app, ["status", "--nonsense"]).exit_code == 2
+
+
+def test_commands_import_servers_and_clients_only_when_they_run() -> None:
+    heavy = ("uvicorn", "aiohttp", "urllib3", "uvloop", "atoll.node", "atoll.demo.main")
+    program = f"import sys, atoll.cli.main; print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stderr.strip() == "[]"

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from typer.testing import CliRunner
+
+from atoll.cli.main import app
+
+from .conftest import Deployment
+
+
+def status_of(region: str, peer: str, *, connected: bool = True) -> dict[str, Any]:
+    link = {
+        "connected": connected,
+        "lag_s": 0.119,
+        "behind": 3,
+        "propagation_p50_ms": 117,
+        "round_trip_ms": 234,
+        "relays": ["virginia"],
+        "last_error": None if connected else "the link is cut",
+    }
+    return {
+        "region": region,
+        "serving": True,
+        "out_of_service": None,
+        "position": {"tokyo": 41, "frankfurt": 7},
+        "uncertainty_ms": 12,
+        "links": {peer: link},
+        "inbox": {"entries": 0, "held": None},
+        "counted": {"writes": 41, "conflicts": {"cart/insert_exists": 2, "cart/update_deleted": 3}},
+        "emulated": None,
+    }
+
+
+def test_table_shows_positions_links_and_conflicts(deployment: Deployment) -> None:
+    deployment.answers("tokyo", lambda path, query: (200, status_of("tokyo", "frankfurt")))
+    result = CliRunner().invoke(app, ["status", "--config", deployment.config])
+    assert result.exit_code == 0
+    for shown in ("frankfurt 7 tokyo 41", "connected", "0.12 s", "117 ms", "234 ms", "virginia", " 5 "):
+        assert shown in result.stdout
+
+
+def test_region_without_answer_is_shown_and_fails(deployment: Deployment) -> None:
+    deployment.answers("tokyo", lambda path, query: (200, status_of("tokyo", "frankfurt", connected=False)))
+    deployment.silent("frankfurt")
+    result = CliRunner().invoke(app, ["status", "--config", deployment.config])
+    assert result.exit_code == 1
+    assert "no answer" in result.stdout
+    assert "the link is cut" in result.stdout
+
+
+def test_json_holds_every_region_and_nothing_else(deployment: Deployment) -> None:
+    deployment.answers("tokyo", lambda path, query: (200, status_of("tokyo", "frankfurt")))
+    deployment.silent("frankfurt")
+    result = CliRunner().invoke(app, ["status", "--config", deployment.config, "--json"])
+    regions = json.loads(result.stdout)["regions"]
+    assert regions["tokyo"]["position"] == {"tokyo": 41, "frankfurt": 7}
+    assert "nothing listens there" in regions["frankfurt"]["error"]
+    assert result.exit_code == 1

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atoll.core.entry import Framed
+from atoll.region.peers import StreamRequest
+from atoll.region.signal import Signal
+from atoll.replication import source
+from atoll.replication.wire import FrameReader, FrameWriter, Heartbeat, Message
+from atoll.store.memory import MemoryStore
+from atoll.store.port import Commit, Segment
+
+from ..virtual_time import in_virtual_time
+from .entries import NOW_MS, dots, segment
+
+KEY = b"k" * 32
+
+
+class Sending:
+    """A region's journal, and one peer that reads it."""
+
+    def __init__(self, *segments: Segment) -> None:
+        self.store = MemoryStore()
+        self.committed = Signal()
+        self.reader = FrameReader(KEY)
+        for each in segments:
+            self.append(each)
+
+    def append(self, each: Segment) -> None:
+        self.store.commit(Commit(segments=[each], positions={each.origin: each.last_seq}))
+        self.committed.notify()
+
+    def heartbeat(self) -> Heartbeat:
+        return Heartbeat("a", NOW_MS, self.store.positions(), {})
+
+    def stream(self, vector: dict[str, int], *origins: str) -> AsyncIterator[bytes]:
+        request = StreamRequest("z", vector, origins)
+        writer = FrameWriter(KEY)
+        return source.stream(self.store, request, self.committed, self.heartbeat, writer, heartbeat_s=0.2)
+
+    async def next_of(self, stream: AsyncIterator[bytes]) -> Message:
+        (message,) = self.reader.feed(await anext(stream))
+        return message
+
+    async def entries(self, stream: AsyncIterator[bytes], wanted: int) -> list[tuple[str, int]]:
+        found: list[Framed] = []
+        while len(found) < wanted:
+            message = await self.next_of(stream)
+            if isinstance(message, list):
+                found += message
+        return dots(found)
+
+
+@in_virtual_time
+async def test_it_says_first_how_far_it_is() -> None:
+    it = Sending(segment("a", 1, 3))
+    message = await it.next_of(it.stream({}, "a"))
+    assert isinstance(message, Heartbeat)
+    assert message.vector == {"a": 3}
+
+
+@in_virtual_time
+async def test_it_goes_on_in_the_middle_of_a_segment() -> None:
+    it = Sending(segment("a", 1, 4), segment("a", 5, 6))
+    assert await it.entries(it.stream({"a": 2}, "a"), 4) == [("a", seq) for seq in (3, 4, 5, 6)]
+
+
+@in_virtual_time
+async def test_it_sends_the_origins_that_were_asked_for() -> None:
+    it = Sending(segment("a", 1, 2), segment("b", 1, 2), segment("c", 1, 1), segment("a", 3, 3))
+    found = await it.entries(it.stream({"b": 1}, "a", "b"), 4)
+    assert found == [("a", 1), ("a", 2), ("b", 2), ("a", 3)]
+
+
+@in_virtual_time
+async def test_what_is_committed_later_follows() -> None:
+    it = Sending(segment("a", 1, 1))
+    stream = it.stream({}, "a")
+    assert await it.entries(stream, 1) == [("a", 1)]
+    asyncio.get_running_loop().call_later(60, it.append, segment("a", 2, 3))
+    assert await it.entries(stream, 2) == [("a", 2), ("a", 3)]
+
+
+@in_virtual_time
+async def test_an_idle_link_hears_a_heartbeat() -> None:
+    it = Sending()
+    stream = it.stream({}, "a")
+    for _ in range(5):
+        assert isinstance(await it.next_of(stream), Heartbeat)
+    assert asyncio.get_running_loop().time() < 1.0
+
+
+@in_virtual_time
+async def test_a_busy_link_hears_heartbeats_too() -> None:
+    """Without them a peer could not tell a link that keeps up from one that falls behind."""
+    it = Sending()
+    stream = it.stream({}, "a")
+    await it.next_of(stream)
+    kinds: list[type] = []
+    for seq in range(1, 41):
+        asyncio.get_running_loop().call_later(0.05, it.append, segment("a", seq, seq))
+        kinds.append(type(await it.next_of(stream)))
+    assert kinds.count(Heartbeat) >= 5
+
+
+@in_virtual_time
+async def test_pieces_are_bounded() -> None:
+    it = Sending(*(segment("a", seq, seq, size=600_000) for seq in range(1, 6)))
+    stream = it.stream({}, "a")
+    await it.next_of(stream)
+    message = await it.next_of(stream)
+    assert isinstance(message, list)
+    assert len(message) <= 2
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4)), max_size=12), st.data())
+def test_a_peer_gets_each_entry_that_it_lacks_once(runs: list[tuple[str, int]], data: st.DataObject) -> None:
+    at = dict.fromkeys("abc", 0)
+    segments = []
+    for origin, length in runs:
+        segments.append(segment(origin, at[origin] + 1, at[origin] + length))
+        at[origin] += length
+    vector = {origin: data.draw(st.integers(0, last)) for origin, last in at.items()}
+    origins = data.draw(st.sets(st.sampled_from("abc"), min_size=1))
+    wanted = {(o, seq) for o in origins for seq in range(vector[o] + 1, at[o] + 1)}
+
+    @in_virtual_time
+    async def scenario() -> None:
+        it = Sending(*segments)
+        found = await it.entries(it.stream(vector, *origins), len(wanted))
+        assert len(found) == len(wanted)
+        assert set(found) == wanted
+
+    scenario()
