@@ -26,7 +26,7 @@ Took = tuple[float, float]
 
 
 def measure(scale: Scale, folder: Path, say: Say) -> list[Figure]:
-    calls = min(_CALLS, scale.requests)
+    calls = min(_CALLS, scale.requests // 4)
     in_process = interleaved(
         scale.rounds,
         say,

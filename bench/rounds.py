@@ -38,12 +38,12 @@ class Scale:
 FULL = Scale()
 QUICK = Scale(
     rounds=3,
-    seconds=1.2,
-    preloaded=20_000,
-    requests=4_000,
+    seconds=1.0,
+    preloaded=10_000,
+    requests=3_000,
     reads=10_000,
     entries=10_000,
-    samples=15,
+    samples=10,
     resident_documents=100_000,
     resident_seconds=4.0,
 )

@@ -285,7 +285,8 @@ class Cluster:
 
     def logs(self) -> str:
         return "\n".join(
-            f"== {region.name}\n{region.log.read_text()[-4000:] if region.log.exists() else ''}" for region in self
+            f"== {region.name}\n{region.log.read_text()[-4000:] if region.log.exists() else ''}"
+            for region in self
         )
 
     def close(self) -> None:

@@ -46,6 +46,9 @@ def make_cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mak
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     report = yield
     if report.failed:
-        clusters = [*getattr(item, "clusters", []), *filter(None, [getattr(item, "funcargs", {}).get("shared")])]
+        clusters = [
+            *getattr(item, "clusters", []),
+            *filter(None, [getattr(item, "funcargs", {}).get("shared")]),
+        ]
         report.sections += [("logs of the regions", cluster.logs()) for cluster in clusters]
     return report

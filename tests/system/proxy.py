@@ -39,9 +39,13 @@ class Proxy:
                 self._open += [client, server]
                 streams = threading.Event()
                 for there, back, answers in ((client, server, False), (server, client, True)):
-                    threading.Thread(target=self._pump, args=(there, back, answers, streams), daemon=True).start()
+                    threading.Thread(
+                        target=self._pump, args=(there, back, answers, streams), daemon=True
+                    ).start()
 
-    def _pump(self, there: socket.socket, back: socket.socket, answers: bool, streams: threading.Event) -> None:
+    def _pump(
+        self, there: socket.socket, back: socket.socket, answers: bool, streams: threading.Event
+    ) -> None:
         with contextlib.suppress(OSError):
             while piece := there.recv(1 << 16):
                 if not answers and b"/replication/stream" in piece:

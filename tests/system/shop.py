@@ -43,7 +43,7 @@ class Profile(Collection, resolve="lww"):
     name: str
     age: int = 0
     score: float = 0.0
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = {}  # noqa: RUF012 (pydantic copies it)
 
 
 class Claim(Collection, resolve="fww"):

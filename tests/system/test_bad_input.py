@@ -48,9 +48,19 @@ CART = path_of("cart", "bystander")
 DOCUMENTS = [
     Bad("unknown collection", "PUT", "/v1/profil/bad", ANN, 404, "unknown-collection"),
     Bad("unknown collection, reading", "GET", "/v1/nothing/bad", None, 404, "unknown-collection"),
-    Bad("unknown collection in a batch", "POST", "/v1/batch",
-        {"writes": [{"put": {"collection": "profile", "key": "bad", "value": ANN}},
-                    {"delete": {"collection": "nothing", "key": "k"}}]}, 404, "unknown-collection"),
+    Bad(
+        "unknown collection in a batch",
+        "POST",
+        "/v1/batch",
+        {
+            "writes": [
+                {"put": {"collection": "profile", "key": "bad", "value": ANN}},
+                {"delete": {"collection": "nothing", "key": "k"}},
+            ]
+        },
+        404,
+        "unknown-collection",
+    ),
     Bad("unknown field", "PUT", PROFILE, {"name": "Ann", "agee": 1}, 422, "unknown-field"),
     Bad("unknown field in a patch", "PATCH", PROFILE, {"$set": {"agee": 1}}, 422, "unknown-field"),
     Bad("unknown field in a filter", "GET", "/v1/profile?where=agee:eq:1", None, 422, "unknown-field"),
@@ -66,20 +76,56 @@ DOCUMENTS = [
     Bad("nested absurdly", "PUT", PROFILE, nested(100_000), 422, "invalid-document"),
     Bad("a patch nested absurdly", "PATCH", PROFILE, nested(100_000), 400, "malformed-request"),
     Bad("NaN", "PUT", PROFILE, b'{"name":"A","score":NaN}', 422, "invalid-document"),
-    Bad("Infinity where anything goes", "PUT", PROFILE, b'{"name":"A","extra":{"a":Infinity}}', 422,
-        "invalid-document"),
+    Bad(
+        "Infinity where anything goes",
+        "PUT",
+        PROFILE,
+        b'{"name":"A","extra":{"a":Infinity}}',
+        422,
+        "invalid-document",
+    ),
     Bad("NaN in a patch", "PATCH", PROFILE, b'{"$set":{"score":NaN}}', 400, "malformed-request"),
     Bad("a float beyond floats", "PUT", PROFILE, b'{"name":"A","score":1e999}', 422, "invalid-document"),
     Bad("an integer past 64 bits", "PUT", PROFILE, {"name": "A", "age": 1 << 63}, 422, "invalid-document"),
-    Bad("one where anything goes", "PUT", PROFILE, {"name": "A", "extra": {"a": 1 << 70}}, 422,
-        "invalid-document"),
-    Bad("one in a patch", "PATCH", PROFILE, {"$set": {"name": "A", "age": -(1 << 64)}}, 422, "invalid-document"),
-    Bad("one in a batch", "POST", "/v1/batch",
-        {"writes": [{"put": {"collection": "profile", "key": "bad", "value": {"name": "A", "age": 1 << 65}}}]},
-        422, "invalid-document"),
-    Bad("one in $inc", "PATCH", path_of("views", "bad"), {"$inc": {"seen": 1 << 64}}, 422, "invalid-operation"),
-    Bad("thousands of digits", "PUT", PROFILE, b'{"name":"A","age":' + b"9" * 9000 + b"}", 422,
-        "invalid-document"),
+    Bad(
+        "one where anything goes",
+        "PUT",
+        PROFILE,
+        {"name": "A", "extra": {"a": 1 << 70}},
+        422,
+        "invalid-document",
+    ),
+    Bad(
+        "one in a patch",
+        "PATCH",
+        PROFILE,
+        {"$set": {"name": "A", "age": -(1 << 64)}},
+        422,
+        "invalid-document",
+    ),
+    Bad(
+        "one in a batch",
+        "POST",
+        "/v1/batch",
+        {
+            "writes": [
+                {"put": {"collection": "profile", "key": "bad", "value": {"name": "A", "age": 1 << 65}}}
+            ]
+        },
+        422,
+        "invalid-document",
+    ),
+    Bad(
+        "one in $inc", "PATCH", path_of("views", "bad"), {"$inc": {"seen": 1 << 64}}, 422, "invalid-operation"
+    ),
+    Bad(
+        "thousands of digits",
+        "PUT",
+        PROFILE,
+        b'{"name":"A","age":' + b"9" * 9000 + b"}",
+        422,
+        "invalid-document",
+    ),
     Bad("malformed JSON", "PUT", PROFILE, b'{"name": Ann}', 400, "malformed-request"),
     Bad("JSON cut short", "PUT", PROFILE, b'{"name": "An', 400, "malformed-request"),
     Bad("an empty body", "PUT", PROFILE, b"", 400, "malformed-request"),
@@ -98,32 +144,69 @@ KEYS = [
     Bad("a surrogate in the key", "PUT", "/v1/profile/%ed%a0%80", ANN, 400, "invalid-key"),
     Bad("a decomposed key", "PUT", path_of("profile", "e\u0301"), ANN, 400, "invalid-key"),
     Bad("dots that a client drops", "PUT", "/v1/profile/a%2F..%2Fb", ANN, 400, "invalid-key"),
-    Bad("an empty key in a batch", "POST", "/v1/batch",
-        {"writes": [{"put": {"collection": "profile", "key": "", "value": ANN}}]}, 400, "invalid-key"),
+    Bad(
+        "an empty key in a batch",
+        "POST",
+        "/v1/batch",
+        {"writes": [{"put": {"collection": "profile", "key": "", "value": ANN}}]},
+        400,
+        "invalid-key",
+    ),
     Bad("reading a key too long", "GET", path_of("profile", "k" * 600), None, 400, "invalid-key"),
     Bad("deleting a key too long", "DELETE", path_of("profile", "k" * 600), None, 400, "invalid-key"),
 ]
 OPERATIONS = [
     Bad("$inc on a set", "PATCH", CART, {"$inc": {"items": 1}}, 422, "invalid-operation"),
-    Bad("$inc on a plain field", "PATCH", path_of("profile", "bystander"), {"$inc": {"age": 1}}, 422,
-        "invalid-operation"),
-    Bad("$inc by a text", "PATCH", path_of("views", "bad"), {"$inc": {"seen": "1"}}, 422, "invalid-operation"),
+    Bad(
+        "$inc on a plain field",
+        "PATCH",
+        path_of("profile", "bystander"),
+        {"$inc": {"age": 1}},
+        422,
+        "invalid-operation",
+    ),
+    Bad(
+        "$inc by a text", "PATCH", path_of("views", "bad"), {"$inc": {"seen": "1"}}, 422, "invalid-operation"
+    ),
     Bad("an operator that is none", "PATCH", CART, {"$push": {"items": ["a"]}}, 422, "invalid-operation"),
     Bad("no operators", "PATCH", CART, {}, 422, "invalid-operation"),
     Bad("operators that are a list", "PATCH", CART, ["$inc"], 422, "invalid-operation"),
     Bad("a set with a wrong element", "PATCH", CART, {"$add": {"items": [1]}}, 422, "invalid-document"),
-    Bad("an index past the end", "PATCH", path_of("note", "bad"),
-        {"$splice": {"lines": {"at": 99, "remove": 1, "insert": []}}}, 422, "invalid-operation"),
+    Bad(
+        "an index past the end",
+        "PATCH",
+        path_of("note", "bad"),
+        {"$splice": {"lines": {"at": 99, "remove": 1, "insert": []}}},
+        422,
+        "invalid-operation",
+    ),
     Bad("deleting what is not there", "DELETE", path_of("profile", "nobody"), None, 404, "not-found"),
-    Bad("patching what cannot be made", "PATCH", path_of("profile", "nobody"), {"$set": {"age": 3}}, 404,
-        "not-found"),
+    Bad(
+        "patching what cannot be made",
+        "PATCH",
+        path_of("profile", "nobody"),
+        {"$set": {"age": 3}},
+        404,
+        "not-found",
+    ),
     Bad("an empty batch", "POST", "/v1/batch", {"writes": []}, 422, "invalid-operation"),
-    Bad("too many writes", "POST", "/v1/batch",
+    Bad(
+        "too many writes",
+        "POST",
+        "/v1/batch",
         {"writes": [{"delete": {"collection": "profile", "key": str(n)}} for n in range(1001)]},
-        422, "invalid-operation"),
+        422,
+        "invalid-operation",
+    ),
     Bad("a batch that is none", "POST", "/v1/batch", {"writes": 3}, 400, "malformed-request"),
-    Bad("a verb that is none", "POST", "/v1/batch",
-        {"writes": [{"upsert": {"collection": "profile", "key": "k"}}]}, 400, "malformed-request"),
+    Bad(
+        "a verb that is none",
+        "POST",
+        "/v1/batch",
+        {"writes": [{"upsert": {"collection": "profile", "key": "k"}}]},
+        400,
+        "malformed-request",
+    ),
     Bad("a region that is none", "PUT", path_of("order", "bad"), {"region": "mars"}, 422, "invalid-document"),
     Bad("no such route", "POST", "/v1/nothing", {}, 404, "unknown-collection"),
     Bad("no such method", "POST", PROFILE, ANN, 404, "not-found"),
@@ -133,32 +216,70 @@ OPERATIONS = [
 ]
 QUERIES = [
     Bad("a level that is none", "GET", PROFILE + "?consistency=perfect", None, 400, "malformed-request"),
-    Bad("strong, where it is not declared", "GET", PROFILE + "?consistency=strong", None, 422,
-        "invalid-operation"),
+    Bad(
+        "strong, where it is not declared",
+        "GET",
+        PROFILE + "?consistency=strong",
+        None,
+        422,
+        "invalid-operation",
+    ),
     Bad("a parameter that is none", "GET", PROFILE + "?consistancy=strong", None, 400, "malformed-request"),
     Bad("NaN seconds", "GET", PROFILE + "?max_wait=nan", None, 400, "malformed-request"),
     Bad("negative staleness", "GET", PROFILE + "?max_staleness=-1", None, 400, "malformed-request"),
     Bad("a page too large", "GET", "/v1/profile?limit=1001", None, 400, "malformed-request"),
     Bad("one hidden behind zeros", "GET", "/v1/profile?limit=00000000011001", None, 400, "malformed-request"),
-    Bad("one of thousands of digits", "GET", "/v1/profile?limit=1" + "0" * 5000, None, 400,
-        "malformed-request"),
+    Bad(
+        "one of thousands of digits",
+        "GET",
+        "/v1/profile?limit=1" + "0" * 5000,
+        None,
+        400,
+        "malformed-request",
+    ),
     Bad("a cursor that is none", "GET", "/v1/profile?cursor=%25%25", None, 400, "invalid-cursor"),
     Bad("a filter that is none", "GET", "/v1/profile?where=age", None, 400, "malformed-request"),
-    Bad("a filter with an integer past 64 bits", "GET", f"/v1/profile?where=age:gt:{1 << 80}", None, 400,
-        "malformed-request"),
+    Bad(
+        "a filter with an integer past 64 bits",
+        "GET",
+        f"/v1/profile?where=age:gt:{1 << 80}",
+        None,
+        400,
+        "malformed-request",
+    ),
     Bad("a query that is no UTF-8", "GET", "/v1/profile?prefix=%ff", None, 400, "malformed-request"),
     Bad("a moment before all time", "GET", "/v1/conflicts?since=0001-01-01", None, 400, "malformed-request"),
     Bad("a moment that is none", "GET", "/v1/conflicts?until=noon", None, 400, "malformed-request"),
-    Bad("a cursor of the audit that is none", "GET", "/v1/conflicts?cursor=AAAA", None, 400, "invalid-cursor"),
-    Bad("an absurd one", "GET", "/v1/conflicts?cursor=OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5IGE", None, 400,
-        "invalid-cursor"),
+    Bad(
+        "a cursor of the audit that is none", "GET", "/v1/conflicts?cursor=AAAA", None, 400, "invalid-cursor"
+    ),
+    Bad(
+        "an absurd one",
+        "GET",
+        "/v1/conflicts?cursor=OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5IGE",
+        None,
+        400,
+        "invalid-cursor",
+    ),
     Bad("a conflict that is none", "POST", "/v1/conflicts/zzz/resolve", {"value": {}}, 404, "not-found"),
     Bad("a cursor of the feed that is none", "GET", "/v1/changes?cursor=zzz", None, 400, "invalid-cursor"),
     Bad("a feed of nothing", "GET", "/v1/changes?collection=zzz", None, 404, "unknown-collection"),
-    Bad("a peer that is none", "POST", "/admin/partition", {"peer": "mars", "cut": True}, 400,
-        "malformed-request"),
-    Bad("a delay that is none", "POST", "/admin/delay", {"peer": "virginia", "rtt_ms": -5}, 400,
-        "malformed-request"),
+    Bad(
+        "a peer that is none",
+        "POST",
+        "/admin/partition",
+        {"peer": "mars", "cut": True},
+        400,
+        "malformed-request",
+    ),
+    Bad(
+        "a delay that is none",
+        "POST",
+        "/admin/delay",
+        {"peer": "virginia", "rtt_ms": -5},
+        400,
+        "malformed-request",
+    ),
 ]
 
 
@@ -253,7 +374,9 @@ def test_a_body_that_lies_about_its_length_is_bounded(tokyo: Region) -> None:
     assert b" 413 " in answer.split(b"\r\n")[0]
 
 
-@pytest.mark.parametrize("sent", [b"\x00" * 64, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02"])
+@pytest.mark.parametrize(
+    "sent", [b"\x00" * 64, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02"]
+)
 def test_what_is_no_http_is_turned_away(tokyo: Region, sent: bytes) -> None:
     answer = tokyo.raw(sent, shut=True)
     assert answer == b"" or b" 400 " in answer.split(b"\r\n")[0]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ HOSTILE = ("raising", "endless", "sleepy", "rubbish")
 
 
 @pytest.fixture(scope="module")
-def collided(shared: Cluster) -> Iterator[Cluster]:
+def collided(shared: Cluster) -> Cluster:
     """Everything that two regions can write without seeing each other, after they met again."""
     frankfurt, tokyo, virginia = shared
     for key in ("updated", "edited-then-deleted", "deleted-then-edited", "both-deleted"):
@@ -49,7 +48,7 @@ def collided(shared: Cluster) -> Iterator[Cluster]:
         for collection in HOSTILE:
             frankfurt.put(collection, "k", {"text": "F"})
             tokyo.put(collection, "k", {"text": "T"})
-    yield shared
+    return shared
 
 
 def records(region: Region, collection: str, key: str) -> list[dict[str, Any]]:
@@ -182,7 +181,9 @@ def test_filters_find_what_they_name(collided: Cluster) -> None:
         assert found == [record for record in everything if record[name] == value]
         assert found
     of_virginia = tokyo.conflicts(origin="virginia")
-    assert of_virginia == [r for r in everything if "virginia" in (r["loser"]["region"], r["winner"]["region"])]
+    assert of_virginia == [
+        r for r in everything if "virginia" in (r["loser"]["region"], r["winner"]["region"])
+    ]
     stamps = sorted(record["loser"]["stamp"] >> 16 for record in everything)
     assert len(tokyo.conflicts(since=str(stamps[3]))) == sum(stamp >= stamps[3] for stamp in stamps)
     assert len(tokyo.conflicts(until=str(stamps[3]))) == sum(stamp <= stamps[3] for stamp in stamps)

@@ -26,12 +26,15 @@ class Writer:
     def run(self) -> None:
         while not self.over.is_set():
             number = self.acknowledged
-            self._until_done("PUT", f"/v1/profile/w{self.name}-{number}", {"name": f"n{number}"}, f"p{number}")
+            self._until_done(
+                "PUT", f"/v1/profile/w{self.name}-{number}", {"name": f"n{number}"}, f"p{number}"
+            )
             self._until_done("PATCH", "/v1/views/total", {"$inc": {"seen": 1}}, f"i{number}")
             self.acknowledged += 1
 
     def _until_done(self, method: str, path: str, body: object, once: str) -> None:
         headers = {"Idempotency-Key": f"{self.name}-{once}"}
+
         def done() -> bool:
             with contextlib.suppress(urllib3.exceptions.HTTPError):
                 return self.region.request(method, path, body, headers).status == 200

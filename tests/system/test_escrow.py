@@ -34,7 +34,10 @@ def test_a_region_sells_all_there_is(shared: Cluster) -> None:
 def test_a_weaker_guarantee_is_told(shared: Cluster) -> None:
     stocked(shared, "told", 3)
     assert shared["tokyo"].get("inventory", "told").headers["atoll-degraded"] == "escrow"
-    assert shared["tokyo"].patch("inventory", "told", {"$inc": {"stock": 1}}).headers["atoll-degraded"] == "escrow"
+    assert (
+        shared["tokyo"].patch("inventory", "told", {"$inc": {"stock": 1}}).headers["atoll-degraded"]
+        == "escrow"
+    )
 
 
 def test_several_counters_in_one_batch_get_their_rights(shared: Cluster) -> None:

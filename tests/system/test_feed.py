@@ -19,7 +19,9 @@ Event = tuple[str, dict[str, Any]]
 def feed(region: Region, query: str = "", **headers: str) -> Iterator[Iterator[Event]]:
     """(id, data) of each event."""
     with closing(http.client.HTTPConnection("127.0.0.1", region.port, timeout=PATIENCE_S)) as connection:
-        connection.request("GET", "/v1/changes" + query, headers={k.replace("_", "-"): v for k, v in headers.items()})
+        connection.request(
+            "GET", "/v1/changes" + query, headers={k.replace("_", "-"): v for k, v in headers.items()}
+        )
         response = connection.getresponse()
         assert response.status == 200
         assert response.getheader("content-type") == "text/event-stream"
@@ -40,7 +42,9 @@ def feed(region: Region, query: str = "", **headers: str) -> Iterator[Iterator[E
             response.close()
 
 
-def keys_until(events: Iterator[Event], last: set[str], found: list[str] | None = None) -> tuple[list[str], str]:
+def keys_until(
+    events: Iterator[Event], last: set[str], found: list[str] | None = None
+) -> tuple[list[str], str]:
     """Keys in the order seen until all of `last` were, and the cursor there."""
     keys = [] if found is None else found
     for cursor, event in events:

@@ -77,7 +77,9 @@ def test_strong_documents_have_one_order(shared: Cluster) -> None:
             seen = shared[name].get("account", "race")
             version = seen.headers["etag"]
             balance = seen.value["balance"]
-            won += shared[name].put("account", "race", {"balance": balance + 1}, If_Match=version).status == 200
+            won += (
+                shared[name].put("account", "race", {"balance": balance + 1}, If_Match=version).status == 200
+            )
         return won
 
     with ThreadPoolExecutor() as threads:

@@ -62,7 +62,9 @@ def test_a_frame_damaged_on_the_way_is_refused_and_asked_for_again(make_cluster:
             config.write_text(config.read_text().replace(str(front), str(proxy.port)))
         frankfurt, tokyo = cluster.start()
         proxy.damage()
-        tokyo.put("profile", "damaged", {"name": "x" * 50, "extra": {str(n): hash(str(n)) for n in range(99)}})
+        tokyo.put(
+            "profile", "damaged", {"name": "x" * 50, "extra": {str(n): hash(str(n)) for n in range(99)}}
+        )
         until(lambda: frankfurt.status()["links"]["tokyo"]["refused"], "the damage is reported")
         assert proxy.damaged == 1
         cluster.settled()
@@ -90,7 +92,9 @@ def impostor(make_cluster: MakeCluster) -> Iterator[tuple[Cluster, Impostor]]:
             region.wait()
         until(
             lambda: all(
-                link["connected"] for region in (frankfurt, tokyo) for link in region.status()["links"].values()
+                link["connected"]
+                for region in (frankfurt, tokyo)
+                for link in region.status()["links"].values()
             ),
             "the impostor is believed",
         )
@@ -129,7 +133,9 @@ def test_what_makes_no_sense_is_parked_and_the_rest_goes_on(impostor: tuple[Clus
     parked = frankfurt.request("GET", "/admin/parked").json["items"]
     assert len(parked) == 2 * len(HOSTILE)
     assert all(each["origin"] == "virginia" and each["reason"] for each in parked)
-    assert [each["change"] for each in parked if each["seq"] == len(HOSTILE) + 1] == list(range(1, len(HOSTILE) + 1))
+    assert [each["change"] for each in parked if each["seq"] == len(HOSTILE) + 1] == list(
+        range(1, len(HOSTILE) + 1)
+    )
     tokyo.put("profile", "honest", {"name": "Ann"})
     until(lambda: frankfurt.get("profile", "honest").status == 200, "honest regions go on")
     until(lambda: frankfurt.position() == tokyo.position(), "both stand equal")

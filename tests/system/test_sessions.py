@@ -82,7 +82,9 @@ def test_staleness_is_bounded_or_told(shared: Cluster) -> None:
     assert tokyo.get("note", "fresh", "?consistency=bounded&max_staleness=5").status == 200
     with shared.apart():
         until(
-            lambda: tokyo.get("note", "fresh", "?consistency=bounded&max_staleness=0.5&max_wait=0").status == 503,
+            lambda: (
+                tokyo.get("note", "fresh", "?consistency=bounded&max_staleness=0.5&max_wait=0").status == 503
+            ),
             "the region knows that it lags",
         )
         answer = tokyo.get("note", "fresh", "?consistency=bounded&max_staleness=0.5&max_wait=0")

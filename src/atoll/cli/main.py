@@ -11,6 +11,7 @@ from atoll.cli.conflicts import conflicts
 from atoll.cli.demo import demo
 from atoll.cli.init import init
 from atoll.cli.serve import serve
+from atoll.cli.simulate import simulate
 from atoll.cli.status import status
 from atoll.cli.verify import verify
 
@@ -38,7 +39,7 @@ def atoll(
     """Active-active, multi-region data: every region writable, one coherent answer."""
 
 
-for each in (demo, init, serve, status, verify, conflicts):
+for each in (demo, init, serve, status, verify, conflicts, simulate):
     app.command()(each)
 
 if __name__ == "__main__":

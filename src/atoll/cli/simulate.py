@@ -25,7 +25,7 @@ _WORST_FIRST = (5, 3, 4)
 """Exit codes: a crash, a safety failure, a liveness failure."""
 
 
-def simulate(
+def simulate(  # noqa: PLR0917 — typer passes them by name
     seed: Annotated[int | None, typer.Option(help="Run this one seed, and say what it drew.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Run so many seeds.")] = 100,
     first: Annotated[int, typer.Option(help="The first of them.")] = 0,
@@ -40,7 +40,9 @@ def simulate(
     workloads: Annotated[str | None, typer.Option(help="Keep these: " + ", ".join(WORKLOADS) + ".")] = None,
     duration: Annotated[float | None, typer.Option(min=0.5, help="Virtual seconds of faults.")] = None,
     clients: Annotated[int | None, typer.Option(min=1, help="Clients of each workload.")] = None,
-    detour: Annotated[bool, typer.Option(help="Before all is healed, let entries find a way around cuts.")] = True,
+    detour: Annotated[
+        bool, typer.Option(help="Before all is healed, let entries find a way around cuts.")
+    ] = True,
 ) -> None:
     """Look for bugs: run whole deployments with faults, on virtual time, each from its seed.
 

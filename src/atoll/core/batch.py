@@ -236,6 +236,7 @@ class Batch:
             and len(change.registers) == 1
             and WHOLE in change.registers
             and not (change.deltas or change.settled)
+            and Operation.INSERT <= change.operation <= Operation.DELETE
             and documents.succeeded(self._row(address), entry.context)
         ):
             # Nearly every entry: its writer had seen the one version that is here.

@@ -241,12 +241,15 @@ class Draft:
             raise
 
     def _touch(self) -> None:
-        if not self.rules.touched or not self._deltas:
+        members = {name for name in self._registers if self.rules.is_member(name)}
+        if not self.rules.touched or not (self._deltas or members):
             return
-        after = {
+        after: dict[str, Any] = {
             field: self.rules.lattices[field].value(self.document.lattices[field])
             for field in sorted(self._deltas)
         }
+        for name in sorted(members):
+            after[name] = msgspec.Raw(self._registers[name] or b"null")
         self._write(TOUCH, msgspec.json.encode(after))
 
     def _delete(self) -> None:

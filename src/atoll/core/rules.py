@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 WHOLE = ""
 """The register of the whole document; under `merge`, of its presence only."""
 TOUCH = "~"
-"""The register that operations on mergeable fields write, so that a concurrent deletion is noticed."""
+"""The register that operations on mergeable and map fields write, so that a concurrent deletion is noticed."""
 
 Strategy = Callable[[Register], Fold]
 
@@ -45,7 +45,7 @@ class Rules:
         self.plain: tuple[str, ...] = schema.plain
         self.simple: bool = not (self.per_field or self.lattices or self.maps)
         """A document is one register and nothing else."""
-        self.touched: bool = bool(self.lattices) and not self.per_field
+        self.touched: bool = bool(self.lattices or self.maps) and not self.per_field
         self._whole: Strategy
         if resolver is not None:
             self._whole = partial(strategies.custom, resolver=resolver)

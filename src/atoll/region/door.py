@@ -1,8 +1,8 @@
 """The group-committing door: every change to a region's data passes here, local or remote.
 
 Whatever waits when the door opens becomes one transaction with one fsync. The first to arrive asks the
-event loop to open the door at its next turn, so everyone who is ready in this turn comes along, and an
-idle region commits without delay.
+event loop to open the door at its next turn, so everyone who is ready in this turn comes along; while
+turns bring more, it waits for them, and an idle region commits without delay.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ class DoorOptions:
     """Beyond it a write is refused with Overloaded: better an error now than an answer too late."""
     retry_s: float = 0.5
     """How long to wait before remote entries are tried again after the store refused them."""
+
+
+_MOST_TURNS = 8
+"""Of the event loop, that a write waits at most while each brings others."""
 
 
 class _Pending(NamedTuple):
@@ -137,7 +141,15 @@ class Door:
     def _schedule(self) -> None:
         if not self._scheduled and not self._closed:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._open)
+            asyncio.get_running_loop().call_soon(self._gather, len(self._queue), _MOST_TURNS)
+
+    def _gather(self, waited: int, turns: int) -> None:
+        """Open as soon as a turn of the event loop brings nobody new: one commit for all who are on their way."""
+        waiting = len(self._queue)
+        if waited < waiting < self._options.writes_per_commit and turns > 1:
+            asyncio.get_running_loop().call_soon(self._gather, waiting, turns - 1)
+        else:
+            self._open()
 
     def _open(self) -> None:
         self._scheduled = False

@@ -10,6 +10,8 @@ from atoll.errors import AtollError, BoundExceeded
 from atoll.region.peers import WriteReply
 
 Ask = Callable[[str, Write, float], Awaitable[WriteReply]]
+Address = tuple[str, str, str]
+"""(collection, key, field)"""
 
 
 class Escrow:
@@ -33,12 +35,12 @@ class Escrow:
         self._covered = covered
         self._now_s = now_s
         self._timeout_s = timeout_s
-        self._asking: dict[tuple[str, str, str], asyncio.Lock] = {}
+        self._asking: dict[Address, asyncio.Lock] = {}
 
     async def write(self, commit: Callable[[], Awaitable[Receipt]]) -> Receipt:
         """Raises BoundExceeded when not enough is left in the regions that can be reached."""
         deadline = self._now_s() + self._timeout_s
-        tried: set[str] = set()
+        tried: set[tuple[Address, str]] = set()
         while True:
             try:
                 return await commit()
@@ -60,23 +62,25 @@ class Escrow:
                     if not lock.locked():
                         self._asking.pop(address, None)
 
-    async def _obtain(self, address: tuple[str, str, str], details: dict[str, int], tried: set[str]) -> bool:
+    async def _obtain(
+        self, address: Address, details: dict[str, int], tried: set[tuple[Address, str]]
+    ) -> bool:
         """Ask the peers that seem to hold most, one after the other, until one hands something over."""
         collection, key, field = address
         shortage = details["wanted"] - details["left_here"]
         holders = self._holders(collection, key, field)
         for peer in sorted(holders, key=lambda name: (-holders[name], name)):
-            if peer in tried or holders[peer] <= 0:
+            if (address, peer) in tried or holders[peer] <= 0:
                 continue
             self.requests += 1
             wanted = Transfer(collection, key, field, self._region, shortage)
             try:
                 reply = await self._ask(peer, Write((wanted,)), self._timeout_s)
             except AtollError:
-                tried.add(peer)
+                tried.add((address, peer))
                 continue  # cut off: the next one may help
             if reply.receipt.seq:
                 await self._covered({peer: reply.receipt.seq})
                 return True
-            tried.add(peer)  # spent out
+            tried.add((address, peer))  # spent out
         return False

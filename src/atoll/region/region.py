@@ -284,9 +284,11 @@ class Region:
             elsewhere = await self._reach(collection, key, options)
             if elsewhere is not None:
                 return elsewhere
-        bound = options.max_staleness_s if options.max_staleness_s is not None else policy.max_staleness_s
+        bound = options.max_staleness_s
+        if bound is None and level == "bounded":
+            bound = policy.max_staleness_s
         degraded = None
-        if bound is not None and level in ("bounded", policy.consistency):
+        if bound is not None:
             degraded = await self._within(bound, options, fallback=policy.fallback == "eventual")
         reading = self.read_here(collection, key)
         return reading if degraded is None else reading._replace(degraded=degraded)

@@ -8,7 +8,14 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from atoll.errors import AtollError, Indefinite, RegionUnreachable, error_classes
+from atoll.errors import (
+    AtollError,
+    HostileEntry,
+    Indefinite,
+    RegionUnreachable,
+    ReplicationError,
+    error_classes,
+)
 from atoll.region.peers import Call, Reply, StreamRequest
 from atoll.replication import seal
 from atoll.replication.emulation import Emulation
@@ -59,20 +66,22 @@ class HttpPeers:
 
     async def call(self, region: str, call: Call, *, timeout_s: float) -> Reply:
         body = _pack(call)
+        headers = self._headers(CALL_PATH, body)
         await self._emulation.travel(region)
         try:
             async with self._open().post(
                 self._urls[region] + CALL_PATH,
                 data=body,
-                headers=self._headers(CALL_PATH, body),
+                headers=headers,
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
             ) as response:
                 if (response.content_length or 0) > _MAX_REPLY_BYTES:
-                    raise AtollError(
-                        f"{region} answers with {response.content_length} bytes, more than is accepted"
+                    raise Indefinite(
+                        f"{region} answers with {response.content_length} bytes, more than is accepted",
+                        region=region,
                     )
                 answer = await response.read()
-                status = response.status
+                status, sealed = response.status, response.headers.get(seal.HEADER, "")
         except aiohttp.ClientConnectorError as error:
             raise RegionUnreachable(
                 f"{region} does not answer at {self._urls[region]}: {error}", region=region
@@ -90,11 +99,24 @@ class HttpPeers:
                 f"{region} was asked, and its answer was lost: {error.message}", region=region
             ) from error
         try:
-            if status == 200:
-                return _reply.decode(answer)
-            raise _failure.decode(answer).error()
-        except msgspec.DecodeError as error:
-            raise AtollError(f"{region} answered {status} with something unreadable: {error}") from error
+            target = seal.reply_target(headers[seal.HEADER], status)
+            seal.verify(self._key, sealed, target, self._now_ms(), answer)
+            reply = _reply.decode(answer) if status == 200 else _failure.decode(answer)
+        except (HostileEntry, msgspec.DecodeError) as error:
+            raise Indefinite(
+                f"{region} was asked, and what came back (status {status}) is damaged or not its own: {error}; what was "
+                "asked may have happened: repeat it with the same idempotency key",
+                region=region,
+            ) from error
+        if not isinstance(reply, Failure):
+            return reply
+        refusal = reply.error()
+        if isinstance(refusal, ReplicationError):
+            # The request was damaged on its way or the keys differ: nothing that a client could correct.
+            raise RegionUnreachable(
+                f"{region} refuses what {self._region} asks: {refusal.message}", region=region
+            )
+        raise refusal
 
     def stream(self, region: str, request: StreamRequest) -> AsyncGenerator[bytes, None]:
         self._emulation.check(region)

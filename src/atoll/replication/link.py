@@ -132,20 +132,23 @@ class Link:
         origins = self._origins(self._peer)
         reader = FrameReader(self._key)
         request = StreamRequest(self._name, dict(self._receiver.vector), origins)
-        self._receiver.reopened(self._peer, origins)
         async with aclosing(self._peers.stream(self._peer, request)) as stream:
+            opened = False
             while True:
-                await self._receiver.room(self._peer, self._options.inbox_bytes)
                 async with asyncio.timeout(self._options.silence_s):
                     data = await anext(stream, b"")
                 if not data:
                     raise RegionUnreachable(f"{self._peer} ended the stream", region=self._peer)
+                if not opened:  # only now is it sure that what was dropped will come again
+                    opened = True
+                    self._receiver.reopened(self._peer, origins)
                 for message in reader.feed(data):
                     if not self.status.connected or self.status.relays != origins[1:]:
                         self._up(origins)
                         changed()
                     self._take(message)
                 self.status.received_bytes += len(data)
+                await self._receiver.room(self._peer, self._options.inbox_bytes)
 
     def _take(self, message: Heartbeat | list[Framed]) -> None:
         self.status.heard_ms = self._now_ms()

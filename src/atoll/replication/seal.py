@@ -1,4 +1,4 @@
-"""How regions recognise each other's requests: a keyed digest over what is asked, by whom and when."""
+"""How regions recognise each other's requests and replies: a keyed digest over what is said, by whom and when."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ _VALID_MS = 60_000
 def sign(key: bytes, region: str, target: str, now_ms: int, body: bytes) -> str:
     """The value of HEADER for a request to `target` (a path)."""
     return f"{region}:{now_ms}:{_digest(key, region, target, now_ms, body)}"
+
+
+def reply_target(asked: str, status: int) -> str:
+    """What a reply is sealed for: the request's own seal, so that no other reply can stand in for it."""
+    return f"{status} to {asked}"
 
 
 def verify(key: bytes, seal: str, target: str, now_ms: int, body: bytes) -> str:

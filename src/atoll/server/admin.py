@@ -203,7 +203,7 @@ class Admin:
         body = await exchange.json(_SMALL_BODY)
         if not isinstance(body, dict) or set(body) != {"peer", name} or not isinstance(body[name], kind):
             raise MalformedRequest(f'send {{"peer": "…", "{name}": …}}')
-        if body["peer"] not in self._region.links:
+        if not isinstance(body["peer"], str) or body["peer"] not in self._region.links:
             raise MalformedRequest(
                 f"there is no peer {body['peer']!r}; there are {', '.join(self._region.links)}"
             )

@@ -48,16 +48,23 @@ class Peering:
             else:
                 await self._stream(exchange, peer, body)
         except AtollError as error:
-            await exchange.answer(type(error).status, _pack(Failure.of(error)), content_type=_OCTETS)
+            await self._reply(exchange, type(error).status, _pack(Failure.of(error)))
         return True
+
+    async def _reply(self, exchange: Exchange, status: int, body: bytes) -> None:
+        """Sealed, as requests are: a reply that was damaged on the way must not reach a client."""
+        asked = exchange.header(seal.HEADER.encode()) or ""
+        target = seal.reply_target(asked, status)
+        sealed = seal.sign(self._key, self._region.name, target, self._region.now_ms(), body)
+        headers = [(seal.HEADER.encode(), sealed.encode())]
+        await exchange.answer(status, body, headers, content_type=_OCTETS)
 
     async def _answer(self, exchange: Exchange, body: bytes) -> None:
         try:
             call = _call.decode(body)
         except (msgspec.DecodeError, RecursionError) as error:
             raise HostileEntry(f"a call between regions cannot be read: {error}") from None
-        reply = await self._region.answer(call)
-        await exchange.answer(200, _pack(reply), content_type=_OCTETS)
+        await self._reply(exchange, 200, _pack(await self._region.answer(call)))
 
     async def _stream(self, exchange: Exchange, peer: str, body: bytes) -> None:
         try:

@@ -41,7 +41,7 @@ class Draft(Collection, resolve=longest_title):
 
 class Cart(Collection, resolve="merge"):
     note: str = ""
-    address: dict[str, Any] = {}
+    address: dict[str, Any] = {}  # noqa: RUF012 — pydantic copies it
     items: SetOf[str]
     labels: MapOf[int]
 

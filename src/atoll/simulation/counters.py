@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from atoll.errors import AtollError
 from atoll.region.reading import Reading
+from atoll.region.region import Region
 from atoll.simulation.failures import LivenessViolation
 from atoll.simulation.world import Client, World
 
@@ -69,8 +70,8 @@ class Counters:
             amount = self.amount(client)
             await client.patch(self.collection, key, {"$inc": {self.field: amount}}, note=(key, amount))
 
-    def _reader(self, key: str):  # type: ignore[no-untyped-def]
-        async def read(region) -> Reading:  # type: ignore[no-untyped-def]
+    def _reader(self, key: str) -> Callable[[Region], Awaitable[Reading]]:
+        async def read(region: Region) -> Reading:
             return region.read_here(self.collection, key)
 
         return read
@@ -103,7 +104,9 @@ class Inventory(Counters):
         for key in _KEYS:
             left = await self._left(world, client, key)
             for _ in range(4):  # from far away they come a few at a time
-                sold = await client.patch(self.collection, key, {"$inc": {self.field: -left}}, note=(key, -left))
+                sold = await client.patch(
+                    self.collection, key, {"$inc": {self.field: -left}}, note=(key, -left)
+                )
                 if left == 0 or sold.state == "acked":
                     break
             else:
@@ -113,6 +116,3 @@ class Inventory(Counters):
     async def _left(self, world: World, client: Client, key: str) -> int:
         reading = await world.cluster[client.region].ask(self._reader(key))
         return 0 if reading.value is None else int(msgspec.json.decode(reading.value)[self.field])
-
-
-__all__ = ["AtollError", "Counters", "Inventory"]

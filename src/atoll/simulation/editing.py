@@ -44,11 +44,15 @@ class Sets:
                     if reading is not None:
                         self._check(world, reading)
                 case verb:
-                    await client.patch("basket", self.key, {f"${verb}": {"items": [element]}}, note=(verb, element))
+                    await client.patch(
+                        "basket", self.key, {f"${verb}": {"items": [element]}}, note=(verb, element)
+                    )
 
     def _check(self, world: World, reading: Reading) -> None:
         done = list(world.committed("sets-", reading.vector))
-        expected = sorted({each.note[1] for each in done if each.note[0] == "add" and _stays(world, each, done)})
+        expected = sorted(
+            {each.note[1] for each in done if each.note[0] == "add" and _stays(world, each, done)}
+        )
         shown = [] if reading.value is None else msgspec.json.decode(reading.value)["items"]
         if shown != expected:
             world.verdict.safety(
@@ -59,9 +63,7 @@ class Sets:
 
 def _stays(world: World, added: Operation, done: list[Operation]) -> bool:
     """Whether no removal of the element has seen this addition."""
-    return not any(
-        each.note == ("remove", added.note[1]) and _saw(world, each, added) for each in done
-    )
+    return not any(each.note == ("remove", added.note[1]) and _saw(world, each, added) for each in done)
 
 
 def _saw(world: World, later: Operation, earlier: Operation) -> bool:

@@ -84,7 +84,8 @@ class Journal:
             self._first(region, dot, entry, frame)
         elif known != frame:
             safety(
-                "an entry is the same in every region", f"{region} holds {dot} with other bytes than its origin"
+                "an entry is the same in every region",
+                f"{region} holds {dot} with other bytes than its origin",
             )
         elif region == entry.origin:
             safety("sequence numbers are used once", f"{region} committed {dot} a second time")
@@ -92,16 +93,20 @@ class Journal:
     def _first(self, region: str, dot: Dot, entry: Entry, frame: bytes) -> None:
         if region != entry.origin:
             self._verdict.safety(
-                "nothing leaves before it is durable", f"{region} has {dot}, which {entry.origin} has not stored"
+                "nothing leaves before it is durable",
+                f"{region} has {dot}, which {entry.origin} has not stored",
             )
         before = self.entries.get((entry.origin, entry.seq - 1))
         if before is not None and before.stamp >= entry.stamp:
-            self._verdict.safety("stamps of a region rise", f"{dot} has a stamp no later than the one before it")
+            self._verdict.safety(
+                "stamps of a region rise", f"{dot} has a stamp no later than the one before it"
+            )
         for origin, seq in entry.context.items():
             seen = self.entries.get((origin, seq))
             if seen is not None and seen.stamp >= entry.stamp:
                 self._verdict.safety(
-                    "a stamp exceeds those its writer had seen", f"{dot} has seen {origin}:{seq}, stamped later"
+                    "a stamp exceeds those its writer had seen",
+                    f"{dot} has seen {origin}:{seq}, stamped later",
                 )
         self.entries[dot] = entry
         self._frames[dot] = frame
@@ -119,7 +124,8 @@ class Journal:
         held = {origin: seq for origin, seq in self.vectors.get(region, {}).items() if seq}
         if dict(positions) != held:
             self._verdict.safety(
-                "what is durable survives a crash", f"{region} came back with {dict(positions)}, it had {held}"
+                "what is durable survives a crash",
+                f"{region} came back with {dict(positions)}, it had {held}",
             )
 
     @property
@@ -130,9 +136,7 @@ class Journal:
             newest = vectors.merge(newest, vector)
         return newest
 
-    def touches(
-        self, collection: str, key: str, within: Mapping[str, int] | None = None
-    ) -> Iterator[Touch]:
+    def touches(self, collection: str, key: str, within: Mapping[str, int] | None = None) -> Iterator[Touch]:
         """What was done to a document, restricted to what a vector has seen."""
         for touch in self.by_document.get((collection, key), ()):
             if within is None or within.get(touch.entry.origin, 0) >= touch.entry.seq:

@@ -107,9 +107,7 @@ class Oracle:
         settled: dict[str, Expected] = {}
         for touch in sorted(touches, key=lambda each: (each.entry.stamp, each.entry.origin, each.entry.seq)):
             entry = touch.entry
-            seen = [
-                other for other in touches if entry.context.get(other.entry.origin, 0) >= other.entry.seq
-            ]
+            seen = [other for other in touches if entry.context.get(other.entry.origin, 0) >= other.entry.seq]
             lost = _standing(rules, key, _present(seen))
             for id_, (register, loser, winner, _) in lost.items():
                 if register in touch.change.registers and id_ not in settled:

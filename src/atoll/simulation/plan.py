@@ -90,8 +90,10 @@ def draw(seed: int, required: tuple[str, ...] = ()) -> Plan:
     healthy = random.random() < 0.12
     wanted = random.randint(2, 4)
     workloads = tuple(sorted(random.sample(WORKLOADS, wanted), key=WORKLOADS.index))
+    if not {*workloads} - {"identifiers", "feed"}:
+        workloads = ("counters", *workloads)
     if healthy:
-        workloads = ("freshness",) + workloads[:1]
+        workloads = ("freshness", *workloads[:1])
     faults = () if healthy else _faults(random, regions, duration_s)
     return Plan(
         seed=seed,
@@ -137,7 +139,7 @@ def _options(random: Random) -> RegionOptions:
             entries_per_commit=random.choice((1, 4, 512)),
             retry_s=0.5,
         ),
-        link=LinkOptions(inbox_bytes=random.choice((2000, 32 << 20, 32 << 20))),
+        link=LinkOptions(inbox_bytes=random.choice((600, 32 << 20, 32 << 20))),
         guard=GuardOptions(wall_s=600.0),
     )
 

@@ -221,9 +221,7 @@ def _same(invariant: str, one: str, other: str, ours: Mapping[Any, Any], theirs:
         raise SafetyViolation(invariant, f"{key}: {one} has {ours.get(key)!r}, {other} {theirs.get(key)!r}")
 
 
-def _check_history(
-    world: World, shown: Mapping[tuple[str, str], bytes], audit: Mapping[str, bytes]
-) -> None:
+def _check_history(world: World, shown: Mapping[tuple[str, str], bytes], audit: Mapping[str, bytes]) -> None:
     for collection, key in sorted(world.journal.by_document):
         if collection not in world.rules:
             continue
@@ -239,7 +237,9 @@ def _check_history(
             )
     wanted = world.oracle.expected_audit()
     records = {id_: msgspec.json.decode(body) for id_, body in audit.items()}
-    recorded = {(r["collection"], r["key"], r["loser"]["region"], r["loser"]["seq"]) for r in records.values()}
+    recorded = {
+        (r["collection"], r["key"], r["loser"]["region"], r["loser"]["seq"]) for r in records.values()
+    }
     for collection, key in sorted(world.journal.by_document):
         hidden = world.oracle.hidden(collection, key) if collection in world.rules else []
         for register, dot in hidden:

@@ -9,6 +9,7 @@ import msgspec
 from atoll.core.mutation import Write, patch_of, put_of
 from atoll.errors import AtollError, InvalidOperation
 from atoll.region.region import Region
+from atoll.simulation.failures import LivenessViolation
 from atoll.simulation.world import Client, World
 
 
@@ -26,7 +27,15 @@ class Sessions:
         await asyncio.gather(*(self._act(world, client) for client in clients))
 
     async def finish(self, world: World) -> None:
-        """All four guarantees are checked at each step."""
+        """On a healthy network a read waits for its session's token, and does not wait in vain."""
+        client = world.client("sessions-last")
+        for name in world.names:
+            await client.put("member", "last", {"text": client.region})
+            client.region = name
+            reading = await client.read("member", "last", max_wait_s=10.0)
+            if reading is None or reading.region != name:
+                message = f"{name} did not come to {client.token} within 10 s"
+                world.verdict.fail(LivenessViolation("a session's read is served in time", message))
 
     async def _act(self, world: World, client: Client) -> None:
         while not world.stopped:
@@ -117,7 +126,9 @@ class Batches:
                 spoiled = patch_of(world.rules["profile"], "never-created", {"$set": {"age": 1}})
                 operation = await client.write(*writes, spoiled)
                 if operation.state == "acked":
-                    world.verdict.safety("a batch is all or nothing", f"{operation.trace} has a write that cannot be")
+                    world.verdict.safety(
+                        "a batch is all or nothing", f"{operation.trace} has a write that cannot be"
+                    )
             else:
                 await client.write(*writes)
             try:
@@ -152,8 +163,16 @@ class Retries:
             if operation.state != "acked" or operation.dot is None:
                 continue
             await client.pause(self._mean_s)
-            await self._again(world, client, operation.trace, operation.dot, patch_of(rules, "retried", {"$inc": {"seen": 1}}))
-            await self._again(world, client, operation.trace, None, patch_of(rules, "retried", {"$inc": {"seen": 2}}))
+            await self._again(
+                world,
+                client,
+                operation.trace,
+                operation.dot,
+                patch_of(rules, "retried", {"$inc": {"seen": 1}}),
+            )
+            await self._again(
+                world, client, operation.trace, None, patch_of(rules, "retried", {"$inc": {"seen": 2}})
+            )
 
     async def finish(self, world: World) -> None:
         committed = len(list(world.committed("retries/")))
@@ -161,7 +180,9 @@ class Retries:
             row = world.cluster[name].disk.store.get("view", "retried")
             shown = 0 if row is None or row.value is None else msgspec.json.decode(row.value)["seen"]
             if shown != committed:
-                world.verdict.safety("a retried write counts once", f"{name} counts {shown}, {committed} were made")
+                world.verdict.safety(
+                    "a retried write counts once", f"{name} counts {shown}, {committed} were made"
+                )
 
     async def _again(self, world: World, client: Client, trace: str, dot: tuple[str, int] | None, mutation) -> None:  # type: ignore[no-untyped-def]  # fmt: skip
         write = Write((mutation,), trace, trace)
@@ -175,6 +196,8 @@ class Retries:
             world.note_error(error)
             return
         if dot is None:
-            world.verdict.safety("one idempotency key is one write", f"{trace} was taken for another write too")
+            world.verdict.safety(
+                "one idempotency key is one write", f"{trace} was taken for another write too"
+            )
         elif (reply.receipt.region, reply.receipt.seq) != dot or not reply.receipt.replayed:
             world.verdict.safety("a retried write counts once", f"{trace} was {dot}, now {reply.receipt}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import msgspec
@@ -30,13 +31,21 @@ class Traffic:
         await asyncio.gather(*(self._act(world, client) for client in clients))
 
     async def finish(self, world: World) -> None:
-        """Convergence and the audit are checked for all workloads together."""
+        """One more collision of an update with a deletion in each collection; the audit is checked after it."""
+        random = world.cluster.split("traffic finish")
+        for name in self._collections:
+            generator = Generator(world.rules[name], random, world.names)
+            one, other = (world.client(f"traffic-finish-{name}-{side}") for side in "ab")
+            one.region, other.region = random.sample(world.names, 2)
+            with contextlib.suppress(RequestError):
+                mutations = [self._mutation(world, generator, name, "k0", chance) for chance in (0.9, 0.3)]
+                await one.write(mutations[0])
+                await asyncio.sleep(2.0)
+                await asyncio.gather(one.write(mutations[1]), other.write(Delete(name, "k0")))
 
     async def _act(self, world: World, client: Client) -> None:
         random = client.random
-        generators = {
-            name: Generator(world.rules[name], random, world.names) for name in self._collections
-        }
+        generators = {name: Generator(world.rules[name], random, world.names) for name in self._collections}
         while not world.stopped:
             await client.pause(self._mean_s)
             if random.random() < 0.3:
@@ -52,11 +61,9 @@ class Traffic:
             await client.write(mutation, session=random.random() < 0.5)
 
     @staticmethod
-    def _mutation(
-        world: World, generator: Generator, collection: str, key: str, chance: float
-    ) -> Mutation:
+    def _mutation(world: World, generator: Generator, collection: str, key: str, chance: float) -> Mutation:
         rules = world.rules[collection]
-        if chance < 0.1:
+        if chance < 0.15:
             return Delete(collection, key)
         if chance < 0.5:
             return patch_of(rules, key, generator.operators(key))

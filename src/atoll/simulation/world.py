@@ -11,13 +11,11 @@ from typing import Any, Protocol
 import msgspec
 
 from atoll.causality import vector as vectors
-from atoll.core.mutation import Mutation, Put, Write, patch_of, put_of
+from atoll.core.mutation import Mutation, Write, patch_of, put_of
 from atoll.core.rules import Rules
 from atoll.errors import (
     AtollError,
-    Conflict,
     Indefinite,
-    NotFound,
     ReplicationError,
     RequestError,
     StoreUnwritable,
@@ -95,7 +93,8 @@ class World:
                 )
             if operation.state == "refused" and dots:
                 self.verdict.safety(
-                    "a definite error means that nothing happened", f"{operation.trace} is {dots} all the same"
+                    "a definite error means that nothing happened",
+                    f"{operation.trace} is {dots} all the same",
                 )
 
 
@@ -122,7 +121,9 @@ class Client:
         guards = {name: options.pop(name) for name in ("if_match", "if_absent") if name in options}
         return await self.write(put_of(rules, key, msgspec.json.encode(document), **guards), **options)
 
-    async def patch(self, collection: str, key: str, operators: Mapping[str, Any], **options: Any) -> Operation:
+    async def patch(
+        self, collection: str, key: str, operators: Mapping[str, Any], **options: Any
+    ) -> Operation:
         return await self.write(patch_of(self.world.rules[collection], key, dict(operators)), **options)
 
     async def write(
@@ -185,7 +186,7 @@ class Client:
         token = dict(self.token)
         wanted = ReadOptions(token=token, **options)
         try:
-            reading = await self._ask(lambda region: region.read(collection, key, wanted))
+            reading: Reading = await self._ask(lambda region: region.read(collection, key, wanted))
         except AtollError as error:
             world.note_error(error)
             return None
@@ -232,6 +233,3 @@ class Workload(Protocol):
 
     async def finish(self, world: World) -> None:
         """After the faults have healed and all regions agree: what must hold now."""
-
-
-__all__ = ["Client", "Conflict", "NotFound", "Operation", "Put", "Workload", "World"]

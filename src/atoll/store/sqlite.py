@@ -118,6 +118,7 @@ class SqliteStore:
         self._checkpointing = threading.Lock()
         self._closed = False
         self._log_pages = 0
+        self._log_nearly_copied = False
         if self._writer is not None:
             self._writer.set_wal_hook(self._on_log)
         self._collections = _Collections()
@@ -226,8 +227,8 @@ class SqliteStore:
                 executemany(_REMEMBER, commit.remembered)
             if commit.parked:
                 executemany(_PARK, commit.parked)
-        if self._log_pages > _WAL_BOUND_PAGES:
-            self.checkpoint()
+        if self._log_nearly_copied or self._log_pages > _WAL_BOUND_PAGES:
+            self._copy_rest_of_log()
 
     def positions(self) -> dict[str, int]:
         return dict(self._rows(self._reader, "SELECT origin, seq FROM positions ORDER BY origin"))
@@ -369,12 +370,23 @@ class SqliteStore:
             try:
                 if self._checkpointer is None:
                     self._checkpointer = sqlite_database.connect(self.database, self._opened.vfs)
-                pages, copied = self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-                if copied < pages and pages > _WAL_RESTART_PAGES:
-                    # A writer that never pauses would let the log grow for ever: make it wait for the rest.
-                    self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+                pages, _ = self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                self._log_nearly_copied = pages > _WAL_RESTART_PAGES
             except sqlite_database.UNWRITABLE as error:
                 self._failure(error)
+
+    def _copy_rest_of_log(self) -> None:
+        """Copy what was written since `checkpoint` began, so that the next commit starts the log over.
+
+        A writer that never pauses would let it grow for ever; and a RESTART from the other thread never
+        gets its turn beside one.
+        """
+        assert self._writer is not None
+        self._log_nearly_copied = False
+        try:
+            self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except sqlite_database.UNWRITABLE as error:
+            self._failure(error)
 
     def close(self) -> None:
         with self._checkpointing:

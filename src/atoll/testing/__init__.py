@@ -1,15 +1,15 @@
 """A deployment in one process, for tests: virtual time, and a network, disks and clocks that fail on request.
 
-    from atoll.testing import Cluster, simulated
+from atoll.testing import Cluster, simulated
 
-    def test_two_regions_agree() -> None:
-        async def scenario() -> None:
-            cluster = Cluster(application, ("tokyo", "frankfurt"), seed=1)
-            cluster.start()
-            ...
-            await cluster.settle()
+def test_two_regions_agree() -> None:
+    async def scenario() -> None:
+        cluster = Cluster(application, ("tokyo", "frankfurt"), seed=1)
+        cluster.start()
+        ...
+        await cluster.settle()
 
-        simulated(scenario)
+    simulated(scenario)
 """
 
 from __future__ import annotations

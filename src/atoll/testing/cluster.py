@@ -24,8 +24,8 @@ from atoll.testing.virtual_time import Life, VirtualLoop
 T = TypeVar("T")
 
 _KEY = b"a key for simulated deployments only"
-PATIENT_GUARD = GuardOptions(wall_s=600.0)
-"""A slow machine must not change what a resolver comes to."""
+OPTIONS = RegionOptions(guard=GuardOptions(wall_s=600.0))
+"""The defaults; but a slow machine must not change what a resolver comes to."""
 
 
 class NotSettled(AssertionError):
@@ -146,7 +146,7 @@ class Cluster:
         *,
         seed: int | str = 0,
         one_way_s: float | Mapping[tuple[str, str], float] = 0.05,
-        options: RegionOptions = RegionOptions(guard=PATIENT_GUARD),
+        options: RegionOptions = OPTIONS,
         offsets_ms: Mapping[str, int] = {},
         drifts_ppm: Mapping[str, int] = {},
     ) -> None:
@@ -160,9 +160,7 @@ class Cluster:
         self.network = SimulatedNetwork(loop, self.split("network"))
         self.nodes: dict[str, SimulatedNode] = {}
         for name in self.names:
-            clock = NodeClock(
-                loop.time, offset_ms=offsets_ms.get(name, 0), drift_ppm=drifts_ppm.get(name, 0)
-            )
+            clock = NodeClock(loop.time, offset_ms=offsets_ms.get(name, 0), drift_ppm=drifts_ppm.get(name, 0))
             self.nodes[name] = SimulatedNode(self, name, clock, options)
         for source, target in self.pairs():
             delay = one_way_s if isinstance(one_way_s, float | int) else one_way_s[(source, target)]

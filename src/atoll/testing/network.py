@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -141,15 +141,12 @@ class SimulatedNetwork:
         if pipe in self._pipes:
             self._pipes.remove(pipe)
 
-    def serve(self, server: Life, work: Coroutine[Any, Any, bytes]) -> asyncio.Future[bytes]:
+    def serve(self, server: Life, node: Answering, body: bytes) -> asyncio.Future[bytes]:
         """Run a call in its server; the future breaks when the server dies."""
         future: asyncio.Future[bytes] = self._loop.create_future()
 
         async def run() -> None:
-            try:
-                answer = await work
-            finally:
-                work.close()
+            answer = await _answered(node, body)
             if not future.done():
                 future.set_result(answer)
 
@@ -157,7 +154,6 @@ class SimulatedNetwork:
         future.add_done_callback(self._served)
         server.spawn(run(), f"{server.name}: serves a call")
         return future
-
 
     def _served(self, future: asyncio.Future[bytes]) -> None:
         self._calls.pop(future, None)
@@ -202,7 +198,7 @@ class SimulatedPeers:
         if found is None:
             raise ConnectionResetError(f"{region} is gone")
         life, node = found
-        answer = await network.serve(life, _answered(node, body))
+        answer = await network.serve(life, node, body)
         await asyncio.sleep(network.delay_of(back))
         if network.path(region, own).cut:
             await asyncio.sleep(3600)
@@ -305,7 +301,7 @@ class _Pipe:
         if path.duplicate and draw.random() < path.duplicate:
             return [piece, piece]
         if path.reorder and self._pieces and draw.random() < path.reorder:
-            due, last = self._pieces.pop()
+            _, last = self._pieces.pop()
             return [piece, last]
         return [piece]
 

@@ -112,7 +112,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if collecting:
                 gc.enable()
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         """A thread that takes no time."""
         future = self.create_future()
 
@@ -132,7 +132,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _run_once(self) -> None:
         ready, scheduled = self._ready, self._scheduled
         if not ready:
-            while scheduled and scheduled[0]._cancelled:  # type: ignore[attr-defined]
+            while scheduled and scheduled[0]._cancelled:
                 heapq.heappop(scheduled)._scheduled = False  # type: ignore[attr-defined]
             if scheduled:
                 self._now = max(self._now, scheduled[0].when())
@@ -144,7 +144,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             ready.append(timer)
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if handle._cancelled:  # type: ignore[attr-defined]
+            if handle._cancelled:
                 continue
             life = handle._context.get(_life)  # type: ignore[attr-defined]
             if life is not None:
@@ -191,7 +191,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         work: Generator[Any, None, T] | Coroutine[Any, Any, T],
         **options: Any,
     ) -> asyncio.Task[T]:
-        task: asyncio.Task[T] = asyncio.Task(work, loop=loop, **options)  # type: ignore[arg-type]
+        task: asyncio.Task[T] = asyncio.Task(work, loop=loop, **options)
         context: Context | None = options.get("context")
         life = _life.get() if context is None else context.get(_life)
         if life is not None:

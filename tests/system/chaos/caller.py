@@ -39,49 +39,68 @@ class Answer(NamedTuple):
         return str(self.body.get("type", "")).removeprefix(_PROBLEM)
 
 
+class Request(NamedTuple):
+    method: str
+    path: str
+    body: Any
+    headers: dict[str, str]
+    timeout: aiohttp.ClientTimeout
+
+
 class Unanswered(Exception):
     """Given up after the run: nobody knows whether the write happened."""
 
 
 class Caller:
-    def __init__(self, deployment: Deployment, history: History, random: Random) -> None:
+    def __init__(self, deployment: Deployment, history: History, name: str, random: Random) -> None:
         self.give_up_at = float("inf")
         """On the monotonic clock."""
         self._deployment = deployment
         self._history = history
+        self._name = name
         self._random = random
         self._numbers = itertools.count()
 
     def fresh_key(self) -> str:
-        return f"call-{next(self._numbers)}"
+        return f"{self._name}-{next(self._numbers)}"
 
     @property
     def over_time(self) -> bool:
         return time.monotonic() > self.give_up_at
 
     def region(self) -> str:
-        return self._random.choice(REGIONS)
+        return str(self._random.choice(REGIONS))
 
     async def write(
-        self, workload: str, region: str, method: str, path: str, body: Any = None, *, token: str | None = None
+        self,
+        workload: str,
+        region: str,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str | None = None,
+        counts: bool = True,
     ) -> Answer:
         """Send until there is a definite answer. Raises Unanswered.
 
         After an indefinite answer, or none, only the same region can tell: it is asked until it does.
+        `counts`: it must count once, however often it is sent.
         """
         headers = {"idempotency-key": self.fresh_key()}
         if token is not None:
             headers["atoll-session"] = token
+        request = Request(method, path, body, headers, _TIMEOUT)
         first, pinned = region, False
         while True:
-            answer = await self._send(region, method, path, body, headers, _TIMEOUT)
+            answer = await self._send(region, request)
             if answer is not None and (answer.done or answer.status in _FINAL):
                 self._history.moved += region != first
                 if answer.done:
                     self._history.acknowledged[workload] += 1
                     self._history.replayed += answer.replayed
-                    if self._random.random() < 0.03:
-                        await self._repeat(region, method, path, body, headers, answer)
+                    if counts and self._random.random() < 0.03:
+                        await self._repeat(region, request, answer)
                 return answer
             pinned = pinned or answer is None or not answer.body.get("definite", False)
             if answer is not None:
@@ -99,42 +118,34 @@ class Caller:
     async def read(self, region: str, path: str, *, token: str | None = None) -> Answer | None:
         """None when the region does not answer, or not now."""
         headers = {} if token is None else {"atoll-session": token}
-        answer = await self._send(region, "GET", path, None, headers, _READ_TIMEOUT)
+        answer = await self._send(region, Request("GET", path, None, headers, _READ_TIMEOUT))
         if answer is not None and answer.status not in (200, 404, 503, 504):
             # 400: a read that was forwarded between regions through a proxy that changes bytes.
             self._history.odd[f"{answer.status} {answer.problem}: {_shorter(answer.body)}"] += 1
         return answer if answer is not None and answer.status in (200, 404) else None
 
-    async def _repeat(
-        self, region: str, method: str, path: str, body: Any, headers: dict[str, str], first: Answer
-    ) -> None:
+    async def _repeat(self, region: str, request: Request, first: Answer) -> None:
         """A client that lost the answer asks again: it must get the same one, and nothing happens twice."""
-        again = await self._send(region, method, path, body, headers, _TIMEOUT)
+        again = await self._send(region, request)
         if again is not None and again.status not in (503, 504, 507, 400, 500):
             kept = again.replayed and again.body == first.body
-            told = f"{method} {path} in {region}: first {first.body}, then {again.status} {again.body}"
+            told = f"{request} in {region}: first {first.body}, then {again.status} {again.body}"
             self._history.check("a repeated write counts once", kept, told)
 
-    async def _send(
-        self,
-        region: str,
-        method: str,
-        path: str,
-        body: Any,
-        headers: dict[str, str],
-        timeout: aiohttp.ClientTimeout,
-    ) -> Answer | None:
+    async def _send(self, region: str, request: Request) -> Answer | None:
         deployment = self._deployment
         urls = deployment.front_urls if self._random.random() < 0.5 else deployment.urls
-        data = None if body is None else json.dumps(body).encode()
         try:
             async with deployment.http.request(
-                method, urls[region] + path, data=data, headers=headers, timeout=timeout
+                request.method,
+                urls[region] + request.path,
+                data=None if request.body is None else json.dumps(request.body).encode(),
+                headers=request.headers,
+                timeout=request.timeout,
             ) as response:
-                raw = await response.read()
                 return Answer(
                     response.status,
-                    json.loads(raw),
+                    json.loads(await response.read()),
                     response.headers.get("atoll-session"),
                     region,
                     "atoll-replayed" in response.headers,

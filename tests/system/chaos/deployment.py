@@ -59,7 +59,9 @@ class Deployment:
     def __init__(self, folder: Path, random: Random, *, mounts: bool) -> None:
         self.folder = folder
         self.http: aiohttp.ClientSession
-        self.nodes = {name: Node(name, folder, port) for name, port in zip(REGIONS, free_ports(3), strict=True)}
+        self.nodes = {
+            name: Node(name, folder, port) for name, port in zip(REGIONS, free_ports(3), strict=True)
+        }
         self.disks = {name: Disk(node.data, mounts=mounts) for name, node in self.nodes.items()}
         self.between = {
             (one, other): Proxy(self.nodes[other].port, random)
@@ -94,9 +96,7 @@ class Deployment:
 
     async def stop(self) -> None:
         for node in self.nodes.values():
-            if node.alive:
-                node.send(signal.SIGCONT)
-            node.close()
+            node.kill()
         for proxy in [*self.between.values(), *self.front.values()]:
             await proxy.stop()
         await self.http.close()
@@ -224,5 +224,8 @@ class Deployment:
 
     def size_bytes(self) -> int:
         return sum(
-            os.path.getsize(path) for node in self.nodes.values() for path in node.data.iterdir() if path.is_file()
+            os.path.getsize(path)
+            for node in self.nodes.values()
+            for path in node.data.iterdir()
+            if path.is_file()
         )

@@ -65,7 +65,9 @@ class Merged(Workload):
             pieces = self._pieces
         else:
             operators, pieces = {"$add": {"lines": [piece]}}, self._lines
-        if (await caller.write("texts and lists", caller.region(), "PATCH", f"/v1/note/{key}", operators)).done:
+        if (
+            await caller.write("texts and lists", caller.region(), "PATCH", f"/v1/note/{key}", operators)
+        ).done:
             pieces[key].append(piece)
 
     def wrong(self, found: Findings) -> list[str]:
@@ -77,7 +79,9 @@ class Merged(Workload):
             wrong += [f"cart {key} in {found.region} lacks {item}" for item in self._items[key] - items]
             wrong += [f"cart {key} in {found.region} still has {item}" for item in self._removed[key] & items]
             if cart["labels"] != self._labels[key]:
-                wrong.append(f"cart {key} in {found.region} has {cart['labels']}, written {self._labels[key]}")
+                wrong.append(
+                    f"cart {key} in {found.region} has {cart['labels']}, written {self._labels[key]}"
+                )
         for field, written in (("body", self._pieces), ("lines", self._lines)):
             for key, pieces in written.items():
                 there = notes.get(key, {}).get(field, "")
@@ -111,7 +115,9 @@ class Contested(Workload):
             await caller.write("contested", caller.region(), "DELETE", path)
             return
         value = f"v{self._number}"
-        self._written[collection, key].add(value)  # before it is sent: it may be read before it is acknowledged
+        self._written[collection, key].add(
+            value
+        )  # before it is sent: it may be read before it is acknowledged
         await caller.write("contested", caller.region(), "PUT", path, {field: value})
 
     def wrong(self, found: Findings) -> list[str]:
@@ -120,7 +126,9 @@ class Contested(Workload):
             for key, document in documents(found, collection).items():
                 strange = set(document[field].split("+")) - self._written[collection, key]
                 if strange:
-                    wrong.append(f"{collection}/{key} in {found.region} shows {document}; nobody wrote {strange}")
+                    wrong.append(
+                        f"{collection}/{key} in {found.region} shows {document}; nobody wrote {strange}"
+                    )
         return wrong
 
 

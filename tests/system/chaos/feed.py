@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -47,7 +47,8 @@ async def follow_by_client(world: World, reader: Reader) -> None:
     while True:
         leave_at = time.monotonic() + world.random.expovariate(1 / 15.0)
         with contextlib.suppress(RegionUnreachable, Indefinite, TimeoutError):
-            async with asyncio.timeout(20.0), aclosing(_changes(world, cursor)) as changes:
+            changes = world.database().changes(cursor)
+            async with asyncio.timeout(20.0), aclosing(changes):  # type: ignore[type-var]  # a generator
                 async for change in changes:
                     reader.told(change.origin, change.seq, change.stamp)
                     cursor = change.cursor
@@ -57,26 +58,22 @@ async def follow_by_client(world: World, reader: Reader) -> None:
         await asyncio.sleep(world.random.uniform(0.0, 0.3))
 
 
-def _changes(world: World, cursor: str | None) -> Any:
-    return world.database().changes(cursor)
-
-
 async def follow_by_hand(world: World, reader: Reader) -> None:
     """Plain server-sent events, now from this region, now from that one."""
     cursor = ""
     while True:
         region = world.caller.region()
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-            async with asyncio.timeout(world.random.expovariate(1 / 15.0)):
-                async with aclosing(events(world.deployment, region, cursor)) as lines:
-                    async for event in lines:
-                        reader.told(event["origin"], event["seq"], event["stamp"])
-                        cursor = event["cursor"]
+            stay_s = world.random.expovariate(1 / 15.0)
+            async with asyncio.timeout(stay_s), aclosing(events(world.deployment, region, cursor)) as lines:
+                async for event in lines:
+                    reader.told(event["origin"], event["seq"], event["stamp"])
+                    cursor = event["cursor"]
         reader.reconnects += 1
         await asyncio.sleep(world.random.uniform(0.0, 0.3))
 
 
-async def events(deployment: Deployment, region: str, cursor: str) -> AsyncIterator[dict[str, Any]]:
+async def events(deployment: Deployment, region: str, cursor: str) -> AsyncGenerator[dict[str, Any], None]:
     """Raises aiohttp.ClientError, TimeoutError, OSError when the stream breaks."""
     headers = {"last-event-id": cursor} if cursor else {}
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=2.0, sock_read=15.0)
@@ -88,12 +85,12 @@ async def events(deployment: Deployment, region: str, cursor: str) -> AsyncItera
                 yield msgspec.json.decode(line[6:])
 
 
-async def read_whole(deployment: Deployment, region: str, position: Mapping[str, int], reader: Reader) -> None:
+async def read_whole(
+    deployment: Deployment, region: str, position: Mapping[str, int], reader: Reader
+) -> None:
     """From the first entry to `position`. Raises TimeoutError."""
     async with asyncio.timeout(300.0), aclosing(events(deployment, region, "")) as lines:
         async for event in lines:
             reader.told(event["origin"], event["seq"], event["stamp"])
             if reader.has(position):
                 return
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from random import Random
 
@@ -16,6 +16,7 @@ from .history import Fault, History
 from .proxy import Proxy, Wire
 
 _AT_ONCE = 3
+_LULL = 0.12
 _TIMEOUT = aiohttp.ClientTimeout(total=3.0)
 _HEAL_S = 60.0
 
@@ -23,34 +24,42 @@ _HEAL_S = 60.0
 class Nemesis:
     """`run` until the time is up; then everything that it broke is mended."""
 
-    def __init__(self, deployment: Deployment, history: History, random: Random, *, mounts: bool) -> None:
+    def __init__(
+        self, deployment: Deployment, history: History, random: Random, kinds: Mapping[str, int] | None = None
+    ) -> None:
+        """`kinds`: as FAULTS, which is the default."""
+        self._kinds = kinds or FAULTS
         self._deployment = deployment
         self._history = history
         self._random = random
-        self._mounts = mounts
         self._busy: set[str] = set()
         """Regions and wires that something is being done to."""
         self._active: set[asyncio.Task[None]] = set()
         self._healing: set[asyncio.Task[None]] = set()
         self._deck: list[str] = []
-        self._kinds: dict[str, Callable[[], asyncio.Future[None] | object]] = {}
 
     async def run(self, seconds: float, *, quiet_s: float) -> None:
         """About every `quiet_s` seconds something happens."""
         deadline = self._history.now_s + seconds
         while self._history.now_s < deadline:
             await asyncio.sleep(self._random.expovariate(1 / quiet_s))
-            # At times nothing is broken for a while, so that healing can be timed.
-            most = 1 if self._random.random() < 0.3 else _AT_ONCE
-            if len(self._active) < most and self._history.now_s < deadline:
+            if self._random.random() < _LULL:
+                # One fault by itself, so that healing after it can be timed.
+                await self._calm()
                 self._begin()
+                await self._calm()
+            elif len(self._active) < _AT_ONCE:
+                self._begin()
+        await self._calm()
+
+    async def _calm(self) -> None:
         await asyncio.gather(*self._active)
         await asyncio.gather(*self._healing)
 
     def _begin(self) -> None:
         """The next kind of the deck: all come up before one does twice."""
         if not self._deck:
-            self._deck = [name for name, count in FAULTS.items() for _ in range(count)]
+            self._deck = [name for name, count in self._kinds.items() for _ in range(count)]
             self._random.shuffle(self._deck)
         kind = self._deck.pop()
         task = asyncio.create_task(self._strike(kind), name=kind)
@@ -59,15 +68,18 @@ class Nemesis:
 
     async def _strike(self, kind: str) -> None:
         fault = Fault(kind, "", self._history.now_s)
-        alone = len(self._active) <= 1
+        alone = len(self._active) == 1
         async with self._target(kind, fault) as hurt:
             if not hurt:
                 return
             fault.began_s = self._history.now_s
             self._history.faults.append(fault)
-            await getattr(self, f"_{kind}")(*hurt)
+            try:
+                await getattr(self, f"_{kind}")(*hurt)
+            except AssertionError as error:
+                self._history.violated("mended again", f"{kind} of {fault.target}: {error}")
             fault.lasted_s = self._history.now_s - fault.began_s
-        if alone and len(self._active) <= 1:
+        if alone and len(self._active) == 1:
             task = asyncio.create_task(self._time_healing(fault))
             self._healing.add(task)
             task.add_done_callback(self._healing.discard)
@@ -95,7 +107,7 @@ class Nemesis:
         began = self._history.now_s
         target: dict[str, int] | None = None
         while self._history.now_s < began + _HEAL_S:
-            if self._active:
+            if self._active - {asyncio.current_task()}:
                 return
             found = await self._deployment.positions()
             if found is not None:
@@ -183,7 +195,9 @@ class Nemesis:
         await self._wire(self._deployment.between[one, other], Wire(refuse=True), 8.0)
 
     async def _tear(self, one: str, other: str) -> None:
-        await self._wire(self._deployment.between[one, other], Wire(break_after_bytes=int(self._some(100, 50_000))), 8)
+        await self._wire(
+            self._deployment.between[one, other], Wire(break_after_bytes=int(self._some(100, 50_000))), 8
+        )
 
     async def _freeze(self, one: str, other: str) -> None:
         await self._wire(self._deployment.between[one, other], Wire(frozen=True), 10.0)
@@ -193,7 +207,7 @@ class Nemesis:
         await self._wire(self._deployment.between[one, other], wire, 10.0)
 
     async def _corrupt(self, one: str, other: str) -> None:
-        wire = Wire(corrupt_every_bytes=int(self._some(500, 30_000)))
+        wire = Wire(corrupt_every_bytes=int(self._some(200, 8_000)))
         await self._wire(self._deployment.between[one, other], wire, 8.0)
 
     async def _front(self, region: str) -> None:

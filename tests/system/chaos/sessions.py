@@ -41,7 +41,9 @@ class Traveller:
     async def step(self) -> None:
         self._steps += 1
         random = self._world.random
-        action = random.choice((self._write, self._read, self._read_other, self._count, self._fill, self._come_and_go))
+        action = random.choice(
+            (self._write, self._read, self._read_other, self._count, self._fill, self._come_and_go)
+        )
         try:
             await action()
         except (Unavailable, Indefinite):
@@ -104,7 +106,9 @@ class Traveller:
         key = f"gone-{self._name}-{self._steps}"
         register = shop.Register(key=key, number=self._steps)
         await self._insist(lambda session, once: session.put(register, idempotency_key=once))
-        was = await self._insist(lambda session, once: session.delete(shop.Register, key, idempotency_key=once))
+        was = await self._insist(
+            lambda session, once: session.delete(shop.Register, key, idempotency_key=once)
+        )
         self._check("writes follow writes", was, f"{key} could not be found to be deleted")
         self.gone.append(key)
         found = await self._ask(lambda session: session.get(shop.Register, key))
@@ -212,7 +216,9 @@ class Replies(Workload):
         if reply is not None and reply.done:
             post = await caller.read(region, f"/v1/post/post-{number}?consistency=eventual")
             if post is not None:
-                self.world.history.check("causal order", post.done, f"reply {number} in {region} without its post")
+                self.world.history.check(
+                    "causal order", post.done, f"reply {number} in {region} without its post"
+                )
 
     def wrong(self, found: Findings) -> list[str]:
         replies = documents(found, "reply")

@@ -67,7 +67,9 @@ class Inventory(Workload):
 
     def _in_bounds(self, sku: str, stock: int, region: str) -> None:
         given = self._given[sku]
-        self.world.history.check("stock within bounds", 0 <= stock <= given, f"{sku} {stock} in {region} of {given}")
+        self.world.history.check(
+            "stock within bounds", 0 <= stock <= given, f"{sku} {stock} in {region} of {given}"
+        )
 
     def wrong(self, found: Findings) -> list[str]:
         shown = documents(found, "inventory")
@@ -93,7 +95,11 @@ class Orders(Workload):
         caller, random = self.world.caller, self.world.random
         self._number += 1
         key = f"order-{self._number}"
-        order = {"region": random.choice(REGIONS), "sku": f"sku-{random.randrange(9)}", "quantity": self._number}
+        order = {
+            "region": random.choice(REGIONS),
+            "sku": f"sku-{random.randrange(9)}",
+            "quantity": self._number,
+        }
         answer = await caller.write("orders", caller.region(), "PUT", f"/v1/order/{key}", order)
         if not answer.done:
             self.world.history.odd[f"an order is answered {answer.status} {answer.problem}"] += 1
@@ -136,7 +142,8 @@ class Accounts(Workload):
         seen = await caller.read(caller.region(), f"/v1/account/{key}")
         if seen is not None and seen.done:
             balance = seen.body["value"]["balance"] + 1
-            self._successes[key] += await self._guarded(key, balance, seen.body["version"])
+            if await self._guarded(key, balance, seen.body["version"]):
+                self._successes[key] += 1
 
     async def _guarded(self, key: str, balance: int, version: str) -> bool:
         """As a batch, which carries the condition in its body."""
@@ -203,7 +210,8 @@ class Purses(Workload):
         self._recent.append(number)
         moves = [(f"purse-{one}", -amount), (f"purse-{other}", amount)]
         writes: list[dict[str, Any]] = [
-            {"patch": {"collection": "purse", "key": key, "operators": {"$inc": {"amount": by}}}} for key, by in moves
+            {"patch": {"collection": "purse", "key": key, "operators": {"$inc": {"amount": by}}}}
+            for key, by in moves
         ]
         writes += [
             {"put": {"collection": "leg", "key": f"leg-{number}-{side}", "value": {"number": number}}}
@@ -250,7 +258,9 @@ class Identifiers(Workload):
     async def _take(self) -> None:
         caller = self.world.caller
         kind = self.world.random.choice(("snowflake", "ulid", "prefixed"))
-        answer = await caller.write("identifiers", caller.region(), "POST", f"/v1/ids/{kind}?count=20")
+        answer = await caller.write(
+            "identifiers", caller.region(), "POST", f"/v1/ids/{kind}?count=20", counts=False
+        )
         for each in answer.body["ids"] if answer.done else ():
             told = f"{each} was given by {self._given.get(each)} and by {answer.region}"
             self.world.history.check("identifiers differ", each not in self._given, told)

@@ -93,7 +93,9 @@ def test_the_first_write_may_win() -> None:
 
 def test_under_merge_a_field_loses_alone() -> None:
     (record,) = collide(
-        patch("cart", set={"note": "x"}, add={"items": ["a"]}), patch("cart", set={"note": "y"}), patch("cart", set={"note": "before"})
+        patch("cart", set={"note": "x"}, add={"items": ["a"]}),
+        patch("cart", set={"note": "y"}),
+        patch("cart", set={"note": "before"}),
     )
     assert (record.field, record.strategy, record.outcome) == ("note", "merge", "dropped")
     assert bytes(record.loser.value) == b'"x"'
@@ -101,7 +103,9 @@ def test_under_merge_a_field_loses_alone() -> None:
 
 def test_objects_that_merged_are_recorded_as_merged() -> None:
     (record,) = collide(
-        patch("cart", set={"address": {"a": 1}}), patch("cart", set={"address": {"b": 2}}), patch("cart", set={"note": "n"})
+        patch("cart", set={"address": {"a": 1}}),
+        patch("cart", set={"address": {"b": 2}}),
+        patch("cart", set={"note": "n"}),
     )
     assert (record.field, record.outcome) == ("address", "merged")
 

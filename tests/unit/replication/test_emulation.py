@@ -23,7 +23,9 @@ async def pieces_every(seconds: float, count: int) -> AsyncIterator[bytes]:
     await asyncio.Event().wait()
 
 
-async def arrivals(emulation: Emulation, source: AsyncIterator[bytes], count: int) -> list[tuple[float, bytes]]:
+async def arrivals(
+    emulation: Emulation, source: AsyncIterator[bytes], count: int
+) -> list[tuple[float, bytes]]:
     found: list[tuple[float, bytes]] = []
     async with aclosing(emulation.delayed("b", source)) as stream:
         async for piece in stream:

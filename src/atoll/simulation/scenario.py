@@ -1,0 +1,238 @@
+"""Stories as text: commands and what comes of them, run on simulated regions.
+
+A file holds blocks of commands, a line `----` and the expected output, up to an empty line. Lines that begin
+with `#` tell the story. Commands:
+
+    regions NAME...                       start a deployment (first command), 50 ms apart
+    put REGION COLLECTION KEY JSON        write a whole document; as SESSION at the end follows a session
+    patch REGION COLLECTION KEY JSON      write with operators
+    delete REGION COLLECTION KEY
+    read REGION COLLECTION KEY [as SESSION]
+    batch REGION COLLECTION KEY JSON ; COLLECTION KEY JSON ...
+    partition NAME... / NAME...           cut all paths between groups; `heal` makes all well
+    cut NAME NAME                         cut one pair, both ways
+    crash NAME · restart NAME             kill -9, and start again on what its disk kept
+    disk NAME full|well                   · clock NAME MILLISECONDS (a step)
+    wait SECONDS · settle [SECONDS]       let virtual time pass; until all regions agree
+    show COLLECTION KEY                   what each region shows
+    conflicts [COLLECTION [KEY]]          the audit, and whether all regions have the same
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from atoll.causality import vector as vectors
+from atoll.core.mutation import Delete, Mutation, Write, patch_of, put_of
+from atoll.errors import AtollError
+from atoll.region.reading import ReadOptions
+from atoll.schema.application import Application
+from atoll.simulation.runner import rules_of
+from atoll.testing.cluster import Cluster, NotSettled
+from atoll.testing.virtual_time import VirtualLoop
+
+
+class Block(NamedTuple):
+    """Commands with the story before them, and what they print."""
+
+    story: list[str]
+    commands: list[str]
+    output: list[str]
+
+
+def parse(text: str) -> list[Block]:
+    """The blocks of a scenario file."""
+    blocks: list[Block] = []
+    story: list[str] = []
+    commands: list[str] = []
+    output: list[str] | None = None
+    for line in [*text.splitlines(), ""]:
+        if output is not None:
+            if line:
+                output.append(line)
+            else:
+                blocks.append(Block(story, commands, output))
+                story, commands, output = [], [], None
+        elif line == "----":
+            output = []
+        elif line.startswith("#") or not line:
+            story.append(line)
+        else:
+            commands.append(line)
+    return blocks
+
+
+def written(blocks: list[Block]) -> str:
+    """A scenario file of blocks."""
+    return "\n".join("\n".join([*b.story, *b.commands, "----", *b.output, ""]) for b in blocks)
+
+
+def play(blocks: list[Block], application: Application) -> list[Block]:
+    """The same blocks with what really came out."""
+    loop = VirtualLoop()
+    return loop.run_simulation(_play(blocks, application))
+
+
+async def _play(blocks: list[Block], application: Application) -> list[Block]:
+    stage = Stage(application)
+    played = []
+    for block in blocks:
+        output = [line for command in block.commands for line in await stage.perform(command)]
+        played.append(Block(block.story, block.commands, output or ["ok"]))
+    return played
+
+
+class Stage:
+    """Performs one command after the other."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._rules = rules_of(application)
+        self._cluster: Cluster | None = None
+        self._sessions: dict[str, dict[str, int]] = {}
+
+    @property
+    def cluster(self) -> Cluster:
+        if self._cluster is None:
+            raise ValueError("a scenario begins with: regions NAME...")
+        return self._cluster
+
+    async def perform(self, command: str) -> list[str]:
+        """Lines of output. Raises ValueError for a command that there is not."""
+        verb, _, rest = command.partition(" ")
+        act: Callable[[str], Coroutine[Any, Any, list[str] | None]] | None = getattr(
+            self, f"_do_{verb}", None
+        )
+        if act is None:
+            raise ValueError(f"no such command: {command}")
+        return await act(rest) or []
+
+    async def _do_regions(self, rest: str) -> None:
+        self._cluster = Cluster(self._application, rest.split(), seed="scenario")
+        self._cluster.start()
+        await asyncio.sleep(1.0)
+
+    async def _do_put(self, rest: str) -> list[str]:
+        region, collection, key, body, session = _document(rest)
+        return await self._write(region, session, put_of(self._rules[collection], key, body.encode()))
+
+    async def _do_patch(self, rest: str) -> list[str]:
+        region, collection, key, body, session = _document(rest)
+        patch = patch_of(self._rules[collection], key, msgspec.json.decode(body))
+        return await self._write(region, session, patch)
+
+    async def _do_delete(self, rest: str) -> list[str]:
+        region, collection, key, _, session = _document(rest)
+        return await self._write(region, session, Delete(collection, key))
+
+    async def _do_batch(self, rest: str) -> list[str]:
+        region, _, writes = rest.partition(" ")
+        mutations = []
+        for part in writes.split(" ; "):
+            _, collection, key, body, _ = _document(f"{region} {part}")
+            mutations.append(put_of(self._rules[collection], key, body.encode()))
+        return await self._write(region, None, *mutations)
+
+    async def _write(self, region: str, session: str | None, *mutations: Mutation) -> list[str]:
+        token = self._sessions.get(session or "", {})
+        try:
+            reply = await self.cluster[region].ask(lambda node: node.write(Write(mutations), token))
+        except AtollError as error:
+            return [f"{type(error).__name__}: {error.message}"]
+        if session is not None:
+            self._sessions[session] = vectors.merge(token, reply.vector)
+        return [f"{reply.receipt.region}:{reply.receipt.seq}"]
+
+    async def _do_read(self, rest: str) -> list[str]:
+        region, collection, key, _, session = _document(rest)
+        token = self._sessions.get(session or "", {})
+        options = ReadOptions(None if session is None else "session", token)
+        try:
+            reading = await self.cluster[region].ask(lambda node: node.read(collection, key, options))
+        except AtollError as error:
+            return [f"{type(error).__name__}: {error.message}"]
+        if session is not None:
+            self._sessions[session] = vectors.merge(token, reading.vector)
+        return [f"{reading.region}: {_text(reading.value)}"]
+
+    async def _do_partition(self, rest: str) -> None:
+        self.cluster.partition(*(group.split() for group in rest.split("/")))
+
+    async def _do_cut(self, rest: str) -> None:
+        one, other = rest.split()
+        self.cluster.network.cut(one, other)
+        self.cluster.network.cut(other, one)
+
+    async def _do_heal(self, rest: str) -> None:
+        self.cluster.heal()
+
+    async def _do_crash(self, rest: str) -> None:
+        self.cluster.kill(rest)
+
+    async def _do_restart(self, rest: str) -> None:
+        self.cluster.restart(rest)
+
+    async def _do_disk(self, rest: str) -> None:
+        name, state = rest.split()
+        self.cluster[name].disk.faults.refusal = "no space left on device" if state == "full" else ""
+
+    async def _do_clock(self, rest: str) -> None:
+        name, ms = rest.split()
+        self.cluster[name].clock.step(int(ms))
+
+    async def _do_wait(self, rest: str) -> None:
+        await asyncio.sleep(float(rest))
+
+    async def _do_settle(self, rest: str) -> list[str] | None:
+        try:
+            await self.cluster.settle(float(rest or 30))
+        except NotSettled as error:
+            return [f"not settled {error}"]
+        return None
+
+    async def _do_show(self, rest: str) -> list[str]:
+        collection, key = rest.split()
+        rows = {name: self.cluster[name].disk.store.get(collection, key) for name in self.cluster.names}
+        return [f"{name}: {_text(None if row is None else row.value)}" for name, row in rows.items()]
+
+    async def _do_conflicts(self, rest: str) -> list[str]:
+        wanted = rest.split()
+        audits = {name: self.cluster.audit(name) for name in self.cluster.names}
+        first = self.cluster.names[0]
+        lines: list[str] = []
+        for body in sorted(audits[first].values()):
+            record = msgspec.json.decode(body)
+            if [record["collection"], record["key"]][: len(wanted)] == wanted:
+                lines.extend(_told(record))
+        same = all(audit == audits[first] for audit in audits.values())
+        return [*(lines or ["none"]), "the same in every region" if same else "regions differ"]
+
+
+def _document(rest: str) -> tuple[str, str, str, str, str | None]:
+    """region, collection, key, JSON text, session."""
+    session = None
+    if " as " in rest and not rest.rstrip().endswith("}"):
+        rest, _, session = rest.rpartition(" as ")
+    region, collection, key, *body = rest.split(" ", 3)
+    return region, collection, shlex.split(key)[0], body[0] if body else "", session
+
+
+def _text(value: bytes | None) -> str:
+    return "absent" if value is None else value.decode()
+
+
+def _told(record: dict[str, Any]) -> Iterator[str]:
+    where = f"{record['collection']}/{record['key']}" + (f".{record['field']}" if record["field"] else "")
+    yield f"{record['kind']} on {where}: {record['status']}, {record['strategy']}, {record['outcome']}"
+    for side in ("loser", "winner"):
+        which = record[side]
+        value = msgspec.json.encode(which["value"]).decode()
+        yield f"  {side} {which['region']}:{which['seq']} {which['operation']} {value}"
+    if record["settled_by"] is not None:
+        _, region, seq = record["settled_by"]
+        yield f"  settled by {region}:{seq}"

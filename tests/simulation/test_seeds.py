@@ -1,0 +1,84 @@
+"""A small fixed set of seeds in every test run; `make simulate` runs a thousand."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from atoll.cli.simulate import run_seed
+from atoll.simulation.application import built_in
+from atoll.simulation.failures import LivenessViolation
+from atoll.simulation.plan import KINDS, WORKLOADS, Fault, Plan, draw
+from atoll.simulation.runner import Report, run
+from atoll.simulation.shrinking import Cut, shrink
+
+SHOP = Path(__file__).parents[2] / "src" / "atoll" / "templates" / "shop.py"
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_seed_finds_nothing(seed: int) -> None:
+    report = run(draw(seed))
+    assert report.failure is None, f"atoll simulate --seed {seed}: {report.failure}"
+    assert report.entries > 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_users_own_application_runs(seed: int) -> None:
+    report = run_seed(seed, SHOP, Cut())
+    assert report.failure is None, str(report.failure)
+
+
+def test_a_seed_replays_in_another_process_with_other_hashes() -> None:
+    program = "from atoll.simulation import plan, runner; print(runner.run(plan.draw(7)).digest)"
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert digests == {run(draw(7)).digest + "\n"}
+
+
+def test_seeds_draw_every_fault_and_every_workload() -> None:
+    plans = [draw(seed) for seed in range(300)]
+    assert {fault.kind for plan in plans for fault in plan.faults} == set(KINDS)
+    assert {name for plan in plans for name in plan.workloads} == {*WORKLOADS, "freshness"}
+    assert {len(plan.regions) for plan in plans} == {2, 3, 4, 5, 6, 7}
+
+
+def test_a_failing_run_is_cut_down_to_what_fails() -> None:
+    plan = next(plan for seed in range(100) if len((plan := draw(seed)).faults) >= 3)
+
+    def fails_with_fault_one(smaller: Plan) -> Report:
+        report = Report(smaller)
+        if plan.faults[1]._replace(until_s=0.0) in [each._replace(until_s=0.0) for each in smaller.faults]:
+            report.failure = LivenessViolation("made up", "because of fault 1")
+        return report
+
+    cut, report = shrink(plan, fails_with_fault_one(plan), fails_with_fault_one)
+    assert cut.faults == (1,)
+    assert len(report.plan.workloads) == 1
+    assert "--faults 1" in cut.arguments()
+
+
+def test_a_cut_ends_faults_with_the_run() -> None:
+    plan = Cut(faults=(0,), duration_s=1.0).apply(_with_fault(Fault("kill", 0.5, 6.0, ("tokyo",))))
+    assert plan.faults[0].until_s == 1.0
+
+
+def _with_fault(fault: Fault) -> Plan:
+    from dataclasses import replace
+
+    return replace(draw(0), faults=(fault,), duration_s=8.0)
+
+
+def test_the_built_in_application_is_made_once() -> None:
+    assert built_in() is built_in()

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import io
+import json
+import math
+
+import pytest
+from bench.figures import Figure, Goal, report_json, table_of
+from rich.console import Console
+
+RATE = Figure("commit", "commit, 64 writers", "rows/s", 12_000, "SQLite", 20_000, Goal("ratio", at_least=0.6))
+
+
+def shown(*figures: Figure) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table_of(figures))
+    return console.export_text()
+
+
+def test_a_ratio_is_ours_over_the_peers() -> None:
+    assert RATE.ratio == 0.6
+    assert RATE.met is True
+
+
+def test_without_a_peer_there_is_no_ratio() -> None:
+    alone = Figure("memory", "resident", "MB", 120)
+    assert alone.ratio is None
+    assert alone.met is None
+
+
+@pytest.mark.parametrize(
+    ("goal", "met", "text"),
+    [
+        (Goal("value", at_least=5_000), True, "≥ 5,000"),
+        (Goal("value", at_least=12_001), False, "≥ 12,001"),
+        (Goal("value", at_most=300), False, "≤ 300"),
+        (Goal("ratio", at_least=0.61), False, "≥ 61%"),
+        (Goal("ratio", at_most=4), True, "≤ 4×"),
+    ],
+)
+def test_goals_bound_a_value_or_a_ratio(goal: Goal, met: bool, text: str) -> None:
+    assert goal.met(RATE) is met
+    assert str(goal) == text
+
+
+def test_a_ratio_that_is_missing_meets_no_goal() -> None:
+    assert not Goal("ratio", at_most=4).met(Figure("read", "read", "µs", 10))
+    assert not Goal("value", at_most=4).met(Figure("read", "read", "µs", math.nan))
+
+
+def test_the_table_shows_value_peer_ratio_and_verdict() -> None:
+    text = shown(RATE, Figure("read", "read", "µs", 8.85, "sqlite3", 10.6, Goal("ratio", at_most=0.5)))
+    assert "12,000 rows/s │ 20,000 │ SQLite" in text
+    assert "60% │ ≥ 60% │ yes" in text
+    assert "8.85 µs │   10.6 │ sqlite3" in text
+    assert "83% │ ≤ 50% │ no" in text
+
+
+def test_the_report_reads_back_as_json() -> None:
+    report = json.loads(report_json([RATE], {"cores": 2}))
+    assert report["machine"] == {"cores": 2}
+    (figure,) = report["figures"]
+    assert figure["atoll"] == 12_000
+    assert figure["ratio"] == 0.6
+    assert figure["goal"] == "≥ 60%"
+    assert figure["met"] is True

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from atoll.conflicts.guard import GuardOptions, guarded
+from atoll.conflicts.strategies import ResolverFailed
+from atoll.errors import InvalidDocument
+
+VALUES = [b'{"n":1}', b'{"n":2}']
+BOUNDS = GuardOptions(lines=5_000, wall_s=0.2)
+
+
+def validate(document: Any) -> bytes:
+    if not isinstance(document["n"], int):
+        raise InvalidDocument("n must be an integer")
+    return msgspec.json.encode(document)
+
+
+def resolve(function: Callable[[Any], Any], values: list[bytes | None] | None = None) -> bytes | None:
+    return guarded(function, validate, BOUNDS)(values or list(VALUES))
+
+
+def loops(versions: list[Any]) -> Any:
+    while True:
+        pass
+
+
+def loops_on(versions: list[Any]) -> Any:
+    while True:
+        try:
+            while True:
+                pass
+        except Exception:
+            continue
+
+
+def sleeps(versions: list[Any]) -> Any:
+    time.sleep(5)
+
+
+def recurses(versions: list[Any]) -> Any:
+    return recurses(versions)
+
+
+def leaves(versions: list[Any]) -> Any:
+    raise SystemExit(3)
+
+
+def test_its_document_is_taken() -> None:
+    assert resolve(lambda versions: {"n": sum(v["n"] for v in versions)}) == b'{"n":3}'
+
+
+def test_it_may_keep_a_deletion() -> None:
+    assert resolve(lambda versions: None, [b'{"n":1}', None]) is None
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda versions: 1 / 0, "ZeroDivisionError"),
+        (loops, "more than 5000 lines"),
+        (loops_on, "more than 5000 lines"),
+        (sleeps, "did not return within 0.2 s"),
+        (recurses, "lines|RecursionError"),
+        (leaves, "SystemExit"),
+        (lambda versions: None, "returned None"),
+        (lambda versions: {"n": "one"}, "no valid document: n must be an integer"),
+        (lambda versions: [1], "no valid document"),
+        (lambda versions: {"n": {1, 2}}, "no valid document"),
+        (lambda versions: {}, "no valid document"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_whatever_it_does_wrong_has_one_outcome(function: Callable[[Any], Any], reason: str) -> None:
+    with pytest.raises(ResolverFailed, match=reason):
+        resolve(function)
+
+
+def test_what_it_does_to_its_argument_stays_with_it() -> None:
+    def spoils(versions: list[Any]) -> Any:
+        first = dict(versions[0])
+        versions.clear()
+        return first
+
+    guard = guarded(spoils, validate, BOUNDS)
+    assert guard(VALUES) == guard(VALUES) == b'{"n":1}'
+
+
+def test_a_failure_on_the_same_versions_is_not_waited_for_again() -> None:
+    calls: list[int] = []
+
+    def counts(versions: list[Any]) -> Any:
+        calls.append(1)
+        raise ValueError("never")
+
+    guard = guarded(counts, validate, BOUNDS)
+    for _ in range(3):
+        with pytest.raises(ResolverFailed, match="never"):
+            guard(VALUES)
+    with pytest.raises(ResolverFailed):
+        guard([*VALUES, None])
+    assert len(calls) == 2
+
+
+def test_the_bound_is_the_same_wherever_it_runs() -> None:
+    """Counted in lines, an endless loop stops at the same place on any machine."""
+    reached: list[int] = []
+
+    def counts(versions: list[Any]) -> Any:
+        reached.append(0)
+        while True:
+            reached[-1] += 1
+
+    for _ in range(2):
+        with pytest.raises(ResolverFailed):
+            resolve(counts)
+    assert reached[0] == reached[1] > 0
+
+
+def test_an_endless_function_leaves_no_thread_behind() -> None:
+    before = set(threading.enumerate())
+    with pytest.raises(ResolverFailed):
+        resolve(loops)
+    assert set(threading.enumerate()) <= before

@@ -1,0 +1,161 @@
+"""Regions in one event loop: their peers are function calls that a test can cut."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
+from random import Random
+from typing import Annotated, Any
+
+import msgspec
+
+from atoll.core.mutation import Delete, Mutation, Write, patch_of, put_of
+from atoll.errors import RegionUnreachable
+from atoll.region.options import RegionOptions
+from atoll.region.peers import Call, Reply, StreamRequest, WriteReply
+from atoll.region.region import Region
+from atoll.schema import Bound, BoundedCounter, Collection, Counter, home_region, key_ranges
+from atoll.schema.application import Application, application_of
+from atoll.store.memory import MemoryStore
+
+START_MS = 1_800_000_000_000
+KEY = b"k" * 32
+QUIET = RegionOptions(housekeeping_s=1e9)
+"""Housekeeping runs a checkpoint in a thread, and threads know nothing of virtual time."""
+
+
+class Note(Collection, consistency="causal"):
+    text: str = ""
+
+
+class Like(Collection):
+    count: Counter
+
+
+class Price(Collection, consistency="bounded", max_staleness_s=1.0):
+    cents: int = 0
+
+
+class Account(Collection, consistency="strong"):
+    balance: int = 0
+
+
+class Stock(Collection, consistency="strong", fallback="escrow"):
+    left: BoundedCounter = 0
+
+
+class Ticket(Collection, consistency="strong", fallback="escrow"):
+    left: Annotated[BoundedCounter, Bound(split="creator")] = 0
+
+
+class Order(Collection, placement=home_region("region"), consistency="session"):
+    region: str
+    sku: str = ""
+
+
+class Letter(Collection, placement=key_ranges({"": "a", "m": "b"})):
+    text: str = ""
+
+
+APPLICATION = application_of(Note, Like, Price, Account, Stock, Ticket, Order, Letter, name="world")
+
+
+class LocalPeers:
+    def __init__(self, world: World, name: str) -> None:
+        self._world = world
+        self._name = name
+
+    async def call(self, region: str, call: Call, *, timeout_s: float) -> Reply:
+        self._world.calls.append((self._name, region, call))
+        await asyncio.sleep(0.001)
+        self._world.check(self._name, region)
+        return await self._world[region].answer(call)
+
+    async def stream(self, region: str, request: StreamRequest) -> AsyncGenerator[bytes, None]:
+        self._world.check(self._name, region)
+        async for piece in self._world[region].stream(request):
+            self._world.check(self._name, region)
+            yield piece
+
+
+class World:
+    """`async with World() as it`: regions a, b and c, started, each with a store in memory."""
+
+    def __init__(
+        self,
+        *names: str,
+        application: Application = APPLICATION,
+        skew_ms: Mapping[str, int] = {},
+        **options: Any,
+    ) -> None:
+        self.names = names or ("a", "b", "c")
+        self.application = application
+        self.skew_ms = dict(skew_ms)
+        self.cut: set[frozenset[str]] = set()
+        self.calls: list[tuple[str, str, Call]] = []
+        self.stores = {name: MemoryStore() for name in self.names}
+        self.options = replace(QUIET, **options)
+        self.regions: dict[str, Region] = {}
+
+    def __getitem__(self, name: str) -> Region:
+        return self.regions[name]
+
+    def create(self, name: str) -> Region:
+        loop = asyncio.get_running_loop()
+        region = Region(
+            name,
+            self.names,
+            self.application,
+            self.stores[name],
+            peers=LocalPeers(self, name),
+            link_key=KEY,
+            physical_ms=lambda: START_MS + int(loop.time() * 1000) + self.skew_ms.get(name, 0),
+            random=Random(name),
+            options=self.options,
+        )
+        self.regions[name] = region
+        return region
+
+    async def __aenter__(self) -> World:
+        for name in self.names:
+            self.create(name)
+        for region in self.regions.values():
+            await region.start()
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        for region in self.regions.values():
+            await region.stop()
+
+    def check(self, one: str, other: str) -> None:
+        if other not in self.regions or {frozenset((one, other)), frozenset((other,))} & self.cut:
+            raise RegionUnreachable(f"{other} is cut off")
+
+    def partition(self, *pairs: str) -> None:
+        """`partition("ab", "ac")` cuts these links; `partition()` heals all."""
+        self.cut = {frozenset(pair) for pair in pairs}
+
+    def mutation(self, collection: str, key: str, body: Any, if_match: str | None = None) -> Mutation:
+        """A dictionary with operators is a patch, another one a put, None a deletion."""
+        rules = next(iter(self.regions.values())).rules[collection]
+        if body is None:
+            return Delete(collection, key, if_match)
+        if any(name.startswith("$") for name in body):
+            return patch_of(rules, key, body, if_match=if_match)
+        return put_of(rules, key, msgspec.json.encode(body), if_match=if_match)
+
+    async def write(
+        self, region: str, collection: str, key: str, body: Any, token: Mapping[str, int] | None = None
+    ) -> WriteReply:
+        return await self[region].write(Write((self.mutation(collection, key, body),)), token)
+
+    async def settled(self) -> None:
+        """Wait until all regions have seen the same."""
+        async with asyncio.timeout(60):
+            while len({tuple(sorted(region.vector.items())) for region in self.regions.values()}) > 1:
+                await asyncio.sleep(0.01)
+
+    def shown(self, region: str, collection: str, key: str) -> Any:
+        value = self[region].read_here(collection, key).value
+        return None if value is None else msgspec.json.decode(value)
