@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench clean
+.PHONY: help install demo test check format bench simulate chaos clean
 
 help:
-	@echo "make demo    three regions and a real shop on this machine (ARGS=--plain, --keep, ...)"
-	@echo "make test    the whole test suite (ARGS= goes to pytest)"
-	@echo "make check   lint and types"
-	@echo "make bench   measure, as ratios against the raw engine"
+	@echo "make demo      three regions and a shop on this machine (ARGS=--plain, --keep, ...)"
+	@echo "make test      the whole test suite (ARGS= goes to pytest)"
+	@echo "make check     lint and types"
+	@echo "make bench     measure, as ratios against the raw engine"
+	@echo "make simulate  1,000 seeds through the deterministic simulator"
+	@echo "make chaos     faults on real processes (ARGS='--minutes 30 --seed 1')"
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Atoll needs Python 3.11 or newer; say PYTHON=python3.12 for instance")'
@@ -27,7 +29,7 @@ demo: install
 	@$(BIN)/atoll demo $(ARGS)
 
 test: install
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: install
 	@$(BIN)/ruff check .
@@ -40,6 +42,12 @@ format: install
 
 bench: install
 	@$(BIN)/python -m bench $(ARGS)
+
+simulate: install
+	@$(BIN)/atoll simulate --seeds 1000 $(ARGS)
+
+chaos: install
+	@$(BIN)/python -m tests.system.chaos $(ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

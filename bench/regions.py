@@ -25,6 +25,7 @@ from atoll.core.mutation import Put, Write, put_of
 from atoll.core.rules import Rules
 from atoll.errors import RegionUnreachable, Unavailable
 from atoll.node import unix_ms
+from atoll.region.options import RegionOptions
 from atoll.region.peers import Call, Reply, StreamRequest
 from atoll.region.region import Region
 from atoll.schema.application import application_of
@@ -76,6 +77,7 @@ async def region_in(folder: Path | None, name: str = "here") -> AsyncIterator[Re
         link_key=LINK_KEY,
         physical_ms=unix_ms,
         random=Random(name),
+        options=RegionOptions(introduction_s=0.0),  # nobody is there to be heard before the first write
     )
     await region.start()
     try:

@@ -428,7 +428,7 @@ def relays_through_one_peer(patch: Patch) -> None:
 )
 def full_inbox_keeps_the_past_out(patch: Patch) -> None:
     """Found by seed 2: a link stood at its bound with entries that waited for what only it could bring."""
-    patch.setattr(inbox.Inbox, "release", lambda self, link, origins: None)
+    patch.setattr(inbox.Inbox, "release", lambda self, link: None)
 
 
 @plant(

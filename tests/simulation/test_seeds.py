@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from atoll.cli.simulate import run_seed
 from atoll.simulation.application import built_in
-from atoll.simulation.failures import LivenessViolation
+from atoll.simulation.failures import LivenessViolation, SafetyViolation
 from atoll.simulation.plan import KINDS, WORKLOADS, Fault, Plan, draw
 from atoll.simulation.runner import Report, run
 from atoll.simulation.shrinking import Cut, shrink
@@ -80,5 +81,34 @@ def _with_fault(fault: Fault) -> Plan:
     return replace(draw(0), faults=(fault,), duration_s=8.0)
 
 
+def test_a_failure_comes_back_from_another_process() -> None:
+    failure = pickle.loads(pickle.dumps(SafetyViolation("documents converge", "they do not")))
+    assert (failure.exit_code, failure.invariant, failure.message) == (3, "documents converge", "they do not")
+
+
 def test_the_built_in_application_is_made_once() -> None:
     assert built_in() is built_in()
+
+
+BAD_SHOP = '''
+import itertools
+from atoll import Collection
+
+calls = itertools.count()
+
+def by_turns(versions):
+    """Keeps state, so regions that resolve more often than others come to something else."""
+    alive = [version for version in versions if version is not None]
+    return {"total": next(calls) % 5} if alive else None
+
+class Cart(Collection, resolve=by_turns):
+    total: int = 0
+'''
+
+
+def test_a_merge_function_with_a_state_is_found_out(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(BAD_SHOP)
+    reports = [run_seed(seed, tmp_path / "shop.py", Cut()) for seed in range(3)]
+    failures = [report.failure for report in reports if report.failure is not None]
+    assert failures
+    assert isinstance(failures[0], SafetyViolation)

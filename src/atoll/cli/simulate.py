@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -48,7 +49,7 @@ def simulate(  # noqa: PLR0917 — typer passes them by name
 
     Exit codes: 3 for a safety failure, 4 for a liveness failure, 5 for a crash.
     """
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     try:
         cut = _cut(faults, workloads, duration, clients, detour)
     except ValueError as error:
@@ -78,7 +79,9 @@ def run_seed(seed: int, app: Path | None, cut: Cut) -> Report:
 
 
 def _plan(seed: int, application: Application | None) -> Plan:
-    return draw(seed, () if application is None else application.regions())
+    if application is None:
+        return draw(seed)
+    return replace(draw(seed, application.regions()), workloads=("traffic",))
 
 
 def _application(path: Path) -> Application:

@@ -46,7 +46,9 @@ def first_write_wins(register: Register) -> Fold:
 def update_wins(register: Register) -> Fold:
     """For a document's presence under `merge`: whoever still uses it prevails over whoever deletes it."""
     alive = [version for version in register if version.value is not None]
-    winner = max(alive or register, key=canonical_order)
+    if len(alive) in (0, len(register)):
+        return last_write_wins(register)
+    winner = max(alive, key=canonical_order)
     return Fold(winner.value, winner, "picked", "an update prevails over a concurrent deletion")
 
 

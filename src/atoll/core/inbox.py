@@ -78,13 +78,15 @@ class Inbox:
         dropped; what it had brought of others counts as brought by those. Else a link could stand at its
         bound with entries that wait for what only itself can bring.
         """
-        self._waiting.pop(link, None)
-        self._bytes.pop(link, None)
-        for origin, waiting in self._waiting.items():
-            for seq, (framed, brought_by) in waiting.items():
-                if brought_by == link:
+        for origin, waiting in list(self._waiting.items()):
+            for seq in [seq for seq, (_, brought_by) in waiting.items() if brought_by == link]:
+                framed, _ = waiting.pop(seq)
+                if origin != link:
                     waiting[seq] = (framed, origin)
                     self._bytes[origin] = self._bytes.get(origin, 0) + len(framed.frame)
+            if not waiting:
+                del self._waiting[origin]
+        self._bytes.pop(link, None)
 
     def give_back(self, framed: list[Framed], vector: Mapping[str, int]) -> None:
         """Return what could not be committed; it counts as brought by its origin."""

@@ -9,7 +9,7 @@ import msgspec
 
 from atoll.client.database import Database
 from atoll.client.endpoints import Endpoint
-from atoll.client.models import jsonable, model_of, operators_of
+from atoll.client.models import jsonable, model_of, operators_of, schema_of
 from atoll.core.mutation import Delete, Mutation, Put, Write, patch_of, put_fields
 from atoll.core.rules import Rules
 from atoll.embedded.asgi_transport import AsgiTransport
@@ -64,13 +64,14 @@ class EmbeddedDatabase(Database):
         idempotency_key: str | None = None,
     ) -> M:
         rules = self._rules(type(model))
-        key = rules.schema.validate_key(model.key)
+        schema = schema_of(type(model), self._node.config.limits)
+        key = schema.validate_key(model.key)
         if create and if_match is not None:
             raise InvalidOperation("put takes create=True or if_match, not both: they contradict each other")
         if rules.simple:
-            put = Put(rules.name, key, rules.schema.from_model(model), None, if_match, create)
+            put = Put(rules.name, key, schema.from_model(model), None, if_match, create)
         else:
-            fields = rules.schema.document_of(model)
+            fields = schema.document_of(model)
             put = put_fields(rules, key, fields, if_match=if_match, if_absent=create)
         return await self._written(type(model), key, put, idempotency_key)
 

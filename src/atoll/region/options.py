@@ -28,7 +28,7 @@ class RegionOptions:
     max_clock_offset_ms: int = 500
     """Stamps further ahead than this are not accepted, and a node further off takes no writes."""
     introduction_s: float = 3.0
-    """A region without a journal waits so long for its peers, before its first write, to say that it had one."""
+    """After a start a region waits at most so long, before its first write, to hear what its peers have of it."""
     document_bytes: int = 1 << 20
     """The largest document."""
     writes_per_batch: int = 1000

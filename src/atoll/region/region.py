@@ -224,8 +224,10 @@ class Region:
         return any(policy.consistency != "eventual" and policy.fallback is None for policy in policies)
 
     async def _introduction(self) -> None:
-        """A region with an empty journal first asks around whether it had one: it may have lost its disk."""
-        if self.door.vector.get(self.name, 0) == 0 and self.links:
+        """Before its first write a region hears its peers: its disk may be lost, or an old copy, and then they
+        know entries of its own that it must not number anew.
+        """
+        if self.links:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.options.introduction_s):
                     while any(link.status.heard_ms == 0 for link in self.links.values()):
@@ -284,12 +286,7 @@ class Region:
             elsewhere = await self._reach(collection, key, options)
             if elsewhere is not None:
                 return elsewhere
-        bound = options.max_staleness_s
-        if bound is None and level == "bounded":
-            bound = policy.max_staleness_s
-        degraded = None
-        if bound is not None:
-            degraded = await self._within(bound, options, fallback=policy.fallback == "eventual")
+        degraded = await self.fresh_enough(collection, options)
         reading = self.read_here(collection, key)
         return reading if degraded is None else reading._replace(degraded=degraded)
 
@@ -352,7 +349,9 @@ class Region:
             weaker = await self.read(collection, key, options._replace(consistency="causal"))
             return weaker._replace(degraded=policy.fallback)
         owner = self.ownership.of_document(collection, key)
-        if owner is None or owner == self.name:
+        if owner is None:
+            return await self._read_somewhere(collection, key)
+        if owner == self.name:
             return self.read_here(collection, key)
         try:
             return await self._read_at(owner, ReadCall(collection, key, {}))
@@ -361,6 +360,30 @@ class Region:
                 f"{owner} orders the writes of {collection}/{key} and cannot be reached: {error.message}",
                 region=owner,
             ) from error
+
+    async def _read_somewhere(self, collection: str, key: str) -> Reading:
+        """Only the document itself says whose it is, and it is not here: it is absent if it is nowhere."""
+        calls = (self._read_at(peer, ReadCall(collection, key, {})) for peer in self.links)
+        for reading in await asyncio.gather(*calls):
+            if reading.value is not None:
+                return reading
+        return self.read_here(collection, key)
+
+    async def fresh_enough(self, collection: str, options: ReadOptions) -> str | None:
+        """Meet the bound on staleness that is asked for or declared, if any; why it is not met where the
+        collection accepts that. Raises TooStale, and InvalidOperation where no bound is said.
+        """
+        policy = self.rules[collection].schema.policy
+        bound = options.max_staleness_s
+        if bound is None and (options.consistency or policy.consistency) == "bounded":
+            bound = policy.max_staleness_s
+            if bound is None:
+                raise InvalidOperation(
+                    f"consistency=bounded needs max_staleness, the bound in seconds: {collection!r} declares none"
+                )
+        if bound is None:
+            return None
+        return await self._within(bound, options, fallback=policy.fallback == "eventual")
 
     async def _within(self, bound_s: float, options: ReadOptions, *, fallback: bool) -> str | None:
         """Wait until nothing here is staler than the bound."""
@@ -449,8 +472,8 @@ class Region:
     def deliver(self, framed: list[Framed], link: str) -> None:
         self.door.deliver(framed, link)
 
-    def reopened(self, link: str, origins: tuple[str, ...]) -> None:
-        self.door.inbox.release(link, origins)
+    def reopened(self, link: str) -> None:
+        self.door.inbox.release(link)
 
     async def room(self, link: str, bytes_waiting: int) -> None:
         await self.door.room(link, bytes_waiting)

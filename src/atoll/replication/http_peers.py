@@ -104,8 +104,8 @@ class HttpPeers:
             reply = _reply.decode(answer) if status == 200 else _failure.decode(answer)
         except (HostileEntry, msgspec.DecodeError) as error:
             raise Indefinite(
-                f"{region} was asked, and what came back (status {status}) is damaged or not its own: {error}; what was "
-                "asked may have happened: repeat it with the same idempotency key",
+                f"{region} was asked, and what came back (status {status}) is damaged or not its own: {error}; "
+                "what was asked may have happened: repeat it with the same idempotency key",
                 region=region,
             ) from error
         if not isinstance(reply, Failure):

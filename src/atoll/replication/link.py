@@ -58,8 +58,8 @@ class Receiver(Protocol):
     def deliver(self, framed: list[Framed], link: str) -> None:
         """Take entries, in the order in which they came."""
 
-    def reopened(self, link: str, origins: tuple[str, ...]) -> None:
-        """This link begins anew, and will bring what these origins wrote past `vector`."""
+    def reopened(self, link: str) -> None:
+        """This link has begun anew, and brings all that its peer wrote past what `vector` was."""
 
     async def room(self, link: str, bytes_waiting: int) -> None:
         """Wait until less than so much of what this link brought waits."""
@@ -98,10 +98,13 @@ class Link:
         self._random = random
         self._options = options
         self._again = asyncio.Event()
+        self._requested: tuple[str, ...] = ()
 
     def review(self) -> None:
         """Called when other links went up or down: reopen if other origins are to be pulled here now."""
-        if self.status.connected and self._origins(self._peer) != (self._peer, *self.status.relays):
+        # Compared with what was asked for last, not with what has come: else links that open at the same time,
+        # far away, start each other over and over.
+        if self.status.connected and self._origins(self._peer) != self._requested:
             self._again.set()
 
     async def run(self, changed: Callable[[], None]) -> None:
@@ -129,7 +132,7 @@ class Link:
                 delay = min(delay * 2, self._options.longest_retry_s)
 
     async def _pull(self, changed: Callable[[], None]) -> None:
-        origins = self._origins(self._peer)
+        origins = self._requested = self._origins(self._peer)
         reader = FrameReader(self._key)
         request = StreamRequest(self._name, dict(self._receiver.vector), origins)
         async with aclosing(self._peers.stream(self._peer, request)) as stream:
@@ -141,7 +144,7 @@ class Link:
                     raise RegionUnreachable(f"{self._peer} ended the stream", region=self._peer)
                 if not opened:  # only now is it sure that what was dropped will come again
                     opened = True
-                    self._receiver.reopened(self._peer, origins)
+                    self._receiver.reopened(self._peer)
                 for message in reader.feed(data):
                     if not self.status.connected or self.status.relays != origins[1:]:
                         self._up(origins)

@@ -25,7 +25,7 @@ def verify(key: bytes, seal: str, target: str, now_ms: int, body: bytes) -> str:
     """Return the asking region's name. Raises HostileEntry."""
     region, _, rest = seal.partition(":")
     stamp, _, digest = rest.partition(":")
-    if not stamp.isdecimal() or len(stamp) > 16 or not digest:
+    if not stamp.isdecimal() or len(stamp) > 16 or not digest or not seal.isascii():
         raise HostileEntry(
             "a request between regions carries no seal; only regions of the deployment may ask this"
         )

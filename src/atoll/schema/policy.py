@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any, Literal, get_args
 
 from atoll.errors import DeclarationError
-from atoll.schema.placement import Everywhere, Placement
+from atoll.schema.placement import Everywhere, Placement, Tenants
 
 Consistency = Literal["eventual", "session", "causal", "bounded", "strong"]
 Strategy = Literal["lww", "fww", "merge", "manual"]
@@ -99,6 +99,11 @@ def _refuse_contradictions(where: str, policy: Policy) -> None:
         raise DeclarationError(
             f'{where}: fallback="{policy.fallback}" only helps strong collections, and'
             f' consistency="{policy.consistency}" accepts writes anyway; drop it, or use consistency="strong"'
+        )
+    if strong and isinstance(policy.placement, Tenants) and policy.placement.default is None:
+        raise DeclarationError(
+            f'{where}: under consistency="strong" each document needs one region that orders its writes, and tenants'
+            " outside the mapping have none; give tenants(..., default=) a region"
         )
     if strong and policy.resolve != "lww" and policy.fallback != "eventual":
         raise DeclarationError(

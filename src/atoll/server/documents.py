@@ -118,7 +118,11 @@ class Documents:
             }
             for each in reply.receipt.written
         ]
-        await exchange.answer_json({"written": written}, headers=self._after(reply, token))
+        headers = self._after(reply, token)
+        fallbacks = {self._standing_fallback(self.rules(each.collection)) for each in mutations} - {None}
+        if fallbacks:
+            headers.append((b"atoll-degraded", ", ".join(sorted(map(str, fallbacks))).encode()))
+        await exchange.answer_json({"written": written}, headers=headers)
 
     def _mutation(self, index: int, write: Any) -> Mutation:
         where = f"write {index} of the batch"
@@ -148,6 +152,7 @@ class Documents:
         level = options.consistency or rules.schema.policy.consistency
         if level != "eventual" and token:
             await self._region.require(token, options.max_wait_s)
+        stale = await self._region.fresh_enough(rules.name, options)
         limit = _integer(query, "limit", default=100, most=_MAX_PAGE)
         where = _conditions(rules, query.get("where", []))
         after = None if "cursor" not in query else decode_cursor(query["cursor"][0])
@@ -157,7 +162,9 @@ class Documents:
         cursor = msgspec.json.encode(encode_cursor(rows[limit - 1][0]) if len(rows) > limit else None)
         vector = self._region.vector
         headers = self._headers(self._region.name, self._sessions.after(vector, token))
-        degraded = self._standing_fallback(rules) or ("causal listing" if level == "strong" else None)
+        degraded = (
+            stale or self._standing_fallback(rules) or ("causal listing" if level == "strong" else None)
+        )
         if degraded is not None:
             headers.append((b"atoll-degraded", degraded.encode()))
         body = b'{"items":[' + b",".join(items) + b'],"cursor":' + cursor + b"}"

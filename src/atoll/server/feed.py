@@ -19,7 +19,11 @@ logger = logging.getLogger("atoll.server")
 
 _PARAMETERS = frozenset({"cursor", "collection"})
 _KEEPALIVE_S = 10.0
-_OPERATIONS = {Operation.INSERT: "insert", Operation.UPDATE: "update", Operation.DELETE: "delete"}
+_OPERATIONS: dict[int, str] = {
+    Operation.INSERT: "insert",
+    Operation.UPDATE: "update",
+    Operation.DELETE: "delete",
+}
 
 
 class Feed:
@@ -97,7 +101,7 @@ class Feed:
                 {
                     "collection": change.collection,
                     "key": change.key,
-                    "operation": _OPERATIONS.get(Operation(change.operation), "update"),
+                    "operation": _OPERATIONS.get(change.operation, "update"),
                     "value": value,
                 }
             )

@@ -15,6 +15,9 @@ class SimulationFailure(AssertionError):
         self.invariant = invariant
         self.message = message
 
+    def __reduce__(self) -> tuple[type[SimulationFailure], tuple[str, str]]:
+        return type(self), (self.invariant, self.message)  # so that another process can report it
+
 
 class SafetyViolation(SimulationFailure):
     """Something happened that must never happen."""

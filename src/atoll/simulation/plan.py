@@ -86,7 +86,7 @@ def draw(seed: int, required: tuple[str, ...] = ()) -> Plan:
     count = max(random.choice((2, 3, 3, 3, 4, 4, 5, 6, 7)) - len(required), 2 - len(required), 0)
     others = [name for name in REGIONS if name not in required]
     regions = tuple(sorted((*required, *random.sample(others, count))))
-    duration_s = random.uniform(6.0, 14.0)
+    duration_s = random.uniform(5.0, 12.0)
     healthy = random.random() < 0.12
     wanted = random.randint(2, 4)
     workloads = tuple(sorted(random.sample(WORKLOADS, wanted), key=WORKLOADS.index))
@@ -107,7 +107,7 @@ def draw(seed: int, required: tuple[str, ...] = ()) -> Plan:
         duration_s=duration_s,
         workloads=workloads,
         clients=random.choice((1, 2, 3)),
-        mean_s=random.choice((0.05, 0.1, 0.3)),
+        mean_s=random.choice((0.08, 0.15, 0.3)) * (1.0 if count < 5 else 2.0),
         faults=faults,
         detour=_detour(random, regions) if not healthy and random.random() < 0.5 else (),
     )

@@ -166,7 +166,8 @@ async def _phases(plan: Plan, world: World, workloads: Iterable[Workload]) -> No
         await _settle(cluster, "a cut between two that both reach a third stops nothing")
         _heal(plan, cluster, ())
     await _settle(cluster, "healed regions agree in time")
-    await check_agreement(world)
+    await check_agreement(world, history=False)
+    await asyncio.sleep(plan.options.ping_s + 1.0)  # a clock that was set right is compared anew
     for workload in workloads:
         await workload.finish(world)
         world.verdict.check()
@@ -197,7 +198,7 @@ async def _settle(cluster: Cluster, invariant: str) -> None:
         raise LivenessViolation(invariant, str(error)) from None
 
 
-async def check_agreement(world: World) -> None:
+async def check_agreement(world: World, *, history: bool = True) -> None:
     """All regions hold the same documents bit for bit and the same audit, and both are what the history says."""
     cluster = world.cluster
     first = world.names[0]
@@ -212,7 +213,8 @@ async def check_agreement(world: World) -> None:
         if await cluster.digests(name) != digests:
             raise SafetyViolation("merge states converge", f"the digests of {first} and {name} differ")
         _same("the audit is the same in every region", first, name, audit, cluster.audit(name))
-    _check_history(world, shown, audit)
+    if history:
+        _check_history(world, shown, audit)
 
 
 def _same(invariant: str, one: str, other: str, ours: Mapping[Any, Any], theirs: Mapping[Any, Any]) -> None:

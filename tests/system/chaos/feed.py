@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -45,32 +44,42 @@ async def follow_by_client(world: World, reader: Reader) -> None:
     """Through the client, that mends the feed itself; left and taken up at another place every now and then."""
     cursor: str | None = None
     while True:
-        leave_at = time.monotonic() + world.random.expovariate(1 / 15.0)
+        left = _stay(world)
         with contextlib.suppress(RegionUnreachable, Indefinite, TimeoutError):
             changes = world.database().changes(cursor)
             async with asyncio.timeout(20.0), aclosing(changes):  # type: ignore[type-var]  # a generator
                 async for change in changes:
                     reader.told(change.origin, change.seq, change.stamp)
-                    cursor = change.cursor
-                    if time.monotonic() > leave_at:
+                    cursor, left = change.cursor, left - 1
+                    if not left:
                         break
-        reader.reconnects += 1
-        await asyncio.sleep(world.random.uniform(0.0, 0.3))
+        await _away(world, reader)
 
 
 async def follow_by_hand(world: World, reader: Reader) -> None:
     """Plain server-sent events, now from this region, now from that one."""
     cursor = ""
     while True:
-        region = world.caller.region()
+        region, left = world.caller.region(), _stay(world)
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-            stay_s = world.random.expovariate(1 / 15.0)
-            async with asyncio.timeout(stay_s), aclosing(events(world.deployment, region, cursor)) as lines:
-                async for event in lines:
+            async with asyncio.timeout(20.0), aclosing(events(world.deployment, region, cursor)) as found:
+                async for event in found:
                     reader.told(event["origin"], event["seq"], event["stamp"])
-                    cursor = event["cursor"]
-        reader.reconnects += 1
-        await asyncio.sleep(world.random.uniform(0.0, 0.3))
+                    cursor, left = event["cursor"], left - 1
+                    if not left:
+                        break
+        await _away(world, reader)
+
+
+def _stay(world: World) -> int:
+    """For so many events; often few, so that some connections end while they still catch up."""
+    return int(10 ** world.random.uniform(0.0, 3.5))
+
+
+async def _away(world: World, reader: Reader) -> None:
+    reader.reconnects += 1
+    if not world.over.is_set():
+        await asyncio.sleep(world.random.choice((0.0, 0.2, 3.0)))
 
 
 async def events(deployment: Deployment, region: str, cursor: str) -> AsyncGenerator[dict[str, Any], None]:

@@ -106,8 +106,9 @@ class Nemesis:
         """Until everybody has what anybody had; given up when the next fault comes."""
         began = self._history.now_s
         target: dict[str, int] | None = None
+        await asyncio.sleep(0.01)  # the fault itself is over by then
         while self._history.now_s < began + _HEAL_S:
-            if self._active - {asyncio.current_task()}:
+            if self._active:
                 return
             found = await self._deployment.positions()
             if found is not None:

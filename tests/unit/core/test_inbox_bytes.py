@@ -50,13 +50,13 @@ class Accounting(RuleBasedStateMachine):
         else:
             self.vector.update({each.entry.origin: each.entry.seq for each in taken})
 
-    @rule(link=LINKS, origins=sets(ORIGINS))
-    def reopen(self, link: str, origins: set[str]) -> None:
-        self.inbox.release(link, origins)
+    @rule(link=LINKS)
+    def reopen(self, link: str) -> None:
+        self.inbox.release(link)
         kept = {
             (origin, seq): (origin if by == link else by, size)
             for (origin, seq), (by, size) in self.waiting.items()
-            if not (by == link and origin in origins)
+            if not by == link == origin
         }
         self.waiting = kept
 

@@ -118,7 +118,11 @@ def test_operations_on_lattices_leave_a_touch() -> None:
 
 def test_a_change_says_what_the_writer_did() -> None:
     document, operations = None, []
-    for mutation in (put("profile", b'{"name":"A"}'), put("profile", b'{"name":"B"}'), Delete("profile", "k")):
+    for mutation in (
+        put("profile", b'{"name":"A"}'),
+        put("profile", b'{"name":"B"}'),
+        Delete("profile", "k"),
+    ):
         made = draft(RULES["profile"], document)
         made.mutate(mutation)
         operations.append(made.change(()).operation)

@@ -153,7 +153,7 @@ class World:
     async def settled(self) -> None:
         """Wait until all regions have seen the same."""
         async with asyncio.timeout(60):
-            while len({tuple(sorted(region.vector.items())) for region in self.regions.values()}) > 1:
+            while len({tuple(sorted(region.vector.items())) for region in self.regions.values()}) > 1:  # noqa: ASYNC110 — virtual time
                 await asyncio.sleep(0.01)
 
     def shown(self, region: str, collection: str, key: str) -> Any:

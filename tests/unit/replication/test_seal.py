@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from atoll.errors import HostileEntry
@@ -40,6 +40,7 @@ def test_whatever_is_changed_breaks_it(key: bytes, text: str, target: str, body:
 
 
 @given(st.text(max_size=80))
+@example("tokyo:1:\udce9")  # as a header with a damaged byte is read
 def test_no_text_is_more_than_hostile(text: str) -> None:
     with pytest.raises(HostileEntry):
         seal.verify(KEY, text, "/replication/call", NOW_MS, b"body")

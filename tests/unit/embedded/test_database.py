@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import atoll
+from atoll import Add, Decrement, Increment, Remove
+from atoll.client.batch import Delete, Patch, Put, Update
+from atoll.embedded import EmbeddedDatabase
+from atoll.errors import (
+    BoundExceeded,
+    ConfigError,
+    InvalidDocument,
+    InvalidKey,
+    InvalidOperation,
+    NotFound,
+    StoreLocked,
+    UnknownCollection,
+    UnknownField,
+    VersionMismatch,
+)
+
+from .shop import SHOP, Item, Page, Profile
+
+ANN = Profile(key="ann", name="Ann", age=4)
+
+
+@pytest.fixture
+async def db(tmp_path: Path) -> AsyncIterator[EmbeddedDatabase]:
+    async with atoll.open(SHOP, data=tmp_path) as opened:
+        yield opened
+
+
+# -- verbs ---------------------------------------------------------------------------------------------
+
+
+async def test_a_document_comes_back_as_it_was_put(db: EmbeddedDatabase) -> None:
+    assert await db.put(ANN) == ANN
+    assert await db.get(Profile, "ann") == ANN
+    assert await db.get(Profile, "nobody") is None
+
+
+async def test_a_put_may_say_what_must_be_there(db: EmbeddedDatabase) -> None:
+    await db.put(ANN, create=True)
+    with pytest.raises(VersionMismatch):
+        await db.put(ANN, create=True)
+    version = (await db.read(Profile, "ann")).version
+    await db.put(ANN, if_match=version)
+    with pytest.raises(VersionMismatch):
+        await db.put(ANN, if_match=version)
+    with pytest.raises(InvalidOperation, match="contradict"):
+        await db.put(ANN, create=True, if_match="*")
+
+
+async def test_an_update_changes_what_it_names(db: EmbeddedDatabase) -> None:
+    await db.put(Item(key="i", title="t", stock=5, tags={"a", "b"}))
+    changed = await db.update(Item, "i", title="u", stock=Decrement(2), seen=Increment(), tags=Remove("a"))
+    assert (changed.title, changed.stock, changed.seen, changed.tags) == ("u", 3, 1, {"b"})
+    assert (await db.update(Item, "i", tags=Add("c", "d"))).tags == {"b", "c", "d"}
+
+
+async def test_an_update_of_nothing_starts_from_the_defaults(db: EmbeddedDatabase) -> None:
+    assert (await db.update(Item, "new", stock=Increment(3))).stock == 3
+    with pytest.raises(NotFound):
+        await db.update(Profile, "new", age=3)
+
+
+async def test_a_patch_reaches_into_maps(db: EmbeddedDatabase) -> None:
+    patched = await db.patch(Item, "i", {"$set": {"labels.colour": "red", "labels.size": "L"}})
+    assert patched.labels == {"colour": "red", "size": "L"}
+    assert (await db.patch(Item, "i", {"$unset": ["labels.size"]})).labels == {"colour": "red"}
+
+
+async def test_a_deletion_says_whether_there_was_something(db: EmbeddedDatabase) -> None:
+    await db.put(ANN)
+    assert await db.delete(Profile, "ann")
+    assert not await db.delete(Profile, "ann")
+    assert await db.get(Profile, "ann") is None
+
+
+async def test_a_counter_is_not_overdrawn(db: EmbeddedDatabase) -> None:
+    await db.put(Item(key="i", stock=2))
+    with pytest.raises(BoundExceeded) as caught:
+        await db.update(Item, "i", stock=Decrement(3))
+    assert caught.value.details["left_in_all"] == 2
+
+
+async def test_a_read_tells_version_and_region(db: EmbeddedDatabase) -> None:
+    await db.put(ANN)
+    found = await db.read(Profile, "ann")
+    assert (found.value, found.region, found.degraded) == (ANN, "local", None)
+    absent = await db.read(Profile, "nobody")
+    assert (absent.value, absent.version) == (None, None)
+    await db.put(Item(key="i"))
+    assert (await db.read(Item, "i")).degraded == "escrow"
+
+
+async def test_a_listing_is_in_order_of_keys(db: EmbeddedDatabase) -> None:
+    for n in (3, 1, 2):
+        await db.put(Profile(key=f"k{n}", name=f"n{n}", age=n))
+    assert [p.key async for p in db.list(Profile, limit=2)] == ["k1", "k2", "k3"]
+    assert [p.key async for p in db.list(Profile, where=[("age", "ge", 2)], prefix="k")] == ["k2", "k3"]
+
+
+async def test_a_batch_is_all_or_nothing(db: EmbeddedDatabase) -> None:
+    writes = (Put(ANN), Update(Item, "i", stock=Increment(2)), Patch(Item, "j", {"$set": {"title": "t"}}))
+    written = await db.batch(writes)
+    assert [each.key for each in written] == ["ann", "i", "j"]
+    with pytest.raises(NotFound):
+        await db.batch((Delete(Profile, "ann"), Delete(Profile, "nobody")))
+    assert await db.get(Profile, "ann") == ANN
+
+
+async def test_a_session_sees_what_it_wrote(db: EmbeddedDatabase) -> None:
+    async with db.session() as session:
+        await session.put(ANN)
+        assert await session.get(Profile, "ann") == ANN
+        assert session.region == "local"
+        token = session.token
+    assert await db.session(token).get(Profile, "ann") == ANN
+
+
+async def test_identifiers_are_given_out(db: EmbeddedDatabase) -> None:
+    for kind in ("uuid4", "uuid7", "ulid", "snowflake", "prefixed"):
+        assert len(set(await db.ids(kind, 10))) == 10
+
+
+async def test_changes_are_followed(db: EmbeddedDatabase) -> None:
+    await db.put(ANN)
+    stream = db.changes()
+    change = await anext(stream)
+    assert (change.origin, change.seq, change.changes[0].as_model(Profile)) == ("local", 1, ANN)
+    following = asyncio.ensure_future(anext(stream))
+    await db.delete(Profile, "ann")
+    assert (await following).changes[0].operation == "delete"
+    await stream.aclose()  # type: ignore[attr-defined]
+
+
+async def test_there_are_no_conflicts_in_one_region(db: EmbeddedDatabase) -> None:
+    await asyncio.gather(*(db.put(Page(key="p", title=f"t{n}")) for n in range(9)))
+    assert [record async for record in db.conflicts()] == []
+    with pytest.raises(NotFound):
+        await db.resolve("nothing", Page(key="p", title="x"))
+
+
+# -- idempotency ---------------------------------------------------------------------------------------
+
+
+async def test_a_repeated_write_counts_once(db: EmbeddedDatabase) -> None:
+    for _ in range(3):
+        changed = await db.update(Item, "i", seen=Increment(), idempotency_key="once")
+        assert changed.seen == 1
+    with pytest.raises(InvalidOperation, match="another write"):
+        await db.update(Item, "i", seen=Increment(2), idempotency_key="once")
+
+
+async def test_a_key_holds_for_a_call_and_for_http_alike(db: EmbeddedDatabase) -> None:
+    await db.update(Item, "i", seen=Increment(), idempotency_key="once")
+    async with db.session() as session:
+        await session.update(Item, "i", seen=Increment(), idempotency_key="once")
+    item = await db.get(Item, "i")
+    assert item is not None
+    assert item.seen == 1
+
+
+# -- bad input -----------------------------------------------------------------------------------------
+
+
+async def test_what_does_not_fit_is_refused_and_changes_nothing(db: EmbeddedDatabase) -> None:
+    broken = Profile(key="k", name="x")
+    broken.age = "old"  # type: ignore[assignment]
+    with pytest.raises(InvalidDocument):
+        await db.put(broken)
+    with pytest.raises(InvalidKey):
+        await db.put(Profile(key="\x00", name="x"))
+    with pytest.raises(InvalidKey):
+        await db.get(Profile, "")
+    with pytest.raises(UnknownField):
+        await db.update(Profile, "k", nmae="x")
+    with pytest.raises(InvalidOperation):
+        await db.update(Profile, "k")
+    with pytest.raises(InvalidOperation):
+        await db.patch(Profile, "k", {"$inc": {"age": 1}})
+    assert db.region.vector == {}
+
+
+async def test_a_class_that_was_not_declared_is_unknown(db: EmbeddedDatabase) -> None:
+    class Stranger(atoll.Collection):
+        x: int = 0
+
+    with pytest.raises(UnknownCollection):
+        await db.put(Stranger(key="k"))
+    with pytest.raises(UnknownCollection):
+        await db.get(Stranger, "k")
+
+
+# -- life ----------------------------------------------------------------------------------------------
+
+
+async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
+    async with atoll.open(SHOP, data=tmp_path) as db:
+        await db.put(ANN)
+        await db.update(Item, "i", seen=Increment(), idempotency_key="once")
+        ids = set(await db.ids("prefixed", 5))
+    async with atoll.open(SHOP, data=tmp_path) as db:
+        assert await db.get(Profile, "ann") == ANN
+        assert (await db.update(Item, "i", seen=Increment(), idempotency_key="once")).seen == 1
+        assert not ids & set(await db.ids("prefixed", 5))
+        assert db.region.vector == {"local": 2}
+
+
+async def test_a_folder_belongs_to_one_application(tmp_path: Path) -> None:
+    async with atoll.open([Profile], data=tmp_path):
+        pass
+    with pytest.raises(ConfigError, match="belongs to deployment 'app', not 'shop'"):
+        atoll.open(SHOP, data=tmp_path)
+
+
+async def test_two_regions_cannot_share_a_folder(tmp_path: Path) -> None:
+    async with atoll.open(SHOP, data=tmp_path):
+        with pytest.raises(StoreLocked, match="already runs the region"):
+            atoll.open(SHOP, data=tmp_path)
+
+
+_OPEN = """
+import sys, atoll
+from atoll.errors import StoreLocked
+class Note(atoll.Collection): text: str = ""
+try:
+    atoll.open([Note], data=sys.argv[1])
+except StoreLocked as error:
+    sys.exit(42 if error.details["pid"] == int(sys.argv[2]) else 1)
+"""
+
+
+async def test_a_second_process_is_told_who_has_the_folder(tmp_path: Path) -> None:
+    async with atoll.open(SHOP, data=tmp_path):
+        command = [sys.executable, "-c", _OPEN, str(tmp_path), str(os.getpid())]
+        ended = await asyncio.to_thread(subprocess.run, command, check=False)
+    assert ended.returncode == 42
+
+
+async def test_an_application_needs_a_folder() -> None:
+    with pytest.raises(ConfigError, match="data="):
+        atoll.open(SHOP)
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Path:
+    (tmp_path / "shop.py").write_text(
+        "from atoll import Collection\nclass Note(Collection):\n    text: str = ''\n", "utf-8"
+    )
+    path = tmp_path / "atoll.toml"
+    path.write_text(
+        '[deployment]\nname = "shop"\napp = "shop.py"\n'
+        '[regions.a]\nurl = "http://127.0.0.1:1"\n[regions.b]\nurl = "http://127.0.0.1:2"\n',
+        "utf-8",
+    )
+    return path
+
+
+async def test_of_several_regions_one_must_be_named(deployment: Path) -> None:
+    with pytest.raises(ConfigError, match="say which one with region="):
+        atoll.open(deployment)
+    with pytest.raises(ConfigError, match="no region is called 'c'"):
+        atoll.open(deployment, region="c")
+
+
+async def test_a_region_of_a_deployment_opens_without_its_port(deployment: Path) -> None:
+    async with atoll.open(deployment, region="a", listen=False) as db:
+        assert (db.region.name, db.regions) == ("a", ("a",))
+        assert set(db.region.links) == {"b"}
+    assert (deployment.parent / "data" / "a").is_dir()
+
+
+def test_a_port_that_is_taken_leaves_nothing_locked(deployment: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        text = deployment.read_text("utf-8").replace(':1"', f':{taken.getsockname()[1]}"')
+        deployment.write_text(text, "utf-8")
+        for _ in range(2):
+            with pytest.raises(ConfigError, match="in use"):
+                atoll.open(deployment, region="a")
