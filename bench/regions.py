@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import os
 import shutil
 import socket
 import subprocess
@@ -117,10 +118,17 @@ async def preload(region: Region, count: int, say: Say) -> None:
 
 
 def fresh_copy(folder: Path) -> Path:
-    """The closed database of `folder` once more, so that every round begins with the same rows."""
+    """The closed database of `folder` once more, so that every round begins with the same rows.
+
+    It is on the disk on return: else the kernel would write it while the round waits for its own fsyncs.
+    """
     copy = folder.with_name(folder.name + "-copy")
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(folder, copy)
+    for path in copy.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
     return copy
 
 

@@ -141,7 +141,12 @@ def test_ambiguous_pair_can_be_written_with_a_slash(tmp_path: Path) -> None:
         ("tokyo-frankfurt", "tokyo-tokyo", 15, "no round trip to itself"),
         ('{ "tokyo', '{ "frankfurt-tokyo" = 1, "tokyo', 15, "given twice"),
         ("230", "-1", 15, "greater than or equal to 0"),
-        ('rtt_ms = { "tokyo-frankfurt" = 230 }', 'clock_offset_ms = { "tokio" = 1 }', 15, "did you mean tokyo"),
+        (
+            'rtt_ms = { "tokyo-frankfurt" = 230 }',
+            'clock_offset_ms = { "tokio" = 1 }',
+            15,
+            "did you mean tokyo",
+        ),
         ('rtt_ms = { "tokyo-frankfurt" = 230 }', "clock_offset_ms.tokyo = 0.5", 15, "valid integer"),
     ],
 )

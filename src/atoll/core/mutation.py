@@ -128,7 +128,8 @@ def patch_of(rules: Rules, key: str, operators: Any, *, if_match: str | None = N
             'a patch is a JSON object of operators, such as {"$set": {"name": "Ann"}}; to replace the document use PUT'
         )
     steps: list[Step] = []
-    for operator, arguments in operators.items():
+    for operator, given in operators.items():
+        arguments = given
         if operator == "$unset":
             if not isinstance(arguments, list) or not all(isinstance(name, str) for name in arguments):
                 raise InvalidOperation('$unset takes a list of field names, such as {"$unset": ["nickname"]}')

@@ -62,6 +62,7 @@ class Door:
         clock: HybridLogicalClock,
         identify: Callable[[], Identity],
         now_ms: Callable[[], int],
+        *,
         options: DoorOptions = DoorOptions(),
     ) -> None:
         self.vector: dict[str, int] = store.positions()

@@ -42,3 +42,6 @@ class RegionOptions:
     door: DoorOptions = field(default_factory=DoorOptions)
     link: LinkOptions = field(default_factory=LinkOptions)
     guard: GuardOptions = field(default_factory=GuardOptions)
+
+
+DEFAULT_OPTIONS = RegionOptions()

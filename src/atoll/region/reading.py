@@ -15,6 +15,10 @@ class ReadOptions(NamedTuple):
     max_wait_s: float | None = None
 
 
+PLAIN_READ = ReadOptions()
+"""The collection's own consistency, and no session."""
+
+
 class Reading(NamedTuple):
     value: bytes | None
     """The document as JSON text; None when absent."""

@@ -14,8 +14,6 @@ from functools import partial
 from random import Random
 from typing import Any
 
-import msgspec
-
 from atoll.causality import vector as vectors
 from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.uncertainty import OffsetEstimator
@@ -40,7 +38,7 @@ from atoll.errors import (
 from atoll.region.door import Door
 from atoll.region.escrow import Escrow
 from atoll.region.freshness import Freshness
-from atoll.region.options import RegionOptions
+from atoll.region.options import DEFAULT_OPTIONS, RegionOptions
 from atoll.region.ownership import Ownership
 from atoll.region.peers import (
     Call,
@@ -56,7 +54,7 @@ from atoll.region.peers import (
     WriteCall,
     WriteReply,
 )
-from atoll.region.reading import Reading, ReadOptions
+from atoll.region.reading import PLAIN_READ, Reading, ReadOptions
 from atoll.region.signal import Signal
 from atoll.region.statistics import Statistics
 from atoll.replication import source
@@ -85,7 +83,7 @@ class Region:
         physical_ms: Callable[[], int],
         random: Random,
         kernel_uncertainty_ms: Callable[[], int | None] = lambda: None,
-        options: RegionOptions = RegionOptions(),
+        options: RegionOptions = DEFAULT_OPTIONS,
     ) -> None:
         self.name = name
         self.regions = tuple(sorted(regions))
@@ -112,7 +110,7 @@ class Region:
             name: Rules(schema, self._resolver(schema)) for name, schema in application.collections.items()
         }
         self.clock = HybridLogicalClock(physical_ms, store.clock(), options.max_clock_offset_ms)
-        self.door = Door(store, self.rules, self.clock, self._identity, physical_ms, options.door)
+        self.door = Door(store, self.rules, self.clock, self._identity, physical_ms, options=options.door)
         self.door.listen(self._after_commit)
         self.ownership = Ownership(self.regions, self.rules, store)
         self._writer = FrameWriter(link_key)
@@ -272,7 +270,7 @@ class Region:
             return Reading(None, "", self.name, self.door.vector)
         return Reading(row.value, documents.version_tag(row), self.name, self.door.vector)
 
-    async def read(self, collection: str, key: str, options: ReadOptions = ReadOptions()) -> Reading:
+    async def read(self, collection: str, key: str, options: ReadOptions = PLAIN_READ) -> Reading:
         """Read under the collection's consistency, or the one asked for.
 
         Raises TokenNotReached, TooStale, RegionUnreachable, InvalidOperation.
@@ -615,7 +613,7 @@ class Region:
         """Retention, in bounded pieces; a failing disk is the commit path's to report."""
         now_ms = self.now_ms()
         with contextlib.suppress(StoreError, Indefinite):
-            while self.store.forget(
+            while self.store.forget(  # noqa: ASYNC110 - it gives way between two pieces of work
                 remembered_before_ms=now_ms - int(self.options.idempotency_s * 1000),
                 audit_before_ms=now_ms - int(self.options.audit_s * 1000),
                 audit_keep=self.options.audit_most,

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Any
 
 import aiohttp
 import msgspec
 
 from atoll.errors import (
-    AtollError,
     HostileEntry,
     Indefinite,
     RegionUnreachable,
     ReplicationError,
-    error_classes,
 )
 from atoll.region.peers import Call, Reply, StreamRequest
 from atoll.replication import seal
 from atoll.replication.emulation import Emulation
+from atoll.replication.failure import Failure
 
 CALL_PATH = "/replication/call"
 STREAM_PATH = "/replication/stream"
@@ -26,22 +24,6 @@ _MAX_REPLY_BYTES = 64 << 20
 
 _pack = msgspec.msgpack.Encoder().encode
 _reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
-
-
-class Failure(msgspec.Struct, array_like=True, frozen=True):
-    """An AtollError on the wire."""
-
-    type: str
-    message: str
-    details: dict[str, Any]
-
-    @classmethod
-    def of(cls, error: AtollError) -> Failure:
-        return cls(error.type, error.message, error.details)
-
-    def error(self) -> AtollError:
-        return error_classes().get(self.type, AtollError)(self.message, **self.details)
-
 
 _failure = msgspec.msgpack.Decoder(Failure)
 

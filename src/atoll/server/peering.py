@@ -12,7 +12,8 @@ from atoll.region.peers import Call, StreamRequest
 from atoll.region.region import Region
 from atoll.replication import seal
 from atoll.replication.emulation import Emulation
-from atoll.replication.http_peers import CALL_PATH, STREAM_PATH, Failure
+from atoll.replication.failure import Failure
+from atoll.replication.http_peers import CALL_PATH, STREAM_PATH
 from atoll.server.exchange import Exchange
 
 _OCTETS = (b"content-type", b"application/vnd.atoll")

@@ -19,7 +19,7 @@ import msgspec
 
 from atoll.errors import AtollError, Indefinite, RegionUnreachable
 from atoll.region.peers import Call, Reply, StreamRequest
-from atoll.replication.http_peers import Failure
+from atoll.replication.failure import Failure
 from atoll.testing.virtual_time import Life
 
 _QUEUED_PIECES = 64

@@ -78,8 +78,7 @@ def _stay(world: World) -> int:
 
 async def _away(world: World, reader: Reader) -> None:
     reader.reconnects += 1
-    if not world.over.is_set():
-        await asyncio.sleep(world.random.choice((0.0, 0.2, 3.0)))
+    await asyncio.sleep(0.02 if world.over.is_set() else world.random.choice((0.02, 0.2, 3.0)))
 
 
 async def events(deployment: Deployment, region: str, cursor: str) -> AsyncGenerator[dict[str, Any], None]:

@@ -117,5 +117,3 @@ def settle(replicas: list[Replica]) -> None:
                 if framed is not None:
                     here.receive([framed])
                     moved = True
-
-

@@ -37,7 +37,7 @@ class Draft(Collection, resolve=keep_longest_then_concatenate):
 
 class Cart(Collection, resolve="merge"):
     note: str = ""
-    address: dict[str, Any] = {}
+    address: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
     items: SetOf[str]
     labels: MapOf[int]
 

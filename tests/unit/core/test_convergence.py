@@ -86,7 +86,9 @@ def _perform(world: dict[str, Any], steps: list[Any]) -> None:
     for step in steps:
         match step:
             case ("write", region, key, (verb, collection, body)):
-                with contextlib.suppress(RequestError):  # absent documents, spent counters: refused and forgotten
+                with contextlib.suppress(
+                    RequestError
+                ):  # absent documents, spent counters: refused and forgotten
                     world[region].write(_mutation(verb, collection, key, body))
             case ("deliver", here, there):
                 framed = world[here].ready_from(world[there])
@@ -110,7 +112,9 @@ def test_regions_converge_and_agree_on_the_audit(steps: list[Any]) -> None:
     assert one.parked == []
     for other in others:
         assert other.digests() == one.digests()
-        assert {k: row.value for k, row in other.rows.items()} == {k: row.value for k, row in one.rows.items()}
+        assert {k: row.value for k, row in other.rows.items()} == {
+            k: row.value for k, row in one.rows.items()
+        }
         assert other.audit == one.audit
         assert other.parked == []
 
@@ -165,9 +169,7 @@ def test_the_audit_is_what_the_history_says(collection: str, steps: list[Any]) -
             seen = _frontier([version for version in history if _saw(writer, version)])
             if len(seen) > 1:
                 lost |= _losers(collection, seen)
-        expected = {
-            record_id(collection, key, "", v) for v in history if (v.region, v.seq) in lost
-        }
+        expected = {record_id(collection, key, "", v) for v in history if (v.region, v.seq) in lost}
         for replica in world.values():
             found = {r.id for r in replica.audit.values() if (r.collection, r.key) == (collection, key)}
             assert found == expected

@@ -56,7 +56,7 @@ class Setup:
             HybridLogicalClock(lambda: self.now_ms),
             lambda: Identity("a", REGIONS, 5, 1 << 20),
             lambda: self.now_ms,
-            DoorOptions(**options),
+            options=DoorOptions(**options),
         )
 
     def name_of(self, key: str) -> bytes | None:
