@@ -22,7 +22,7 @@ from atoll.lattices.counter import CounterLattice
 from atoll.region.door import Door
 from atoll.region.ownership import Ownership
 from atoll.region.region import Region
-from atoll.replication.link import LinkOptions
+from atoll.replication.link import Link, LinkOptions
 from atoll.simulation.plan import Plan, draw
 from atoll.simulation.runner import Report, run
 from atoll.simulation.shrinking import Cut
@@ -101,6 +101,22 @@ def full_disks(cluster: Cluster) -> None:
 def small_inboxes(plan: Plan) -> Plan:
     options = replace(plan.options, link=LinkOptions(inbox_bytes=600))
     return replace(plan, options=options, mean_s=0.05, clients=3)
+
+
+def far_apart(plan: Plan) -> Plan:
+    """Five regions, a second's round trip between any two, and nothing goes wrong."""
+    regions = ("frankfurt", "mumbai", "oregon", "tokyo", "virginia")
+    return replace(
+        plan,
+        regions=regions,
+        one_way_s={
+            (a, b): 0.2 + 0.03 * (i + j) for i, a in enumerate(regions) for j, b in enumerate(regions)
+        },
+        offsets_ms=dict.fromkeys(regions, 0),
+        drifts_ppm=dict.fromkeys(regions, 0),
+        faults=(),
+        detour=(),
+    )
 
 
 @plant(
@@ -447,6 +463,23 @@ def ownership_decided_too_early(patch: Patch) -> None:
         return await self._ask(owner, write, self.options.peer_timeout_s, token)
 
     patch.setattr(Region, "write", write)
+
+
+@plant(
+    "links start each other over and over",
+    workloads=("freshness", "posts"),
+    seeds=60,
+    found_by=("bounded reads are served on a healthy network", "links stay up on a healthy network"),
+    alter=far_apart,
+)
+def reviewed_by_what_has_come(patch: Patch) -> None:
+    """Found by seed 2103: a link that was just being opened anew was started over whenever another came up."""
+
+    def review(self: Link) -> None:
+        if self.status.connected and self._origins(self._peer) != (self._peer, *self.status.relays):
+            self._again.set()
+
+    patch.setattr(Link, "review", review)
 
 
 def _plan(planted: Plant, seed: int) -> Plan:

@@ -125,7 +125,7 @@ def check_value(rules: Rules, key: str, register: str, value: bytes) -> None:
     """Raises HostileEntry for what no writer could have put into the register."""
     try:
         _any_json(value)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise HostileEntry(f"the value of {rules.name}/{key} is not JSON") from None
     if register == WHOLE and value[:1] != b"{":
         raise HostileEntry(f"the value of {rules.name}/{key} is not a JSON object")
@@ -140,7 +140,7 @@ def succeeded(row: Row | None, context: Mapping[str, int]) -> bool:
         return True
     try:
         held = _decode_dots(row.meta).registers
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return False  # for `decode_row` to report
     versions = held.get(WHOLE, ())
     return len(held) == len(versions) == 1 and context.get(versions[0].region, 0) >= versions[0].seq
@@ -157,7 +157,7 @@ def decode_row(rules: Rules, row: Row) -> Document:
     try:
         meta = _decode_meta(row.meta)
         lattices = {field: rules.lattices[field].restore(data) for field, data in meta.lattices.items()}
-    except (msgspec.DecodeError, HostileEntry, KeyError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, HostileEntry, KeyError) as error:
         raise StoreCorrupt(
             f"the merge state of a document in {rules.name!r} cannot be read: {error}"
         ) from error

@@ -107,7 +107,7 @@ def decode_entry(payload: bytes | memoryview) -> Entry:
     """Raises HostileEntry for anything but an entry with sane numbers."""
     try:
         entry = _decode(payload)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HostileEntry(f"a frame holds no journal entry: {error}") from None
     if entry.seq < 1 or entry.stamp < 0 or entry.seq >= 1 << 53 or entry.stamp >= 1 << 63 or not entry.origin:
         raise HostileEntry(

@@ -82,9 +82,9 @@ class HttpPeers:
             ) from error
         try:
             target = seal.reply_target(headers[seal.HEADER], status)
-            seal.verify(self._key, sealed, target, self._now_ms(), answer)
+            seal.verify(self._key, sealed, target, None, answer)  # the request it answers dates it
             reply = _reply.decode(answer) if status == 200 else _failure.decode(answer)
-        except (HostileEntry, msgspec.DecodeError) as error:
+        except (HostileEntry, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Indefinite(
                 f"{region} was asked, and what came back (status {status}) is damaged or not its own: {error}; "
                 "what was asked may have happened: repeat it with the same idempotency key",
@@ -117,7 +117,7 @@ class HttpPeers:
                     refusal = await response.content.read(1 << 16)
                     try:
                         raise _failure.decode(refusal).error()
-                    except msgspec.DecodeError:
+                    except (msgspec.DecodeError, UnicodeDecodeError):
                         raise RegionUnreachable(
                             f"{region} answered {response.status}", region=region
                         ) from None

@@ -4,6 +4,7 @@
     version   u8        PROTOCOL
     kind      u8        1 heartbeat, 2 entries, 3 entries compressed with zstd
     length    u32 LE    bytes of the body
+    check     u32 LE    crc32 of the eight bytes before: a damaged length would be waited for, not noticed
     seal      16 bytes  keyed BLAKE2b of header and body, so that only holders of the key are believed
     body
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import hmac
 import struct
+import zlib
 from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Final
@@ -30,8 +32,10 @@ MAX_FRAME_BYTES: Final = MAX_ENTRY_BYTES + (4 << 20)
 _COMPRESS_FROM_BYTES: Final = 512
 _MAGIC: Final = b"At"
 _HEADER: Final = struct.Struct("<2sBBI")
+_CHECK: Final = struct.Struct("<I")
 _SEAL_BYTES: Final = 16
-_PREFIX_BYTES: Final = _HEADER.size + _SEAL_BYTES
+_HEAD_BYTES: Final = _HEADER.size + _CHECK.size
+_PREFIX_BYTES: Final = _HEAD_BYTES + _SEAL_BYTES
 
 _HEARTBEAT, _ENTRIES, _COMPRESSED = 1, 2, 3
 
@@ -75,6 +79,7 @@ class FrameWriter:
 
     def _frame(self, kind: int, body: bytes) -> bytes:
         header = _HEADER.pack(_MAGIC, PROTOCOL, kind, len(body))
+        header += _CHECK.pack(zlib.crc32(header))
         return header + _seal(self._key, header, body) + body
 
 
@@ -98,13 +103,15 @@ class FrameReader:
                 raise ProtocolMismatch(
                     f"the peer speaks {bytes(magic)!r} version {version}, this region {_MAGIC!r} version {PROTOCOL}"
                 )
+            if _CHECK.unpack_from(self._buffer, _HEADER.size)[0] != zlib.crc32(self._buffer[: _HEADER.size]):
+                raise CorruptEntry("a frame's header was damaged on the way")
             if length > MAX_FRAME_BYTES:
                 raise CorruptEntry(f"a frame claims {length} bytes, the limit is {MAX_FRAME_BYTES}")
             end = _PREFIX_BYTES + length
             if len(self._buffer) < end:
                 return
-            header = bytes(self._buffer[: _HEADER.size])
-            seal = bytes(self._buffer[_HEADER.size : _PREFIX_BYTES])
+            header = bytes(self._buffer[:_HEAD_BYTES])
+            seal = bytes(self._buffer[_HEAD_BYTES:_PREFIX_BYTES])
             body = bytes(self._buffer[_PREFIX_BYTES:end])
             del self._buffer[:end]
             if not hmac.compare_digest(seal, _seal(self._key, header, body)):
@@ -117,7 +124,7 @@ class FrameReader:
         if kind == _HEARTBEAT:
             try:
                 return _heartbeat(body)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise CorruptEntry(f"a heartbeat cannot be read: {error}") from None
         if kind == _COMPRESSED:
             try:

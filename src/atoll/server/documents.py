@@ -298,7 +298,7 @@ def _conditions(rules: Rules, texts: list[str]) -> list[Condition]:
             rules.schema.validate_field(field, None)  # raises UnknownField, naming what may have been meant
         try:
             parsed = msgspec.json.decode(value)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             parsed = value
         if isinstance(parsed, dict | list):
             raise MalformedRequest(

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from atoll.errors import AtollError, HostileEntry, RegionUnreachable
-from atoll.region.peers import Call, StreamRequest
+from atoll.region.peers import Call, PingCall, StreamRequest
 from atoll.region.region import Region
 from atoll.replication import seal
 from atoll.replication.emulation import Emulation
@@ -20,6 +20,7 @@ _OCTETS = (b"content-type", b"application/vnd.atoll")
 _MAX_CALL_BYTES = 32 << 20
 
 _pack = msgspec.msgpack.Encoder().encode
+_PING = _pack(PingCall())
 _call: msgspec.msgpack.Decoder[Call] = msgspec.msgpack.Decoder(Call)
 _stream = msgspec.msgpack.Decoder(StreamRequest)
 
@@ -38,9 +39,9 @@ class Peering:
         try:
             body = await exchange.body(_MAX_CALL_BYTES)
             path = CALL_PATH if name == b"call" else STREAM_PATH
-            peer = seal.verify(
-                self._key, exchange.header(seal.HEADER.encode()) or "", path, self._region.now_ms(), body
-            )
+            # A node whose clock is far off could never find out if nobody told it the time.
+            now_ms = None if body == _PING and name == b"call" else self._region.now_ms()
+            peer = seal.verify(self._key, exchange.header(seal.HEADER.encode()) or "", path, now_ms, body)
             if peer not in self._region.links:
                 raise HostileEntry(f"{peer!r} is no other region of this deployment")
             self._emulation.check(peer)
@@ -63,14 +64,14 @@ class Peering:
     async def _answer(self, exchange: Exchange, body: bytes) -> None:
         try:
             call = _call.decode(body)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise HostileEntry(f"a call between regions cannot be read: {error}") from None
         await self._reply(exchange, 200, _pack(await self._region.answer(call)))
 
     async def _stream(self, exchange: Exchange, peer: str, body: bytes) -> None:
         try:
             request = _stream.decode(body)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise HostileEntry(f"a request for a stream cannot be read: {error}") from None
         if request.region != peer:
             raise HostileEntry(f"{peer!r} asks in the name of {request.region!r}")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from hashlib import blake2b
 
 import msgspec
@@ -32,9 +33,14 @@ def read(data: bytes, key: bytes = KEY) -> list[Message]:
     return list(FrameReader(key).feed(data))
 
 
+def head(magic: bytes, version: int, kind: int, length: int) -> bytes:
+    header = struct.pack("<2sBBI", magic, version, kind, length)
+    return header + struct.pack("<I", zlib.crc32(header))
+
+
 def frame(kind: int, body: bytes, *, magic: bytes = b"At", version: int = PROTOCOL) -> bytes:
     """A frame whose seal holds, whatever is in it."""
-    header = struct.pack("<2sBBI", magic, version, kind, len(body))
+    header = head(magic, version, kind, len(body))
     return header + blake2b(header + body, key=KEY, digest_size=16).digest() + body
 
 
@@ -70,13 +76,8 @@ def test_a_damaged_byte_is_found_wherever_it_is(message: bytes) -> None:
     for at in range(len(sent)):
         damaged = bytearray(sent)
         damaged[at] ^= 0x40
-        try:
-            found = read(bytes(damaged))
-        except ReplicationError:
-            continue
-        # A length that grew: the rest is waited for, and nothing was believed.
-        assert found == []
-        assert 4 <= at < 8
+        with pytest.raises(ReplicationError):
+            read(bytes(damaged))
 
 
 @pytest.mark.parametrize("message", [ENTRIES.body, LARGE.body], ids=["plain", "compressed"])
@@ -109,7 +110,7 @@ def test_an_unknown_kind_is_named() -> None:
 
 
 def test_an_absurd_length_is_refused_before_its_body_comes() -> None:
-    header = struct.pack("<2sBBI", b"At", PROTOCOL, 2, MAX_FRAME_BYTES + 1)
+    header = head(b"At", PROTOCOL, 2, MAX_FRAME_BYTES + 1)
     with pytest.raises(CorruptEntry, match="claims"):
         read(header + bytes(16))
 

@@ -9,7 +9,7 @@ import pytest
 from atoll.client.answers import problem_of
 from atoll.client.transport import Request, Response
 from atoll.errors import AtollError, StoreUnwritable, error_classes
-from atoll.region.peers import PingCall, StreamRequest
+from atoll.region.peers import DigestCall, PingCall, StreamRequest
 from atoll.replication import seal
 from atoll.replication.failure import Failure
 from atoll.replication.http_peers import CALL_PATH, STREAM_PATH
@@ -20,6 +20,7 @@ from ..virtual_time import in_virtual_time
 from .served import CALLS_KEY, Served
 
 PING = msgspec.msgpack.encode(PingCall())
+DIGEST = msgspec.msgpack.encode(DigestCall("note"))
 
 
 async def test_a_defect_is_told_without_its_inside(
@@ -115,7 +116,7 @@ async def test_a_peer_is_answered() -> None:
         (CALLS_KEY, "mars", CALL_PATH, 0, PING),
         (CALLS_KEY, "a", CALL_PATH, 0, PING),
         (CALLS_KEY, "b", STREAM_PATH, 0, PING),
-        (CALLS_KEY, "b", CALL_PATH, 61_000, PING),
+        (CALLS_KEY, "b", CALL_PATH, 61_000, DIGEST),
         (CALLS_KEY, "b", CALL_PATH, 0, b"\xff"),
         (CALLS_KEY, "b", CALL_PATH, 0, b"\x91\xa4ring"),
         (CALLS_KEY, "b", CALL_PATH, 0, b"\x91" * 100_000),
@@ -128,6 +129,13 @@ async def test_a_stranger_is_refused(key: bytes, name: str, path: str, late_ms: 
         status, failure = await call(it, CALL_PATH, body, sealed)
         assert status == 400
         assert "hostile-entry" in failure
+
+
+@in_virtual_time
+async def test_a_clock_that_is_far_off_is_told_the_time() -> None:
+    async with Served("a", "b", application=APPLICATION) as it:
+        sealed = seal.sign(CALLS_KEY, "b", CALL_PATH, it["a"].now_ms() + 600_000, PING)
+        assert (await call(it, CALL_PATH, PING, sealed))[0] == 200
 
 
 @in_virtual_time
