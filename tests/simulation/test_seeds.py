@@ -48,6 +48,13 @@ def test_a_seed_replays_in_another_process_with_other_hashes() -> None:
     assert digests == {run(draw(7)).digest + "\n"}
 
 
+def test_a_run_does_not_depend_on_what_ran_before_it() -> None:
+    """Such as the order of a set of objects, which goes by their addresses."""
+    seeds = (4, 0, 2)
+    before = {seed: run(draw(seed)).digest for seed in seeds}
+    assert {seed: run(draw(seed)).digest for seed in reversed(seeds)} == before
+
+
 def test_seeds_draw_every_fault_and_every_workload() -> None:
     plans = [draw(seed) for seed in range(300)]
     assert {fault.kind for plan in plans for fault in plan.faults} == set(KINDS)

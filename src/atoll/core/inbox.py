@@ -73,21 +73,6 @@ class Inbox:
                     del self._waiting[origin]
         return taken
 
-    def release(self, link: str) -> None:
-        """A link has opened anew: it will bring its peer's own entries again, in causal order, so they are
-        dropped; what it had brought of others counts as brought by those. Else a link could stand at its
-        bound with entries that wait for what only itself can bring.
-        """
-        for origin, waiting in list(self._waiting.items()):
-            for seq in [seq for seq, (_, brought_by) in waiting.items() if brought_by == link]:
-                framed, _ = waiting.pop(seq)
-                if origin != link:
-                    waiting[seq] = (framed, origin)
-                    self._bytes[origin] = self._bytes.get(origin, 0) + len(framed.frame)
-            if not waiting:
-                del self._waiting[origin]
-        self._bytes.pop(link, None)
-
     def give_back(self, framed: list[Framed], vector: Mapping[str, int]) -> None:
         """Return what could not be committed; it counts as brought by its origin."""
         for each in framed:

@@ -41,6 +41,8 @@ class DoorOptions:
     """Beyond it a write is refused with Overloaded: better an error now than an answer too late."""
     retry_s: float = 0.5
     """How long to wait before remote entries are tried again after the store refused them."""
+    stuck_s: float = 2.0
+    """How long a link at its bound waits for anything to be applied, before it may bring more."""
 
 
 _MOST_TURNS = 8
@@ -85,6 +87,9 @@ class Door:
         self._closed = False
         self._pausing = False
         self._held_back: set[str] = set()
+        self._granted: dict[str, int] = {}
+        self._applied_s = 0.0
+        """When remote entries were last applied, by the event loop's clock."""
 
     def listen(self, listener: Callable[[Batch], None]) -> None:
         """`listener` is called after each durable commit, in commit order; it must not raise."""
@@ -111,11 +116,29 @@ class Door:
             self._schedule()
 
     async def room(self, link: str, bytes_waiting: int) -> None:
-        """Wait until less than so much of what the link brought waits: its backpressure."""
-        while self.inbox.bytes_of(link) >= bytes_waiting and not self._closed:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Wait until less than so much of what the link brought waits: its backpressure.
+
+        Links at their bound can all hold what waits for something that lies behind it in another's stream.
+        So one that has waited for `stuck_s`, while nothing at all could be applied, may bring as much again.
+        """
+        loop = asyncio.get_running_loop()
+        since_s = loop.time()
+        while not self._closed:
+            waiting = self.inbox.bytes_of(link)
+            if waiting < bytes_waiting:
+                self._granted.pop(link, None)
+            if waiting < max(bytes_waiting, self._granted.get(link, 0)):
+                return
+            future: asyncio.Future[None] = loop.create_future()
             self._room.append(future)
-            await future
+            since_s = max(since_s, self._applied_s)
+            try:
+                async with asyncio.timeout_at(since_s + self._options.stuck_s):
+                    await future
+            except TimeoutError:
+                since_s = loop.time()
+                if self.store_error is None and self.held is None:
+                    self._granted[link] = waiting + bytes_waiting
 
     async def covered(self, vector: Mapping[str, int]) -> None:
         """Wait until the region has seen `vector`."""
@@ -214,6 +237,8 @@ class Door:
             self._store.commit(commit)
             self.store_error = None
         self.vector = batch.vector
+        if batch.applied:
+            self._applied_s = asyncio.get_running_loop().time()
         for answer, receipt in answers:
             if not answer.done():
                 answer.set_result(receipt)

@@ -470,9 +470,6 @@ class Region:
     def deliver(self, framed: list[Framed], link: str) -> None:
         self.door.deliver(framed, link)
 
-    def reopened(self, link: str) -> None:
-        self.door.inbox.release(link)
-
     async def room(self, link: str, bytes_waiting: int) -> None:
         await self.door.room(link, bytes_waiting)
 

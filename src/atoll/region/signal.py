@@ -10,7 +10,7 @@ class Signal:
 
     def __init__(self) -> None:
         self.count = 0
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], None] = {}  # in order of arrival, the same in every replay
 
     def notify(self) -> None:
         self.count += 1
@@ -22,8 +22,8 @@ class Signal:
     async def wait(self) -> None:
         """Return at the next event."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
+        self._waiting[future] = None
         try:
             await future
         finally:
-            self._waiting.discard(future)
+            self._waiting.pop(future, None)

@@ -58,9 +58,6 @@ class Receiver(Protocol):
     def deliver(self, framed: list[Framed], link: str) -> None:
         """Take entries, in the order in which they came."""
 
-    def reopened(self, link: str) -> None:
-        """This link has begun anew, and brings all that its peer wrote past what `vector` was."""
-
     async def room(self, link: str, bytes_waiting: int) -> None:
         """Wait until less than so much of what this link brought waits."""
 
@@ -136,15 +133,11 @@ class Link:
         reader = FrameReader(self._key)
         request = StreamRequest(self._name, dict(self._receiver.vector), origins)
         async with aclosing(self._peers.stream(self._peer, request)) as stream:
-            opened = False
             while True:
                 async with asyncio.timeout(self._options.silence_s):
                     data = await anext(stream, b"")
                 if not data:
                     raise RegionUnreachable(f"{self._peer} ended the stream", region=self._peer)
-                if not opened:  # only now is it sure that what was dropped will come again
-                    opened = True
-                    self._receiver.reopened(self._peer)
                 for message in reader.feed(data):
                     if not self.status.connected or self.status.relays != origins[1:]:
                         self._up(origins)

@@ -49,7 +49,7 @@ class SimulatedNode:
         self.mounted: Callable[[str, Mapping[str, int]], None] | None = None
         """Told the region and its vector whenever a run begins."""
         self._cluster = cluster
-        self._asked: set[asyncio.Future[Any]] = set()
+        self._asked: dict[asyncio.Future[Any], None] = {}
 
     @property
     def running(self) -> bool:
@@ -111,12 +111,12 @@ class SimulatedNode:
                 if not future.done():
                     future.set_result(result)
 
-        self._asked.add(future)
+        self._asked[future] = None
         self.life.spawn(run(), f"{self.name}: serves a client")
         try:
             return await future
         finally:
-            self._asked.discard(future)
+            self._asked.pop(future, None)
 
     def _ids(self, store: Store, random: Random) -> IdService:
         def reserve(count: int) -> int:

@@ -296,7 +296,8 @@ class _Pipe:
             self.break_off()
             return []
         if path.corrupt and draw.random() < path.corrupt:
-            at = draw.randrange(len(piece))
+            # Half of the time in the first bytes: a header is where a single bit does most.
+            at = draw.randrange(min(len(piece), draw.choice((8, len(piece)))))
             piece = piece[:at] + bytes([piece[at] ^ (1 << draw.randrange(8))]) + piece[at + 1 :]
         if path.duplicate and draw.random() < path.duplicate:
             return [piece, piece]

@@ -50,16 +50,6 @@ class Accounting(RuleBasedStateMachine):
         else:
             self.vector.update({each.entry.origin: each.entry.seq for each in taken})
 
-    @rule(link=LINKS)
-    def reopen(self, link: str) -> None:
-        self.inbox.release(link)
-        kept = {
-            (origin, seq): (origin if by == link else by, size)
-            for (origin, seq), (by, size) in self.waiting.items()
-            if not by == link == origin
-        }
-        self.waiting = kept
-
     @invariant()
     def every_byte_is_somebodys(self) -> None:
         counted: dict[str, int] = defaultdict(int)

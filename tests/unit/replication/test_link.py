@@ -60,9 +60,6 @@ class FakeReceiver:
         for each in framed:
             self.vector[each.entry.origin] = each.entry.seq
 
-    def reopened(self, link: str) -> None:
-        """Keeps nothing."""
-
     async def room(self, link: str, bytes_waiting: int) -> None:
         await self.open.wait()
 
