@@ -109,8 +109,8 @@ def connect(database: Path, vfs: str | None, *, cache_kib: int = 2_048) -> apsw.
     return connection
 
 
-def unwritable(database: Path, error: BaseException) -> StoreUnwritable:
-    """What to tell of a disk that does not take writes."""
+def unwritable(database: Path, error: BaseException, *, opening: bool = False) -> StoreUnwritable:
+    """What to tell of a disk that does not take writes. A region opened without a writer stays without."""
     match error:
         case OSError(errno=errno.EROFS):
             reason, remedy = (
@@ -118,7 +118,8 @@ def unwritable(database: Path, error: BaseException) -> StoreUnwritable:
                 "make the folder and its files writable and restart the region",
             )
         case apsw.FullError() | OSError(errno=errno.ENOSPC):
-            reason, remedy = "the disk is full", "free some space: writes then work again by themselves"
+            reason, remedy = "the disk is full", "free some space"
+            remedy += ", then restart the region" if opening else ": writes then work again by themselves"
         case apsw.ReadOnlyError() | PermissionError() | apsw.PermissionsError():
             reason, remedy = (
                 "it is read-only",
@@ -127,7 +128,9 @@ def unwritable(database: Path, error: BaseException) -> StoreUnwritable:
         case apsw.BusyError() | apsw.LockedError():
             reason, remedy = "another program holds it locked", "end that program's transaction"
         case _:
-            reason, remedy = "the disk fails", "check the disk, its mount and the system's log"
+            reason = "the disk fails, or has no room" if opening else "the disk fails"
+            remedy = "check the disk, its mount and the system's log"
+            remedy += ", then restart the region" if opening else ""
     return StoreUnwritable(
         f"{database} cannot be written: {reason} ({error}); {remedy}. Reads go on",
         reason=reason,
@@ -207,7 +210,7 @@ def _connect_reader(filename: str, vfs: str | None) -> apsw.Connection:
 
 def _fall_back(database: Path, region: str, deployment: str, error: BaseException, vfs: str | None) -> Opened:
     """Read what is there when it cannot be written; raise StoreUnwritable when there is nothing to read."""
-    refused = unwritable(database, error)
+    refused = unwritable(database, error, opening=True)
     try:
         if database.stat().st_size:
             return _open_for_reading(database, region, deployment, refused.message, vfs)

@@ -1,3 +1,5 @@
+"""Faults on real processes, sockets and disks, and the proof that nothing was lost. Exit code 1 when something was."""
+
 from __future__ import annotations
 
 import argparse

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable
 from typing import Any
 
 from atoll.demo.findings import Findings
 
+from ..cluster import REGIONS
 from .workload import Workload, World, documents
 
 _EDITS = 50
@@ -103,22 +105,28 @@ class Contested(Workload):
         self._number = 0
 
     def tasks(self) -> list[Awaitable[None]]:
-        return [self.world.repeat(self._write, 0.15) for _ in range(4)]
+        return [self.world.repeat(self._clash, 0.2) for _ in range(3)]
 
-    async def _write(self) -> None:
-        caller, random = self.world.caller, self.world.random
-        self._number += 1
+    async def _clash(self) -> None:
+        """One region writes, or several do at once. Documents are few at a time, and soon left as they are."""
+        random = self.world.random
         collection, field = random.choice(_FIELDS)
-        key = f"{collection}-{self._number // 400}-{random.randrange(4)}"
+        key = f"{collection}-{self._number // 100}-{random.randrange(3)}"
+        regions = random.sample(REGIONS, random.choice((1, 2, 3)))
+        await asyncio.gather(*(self._write(region, collection, key, field) for region in regions))
+
+    async def _write(self, region: str, collection: str, key: str, field: str) -> None:
+        caller = self.world.caller
+        self._number += 1
         path = f"/v1/{collection}/{key}"
-        if random.random() < 0.08:
-            await caller.write("contested", caller.region(), "DELETE", path)
+        if self.world.random.random() < 0.08:
+            await caller.write("contested", region, "DELETE", path)
             return
         value = f"v{self._number}"
         self._written[collection, key].add(
             value
         )  # before it is sent: it may be read before it is acknowledged
-        await caller.write("contested", caller.region(), "PUT", path, {field: value})
+        await caller.write("contested", region, "PUT", path, {field: value})
 
     def wrong(self, found: Findings) -> list[str]:
         wrong = []

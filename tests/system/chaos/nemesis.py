@@ -18,7 +18,9 @@ from .proxy import Proxy, Wire
 _AT_ONCE = 3
 _LULL = 0.12
 _TIMEOUT = aiohttp.ClientTimeout(total=3.0)
-_HEAL_S = 60.0
+_HEAL_S = 30.0
+_FURTHEST_MS = 8_000
+"""What a region wrote with such a clock before it noticed reaches the others so much later."""
 
 
 class Nemesis:
@@ -248,7 +250,7 @@ class Nemesis:
     async def _full_at_start(self, region: str) -> None:
         """It may refuse to start, saying why, or serve reads; once there is room, a start must work."""
         node, disk = self._deployment.nodes[region], self._deployment.disks[region]
-        node.kill()
+        await self._end(region)
         if disk.mounted:
             disk.fill()
         node.start()
@@ -257,6 +259,9 @@ class Nemesis:
             disk.limit(node.process.pid, node.log)
         try:
             await asyncio.sleep(self._some(1.0, 6.0))
+            read = await self._answers(region, "GET")
+            kept = read in (0, 200)  # 0: ended, or not up yet
+            self._history.check("reads go on", kept, f"{region} answers {read} to a read")
         finally:
             disk.free()
         node.kill()
@@ -290,21 +295,29 @@ class Nemesis:
 
     async def _clock_beyond(self, region: str) -> None:
         """Off by more: the region must see it and take no writes, and nothing may be lost."""
-        await self._off(region, int(self._some(MAX_CLOCK_OFFSET_MS * 1.3, 8_000)))
+        await self._off(region, int(self._some(MAX_CLOCK_OFFSET_MS * 1.3, _FURTHEST_MS)))
 
-    async def _off(self, region: str, offset_ms: int) -> None:
-        self._deployment.set_clock(region, self._random.choice((-1, 1)) * offset_ms)
+    async def _clock_far_behind(self, region: str) -> None:
+        """By minutes: peers no longer believe its seals, and it has to learn the time from them all the same."""
+        await self._off(region, int(self._some(70_000, 900_000)), signs=(-1,))
+
+    async def _off(self, region: str, offset_ms: int, signs: tuple[int, ...] = (-1, 1)) -> None:
+        self._deployment.set_clock(region, self._random.choice(signs) * offset_ms)
         await self._again(region)
         await asyncio.sleep(self._some(1.0, 12.0))
         self._deployment.set_clock(region, 0)
         await self._again(region)
 
     async def _again(self, region: str) -> None:
+        await self._end(region)
+        await self._deployment.restart(region)
+
+    async def _end(self, region: str) -> None:
+        """Now in good order, now not."""
         if self._random.random() < 0.5:
             self._deployment.nodes[region].kill()
         else:
             await self._deployment.end(region)
-        await self._deployment.restart(region)
 
 
 FAULTS = {
@@ -327,6 +340,7 @@ FAULTS = {
     "full_at_start": 1,
     "clock_inside": 2,
     "clock_beyond": 2,
+    "clock_far_behind": 1,
 }
 """Kind → how often it is in the deck."""
 _PAIRS = frozenset({"cut", "cut_one_way", "slow", "refuse", "tear", "freeze", "throttle", "corrupt"})

@@ -44,7 +44,7 @@ def lines(outcome: Outcome) -> Iterator[str]:
 
 def _fault_line(kind: str, faults: list[Fault]) -> str:
     healed = sorted(fault.healed_s for fault in faults if fault.healed_s is not None)
-    told = f"  {kind:14} {len(faults):4}, {sum(fault.lasted_s for fault in faults):7.1f} s in all"
+    told = f"  {kind:16} {len(faults):4}, {sum(fault.lasted_s for fault in faults):7.1f} s in all"
     if healed:
         told += f"; alone {len(healed)} times, then healed in {healed[len(healed) // 2]:.2f} s (worst {healed[-1]:.2f})"
     return told

@@ -117,10 +117,12 @@ async def chaos(options: Options) -> Outcome:
                 task.cancel()
             await asyncio.gather(*clients)
             settled_s = await checks.settle(deployment, history)
-            found = await checks.prove(deployment, history, workloads, readers)
+            found = await checks.prove(deployment, history, workloads)
             for task in background:
                 assert not task.done() or task.cancelled() or task.exception() is None, task.exception()
-            await checks.outage(deployment, history, found)
+            if settled_s is not None:
+                await checks.feeds(deployment, history, found[0].position, readers)
+                await checks.outage(deployment, history, found)
             checks.logs(deployment, history)
         finally:
             for task in [*background, *clients]:

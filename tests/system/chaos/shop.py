@@ -7,7 +7,8 @@ from atoll import BoundedCounter, Collection, Counter, ListOf, MapOf, SetOf, Tex
 
 def in_order_seen(versions: list[Any]) -> Any:
     """Sensitive to order: regions agree only if all see the versions in the same one."""
-    return {"text": "+".join(version["text"] for version in versions if version is not None)[:200]}
+    texts = [version["text"] for version in versions if version is not None]
+    return {"text": "+".join(texts)} if texts else None
 
 
 class Inventory(Collection, consistency="strong", fallback="escrow"):
