@@ -41,7 +41,7 @@ class Ownership:
 
         Raises OwnershipFixed, and InvalidOperation for a batch over several owners.
         """
-        if not any(mutation.collection in self._owned for mutation in write.mutations):
+        if not self._owned or not any(mutation.collection in self._owned for mutation in write.mutations):
             return None
         owners = {self._of_mutation(mutation) for mutation in write.mutations} - {None}
         if len(owners) > 1:

@@ -14,7 +14,7 @@ from pydantic_core import PydanticSerializationError
 
 from atoll.errors import InvalidDocument, InvalidOperation
 from atoll.schema.collection import Collection, collection_name, policy_of
-from atoll.schema.fields import element_type_of, lattice_of, marker_of
+from atoll.schema.fields import INT_MAX, INT_MIN, element_type_of, lattice_of, marker_of
 from atoll.schema.forms import FieldForm, encode_json
 from atoll.schema.limits import Limits, check_finite, check_size, check_text, validate_key
 from atoll.schema.policy import Policy
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _NUMBERS = frozenset({"int", "any", "json"})
 _ANYTHING = frozenset({"any", "json"})
 _NESTED = frozenset({"model", "dataclass", "typed-dict"})
+_SCALARS = frozenset(
+    {"bool", "date", "datetime", "decimal", "default", "float", "int", "nullable", "str", "uuid"}
+)
 _current_key: ContextVar[str] = ContextVar("atoll_key", default="")
 _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 
@@ -56,6 +59,8 @@ class CollectionSchema:
     _anything: bool
     _nested_floats: bool
     """Nested models write the infinities as null, going by their own configuration."""
+    _integers: tuple[str, ...] | None
+    """The fields that may hold integers, where no field can nest: nothing else needs a look at the text then."""
     _validate_json: Callable[..., Collection]
     _to_json: Callable[[Collection], bytes]
 
@@ -85,7 +90,11 @@ class CollectionSchema:
             text = self._to_json(document)
         except PydanticSerializationError as error:
             raise InvalidDocument(f"{self.name}: {error}") from None
-        check_text(text, self.limits, self.name, numbers=self._numbers, anything=self._anything)
+        if self._integers is None or not all(
+            getattr(document, name).__class__ is not int or INT_MIN <= getattr(document, name) <= INT_MAX
+            for name in self._integers
+        ):
+            check_text(text, self.limits, self.name, numbers=self._numbers, anything=self._anything)
         if self._nested_floats and b"null" in text:
             check_finite(body, self.name)
         return text
@@ -122,7 +131,8 @@ class CollectionSchema:
 
         Fields that a newer schema has added are left out. Raises InvalidDocument when it still does not fit.
         """
-        head = b'{"key":' + json.dumps(key).encode()
+        plain = key.isascii() and key.isprintable() and '"' not in key and "\\" not in key
+        head = b'{"key":' + (f'"{key}"' if plain else json.dumps(key)).encode()
         rest = value.strip()[1:]
         text = head + (b"}" if rest[:1] == b"}" else b"," + rest)
         validate = self.model.__pydantic_validator__.validate_json
@@ -216,7 +226,8 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
             lattices[field] = lattice
         if marker.kind in ("set", "list", "map"):
             elements[field] = FieldForm.of_type(f"{name}.{field}", element_type_of(info))
-    kinds = frozenset().union(*(form.node_types() for form in forms.values()))
+    kinds_of = {field: form.node_types() for field, form in forms.items()}
+    kinds = frozenset().union(*kinds_of.values())
     rules = model.__pydantic_decorators__
     body = _without_key(model)
     return CollectionSchema(
@@ -235,6 +246,9 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
         _numbers=bool(kinds & _NUMBERS),
         _anything=bool(kinds & _ANYTHING),
         _nested_floats=bool(kinds & _NESTED) and "float" in kinds,
+        _integers=tuple(field for field, found in kinds_of.items() if "int" in found)
+        if kinds <= _SCALARS and not any(form.has_serializer() for form in forms.values())
+        else None,
         _validate_json=body.__pydantic_validator__.validate_json,
         _to_json=body.__pydantic_serializer__.to_json,
     )

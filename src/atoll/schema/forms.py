@@ -102,6 +102,10 @@ class FieldForm:
         found.subtract(("model", "model-fields", "model-field"))  # the holder's own
         return frozenset(kind for kind, times in found.items() if times > 0)
 
+    def has_serializer(self) -> bool:
+        """Whether the type, or one within it, is written by a function of the team's own."""
+        return _any_serializer(self.model.__pydantic_core_schema__)
+
     def _stored(self, text: str, limits: Limits) -> Any:
         instance = self.model.__pydantic_validator__.validate_json(text, **AS_DECLARED)
         try:
@@ -134,3 +138,11 @@ def _types_within(schema: Any) -> Iterator[str]:
     elif isinstance(schema, list | tuple):
         for inner in schema:
             yield from _types_within(inner)
+
+
+def _any_serializer(schema: Any) -> bool:
+    if isinstance(schema, dict):
+        if str(schema.get("serialization", {}).get("type", "")).startswith("function"):
+            return True
+        return any(_any_serializer(inner) for inner in schema.values())
+    return isinstance(schema, list | tuple) and any(_any_serializer(inner) for inner in schema)

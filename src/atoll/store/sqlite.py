@@ -36,6 +36,9 @@ _FORGOTTEN_AT_ONCE = 5_000
 _WAL_RESTART_PAGES = (32 << 20) // PAGE_BYTES
 _WAL_BOUND_PAGES = (128 << 20) // PAGE_BYTES
 """Past this a commit checkpoints by itself: the safety net when nobody calls `checkpoint` often enough."""
+_REST_PAGES = (2 << 20) // PAGE_BYTES
+"""So little of the log may be left for a commit to copy before it starts the log over."""
+_MOST_PASSES = 4
 
 _ADD_SEGMENT = "INSERT INTO journal (origin, first_seq, last_seq, body) VALUES (?, ?, ?, ?)"
 _SET_POSITION = (
@@ -370,7 +373,11 @@ class SqliteStore:
             try:
                 if self._checkpointer is None:
                     self._checkpointer = sqlite_database.connect(self.database, self._opened.vfs)
-                pages, _ = self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                for _ in range(_MOST_PASSES):
+                    pages, copied = self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                    # Each pass leaves what was written during the one before: ever less.
+                    if pages <= _WAL_RESTART_PAGES or self._log_pages - copied <= _REST_PAGES:
+                        break
                 self._log_nearly_copied = pages > _WAL_RESTART_PAGES
             except sqlite_database.UNWRITABLE as error:
                 self._failure(error)

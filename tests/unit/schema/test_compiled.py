@@ -5,13 +5,13 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, PlainSerializer, field_validator, model_validator
 
 from atoll.errors import (
     InvalidDocument,
@@ -317,3 +317,43 @@ def test_canonical_text_does_not_depend_on_the_hash_seed() -> None:
         for seed in ("1", "2")
     }
     assert len(outputs) == 1
+
+
+class Flat(Collection):
+    """Nothing but scalars: integers are looked at in the model, the text is not read again."""
+
+    count: int
+    perhaps: int | None = None
+    note: str = ""
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**40])
+@pytest.mark.parametrize("field", ["count", "perhaps"])
+def test_flat_documents_hold_no_integer_beyond_64_bits(field: str, number: int) -> None:
+    body = json.dumps({"count": 1, field: number}).encode()
+    with pytest.raises(InvalidDocument, match="beyond 64 bits"):
+        compile_collection(Flat).canonical(body)
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.none() | st.integers(-(2**63), 2**63 - 1), st.text(max_size=60))
+def test_flat_documents_take_every_integer_of_64_bits(count: int, perhaps: int | None, note: str) -> None:
+    body = json.dumps({"count": count, "perhaps": perhaps, "note": note}).encode()
+    assert json.loads(compile_collection(Flat).canonical(body)) == json.loads(body)
+
+
+def _deep(value: int) -> Any:
+    return [_deep(value - 1)] if value else []
+
+
+class DeepType(Collection):
+    n: Annotated[int, PlainSerializer(_deep)]
+
+
+def test_what_a_serializer_writes_is_bounded_too() -> None:
+    with pytest.raises(InvalidDocument, match="nested deeper"):
+        compile_collection(DeepType).canonical(b'{"n": 100}')
+
+
+@pytest.mark.parametrize("key", ['say "hi"', "back\\slash", "naïve", "plain/key", "\x7f"])
+def test_any_key_survives_the_way_into_a_model(key: str) -> None:
+    assert compile_collection(Flat).to_model(key, b'{"count":1}').key == key
