@@ -69,7 +69,7 @@ class Oracle:
         for field in rules.maps:
             document[field] = {}
         for register, versions in sorted(present.items()):
-            if rules.is_member(register):
+            if rules.is_member(register) and register.partition(".")[0] in rules.maps:
                 value = _fold(rules, register, versions)[0]
                 if value is not None:
                     field, _, member = register.partition(".")
@@ -146,7 +146,8 @@ def _standing(
 ) -> dict[str, tuple[str, tuple[str, int], tuple[str, int], str]]:
     """id → (register, loser, winner, status) of what is lost in this state."""
     lost: dict[str, tuple[str, tuple[str, int], tuple[str, int], str]] = {}
-    for register, versions in present.items():
+    for register, present_ones in present.items():
+        versions = _with_deletions(present, present_ones) if register == TOUCH else present_ones
         if len(versions) < 2 or (register == TOUCH and not _touch_counts(rules, present, versions)):
             continue
         _, winner, outcome = _fold(rules, register, versions)
@@ -162,6 +163,19 @@ def _standing(
                 "manual" if outcome == "manual" else "standing",
             )
     return lost
+
+
+def _with_deletions(present: Mapping[str, list[Written]], touches: list[Written]) -> list[Written]:
+    """An older region deletes a document without touching what it does not know to be mergeable."""
+    dots = {touch[:3] for touch in touches}
+    deletions = [
+        each
+        for each in present.get(WHOLE, ())
+        if each.value is None
+        and each[:3] not in dots
+        and any(touch.value is not None and not each.saw(touch) for touch in touches)
+    ]
+    return sorted((*touches, *deletions), key=_canonically)
 
 
 class _Named(NamedTuple):
