@@ -167,7 +167,6 @@ def _entry(change: Change) -> Entry:
         ("cart", {".x": b"1"}, {}, "has a register"),
         ("cart", {"note": b"1e999"}, {}, "is not JSON"),
         ("cart", {"note": b'"\xff"'}, {}, "is not JSON"),
-        ("cart", {"note": b"18446744073709551616"}, {}, "beyond 64 bits"),
         ("cart", {"note": b"[" * 200 + b"]" * 200}, {}, "nested deeper"),
         ("profile", {"": b"not json"}, {}, "is not JSON"),
         ("profile", {"": b"\xff"}, {}, "is not JSON"),
