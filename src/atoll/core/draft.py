@@ -134,9 +134,11 @@ class Draft:
             else:
                 self._write(WHOLE, plain)
             for field in rules.lattices:
-                self._reach(field, put.fields[field])
+                if field in put.fields:  # else a peer forwards what its declarations know
+                    self._reach(field, put.fields[field])
             for field in sorted(rules.maps):
-                self._set_map(field, put.fields[field])
+                if field in put.fields:
+                    self._set_map(field, put.fields[field])
         self._alive = True
         self._touch()
 

@@ -22,7 +22,7 @@ from atoll.conflicts.strategies import Resolver
 from atoll.core import document as documents
 from atoll.core.batch import Batch, Identity, check_batch
 from atoll.core.entry import Entry, Framed, decode_frames
-from atoll.core.mutation import Write
+from atoll.core.mutation import Write, fields_of
 from atoll.core.rules import Rules, plain_text
 from atoll.errors import (
     AtollError,
@@ -420,6 +420,7 @@ class Region:
         match call:
             case WriteCall():
                 check_batch(call.write, most=self.options.writes_per_batch)
+                self._check_declared(call.write)
                 owner = self.ownership.of_write(call.write)
                 if owner not in (None, self.name):
                     raise RegionUnreachable(
@@ -434,6 +435,17 @@ class Region:
                 return await self.digest(call.collection, call.bucket)
             case PingCall():
                 return PingReply(self.name, self.now_ms(), self.application.fingerprint())
+
+    def _check_declared(self, write: Write) -> None:
+        """Raises Unavailable for what only the newer declarations of a peer know: half of it would be lost here."""
+        for mutation in write.mutations:
+            rules = self.rules.get(mutation.collection)
+            if rules is None or fields_of(mutation) - rules.known:
+                raise Unavailable(
+                    f"{self.name} orders the writes of {mutation.collection}/{mutation.key} and still runs other "
+                    "declarations, which lack some of what is written; try again after its upgrade",
+                    region=self.name,
+                )
 
     async def digest(self, collection: str, bucket: int | None = None) -> DigestReply:
         """Of each bucket of keys, or of each document in one bucket; tombstones count."""

@@ -76,6 +76,17 @@ class Oracle:
                     document[field][member] = msgspec.json.decode(value)
         return document
 
+    def lattices(self, collection: str, key: str) -> dict[str, Any]:
+        """What each mergeable field must show: the join of every delta in the history, wherever they came from."""
+        rules = self._rules[collection]
+        states = {field: lattice.empty() for field, lattice in rules.lattices.items()}
+        for touch in self._journal.touches(collection, key):
+            for field, delta in touch.change.deltas.items():
+                lattice = rules.lattices.get(field)
+                if lattice is not None:
+                    states[field] = lattice.merge(states[field], lattice.decode(delta))
+        return {field: rules.lattices[field].value(state) for field, state in states.items()}
+
     def hidden(self, collection: str, key: str) -> list[tuple[str, Dot]]:
         """What a deletion hides without having seen it: (register, dot) of present values of an absent document."""
         if self.visible_plain(collection, key) is not None:
