@@ -103,6 +103,10 @@ def full_disks(cluster: Cluster) -> None:
         node.disk.faults.failing = 0.05
 
 
+def busy(plan: Plan) -> Plan:
+    return replace(plan, clients=3, mean_s=0.05)
+
+
 def small_inboxes(plan: Plan) -> Plan:
     options = replace(plan.options, link=LinkOptions(inbox_bytes=600))
     return replace(plan, options=options, mean_s=0.05, clients=3)
@@ -513,6 +517,75 @@ def reviewed_by_what_has_come(patch: Patch) -> None:
 def header_unchecked(patch: Patch) -> None:
     """Found by seed 5261: a bit of a frame's length was changed, and the link stood there, up and silent."""
     patch.setattr(zlib, "crc32", lambda data: 0)
+
+
+@plant(
+    "an older put wipes out newer fields",
+    workloads=("versions",),
+    seeds=4,
+    found_by=("old and new declarations lose no field",),
+    alter=busy,
+)
+def newer_fields_wiped_out(patch: Patch) -> None:
+    patch.setattr(document, "carried_over", lambda rules, shown, plain: plain)
+    patch.setattr(draft, "carried_over", lambda rules, shown, plain: plain)
+
+
+@plant(
+    "unknown fields dropped",
+    workloads=("versions",),
+    seeds=4,
+    found_by=(
+        "a mergeable field shows all that was done to it",
+        "documents converge",
+        "merge states converge",
+    ),
+    alter=busy,
+)
+def unknown_fields_dropped(patch: Patch) -> None:
+    patch.setattr(document, "unknown_part", lambda rules, change: None)
+
+
+@plant(
+    "unknown registers dropped",
+    workloads=("versions",),
+    seeds=4,
+    found_by=("documents converge", "merge states converge", "a read shows what its region has seen"),
+    alter=busy,
+)
+def unknown_registers_dropped(patch: Patch) -> None:
+    honest = document.delta_of
+
+    def delta_of(rules: Any, entry: Any, change: Any) -> Any:
+        state = honest(rules, entry, change)
+        known = {
+            name for name in state.registers if name in ("", "~") or name.partition(".")[0] in rules.known
+        }
+        state.registers = {name: state.registers[name] for name in known}
+        return state
+
+    patch.setattr(document, "delta_of", delta_of)
+
+
+@plant(
+    "what was parked stays parked",
+    workloads=("versions",),
+    seeds=4,
+    found_by=("old and new declarations lose no field", "a read shows what its region has seen"),
+    alter=busy,
+)
+def parked_for_ever(patch: Patch) -> None:
+    patch.setattr(Batch, "reapply", lambda self, parked: None)
+
+
+@plant(
+    "documents not shown anew after an upgrade",
+    workloads=("versions",),
+    seeds=12,
+    found_by=("documents converge", "a read shows what its region has seen"),
+)
+def not_shown_anew(patch: Patch) -> None:
+    patch.setattr(Batch, "refold", lambda self, address, recorded: None)
 
 
 def _plan(planted: Plant, seed: int) -> Plan:

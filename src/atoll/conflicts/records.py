@@ -15,10 +15,11 @@ from typing import Any
 import msgspec
 
 from atoll.conflicts.strategies import kind_of, within_uncertainty
-from atoll.core.document import Document, shown_plain
-from atoll.core.entry import Loser
+from atoll.core.document import Document, shown_plain, touches
+from atoll.core.entry import Change, Entry, Loser
 from atoll.core.register import Operation, Version
 from atoll.core.rules import TOUCH, Rules
+from atoll.errors import HostileEntry
 from atoll.store.port import AuditRow
 
 _OPERATIONS = {Operation.INSERT: "insert", Operation.UPDATE: "update", Operation.DELETE: "delete"}
@@ -67,7 +68,7 @@ def standing(
     """
     found: dict[str, Record] = {}
     for name in sorted(document.registers):
-        versions = document.registers[name]
+        versions = touches(document) if name == TOUCH else document.registers[name]
         if len(versions) < 2 or (only is not None and name not in only):
             continue
         if name == TOUCH and (
@@ -98,7 +99,7 @@ def standing(
     return found
 
 
-def record_id(collection: str, key: str, register: str, loser: Version) -> str:
+def record_id(collection: str, key: str, register: str, loser: Version | Side) -> str:
     """Names the losing write, so that every region gives the same record the same name."""
     name = "\x00".join((collection, key, register, loser.region, str(loser.seq)))
     return blake2b(name.encode(), digest_size=12).hexdigest()
@@ -152,6 +153,31 @@ def settled_row(loser: Loser, known: Mapping[str, AuditRow]) -> AuditRow | None:
         if before is not None and record.settled_by is not None and before <= record.settled_by:
             return None
     return row_of(record)
+
+
+def check_settled(loser: Loser, entry: Entry, change: Change) -> None:
+    """Raises HostileEntry for a record that the entry could not have settled.
+
+    It must have seen the losing write and have replaced it; else regions that know of the conflict and those that
+    do not yet would come to different audits.
+    """
+    try:
+        record = _decode(loser.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise HostileEntry(f"a settled record cannot be read: {error}") from None
+    registers = [
+        name for name in (record.field, *([] if record.field else [TOUCH])) if name in change.registers
+    ]
+    lost = record.loser
+    if (
+        (record.collection, record.key, record.id) != (change.collection, change.key, loser.id)
+        or (record.status, loser.status) != ("settled", "settled")
+        or record.settled_by != (entry.stamp, entry.origin, entry.seq)
+        or not 0 < lost.seq <= entry.context.get(lost.region, 0)
+        or not 0 <= lost.stamp < 1 << 63
+        or loser.id not in [record_id(change.collection, change.key, name, lost) for name in registers]
+    ):
+        raise HostileEntry(f"{entry.origin}:{entry.seq} settles a conflict that it cannot have seen")
 
 
 def public(row: AuditRow) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from atoll.conflicts.records import Record
 from atoll.core import document as documents
 from atoll.core.document import Document
 from atoll.core.draft import Draft
-from atoll.core.entry import Change, Entry, Framed, Loser, encode_frame
+from atoll.core.entry import UNREADABLE, Change, Entry, Framed, Loser, decode_entry, encode_frame
 from atoll.core.mutation import Put, Receipt, Write, Written
 from atoll.core.register import Operation, Version
 from atoll.core.rules import WHOLE, Rules
@@ -87,6 +87,7 @@ class Batch:
         self._remembered = dict(remembered)
         self._to_remember: list[Remembered] = []
         self._parked: list[Parked] = []
+        self._unparked: list[tuple[str, int, int]] = []
         self._runs: list[tuple[str, int, list[bytes]]] = []
         """(origin, first seq, frames): dense, so the last seq follows."""
         self._now_ms = now_ms
@@ -124,22 +125,22 @@ class Batch:
             return None
         identity, address = self._identity, (put.collection, put.key)
         row = self._row(address)
-        if (
-            not self._rules[put.collection].simple
-            or len(put.plain) > identity.document_bytes
-            or not documents.succeeded(row, context)
-        ):
+        if not self._rules[put.collection].simple or not documents.succeeded(row, context):
+            return None
+        rules = self._rules[put.collection]
+        plain = documents.carried_over(rules, None if row is None else row.value, put.plain)
+        if len(plain) > identity.document_bytes:
             return None
         operation = int(Operation.INSERT if row is None or row.value is None else Operation.UPDATE)
-        change = Change(put.collection, put.key, operation, {WHOLE: put.plain})
+        change = Change(put.collection, put.key, operation, {WHOLE: plain})
         region, uncertainty_ms = identity.region, identity.uncertainty_ms
         entry = Entry(region, seq, stamp, uncertainty_ms, context, (change,), write.trace)
         frame = encode_frame(entry)
-        after = documents.row_of(Version(region, seq, stamp, uncertainty_ms, operation, context, put.plain))
+        after = documents.row_of(Version(region, seq, stamp, uncertainty_ms, operation, context, plain))
         self._documents.pop(address, None)
         self._changed[address] = after
         self._append(entry, frame)
-        written = Written(put.collection, put.key, put.plain, documents.version_tag(after))
+        written = Written(put.collection, put.key, plain, documents.version_tag(after))
         return Receipt(region, seq, stamp, (written,))
 
     def _draft(self, write: Write, seq: int, context: dict[str, int], stamp: int) -> Receipt:
@@ -215,20 +216,50 @@ class Batch:
             )
         self._clock.update(entry.stamp)
         for index, change in enumerate(entry.changes):
-            try:
-                self._apply_change(entry, change)
-            except Exception as error:  # whatever it is, it must not stop the link
-                reason = f"{type(error).__name__}: {error}"
-                self._parked.append(Parked(entry.origin, entry.seq, index, reason, _pack(change)))
+            parked = self._taken(entry, index, change)
+            if parked is not None:
+                self._parked.append(parked)
         self._append(entry, framed.frame)
         self.applied.append(Applied(entry.origin, entry.seq, entry.stamp))
 
-    def _apply_change(self, entry: Entry, change: Change) -> None:
-        rules = self._rules.get(change.collection)
-        if rules is None:
-            raise HostileEntry(
-                f"no collection {change.collection!r} is declared here; is this region's schema older?"
-            )
+    def reapply(self, parked: Parked) -> None:
+        """Try again what was parked: this region's declarations may have a place for it by now.
+
+        Merging does not ask when, so the outcome is that of regions that could take it at once.
+        """
+        entry = decode_entry(parked.body)
+        left = self._taken(entry, parked.change, entry.changes[0])
+        if left is None:
+            self._unparked.append((parked.origin, parked.seq, parked.change))
+        elif left != parked:
+            self._parked.append(left)
+
+    def _taken(self, entry: Entry, index: int, change: Change) -> Parked | None:
+        """Merge a change; what of it has to be parked, and why."""
+        left: Change | None = change
+        try:
+            rules = self._rules.get(change.collection)
+            if change.operation == UNREADABLE:
+                raise HostileEntry("the changes of the entry cannot be read")
+            if rules is None:
+                raise HostileEntry(
+                    f"no collection {change.collection!r} is declared here; is this region's schema older?"
+                )
+            self._apply_change(rules, entry, change)
+            left = documents.unknown_part(rules, change) if change.deltas else None
+            if left is None:
+                return None
+            names = ", ".join(sorted(left.deltas))
+            reason = f"no mergeable field {names} of {rules.name!r} is declared here; is this region's schema older?"
+        except Exception as error:  # whatever it is, it must not stop the link
+            reason = f"{type(error).__name__}: {error}"
+            left = change
+        whole = Entry(
+            entry.origin, entry.seq, entry.stamp, entry.uncertainty_ms, entry.context, (left,), entry.trace
+        )
+        return Parked(entry.origin, entry.seq, index, reason, _pack(whole))
+
+    def _apply_change(self, rules: Rules, entry: Entry, change: Change) -> None:
         rules.schema.validate_key(change.key)
         address = (change.collection, change.key)
         if (
@@ -257,12 +288,36 @@ class Batch:
             )
             return
         for loser in change.settled:
-            records.settled_row(
-                loser, {}
-            )  # a body that cannot be read parks the change before it does anything
+            records.check_settled(loser, entry, change)
+        delta = documents.delta_of(rules, entry, change)
+        if not (delta.registers or delta.lattices or change.settled):
+            return  # all of it is for a field that is not declared here
         before = self._document(address)
-        after = documents.merge(rules, before, documents.delta_of(rules, entry, change))
+        after = documents.merge(rules, before, delta)
         self._install(address, before, after, documents.encode_row(rules, after), change.settled)
+
+    def contested(self, address: Address) -> bool:
+        """Whether a stored document holds concurrent versions."""
+        return self._row(address) is not None and self._document(address).contested
+
+    def refold(self, address: Address, recorded: Sequence[AuditRow]) -> None:
+        """Show a stored document, and what it lost, as the present declarations say: others may have written it.
+
+        `recorded` are the records that stand in the audit for this document.
+        """
+        row = self._row(address)
+        if row is None:
+            return
+        document = self._document(address)
+        now = records.standing(self._rules[address[0]], address[1], document)
+        for known in recorded:
+            if known.id not in now and known.status != "settled" and known.id not in self._audit:
+                self._audit[known.id] = None
+        for record_id, record in now.items():
+            self._audit[record_id] = records.row_of(record)
+        shown = documents.encode_row(self._rules[address[0]], document)
+        if shown != row:
+            self._changed[address] = shown
 
     # -- both ----------------------------------------------------------------------------------------
 
@@ -325,6 +380,7 @@ class Batch:
             audit_removed=[record_id for record_id, row in self._audit.items() if row is None],
             remembered=self._to_remember,
             parked=self._parked,
+            unparked=self._unparked,
         )
         for (collection, key), row in self._changed.items():
             commit.documents.setdefault(collection, []).append((key, row.value, row.meta))

@@ -5,7 +5,9 @@ registers[""]          the whole document (its plain fields as one JSON object);
 registers[field]       one plain field, under `merge`
 registers["map.name"]  one member of a `MapOf` field
 registers["~"]         the last operations on lattice fields, see `rules.TOUCH`
-lattices[field]        the state of a counter, set, list or text
+lattices[field]        the state of a counter, set, list or text; its bytes where the field is not declared here
+
+Another version of the declarations may have more: what is not known here is kept, and not shown.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ import msgspec
 from atoll.core import register as registers
 from atoll.core.entry import Change, Entry
 from atoll.core.register import Operation, Register, Version
-from atoll.core.rules import WHOLE, Rules
-from atoll.errors import HostileEntry, StoreCorrupt
+from atoll.core.rules import TOUCH, WHOLE, Rules, well_named
+from atoll.errors import HostileEntry, InvalidDocument, StoreCorrupt
+from atoll.schema.limits import Limits, check_text
 from atoll.store.port import Row
 
 _ELSEWHERE = b""
@@ -41,13 +44,17 @@ class _Dot(msgspec.Struct, array_like=True, gc=False):
 
 class _Dots(msgspec.Struct, array_like=True, gc=False):
     registers: dict[str, tuple[_Dot, ...]]
+    lattices: dict[str, msgspec.Raw] = {}
 
 
 _encode_meta: Callable[[Any], bytes] = msgspec.msgpack.Encoder(order="sorted").encode
 _decode_meta = msgspec.msgpack.Decoder(_Meta).decode
 _OPERATIONS = frozenset(map(int, Operation))
 _decode_dots = msgspec.msgpack.Decoder(_Dots).decode
-_any_json = msgspec.json.Decoder(msgspec.Raw).decode
+_any_json = msgspec.json.Decoder().decode
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_DEEPEST = Limits(depth=160)
+"""For values from peers: what a document may be, and some more for what wraps it."""
 
 
 class Document:
@@ -65,10 +72,26 @@ class Document:
     @property
     def contested(self) -> bool:
         """Whether any register holds concurrent versions."""
-        for versions in self.registers.values():  # noqa: SIM110 — a generator takes three times as long
+        for versions in self.registers.values():
             if len(versions) > 1:
                 return True
-        return False
+        return TOUCH in self.registers and len(touches(self)) > 1
+
+
+def touches(document: Document) -> Register:
+    """The touch register, with the deletions that had not seen it: a region where nothing is mergeable in the
+    collection yet deletes a document without writing this register.
+    """
+    touch = document.registers.get(TOUCH, ())
+    known = {(version.region, version.seq) for version in touch}
+    unseen = [
+        deletion
+        for deletion in document.registers.get(WHOLE, ())
+        if deletion.value is None
+        and (deletion.region, deletion.seq) not in known
+        and any(t.value is not None and deletion.context.get(t.region, 0) < t.seq for t in touch)
+    ]
+    return tuple(sorted((*touch, *unseen), key=registers.canonical_order)) if unseen else touch
 
 
 def merge(rules: Rules, ours: Document, theirs: Document) -> Document:
@@ -85,18 +108,18 @@ def merge(rules: Rules, ours: Document, theirs: Document) -> Document:
 
 
 def delta_of(rules: Rules, entry: Entry, change: Change) -> Document:
-    """A change as a state, ready to be merged.
+    """A change as a state, ready to be merged. Lattice deltas of fields that are not declared here are left out:
+    see `unknown_part`.
 
-    Raises HostileEntry where the change does not fit the collection, so that the caller can park it.
+    Raises HostileEntry where no writer could have made the change, so that the caller can park it. Whether it
+    does depends on the change alone, never on the document, or regions would come to differ.
     """
     if change.operation not in _OPERATIONS:
         raise HostileEntry(f"the change of {rules.name}/{change.key} is no operation: {change.operation}")
     versions: dict[str, Register] = {}
     for name, value in change.registers.items():
-        if name != WHOLE and not rules.knows(name):
-            raise HostileEntry(
-                f"collection {rules.name!r} has no register {name!r}; is this region's schema older?"
-            )
+        if not well_named(name):
+            raise HostileEntry(f"no collection has a register {name[:64]!r}")
         if value is not None:
             check_value(rules, change.key, name, value)
         versions[name] = (
@@ -113,22 +136,46 @@ def delta_of(rules: Rules, entry: Entry, change: Change) -> Document:
     lattices: dict[str, Any] = {}
     for field, delta in change.deltas.items():
         lattice = rules.lattices.get(field)
-        if lattice is None:
-            raise HostileEntry(
-                f"collection {rules.name!r} has no mergeable field {field!r}; is its schema older here?"
-            )
-        lattices[field] = lattice.decode(delta)
+        if lattice is not None:
+            lattices[field] = state = lattice.decode(delta)
+            if not lattice.written_by(state, entry.origin):
+                raise HostileEntry(
+                    f"{entry.origin} changed another region's part of {rules.name}/{change.key}.{field}"
+                )
     return Document(versions, lattices)
+
+
+def unknown_part(rules: Rules, change: Change) -> Change | None:
+    """What of a change this region's declarations have no place for yet: deltas of fields that they lack."""
+    deltas = {field: delta for field, delta in change.deltas.items() if field not in rules.lattices}
+    return Change(change.collection, change.key, change.operation, {}, deltas) if deltas else None
 
 
 def check_value(rules: Rules, key: str, register: str, value: bytes) -> None:
     """Raises HostileEntry for what no writer could have put into the register."""
     try:
-        _any_json(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        _any_json(value)  # in full: what can only be skipped could fail later, where values are folded
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
         raise HostileEntry(f"the value of {rules.name}/{key} is not JSON") from None
+    if value.count(b"[") + value.count(b"{") > _DEEPEST.depth:
+        try:
+            check_text(value, _DEEPEST, rules.name)
+        except InvalidDocument as error:
+            raise HostileEntry(f"the value of {rules.name}/{key}: {error.message}") from None
     if register == WHOLE and value[:1] != b"{":
         raise HostileEntry(f"the value of {rules.name}/{key} is not a JSON object")
+
+
+def carried_over(rules: Rules, shown: bytes | None, plain: bytes) -> bytes:
+    """The document `plain` that replaces `shown`, with those members of it that this region's declarations lack.
+
+    Whoever writes the whole document says what it knows of it, and nothing of what another version added.
+    """
+    if shown is None or (unknown := _members(shown).keys() - rules.known) == frozenset():
+        return plain
+    found = _members(shown)
+    rest = b",".join(_member(name, bytes(found[name])) for name in sorted(unknown))
+    return plain[:-1] + (b"," if len(plain) > 2 else b"") + rest + b"}"
 
 
 def succeeded(row: Row | None, context: Mapping[str, int]) -> bool:
@@ -139,11 +186,15 @@ def succeeded(row: Row | None, context: Mapping[str, int]) -> bool:
     if row is None:
         return True
     try:
-        held = _decode_dots(row.meta).registers
+        meta = _decode_dots(row.meta)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False  # for `decode_row` to report
-    versions = held.get(WHOLE, ())
-    return len(held) == len(versions) == 1 and context.get(versions[0].region, 0) >= versions[0].seq
+    held, versions = meta.registers, meta.registers.get(WHOLE, ())
+    return (
+        not meta.lattices
+        and len(held) == len(versions) == 1
+        and context.get(versions[0].region, 0) >= versions[0].seq
+    )
 
 
 def row_of(version: Version) -> Row:
@@ -156,8 +207,12 @@ def decode_row(rules: Rules, row: Row) -> Document:
     """Raises StoreCorrupt."""
     try:
         meta = _decode_meta(row.meta)
-        lattices = {field: rules.lattices[field].restore(data) for field, data in meta.lattices.items()}
-    except (msgspec.DecodeError, UnicodeDecodeError, HostileEntry, KeyError) as error:
+        known = rules.lattices
+        lattices: dict[str, Any] = {
+            field: known[field].restore(data) if field in known else data
+            for field, data in meta.lattices.items()
+        }
+    except (msgspec.DecodeError, UnicodeDecodeError, HostileEntry) as error:
         raise StoreCorrupt(
             f"the merge state of a document in {rules.name!r} cannot be read: {error}"
         ) from error
@@ -170,9 +225,13 @@ def decode_row(rules: Rules, row: Row) -> Document:
 def encode_row(rules: Rules, document: Document) -> Row:
     value = visible(rules, document)
     kept = document.registers
-    if rules.simple and value is not None and len(kept[WHOLE]) == 1:
+    if rules.simple and len(kept) == 1 and not document.lattices and len(kept.get(WHOLE, ())) == 1:
         return row_of(kept[WHOLE][0])
-    lattices = {field: rules.lattices[field].encode(state) for field, state in document.lattices.items()}
+    known = rules.lattices
+    lattices = {
+        field: known[field].encode(state) if field in known else state
+        for field, state in document.lattices.items()
+    }
     return Row(value, _encode_meta(_Meta(kept, lattices)))
 
 
@@ -256,11 +315,13 @@ def siblings(rules: Rules, document: Document) -> tuple[Version, ...]:
 
 
 def digest(rules: Rules, key: str, document: Document) -> bytes:
-    """16 bytes, equal in every region that has seen the same operations on this document."""
+    """16 bytes, equal in every region that has seen the same operations on this document, and has the same
+    declarations: what they have no place for is left out.
+    """
     hashed = blake2b(key.encode(), digest_size=16)
     for name in sorted(document.registers):
         hashed.update(_encode_meta((name, document.registers[name])))
-    for field in sorted(document.lattices):
+    for field in sorted(document.lattices.keys() & rules.lattices.keys()):
         hashed.update(_encode_meta((field, rules.lattices[field].canonical(document.lattices[field]))))
     return hashed.digest()
 

@@ -7,7 +7,14 @@ from typing import Any, assert_never
 
 import msgspec
 
-from atoll.core.document import Document, map_members, shown_plain, version_tag, visible
+from atoll.core.document import (
+    Document,
+    carried_over,
+    map_members,
+    shown_plain,
+    version_tag,
+    visible,
+)
 from atoll.core.entry import Change, Loser
 from atoll.core.mutation import ANY_VERSION, Delete, Mutation, Patch, Put, Step, Transfer
 from atoll.core.register import Operation, Version
@@ -94,7 +101,7 @@ class Draft:
     def _write(self, register: str, value: bytes | None) -> None:
         dot = self._dot
         if not self._registers and self.rules.simple:
-            self.document = Document({}, {})
+            self.document = self.before.copy()
         self.document.registers[register] = (
             Version(
                 dot.region, dot.seq, dot.stamp, dot.uncertainty_ms, int(self._operation), dot.context, value
@@ -115,8 +122,9 @@ class Draft:
 
     def _put(self, put: Put) -> None:
         rules = self.rules
+        plain = put.plain if rules.per_field else carried_over(rules, self._shown(), put.plain)
         if put.fields is None:
-            self._write(WHOLE, put.plain)
+            self._write(WHOLE, plain)
         else:
             if rules.per_field:
                 self._write(WHOLE, b"{}")
@@ -124,11 +132,13 @@ class Draft:
                     if field in put.fields:
                         self._set_field(field, put.fields[field])
             else:
-                self._write(WHOLE, put.plain)
+                self._write(WHOLE, plain)
             for field in rules.lattices:
-                self._reach(field, put.fields[field])
+                if field in put.fields:  # else a peer forwards what its declarations know
+                    self._reach(field, put.fields[field])
             for field in sorted(rules.maps):
-                self._set_map(field, put.fields[field])
+                if field in put.fields:
+                    self._set_map(field, put.fields[field])
         self._alive = True
         self._touch()
 
@@ -140,7 +150,7 @@ class Draft:
         for step in patch.steps:
             if step.field in rules.plain and not rules.per_field:
                 if plain is None:
-                    plain = msgspec.json.decode(shown_plain(rules, self.document) or b"{}")
+                    plain = msgspec.json.decode(self._shown() or b"{}")
                 plain[step.field] = step.argument
             else:
                 self._step(step)
@@ -160,8 +170,9 @@ class Draft:
 
     def _checked(self, plain: dict[str, Any]) -> dict[str, Any]:
         """The plain fields as the team's own validators leave them; they see whole documents only."""
-        whole = msgspec.json.decode(visible(self.rules, self.document) or b"{}")
-        checked = self.rules.schema.parse_object({**whole, **plain}, self._key)
+        whole = {**msgspec.json.decode(visible(self.rules, self.document) or b"{}"), **plain}
+        known = {name: value for name, value in whole.items() if name in self.rules.known}
+        checked = self.rules.schema.parse_object(known, self._key)
         return {name: checked[name] for name in self.rules.plain}
 
     def _create(self, patch: Patch) -> None:
@@ -259,7 +270,7 @@ class Draft:
             )
         self._operation = Operation.DELETE
         self._write(WHOLE, None)
-        if self.rules.touched:
+        if self.rules.touched or TOUCH in self.document.registers:
             self._write(TOUCH, None)
         self._alive = False
 
@@ -277,6 +288,10 @@ class Draft:
                 transfer.field,
                 lattice.transfer(state, self._actor.region, transfer.target, amount),  # type: ignore[attr-defined]
             )
+
+    def _shown(self) -> bytes | None:
+        """The plain fields as they are at this point of the request."""
+        return shown_plain(self.rules, self.document)
 
     def shown(self) -> bytes | None:
         return visible(self.rules, self.document)

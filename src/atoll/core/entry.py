@@ -21,6 +21,9 @@ import msgspec
 from atoll.errors import CorruptEntry, HostileEntry
 
 MAX_ENTRY_BYTES = 64 << 20
+UNREADABLE = -1
+"""The operation of a change that stands for what could not be read."""
+_MOST = 1 << 53
 _HEADER = struct.Struct("<II")
 
 
@@ -60,6 +63,18 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """W3C traceparent of the request."""
 
 
+class _Header(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An entry whose changes are left unread."""
+
+    origin: str
+    seq: int
+    stamp: int
+    uncertainty_ms: int
+    context: dict[str, int]
+    changes: msgspec.Raw
+    trace: str | None = None
+
+
 class Framed(NamedTuple):
     """An entry together with the frame that it came in, which is stored and relayed as it is."""
 
@@ -69,6 +84,7 @@ class Framed(NamedTuple):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Entry).decode
+_decode_header = msgspec.msgpack.Decoder(_Header).decode
 _crc32 = zlib.crc32
 
 
@@ -104,14 +120,19 @@ def decode_frames(body: bytes) -> Iterator[Framed]:
 
 
 def decode_entry(payload: bytes | memoryview) -> Entry:
-    """Raises HostileEntry for anything but an entry with sane numbers."""
+    """Raises HostileEntry for anything but an entry with sane numbers.
+
+    Changes that cannot be read become one change that nobody can merge: the entry keeps its place in its
+    origin's journal, so that it stops nothing that comes after it.
+    """
     try:
         entry = _decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise HostileEntry(f"a frame holds no journal entry: {error}") from None
-    if entry.seq < 1 or entry.stamp < 0 or entry.seq >= 1 << 53 or entry.stamp >= 1 << 63 or not entry.origin:
+        entry = _unreadable(payload, error)
+    if not _sane(entry):
         raise HostileEntry(
-            f"an entry claims the impossible: origin {entry.origin!r}, seq {entry.seq}, stamp {entry.stamp}"
+            f"an entry claims the impossible: origin {entry.origin[:64]!r}, seq {entry.seq}, stamp {entry.stamp}, "
+            f"uncertainty {entry.uncertainty_ms}, or numbers in its context"
         )
     if entry.context.get(entry.origin, 0) != entry.seq - 1:
         raise HostileEntry(
@@ -119,6 +140,27 @@ def decode_entry(payload: bytes | memoryview) -> Entry:
             "a journal is dense, so it must be the one before"
         )
     return entry
+
+
+def _sane(entry: Entry) -> bool:
+    return (
+        bool(entry.origin)
+        and 1 <= entry.seq < _MOST
+        and 0 <= entry.stamp < 1 << 63
+        and 0 <= entry.uncertainty_ms < _MOST
+        and all(0 <= seq < _MOST for seq in entry.context.values())
+    )
+
+
+def _unreadable(payload: bytes | memoryview, why: Exception) -> Entry:
+    try:
+        found = _decode_header(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise HostileEntry(f"a frame holds no journal entry: {why}") from None
+    change = Change("", "", UNREADABLE, {}, {"": bytes(found.changes)})
+    return Entry(
+        found.origin, found.seq, found.stamp, found.uncertainty_ms, found.context, (change,), found.trace
+    )
 
 
 def frames_past(body: bytes, seq: int) -> bytes:

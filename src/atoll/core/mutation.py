@@ -97,6 +97,19 @@ class Receipt(msgspec.Struct, array_like=True, frozen=True):
     replayed: bool = False
 
 
+def fields_of(mutation: Mutation) -> frozenset[str]:
+    """The fields that a mutation names."""
+    match mutation:
+        case Put():
+            return frozenset(mutation.fields or msgspec.json.decode(mutation.plain))
+        case Patch():
+            return frozenset(step.field for step in mutation.steps)
+        case Transfer():
+            return frozenset({mutation.field})
+        case Delete():
+            return frozenset()
+
+
 MAX_STEPS = 1000
 """More operations than this in one patch are refused."""
 

@@ -34,7 +34,18 @@ _WHOLE_DOCUMENT: dict[str, Strategy] = {
 class Rules:
     """How documents of one collection are kept apart, folded and named in the audit."""
 
-    __slots__ = ("_whole", "lattices", "maps", "name", "per_field", "plain", "schema", "simple", "touched")
+    __slots__ = (
+        "_whole",
+        "known",
+        "lattices",
+        "maps",
+        "name",
+        "per_field",
+        "plain",
+        "schema",
+        "simple",
+        "touched",
+    )
 
     def __init__(self, schema: CollectionSchema, resolver: Resolver | None = None) -> None:
         self.schema = schema
@@ -43,6 +54,8 @@ class Rules:
         self.lattices: dict[str, Lattice[Any]] = dict(schema.lattices)
         self.maps: frozenset[str] = frozenset(schema.maps)
         self.plain: tuple[str, ...] = schema.plain
+        self.known: frozenset[str] = frozenset(schema.fields)
+        """All fields but the key. A stored document may have more: another version's."""
         self.simple: bool = not (self.per_field or self.lattices or self.maps)
         """A document is one register and nothing else."""
         self.touched: bool = bool(self.lattices or self.maps) and not self.per_field
@@ -69,15 +82,19 @@ class Rules:
             return "delete_wins"
         return "update_wins" if self.is_member(register) else "merge"
 
-    def is_member(self, register: str) -> bool:
-        """Whether the register is one member of a map field (`field.member`)."""
-        return bool(self.maps) and register.partition(".")[0] in self.maps
+    @staticmethod
+    def is_member(register: str) -> bool:
+        """Whether the register is one member of a map field (`field.member`), be the map declared here or not."""
+        return "." in register
 
-    def knows(self, register: str) -> bool:
-        """Whether a change from a peer may name this register."""
-        if register in (WHOLE, TOUCH):
-            return True
-        return (self.per_field and register in self.plain) or ("." in register and self.is_member(register))
+
+def well_named(register: str) -> bool:
+    """Whether any version of the declarations may have this register.
+
+    A register is merged also where its field is not known, so that nothing is lost while regions differ in
+    their declarations, and all of them keep the same.
+    """
+    return register in (WHOLE, TOUCH) or register.partition(".")[0].isidentifier()
 
 
 def plain_text(schema: CollectionSchema, document: Any) -> bytes:

@@ -117,6 +117,9 @@ class SetLattice:
                 raise HostileEntry(f"set state holds a malformed element: {error}", kind="set") from None
         return state
 
+    def written_by(self, delta: SetState, region: str) -> bool:
+        return delta.entries.keys() <= {region}
+
     def restore(self, data: bytes) -> SetState:
         seen, early, listed = encoding.decode(_decoder, data, "set")
         entries = {}

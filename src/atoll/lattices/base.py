@@ -59,6 +59,11 @@ class Lattice(Protocol[State]):
     def decode(self, data: bytes) -> State:
         """Raises HostileEntry for bytes that no `encode` wrote, bounded in time and memory."""
 
+    def written_by(self, delta: State, region: str) -> bool:
+        """Whether the region could have made this delta, just decoded: in its own name, that is. Deltas that
+        speak for another could collide with what that region says itself, and come to differ by arrival.
+        """
+
     def restore(self, data: bytes) -> State:
         """`decode` for bytes of this region's own store: without checks that earlier calls made."""
 

@@ -114,6 +114,9 @@ class BoundedCounterLattice:
     def decode(self, data: bytes) -> BoundedCounterState:
         return encoding.decode(_decoder, data, "bounded counter")
 
+    def written_by(self, delta: BoundedCounterState, region: str) -> bool:
+        return delta.keys() <= {region}
+
     def restore(self, data: bytes) -> BoundedCounterState:
         return self.decode(data)
 

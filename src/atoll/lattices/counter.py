@@ -63,6 +63,9 @@ class CounterLattice:
     def decode(self, data: bytes) -> CounterState:
         return encoding.decode(_decoder, data, "counter")
 
+    def written_by(self, delta: CounterState, region: str) -> bool:
+        return delta.keys() <= {region}
+
     def restore(self, data: bytes) -> CounterState:
         return self.decode(data)
 

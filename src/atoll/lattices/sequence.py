@@ -69,6 +69,9 @@ class TextLattice:
     def decode(self, data: bytes) -> SequenceState:
         return yjs.decode(data, STRING, _check_insertion)
 
+    def written_by(self, delta: SequenceState, region: str) -> bool:
+        return yjs.inserted_by(delta, region)
+
     def restore(self, data: bytes) -> SequenceState:
         return yjs.restore(data)
 
@@ -112,6 +115,9 @@ class ListLattice:
 
     def decode(self, data: bytes) -> SequenceState:
         return yjs.decode(data, ANY, _check_element)
+
+    def written_by(self, delta: SequenceState, region: str) -> bool:
+        return yjs.inserted_by(delta, region)
 
     def restore(self, data: bytes) -> SequenceState:
         return yjs.restore(data)

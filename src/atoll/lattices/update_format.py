@@ -14,15 +14,18 @@ _ANY_STRING = 0x77
 _MAX_NUMBER = 2**53
 
 
-def check_update(data: bytes, content: int, check: Callable[[str], object]) -> None:
-    """Raise ValueError unless `data` is an update of one kind of content: STRING, or ANY that is strings.
+def check_update(data: bytes, content: int, check: Callable[[str], object]) -> frozenset[int]:
+    """The clients whose insertions `data` holds. ValueError unless it is an update of one kind of content:
+    STRING, or ANY that is strings.
 
     `check` is called with each string and raises ValueError too. Time is linear in the bytes.
     """
     try:
         cursor = Cursor(data)
+        clients = set()
         for _ in range(cursor.number()):
-            structs, _client, _clock = cursor.number(), cursor.number(), cursor.number()
+            structs, client, _clock = cursor.number(), cursor.number(), cursor.number()
+            clients.add(client)
             for _ in range(structs):
                 _check_struct(cursor, content, check)
         for _ in cursor.deletions():
@@ -31,6 +34,7 @@ def check_update(data: bytes, content: int, check: Callable[[str], object]) -> N
         raise ValueError("the update is cut short") from None
     if cursor.at != len(data):
         raise ValueError("bytes follow the update")
+    return frozenset(clients)
 
 
 class Cursor:

@@ -43,6 +43,8 @@ class SequenceState:
     waits: bool = False
     """Whether something in it may refer to what is not in it; `later` is empty then."""
     spare: list[Document] = field(default_factory=list, repr=False)
+    clients: frozenset[int] = frozenset()
+    """Of a state that was just decoded: whose insertions are in it."""
 
     @property
     def updates(self) -> tuple[bytes, ...]:
@@ -104,8 +106,14 @@ def encode(state: SequenceState) -> bytes:
 def decode(data: bytes, content: int, check: Callable[[str], object]) -> SequenceState:
     """HostileEntry for bytes that are no update of this kind of content, or whose strings fail `check`."""
     with refusing_garbage():
-        check_update(data, content, check)
-    return restore(data)
+        clients = check_update(data, content, check)
+    state = restore(data)
+    return SequenceState(state.whole, state.later, state.waits, state.spare, clients)
+
+
+def inserted_by(state: SequenceState, region: str) -> bool:
+    """Whether a decoded state holds nobody's insertions but this region's."""
+    return state.clients <= {client_of(Actor(region, ()))}
 
 
 def restore(data: bytes) -> SequenceState:

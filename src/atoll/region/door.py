@@ -11,12 +11,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.vector import descends
 from atoll.core.batch import Address, Batch, Identity
-from atoll.core.entry import Framed
+from atoll.core.entry import Entry, Framed, decode_entry
 from atoll.core.inbox import Inbox
 from atoll.core.mutation import Receipt, Write
 from atoll.core.rules import Rules
@@ -28,7 +29,7 @@ from atoll.errors import (
     Overloaded,
     StoreError,
 )
-from atoll.store.port import AuditRow, Row, Store
+from atoll.store.port import AuditFilter, AuditRow, Parked, Row, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class DoorOptions:
     """How long a link at its bound waits for anything to be applied, before it may bring more."""
 
 
+_MOST_RECORDS = 10_000
+"""Of one document, that are looked at when its collection's declaration has changed."""
 _MOST_TURNS = 8
 """Of the event loop, that a write waits at most while each brings others."""
 
@@ -52,6 +55,23 @@ _MOST_TURNS = 8
 class _Pending(NamedTuple):
     write: Write
     answer: asyncio.Future[Receipt]
+
+
+class Upkeep(NamedTuple):
+    """What a region does to its own documents when its declarations have changed."""
+
+    collection: str = ""
+    keys: tuple[str, ...] = ()
+    """Documents to be shown as the present declarations say."""
+    parked: tuple[Parked, ...] = ()
+    """Changes to be tried again."""
+    schemas: Mapping[str, str] = MappingProxyType({})
+    """Collections that are done: see `Commit.schemas`."""
+
+
+class _PendingUpkeep(NamedTuple):
+    work: Upkeep
+    done: asyncio.Future[None]
 
 
 class Door:
@@ -80,6 +100,7 @@ class Door:
         self._now_ms = now_ms
         self._options = options
         self._queue: deque[_Pending] = deque()
+        self._upkeep: deque[_PendingUpkeep] = deque()
         self._scheduled = False
         self._covered: list[tuple[dict[str, int], asyncio.Future[None]]] = []
         self._room: list[asyncio.Future[None]] = []
@@ -107,6 +128,15 @@ class Door:
         self._queue.append(_Pending(write, answer))
         self._schedule()
         return await answer
+
+    async def keep_up(self, work: Upkeep) -> None:
+        """Do it between the writes; durable on return. Raises StoreUnwritable, Indefinite, Overloaded."""
+        if self._closed:
+            raise Overloaded("this region is closing")
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._upkeep.append(_PendingUpkeep(work, done))
+        self._schedule()
+        await done
 
     def deliver(self, framed: list[Framed], link: str) -> None:
         """Take entries from a link; they are applied when their contexts are covered."""
@@ -159,7 +189,11 @@ class Door:
         for pending in self._queue:
             if not pending.answer.done():
                 pending.answer.set_exception(Overloaded("this region is closing"))
+        for upkeep in self._upkeep:
+            if not upkeep.done.done():
+                upkeep.done.set_exception(Overloaded("this region is closing"))
         self._queue.clear()
+        self._upkeep.clear()
         self._wake(self._room)
 
     def _schedule(self) -> None:
@@ -184,30 +218,38 @@ class Door:
             remote = self.inbox.ready(self.vector, self._options.entries_per_commit, self._held_back)
         taken = (self._queue.popleft() for _ in range(min(len(self._queue), self._options.writes_per_commit)))
         writes = [pending for pending in taken if not pending.answer.done()]
-        if not writes and not remote:
+        upkeep = self._upkeep.popleft() if self._upkeep else None
+        if not writes and not remote and upkeep is None:
             return
+        waiting: list[asyncio.Future[Any]] = [pending.answer for pending in writes]
+        if upkeep is not None:
+            waiting.append(upkeep.done)
         try:
-            self._commit(writes, remote)
+            self._commit(writes, remote, None if upkeep is None else upkeep.work)
         except (StoreError, Indefinite) as error:
             self.store_error = error
-            self._fail(writes, error)
+            self._fail(waiting, error)
             self._retry(remote)
             return
         except BaseException as error:  # a defect: nobody may wait for ever on it
-            self._fail(writes, AtollError(f"the commit failed unexpectedly: {error!r}"))
+            self._fail(waiting, AtollError(f"the commit failed unexpectedly: {error!r}"))
             self._retry(remote)
             raise
-        if self._queue or (remote and len(self.inbox) and not self._pausing):
+        if upkeep is not None and not upkeep.done.done():
+            upkeep.done.set_result(None)
+        if self._queue or self._upkeep or (remote and len(self.inbox) and not self._pausing):
             self._schedule()
 
-    def _commit(self, writes: list[_Pending], remote: list[Framed]) -> None:
+    def _commit(self, writes: list[_Pending], remote: list[Framed], upkeep: Upkeep | None) -> None:
         identity = self._identify()
+        entries = [framed.entry for framed in remote]
+        entries += [decode_entry(parked.body) for parked in (upkeep.parked if upkeep is not None else ())]
         batch = Batch(
             identity,
             self._rules,
             self._clock,
             self.vector,
-            rows=self._load(writes, remote),
+            rows=self._load(writes, entries, upkeep),
             remembered=self._store.remembered(
                 [
                     pending.write.idempotency_key
@@ -217,7 +259,7 @@ class Door:
             )
             if any(pending.write.idempotency_key for pending in writes)
             else {},
-            audit=self._load_audit(remote),
+            audit=self._load_audit(entries),
             now_ms=self._now_ms(),
         )
         answers: list[tuple[asyncio.Future[Receipt], Receipt]] = []
@@ -232,8 +274,12 @@ class Door:
                 failure.__cause__ = error
                 pending.answer.set_exception(failure)
         self._apply(batch, remote)
+        if upkeep is not None:
+            self._keep_up(batch, upkeep)
         commit = batch.commit()
-        if commit.segments or commit.remembered:
+        if upkeep is not None:
+            commit.schemas.update(upkeep.schemas)
+        if commit.segments or commit.remembered or upkeep is not None:
             self._store.commit(commit)
             self.store_error = None
         self.vector = batch.vector
@@ -269,26 +315,40 @@ class Door:
         if remote and not self._held_back:
             self.held = None
 
-    def _load(self, writes: list[_Pending], remote: list[Framed]) -> dict[Address, Row]:
+    def _keep_up(self, batch: Batch, upkeep: Upkeep) -> None:
+        for parked in upkeep.parked:
+            batch.reapply(parked)
+        for key in upkeep.keys:
+            address = (upkeep.collection, key)
+            recorded: list[AuditRow] = []
+            if batch.contested(address):
+                recorded = self._store.conflicts(AuditFilter(*address), limit=_MOST_RECORDS)
+            batch.refold(address, recorded)
+
+    def _load(
+        self, writes: list[_Pending], entries: list[Entry], upkeep: Upkeep | None
+    ) -> dict[Address, Row]:
         wanted: dict[str, set[str]] = {}
         for pending in writes:
             for mutation in pending.write.mutations:
                 if mutation.collection in self._rules:  # a peer's schema may be newer
                     wanted.setdefault(mutation.collection, set()).add(mutation.key)
-        for framed in remote:
-            for change in framed.entry.changes:
+        for entry in entries:
+            for change in entry.changes:
                 if change.collection in self._rules:
                     wanted.setdefault(change.collection, set()).add(change.key)
+        if upkeep is not None and upkeep.keys:
+            wanted.setdefault(upkeep.collection, set()).update(upkeep.keys)
         rows: dict[Address, Row] = {}
         for collection, keys in wanted.items():
             for key, row in self._store.load(collection, sorted(keys)).items():
                 rows[(collection, key)] = row
         return rows
 
-    def _load_audit(self, remote: list[Framed]) -> dict[str, AuditRow]:
+    def _load_audit(self, entries: list[Entry]) -> dict[str, AuditRow]:
         known: dict[str, AuditRow] = {}
-        for framed in remote:
-            for change in framed.entry.changes:
+        for entry in entries:
+            for change in entry.changes:
                 for loser in change.settled:
                     row = self._store.conflict(loser.id)
                     if row is not None:
@@ -310,10 +370,10 @@ class Door:
         self._schedule()
 
     @staticmethod
-    def _fail(writes: list[_Pending], error: AtollError) -> None:
-        for pending in writes:
-            if not pending.answer.done():
-                pending.answer.set_exception(error)
+    def _fail(waiting: list[asyncio.Future[Any]], error: AtollError) -> None:
+        for future in waiting:
+            if not future.done():
+                future.set_exception(error)
 
     @staticmethod
     def _wake(waiting: list[asyncio.Future[None]]) -> None:

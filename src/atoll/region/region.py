@@ -22,7 +22,7 @@ from atoll.conflicts.strategies import Resolver
 from atoll.core import document as documents
 from atoll.core.batch import Batch, Identity, check_batch
 from atoll.core.entry import Entry, Framed, decode_frames
-from atoll.core.mutation import Write
+from atoll.core.mutation import Write, fields_of
 from atoll.core.rules import Rules, plain_text
 from atoll.errors import (
     AtollError,
@@ -35,6 +35,7 @@ from atoll.errors import (
     TooStale,
     Unavailable,
 )
+from atoll.region.adoption import Adoption
 from atoll.region.door import Door
 from atoll.region.escrow import Escrow
 from atoll.region.freshness import Freshness
@@ -112,6 +113,7 @@ class Region:
         self.clock = HybridLogicalClock(physical_ms, store.clock(), options.max_clock_offset_ms)
         self.door = Door(store, self.rules, self.clock, self._identity, physical_ms, options=options.door)
         self.door.listen(self._after_commit)
+        self.adoption = Adoption(application, store, self.door)
         self.ownership = Ownership(self.regions, self.rules, store)
         self._writer = FrameWriter(link_key)
         self.links = {
@@ -148,6 +150,7 @@ class Region:
             self._spawn(link.run(self._review_links), f"link to {link.status.peer}")
             self._spawn(self._compare_clocks(link.status.peer), f"clock of {link.status.peer}")
         self._spawn(self._housekeeping(), "housekeeping")
+        self._spawn(self._adopt(), "new declarations")
 
     async def stop(self) -> None:
         """End everything that `start` began; the store stays open for whoever owns it."""
@@ -417,6 +420,7 @@ class Region:
         match call:
             case WriteCall():
                 check_batch(call.write, most=self.options.writes_per_batch)
+                self._check_declared(call.write)
                 owner = self.ownership.of_write(call.write)
                 if owner not in (None, self.name):
                     raise RegionUnreachable(
@@ -431,6 +435,17 @@ class Region:
                 return await self.digest(call.collection, call.bucket)
             case PingCall():
                 return PingReply(self.name, self.now_ms(), self.application.fingerprint())
+
+    def _check_declared(self, write: Write) -> None:
+        """Raises Unavailable for what only the newer declarations of a peer know: half of it would be lost here."""
+        for mutation in write.mutations:
+            rules = self.rules.get(mutation.collection)
+            if rules is None or fields_of(mutation) - rules.known:
+                raise Unavailable(
+                    f"{self.name} orders the writes of {mutation.collection}/{mutation.key} and still runs other "
+                    "declarations, which lack some of what is written; try again after its upgrade",
+                    region=self.name,
+                )
 
     async def digest(self, collection: str, bucket: int | None = None) -> DigestReply:
         """Of each bucket of keys, or of each document in one bucket; tombstones count."""
@@ -599,6 +614,13 @@ class Region:
             distance = interval.distance_ms(now_ms)
             self._clock_off_ms = distance if distance > self.options.max_clock_offset_ms else 0
             await asyncio.sleep(self.options.ping_s)
+
+    async def _adopt(self) -> None:
+        while self.adoption.due:
+            try:
+                await self.adoption.run()
+            except (StoreError, Indefinite, Unavailable):
+                await asyncio.sleep(self.options.housekeeping_s)  # a full disk may have room again
 
     def _probe_store(self) -> None:
         """Once nobody sends writes here any more, this is how the region learns that it can take them again."""

@@ -1,4 +1,7 @@
-"""The collections that the built-in workloads write: every strategy, field kind and placement once."""
+"""The collections that the built-in workloads write: every strategy, field kind and placement once.
+
+A few are declared in three versions, between which a rollout moves one region after the other.
+"""
 
 from functools import cache
 from typing import Any
@@ -92,9 +95,61 @@ class Account(Collection, consistency="strong"):
     balance: int = 0
 
 
+class Person1(Collection, name="person"):
+    name: str
+    nick: str | None = None
+
+
+class Person2(Collection, name="person"):
+    """A field and a counter are new."""
+
+    name: str
+    nick: str | None = None
+    tier: str = "plain"
+    visits: Counter
+
+
+class Person3(Collection, name="person"):
+    """`nick` is gone, and a tier may be a number."""
+
+    name: str
+    tier: str | int = "plain"
+    visits: Counter
+
+
+class Board1(Collection, name="board", resolve="merge"):
+    title: str = ""
+    stars: Counter
+
+
+class Board2(Collection, name="board", resolve="merge"):
+    title: str = ""
+    colour: str = "white"
+    labels: MapOf[int]
+    tags: SetOf[str]
+    stars: Counter
+
+
+class Memo(Collection):
+    """Declared from the second version on."""
+
+    body: Text
+
+
+_UNCHANGED = (
+    Profile, Claim, Page, Draft, Cart, Setting, View, Stock, Basket, Note, Member, Row, Post, Order, Account,
+)  # fmt: skip
+_CHANGED: dict[int, tuple[type[Collection], ...]] = {
+    1: (Person1, Board1),
+    2: (Person2, Board2, Memo),
+    3: (Person3, Board2, Memo),
+}
+NEWEST = 3
+VERSIONED = ("person", "board", "memo")
+"""Collections whose declarations differ between the versions."""
+
+
 @cache
-def built_in() -> Application:
-    return application_of(
-        Profile, Claim, Page, Draft, Cart, Setting, View, Stock, Basket, Note, Member, Row, Post, Order, Account,
-        name="simulation",
-    )  # fmt: skip
+def built_in(version: int = NEWEST) -> Application:
+    """The application as of one version of its declarations, from 1 to `NEWEST`."""
+    return application_of(*_UNCHANGED, *_CHANGED[version], name="simulation")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from atoll.simulation.application import built_in
 from atoll.simulation.plan import Fault, Plan
 from atoll.testing.cluster import Cluster
 from atoll.testing.network import Path
@@ -58,6 +59,8 @@ class Nemesis:
                 node.clock.step(int(fault.amount))
             case "clock_drift":
                 node.clock.drift_ppm = int(fault.amount)
+            case "upgrade":
+                cluster.upgrade(node.name, built_in(int(fault.amount)))
             case other:
                 raise ValueError(f"no such fault: {other}")
 

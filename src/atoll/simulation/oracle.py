@@ -69,12 +69,23 @@ class Oracle:
         for field in rules.maps:
             document[field] = {}
         for register, versions in sorted(present.items()):
-            if rules.is_member(register):
+            if rules.is_member(register) and register.partition(".")[0] in rules.maps:
                 value = _fold(rules, register, versions)[0]
                 if value is not None:
                     field, _, member = register.partition(".")
                     document[field][member] = msgspec.json.decode(value)
         return document
+
+    def lattices(self, collection: str, key: str) -> dict[str, Any]:
+        """What each mergeable field must show: the join of every delta in the history, wherever they came from."""
+        rules = self._rules[collection]
+        states = {field: lattice.empty() for field, lattice in rules.lattices.items()}
+        for touch in self._journal.touches(collection, key):
+            for field, delta in touch.change.deltas.items():
+                lattice = rules.lattices.get(field)
+                if lattice is not None:
+                    states[field] = lattice.merge(states[field], lattice.decode(delta))
+        return {field: rules.lattices[field].value(state) for field, state in states.items()}
 
     def hidden(self, collection: str, key: str) -> list[tuple[str, Dot]]:
         """What a deletion hides without having seen it: (register, dot) of present values of an absent document."""
@@ -146,7 +157,8 @@ def _standing(
 ) -> dict[str, tuple[str, tuple[str, int], tuple[str, int], str]]:
     """id → (register, loser, winner, status) of what is lost in this state."""
     lost: dict[str, tuple[str, tuple[str, int], tuple[str, int], str]] = {}
-    for register, versions in present.items():
+    for register, present_ones in present.items():
+        versions = _with_deletions(present, present_ones) if register == TOUCH else present_ones
         if len(versions) < 2 or (register == TOUCH and not _touch_counts(rules, present, versions)):
             continue
         _, winner, outcome = _fold(rules, register, versions)
@@ -162,6 +174,19 @@ def _standing(
                 "manual" if outcome == "manual" else "standing",
             )
     return lost
+
+
+def _with_deletions(present: Mapping[str, list[Written]], touches: list[Written]) -> list[Written]:
+    """An older region deletes a document without touching what it does not know to be mergeable."""
+    dots = {touch[:3] for touch in touches}
+    deletions = [
+        each
+        for each in present.get(WHOLE, ())
+        if each.value is None
+        and each[:3] not in dots
+        and any(touch.value is not None and not each.saw(touch) for touch in touches)
+    ]
+    return sorted((*touches, *deletions), key=_canonically)
 
 
 class _Named(NamedTuple):

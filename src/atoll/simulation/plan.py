@@ -6,7 +6,7 @@ shrunk, and why the nemesis decides nothing while the simulation runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import NamedTuple
 
@@ -30,12 +30,12 @@ ROUND_TRIPS_MS = {
 
 WORKLOADS = (
     "traffic", "counters", "inventory", "sets", "texts", "sessions", "posts", "batches", "retries", "orders",
-    "identifiers", "feed",
+    "identifiers", "feed", "versions",
 )  # fmt: skip
 
 KINDS = (
     "partition", "one_way", "degrade", "slow", "reset", "kill", "kill_in_commit", "absent", "full_disk",
-    "failing_disk", "slow_disk", "pause", "clock_step", "clock_drift",
+    "failing_disk", "slow_disk", "pause", "clock_step", "clock_drift", "upgrade",
 )  # fmt: skip
 
 
@@ -68,6 +68,8 @@ class Plan:
     clients: int
     mean_s: float
     faults: tuple[Fault, ...]
+    versions: dict[str, int] = field(default_factory=dict)
+    """Which version of the declarations a region begins with, where it is not the newest."""
     detour: tuple[tuple[str, str], ...] = field(default=())
     """Pairs that stay cut after the faults, so that entries have to be relayed before all is healed."""
 
@@ -95,7 +97,7 @@ def draw(seed: int, required: tuple[str, ...] = ()) -> Plan:
     if healthy:
         workloads = ("freshness", *workloads[:1])
     faults = () if healthy else _faults(random, regions, duration_s)
-    return Plan(
+    plan = Plan(
         seed=seed,
         regions=regions,
         one_way_s=_delays(random, regions),
@@ -111,6 +113,7 @@ def draw(seed: int, required: tuple[str, ...] = ()) -> Plan:
         faults=faults,
         detour=_detour(random, regions) if not healthy and random.random() < 0.5 else (),
     )
+    return with_rollout(plan) if "versions" in workloads else plan
 
 
 def _delays(random: Random, regions: tuple[str, ...]) -> dict[tuple[str, str], float]:
@@ -147,7 +150,7 @@ def _options(random: Random) -> RegionOptions:
 def _faults(random: Random, regions: tuple[str, ...], duration_s: float) -> tuple[Fault, ...]:
     faults = []
     for _ in range(random.randint(1, 6)):
-        kind = random.choice(KINDS)
+        kind = random.choice(KINDS[:-1])
         at_s = random.uniform(0.5, duration_s * 0.8)
         until_s = min(duration_s, at_s + random.expovariate(1 / 3.0) + 0.2)
         one, other = random.sample(regions, 2)
@@ -175,6 +178,21 @@ def _faults(random: Random, regions: tuple[str, ...], duration_s: float) -> tupl
                 amount = random.choice((-50_000, -2000, 2000, 50_000))
         faults.append(Fault(kind, at_s, until_s, chosen, amount))
     return tuple(sorted(faults, key=lambda fault: fault.at_s))
+
+
+def with_rollout(plan: Plan) -> Plan:
+    """Regions begin with different versions of the declarations, and move to others, mostly forwards."""
+    random = Random(f"{plan.seed}/rollout")
+    versions = {name: random.choice((1, 1, 1, 2, 3)) for name in plan.regions}
+    upgrades = [
+        Fault("upgrade", at_s, at_s, (random.choice(plan.regions),), random.choice((1, 2, 2, 3, 3)))
+        for at_s in (
+            random.uniform(0.5, plan.duration_s * 0.9)
+            for _ in range(random.randint(1, len(plan.regions) + 1))
+        )
+    ]
+    faults = tuple(sorted((*plan.faults, *upgrades), key=lambda fault: fault.at_s))
+    return replace(plan, faults=faults, versions=versions)
 
 
 def _detour(random: Random, regions: tuple[str, ...]) -> tuple[tuple[str, str], ...]:

@@ -35,6 +35,7 @@ from atoll.simulation.placements import Feed, Identifiers, Orders
 from atoll.simulation.plan import Plan
 from atoll.simulation.sessions import Batches, Posts, Retries, Sessions
 from atoll.simulation.traffic import Traffic
+from atoll.simulation.versions import LOSES_NO_FIELD, Versions
 from atoll.simulation.world import Workload, World
 from atoll.testing.cluster import Cluster, NotSettled
 from atoll.testing.virtual_time import Stalled, VirtualLoop
@@ -47,6 +48,7 @@ _MAKERS: Mapping[str, Callable[[int, float], Workload]] = {
     each.name: each
     for each in (
         Counters, Inventory, Sets, Texts, Sessions, Posts, Batches, Retries, Orders, Identifiers, Feed, Freshness,
+        Versions,
     )
 }  # fmt: skip
 TRAFFIC = ("profile", "claim", "page", "draft", "cart", "setting")
@@ -121,6 +123,8 @@ async def _simulate(
         node.kernel_uncertainty_ms = plan.kernel_uncertainty_ms
         node.disk.observers.append(journal.observe)
         node.mounted = journal.forget_unsynced
+        if application is None and node.name in plan.versions:
+            node.application = built_in(plan.versions[node.name])
     if prepare is not None:
         prepare(cluster)
     cluster.start()
@@ -183,6 +187,8 @@ def _heal(plan: Plan, cluster: Cluster, detour: Iterable[tuple[str, str]]) -> No
     for path in cluster.network.paths.values():
         path.jitter_s = plan.jitter_s
     for name, node in cluster.nodes.items():
+        if node.application is not cluster.application:
+            cluster.upgrade(name, cluster.application)
         node.clock.set_right(offset_ms=plan.offsets_ms[name])
     for one, other in detour:
         cluster.network.cut(one, other)
@@ -206,9 +212,11 @@ async def check_agreement(world: World, *, history: bool = True) -> None:
     first = world.names[0]
     shown, audit, digests = cluster.shown(first), cluster.audit(first), await cluster.digests(first)
     for name in world.names:
-        parked = cluster[name].disk.store.parked()
-        if parked:
-            raise SafetyViolation("nothing is parked between equals", f"{name}: {parked[0].reason}")
+        for parked in cluster[name].disk.store.parked(limit=100_000):
+            older = "schema older" in parked.reason
+            raise SafetyViolation(
+                LOSES_NO_FIELD if older else "nothing is parked between equals", f"{name}: {parked.reason}"
+            )
         if name == first:
             continue
         _same("documents converge", first, name, shown, cluster.shown(name))
@@ -239,6 +247,14 @@ def _check_history(world: World, shown: Mapping[tuple[str, str], bytes], audit: 
             raise SafetyViolation(
                 "what is shown is what the history says", f"{collection}/{key}: {plain}, not {expected}"
             )
+        if value is not None and rules.lattices:
+            whole, joined = msgspec.json.decode(value), world.oracle.lattices(collection, key)
+            wrong = sorted(field for field in joined if whole[field] != joined[field])
+            if wrong:
+                raise SafetyViolation(
+                    "a mergeable field shows all that was done to it",
+                    f"{collection}/{key}.{wrong[0]}: {whole[wrong[0]]!r}, its history comes to {joined[wrong[0]]!r}",
+                )
     wanted = world.oracle.expected_audit()
     records = {id_: msgspec.json.decode(body) for id_, body in audit.items()}
     recorded = {

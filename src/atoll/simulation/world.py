@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ from atoll.errors import (
 from atoll.region.peers import WriteReply
 from atoll.region.reading import Reading, ReadOptions
 from atoll.region.region import Region
+from atoll.simulation.application import VERSIONED
 from atoll.simulation.failures import CrashFound, Verdict
 from atoll.simulation.journal import Journal
 from atoll.simulation.oracle import Oracle
@@ -107,7 +108,7 @@ class Client:
         self.random = random
         self.token: dict[str, int] = {}
         self.region = random.choice(world.names)
-        self._count = 0
+        self.count = 0
 
     def move(self) -> None:
         """Go on in another region."""
@@ -131,8 +132,8 @@ class Client:
     ) -> Operation:
         """Never raises what a client may meet; the operation says how it ended."""
         world = self.world
-        self._count += 1
-        operation = Operation(f"{self.name}/{self._count}", note=note)
+        self.count += 1
+        operation = Operation(f"{self.name}/{self.count}", note=note)
         world.operations[operation.trace] = operation
         write = Write(mutations, operation.trace, operation.trace)
         token = dict(self.token) if session else {}
@@ -155,6 +156,27 @@ class Client:
                 return operation
             await asyncio.sleep(self.random.uniform(0.05, 0.4) * (attempt + 1))
         operation.state = told
+        return operation
+
+    async def write_here(self, build: Callable[[Region], Sequence[Mutation]], note: Any = None) -> Operation:
+        """One attempt, with mutations made by the declarations of the region that takes them."""
+        world = self.world
+        self.count += 1
+        operation = Operation(f"{self.name}/{self.count}", "refused", note=note)
+        world.operations[operation.trace] = operation
+        token, made = dict(self.token), list[Mutation]()
+
+        async def work(region: Region) -> WriteReply:
+            made.extend(build(region))
+            return await region.write(Write(tuple(made), None, operation.trace), token)
+
+        try:
+            reply = await self._ask(work)
+        except AtollError as error:
+            world.note_error(error)
+            operation.state = "unknown" if isinstance(error, Indefinite) else "refused"
+        else:
+            self._acknowledged(operation, reply, token, tuple(made))
         return operation
 
     def _acknowledged(
@@ -205,9 +227,15 @@ class Client:
 
     def check_reading(self, collection: str, key: str, reading: Reading) -> None:
         """The plain part of what was read is what the history up to the reading's vector says."""
-        expected = self.world.oracle.visible_plain(collection, key, reading.vector)
+        oracle, rules = self.world.oracle, self.world.rules[collection]
+        if collection in VERSIONED:
+            region = self.world.cluster[reading.region].region
+            if region is None or region.adoption.due:
+                return
+            rules = region.rules[collection]
+            oracle = Oracle(region.rules, self.world.journal)
+        expected = oracle.visible_plain(collection, key, reading.vector)
         shown = None if reading.value is None else msgspec.json.decode(reading.value)
-        rules = self.world.rules[collection]
         if shown is not None:
             shown = {name: value for name, value in shown.items() if name not in rules.lattices}
         if shown != expected:

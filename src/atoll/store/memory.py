@@ -38,6 +38,7 @@ class MemoryStore:
         self._remembered: dict[str, Remembered] = {}
         self._parked: dict[tuple[str, int, int], Parked] = {}
         self._counters: dict[str, int] = {}
+        self._schemas: dict[str, str] = {}
         self._closed = False
 
     def reopen(self) -> None:
@@ -113,7 +114,10 @@ class MemoryStore:
             self._audit.pop(id, None)
         self._audit.update((row.id, row) for row in commit.audit)
         self._remembered.update((answer.key, answer) for answer in commit.remembered)
+        for dot in commit.unparked:
+            self._parked.pop(dot, None)
         self._parked.update((change[:3], change) for change in commit.parked)
+        self._schemas.update(commit.schemas)
 
     def _check(self, commit: Commit) -> None:
         for name in commit.documents:
@@ -193,9 +197,14 @@ class MemoryStore:
         self._check_open()
         return self._audit.get(id)
 
-    def parked(self, limit: int = 100) -> list[Parked]:
+    def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
         self._check_open()
-        return [self._parked[dot] for dot in sorted(self._parked)[:limit]]
+        dots = [dot for dot in sorted(self._parked) if after is None or dot > after]
+        return [self._parked[dot] for dot in dots[:limit]]
+
+    def schemas(self) -> dict[str, str]:
+        self._check_open()
+        return dict(sorted(self._schemas.items()))
 
     def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
         self._check_writable()

@@ -95,6 +95,10 @@ class Commit:
     """Removed before `audit` is written."""
     remembered: list[Remembered] = field(default_factory=list)
     parked: list[Parked] = field(default_factory=list)
+    unparked: list[tuple[str, int, int]] = field(default_factory=list)
+    """(origin, seq, change) of what was parked and has been merged after all; removed before `parked` is written."""
+    schemas: dict[str, str] = field(default_factory=dict)
+    """collection → fingerprint of the declaration that all its stored documents are shown by."""
 
 
 Operator = Literal["eq", "ne", "lt", "le", "gt", "ge", "contains"]
@@ -195,8 +199,11 @@ class Store(Protocol):
     def conflict(self, id: str) -> AuditRow | None:
         """One record."""
 
-    def parked(self, limit: int = 100) -> list[Parked]:
-        """Parked changes by origin and seq."""
+    def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
+        """Parked changes by (origin, seq, change), strictly past `after`."""
+
+    def schemas(self) -> dict[str, str]:
+        """collection → fingerprint, as last committed."""
 
     def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
         """Apply retention: by age, and at most `audit_keep` records (manual ones are kept). Returns rows removed."""

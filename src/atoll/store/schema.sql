@@ -18,7 +18,8 @@ CREATE TABLE positions (
     seq    INTEGER NOT NULL
 );
 
--- format, region, deployment; clock (the highest stamp ever committed).
+-- format, region, deployment; clock (the highest stamp ever committed); "schema <collection>" (the declaration
+-- by which all its stored documents are shown).
 CREATE TABLE settings (
     name  TEXT PRIMARY KEY NOT NULL,
     value NOT NULL

@@ -57,6 +57,8 @@ _SELECT_AUDIT = f"SELECT {_AUDIT_COLUMNS}, CAST(body AS BLOB) FROM audit"
 _SET_AUDIT = f"INSERT OR REPLACE INTO audit ({_AUDIT_COLUMNS}, body) VALUES ({'?, ' * 11}CAST(? AS TEXT))"
 _REMEMBER = "INSERT OR REPLACE INTO remembered (key, at_ms, answer) VALUES (?, ?, ?)"
 _PARK = 'INSERT OR REPLACE INTO parked (origin, seq, "index", reason, body) VALUES (?, ?, ?, ?, ?)'
+_UNPARK = 'DELETE FROM parked WHERE origin = ? AND seq = ? AND "index" = ?'
+_SET_SCHEMA = "INSERT OR REPLACE INTO settings (name, value) VALUES ('schema ' || ?, ?)"
 
 
 class _Statements(NamedTuple):
@@ -228,8 +230,12 @@ class SqliteStore:
                 executemany(_SET_AUDIT, commit.audit)
             if commit.remembered:
                 executemany(_REMEMBER, commit.remembered)
+            if commit.unparked:
+                executemany(_UNPARK, commit.unparked)
             if commit.parked:
                 executemany(_PARK, commit.parked)
+            if commit.schemas:
+                executemany(_SET_SCHEMA, commit.schemas.items())
         if self._log_nearly_copied or self._log_pages > _WAL_BOUND_PAGES:
             self._copy_rest_of_log()
 
@@ -311,9 +317,14 @@ class SqliteStore:
         rows = self._rows(self._loader, f"{_SELECT_AUDIT} WHERE id = ?", (id,))
         return _audit_row(rows[0]) if rows else None
 
-    def parked(self, limit: int = 100) -> list[Parked]:
-        sql = 'SELECT origin, seq, "index", reason, body FROM parked ORDER BY origin, seq, "index" LIMIT ?'
-        return [Parked._make(row) for row in self._rows(self._reader, sql, (limit,))]
+    def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
+        past = ' WHERE (origin, seq, "index") > (?, ?, ?)' if after is not None else ""
+        sql = f'SELECT origin, seq, "index", reason, body FROM parked{past} ORDER BY origin, seq, "index" LIMIT ?'
+        return [Parked._make(row) for row in self._rows(self._reader, sql, (*(after or ()), limit))]
+
+    def schemas(self) -> dict[str, str]:
+        sql = "SELECT substr(name, 8), value FROM settings WHERE name LIKE 'schema %' ORDER BY name"
+        return dict(self._rows(self._reader, sql))
 
     def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
         """As in the port, a bounded number of rows a call, so that writers need not wait: call until 0."""

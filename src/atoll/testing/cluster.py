@@ -55,6 +55,11 @@ class SimulatedNode:
     def running(self) -> bool:
         return self.life is not None
 
+    @property
+    def settled(self) -> bool:
+        """Whether it runs, and all that it stores is as its declarations say."""
+        return self.region is not None and not self.region.adoption.due
+
     def start(self) -> None:
         """Begin a run on what the disk holds."""
         if self.life is not None:
@@ -196,6 +201,11 @@ class Cluster:
         self.kill(name)
         self.nodes[name].start()
 
+    def upgrade(self, name: str, application: Application) -> None:
+        """Restart with other declarations."""
+        self.nodes[name].application = application
+        self.restart(name)
+
     def partition(self, *groups: Sequence[str]) -> None:
         """Nothing passes between regions of different groups; regions in no group form one of their own."""
         rest = [name for name in self.names if not any(name in group for group in groups)]
@@ -222,7 +232,7 @@ class Cluster:
         while True:
             found = {name: self.nodes[name].disk.store.positions() for name in self.names}
             first = found[self.names[0]]
-            if all(self.nodes[name].running for name in self.names) and all(
+            if all(node.settled for node in self.nodes.values()) and all(
                 each == first for each in found.values()
             ):
                 return self.loop.time() - began
@@ -241,6 +251,10 @@ class Cluster:
             missing = vectors.missing(node.disk.store.positions(), newest)
             if node.region is None:
                 lines.append(f"{name} is down")
+            elif not missing and not node.settled:
+                lines.append(
+                    f"{name} has not yet taken up the declarations of {sorted(node.region.adoption.due)}"
+                )
             elif missing:
                 door = node.region.door
                 links = ", ".join(
@@ -258,7 +272,7 @@ class Cluster:
         region = self.region(name)
         return {
             collection: (await region.digest(collection)).digests
-            for collection in sorted(self.application.collections)
+            for collection in sorted(self.nodes[name].application.collections)
         }
 
     def shown(self, name: str) -> dict[tuple[str, str], bytes]:
@@ -266,7 +280,7 @@ class Cluster:
         store = self.nodes[name].disk.store
         return {
             (collection, key): row.value
-            for collection in sorted(self.application.collections)
+            for collection in sorted(self.nodes[name].application.collections)
             for key, row in store.scan_all(collection, limit=1_000_000)
             if row.value is not None
         }

@@ -13,7 +13,7 @@ from atoll.core.entry import Framed, decode_frames
 from atoll.core.mutation import Mutation, Receipt, Write
 from atoll.core.rules import Rules, plain_text
 from atoll.schema.application import Application
-from atoll.store.port import AuditRow, Row
+from atoll.store.port import AuditRow, Parked, Row
 
 REGIONS = ("a", "b", "c")
 
@@ -39,6 +39,8 @@ class Replica:
         self.journal: list[Framed] = []
         self.remembered: dict[str, bytes] = {}
         self.parked: list[str] = []
+        """Reasons."""
+        self.kept: dict[tuple[str, int, int], Parked] = {}
         self.detected = 0
 
     def _batch(self) -> Batch:
@@ -67,6 +69,9 @@ class Replica:
             self.journal.extend(decode_frames(segment.body))
         self.remembered.update({each.key: each.answer for each in commit.remembered})
         self.parked += [each.reason for each in commit.parked]
+        for dot in commit.unparked:
+            self.kept.pop(dot)
+        self.kept.update({each[:3]: each for each in commit.parked})
         self.detected += len(batch.detected)
         self.vector = batch.vector
 
@@ -76,6 +81,18 @@ class Replica:
         receipt = batch.write(Write(mutations, idempotency_key))
         self._take(batch)
         return receipt
+
+    def upgrade(self, rules: dict[str, Rules]) -> None:
+        """Restart with other declarations."""
+        self.rules = rules
+        batch = self._batch()
+        for parked in [self.kept[dot] for dot in sorted(self.kept)]:
+            batch.reapply(parked)
+        for address in sorted(self.rows):
+            if address[0] in rules:
+                recorded = [row for row in self.audit.values() if (row.collection, row.key) == address]
+                batch.refold(address, recorded)
+        self._take(batch)
 
     def receive(self, framed: Iterable[Framed]) -> None:
         batch = self._batch()

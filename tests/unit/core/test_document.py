@@ -85,7 +85,7 @@ def test_a_deletion_leaves_a_tombstone() -> None:
     assert visible(RULES["cart"], decode_row(RULES["cart"], row)) is None
 
 
-@pytest.mark.parametrize("meta", [b"", b"\xff", b"\x91\x01", msgspec.msgpack.encode([{}, {"nobody": b""}])])
+@pytest.mark.parametrize("meta", [b"", b"\xff", b"\x91\x01", msgspec.msgpack.encode([{}, {"items": b""}])])
 def test_a_damaged_row_is_told(meta: bytes) -> None:
     with pytest.raises(StoreCorrupt, match="cart"):
         decode_row(RULES["cart"], Row(b"{}", meta))
@@ -163,14 +163,16 @@ def _entry(change: Change) -> Entry:
 @pytest.mark.parametrize(
     ("collection", "registers", "deltas", "says"),
     [
-        ("profile", {"name": b'"x"'}, {}, "no register 'name'"),
-        ("cart", {"nobody": b"1"}, {}, "no register 'nobody'"),
-        ("cart", {"note.x": b"1"}, {}, "no register"),
+        ("cart", {"no name": b"1"}, {}, "has a register 'no name'"),
+        ("cart", {".x": b"1"}, {}, "has a register"),
+        ("cart", {"note": b"1e999"}, {}, "is not JSON"),
+        ("cart", {"note": b'"\xff"'}, {}, "is not JSON"),
+        ("cart", {"note": b"[" * 200 + b"]" * 200}, {}, "nested deeper"),
         ("profile", {"": b"not json"}, {}, "is not JSON"),
         ("profile", {"": b"\xff"}, {}, "is not JSON"),
         ("profile", {"": b"[1]"}, {}, "not a JSON object"),
         ("profile", {"": b"[" * 100_000}, {}, "is not JSON"),
-        ("profile", {}, {"name": b"\x80"}, "no mergeable field 'name'"),
+        ("views", {}, {"seen": b"\x81\xa1c\x92\x01\x00"}, "another region's part"),
         ("views", {}, {"seen": b"\xff"}, "counter"),
         ("cart", {}, {"items": b"garbage"}, "set"),
     ],
