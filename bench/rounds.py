@@ -33,6 +33,12 @@ class Scale:
     resident_documents: int = 1_000_000
     resident_seconds: float = 15.0
     """Of writing on after the load, to see whether memory grows."""
+    rows: int = 50_000
+    """Replicated in one round, end to end."""
+    pouch_rows: int = 5_000
+    """The same for pouchdb-server; a fifth of them one by one."""
+    install: bool = True
+    """Whether peers may be installed from their package registries when they are not here yet."""
 
 
 FULL = Scale()
@@ -46,6 +52,9 @@ QUICK = Scale(
     samples=10,
     resident_documents=100_000,
     resident_seconds=4.0,
+    rows=5_000,
+    pouch_rows=1_000,
+    install=False,
 )
 
 
