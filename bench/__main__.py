@@ -16,7 +16,19 @@ import apsw
 from rich.console import Console
 
 from atoll import __version__
-from bench import apply, clients, commit, latencies, memory, over_http, propagation, reads, replication
+from bench import (
+    apply,
+    clients,
+    commit,
+    conflicts,
+    latencies,
+    memory,
+    over_http,
+    propagation,
+    reads,
+    recovery,
+    replication,
+)
 from bench.figures import Curve, Figure, Measured, report_json, table_of
 from bench.rounds import FULL, QUICK, Say, Scale
 
@@ -32,6 +44,8 @@ MEASURES: dict[str, Callable[[Scale, Path, Say], Measured]] = {
     "memory": memory.measure,
     "clients": clients.measure,
     "replication": replication.measure,
+    "conflicts": conflicts.measure,
+    "recovery": recovery.measure,
 }
 
 

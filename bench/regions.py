@@ -22,7 +22,7 @@ from atoll.node import unix_ms
 from atoll.region.options import RegionOptions
 from atoll.region.peers import Call, Reply, StreamRequest
 from atoll.region.region import Region
-from atoll.schema.application import application_of
+from atoll.schema.application import Application, application_of
 from atoll.store.memory import MemoryStore
 from atoll.store.sqlite import open_sqlite
 from bench.documents import document_body, document_key
@@ -57,13 +57,15 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 @asynccontextmanager
-async def region_in(folder: Path | None, name: str = "here") -> AsyncIterator[Region]:
+async def region_in(
+    folder: Path | None, name: str = "here", application: Application = APPLICATION
+) -> AsyncIterator[Region]:
     """A started region on the database in `folder`; in memory without one."""
     store = MemoryStore() if folder is None else open_sqlite(folder, region=name, deployment="bench")
     region = Region(
         name,
         REGIONS,
-        APPLICATION,
+        application,
         store,
         peers=NoPeers(),
         link_key=LINK_KEY,

@@ -37,6 +37,10 @@ class Scale:
     """Replicated in one round, end to end."""
     pouch_rows: int = 5_000
     """The same for pouchdb-server; a fifth of them one by one."""
+    conflicts: int = 10_000
+    """In one round, for each strategy."""
+    down_seconds: float = 5.0
+    """How long a lost region and a cut link stay so."""
     install: bool = True
     """Whether peers may be installed from their package registries when they are not here yet."""
 
@@ -52,8 +56,10 @@ QUICK = Scale(
     samples=10,
     resident_documents=100_000,
     resident_seconds=4.0,
-    rows=5_000,
+    rows=2_000,
     pouch_rows=1_000,
+    conflicts=800,
+    down_seconds=1.0,
     install=False,
 )
 
