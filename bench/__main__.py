@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from bench import (
     clients,
     commit,
     conflicts,
+    growth,
     latencies,
     memory,
     over_http,
@@ -46,12 +48,15 @@ MEASURES: dict[str, Callable[[Scale, Path, Say], Measured]] = {
     "replication": replication.measure,
     "conflicts": conflicts.measure,
     "recovery": recovery.measure,
+    "growth": growth.measure,
 }
 
 
 def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     scale = QUICK if options.quick else FULL
+    if options.large:
+        scale = replace(scale, growth_documents=(*FULL.growth_documents, 10_000_000))
     progress = Console(stderr=True)
     measured: list[Figure | Curve] = []
     started = time.monotonic()
@@ -82,6 +87,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--only", action="append", choices=tuple(MEASURES), help="this measure; may be repeated"
+    )
+    parser.add_argument(
+        "--large", action="store_true", help="growth up to ten million documents, which takes half an hour"
     )
     parser.add_argument("--json", type=Path, default=LATEST, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--folder", type=Path, help="where databases are made: the disk that is measured")

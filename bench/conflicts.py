@@ -45,10 +45,10 @@ def _resolution(scale: Scale, folder: Path, say: Say) -> list[Figure]:
     figures = []
     for strategy, name in STRATEGIES.items():
         say(f"{name}: {scale.conflicts:,} documents are written in two regions")
-        pieces = run(_written_there(strategy, scale.conflicts))
+        pieces = run(written_there(strategy, scale.conflicts))
         untouched, written = folder / f"{strategy}-untouched", folder / f"{strategy}-written"
-        run(_written_here(untouched, strategy, 0))
-        run(_written_here(written, strategy, scale.conflicts))
+        run(written_here(untouched, strategy, 0))
+        run(written_here(written, strategy, scale.conflicts))
         ours, theirs = interleaved(
             scale.rounds,
             say,
@@ -70,7 +70,7 @@ def _resolution(scale: Scale, folder: Path, say: Say) -> list[Figure]:
     return figures
 
 
-async def _written_there(collection: str, count: int) -> list[bytes]:
+async def written_there(collection: str, count: int) -> list[bytes]:
     """What the other region's link carries."""
     async with region_in(None, "there", _APPLICATION) as source:
         await acquaint(source, ["yonder"])
@@ -78,7 +78,7 @@ async def _written_there(collection: str, count: int) -> list[bytes]:
         return await sent(source, {})
 
 
-async def _written_here(folder: Path, collection: str, count: int) -> None:
+async def written_here(folder: Path, collection: str, count: int) -> None:
     async with region_in(folder, application=_APPLICATION) as region:
         await acquaint(region, ["yonder"])
         await _write(region, collection, count, 0)
@@ -97,10 +97,10 @@ async def _write(region: Region, collection: str, count: int, body_shift: int) -
 
 
 def _rate(folder: Path, collection: str, pieces: list[bytes], count: int, conflicts: int) -> float:
-    return run(_applied(fresh_copy(folder), collection, pieces, count, conflicts))
+    return run(applied(fresh_copy(folder), collection, pieces, count, conflicts))
 
 
-async def _applied(folder: Path, collection: str, pieces: list[bytes], count: int, conflicts: int) -> float:
+async def applied(folder: Path, collection: str, pieces: list[bytes], count: int, conflicts: int) -> float:
     """Documents a second, from the link's frames to durable."""
     async with region_in(folder, application=_APPLICATION) as region:
         started = perf_counter()

@@ -41,6 +41,8 @@ class Scale:
     """In one round, for each strategy."""
     down_seconds: float = 5.0
     """How long a lost region and a cut link stay so."""
+    growth_documents: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
+    growth_regions: tuple[int, ...] = (2, 3, 5, 7, 9)
     install: bool = True
     """Whether peers may be installed from their package registries when they are not here yet."""
 
@@ -60,6 +62,8 @@ QUICK = Scale(
     pouch_rows=1_000,
     conflicts=800,
     down_seconds=1.0,
+    growth_documents=(1_000, 10_000),
+    growth_regions=(2, 3),
     install=False,
 )
 
