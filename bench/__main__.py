@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,13 +17,26 @@ import apsw
 from rich.console import Console
 
 from atoll import __version__
-from bench import apply, commit, latencies, memory, over_http, propagation, reads
-from bench.figures import Figure, report_json, table_of
+from bench import (
+    apply,
+    clients,
+    commit,
+    conflicts,
+    growth,
+    latencies,
+    memory,
+    over_http,
+    propagation,
+    reads,
+    recovery,
+    replication,
+)
+from bench.figures import Curve, Figure, Measured, report_json, table_of
 from bench.rounds import FULL, QUICK, Say, Scale
 
 LATEST = Path(__file__).with_name("results") / "latest.json"
 
-MEASURES: dict[str, Callable[[Scale, Path, Say], list[Figure]]] = {
+MEASURES: dict[str, Callable[[Scale, Path, Say], Measured]] = {
     "commit": commit.measure,
     "apply": apply.measure,
     "http": over_http.measure,
@@ -30,14 +44,21 @@ MEASURES: dict[str, Callable[[Scale, Path, Say], list[Figure]]] = {
     "propagation": propagation.measure,
     "latency": latencies.measure,
     "memory": memory.measure,
+    "clients": clients.measure,
+    "replication": replication.measure,
+    "conflicts": conflicts.measure,
+    "recovery": recovery.measure,
+    "growth": growth.measure,
 }
 
 
 def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     scale = QUICK if options.quick else FULL
+    if options.large:
+        scale = replace(scale, growth_documents=(*FULL.growth_documents, 10_000_000))
     progress = Console(stderr=True)
-    figures: list[Figure] = []
+    measured: list[Figure | Curve] = []
     started = time.monotonic()
     with progress.status("") as status:
 
@@ -49,10 +70,12 @@ def main(arguments: Sequence[str]) -> int:
         for name in options.only or MEASURES:
             say(name)
             with tempfile.TemporaryDirectory(prefix="atoll-bench-", dir=options.folder) as folder:
-                figures += MEASURES[name](scale, Path(folder), say)
-    Console(width=None if sys.stdout.isatty() else 150).print(table_of(figures))
+                measured += MEASURES[name](scale, Path(folder), say)
+    Console(width=None if sys.stdout.isatty() else 150).print(
+        table_of([each for each in measured if isinstance(each, Figure)])
+    )
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(report_json(figures, _machine(options.quick, started)) + "\n", "utf-8")
+    options.json.write_text(report_json(measured, _machine(options.quick, started)) + "\n", "utf-8")
     progress.print(f"written to {options.json}, after {time.monotonic() - started:.0f} s")
     return 0
 
@@ -64,6 +87,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--only", action="append", choices=tuple(MEASURES), help="this measure; may be repeated"
+    )
+    parser.add_argument(
+        "--large", action="store_true", help="growth up to ten million documents, which takes half an hour"
     )
     parser.add_argument("--json", type=Path, default=LATEST, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--folder", type=Path, help="where databases are made: the disk that is measured")

@@ -71,7 +71,7 @@ async def _prepare(folder: Path, scale: Scale, say: Say) -> tuple[list[bytes], d
         for each in (source, region):
             await acquaint(each, ["yonder"])
         await preload(source, scale.preloaded, say)
-        await _deliver(region, await _sent(source, region.vector))
+        await deliver(region, await sent(source, region.vector))
         random = Random("conflicts")
         own = random.sample(range(scale.preloaded), int(scale.preloaded * CONFLICTS))
         rules = rules_of(region)
@@ -80,7 +80,7 @@ async def _prepare(folder: Path, scale: Scale, say: Say) -> tuple[list[bytes], d
             await region.write(Write(puts))
         say(f"apply: {scale.entries:,} entries are written at the peer")
         await _write_singly(source, scale)
-        return await _sent(source, region.vector), dict(source.vector)
+        return await sent(source, region.vector), dict(source.vector)
 
 
 async def _write_singly(source: Region, scale: Scale) -> None:
@@ -95,7 +95,7 @@ async def _write_singly(source: Region, scale: Scale) -> None:
     await asyncio.gather(*(writer() for _ in range(_WRITERS)))
 
 
-async def _sent(source: Region, vector: dict[str, int]) -> list[bytes]:
+async def sent(source: Region, vector: dict[str, int]) -> list[bytes]:
     """The pieces that a link would carry to a region that has seen `vector`."""
     request = StreamRequest("here", dict(vector), (source.name,))
     reader, pieces = FrameReader(LINK_KEY), []
@@ -110,7 +110,7 @@ async def _sent(source: Region, vector: dict[str, int]) -> list[bytes]:
     return pieces
 
 
-async def _deliver(region: Region, pieces: list[bytes]) -> None:
+async def deliver(region: Region, pieces: list[bytes]) -> None:
     """As `Link` does, with its backpressure."""
     reader, bound = FrameReader(LINK_KEY), LinkOptions().inbox_bytes
     for piece in pieces:
@@ -127,7 +127,7 @@ async def _rate(
     async with region_in(folder) as region:
         wanted = {"there": target["there"]}
         started = perf_counter()
-        await _deliver(region, pieces)
+        await deliver(region, pieces)
         await region.door.covered(wanted)
         elapsed = perf_counter() - started
         conflicts.append(region.statistics.conflicts.total())

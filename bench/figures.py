@@ -1,11 +1,14 @@
-"""What was measured, what it was held against, and the table and the JSON that say so."""
+"""What was measured, what it was held against, and the table and the JSON that say so.
+
+A measure returns figures and curves. What could not be measured is a figure too: it says why.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from rich.table import Table
@@ -25,7 +28,7 @@ class Goal:
         return (
             f"{sign} {bound:.0%}"
             if self.of == "ratio" and bound < 1
-            else f"{sign} {_number(bound)}" + ("×" if self.of == "ratio" else "")
+            else f"{sign} {number(bound)}" + ("×" if self.of == "ratio" else "")
         )
 
     def met(self, figure: Figure) -> bool:
@@ -46,24 +49,28 @@ class Figure:
     """What `--only` and the JSON call its group, such as `commit`."""
     measure: str
     unit: str
-    value: float
-    """Atoll's, the median of its rounds."""
+    value: float | None
+    """Atoll's, the median of its rounds; None when it was not measured."""
     peer: str = ""
     """What it is compared with."""
     peer_value: float | None = None
     goal: Goal | None = None
+    durability: str = ""
+    """Of the peer: what it has done when it acknowledges. Atoll has always fsynced."""
+    not_measured: str = ""
+    """Why the figure, or the peer's, is not there."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """Plain JSON values: percentiles, statuses, the single rounds."""
 
     @property
     def ratio(self) -> float | None:
         """Atoll's over the peer's: a rate wants it high, a time low."""
-        return self.value / self.peer_value if self.peer_value else None
+        return self.value / self.peer_value if self.value is not None and self.peer_value else None
 
     @property
     def met(self) -> bool | None:
-        """None where there is no goal."""
-        return None if self.goal is None else self.goal.met(self)
+        """None where there is no goal, or nothing to hold against it."""
+        return None if self.goal is None or self.not_measured else self.goal.met(self)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -76,8 +83,34 @@ class Figure:
             "ratio": self.ratio,
             "goal": None if self.goal is None else str(self.goal),
             "met": self.met,
+            "durability": self.durability or None,
+            "not_measured": self.not_measured or None,
             "details": dict(self.details),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """How something changes with something else: lines through points."""
+
+    name: str
+    """Of its group, as of a figure."""
+    slug: str
+    """Of its plot's file."""
+    title: str
+    x: str
+    """What the axes are, with units."""
+    y: str
+    lines: Mapping[str, Sequence[tuple[float, float]]]
+    """label → points"""
+    log_x: bool = False
+    log_y: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "lines": {name: [list(p) for p in line] for name, line in self.lines.items()}}
+
+
+Measured = Sequence[Figure | Curve]
 
 
 def table_of(figures: Sequence[Figure]) -> Table:
@@ -92,28 +125,29 @@ def table_of(figures: Sequence[Figure]) -> Table:
         group = figure.name
         table.add_row(
             figure.measure,
-            f"{_number(figure.value)} {figure.unit}",
-            "" if figure.peer_value is None else _number(figure.peer_value),
-            figure.peer,
-            "" if figure.ratio is None else _ratio(figure.ratio),
+            "" if figure.value is None else f"{number(figure.value)} {figure.unit}",
+            "" if figure.peer_value is None else number(figure.peer_value),
+            f"not measured: {figure.not_measured}" if figure.not_measured else figure.peer,
+            "" if figure.ratio is None else ratio_text(figure.ratio),
             "" if figure.goal is None else str(figure.goal),
             {None: "", True: "[green]yes[/]", False: "[red]no[/]"}[figure.met],
         )
     return table
 
 
-def report_json(figures: Sequence[Figure], machine: Mapping[str, Any]) -> str:
-    """Everything as one JSON document, for a later run to be compared with."""
-    return json.dumps(
-        {"machine": dict(machine), "figures": [figure.as_json() for figure in figures]}, indent=2
-    )
+def report_json(measured: Measured, machine: Mapping[str, Any]) -> str:
+    """Everything as one JSON document, for a later run to be compared with, and for `bench.page`."""
+    figures = [each.as_json() for each in measured if isinstance(each, Figure)]
+    curves = [each.as_json() for each in measured if isinstance(each, Curve)]
+    return json.dumps({"machine": dict(machine), "figures": figures, "curves": curves}, indent=2)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """As precise as it is worth."""
     if value >= 100 or value == round(value):
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def _ratio(ratio: float) -> str:
-    return f"{ratio:.0%}" if ratio < 1 else f"{ratio:.2f}×"
+def ratio_text(ratio: float) -> str:
+    return f"{ratio:.0%}" if ratio < 1 else f"{number(ratio)}×" if ratio >= 100 else f"{ratio:.2f}×"

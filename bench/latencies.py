@@ -13,8 +13,9 @@ from bench.documents import document_key
 from bench.figures import Figure
 from bench.load import get_document, load, put_document
 from bench.raw import raw_commit_rate
-from bench.regions import PREFIX, preload, put_number, region_in, rules_of, run, serving
+from bench.regions import PREFIX, preload, put_number, region_in, rules_of, run
 from bench.rounds import Say, Scale, interleaved, middle
+from bench.served import serving
 from bench.shelf import Shelf
 
 _PRELOADED = 10_000

@@ -58,6 +58,13 @@ class LoadResult:
     """How many answers had which status: look, before quoting a rate of errors."""
     generator_cpu: float
     """The generator's share of one core, 0–1. Near 1 it was the bottleneck, not the server."""
+    started: float
+    """When the first measured request left, by `perf_counter`, which all processes share on Linux."""
+
+    @property
+    def all_ok(self) -> bool:
+        """Whether every answer was a success."""
+        return all(200 <= status < 300 for status in self.statuses)
 
 
 def load(
@@ -127,6 +134,7 @@ async def _run(host: str, port: int, encoded: Sequence[bytes], connections: int,
         p99_ms=percentiles[98] / 1e6,
         statuses=dict(sorted(statuses.items())),
         generator_cpu=cpu / elapsed,
+        started=started,
     )
 
 
@@ -197,7 +205,8 @@ def get_document(number: int, *, prefix: str = "/", keys: int = 1_000) -> Reques
     return Request("GET", prefix + document_key(number % keys))
 
 
-def put_document(number: int, *, prefix: str = "/", keys: int = 1_000_000) -> Request:
-    """PUT one of the first `keys` documents."""
+def put_document(number: int, *, prefix: str = "/", keys: int = 1_000_000, first: int = 0) -> Request:
+    """PUT one of the first `keys` documents, from `first` on."""
+    number += first
     body = document_body(number)
     return Request("PUT", prefix + document_key(number % keys), body, {"Content-Type": "application/json"})

@@ -10,8 +10,9 @@ from pathlib import Path
 from bench.documents import document_body, document_key
 from bench.figures import Figure, Goal
 from bench.load import LoadResult, Request, load, put_document
-from bench.regions import COLLECTION, PREFIX, Served, serving
+from bench.regions import COLLECTION, PREFIX
 from bench.rounds import Say, Scale
+from bench.served import Served, serving
 
 _DOCUMENTS_PER_BATCH = 200
 _DOCUMENTS_PER_LOAD = 50_000
@@ -53,13 +54,13 @@ def measure(scale: Scale, folder: Path, say: Say) -> list[Figure]:
     ]
 
 
-def batch_of(number: int, *, first: int) -> Request:
-    """A POST of the documents from `first + number * _DOCUMENTS_PER_BATCH` on."""
-    start = first + number * _DOCUMENTS_PER_BATCH
+def batch_of(number: int, *, first: int, size: int = _DOCUMENTS_PER_BATCH) -> Request:
+    """A POST of the documents from `first + number * size` on, one transaction."""
+    start = first + number * size
     puts = (
         b'{"put":{"collection":"%b","key":"%b","value":%b}}'
         % (COLLECTION.encode(), document_key(each).encode(), document_body(each))
-        for each in range(start, start + _DOCUMENTS_PER_BATCH)
+        for each in range(start, start + size)
     )
     body = b'{"writes":[' + b",".join(puts) + b"]}"
     return Request("POST", "/v1/batch", body, {"Content-Type": "application/json"})

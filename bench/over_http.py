@@ -9,8 +9,9 @@ from pathlib import Path
 from bench import bare_asgi
 from bench.figures import Figure, Goal
 from bench.load import LoadResult, Request, get_document, load, put_document
-from bench.regions import PREFIX, Served, serving
+from bench.regions import PREFIX
 from bench.rounds import Say, Scale, interleaved, middle
+from bench.served import Served, serving
 
 CONNECTIONS = 64
 _KEYS = 1_000

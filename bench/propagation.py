@@ -11,8 +11,9 @@ from statistics import median, quantiles
 
 from bench.documents import document_body, document_key
 from bench.figures import Figure, Goal
-from bench.regions import PREFIX, connect, serving, wait_for
+from bench.regions import PREFIX
 from bench.rounds import Say, Scale
+from bench.served import Served, connect, serving, wait_for
 
 ONE_WAY_MS = (0, 25, 75)
 ALLOWED_MS = 5.0
@@ -40,23 +41,28 @@ def measure(scale: Scale, folder: Path, say: Say) -> list[Figure]:
 
 
 def _propagation_ms(folder: Path, one_way_ms: float, samples: int) -> list[float]:
+    with serving(folder, ["here", "there"], {"here-there": 2 * one_way_ms}) as (here, there):
+        return lag_ms(here, there, samples)
+
+
+def lag_ms(here: Served, there: Served, samples: int, first: int = 0) -> list[float]:
+    """From the acknowledgement of one write here until it is seen there, nothing else going on."""
     random = Random("propagation")
     took_ms = []
-    with serving(folder, ["here", "there"], {"here-there": 2 * one_way_ms}) as (here, there):
-        writer, reader = connect(here.url), connect(there.url)
-        # The first write shows that the link is up.
-        _put(writer, samples)
-        wait_for(lambda: _shown(reader, samples), "the first write has not arrived")
-        for number in range(samples):
-            time.sleep(random.uniform(0.02, 0.06))
-            acknowledged = _put(writer, number)
-            deadline = acknowledged + _TIMEOUT_SECONDS
-            while not _shown(reader, number):
-                if time.perf_counter() > deadline:
-                    raise TimeoutError(f"write {number} did not arrive within {_TIMEOUT_SECONDS} s")
-            took_ms.append((time.perf_counter() - acknowledged) * 1000)
-        writer.close()
-        reader.close()
+    writer, reader = connect(here.url), connect(there.url)
+    # The first write shows that the link is up.
+    _put(writer, first + samples)
+    wait_for(lambda: _shown(reader, first + samples), "the first write has not arrived")
+    for number in range(first, first + samples):
+        time.sleep(random.uniform(0.02, 0.06))
+        acknowledged = _put(writer, number)
+        deadline = acknowledged + _TIMEOUT_SECONDS
+        while not _shown(reader, number):
+            if time.perf_counter() > deadline:
+                raise TimeoutError(f"write {number} did not arrive within {_TIMEOUT_SECONDS} s")
+        took_ms.append((time.perf_counter() - acknowledged) * 1000)
+    writer.close()
+    reader.close()
     return took_ms
 
 

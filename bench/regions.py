@@ -1,35 +1,28 @@
-"""Regions to measure: inside this process, and served by a process of their own."""
+"""Regions to measure inside this process; `bench.served` has those with a process of their own."""
 
 from __future__ import annotations
 
 import asyncio
-import http.client
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
-import psutil  # type: ignore[import-untyped]
 import uvloop
 
 from atoll.causality.clock import pack
 from atoll.core.entry import Entry, Framed, encode_frame
 from atoll.core.mutation import Put, Write, put_of
 from atoll.core.rules import Rules
-from atoll.errors import RegionUnreachable, Unavailable
+from atoll.errors import RegionUnreachable
 from atoll.node import unix_ms
 from atoll.region.options import RegionOptions
 from atoll.region.peers import Call, Reply, StreamRequest
 from atoll.region.region import Region
-from atoll.schema.application import application_of
+from atoll.schema.application import Application, application_of
 from atoll.store.memory import MemoryStore
 from atoll.store.sqlite import open_sqlite
 from bench.documents import document_body, document_key
@@ -44,8 +37,6 @@ PREFIX = f"/v1/{COLLECTION}/"
 REGIONS = ("here", "there", "yonder")
 LINK_KEY = bytes(32)
 _DOCUMENTS_PER_WRITE = 500
-_START_SECONDS = 30
-_STOP_SECONDS = 15
 
 
 class NoPeers:
@@ -66,13 +57,15 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 @asynccontextmanager
-async def region_in(folder: Path | None, name: str = "here") -> AsyncIterator[Region]:
+async def region_in(
+    folder: Path | None, name: str = "here", application: Application = APPLICATION
+) -> AsyncIterator[Region]:
     """A started region on the database in `folder`; in memory without one."""
     store = MemoryStore() if folder is None else open_sqlite(folder, region=name, deployment="bench")
     region = Region(
         name,
         REGIONS,
-        APPLICATION,
+        application,
         store,
         peers=NoPeers(),
         link_key=LINK_KEY,
@@ -130,101 +123,3 @@ def fresh_copy(folder: Path) -> Path:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
     return copy
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on."""
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
-
-
-class Served:
-    """A running `atoll serve`."""
-
-    def __init__(self, url: str, process: subprocess.Popen[bytes]) -> None:
-        self.url = url
-        self._process = psutil.Process(process.pid)
-
-    def resident_mb(self) -> float:
-        """Resident memory in 10⁶ bytes."""
-        return float(self._process.memory_info().rss) / 1e6
-
-
-@contextmanager
-def serving(
-    folder: Path, names: Sequence[str], rtt_ms: Mapping[str, float] | None = None
-) -> Iterator[list[Served]]:
-    """`atoll serve` for each name, a process each, with data in `folder`; `rtt_ms` as in `[emulate]`."""
-    urls = {
-        name: f"http://127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)
-    }
-    config = folder / "atoll.toml"
-    config.write_text(_toml(urls, rtt_ms or {}), "utf-8")
-    processes: list[subprocess.Popen[bytes]] = []
-    try:
-        for name in names:
-            command = [
-                str(Path(sys.executable).with_name("atoll")),
-                "serve",
-                "--region",
-                name,
-                "--config",
-                str(config),
-            ]
-            processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
-        for url, process in zip(urls.values(), processes, strict=True):
-            _wait_until_live(url, process)
-        yield [Served(url, process) for url, process in zip(urls.values(), processes, strict=True)]
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _toml(urls: Mapping[str, str], rtt_ms: Mapping[str, float]) -> str:
-    app = Path(__file__).with_name("shelf.py")
-    lines = ["[deployment]", 'name = "bench"', f'app = "{app}"', 'data = "data"']
-    for name, url in urls.items():
-        lines += [f"[regions.{name}]", f'url = "{url}"']
-    pairs = ", ".join(f'"{pair}" = {ms}' for pair, ms in rtt_ms.items())
-    return "\n".join([*lines, "[emulate]", f"rtt_ms = {{ {pairs} }}", ""])
-
-
-def _wait_until_live(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise Unavailable(f"the region at {url} ended before it served: status {process.returncode}")
-        try:
-            connection = connect(url)
-            connection.request("GET", "/health/live")
-            if connection.getresponse().status == 200:
-                connection.close()
-                return
-        except OSError:
-            time.sleep(0.05)
-    raise Unavailable(f"the region at {url} did not serve within {_START_SECONDS} s")
-
-
-def connect(url: str) -> http.client.HTTPConnection:
-    """A plain connection, for one request at a time."""
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    return http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)
-
-
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = _START_SECONDS) -> None:
-    """Poll until it holds. Raises Unavailable when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise Unavailable(f"{what}: not within {seconds:.0f} s")
-        time.sleep(0.02)

@@ -33,6 +33,18 @@ class Scale:
     resident_documents: int = 1_000_000
     resident_seconds: float = 15.0
     """Of writing on after the load, to see whether memory grows."""
+    rows: int = 50_000
+    """Replicated in one round, end to end."""
+    pouch_rows: int = 5_000
+    """The same for pouchdb-server; a fifth of them one by one."""
+    conflicts: int = 10_000
+    """In one round, for each strategy."""
+    down_seconds: float = 5.0
+    """How long a lost region and a cut link stay so."""
+    growth_documents: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
+    growth_regions: tuple[int, ...] = (2, 3, 5, 7, 9)
+    install: bool = True
+    """Whether peers may be installed from their package registries when they are not here yet."""
 
 
 FULL = Scale()
@@ -46,6 +58,13 @@ QUICK = Scale(
     samples=10,
     resident_documents=100_000,
     resident_seconds=4.0,
+    rows=2_000,
+    pouch_rows=1_000,
+    conflicts=800,
+    down_seconds=1.0,
+    growth_documents=(1_000, 10_000),
+    growth_regions=(2, 3),
+    install=False,
 )
 
 

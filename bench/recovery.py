@@ -1,0 +1,254 @@
+"""Failures of real regions under load: how long until all is well again, and which acknowledged writes are at risk.
+
+Three regions, a process each, 25 ms apart. Two kinds of callers write all the while: one at the region that fails and
+nowhere else, one through Atoll's client, which fails over. What they were told is written is looked for afterwards.
+A machine that loses its page cache is not among the failures: processes are killed, their kernel is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count, pairwise
+from pathlib import Path
+from time import perf_counter
+
+import aiohttp
+
+import atoll.client
+from atoll.errors import AtollError, Unavailable
+from bench.documents import document_body, document_key
+from bench.figures import Figure, Goal
+from bench.regions import PREFIX, run
+from bench.rounds import Say, Scale
+from bench.served import Served, cut_apart, linked, serving, settled, wait_for
+from bench.shelf import Shelf
+
+ONE_WAY_MS = 25
+_NAMES = ("tokyo", "frankfurt", "virginia")
+_RTT_MS = {"frankfurt-tokyo": 50, "tokyo-virginia": 50, "frankfurt-virginia": 50}
+_WRITERS = 4
+_PAUSE_S = 0.01
+"""Between two writes of one writer: a load that leaves room, so that pauses are the failure's."""
+_BEFORE_S = 1.0
+_AFTER_S = 0.5
+_TIMEOUT_S = 2.0
+_PATIENCE_S = 60.0
+_JSON = {"Content-Type": "application/json"}
+
+
+@dataclass(slots=True)
+class _Written:
+    """What one kind of callers was told."""
+
+    at: dict[int, float] = field(default_factory=dict)
+    """document → when it was acknowledged"""
+
+    def longest_pause_s(self) -> float:
+        return max((later - earlier for earlier, later in pairwise(sorted(self.at.values()))), default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Of one failure."""
+
+    silent_s: float
+    """The longest time without an acknowledgement, for callers of the failing region."""
+    waited_s: float
+    """The same for callers that fail over."""
+    healed_s: float
+    """From the failure's end until every region has what any region had at that moment."""
+    acknowledged: int
+    lost: int
+    at_risk_ms: float
+    """How long before the failure the first lost write was acknowledged."""
+
+
+class _Scene:
+    """What is done to the first of three regions; each failure returns when its cause is gone."""
+
+    def __init__(self, regions: list[Served], down_s: float) -> None:
+        self.regions = regions
+        self.failing = regions[0]
+        self.down_s = down_s
+
+    async def process(self) -> None:
+        """`kill -9`, and a service manager that starts it again at once."""
+        self.failing.kill()
+        await self._start([self.failing])
+
+    async def power(self) -> None:
+        """Every process of every region at once."""
+        for region in self.regions:
+            region.kill()
+        await self._start(self.regions)
+
+    async def region(self) -> None:
+        """Its process and its disk; it comes back with nothing."""
+        self.failing.kill()
+        shutil.rmtree(self.failing.data)
+        await asyncio.sleep(self.down_s)
+        await self._start([self.failing])
+
+    async def link(self) -> None:
+        """All links of the region, for some seconds."""
+        for other in self.regions[1:]:
+            await asyncio.to_thread(cut_apart, [self.failing, other], True)
+        await asyncio.sleep(self.down_s)
+        for other in self.regions[1:]:
+            await asyncio.to_thread(cut_apart, [self.failing, other], False)
+
+    async def _start(self, regions: list[Served]) -> None:
+        for region in regions:
+            region.start()
+        for region in regions:
+            await asyncio.to_thread(region.wait)
+
+
+KINDS: dict[str, str] = {
+    "process": "process, kill -9",
+    "power": "every process of all regions, kill -9",
+    "region": "region with its disk",
+    "link": "all links of a region",
+}
+
+
+def measure(scale: Scale, folder: Path, say: Say) -> list[Figure]:
+    figures = []
+    for kind, name in KINDS.items():
+        say(f"recovery: {name}")
+        place = folder / kind
+        place.mkdir()
+        with serving(place, _NAMES, _RTT_MS) as regions:
+            linked(regions)
+            figures += _figures(kind, name, run(_fail(kind, regions, scale)))
+    return figures
+
+
+def _figures(kind: str, name: str, found: Found) -> list[Figure]:
+    lost = f"acknowledged writes lost, of {found.acknowledged:,}"
+    lines = [
+        ("takes no writes for", "s", found.silent_s, None),
+        ("callers that fail over wait at most", "s", found.waited_s, None),
+        ("equal again, once it is over, after", "s", found.healed_s, None),
+        (lost, "", float(found.lost), None if kind == "region" else Goal("value", at_most=0)),
+    ]
+    if kind == "region":
+        lines.append(("they had been acknowledged at most so long before", "ms", found.at_risk_ms, None))
+    return [
+        Figure("recovery", f"{name}: {what}", unit, value, goal=goal) for what, unit, value, goal in lines
+    ]
+
+
+async def _fail(kind: str, regions: list[Served], scale: Scale) -> Found:
+    scene = _Scene(regions, scale.down_seconds)
+    direct, moving = _Written(), _Written()
+    async with _callers(regions, direct, moving):
+        await asyncio.sleep(_BEFORE_S)
+        began = perf_counter()
+        failure: Callable[[], Awaitable[None]] = getattr(scene, kind)
+        await failure()
+        ended = perf_counter()
+        await asyncio.to_thread(_caught_up, regions)
+        healed_s = perf_counter() - ended
+        await _written_since(direct, ended)
+    await asyncio.to_thread(settled, regions)
+    acknowledged = {**direct.at, **moving.at}
+    lost = await _missing(regions[-1], list(acknowledged))
+    return Found(
+        silent_s=direct.longest_pause_s(),
+        waited_s=moving.longest_pause_s(),
+        healed_s=healed_s,
+        acknowledged=len(acknowledged),
+        lost=len(lost),
+        at_risk_ms=max((began - acknowledged[number] for number in lost), default=0.0) * 1000,
+    )
+
+
+def _caught_up(regions: list[Served]) -> None:
+    """Wait until every region has what any region has now."""
+    wanted: dict[str, int] = {}
+    for region in regions:
+        for origin, seq in region.status()["position"].items():
+            wanted[origin] = max(seq, wanted.get(origin, 0))
+
+    def there() -> bool:
+        return all(
+            region.status()["position"].get(origin, 0) >= seq
+            for region in regions
+            for origin, seq in wanted.items()
+        )
+
+    wait_for(there, "the regions do not catch up", _PATIENCE_S)
+
+
+async def _written_since(written: _Written, moment: float) -> None:
+    deadline = perf_counter() + _PATIENCE_S
+    while max(written.at.values(), default=0.0) < moment + _AFTER_S:
+        if perf_counter() > deadline:
+            raise Unavailable(f"the region that failed takes no writes, {_PATIENCE_S:.0f} s later")
+        await asyncio.sleep(_PAUSE_S)
+
+
+@asynccontextmanager
+async def _callers(regions: list[Served], direct: _Written, moving: _Written) -> AsyncIterator[None]:
+    """Both kinds, from here to the end of the block; every document is new."""
+    numbers = count()
+    urls = {region.name: region.url for region in regions}
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as session,
+        atoll.client.connect(urls, near=regions[0].name) as database,
+    ):
+
+        async def put_here(number: int) -> bool:
+            url = regions[0].url + PREFIX + document_key(number)
+            with suppress(aiohttp.ClientError, TimeoutError, OSError):
+                async with session.put(url, data=document_body(number), headers=_JSON) as response:
+                    await response.read()
+                    return response.status == 200
+            return False
+
+        async def put_anywhere(number: int) -> bool:
+            with suppress(AtollError):
+                await database.put(Shelf(key=document_key(number), **json.loads(document_body(number))))
+                return True
+            return False
+
+        async def write(put: Callable[[int], Awaitable[bool]], written: _Written) -> None:
+            for number in numbers:
+                if await put(number):
+                    written.at[number] = perf_counter()
+                await asyncio.sleep(_PAUSE_S)
+
+        tasks = [
+            asyncio.create_task(write(put, written))
+            for put, written in ((put_here, direct), (put_anywhere, moving))
+            for _ in range(_WRITERS)
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _missing(region: Served, numbers: list[int]) -> list[int]:
+    """Those that a region does not have."""
+    missing = []
+    left = iter(numbers)
+    async with aiohttp.ClientSession() as session:
+
+        async def look() -> None:
+            for number in left:
+                async with session.get(region.url + PREFIX + document_key(number)) as response:
+                    await response.read()
+                    if response.status == 404:
+                        missing.append(number)
+
+        await asyncio.gather(*(look() for _ in range(_WRITERS)))
+    return missing

