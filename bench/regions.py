@@ -78,7 +78,7 @@ async def region_in(
         yield region
     finally:
         await region.stop()
-        store.close()
+        await store.close()
 
 
 def rules_of(region: Region) -> Rules:

@@ -22,6 +22,8 @@
     │   ├── TokenNotReached       this region has not yet seen what the session has
     │   ├── TooStale              the bound on staleness cannot be met here
     │   ├── Overloaded            a queue is at its bound
+    │   ├── StoreUnreachable      this region's database does not answer
+    │   ├── TurnLost              another node of this region committed first
     │   └── ClockUnsafe           this node's clock is out of bounds
     └── Indefinite                the write may have happened: retry with the same idempotency key
 
@@ -172,6 +174,14 @@ class TooStale(Unavailable):
 
 class Overloaded(Unavailable):
     status, type = 503, "overloaded"
+
+
+class StoreUnreachable(Unavailable):
+    status, type = 503, "store-unreachable"
+
+
+class TurnLost(Unavailable):
+    status, type = 503, "turn-lost"
 
 
 class ClockUnsafe(Unavailable):

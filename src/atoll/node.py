@@ -94,26 +94,21 @@ class Node:
 
     def _ids(self) -> IdService:
         explicit = {each.name: each.number for each in self.config.regions if each.number is not None}
-        store = self.store
-
-        def reserve(count: int) -> int:
-            first = store.counter("ids") + 1
-            store.raise_counter("ids", first + count - 1)
-            return first
-
         return IdService(
             self.region.name,
             region_number=region_number(self.config.region_names, self.region.name, explicit or None),
             machine=0,
             clock=self._now_ms,
             random=os.urandom,
-            reserve=reserve,
-            snowflake_last_ms=store.counter("snowflake_ms"),
-            snowflake_hold=lambda ms: store.raise_counter("snowflake_ms", ms),
+            counters=self.store,
         )
 
     async def __aenter__(self) -> Node:
-        await self.region.start()
+        try:
+            await self.region.start()
+        except BaseException:
+            await self.store.close()
+            raise
         return self
 
     async def __aexit__(
@@ -122,7 +117,7 @@ class Node:
         self.app.closing.set()
         await self.region.stop()
         await self._peers.close()
-        self.store.close()
+        await self.store.close()
 
 
 def options_of(config: Config) -> RegionOptions:

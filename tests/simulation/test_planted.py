@@ -18,6 +18,7 @@ from atoll.core.batch import Batch
 from atoll.core.entry import Framed
 from atoll.core.inbox import Inbox
 from atoll.core.register import Version
+from atoll.errors import Indefinite, StoreUnreachable
 from atoll.lattices.bounded_counter import BoundedCounterLattice
 from atoll.lattices.counter import CounterLattice
 from atoll.region.door import Door
@@ -27,10 +28,11 @@ from atoll.replication.link import Link, LinkOptions
 from atoll.simulation.plan import Plan, draw
 from atoll.simulation.runner import Report, run
 from atoll.simulation.shrinking import Cut
-from atoll.store.memory import MemoryStore
+from atoll.store.memory import MemoryTables
 from atoll.store.port import Commit, Row
 from atoll.testing.cluster import Cluster
-from atoll.testing.disk import MountedDisk
+from atoll.testing.disk import MountedTurn, SimulatedDisk
+from atoll.testing.virtual_time import Life
 
 Patch = pytest.MonkeyPatch
 
@@ -159,12 +161,12 @@ def position_without_data(patch: Patch) -> None:
     ),
 )
 def acknowledge_before_durable(patch: Patch) -> None:
-    honest = MountedDisk.commit
+    honest = SimulatedDisk.commit
 
-    def commit(self: MountedDisk, commit: Commit) -> None:
-        asyncio.get_running_loop().call_later(0.05, honest, self, commit)
+    def commit(self: SimulatedDisk, life: Life, commit: Commit) -> None:
+        asyncio.get_running_loop().call_later(0.05, honest, self, life, commit)
 
-    patch.setattr(MountedDisk, "commit", commit)
+    patch.setattr(SimulatedDisk, "commit", commit)
 
 
 @plant(
@@ -356,8 +358,8 @@ def last_settler_counts(patch: Patch) -> None:
 
 @plant("retries count again", workloads=("retries",), seeds=4, found_by=("a retried write counts once",))
 def retries_count_again(patch: Patch) -> None:
-    honest = MemoryStore.remembered
-    patch.setattr(MemoryStore, "remembered", lambda self, keys: {} if keys else honest(self, keys))
+    honest = MemoryTables.remembered
+    patch.setattr(MemoryTables, "remembered", lambda self, keys: {} if keys else honest(self, keys))
 
 
 @plant(
@@ -379,16 +381,16 @@ def counters_take_the_last(patch: Patch) -> None:
 
 @plant("half a commit", workloads=("traffic",), seeds=6, prepare=full_disks)
 def half_a_commit(patch: Patch) -> None:
-    honest = MemoryStore.commit
+    honest = MemoryTables.commit
 
-    def commit(self: MemoryStore, commit: Commit) -> None:
+    def commit(self: MemoryTables, commit: Commit) -> None:
         if self.refusal:
             reason, self.refusal = self.refusal, ""
             honest(self, Commit(documents=commit.documents))
             self.refusal = reason
         honest(self, commit)
 
-    patch.setattr(MemoryStore, "commit", commit)
+    patch.setattr(MemoryTables, "commit", commit)
 
 
 @plant(
@@ -402,7 +404,7 @@ def half_a_commit(patch: Patch) -> None:
     ),
 )
 def owners_ignored(patch: Patch) -> None:
-    patch.setattr(Ownership, "of_write", lambda self, write: None)
+    patch.setattr(Ownership, "of_write", lambda self, write, stored: None)
 
 
 @plant(
@@ -414,9 +416,9 @@ def owners_ignored(patch: Patch) -> None:
     seeds=4,
 )
 def feed_starts_late(patch: Patch) -> None:
-    honest = MemoryStore.journal_start
+    honest = MemoryTables.journal_start
     patch.setattr(
-        MemoryStore, "journal_start", lambda self, vector, origins: honest(self, vector, origins) + 1
+        MemoryTables, "journal_start", lambda self, vector, origins: honest(self, vector, origins) + 1
     )
 
 
@@ -479,12 +481,13 @@ def ownership_decided_too_early(patch: Patch) -> None:
     """Found by seeds 5 and 9: while a write waited for its session, the document came, and was another's."""
 
     async def write(self: Region, write: Any, token: Any = None) -> Any:
-        owner = self.ownership.of_write(write)
+        owner = await self._owner(write)
         if owner in (None, self.name):
             return await self._write_here(write, token)
         return await self._ask(owner, write, self.options.peer_timeout_s, token)
 
     patch.setattr(Region, "write", write)
+    patch.setattr(Region, "_admit", lambda self, write, stored: None)
 
 
 @plant(
@@ -586,6 +589,74 @@ def parked_for_ever(patch: Patch) -> None:
 )
 def not_shown_anew(patch: Patch) -> None:
     patch.setattr(Batch, "refold", lambda self, address, recorded: None)
+
+
+def far_databases(cluster: Cluster) -> None:
+    for node in cluster.nodes.values():
+        node.disk.trip_s = 0.1
+        node.disk.faults.cut = 0.1
+
+
+def broken_databases(cluster: Cluster) -> None:
+    far_databases(cluster)
+    for node in cluster.nodes.values():
+        node.disk.faults.cut = 0.5
+
+
+@plant(
+    "a read with another moment's vector",
+    workloads=("counters", "traffic"),
+    seeds=6,
+    found_by=("a read shows what its region has seen", "a counter is the sum of its increments"),
+    prepare=far_databases,
+    alter=busy,
+)
+def vector_of_another_moment(patch: Patch) -> None:
+    honest = Region.read_here
+
+    async def read_here(self: Region, collection: str, key: str) -> Any:
+        return (await honest(self, collection, key))._replace(vector=self.vector)
+
+    patch.setattr(Region, "read_here", read_here)
+
+
+@plant(
+    "a commit in doubt is called undone",
+    workloads=("counters",),
+    seeds=4,
+    found_by=("a definite error means that nothing happened",),
+    prepare=broken_databases,
+)
+def doubt_called_undone(patch: Patch) -> None:
+    honest = MountedTurn.commit
+
+    async def commit(self: MountedTurn, commit: Commit) -> None:
+        try:
+            await honest(self, commit)
+        except Indefinite as error:
+            raise StoreUnreachable(error.message) from None
+
+    patch.setattr(MountedTurn, "commit", commit)
+
+
+@plant("a commit in doubt is not looked up", workloads=("counters",), seeds=4, prepare=far_databases)
+def doubt_not_looked_up(patch: Patch) -> None:
+    def take_up(self: Door, turn: Any, known: Mapping[str, int]) -> None:
+        turn.positions = dict(self.vector)
+
+    patch.setattr(Door, "_take_up", take_up)
+
+
+@plant(
+    "what came back meanwhile waits for ever",
+    workloads=("counters", "traffic"),
+    seeds=6,
+    found_by=("nothing waits that has been applied",),
+    prepare=far_databases,
+)
+def never_dropped(patch: Patch) -> None:
+    """Found by seed 8: a peer sent a region's entries back before the region had heard that they were committed."""
+    patch.setattr(Inbox, "drop", lambda self, origin, first, last: None)
 
 
 def _plan(planted: Plant, seed: int) -> Plan:

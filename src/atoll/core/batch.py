@@ -6,7 +6,7 @@ visible outside until the store has made the whole batch durable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -29,6 +29,9 @@ from atoll.store.port import AuditRow, Commit, Parked, Remembered, Row, Segment
 
 Address = tuple[str, str]
 """(collection, key)"""
+
+Admit = Callable[[Write, Callable[[Address], Row | None]], None]
+"""Raises an AtollError where a write may not be committed here, given the documents as they are at its turn."""
 
 _pack = msgspec.msgpack.Encoder().encode
 _receipt = msgspec.msgpack.Decoder(Receipt).decode
@@ -67,6 +70,7 @@ class Batch:
         remembered: Mapping[str, bytes],
         audit: Mapping[str, AuditRow],
         now_ms: int,
+        admit: Admit | None = None,
     ) -> None:
         """`rows`: the stored documents among those addressed; `audit`: the records that entries settle."""
         self.vector = dict(vector)
@@ -91,16 +95,19 @@ class Batch:
         self._runs: list[tuple[str, int, list[bytes]]] = []
         """(origin, first seq, frames): dense, so the last seq follows."""
         self._now_ms = now_ms
+        self._admit = admit
 
     # -- local ---------------------------------------------------------------------------------------
 
     def write(self, write: Write) -> Receipt:
-        """Add one entry. Raises a RequestError, and then leaves no trace of the request."""
+        """Add one entry. Raises a RequestError, or what `admit` raises, and then leaves no trace of the request."""
         identity = self._identity
         if write.idempotency_key is not None:
             given = self._remembered.get(write.idempotency_key)
             if given is not None:
                 return _replay(_receipt(given), write)
+        if self._admit is not None:
+            self._admit(write, self._row)
         region = identity.region
         seq = self.vector.get(region, 0) + 1
         context = dict(self.vector)

@@ -22,6 +22,9 @@ class Inbox:
     def __len__(self) -> int:
         return sum(len(entries) for entries in self._waiting.values())
 
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
     @property
     def size_bytes(self) -> int:
         return sum(self._bytes.values())
@@ -77,6 +80,18 @@ class Inbox:
         """Return what could not be committed; it counts as brought by its origin."""
         for each in framed:
             self.add(each, each.entry.origin, vector)
+
+    def drop(self, origin: str, first: int, last: int) -> None:
+        """Forget entries that have been committed: by another node, or while they came once more."""
+        waiting = self._waiting.get(origin)
+        if not waiting:
+            return
+        for seq in range(first, last + 1):
+            found = waiting.pop(seq, None)
+            if found is not None:
+                self._bytes[found[1]] -= len(found[0].frame)
+        if not waiting:
+            del self._waiting[origin]
 
     def blocked_on(self, vector: Mapping[str, int]) -> dict[str, dict[str, int]]:
         """origin → the components that its next entry waits for, for `atoll status`."""

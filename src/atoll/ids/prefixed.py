@@ -6,8 +6,10 @@ counter. What a node had left of its block when it stopped is never given out: g
 
 from __future__ import annotations
 
+import asyncio
 import re
-from typing import NamedTuple, Protocol
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from atoll.errors import InvalidOperation, StoreCorrupt
 
@@ -17,14 +19,11 @@ WIDTH = 6
 _PREFIXED = re.compile(r"([a-z][a-z0-9_-]{0,31})-([0-9]{6,18})", re.ASCII)
 
 
-class Reserve(Protocol):
-    """The region's durable counter, shared by all of its nodes."""
+Reserve = Callable[[int], Awaitable[int]]
+"""Of the region's durable counter, shared by all of its nodes: take the next `count` numbers, and return the first.
 
-    def __call__(self, count: int, /) -> int:
-        """Take the next `count` numbers and return the first of them.
-
-        Durable on return, not idempotent: no later call, in any process, returns any of them again.
-        """
+Durable on return, not idempotent: no later call, in any process, returns any of them again.
+"""
 
 
 class PrefixedId(NamedTuple):
@@ -38,36 +37,38 @@ class PrefixedId(NamedTuple):
 
 
 class RangeAllocator:
-    """Gives out a region's prefixed ids from blocks of numbers; used by one thread at a time."""
+    """Gives out a region's prefixed ids from blocks of numbers; belongs to one event loop."""
 
-    __slots__ = ("_block", "_end", "_next", "_region", "_reserve")
+    __slots__ = ("_block", "_end", "_next", "_region", "_reserve", "_turn")
 
     def __init__(self, region: str, reserve: Reserve, block: int = BLOCK) -> None:
         self._region = region
         self._reserve = reserve
         self._block = block
         self._next = self._end = 0
+        self._turn = asyncio.Lock()
 
-    def next(self) -> str:
+    async def next(self) -> str:
         """One id; raises what `reserve` raises."""
-        return self.take(1)[0]
+        return (await self.take(1))[0]
 
-    def take(self, count: int) -> list[str]:
+    async def take(self, count: int) -> list[str]:
         """`count` ids with rising numbers; none is used up when `reserve` raises.
 
         Raises StoreCorrupt when the counter gives a number that was given out before.
         """
-        numbers = list(range(self._next, min(self._end, self._next + count)))
-        lacking = count - len(numbers)
-        if lacking:
-            self._refill(lacking)
-            numbers += range(self._next, self._next + lacking)
-        self._next = numbers[-1] + 1 if numbers else self._next
+        async with self._turn:
+            numbers = list(range(self._next, min(self._end, self._next + count)))
+            lacking = count - len(numbers)
+            if lacking:
+                await self._refill(lacking)
+                numbers += range(self._next, self._next + lacking)
+            self._next = numbers[-1] + 1 if numbers else self._next
         return [str(PrefixedId(self._region, number)) for number in numbers]
 
-    def _refill(self, lacking: int) -> None:
+    async def _refill(self, lacking: int) -> None:
         size = max(self._block, lacking)
-        first = self._reserve(size)
+        first = await self._reserve(size)
         if first < self._end:
             raise StoreCorrupt(
                 f"the counter of {self._region}'s prefixed ids gave {first} after {self._end - 1}: its store "

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from atoll.errors import InvalidOperation
-from atoll.ids.prefixed import RangeAllocator, Reserve
+from atoll.ids.prefixed import RangeAllocator
 from atoll.ids.snowflake import SnowflakeGenerator
 from atoll.ids.sortable import SortableIds
 
@@ -14,16 +15,25 @@ MAX_COUNT = 10_000
 KINDS = ("uuid4", "uuid7", "ulid", "snowflake", "prefixed")
 
 
-class IdService:
-    """One node's identifiers; used by one thread at a time.
+class Counters(Protocol):
+    """The region's durable numbers, as `store.port.Store` has them."""
 
-    `clock` gives unix milliseconds, `random(n)` n bytes that cannot be guessed (`os.urandom` in production),
-    `reserve` takes numbers from the region's durable counter. `region_number` and `machine` (0 to 31 each)
-    must differ between any two nodes of the deployment that run at once. `snowflake_last_ms` and
-    `snowflake_hold` carry snowflakes over a restart: see `SnowflakeGenerator`.
+    async def counter(self, name: str) -> int: ...
+
+    async def raise_counter(self, name: str, value: int) -> None: ...
+
+    async def advance_counter(self, name: str, by: int) -> int: ...
+
+
+class IdService:
+    """One node's identifiers; belongs to one event loop.
+
+    `clock` gives unix milliseconds, `random(n)` n bytes that cannot be guessed (`os.urandom` in production).
+    `region_number` and `machine` (0 to 31 each) must differ between any two nodes of the deployment that run at
+    once. The region's counters `ids` and `snowflake_ms` keep prefixed ids and snowflakes from coming twice.
     """
 
-    __slots__ = ("_makers",)
+    __slots__ = ("_clock", "_counters", "_makers", "_node", "_snowflakes")
 
     def __init__(
         self,
@@ -33,22 +43,22 @@ class IdService:
         machine: int,
         clock: Callable[[], int],
         random: Callable[[int], bytes],
-        reserve: Reserve,
-        snowflake_last_ms: int = 0,
-        snowflake_hold: Callable[[int], None] | None = None,
+        counters: Counters,
     ) -> None:
         sortable = SortableIds(clock, random)
-        snowflakes = SnowflakeGenerator(region_number, machine, clock, snowflake_last_ms, hold=snowflake_hold)
-        self._makers: dict[str, Callable[[int], list[str]]] = {
+        self._clock = clock
+        self._counters = counters
+        self._node = (region_number, machine)
+        self._snowflakes: SnowflakeGenerator | None = None
+        self._makers: dict[str, Callable[[int], list[str] | Awaitable[list[str]]]] = {
             "uuid4": lambda count: [str(uuid.UUID(bytes=random(16), version=4)) for _ in range(count)],
             "uuid7": lambda count: [sortable.uuid7() for _ in range(count)],
             "ulid": lambda count: [sortable.ulid() for _ in range(count)],
-            # In decimal digits: as JSON numbers they would lose their last digits in many clients.
-            "snowflake": lambda count: [str(number) for number in snowflakes.take(count)],
-            "prefixed": RangeAllocator(region, reserve).take,
+            "snowflake": self._snowflake,
+            "prefixed": RangeAllocator(region, self._reserve).take,
         }
 
-    def generate(self, kind: str, count: int = 1) -> list[str]:
+    async def generate(self, kind: str, count: int = 1) -> list[str]:
         """`count` new identifiers; all kinds but uuid4 in rising order.
 
         Raises InvalidOperation for an unknown kind and for a count outside 1 to 10,000, ClockUnsafe when
@@ -65,4 +75,19 @@ class IdService:
                 minimum=1,
                 maximum=MAX_COUNT,
             )
-        return make(count)
+        made = make(count)
+        return made if isinstance(made, list) else await made
+
+    async def _reserve(self, count: int) -> int:
+        return await self._counters.advance_counter("ids", count) - count + 1
+
+    async def _snowflake(self, count: int) -> list[str]:
+        if self._snowflakes is None:
+            last_ms = await self._counters.counter("snowflake_ms")
+            if self._snowflakes is None:  # nobody else was faster
+                self._snowflakes = SnowflakeGenerator(*self._node, self._clock, last_ms, hold=self._hold)
+        # In decimal digits: as JSON numbers they would lose their last digits in many clients.
+        return [str(number) for number in await self._snowflakes.take(count)]
+
+    async def _hold(self, until_ms: int) -> None:
+        await self._counters.raise_counter("snowflake_ms", until_ms)

@@ -12,7 +12,8 @@ milliseconds never go back, whatever the clock does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -51,13 +52,13 @@ class SnowflakeParts:
 
 
 class SnowflakeGenerator:
-    """Gives out snowflakes in rising order; used by one thread at a time.
+    """Gives out snowflakes in rising order; belongs to one event loop.
 
     `clock` gives unix milliseconds and may step in either direction. After a step back the generator stays
     at the millisecond it had reached. When a millisecond's 4,096 are used up it borrows the next one, at
     most `max_lead_ms` ahead of the time that has passed; then it raises ClockUnsafe rather than run away.
 
-    A generator that starts again must not repeat its earlier run. `hold`, if given, is called with a unix
+    A generator that starts again must not repeat its earlier run. `hold`, if given, is awaited with a unix
     millisecond before any id up to it is given out, and must be durable on return; the next run passes the
     highest as `last_ms`. It is called about once in `HOLD_MS` of use. Without it, a restart is safe as long
     as the clock is past where the earlier run ended.
@@ -73,6 +74,7 @@ class SnowflakeGenerator:
         "_pace_ms",
         "_read_ms",
         "_sequence",
+        "_turn",
     )
 
     def __init__(
@@ -83,7 +85,7 @@ class SnowflakeGenerator:
         last_ms: int = 0,
         *,
         max_lead_ms: int = MAX_LEAD_MS,
-        hold: Callable[[int], None] | None = None,
+        hold: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         _require_node("region", region)
         _require_node("machine", machine)
@@ -96,18 +98,27 @@ class SnowflakeGenerator:
         self._sequence = _MAX_SEQUENCE
         self._read_ms = max(0, clock() - EPOCH_MS)
         self._pace_ms = max(self._ms, self._read_ms)
+        self._turn = asyncio.Lock()
 
     @property
     def last_ms(self) -> int:
         """The unix millisecond of the newest id."""
         return self._ms + EPOCH_MS
 
-    def next(self) -> int:
+    async def next(self) -> int:
         """One id, greater than all before.
 
         Raises ClockUnsafe, without using up an id, when more than 4,096 per millisecond were asked for over
         longer than `max_lead_ms`, and when the clock is outside 2024 to 2093.
         """
+        return (await self.take(1))[0]
+
+    async def take(self, count: int) -> list[int]:
+        """`count` ids in rising order; raises as `next` does, and the ids made until then are lost."""
+        async with self._turn:
+            return [await self._make() for _ in range(count)]
+
+    async def _make(self) -> int:
         now_ms = self._read()
         ms, sequence = self._ms, self._sequence + 1
         if now_ms > ms:
@@ -130,14 +141,10 @@ class SnowflakeGenerator:
             )
         if self._hold is not None and ms > self._held_ms:
             held_ms = min(ms + HOLD_MS, _MAX_MS)
-            self._hold(held_ms + EPOCH_MS)
+            await self._hold(held_ms + EPOCH_MS)
             self._held_ms = held_ms
         self._ms, self._sequence = ms, sequence
         return ms << _TIME_SHIFT | self._node | sequence
-
-    def take(self, count: int) -> list[int]:
-        """`count` ids in rising order; raises as `next` does, and the ids made until then are lost."""
-        return [self.next() for _ in range(count)]
 
     def _read(self) -> int:
         """The clock since the epoch; also moves the pace, which borrowing is measured against.

@@ -33,15 +33,13 @@ class Adoption:
         self._door = door
         self._wanted = fingerprints(application)
 
-    @property
-    def due(self) -> dict[str, str]:
-        """collection → fingerprint of those that are not yet as declared."""
-        stored = self._store.schemas()
+    def due(self, stored: Mapping[str, str]) -> dict[str, str]:
+        """collection → fingerprint of those that are not yet as declared, by the `schemas` of the store."""
         return {name: wanted for name, wanted in self._wanted.items() if stored.get(name) != wanted}
 
     async def run(self) -> None:
-        """Raises StoreUnwritable, Indefinite, and what else the door raises; it can be run again."""
-        due = self.due
+        """Raises what the store and the door raise; it can be run again."""
+        due = self.due(await self._store.schemas())
         if not due:
             return
         async for parked in self._parked():
@@ -57,13 +55,13 @@ class Adoption:
 
     async def _parked(self) -> AsyncIterator[tuple[Parked, ...]]:
         after: tuple[str, int, int] | None = None
-        while page := self._store.parked(_AT_ONCE, after=after):
+        while page := await self._store.parked(_AT_ONCE, after=after):
             after = page[-1][:3]
             yield tuple(each for each in page if _readable(each))
 
     async def _keys(self, collection: str) -> AsyncIterator[tuple[str, ...]]:
         after: str | None = None
-        while page := self._store.scan_all(collection, after=after, limit=_AT_ONCE):
+        while page := await self._store.scan_all(collection, after=after, limit=_AT_ONCE):
             after = page[-1][0]
             yield tuple(key for key, _ in page)
 

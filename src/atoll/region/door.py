@@ -1,23 +1,23 @@
 """The group-committing door: every change to a region's data passes here, local or remote.
 
-Whatever waits when the door opens becomes one transaction with one fsync. The first to arrive asks the
-event loop to open the door at its next turn, so everyone who is ready in this turn comes along; while
-turns bring more, it waits for them, and an idle region commits without delay.
+Whatever waits when the door opens becomes one transaction with one fsync. The first to arrive wakes the door at the
+event loop's next turn, so everyone who is ready in this turn comes along; while turns bring more, it waits for them,
+and an idle region commits without delay. Whoever comes while a commit is under way shares the next one.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from atoll.causality.clock import HybridLogicalClock
-from atoll.causality.vector import descends
-from atoll.core.batch import Address, Batch, Identity
-from atoll.core.entry import Entry, Framed, decode_entry
+from atoll.causality.vector import descends, merge
+from atoll.core.batch import Admit, Batch, Identity
+from atoll.core.entry import Framed, decode_entry
 from atoll.core.inbox import Inbox
 from atoll.core.mutation import Receipt, Write
 from atoll.core.rules import Rules
@@ -27,9 +27,10 @@ from atoll.errors import (
     CorruptEntry,
     Indefinite,
     Overloaded,
-    StoreError,
+    StoreCorrupt,
+    TurnLost,
 )
-from atoll.store.port import AuditFilter, AuditRow, Parked, Row, Store
+from atoll.store.port import AuditRow, Parked, Store, Turn, Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,16 @@ class DoorOptions:
     """How long to wait before remote entries are tried again after the store refused them."""
     stuck_s: float = 2.0
     """How long a link at its bound waits for anything to be applied, before it may bring more."""
+    closing_s: float = 5.0
+    """How long `close` waits for a commit that is under way, before it cuts it."""
 
 
 _MOST_RECORDS = 10_000
 """Of one document, that are looked at when its collection's declaration has changed."""
 _MOST_TURNS = 8
 """Of the event loop, that a write waits at most while each brings others."""
+_MOST_LOST = 8
+"""Turns that may be lost to other nodes before the writers are told."""
 
 
 class _Pending(NamedTuple):
@@ -74,8 +79,35 @@ class _PendingUpkeep(NamedTuple):
     done: asyncio.Future[None]
 
 
+class _Party(NamedTuple):
+    """Those who go through the door together."""
+
+    writes: list[_Pending]
+    remote: list[Framed]
+    upkeep: _PendingUpkeep | None
+
+    def fail(self, error: AtollError) -> None:
+        waiting: list[asyncio.Future[Any]] = [pending.answer for pending in self.writes]
+        if self.upkeep is not None:
+            waiting.append(self.upkeep.done)
+        for future in waiting:
+            if not future.done():
+                future.set_exception(error)
+
+
+class _Outcome(NamedTuple):
+    """What a turn comes to, once its commit is durable."""
+
+    batch: Batch
+    answers: list[tuple[_Pending, Receipt | AtollError]]
+    waiting: list[Framed]
+    """Remote entries whose time has not come."""
+    ahead: dict[str, ClockAhead]
+    """Origins that are held back."""
+
+
 class Door:
-    """Serialises all commits of one region. Belongs to one event loop."""
+    """Serialises all commits of one node. Belongs to one event loop: `open` it there, and `close` it."""
 
     def __init__(
         self,
@@ -85,11 +117,13 @@ class Door:
         identify: Callable[[], Identity],
         now_ms: Callable[[], int],
         *,
+        admit: Admit | None = None,
         options: DoorOptions = DoorOptions(),
     ) -> None:
-        self.vector: dict[str, int] = store.positions()
+        self.vector: dict[str, int] = {}
+        """What the region has, as far as this node knows: never more than is durable."""
         self.inbox = Inbox()
-        self.store_error: StoreError | Indefinite | None = None
+        self.store_error: AtollError | None = None
         """Why the last commit failed; None while the store takes writes."""
         self.held: ClockAhead | None = None
         """Why remote entries are held back: a peer's clock runs ahead of what is allowed."""
@@ -98,13 +132,23 @@ class Door:
         self._clock = clock
         self._identify = identify
         self._now_ms = now_ms
+        self._admit = admit
         self._options = options
         self._queue: deque[_Pending] = deque()
         self._upkeep: deque[_PendingUpkeep] = deque()
-        self._scheduled = False
+        self._called = asyncio.Event()
+        """Set when there is something to do."""
+        self._waited = 0
+        """How many writes waited when it was set."""
+        self._task: asyncio.Task[None] | None = None
+        self._in_doubt = False
+        """Whether a commit has been sent, and nothing was heard of it."""
+        self._unsure = False
+        """Whether a commit may have happened of which nothing was heard."""
         self._covered: list[tuple[dict[str, int], asyncio.Future[None]]] = []
         self._room: list[asyncio.Future[None]] = []
         self._listeners: list[Callable[[Batch], None]] = []
+        self._followers: list[Callable[[dict[str, int]], None]] = []
         self._closed = False
         self._pausing = False
         self._held_back: set[str] = set()
@@ -112,12 +156,26 @@ class Door:
         self._applied_s = 0.0
         """When remote entries were last applied, by the event loop's clock."""
 
+    async def open(self) -> None:
+        """Find out where the region stands, and take what comes from now on. Raises what the store raises."""
+        self.vector = await self._store.positions()
+        self._clock.last = max(self._clock.last, await self._store.clock())
+        self._task = asyncio.create_task(self._run(), name="door")
+
     def listen(self, listener: Callable[[Batch], None]) -> None:
-        """`listener` is called after each durable commit, in commit order; it must not raise."""
+        """`listener` is called after each durable commit of this node, in commit order; it must not raise."""
         self._listeners.append(listener)
 
+    def follow(self, follower: Callable[[dict[str, int]], None]) -> None:
+        """`follower` gets the vector each time that it moves, whoever committed; it must not raise."""
+        self._followers.append(follower)
+
     async def write(self, write: Write) -> Receipt:
-        """Commit a local write; durable on return. Raises RequestErrors, StoreUnwritable, Overloaded."""
+        """Commit a local write; durable on return.
+
+        Raises RequestErrors, what `admit` and the store raise (Indefinite among it), and Overloaded. A caller that is
+        cancelled does not know whether it was committed.
+        """
         if len(self._queue) >= self._options.queued_writes or self._closed:
             raise Overloaded(
                 "this region is closing"
@@ -126,24 +184,24 @@ class Door:
             )
         answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         self._queue.append(_Pending(write, answer))
-        self._schedule()
+        self._call()
         return await answer
 
     async def keep_up(self, work: Upkeep) -> None:
-        """Do it between the writes; durable on return. Raises StoreUnwritable, Indefinite, Overloaded."""
+        """Do it between the writes; durable on return. Raises what the store raises, and Overloaded."""
         if self._closed:
             raise Overloaded("this region is closing")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._upkeep.append(_PendingUpkeep(work, done))
-        self._schedule()
+        self._call()
         await done
 
     def deliver(self, framed: list[Framed], link: str) -> None:
         """Take entries from a link; they are applied when their contexts are covered."""
         for each in framed:
             self.inbox.add(each, link, self.vector)
-        if len(self.inbox):
-            self._schedule()
+        if self.inbox:
+            self._call()
 
     async def room(self, link: str, bytes_waiting: int) -> None:
         """Wait until less than so much of what the link brought waits: its backpressure.
@@ -171,7 +229,10 @@ class Door:
                     self._granted[link] = waiting + bytes_waiting
 
     async def covered(self, vector: Mapping[str, int]) -> None:
-        """Wait until the region has seen `vector`."""
+        """Wait until the region has seen `vector`. Raises what the store raises."""
+        if descends(self.vector, vector):
+            return
+        await self.refresh()  # another node may have it
         if descends(self.vector, vector):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -183,8 +244,14 @@ class Door:
             if waiter in self._covered:
                 self._covered.remove(waiter)
 
-    def close(self) -> None:
-        """Refuse what still waits; nothing of it was acknowledged."""
+    async def refresh(self) -> None:
+        """Take note of what other nodes have committed. Raises what the store raises."""
+        found = await self._store.positions()
+        if not descends(self.vector, found):
+            self._move(merge(self.vector, found))
+
+    async def close(self) -> None:
+        """Refuse what still waits; nothing of it was acknowledged. A commit under way may end, or is cut."""
         self._closed = True
         for pending in self._queue:
             if not pending.answer.done():
@@ -195,185 +262,251 @@ class Door:
         self._queue.clear()
         self._upkeep.clear()
         self._wake(self._room)
+        if self._task is not None:
+            self._called.set()
+            await asyncio.wait({self._task}, timeout=self._options.closing_s)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
-    def _schedule(self) -> None:
-        if not self._scheduled and not self._closed:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._gather, len(self._queue), _MOST_TURNS)
+    # -- opening ---------------------------------------------------------------------------------------
 
-    def _gather(self, waited: int, turns: int) -> None:
+    def _call(self) -> None:
+        if not self._called.is_set():
+            self._waited = len(self._queue)
+            self._called.set()
+
+    async def _run(self) -> None:
+        while not self._closed:
+            if self._called.is_set():
+                await asyncio.sleep(0)  # those who were just answered may have more
+            else:
+                await self._called.wait()
+            await self._gather()
+            self._called.clear()
+            if not self._closed:
+                await self._open()
+
+    async def _gather(self) -> None:
         """Open as soon as a turn of the event loop brings nobody new: one commit for all who are on their way."""
-        waiting = len(self._queue)
-        if waited < waiting < self._options.writes_per_commit and turns > 1:
-            asyncio.get_running_loop().call_soon(self._gather, waiting, turns - 1)
-        else:
-            self._open()
+        waited = self._waited
+        for _ in range(_MOST_TURNS - 1):
+            waiting = len(self._queue)
+            if not waited < waiting < self._options.writes_per_commit:
+                return
+            waited = waiting
+            await asyncio.sleep(0)
 
-    def _open(self) -> None:
-        self._scheduled = False
-        if self._closed:
-            return
+    async def _open(self) -> None:
+        party = self._gathered()
+        remote = party.remote
+        try:
+            if party.writes or remote or party.upkeep is not None:
+                await self._commit(party)
+            elif self._unsure:
+                await self.refresh()
+                self._unsure = False
+        except AtollError as error:
+            self.store_error = error
+            self._unsure = self._unsure or not error.definite
+            party.fail(error)
+            self._retry(remote)
+        except BaseException as error:
+            self._unsure = self._unsure or self._in_doubt
+            party.fail(self._unexpected(error))
+            self._retry(remote)
+            if not isinstance(error, Exception):
+                raise
+            # A defect: nobody may wait for ever on it, and it must not pass unseen.
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a commit failed unexpectedly", "exception": error}
+            )
+        finally:
+            self._in_doubt = False
+        if self._queue or self._upkeep or (remote and self.inbox and not self._pausing):
+            self._call()
+
+    def _gathered(self) -> _Party:
         remote: list[Framed] = []
         if not self._pausing:
             remote = self.inbox.ready(self.vector, self._options.entries_per_commit, self._held_back)
         taken = (self._queue.popleft() for _ in range(min(len(self._queue), self._options.writes_per_commit)))
         writes = [pending for pending in taken if not pending.answer.done()]
-        upkeep = self._upkeep.popleft() if self._upkeep else None
-        if not writes and not remote and upkeep is None:
-            return
-        waiting: list[asyncio.Future[Any]] = [pending.answer for pending in writes]
-        if upkeep is not None:
-            waiting.append(upkeep.done)
-        try:
-            self._commit(writes, remote, None if upkeep is None else upkeep.work)
-        except (StoreError, Indefinite) as error:
-            self.store_error = error
-            self._fail(waiting, error)
-            self._retry(remote)
-            return
-        except BaseException as error:  # a defect: nobody may wait for ever on it
-            self._fail(waiting, AtollError(f"the commit failed unexpectedly: {error!r}"))
-            self._retry(remote)
-            raise
-        if upkeep is not None and not upkeep.done.done():
-            upkeep.done.set_result(None)
-        if self._queue or self._upkeep or (remote and len(self.inbox) and not self._pausing):
-            self._schedule()
+        return _Party(writes, remote, self._upkeep.popleft() if self._upkeep else None)
 
-    def _commit(self, writes: list[_Pending], remote: list[Framed], upkeep: Upkeep | None) -> None:
-        identity = self._identify()
-        entries = [framed.entry for framed in remote]
-        entries += [decode_entry(parked.body) for parked in (upkeep.parked if upkeep is not None else ())]
+    async def _commit(self, party: _Party) -> None:
+        for _ in range(_MOST_LOST - 1):
+            try:
+                return await self._take_turn(party)
+            except TurnLost:
+                self._in_doubt = False
+        return await self._take_turn(party)
+
+    async def _take_turn(self, party: _Party) -> None:
+        known = self.vector
+        async with self._store.begin(self._wanted(party)) as turn:
+            self._take_up(turn, known)
+            outcome = self._work(turn, party)
+            if party.upkeep is not None:
+                await self._keep_up(turn, outcome.batch, party.upkeep.work)
+            commit = outcome.batch.commit()
+            if party.upkeep is not None:
+                commit.schemas.update(party.upkeep.work.schemas)
+            if commit.segments or commit.remembered or party.upkeep is not None:
+                self._in_doubt = True
+                await turn.commit(commit)
+                self._in_doubt = False
+                self.store_error = None
+            # Nothing is awaited between the commit and its announcement.
+            self._conclude(outcome)
+            if party.upkeep is not None and not party.upkeep.done.done():
+                party.upkeep.done.set_result(None)
+
+    def _take_up(self, turn: Turn, known: Mapping[str, int]) -> None:
+        """Go on from where the database stands: other nodes may have committed, or a commit in doubt happened."""
+        self._clock.last = max(self._clock.last, turn.clock)
+        self._unsure = False
+        if turn.positions == self.vector:
+            return
+        if not descends(turn.positions, known):
+            # Seqs that were given out must not be given out again: peers may hold them.
+            self.vector = dict(turn.positions)
+            raise StoreCorrupt(
+                f"the database stands at {dict(turn.positions)}, and stood at {dict(known)} already: it has lost "
+                "commits, by a failover or a restored copy; what peers hold of them comes back by their links"
+            )
+        if not descends(self.vector, turn.positions):
+            self._move(merge(self.vector, turn.positions))
+
+    def _work(self, turn: Turn, party: _Party) -> _Outcome:
         batch = Batch(
-            identity,
+            self._identify(),
             self._rules,
             self._clock,
-            self.vector,
-            rows=self._load(writes, entries, upkeep),
-            remembered=self._store.remembered(
-                [
-                    pending.write.idempotency_key
-                    for pending in writes
-                    if pending.write.idempotency_key is not None
-                ]
-            )
-            if any(pending.write.idempotency_key for pending in writes)
-            else {},
-            audit=self._load_audit(entries),
+            turn.positions,
+            rows=turn.rows,
+            remembered=turn.remembered,
+            audit=turn.audit,
             now_ms=self._now_ms(),
+            admit=self._admit,
         )
-        answers: list[tuple[asyncio.Future[Receipt], Receipt]] = []
-        for pending in writes:
-            try:
-                answers.append((pending.answer, batch.write(pending.write)))
-            except AtollError as error:
-                pending.answer.set_exception(error)
-            except Exception as error:
-                # A defect met by one write leaves no trace in the batch: the others go on.
-                failure = AtollError(f"the write failed unexpectedly: {error!r}")
-                failure.__cause__ = error
-                pending.answer.set_exception(failure)
-        self._apply(batch, remote)
-        if upkeep is not None:
-            self._keep_up(batch, upkeep)
-        commit = batch.commit()
-        if upkeep is not None:
-            commit.schemas.update(upkeep.schemas)
-        if commit.segments or commit.remembered or upkeep is not None:
-            self._store.commit(commit)
-            self.store_error = None
-        self.vector = batch.vector
-        if batch.applied:
-            self._applied_s = asyncio.get_running_loop().time()
-        for answer, receipt in answers:
-            if not answer.done():
-                answer.set_result(receipt)
-        for listener in self._listeners:
-            listener(batch)
-        if self._covered:
-            for vector, future in self._covered:
-                if not future.done() and descends(self.vector, vector):
-                    future.set_result(None)
-        if self._room:
-            self._wake(self._room)
-
-    def _apply(self, batch: Batch, remote: list[Framed]) -> None:
+        answers = [(pending, self._attempt(batch, pending.write)) for pending in party.writes]
         waiting: list[Framed] = []
-        for framed in remote:
-            origin = framed.entry.origin
+        ahead: dict[str, ClockAhead] = {}
+        for framed in party.remote:
             try:
                 batch.apply(framed)
             except ClockAhead as error:
                 # Held, not dropped: time itself will make the entry acceptable. Other origins go on.
-                self.held = error
-                self._held_back.add(origin)
-                asyncio.get_running_loop().call_later(self._options.retry_s, self._release, origin)
+                ahead[framed.entry.origin] = error
                 waiting.append(framed)
             except CorruptEntry:
                 waiting.append(framed)  # what it had seen is held back
-        self.inbox.give_back(waiting, batch.vector)
-        if remote and not self._held_back:
-            self.held = None
+        return _Outcome(batch, answers, waiting, ahead)
 
-    def _keep_up(self, batch: Batch, upkeep: Upkeep) -> None:
+    @staticmethod
+    async def _keep_up(turn: Turn, batch: Batch, upkeep: Upkeep) -> None:
         for parked in upkeep.parked:
             batch.reapply(parked)
+        contested = [key for key in upkeep.keys if batch.contested((upkeep.collection, key))]
+        recorded: dict[str, list[AuditRow]] = {}
+        if contested:
+            recorded = await turn.recorded(upkeep.collection, contested, _MOST_RECORDS)
         for key in upkeep.keys:
-            address = (upkeep.collection, key)
-            recorded: list[AuditRow] = []
-            if batch.contested(address):
-                recorded = self._store.conflicts(AuditFilter(*address), limit=_MOST_RECORDS)
-            batch.refold(address, recorded)
+            batch.refold((upkeep.collection, key), recorded.get(key, ()))
 
-    def _load(
-        self, writes: list[_Pending], entries: list[Entry], upkeep: Upkeep | None
-    ) -> dict[Address, Row]:
-        wanted: dict[str, set[str]] = {}
-        for pending in writes:
+    @staticmethod
+    def _attempt(batch: Batch, write: Write) -> Receipt | AtollError:
+        try:
+            return batch.write(write)
+        except AtollError as error:
+            return error
+        except Exception as error:
+            # A defect met by one write leaves no trace in the batch: the others go on.
+            failure = AtollError(f"the write failed unexpectedly: {error!r}")
+            failure.__cause__ = error
+            return failure
+
+    def _conclude(self, outcome: _Outcome) -> None:
+        batch = outcome.batch
+        loop = asyncio.get_running_loop()
+        if batch.applied:
+            self._applied_s = loop.time()
+        self._move(batch.vector if descends(batch.vector, self.vector) else merge(batch.vector, self.vector))
+        for origin, error in outcome.ahead.items():
+            self.held = error
+            self._held_back.add(origin)
+            loop.call_later(self._options.retry_s, self._release, origin)
+        self.inbox.give_back(outcome.waiting, self.vector)
+        if not self._held_back:
+            self.held = None
+        for (_, answer), result in outcome.answers:
+            if answer.done():
+                continue
+            if isinstance(result, AtollError):
+                answer.set_exception(result)
+            else:
+                answer.set_result(result)
+        for listener in self._listeners:
+            listener(batch)
+        if self._room:
+            self._wake(self._room)
+
+    def _move(self, vector: dict[str, int]) -> None:
+        before, self.vector = self.vector, vector
+        if vector == before:
+            return
+        if self.inbox:
+            for origin, seq in vector.items():
+                self.inbox.drop(origin, before.get(origin, 0) + 1, seq)
+        for follower in self._followers:
+            follower(vector)
+        for wanted, future in self._covered:
+            if not future.done() and descends(vector, wanted):
+                future.set_result(None)
+
+    def _wanted(self, party: _Party) -> Wanted:
+        documents: dict[str, set[str]] = {}
+        audit: list[str] = []
+        for pending in party.writes:
             for mutation in pending.write.mutations:
                 if mutation.collection in self._rules:  # a peer's schema may be newer
-                    wanted.setdefault(mutation.collection, set()).add(mutation.key)
+                    documents.setdefault(mutation.collection, set()).add(mutation.key)
+        entries = [framed.entry for framed in party.remote]
+        if party.upkeep is not None:
+            work = party.upkeep.work
+            entries += [decode_entry(parked.body) for parked in work.parked]
+            if work.keys:
+                documents.setdefault(work.collection, set()).update(work.keys)
         for entry in entries:
             for change in entry.changes:
                 if change.collection in self._rules:
-                    wanted.setdefault(change.collection, set()).add(change.key)
-        if upkeep is not None and upkeep.keys:
-            wanted.setdefault(upkeep.collection, set()).update(upkeep.keys)
-        rows: dict[Address, Row] = {}
-        for collection, keys in wanted.items():
-            for key, row in self._store.load(collection, sorted(keys)).items():
-                rows[(collection, key)] = row
-        return rows
+                    documents.setdefault(change.collection, set()).add(change.key)
+                audit += [loser.id for loser in change.settled]
+        keys = [write.idempotency_key for write, _ in party.writes if write.idempotency_key is not None]
+        return Wanted({name: sorted(found) for name, found in documents.items()}, keys, audit)
 
-    def _load_audit(self, entries: list[Entry]) -> dict[str, AuditRow]:
-        known: dict[str, AuditRow] = {}
-        for entry in entries:
-            for change in entry.changes:
-                for loser in change.settled:
-                    row = self._store.conflict(loser.id)
-                    if row is not None:
-                        known[loser.id] = row
-        return known
+    # -- failing ---------------------------------------------------------------------------------------
 
-    def _retry(self, remote: list[Framed]) -> None:
-        if remote:
-            self.inbox.give_back(remote, self.vector)
+    def _unexpected(self, error: BaseException) -> AtollError:
+        if self._in_doubt:
+            return Indefinite(f"the commit was cut short ({error!r}): the write may have happened")
+        if isinstance(error, asyncio.CancelledError):
+            return Overloaded("this region is closing")
+        return AtollError(f"the commit failed unexpectedly: {error!r}")
+
+    def _retry(self, remote: Sequence[Framed]) -> None:
+        self.inbox.give_back(list(remote), self.vector)
+        if (remote or self._unsure) and not self._pausing and not self._closed:
             self._pausing = True
             asyncio.get_running_loop().call_later(self._options.retry_s, self._resume)
 
     def _release(self, origin: str) -> None:
         self._held_back.discard(origin)
-        self._schedule()
+        self._call()
 
     def _resume(self) -> None:
         self._pausing = False
-        self._schedule()
-
-    @staticmethod
-    def _fail(waiting: list[asyncio.Future[Any]], error: AtollError) -> None:
-        for future in waiting:
-            if not future.done():
-                future.set_exception(error)
+        self._call()
 
     @staticmethod
     def _wake(waiting: list[asyncio.Future[None]]) -> None:

@@ -20,7 +20,7 @@ class Escrow:
     def __init__(
         self,
         region: str,
-        holders: Callable[[str, str, str], dict[str, int]],
+        holders: Callable[[str, str, str], Awaitable[dict[str, int]]],
         ask: Ask,
         covered: Callable[[dict[str, int]], Awaitable[None]],
         now_s: Callable[[], float],
@@ -68,7 +68,7 @@ class Escrow:
         """Ask the peers that seem to hold most, one after the other, until one hands something over."""
         collection, key, field = address
         shortage = details["wanted"] - details["left_here"]
-        holders = self._holders(collection, key, field)
+        holders = await self._holders(collection, key, field)
         for peer in sorted(holders, key=lambda name: (-holders[name], name)):
             if (address, peer) in tried or holders[peer] <= 0:
                 continue

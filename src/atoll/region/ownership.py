@@ -5,26 +5,29 @@ The one seam for moving ownership later: everything asks `Ownership`, nothing as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
+from atoll.core.batch import Address
 from atoll.core.mutation import Delete, Mutation, Patch, Put, Transfer, Write
 from atoll.core.rules import Rules
 from atoll.errors import InvalidDocument, InvalidOperation, OwnershipFixed
 from atoll.schema.placement import Everywhere
-from atoll.store.port import Store
+from atoll.store.port import Row
+
+Stored = Callable[[Address], Row | None]
+"""What the store holds of a document."""
 
 
 class Ownership:
-    """Pure decisions over what the store holds."""
+    """Pure decisions over what the store holds: made before a write is queued, and once more at its turn."""
 
-    def __init__(self, regions: tuple[str, ...], rules: Mapping[str, Rules], store: Store) -> None:
+    def __init__(self, regions: tuple[str, ...], rules: Mapping[str, Rules]) -> None:
         self._regions = regions
         self._rules = rules
-        self._store = store
         self._owned = frozenset(
             name
             for name, each in rules.items()
@@ -36,14 +39,22 @@ class Ownership:
         """Whether each document has one region that orders its writes: strong, and nothing to fall back on."""
         return rules.schema.policy.consistency == "strong" and rules.schema.policy.fallback is None
 
-    def of_write(self, write: Write) -> str | None:
+    def concerned(self, write: Write) -> list[Address]:
+        """The documents that must be looked at before `of_write` can say whose the write is."""
+        return [
+            (mutation.collection, mutation.key)
+            for mutation in write.mutations
+            if mutation.collection in self._owned and not isinstance(mutation, Transfer)
+        ]
+
+    def of_write(self, write: Write, stored: Stored) -> str | None:
         """The region that must commit it; None when any may.
 
         Raises OwnershipFixed, and InvalidOperation for a batch over several owners.
         """
         if not self._owned or not any(mutation.collection in self._owned for mutation in write.mutations):
             return None
-        owners = {self._of_mutation(mutation) for mutation in write.mutations} - {None}
+        owners = {self._of_mutation(mutation, stored) for mutation in write.mutations} - {None}
         if len(owners) > 1:
             raise InvalidOperation(
                 f"one batch cannot write documents of several owners ({', '.join(sorted(map(str, owners)))}); "
@@ -51,17 +62,17 @@ class Ownership:
             )
         return owners.pop() if owners else None
 
-    def of_document(self, collection: str, key: str) -> str | None:
-        """The owner of a stored document, as far as this region knows."""
+    def of_document(self, collection: str, key: str, row: Row | None) -> str | None:
+        """The owner of a document that is stored as `row`, as far as this region knows."""
         if collection not in self._owned:
             return None
-        return self._owner(self._rules[collection], key, self._stored(collection, key))
+        return self._owner(self._rules[collection], key, _visible(row))
 
-    def _of_mutation(self, mutation: Mutation) -> str | None:
+    def _of_mutation(self, mutation: Mutation, rows: Stored) -> str | None:
         if mutation.collection not in self._owned or isinstance(mutation, Transfer):
             return None
         rules = self._rules[mutation.collection]
-        stored = self._stored(mutation.collection, mutation.key)
+        stored = _visible(rows((mutation.collection, mutation.key)))
         current = self._owner(rules, mutation.key, stored)
         wanted = current
         match mutation:
@@ -95,12 +106,12 @@ class Ownership:
             )
         return owner
 
-    def _stored(self, collection: str, key: str) -> dict[str, Any] | None:
-        row = self._store.get(collection, key)
-        if row is None or row.value is None:
-            return None
-        document: dict[str, Any] = msgspec.json.decode(row.value)
-        return document
+
+def _visible(row: Row | None) -> dict[str, Any] | None:
+    if row is None or row.value is None:
+        return None
+    document: dict[str, Any] = msgspec.json.decode(row.value)
+    return document
 
 
 def rendezvous(regions: tuple[str, ...], name: str) -> str:

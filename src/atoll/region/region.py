@@ -27,10 +27,8 @@ from atoll.core.rules import Rules, plain_text
 from atoll.errors import (
     AtollError,
     ClockUnsafe,
-    Indefinite,
     InvalidOperation,
     RegionUnreachable,
-    StoreError,
     TokenNotReached,
     TooStale,
     Unavailable,
@@ -40,7 +38,7 @@ from atoll.region.door import Door
 from atoll.region.escrow import Escrow
 from atoll.region.freshness import Freshness
 from atoll.region.options import DEFAULT_OPTIONS, RegionOptions
-from atoll.region.ownership import Ownership
+from atoll.region.ownership import Ownership, Stored
 from atoll.region.peers import (
     Call,
     DigestCall,
@@ -106,15 +104,23 @@ class Region:
         self._uncertainty_ms = options.max_clock_offset_ms
         self._clock_off_ms = 0
         self._wall_minus_loop_ms: int | None = None
-        store.open_collections(application.collections)
         self.rules: dict[str, Rules] = {
             name: Rules(schema, self._resolver(schema)) for name, schema in application.collections.items()
         }
-        self.clock = HybridLogicalClock(physical_ms, store.clock(), options.max_clock_offset_ms)
-        self.door = Door(store, self.rules, self.clock, self._identity, physical_ms, options=options.door)
+        self.clock = HybridLogicalClock(physical_ms, 0, options.max_clock_offset_ms)
+        self.ownership = Ownership(self.regions, self.rules)
+        self.door = Door(
+            store,
+            self.rules,
+            self.clock,
+            self._identity,
+            physical_ms,
+            admit=self._admit,
+            options=options.door,
+        )
         self.door.listen(self._after_commit)
+        self.door.follow(self._after_move)
         self.adoption = Adoption(application, store, self.door)
-        self.ownership = Ownership(self.regions, self.rules, store)
         self._writer = FrameWriter(link_key)
         self.links = {
             peer: Link(
@@ -145,7 +151,9 @@ class Region:
     # -- life ------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open the links and begin housekeeping."""
+        """Take up what the store holds, open the links and begin housekeeping. Raises what the store raises."""
+        await self.store.open_collections(self.application.collections)
+        await self.door.open()
         for link in self.links.values():
             self._spawn(link.run(self._review_links), f"link to {link.status.peer}")
             self._spawn(self._compare_clocks(link.status.peer), f"clock of {link.status.peer}")
@@ -158,7 +166,7 @@ class Region:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
-        self.door.close()
+        await self.door.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=f"{self.name}: {name}")
@@ -181,15 +189,27 @@ class Region:
         Indefinite, StoreUnwritable, ClockUnsafe, Overloaded.
         """
         check_batch(write, most=self.options.writes_per_batch)
-        owner = self.ownership.of_write(write)
+        owner = await self._owner(write)
         if owner is None:
             # What is waited for here may bring the document, and with it say whose it is.
             await self._catch_up(write, token)
-            owner = self.ownership.of_write(write)
+            owner = await self._owner(write)
         if owner is None or owner == self.name:
             return await self._write_here(write, token)
         self.statistics.forwarded += 1
         return await self._ask(owner, write, self.options.peer_timeout_s, token)
+
+    async def _owner(self, write: Write) -> str | None:
+        rows = {address: await self.store.get(*address) for address in self.ownership.concerned(write)}
+        return self.ownership.of_write(write, rows.get)
+
+    def _admit(self, write: Write, stored: Stored) -> None:
+        """At the write's turn: what came in between may have said whose the document is."""
+        owner = self.ownership.of_write(write, stored)
+        if owner not in (None, self.name):
+            raise RegionUnreachable(
+                f"{owner} has just come to own this document; send the write again", region=owner
+            )
 
     async def _catch_up(self, write: Write, token: Mapping[str, int] | None) -> None:
         if token and not vectors.descends(self.door.vector, token) and self._ordered(write):
@@ -253,8 +273,8 @@ class Region:
         """Ask one peer. Raises RegionUnreachable, Indefinite."""
         return await self._peers.call(region, call, timeout_s=self.options.peer_timeout_s)
 
-    def _holders(self, collection: str, key: str, field: str) -> dict[str, int]:
-        row = self.store.get(collection, key)
+    async def _holders(self, collection: str, key: str, field: str) -> dict[str, int]:
+        row = await self.store.get(collection, key)
         if row is None:
             return {}
         rules = self.rules[collection]
@@ -266,12 +286,12 @@ class Region:
 
     # -- reading ---------------------------------------------------------------------------------------
 
-    def read_here(self, collection: str, key: str) -> Reading:
-        """What this region has, at once."""
-        row = self.store.get(collection, key)
+    async def read_here(self, collection: str, key: str) -> Reading:
+        """What this region has, and what it had seen at that very moment."""
+        row, vector = await self.store.read(collection, key)
         if row is None or row.value is None:
-            return Reading(None, "", self.name, self.door.vector)
-        return Reading(row.value, documents.version_tag(row), self.name, self.door.vector)
+            return Reading(None, "", self.name, vector)
+        return Reading(row.value, documents.version_tag(row), self.name, vector)
 
     async def read(self, collection: str, key: str, options: ReadOptions = PLAIN_READ) -> Reading:
         """Read under the collection's consistency, or the one asked for.
@@ -288,7 +308,7 @@ class Region:
             if elsewhere is not None:
                 return elsewhere
         degraded = await self.fresh_enough(collection, options)
-        reading = self.read_here(collection, key)
+        reading = await self.read_here(collection, key)
         return reading if degraded is None else reading._replace(degraded=degraded)
 
     async def wait_for(self, token: Mapping[str, int], max_wait_s: float | None = None) -> bool:
@@ -349,11 +369,11 @@ class Region:
         if policy.fallback is not None:
             weaker = await self.read(collection, key, options._replace(consistency="causal"))
             return weaker._replace(degraded=policy.fallback)
-        owner = self.ownership.of_document(collection, key)
+        owner = self.ownership.of_document(collection, key, await self.store.get(collection, key))
         if owner is None:
             return await self._read_somewhere(collection, key)
         if owner == self.name:
-            return self.read_here(collection, key)
+            return await self.read_here(collection, key)
         try:
             return await self._read_at(owner, ReadCall(collection, key, {}))
         except RegionUnreachable as error:
@@ -368,7 +388,7 @@ class Region:
         for reading in await asyncio.gather(*calls):
             if reading.value is not None:
                 return reading
-        return self.read_here(collection, key)
+        return await self.read_here(collection, key)
 
     async def fresh_enough(self, collection: str, options: ReadOptions) -> str | None:
         """Meet the bound on staleness that is asked for or declared, if any; why it is not met where the
@@ -421,7 +441,7 @@ class Region:
             case WriteCall():
                 check_batch(call.write, most=self.options.writes_per_batch)
                 self._check_declared(call.write)
-                owner = self.ownership.of_write(call.write)
+                owner = await self._owner(call.write)
                 if owner not in (None, self.name):
                     raise RegionUnreachable(
                         f"{self.name} believes that {owner} owns this document", owner=owner
@@ -429,8 +449,8 @@ class Region:
                 return await self._write_here(call.write, call.vector)
             case ReadCall():
                 await self.require(call.vector)
-                reading = self.read_here(call.collection, call.key)
-                return ReadReply(reading.value, reading.version, self.vector)
+                reading = await self.read_here(call.collection, call.key)
+                return ReadReply(reading.value, reading.version, dict(reading.vector))
             case DigestCall():
                 return await self.digest(call.collection, call.bucket)
             case PingCall():
@@ -452,7 +472,7 @@ class Region:
         rules = self.rules[self.application.collection(collection).name]
         count, after = 0, None
         found: dict[str, bytes] = {}
-        while rows := self.store.scan_all(collection, after=after):
+        while rows := await self.store.scan_all(collection, after=after):
             after = rows[-1][0]
             await asyncio.sleep(0)  # others have their turn between two pages
             for key, row in rows:
@@ -464,7 +484,7 @@ class Region:
                     found[str(number)] = bytes(a ^ b for a, b in zip(before, one, strict=True))
                 elif number == bucket:
                     found[key] = documents.digest(rules, key, documents.decode_row(rules, row))
-        return DigestReply(count, found, self.vector)
+        return DigestReply(count, found, await self.store.positions())
 
     def stream(self, request: StreamRequest) -> AsyncIterator[bytes]:
         """This region's journal for one peer, as frames of `replication.wire`."""
@@ -493,8 +513,10 @@ class Region:
         self._own_elsewhere = max(self._own_elsewhere, heartbeat.vector.get(self.name, 0))
         self._heard.notify()
 
-    def _heartbeat(self) -> Heartbeat:
-        return Heartbeat(self.name, self.now_ms(), self.vector, self.freshness.as_of())
+    async def _heartbeat(self) -> Heartbeat:
+        # The moment comes first: whatever any node had committed by then is in the vector.
+        now_ms, as_of = self.now_ms(), self.freshness.as_of()
+        return Heartbeat(self.name, now_ms, await self.store.positions(), as_of)
 
     def _origins(self, peer: str) -> tuple[str, ...]:
         """The peer's own entries; and those of everyone out of reach, through every peer, for any one of
@@ -520,10 +542,10 @@ class Region:
         Yields None when nothing happened for `idle_s` seconds.
         """
         seen = dict(vector)
-        after_id = self.store.journal_start(seen, self.regions)
+        after_id = await self.store.journal_start(seen, self.regions)
         while True:
             count = self.committed.count
-            numbered = self.store.journal(after_id, limit=16)
+            numbered = await self.store.journal(after_id, limit=16)
             for id_, segment in numbered:
                 after_id = id_
                 if segment.last_seq <= seen.get(segment.origin, 0):
@@ -585,10 +607,10 @@ class Region:
 
     def _after_commit(self, batch: Batch) -> None:
         self.statistics.committed(batch, self.name, self.now_ms())
-        if batch.applied:
-            self.freshness.moved(batch.vector)
-        if batch.entries:
-            self.committed.notify()
+
+    def _after_move(self, vector: dict[str, int]) -> None:
+        self.freshness.moved(vector)
+        self.committed.notify()
 
     def _notice_step(self) -> None:
         """Offsets from peers that are out of reach at present would go on accusing a clock that was set right."""
@@ -616,23 +638,23 @@ class Region:
             await asyncio.sleep(self.options.ping_s)
 
     async def _adopt(self) -> None:
-        while self.adoption.due:
+        while True:
             try:
-                await self.adoption.run()
-            except (StoreError, Indefinite, Unavailable):
+                return await self.adoption.run()
+            except AtollError:
                 await asyncio.sleep(self.options.housekeeping_s)  # a full disk may have room again
 
-    def _probe_store(self) -> None:
+    async def _probe_store(self) -> None:
         """Once nobody sends writes here any more, this is how the region learns that it can take them again."""
-        with contextlib.suppress(StoreError, Indefinite):
-            self.store.raise_counter("probe_ms", self.now_ms())
+        with contextlib.suppress(AtollError):
+            await self.store.raise_counter("probe_ms", self.now_ms())
             self.door.store_error = None
 
     async def _forget(self) -> None:
         """Retention, in bounded pieces; a failing disk is the commit path's to report."""
         now_ms = self.now_ms()
-        with contextlib.suppress(StoreError, Indefinite):
-            while self.store.forget(  # noqa: ASYNC110 - it gives way between two pieces of work
+        with contextlib.suppress(AtollError):
+            while await self.store.forget(  # noqa: ASYNC110 - it gives way between two pieces of work
                 remembered_before_ms=now_ms - int(self.options.idempotency_s * 1000),
                 audit_before_ms=now_ms - int(self.options.audit_s * 1000),
                 audit_keep=self.options.audit_most,
@@ -643,9 +665,9 @@ class Region:
         rounds = 0
         while True:
             await asyncio.sleep(self.options.housekeeping_s)
-            await asyncio.to_thread(self.store.checkpoint)
+            await self.store.checkpoint()
             rounds += 1
             if self.door.store_error is not None:
-                self._probe_store()
+                await self._probe_store()
             if rounds % 60 == 0 and self.door.store_error is None:
                 await self._forget()

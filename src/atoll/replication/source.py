@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from atoll.core.entry import frames_past
 from atoll.region.peers import StreamRequest
@@ -18,7 +18,7 @@ async def stream(
     store: Store,
     request: StreamRequest,
     committed: Signal,
-    heartbeat: Callable[[], Heartbeat],
+    heartbeat: Callable[[], Awaitable[Heartbeat]],
     writer: FrameWriter,
     *,
     heartbeat_s: float,
@@ -30,17 +30,17 @@ async def stream(
     """
     wanted = set(request.origins)
     sent = dict(request.vector)
-    after_id = store.journal_start(sent, sorted(wanted))
+    after_id = await store.journal_start(sent, sorted(wanted))
     loop = asyncio.get_running_loop()
-    yield writer.heartbeat(heartbeat())
+    yield writer.heartbeat(await heartbeat())
     due_s = loop.time() + heartbeat_s
     while True:
         if loop.time() >= due_s:  # a stream that is never idle must say it, too
-            yield writer.heartbeat(heartbeat())
+            yield writer.heartbeat(await heartbeat())
             due_s = loop.time() + heartbeat_s
         seen = committed.count
         piece: list[bytes] = []
-        numbered = store.journal(after_id, limit_bytes=_BATCH_BYTES)
+        numbered = await store.journal(after_id, limit_bytes=_BATCH_BYTES)
         for id_, segment in numbered:
             after_id = id_
             fresh = _fresh(segment, wanted, sent)

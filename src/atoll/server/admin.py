@@ -45,14 +45,14 @@ class Admin:
         text = query.get("count", ["1"])[0]
         if not text.isdecimal() or len(text) > 9:
             raise InvalidOperation(f"count takes a whole number, not {text[:32]!r}")
-        await exchange.answer_json({"ids": self._ids.generate(kind, int(text))})
+        await exchange.answer_json({"ids": await self._ids.generate(kind, int(text))})
 
     async def handle(self, exchange: Exchange, name: bytes) -> bool:
         match (exchange.method, name):
             case ("GET", b"status"):
                 await exchange.answer_json(self.status())
             case ("GET", b"statistics"):
-                found = self._region.store.statistics()
+                found = await self._region.store.statistics()
                 await exchange.answer_json(
                     {
                         "documents": found.documents,
@@ -67,7 +67,7 @@ class Admin:
             case ("GET", b"verify"):
                 await exchange.answer_json(await self.verify())
             case ("GET", b"parked"):
-                parked = self._region.store.parked()
+                parked = await self._region.store.parked()
                 await exchange.answer_json(
                     {
                         "items": [

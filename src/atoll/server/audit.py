@@ -45,7 +45,7 @@ class Audit:
             until_ms=_moment(query, "until"),
         )
         after = None if "cursor" not in query else _position(query["cursor"])
-        rows = self._region.store.conflicts(wanted, after=after, limit=limit + 1)
+        rows = await self._region.store.conflicts(wanted, after=after, limit=limit + 1)
         more = len(rows) > limit
         cursor = encode_cursor(f"{rows[limit - 1].stamp_ms} {rows[limit - 1].id}") if more else None
         await exchange.answer_json({"items": [shown(row) for row in rows[:limit]], "cursor": cursor})
@@ -56,10 +56,10 @@ class Audit:
         idempotency_key = idempotency_key_of(exchange)
         if not isinstance(body, dict) or set(body) != {"value"}:
             raise MalformedRequest('to settle a conflict send {"value": {…the document as it should be…}}')
-        row = self._region.store.conflict(conflict_id)
+        row = await self._region.store.conflict(conflict_id)
         if row is None:
             raise NotFound(f"there is no conflict {conflict_id!r}")
-        repeated = idempotency_key is not None and self._region.store.remembered([idempotency_key])
+        repeated = idempotency_key is not None and await self._region.store.remembered([idempotency_key])
         if row.status == "settled" and not repeated:
             raise Conflict(f"conflict {conflict_id} has been settled already", id=conflict_id)
         if row.field:
@@ -67,7 +67,7 @@ class Audit:
                 f"conflict {conflict_id} is about {row.collection}.{row.field} alone; PATCH the document instead"
             )
         rules = self._documents.rules(row.collection)
-        token = self._sessions.of(exchange)
+        token = await self._sessions.of(exchange)
         put = put_of(rules, row.key, msgspec.json.encode(body["value"]))
         reply = await self._region.write(Write((put,), idempotency_key), token)
         written = reply.receipt.written[0]

@@ -44,7 +44,7 @@ class Documents:
     async def get(self, exchange: Exchange, rules: Rules, key: str) -> None:
         region = self._region
         rules.schema.validate_key(key)
-        token = self._sessions.of(exchange)
+        token = await self._sessions.of(exchange)
         options = read_options(exchange.query(_READ_PARAMETERS), token)
         reading = await region.read(rules.name, key, options)
         headers = self._headers(reading.region, self._sessions.after(reading.vector, token))
@@ -58,13 +58,13 @@ class Documents:
         headers.append((b"etag", b'"' + reading.version.encode() + b'"'))
         body = _document(key, reading.value, reading.version)
         if rules.schema.policy.resolve in ("manual", "custom") and reading.region == region.name:
-            body = self._with_siblings(rules, key, body)
+            body = await self._with_siblings(rules, key, body)
         await exchange.answer(200, body, headers)
         return None
 
     async def put(self, exchange: Exchange, rules: Rules, key: str) -> None:
         rules.schema.validate_key(key)
-        token = self._sessions.of(exchange)
+        token = await self._sessions.of(exchange)
         body = await exchange.body(self._region.options.document_bytes)
         if_match, if_absent = _preconditions(exchange)
         put = put_of(rules, key, body, if_match=if_match, if_absent=if_absent)
@@ -72,7 +72,7 @@ class Documents:
 
     async def patch(self, exchange: Exchange, rules: Rules, key: str) -> None:
         rules.schema.validate_key(key)
-        token = self._sessions.of(exchange)
+        token = await self._sessions.of(exchange)
         operators = await exchange.json(self._region.options.document_bytes)
         if_match, if_absent = _preconditions(exchange)
         if if_absent:
@@ -81,7 +81,7 @@ class Documents:
 
     async def delete(self, exchange: Exchange, rules: Rules, key: str) -> None:
         rules.schema.validate_key(key)
-        token = self._sessions.of(exchange)
+        token = await self._sessions.of(exchange)
         if_match, _ = _preconditions(exchange)
         await self._write_one(exchange, rules, Delete(rules.name, key, if_match), token)
 
@@ -101,7 +101,7 @@ class Documents:
 
     async def batch(self, exchange: Exchange) -> None:
         """Many writes, one atomic entry."""
-        token = self._sessions.of(exchange)
+        token = await self._sessions.of(exchange)
         body = await exchange.json(_BATCH_BYTES)
         if not isinstance(body, dict) or set(body) != {"writes"} or not isinstance(body["writes"], list):
             raise MalformedRequest('a batch is {"writes": [{"put": {…}}, {"patch": {…}}, {"delete": {…}}]}')
@@ -147,7 +147,7 @@ class Documents:
 
     async def list(self, exchange: Exchange, rules: Rules) -> None:
         query = exchange.query(_LIST_PARAMETERS)
-        token = self._sessions.of(exchange)
+        token = await self._sessions.of(exchange)
         options = read_options(query, token)
         level = options.consistency or rules.schema.policy.consistency
         if level != "eventual" and token:
@@ -157,10 +157,11 @@ class Documents:
         where = _conditions(rules, query.get("where", []))
         after = None if "cursor" not in query else decode_cursor(query["cursor"][0])
         prefix = query.get("prefix", [""])[0]
-        rows = self._region.store.scan(rules.name, prefix=prefix, after=after, limit=limit + 1, where=where)
+        store = self._region.store
+        rows = await store.scan(rules.name, prefix=prefix, after=after, limit=limit + 1, where=where)
         items = [_document(key, row.value, documents.version_tag(row)) for key, row in rows[:limit]]
         cursor = msgspec.json.encode(encode_cursor(rows[limit - 1][0]) if len(rows) > limit else None)
-        vector = self._region.vector
+        vector = await store.positions()  # no less than what the rows show
         headers = self._headers(self._region.name, self._sessions.after(vector, token))
         degraded = (
             stale or self._standing_fallback(rules) or ("causal listing" if level == "strong" else None)
@@ -179,8 +180,8 @@ class Documents:
             else found
         )
 
-    def _with_siblings(self, rules: Rules, key: str, body: bytes) -> bytes:
-        row = self._region.store.get(rules.name, key)
+    async def _with_siblings(self, rules: Rules, key: str, body: bytes) -> bytes:
+        row = await self._region.store.get(rules.name, key)
         if row is None:
             return body
         found = documents.siblings(rules, documents.decode_row(rules, row))

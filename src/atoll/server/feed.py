@@ -68,7 +68,7 @@ class Feed:
                 await exchange.piece(b": nothing new\n" + self._place(vector))
                 continue
             entry, vector = found
-            changes = self._changes(entry, only)
+            changes = await self._changes(entry, only)
             if changes:
                 cursor = self._sessions.encode(vector)
                 event = {
@@ -90,12 +90,12 @@ class Feed:
         """An id without an event: a consumer that loses the stream here goes on from here."""
         return b"id: " + self._sessions.encode(vector).encode() + b"\n\n"
 
-    def _changes(self, entry: Entry, only: list[str] | None) -> list[dict[str, Any]]:
+    async def _changes(self, entry: Entry, only: list[str] | None) -> list[dict[str, Any]]:
         changes: list[dict[str, Any]] = []
         for change in entry.changes:
             if change.collection not in self._region.rules or (only and change.collection not in only):
                 continue
-            row = self._region.store.get(change.collection, change.key)
+            row = await self._region.store.get(change.collection, change.key)
             value = None if row is None or row.value is None else msgspec.Raw(row.value)
             changes.append(
                 {

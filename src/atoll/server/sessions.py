@@ -21,13 +21,17 @@ class Sessions:
         self._vector: Mapping[str, int] | None = None
         self._encoded = b""
 
-    def of(self, exchange: Exchange) -> dict[str, int] | None:
-        """The vector of the request's token. Raises InvalidToken."""
+    async def of(self, exchange: Exchange) -> dict[str, int] | None:
+        """The vector of the request's token. Raises InvalidToken, and what the store raises."""
         text = exchange.header(HEADER)
         if text is None:
             return None
+        vector = self._codec.decode(text)
         own = self._region.name
-        return self._codec.decode(text, {own: self._region.vector.get(own, 0)})
+        if vector.get(own, 0) > self._region.vector.get(own, 0):
+            await self._region.door.refresh()  # another node of this region may have issued it
+            self._codec.decode(text, {own: self._region.vector.get(own, 0)})
+        return vector
 
     def decode(self, text: str) -> dict[str, int]:
         return self._codec.decode(text)

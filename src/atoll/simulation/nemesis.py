@@ -50,6 +50,8 @@ class Nemesis:
                 node.disk.faults.refusal = "no space left on device"
             case "failing_disk":
                 node.disk.faults.failing = fault.amount
+            case "cut_database":
+                node.disk.faults.cut = fault.amount
             case "slow_disk":
                 node.disk.faults.sync_s = fault.amount
             case "pause":
@@ -87,6 +89,8 @@ class Nemesis:
                 faults.refusal = ""
             case "failing_disk":
                 faults.failing = 0.0
+            case "cut_database":
+                faults.cut = 0.0
             case "slow_disk":
                 faults.sync_s = 0.0005
 

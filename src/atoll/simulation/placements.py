@@ -13,6 +13,7 @@ from atoll.errors import AtollError
 from atoll.region.region import Region
 from atoll.simulation.failures import LivenessViolation
 from atoll.simulation.world import Client, World
+from atoll.testing.cluster import SimulatedNode
 
 
 class Orders:
@@ -102,7 +103,7 @@ class Identifiers:
             if node.ids is None or node.life is None or not node.life.alive:
                 continue
             try:
-                fresh = node.life.run(node.ids.generate, kind, count)
+                fresh = await self._take(node, kind, count)
             except AtollError as error:
                 world.note_error(error)
                 continue
@@ -112,6 +113,12 @@ class Identifiers:
                         "identifiers never collide", f"{kind} {each} of {node.name} and {self._given[each]}"
                     )
                 self._given[each] = node.name
+
+    async def _take(self, node: SimulatedNode, kind: str, count: int) -> list[str]:
+        ids = node.ids
+        assert ids is not None
+        made: list[str] = await node.ask(lambda region: ids.generate(kind, count))
+        return made
 
     async def finish(self, world: World) -> None:
         """Each was checked when it was given out."""

@@ -58,6 +58,8 @@ class Plan:
     seed: int
     regions: tuple[str, ...]
     one_way_s: dict[tuple[str, str], float]
+    trips_s: dict[str, float | None]
+    """Of each region: how far away its database is; None for one in its process."""
     jitter_s: float
     offsets_ms: dict[str, int]
     drifts_ppm: dict[str, int]
@@ -97,10 +99,17 @@ def draw(seed: int, required: tuple[str, ...] = ()) -> Plan:
     if healthy:
         workloads = ("freshness", *workloads[:1])
     faults = () if healthy else _faults(random, regions, duration_s)
+    trips_s, cuts = _databases(Random(f"{seed}/databases"), regions, duration_s)
+    if healthy:
+        # What is served there at once must not wait for a database that takes three commits a second.
+        trips_s = {name: None if trip_s is None else min(trip_s, 0.001) for name, trip_s in trips_s.items()}
+    else:
+        faults = tuple(sorted((*faults, *cuts), key=lambda fault: fault.at_s))
     plan = Plan(
         seed=seed,
         regions=regions,
         one_way_s=_delays(random, regions),
+        trips_s=trips_s,
         jitter_s=random.choice((0.0, 0.002, 0.05)),
         offsets_ms={name: random.randint(-120, 120) for name in regions},
         drifts_ppm={name: random.choice((0, 0, -100, 80, 150)) for name in regions},
@@ -193,6 +202,22 @@ def with_rollout(plan: Plan) -> Plan:
     ]
     faults = tuple(sorted((*plan.faults, *upgrades), key=lambda fault: fault.at_s))
     return replace(plan, faults=faults, versions=versions)
+
+
+def _databases(
+    random: Random, regions: tuple[str, ...], duration_s: float
+) -> tuple[dict[str, float | None], list[Fault]]:
+    """Where the regions' databases are, and when connections to them break."""
+    trips_s: dict[str, float | None] = {
+        name: random.choice((None, None, 0.0, 0.001, 0.02, 0.1)) for name in regions
+    }
+    cuts = []
+    for name in regions:
+        if trips_s[name] is not None and random.random() < 0.3:
+            at_s = random.uniform(0.2, duration_s * 0.8)
+            until_s = min(duration_s, at_s + random.expovariate(1 / 3.0) + 0.2)
+            cuts.append(Fault("cut_database", at_s, until_s, (name,), random.choice((0.02, 0.2, 1.0))))
+    return trips_s, cuts
 
 
 def _detour(random: Random, regions: tuple[str, ...]) -> tuple[tuple[str, str], ...]:

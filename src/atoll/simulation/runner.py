@@ -121,6 +121,7 @@ async def _simulate(
         path.jitter_s = plan.jitter_s
     for node in cluster.nodes.values():
         node.kernel_uncertainty_ms = plan.kernel_uncertainty_ms
+        node.disk.trip_s = plan.trips_s.get(node.name)
         node.disk.observers.append(journal.observe)
         node.mounted = journal.forget_unsynced
         if application is None and node.name in plan.versions:
@@ -217,6 +218,7 @@ async def check_agreement(world: World, *, history: bool = True) -> None:
             raise SafetyViolation(
                 LOSES_NO_FIELD if older else "nothing is parked between equals", f"{name}: {parked.reason}"
             )
+        _nothing_waits(cluster, name)
         if name == first:
             continue
         _same("documents converge", first, name, shown, cluster.shown(name))
@@ -225,6 +227,16 @@ async def check_agreement(world: World, *, history: bool = True) -> None:
         _same("the audit is the same in every region", first, name, audit, cluster.audit(name))
     if history:
         _check_history(world, shown, audit)
+
+
+def _nothing_waits(cluster: Cluster, name: str) -> None:
+    door = cluster.region(name).door
+    waiting = door.inbox.blocked_on(door.vector)
+    if len(door.inbox) or door.inbox.size_bytes:
+        raise SafetyViolation(
+            "nothing waits that has been applied",
+            f"{name}: {door.inbox.size_bytes} bytes of {sorted(waiting)}",
+        )
 
 
 def _same(invariant: str, one: str, other: str, ours: Mapping[Any, Any], theirs: Mapping[Any, Any]) -> None:
@@ -309,8 +321,6 @@ def _fill(report: Report, world: World) -> None:
     cluster = world.cluster
     digest = blake2b(world.journal.digest.encode(), digest_size=16)
     for name in world.names:
-        store = cluster[name].disk.store
-        store.reopen()
         digest.update(repr(sorted(cluster.shown(name).items())).encode())
         digest.update(repr(sorted(cluster.audit(name).items())).encode())
     report.digest = digest.hexdigest()

@@ -207,6 +207,7 @@ class Client:
         world = self.world
         token = dict(self.token)
         wanted = ReadOptions(token=token, **options)
+        versions = self._versions() if collection in VERSIONED else {}
         try:
             reading: Reading = await self._ask(lambda region: region.read(collection, key, wanted))
         except AtollError as error:
@@ -220,17 +221,24 @@ class Client:
                 f"{self.name} read {collection}/{key} in {reading.region} without "
                 f"{vectors.missing(reading.vector, token)}",
             )
-        self.check_reading(collection, key, reading)
+        self._check_reading(collection, key, reading, versions.get(reading.region))
         if level != "eventual":
             self.token = vectors.merge(self.token, reading.vector)
         return reading
 
-    def check_reading(self, collection: str, key: str, reading: Reading) -> None:
-        """The plain part of what was read is what the history up to the reading's vector says."""
+    def _versions(self) -> dict[str, int]:
+        """region → its run, of those that show all by the declarations that they run with."""
+        return {name: node.runs for name, node in self.world.cluster.nodes.items() if node.settled}
+
+    def _check_reading(self, collection: str, key: str, reading: Reading, run: int | None) -> None:
+        """The plain part of what was read is what the history up to the reading's vector says.
+
+        `run` is that of the region when it was asked, for collections of which there are several versions.
+        """
         oracle, rules = self.world.oracle, self.world.rules[collection]
         if collection in VERSIONED:
             region = self.world.cluster[reading.region].region
-            if region is None or region.adoption.due:
+            if region is None or run is None or run != self._versions().get(reading.region):
                 return
             rules = region.rules[collection]
             oracle = Oracle(region.rules, self.world.journal)

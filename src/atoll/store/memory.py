@@ -6,7 +6,7 @@ import bisect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from atoll.errors import StoreCorrupt, StoreError, StoreUnwritable, UnknownCollection
+from atoll.errors import StoreCorrupt, StoreError, StoreUnwritable, TurnLost, UnknownCollection
 from atoll.store.port import (
     AuditFilter,
     AuditRow,
@@ -18,12 +18,13 @@ from atoll.store.port import (
     Row,
     Segment,
     StoreStatistics,
+    Wanted,
 )
 from atoll.store.scanning import check_condition, matches
 
 
-class MemoryStore:
-    """`Store` in dictionaries. It outlives a simulated crash: `close`, then `reopen` for the next run."""
+class MemoryTables:
+    """What a store holds, in dictionaries, and what can be asked of it: `MemoryStore` without the waiting."""
 
     def __init__(self) -> None:
         self.refusal = ""
@@ -39,20 +40,18 @@ class MemoryStore:
         self._parked: dict[tuple[str, int, int], Parked] = {}
         self._counters: dict[str, int] = {}
         self._schemas: dict[str, str] = {}
-        self._closed = False
-
-    def reopen(self) -> None:
-        """Take up again after `close`, with everything that was committed."""
-        self._closed = False
+        self.commits = 0
 
     def open_collections(self, names: Iterable[str]) -> None:
-        self._check_open()
         for name in names:
             self._documents.setdefault(name, {})
             self._keys.setdefault(name, [])
 
     def get(self, collection: str, key: str) -> Row | None:
         return self._collection(collection).get(key)
+
+    def read(self, collection: str, key: str) -> tuple[Row | None, dict[str, int]]:
+        return self.get(collection, key), self.positions()
 
     def load(self, collection: str, keys: Sequence[str]) -> dict[str, Row]:
         rows = self._collection(collection)
@@ -118,6 +117,7 @@ class MemoryStore:
             self._parked.pop(dot, None)
         self._parked.update((change[:3], change) for change in commit.parked)
         self._schemas.update(commit.schemas)
+        self.commits += 1
 
     def _check(self, commit: Commit) -> None:
         for name in commit.documents:
@@ -131,15 +131,12 @@ class MemoryStore:
             raise StoreCorrupt("the journal holds one of these segments already; nothing was changed")
 
     def positions(self) -> dict[str, int]:
-        self._check_open()
         return dict(sorted(self._positions.items()))
 
     def clock(self) -> int:
-        self._check_open()
         return self._clock
 
     def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
-        self._check_open()
         found: list[Numbered] = []
         size_bytes = 0
         for id in range(max(after_id, 0) + 1, min(max(after_id, 0) + limit, len(self._journal)) + 1):
@@ -160,7 +157,6 @@ class MemoryStore:
         return min(firsts) - 1 if firsts else len(self._journal)
 
     def segment(self, origin: str, seq: int) -> Segment | None:
-        self._check_open()
         ids, at = self._by_origin.get(origin, []), self._at(origin, seq)
         if at == len(ids):
             return None
@@ -174,17 +170,14 @@ class MemoryStore:
         )
 
     def journal_tail(self) -> int:
-        self._check_open()
         return len(self._journal)
 
     def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
-        self._check_open()
         return {key: self._remembered[key].answer for key in keys if key in self._remembered}
 
     def conflicts(
         self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
     ) -> list[AuditRow]:
-        self._check_open()
         newest = sorted(self._audit.values(), key=lambda row: (row.stamp_ms, row.id), reverse=True)
         found = (
             row
@@ -194,17 +187,17 @@ class MemoryStore:
         return [row for row, _ in zip(found, range(limit), strict=False)]
 
     def conflict(self, id: str) -> AuditRow | None:
-        self._check_open()
         return self._audit.get(id)
 
     def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
-        self._check_open()
         dots = [dot for dot in sorted(self._parked) if after is None or dot > after]
         return [self._parked[dot] for dot in dots[:limit]]
 
     def schemas(self) -> dict[str, str]:
-        self._check_open()
         return dict(sorted(self._schemas.items()))
+
+    def recorded(self, collection: str, keys: Sequence[str], limit: int) -> dict[str, list[AuditRow]]:
+        return {key: self.conflicts(AuditFilter(collection, key), limit=limit) for key in keys}
 
     def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
         self._check_writable()
@@ -221,15 +214,18 @@ class MemoryStore:
         return len(old) + len(going)
 
     def counter(self, name: str) -> int:
-        self._check_open()
         return self._counters.get(name, 0)
 
     def raise_counter(self, name: str, value: int) -> None:
         self._check_writable()
         self._counters[name] = max(value, self._counters.get(name, 0))
 
+    def advance_counter(self, name: str, by: int) -> int:
+        self._check_writable()
+        self._counters[name] = advanced = self._counters.get(name, 0) + by
+        return advanced
+
     def statistics(self) -> StoreStatistics:
-        self._check_open()
         visible = {
             name: sum(row.value is not None for row in rows.values())
             for name, rows in sorted(self._documents.items())
@@ -247,14 +243,7 @@ class MemoryStore:
             size_bytes,
         )
 
-    def checkpoint(self) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        self._closed = True
-
     def _collection(self, name: str) -> dict[str, Row]:
-        self._check_open()
         try:
             return self._documents[name]
         except KeyError:
@@ -262,16 +251,149 @@ class MemoryStore:
                 f"the store has no table for collection {name!r}: open_collections makes it", collection=name
             ) from None
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreError("the store is closed")
-
     def _check_writable(self) -> None:
-        self._check_open()
         if self.refusal:
             raise StoreUnwritable(
                 f"the store cannot be written: {self.refusal}. Reads go on", reason=self.refusal
             )
+
+
+class MemoryTurn:
+    """Of whoever commits first: the others' `commit` raises TurnLost."""
+
+    __slots__ = ("_commits", "_tables", "_wanted", "audit", "clock", "positions", "remembered", "rows")
+
+    def __init__(self, tables: MemoryTables, wanted: Wanted) -> None:
+        self._tables = tables
+        self._wanted = wanted
+
+    async def __aenter__(self) -> MemoryTurn:
+        tables, wanted = self._tables, self._wanted
+        self._commits = tables.commits
+        self.positions: Mapping[str, int] = tables.positions()
+        self.clock = tables.clock()
+        self.rows = {
+            (collection, key): row
+            for collection, keys in wanted.documents.items()
+            for key, row in tables.load(collection, keys).items()
+        }
+        self.remembered = tables.remembered(wanted.remembered)
+        self.audit = {id: row for id in wanted.audit if (row := tables.conflict(id)) is not None}
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        """Nothing is held."""
+
+    async def recorded(self, collection: str, keys: Sequence[str], limit: int) -> dict[str, list[AuditRow]]:
+        return self._tables.recorded(collection, keys, limit)
+
+    async def commit(self, commit: Commit) -> None:
+        self.check()
+        self._tables.commit(commit)
+
+    def check(self) -> None:
+        """Raise TurnLost when somebody has committed meanwhile."""
+        if self._tables.commits != self._commits:
+            raise TurnLost("another node of this region has committed since this turn began")
+
+
+class MemoryStore:
+    """`Store` over `MemoryTables`; several of them over the same are nodes of one region."""
+
+    def __init__(self, tables: MemoryTables | None = None) -> None:
+        self.tables = tables or MemoryTables()
+        self._closed = False
+
+    async def open_collections(self, names: Iterable[str]) -> None:
+        self._open().open_collections(names)
+
+    def begin(self, wanted: Wanted) -> MemoryTurn:
+        return MemoryTurn(self._open(), wanted)
+
+    async def get(self, collection: str, key: str) -> Row | None:
+        return self._open().get(collection, key)
+
+    async def read(self, collection: str, key: str) -> tuple[Row | None, Mapping[str, int]]:
+        return self._open().read(collection, key)
+
+    async def scan(
+        self,
+        collection: str,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int = 100,
+        where: Sequence[Condition] = (),
+    ) -> list[tuple[str, Row]]:
+        return self._open().scan(collection, prefix=prefix, after=after, limit=limit, where=where)
+
+    async def scan_all(
+        self, collection: str, *, after: str | None = None, limit: int = 1000
+    ) -> list[tuple[str, Row]]:
+        return self._open().scan_all(collection, after=after, limit=limit)
+
+    async def positions(self) -> dict[str, int]:
+        return self._open().positions()
+
+    async def clock(self) -> int:
+        return self._open().clock()
+
+    async def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
+        return self._open().journal(after_id, limit=limit, limit_bytes=limit_bytes)
+
+    async def journal_start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
+        return self._open().journal_start(vector, origins)
+
+    async def segment(self, origin: str, seq: int) -> Segment | None:
+        return self._open().segment(origin, seq)
+
+    async def journal_tail(self) -> int:
+        return self._open().journal_tail()
+
+    async def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
+        return self._open().remembered(keys)
+
+    async def conflicts(
+        self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
+    ) -> list[AuditRow]:
+        return self._open().conflicts(wanted, after=after, limit=limit)
+
+    async def conflict(self, id: str) -> AuditRow | None:
+        return self._open().conflict(id)
+
+    async def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
+        return self._open().parked(limit, after=after)
+
+    async def schemas(self) -> dict[str, str]:
+        return self._open().schemas()
+
+    async def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
+        return self._open().forget(
+            remembered_before_ms=remembered_before_ms, audit_before_ms=audit_before_ms, audit_keep=audit_keep
+        )
+
+    async def counter(self, name: str) -> int:
+        return self._open().counter(name)
+
+    async def raise_counter(self, name: str, value: int) -> None:
+        self._open().raise_counter(name, value)
+
+    async def advance_counter(self, name: str, by: int) -> int:
+        return self._open().advance_counter(name, by)
+
+    async def statistics(self) -> StoreStatistics:
+        return self._open().statistics()
+
+    async def checkpoint(self) -> None:
+        """Nothing to do."""
+
+    async def close(self) -> None:
+        self._closed = True
+
+    def _open(self) -> MemoryTables:
+        if self._closed:
+            raise StoreError("the store is closed")
+        return self.tables
 
 
 def _wanted(row: AuditRow, wanted: AuditFilter) -> bool:

@@ -1,12 +1,18 @@
 """The store that a region needs, at the level of meaning: an adapter is a file beside this one.
 
 One conformance suite (`tests/unit/store/conformance.py`) holds every adapter to these sentences.
-A store is used by one region at a time and by one thread at a time; `checkpoint` alone may run beside it.
+
+A store belongs to one event loop. Its methods are coroutines, so that it may be a database behind a network; one that
+works in this process never suspends in them, except in `checkpoint` and `close`. A store that does suspend ends each
+call within a bounded time, be it with an error, and may be cut at any `await`: then what the call was to read is
+lost, and what it was to write may have happened. Every method that fails raises an AtollError: a definite one when
+surely nothing was changed, `Indefinite` otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -136,19 +142,81 @@ class StoreStatistics:
     size_bytes: int
 
 
+@dataclass(slots=True)
+class Wanted:
+    """What a turn is to bring along; nothing of it need exist."""
+
+    documents: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """collection → keys."""
+    remembered: Sequence[str] = ()
+    """Idempotency keys."""
+    audit: Sequence[str] = ()
+    """Ids of conflict records."""
+
+
+class Turn(Protocol):
+    """The region's turn to commit: what is committed now, and the right to add to it.
+
+    All that it shows is of one moment, and still so when its commit becomes durable: of all nodes that share the
+    database one commits at a time, and each on top of what the one before left. So seqs that follow `positions`
+    are dense, and in commit order.
+    """
+
+    @property
+    def positions(self) -> Mapping[str, int]:
+        """The region's version vector."""
+
+    @property
+    def clock(self) -> int:
+        """The highest stamp ever committed, 0 at first."""
+
+    @property
+    def rows(self) -> Mapping[tuple[str, str], Row]:
+        """(collection, key) → the wanted rows that exist, tombstones included."""
+
+    @property
+    def remembered(self) -> Mapping[str, bytes]:
+        """idempotency key → the answer that was given."""
+
+    @property
+    def audit(self) -> Mapping[str, AuditRow]:
+        """id → conflict record."""
+
+    async def recorded(self, collection: str, keys: Sequence[str], limit: int) -> dict[str, list[AuditRow]]:
+        """key → the conflict records of the document, at most `limit` of each, newest first."""
+
+    async def commit(self, commit: Commit) -> None:
+        """Write all of it in one transaction, at most once in a turn; durable on return.
+
+        Raises TurnLost when another node has committed since the turn began, StoreUnwritable (full, read-only or
+        failing disk) and other StoreErrors: then nothing has changed. Raises Indefinite when nobody can say
+        whether it was written; the next turn's `positions` tell. A commit that is cut is Indefinite, too.
+        """
+
+
 class Store(Protocol):
     """What a region keeps."""
 
-    def open_collections(self, names: Iterable[str]) -> None:
-        """Make sure that each collection has its table; idempotent, durable on return."""
+    async def open_collections(self, names: Iterable[str]) -> None:
+        """Make the store ready, and make sure that each collection has its table; idempotent, durable on return.
 
-    def get(self, collection: str, key: str) -> Row | None:
-        """One row, tombstones included; the read path."""
+        Called before anything else.
+        """
 
-    def load(self, collection: str, keys: Sequence[str]) -> dict[str, Row]:
-        """The rows that exist among `keys`, tombstones included, in one query."""
+    def begin(self, wanted: Wanted) -> AbstractAsyncContextManager[Turn]:
+        """Take the region's turn: `async with store.begin(wanted) as turn`.
 
-    def scan(
+        A turn that is left without `commit` changes nothing. One node has at most one turn at a time, and awaits
+        nothing in it but the turn's own methods.
+        """
+
+    async def get(self, collection: str, key: str) -> Row | None:
+        """One row, tombstones included."""
+
+    async def read(self, collection: str, key: str) -> tuple[Row | None, Mapping[str, int]]:
+        """The read path: as `get`, with the `positions` of the very moment that the row is of. Do not change them."""
+
+    async def scan(
         self,
         collection: str,
         *,
@@ -157,68 +225,68 @@ class Store(Protocol):
         limit: int = 100,
         where: Sequence[Condition] = (),
     ) -> list[tuple[str, Row]]:
-        """Visible documents in key order (by code point), strictly past `after`."""
+        """Visible documents in key order (by code point), strictly past `after`, all of one moment."""
 
-    def scan_all(
+    async def scan_all(
         self, collection: str, *, after: str | None = None, limit: int = 1000
     ) -> list[tuple[str, Row]]:
         """All rows in key order, tombstones included: for digests and repair."""
 
-    def commit(self, commit: Commit) -> None:
-        """Write all of it in one transaction; durable on return.
+    async def positions(self) -> dict[str, int]:
+        """The region's version vector, with all that any node has committed."""
 
-        Raises StoreUnwritable (full, read-only or failing disk): then nothing has changed.
-        """
-
-    def positions(self) -> dict[str, int]:
-        """The region's version vector."""
-
-    def clock(self) -> int:
+    async def clock(self) -> int:
         """The highest stamp ever committed, 0 at first."""
 
-    def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
-        """Segments in this region's commit order past `after_id`; at least one if there is one."""
+    async def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
+        """Segments in this region's commit order past `after_id`; at least one if there is one.
 
-    def journal_start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
+        Whoever has seen an id has seen all before it: none is filled in later.
+        """
+
+    async def journal_start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
         """The id after which every entry of `origins` past `vector` lies (for `journal`)."""
 
-    def segment(self, origin: str, seq: int) -> Segment | None:
+    async def segment(self, origin: str, seq: int) -> Segment | None:
         """The segment that holds one entry, or None when it was truncated or never seen."""
 
-    def journal_tail(self) -> int:
+    async def journal_tail(self) -> int:
         """The id of the newest segment, 0 when empty."""
 
-    def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
+    async def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
         """idempotency key → the answer that was given."""
 
-    def conflicts(
+    async def conflicts(
         self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
     ) -> list[AuditRow]:
         """Newest first by (stamp_ms, id), strictly past `after`."""
 
-    def conflict(self, id: str) -> AuditRow | None:
+    async def conflict(self, id: str) -> AuditRow | None:
         """One record."""
 
-    def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
+    async def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
         """Parked changes by (origin, seq, change), strictly past `after`."""
 
-    def schemas(self) -> dict[str, str]:
+    async def schemas(self) -> dict[str, str]:
         """collection → fingerprint, as last committed."""
 
-    def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
+    async def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
         """Apply retention: by age, and at most `audit_keep` records (manual ones are kept). Returns rows removed."""
 
-    def counter(self, name: str) -> int:
+    async def counter(self, name: str) -> int:
         """A durable number, 0 at first."""
 
-    def raise_counter(self, name: str, value: int) -> None:
+    async def raise_counter(self, name: str, value: int) -> None:
         """Set it to `value` unless it is higher already; durable on return."""
 
-    def statistics(self) -> StoreStatistics:
+    async def advance_counter(self, name: str, by: int) -> int:
+        """Add `by`, at least 1, and return the new value; durable on return. No two calls return the same."""
+
+    async def statistics(self) -> StoreStatistics:
         """Counts for `atoll status`; may take a full scan."""
 
-    def checkpoint(self) -> None:
-        """Housekeeping beside the writer; safe from another thread."""
+    async def checkpoint(self) -> None:
+        """Housekeeping beside the writer; holds neither the event loop nor commits up."""
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Release everything; idempotent."""

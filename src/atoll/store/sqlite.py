@@ -7,6 +7,7 @@ them. Reads go through a connection of their own: they see committed data only, 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from atoll.store.port import (
     Row,
     Segment,
     StoreStatistics,
+    Wanted,
 )
 from atoll.store.scanning import condition_sql, prefix_end
 from atoll.store.sqlite_database import PAGE_BYTES, Opened
@@ -51,6 +53,10 @@ _SET_CLOCK = (
 _RAISE_COUNTER = (
     "INSERT INTO counters (name, value) VALUES (?, ?) "
     "ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)"
+)
+_ADVANCE_COUNTER = (
+    "INSERT INTO counters (name, value) VALUES (?, ?) "
+    "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value RETURNING value"
 )
 _AUDIT_COLUMNS = ", ".join(AuditRow._fields[:-1])
 _SELECT_AUDIT = f"SELECT {_AUDIT_COLUMNS}, CAST(body AS BLOB) FROM audit"
@@ -126,6 +132,10 @@ class SqliteStore:
         self._log_nearly_copied = False
         if self._writer is not None:
             self._writer.set_wal_hook(self._on_log)
+        self._alone = self._writer is not None
+        """Nobody else changes what is remembered here of the database."""
+        self._positions = self._stored_positions()
+        self._clock = self._stored_clock()
         self._collections = _Collections()
         for (table,) in self._rows(
             self._reader,
@@ -138,7 +148,7 @@ class SqliteStore:
         """Whether the database was opened without the right to write."""
         return self._writer is None
 
-    def open_collections(self, names: Iterable[str]) -> None:
+    async def open_collections(self, names: Iterable[str]) -> None:
         missing = [name for name in names if name not in self._collections]
         if not missing:
             return
@@ -154,18 +164,21 @@ class SqliteStore:
                     writer.execute(f"CREATE TABLE {statements.table} {columns}")
         self._collections.update(made)
 
-    def get(self, collection: str, key: str) -> Row | None:
+    async def get(self, collection: str, key: str) -> Row | None:
+        return self._get(collection, key)
+
+    async def read(self, collection: str, key: str) -> tuple[Row | None, Mapping[str, int]]:
+        # Of one moment: whoever changes `_positions` has just committed, and gives way to nobody in between.
+        return self._get(collection, key), self._positions if self._alone else await self.positions()
+
+    def _get(self, collection: str, key: str) -> Row | None:
         try:
             row = self._reader.execute(self._collections[collection].get, (key,)).fetchone()
         except apsw.Error as error:
             raise self._failure(error) from error
         return None if row is None else Row._make(row)
 
-    def load(self, collection: str, keys: Sequence[str]) -> dict[str, Row]:
-        load = self._collections[collection].load
-        return {key: Row(value, meta) for key, value, meta in self._among(self._loader, load, keys)}
-
-    def scan(
+    async def scan(
         self,
         collection: str,
         *,
@@ -193,7 +206,7 @@ class SqliteStore:
             bindings.extend(bound)
         return self._scan(collection, terms, bindings, limit)
 
-    def scan_all(
+    async def scan_all(
         self, collection: str, *, after: str | None = None, limit: int = 1000
     ) -> list[tuple[str, Row]]:
         return self._scan(
@@ -211,8 +224,21 @@ class SqliteStore:
         rows = self._rows(self._reader, sql, [*bindings, limit])
         return [(key, Row(value, meta)) for key, value, meta in rows]
 
-    def commit(self, commit: Commit) -> None:
-        """As in the port. Raises Indefinite when an fsync failed, then StoreUnwritable until reopened."""
+    def begin(self, wanted: Wanted) -> SqliteTurn:
+        return SqliteTurn(self, wanted)
+
+    def _load(self, collection: str, keys: Sequence[str]) -> Iterator[tuple[str, Row]]:
+        load = self._collections[collection].load
+        return ((key, Row(value, meta)) for key, value, meta in self._among(self._loader, load, keys))
+
+    def _records(self, ids: Sequence[str]) -> Iterator[AuditRow]:
+        return map(_audit_row, self._among(self._loader, f"{_SELECT_AUDIT} WHERE id IN ", ids))
+
+    def _answers(self, keys: Sequence[str]) -> dict[str, bytes]:
+        return dict(self._among(self._loader, "SELECT key, answer FROM remembered WHERE key IN ", keys))
+
+    def _commit(self, commit: Commit) -> None:
+        """Raises Indefinite when an fsync failed, then StoreUnwritable until reopened."""
         puts = [(self._collections[name].put, rows) for name, rows in commit.documents.items()]
         with self._transaction() as writer:
             execute, executemany = writer.execute, writer.executemany
@@ -236,17 +262,27 @@ class SqliteStore:
                 executemany(_PARK, commit.parked)
             if commit.schemas:
                 executemany(_SET_SCHEMA, commit.schemas.items())
+        if commit.positions:
+            self._positions = {**self._positions, **commit.positions}
+        if commit.clock is not None:
+            self._clock = max(self._clock, commit.clock)
         if self._log_nearly_copied or self._log_pages > _WAL_BOUND_PAGES:
             self._copy_rest_of_log()
 
-    def positions(self) -> dict[str, int]:
+    async def positions(self) -> dict[str, int]:
+        return dict(self._positions) if self._alone else self._stored_positions()
+
+    async def clock(self) -> int:
+        return self._clock if self._alone else self._stored_clock()
+
+    def _stored_positions(self) -> dict[str, int]:
         return dict(self._rows(self._reader, "SELECT origin, seq FROM positions ORDER BY origin"))
 
-    def clock(self) -> int:
+    def _stored_clock(self) -> int:
         rows = self._rows(self._reader, "SELECT value FROM settings WHERE name = 'clock'")
         return int(rows[0][0]) if rows else 0
 
-    def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
+    async def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
         found: list[Numbered] = []
         size_bytes = 0
         sql = "SELECT id, origin, first_seq, last_seq, body FROM journal WHERE id > ? ORDER BY id LIMIT ?"
@@ -260,7 +296,7 @@ class SqliteStore:
             raise self._failure(error) from error
         return found
 
-    def journal_start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
+    async def journal_start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
         # One origin's segments have rising ids, so its first one past the vector bounds them all.
         sql = "SELECT id FROM journal WHERE origin = ? AND last_seq > ? ORDER BY last_seq LIMIT 1"
         firsts = [
@@ -268,9 +304,9 @@ class SqliteStore:
             for origin in origins
             for (id,) in self._rows(self._reader, sql, (origin, vector.get(origin, 0)))
         ]
-        return min(firsts) - 1 if firsts else self.journal_tail()
+        return min(firsts) - 1 if firsts else await self.journal_tail()
 
-    def segment(self, origin: str, seq: int) -> Segment | None:
+    async def segment(self, origin: str, seq: int) -> Segment | None:
         sql = (
             "SELECT origin, first_seq, last_seq, body FROM journal "
             "WHERE origin = ? AND last_seq >= ? ORDER BY last_seq LIMIT 1"
@@ -281,13 +317,13 @@ class SqliteStore:
                 return segment
         return None
 
-    def journal_tail(self) -> int:
+    async def journal_tail(self) -> int:
         return int(self._rows(self._reader, "SELECT coalesce(max(id), 0) FROM journal")[0][0])
 
-    def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
-        return dict(self._among(self._loader, "SELECT key, answer FROM remembered WHERE key IN ", keys))
+    async def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
+        return self._answers(keys)
 
-    def conflicts(
+    async def conflicts(
         self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
     ) -> list[AuditRow]:
         asked: list[tuple[str, tuple[Any, ...]]] = [
@@ -313,20 +349,19 @@ class SqliteStore:
         sql = f"{_SELECT_AUDIT}{where} ORDER BY stamp_ms DESC, id DESC LIMIT ?"
         return [_audit_row(row) for row in self._rows(self._reader, sql, [*bindings, limit])]
 
-    def conflict(self, id: str) -> AuditRow | None:
-        rows = self._rows(self._loader, f"{_SELECT_AUDIT} WHERE id = ?", (id,))
-        return _audit_row(rows[0]) if rows else None
+    async def conflict(self, id: str) -> AuditRow | None:
+        return next(self._records([id]), None)
 
-    def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
+    async def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
         past = ' WHERE (origin, seq, "index") > (?, ?, ?)' if after is not None else ""
         sql = f'SELECT origin, seq, "index", reason, body FROM parked{past} ORDER BY origin, seq, "index" LIMIT ?'
         return [Parked._make(row) for row in self._rows(self._reader, sql, (*(after or ()), limit))]
 
-    def schemas(self) -> dict[str, str]:
+    async def schemas(self) -> dict[str, str]:
         sql = "SELECT substr(name, 8), value FROM settings WHERE name LIKE 'schema %' ORDER BY name"
         return dict(self._rows(self._reader, sql))
 
-    def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
+    async def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
         """As in the port, a bounded number of rows a call, so that writers need not wait: call until 0."""
         with self._transaction() as writer:
             before = writer.total_changes()
@@ -348,15 +383,19 @@ class SqliteStore:
                 writer.execute(oldest, ((1 << 63) - 1, min(over, _FORGOTTEN_AT_ONCE - aged)))
             return writer.total_changes() - before
 
-    def counter(self, name: str) -> int:
+    async def counter(self, name: str) -> int:
         rows = self._rows(self._reader, "SELECT value FROM counters WHERE name = ?", (name,))
         return int(rows[0][0]) if rows else 0
 
-    def raise_counter(self, name: str, value: int) -> None:
+    async def raise_counter(self, name: str, value: int) -> None:
         with self._transaction() as writer:
             writer.execute(_RAISE_COUNTER, (name, value))
 
-    def statistics(self) -> StoreStatistics:
+    async def advance_counter(self, name: str, by: int) -> int:
+        with self._transaction() as writer:
+            return int(writer.execute(_ADVANCE_COUNTER, (name, by)).get)
+
+    async def statistics(self) -> StoreStatistics:
         documents: dict[str, int] = {}
         tombstones: dict[str, int] = {}
         for name, statements in sorted(self._collections.items()):
@@ -372,7 +411,11 @@ class SqliteStore:
                 size_bytes += path.stat().st_size
         return StoreStatistics(documents, tombstones, conflicts, parked, size_bytes)
 
-    def checkpoint(self) -> None:
+    async def checkpoint(self) -> None:
+        """As in the port, in a thread."""
+        await asyncio.to_thread(self.copy_log)
+
+    def copy_log(self) -> None:
         """Copy the write-ahead log into the database; a disk that refuses is left for a commit to report.
 
         The log's file is reused, not truncated: writing over it made single commits 1.45 times as fast
@@ -406,7 +449,7 @@ class SqliteStore:
         except sqlite_database.UNWRITABLE as error:
             self._failure(error)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         with self._checkpointing:
             if self._closed:
                 return
@@ -487,6 +530,38 @@ class SqliteStore:
         for connection in (self._writer, self._reader, self._checkpointer):
             if connection is not None:
                 connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+
+class SqliteTurn:
+    """A turn of the only node there is: nobody can come in between."""
+
+    __slots__ = ("_store", "_wanted", "audit", "clock", "positions", "remembered", "rows")
+
+    def __init__(self, store: SqliteStore, wanted: Wanted) -> None:
+        self._store = store
+        self._wanted = wanted
+
+    async def __aenter__(self) -> SqliteTurn:
+        store, wanted = self._store, self._wanted
+        self.positions: Mapping[str, int] = await store.positions()
+        self.clock = await store.clock()
+        self.rows = {
+            (collection, key): row
+            for collection, keys in wanted.documents.items()
+            for key, row in store._load(collection, keys)
+        }
+        self.remembered = store._answers(wanted.remembered) if wanted.remembered else {}
+        self.audit = {row.id: row for row in store._records(wanted.audit)} if wanted.audit else {}
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        """Nothing is held between two commits."""
+
+    async def recorded(self, collection: str, keys: Sequence[str], limit: int) -> dict[str, list[AuditRow]]:
+        return {key: await self._store.conflicts(AuditFilter(collection, key), limit=limit) for key in keys}
+
+    async def commit(self, commit: Commit) -> None:
+        self._store._commit(commit)
 
 
 def _audit_row(row: Sequence[Any]) -> AuditRow:

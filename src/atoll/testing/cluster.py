@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 from atoll.causality import vector as vectors
 from atoll.conflicts.guard import GuardOptions
-from atoll.errors import Indefinite, RegionUnreachable
+from atoll.errors import AtollError, Indefinite, RegionUnreachable
 from atoll.ids import IdService, region_number
 from atoll.region.options import RegionOptions
 from atoll.region.region import Region
@@ -23,6 +23,7 @@ from atoll.testing.virtual_time import Life, VirtualLoop
 
 T = TypeVar("T")
 
+_RESTART_S = 0.5
 _KEY = b"a key for simulated deployments only"
 OPTIONS = RegionOptions(guard=GuardOptions(wall_s=600.0))
 """The defaults; but a slow machine must not change what a resolver comes to."""
@@ -42,6 +43,9 @@ class SimulatedNode:
         self.application = cluster.application
         self.kernel_uncertainty_ms: int | None = None
         self.disk = SimulatedDisk(name, cluster.split(f"disk of {name}"), cluster.kill)
+        self.disk.store.open_collections(
+            cluster.application.collections
+        )  # checkers may look before the node does
         self.life: Life | None = None
         self.region: Region | None = None
         self.ids: IdService | None = None
@@ -50,6 +54,7 @@ class SimulatedNode:
         """Told the region and its vector whenever a run begins."""
         self._cluster = cluster
         self._asked: dict[asyncio.Future[Any], None] = {}
+        self._opened = asyncio.Event()
 
     @property
     def running(self) -> bool:
@@ -58,7 +63,12 @@ class SimulatedNode:
     @property
     def settled(self) -> bool:
         """Whether it runs, and all that it stores is as its declarations say."""
-        return self.region is not None and not self.region.adoption.due
+        return self.region is not None and not self.due
+
+    @property
+    def due(self) -> list[str]:
+        """Collections that are not yet stored as its declarations say."""
+        return [] if self.region is None else sorted(self.region.adoption.due(self.disk.store.schemas()))
 
     def start(self) -> None:
         """Begin a run on what the disk holds."""
@@ -69,8 +79,8 @@ class SimulatedNode:
         self.life = life = Life(cluster.loop, self.name, self.runs)
         store = cast(Store, self.disk.mount(life))
         if self.mounted is not None:
-            self.mounted(self.name, store.positions())
-        self.region = life.run(
+            self.mounted(self.name, self.disk.store.positions())
+        self.region = region = life.run(
             Region,
             self.name,
             cluster.names,
@@ -84,8 +94,20 @@ class SimulatedNode:
             options=self.options,
         )
         self.ids = self._ids(store, cluster.split(f"ids of {self.name} run {self.runs}"))
-        cluster.network.attach(life, cast(Any, self.region))
-        life.spawn(self.region.start(), f"{self.name}: start")
+        self._opened = opened = asyncio.Event()
+        life.spawn(self._open(life, region, opened), f"{self.name}: start")
+
+    async def _open(self, life: Life, region: Region, opened: asyncio.Event) -> None:
+        """As whoever supervises a node would: again, until its database answers."""
+        while True:
+            try:
+                await region.start()
+            except AtollError:
+                await asyncio.sleep(_RESTART_S)
+            else:
+                break
+        self._cluster.network.attach(life, cast(Any, region))
+        opened.set()
 
     def kill(self) -> None:
         """`kill -9`: whatever it was at, it does not go on."""
@@ -104,9 +126,10 @@ class SimulatedNode:
         if self.life is None or self.region is None:
             raise RegionUnreachable(f"{self.name} is down", region=self.name)
         future: asyncio.Future[T] = self._cluster.loop.create_future()
-        region = self.region
+        region, opened = self.region, self._opened
 
         async def run() -> None:
+            await opened.wait()
             try:
                 result = await work(region)
             except Exception as error:
@@ -124,20 +147,13 @@ class SimulatedNode:
             self._asked.pop(future, None)
 
     def _ids(self, store: Store, random: Random) -> IdService:
-        def reserve(count: int) -> int:
-            first = store.counter("ids") + 1
-            store.raise_counter("ids", first + count - 1)
-            return first
-
         return IdService(
             self.name,
             region_number=region_number(self._cluster.names, self.name, None),
             machine=0,
             clock=self.clock,
             random=random.randbytes,
-            reserve=reserve,
-            snowflake_last_ms=store.counter("snowflake_ms"),
-            snowflake_hold=lambda ms: store.raise_counter("snowflake_ms", ms),
+            counters=store,
         )
 
 
@@ -223,6 +239,7 @@ class Cluster:
             node = self.nodes[name]
             faults = node.disk.faults
             faults.refusal, faults.failing, faults.kill_before, faults.kill_after = "", 0.0, 0.0, 0.0
+            faults.cut = 0.0
             faults.sync_s = min(faults.sync_s, 0.001)
             node.start()
 
@@ -252,9 +269,7 @@ class Cluster:
             if node.region is None:
                 lines.append(f"{name} is down")
             elif not missing and not node.settled:
-                lines.append(
-                    f"{name} has not yet taken up the declarations of {sorted(node.region.adoption.due)}"
-                )
+                lines.append(f"{name} has not yet taken up the declarations of {node.due}")
             elif missing:
                 door = node.region.door
                 links = ", ".join(

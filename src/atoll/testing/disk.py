@@ -1,20 +1,24 @@
-"""A disk that survives its node, and fails in the ways in which disks do."""
+"""A disk that survives its node, and fails in the ways in which disks do; or a database behind a network."""
 
 from __future__ import annotations
 
+import asyncio
 import copy
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from atoll.errors import StoreError
-from atoll.store.memory import MemoryStore
-from atoll.store.port import Commit
+from atoll.errors import Indefinite, StoreError, StoreUnreachable
+from atoll.store.memory import MemoryTables, MemoryTurn
+from atoll.store.port import AuditRow, Commit, Wanted
 from atoll.testing.virtual_time import Life, NodeKilled
 
 Observer = Callable[[str, Commit], None]
 """Told the region and each commit once it is durable; what it raises ends the simulation."""
+
+_WRITES = ("open_collections", "raise_counter", "advance_counter", "forget")
 
 
 @dataclass(slots=True)
@@ -26,11 +30,13 @@ class DiskFaults:
     failing: float = 0.0
     """Probability that a single write is refused."""
     sync_s: float = 0.0005
-    """How long a commit takes, during which its node does nothing else."""
+    """How long a commit takes; an embedded store's node does nothing else meanwhile."""
     kill_before: float = 0.0
     """Probability that the node dies before a commit is durable: nothing of it is kept."""
     kill_after: float = 0.0
     """Probability that it dies once the commit is durable, and before anyone was told."""
+    cut: float = 0.0
+    """Probability that the connection breaks on either way of a call, where there is one."""
     lying: bool = False
     """Commits return before they are durable: a crash loses all since `sync`. Never a healthy disk."""
 
@@ -41,19 +47,21 @@ class SimulatedDisk:
     def __init__(self, region: str, random: Random, killed: Callable[[str], None]) -> None:
         """`killed(region)` is called when the node dies inside a commit."""
         self.region = region
+        self.trip_s: float | None = None
+        """None for an embedded store, which never suspends. Else the database lies behind a network: each call to it
+        gives way to others, and takes up to so long to get there, and its answer to come back."""
         self.faults = DiskFaults()
-        self.store = MemoryStore()
+        self.store = MemoryTables()
         self.commits = 0
         self.observers: list[Observer] = []
         self._random = random
         self._killed = killed
-        self._synced: MemoryStore | None = None
+        self._synced: MemoryTables | None = None
 
     def mount(self, life: Life) -> MountedDisk:
         """The store for one run of the node."""
         if self._synced is not None:
             self.store, self._synced = self._synced, None
-        self.store.reopen()
         return MountedDisk(self, life)
 
     def commit(self, life: Life, commit: Commit) -> None:
@@ -65,17 +73,38 @@ class SimulatedDisk:
             self._synced = copy.deepcopy(self.store)
         self.store.commit(commit)
         self.commits += 1
-        if faults.sync_s:
+        if faults.sync_s and self.trip_s is None:
             life.occupy(faults.sync_s)
         for observer in self.observers:
             observer(self.region, commit)
         if faults.kill_after and draw() < faults.kill_after:
             self._die(life)
 
-    def write(self, life: Life, method: str, *args: Any, **kwargs: Any) -> Any:
-        """A write that is no commit: a counter, or retention."""
-        self._refuse()
-        return getattr(self.store, method)(*args, **kwargs)
+    async def call(self, life: Life, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Whatever is no commit."""
+        self.check(life)
+        await self.travel(writes=method in _WRITES)
+        if method in _WRITES:
+            self._refuse()
+        result = getattr(self.store, method)(*args, **kwargs)
+        await self.travel(writes=method in _WRITES)
+        return result
+
+    async def travel(self, *, writes: bool, extra_s: float = 0.0) -> None:
+        """One way between node and database."""
+        if self.trip_s is None:
+            return
+        if self.faults.cut and self._random.random() < self.faults.cut:
+            if writes:
+                raise Indefinite(
+                    f"the connection to the database of {self.region} broke: it may have happened"
+                )
+            raise StoreUnreachable(f"the connection to the database of {self.region} broke")
+        await asyncio.sleep(self._random.choice((0.0, self.trip_s, self.trip_s / 4)) + extra_s)
+
+    def check(self, life: Life) -> None:
+        if life.over:
+            raise StoreError(f"this run of {self.region} is over")
 
     def _refuse(self) -> None:
         faults = self.faults
@@ -98,25 +127,45 @@ class MountedDisk:
         self._life = life
 
     def __getattr__(self, name: str) -> Any:
-        self._check()
-        return getattr(self._disk.store, name)
+        return functools.partial(self._disk.call, self._life, name)
 
-    def commit(self, commit: Commit) -> None:
-        self._check()
-        self._disk.commit(self._life, commit)
+    def begin(self, wanted: Wanted) -> MountedTurn:
+        return MountedTurn(self._disk, self._life, wanted)
 
-    def raise_counter(self, name: str, value: int) -> None:
-        self._check()
-        self._disk.write(self._life, "raise_counter", name, value)
+    async def checkpoint(self) -> None:
+        """Nothing to do."""
 
-    def forget(self, **limits: int) -> int:
-        self._check()
-        removed: int = self._disk.write(self._life, "forget", **limits)
-        return removed
-
-    def close(self) -> None:
+    async def close(self) -> None:
         """The disk outlives this run."""
 
-    def _check(self) -> None:
-        if self._life.over:
-            raise StoreError(f"this run of {self._disk.region} is over")
+
+class MountedTurn(MemoryTurn):
+    """A turn over the connection to the database, if there is one."""
+
+    __slots__ = ("_disk", "_life")
+
+    def __init__(self, disk: SimulatedDisk, life: Life, wanted: Wanted) -> None:
+        super().__init__(disk.store, wanted)
+        self._disk = disk
+        self._life = life
+
+    async def __aenter__(self) -> MountedTurn:
+        self._disk.check(self._life)
+        await self._disk.travel(writes=False)
+        await super().__aenter__()
+        await self._disk.travel(writes=False)
+        return self
+
+    async def recorded(self, collection: str, keys: Sequence[str], limit: int) -> dict[str, list[AuditRow]]:
+        await self._disk.travel(writes=False)
+        found = await super().recorded(collection, keys, limit)
+        await self._disk.travel(writes=False)
+        return found
+
+    async def commit(self, commit: Commit) -> None:
+        disk = self._disk
+        disk.check(self._life)
+        await disk.travel(writes=True, extra_s=disk.faults.sync_s)
+        self.check()
+        disk.commit(self._life, commit)
+        await disk.travel(writes=True)

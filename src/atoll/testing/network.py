@@ -263,6 +263,8 @@ class _Pipe:
                 self._wake()
                 while len(self._pieces) >= _QUEUED_PIECES and not self._broken:
                     await self._wait()
+        except AtollError:
+            pass  # its store does not answer: all that the reader sees is a stream that ends
         finally:
             await source.aclose()
             self.break_off()

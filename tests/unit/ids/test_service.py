@@ -11,24 +11,24 @@ from ulid import ULID
 
 from atoll.errors import InvalidOperation
 from atoll.ids import KINDS, IdService, SnowflakeParts, parse_prefixed, parse_snowflake
+from atoll.store.memory import MemoryStore
 
 NOW_MS = 1_793_696_400_000
 
 
 def service(seed: int = 1, **options: Any) -> IdService:
-    numbers = iter(range(1, 10**9, 20_000))
     defaults: dict[str, Any] = {
         "region_number": 2,
         "machine": 3,
         "clock": lambda: NOW_MS,
         "random": Random(seed).randbytes,
-        "reserve": lambda _: next(numbers),
+        "counters": MemoryStore(),
     }
     return IdService("tokyo", **(defaults | options))
 
 
-def test_every_kind_has_its_shape() -> None:
-    made = {kind: service().generate(kind)[0] for kind in KINDS}
+async def test_every_kind_has_its_shape() -> None:
+    made = {kind: (await service().generate(kind))[0] for kind in KINDS}
     assert UUID(made["uuid4"]).version == 4
     assert UUID(made["uuid7"]).version == 7
     assert ULID.from_str(made["ulid"]).milliseconds == NOW_MS
@@ -37,47 +37,47 @@ def test_every_kind_has_its_shape() -> None:
 
 
 @given(st.sampled_from(KINDS), st.lists(st.integers(1, 50), min_size=1, max_size=5))
-def test_count_is_kept_and_nothing_repeats(kind: str, counts: list[int]) -> None:
+async def test_count_is_kept_and_nothing_repeats(kind: str, counts: list[int]) -> None:
     ids = service()
-    made = [text for count in counts for text in ids.generate(kind, count)]
+    made = [text for count in counts for text in await ids.generate(kind, count)]
     assert len(set(made)) == len(made) == sum(counts)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_largest_count_is_served(kind: str) -> None:
-    assert len(set(service().generate(kind, 10_000))) == 10_000
+async def test_largest_count_is_served(kind: str) -> None:
+    assert len(set(await service().generate(kind, 10_000))) == 10_000
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_same_seed_gives_the_same_ids(kind: str) -> None:
-    assert service(seed=7).generate(kind, 5) == service(seed=7).generate(kind, 5)
+async def test_same_seed_gives_the_same_ids(kind: str) -> None:
+    assert await service(seed=7).generate(kind, 5) == await service(seed=7).generate(kind, 5)
 
 
 @pytest.mark.parametrize("kind", ["uuid7", "ulid", "snowflake", "prefixed"])
 @given(steps=st.lists(st.integers(-10_000, 10_000), min_size=1, max_size=30))
-def test_kinds_with_an_order_rise_however_the_clock_steps(kind: str, steps: list[int]) -> None:
+async def test_kinds_with_an_order_rise_however_the_clock_steps(kind: str, steps: list[int]) -> None:
     readings = iter([NOW_MS, *(NOW_MS + step for step in steps)])
     ids = service(clock=readings.__next__)
-    made = [ids.generate(kind)[0] for _ in steps]
+    made = [(await ids.generate(kind))[0] for _ in steps]
     assert made == sorted(set(made))
 
 
-def test_snowflakes_go_on_past_an_earlier_run() -> None:
-    held: list[int] = []
-    first = service(snowflake_hold=held.append).generate("snowflake", 5)
-    second = service(snowflake_last_ms=held[-1], clock=lambda: NOW_MS - 9).generate("snowflake", 5)
+async def test_snowflakes_go_on_past_an_earlier_run() -> None:
+    kept = MemoryStore()
+    first = await service(counters=kept).generate("snowflake", 5)
+    second = await service(counters=kept, clock=lambda: NOW_MS - 9).generate("snowflake", 5)
     assert int(first[-1]) < int(second[0])
 
 
 @pytest.mark.parametrize("count", [0, -1, 10_001, True, "5", 1.0])
-def test_count_out_of_bounds_is_refused(count: Any) -> None:
+async def test_count_out_of_bounds_is_refused(count: Any) -> None:
     with pytest.raises(InvalidOperation, match="ask for 1 to 10000 identifiers"):
-        service().generate("ulid", count)
+        await service().generate("ulid", count)
 
 
 @pytest.mark.parametrize("kind", ["uuid1", "", "ULID", "x" * 5000])
-def test_unknown_kind_is_refused_with_the_kinds_there_are(kind: str) -> None:
+async def test_unknown_kind_is_refused_with_the_kinds_there_are(kind: str) -> None:
     with pytest.raises(InvalidOperation, match=r"uuid4, uuid7, ulid, snowflake, prefixed$") as caught:
-        service().generate(kind)
+        await service().generate(kind)
     assert caught.value.details == {"allowed": list(KINDS)}
     assert len(caught.value.message) < 200

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -32,21 +33,28 @@ class Hands:
         return self.ms
 
 
+def holder(held: list[int]) -> Callable[[int], Awaitable[None]]:
+    async def hold(ms: int) -> None:
+        held.append(ms)
+
+    return hold
+
+
 @given(nodes, nodes, times)
-def test_parsing_gives_back_what_went_in(region: int, machine: int, ms: int) -> None:
-    snowflake = SnowflakeGenerator(region, machine, Hands(ms)).next()
+async def test_parsing_gives_back_what_went_in(region: int, machine: int, ms: int) -> None:
+    snowflake = await SnowflakeGenerator(region, machine, Hands(ms)).next()
     assert parse_snowflake(snowflake) == SnowflakeParts(ms, region, machine, 0)
     assert parse_snowflake(str(snowflake)) == parse_snowflake(snowflake)
 
 
 @given(st.lists(st.tuples(st.integers(-(10**8), 10**4), st.integers(1, 40)), max_size=30))
-def test_ids_rise_while_the_clock_steps_back(steps: list[tuple[int, int]]) -> None:
+async def test_ids_rise_while_the_clock_steps_back(steps: list[tuple[int, int]]) -> None:
     hands = Hands()
     generator = SnowflakeGenerator(3, 4, hands)
-    ids = generator.take(1)
+    ids = await generator.take(1)
     for step_ms, count in steps:
         hands.ms += step_ms
-        ids += generator.take(count)
+        ids += await generator.take(count)
     assert ids == sorted(set(ids))
 
 
@@ -54,7 +62,7 @@ def test_ids_rise_while_the_clock_steps_back(steps: list[tuple[int, int]]) -> No
     st.sets(st.tuples(nodes, nodes), min_size=2, max_size=5),
     st.lists(st.tuples(st.integers(0, 4), st.integers(-50, 50)), max_size=60),
 )
-def test_nodes_never_collide_on_stepping_clocks(
+async def test_nodes_never_collide_on_stepping_clocks(
     places: set[tuple[int, int]], turns: list[tuple[int, int]]
 ) -> None:
     hands = [Hands() for _ in places]
@@ -65,102 +73,102 @@ def test_nodes_never_collide_on_stepping_clocks(
     for turn, step_ms in turns:
         node = turn % len(generators)
         hands[node].ms += step_ms
-        ids += generators[node].take(3)
+        ids += await generators[node].take(3)
     assert len(set(ids)) == len(ids)
 
 
 @given(st.lists(st.tuples(st.integers(-5_000, 2_000), st.integers(1, 20)), max_size=20))
-def test_restarts_never_collide_when_the_held_time_is_kept(runs: list[tuple[int, int]]) -> None:
+async def test_restarts_never_collide_when_the_held_time_is_kept(runs: list[tuple[int, int]]) -> None:
     hands = Hands()
     held = [0]
     ids = []
     for step_ms, count in runs:
         hands.ms += step_ms
-        ids += SnowflakeGenerator(1, 1, hands, held[-1], hold=held.append).take(count)
+        ids += await SnowflakeGenerator(1, 1, hands, held[-1], hold=holder(held)).take(count)
     assert ids == sorted(set(ids))
 
 
-def test_hold_covers_every_id_and_is_asked_rarely() -> None:
+async def test_hold_covers_every_id_and_is_asked_rarely() -> None:
     hands = Hands()
     held: list[int] = []
-    generator = SnowflakeGenerator(1, 1, hands, hold=held.append)
+    generator = SnowflakeGenerator(1, 1, hands, hold=holder(held))
     for _ in range(3 * HOLD_MS):
-        generator.next()
+        await generator.next()
         assert generator.last_ms <= held[-1]
         hands.ms += 1
     assert len(held) == 3
 
 
-def test_id_is_not_given_out_when_the_hold_fails() -> None:
-    def full(_: int) -> None:
+async def test_id_is_not_given_out_when_the_hold_fails() -> None:
+    async def full(_: int) -> None:
         raise OSError("disk full")
 
     generator = SnowflakeGenerator(1, 1, Hands(), hold=full)
     for _ in range(2):
         with pytest.raises(OSError, match="disk full"):
-            generator.next()
+            await generator.next()
     assert generator.last_ms == EPOCH_MS
 
 
-def test_full_millisecond_borrows_the_next() -> None:
-    ids = SnowflakeGenerator(0, 0, Hands()).take(4097)
+async def test_full_millisecond_borrows_the_next() -> None:
+    ids = await SnowflakeGenerator(0, 0, Hands()).take(4097)
     assert parse_snowflake(ids[4095]) == SnowflakeParts(NOW_MS, 0, 0, 4095)
     assert parse_snowflake(ids[4096]) == SnowflakeParts(NOW_MS + 1, 0, 0, 0)
 
 
-def test_borrowing_ends_at_the_lead_and_goes_on_with_the_clock() -> None:
+async def test_borrowing_ends_at_the_lead_and_goes_on_with_the_clock() -> None:
     hands = Hands()
     generator = SnowflakeGenerator(0, 0, hands, max_lead_ms=2)
-    ids = generator.take(3 * 4096)
+    ids = await generator.take(3 * 4096)
     with pytest.raises(ClockUnsafe, match="run 2 ms ahead of the clock"):
-        generator.next()
+        await generator.next()
     hands.ms += 1
-    ids += generator.take(4096)
+    ids += await generator.take(4096)
     assert ids == sorted(set(ids))
 
 
-def test_step_back_of_a_day_does_not_stop_the_generator() -> None:
+async def test_step_back_of_a_day_does_not_stop_the_generator() -> None:
     hands = Hands()
     generator = SnowflakeGenerator(0, 0, hands, max_lead_ms=2)
-    ids = generator.take(1)
+    ids = await generator.take(1)
     hands.ms -= 86_400_000
     for _ in range(10):
         hands.ms += 1
-        ids += generator.take(4096)
+        ids += await generator.take(4096)
     assert ids == sorted(set(ids))
 
 
-def test_next_run_starts_past_the_last_millisecond() -> None:
-    assert parse_snowflake(SnowflakeGenerator(0, 0, Hands(), NOW_MS + 5).next()).unix_ms == NOW_MS + 6
+async def test_next_run_starts_past_the_last_millisecond() -> None:
+    assert parse_snowflake(await SnowflakeGenerator(0, 0, Hands(), NOW_MS + 5).next()).unix_ms == NOW_MS + 6
 
 
-def test_ids_end_where_41_bits_do() -> None:
+async def test_ids_end_where_41_bits_do() -> None:
     hands = Hands(LAST_MS)
     generator = SnowflakeGenerator(31, 31, hands)
-    assert generator.next() < 1 << 63
+    assert await generator.next() < 1 << 63
     hands.ms += 1
     with pytest.raises(ClockUnsafe, match="September 2093"):
-        generator.next()
+        await generator.next()
 
 
-def test_clock_that_was_never_set_is_refused() -> None:
+async def test_clock_that_was_never_set_is_refused() -> None:
     with pytest.raises(ClockUnsafe, match="not past 2024-01-01"):
-        SnowflakeGenerator(0, 0, Hands(0)).next()
+        await SnowflakeGenerator(0, 0, Hands(0)).next()
 
 
-def test_clock_glitch_past_the_end_harms_nothing() -> None:
+async def test_clock_glitch_past_the_end_harms_nothing() -> None:
     hands = Hands()
     generator = SnowflakeGenerator(0, 0, hands)
-    first = generator.next()
+    first = await generator.next()
     hands.ms = 1 << 60
     with pytest.raises(ClockUnsafe):
-        generator.next()
+        await generator.next()
     hands.ms = NOW_MS + 1
-    assert parse_snowflake(generator.next()).unix_ms == parse_snowflake(first).unix_ms + 1
+    assert parse_snowflake(await generator.next()).unix_ms == parse_snowflake(first).unix_ms + 1
 
 
-def test_parts_tell_the_time() -> None:
-    parts = parse_snowflake(SnowflakeGenerator(0, 0, Hands()).next())
+async def test_parts_tell_the_time() -> None:
+    parts = parse_snowflake(await SnowflakeGenerator(0, 0, Hands()).next())
     assert parts.time == datetime(2026, 11, 3, 9, tzinfo=UTC)
 
 

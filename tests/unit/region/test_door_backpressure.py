@@ -7,12 +7,12 @@ import asyncio
 import pytest
 
 from ..virtual_time import in_virtual_time
-from .test_door import Setup, entries_of, named, stamped
+from .test_door import entries_of, named, opened, stamped
 
 
 @in_virtual_time
 async def test_a_link_that_is_stuck_may_bring_as_much_again() -> None:
-    it = Setup(stuck_s=2.0)
+    it = await opened(stuck_s=2.0)
     _, two, three = entries_of("b", "x", "y", "z")
     it.door.deliver([two], "b")  # the first one is missing
     loop = asyncio.get_running_loop()
@@ -25,7 +25,7 @@ async def test_a_link_that_is_stuck_may_bring_as_much_again() -> None:
 
 @in_virtual_time
 async def test_local_writes_do_not_keep_a_link_stuck() -> None:
-    it = Setup(stuck_s=2.0)
+    it = await opened(stuck_s=2.0)
     it.door.deliver(entries_of("b", "x", "y")[1:], "b")
     room = asyncio.ensure_future(it.door.room("b", 10))
     for number in range(5):
@@ -37,19 +37,19 @@ async def test_local_writes_do_not_keep_a_link_stuck() -> None:
 
 @in_virtual_time
 async def test_a_link_waits_as_long_as_the_disk_is_full() -> None:
-    it = Setup(stuck_s=2.0)
-    it.store.refusal = "the disk is full"
+    it = await opened(stuck_s=2.0)
+    it.tables.refusal = "the disk is full"
     it.door.deliver(entries_of("b", "x"), "b")
     room = asyncio.ensure_future(it.door.room("b", 10))
     await asyncio.sleep(60)
     assert not room.done()
-    it.store.refusal = ""
+    it.tables.refusal = ""
     await room
 
 
 @in_virtual_time
 async def test_a_link_waits_as_long_as_a_clock_runs_ahead() -> None:
-    it = Setup(stuck_s=2.0)
+    it = await opened(stuck_s=2.0)
     it.door.deliver([stamped("b", 1, it.now_ms + 60_000)], "b")
     room = asyncio.ensure_future(it.door.room("b", 10))
     await asyncio.sleep(30)

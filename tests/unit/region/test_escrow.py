@@ -24,12 +24,15 @@ class Stock:
         self.asked: list[tuple[str, str]] = []
         self.escrow = Escrow(
             "a",
-            lambda collection, key, field: self.seen.get(key, dict(self.held[key] - Counter(a=10**9))),
+            self.holders,
             self.ask,
             self.covered,
             lambda: asyncio.get_running_loop().time(),
             timeout_s=3.0,
         )
+
+    async def holders(self, collection: str, key: str, field: str) -> dict[str, int]:
+        return self.seen.get(key, dict(self.held[key] - Counter(a=10**9)))
 
     async def ask(self, peer: str, write: Write, timeout_s: float) -> WriteReply:
         (transfer,) = write.mutations

@@ -14,8 +14,7 @@ from atoll.region.ownership import Ownership, rendezvous
 from atoll.schema.application import application_of
 from atoll.schema.collection import Collection
 from atoll.schema.placement import home_region, key_ranges
-from atoll.store.memory import MemoryStore
-from atoll.store.port import Commit
+from atoll.store.port import Row
 
 REGIONS = ("a", "b", "c")
 
@@ -41,12 +40,12 @@ APPLICATION = application_of(Order, Shelf, Account, Inventory)
 RULES = {name: Rules(schema) for name, schema in APPLICATION.collections.items()}
 
 
+STORED = {("order", "b-order"): Row(b'{"region":"b","quantity":1}', b"")}
+
+
 @pytest.fixture
 def ownership() -> Ownership:
-    store = MemoryStore()
-    store.open_collections(RULES)
-    store.commit(Commit(documents={"order": [("b-order", b'{"region":"b","quantity":1}', b"")]}))
-    return Ownership(REGIONS, RULES, store)
+    return Ownership(REGIONS, RULES)
 
 
 def put(collection: str, key: str, document: Any) -> Mutation:
@@ -73,7 +72,7 @@ def patch(collection: str, key: str, operators: Any) -> Mutation:
     ids=str,
 )
 def test_a_write_belongs_to_its_owner(ownership: Ownership, mutation: Mutation, owner: str | None) -> None:
-    assert ownership.of_write(Write((mutation,))) == owner
+    assert ownership.of_write(Write((mutation,)), STORED.get) == owner
 
 
 @pytest.mark.parametrize(
@@ -83,26 +82,26 @@ def test_a_write_belongs_to_its_owner(ownership: Ownership, mutation: Mutation, 
 )
 def test_a_write_cannot_move_a_document(ownership: Ownership, mutation: Mutation) -> None:
     with pytest.raises(OwnershipFixed) as raised:
-        ownership.of_write(Write((mutation,)))
+        ownership.of_write(Write((mutation,)), STORED.get)
     assert raised.value.details["owner"] == "b"
 
 
 def test_a_region_that_is_none_owns_nothing(ownership: Ownership) -> None:
     with pytest.raises(InvalidDocument, match="mars"):
-        ownership.of_write(Write((put("order", "new", {"region": "mars"}),)))
+        ownership.of_write(Write((put("order", "new", {"region": "mars"}),)), STORED.get)
 
 
 def test_a_batch_has_one_owner(ownership: Ownership) -> None:
     both = Write((put("shelf", "apple", {}), put("order", "new", {"region": "a"})))
-    assert ownership.of_write(both) == "a"
+    assert ownership.of_write(both, STORED.get) == "a"
     with pytest.raises(InvalidOperation, match="several owners"):
-        ownership.of_write(Write((put("shelf", "apple", {}), put("shelf", "melon", {}))))
+        ownership.of_write(Write((put("shelf", "apple", {}), put("shelf", "melon", {}))), STORED.get)
 
 
 def test_strong_documents_have_one_owner_that_all_agree_on(ownership: Ownership) -> None:
-    owner = ownership.of_write(Write((put("account", "k", {}),)))
-    assert owner == ownership.of_document("account", "k") == rendezvous(REGIONS, "account\x00k")
-    assert ownership.of_document("inventory", "k") is None
+    owner = ownership.of_write(Write((put("account", "k", {}),)), STORED.get)
+    assert owner == ownership.of_document("account", "k", None) == rendezvous(REGIONS, "account\x00k")
+    assert ownership.of_document("inventory", "k", None) is None
 
 
 @given(st.text(max_size=8))

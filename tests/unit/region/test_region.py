@@ -212,7 +212,7 @@ async def test_a_read_that_waits_in_vain_says_what_is_missing() -> None:
 async def test_a_read_goes_where_the_sessions_past_is() -> None:
     async with World() as it:
         await it.settled()
-        it.stores["b"].refusal = "full"  # so that b applies nothing
+        it.stores["b"].tables.refusal = "full"  # so that b applies nothing
         token = (await it.write("a", "note", "k", {"text": "mine"})).vector
         await asyncio.sleep(0.5)
         reading = await it["b"].read("note", "k", ReadOptions(token=token, max_wait_s=0.0))
@@ -412,8 +412,8 @@ async def test_a_restarted_region_goes_on_where_it_was() -> None:
         last = it["a"].clock.last
         await it["a"].stop()
         region = it.create("a")
-        assert (region.vector, region.clock.last) == ({"a": 1}, last)
         await region.start()
+        assert (region.vector, region.clock.last) == ({"a": 1}, last)
         assert (await it.write("a", "like", "k", {"$inc": {"count": 1}})).receipt.seq == 2
 
 
@@ -446,7 +446,7 @@ async def test_why_a_region_is_out_of_service() -> None:
         region.draining = True
         assert region.out_of_service == "draining"
         region.draining = False
-        it.stores["a"].refusal = "no space left"
+        it.stores["a"].tables.refusal = "no space left"
         with pytest.raises(StoreUnwritable):
             await it.write("a", "note", "k", {})
         assert "no space left" in (region.out_of_service or "")
@@ -461,10 +461,10 @@ async def test_a_region_finds_out_by_itself_that_its_disk_is_well_again(
 
     monkeypatch.setattr(asyncio, "to_thread", at_once)  # threads know nothing of virtual time
     async with World(housekeeping_s=0.5) as it:
-        it.stores["a"].refusal = "full"
+        it.stores["a"].tables.refusal = "full"
         with pytest.raises(StoreUnwritable):
             await it.write("a", "note", "k", {})
-        it.stores["a"].refusal = ""
+        it.stores["a"].tables.refusal = ""
         await asyncio.sleep(1)
         assert it["a"].out_of_service is None
 

@@ -22,7 +22,6 @@ from atoll.store.memory import MemoryStore
 START_MS = 1_800_000_000_000
 KEY = b"k" * 32
 QUIET = RegionOptions(housekeeping_s=1e9)
-"""Housekeeping runs a checkpoint in a thread, and threads know nothing of virtual time."""
 
 
 class Note(Collection, consistency="causal"):
@@ -157,5 +156,5 @@ class World:
                 await asyncio.sleep(0.01)
 
     def shown(self, region: str, collection: str, key: str) -> Any:
-        value = self[region].read_here(collection, key).value
-        return None if value is None else msgspec.json.decode(value)
+        row = self.stores[region].tables.get(collection, key)
+        return None if row is None or row.value is None else msgspec.json.decode(row.value)

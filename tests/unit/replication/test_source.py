@@ -31,11 +31,11 @@ class Sending:
             self.append(each)
 
     def append(self, each: Segment) -> None:
-        self.store.commit(Commit(segments=[each], positions={each.origin: each.last_seq}))
+        self.store.tables.commit(Commit(segments=[each], positions={each.origin: each.last_seq}))
         self.committed.notify()
 
-    def heartbeat(self) -> Heartbeat:
-        return Heartbeat("a", NOW_MS, self.store.positions(), {})
+    async def heartbeat(self) -> Heartbeat:
+        return Heartbeat("a", NOW_MS, await self.store.positions(), {})
 
     def stream(self, vector: dict[str, int], *origins: str) -> AsyncIterator[bytes]:
         request = StreamRequest("z", vector, origins)

@@ -63,14 +63,8 @@ class Served(World):
 
     def _app(self, name: str) -> App:
         region, store = self[name], self.stores[name]
-
-        def reserve(count: int) -> int:
-            first = store.counter("ids") + 1
-            store.raise_counter("ids", first + count - 1)
-            return first
-
         ids = IdService(
-            name, region_number=1, machine=0, clock=region.now_ms, random=os.urandom, reserve=reserve
+            name, region_number=1, machine=0, clock=region.now_ms, random=os.urandom, counters=store
         )
         return App(
             region,

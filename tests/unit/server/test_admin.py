@@ -153,9 +153,9 @@ async def test_documents_that_differ_are_named() -> None:
         for n in range(4):
             await it.write("a", "note", f"k{n}", {"text": str(n)})
         await it.settled()
-        rows = it.stores["b"]._documents["note"]
+        rows = it.stores["b"].tables._documents["note"]
         rows["k2"], rows["lost"] = rows["k1"], rows["k3"]
-        it.stores["b"]._keys["note"].append("lost")
+        it.stores["b"].tables._keys["note"].append("lost")
         found = (await it.ask("GET", "/admin/verify")).json
         assert not found["equal"]
         note = found["collections"]["note"]["peers"]["b"]

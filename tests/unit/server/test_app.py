@@ -31,7 +31,7 @@ async def test_a_defect_is_told_without_its_inside(
         def defect(*arguments: object, **named: object) -> None:
             raise ZeroDivisionError("a secret")
 
-        monkeypatch.setattr(it.stores["a"], "get", defect)
+        monkeypatch.setattr(it.stores["a"].tables, "get", defect)
         answer = await it.ask("GET", "/v1/profile/k")
     assert (answer.status, answer.problem) == (500, "internal")
     assert b"secret" not in answer.body
@@ -41,7 +41,7 @@ async def test_a_defect_is_told_without_its_inside(
 async def test_a_full_disk_refuses_writes_and_serves_reads() -> None:
     async with Served() as it:
         await it.ask("PUT", "/v1/profile/k", {"name": "x"})
-        it.stores["a"].refusal = "no space left"
+        it.stores["a"].tables.refusal = "no space left"
         answer = await it.ask("PUT", "/v1/profile/k", {"name": "y"})
         assert (answer.status, answer.problem, answer.headers["retry-after"]) == (
             507,

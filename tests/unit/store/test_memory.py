@@ -1,28 +1,38 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.store.conformance import StoreConformance
+from tests.unit.store.conformance import StoreConformance, commit, segments
 
-from atoll.store.memory import MemoryStore
-from atoll.store.port import Store
+from atoll.errors import TurnLost
+from atoll.store.memory import MemoryStore, MemoryTables
+from atoll.store.port import Store, Wanted
 
 
 class MemoryHarness:
     def __init__(self) -> None:
-        self.store = MemoryStore()
+        self.tables = MemoryTables()
 
     def open(self) -> Store:
-        self.store.reopen()
-        return self.store
+        return MemoryStore(self.tables)
 
-    def refuse_writes(self, store: Store) -> None:
-        self.store.refusal = "the disk is full"
+    async def refuse_writes(self, store: Store) -> None:
+        self.tables.refusal = "the disk is full"
 
-    def accept_writes(self, store: Store) -> None:
-        self.store.refusal = ""
+    async def accept_writes(self, store: Store) -> None:
+        self.tables.refusal = ""
 
 
 class TestMemoryStore(StoreConformance):
     @pytest.fixture
     def harness(self) -> MemoryHarness:
         return MemoryHarness()
+
+
+async def test_of_two_nodes_one_has_the_turn() -> None:
+    tables = MemoryTables()
+    one, other = MemoryStore(tables), MemoryStore(tables)
+    async with one.begin(Wanted()) as turn:
+        await commit(other, segments(("tokyo", 1, 1)))
+        with pytest.raises(TurnLost):
+            await turn.commit(segments(("tokyo", 1, 2)))
+    assert await one.positions() == {"tokyo": 1}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
@@ -7,12 +8,12 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import apsw
 import pytest
-from tests.unit.store.conformance import StoreConformance, put
+from tests.unit.store.conformance import StoreConformance, commit, load, put
 from tests.unit.store.faulty_disk import FaultyDisk
 
 from atoll.errors import ConfigError, Indefinite, StoreCorrupt, StoreLocked, StoreUnwritable
@@ -29,10 +30,10 @@ class SqliteHarness:
     def open(self) -> SqliteStore:
         return open_sqlite(self.folder, region="tokyo", deployment="shop", vfs=self.disk.vfs_name)
 
-    def refuse_writes(self, store: Store) -> None:
+    async def refuse_writes(self, store: Store) -> None:
         self.disk.full = True
 
-    def accept_writes(self, store: Store) -> None:
+    async def accept_writes(self, store: Store) -> None:
         self.disk.full = False
 
 
@@ -42,15 +43,19 @@ def harness(tmp_path: Path) -> SqliteHarness:
 
 
 @pytest.fixture
-def store(harness: SqliteHarness) -> Iterator[SqliteStore]:
+async def store(harness: SqliteHarness) -> AsyncIterator[SqliteStore]:
     store = harness.open()
-    store.open_collections(["note"])
+    await store.open_collections(["note"])
     yield store
-    store.close()
+    await store.close()
 
 
 def open_tokyo(folder: Path, *, read_only: bool = False) -> SqliteStore:
     return open_sqlite(folder, region="tokyo", deployment="shop", read_only=read_only)
+
+
+def log_bytes(store: SqliteStore) -> int:
+    return Path(f"{store.database}-wal").stat().st_size
 
 
 class TestSqliteStore(StoreConformance):
@@ -59,8 +64,8 @@ class TestSqliteStore(StoreConformance):
         return SqliteHarness(tmp_path / "tokyo")
 
 
-def test_sql_tools_read_documents_as_json(store: SqliteStore) -> None:
-    store.commit(put(("a", {"name": "Zoë"}), ("b", None)))
+async def test_sql_tools_read_documents_as_json(store: SqliteStore) -> None:
+    await commit(store, put(("a", {"name": "Zoë"}), ("b", None)))
     with sqlite3.connect(store.database) as tool:
         rows = tool.execute(
             "SELECT key, value ->> 'name', typeof(value) FROM doc_note ORDER BY key"
@@ -69,33 +74,33 @@ def test_sql_tools_read_documents_as_json(store: SqliteStore) -> None:
     assert rows == [("a", "Zoë", "text"), ("b", None, "null")]
 
 
-def test_every_commit_is_fsynced(harness: SqliteHarness, store: SqliteStore) -> None:
+async def test_every_commit_is_fsynced(harness: SqliteHarness, store: SqliteStore) -> None:
     for n in range(5):
         before = harness.disk.syncs
-        store.commit(put((f"k{n}", {})))
+        await commit(store, put((f"k{n}", {})))
         assert harness.disk.syncs > before
 
 
-def test_document_that_holds_sql_is_only_data(store: SqliteStore) -> None:
+async def test_document_that_holds_sql_is_only_data(store: SqliteStore) -> None:
     name = 'x"; DROP TABLE journal; --'
-    store.open_collections([name])
-    store.commit(put(("'; --", {"a": "'"}), collection=name))
-    assert [key for key, _ in store.scan(name, prefix="'")] == ["'; --"]
-    assert store.journal_tail() == 0
+    await store.open_collections([name])
+    await commit(store, put(("'; --", {"a": "'"}), collection=name))
+    assert [key for key, _ in await store.scan(name, prefix="'")] == ["'; --"]
+    assert await store.journal_tail() == 0
 
 
-def test_reader_in_another_thread_sees_only_committed_data(store: SqliteStore) -> None:
+async def test_reader_in_another_thread_sees_only_committed_data(store: SqliteStore) -> None:
     seen: list[object] = []
 
     def rows() -> Iterator[tuple[str, bytes | None, bytes]]:
         yield ("a", b"{}", b"")
-        reader = threading.Thread(target=lambda: seen.append(store.get("note", "a")))
+        reader = threading.Thread(target=lambda: seen.append(asyncio.run(store.get("note", "a"))))
         reader.start()
         reader.join()
 
-    store.commit(Commit(documents={"note": rows()}))  # type: ignore[dict-item]
+    await commit(store, Commit(documents={"note": rows()}))  # type: ignore[dict-item]
     assert seen == [None]
-    assert store.get("note", "a") is not None
+    assert await store.get("note", "a") is not None
 
 
 # Whose database it is
@@ -105,18 +110,18 @@ def test_reader_in_another_thread_sees_only_committed_data(store: SqliteStore) -
     ("region", "deployment", "told"),
     [("oregon", "shop", "belongs to region 'tokyo'"), ("tokyo", "blog", "belongs to deployment 'shop'")],
 )
-def test_other_regions_database_is_refused(
+async def test_other_regions_database_is_refused(
     harness: SqliteHarness, store: SqliteStore, region: str, deployment: str, told: str
 ) -> None:
-    store.close()
+    await store.close()
     for read_only in (False, True):
         with pytest.raises(ConfigError, match=told):
             open_sqlite(harness.folder, region=region, deployment=deployment, read_only=read_only)
-    harness.open().close()  # and the attempt left no lock behind
+    await harness.open().close()  # and the attempt left no lock behind
 
 
-def test_newer_format_is_refused(harness: SqliteHarness, store: SqliteStore) -> None:
-    store.close()
+async def test_newer_format_is_refused(harness: SqliteHarness, store: SqliteStore) -> None:
+    await store.close()
     with sqlite3.connect(harness.folder / DATABASE_FILE) as tool:
         tool.execute("UPDATE settings SET value = 99 WHERE name = 'format'")
     tool.close()
@@ -138,46 +143,48 @@ def test_someone_elses_database_is_refused(tmp_path: Path) -> None:
         open_tokyo(tmp_path)
 
 
-def test_creation_that_was_cut_short_starts_again(tmp_path: Path) -> None:
+async def test_creation_that_was_cut_short_starts_again(tmp_path: Path) -> None:
     (tmp_path / DATABASE_FILE).touch()
     store = open_tokyo(tmp_path)
-    assert store.positions() == {}
-    store.close()
+    assert await store.positions() == {}
+    await store.close()
 
 
-def test_damaged_page_is_reported_as_corruption(harness: SqliteHarness, store: SqliteStore) -> None:
-    store.commit(put(*((f"k{n:04}", {"n": "x" * 900}) for n in range(500))))
-    store.close()
+async def test_damaged_page_is_reported_as_corruption(harness: SqliteHarness, store: SqliteStore) -> None:
+    await commit(store, put(*((f"k{n:04}", {"n": "x" * 900}) for n in range(500))))
+    await store.close()
     with (harness.folder / DATABASE_FILE).open("r+b") as file:
         file.seek(16 * 4096)
         file.write(b"\xa5" * 4096 * 60)
     again = harness.open()
     with pytest.raises(StoreCorrupt, match="rebuild the region from its peers"):
-        again.scan_all("note")
-    again.close()
+        await again.scan_all("note")
+    await again.close()
 
 
 # One writer
 
 
-def test_second_opener_is_refused_until_the_first_closes(harness: SqliteHarness, store: SqliteStore) -> None:
+async def test_second_opener_is_refused_until_the_first_closes(
+    harness: SqliteHarness, store: SqliteStore
+) -> None:
     with pytest.raises(StoreLocked, match=f"process {os.getpid()} already runs the region"):
         harness.open()
-    store.close()
-    harness.open().close()
+    await store.close()
+    await harness.open().close()
 
 
-def test_reader_beside_the_running_region_sees_its_commits(
+async def test_reader_beside_the_running_region_sees_its_commits(
     harness: SqliteHarness, store: SqliteStore
 ) -> None:
     beside = open_tokyo(harness.folder, read_only=True)
-    store.commit(put(("a", {})))
-    assert beside.get("note", "a") == store.get("note", "a")
+    await commit(store, put(("a", {})))
+    assert await beside.get("note", "a") == await store.get("note", "a")
     with pytest.raises(StoreUnwritable, match="opened for reading only"):
-        beside.commit(Commit(clock=1))
-    beside.open_collections(["declared-later"])
-    assert beside.scan("declared-later") == []
-    beside.close()
+        await commit(beside, Commit(clock=1))
+    await beside.open_collections(["declared-later"])
+    assert await beside.scan("declared-later") == []
+    await beside.close()
 
 
 def test_reading_a_region_that_never_ran_is_refused(tmp_path: Path) -> None:
@@ -189,66 +196,68 @@ def test_reading_a_region_that_never_ran_is_refused(tmp_path: Path) -> None:
 # Disks that fail
 
 
-def test_full_disk_is_named_with_its_remedy(harness: SqliteHarness, store: SqliteStore) -> None:
+async def test_full_disk_is_named_with_its_remedy(harness: SqliteHarness, store: SqliteStore) -> None:
     harness.disk.full = True
     with pytest.raises(
         StoreUnwritable, match=f"{DATABASE_FILE} cannot be written: the disk is full .*free some"
     ):
-        store.commit(put(("a", {})))
-    for write in (lambda: store.raise_counter("n", 1), lambda: store.open_collections(["more"])):
+        await commit(store, put(("a", {})))
+    for write in (store.raise_counter("n", 1), store.open_collections(["more"])):
         with pytest.raises(StoreUnwritable):
-            write()
-    store.checkpoint()
+            await write
+    await store.checkpoint()
     harness.disk.full = False
-    store.open_collections(["more"])
-    assert store.counter("n") == 0
+    await store.open_collections(["more"])
+    assert await store.counter("n") == 0
 
 
-def test_file_size_limit_stops_writes_and_not_reads(store: SqliteStore) -> None:
-    store.commit(put(("a", {"n": 1})))
+async def test_file_size_limit_stops_writes_and_not_reads(store: SqliteStore) -> None:
+    await commit(store, put(("a", {"n": 1})))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    limit = Path(f"{store.database}-wal").stat().st_size + 5_000
+    limit = log_bytes(store) + 5_000
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
         with pytest.raises(StoreUnwritable, match="Reads go on"):
-            store.commit(put(("b", {"blob": "x" * 100_000})))
-        assert [key for key, _ in store.scan("note")] == ["a"]
+            await commit(store, put(("b", {"blob": "x" * 100_000})))
+        assert [key for key, _ in await store.scan("note")] == ["a"]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    store.commit(put(("b", {"blob": "x" * 100_000})))
-    assert store.load("note", ["a", "b"]).keys() == {"a", "b"}
+    await commit(store, put(("b", {"blob": "x" * 100_000})))
+    assert (await load(store, "note", ["a", "b"])).keys() == {"a", "b"}
 
 
-def test_failed_fsync_is_indefinite_and_stops_writes(harness: SqliteHarness, store: SqliteStore) -> None:
-    harness.disk.failing_fsync = True
-    with pytest.raises(Indefinite, match="may have happened"):
-        store.commit(put(("a", {})))
-    harness.disk.failing_fsync = False
-    with pytest.raises(StoreUnwritable, match="restart the region"):
-        store.commit(put(("b", {})))
-    assert store.get("note", "a") is None
-    store.close()
-    again = harness.open()
-    again.commit(put(("b", {})))
-    again.close()
-
-
-def test_failed_fsync_of_a_checkpoint_keeps_the_log_until_recovery(
+async def test_failed_fsync_is_indefinite_and_stops_writes(
     harness: SqliteHarness, store: SqliteStore
 ) -> None:
-    store.commit(put(("a", {})))
-    harness.disk.failing_fsync_of_database = True
-    store.checkpoint()
-    with pytest.raises(StoreUnwritable, match="since an fsync failed"):
-        store.commit(put(("b", {})))
-    harness.disk.failing_fsync_of_database = False
-    store.checkpoint()
-    store.close()
-    assert Path(f"{store.database}-wal").stat().st_size > 0
+    harness.disk.failing_fsync = True
+    with pytest.raises(Indefinite, match="may have happened"):
+        await commit(store, put(("a", {})))
+    harness.disk.failing_fsync = False
+    with pytest.raises(StoreUnwritable, match="restart the region"):
+        await commit(store, put(("b", {})))
+    assert await store.get("note", "a") is None
+    await store.close()
     again = harness.open()
-    assert again.get("note", "a") is not None
-    again.commit(put(("b", {})))
-    again.close()
+    await commit(again, put(("b", {})))
+    await again.close()
+
+
+async def test_failed_fsync_of_a_checkpoint_keeps_the_log_until_recovery(
+    harness: SqliteHarness, store: SqliteStore
+) -> None:
+    await commit(store, put(("a", {})))
+    harness.disk.failing_fsync_of_database = True
+    await store.checkpoint()
+    with pytest.raises(StoreUnwritable, match="since an fsync failed"):
+        await commit(store, put(("b", {})))
+    harness.disk.failing_fsync_of_database = False
+    await store.checkpoint()
+    await store.close()
+    assert log_bytes(store) > 0
+    again = harness.open()
+    assert await again.get("note", "a") is not None
+    await commit(again, put(("b", {})))
+    await again.close()
 
 
 def test_folder_that_cannot_be_made_is_unwritable(tmp_path: Path) -> None:
@@ -258,18 +267,23 @@ def test_folder_that_cannot_be_made_is_unwritable(tmp_path: Path) -> None:
 
 
 READ_WITHOUT_RIGHTS = """
-import json, os, sys
+import asyncio, json, os, sys
 from pathlib import Path
 from atoll.errors import StoreUnwritable
-from atoll.store.port import Commit
+from atoll.store.port import Commit, Wanted
 from atoll.store.sqlite import open_sqlite
 if os.geteuid() == 0:
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
 told = []
-try:
+
+async def main():
     store = open_sqlite(Path(sys.argv[1]), region="tokyo", deployment="shop")
-    told.append([key for key, _ in store.scan("note")])
-    store.commit(Commit(clock=1))
+    told.append([key for key, _ in await store.scan("note")])
+    async with store.begin(Wanted()) as turn:
+        await turn.commit(Commit(clock=1))
+
+try:
+    asyncio.run(main())
 except StoreUnwritable as error:
     told.append(error.message)
 print(json.dumps(told))
@@ -277,10 +291,10 @@ print(json.dumps(told))
 
 
 @pytest.fixture
-def protected(tmp_path: Path) -> Iterator[Path]:
+async def protected(tmp_path: Path) -> AsyncIterator[Path]:
     """A region's folder that only others may write, below folders that anyone may enter."""
     folder = tmp_path / "tokyo"
-    open_tokyo(folder).close()
+    await open_tokyo(folder).close()
     opened = {parent: parent.stat().st_mode for parent in folder.parents if parent.owner() == folder.owner()}
     for parent, mode in opened.items():
         if mode & 0o011 != 0o011:
@@ -300,13 +314,17 @@ def without_rights(folder: Path) -> list[object]:
     return found
 
 
-def test_read_only_folder_is_served_without_writes(protected: Path) -> None:
-    store = open_tokyo(protected)
-    store.open_collections(["note"])
-    store.commit(put(("a", {})))
-    store.close()
-    for file in protected.iterdir():
+def make_read_only(folder: Path) -> None:
+    for file in folder.iterdir():
         file.chmod(0o444)
+
+
+async def test_read_only_folder_is_served_without_writes(protected: Path) -> None:
+    store = open_tokyo(protected)
+    await store.open_collections(["note"])
+    await commit(store, put(("a", {})))
+    await store.close()
+    make_read_only(protected)
     keys, refusal = without_rights(protected)
     assert keys == ["a"]
     assert "it is read-only" in str(refusal)
@@ -322,45 +340,44 @@ def test_read_only_folder_without_a_database_is_refused(protected: Path) -> None
 # Checkpoints
 
 
-def test_log_is_reused_after_a_checkpoint(store: SqliteStore) -> None:
-    log = Path(f"{store.database}-wal")
+async def test_log_is_reused_after_a_checkpoint(store: SqliteStore) -> None:
     sizes = []
     for n in range(6):
-        store.commit(put((f"k{n}", {"blob": "x" * 1_000_000})))
-        store.checkpoint()
-        sizes.append(log.stat().st_size)
+        await commit(store, put((f"k{n}", {"blob": "x" * 1_000_000})))
+        await store.checkpoint()
+        sizes.append(log_bytes(store))
     assert sizes[-1] == sizes[1]
 
 
-def test_log_stays_bounded_beside_a_busy_writer(store: SqliteStore) -> None:
+async def test_log_stays_bounded_beside_a_busy_writer(store: SqliteStore) -> None:
     done = threading.Event()
 
     def housekeeping() -> None:
         while not done.is_set():
-            store.checkpoint()
+            store.copy_log()
 
     thread = threading.Thread(target=housekeeping)
     thread.start()
     try:
         for n in range(1, 121):
-            store.commit(Commit(segments=[Segment("tokyo", n, n, b"x" * 1_000_000)]))
+            await commit(store, Commit(segments=[Segment("tokyo", n, n, b"x" * 1_000_000)]))
     finally:
         done.set()
         thread.join()
-    assert Path(f"{store.database}-wal").stat().st_size < WAL_KEPT_BYTES * 1.5
-    assert store.journal_tail() == 120
+    assert log_bytes(store) < WAL_KEPT_BYTES * 1.5
+    assert await store.journal_tail() == 120
 
 
-def test_commits_checkpoint_by_themselves_when_nobody_does(store: SqliteStore) -> None:
+async def test_commits_checkpoint_by_themselves_when_nobody_does(store: SqliteStore) -> None:
     for n in range(1, 21):
-        store.commit(Commit(segments=[Segment("tokyo", n, n, b"x" * 10_000_000)]))
-    assert Path(f"{store.database}-wal").stat().st_size < 150 << 20
+        await commit(store, Commit(segments=[Segment("tokyo", n, n, b"x" * 10_000_000)]))
+    assert log_bytes(store) < 150 << 20
     assert store.database.stat().st_size > 100 << 20
 
 
-def test_close_leaves_one_whole_file(harness: SqliteHarness, store: SqliteStore) -> None:
-    store.commit(put(("a", {})))
-    store.close()
+async def test_close_leaves_one_whole_file(harness: SqliteHarness, store: SqliteStore) -> None:
+    await commit(store, put(("a", {})))
+    await store.close()
     assert {file.name for file in harness.folder.iterdir()} == {DATABASE_FILE, "region.lock"}
     with apsw.Connection(str(harness.folder / DATABASE_FILE)) as check:
         assert check.pragma("integrity_check") == "ok"

@@ -30,32 +30,34 @@ def commit_until(folder: Path, commits: int) -> int:
     return int(answered[-1]) if answered else 0
 
 
-def check_whole(folder: Path) -> int:
+async def check_whole(folder: Path) -> int:
     """Documents, journal, positions, clock and audit tell one story; return the last seq in it."""
     store = open_sqlite(folder, region="tokyo", deployment="shop")
-    store.open_collections(["note"])
-    last = store.positions().get("tokyo", 0)
+    await store.open_collections(["note"])
+    last = (await store.positions()).get("tokyo", 0)
     expected = 1
-    for _, segment in store.journal(0, limit=1 << 30, limit_bytes=1 << 40):
+    for _, segment in await store.journal(0, limit=1 << 30, limit_bytes=1 << 40):
         assert segment.first_seq == expected
         assert segment.body == b"entry" * (segment.last_seq - segment.first_seq + 1)
         expected = segment.last_seq + 1
-    assert (expected - 1, store.clock()) == (last, last)
-    assert [key for key, _ in store.scan_all("note", limit=1 << 30)] == [
+    assert (expected - 1, await store.clock()) == (last, last)
+    assert [key for key, _ in await store.scan_all("note", limit=1 << 30)] == [
         f"k{n:08}" for n in range(1, last + 1)
     ]
-    audit = store.conflicts(AuditFilter(), limit=1 << 30)
+    audit = await store.conflicts(AuditFilter(), limit=1 << 30)
     assert [row.id for row in reversed(audit)] == [f"c{n:08}" for n in range(1, last + 1)]
-    store.close()
+    await store.close()
     return last
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_killed_process_loses_no_answered_commit_and_leaves_none_half_done(tmp_path: Path, seed: int) -> None:
+async def test_killed_process_loses_no_answered_commit_and_leaves_none_half_done(
+    tmp_path: Path, seed: int
+) -> None:
     rng = random.Random(seed)
     last = 0
     for _ in range(4):
         answered = commit_until(tmp_path, rng.randrange(1, 250))
-        found = check_whole(tmp_path)
+        found = await check_whole(tmp_path)
         assert found >= max(answered, last)
         last = found
