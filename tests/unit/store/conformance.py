@@ -343,6 +343,14 @@ class StoreConformance:
                 await turn.commit(segments(("tokyo", seq, seq)))
         assert await store.positions() == {"tokyo": 3}
 
+    async def test_turn_finds_the_records_of_documents(self, store: Store) -> None:
+        rows = [audit("a", 1), audit("b", 3), audit("c", 2), audit("d", 1, key="other")]
+        await commit(store, Commit(audit=[*rows, audit("e", 1, collection="cart")]))
+        async with store.begin(Wanted()) as turn:
+            found = await turn.recorded("note", ["k", "ghost"], 2)
+        assert [row.id for row in found["k"]] == ["b", "c"]
+        assert not found.get("ghost")
+
     async def test_read_tells_the_moment(self, store: Store) -> None:
         assert await store.read("note", "a") == (None, {})
         written = put(("a", {"n": 1}))
@@ -407,6 +415,19 @@ class StoreConformance:
         await commit(store, Commit(parked=changes[:1]))
         assert await store.parked() == sorted(changes)
         assert await store.parked(limit=1) == [changes[2]]
+
+    async def test_parked_changes_page_and_go_once_they_are_merged(self, store: Store) -> None:
+        changes = [Parked("tokyo", seq, 0, "unknown kind", b"x") for seq in (1, 2, 10)]
+        await commit(store, Commit(parked=changes))
+        assert await store.parked(limit=1, after=("tokyo", 1, 0)) == [changes[1]]
+        await commit(store, Commit(unparked=[("tokyo", 1, 0), ("tokyo", 2, 0)], parked=[changes[1]]))
+        assert await store.parked() == changes[1:]
+
+    async def test_declarations_that_are_taken_up_are_kept(self, store: Store) -> None:
+        assert await store.schemas() == {}
+        await commit(store, Commit(schemas={"note": "old", "cart": "new"}))
+        await commit(store, Commit(schemas={"note": "new"}))
+        assert await store.schemas() == {"note": "new", "cart": "new"}
 
     async def test_retention_goes_by_age(self, store: Store) -> None:
         old, new = audit("old", 10), audit("new", 20)
