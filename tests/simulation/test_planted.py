@@ -125,6 +125,8 @@ def far_apart(plan: Plan) -> Plan:
         },
         offsets_ms=dict.fromkeys(regions, 0),
         drifts_ppm=dict.fromkeys(regions, 0),
+        trips_s={},
+        versions={},
         faults=(),
         detour=(),
     )
@@ -256,7 +258,7 @@ def fold_in_order_of_arrival(patch: Patch) -> None:
 @plant(
     "rights spent twice",
     workloads=("inventory",),
-    seeds=6,
+    seeds=16,
     found_by=(
         "a counter is the sum of its increments",
         "a bounded counter stays above its bound",
@@ -600,7 +602,7 @@ def far_databases(cluster: Cluster) -> None:
 def broken_databases(cluster: Cluster) -> None:
     far_databases(cluster)
     for node in cluster.nodes.values():
-        node.disk.faults.cut = 0.5
+        node.disk.faults.cut = 0.3
 
 
 @plant(
@@ -623,9 +625,10 @@ def vector_of_another_moment(patch: Patch) -> None:
 @plant(
     "a commit in doubt is called undone",
     workloads=("counters",),
-    seeds=4,
+    seeds=12,
     found_by=("a definite error means that nothing happened",),
     prepare=broken_databases,
+    alter=busy,
 )
 def doubt_called_undone(patch: Patch) -> None:
     honest = MountedTurn.commit
