@@ -73,7 +73,9 @@ class _Statements(NamedTuple):
     table: str
     get: str
     load: str
-    put: str
+    insert: str
+    update: str
+    """By rowid: a turn has found the row already, and need not search its key again."""
 
     @classmethod
     def of(cls, collection: str) -> _Statements:
@@ -81,9 +83,10 @@ class _Statements(NamedTuple):
         return cls(
             table,
             f"SELECT CAST(value AS BLOB), meta FROM {table} WHERE key = ?",
-            f"SELECT key, CAST(value AS BLOB), meta FROM {table} WHERE key IN ",
+            f"SELECT key, CAST(value AS BLOB), meta, rowid FROM {table} WHERE key IN ",
             f"INSERT INTO {table} (key, value, meta) VALUES (?, CAST(? AS TEXT), ?) "
             "ON CONFLICT (key) DO UPDATE SET value = excluded.value, meta = excluded.meta",
+            f"UPDATE {table} SET value = CAST(? AS TEXT), meta = ? WHERE rowid = ?",
         )
 
 
@@ -227,9 +230,8 @@ class SqliteStore:
     def begin(self, wanted: Wanted) -> SqliteTurn:
         return SqliteTurn(self, wanted)
 
-    def _load(self, collection: str, keys: Sequence[str]) -> Iterator[tuple[str, Row]]:
-        load = self._collections[collection].load
-        return ((key, Row(value, meta)) for key, value, meta in self._among(self._loader, load, keys))
+    def _load(self, collection: str, keys: Sequence[str]) -> Iterator[tuple[str, bytes | None, bytes, int]]:
+        return self._among(self._loader, self._collections[collection].load, keys)
 
     def _records(self, ids: Sequence[str]) -> Iterator[AuditRow]:
         return map(_audit_row, self._among(self._loader, f"{_SELECT_AUDIT} WHERE id IN ", ids))
@@ -237,13 +239,28 @@ class SqliteStore:
     def _answers(self, keys: Sequence[str]) -> dict[str, bytes]:
         return dict(self._among(self._loader, "SELECT key, answer FROM remembered WHERE key IN ", keys))
 
-    def _commit(self, commit: Commit) -> None:
-        """Raises Indefinite when an fsync failed, then StoreUnwritable until reopened."""
-        puts = [(self._collections[name].put, rows) for name, rows in commit.documents.items()]
+    def _commit(self, commit: Commit, found: Mapping[tuple[str, str], int]) -> None:
+        """Raises Indefinite when an fsync failed, then StoreUnwritable until reopened.
+
+        `found`: (collection, key) → rowid of rows that the turn has seen.
+        """
+        written = [
+            (self._collections[name], *_apart(name, rows, found)) for name, rows in commit.documents.items()
+        ]
         with self._transaction() as writer:
             execute, executemany = writer.execute, writer.executemany
-            for put, rows in puts:
-                executemany(put, rows)
+            for statements, new, known in written:
+                if new:
+                    executemany(statements.insert, new)
+                if known:
+                    before = writer.total_changes()
+                    executemany(statements.update, known)
+                    if writer.total_changes() - before != len(known):
+                        raise StoreCorrupt(
+                            f"{self.database} has lost rows of {statements.table} within one commit: another program "
+                            "has changed it; nothing was written",
+                            database=str(self.database),
+                        )
             for segment in commit.segments:
                 execute(_ADD_SEGMENT, segment)
             if commit.positions:
@@ -535,7 +552,7 @@ class SqliteStore:
 class SqliteTurn:
     """A turn of the only node there is: nobody can come in between."""
 
-    __slots__ = ("_store", "_wanted", "audit", "clock", "positions", "remembered", "rows")
+    __slots__ = ("_rowids", "_store", "_wanted", "audit", "clock", "positions", "remembered", "rows")
 
     def __init__(self, store: SqliteStore, wanted: Wanted) -> None:
         self._store = store
@@ -545,11 +562,12 @@ class SqliteTurn:
         store, wanted = self._store, self._wanted
         self.positions: Mapping[str, int] = await store.positions()
         self.clock = await store.clock()
-        self.rows = {
-            (collection, key): row
-            for collection, keys in wanted.documents.items()
-            for key, row in store._load(collection, keys)
-        }
+        self.rows: dict[tuple[str, str], Row] = {}
+        self._rowids: dict[tuple[str, str], int] = {}
+        for collection, keys in wanted.documents.items():
+            for key, value, meta, rowid in store._load(collection, keys):
+                self.rows[collection, key] = Row(value, meta)
+                self._rowids[collection, key] = rowid
         self.remembered = store._answers(wanted.remembered) if wanted.remembered else {}
         self.audit = {row.id: row for row in store._records(wanted.audit)} if wanted.audit else {}
         return self
@@ -561,7 +579,24 @@ class SqliteTurn:
         return {key: await self._store.conflicts(AuditFilter(collection, key), limit=limit) for key in keys}
 
     async def commit(self, commit: Commit) -> None:
-        self._store._commit(commit)
+        self._store._commit(commit, self._rowids)
+
+
+def _apart(
+    collection: str,
+    rows: Sequence[tuple[str, bytes | None, bytes]],
+    found: Mapping[tuple[str, str], int],
+) -> tuple[list[tuple[str, bytes | None, bytes]], list[tuple[bytes | None, bytes, int]]]:
+    """Rows to insert, and values with the rowid that they replace."""
+    new: list[tuple[str, bytes | None, bytes]] = []
+    known: list[tuple[bytes | None, bytes, int]] = []
+    for row in rows:
+        rowid = found.get((collection, row[0]))
+        if rowid is None:
+            new.append(row)
+        else:
+            known.append((row[1], row[2], rowid))
+    return new, known
 
 
 def _audit_row(row: Sequence[Any]) -> AuditRow:

@@ -98,6 +98,15 @@ class StoreConformance:
 
     # Documents
 
+    async def test_commit_writes_what_the_turn_has_seen_and_what_it_has_not(self, store: Store) -> None:
+        await commit(store, put(("seen", 1), ("unseen", 1), ("deleted", None)))
+        async with store.begin(Wanted({"note": ["seen", "deleted", "new"]})) as turn:
+            assert sorted(key for _, key in turn.rows) == ["deleted", "seen"]
+            await turn.commit(put(("seen", 2), ("unseen", 2), ("deleted", 2), ("new", 2), ("other", 2)))
+        assert [(key, row.value) for key, row in await store.scan("note")] == [
+            (key, b"2") for key in ("deleted", "new", "other", "seen", "unseen")
+        ]
+
     async def test_absent_document_is_none(self, store: Store) -> None:
         assert await store.get("note", "ghost") is None
         assert await load(store, "note", ["ghost"]) == {}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -17,7 +18,7 @@ from tests.unit.store.conformance import StoreConformance, commit, load, put
 from tests.unit.store.faulty_disk import FaultyDisk
 
 from atoll.errors import ConfigError, Indefinite, StoreCorrupt, StoreLocked, StoreUnwritable
-from atoll.store.port import Commit, Segment, Store
+from atoll.store.port import Commit, Row, Segment, Store, Wanted
 from atoll.store.sqlite import SqliteStore, open_sqlite
 from atoll.store.sqlite_database import DATABASE_FILE, WAL_KEPT_BYTES
 
@@ -92,15 +93,26 @@ async def test_document_that_holds_sql_is_only_data(store: SqliteStore) -> None:
 async def test_reader_in_another_thread_sees_only_committed_data(store: SqliteStore) -> None:
     seen: list[object] = []
 
-    def rows() -> Iterator[tuple[str, bytes | None, bytes]]:
-        yield ("a", b"{}", b"")
+    def within() -> Iterator[Segment]:
+        """Asked for inside the transaction, when the documents have been written."""
         reader = threading.Thread(target=lambda: seen.append(asyncio.run(store.get("note", "a"))))
         reader.start()
         reader.join()
+        yield Segment("tokyo", 1, 1, b"")
 
-    await commit(store, Commit(documents={"note": rows()}))  # type: ignore[dict-item]
+    await commit(store, Commit(documents={"note": [("a", b"{}", b"")]}, segments=within()))  # type: ignore[arg-type]
     assert seen == [None]
     assert await store.get("note", "a") is not None
+
+
+async def test_row_that_another_program_took_away_within_a_turn_is_noticed(store: SqliteStore) -> None:
+    await commit(store, put(("a", {}), ("b", {})))
+    async with store.begin(Wanted({"note": ["a", "b"]})) as turn:
+        with contextlib.closing(sqlite3.connect(store.database)) as tool, tool:
+            tool.execute("DELETE FROM doc_note WHERE key = 'a'")
+        with pytest.raises(StoreCorrupt, match="another program"):
+            await turn.commit(put(("a", {"n": 1}), ("b", {"n": 1}), ("c", {})))
+    assert await store.scan("note") == [("b", Row(b"{}", b"m:b"))]
 
 
 # Whose database it is
