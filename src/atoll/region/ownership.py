@@ -39,6 +39,10 @@ class Ownership:
         """Whether each document has one region that orders its writes: strong, and nothing to fall back on."""
         return rules.schema.policy.consistency == "strong" and rules.schema.policy.fallback is None
 
+    def concerns(self, write: Write) -> bool:
+        """Whether any of its documents may have an owner at all."""
+        return bool(self._owned) and any(mutation.collection in self._owned for mutation in write.mutations)
+
     def concerned(self, write: Write) -> list[Address]:
         """The documents that must be looked at before `of_write` can say whose the write is."""
         return [
@@ -52,7 +56,7 @@ class Ownership:
 
         Raises OwnershipFixed, and InvalidOperation for a batch over several owners.
         """
-        if not self._owned or not any(mutation.collection in self._owned for mutation in write.mutations):
+        if not self.concerns(write):
             return None
         owners = {self._of_mutation(mutation, stored) for mutation in write.mutations} - {None}
         if len(owners) > 1:

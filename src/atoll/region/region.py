@@ -138,6 +138,11 @@ class Region:
             for peer in self.regions
             if peer != name
         }
+        self._escrowed = frozenset(
+            name
+            for name, rules in self.rules.items()
+            if any(lattice.kind == "bounded_counter" for lattice in rules.lattices.values())
+        )
         self.escrow = Escrow(
             name,
             self._holders,
@@ -189,6 +194,8 @@ class Region:
         Indefinite, StoreUnwritable, ClockUnsafe, Overloaded.
         """
         check_batch(write, most=self.options.writes_per_batch)
+        if not self.ownership.concerns(write):
+            return await self._write_here(write, token)
         owner = await self._owner(write)
         if owner is None:
             # What is waited for here may bring the document, and with it say whose it is.
@@ -218,7 +225,8 @@ class Region:
             await self._introduction()
 
     async def _write_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
-        await self._catch_up(write, token)
+        if token or not self._introduced:
+            await self._catch_up(write, token)
         if self._own_elsewhere > self.door.vector.get(self.name, 0):
             raise Unavailable(
                 f"{self.name} has lost entries that its peers hold, up to {self._own_elsewhere}; "
@@ -236,7 +244,10 @@ class Region:
                 "take its writes before then; write in another region",
                 lead_ms=lead_ms,
             )
-        receipt = await self.escrow.write(lambda: self.door.write(write))
+        if any(mutation.collection in self._escrowed for mutation in write.mutations):
+            receipt = await self.escrow.write(lambda: self.door.write(write))
+        else:
+            receipt = await self.door.write(write)
         return WriteReply(receipt, self.vector)
 
     def _ordered(self, write: Write) -> bool:
