@@ -89,7 +89,11 @@ _crc32 = zlib.crc32
 
 
 def encode_frame(entry: Entry) -> bytes:
-    payload = _encode(entry)
+    return frame_of(_encode(entry))
+
+
+def frame_of(payload: bytes) -> bytes:
+    """The payload with its length and checksum before it."""
     return _HEADER.pack(len(payload), _crc32(payload)) + payload
 
 

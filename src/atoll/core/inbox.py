@@ -76,6 +76,12 @@ class Inbox:
                     del self._waiting[origin]
         return taken
 
+    def drop_past(self, origin: str, seq: int) -> bool:
+        """Throw away an origin's entries past a seq; whether there were any."""
+        last = max(self._waiting.get(origin, ()), default=0)
+        self.drop(origin, seq + 1, last)
+        return last > seq
+
     def give_back(self, framed: list[Framed], vector: Mapping[str, int]) -> None:
         """Return what could not be committed; it counts as brought by its origin."""
         for each in framed:

@@ -147,6 +147,10 @@ class Door:
         """Whether a commit may have happened of which nothing was heard."""
         self._covered: list[tuple[dict[str, int], asyncio.Future[None]]] = []
         self._room: list[asyncio.Future[None]] = []
+        self._taking: list[Framed] = []
+        """Remote entries in the commit that is under way."""
+        self._turns: list[asyncio.Future[None]] = []
+        """Those who wait for its end."""
         self._listeners: list[Callable[[Batch], None]] = []
         self._followers: list[Callable[[dict[str, int]], None]] = []
         self._closed = False
@@ -202,6 +206,23 @@ class Door:
             self.inbox.add(each, link, self.vector)
         if self.inbox:
             self._call()
+
+    async def disown(self, origin: str, past: int) -> bool:
+        """An origin has nothing past this seq (any more): drop what waits of it. Whether there was something.
+
+        What a commit under way holds of it is either durable on return, or dropped too.
+        """
+        dropped = self.inbox.drop_past(origin, past)
+        while any(
+            (f.entry.origin, f.entry.seq) > (origin, past) and f.entry.origin == origin for f in self._taking
+        ):
+            over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._turns.append(over)
+            await over
+            dropped = self.inbox.drop_past(origin, past) or dropped
+        if dropped:
+            self._wake(self._room)
+        return dropped
 
     async def room(self, link: str, bytes_waiting: int) -> None:
         """Wait until less than so much of what the link brought waits: its backpressure.
@@ -262,6 +283,7 @@ class Door:
         self._queue.clear()
         self._upkeep.clear()
         self._wake(self._room)
+        self._wake(self._turns)
         if self._task is not None:
             self._called.set()
             await asyncio.wait({self._task}, timeout=self._options.closing_s)
@@ -298,7 +320,7 @@ class Door:
 
     async def _open(self) -> None:
         party = self._gathered()
-        remote = party.remote
+        remote = self._taking = party.remote
         try:
             if party.writes or remote or party.upkeep is not None:
                 await self._commit(party)
@@ -322,6 +344,8 @@ class Door:
             )
         finally:
             self._in_doubt = False
+            self._taking = []
+            self._wake(self._turns)
         if self._queue or self._upkeep or (remote and self.inbox and not self._pausing):
             self._call()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Any
@@ -255,6 +255,11 @@ class Region:
         policies = (self.rules[mutation.collection].schema.policy for mutation in write.mutations)
         return any(policy.consistency != "eventual" and policy.fallback is None for policy in policies)
 
+    @property
+    def knows_its_own(self) -> bool:
+        """Whether it has heard its peers, and holds every entry of its own that they have."""
+        return self._introduced and self._own_elsewhere <= self.door.vector.get(self.name, 0)
+
     async def _introduction(self) -> None:
         """Before its first write a region hears its peers: its disk may be lost, or an old copy, and then they
         know entries of its own that it must not number anew.
@@ -497,9 +502,17 @@ class Region:
                     found[key] = documents.digest(rules, key, documents.decode_row(rules, row))
         return DigestReply(count, found, await self.store.positions())
 
-    def stream(self, request: StreamRequest) -> AsyncIterator[bytes]:
-        """This region's journal for one peer, as frames of `replication.wire`."""
-        return source.stream(
+    async def stream(self, request: StreamRequest) -> AsyncGenerator[bytes, None]:
+        """This region's journal for one peer, as frames of `replication.wire`.
+
+        A peer that asks with fewer entries of its own than wait here has lost its disk. It goes by what this
+        region has stored, and may number others as these: so they must not be applied any more.
+        """
+        if request.region in self.links:
+            held = request.vector.get(request.region, 0)
+            if await self.door.disown(request.region, held):
+                self.links[request.region].reopen()
+        pieces = source.stream(
             self.store,
             request,
             self.committed,
@@ -507,6 +520,8 @@ class Region:
             self._writer,
             heartbeat_s=self.options.heartbeat_s,
         )
+        async for piece in pieces:
+            yield piece
 
     @property
     def vector(self) -> dict[str, int]:

@@ -104,6 +104,10 @@ class Link:
         if self.status.connected and self._origins(self._peer) != self._requested:
             self._again.set()
 
+    def reopen(self) -> None:
+        """What is still on its way was sent before the peer lost its disk: ask anew."""
+        self._again.set()
+
     async def run(self, changed: Callable[[], None]) -> None:
         """`changed` is called whenever the link goes up or down."""
         delay = self._options.first_retry_s

@@ -24,6 +24,8 @@ class Touch(NamedTuple):
 
     entry: Entry
     change: Change
+    number: int = 0
+    """Which change of the entry."""
 
 
 class Journal:
@@ -35,6 +37,14 @@ class Journal:
         self.by_document: dict[tuple[str, str], list[Touch]] = {}
         self.vectors: dict[str, dict[str, int]] = {}
         """What each region has made durable."""
+        self.crafted: set[bytes] = set()
+        """Frames that a workload made up."""
+        self.hostile: set[Dot] = set()
+        """Entries that no honest region would have written."""
+        self.refused: set[tuple[str, int, int]] = set()
+        """(origin, seq, change) that no region may merge."""
+        self.forgetful: dict[str, int] = {}
+        """Regions that lost their disks → the last of their entries before."""
         self.commits = 0
         self._frames: dict[Dot, bytes] = {}
         self._verdict = verdict
@@ -62,6 +72,9 @@ class Journal:
                     "position moves with its entries",
                     f"{region} stored position {seq} of {origin} and holds {vector.get(origin, 0)} of it",
                 )
+        for parked in commit.parked:
+            if parked.origin == region:  # nobody parks what it wrote itself, unless it was made to write it
+                self.refused.add(parked[:3])
         for row in sorted(commit.audit):
             self._digest.update(row.body)
 
@@ -80,6 +93,9 @@ class Journal:
             )
         vector[entry.origin] = entry.seq
         known = self._frames.get(dot)
+        if known is not None and known != frame and region == entry.origin and self._only_here(dot):
+            self._strike(dot)  # it went with the disk, and its number is free
+            known = None
         if known is None:
             self._first(region, dot, entry, frame)
         elif known != frame:
@@ -87,8 +103,14 @@ class Journal:
                 "an entry is the same in every region",
                 f"{region} holds {dot} with other bytes than its origin",
             )
-        elif region == entry.origin:
+        elif region == entry.origin and region not in self.forgetful:
             safety("sequence numbers are used once", f"{region} committed {dot} a second time")
+
+    def _only_here(self, dot: Dot) -> bool:
+        origin, seq = dot
+        return seq <= self.forgetful.get(origin, 0) and not any(
+            vector.get(origin, 0) >= seq for region, vector in self.vectors.items() if region != origin
+        )
 
     def _first(self, region: str, dot: Dot, entry: Entry, frame: bytes) -> None:
         if region != entry.origin:
@@ -110,16 +132,24 @@ class Journal:
                 )
         self.entries[dot] = entry
         self._frames[dot] = frame
+        if frame in self.crafted:
+            self.hostile.add(dot)
         if entry.trace is not None:
             self.by_trace.setdefault(entry.trace, []).append(dot)
-            if len(self.by_trace[entry.trace]) > 1:
+            # Answers to idempotency keys are kept in the region alone, and go with its disk.
+            forgotten = any(
+                seq <= self.forgetful.get(origin, 0) for origin, seq in self.by_trace[entry.trace]
+            )
+            if len(self.by_trace[entry.trace]) > 1 and not forgotten:
                 self._verdict.safety(
                     "a retried write counts once", f"{entry.trace} became {self.by_trace[entry.trace]}"
                 )
-        for change in entry.changes:
-            self.by_document.setdefault((change.collection, change.key), []).append(Touch(entry, change))
+        for index, change in enumerate(entry.changes):
+            self.by_document.setdefault((change.collection, change.key), []).append(
+                Touch(entry, change, index)
+            )
 
-    def forget_unsynced(self, region: str, positions: Mapping[str, int]) -> None:
+    def mounted(self, region: str, positions: Mapping[str, int]) -> None:
         """A node starts on what its disk kept; it must be all that was durable."""
         held = {origin: seq for origin, seq in self.vectors.get(region, {}).items() if seq}
         if dict(positions) != held:
@@ -127,6 +157,34 @@ class Journal:
                 "what is durable survives a crash",
                 f"{region} came back with {dict(positions)}, it had {held}",
             )
+
+    def lose(self, region: str) -> None:
+        """A region's disk is gone, and with it what no other region has: that, and only that, may be missing."""
+        self.vectors[region] = {}
+        self.forgetful[region] = max((seq for origin, seq in self.entries if origin == region), default=0)
+
+    def strike_lost(self) -> None:
+        """At the end: what went with a disk before it had reached another region never happened."""
+        for region, last in sorted(self.forgetful.items()):
+            for seq in range(self.newest.get(region, 0) + 1, last + 1):
+                self._strike((region, seq))
+
+    def may_be_lost(self, dot: Dot) -> bool:
+        """Whether it was there before its region's disk was lost: then it may be gone, or another have its number."""
+        return dot[1] <= self.forgetful.get(dot[0], 0)
+
+    def _strike(self, dot: Dot) -> None:
+        entry = self.entries.pop(dot, None)
+        if entry is None:
+            return
+        del self._frames[dot]
+        self.hostile.discard(dot)
+        self.refused -= {(*dot, number) for number in range(len(entry.changes))}
+        if entry.trace is not None:
+            self.by_trace[entry.trace].remove(dot)
+        for change in entry.changes:
+            found = self.by_document[change.collection, change.key]
+            found[:] = [touch for touch in found if touch.entry is not entry]
 
     @property
     def newest(self) -> dict[str, int]:
@@ -137,7 +195,10 @@ class Journal:
         return newest
 
     def touches(self, collection: str, key: str, within: Mapping[str, int] | None = None) -> Iterator[Touch]:
-        """What was done to a document, restricted to what a vector has seen."""
+        """What was done to a document, restricted to what a vector has seen; without what was refused."""
         for touch in self.by_document.get((collection, key), ()):
-            if within is None or within.get(touch.entry.origin, 0) >= touch.entry.seq:
+            entry = touch.entry
+            if self.refused and (entry.origin, entry.seq, touch.number) in self.refused:
+                continue
+            if within is None or within.get(entry.origin, 0) >= entry.seq:
                 yield touch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from atoll.simulation.application import built_in
 from atoll.simulation.plan import Fault, Plan
@@ -24,7 +25,23 @@ class Nemesis:
         await asyncio.sleep(fault.at_s)
         self._begin(fault)
         await asyncio.sleep(fault.until_s - fault.at_s)
+        if fault.kind == "lost_disk":
+            await self._all_in_reach(fault.regions[0])
         self._end(fault)
+
+    async def _all_in_reach(self, name: str) -> None:
+        """A region that has lost its disk has to hear all others before it numbers new entries: its operator
+        starts it when it can, and lets it wait for them.
+        """
+        cluster = self._cluster
+        others = [other for other in cluster.names if other != name]
+        while not all(  # noqa: ASYNC110 — virtual time: to look again costs nothing
+            cluster[other].running
+            and not cluster.network.path(name, other).cut
+            and not cluster.network.path(other, name).cut
+            for other in others
+        ):
+            await asyncio.sleep(0.25)
 
     def _begin(self, fault: Fault) -> None:
         cluster, network = self._cluster, self._cluster.network
@@ -61,6 +78,11 @@ class Nemesis:
                 node.clock.step(int(fault.amount))
             case "clock_drift":
                 node.clock.drift_ppm = int(fault.amount)
+            case "torn_write":
+                node.disk.faults.tear = fault.amount
+            case "lost_disk":
+                cluster.lose_disk(node.name)
+                node.options = replace(node.options, introduction_s=60.0)
             case "upgrade":
                 cluster.upgrade(node.name, built_in(int(fault.amount)))
             case other:
@@ -80,10 +102,13 @@ class Nemesis:
             case "slow":
                 for path in self._paths(fault):
                     path.jitter_s = max(0.0, path.jitter_s - fault.amount)
-            case "kill" | "absent":
+            case "kill" | "absent" | "lost_disk":
                 node.start()
             case "kill_in_commit":
                 faults.kill_before = faults.kill_after = 0.0
+                node.start()
+            case "torn_write":
+                faults.tear = 0.0
                 node.start()
             case "full_disk":
                 faults.refusal = ""

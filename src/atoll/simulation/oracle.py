@@ -99,6 +99,7 @@ class Oracle:
             for version in versions
             if register != WHOLE
             and version.value is not None
+            and (version.region, version.seq) not in self._journal.hostile
             and not any(deletion.saw(version) for deletion in deletions)
         ]
 
@@ -118,6 +119,8 @@ class Oracle:
         settled: dict[str, Expected] = {}
         for touch in sorted(touches, key=lambda each: (each.entry.stamp, each.entry.origin, each.entry.seq)):
             entry = touch.entry
+            if (entry.origin, entry.seq) in self._journal.hostile:
+                continue  # it does not say what it overwrites
             seen = [other for other in touches if entry.context.get(other.entry.origin, 0) >= other.entry.seq]
             lost = _standing(rules, key, _present(seen))
             for id_, (register, loser, winner, _) in lost.items():
@@ -133,7 +136,7 @@ def _present(touches: Sequence[Touch]) -> dict[str, list[Written]]:
     """register → the versions that nobody has overwritten, in canonical order."""
     written: dict[str, list[Written]] = {}
     seen: dict[str, dict[str, int]] = {}
-    for entry, change in touches:
+    for entry, change, _ in touches:
         for register, value in change.registers.items():
             version = Written(entry.stamp, entry.origin, entry.seq, value, entry.context)
             written.setdefault(register, []).append(version)

@@ -30,12 +30,12 @@ ROUND_TRIPS_MS = {
 
 WORKLOADS = (
     "traffic", "counters", "inventory", "sets", "texts", "sessions", "posts", "batches", "retries", "orders",
-    "identifiers", "feed", "versions",
+    "identifiers", "feed", "versions", "hostile", "mistakes",
 )  # fmt: skip
 
 KINDS = (
     "partition", "one_way", "degrade", "slow", "reset", "kill", "kill_in_commit", "absent", "full_disk",
-    "failing_disk", "slow_disk", "pause", "clock_step", "clock_drift", "upgrade",
+    "failing_disk", "slow_disk", "pause", "clock_step", "clock_drift", "torn_write", "lost_disk", "upgrade",
 )  # fmt: skip
 
 
@@ -70,6 +70,8 @@ class Plan:
     clients: int
     mean_s: float
     faults: tuple[Fault, ...]
+    files: bool = False
+    """Whether regions keep real SQLite databases, on files whose unsynced bytes are lost or torn in a crash."""
     versions: dict[str, int] = field(default_factory=dict)
     """Which version of the declarations a region begins with, where it is not the newest."""
     detour: tuple[tuple[str, str], ...] = field(default=())
@@ -120,6 +122,7 @@ def draw(seed: int, required: tuple[str, ...] = ()) -> Plan:
         clients=random.choice((1, 2, 3)),
         mean_s=random.choice((0.08, 0.15, 0.3)) * (1.0 if count < 5 else 2.0),
         faults=faults,
+        files=any(fault.kind == "torn_write" for fault in faults) or random.random() < 0.03,
         detour=_detour(random, regions) if not healthy and random.random() < 0.5 else (),
     )
     return with_rollout(plan) if "versions" in workloads else plan
@@ -173,7 +176,9 @@ def _faults(random: Random, regions: tuple[str, ...], duration_s: float) -> tupl
                 amount = random.choice((0.02, 0.1, 0.3)) if kind == "degrade" else random.uniform(0.2, 2.0)
             case "kill_in_commit":
                 amount = random.choice((-0.3, -0.05, 0.05, 0.3))
-            case "absent":
+            case "torn_write":
+                amount = random.choice((0.05, 0.3))
+            case "absent" | "lost_disk":
                 at_s, until_s = at_s * 0.5, duration_s
             case "failing_disk":
                 amount = random.choice((0.1, 0.5))
@@ -186,7 +191,13 @@ def _faults(random: Random, regions: tuple[str, ...], duration_s: float) -> tupl
             case "clock_drift":
                 amount = random.choice((-50_000, -2000, 2000, 50_000))
         faults.append(Fault(kind, at_s, until_s, chosen, amount))
-    return tuple(sorted(faults, key=lambda fault: fault.at_s))
+    return tuple(sorted(_at_most_one(faults, "lost_disk"), key=lambda fault: fault.at_s))
+
+
+def _at_most_one(faults: list[Fault], kind: str) -> list[Fault]:
+    """If two regions lost their disks, what was in both would rightly be gone."""
+    first = next((fault for fault in faults if fault.kind == kind), None)
+    return [fault for fault in faults if fault.kind != kind or fault is first]
 
 
 def with_rollout(plan: Plan) -> Plan:

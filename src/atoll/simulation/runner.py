@@ -29,7 +29,9 @@ from atoll.simulation.failures import (
     Verdict,
 )
 from atoll.simulation.freshness import Freshness
+from atoll.simulation.hostile import Hostile
 from atoll.simulation.journal import Journal
+from atoll.simulation.mistakes import Mistakes
 from atoll.simulation.nemesis import Nemesis
 from atoll.simulation.placements import Feed, Identifiers, Orders
 from atoll.simulation.plan import Plan
@@ -48,7 +50,7 @@ _MAKERS: Mapping[str, Callable[[int, float], Workload]] = {
     each.name: each
     for each in (
         Counters, Inventory, Sets, Texts, Sessions, Posts, Batches, Retries, Orders, Identifiers, Feed, Freshness,
-        Versions,
+        Versions, Hostile, Mistakes,
     )
 }  # fmt: skip
 TRAFFIC = ("profile", "claim", "page", "draft", "cart", "setting")
@@ -113,6 +115,7 @@ async def _simulate(
         options=plan.options,
         offsets_ms=plan.offsets_ms,
         drifts_ppm=plan.drifts_ppm,
+        files=plan.files,
     )
     verdict = Verdict()
     journal = Journal(verdict)
@@ -123,7 +126,8 @@ async def _simulate(
         node.kernel_uncertainty_ms = plan.kernel_uncertainty_ms
         node.disk.trip_s = plan.trips_s.get(node.name)
         node.disk.observers.append(journal.observe)
-        node.mounted = journal.forget_unsynced
+        node.mounted = journal.mounted
+        node.disk.replaced = journal.lose
         if application is None and node.name in plan.versions:
             node.application = built_in(plan.versions[node.name])
     if prepare is not None:
@@ -134,6 +138,7 @@ async def _simulate(
         await _unless_failed(verdict, _phases(plan, world, workloads))
     finally:
         _fill(report, world)
+        cluster.close()
         if verdict.failure is not None:
             raise verdict.failure
         if cluster.loop.defects:
@@ -175,6 +180,7 @@ async def _phases(plan: Plan, world: World, workloads: Iterable[Workload]) -> No
     # A clock that was set right is compared anew, and one that was set back has to be caught up with.
     lead_ms = max(cluster.region(name).clock.lead_ms() for name in world.names)
     await asyncio.sleep(plan.options.ping_s + 1.0 + lead_ms / 1000)
+    world.journal.strike_lost()
     for workload in workloads:
         await workload.finish(world)
         world.verdict.check()
@@ -214,6 +220,8 @@ async def check_agreement(world: World, *, history: bool = True) -> None:
     shown, audit, digests = cluster.shown(first), cluster.audit(first), await cluster.digests(first)
     for name in world.names:
         for parked in cluster[name].disk.store.parked(limit=100_000):
+            if parked[:3] in world.journal.refused:
+                continue
             older = "schema older" in parked.reason
             raise SafetyViolation(
                 LOSES_NO_FIELD if older else "nothing is parked between equals", f"{name}: {parked.reason}"

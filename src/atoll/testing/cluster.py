@@ -19,6 +19,7 @@ from atoll.store.port import AuditFilter, Store
 from atoll.testing.clocks import NodeClock
 from atoll.testing.disk import SimulatedDisk
 from atoll.testing.network import SimulatedNetwork
+from atoll.testing.torn_files import TornMedium
 from atoll.testing.virtual_time import Life, VirtualLoop
 
 T = TypeVar("T")
@@ -43,9 +44,9 @@ class SimulatedNode:
         self.application = cluster.application
         self.kernel_uncertainty_ms: int | None = None
         self.disk = SimulatedDisk(name, cluster.split(f"disk of {name}"), cluster.kill)
-        self.disk.store.open_collections(
-            cluster.application.collections
-        )  # checkers may look before the node does
+        if cluster.files:
+            self.disk.medium = TornMedium(name)
+        self._make_tables()
         self.life: Life | None = None
         self.region: Region | None = None
         self.ids: IdService | None = None
@@ -55,6 +56,10 @@ class SimulatedNode:
         self._cluster = cluster
         self._asked: dict[asyncio.Future[Any], None] = {}
         self._opened = asyncio.Event()
+
+    def _make_tables(self) -> None:
+        """Checkers may look before the node does."""
+        self.disk.store.open_collections(self.application.collections)
 
     @property
     def running(self) -> bool:
@@ -170,12 +175,15 @@ class Cluster:
         options: RegionOptions = OPTIONS,
         offsets_ms: Mapping[str, int] = {},
         drifts_ppm: Mapping[str, int] = {},
+        files: bool = False,
     ) -> None:
+        """`files`: each region keeps a real SQLite database on files that can be torn; `close` removes them."""
         loop = asyncio.get_running_loop()
         if not isinstance(loop, VirtualLoop):
             raise TypeError("a simulated cluster runs in a VirtualLoop; see atoll.testing.simulated")
         self.loop = loop
         self.application = application
+        self.files = files
         self.names = tuple(sorted(names))
         self.seed = seed
         self.network = SimulatedNetwork(loop, self.split("network"))
@@ -222,6 +230,17 @@ class Cluster:
         self.nodes[name].application = application
         self.restart(name)
 
+    def lose_disk(self, name: str) -> None:
+        """Kill a node and take its disk away: it starts again with an empty one."""
+        self.kill(name)
+        self.nodes[name].disk.lose()
+        self.nodes[name]._make_tables()
+
+    def close(self) -> None:
+        """Dispose of the disks."""
+        for node in self.nodes.values():
+            node.disk.medium.close()
+
     def partition(self, *groups: Sequence[str]) -> None:
         """Nothing passes between regions of different groups; regions in no group form one of their own."""
         rest = [name for name in self.names if not any(name in group for group in groups)]
@@ -238,8 +257,8 @@ class Cluster:
         for name in self.names:
             node = self.nodes[name]
             faults = node.disk.faults
-            faults.refusal, faults.failing, faults.kill_before, faults.kill_after = "", 0.0, 0.0, 0.0
-            faults.cut = 0.0
+            faults.refusal, faults.failing, faults.tear, faults.cut = "", 0.0, 0.0, 0.0
+            faults.kill_before = faults.kill_after = 0.0
             faults.sync_s = min(faults.sync_s, 0.001)
             node.start()
 
@@ -293,9 +312,10 @@ class Cluster:
     def shown(self, name: str) -> dict[tuple[str, str], bytes]:
         """Every visible document of a region."""
         store = self.nodes[name].disk.store
+        declared = self.nodes[name].application.collections
         return {
             (collection, key): row.value
-            for collection in sorted(self.nodes[name].application.collections)
+            for collection in sorted(declared)
             for key, row in store.scan_all(collection, limit=1_000_000)
             if row.value is not None
         }

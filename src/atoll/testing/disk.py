@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from atoll.errors import Indefinite, StoreError, StoreUnreachable
 from atoll.store.memory import MemoryTables, MemoryTurn
@@ -37,8 +37,77 @@ class DiskFaults:
     """Probability that it dies once the commit is durable, and before anyone was told."""
     cut: float = 0.0
     """Probability that the connection breaks on either way of a call, where there is one."""
+    tear: float = 0.0
+    """Probability that the power goes out inside a commit, between two writes of bytes: those that were not synced
+    are lost or torn. Only real files (`Cluster(files=True)`) have such bytes."""
     lying: bool = False
     """Commits return before they are durable: a crash loses all since `sync`. Never a healthy disk."""
+
+
+class Medium(Protocol):
+    """What the bytes lie on."""
+
+    store: Any
+    """What `MemoryTables` offers: for the region's turns, and for checkers that look at it from outside."""
+
+    @property
+    def dead(self) -> bool:
+        """Whether the power went out inside a write."""
+
+    def die_within(self, steps: int) -> None:
+        """Let the power go out at one of the next writes and syncs."""
+
+    def spare(self) -> None:
+        """Take that back."""
+
+    def recover(self, random: Random) -> None:
+        """After a crash: bring back what the disk kept."""
+
+    def checkpoint(self) -> None:
+        """As `Store.checkpoint`, at once."""
+
+    def pretend(self, sync: bool) -> None:
+        """Keep nothing of what is committed from now on, until `sync` is said."""
+
+    def lose(self) -> None:
+        """Put in an empty disk."""
+
+    def close(self) -> None:
+        """Dispose of everything."""
+
+
+class MemoryMedium:
+    """Dictionaries: each commit is whole, or is not there."""
+
+    dead = False
+
+    def __init__(self) -> None:
+        self.store = MemoryTables()
+        self.synced: MemoryTables | None = None
+        """What a lying disk will come back with."""
+
+    def die_within(self, steps: int) -> None:
+        """There are no bytes to tear."""
+
+    def spare(self) -> None:
+        """Nothing was begun."""
+
+    def recover(self, random: Random) -> None:
+        if self.synced is not None:
+            self.store, self.synced = self.synced, None
+
+    def checkpoint(self) -> None:
+        """Nothing to do."""
+
+    def pretend(self, sync: bool) -> None:
+        if sync or self.synced is None:
+            self.synced = copy.deepcopy(self.store)
+
+    def lose(self) -> None:
+        self.store, self.synced = MemoryTables(), None
+
+    def close(self) -> None:
+        """Nothing outlives the process."""
 
 
 class SimulatedDisk:
@@ -51,39 +120,81 @@ class SimulatedDisk:
         """None for an embedded store, which never suspends. Else the database lies behind a network: each call to it
         gives way to others, and takes up to so long to get there, and its answer to come back."""
         self.faults = DiskFaults()
-        self.store = MemoryTables()
+        self.medium: Medium = MemoryMedium()
         self.commits = 0
+        self.lost = False
+        """Whether it was ever replaced by an empty one."""
         self.observers: list[Observer] = []
+        self.replaced: Callable[[str], None] | None = None
+        """Told the region when an empty disk takes this one's place."""
         self._random = random
         self._killed = killed
-        self._synced: MemoryTables | None = None
+        self._imposed = ""
+        self._doubtful: Commit | None = None
+        """The commit in which the power went out: it may be durable."""
+        self._fresh = True
+
+    @property
+    def store(self) -> Any:
+        """What lies on the disk."""
+        return self.medium.store
 
     def mount(self, life: Life) -> MountedDisk:
         """The store for one run of the node."""
-        if self._synced is not None:
-            self.store, self._synced = self._synced, None
+        if not self._fresh:
+            self.medium.recover(self._random)
+        self._fresh = False
+        doubtful, self._doubtful = self._doubtful, None
+        if doubtful is not None:
+            held = self.store.positions()
+            if doubtful.segments and all(held.get(o, 0) >= seq for o, seq in doubtful.positions.items()):
+                self._tell(doubtful)
         return MountedDisk(self, life)
+
+    def lose(self) -> None:
+        """Replace it by an empty one, while its node is down."""
+        self.medium.lose()
+        self.lost, self._doubtful, self._fresh = True, None, True
+        if self.replaced is not None:
+            self.replaced(self.region)
 
     def commit(self, life: Life, commit: Commit) -> None:
         faults, draw = self.faults, self._random.random
         self._refuse()
         if faults.kill_before and draw() < faults.kill_before:
             self._die(life)
-        if faults.lying and (self._synced is None or self.commits % 16 == 0):
-            self._synced = copy.deepcopy(self.store)
-        self.store.commit(commit)
+        if faults.lying:
+            self.medium.pretend(self.commits % 16 == 0)
+        if faults.tear and draw() < faults.tear:
+            self.medium.die_within(self._random.randint(1, 12))
+        try:
+            self.store.commit(commit)
+        except (StoreError, Indefinite):
+            if self.medium.dead:
+                self._doubtful = commit
+                self._die(life)
+            self.medium.spare()
+            raise
+        if self.medium.dead:  # after the commit, while the log was copied
+            self._tell(commit)
+            self._die(life)
+        self.medium.spare()
         self.commits += 1
         if faults.sync_s and self.trip_s is None:
             life.occupy(faults.sync_s)
-        for observer in self.observers:
-            observer(self.region, commit)
+        self._tell(commit)
         if faults.kill_after and draw() < faults.kill_after:
             self._die(life)
+
+    def _tell(self, commit: Commit) -> None:
+        for observer in self.observers:
+            observer(self.region, commit)
 
     async def call(self, life: Life, method: str, *args: Any, **kwargs: Any) -> Any:
         """Whatever is no commit."""
         self.check(life)
         await self.travel(writes=method in _WRITES)
+        self.check(life)
         if method in _WRITES:
             self._refuse()
         result = getattr(self.store, method)(*args, **kwargs)
@@ -108,9 +219,11 @@ class SimulatedDisk:
 
     def _refuse(self) -> None:
         faults = self.faults
-        self.store.refusal = faults.refusal or (
+        imposed = faults.refusal or (
             "input/output error" if faults.failing and self._random.random() < faults.failing else ""
         )
+        if imposed or self.store.refusal == self._imposed:  # it may have reasons of its own
+            self.store.refusal = self._imposed = imposed
 
     def _die(self, life: Life) -> None:
         self._killed(self.region)
@@ -133,7 +246,7 @@ class MountedDisk:
         return MountedTurn(self._disk, self._life, wanted)
 
     async def checkpoint(self) -> None:
-        """Nothing to do."""
+        self._disk.medium.checkpoint()
 
     async def close(self) -> None:
         """The disk outlives this run."""
