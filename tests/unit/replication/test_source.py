@@ -114,7 +114,7 @@ class Saying(Sending):
         super().__init__()
         self.now = Heartbeat("a", NOW_MS, {"a": 1, "b": 1, "c": 1}, {"b": NOW_MS, "c": NOW_MS})
 
-    def heartbeat(self) -> Heartbeat:
+    async def heartbeat(self) -> Heartbeat:
         return self.now
 
     async def heartbeats(self, stream: AsyncIterator[bytes], count: int) -> list[Heartbeat]:
