@@ -58,13 +58,16 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 @asynccontextmanager
 async def region_in(
-    folder: Path | None, name: str = "here", application: Application = APPLICATION
+    folder: Path | None,
+    name: str = "here",
+    application: Application = APPLICATION,
+    regions: Sequence[str] = REGIONS,
 ) -> AsyncIterator[Region]:
     """A started region on the database in `folder`; in memory without one."""
     store = MemoryStore() if folder is None else open_sqlite(folder, region=name, deployment="bench")
     region = Region(
         name,
-        REGIONS,
+        regions,
         application,
         store,
         peers=NoPeers(),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll.cli.simulate import run_seed
+from atoll.cli.simulate import Subject, run_seed
 from atoll.simulation.application import built_in
 from atoll.simulation.failures import LivenessViolation, SafetyViolation
 from atoll.simulation.plan import KINDS, WORKLOADS, Fault, Plan, draw
@@ -29,8 +29,17 @@ def test_seed_finds_nothing(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_users_own_application_runs(seed: int) -> None:
-    report = run_seed(seed, SHOP, Cut())
+    report = run_seed(seed, Subject(SHOP), Cut())
     assert report.failure is None, str(report.failure)
+
+
+def test_a_deployment_can_be_as_large_as_one_wants() -> None:
+    """Few large ones in a test run: each entry goes to every region."""
+    plan = draw(7, regions=20)
+    assert len(plan.regions) == 20
+    report = run(Cut(workloads=("counters", "batches"), duration_s=4.0).apply(plan))
+    assert report.failure is None, str(report.failure)
+    assert report.entries > 0
 
 
 def test_a_seed_replays_in_another_process_with_other_hashes() -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 from rich.console import Console
@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from atoll.schema.application import Application
 from atoll.simulation.failures import SimulationFailure
+from atoll.simulation.geography import PLACES
 from atoll.simulation.plan import WORKLOADS, Plan, draw
 from atoll.simulation.runner import Report, run
 from atoll.simulation.shrinking import Cut, shrink
@@ -33,6 +34,9 @@ def simulate(  # noqa: PLR0917 — typer passes them by name
     shrinking: Annotated[
         bool, typer.Option("--shrink", help="Cut a failing run down to a short one.")
     ] = False,
+    regions: Annotated[
+        int | None, typer.Option(min=2, max=len(PLACES), help="So many regions, instead of 2 to 7 as drawn.")
+    ] = None,
     app: Annotated[
         Path | None, typer.Option(help="Write the collections of this file instead of the built-in ones.")
     ] = None,
@@ -54,48 +58,65 @@ def simulate(  # noqa: PLR0917 — typer passes them by name
         cut = _cut(faults, workloads, duration, clients, detour)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    if app is not None:
-        _application(app)  # says at once what is wrong with it
+    subject = Subject(app, regions)
+    subject.application()  # says at once what is wrong with it
     if seed is not None:
-        report = run_seed(seed, app, cut)
+        report = run_seed(seed, subject, cut)
         _show(console, report)
         failed = [report] if report.failure is not None else []
     else:
-        failed = _many(console, range(first, first + seeds), app, cut, jobs)
+        failed = _many(console, range(first, first + seeds), subject, cut, jobs)
     for report in failed:
-        _tell(console, report, app, cut)
+        _tell(console, report, subject, cut)
         if shrinking:
-            _shrink(console, report, app, cut)
+            _shrink(console, report, subject, cut)
     codes = {report.failure.exit_code for report in failed if report.failure is not None}
     for code in _WORST_FIRST:
         if code in codes:
             raise typer.Exit(code)
 
 
-def run_seed(seed: int, app: Path | None, cut: Cut) -> Report:
+class Subject(NamedTuple):
+    """What is simulated, beside what a seed draws."""
+
+    app: Path | None = None
+    """Whose collections are written; None for the built-in ones."""
+    regions: int | None = None
+    """How many; None for a number that is drawn."""
+
+    def application(self) -> Application | None:
+        """Raises what loading the file raises."""
+        if self.app is None:
+            return None
+        from atoll.schema.loading import load_application
+
+        return load_application(self.app)
+
+    def plan(self, seed: int, application: Application | None) -> Plan:
+        if application is None:
+            return draw(seed, regions=self.regions)
+        return replace(draw(seed, application.regions(), self.regions), workloads=("traffic",))
+
+    def arguments(self) -> list[str]:
+        """As options of `atoll simulate`."""
+        return [
+            *([] if self.regions is None else [f"--regions {self.regions}"]),
+            *([] if self.app is None else [f"--app {self.app}"]),
+        ]
+
+
+def run_seed(seed: int, subject: Subject, cut: Cut) -> Report:
     """One seed from its number alone, so that another process can run it too."""
-    application = None if app is None else _application(app)
-    return run(cut.apply(_plan(seed, application)), application)
+    application = subject.application()
+    return run(cut.apply(subject.plan(seed, application)), application)
 
 
-def _plan(seed: int, application: Application | None) -> Plan:
-    if application is None:
-        return draw(seed)
-    return replace(draw(seed, application.regions()), workloads=("traffic",))
-
-
-def _application(path: Path) -> Application:
-    from atoll.schema.loading import load_application
-
-    return load_application(path)
-
-
-def _many(console: Console, seeds: range, app: Path | None, cut: Cut, jobs: int) -> list[Report]:
+def _many(console: Console, seeds: range, subject: Subject, cut: Cut, jobs: int) -> list[Report]:
     began = time.monotonic()
     failed: list[Report] = []
     virtual_s, conflicts, writes, done = 0.0, 0, 0, 0
     with console.status("") as status:
-        for report in _reports(seeds, app, cut, jobs):
+        for report in _reports(seeds, subject, cut, jobs):
             done += 1
             virtual_s += report.virtual_s
             writes += report.writes
@@ -112,8 +133,8 @@ def _many(console: Console, seeds: range, app: Path | None, cut: Cut, jobs: int)
     return failed
 
 
-def _reports(seeds: range, app: Path | None, cut: Cut, jobs: int) -> Iterator[Report]:
-    work = partial(run_seed, app=app, cut=cut)
+def _reports(seeds: range, subject: Subject, cut: Cut, jobs: int) -> Iterator[Report]:
+    work = partial(run_seed, subject=subject, cut=cut)
     if jobs == 1 or len(seeds) == 1:
         yield from map(work, seeds)
         return
@@ -134,32 +155,29 @@ def _show(console: Console, report: Report) -> None:
     console.print(f"trace digest {report.digest}")
 
 
-def _tell(console: Console, report: Report, app: Path | None, cut: Cut) -> None:
+def _tell(console: Console, report: Report, subject: Subject, cut: Cut) -> None:
     failure = report.failure
     assert failure is not None
     console.print(f"[bold red]{_kind(failure)}[/] {escape(str(failure))}")
-    console.print(f"  replay: {escape(_command(report.plan.seed, app, cut))}")
+    console.print(f"  replay: {escape(_command(report.plan.seed, subject, cut))}")
 
 
-def _shrink(console: Console, report: Report, app: Path | None, cut: Cut) -> None:
-    application = None if app is None else _application(app)
-    plan = _plan(report.plan.seed, application)
+def _shrink(console: Console, report: Report, subject: Subject, cut: Cut) -> None:
+    application = subject.application()
+    plan = subject.plan(report.plan.seed, application)
     with console.status("shrinking"):
         smaller, found = shrink(plan, report, lambda each: run(each, application), start=cut)
     console.print(escape(found.plan.describe()))
     console.print(f"  {escape(str(found.failure))}")
-    console.print(f"  replay: {escape(_command(report.plan.seed, app, smaller))}")
+    console.print(f"  replay: {escape(_command(report.plan.seed, subject, smaller))}")
 
 
 def _kind(failure: SimulationFailure) -> str:
     return {3: "safety", 4: "liveness", 5: "crash"}[failure.exit_code]
 
 
-def _command(seed: int, app: Path | None, cut: Cut) -> str:
-    parts = [f"atoll simulate --seed {seed}"]
-    if app is not None:
-        parts.append(f"--app {app}")
-    return " ".join([*parts, cut.arguments()]).rstrip()
+def _command(seed: int, subject: Subject, cut: Cut) -> str:
+    return " ".join([f"atoll simulate --seed {seed}", *subject.arguments(), cut.arguments()]).rstrip()
 
 
 def _cut(

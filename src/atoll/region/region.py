@@ -98,6 +98,7 @@ class Region:
         self._introduced = False
         self._broken: str | None = None
         self._own_elsewhere = 0
+        self._recovering = False
         self.now_ms = physical_ms
         self._peers = peers
         self._kernel_uncertainty_ms = kernel_uncertainty_ms
@@ -537,6 +538,10 @@ class Region:
     def heard(self, peer: str, heartbeat: Heartbeat) -> None:
         self.freshness.heard(heartbeat, self.door.vector)
         self._own_elsewhere = max(self._own_elsewhere, heartbeat.vector.get(self.name, 0))
+        recovering = self._own_elsewhere > self.door.vector.get(self.name, 0)
+        if recovering != self._recovering:
+            self._recovering = recovering
+            self._review_links()
         self._heard.notify()
 
     async def _heartbeat(self) -> Heartbeat:
@@ -548,10 +553,12 @@ class Region:
         """The peer's own entries; and those of everyone out of reach, through every peer, for any one of
         them may be just as cut off: what comes twice is dropped on arrival.
 
-        This region's own are asked for everywhere: a region that lost its disk finds them there.
+        This region's own are asked for, everywhere, while peers hold some that it lost with its disk. Asked for
+        at other times, each would come back from every peer.
         """
+        own = [self.name] if self._recovering else []
         down = [other for other, link in self.links.items() if other != peer and not link.status.connected]
-        return (peer, self.name, *down)
+        return (peer, *own, *down)
 
     def _review_links(self) -> None:
         for link in self.links.values():

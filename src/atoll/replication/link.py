@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
+from atoll.causality import vector as vectors
 from atoll.core.entry import Framed
 from atoll.errors import AtollError, RegionUnreachable, ReplicationError
 from atoll.region.peers import Peers, StreamRequest
@@ -96,6 +97,7 @@ class Link:
         self._options = options
         self._again = asyncio.Event()
         self._requested: tuple[str, ...] = ()
+        self._advertised: dict[str, int] = {}
 
     def review(self) -> None:
         """Called when other links went up or down: reopen if other origins are to be pulled here now."""
@@ -134,6 +136,7 @@ class Link:
 
     async def _pull(self, changed: Callable[[], None]) -> None:
         origins = self._requested = self._origins(self._peer)
+        self._advertised = {}  # the peer may have lost its disk
         reader = FrameReader(self._key)
         request = StreamRequest(self._name, dict(self._receiver.vector), origins)
         async with aclosing(self._peers.stream(self._peer, request)) as stream:
@@ -157,7 +160,8 @@ class Link:
                 raise ReplicationError(
                     f"the region at {self._peer}'s address calls itself {message.region!r}"
                 )
-            self.status.advertised = message.vector
+            self._advertised = vectors.merge(self._advertised, message.vector)
+            self.status.advertised = self._advertised
             self._receiver.heard(self._peer, message)
             return
         for framed in message:

@@ -12,6 +12,8 @@ from atoll.replication.wire import FrameWriter, Heartbeat
 from atoll.store.port import Segment, Store
 
 _BATCH_BYTES = 1 << 20
+_HEARSAY_MS = 1000
+"""How far what a peer hears of others must have moved on before it is told that again."""
 
 
 async def stream(
@@ -32,11 +34,12 @@ async def stream(
     sent = dict(request.vector)
     after_id = await store.journal_start(sent, sorted(wanted))
     loop = asyncio.get_running_loop()
-    yield writer.heartbeat(await heartbeat())
+    told = _Told(wanted)
+    yield writer.heartbeat(told.news_in(await heartbeat()))
     due_s = loop.time() + heartbeat_s
     while True:
         if loop.time() >= due_s:  # a stream that is never idle must say it, too
-            yield writer.heartbeat(await heartbeat())
+            yield writer.heartbeat(told.news_in(await heartbeat()))
             due_s = loop.time() + heartbeat_s
         seen = committed.count
         piece: list[bytes] = []
@@ -58,6 +61,35 @@ async def stream(
                     await committed.wait()
             except TimeoutError:
                 due_s = loop.time()
+
+
+class _Told:
+    """What the peer knows of this region's state: the whole of it, with every heartbeat, would make an idle
+    deployment's traffic grow with the cube of its regions.
+
+    Every moment comes with the seq that it stands for, so a heartbeat that overtakes another claims nothing
+    too early.
+    """
+
+    def __init__(self, wanted: set[str]) -> None:
+        self._wanted = wanted
+        self._vector: dict[str, int] = {}
+        self._fresh: dict[str, int] = {}
+
+    def news_in(self, now: Heartbeat) -> Heartbeat:
+        fresh = {
+            origin: moment
+            for origin, moment in now.fresh.items()
+            if origin in self._wanted or moment >= self._fresh.get(origin, 0) + _HEARSAY_MS
+        }
+        vector = {
+            origin: seq
+            for origin, seq in now.vector.items()
+            if origin in self._wanted or origin in fresh or self._vector.get(origin) != seq
+        }
+        self._fresh |= fresh
+        self._vector |= vector
+        return Heartbeat(now.region, now.now_ms, vector, fresh)
 
 
 def _fresh(segment: Segment, wanted: set[str], sent: Mapping[str, int]) -> bytes:

@@ -30,6 +30,8 @@ from atoll.errors import CorruptEntry, ProtocolMismatch
 PROTOCOL: Final = 1
 MAX_FRAME_BYTES: Final = MAX_ENTRY_BYTES + (4 << 20)
 _COMPRESS_FROM_BYTES: Final = 512
+_SHARE_UP_TO_BYTES: Final = 2 << 20
+"""Larger ones are rare, and not worth the memory."""
 _MAGIC: Final = b"At"
 _HEADER: Final = struct.Struct("<2sBBI")
 _CHECK: Final = struct.Struct("<I")
@@ -47,9 +49,10 @@ class Heartbeat(msgspec.Struct, array_like=True, frozen=True):
     now_ms: int
     """Its wall clock when this was sent."""
     vector: dict[str, int]
-    """What it has."""
+    """What it has; later ones on a stream leave out what has not changed."""
     fresh: dict[str, int]
-    """origin → unix milliseconds of the origin's clock, as of which this peer has everything of it."""
+    """origin → unix milliseconds of the origin's clock, as of which this peer has everything of it; later ones
+    leave out origins that the stream does not carry and whose moment is hardly newer."""
 
 
 Message = Heartbeat | list[Framed]
@@ -67,12 +70,23 @@ class FrameWriter:
     def __init__(self, key: bytes) -> None:
         self._key = key
         self._compress = zstandard.ZstdCompressor(level=1, write_content_size=True).compress
+        self._last: tuple[bytes, bytes] = (b"", b"")
 
     def heartbeat(self, heartbeat: Heartbeat) -> bytes:
         return self._frame(_HEARTBEAT, _pack(heartbeat))
 
     def entries(self, frames: bytes) -> bytes:
-        """`frames`: entry frames of `core.entry`, one after the other."""
+        """`frames`: entry frames of `core.entry`, one after the other.
+
+        Peers that keep up are sent the same, one after the other: it is compressed and sealed once.
+        """
+        if len(frames) > _SHARE_UP_TO_BYTES:
+            return self._entries(frames)
+        if frames != self._last[0]:
+            self._last = (frames, self._entries(frames))
+        return self._last[1]
+
+    def _entries(self, frames: bytes) -> bytes:
         if len(frames) < _COMPRESS_FROM_BYTES:
             return self._frame(_ENTRIES, frames)
         return self._frame(_COMPRESSED, self._compress(frames))

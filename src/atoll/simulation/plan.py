@@ -14,6 +14,7 @@ from atoll.conflicts.guard import GuardOptions
 from atoll.region.door import DoorOptions
 from atoll.region.options import RegionOptions
 from atoll.replication.link import LinkOptions
+from atoll.simulation.geography import PLACES, round_trip_ms
 
 REGIONS = ("frankfurt", "tokyo", "virginia", "sydney", "mumbai", "oregon", "saopaulo")
 
@@ -86,12 +87,16 @@ class Plan:
         )
 
 
-def draw(seed: int, required: tuple[str, ...] = ()) -> Plan:
-    """The plan of a seed: the same in every process. `required` are regions that an application names."""
+def draw(seed: int, required: tuple[str, ...] = (), regions: int | None = None) -> Plan:
+    """The plan of a seed: the same in every process. `required` are regions that an application names;
+    `regions` how many there are, instead of a number that is drawn: 2 to 30.
+    """
     random = Random(f"{seed}/plan")
-    count = max(random.choice((2, 3, 3, 3, 4, 4, 5, 6, 7)) - len(required), 2 - len(required), 0)
-    others = [name for name in REGIONS if name not in required]
-    regions = tuple(sorted((*required, *random.sample(others, count))))
+    drawn = random.choice((2, 3, 3, 3, 4, 4, 5, 6, 7))
+    places = REGIONS if regions is None else PLACES
+    count = max((drawn if regions is None else regions) - len(required), 2 - len(required), 0)
+    others = [name for name in places if name not in required]
+    names = tuple(sorted((*required, *random.sample(others, count))))
     duration_s = random.uniform(5.0, 12.0)
     healthy = random.random() < 0.12
     wanted = random.randint(2, 4)
@@ -100,8 +105,8 @@ def draw(seed: int, required: tuple[str, ...] = ()) -> Plan:
         workloads = ("counters", *workloads)
     if healthy:
         workloads = ("freshness", *workloads[:1])
-    faults = () if healthy else _faults(random, regions, duration_s)
-    trips_s, cuts = _databases(Random(f"{seed}/databases"), regions, duration_s)
+    faults = () if healthy else _faults(random, names, duration_s)
+    trips_s, cuts = _databases(Random(f"{seed}/databases"), names, duration_s)
     if healthy:
         # What is served there at once must not wait for a database that takes three commits a second.
         trips_s = {name: None if trip_s is None else min(trip_s, 0.001) for name, trip_s in trips_s.items()}
@@ -109,12 +114,12 @@ def draw(seed: int, required: tuple[str, ...] = ()) -> Plan:
         faults = tuple(sorted((*faults, *cuts), key=lambda fault: fault.at_s))
     plan = Plan(
         seed=seed,
-        regions=regions,
-        one_way_s=_delays(random, regions),
+        regions=names,
+        one_way_s=_delays(random, names),
         trips_s=trips_s,
         jitter_s=random.choice((0.0, 0.002, 0.05)),
-        offsets_ms={name: random.randint(-120, 120) for name in regions},
-        drifts_ppm={name: random.choice((0, 0, -100, 80, 150)) for name in regions},
+        offsets_ms={name: random.randint(-120, 120) for name in names},
+        drifts_ppm={name: random.choice((0, 0, -100, 80, 150)) for name in names},
         kernel_uncertainty_ms=random.choice((None, 20, 130)),
         options=_options(random),
         duration_s=duration_s,
@@ -123,7 +128,7 @@ def draw(seed: int, required: tuple[str, ...] = ()) -> Plan:
         mean_s=random.choice((0.08, 0.15, 0.3)) * (1.0 if count < 5 else 2.0),
         faults=faults,
         files=any(fault.kind == "torn_write" for fault in faults) or random.random() < 0.03,
-        detour=_detour(random, regions) if not healthy and random.random() < 0.5 else (),
+        detour=_detour(random, names) if not healthy and random.random() < 0.5 else (),
     )
     return with_rollout(plan) if "versions" in workloads else plan
 
@@ -135,12 +140,20 @@ def _delays(random: Random, regions: tuple[str, ...]) -> dict[tuple[str, str], f
     for one in regions:
         for other in regions:
             if one < other:
-                trip_s = ROUND_TRIPS_MS.get((one, other), ROUND_TRIPS_MS.get((other, one), 150)) / 2000
+                trip_s = _trip_ms(one, other) / 2000
                 drawn_s = random.uniform(0.0, 0.3)
                 there_s = {"measured": trip_s, "flat": flat_s, "random": drawn_s}[topology]
                 delays[(one, other)] = there_s
                 delays[(other, one)] = there_s * random.choice((1.0, 1.0, 1.5))
     return delays
+
+
+def _trip_ms(one: str, other: str) -> int:
+    """Of regions that an application named we do not know where they are."""
+    known = ROUND_TRIPS_MS.get((one, other), ROUND_TRIPS_MS.get((other, one)))
+    if known is None and one in PLACES and other in PLACES:
+        known = round_trip_ms(one, other)
+    return 150 if known is None else known
 
 
 def _options(random: Random) -> RegionOptions:
@@ -243,12 +256,14 @@ def _detour(random: Random, regions: tuple[str, ...]) -> tuple[tuple[str, str], 
 
 
 def _connected(regions: tuple[str, ...], edges: set[tuple[str, str]]) -> bool:
+    neighbours: dict[str, list[str]] = {name: [] for name in regions}
+    for one, other in sorted(edges):
+        neighbours[one].append(other)
+        neighbours[other].append(one)
     reached, frontier = {regions[0]}, [regions[0]]
     while frontier:
-        here = frontier.pop()
-        for one, other in sorted(edges):
-            there = other if one == here else one if other == here else None
-            if there is not None and there not in reached:
+        for there in neighbours[frontier.pop()]:
+            if there not in reached:
                 reached.add(there)
                 frontier.append(there)
     return len(reached) == len(regions)

@@ -65,6 +65,9 @@ class SimulatedNetwork:
         self.random = random
         self.paths: dict[tuple[str, str], Path] = {}
         self.messages = 0
+        """Requests, answers and pieces of streams that were sent."""
+        self.size_bytes = 0
+        """What they held, without what HTTP, TLS and TCP add."""
         self._loop = loop
         self._nodes: dict[str, tuple[Life, Answering]] = {}
         self._pipes: list[_Pipe] = []
@@ -118,8 +121,15 @@ class SimulatedNetwork:
             if {pipe.reader.name, pipe.writer.name} == {one, other}:
                 pipe.break_off()
 
-    def delay_of(self, path: Path) -> float:
+    @property
+    def streams(self) -> int:
+        """How many are open."""
+        return len(self._pipes)
+
+    def send(self, path: Path, message: bytes) -> float:
+        """Count a message, and say how long it is on its way."""
         self.messages += 1
+        self.size_bytes += len(message)
         return path.delay_s + (self.random.random() * path.jitter_s if path.jitter_s else 0.0)
 
     def node(self, region: str) -> tuple[Life, Answering] | None:
@@ -191,7 +201,7 @@ class SimulatedPeers:
                 raise RegionUnreachable(f"{region} does not answer", region=region)
             if there.cut:
                 await asyncio.sleep(3600)
-        await asyncio.sleep(network.delay_of(there))
+        await asyncio.sleep(network.send(there, body))
         if there.loss and network.random.random() < there.loss:
             raise ConnectionResetError(f"the connection to {region} broke")
         found = network.node(region)
@@ -199,7 +209,7 @@ class SimulatedPeers:
             raise ConnectionResetError(f"{region} is gone")
         life, node = found
         answer = await network.serve(life, node, body)
-        await asyncio.sleep(network.delay_of(back))
+        await asyncio.sleep(network.send(back, answer))
         if network.path(region, own).cut:
             await asyncio.sleep(3600)
         if back.loss and network.random.random() < back.loss:
@@ -259,7 +269,7 @@ class _Pipe:
                 if self._broken:
                     return
                 for each in self._suffered(path, piece):
-                    self._pieces.append((loop.time() + self._network.delay_of(path), each))
+                    self._pieces.append((loop.time() + self._network.send(path, each), each))
                 self._wake()
                 while len(self._pieces) >= _QUEUED_PIECES and not self._broken:
                     await self._wait()

@@ -403,6 +403,20 @@ async def test_a_region_that_lost_its_disk_gets_it_back_before_it_writes() -> No
         assert isinstance(reply, WriteReply)
         assert reply.receipt.seq == 4
         assert it.shown("a", "like", "k") == {"count": 4}
+        await asyncio.sleep(1)
+        assert all(link.status.relays == () for link in it["a"].links.values())
+
+
+@in_virtual_time
+async def test_no_entry_comes_back_to_where_it_was_written() -> None:
+    async with World() as it:
+        for _ in range(3):
+            await it.write("a", "like", "k", {"$inc": {"count": 1}})
+            await it.write("b", "like", "k", {"$inc": {"count": 1}})
+        await it.settled()
+        await asyncio.sleep(1)
+        received = {peer: link.status.received_entries for peer, link in it["a"].links.items()}
+        assert received == {"b": 3, "c": 0}
 
 
 @in_virtual_time

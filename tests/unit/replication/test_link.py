@@ -124,6 +124,16 @@ async def test_entries_reach_the_region() -> None:
 
 
 @in_virtual_time
+async def test_heartbeats_add_up_until_the_stream_is_opened_anew() -> None:
+    it = Setup(saying(hello({"b": 5, "c": 9}), hello({"b": 6}), then=1), saying(hello({"b": 7})))
+    await it.run(0.5)
+    assert it.status.advertised == {"b": 6, "c": 9}
+    it.link.review()
+    await it.run(2)
+    assert it.status.advertised == {"b": 7}
+
+
+@in_virtual_time
 async def test_it_resumes_after_what_was_taken() -> None:
     it = Setup(saying(hello(), entries("b", 1, 3), then=1), saying(hello(), entries("b", 4, 4)))
     await it.run(3)

@@ -107,6 +107,51 @@ async def test_a_busy_link_hears_heartbeats_too() -> None:
     assert kinds.count(Heartbeat) >= 5
 
 
+class Saying(Sending):
+    """A region whose heartbeats say what the test wants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = Heartbeat("a", NOW_MS, {"a": 1, "b": 1, "c": 1}, {"b": NOW_MS, "c": NOW_MS})
+
+    async def heartbeat(self) -> Heartbeat:
+        return self.now
+
+    async def heartbeats(self, stream: AsyncIterator[bytes], count: int) -> list[Heartbeat]:
+        found = [await self.next_of(stream) for _ in range(count)]
+        return [each for each in found if isinstance(each, Heartbeat)]
+
+
+@in_virtual_time
+async def test_heartbeats_leave_out_what_was_said_before() -> None:
+    it = Saying()
+    stream = it.stream({}, "a", "b")
+    first, second = await it.heartbeats(stream, 2)
+    assert (first.vector, first.fresh) == (it.now.vector, it.now.fresh)
+    assert (second.vector, second.fresh) == ({"a": 1, "b": 1}, {"b": NOW_MS})
+    it.now = Heartbeat("a", NOW_MS, {"a": 1, "b": 1, "c": 2}, it.now.fresh)
+    (third,) = await it.heartbeats(stream, 1)
+    assert third.vector == {"a": 1, "b": 1, "c": 2}
+
+
+@in_virtual_time
+async def test_a_moment_comes_with_the_seq_that_it_stands_for() -> None:
+    it = Saying()
+    stream = it.stream({}, "a")
+    await it.heartbeats(stream, 2)
+    it.now = Heartbeat("a", NOW_MS, it.now.vector, {"b": NOW_MS + 999, "c": NOW_MS + 1000})
+    (later,) = await it.heartbeats(stream, 1)
+    assert (later.vector, later.fresh) == ({"a": 1, "c": 1}, {"c": NOW_MS + 1000})
+
+
+@in_virtual_time
+async def test_each_stream_is_told_everything_once() -> None:
+    it = Saying()
+    for _ in range(2):
+        (first,) = await it.heartbeats(it.stream({}, "a"), 1)
+        assert (first.vector, first.fresh) == (it.now.vector, it.now.fresh)
+
+
 @in_virtual_time
 async def test_pieces_are_bounded() -> None:
     it = Sending(*(segment("a", seq, seq, size=600_000) for seq in range(1, 6)))

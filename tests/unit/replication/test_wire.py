@@ -57,6 +57,15 @@ def test_what_is_large_is_compressed() -> None:
     assert len(FrameWriter(KEY).entries(LARGE.body)) < len(LARGE.body) / 4
 
 
+def test_what_several_peers_are_sent_is_compressed_once() -> None:
+    writer = FrameWriter(KEY)
+    first = writer.entries(LARGE.body)
+    assert writer.entries(bytes(bytearray(LARGE.body))) is first
+    assert read(writer.entries(ENTRIES.body) + writer.entries(LARGE.body)) == read(
+        FrameWriter(KEY).entries(ENTRIES.body) + first
+    )
+
+
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=40))
 def test_it_does_not_matter_how_the_bytes_are_cut(cuts: list[int]) -> None:
     writer, reader = FrameWriter(KEY), FrameReader(KEY)
