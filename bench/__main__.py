@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
-import apsw
 from rich.console import Console
 
-from atoll import __version__
 from bench import (
     apply,
     clients,
@@ -32,6 +27,7 @@ from bench import (
     replication,
 )
 from bench.figures import Curve, Figure, Measured, report_json, table_of
+from bench.machine import machine
 from bench.rounds import FULL, QUICK, Say, Scale
 
 LATEST = Path(__file__).with_name("results") / "latest.json"
@@ -74,8 +70,9 @@ def main(arguments: Sequence[str]) -> int:
     Console(width=None if sys.stdout.isatty() else 150).print(
         table_of([each for each in measured if isinstance(each, Figure)])
     )
+    about = machine(started)
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(report_json(measured, _machine(options.quick, started)) + "\n", "utf-8")
+    options.json.write_text(report_json(measured, {**about, "quick": options.quick}) + "\n", "utf-8")
     progress.print(f"written to {options.json}, after {time.monotonic() - started:.0f} s")
     return 0
 
@@ -94,19 +91,6 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, default=LATEST, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--folder", type=Path, help="where databases are made: the disk that is measured")
     return parser.parse_args(arguments)
-
-
-def _machine(quick: bool, started: float) -> dict[str, object]:
-    return {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "took_seconds": round(time.monotonic() - started, 1),
-        "quick": quick,
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "sqlite": apsw.sqlite_lib_version(),
-        "atoll": __version__,
-    }
 
 
 if __name__ == "__main__":
