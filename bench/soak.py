@@ -147,8 +147,15 @@ def _wait(writing: Future[dict[int, int]], seconds: float) -> None:
         time.sleep(0.05)
 
 
+def victim_at(at_s: float, regions: int) -> int | None:
+    """Which region is cut off: every minute another one, for a while in the middle of the minute."""
+    minute, second = divmod(at_s, PARTITION_EVERY_S)
+    began = PARTITION_EVERY_S / 2
+    return int(minute) % regions if began <= second < began + PARTITION_S else None
+
+
 class _Nemesis:
-    """Every minute another region is cut off for a while, in the middle of the minute."""
+    """Cuts one region off at a time, and heals it."""
 
     def __init__(self, regions: list[Served]) -> None:
         self._regions = regions
@@ -159,13 +166,12 @@ class _Nemesis:
         return self._victim is not None
 
     def step(self, at_s: float) -> None:
-        minute, second = divmod(at_s, PARTITION_EVERY_S)
-        wanted = second >= PARTITION_EVERY_S / 2 and second < PARTITION_EVERY_S / 2 + PARTITION_S
-        if wanted and self._victim is None:
-            self._victim = self._regions[int(minute) % len(self._regions)]
-            self._set(True)
-        elif not wanted:
+        number = victim_at(at_s, len(self._regions))
+        if number is None:
             self.heal()
+        elif self._victim is None:
+            self._victim = self._regions[number]
+            self._set(True)
 
     def heal(self) -> None:
         if self._victim is not None:
@@ -245,12 +251,12 @@ def figures_of(
     samples: Sequence[Sample], statuses: dict[int, int], capacity: float, equal: bool
 ) -> list[Figure]:
     half = [sample for sample in samples if sample.at_s >= samples[-1].at_s / 2]
-    calm = list(_calm(half)) or half
+    quiet = list(calm(half)) or half
     first, last = samples[0], samples[-1]
     seconds = last.at_s - first.at_s
     written = last.writes - first.writes
     resident = fmean(sample.resident_mb for sample in half)
-    grown = _slope(half, "resident_mb") * (half[-1].at_s - half[0].at_s) / resident
+    grown = slope(half, "resident_mb") * (half[-1].at_s - half[0].at_s) / resident
     refused = sum(count for status, count in statuses.items() if status != 200)
     return [
         Figure("soak", "writes, all regions together", "/s", written / seconds, "capacity", capacity),
@@ -261,14 +267,14 @@ def figures_of(
             "%",
             grown * 100,
             goal=Goal("value", at_most=_NOISE * 100),
-            details={"mb_per_hour": _slope(half, "resident_mb") * 3600, "mean_mb": resident},
+            details={"mb_per_hour": slope(half, "resident_mb") * 3600, "mean_mb": resident},
         ),
-        Figure("soak", "lag grown, away from partitions", "s/hour", _slope(calm, "lag_s") * 3600),
+        Figure("soak", "lag grown, away from partitions", "s/hour", slope(quiet, "lag_s") * 3600),
         Figure(
             "soak",
             "lag away from partitions, p50",
             "s",
-            median(sample.lag_s for sample in calm),
+            median(sample.lag_s for sample in quiet),
             goal=Goal("value", at_most=1.0),
         ),
         Figure(
@@ -276,7 +282,7 @@ def figures_of(
             "stored for each write, in all regions",
             "kB",
             (last.stored_mb - first.stored_mb) / max(1, written) * 1000,
-            details={"mb_per_hour": _slope(half, "stored_mb") * 3600},
+            details={"mb_per_hour": slope(half, "stored_mb") * 3600},
         ),
         Figure("soak", "regions equal at the end", "", float(equal), goal=Goal("value", at_least=1)),
     ]
@@ -299,7 +305,7 @@ def curves_of(samples: Sequence[Sample]) -> list[Curve]:
     ]
 
 
-def _calm(samples: Sequence[Sample]) -> Iterator[Sample]:
+def calm(samples: Sequence[Sample]) -> Iterator[Sample]:
     """Those with no partition, nor one shortly before."""
     disturbed_at = -_CALM_S
     for sample in samples:
@@ -309,7 +315,7 @@ def _calm(samples: Sequence[Sample]) -> Iterator[Sample]:
             yield sample
 
 
-def _slope(samples: Sequence[Sample], name: str) -> float:
+def slope(samples: Sequence[Sample], name: str) -> float:
     """Of the line nearest to all samples, a second."""
     times = [sample.at_s for sample in samples]
     if len(set(times)) < 2:
