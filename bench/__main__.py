@@ -53,6 +53,8 @@ def main(arguments: Sequence[str]) -> int:
     scale = QUICK if options.quick else FULL
     if options.large:
         scale = replace(scale, growth_documents=(*FULL.growth_documents, 10_000_000))
+    if options.store:
+        scale = replace(scale, stores=tuple(options.store))
     progress = Console(stderr=True)
     measured: list[Figure | Curve] = []
     started = time.monotonic()
@@ -87,6 +89,12 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--large", action="store_true", help="growth up to ten million documents, which takes half an hour"
+    )
+    parser.add_argument(
+        "--store",
+        action="append",
+        choices=("sqlite", "postgresql"),
+        help="of replicated regions; may be repeated; default: sqlite",
     )
     parser.add_argument("--json", type=Path, default=LATEST, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--folder", type=Path, help="where databases are made: the disk that is measured")

@@ -182,10 +182,10 @@ def _peers(figures: Sequence[Record]) -> str:
 
 def _sections(figures: Sequence[Record], drawn: Mapping[str, str]) -> Iterator[str]:
     for group, (heading, text) in _SECTIONS.items():
-        of_group = [figure for figure in figures if figure["name"] == group]
-        if of_group:
-            rows = [_compared(figure) for figure in of_group]
-            yield f"## {heading}\n\n{text}\n\n{_table(('', 'Atoll', 'peer', '', 'ratio'), rows)}{drawn[group]}"
+        rows = [_compared(figure) for figure in figures if figure["name"] == group]
+        table = _table(("", "Atoll", "peer", "", "ratio"), rows) if rows else ""
+        if table or drawn[group]:
+            yield f"## {heading}\n\n{text}\n\n{table}{drawn[group]}"
 
 
 def _compared(figure: Record) -> tuple[str, ...]:

@@ -32,8 +32,6 @@ from bench.served import Served, connect, linked, serving
 WRITERS = 64
 BATCH = 500
 BATCH_WRITERS = 4
-STORES = ("sqlite",)
-"""Where Atoll's two regions keep their documents: `sqlite`, or `postgresql` for a server each."""
 _FRESH = 600_000
 """From here on documents are new, whatever was compared with PostgreSQL."""
 _TIMEOUT_S = 300.0
@@ -70,7 +68,7 @@ class Pair(Protocol):
 
 def measure(scale: Scale, folder: Path, say: Say) -> list[Figure]:
     figures: list[Figure] = []
-    for store in STORES:
+    for store in scale.stores:
         figures += _measure(store, scale, folder / store, say)
     return figures
 
@@ -266,6 +264,7 @@ def _started(result: LoadResult) -> float:
 
 @contextmanager
 def atoll_pair(folder: Path, store: str = "sqlite") -> Iterator[Pair]:
+    """`store`: as in `bench.rounds.Scale`."""
     with ExitStack() as stack:
         stores = {}
         if store == "postgresql":
