@@ -68,6 +68,7 @@ def main(arguments: Sequence[str]) -> int:
         for name in options.only or MEASURES:
             say(name)
             with tempfile.TemporaryDirectory(prefix="atoll-bench-", dir=options.folder) as folder:
+                Path(folder).chmod(0o711)  # peers that root may not run have their data there too
                 measured += MEASURES[name](scale, Path(folder), say)
     Console(width=None if sys.stdout.isatty() else 150).print(
         table_of([each for each in measured if isinstance(each, Figure)])
