@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -50,6 +51,7 @@ MEASURES: dict[str, Callable[[Scale, Path, Say], Measured]] = {
 
 def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended then, too
     scale = QUICK if options.quick else FULL
     if options.large:
         scale = replace(scale, growth_documents=(*FULL.growth_documents, 10_000_000))
