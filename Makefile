@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench simulate chaos clean
+.PHONY: help install demo test check format bench performance simulate chaos clean
 
 help:
 	@echo "make demo      three regions and a shop on this machine (ARGS=--plain, --keep, ...)"
 	@echo "make test      the whole test suite (ARGS= goes to pytest)"
 	@echo "make check     lint and types"
-	@echo "make bench     measure, as ratios against the raw engine"
+	@echo "make bench     measure, as ratios against the raw engine and against peers that it starts"
+	@echo "make performance  docs/performance.md from what was measured (ARGS=bench/results/latest.json)"
 	@echo "make simulate  1,000 seeds through the deterministic simulator"
 	@echo "make chaos     faults on real processes (ARGS='--minutes 30 --seed 1')"
 
@@ -42,6 +43,9 @@ format: install
 
 bench: install
 	@$(BIN)/python -m bench $(ARGS)
+
+performance: install
+	@$(BIN)/python -m bench.page $(ARGS)
 
 simulate: install
 	@$(BIN)/atoll simulate --seeds 1000 $(ARGS)

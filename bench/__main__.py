@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
-import platform
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
-import apsw
 from rich.console import Console
 
-from atoll import __version__
 from bench import (
     apply,
     clients,
@@ -32,6 +28,7 @@ from bench import (
     replication,
 )
 from bench.figures import Curve, Figure, Measured, report_json, table_of
+from bench.machine import machine
 from bench.rounds import FULL, QUICK, Say, Scale
 
 LATEST = Path(__file__).with_name("results") / "latest.json"
@@ -54,9 +51,12 @@ MEASURES: dict[str, Callable[[Scale, Path, Say], Measured]] = {
 
 def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended then, too
     scale = QUICK if options.quick else FULL
     if options.large:
         scale = replace(scale, growth_documents=(*FULL.growth_documents, 10_000_000))
+    if options.store:
+        scale = replace(scale, stores=tuple(options.store))
     progress = Console(stderr=True)
     measured: list[Figure | Curve] = []
     started = time.monotonic()
@@ -70,12 +70,14 @@ def main(arguments: Sequence[str]) -> int:
         for name in options.only or MEASURES:
             say(name)
             with tempfile.TemporaryDirectory(prefix="atoll-bench-", dir=options.folder) as folder:
+                Path(folder).chmod(0o711)  # peers that root may not run have their data there too
                 measured += MEASURES[name](scale, Path(folder), say)
     Console(width=None if sys.stdout.isatty() else 150).print(
         table_of([each for each in measured if isinstance(each, Figure)])
     )
+    about = machine(started)
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(report_json(measured, _machine(options.quick, started)) + "\n", "utf-8")
+    options.json.write_text(report_json(measured, {**about, "quick": options.quick}) + "\n", "utf-8")
     progress.print(f"written to {options.json}, after {time.monotonic() - started:.0f} s")
     return 0
 
@@ -91,22 +93,15 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--large", action="store_true", help="growth up to ten million documents, which takes half an hour"
     )
+    parser.add_argument(
+        "--store",
+        action="append",
+        choices=("sqlite", "postgresql"),
+        help="of replicated regions; may be repeated; default: sqlite",
+    )
     parser.add_argument("--json", type=Path, default=LATEST, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--folder", type=Path, help="where databases are made: the disk that is measured")
     return parser.parse_args(arguments)
-
-
-def _machine(quick: bool, started: float) -> dict[str, object]:
-    return {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "took_seconds": round(time.monotonic() - started, 1),
-        "quick": quick,
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "sqlite": apsw.sqlite_lib_version(),
-        "atoll": __version__,
-    }
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def _by_documents(scale: Scale, folder: Path, say: Say) -> Measured:
         rates, took_us = [], []
         for number in range(1, scale.rounds + 1):
             say(f"growth: {documents:,} documents, round {number} of {scale.rounds}")
-            rate, read_us = run(_among(folder, documents, scale, document_body))
+            rate, read_us = run(among(folder, documents, scale, document_body))
             rates.append(rate)
             took_us.append(read_us)
         commits.append((documents, median(rates)))
@@ -81,7 +81,7 @@ def _by_size(scale: Scale, folder: Path, say: Say) -> Measured:
         say(f"growth: documents of {size:,} bytes")
         place = folder / f"size-{size}"
         resident = max(10, min(_READ, 20_000_000 // size))
-        rate, read_us = run(_among(place, resident, scale, partial(_body_of, size)))
+        rate, read_us = run(among(place, resident, scale, partial(body_of, size)))
         rows.append((size, rate))
         megabytes.append((size, rate * size / 1e6))
         reads.append((size, read_us))
@@ -148,34 +148,35 @@ def _holds(region: Served, rows: int) -> bool:
     return sum(region.ask("GET", "/admin/statistics")["documents"].values()) >= rows
 
 
-async def _among(folder: Path, documents: int, scale: Scale, body: Body) -> tuple[float, float]:
+async def among(folder: Path, documents: int, scale: Scale, body: Body) -> tuple[float, float]:
     """Rows committed a second, and µs of a read, among so many documents: each write replaces one of them."""
     random = Random("write")
     async with region_in(folder) as region:
         if not region.vector:
             await acquaint(region, ["there", "yonder"])
-        await _load(region, documents, body)
+        await load_documents(region, documents, body)
         read_us = await _read_us(region, documents, scale.reads // 10)
         numbers = count()
         started = perf_counter()
 
         async def writer() -> None:
             while perf_counter() - started < scale.seconds / 2:
-                put = put_of(rules_of(region), _key(random.randrange(documents)), body(next(numbers)))
+                put = put_of(rules_of(region), key_of(random.randrange(documents)), body(next(numbers)))
                 await region.write(Write((put,)))
 
         await asyncio.gather(*(writer() for _ in range(WRITERS)))
         return next(numbers) / (perf_counter() - started), read_us
 
 
-async def _load(region: Region, documents: int, body: Body) -> None:
+async def load_documents(region: Region, documents: int, body: Body) -> None:
     """Write those that are missing, in order."""
-    loaded = sum(region.store.statistics().documents.values())
+    statistics = await region.store.statistics()
+    loaded = sum(statistics.documents.values())
     rules = rules_of(region)
     while loaded < documents:
         most = max(1, min(_DOCUMENTS_PER_WRITE, _BYTES_PER_WRITE // len(body(loaded))))
         numbers = range(loaded, min(loaded + most, documents))
-        await region.write(Write(tuple(put_of(rules, _key(number), body(number)) for number in numbers)))
+        await region.write(Write(tuple(put_of(rules, key_of(number), body(number)) for number in numbers)))
         loaded = numbers.stop
 
 
@@ -183,7 +184,7 @@ async def _read_us(region: Region, documents: int, reads: int) -> float:
     random = Random("read")
     took_ns = []
     for _ in range(reads):
-        key = _key(random.randrange(documents))
+        key = key_of(random.randrange(documents))
         before = perf_counter_ns()
         reading = await region.read(COLLECTION, key)
         took_ns.append(perf_counter_ns() - before)
@@ -191,12 +192,12 @@ async def _read_us(region: Region, documents: int, reads: int) -> float:
     return median(took_ns) / 1000
 
 
-def _key(number: int) -> str:
+def key_of(number: int) -> str:
     """Scattered and distinct below a hundred million, where `document_key` ends at one."""
     return f"doc-{number * 61_195_319 % 100_000_000:08d}"
 
 
-def _body_of(size: int, number: int) -> bytes:
+def body_of(size: int, number: int) -> bytes:
     """JSON text of `size` bytes, with a number of its own."""
     document = {"title": f"document {number % 10_000:04d}", "stock": 100, "text": ""}
     document["text"] = _TEXT[: size - len(json.dumps(document))]

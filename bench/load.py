@@ -83,14 +83,14 @@ def load(
         ConfigError: `url` is not plain HTTP on a loopback address, or a count is below one.
         OSError: a connection was refused, lost, or held no HTTP; nothing is retried.
     """
-    _address(url)
+    address(url)
     if requests < 2 or connections < 1 or warmup < 0:
         raise ConfigError("a load needs at least 2 requests, 1 connection and 0 for the warm-up")
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as generator:
         return generator.submit(_generate, url, request, requests, connections, warmup).result()
 
 
-def _address(url: str) -> tuple[str, int]:
+def address(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme != "http" or not parts.port or not (host == "localhost" or _is_loopback(host)):
@@ -108,21 +108,25 @@ def _is_loopback(host: str) -> bool:
 def _generate(
     url: str, request: Callable[[int], Request], requests: int, connections: int, warmup: int
 ) -> LoadResult:
-    host, port = _address(url)
+    host, port = address(url)
     # Encoded beforehand: while the clock runs, the generator only writes and parses.
     encoded = [request(number).encode(f"{host}:{port}") for number in range(warmup + requests)]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(host, port, encoded, connections, warmup))
 
 
-async def _run(host: str, port: int, encoded: Sequence[bytes], connections: int, warmup: int) -> LoadResult:
+async def connected(host: str, port: int, count: int) -> list[Connection]:
     loop = asyncio.get_running_loop()
-    opened = [(await loop.create_connection(_Connection, host, port))[1] for _ in range(connections)]
+    return [(await loop.create_connection(Connection, host, port))[1] for _ in range(count)]
+
+
+async def _run(host: str, port: int, encoded: Sequence[bytes], connections: int, warmup: int) -> LoadResult:
+    opened = await connected(host, port, connections)
     try:
         if warmup:
-            await _phase(opened, encoded[:warmup])
+            await phase(opened, encoded[:warmup])
         cpu, started = process_time(), perf_counter()
-        took_ns, statuses = await _phase(opened, encoded[warmup:])
+        took_ns, statuses = await phase(opened, encoded[warmup:])
         elapsed, cpu = perf_counter() - started, process_time() - cpu
     finally:
         for connection in opened:
@@ -138,7 +142,7 @@ async def _run(host: str, port: int, encoded: Sequence[bytes], connections: int,
     )
 
 
-async def _phase(opened: Sequence[_Connection], encoded: Sequence[bytes]) -> tuple[list[int], Counter[int]]:
+async def phase(opened: Sequence[Connection], encoded: Sequence[bytes]) -> tuple[list[int], Counter[int]]:
     """Send all of `encoded`, whichever connection is free taking the next; return times and statuses."""
     took_ns: list[int] = []
     statuses: Counter[int] = Counter()
@@ -147,7 +151,7 @@ async def _phase(opened: Sequence[_Connection], encoded: Sequence[bytes]) -> tup
     return took_ns, statuses
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One kept-alive connection: writes a request, and the next one as soon as its answer is whole."""
 
     def __init__(self) -> None:

@@ -130,17 +130,23 @@ def measure(scale: Scale, folder: Path, say: Say) -> list[Figure]:
 
 
 def _figures(kind: str, name: str, found: Found) -> list[Figure]:
-    lost = f"acknowledged writes lost, of {found.acknowledged:,}"
     lines = [
-        ("takes no writes for", "s", found.silent_s, None),
-        ("callers that fail over wait at most", "s", found.waited_s, None),
-        ("equal again, once it is over, after", "s", found.healed_s, None),
-        (lost, "", float(found.lost), None if kind == "region" else Goal("value", at_most=0)),
+        ("takes no writes for", "s", found.silent_s),
+        ("callers that fail over wait at most", "s", found.waited_s),
+        ("equal again, once it is over, after", "s", found.healed_s),
     ]
     if kind == "region":
-        lines.append(("they had been acknowledged at most so long before", "ms", found.at_risk_ms, None))
+        lines.append(("what is lost was acknowledged at most so long before", "ms", found.at_risk_ms))
     return [
-        Figure("recovery", f"{name}: {what}", unit, value, goal=goal) for what, unit, value, goal in lines
+        *(Figure("recovery", f"{name}: {what}", unit, value) for what, unit, value in lines),
+        Figure(
+            name="recovery",
+            measure=f"{name}: acknowledged writes lost",
+            unit="",
+            value=float(found.lost),
+            peer=f"of {found.acknowledged:,}",
+            goal=None if kind == "region" else Goal("value", at_most=0),
+        ),
     ]
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
@@ -26,16 +27,15 @@ from bench.peers import NotMeasured, postgresql, pouchdb
 from bench.propagation import lag_ms
 from bench.regions import PREFIX
 from bench.rounds import Say, Scale
-from bench.served import Served, connect, linked, serving, wait_for
+from bench.served import Served, connect, linked, serving
 
 WRITERS = 64
 BATCH = 500
 BATCH_WRITERS = 4
-STORES = ("sqlite",)
-"""Where Atoll's two regions keep their documents: `sqlite`, or `postgresql` for a server each."""
 _FRESH = 600_000
 """From here on documents are new, whatever was compared with PostgreSQL."""
 _TIMEOUT_S = 300.0
+_COUNT_S = 10.0
 _LOOK_S = 0.01
 
 
@@ -68,7 +68,7 @@ class Pair(Protocol):
 
 def measure(scale: Scale, folder: Path, say: Say) -> list[Figure]:
     figures: list[Figure] = []
-    for store in STORES:
+    for store in scale.stores:
         figures += _measure(store, scale, folder / store, say)
     return figures
 
@@ -80,18 +80,16 @@ def _measure(store: str, scale: Scale, folder: Path, say: Say) -> list[Figure]:
             with postgres_pair(folder / "postgresql") as theirs:
                 figures = _beside(ours, theirs, scale, say)
         except NotMeasured as error:
-            figures = [_missing("PostgreSQL", name, str(error)) for name in _NAMES]
-        rates = {
-            name: rate(ours, name, scale.rows // 5, first, say)
-            for name, first in zip(_NAMES[:2], (_FRESH, _FRESH + scale.rows), strict=True)
-        }
+            figures = [_missing("PostgreSQL", name, str(error), _AS_FAST) for name in _NAMES[:2]]
+        alone = _alone(ours, scale, say)
     try:
         with pouch_pair(folder / "pouchdb", say, install=scale.install) as theirs:
-            return figures + _far_beside(ours.label, rates, theirs, scale, say)
+            return figures + _far_beside(alone, theirs, scale, say)
     except NotMeasured as error:
-        return figures + [_missing("pouchdb-server", name, str(error)) for name in _NAMES[:2]]
+        return figures + [_missing("pouchdb-server", name, str(error), _TENFOLD) for name in _NAMES[:2]]
 
 
+_AS_FAST, _TENFOLD = Goal("ratio", at_least=1), Goal("ratio", at_least=10)
 _NAMES = (f"{BATCH} documents a transaction", "one document a transaction", "after a cut")
 
 
@@ -104,7 +102,7 @@ def _beside(ours: Pair, theirs: Pair, scale: Scale, say: Say) -> list[Figure]:
             for pair in (ours, theirs):
                 found[pair.label].append(rate(pair, name, scale.rows, first, say))
             first += scale.rows
-        goal = None if name == _NAMES[2] else Goal("ratio", at_least=1)
+        goal = None if name == _NAMES[2] else _AS_FAST
         figures.append(_figure(name, ours.label, found[ours.label], theirs, found[theirs.label], goal=goal))
     lags: dict[str, list[float]] = {}
     for pair in (ours, theirs):
@@ -125,29 +123,44 @@ def _beside(ours: Pair, theirs: Pair, scale: Scale, say: Say) -> list[Figure]:
     return [*figures, lag]
 
 
-def _far_beside(label: str, rates: dict[str, float], theirs: Pair, scale: Scale, say: Say) -> list[Figure]:
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """Atoll's pair, without another one running."""
+
+    label: str
+    rates: dict[str, float]
+    lag_ms: float
+
+
+def _alone(ours: Pair, scale: Scale, say: Say) -> _Alone:
+    firsts = (_FRESH, _FRESH + scale.rows)
+    rates = {
+        name: rate(ours, name, scale.rows // 5, first, say)
+        for name, first in zip(_NAMES[:2], firsts, strict=True)
+    }
+    return _Alone(ours.label, rates, median(ours.lag_ms(scale.samples, _FRESH + 2 * scale.rows)))
+
+
+def _far_beside(ours: _Alone, theirs: Pair, scale: Scale, say: Say) -> list[Figure]:
     """Pouchdb-server is given fewer documents, in one round: it would hold up the run."""
     figures = []
     first = 0
-    for name, ours in rates.items():
+    for name, mine in ours.rates.items():
         rows = scale.pouch_rows if name == _NAMES[0] else scale.pouch_rows // 5
         others = [rate(theirs, name, rows, first, say)]
         first += rows
-        figures.append(_figure(name, label, [ours], theirs, others, goal=Goal("ratio", at_least=10)))
+        figures.append(_figure(name, ours.label, [mine], theirs, others, goal=_TENFOLD))
     say(f"lag of one write: {theirs.label}")
-    lag = theirs.lag_ms(min(scale.samples, 20), first)
-    return [
-        *figures,
-        Figure(
-            name="replication",
-            measure="lag of one write at idle, the peer alone, p50",
-            unit="ms",
-            value=None,
-            peer=theirs.label,
-            peer_value=median(lag),
-            durability=theirs.durability,
-        ),
-    ]
+    lag = Figure(
+        name="replication",
+        measure=f"lag of one write at idle, {ours.label}, p50",
+        unit="ms",
+        value=ours.lag_ms,
+        peer=theirs.label,
+        peer_value=median(theirs.lag_ms(min(scale.samples, 20), first)),
+        durability=theirs.durability,
+    )
+    return [*figures, lag]
 
 
 def _figure(
@@ -166,8 +179,8 @@ def _figure(
     )
 
 
-def _missing(peer: str, name: str, reason: str) -> Figure:
-    return Figure("replication", f"replicated, {name}", "rows/s", None, peer, not_measured=reason)
+def _missing(peer: str, name: str, reason: str, goal: Goal) -> Figure:
+    return Figure("replication", f"replicated, {name}", "rows/s", None, peer, None, goal, not_measured=reason)
 
 
 def rate(pair: Pair, name: str, rows: int, first: int, say: Say) -> float:
@@ -188,7 +201,7 @@ def rate(pair: Pair, name: str, rows: int, first: int, say: Say) -> float:
                 lambda: pair.shows(first + rows - 1), lambda: writing.result() if writing.done() else None
             )
             started = writing.result()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + _COUNT_S
     while pair.count() != before + rows:
         if time.monotonic() > deadline:
             raise NotMeasured(f"{pair.label} holds {pair.count() - before:,} of {rows:,} documents")
@@ -240,6 +253,9 @@ class _Atoll:
     def lag_ms(self, samples: int, first: int) -> list[float]:
         return lag_ms(self._here, self._there, samples, first)
 
+    def close(self) -> None:
+        self._reader.close()
+
 
 def _started(result: LoadResult) -> float:
     assert result.all_ok, dict(result.statuses)
@@ -248,6 +264,7 @@ def _started(result: LoadResult) -> float:
 
 @contextmanager
 def atoll_pair(folder: Path, store: str = "sqlite") -> Iterator[Pair]:
+    """`store`: as in `bench.rounds.Scale`."""
     with ExitStack() as stack:
         stores = {}
         if store == "postgresql":
@@ -258,7 +275,7 @@ def atoll_pair(folder: Path, store: str = "sqlite") -> Iterator[Pair]:
         place.mkdir()
         here, there = stack.enter_context(serving(place, ["here", "there"], stores=stores))
         linked([here, there])
-        yield _Atoll(here, there, store)
+        yield stack.enter_context(closing(_Atoll(here, there, store)))
 
 
 class _Postgres:
@@ -293,12 +310,8 @@ class _Postgres:
 
 @contextmanager
 def postgres_pair(folder: Path) -> Iterator[Pair]:
-    with postgresql.replicating(folder) as (here, there):
-        pair = _Postgres(here, there)
-        try:
-            yield pair
-        finally:
-            pair.close()
+    with postgresql.replicating(folder) as (here, there), closing(_Postgres(here, there)) as pair:
+        yield pair
 
 
 class _Pouch:
@@ -331,7 +344,9 @@ class _Pouch:
         for number in range(first, first + samples):
             self._here.put(number)
             acknowledged = perf_counter()
-            wait_for(lambda number=number: self.shows(number), "pouchdb-server has not replicated")  # type: ignore[misc]
+            while not self.shows(number):
+                if perf_counter() > acknowledged + _TIMEOUT_S:
+                    raise NotMeasured(f"{self.label} had not replicated a write within {_TIMEOUT_S:.0f} s")
             took_ms.append((perf_counter() - acknowledged) * 1000)
         return took_ms
 

@@ -43,6 +43,9 @@ class Scale:
     """How long a lost region and a cut link stay so."""
     growth_documents: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
     growth_regions: tuple[int, ...] = (2, 3, 5, 7, 9)
+    stores: tuple[str, ...] = ("sqlite",)
+    """Where regions that are held against PostgreSQL's replication keep their documents: `sqlite`, or `postgresql`
+    for a server each."""
     install: bool = True
     """Whether peers may be installed from their package registries when they are not here yet."""
 

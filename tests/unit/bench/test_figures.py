@@ -5,7 +5,7 @@ import json
 import math
 
 import pytest
-from bench.figures import Figure, Goal, report_json, table_of
+from bench.figures import Curve, Figure, Goal, report_json, table_of
 from rich.console import Console
 
 RATE = Figure("commit", "commit, 64 writers", "rows/s", 12_000, "SQLite", 20_000, Goal("ratio", at_least=0.6))
@@ -64,3 +64,32 @@ def test_the_report_reads_back_as_json() -> None:
     assert figure["ratio"] == 0.6
     assert figure["goal"] == "≥ 60%"
     assert figure["met"] is True
+    assert report["curves"] == []
+
+
+def test_what_was_not_measured_says_why_and_meets_and_misses_nothing() -> None:
+    missing = Figure(
+        "clients",
+        "writes",
+        "/s",
+        700,
+        "Redis",
+        goal=Goal("ratio", at_least=1),
+        not_measured="no redis-server",
+    )
+    assert missing.met is None
+    assert "700 /s" in shown(missing)
+    assert "not measured: no redis-server" in shown(missing)
+    assert missing.as_json()["not_measured"] == "no redis-server"
+    assert shown(Figure("clients", "writes", "/s", None, "Redis", not_measured="gone")).count("gone") == 1
+
+
+def test_curves_are_reported_apart() -> None:
+    curve = Curve(
+        "growth", "by-size", "By size", "bytes", "rows/s", {"Atoll": [(100, 5.0), (1000, 4.0)]}, log_x=True
+    )
+    report = json.loads(report_json([RATE, curve], {}))
+    assert len(report["figures"]) == 1
+    (found,) = report["curves"]
+    assert found["lines"] == {"Atoll": [[100, 5.0], [1000, 4.0]]}
+    assert found["log_x"] is True
