@@ -90,13 +90,13 @@ class Cells:
 
 
 def _could_be_else(cell: str, types: frozenset[str]) -> bool:
-    """Whether a cell of a field that takes strings is meant as JSON."""
+    """Whether a cell of a field that takes strings is meant as JSON. Null is an empty cell, never a word."""
     if types == {"string"}:
         return False
     if cell[0] == '"':
         return _json_type(cell) == "string"
     found = _json_type(cell)
-    return found in types or (found == "integer" and "number" in types)
+    return (found in types and found != "null") or (found == "integer" and "number" in types)
 
 
 def _json_type(text: str) -> str | None:

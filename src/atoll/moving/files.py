@@ -5,10 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, cast, get_args
+from typing import BinaryIO, Literal, Self, cast, get_args
 
 import zstandard
 
@@ -98,12 +97,23 @@ class Input:
     """On disk; None for stdin."""
     seekable: bool
     """Whether a position can be gone to without reading what lies before it."""
-    tell: Callable[[], int]
-    """Bytes of the file itself that were read, for the progress bar."""
+    raw: BinaryIO
+    """As it lies on disk; how far it was read is what the progress bar shows."""
+
+    def tell(self) -> int:
+        """Bytes of the file that were read; 0 where that is not known."""
+        return 0 if self.size_bytes is None else self.raw.tell()
 
     def close(self) -> None:
         if self.name != STREAM:
             self.stream.close()
+            self.raw.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
 
 
 def open_input(name: str, compression: Compression | None) -> Input:
@@ -117,15 +127,16 @@ def open_input(name: str, compression: Compression | None) -> Input:
             size = Path(name).stat().st_size
         except OSError as error:
             raise InvalidOperation(f"{name}: cannot be read: {error.strerror}") from None
-    seekable = size is not None and raw.seekable()
-    tell = raw.tell if seekable else lambda: 0
+    if size is not None and not raw.seekable():
+        size = None  # a pipe with a name
+    seekable = size is not None
     match compression:
         case "gz":
-            return Input(name, cast(BinaryIO, gzip.GzipFile(fileobj=raw)), size, False, tell)
+            return Input(name, cast(BinaryIO, gzip.GzipFile(fileobj=raw)), size, False, raw)
         case "zst":
-            return Input(name, io.BufferedReader(_Frames(raw), _PIECE_BYTES), size, False, tell)
+            return Input(name, io.BufferedReader(_Frames(raw), _PIECE_BYTES), size, False, raw)
         case None:
-            return Input(name, raw, size, seekable, tell)
+            return Input(name, raw, size, seekable, raw)
 
 
 def skip(stream: BinaryIO, count: int) -> int:

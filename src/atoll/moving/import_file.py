@@ -112,9 +112,10 @@ def import_file(
             try:
                 asyncio.run(run.run())
             except AtollError as error:
-                if checkpoint is not None and state.rows:
-                    error.message += f" ({state.rows:,} rows are in; the same command goes on from there)"
-                raise
+                if checkpoint is None or not state.rows:
+                    raise
+                more = f" ({state.rows:,} rows are in; the same command goes on from there)"
+                raise type(error)(error.message + more, **error.details) from error
         return ImportReport(state, resumed_at, already, rejects, path)
 
 

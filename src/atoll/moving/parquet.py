@@ -103,7 +103,7 @@ class ParquetRows:
         if types is not None:
             if value is None and "null" not in types:
                 return None  # as an empty cell of CSV: the field is not given
-            if isinstance(value, str) and "string" not in types:
+            if isinstance(value, str) and types - {"string", "null"}:
                 return self._cells.read(column, value)
             if isinstance(value, list) and "object" in types and "array" not in types:
                 value = dict(value)  # a column of Arrow's type map
@@ -156,7 +156,7 @@ def _column_of(
     if single == {"boolean"}:
         return pa.bool_()
     if single == {"string"}:
-        return pa.string() if "null" not in types else None
+        return pa.string()
     if single == {"array"} and field in schema.lattices:
         items = schema.json_schema()["properties"][field].get("items", {}).get("type")
         element = {

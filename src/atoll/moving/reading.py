@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 import zstandard
 
-from atoll.errors import InvalidDocument, InvalidOperation, MalformedRequest, RequestError
+from atoll.errors import InvalidDocument, InvalidOperation, MalformedRequest, RequestError, UnknownField
 from atoll.moving.cells import Cells, no_such_cells
 from atoll.moving.files import Input, skip
 from atoll.schema import CollectionSchema
@@ -79,8 +79,9 @@ class Layout:
         for column in columns:
             if column != self.key and column not in self.ignored and column not in self.schema.forms:
                 error = unknown_field(column, self.schema.name, self.schema.fields)
-                error.message = f"{name}: {error.message}; --ignore {column} leaves the column out"
-                raise error
+                raise UnknownField(
+                    f"{name}: {error.message}; --ignore {column} leaves the column out", **error.details
+                )
 
 
 class JsonLines:

@@ -63,7 +63,8 @@ class CsvWriter:
 
     def _lines(self, records: Iterable[list[str]]) -> bytes:
         buffer = io.StringIO()
-        csv.writer(buffer, delimiter=self._delimiter, lineterminator="\n").writerows(records)
+        # With this terminator, RFC 4180's, cells that hold either character are quoted.
+        csv.writer(buffer, delimiter=self._delimiter, lineterminator="\r\n").writerows(records)
         return buffer.getvalue().encode()
 
 
