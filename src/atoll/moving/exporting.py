@@ -17,7 +17,7 @@ import msgspec
 
 from atoll.client import Database
 from atoll.client.calls import Condition
-from atoll.errors import InvalidOperation, StoreUnwritable
+from atoll.errors import InvalidOperation, StoreUnwritable, TooLarge
 from atoll.moving.checkpoint import Checkpoint, sync_folder
 from atoll.moving.documents import Document
 from atoll.moving.files import Compression, compressed
@@ -25,6 +25,7 @@ from atoll.moving.writing import Writer
 from atoll.schema import CollectionSchema
 
 PAGE_ROWS = 1000
+"""At most; fewer of larger documents, so that a page is about a block."""
 _BLOCK_BYTES = 4 << 20
 """So much is written, fsynced and noted at a time; compressed, it is a frame of its own."""
 
@@ -115,14 +116,23 @@ class Export:
         session = database.session(state.token)
         if state.size_bytes == 0:
             state.size_bytes += self.output.write(self.writer.head())
-        cursor, size = state.cursor, 0
+        cursor, size, rows = state.cursor, 0, PAGE_ROWS
         while not state.read:
-            page = await session.texts(
-                wanted.schema.model, prefix=wanted.prefix, where=wanted.where, limit=PAGE_ROWS, cursor=cursor
-            )
+            try:
+                page = await session.texts(
+                    wanted.schema.model, prefix=wanted.prefix, where=wanted.where, limit=rows, cursor=cursor
+                )
+            except TooLarge:
+                if rows == 1:
+                    raise
+                rows = max(1, rows // 8)
+                continue
             cursor = page.cursor
             self._waiting += page.items
-            size += sum(len(text) for _, text in page.items)
+            page_bytes = sum(len(text) for _, text in page.items)
+            size += page_bytes
+            if page_bytes:
+                rows = max(1, min(PAGE_ROWS, len(page.items) * _BLOCK_BYTES // page_bytes))
             state.token_from = state.token_from or session.token
             state.region = session.region
             state.degraded = session.degraded or state.degraded
