@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from atoll import __version__
+from atoll.cli.backup import backup, restore
 from atoll.cli.conflicts import conflicts
 from atoll.cli.demo import demo
 from atoll.cli.init import init
@@ -44,6 +45,8 @@ for each in (demo, init, serve, status, verify, conflicts, simulate):
     app.command()(each)
 app.command("import")(import_)
 app.command("export")(export)
+app.command()(backup)
+app.command()(restore)
 
 if __name__ == "__main__":
     app(prog_name="atoll")

@@ -1,7 +1,7 @@
 """A whole export: pages in key order under one session, so that no page is older than the one before.
 
-Each document is there once, as it was when its page was read: all that the first page's region had seen then, or
-newer. The change feed from `token_from` brings whatever the file may have missed. A run goes on after `kill -9`
+Each document is there once, as it was when its page was read: everything that `token_from` says had happened, or
+newer. The change feed from there brings whatever the file may have missed. A run goes on after `kill -9`
 where its checkpoint stands; the file gets its name when it is whole.
 """
 
@@ -39,7 +39,7 @@ class ExportState(msgspec.Struct):
     size_bytes: int = 0
     """Of the unfinished file."""
     token_from: str | None = None
-    """The session's token after the first page: everything it says is in the file."""
+    """The session's token before the first page: everything it says is in the file."""
     token: str | None = None
     """After the last page."""
     region: str | None = None
@@ -114,6 +114,10 @@ class Export:
         """Raises what the regions answer; what is in the file by then is in the checkpoint."""
         state, wanted = self.state, self.wanted
         session = database.session(state.token)
+        if state.token_from is None:
+            # A page's own token may tell of what was written while it was read; all pages after this have this one's.
+            await session.texts(wanted.schema.model, limit=1)
+            state.token_from = session.token
         if state.size_bytes == 0:
             state.size_bytes += self.output.write(self.writer.head())
         cursor, size, rows = state.cursor, 0, PAGE_ROWS
@@ -133,7 +137,6 @@ class Export:
             size += page_bytes
             if page_bytes:
                 rows = max(1, min(PAGE_ROWS, len(page.items) * _BLOCK_BYTES // page_bytes))
-            state.token_from = state.token_from or session.token
             state.region = session.region
             state.degraded = session.degraded or state.degraded
             if cursor is None or size >= _BLOCK_BYTES:
