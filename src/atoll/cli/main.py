@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from atoll import __version__
+from atoll.cli.backup import backup, restore
 from atoll.cli.conflicts import conflicts
 from atoll.cli.demo import demo
 from atoll.cli.init import init
+from atoll.cli.moving import export, import_
 from atoll.cli.serve import serve
 from atoll.cli.simulate import simulate
 from atoll.cli.status import status
@@ -41,6 +43,10 @@ def atoll(
 
 for each in (demo, init, serve, status, verify, conflicts, simulate):
     app.command()(each)
+app.command("import")(import_)
+app.command("export")(export)
+app.command()(backup)
+app.command()(restore)
 
 if __name__ == "__main__":
     app(prog_name="atoll")

@@ -25,6 +25,7 @@ Condition = tuple[str, str, Any]
 """(field, operator, value), the operator one of eq, ne, lt, le, gt, ge, contains."""
 
 _JSON: Final = {"content-type": "application/json"}
+_BRIEFLY: Final = {**_JSON, "prefer": "return=minimal"}
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 _document = answers.reader(answers.DocumentAnswer)
@@ -183,6 +184,33 @@ class Calls:
         body = msgspec.json.encode({"writes": items})
         return Call("POST", "/v1/batch", read, headers=_JSON, body=body, writes=True)
 
+    def put_many(self, model: type[Collection], documents: Sequence[tuple[str, bytes]]) -> Call[None]:
+        if not documents:
+            raise InvalidOperation("put_many needs at least one document")
+        schema = schema_of(model, self._limits)
+        head = b'{"put":{"collection":' + msgspec.json.encode(schema.name) + b',"key":'
+        encode, check = msgspec.json.encode, schema.validate_key
+        items = [head + encode(check(key)) + b',"value":' + text + b"}}" for key, text in documents]
+        body = b'{"writes":[' + b",".join(items) + b"]}"
+        return Call("POST", "/v1/batch", _done, headers=_BRIEFLY, body=body, writes=True)
+
+    def texts(
+        self,
+        model: type[Collection],
+        prefix: str,
+        where: Sequence[Condition],
+        limit: int,
+        cursor: str | None,
+        *,
+        consistency: str | None = None,
+    ) -> Call[Page[tuple[str, bytes]]]:
+        def read(response: Response, region: str) -> Page[tuple[str, bytes]]:
+            page = _page(response)
+            return Page([(item.key, bytes(item.value)) for item in page.items], page.cursor)
+
+        asked = self.page(model, prefix, where, limit, cursor, consistency=consistency)
+        return Call("GET", asked.path, read, asked.query)
+
     def conflicts(self, filters: Mapping[str, Any], cursor: str | None) -> Call[Page[dict[str, Any]]]:
         query = {name: _filter(value) for name, value in filters.items() if value is not None}
         if cursor is not None:
@@ -293,6 +321,10 @@ def _read_of(
 
 def _filter(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _done(response: Response, region: str) -> None:
+    _batch(response)
 
 
 def _true(response: Response, region: str) -> bool:

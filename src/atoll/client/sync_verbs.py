@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from atoll.client.batch import BatchWrite
-from atoll.client.calls import PAGE, Call, Calls, Condition
+from atoll.client.calls import PAGE, Call, Calls, Condition, Page
 from atoll.client.exchange import Exchanges
 from atoll.client.feed import Feed
 from atoll.client.results import Change, Read
@@ -131,6 +131,29 @@ class SyncVerbs:
     ) -> tuple[Read[Any], ...]:
         """As `Database.batch`."""
         return self._run(self._calls.batch(writes), idempotency_key)
+
+    def put_many(
+        self,
+        model: type[Collection],
+        documents: Sequence[tuple[str, bytes]],
+        *,
+        idempotency_key: str | None = None,
+    ) -> None:
+        """As `Database.put_many`."""
+        self._run(self._calls.put_many(model, documents), idempotency_key)
+
+    def texts(
+        self,
+        model: type[Collection],
+        *,
+        prefix: str = "",
+        where: Sequence[Condition] = (),
+        limit: int = PAGE,
+        cursor: str | None = None,
+        consistency: Consistency | None = None,
+    ) -> Page[tuple[str, bytes]]:
+        """As `Database.texts`."""
+        return self._run(self._calls.texts(model, prefix, where, limit, cursor, consistency=consistency))
 
     def conflicts(
         self,

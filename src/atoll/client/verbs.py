@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from atoll.client.batch import BatchWrite
-from atoll.client.calls import PAGE, Call, Calls, Condition
+from atoll.client.calls import PAGE, Call, Calls, Condition, Page
 from atoll.client.exchange import Exchanges
 from atoll.client.feed import Feed
 from atoll.client.results import Change, Read
@@ -146,6 +146,35 @@ class Verbs:
     ) -> tuple[Read[Any], ...]:
         """Do all of the writes or none; returns what each document came to, in the same order."""
         return await self._run(self._calls.batch(writes), idempotency_key)
+
+    async def put_many(
+        self,
+        model: type[Collection],
+        documents: Sequence[tuple[str, bytes]],
+        *,
+        idempotency_key: str | None = None,
+    ) -> None:
+        """Write many whole documents as one entry, all or none; the bulk road.
+
+        `documents` are (key, JSON text without the key), at most 1,000 of them, and of 16 MiB together.
+        What they came to is not answered. Raises as `batch` does.
+        """
+        await self._run(self._calls.put_many(model, documents), idempotency_key)
+
+    async def texts(
+        self,
+        model: type[Collection],
+        *,
+        prefix: str = "",
+        where: Sequence[Condition] = (),
+        limit: int = PAGE,
+        cursor: str | None = None,
+        consistency: Consistency | None = None,
+    ) -> Page[tuple[str, bytes]]:
+        """One page of `list` as it is stored: (key, JSON text), and the cursor of the next page, None at the end."""
+        return await self._run(
+            self._calls.texts(model, prefix, where, limit, cursor, consistency=consistency)
+        )
 
     async def conflicts(
         self,

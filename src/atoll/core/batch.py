@@ -196,7 +196,7 @@ class Batch:
             region,
             seq if changes else 0,
             stamp,
-            tuple(self._written(address) for address in drafts),
+            () if write.brief else tuple(self._written(address) for address in drafts),
         )
 
     def _written(self, address: Address) -> Written:

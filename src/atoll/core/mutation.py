@@ -72,6 +72,8 @@ class Write(msgspec.Struct, frozen=True, array_like=True):
     mutations: tuple[Mutation, ...]
     idempotency_key: str | None = None
     trace: str | None = None
+    brief: bool = False
+    """Nobody asks what the documents came to: several at once are then neither answered nor remembered."""
 
 
 class Written(NamedTuple):

@@ -15,6 +15,7 @@ from atoll.core.batch import Address
 from atoll.core.mutation import Delete, Mutation, Patch, Put, Transfer, Write
 from atoll.core.rules import Rules
 from atoll.errors import InvalidDocument, InvalidOperation, OwnershipFixed
+from atoll.schema.application import CollectionSchema
 from atoll.schema.placement import Everywhere
 from atoll.store.port import Row
 
@@ -37,7 +38,7 @@ class Ownership:
     @staticmethod
     def single_owner(rules: Rules) -> bool:
         """Whether each document has one region that orders its writes: strong, and nothing to fall back on."""
-        return rules.schema.policy.consistency == "strong" and rules.schema.policy.fallback is None
+        return _single_owner(rules.schema)
 
     def concerns(self, write: Write) -> bool:
         """Whether any of its documents may have an owner at all."""
@@ -100,15 +101,7 @@ class Ownership:
         return wanted
 
     def _owner(self, rules: Rules, key: str, document: Mapping[str, Any] | None) -> str | None:
-        if isinstance(rules.schema.policy.placement, Everywhere):
-            return rendezvous(self._regions, f"{rules.name}\x00{key}") if self.single_owner(rules) else None
-        owner = rules.schema.policy.placement.owner(key, document)
-        if owner is not None and owner not in self._regions:
-            raise InvalidDocument(
-                f"{rules.name}/{key} names {owner!r} as its region; there are {', '.join(self._regions)}",
-                region=owner,
-            )
-        return owner
+        return owner_by_declaration(rules.schema, self._regions, key, document)
 
 
 def _visible(row: Row | None) -> dict[str, Any] | None:
@@ -116,6 +109,27 @@ def _visible(row: Row | None) -> dict[str, Any] | None:
         return None
     document: dict[str, Any] = msgspec.json.decode(row.value)
     return document
+
+
+def owner_by_declaration(
+    schema: CollectionSchema, regions: tuple[str, ...], key: str, document: Mapping[str, Any] | None
+) -> str | None:
+    """Who takes a write, going by what the collection declares; None when any region may, or only the stored
+    document could tell. Raises InvalidDocument for a region that is not there.
+    """
+    if isinstance(schema.policy.placement, Everywhere):
+        return rendezvous(regions, f"{schema.name}\x00{key}") if _single_owner(schema) else None
+    owner = schema.policy.placement.owner(key, document)
+    if owner is not None and owner not in regions:
+        raise InvalidDocument(
+            f"{schema.name}/{key} names {owner!r} as its region; there are {', '.join(regions)}",
+            region=owner,
+        )
+    return owner
+
+
+def _single_owner(schema: CollectionSchema) -> bool:
+    return schema.policy.consistency == "strong" and schema.policy.fallback is None
 
 
 def rendezvous(regions: tuple[str, ...], name: str) -> str:

@@ -54,6 +54,7 @@ from atoll.region.peers import (
     WriteReply,
 )
 from atoll.region.reading import PLAIN_READ, Reading, ReadOptions
+from atoll.region.reintroduction import Reintroduction
 from atoll.region.signal import Signal
 from atoll.region.statistics import Statistics
 from atoll.replication import source
@@ -152,6 +153,7 @@ class Region:
             lambda: asyncio.get_running_loop().time(),
             timeout_s=options.escrow_timeout_s,
         )
+        self.reintroduction = Reintroduction(name, self.links, store, self.door.covered)
         self._tasks: list[asyncio.Task[None]] = []
 
     # -- life ------------------------------------------------------------------------------------------
@@ -160,11 +162,13 @@ class Region:
         """Take up what the store holds, open the links and begin housekeeping. Raises what the store raises."""
         await self.store.open_collections(self.application.collections)
         await self.door.open()
+        await self.reintroduction.open()
         for link in self.links.values():
             self._spawn(link.run(self._review_links), f"link to {link.status.peer}")
             self._spawn(self._compare_clocks(link.status.peer), f"clock of {link.status.peer}")
         self._spawn(self._housekeeping(), "housekeeping")
         self._spawn(self._adopt(), "new declarations")
+        self._spawn(self.reintroduction.run(), "return from a backup")
 
     async def stop(self) -> None:
         """End everything that `start` began; the store stays open for whoever owns it."""
@@ -226,6 +230,7 @@ class Region:
             await self._introduction()
 
     async def _write_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
+        self.reintroduction.check()
         if token or not self._introduced:
             await self._catch_up(write, token)
         if self._own_elsewhere > self.door.vector.get(self.name, 0):
@@ -465,6 +470,7 @@ class Region:
                     )
                 return await self._write_here(call.write, call.vector)
             case ReadCall():
+                self.reintroduction.check()
                 await self.require(call.vector)
                 reading = await self.read_here(call.collection, call.key)
                 return ReadReply(reading.value, reading.version, dict(reading.vector))
@@ -543,6 +549,7 @@ class Region:
             self._recovering = recovering
             self._review_links()
         self._heard.notify()
+        self.reintroduction.heard(peer, heartbeat.vector)
 
     async def _heartbeat(self) -> Heartbeat:
         # The moment comes first: whatever any node had committed by then is in the vector.
@@ -603,7 +610,8 @@ class Region:
         statuses = [link.status for link in self.links.values()]
         reachable = [status for status in statuses if status.connected]
         return (
-            all(status.since_ms for status in statuses)
+            not self.reintroduction.pending
+            and all(status.since_ms for status in statuses)
             and all(vectors.descends(self.vector, {s.peer: s.advertised.get(s.peer, 0)}) for s in reachable)
             and (
                 self.vector.get(self.name, 0)
@@ -616,6 +624,8 @@ class Region:
         """Why a load balancer should send nobody here; None when it should."""
         if self.draining:
             return "draining"
+        if self.reintroduction.pending:
+            return self.reintroduction.reason
         if self._broken is not None:
             return self._broken
         if self.door.store_error is not None:

@@ -17,7 +17,7 @@ from atoll.region.peers import WriteReply
 from atoll.region.reading import ReadOptions
 from atoll.region.region import Region
 from atoll.schema.fields import INT_MAX, INT_MIN
-from atoll.server.exchange import Exchange, text_of
+from atoll.server.exchange import Exchange, parse_json, text_of
 from atoll.server.sessions import HEADER, Sessions
 from atoll.store.port import Condition
 
@@ -29,8 +29,29 @@ _MAX_PAGE = 1000
 _MAX_CONDITIONS = 20
 _MAX_IDEMPOTENCY_KEY = 255
 _BATCH_BYTES = 16 << 20
+_MINIMAL = "return=minimal"
 
 Headers = list[tuple[bytes, bytes]]
+
+
+class _PutItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    collection: str
+    key: str
+    value: msgspec.Raw
+    if_match: str | None = None
+
+
+class _PutWrite(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    put: _PutItem
+
+
+class _Puts(msgspec.Struct, forbid_unknown_fields=True):
+    """What loads data: a batch of nothing but puts. Its documents stay the bytes that came."""
+
+    writes: list[_PutWrite]
+
+
+_decode_puts = msgspec.json.Decoder(_Puts).decode
 
 
 class Documents:
@@ -100,14 +121,12 @@ class Documents:
         await exchange.answer(200, _document(written.key, written.value, written.version), headers)
 
     async def batch(self, exchange: Exchange) -> None:
-        """Many writes, one atomic entry."""
+        """Many writes, one atomic entry. With `Prefer: return=minimal` (RFC 7240) only whether it was done."""
         token = await self._sessions.of(exchange)
-        body = await exchange.json(_BATCH_BYTES)
-        if not isinstance(body, dict) or set(body) != {"writes"} or not isinstance(body["writes"], list):
-            raise MalformedRequest('a batch is {"writes": [{"put": {…}}, {"patch": {…}}, {"delete": {…}}]}')
-        mutations = tuple(self._mutation(index, each) for index, each in enumerate(body["writes"]))
+        mutations = self._mutations(await exchange.body(_BATCH_BYTES))
+        brief = len(mutations) > 1 and (exchange.header(b"prefer") or "").strip() == _MINIMAL
         reply = await self._region.write(
-            Write(mutations, idempotency_key_of(exchange), _trace(exchange)), token
+            Write(mutations, idempotency_key_of(exchange), _trace(exchange), brief), token
         )
         written = [
             {
@@ -122,7 +141,34 @@ class Documents:
         fallbacks = {self._standing_fallback(self.rules(each.collection)) for each in mutations} - {None}
         if fallbacks:
             headers.append((b"atoll-degraded", ", ".join(sorted(map(str, fallbacks))).encode()))
+        if brief:
+            headers.append((b"preference-applied", _MINIMAL.encode()))
         await exchange.answer_json({"written": written}, headers=headers)
+
+    def _mutations(self, body: bytes) -> tuple[Mutation, ...]:
+        try:
+            puts = _decode_puts(body).writes
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            # Other writes than puts, or a mistake that the long way names.
+            parsed = parse_json(body)
+            if (
+                not isinstance(parsed, dict)
+                or set(parsed) != {"writes"}
+                or not isinstance(parsed["writes"], list)
+            ):
+                raise MalformedRequest(
+                    'a batch is {"writes": [{"put": {…}}, {"patch": {…}}, {"delete": {…}}]}'
+                ) from None
+            return tuple(self._mutation(index, each) for index, each in enumerate(parsed["writes"]))
+        found: list[Mutation] = []
+        rules: Rules | None = None
+        for each in puts:
+            item = each.put
+            if rules is None or rules.name != item.collection:
+                rules = self.rules(item.collection)
+            key = rules.schema.validate_key(item.key)
+            found.append(put_of(rules, key, bytes(item.value), if_match=item.if_match))
+        return tuple(found)
 
     def _mutation(self, index: int, write: Any) -> Mutation:
         where = f"write {index} of the batch"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 
 from atoll.errors import StoreCorrupt, StoreError, StoreUnwritable, TurnLost, UnknownCollection
 from atoll.store.port import (
@@ -14,6 +14,7 @@ from atoll.store.port import (
     Condition,
     Numbered,
     Parked,
+    Piece,
     Remembered,
     Row,
     Segment,
@@ -225,6 +226,30 @@ class MemoryTables:
         self._counters[name] = advanced = self._counters.get(name, 0) + by
         return advanced
 
+    def contents(self) -> list[Piece]:
+        first = Commit(positions=dict(self._positions), clock=self._clock, schemas=dict(self._schemas))
+        documents = {
+            name: [(key, *rows[key]) for key in self._keys[name]] for name, rows in self._documents.items()
+        }
+        rest = Commit(
+            documents=documents,
+            segments=list(self._journal),
+            audit=list(self._audit.values()),
+            remembered=list(self._remembered.values()),
+            parked=list(self._parked.values()),
+        )
+        return [Piece(first, dict(self._counters)), Piece(rest)]
+
+    def fill(self, pieces: Sequence[Piece]) -> None:
+        self._check_writable()
+        if self._journal or self._counters or any(self._documents.values()):
+            raise StoreError("the store holds something already: only an empty one can be filled")
+        for piece in pieces:
+            self.open_collections(piece.commit.documents)
+            self.commit(piece.commit)
+            for name, value in piece.counters.items():
+                self.raise_counter(name, value)
+
     def statistics(self) -> StoreStatistics:
         visible = {
             name: sum(row.value is not None for row in rows.values())
@@ -380,6 +405,13 @@ class MemoryStore:
 
     async def advance_counter(self, name: str, by: int) -> int:
         return self._open().advance_counter(name, by)
+
+    async def contents(self) -> AsyncGenerator[Piece, None]:
+        for piece in self._open().contents():
+            yield piece
+
+    async def fill(self, pieces: AsyncIterable[Piece]) -> None:
+        self._open().fill([piece async for piece in pieces])
 
     async def statistics(self) -> StoreStatistics:
         return self._open().statistics()

@@ -11,7 +11,7 @@ surely nothing was changed, `Indefinite` otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
@@ -105,6 +105,14 @@ class Commit:
     """(origin, seq, change) of what was parked and has been merged after all; removed before `parked` is written."""
     schemas: dict[str, str] = field(default_factory=dict)
     """collection → fingerprint of the declaration that all its stored documents are shown by."""
+
+
+@dataclass(slots=True)
+class Piece:
+    """Some of what a region holds. All pieces of `contents`, in their order, make an equal store."""
+
+    commit: Commit = field(default_factory=Commit)
+    counters: dict[str, int] = field(default_factory=dict)
 
 
 Operator = Literal["eq", "ne", "lt", "le", "gt", "ge", "contains"]
@@ -281,6 +289,18 @@ class Store(Protocol):
 
     async def advance_counter(self, name: str, by: int) -> int:
         """Add `by`, at least 1, and return the new value; durable on return. No two calls return the same."""
+
+    def contents(self) -> AsyncGenerator[Piece, None]:
+        """All that the region holds, of one moment, in pieces of a few MiB; commits go on meanwhile.
+
+        Also collections that nobody has opened; the journal's segments in commit order.
+        """
+
+    async def fill(self, pieces: AsyncIterable[Piece]) -> None:
+        """Take over the `contents` of another store, making the collections that they name; durable on return.
+
+        Only for a store that holds nothing yet (StoreError). Whatever is raised, also by `pieces`, nothing is taken.
+        """
 
     async def statistics(self) -> StoreStatistics:
         """Counts for `atoll status`; may take a full scan."""

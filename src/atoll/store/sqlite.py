@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,12 +25,14 @@ from atoll.store.port import (
     Condition,
     Numbered,
     Parked,
+    Piece,
     Row,
     Segment,
     StoreStatistics,
     Wanted,
 )
 from atoll.store.scanning import condition_sql, prefix_end
+from atoll.store.sqlite_contents import COLLECTION_TABLES, is_empty, pieces_of
 from atoll.store.sqlite_database import PAGE_BYTES, Opened
 
 _KEYS_AT_ONCE = 512
@@ -64,6 +66,7 @@ _SET_AUDIT = f"INSERT OR REPLACE INTO audit ({_AUDIT_COLUMNS}, body) VALUES ({'?
 _REMEMBER = "INSERT OR REPLACE INTO remembered (key, at_ms, answer) VALUES (?, ?, ?)"
 _PARK = 'INSERT OR REPLACE INTO parked (origin, seq, "index", reason, body) VALUES (?, ?, ?, ?, ?)'
 _UNPARK = 'DELETE FROM parked WHERE origin = ? AND seq = ? AND "index" = ?'
+_COLUMNS = "(key TEXT PRIMARY KEY NOT NULL, value TEXT, meta BLOB NOT NULL)"
 _SET_SCHEMA = "INSERT OR REPLACE INTO settings (name, value) VALUES ('schema ' || ?, ?)"
 
 
@@ -140,10 +143,10 @@ class SqliteStore:
         self._positions = self._stored_positions()
         self._clock = self._stored_clock()
         self._collections = _Collections()
-        for (table,) in self._rows(
-            self._reader,
-            r"SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'doc\_%' ESCAPE '\'",
-        ):
+        self._find_collections()
+
+    def _find_collections(self) -> None:
+        for (table,) in self._rows(self._reader, COLLECTION_TABLES):
             self._collections[table[4:]] = _Statements.of(table[4:])
 
     @property
@@ -155,16 +158,15 @@ class SqliteStore:
         missing = [name for name in names if name not in self._collections]
         if not missing:
             return
-        columns = "(key TEXT PRIMARY KEY NOT NULL, value TEXT, meta BLOB NOT NULL)"
         made = {name: _Statements.of(name) for name in missing}
         if self._writer is None:
             # A collection declared since the last writable run is simply empty.
             for statements in made.values():
-                self._reader.execute(f"CREATE TEMP TABLE {statements.table} {columns}")
+                self._reader.execute(f"CREATE TEMP TABLE {statements.table} {_COLUMNS}")
         else:
             with self._transaction() as writer:
                 for statements in made.values():
-                    writer.execute(f"CREATE TABLE {statements.table} {columns}")
+                    writer.execute(f"CREATE TABLE {statements.table} {_COLUMNS}")
         self._collections.update(made)
 
     async def get(self, collection: str, key: str) -> Row | None:
@@ -248,43 +250,48 @@ class SqliteStore:
             (self._collections[name], *_apart(name, rows, found)) for name, rows in commit.documents.items()
         ]
         with self._transaction() as writer:
-            execute, executemany = writer.execute, writer.executemany
             for statements, new, known in written:
                 if new:
-                    executemany(statements.insert, new)
+                    writer.executemany(statements.insert, new)
                 if known:
                     before = writer.total_changes()
-                    executemany(statements.update, known)
+                    writer.executemany(statements.update, known)
                     if writer.total_changes() - before != len(known):
                         raise StoreCorrupt(
                             f"{self.database} has lost rows of {statements.table} within one commit: another program "
                             "has changed it; nothing was written",
                             database=str(self.database),
                         )
-            for segment in commit.segments:
-                execute(_ADD_SEGMENT, segment)
-            if commit.positions:
-                executemany(_SET_POSITION, commit.positions.items())
-            if commit.clock is not None:
-                execute(_SET_CLOCK, (commit.clock,))
-            if commit.audit_removed:
-                executemany("DELETE FROM audit WHERE id = ?", [(id,) for id in commit.audit_removed])
-            if commit.audit:
-                executemany(_SET_AUDIT, commit.audit)
-            if commit.remembered:
-                executemany(_REMEMBER, commit.remembered)
-            if commit.unparked:
-                executemany(_UNPARK, commit.unparked)
-            if commit.parked:
-                executemany(_PARK, commit.parked)
-            if commit.schemas:
-                executemany(_SET_SCHEMA, commit.schemas.items())
+            self._write(writer, commit)
         if commit.positions:
             self._positions = {**self._positions, **commit.positions}
         if commit.clock is not None:
             self._clock = max(self._clock, commit.clock)
         if self._log_nearly_copied or self._log_pages > _WAL_BOUND_PAGES:
             self._copy_rest_of_log()
+
+    @staticmethod
+    def _write(writer: apsw.Connection, commit: Commit) -> None:
+        """All but the documents."""
+        execute, executemany = writer.execute, writer.executemany
+        for segment in commit.segments:
+            execute(_ADD_SEGMENT, segment)
+        if commit.positions:
+            executemany(_SET_POSITION, commit.positions.items())
+        if commit.clock is not None:
+            execute(_SET_CLOCK, (commit.clock,))
+        if commit.audit_removed:
+            executemany("DELETE FROM audit WHERE id = ?", [(id,) for id in commit.audit_removed])
+        if commit.audit:
+            executemany(_SET_AUDIT, commit.audit)
+        if commit.remembered:
+            executemany(_REMEMBER, commit.remembered)
+        if commit.unparked:
+            executemany(_UNPARK, commit.unparked)
+        if commit.parked:
+            executemany(_PARK, commit.parked)
+        if commit.schemas:
+            executemany(_SET_SCHEMA, commit.schemas.items())
 
     async def positions(self) -> dict[str, int]:
         return dict(self._positions) if self._alone else self._stored_positions()
@@ -411,6 +418,36 @@ class SqliteStore:
     async def advance_counter(self, name: str, by: int) -> int:
         with self._transaction() as writer:
             return int(writer.execute(_ADVANCE_COUNTER, (name, by)).get)
+
+    async def contents(self) -> AsyncGenerator[Piece, None]:
+        """As in the port, through a connection of its own: while it reads, the log cannot be started over."""
+        connection = sqlite_database.connect_reader(str(self.database), self._opened.vfs)
+        try:
+            connection.execute("BEGIN")
+            for piece in pieces_of(connection):
+                yield piece
+                await asyncio.sleep(0)
+        except apsw.Error as error:
+            raise self._failure(error) from error
+        finally:
+            connection.close()
+
+    async def fill(self, pieces: AsyncIterable[Piece]) -> None:
+        with self._transaction() as writer:
+            if not is_empty(writer):
+                raise StoreError(
+                    f"{self.database} holds something already: only an empty store can be filled"
+                )
+            async for piece in pieces:
+                commit = piece.commit
+                for name, rows in commit.documents.items():
+                    statements = _Statements.of(name)
+                    writer.execute(f"CREATE TABLE IF NOT EXISTS {statements.table} {_COLUMNS}")
+                    writer.executemany(statements.insert, rows)
+                self._write(writer, commit)
+                writer.executemany(_RAISE_COUNTER, piece.counters.items())
+        self._positions, self._clock = self._stored_positions(), self._stored_clock()
+        self._find_collections()
 
     async def statistics(self) -> StoreStatistics:
         documents: dict[str, int] = {}

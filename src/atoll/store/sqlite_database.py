@@ -74,7 +74,7 @@ def open_database(folder: Path, *, region: str, deployment: str, read_only: bool
         if not writer.execute("SELECT count(*) FROM sqlite_schema").get:
             _create(writer, region, deployment)
         _identify(writer, database, region, deployment)
-        return Opened(database, _connect_reader(str(database), vfs), writer, lock, "", vfs)
+        return Opened(database, connect_reader(str(database), vfs), writer, lock, "", vfs)
     except BaseException as error:
         if writer is not None:
             writer.close()
@@ -192,7 +192,7 @@ def _identify(connection: apsw.Connection, database: Path, region: str, deployme
             )
 
 
-def _connect_reader(filename: str, vfs: str | None) -> apsw.Connection:
+def connect_reader(filename: str, vfs: str | None) -> apsw.Connection:
     connection = apsw.Connection(filename, _READ, vfs=vfs, statementcachesize=_STATEMENTS_KEPT)
     try:
         connection.set_busy_timeout(_BUSY_MS)
@@ -226,13 +226,13 @@ def _open_for_reading(database: Path, region: str, deployment: str, refusal: str
     reader: apsw.Connection | None = None
     try:
         try:
-            reader = _connect_reader(str(database), vfs)
+            reader = connect_reader(str(database), vfs)
         except UNWRITABLE:
             # WAL mode wants to create files beside the database. Without a WAL nobody is writing, and the
             # file can be read as it stands.
             if _wal_size(database):
                 raise
-            reader = _connect_reader(f"{database.absolute().as_uri()}?immutable=1", vfs)
+            reader = connect_reader(f"{database.absolute().as_uri()}?immutable=1", vfs)
         _identify(reader, database, region, deployment)
     except BaseException as error:
         if reader is not None:

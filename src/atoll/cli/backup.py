@@ -1,0 +1,135 @@
+"""`atoll backup` and `atoll restore`: one region's whole data in a file, and back from it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from atoll.cli.progress import progress
+from atoll.cli.terminal import ConfigOption, JsonOption, command, print_json, tell
+
+if TYPE_CHECKING:
+    from atoll.moving.archive import Header, Totals
+
+
+@command
+def backup(
+    file: Annotated[Path, typer.Argument(help="The archive to write; with --verify, to check.")],
+    *,
+    region: Annotated[
+        str | None, typer.Option("--region", "-r", help="Whose data; this machine must hold it.")
+    ] = None,
+    config: ConfigOption = "atoll.toml",
+    verify: Annotated[bool, typer.Option("--verify", help="Read an archive, and say what it holds.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one region's data into an archive, as of one moment, while the region serves."""
+    from atoll.cli.regions import open_config
+    from atoll.errors import InvalidOperation
+    from atoll.moving import backup as backups
+
+    started_s = time.monotonic()
+    if verify:
+        with progress(f"reading {file}") as report:
+            header, totals = backups.verify(
+                file, lambda rows, done, total: report(rows, done or None, total, "")
+            )
+        _told(
+            file,
+            totals,
+            "is whole",
+            region=header.region,
+            header=header,
+            started_s=started_s,
+            as_json=as_json,
+        )
+        return
+    if region is None:
+        raise InvalidOperation("--region says whose data to back up")
+    settings = open_config(config)
+    with progress(f"backing up {region}") as report:
+        totals = asyncio.run(
+            backups.back_up(
+                settings,
+                region,
+                file,
+                time.time_ns() // 1_000_000,
+                lambda rows, done, total: report(rows, done or None, total, ""),
+                force=force,
+            )
+        )
+    _told(file, totals, "was written", region=region, started_s=started_s, as_json=as_json)
+
+
+@command
+def restore(
+    file: Annotated[Path, typer.Argument(help="An archive that `atoll backup` made.")],
+    *,
+    region: Annotated[str, typer.Option("--region", "-r", help="The region, which must not run.")],
+    config: ConfigOption = "atoll.toml",
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", help="A peer that is gone for good: do not wait for it; may be repeated."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the data that is there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a region's data of an archive; started again, it serves once its peers told it what it lacks."""
+    from atoll.cli.regions import open_config
+    from atoll.moving import backup as backups
+
+    settings = open_config(config)
+    started_s = time.monotonic()
+    with progress(f"restoring {region}") as report:
+        totals = asyncio.run(
+            backups.restore(
+                settings,
+                region,
+                file,
+                time.time_ns() // 1_000_000,
+                lambda rows, done, total: report(rows, done or None, total, ""),
+                gone=tuple(without or ()),
+                force=force,
+            )
+        )
+    _told(file, totals, "was restored", region=region, started_s=started_s, as_json=as_json)
+    if not as_json:
+        tell(f"`atoll serve --region {region}` starts it; it serves once its peers told it what it lacks")
+
+
+def _told(
+    file: Path,
+    totals: Totals,
+    what: str,
+    *,
+    region: str,
+    header: Header | None = None,
+    started_s: float,
+    as_json: bool,
+) -> None:
+    found: dict[str, Any] = {
+        "file": str(file),
+        "bytes": file.stat().st_size,
+        "region": region,
+        "documents": totals.documents,
+        "journal_segments": totals.segments,
+        "conflicts": totals.conflicts,
+        "parked": totals.parked,
+        "position": dict(sorted(totals.positions.items())),
+        "seconds": round(time.monotonic() - started_s, 3),
+    }
+    if header is not None:
+        found |= {"deployment": header.deployment, "made_ms": header.made_ms, "made_by": header.made_by}
+    if as_json:
+        print_json(found)
+        return
+    position = " ".join(f"{origin} {seq}" for origin, seq in found["position"].items()) or "empty"
+    typer.echo(
+        f"{file} {what}: {totals.documents:,} documents of {region} with {totals.conflicts:,} conflict records,"
+        f" at position {position}"
+    )
