@@ -61,6 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         scale = replace(scale, stores=tuple(options.store))
     progress = Console(stderr=True)
     measured: list[Figure | Curve] = []
+    failed = False
     started = time.monotonic()
     with progress.status("") as status:
 
@@ -71,9 +72,12 @@ def main(arguments: Sequence[str]) -> int:
 
         for name in options.only or MEASURES:
             say(name)
-            with tempfile.TemporaryDirectory(prefix="atoll-bench-", dir=options.folder) as folder:
-                Path(folder).chmod(0o711)  # peers that root may not run have their data there too
-                measured += MEASURES[name](scale, Path(folder), say)
+            try:
+                measured += _measured(name, scale, options.folder, say)
+            except Exception as error:  # the others have their figures all the same
+                failed = True
+                progress.print_exception()
+                measured.append(Figure(name, name, "", None, not_measured=f"{type(error).__name__}: {error}"))
     Console(width=None if sys.stdout.isatty() else 150).print(
         table_of([each for each in measured if isinstance(each, Figure)])
     )
@@ -81,7 +85,13 @@ def main(arguments: Sequence[str]) -> int:
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(report_json(measured, {**about, "quick": options.quick}) + "\n", "utf-8")
     progress.print(f"written to {options.json}, after {time.monotonic() - started:.0f} s")
-    return 0
+    return 1 if failed else 0
+
+
+def _measured(name: str, scale: Scale, disk: Path | None, say: Say) -> Measured:
+    with tempfile.TemporaryDirectory(prefix="atoll-bench-", dir=disk) as folder:
+        Path(folder).chmod(0o711)  # peers that root may not run have their data there too
+        return MEASURES[name](scale, Path(folder), say)
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:

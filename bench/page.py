@@ -27,7 +27,9 @@ _HEAD = """# Performance
 
 Written by `make performance` from [results.json](performance/results.json) and
 [soak.json](performance/soak.json); `bench/page.py` makes it, and a test holds it to them.
-`make bench` measures again, with the peers in the same run: it starts them itself, from packages.
+`make bench` measures again, with the peers in the same run: it starts them itself, from packages;
+`python -m bench.soak` soaks for half an hour; and
+`make performance ARGS="bench/results/latest.json --soak bench/results/soak.json"` takes both over.
 
 Read ratios, not rates: on a shared machine the same code moves by 15–40% from run to run, and both sides of a ratio
 met the same minutes. Every figure is the median of its rounds, in which the sides take turns. Atoll acknowledges a

@@ -135,8 +135,7 @@ class _Alone:
 def _alone(ours: Pair, scale: Scale, say: Say) -> _Alone:
     firsts = (_FRESH, _FRESH + scale.rows)
     rates = {
-        name: rate(ours, name, scale.rows // 5, first, say)
-        for name, first in zip(_NAMES[:2], firsts, strict=True)
+        name: rate(ours, name, scale.rows, first, say) for name, first in zip(_NAMES[:2], firsts, strict=True)
     }
     return _Alone(ours.label, rates, median(ours.lag_ms(scale.samples, _FRESH + 2 * scale.rows)))
 
