@@ -207,22 +207,22 @@ class Door:
         if self.inbox:
             self._call()
 
-    async def disown(self, origin: str, past: int) -> bool:
-        """An origin has nothing past this seq (any more): drop what waits of it. Whether there was something.
-
-        What a commit under way holds of it is either durable on return, or dropped too.
-        """
+    def disown(self, origin: str, past: int) -> bool:
+        """An origin has nothing past this seq (any more): drop what waits of it. Whether there was something."""
         dropped = self.inbox.drop_past(origin, past)
-        while any(
-            (f.entry.origin, f.entry.seq) > (origin, past) and f.entry.origin == origin for f in self._taking
-        ):
-            over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._turns.append(over)
-            await over
-            dropped = self.inbox.drop_past(origin, past) or dropped
         if dropped:
             self._wake(self._room)
         return dropped
+
+    def taking(self, origin: str, past: int) -> bool:
+        """Whether the commit that is under way holds entries of an origin past a seq."""
+        return any(each.entry.origin == origin and each.entry.seq > past for each in self._taking)
+
+    async def turn_over(self) -> None:
+        """Wait until the commit that is under way has ended, one way or the other."""
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._turns.append(over)
+        await over
 
     async def room(self, link: str, bytes_waiting: int) -> None:
         """Wait until less than so much of what the link brought waits: its backpressure.

@@ -516,9 +516,7 @@ class Region:
         region has stored, and may number others as these: so they must not be applied any more.
         """
         if request.region in self.links:
-            held = request.vector.get(request.region, 0)
-            if await self.door.disown(request.region, held):
-                self.links[request.region].reopen()
+            await self._disown(request.region, request.vector.get(request.region, 0))
         pieces = source.stream(
             self.store,
             request,
@@ -529,6 +527,14 @@ class Region:
         )
         async for piece in pieces:
             yield piece
+
+    async def _disown(self, peer: str, past: int) -> None:
+        while True:
+            if self.door.disown(peer, past):
+                self.links[peer].reopen()  # at once, for this call may be cut short
+            if not self.door.taking(peer, past):
+                return
+            await self.door.turn_over()  # then its entries are stored, or wait again
 
     @property
     def vector(self) -> dict[str, int]:

@@ -107,6 +107,9 @@ def draw(seed: int, required: tuple[str, ...] = (), regions: int | None = None) 
         workloads = ("freshness", *workloads[:1])
     faults = () if healthy else _faults(random, names, duration_s)
     trips_s, cuts = _databases(Random(f"{seed}/databases"), names, duration_s)
+    for fault in faults:
+        if fault.kind == "lost_disk" and (trip_s := trips_s[fault.regions[0]]) is not None:
+            trips_s[fault.regions[0]] = min(trip_s, 0.001)  # or it is not back in time, at an entry a commit
     if healthy:
         # What is served there at once must not wait for a database that takes three commits a second.
         trips_s = {name: None if trip_s is None else min(trip_s, 0.001) for name, trip_s in trips_s.items()}
