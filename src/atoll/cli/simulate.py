@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -23,6 +23,7 @@ from atoll.simulation.plan import WORKLOADS, Plan, draw
 from atoll.simulation.runner import Report, run
 from atoll.simulation.shrinking import Cut, shrink
 
+_LONGEST = 600
 _WORST_FIRST = (5, 3, 4)
 """Exit codes: a crash, a safety failure, a liveness failure."""
 
@@ -64,11 +65,12 @@ def simulate(  # noqa: PLR0917 — typer passes them by name
         report = run_seed(seed, subject, cut)
         _show(console, report)
         failed = [report] if report.failure is not None else []
+        for report in failed:
+            _tell(console, report, subject, cut)
     else:
         failed = _many(console, range(first, first + seeds), subject, cut, jobs)
-    for report in failed:
-        _tell(console, report, subject, cut)
-        if shrinking:
+    if shrinking:
+        for report in _one_of_each(failed):
             _shrink(console, report, subject, cut)
     codes = {report.failure.exit_code for report in failed if report.failure is not None}
     for code in _WORST_FIRST:
@@ -114,6 +116,7 @@ def run_seed(seed: int, subject: Subject, cut: Cut) -> Report:
 def _many(console: Console, seeds: range, subject: Subject, cut: Cut, jobs: int) -> list[Report]:
     began = time.monotonic()
     failed: list[Report] = []
+    unsolved: dict[str, int] = {}
     virtual_s, conflicts, writes, done = 0.0, 0, 0, 0
     with console.status("") as status:
         for report in _reports(seeds, subject, cut, jobs):
@@ -121,16 +124,31 @@ def _many(console: Console, seeds: range, subject: Subject, cut: Cut, jobs: int)
             virtual_s += report.virtual_s
             writes += report.writes
             conflicts += sum(report.conflicts.values())
+            for why, count in report.unsolved.items():
+                unsolved[why] = unsolved.get(why, 0) + count
             if report.failure is not None:
                 failed.append(report)
-                console.print(f"seed {report.plan.seed}: {escape(str(report.failure))[:400]}")
+                _tell(console, report, subject, cut)
             status.update(f"{done} of {len(seeds)} seeds, {len(failed)} failed")
     spent_s = time.monotonic() - began
     console.print(
         f"{len(seeds)} seeds, {len(failed)} failed; {len(seeds) / spent_s:.1f} seeds a second, "
         f"{virtual_s / spent_s:.0f} simulated hours an hour; {writes} writes, {conflicts} conflicts recorded"
     )
+    _tell_unsolved(console, unsolved)
     return failed
+
+
+def _one_of_each(failed: list[Report]) -> list[Report]:
+    """The first report for each invariant: to shrink the others would show the same again."""
+    return list(
+        {str(report.failure and report.failure.invariant): report for report in reversed(failed)}.values()
+    )
+
+
+def _tell_unsolved(console: Console, unsolved: Mapping[str, int]) -> None:
+    for why, count in sorted(unsolved.items()):
+        console.print(f"  left to the application {count} times: {escape(why)}")
 
 
 def _reports(seeds: range, subject: Subject, cut: Cut, jobs: int) -> Iterator[Report]:
@@ -152,24 +170,39 @@ def _show(console: Console, report: Report) -> None:
         console.print(f"  clients met {name} {count} times")
     for name, count in sorted(report.conflicts.items()):
         console.print(f"  conflicts: {name} {count}")
+    _tell_unsolved(console, report.unsolved)
     console.print(f"trace digest {report.digest}")
 
 
 def _tell(console: Console, report: Report, subject: Subject, cut: Cut) -> None:
     failure = report.failure
     assert failure is not None
-    console.print(f"[bold red]{_kind(failure)}[/] {escape(str(failure))}")
+    console.print(f"seed {report.plan.seed}: [bold red]{_kind(failure)}[/] {escape(_short(failure))}")
     console.print(f"  replay: {escape(_command(report.plan.seed, subject, cut))}")
 
 
 def _shrink(console: Console, report: Report, subject: Subject, cut: Cut) -> None:
     application = subject.application()
     plan = subject.plan(report.plan.seed, application)
-    with console.status("shrinking"):
-        smaller, found = shrink(plan, report, lambda each: run(each, application), start=cut)
-    console.print(escape(found.plan.describe()))
-    console.print(f"  {escape(str(found.failure))}")
+    runs = 0
+    with console.status("shrinking") as status:
+
+        def tried(smaller: Cut, fails: bool) -> None:
+            nonlocal runs
+            runs += 1
+            status.update(f"shrinking seed {plan.seed}: {runs} runs tried")
+
+        smaller, found = shrink(plan, report, lambda each: run(each, application), tried, start=cut)
+    console.print(
+        f"shrunk after {runs} runs, {report.steps} steps to {found.steps}: {escape(found.plan.describe())}"
+    )
+    console.print(f"  {escape(_short(found.failure or report.failure))}" if report.failure else "")
     console.print(f"  replay: {escape(_command(report.plan.seed, subject, smaller))}")
+
+
+def _short(failure: SimulationFailure) -> str:
+    said = str(failure)
+    return said if len(said) <= _LONGEST else said[:_LONGEST] + " …"
 
 
 def _kind(failure: SimulationFailure) -> str:

@@ -8,14 +8,18 @@ all versions that were ever written, not at states.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from atoll.conflicts.records import record_id
 from atoll.core.rules import TOUCH, WHOLE, Rules
+from atoll.simulation.failures import SafetyViolation
 from atoll.simulation.journal import Dot, Journal, Touch
+
+_TIMES_ASKED = 6
 
 
 class Written(NamedTuple):
@@ -86,6 +90,12 @@ class Oracle:
                 if lattice is not None:
                     states[field] = lattice.merge(states[field], lattice.decode(delta))
         return {field: rules.lattices[field].value(state) for field, state in states.items()}
+
+    def ask_functions(self) -> None:
+        """Raises SafetyViolation where a team's own function does not give one answer."""
+        for collection, key in sorted(self._journal.by_document):
+            if collection in self._rules and self._rules[collection].schema.policy.resolver is not None:
+                self.visible_plain(collection, key)
 
     def hidden(self, collection: str, key: str) -> list[tuple[str, Dot]]:
         """What a deletion hides without having seen it: (register, dot) of present values of an absent document."""
@@ -256,16 +266,31 @@ def _custom(rules: Rules, versions: list[Written]) -> tuple[bytes | None, Writte
     decoded = [None if v.value is None else msgspec.json.decode(v.value) for v in versions]
     latest = versions[-1]
     try:
-        result = resolver(decoded)
+        result = _one_answer(rules, resolver, decoded)
         value = None if result is None else _canonical(rules, result)
         if result is None and all(v.value is not None for v in versions):
             raise ValueError("None although nothing was deleted")
+    except SafetyViolation:
+        raise
     except Exception:
         return latest.value, latest, "manual"
     for version in versions:
         if version.value == value:
             return value, version, "picked"
     return value, latest, "merged"
+
+
+def _one_answer(rules: Rules, resolver: Callable[[Any], Any], versions: list[Any]) -> Any:
+    """Ask a team's function several times. Regions differ when it does not say the same each time."""
+    first, *others = (resolver(copy.deepcopy(versions)) for _ in range(_TIMES_ASKED))
+    for other in others:
+        if other != first:
+            raise SafetyViolation(
+                "a merge function gives one answer",
+                f"{getattr(resolver, '__name__', 'the function')} of {rules.name!r} made {first} and then {other} of "
+                f"{versions}: it may only go by the versions, not by chance, time, or what it saw before",
+            )
+    return first
 
 
 def _canonical(rules: Rules, document: Any) -> bytes:

@@ -7,6 +7,7 @@ not happen in time (liveness), and an exception that nobody expected (crash).
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -71,6 +72,8 @@ class Report:
     entries: int = 0
     conflicts: dict[str, int] = field(default_factory=dict)
     """collection and kind → records in the audit at the end."""
+    unsolved: dict[str, int] = field(default_factory=dict)
+    """collection and why its merge function came to nothing → records that were left to the application."""
     errors: dict[str, int] = field(default_factory=dict)
     """class → how often clients met it."""
 
@@ -87,6 +90,8 @@ def run(
     """
     report = Report(plan)
     loop = VirtualLoop()
+    dice = random.getstate()
+    random.seed(plan.seed)  # only a team's own function may use it: even then a run can be replayed
     try:
         loop.run_simulation(_simulate(plan, application, report, prepare))
     except SimulationFailure as failure:
@@ -95,6 +100,8 @@ def run(
         report.failure = LivenessViolation("something can always happen", str(error))
     except Exception as error:
         report.failure = CrashFound("the simulation ends", f"{type(error).__name__}: {error}")
+    finally:
+        random.setstate(dice)
     report.steps = loop.steps
     report.virtual_s = loop.time()
     return report
@@ -216,6 +223,7 @@ async def _settle(cluster: Cluster, invariant: str) -> None:
 async def check_agreement(world: World, *, history: bool = True) -> None:
     """All regions hold the same documents bit for bit and the same audit, and both are what the history says."""
     cluster = world.cluster
+    world.oracle.ask_functions()  # first, because it says whose fault it is
     first = world.names[0]
     shown, audit, digests = cluster.shown(first), cluster.audit(first), await cluster.digests(first)
     for name in world.names:
@@ -340,3 +348,10 @@ def _fill(report: Report, world: World) -> None:
         record = msgspec.json.decode(body)
         name = f"{record['collection']} {record['kind']}"
         report.conflicts[name] = report.conflicts.get(name, 0) + 1
+        if record["strategy"] == "custom" and record["outcome"] == "kept":
+            failed = record["reason"].startswith("the custom function failed")
+            reason = (
+                record["reason"] if failed else "the custom function failed, and a later write settled it"
+            )
+            why = f"{record['collection']}: {reason}"
+            report.unsolved[why] = report.unsolved.get(why, 0) + 1

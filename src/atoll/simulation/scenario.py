@@ -3,7 +3,8 @@
 A file holds blocks of commands, a line `----` and the expected output, up to an empty line. Lines that begin
 with `#` tell the story. Commands:
 
-    regions NAME...                       start a deployment (first command), 50 ms apart
+    regions NAME...                       start a deployment (first command), 50 ms apart; NAME@1 begins with
+                                          the first version of the declarations
     put REGION COLLECTION KEY JSON        write a whole document; as SESSION at the end follows a session
     patch REGION COLLECTION KEY JSON      write with operators
     delete REGION COLLECTION KEY
@@ -12,15 +13,22 @@ with `#` tell the story. Commands:
     partition NAME... / NAME...           cut all paths between groups; `heal` makes all well
     cut NAME NAME                         cut one pair, both ways
     crash NAME · restart NAME             kill -9, and start again on what its disk kept
+    upgrade NAME VERSION                  restart with another version of the declarations
+    lose NAME                             kill -9, and an empty disk in the place of the old one
+    copy NAME · restore NAME              keep a copy of a disk · kill -9, and start on the copy
+    craft REGION JSON                     an entry that no honest region would write: {"collection", "key",
+                                          "operation", "registers": {name: text}}
     disk NAME full|well                   · clock NAME MILLISECONDS (a step)
     wait SECONDS · settle [SECONDS]       let virtual time pass; until all regions agree
     show COLLECTION KEY                   what each region shows
+    parked                                the changes that regions could not merge
     conflicts [COLLECTION [KEY]]          the audit, and whether all regions have the same
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import shlex
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, NamedTuple
@@ -28,10 +36,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from atoll.causality import vector as vectors
+from atoll.core.entry import Change, Entry, decode_frames, encode_frame
 from atoll.core.mutation import Delete, Mutation, Write, patch_of, put_of
+from atoll.core.rules import Rules
 from atoll.errors import AtollError
 from atoll.region.reading import ReadOptions
 from atoll.schema.application import Application
+from atoll.simulation.application import built_in
 from atoll.simulation.runner import rules_of
 from atoll.testing.cluster import Cluster, NotSettled
 from atoll.testing.virtual_time import VirtualLoop
@@ -95,6 +106,7 @@ class Stage:
         self._rules = rules_of(application)
         self._cluster: Cluster | None = None
         self._sessions: dict[str, dict[str, int]] = {}
+        self._copies: dict[str, Any] = {}
 
     @property
     def cluster(self) -> Cluster:
@@ -113,17 +125,23 @@ class Stage:
         return await act(rest) or []
 
     async def _do_regions(self, rest: str) -> None:
-        self._cluster = Cluster(self._application, rest.split(), seed="scenario")
+        named = [name.partition("@") for name in rest.split()]
+        self._cluster = Cluster(self._application, [name for name, _, _ in named], seed="scenario")
+        for name, _, version in named:
+            if version:
+                self._cluster[name].application = built_in(int(version))
         self._cluster.start()
         await asyncio.sleep(1.0)
 
     async def _do_put(self, rest: str) -> list[str]:
         region, collection, key, body, session = _document(rest)
-        return await self._write(region, session, put_of(self._rules[collection], key, body.encode()))
+        return await self._write(
+            region, session, put_of(self._rules_in(region, collection), key, body.encode())
+        )
 
     async def _do_patch(self, rest: str) -> list[str]:
         region, collection, key, body, session = _document(rest)
-        patch = patch_of(self._rules[collection], key, msgspec.json.decode(body))
+        patch = patch_of(self._rules_in(region, collection), key, msgspec.json.decode(body))
         return await self._write(region, session, patch)
 
     async def _do_delete(self, rest: str) -> list[str]:
@@ -137,6 +155,11 @@ class Stage:
             _, collection, key, body, _ = _document(f"{region} {part}")
             mutations.append(put_of(self._rules[collection], key, body.encode()))
         return await self._write(region, None, *mutations)
+
+    def _rules_in(self, region: str, collection: str) -> Rules:
+        """By the declarations of the region that takes the write."""
+        running = self.cluster[region].region
+        return (self._rules if running is None else running.rules)[collection]
 
     async def _write(self, region: str, session: str | None, *mutations: Mutation) -> list[str]:
         token = self._sessions.get(session or "", {})
@@ -177,6 +200,41 @@ class Stage:
     async def _do_restart(self, rest: str) -> None:
         self.cluster.restart(rest)
 
+    async def _do_upgrade(self, rest: str) -> None:
+        name, version = rest.split()
+        self.cluster.upgrade(name, built_in(int(version)))
+        await asyncio.sleep(1.0)
+
+    async def _do_lose(self, rest: str) -> None:
+        self.cluster.lose_disk(rest)
+
+    async def _do_copy(self, rest: str) -> None:
+        self._copies[rest] = copy.deepcopy(self.cluster[rest].disk.medium.store)
+
+    async def _do_restore(self, rest: str) -> None:
+        self.cluster.kill(rest)
+        self.cluster[rest].disk.medium.store = self._copies[rest]
+        self.cluster.restart(rest)
+
+    async def _do_craft(self, rest: str) -> list[str]:
+        name, _, text = rest.partition(" ")
+        region, said = self.cluster.region(name), msgspec.json.decode(text)
+        registers = {register: value.encode() for register, value in said["registers"].items()}
+        change = Change(said["collection"], said["key"], said["operation"], registers)
+        seq = region.vector.get(name, 0) + 1
+        entry = Entry(name, seq, region.clock.now(), 5, {**region.vector, name: seq - 1}, (change,))
+        region.deliver(list(decode_frames(encode_frame(entry))), name)
+        await region.door.covered({name: seq})
+        return [f"{name}:{seq}"]
+
+    async def _do_parked(self, rest: str) -> list[str]:
+        lines = [
+            f"{name}: {each.origin}:{each.seq} {each.reason}"
+            for name in self.cluster.names
+            for each in self.cluster[name].disk.store.parked()
+        ]
+        return lines or ["none"]
+
     async def _do_disk(self, rest: str) -> None:
         name, state = rest.split()
         self.cluster[name].disk.faults.refusal = "no space left on device" if state == "full" else ""
@@ -197,7 +255,11 @@ class Stage:
 
     async def _do_show(self, rest: str) -> list[str]:
         collection, key = rest.split()
-        rows = {name: self.cluster[name].disk.store.get(collection, key) for name in self.cluster.names}
+        rows = {
+            name: self.cluster[name].disk.store.get(collection, key)
+            for name in self.cluster.names
+            if collection in self.cluster[name].application.collections
+        }
         return [f"{name}: {_text(None if row is None else row.value)}" for name, row in rows.items()]
 
     async def _do_conflicts(self, rest: str) -> list[str]:
