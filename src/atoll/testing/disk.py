@@ -166,7 +166,7 @@ class SimulatedDisk:
         if faults.lying:
             self.medium.pretend(self.commits % 16 == 0)
         if faults.tear and draw() < faults.tear:
-            self.medium.die_within(self._random.randint(1, 12))
+            self.medium.die_within(self._random.randint(1, 40))
         try:
             self.store.commit(commit)
         except (StoreError, Indefinite):

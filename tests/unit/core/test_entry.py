@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll.core.entry import Change, Entry, Loser, decode_frames, encode_frame, frames_past
+from atoll.core.entry import (
+    UNREADABLE,
+    Change,
+    Entry,
+    Loser,
+    decode_frames,
+    encode_frame,
+    frame_of,
+    frames_past,
+)
 from atoll.errors import CorruptEntry, HostileEntry, ReplicationError
 
 CHANGE = Change(
@@ -107,3 +116,11 @@ def test_an_older_entry_without_newer_members_is_read() -> None:
     ((found, _),) = decode_frames(framed(payload))
     assert found.changes[0] == Change("cart", "k", 0, {})
     assert found.trace is None
+
+
+def test_changes_that_cannot_be_read_keep_their_place() -> None:
+    parts = ["a", 1, 7, 5, {}, [[1, 2]], None]
+    (found,) = decode_frames(frame_of(msgspec.msgpack.encode(parts)))
+    (change,) = found.entry.changes
+    assert (found.entry.origin, found.entry.seq, change.operation) == ("a", 1, UNREADABLE)
+    assert msgspec.msgpack.decode(change.deltas[""]) == [[1, 2]]

@@ -89,3 +89,14 @@ def test_origins_that_are_held_back_stay() -> None:
     inbox.add(framed("b", 1), "l", {})
     assert [each.entry.origin for each in inbox.ready({}, 9, {"a"})] == ["b"]
     assert [each.entry.origin for each in inbox.ready({}, 9)] == ["a"]
+
+
+def test_what_an_origin_no_longer_has_is_thrown_away() -> None:
+    inbox = Inbox()
+    for each in (framed("a", 2), framed("a", 4), framed("b", 2)):
+        inbox.add(each, "x", {})
+    assert inbox.drop_past("a", 2)
+    assert not inbox.drop_past("a", 2)
+    assert not inbox.drop_past("c", 0)
+    assert len(inbox) == 2
+    assert inbox.bytes_of("x") == len(framed("a", 2).frame) + len(framed("b", 2).frame)
