@@ -136,6 +136,7 @@ def _machine() -> dict[str, object]:
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[1], 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
