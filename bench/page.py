@@ -68,10 +68,10 @@ _SECTIONS = {
     "recovery": (
         "Failures",
         "Three regions under load, 25 ms apart; of several failures the worst. One kind of callers writes to the"
-        " failing region only, one through Atoll's client, which fails over. Emulated distance is added where entries arrive, so a lost region takes"
-        " less with it here than over a real ocean: there, what it had acknowledged in the last one-way delay and had"
-        " not sent is lost with its disk. A machine that loses its page cache cannot be had here; the simulator's"
-        " disks do that.",
+        " failing region only, one through Atoll's client, which fails over. Emulated distance is added where entries"
+        " arrive, so a lost region takes less with it here than over a real ocean: there, what it had acknowledged in"
+        " the last one-way delay and had not sent is lost with its disk. A machine that loses its page cache cannot be"
+        " had here; the simulator's disks do that.",
     ),
     "growth": (
         "How cost grows",
