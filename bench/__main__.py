@@ -32,6 +32,7 @@ from bench.figures import Curve, Figure, Measured, report_json, table_of
 from bench.machine import machine
 from bench.rounds import FULL, QUICK, Say, Scale
 
+_FAILED = "all of it"
 LATEST = Path(__file__).with_name("results") / "latest.json"
 
 MEASURES: dict[str, Callable[[Scale, Path, Say], Measured]] = {
@@ -54,14 +55,30 @@ MEASURES: dict[str, Callable[[Scale, Path, Say], Measured]] = {
 def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended then, too
+    started = time.monotonic()
+    measured = _measure_all(options.only or tuple(MEASURES), _scale(options), options.folder)
+    figures = [each for each in measured if isinstance(each, Figure)]
+    Console(width=None if sys.stdout.isatty() else 150).print(table_of(figures))
+    about = {**machine(started), "quick": options.quick}
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(report_json(measured, about) + "\n", "utf-8")
+    Console(stderr=True).print(f"written to {options.json}, after {about['took_seconds']:.0f} s")
+    return 1 if any(figure.measure == _FAILED for figure in figures) else 0
+
+
+def _scale(options: argparse.Namespace) -> Scale:
     scale = QUICK if options.quick else FULL
     if options.large:
         scale = replace(scale, growth_documents=(*FULL.growth_documents, 10_000_000))
     if options.store:
         scale = replace(scale, stores=tuple(options.store))
+    return scale
+
+
+def _measure_all(names: Sequence[str], scale: Scale, disk: Path | None) -> list[Figure | Curve]:
+    """One that fails becomes a figure that says so; the others have theirs all the same."""
     progress = Console(stderr=True)
     measured: list[Figure | Curve] = []
-    failed = False
     started = time.monotonic()
     with progress.status("") as status:
 
@@ -70,22 +87,15 @@ def main(arguments: Sequence[str]) -> int:
             if not progress.is_terminal:
                 progress.print(f"{time.monotonic() - started:4.0f} s  {what}")
 
-        for name in options.only or MEASURES:
+        for name in names:
             say(name)
             try:
-                measured += _measured(name, scale, options.folder, say)
-            except Exception as error:  # the others have their figures all the same
-                failed = True
+                measured += _measured(name, scale, disk, say)
+            except Exception as error:
                 progress.print_exception()
-                measured.append(Figure(name, name, "", None, not_measured=f"{type(error).__name__}: {error}"))
-    Console(width=None if sys.stdout.isatty() else 150).print(
-        table_of([each for each in measured if isinstance(each, Figure)])
-    )
-    about = machine(started)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(report_json(measured, {**about, "quick": options.quick}) + "\n", "utf-8")
-    progress.print(f"written to {options.json}, after {time.monotonic() - started:.0f} s")
-    return 1 if failed else 0
+                reason = f"{type(error).__name__}: {error}"
+                measured.append(Figure(name, _FAILED, "", None, not_measured=reason))
+    return measured
 
 
 def _measured(name: str, scale: Scale, disk: Path | None, say: Say) -> Measured:

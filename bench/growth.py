@@ -145,7 +145,7 @@ def _to_all(regions: list[Served], rows: int) -> float:
 
 
 def _holds(region: Served, rows: int) -> bool:
-    return sum(region.ask("GET", "/admin/statistics")["documents"].values()) >= rows
+    return bool(sum(region.ask("GET", "/admin/statistics")["documents"].values()) >= rows)
 
 
 async def among(folder: Path, documents: int, scale: Scale, body: Body) -> tuple[float, float]:

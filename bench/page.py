@@ -39,7 +39,7 @@ _PLACEHOLDER = """
 > **A placeholder.** These figures are of a quick run on a busy machine. They show what is measured, and nothing about
 > how fast anything is.
 """
-_SECTIONS = {
+SECTIONS = {
     "clients": (
         "What a Python user gets",
         "Sixty-four concurrent callers in one process, each waiting for its acknowledgement, with the driver that its"
@@ -67,16 +67,17 @@ _SECTIONS = {
     ),
     "recovery": (
         "Failures",
-        "Three regions under load, 25 ms apart. One kind of callers writes to the failing region only, one through"
-        " Atoll's client, which fails over. Emulated distance is added where entries arrive, so a lost region takes"
-        " less with it here than over a real ocean: there, what it had acknowledged in the last one-way delay and had"
-        " not sent is lost with its disk. A machine that loses its page cache cannot be had here; the simulator's"
-        " disks do that.",
+        "Three regions under load, 25 ms apart; of several failures the worst. One kind of callers writes to the"
+        " failing region only, one through Atoll's client, which fails over. Emulated distance is added where entries"
+        " arrive, so a lost region takes less with it here than over a real ocean: there, what it had acknowledged in"
+        " the last one-way delay and had not sent is lost with its disk. A machine that loses its page cache cannot be"
+        " had here; the simulator's disks do that.",
     ),
     "growth": (
         "How cost grows",
         "Writes replace documents that are there, so their number stays. All regions share the cores of this machine.",
     ),
+    "moving": ("Moving in and out", "Rows of a file through `atoll import` and `atoll export`, over HTTP."),
     "memory": ("Memory", "Of `atoll serve`."),
     "soak": (
         "Soak",
@@ -117,7 +118,7 @@ def write_page(source: Path, docs: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.svg"):
         old.unlink()
-    drawn = dict.fromkeys(_SECTIONS, "")
+    drawn = dict.fromkeys(SECTIONS, "")
     for group, markdown in _draw(folder, runs, figures):
         drawn[group] += markdown
     parts = [
@@ -183,7 +184,7 @@ def _peers(figures: Sequence[Record]) -> str:
 
 
 def _sections(figures: Sequence[Record], drawn: Mapping[str, str]) -> Iterator[str]:
-    for group, (heading, text) in _SECTIONS.items():
+    for group, (heading, text) in SECTIONS.items():
         rows = [_compared(figure) for figure in figures if figure["name"] == group]
         table = _table(("", "Atoll", "peer", "", "ratio"), rows) if rows else ""
         if table or drawn[group]:

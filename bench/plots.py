@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-_SETTINGS = {
+_SETTINGS: Any = {
     "svg.hashsalt": "atoll",  # else every element's id is new
     "svg.fonttype": "none",
     "font.family": "sans-serif",

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import count, pairwise
 from pathlib import Path
 from time import perf_counter
@@ -31,25 +31,40 @@ from bench.shelf import Shelf
 ONE_WAY_MS = 25
 _NAMES = ("tokyo", "frankfurt", "virginia")
 _RTT_MS = {"frankfurt-tokyo": 50, "tokyo-virginia": 50, "frankfurt-virginia": 50}
-_WRITERS = 4
+_WRITERS = 8
 _PAUSE_S = 0.01
 """Between two writes of one writer: a load that leaves room, so that pauses are the failure's."""
 _BEFORE_S = 1.0
 _AFTER_S = 0.5
+_APART = 100_000
+"""Documents of one failure are not those of the next."""
 _TIMEOUT_S = 2.0
 _PATIENCE_S = 60.0
 _JSON = {"Content-Type": "application/json"}
 
 
 @dataclass(slots=True)
-class _Written:
+class Written:
     """What one kind of callers was told."""
 
     at: dict[int, float] = field(default_factory=dict)
     """document → when it was acknowledged"""
+    calls: list[tuple[float, float]] = field(default_factory=list)
+    """When each began and ended, whatever came of it."""
 
     def longest_pause_s(self) -> float:
         return max((later - earlier for earlier, later in pairwise(sorted(self.at.values()))), default=0.0)
+
+    def longest_call_s(self, moment: float, *, in_flight: bool) -> float:
+        """Of those that were going on at that moment, or of those that began later."""
+        return max(
+            (
+                ended - began
+                for began, ended in self.calls
+                if (began < moment < ended if in_flight else began >= moment)
+            ),
+            default=0.0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +73,10 @@ class Found:
 
     silent_s: float
     """The longest time without an acknowledgement, for callers of the failing region."""
-    waited_s: float
-    """The same for callers that fail over."""
+    in_flight_s: float
+    """The longest call, with failover, of those that were going on when it happened."""
+    later_s: float
+    """The same of those that began afterwards."""
     healed_s: float
     """From the failure's end until every region has what any region had at that moment."""
     acknowledged: int
@@ -120,19 +137,23 @@ KINDS: dict[str, str] = {
 def measure(scale: Scale, folder: Path, say: Say) -> list[Figure]:
     figures = []
     for kind, name in KINDS.items():
-        say(f"recovery: {name}")
         place = folder / kind
         place.mkdir()
         with serving(place, _NAMES, _RTT_MS) as regions:
             linked(regions)
-            figures += _figures(kind, name, run(_fail(kind, regions, scale)))
+            found = []
+            for number in range(1, scale.failures + 1):
+                say(f"recovery: {name}, {number} of {scale.failures}")
+                found.append(run(_fail(kind, regions, scale.down_seconds, first=number * _APART)))
+            figures += _figures(kind, name, worst(found))
     return figures
 
 
 def _figures(kind: str, name: str, found: Found) -> list[Figure]:
     lines = [
         ("takes no writes for", "s", found.silent_s),
-        ("callers that fail over wait at most", "s", found.waited_s),
+        ("a call in flight, with failover, takes at most", "s", found.in_flight_s),
+        ("a later call, with failover, takes at most", "s", found.later_s),
         ("equal again, once it is over, after", "s", found.healed_s),
     ]
     if kind == "region":
@@ -150,10 +171,18 @@ def _figures(kind: str, name: str, found: Found) -> list[Figure]:
     ]
 
 
-async def _fail(kind: str, regions: list[Served], scale: Scale) -> Found:
-    scene = _Scene(regions, scale.down_seconds)
-    direct, moving = _Written(), _Written()
-    async with _callers(regions, direct, moving):
+def worst(found: Sequence[Found]) -> Found:
+    """The longest of every time, and all that was lost, of several failures."""
+    added = {"acknowledged", "lost"}
+    names = [each.name for each in fields(Found)]
+    return Found(**{name: (sum if name in added else max)(getattr(f, name) for f in found) for name in names})
+
+
+async def _fail(kind: str, regions: list[Served], down_s: float, first: int) -> Found:
+    """`first`: the number of the first document that is written."""
+    scene = _Scene(regions, down_s)
+    direct, moving = Written(), Written()
+    async with _callers(regions, direct, moving, first):
         await asyncio.sleep(_BEFORE_S)
         began = perf_counter()
         failure: Callable[[], Awaitable[None]] = getattr(scene, kind)
@@ -167,7 +196,8 @@ async def _fail(kind: str, regions: list[Served], scale: Scale) -> Found:
     lost = await _missing(regions[-1], list(acknowledged))
     return Found(
         silent_s=direct.longest_pause_s(),
-        waited_s=moving.longest_pause_s(),
+        in_flight_s=moving.longest_call_s(began, in_flight=True),
+        later_s=moving.longest_call_s(began, in_flight=False),
         healed_s=healed_s,
         acknowledged=len(acknowledged),
         lost=len(lost),
@@ -192,7 +222,7 @@ def _caught_up(regions: list[Served]) -> None:
     wait_for(there, "the regions do not catch up", _PATIENCE_S)
 
 
-async def _written_since(written: _Written, moment: float) -> None:
+async def _written_since(written: Written, moment: float) -> None:
     deadline = perf_counter() + _PATIENCE_S
     while max(written.at.values(), default=0.0) < moment + _AFTER_S:
         if perf_counter() > deadline:
@@ -201,9 +231,11 @@ async def _written_since(written: _Written, moment: float) -> None:
 
 
 @asynccontextmanager
-async def _callers(regions: list[Served], direct: _Written, moving: _Written) -> AsyncIterator[None]:
+async def _callers(
+    regions: list[Served], direct: Written, moving: Written, first: int
+) -> AsyncIterator[None]:
     """Both kinds, from here to the end of the block; every document is new."""
-    numbers = count()
+    numbers = count(first)
     urls = {region.name: region.url for region in regions}
     async with (
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as session,
@@ -224,10 +256,14 @@ async def _callers(regions: list[Served], direct: _Written, moving: _Written) ->
                 return True
             return False
 
-        async def write(put: Callable[[int], Awaitable[bool]], written: _Written) -> None:
+        async def write(put: Callable[[int], Awaitable[bool]], written: Written) -> None:
             for number in numbers:
-                if await put(number):
-                    written.at[number] = perf_counter()
+                began = perf_counter()
+                taken = await put(number)
+                ended = perf_counter()
+                written.calls.append((began, ended))
+                if taken:
+                    written.at[number] = ended
                 await asyncio.sleep(_PAUSE_S)
 
         tasks = [

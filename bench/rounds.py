@@ -39,6 +39,8 @@ class Scale:
     """The same for pouchdb-server; a fifth of them one by one."""
     conflicts: int = 10_000
     """In one round, for each strategy."""
+    failures: int = 3
+    """Of each kind; the worst counts."""
     down_seconds: float = 5.0
     """How long a lost region and a cut link stay so."""
     growth_documents: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
@@ -64,6 +66,7 @@ QUICK = Scale(
     rows=2_000,
     pouch_rows=1_000,
     conflicts=800,
+    failures=1,
     down_seconds=1.0,
     growth_documents=(1_000, 10_000),
     growth_regions=(2, 3),

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.__main__ import MEASURES
 from bench.figures import Curve, Figure, Goal, report_json
-from bench.page import write_page
+from bench.page import SECTIONS, write_page
 
 MACHINE = {
     "at": "2026-11-25T12:00:00+00:00",
@@ -102,3 +103,7 @@ def test_results_without_their_machine_are_refused(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps({"figures": [], "curves": []}))
     with pytest.raises(KeyError):
         write_page(tmp_path, tmp_path / "docs")
+
+
+def test_whatever_is_measured_has_a_place_on_the_page() -> None:
+    assert MEASURES.keys() | {"soak"} == SECTIONS.keys()
