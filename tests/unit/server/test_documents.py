@@ -296,7 +296,9 @@ async def test_a_batch_may_be_answered_briefly_and_is_still_done_once() -> None:
             assert answer.headers.get("atoll-replayed") == replayed
         assert (await it.ask("GET", "/v1/views/p")).json["value"] == {"seen": 1}
         other = [{"put": {"collection": "profile", "key": "b", "value": ANN}}] * 2
-        assert (await it.ask("POST", "/v1/batch", {"writes": other}, **headers)).problem == "invalid-operation"
+        assert (
+            await it.ask("POST", "/v1/batch", {"writes": other}, **headers)
+        ).problem == "invalid-operation"
 
 
 async def test_puts_of_a_batch_are_checked_as_single_ones_are() -> None:
