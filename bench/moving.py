@@ -13,8 +13,9 @@ from atoll.moving.importing import ImportOptions
 from bench.documents import document_body, document_key
 from bench.figures import Figure, Goal
 from bench.raw import WriteRate, raw_commit_rate
-from bench.regions import COLLECTION, serving
+from bench.regions import COLLECTION
 from bench.rounds import Say, Scale, interleaved, middle
+from bench.served import serving
 
 BATCH = ImportOptions().chunk_rows
 _ROUNDS_OF_ENTRIES = 3
