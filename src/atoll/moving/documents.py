@@ -21,7 +21,9 @@ def document_of(layout: Layout, row: Row) -> Document:
     if row.problem is not None:
         raise row.problem
     schema = layout.schema
-    fields = {name: text for name, text in row.fields.items() if name not in layout.ignored}
+    fields = row.fields
+    if layout.ignored:
+        fields = {name: text for name, text in fields.items() if name not in layout.ignored}
     given = fields.pop(layout.key, None)
     if given is None:
         raise InvalidKey(f"{layout.key}: required, and missing: it names the document")

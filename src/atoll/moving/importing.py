@@ -35,7 +35,7 @@ from atoll.moving.checkpoint import Checkpoint
 from atoll.moving.documents import Document, document_of, reject_line, told
 from atoll.moving.reading import Layout, Position, Reader, Row
 from atoll.region.ownership import owner_by_declaration
-from atoll.schema import CollectionSchema
+from atoll.schema.placement import Everywhere, HomeRegion
 
 OnError = Literal["stop", "skip"]
 
@@ -134,6 +134,10 @@ class Import:
         self._rejects = rejects
         self._options = options
         self._tell = tell
+        policy = layout.schema.policy
+        self._regions = config.region_names
+        self._by_content = isinstance(policy.placement, HomeRegion)
+        self._owned = not isinstance(policy.placement, Everywhere) or policy.consistency == "strong"
         self._saved_s = time.monotonic()
         self._started = state.chunk > 0 or bool(state.halved)
         self._databases: dict[str, Database] = {}
@@ -213,25 +217,29 @@ class Import:
     # -- sending ---------------------------------------------------------------------------------------
 
     async def _send(self, chunk: _Chunk) -> None:
+        groups = self._by_owner(chunk) if self._owned else {self.state.region: chunk.good}
+        for owner in sorted(groups):
+            if groups[owner]:
+                await self._put(chunk, owner, groups[owner], f"{chunk.number}/{owner}")
+
+    def _by_owner(self, chunk: _Chunk) -> dict[str, list[tuple[Row, Document]]]:
         groups: dict[str, list[tuple[Row, Document]]] = {}
         fitting: list[tuple[Row, Document]] = []
         for item in chunk.good:
-            key, text = item[1]
             try:
-                owner = self._owner(key, text)
+                owner = self._owner(*item[1])
             except RequestError as error:
                 self._refuse(chunk, item, error)
                 continue
             fitting.append(item)
             groups.setdefault(owner, []).append(item)
         chunk.good = fitting
-        for owner in sorted(groups):
-            await self._put(chunk, owner, groups[owner], f"{chunk.number}/{owner}")
+        return groups
 
     def _owner(self, key: str, text: bytes) -> str:
-        schema, regions = self._layout.schema, self._config.region_names
-        document = msgspec.json.decode(text) if needs_document(schema) else None
-        return owner_by_declaration(schema, regions, key, document) or self.state.region
+        document = msgspec.json.decode(text) if self._by_content else None
+        owner = owner_by_declaration(self._layout.schema, self._regions, key, document)
+        return owner or self.state.region
 
     async def _put(self, chunk: _Chunk, owner: str, items: list[tuple[Row, Document]], name: str) -> None:
         """One batch; where a region refuses it, its halves, down to the row that it will not have."""
@@ -249,7 +257,7 @@ class Import:
                     raise
                 if len(items) == 1:
                     self._refuse(chunk, items[0], error)
-                    chunk.good.remove(items[0])
+                    chunk.good = [item for item in chunk.good if item is not items[0]]
                     return
             self.state.halved.append(name)
             self._save()
@@ -307,13 +315,6 @@ class Import:
         except OSError as error:
             raise StoreUnwritable(f"{self._rejects}: cannot be written: {error.strerror}") from None
         self.state.rejects_bytes += len(lines)
-
-
-def needs_document(schema: CollectionSchema) -> bool:
-    """Whether a document's content says who owns it."""
-    from atoll.schema.placement import HomeRegion
-
-    return isinstance(schema.policy.placement, HomeRegion)
 
 
 def new_state(about: dict[str, Any], region: str) -> ImportState:

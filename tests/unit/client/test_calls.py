@@ -162,3 +162,27 @@ def test_identifiers_are_asked_for_by_kind() -> None:
     call = CALLS.ids("ulid", 2)
     assert (call.method, call.path, call.query, call.writes) == ("POST", "/v1/ids/ulid", "count=2", False)
     assert call.read(Response(200, {}, b'{"ids":["a","b"]}'), "tokyo") == ["a", "b"]
+
+
+def test_many_documents_go_as_the_text_that_they_are() -> None:
+    call = CALLS.put_many(Inventory, [("k", b'{"title":"x"}'), ('a"b', b"{}")])
+    assert (call.method, call.path, call.writes) == ("POST", "/v1/batch", True)
+    assert call.headers["prefer"] == "return=minimal"
+    assert msgspec.json.decode(call.body) == {
+        "writes": [
+            {"put": {"collection": "inventory", "key": "k", "value": {"title": "x"}}},
+            {"put": {"collection": "inventory", "key": 'a"b', "value": {}}},
+        ]
+    }
+    with pytest.raises(errors.InvalidOperation):
+        CALLS.put_many(Inventory, [])
+    with pytest.raises(errors.InvalidKey):
+        CALLS.put_many(Inventory, [("", b"{}")])
+
+
+def test_a_page_of_texts_is_read_as_it_is_stored() -> None:
+    call = IN_SESSION.texts(Inventory, "p", [("stock", "lt", 3)], 10, "c")
+    assert "prefix=p" in call.query
+    body = b'{"items":[{"key":"k","value":{"title":  "x"},"version":"v"}],"cursor":null}'
+    page = call.read(Response(200, {}, body), "tokyo")
+    assert (page.items, page.cursor) == ([("k", b'{"title":  "x"}')], None)

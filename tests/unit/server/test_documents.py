@@ -282,6 +282,42 @@ async def test_a_batch_is_one_entry() -> None:
     ]
 
 
+async def test_a_batch_may_be_answered_briefly_and_is_still_done_once() -> None:
+    async with Served() as it:
+        writes = [
+            {"put": {"collection": "profile", "key": "a", "value": ANN}},
+            {"patch": {"collection": "views", "key": "p", "operators": {"$inc": {"seen": 1}}}},
+        ]
+        headers = {"prefer": "return=minimal", "idempotency_key": "k"}
+        for replayed in (None, "true"):
+            answer = await it.ask("POST", "/v1/batch", {"writes": writes}, **headers)
+            assert (answer.status, answer.json) == (200, {"written": []})
+            assert answer.headers["preference-applied"] == "return=minimal"
+            assert answer.headers.get("atoll-replayed") == replayed
+        assert (await it.ask("GET", "/v1/views/p")).json["value"] == {"seen": 1}
+        other = [{"put": {"collection": "profile", "key": "b", "value": ANN}}] * 2
+        assert (
+            await it.ask("POST", "/v1/batch", {"writes": other}, **headers)
+        ).problem == "invalid-operation"
+
+
+async def test_puts_of_a_batch_are_checked_as_single_ones_are() -> None:
+    async with Served() as it:
+        good = {"put": {"collection": "profile", "key": "k", "value": ANN}}
+        for bad, problem in (
+            ({**ANN, "age": "x"}, "invalid-document"),
+            ({**ANN, "aeg": 1}, "unknown-field"),
+            ([], "invalid-document"),
+            ({**ANN, "age": 2**70}, "invalid-document"),
+        ):
+            put = {"put": {"collection": "profile", "key": "l", "value": bad}}
+            assert (await it.ask("POST", "/v1/batch", {"writes": [good, put]})).problem == problem
+        for key, problem in (("", "invalid-key"), ("a\n", "invalid-key")):
+            put = {"put": {"collection": "profile", "key": key, "value": ANN}}
+            assert (await it.ask("POST", "/v1/batch", {"writes": [good, put]})).problem == problem
+        assert it["a"].vector == {}
+
+
 async def test_a_batch_is_all_or_nothing() -> None:
     async with Served() as it:
         put = {"put": {"collection": "profile", "key": "k", "value": ANN}}

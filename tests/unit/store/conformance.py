@@ -1,4 +1,6 @@
-"""What every store adapter must do: subclass `StoreConformance` with a `harness` fixture, and pytest runs it all."""
+"""What every store adapter must do: subclass `StoreConformance` with fixtures `harness` and `other` (another, empty
+one), and pytest runs it all.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,7 @@ from atoll.store.port import (
     Condition,
     Numbered,
     Parked,
+    Piece,
     Remembered,
     Row,
     Segment,
@@ -82,6 +85,11 @@ def audit(id: str, stamp_ms: int = 1, **changes: Any) -> AuditRow:
         b"{}",
     )
     return row._replace(**changes)
+
+
+async def given(pieces: Iterable[Piece]) -> AsyncIterator[Piece]:
+    for piece in pieces:
+        yield piece
 
 
 def keys(found: Iterable[tuple[str, Row]]) -> list[str]:
@@ -479,6 +487,78 @@ class StoreConformance:
         )
         assert await again.conflict("c") == audit("c")
         assert (await again.remembered(["k"]), await again.parked()) == ({"k": b"r"}, everything.parked)
+
+    async def test_contents_fill_another_store_that_is_then_equal(
+        self, harness: Harness, other: Harness, store: Store
+    ) -> None:
+        everything = put(
+            *((f"k{n}", {"n": "x" * 1000}) for n in range(6000)), ("gone", None), ("ä\U0001f3dd", 1)
+        )
+        everything.segments = [Segment("tokyo", 1, 2, b"s" * 3_000_000), Segment("oregon", 1, 1, b"")]
+        everything.positions, everything.clock = {"tokyo": 2, "oregon": 1}, 7
+        everything.audit = [audit("c", uncertain=True), audit("d", body='{"ä":1}'.encode())]
+        everything.remembered = [Remembered("k", 1, b"r")]
+        everything.parked = [Parked("tokyo", 2, 0, "why", b"p")]
+        everything.schemas = {"note": "new"}
+        await commit(store, everything)
+        await store.raise_counter("ids", 9)
+        filled = other.open()
+        await filled.fill(store.contents())
+        await filled.close()
+        again = other.open()
+        await again.open_collections(["note", "cart"])
+        for each in ("note", "cart"):
+            assert await again.scan_all(each, limit=9999) == await store.scan_all(each, limit=9999)
+        assert await again.journal(0) == await store.journal(0)
+        assert (await again.positions(), await again.clock()) == (await store.positions(), 7)
+        assert await again.conflicts(AuditFilter()) == await store.conflicts(AuditFilter())
+        assert await again.parked() == everything.parked
+        assert await again.remembered(["k"]) == {"k": b"r"}
+        assert (await again.schemas(), await again.counter("ids")) == ({"note": "new"}, 9)
+        # And it goes on.
+        await commit(again, segments(("tokyo", 3, 3)))
+        assert (await again.positions())["tokyo"] == 3
+        assert await again.journal_tail() == 3
+        assert (await again.statistics()).documents == (await store.statistics()).documents
+        await again.close()
+
+    async def test_contents_are_of_one_moment(self, other: Harness, store: Store) -> None:
+        everything = put(*((f"k{n:04}", "x" * 1000) for n in range(6000)))
+        everything.positions, everything.segments = {"tokyo": 1}, [Segment("tokyo", 1, 1, b"s")]
+        await commit(store, everything)
+        pieces = store.contents()
+        taken = [await anext(pieces)]
+        later = put(("k0000", "new"), ("k5999", "new"), ("l", "new"))
+        later.positions, later.segments = {"tokyo": 2}, [Segment("tokyo", 2, 2, b"t")]
+        await commit(store, later)
+        taken += [piece async for piece in pieces]
+        filled = other.open()
+        await filled.fill(given(taken))
+        assert await filled.positions() == {"tokyo": 1}
+        assert await filled.journal_tail() == 1
+        assert b"new" not in {row.value for _, row in await filled.scan_all("note", limit=9999)}
+        await filled.close()
+
+    async def test_filling_is_all_or_nothing(self, store: Store) -> None:
+        async def ends_badly() -> AsyncIterator[Piece]:
+            yield Piece(put(("a", 1)), {"ids": 1})
+            raise StoreCorrupt("the archive is damaged")
+
+        with pytest.raises(StoreCorrupt, match="damaged"):
+            await store.fill(ends_badly())
+        assert await store.scan_all("note") == []
+        assert await store.counter("ids") == 0
+        await store.fill(given([Piece(put(("b", 1)))]))
+        assert keys(await store.scan_all("note")) == ["b"]
+
+    @pytest.mark.parametrize(
+        "held", [Piece(put(("a", None))), Piece(counters={"ids": 1}), Piece(segments(("t", 1, 1)))]
+    )
+    async def test_only_an_empty_store_is_filled(self, store: Store, held: Piece) -> None:
+        await store.fill(given([held]))
+        with pytest.raises(StoreError, match="holds something already"):
+            await store.fill(given([Piece(put(("b", 1)))]))
+        assert "b" not in keys(await store.scan_all("note"))
 
     async def test_refused_commit_changes_nothing_and_a_later_one_works(
         self, harness: Harness, store: Store

@@ -27,6 +27,10 @@ class TestMemoryStore(StoreConformance):
     def harness(self) -> MemoryHarness:
         return MemoryHarness()
 
+    @pytest.fixture
+    def other(self) -> MemoryHarness:
+        return MemoryHarness()
+
 
 async def test_of_two_nodes_one_has_the_turn() -> None:
     tables = MemoryTables()

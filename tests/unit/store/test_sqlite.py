@@ -18,6 +18,7 @@ from tests.unit.store.conformance import StoreConformance, commit, load, put
 from tests.unit.store.faulty_disk import FaultyDisk
 
 from atoll.errors import ConfigError, Indefinite, StoreCorrupt, StoreLocked, StoreUnwritable
+from atoll.store.memory import MemoryStore
 from atoll.store.port import Commit, Row, Segment, Store, Wanted
 from atoll.store.sqlite import SqliteStore, open_sqlite
 from atoll.store.sqlite_database import DATABASE_FILE, WAL_KEPT_BYTES
@@ -63,6 +64,10 @@ class TestSqliteStore(StoreConformance):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> SqliteHarness:
         return SqliteHarness(tmp_path / "tokyo")
+
+    @pytest.fixture
+    def other(self, tmp_path: Path) -> SqliteHarness:
+        return SqliteHarness(tmp_path / "copy")
 
 
 async def test_sql_tools_read_documents_as_json(store: SqliteStore) -> None:
@@ -394,3 +399,13 @@ async def test_close_leaves_one_whole_file(harness: SqliteHarness, store: Sqlite
     with apsw.Connection(str(harness.folder / DATABASE_FILE)) as check:
         assert check.pragma("integrity_check") == "ok"
     check.close()
+
+
+async def test_the_other_kind_of_store_takes_the_contents(store: SqliteStore, tmp_path: Path) -> None:
+    await commit(store, put(("a", {"name": "Zoë"}), ("b", None)))
+    memory = MemoryStore()
+    await memory.fill(store.contents())
+    back = open_sqlite(tmp_path / "back", region="tokyo", deployment="shop")
+    await back.fill(memory.contents())
+    assert await back.scan_all("note") == await store.scan_all("note")
+    await back.close()
