@@ -54,6 +54,7 @@ from atoll.region.peers import (
     WriteReply,
 )
 from atoll.region.reading import PLAIN_READ, Reading, ReadOptions
+from atoll.region.shapes import shapes_of
 from atoll.region.signal import Signal
 from atoll.region.statistics import Statistics
 from atoll.replication import source
@@ -153,6 +154,7 @@ class Region:
     async def start(self) -> None:
         """Take up what the store holds, open the links and begin housekeeping. Raises what the store raises."""
         await self.store.open_collections(self.application.collections)
+        await self.store.declare(shapes_of(self.application))
         await self.door.open()
         for link in self.links.values():
             self._spawn(link.run(self._review_links), f"link to {link.status.peer}")
