@@ -15,6 +15,7 @@ from atoll.config_file import ConfigFile, EmulateSection, RegionSection, advice,
 from atoll.errors import ConfigError
 from atoll.schema.limits import Limits
 from atoll.schema.placement import REGION_NAME
+from atoll.store.postgresql_url import database_url, is_postgresql
 from atoll.toml_lines import line_of, line_of_syntax_error
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -29,7 +30,8 @@ class RegionConfig:
     """Where clients and peers reach it, without a trailing slash."""
     location: tuple[float, float] | None
     """Latitude and longitude in degrees; None when not given."""
-    store: str
+    store: str = field(repr=False)
+    """`sqlite`, or the URL of a PostgreSQL database, which may hold a password."""
     number: int | None
     """For snowflake identifiers; given for every region, or for none."""
 
@@ -80,6 +82,11 @@ class Config:
     def region_data(self, name: str) -> Path:
         """The folder of the region's embedded store, not made here. Raises ConfigError as `region` does."""
         return self.data / self.region(name).name
+
+    def region_store(self, name: str) -> str:
+        """Where the region's data lies, for people: a folder, or a URL without its password."""
+        store = self.region(name).store
+        return database_url(store).shown if is_postgresql(store) else str(self.region_data(name))
 
     def rtt_ms(self, one: str, other: str) -> float:
         """The emulated round trip between two regions in milliseconds; 0 when none was given."""
@@ -163,10 +170,7 @@ class _Reader:
                 f"{name!r} cannot be a region's name; use at most 32 small letters, digits, - and _,"
                 " starting with a letter",
             )
-        if region.store.startswith(("postgresql://", "postgres://")):
-            self._refuse((*where, "store"), 'PostgreSQL is not supported yet; use store = "sqlite"')
-        if region.store != "sqlite":
-            self._refuse((*where, "store"), f'{region.store!r} is no store; use store = "sqlite"')
+        self._check_store((*where, "store"), region.store)
         location = None
         if region.location is not None:
             location = (region.location[0], region.location[1])
@@ -175,6 +179,16 @@ class _Reader:
         return RegionConfig(
             name, self._url((*where, "url"), region.url), location, region.store, region.number
         )
+
+    def _check_store(self, where: tuple[str, ...], store: str) -> None:
+        if is_postgresql(store):
+            try:
+                database_url(store)
+            except ConfigError as error:
+                self._refuse(where, error.message)
+        elif store != "sqlite":
+            # Not shown: it may be the URL of something else, with a password in it.
+            self._refuse(where, 'is no store; use "sqlite", or a URL such as postgresql://role@host/database')
 
     def _url(self, where: tuple[str, ...], url: str) -> str:
         try:
@@ -191,7 +205,17 @@ class _Reader:
     def _check_distinct(self, regions: tuple[RegionConfig, ...]) -> None:
         addresses: dict[tuple[str, int], str] = {}
         numbers: dict[int, str] = {}
+        schemas: dict[tuple[str, str], str] = {}
         for region in regions:
+            if is_postgresql(region.store):
+                url = database_url(region.store)
+                schema = url.schema_for(region.name)
+                owner = schemas.setdefault((url.shown.rpartition("@")[2], schema), region.name)
+                if owner != region.name:
+                    self._refuse(
+                        ("regions", region.name, "store"),
+                        f"is {owner}'s schema {schema} too; give each its own",
+                    )
             where = ("regions", region.name)
             host, port = region.address
             owner = addresses.setdefault(("loopback" if host in _LOOPBACK else host, port), region.name)

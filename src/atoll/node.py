@@ -28,6 +28,7 @@ from atoll.schema.loading import load_application
 from atoll.server.app import App
 from atoll.server.sessions import Sessions
 from atoll.store.port import Store
+from atoll.store.postgresql_url import is_postgresql
 from atoll.store.sqlite import open_sqlite
 
 
@@ -58,7 +59,7 @@ class Node:
         key = deployment_key(config)
         self._now_ms = shifted_ms(config.clock_offset_ms(region))
         names = config.region_names
-        self.store: Store = open_sqlite(config.region_data(region), region=region, deployment=config.name)
+        self.store = open_store(config, region)
         peers = tuple(name for name in names if name != region)
         self.emulation = Emulation(region, {peer: config.rtt_ms(region, peer) / 2000 for peer in peers})
         link_key = derive_key(key, "links")
@@ -118,6 +119,16 @@ class Node:
         await self.region.stop()
         await self._peers.close()
         await self.store.close()
+
+
+def open_store(config: Config, region: str) -> Store:
+    """The store that atoll.toml names. Raises as `open_sqlite` and `open_postgresql` do."""
+    store = config.region(region).store
+    if is_postgresql(store):
+        from atoll.store.postgresql import open_postgresql
+
+        return open_postgresql(store, region=region, deployment=config.name)
+    return open_sqlite(config.region_data(region), region=region, deployment=config.name)
 
 
 def options_of(config: Config) -> RegionOptions:

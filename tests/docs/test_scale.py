@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
-
-from atoll.simulation.geography import PLACES
 from bench.scale import EXPERIMENTS, LATEST, REGIONS, SECTIONS
 from bench.scaling import sizes
 from bench.scaling.page import PAGE, filled, tables
+
+from atoll.simulation.geography import PLACES
 
 RESULTS: dict[str, Any] = json.loads(LATEST.read_text("utf-8"))
 

@@ -10,12 +10,24 @@ import pytest
 KINDS = {"insert_exists", "update_origin_differs", "update_deleted", "delete_origin_differs"}
 
 
-@pytest.mark.timeout(110)
-def test_short_demo_proves_that_nothing_was_lost(tmp_path: Path) -> None:
+@pytest.mark.timeout(160)
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+def test_short_demo_proves_that_nothing_was_lost(tmp_path: Path, store: str) -> None:
     folder = tmp_path / "demo"
-    command = [sys.executable, "-m", "atoll.cli.main", "demo", "--plain", "--json", "--seconds", "10"]
+    command = [
+        sys.executable,
+        "-m",
+        "atoll.cli.main",
+        "demo",
+        "--plain",
+        "--json",
+        "--seconds",
+        "10",
+        "--store",
+        store,
+    ]
     run = subprocess.run(
-        [*command, "--folder", str(folder)], capture_output=True, text=True, timeout=100, check=False
+        [*command, "--folder", str(folder)], capture_output=True, text=True, timeout=150, check=False
     )
     logs = "\n".join(path.read_text("utf-8", "replace") for path in sorted(folder.glob("*.log")))
     assert run.returncode == 0, f"{run.stderr}\n{logs}"
@@ -25,4 +37,4 @@ def test_short_demo_proves_that_nothing_was_lost(tmp_path: Path) -> None:
     assert {group["kind"] for group in proof["conflicts"]} == KINDS
     assert {"before", "virginia down", "healed"} <= proof["replication_lag"].keys()
     assert "kill -9" in run.stderr
-    assert (folder / "data" / "tokyo").is_dir()  # a folder that was given stays
+    assert (folder / "data" / "tokyo").is_dir() == (store == "sqlite")  # a folder that was given stays

@@ -133,8 +133,10 @@ def test_ambiguous_pair_can_be_written_with_a_slash(tmp_path: Path) -> None:
         ("http://127.0.0.1:8401/", "http://", 7, "no URL of a region"),
         ("[35.68, 139]", "[35.68]", 8, "at least 2"),
         ("[35.68, 139]", "[139, 35.68]", 8, "latitude, longitude"),
-        ('"sqlite"', '"postgresql://x/y"', 9, "not supported yet"),
-        ('"sqlite"', '"mysql"', 9, 'use store = "sqlite"'),
+        ('"sqlite"', '"postgresql://shop@db"', 9, "names no database"),
+        ('"sqlite"', '"postgresql://shop@db:port/shop"', 9, "percent-encoded"),
+        ('"sqlite"', '"postgresql://db/shop?schema=pg_x"', 9, "no schema of yours"),
+        ('"sqlite"', '"mysql"', 9, 'use "sqlite", or a URL'),
         ('store = "sqlite"', "number = 3", 11, "has no number, while tokyo has one"),
         ('store = "sqlite"', "number = 32", 9, "less than or equal to 31"),
         ("tokyo-frankfurt", "tokyo-frankfort", 15, "did you mean tokyo-frankfurt"),
@@ -200,3 +202,25 @@ def test_any_text_is_read_or_refused(
         assert str(path) in error.message  # noqa: PT017 - being read is as good an outcome
     else:
         assert len(config.regions) == 2
+
+
+def test_a_stores_password_is_never_shown(tmp_path: Path) -> None:
+    config = load(tmp_path, FILE.replace('"sqlite"', '"postgresql://shop:hunter2@db/shop"', 1))
+    assert config.region_store("tokyo") == "postgresql://shop@db/shop"
+    assert "hunter2" not in repr(config)
+    for store in (
+        "postgresql://shop:hunter2@db:x/shop",
+        "postgresql://shop:hunter2@db",
+        "mysql://a:hunter2@b/c",
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load(tmp_path, FILE.replace('"sqlite"', f'"{store}"', 1))
+        assert "hunter2" not in f"{caught.value} {caught.value.details}"
+
+
+def test_two_regions_cannot_have_one_schema(tmp_path: Path) -> None:
+    shared = 'store = "postgresql://db/shop?schema=one"'
+    text = FILE.replace('store = "sqlite"', shared, 1).replace(':8402"', f':8402"\n{shared}', 1)
+    with pytest.raises(ConfigError, match="schema one too"):
+        load(tmp_path, text)
+    load(tmp_path, text.replace("?schema=one", ""))

@@ -9,9 +9,10 @@ import pytest
 from atoll.config import Config, load_config
 from atoll.core.mutation import Write, put_of
 from atoll.errors import ConfigError, StoreLocked
-from atoll.node import Node, options_of, unix_ms
+from atoll.node import Node, open_store, options_of, unix_ms
 from atoll.schema import Collection, key_ranges
 from atoll.schema.application import application_of
+from atoll.store.postgresql import PostgresStore
 
 TOML = """
 [deployment]
@@ -98,3 +99,11 @@ async def test_stamps_and_numbers_go_on_after_a_restart(config: Config) -> None:
         again = await node.region.door.write(write)
     assert again.seq == first.seq + 1
     assert again.stamp > first.stamp
+
+
+def test_a_url_chooses_postgresql(config: Config) -> None:
+    region = replace(config.region("a"), store="postgresql://shop:hunter2@127.0.0.1:1/shop")
+    store = open_store(replace(config, regions=(region, config.region("b"))), "a")
+    assert isinstance(store, PostgresStore)
+    assert store.database.schema == "atoll_a"
+    assert store.database.where == "postgresql://shop@127.0.0.1:1/shop (schema atoll_a)"

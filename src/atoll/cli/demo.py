@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from atoll.cli.terminal import JsonOption, command
+
+
+class DemoStore(StrEnum):
+    SQLITE = "sqlite"
+    POSTGRESQL = "postgresql"
 
 
 @command
@@ -29,6 +35,9 @@ def demo(
         str | None,
         typer.Option("--folder", help="Where the data lies, and stays; without it a temporary folder."),
     ] = None,
+    store: Annotated[
+        DemoStore, typer.Option("--store", help="What the regions keep their data in.")
+    ] = DemoStore.SQLITE,
     as_json: JsonOption = False,
 ) -> None:
     """Run a shop in three regions, cut a link, kill a region, and prove that nothing was lost.
@@ -43,6 +52,7 @@ def demo(
         plain=plain,
         keep=keep,
         folder=None if folder is None else Path(folder),
+        postgresql=store is DemoStore.POSTGRESQL,
         as_json=as_json,
     )
     raise typer.Exit(run(options))

@@ -31,7 +31,7 @@ def serve(
     settings = open_config(config)
     if app is not None:
         settings = dataclasses.replace(settings, app=Path(app).resolve())
-    url, data = settings.region(region).url, settings.region_data(region)
+    url, data = settings.region(region).url, settings.region_store(region)
 
     def ready() -> None:
         if as_json:
@@ -39,7 +39,7 @@ def serve(
                 {
                     "region": region,
                     "url": url,
-                    "data": str(data),
+                    "data": data,
                     "app": str(settings.app),
                     "pid": os.getpid(),
                 }

@@ -56,7 +56,7 @@ def regions_table(urls: dict[str, str], found: dict[str, Any]) -> Table:
         table.add_row(
             name,
             urls[name],
-            "yes" if answer["serving"] else f"[red]no: {answer['out_of_service']}[/]",
+            _serves(answer),
             " ".join(f"{origin} {seq}" for origin, seq in sorted(answer["position"].items())) or "empty",
             str(counted["writes"]),
             str(sum(counted["conflicts"].values())),
@@ -64,6 +64,12 @@ def regions_table(urls: dict[str, str], found: dict[str, Any]) -> Table:
             str(answer["uncertainty_ms"]),
         )
     return table
+
+
+def _serves(answer: dict[str, Any]) -> str:
+    if not answer["serving"]:
+        return f"[red]no: {answer['out_of_service']}[/]"
+    return "\n".join(["yes", *(f"[yellow]{warning}[/]" for warning in answer.get("warnings", []))])
 
 
 def links_table(found: dict[str, Any]) -> Table:

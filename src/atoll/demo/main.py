@@ -21,6 +21,7 @@ import uvloop
 from rich.console import Console
 
 from atoll.demo.collisions import Collisions
+from atoll.demo.databases import Databases
 from atoll.demo.findings import collect, settle
 from atoll.demo.ledger import Ledger
 from atoll.demo.nemesis import Nemesis, Weather
@@ -55,6 +56,8 @@ class DemoOptions:
     """Leave the regions up after the proof, until Ctrl-C."""
     folder: Path | None = None
     """Where everything lies, and stays; None is a temporary folder that goes away."""
+    postgresql: bool = False
+    """Each region's data lies in a PostgreSQL server of its own, instead of SQLite."""
     as_json: bool = False
     """Print the proof as JSON on stdout, and everything else on stderr."""
 
@@ -115,13 +118,20 @@ class _Demo:
         """The regions' processes and folder, both gone afterwards, whatever happens."""
         given = self._options.folder
         folder = Path(tempfile.mkdtemp(prefix="atoll-demo-")) if given is None else given.resolve()
-        topology = None
+        topology = databases = None
         try:
             topology = Topology(folder)
+            if self._options.postgresql:
+                self._scene.step = "starting three PostgreSQL servers"
+                databases = Databases(folder)
+                topology.keep_in(await asyncio.to_thread(databases.start, REGIONS))
+                self._scene.say(databases.told)
             yield topology
         finally:
             if topology is not None:
                 topology.stop()
+            if databases is not None:
+                databases.close()
             if given is None:
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -7,9 +7,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 
 import aiohttp
 
@@ -48,6 +50,10 @@ class Topology:
             self.config.write_text(config_text(self.urls), "utf-8")
         except OSError as error:
             raise ConfigError(f"{folder}: the demo cannot write there: {error.strerror}") from error
+
+    def keep_in(self, stores: Mapping[str, str]) -> None:
+        """Have the regions keep their data in these stores, as in atoll.toml. Before they are started."""
+        self.config.write_text(config_text(self.urls, stores), "utf-8")
 
     def start(self, region: str) -> int:
         """Start the region's process; return its id. `ready` waits until it serves."""
@@ -126,11 +132,12 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def config_text(urls: dict[str, str]) -> str:
-    """The demo's atoll.toml."""
+def config_text(urls: Mapping[str, str], stores: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The demo's atoll.toml; `stores` for regions that are not kept in SQLite."""
     lines = ["[deployment]", 'name = "demo"', 'app = "shop.py"', 'data = "./data"', ""]
     for region, url in urls.items():
-        lines += [f"[regions.{region}]", f'url = "{url}"', f"location = {_LOCATIONS[region]}", ""]
+        lines += [f"[regions.{region}]", f'url = "{url}"', f"location = {_LOCATIONS[region]}"]
+        lines += [f'store = "{stores[region]}"', ""] if region in stores else [""]
     trips = ", ".join(f'"{one}-{other}" = {rtt}' for (one, other), rtt in ROUND_TRIPS_MS.items())
     lines += ["[emulate]", f"rtt_ms = {{ {trips} }}", ""]
     return "\n".join(lines)

@@ -55,6 +55,7 @@ from atoll.region.peers import (
 )
 from atoll.region.reading import PLAIN_READ, Reading, ReadOptions
 from atoll.region.reintroduction import Reintroduction
+from atoll.region.shapes import shapes_of
 from atoll.region.signal import Signal
 from atoll.region.statistics import Statistics
 from atoll.replication import source
@@ -161,6 +162,7 @@ class Region:
     async def start(self) -> None:
         """Take up what the store holds, open the links and begin housekeeping. Raises what the store raises."""
         await self.store.open_collections(self.application.collections)
+        await self.store.declare(shapes_of(self.application))
         await self.door.open()
         await self.reintroduction.open()
         for link in self.links.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel
@@ -29,6 +30,7 @@ class Collection(BaseModel):
     - `max_staleness_s`: the bound of `bounded`.
     - `resolve`: `lww` (default), `fww`, `merge`, `manual`, or a function of the concurrent versions.
     - `fallback`: what a strong collection does when cut off from the majority: `escrow` or `eventual`.
+    - `indexes`: fields that listings look documents up by, such as `["sku"]`.
     - `name`: in URLs; by default the class's name in snake_case.
 
     A subclass of a collection inherits fields and options, except for the name. A class whose name starts
@@ -58,6 +60,7 @@ class Collection(BaseModel):
             max_staleness_s: float | None = None,
             resolve: Strategy | Resolver | str = "lww",
             fallback: Fallback | None = None,
+            indexes: Sequence[str] = (),
             name: str | None = None,
         ) -> None: ...
 

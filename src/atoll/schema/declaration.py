@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from inspect import get_annotations
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from atoll.schema.collection import Collection
 
 FIELD_NAME = re.compile(r"[^\W_]\w{0,63}")
+_COUNTERS = frozenset({"counter", "bounded_counter"})
+_CONTAINERS = frozenset(
+    {"list", "dict", "set", "frozenset", "tuple", "model", "dataclass", "typed-dict", "any", "json"}
+)
 _UNORDERED = frozenset({"set", "frozenset"})
 _SINGLE = frozenset(
     {
@@ -97,6 +102,21 @@ def check_declaration(
             _check_field(f"{where}.{name}", name, info, forms[name])
     if not abstract:
         _check_policy(model, policy, where)
+        for name in policy.indexes:
+            _check_index(model, forms, name, where)
+
+
+def _check_index(model: type[Collection], forms: Mapping[str, FieldForm], name: str, where: str) -> None:
+    if name not in forms:
+        close = get_close_matches(name, forms, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(forms)}"
+        raise DeclarationError(f"{where}: indexes names {name!r}, which is no field; {hint}")
+    marker = marker_of(model.model_fields[name])
+    if (marker is not None and marker.kind not in _COUNTERS) or forms[name].node_types() & _CONTAINERS:
+        raise DeclarationError(
+            f"{where}.{name}: an index finds single values such as str or int, and this field holds more than one;"
+            " drop it from indexes"
+        )
 
 
 def _form(where: str, info: FieldInfo) -> FieldForm:

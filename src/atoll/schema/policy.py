@@ -20,7 +20,7 @@ Resolver = Callable[[Any], Any]
 CONSISTENCIES: tuple[str, ...] = get_args(Consistency)
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 FALLBACKS: tuple[str, ...] = get_args(Fallback)
-OPTIONS = ("placement", "consistency", "max_staleness_s", "resolve", "fallback", "name")
+OPTIONS = ("placement", "consistency", "max_staleness_s", "resolve", "fallback", "indexes", "name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ class Policy:
     fallback: Fallback | None = None
     """What a strong collection does when cut off from the majority: refuse (None), sell on what this region
     holds of bounded counters (`escrow`), or accept writes that may conflict (`eventual`)."""
+    indexes: tuple[str, ...] = ()
+    """Fields that listings look documents up by. Each region's own affair: it changes nothing that regions agree on."""
 
     def describe(self) -> dict[str, Any]:
         """As plain JSON data, equal in every process: for fingerprints and reports."""
@@ -72,9 +74,17 @@ def build_policy(where: str, options: Mapping[str, Any]) -> Policy:
     if fallback is not None:
         _one_of(where, "fallback", fallback, FALLBACKS)
     resolve, resolver = _resolution(where, options.get("resolve", "lww"))
-    policy = Policy(placement, consistency, options.get("max_staleness_s"), resolve, resolver, fallback)
+    staleness = options.get("max_staleness_s")
+    policy = Policy(placement, consistency, staleness, resolve, resolver, fallback, _indexes(where, options))
     _refuse_contradictions(where, policy)
     return policy
+
+
+def _indexes(where: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    given = options.get("indexes", ())
+    if isinstance(given, str) or not all(isinstance(name, str) for name in given):
+        raise DeclarationError(f'{where}: indexes={given!r} is no list of fields; write indexes=["sku"]')
+    return tuple(dict.fromkeys(given))
 
 
 def _refuse_contradictions(where: str, policy: Policy) -> None:

@@ -123,6 +123,7 @@ class Admin:
             "regions": list(region.regions),
             "serving": region.out_of_service is None,
             "out_of_service": region.out_of_service,
+            "warnings": [region.store.warning] if region.store.warning else [],
             "caught_up": region.caught_up,
             "position": region.vector,
             "uncertainty_ms": region.uncertainty_ms,

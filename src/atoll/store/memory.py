@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import bisect
 import json
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 
 from atoll.errors import StoreCorrupt, StoreError, StoreUnwritable, TurnLost, UnknownCollection
 from atoll.store.port import (
@@ -18,6 +19,7 @@ from atoll.store.port import (
     Remembered,
     Row,
     Segment,
+    Shape,
     StoreStatistics,
     Wanted,
 )
@@ -41,6 +43,8 @@ class MemoryTables:
         self._parked: dict[tuple[str, int, int], Parked] = {}
         self._counters: dict[str, int] = {}
         self._schemas: dict[str, str] = {}
+        self._leases: dict[str, tuple[object, float]] = {}
+        self._followers: list[tuple[object, Callable[[Mapping[str, int]], None]]] = []
         self.commits = 0
 
     def open_collections(self, names: Iterable[str]) -> None:
@@ -250,6 +254,30 @@ class MemoryTables:
             for name, value in piece.counters.items():
                 self.raise_counter(name, value)
 
+    def lease(self, holder: object, names: Sequence[str], until_s: float, now_s: float) -> frozenset[str]:
+        held = set()
+        for name in names:
+            other, ends_s = self._leases.get(name, (holder, now_s))
+            if other is holder or ends_s < now_s:
+                self._leases[name] = (holder, until_s)
+                held.add(name)
+        return frozenset(held)
+
+    def leave(self, holder: object) -> None:
+        """Nothing is told to, or held by, this node any more."""
+        self._followers = [pair for pair in self._followers if pair[0] is not holder]
+        self._leases = {name: lease for name, lease in self._leases.items() if lease[0] is not holder}
+
+    def follow(self, node: object, follower: Callable[[Mapping[str, int]], None]) -> None:
+        self._followers.append((node, follower))
+
+    def tell(self, node: object) -> None:
+        """The other nodes hear soon that `node` has committed."""
+        positions = self.positions()
+        for other, follower in self._followers:
+            if other is not node:
+                asyncio.get_running_loop().call_soon(follower, positions)
+
     def statistics(self) -> StoreStatistics:
         visible = {
             name: sum(row.value is not None for row in rows.values())
@@ -286,11 +314,22 @@ class MemoryTables:
 class MemoryTurn:
     """Of whoever commits first: the others' `commit` raises TurnLost."""
 
-    __slots__ = ("_commits", "_tables", "_wanted", "audit", "clock", "positions", "remembered", "rows")
+    __slots__ = (
+        "_commits",
+        "_node",
+        "_tables",
+        "_wanted",
+        "audit",
+        "clock",
+        "positions",
+        "remembered",
+        "rows",
+    )
 
-    def __init__(self, tables: MemoryTables, wanted: Wanted) -> None:
+    def __init__(self, tables: MemoryTables, wanted: Wanted, node: object = None) -> None:
         self._tables = tables
         self._wanted = wanted
+        self._node = node
 
     async def __aenter__(self) -> MemoryTurn:
         tables, wanted = self._tables, self._wanted
@@ -315,6 +354,7 @@ class MemoryTurn:
     async def commit(self, commit: Commit) -> None:
         self.check()
         self._tables.commit(commit)
+        self._tables.tell(self._node)
 
     def check(self) -> None:
         """Raise TurnLost when somebody has committed meanwhile."""
@@ -325,6 +365,8 @@ class MemoryTurn:
 class MemoryStore:
     """`Store` over `MemoryTables`; several of them over the same are nodes of one region."""
 
+    warning = ""
+
     def __init__(self, tables: MemoryTables | None = None) -> None:
         self.tables = tables or MemoryTables()
         self._closed = False
@@ -332,8 +374,18 @@ class MemoryStore:
     async def open_collections(self, names: Iterable[str]) -> None:
         self._open().open_collections(names)
 
+    async def declare(self, shapes: Sequence[Shape]) -> None:
+        """Nothing: there are no SQL tools here, and every scan is in memory."""
+
+    def follow(self, follower: Callable[[Mapping[str, int]], None]) -> None:
+        self._open().follow(self, follower)
+
+    async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
+        now_s = asyncio.get_running_loop().time()
+        return self._open().lease(self, names, now_s + for_s, now_s)
+
     def begin(self, wanted: Wanted) -> MemoryTurn:
-        return MemoryTurn(self._open(), wanted)
+        return MemoryTurn(self._open(), wanted, self)
 
     async def get(self, collection: str, key: str) -> Row | None:
         return self._open().get(collection, key)
@@ -421,6 +473,7 @@ class MemoryStore:
 
     async def close(self) -> None:
         self._closed = True
+        self.tables.leave(self)
 
     def _open(self) -> MemoryTables:
         if self._closed:

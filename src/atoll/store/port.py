@@ -11,7 +11,7 @@ surely nothing was changed, `Indefinite` otherwise.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
@@ -115,6 +115,20 @@ class Piece:
     counters: dict[str, int] = field(default_factory=dict)
 
 
+ColumnKind = Literal["text", "integer", "number", "boolean", "time", "date", "uuid", "json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a collection's documents look like, for SQL tools and for indexes."""
+
+    collection: str
+    columns: tuple[tuple[str, ColumnKind], ...] = ()
+    """A view shows these fields, by kind; `json` for what has no simpler one."""
+    indexes: tuple[str, ...] = ()
+    """Fields by whose value documents are looked up."""
+
+
 Operator = Literal["eq", "ne", "lt", "le", "gt", "ge", "contains"]
 
 
@@ -205,10 +219,29 @@ class Turn(Protocol):
 class Store(Protocol):
     """What a region keeps."""
 
+    @property
+    def warning(self) -> str:
+        """What is unsafe about it, for `atoll status`; empty when nothing is."""
+
     async def open_collections(self, names: Iterable[str]) -> None:
         """Make the store ready, and make sure that each collection has its table; idempotent, durable on return.
 
         Called before anything else.
+        """
+
+    async def declare(self, shapes: Sequence[Shape]) -> None:
+        """Make the indexes, and views for SQL tools where the database has users of its own; idempotent.
+
+        Building an index takes long once. Those that are no longer declared go away.
+        """
+
+    def follow(self, follower: Callable[[Mapping[str, int]], None]) -> None:
+        """`follower` is told the region's positions soon after other nodes have moved them; it must not raise."""
+
+    async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
+        """Hold these for so many seconds from now on, unless other nodes do; returns those that this node holds.
+
+        A store that only one node can open gives all of them.
         """
 
     def begin(self, wanted: Wanted) -> AbstractAsyncContextManager[Turn]:

@@ -48,13 +48,22 @@ def check_condition(condition: Condition) -> None:
         )
 
 
-def condition_sql(condition: Condition, column: str) -> tuple[str, list[object]]:
+def member_sql(field: str) -> str:
+    """What SQLite's index of a declared field holds."""
+    return f"json_extract(value, '$.\"{field}\"')"
+
+
+def condition_sql(condition: Condition, column: str, *, indexed: bool = False) -> tuple[str, list[object]]:
     """One condition over a column of JSON text: an SQL expression that is 0 or 1, and its bindings.
 
-    `column` is qualified by its table, since `json_each` has columns `key` and `value` of its own.
+    `column` is qualified by its table, since `json_each` has columns `key` and `value` of its own. Of an `indexed`
+    field the expression also says, in the index's own words, what the index can find.
     """
     check_condition(condition)
     name, op, value = condition
+    if indexed and op not in ("ne", "contains") and isinstance(value, str | int | float):
+        term, bindings = condition_sql(condition, column)
+        return f"({member_sql(name)} {_SQL_OPERATORS.get(op, '=')} ? AND {term})", [value, *bindings]
     path = f'$."{name}"'
     kind = f"json_type({column}, ?)"
     content = f"json_extract({column}, ?)"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,10 +28,11 @@ from atoll.store.port import (
     Piece,
     Row,
     Segment,
+    Shape,
     StoreStatistics,
     Wanted,
 )
-from atoll.store.scanning import condition_sql, prefix_end
+from atoll.store.scanning import condition_sql, member_sql, prefix_end
 from atoll.store.sqlite_contents import COLLECTION_TABLES, is_empty, pieces_of
 from atoll.store.sqlite_database import PAGE_BYTES, Opened
 
@@ -123,6 +124,8 @@ def open_sqlite(
 class SqliteStore:
     """`Store` on SQLite; made by `open_sqlite`."""
 
+    warning = ""
+
     def __init__(self, opened: Opened) -> None:
         self.database = opened.database
         self.refusal = opened.refusal
@@ -142,6 +145,7 @@ class SqliteStore:
         """Nobody else changes what is remembered here of the database."""
         self._positions = self._stored_positions()
         self._clock = self._stored_clock()
+        self._indexed: dict[str, frozenset[str]] = {}
         self._collections = _Collections()
         self._find_collections()
 
@@ -168,6 +172,38 @@ class SqliteStore:
                 for statements in made.values():
                     writer.execute(f"CREATE TABLE {statements.table} {_COLUMNS}")
         self._collections.update(made)
+
+    async def declare(self, shapes: Sequence[Shape]) -> None:
+        """As in the port, indexes only: SQL tools have their own ways to make views of a file."""
+        self._indexed = {shape.collection: frozenset(shape.indexes) for shape in shapes}
+        if self._writer is None:
+            return
+        wanted = {
+            name: f"CREATE INDEX {name} ON {self._collections[shape.collection].table} ({member_sql(field)}, key)"
+            for shape in shapes
+            for field in shape.indexes
+            for name in ('"by_' + f"{shape.collection}.{field}" + '"',)
+        }
+        found = {
+            f'"{name}"'
+            for (name,) in self._rows(
+                self._reader,
+                r"SELECT name FROM sqlite_schema WHERE type = 'index' AND name LIKE 'by\_%' ESCAPE '\'",
+            )
+        }
+        if found == wanted.keys():
+            return
+        with self._transaction() as writer:
+            for name in sorted(found - wanted.keys()):
+                writer.execute(f"DROP INDEX {name}")
+            for name in sorted(wanted.keys() - found):
+                writer.execute(wanted[name])
+
+    def follow(self, follower: Callable[[Mapping[str, int]], None]) -> None:
+        """There are no other nodes."""
+
+    async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
+        return frozenset(names)
 
     async def get(self, collection: str, key: str) -> Row | None:
         return self._get(collection, key)
@@ -206,7 +242,8 @@ class SqliteStore:
             terms.append("key < ?")
             bindings.append(end)
         for condition in where:
-            term, bound = condition_sql(condition, f"{table}.value")
+            indexed = condition.field in self._indexed.get(collection, ())
+            term, bound = condition_sql(condition, f"{table}.value", indexed=indexed)
             terms.append(term)
             bindings.extend(bound)
         return self._scan(collection, terms, bindings, limit)

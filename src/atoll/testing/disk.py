@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
 
 from atoll.errors import Indefinite, StoreError, StoreUnreachable
 from atoll.store.memory import MemoryTables, MemoryTurn
-from atoll.store.port import AuditRow, Commit, Wanted
+from atoll.store.port import AuditRow, Commit, Shape, Wanted
 from atoll.testing.virtual_time import Life, NodeKilled
 
 Observer = Callable[[str, Commit], None]
@@ -234,6 +234,7 @@ class MountedDisk:
     """`Store` for one run of a node; once the node is dead it refuses everything."""
 
     __slots__ = ("_disk", "_life")
+    warning = ""
 
     def __init__(self, disk: SimulatedDisk, life: Life) -> None:
         self._disk = disk
@@ -244,6 +245,15 @@ class MountedDisk:
 
     def begin(self, wanted: Wanted) -> MountedTurn:
         return MountedTurn(self._disk, self._life, wanted)
+
+    async def declare(self, shapes: Sequence[Shape]) -> None:
+        """Nothing: every scan is in memory."""
+
+    def follow(self, follower: Callable[[Mapping[str, int]], None]) -> None:
+        """There are no other nodes."""
+
+    async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
+        return frozenset(names)
 
     async def checkpoint(self) -> None:
         self._disk.medium.checkpoint()

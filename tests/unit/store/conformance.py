@@ -17,11 +17,13 @@ from atoll.store.port import (
     Commit,
     Condition,
     Numbered,
+    Operator,
     Parked,
     Piece,
     Remembered,
     Row,
     Segment,
+    Shape,
     Store,
     Wanted,
 )
@@ -256,6 +258,45 @@ class StoreConformance:
         with pytest.raises(InvalidOperation):
             await store.scan("note", where=[condition])
 
+    @pytest.mark.parametrize("op", ["eq", "ne", "lt", "le", "gt", "ge", "contains"])
+    async def test_an_index_changes_no_answer(self, store: Store, op: Operator) -> None:
+        held = [
+            1,
+            1.0,
+            2,
+            -3.5,
+            10**400,
+            "1",
+            "a",
+            "a" * 200,
+            "a" * 200 + "b",
+            "\x00",
+            True,
+            None,
+            [1],
+            {"a": 1},
+        ]
+        await commit(
+            store, put(("absent", {}), *((f"k{at:02}", {"n": value}) for at, value in enumerate(held)))
+        )
+        values = [
+            1,
+            2,
+            -3.5,
+            1e308,
+            "a",
+            "a" * 200,
+            "\x00",
+            *([] if op in ("lt", "le", "gt", "ge") else [True, None]),
+        ]
+        asked = [Condition("n", op, value) for value in values]
+        before = [keys(await store.scan("note", where=[condition])) for condition in asked]
+        await store.declare([Shape("note", (("n", "json"),), ("n",)), Shape("cart")])
+        assert [keys(await store.scan("note", where=[condition])) for condition in asked] == before
+        assert any(before)
+        await store.declare([Shape("note"), Shape("cart")])
+        assert [keys(await store.scan("note", where=[condition])) for condition in asked] == before
+
     # Journal, positions, clock
 
     async def test_new_store_has_seen_nothing(self, store: Store) -> None:
@@ -332,6 +373,11 @@ class StoreConformance:
         taken = [await store.advance_counter("ids", by) for by in (1, 10, 1)]
         assert taken == [1, 11, 12]
         assert await store.counter("ids") == 12
+
+    async def test_a_lease_is_had_and_renewed(self, store: Store) -> None:
+        for _ in range(2):
+            assert await store.lease(["link oregon", "link paris"], 60) == {"link oregon", "link paris"}
+        assert await store.lease([], 60) == frozenset()
 
     # Turns
 

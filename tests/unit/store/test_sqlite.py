@@ -19,7 +19,8 @@ from tests.unit.store.faulty_disk import FaultyDisk
 
 from atoll.errors import ConfigError, Indefinite, StoreCorrupt, StoreLocked, StoreUnwritable
 from atoll.store.memory import MemoryStore
-from atoll.store.port import Commit, Row, Segment, Store, Wanted
+from atoll.store.port import Commit, Condition, Row, Segment, Shape, Store, Wanted
+from atoll.store.scanning import condition_sql
 from atoll.store.sqlite import SqliteStore, open_sqlite
 from atoll.store.sqlite_database import DATABASE_FILE, WAL_KEPT_BYTES
 
@@ -78,6 +79,17 @@ async def test_sql_tools_read_documents_as_json(store: SqliteStore) -> None:
         ).fetchall()
     tool.close()
     assert rows == [("a", "Zoë", "text"), ("b", None, "null")]
+
+
+async def test_an_index_answers_what_is_asked(store: SqliteStore) -> None:
+    await store.declare([Shape("note", (), ("sku",))])
+    await commit(store, put(*((f"k{n:04}", {"sku": f"s{n}"}) for n in range(3_000))))
+    term, bindings = condition_sql(Condition("sku", "eq", "s77"), "doc_note.value", indexed=True)
+    with sqlite3.connect(store.database) as tool:
+        plan = tool.execute(f"EXPLAIN QUERY PLAN SELECT key FROM doc_note WHERE {term}", bindings).fetchall()
+    tool.close()
+    assert "by_note.sku" in str(plan)
+    assert [key for key, _ in await store.scan("note", where=[Condition("sku", "eq", "s77")])] == ["k0077"]
 
 
 async def test_every_commit_is_fsynced(harness: SqliteHarness, store: SqliteStore) -> None:

@@ -1,0 +1,217 @@
+"""The SQL of a region's PostgreSQL database, put together from names and from what is asked for.
+
+Of all statements one commit is one, over arrays: `commit_sql`. A text with U+0000, which PostgreSQL's text refuses,
+is kept with the noncharacter U+FDD0 in its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+
+from atoll.store.port import AuditRow, Condition
+from atoll.store.scanning import check_condition
+
+AUDIT_COLUMNS = ", ".join(AuditRow._fields)
+_LONGEST_NAME_BYTES = 63
+_HASH_DIGITS = 8
+_ORDERS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+_NUL, _NUL_KEPT = "\x00", "\ufdd0"
+
+
+def kept(text: str) -> str:
+    """As it can be stored."""
+    return text.replace(_NUL, _NUL_KEPT) if _NUL in text else text
+
+
+def given(text: str) -> str:
+    """As it was before `kept`."""
+    return text.replace(_NUL_KEPT, _NUL) if _NUL_KEPT in text else text
+
+
+def named(prefix: str, name: str) -> str:
+    """An identifier, quoted; a name that is too long for one ends in a hash of itself."""
+    full = prefix + name
+    if len(full.encode()) > _LONGEST_NAME_BYTES:
+        digest = hashlib.blake2b(name.encode(), digest_size=_HASH_DIGITS // 2).hexdigest()
+        full = f"{full.encode()[: _LONGEST_NAME_BYTES - _HASH_DIGITS - 1].decode(errors='ignore')}_{digest}"
+    return quoted_name(full)
+
+
+def quoted_name(name: str) -> str:
+    """An identifier that may hold anything."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def table_of(collection: str) -> str:
+    return named("_doc_", collection)
+
+
+def create_table(collection: str) -> str:
+    return (
+        f"CREATE TABLE IF NOT EXISTS {table_of(collection)} "
+        '(key text COLLATE "C" PRIMARY KEY, doc json, meta bytea NOT NULL)'
+    )
+
+
+@lru_cache(maxsize=256)
+def turn_sql(collections: tuple[str, ...], remembered: bool) -> str:
+    """$1 the lock, then the keys of each collection, then the idempotency keys. The first row is the region's.
+
+    The snapshot is older than the lock; if somebody committed in between, the commit's compare-and-set will tell.
+    """
+    parts = [
+        "SELECT -1 AS part, pg_try_advisory_lock($1)::text AS key, positions AS doc, NULL::bytea AS meta, "
+        "commits, clock, journal_tail FROM _region"
+    ]
+    for at, collection in enumerate(collections):
+        parts.append(
+            f"SELECT {at}, key, doc, meta, 0, 0, 0 FROM {table_of(collection)} WHERE key = ANY (${at + 2}::text[])"
+        )
+    if remembered:
+        at = len(collections)
+        parts.append(
+            f"SELECT {at}, key, NULL, answer, 0, 0, 0 FROM _remembered WHERE key = ANY (${at + 2}::text[])"
+        )
+    return " UNION ALL ".join(parts)
+
+
+@lru_cache(maxsize=1024)
+def commit_sql(collections: tuple[str, ...], parts: frozenset[str]) -> str:
+    """One statement for a whole commit: it does nothing, and returns no row, when another one came first.
+
+    $1 the `commits` that was seen, $2 clock, $3 journal's tail, $4 positions, $5 channel, $6 what to tell there;
+    then three arrays for each collection, and the arrays of each part in the order below.
+    """
+    statements = [
+        "WITH turn AS (UPDATE _region SET commits = commits + 1, clock = greatest(clock, $2::bigint), "
+        "journal_tail = $3::bigint, positions = $4::json WHERE commits = $1::bigint RETURNING commits)"
+    ]
+    next_place = 7
+
+    def arrays(*types: str) -> str:
+        nonlocal next_place
+        places = ", ".join(f"${next_place + at}::{kind}[]" for at, kind in enumerate(types))
+        next_place += len(types)
+        return f"turn, unnest({places}) AS given"
+
+    for at, collection in enumerate(collections):
+        statements.append(
+            f"documents{at} AS (INSERT INTO {table_of(collection)} (key, doc, meta) "
+            f"SELECT given.* FROM {arrays('text', 'json', 'bytea')} "
+            "ON CONFLICT (key) DO UPDATE SET doc = excluded.doc, meta = excluded.meta)"
+        )
+    if "segments" in parts:
+        statements.append(
+            "segments AS (INSERT INTO _journal (id, origin, first_seq, last_seq, body) "
+            f"SELECT given.* FROM {arrays('bigint', 'text', 'bigint', 'bigint', 'bytea')})"
+        )
+    if "audit_removed" in parts:
+        statements.append(
+            f"audit_removed AS (DELETE FROM _audit USING {arrays('text')} (id) WHERE _audit.id = given.id)"
+        )
+    if "audit" in parts:
+        updates = ", ".join(f"{name} = excluded.{name}" for name in AuditRow._fields[1:])
+        kinds = [*["text"] * 6, "bigint", *["text"] * 3, "boolean", "json"]
+        statements.append(
+            f"audit AS (INSERT INTO _audit ({AUDIT_COLUMNS}) SELECT given.* FROM {arrays(*kinds)} "
+            f"ON CONFLICT (id) DO UPDATE SET {updates})"
+        )
+    if "remembered" in parts:
+        statements.append(
+            "remembered AS (INSERT INTO _remembered (key, at_ms, answer) "
+            f"SELECT given.* FROM {arrays('text', 'bigint', 'bytea')} "
+            "ON CONFLICT (key) DO UPDATE SET at_ms = excluded.at_ms, answer = excluded.answer)"
+        )
+    if "unparked" in parts:
+        statements.append(
+            f"unparked AS (DELETE FROM _parked USING {arrays('text', 'bigint', 'integer')} (origin, seq, change) "
+            "WHERE (_parked.origin, _parked.seq, _parked.change) = (given.origin, given.seq, given.change))"
+        )
+    if "parked" in parts:
+        statements.append(
+            "parked AS (INSERT INTO _parked (origin, seq, change, reason, body) "
+            f"SELECT given.* FROM {arrays('text', 'bigint', 'integer', 'text', 'bytea')} "
+            "ON CONFLICT (origin, seq, change) DO UPDATE SET reason = excluded.reason, body = excluded.body)"
+        )
+    if "schemas" in parts:
+        statements.append(
+            "schemas AS (INSERT INTO _schemas (collection, fingerprint) "
+            f"SELECT given.* FROM {arrays('text', 'text')} "
+            "ON CONFLICT (collection) DO UPDATE SET fingerprint = excluded.fingerprint)"
+        )
+    return ", ".join(statements) + " SELECT pg_notify($5::text, $6::text) FROM turn"
+
+
+class Bound:
+    """Values and their places in a statement."""
+
+    def __init__(self) -> None:
+        self.values: list[object] = []
+
+    def place(self, value: object, kind: str) -> str:
+        self.values.append(value)
+        return f"${len(self.values)}::{kind}"
+
+
+def condition_sql(condition: Condition, bound: Bound, *, indexed: bool = False) -> str:
+    """One condition over the column `doc`, with the meaning of `store.scanning`."""
+    check_condition(condition)
+    name, op, value = condition
+    field = literal(kept(name)) if indexed else bound.place(kept(name), "text")
+    member = f"(_plain(doc) -> {field})"
+    if op == "contains":
+        return _contains(member, value, bound)
+    if op in _ORDERS:
+        exact = _order(member, op, value, bound)
+    else:
+        as_json = bound.place(_json_of(value), "jsonb")
+        exact = f"coalesce({member}, 'null') = {as_json}"
+        if op == "ne":
+            return f"NOT ({exact})"
+    return f"({_sought(member, op, value, bound)} AND {exact})" if indexed else f"({exact})"
+
+
+def _order(member: str, op: str, value: object, bound: Bound) -> str:
+    if isinstance(value, str):
+        text = bound.place(kept(value), "text")
+        return (
+            f"jsonb_typeof({member}) = 'string' AND ({member} #>> '{{}}') COLLATE \"C\" {_ORDERS[op]} {text}"
+        )
+    return f"jsonb_typeof({member}) = 'number' AND {member} {_ORDERS[op]} {bound.place(_json_of(value), 'jsonb')}"
+
+
+def _sought(member: str, op: str, value: object, bound: Bound) -> str:
+    """What an index of `index_expressions` can answer; never less than what is exactly asked for."""
+    order = {"eq": "=", "lt": "<=", "le": "<=", "gt": ">=", "ge": ">="}[op]
+    if isinstance(value, str):
+        return f'_text({member}) COLLATE "C" {order} left({bound.place(kept(value), "text")}, 128)'
+    if isinstance(value, bool) or value is None:
+        return "true"
+    return f"_number({member}) {order} _number({bound.place(_json_of(value), 'jsonb')})"
+
+
+def index_expressions(field: str) -> tuple[str, str]:
+    """A field's indexes, of texts and of numbers."""
+    member = f"(_plain(doc) -> {literal(field)})"
+    return f'_text({member}) COLLATE "C"', f"_number({member})"
+
+
+def _contains(member: str, value: object, bound: Bound) -> str:
+    elements = f"CASE jsonb_typeof({member}) WHEN 'array' THEN {member} ELSE '[]' END"
+    sought = bound.place(_json_of(value), "jsonb")
+    listed = f"EXISTS (SELECT FROM jsonb_array_elements({elements}) AS element WHERE element = {sought})"
+    if not isinstance(value, str):
+        return listed
+    text = bound.place(kept(value), "text")
+    found = f"strpos(({member} #>> '{{}}') COLLATE \"C\", {text}) > 0"
+    return f"({listed} OR coalesce(jsonb_typeof({member}) = 'string' AND {found}, false))"
+
+
+def literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _json_of(value: object) -> str:
+    return json.dumps(kept(value) if isinstance(value, str) else value, ensure_ascii=False)

@@ -1,0 +1,68 @@
+"""What other nodes of the region have committed: heard by NOTIFY, and asked for now and then in case one was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from atoll.errors import AtollError
+from atoll.store.postgresql_database import Database, hang_up
+
+if TYPE_CHECKING:
+    import asyncpg
+
+POLL_S = 1.0
+MOST_TOLD_BYTES = 7_999
+"""PostgreSQL's bound on what a notification carries."""
+
+logger = logging.getLogger("atoll.store")
+decode_positions: Callable[[bytes | str], dict[str, int]] = msgspec.json.Decoder(dict[str, int]).decode
+encode_positions: Callable[[Mapping[str, int]], bytes] = msgspec.json.Encoder().encode
+
+
+def told(node: str, positions: bytes) -> str:
+    """What a commit tells the other nodes."""
+    text = f"{node} {positions.decode()}"
+    return text if len(text.encode()) <= MOST_TOLD_BYTES else node
+
+
+class Watch:
+    """Calls `moved` with the region's positions whenever another node has moved them. Runs until it is cancelled."""
+
+    def __init__(
+        self, database: Database, channel: str, node: str, moved: Callable[[Mapping[str, int]], None]
+    ) -> None:
+        self._database = database
+        self._channel = channel
+        self._node = node
+        self._moved = moved
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except AtollError as error:
+                logger.info("%s", error.message)
+            except Exception as error:
+                logger.info("%s", self._database.failure(error).message)
+            await asyncio.sleep(POLL_S)
+
+    async def _listen(self) -> None:
+        connection = await self._database.connect()
+        try:
+            await connection.add_listener(self._channel, self._heard)
+            while not connection.is_closed():
+                found = await connection.fetchval("SELECT positions FROM _region")
+                self._moved(decode_positions(found))
+                await asyncio.sleep(POLL_S)
+        finally:
+            await hang_up(connection)
+
+    def _heard(self, connection: asyncpg.Connection[Any], pid: int, channel: str, payload: object) -> None:
+        node, _, positions = str(payload).partition(" ")
+        if node != self._node and positions:
+            self._moved(decode_positions(positions))

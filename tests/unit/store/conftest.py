@@ -1,0 +1,39 @@
+"""One real PostgreSQL for the tests of a worker, or the one that `ATOLL_TEST_POSTGRESQL_URL` names."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+import pytest
+from tests.unit.store.postgresql_harness import PostgresHarness
+
+from atoll.testing.postgres_server import PostgresServer
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgresql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a superuser, who makes databases and roles."""
+    given = os.environ.get("ATOLL_TEST_POSTGRESQL_URL")
+    if given:
+        yield given
+        return
+    with PostgresServer(tmp_path_factory.mktemp("postgres") / "data", fsync=False) as server:
+        yield server.url()
+
+
+@pytest.fixture
+async def database(postgresql_url: str) -> AsyncIterator[PostgresHarness]:
+    """An empty schema, and a role that owns it and nothing else."""
+    administrator = await asyncpg.connect(postgresql_url)
+    harness = PostgresHarness(administrator, postgresql_url, f"atoll_test_{os.getpid()}_{next(_numbers)}")
+    try:
+        await harness.create()
+        yield harness
+    finally:
+        await harness.drop()
+        await administrator.close()

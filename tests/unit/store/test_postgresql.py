@@ -1,0 +1,342 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from tests.unit.store.conformance import StoreConformance, commit, keys, put, segments
+from tests.unit.store.postgresql_harness import PASSWORD, PostgresHarness
+
+from atoll.errors import (
+    ConfigError,
+    Indefinite,
+    StoreUnreachable,
+    StoreUnwritable,
+    TurnLost,
+)
+from atoll.store import postgresql_database
+from atoll.store.port import Condition, Parked, Remembered, Row, Shape, Wanted
+from atoll.store.postgresql import PostgresStore, open_postgresql
+from atoll.store.postgresql_sql import Bound, condition_sql
+
+STOPPED = Path(__file__).with_name("turn_until_killed.py")
+
+
+class TestPostgresStore(StoreConformance):
+    @pytest.fixture
+    def harness(self, database: PostgresHarness) -> PostgresHarness:
+        return database
+
+
+@pytest.fixture
+async def store(database: PostgresHarness) -> AsyncIterator[PostgresStore]:
+    store = database.open()
+    await store.open_collections(["note"])
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def other(database: PostgresHarness, store: PostgresStore) -> AsyncIterator[PostgresStore]:
+    """Another node of the same region."""
+    other = database.open()
+    await other.open_collections(["note"])
+    yield other
+    await other.close()
+
+
+# Turns of several nodes
+
+
+async def test_a_turn_that_somebody_came_before_is_lost_whole(
+    store: PostgresStore, other: PostgresStore, database: PostgresHarness
+) -> None:
+    async with store.begin(Wanted({"note": ["a"]})) as turn:
+        # As if this node had been paused for so long that its lock was taken away.
+        await database.end_connections()
+        await commit(other, segments(("tokyo", 1, 1)))
+        with pytest.raises((StoreUnreachable, Indefinite)):
+            await turn.commit(put(("a", {})))
+    assert await store.get("note", "a") is None
+
+
+async def test_a_commit_on_what_is_no_longer_so_does_nothing(
+    store: PostgresStore, other: PostgresStore
+) -> None:
+    async with store.begin(Wanted()) as turn:
+        await store._writer.execute("SELECT pg_advisory_unlock_all()")  # type: ignore[union-attr]
+        await commit(other, segments(("tokyo", 1, 1)))
+        late = put(("a", {}))
+        late.remembered, late.parked = [Remembered("k", 1, b"")], [Parked("tokyo", 1, 0, "why", b"")]
+        with pytest.raises(TurnLost):
+            await turn.commit(late)
+    assert await store.positions() == {"tokyo": 1}
+    assert (await store.get("note", "a"), await store.remembered(["k"]), await store.parked()) == (
+        None,
+        {},
+        [],
+    )
+
+
+async def test_turns_of_two_nodes_follow_each_other(store: PostgresStore, other: PostgresStore) -> None:
+    async def count(node: PostgresStore) -> None:
+        for _ in range(25):
+            async with node.begin(Wanted()) as turn:
+                seq = turn.positions.get("tokyo", 0) + 1
+                await turn.commit(segments(("tokyo", seq, seq)))
+
+    await asyncio.gather(count(store), count(other))
+    found = [numbered.segment.last_seq for numbered in await store.journal(0)]
+    assert found == list(range(1, 51))
+
+
+@pytest.mark.timeout(60)
+async def test_a_node_that_is_stopped_in_its_turn_holds_nobody_up(
+    store: PostgresStore, database: PostgresHarness
+) -> None:
+    command = [sys.executable, str(STOPPED), database.url]
+    stopped = await asyncio.create_subprocess_exec(
+        *command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert stopped.stdout is not None
+    assert stopped.stdin is not None
+    try:
+        assert await stopped.stdout.readline() == b"has the turn\n"
+        os.kill(stopped.pid, signal.SIGSTOP)
+        await commit(store, segments(("tokyo", 1, 1)))
+        os.kill(stopped.pid, signal.SIGCONT)
+        stopped.stdin.write(b"go on\n")
+        assert (await stopped.stdout.readline()).strip() in (b"TurnLost", b"StoreUnreachable", b"Indefinite")
+    finally:
+        stopped.kill()
+        await stopped.wait()
+    assert [numbered.segment.last_seq for numbered in await store.journal(0)] == [1]
+    assert await store.get("note", "late") is None
+
+
+async def test_other_nodes_hear_of_a_commit(store: PostgresStore, other: PostgresStore) -> None:
+    heard: asyncio.Queue[dict[str, int]] = asyncio.Queue()
+    own: list[dict[str, int]] = []
+    other.follow(lambda positions: heard.put_nowait(dict(positions)))
+    store.follow(lambda positions: own.append(dict(positions)))
+    await commit(store, segments(("tokyo", 1, 3)))
+    while await heard.get() != {"tokyo": 3}:
+        pass
+
+
+async def test_one_node_at_a_time_has_a_lease(store: PostgresStore, other: PostgresStore) -> None:
+    assert await store.lease(["link oregon", "link paris"], 60) == {"link oregon", "link paris"}
+    assert await other.lease(["link oregon", "machine 1"], 60) == {"machine 1"}
+    await store.lease(["link oregon"], -1)
+    assert await other.lease(["link oregon", "link paris"], 60) == {"link oregon"}
+    await store.close()
+    assert await other.lease(["link paris"], 60) == {"link paris"}
+
+
+# Failures
+
+
+async def test_a_read_survives_broken_connections(store: PostgresStore, database: PostgresHarness) -> None:
+    await commit(store, put(("a", {})))
+    await database.end_connections()
+    assert keys(await store.scan("note")) == ["a"]
+    await commit(store, put(("b", {})))
+
+
+async def test_a_connection_that_breaks_in_a_commit_leaves_it_in_doubt(
+    store: PostgresStore, database: PostgresHarness
+) -> None:
+    blocker = await asyncpg.connect(database.url.partition("?")[0])
+    await blocker.execute(f"BEGIN; LOCK TABLE {database.name}._doc_note IN EXCLUSIVE MODE")
+    async with store.begin(Wanted()) as turn:
+        committing = asyncio.ensure_future(turn.commit(put(("a", {}))))
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        while not await blocker.fetchval(waiting):  # noqa: ASYNC110 - it asks the server
+            await asyncio.sleep(0)
+        await database.end_connections()
+        with pytest.raises(Indefinite):
+            await committing
+    assert await store.get("note", "a") is None
+
+
+async def test_a_lock_that_does_not_come_is_a_definite_error(
+    store: PostgresStore, database: PostgresHarness
+) -> None:
+    blocker = await asyncpg.connect(database.url.partition("?")[0])
+    try:
+        await blocker.execute(f"BEGIN; LOCK TABLE {database.name}._doc_note IN EXCLUSIVE MODE")
+        with pytest.raises(StoreUnreachable, match="too busy"):
+            await commit(store, put(("a", {})))
+    finally:
+        await blocker.close()
+    await commit(store, put(("a", {})))
+
+
+async def test_a_right_that_is_missing_is_told(store: PostgresStore, database: PostgresHarness) -> None:
+    await database.execute(f"ALTER TABLE {database.name}._doc_note OWNER TO CURRENT_USER")
+    with pytest.raises(StoreUnwritable, match="make the role the owner"):
+        await commit(store, put(("a", {})))
+
+
+async def test_a_server_that_is_not_there_is_unreachable() -> None:
+    store = open_postgresql(
+        "postgresql://shop:s3cret-word@127.0.0.1:1/shop", region="tokyo", deployment="shop"
+    )
+    with pytest.raises(StoreUnreachable, match="does not answer") as caught:
+        await store.open_collections(["note"])
+    assert "s3cret-word" not in f"{caught.value} {caught.value.details} {store.database.url!r}"
+    await store.close()
+
+
+# Opening
+
+
+async def test_another_regions_schema_is_refused(store: PostgresStore, database: PostgresHarness) -> None:
+    for region, deployment in (("paris", "shop"), ("tokyo", "other")):
+        with pytest.raises(ConfigError, match="belongs to") as caught:
+            await database.open(region, deployment).open_collections(["note"])
+        assert PASSWORD not in str(caught.value)
+
+
+async def test_a_newer_format_is_refused(store: PostgresStore, database: PostgresHarness) -> None:
+    await database.fetch("UPDATE _settings SET value = '99' WHERE name = 'format'")
+    with pytest.raises(ConfigError, match="has format 99; this Atoll knows up to"):
+        await database.open().open_collections(["note"])
+
+
+async def test_nodes_that_start_at_once_migrate_once(
+    database: PostgresHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = database.open()
+    await first.open_collections(["note"])
+    await first.close()
+    # A script that cannot run twice stands for the next format.
+    monkeypatch.setattr(
+        postgresql_database, "MIGRATIONS", (*postgresql_database.MIGRATIONS, "postgresql_schema_next.sql")
+    )
+    script = "CREATE TABLE _next (n integer); INSERT INTO _next VALUES (1)"
+    read = postgresql_database.script_text
+    monkeypatch.setattr(
+        postgresql_database, "script_text", lambda name: script if name.endswith("next.sql") else read(name)
+    )
+    nodes = [database.open() for _ in range(4)]
+    await asyncio.gather(*(node.open_collections(["note", "cart"]) for node in nodes))
+    assert [tuple(row) for row in await database.fetch("SELECT n FROM _next")] == [(1,)]
+    for node in nodes:
+        assert await node.get("cart", "a") is None
+        await node.close()
+
+
+async def test_a_role_without_rights_is_told_what_to_ask_for(database: PostgresHarness) -> None:
+    store = open_postgresql(
+        database.url.replace(f"schema={database.name}", "schema=elsewhere"), region="tokyo", deployment="shop"
+    )
+    with pytest.raises(ConfigError, match='CREATE SCHEMA "elsewhere" AUTHORIZATION'):
+        await store.open_collections(["note"])
+    await store.close()
+
+
+async def test_commits_are_synchronous_whatever_the_database_says(database: PostgresHarness) -> None:
+    await database.administrator.execute(f"ALTER DATABASE {database.name} SET synchronous_commit = off")
+    store = database.open()
+    await store.open_collections(["note"])
+    assert [row[0] for row in await store.database.rows("SHOW synchronous_commit")] == ["on"]
+    await store.close()
+
+
+async def test_a_server_without_fsync_is_warned_of(store: PostgresStore, database: PostgresHarness) -> None:
+    off = (await database.administrator.fetchval("SHOW fsync")) == "off"
+    assert bool(store.warning) == off
+
+
+# What people see
+
+SHAPE = Shape(
+    "note",
+    (
+        ("sku", "text"),
+        ("n", "integer"),
+        ("price", "number"),
+        ("open", "boolean"),
+        ("at", "time"),
+        ("tags", "json"),
+    ),
+    ("sku", "n"),
+)
+
+
+async def test_a_view_has_typed_columns(store: PostgresStore, database: PostgresHarness) -> None:
+    await store.declare([SHAPE])
+    whole = {"sku": "tea", "n": 3, "price": 1.5, "open": True, "at": "2026-01-02T03:04:05Z", "tags": ["a"]}
+    strange = {"sku": None, "n": "three", "price": [], "at": "yesterday"}
+    await commit(store, put(("a", whole), ("b", strange), ("gone", None)))
+    rows = await database.fetch("SELECT * FROM note ORDER BY key")
+    found = [tuple(row) for row in rows]
+    assert found[0][:5] == ("a", "tea", 3, 1.5, True)
+    assert (found[0][5].isoformat(), found[0][6]) == ("2026-01-02T03:04:05+00:00", '["a"]')
+    assert found[1:] == [("b", None, None, None, None, None, None)]
+
+
+async def test_a_view_follows_its_declaration(store: PostgresStore, database: PostgresHarness) -> None:
+    await store.declare([SHAPE])
+    await store.declare([Shape("note", (("title", "text"),))])
+    await commit(store, put(("a", {"title": "x"})))
+    assert [dict(row) for row in await database.fetch("SELECT * FROM note")] == [{"key": "a", "title": "x"}]
+    assert await database.fetch("SELECT indexname FROM pg_indexes WHERE indexname LIKE '\\_by\\_%'") == []
+
+
+async def test_a_view_that_others_depend_on_stays(
+    store: PostgresStore, database: PostgresHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    await store.declare([SHAPE])
+    await database.fetch("CREATE VIEW report AS SELECT sku FROM note")
+    await store.declare([Shape("note", (("title", "text"),))])
+    assert "stays as it is" in caplog.text
+    await commit(store, put(("a", {"sku": "tea"})))
+    assert [row[0] for row in await database.fetch("SELECT sku FROM report")] == ["tea"]
+
+
+async def test_an_index_answers_what_is_asked(store: PostgresStore, database: PostgresHarness) -> None:
+    await store.declare([SHAPE])
+    await commit(store, put(*((f"k{n:04}", {"sku": f"s{n}", "n": n}) for n in range(3_000))))
+    await database.fetch("ANALYZE _doc_note")
+    for field, value, index in (("sku", "s77", "text"), ("n", 77, "number")):
+        assert keys(await store.scan("note", where=[Condition(field, "eq", value)])) == ["k0077"]
+        bound = Bound()
+        condition = condition_sql(Condition(field, "eq", value), bound, indexed=True)
+        asked = f"EXPLAIN SELECT key FROM _doc_note WHERE {condition}"
+        plan = "\n".join(row[0] for row in await database.fetch(asked, *bound.values))
+        assert f"_by_{index}_note_{field}" in plan
+
+
+async def test_what_does_not_fit_an_index_is_written_all_the_same(store: PostgresStore) -> None:
+    await store.declare([SHAPE])
+    strange = [10**400, "x" * 100_000, {"deep": ["x" * 5_000]}, None, True, "\x00", 1e308, -(2**63)]
+    await commit(store, put(*((f"k{at}", {"sku": value, "n": value}) for at, value in enumerate(strange))))
+    assert len(await store.scan("note")) == len(strange)
+    assert keys(await store.scan("note", where=[Condition("sku", "eq", "x" * 100_000)])) == ["k1"]
+    assert keys(await store.scan("note", where=[Condition("sku", "eq", "\x00")])) == ["k5"]
+    assert keys(await store.scan("note", where=[Condition("n", "gt", 1e300)])) == ["k0", "k6"]
+
+
+async def test_text_comes_back_as_it_was_written(store: PostgresStore, database: PostgresHarness) -> None:
+    text = rb'{"b": 1.50, "a":"\u0000 \\u0000 \ud83d", "b": 10000000000000000000001e2 }'
+    whole = put()
+    whole.documents = {"note": [("k\x00y", text, b"m")]}
+    await commit(store, whole)
+    assert await store.get("note", "k\x00y") == Row(text, b"m")
+    assert await store.scan("note") == [("k\x00y", Row(text, b"m"))]
+
+
+async def test_a_long_name_of_a_collection_has_a_table_of_its_own(store: PostgresStore) -> None:
+    one, two = "c" * 62 + "a", "c" * 62 + "b"
+    await store.open_collections([one, two])
+    await store.declare([Shape(one, (("n", "integer"),), ("n",)), Shape(two, (("n", "integer"),), ("n",))])
+    await commit(store, put(("k", {"n": 1}), collection=one))
+    assert await store.get(two, "k") is None

@@ -1,0 +1,33 @@
+"""A node that takes its region's turn, and goes on when it is told to: `turn_until_killed.py URL`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from atoll.errors import AtollError
+from atoll.store.port import Commit, Segment, Wanted
+from atoll.store.postgresql import open_postgresql
+
+
+async def main(url: str) -> None:
+    store = open_postgresql(url, region="tokyo", deployment="shop")
+    await store.open_collections(["note"])
+    try:
+        async with store.begin(Wanted()) as turn:
+            print("has the turn", flush=True)
+            sys.stdin.readline()
+            await turn.commit(
+                Commit(
+                    documents={"note": [("late", b"{}", b"")]},
+                    segments=[Segment("tokyo", 1, 1, b"late")],
+                    positions={"tokyo": 1},
+                )
+            )
+        print("committed", flush=True)
+    except AtollError as error:
+        print(type(error).__name__, flush=True)
+    await store.close()
+
+
+asyncio.run(main(sys.argv[1]))
