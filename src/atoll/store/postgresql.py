@@ -14,12 +14,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from atoll.errors import AtollError, StoreUnreachable, TurnLost, UnknownCollection
+from atoll.errors import AtollError, StoreError, StoreUnreachable, TurnLost, UnknownCollection
+from atoll.store import postgresql_contents, postgresql_views
 from atoll.store import postgresql_sql as sql
-from atoll.store import postgresql_views
 from atoll.store.port import (
     AuditFilter,
     AuditRow,
@@ -27,6 +27,7 @@ from atoll.store.port import (
     Condition,
     Numbered,
     Parked,
+    Piece,
     Row,
     Segment,
     Shape,
@@ -34,7 +35,7 @@ from atoll.store.port import (
     Wanted,
 )
 from atoll.store.postgresql_database import Database, hang_up, lock_number
-from atoll.store.postgresql_sql import given, kept
+from atoll.store.postgresql_sql import audit_row, given, kept
 from atoll.store.postgresql_url import database_url
 from atoll.store.postgresql_watch import Watch, decode_positions, encode_positions, told
 from atoll.store.scanning import prefix_end
@@ -346,6 +347,44 @@ class PostgresStore:
         rows = await self.database.rows(_LEASE, list(names), self.node, for_s)
         return frozenset(row[0] for row in rows)
 
+    async def contents(self) -> AsyncGenerator[Piece, None]:
+        connection = await self.database.connect(long=True)
+        try:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                async for piece in postgresql_contents.pieces_of(connection):
+                    yield piece
+        except Exception as error:
+            raise self.database.failure(error) from error
+        finally:
+            await hang_up(connection)
+
+    async def fill(self, pieces: AsyncIterable[Piece]) -> None:
+        await self.database.prepare()
+        connection = await self.database.connect(long=True)
+        try:
+            async with connection.transaction():
+                if not await postgresql_contents.is_empty(connection):
+                    raise StoreError(
+                        f"{self.database.where} holds something already: only an empty store can be filled"
+                    )
+                await self._fill(connection, pieces)
+        except Exception as error:
+            raise self.database.failure(error, writing=True) from error
+        finally:
+            await hang_up(connection)
+
+    async def _fill(self, connection: asyncpg.Connection[Any], pieces: AsyncIterable[Piece]) -> None:
+        """Every piece as a commit of its own, in one transaction."""
+        turn = PostgresTurn(self, Wanted())
+        turn.onto(connection)
+        async for piece in pieces:
+            for name in piece.commit.documents:
+                await connection.execute(sql.create_table(name))
+            self._collections.update(piece.commit.documents)
+            await turn.commit(piece.commit)
+            turn.onto(connection, after=piece.commit)
+            await connection.executemany(_RAISE_COUNTER, piece.counters.items())
+
     async def statistics(self) -> StoreStatistics:
         documents: dict[str, int] = {}
         tombstones: dict[str, int] = {}
@@ -457,6 +496,16 @@ class PostgresTurn:
             )
             self.audit = {row["id"]: audit_row(row) for row in found}
 
+    def onto(self, connection: asyncpg.Connection[Any], *, after: Commit | None = None) -> None:
+        """Stand on an empty store, or behind a commit of the same transaction."""
+        self._connection = connection
+        if after is None:
+            self._commits, self.clock, self._tail, self.positions = 0, 0, 0, {}
+        else:
+            self._commits += 1
+            self._tail += len(after.segments)
+            self.positions = {**self.positions, **after.positions}
+
     async def _wait(self) -> None:
         """Wait for the lock behind the others; one that a paused or unreachable node holds is taken from it."""
         state = ""
@@ -545,8 +594,3 @@ class PostgresTurn:
         for rows in present.values():
             bindings += [list(column) for column in zip(*rows, strict=True)]
         return sql.commit_sql(collections, frozenset(present)), bindings
-
-
-def audit_row(row: Sequence[Any]) -> AuditRow:
-    read = AuditRow(*row)
-    return read._replace(key=given(read.key), field=given(read.field))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 from atoll.store.port import AuditRow, Condition
 from atoll.store.scanning import check_condition
@@ -28,6 +30,12 @@ def kept(text: str) -> str:
 def given(text: str) -> str:
     """As it was before `kept`."""
     return text.replace(_NUL_KEPT, _NUL) if _NUL_KEPT in text else text
+
+
+def audit_row(row: Sequence[Any]) -> AuditRow:
+    """A conflict record, of its columns."""
+    read = AuditRow(*row)
+    return read._replace(key=given(read.key), field=given(read.field))
 
 
 def named(prefix: str, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -26,14 +27,27 @@ def postgresql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.url()
 
 
-@pytest.fixture
-async def database(postgresql_url: str) -> AsyncIterator[PostgresHarness]:
-    """An empty schema, and a role that owns it and nothing else."""
-    administrator = await asyncpg.connect(postgresql_url)
-    harness = PostgresHarness(administrator, postgresql_url, f"atoll_test_{os.getpid()}_{next(_numbers)}")
+@contextlib.asynccontextmanager
+async def _harness(url: str) -> AsyncIterator[PostgresHarness]:
+    administrator = await asyncpg.connect(url)
+    harness = PostgresHarness(administrator, url, f"atoll_test_{os.getpid()}_{next(_numbers)}")
     try:
         await harness.create()
         yield harness
     finally:
         await harness.drop()
         await administrator.close()
+
+
+@pytest.fixture
+async def database(postgresql_url: str) -> AsyncIterator[PostgresHarness]:
+    """An empty schema, and a role that owns it and nothing else."""
+    async with _harness(postgresql_url) as harness:
+        yield harness
+
+
+@pytest.fixture
+async def another_database(postgresql_url: str) -> AsyncIterator[PostgresHarness]:
+    """As `database`, beside it."""
+    async with _harness(postgresql_url) as harness:
+        yield harness

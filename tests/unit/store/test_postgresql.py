@@ -21,9 +21,10 @@ from atoll.errors import (
     TurnLost,
 )
 from atoll.store import postgresql_database
-from atoll.store.port import Condition, Parked, Remembered, Row, Shape, Wanted
+from atoll.store.port import Condition, Parked, Remembered, Row, Segment, Shape, Wanted
 from atoll.store.postgresql import PostgresStore, open_postgresql
 from atoll.store.postgresql_sql import Bound, condition_sql
+from atoll.store.sqlite import open_sqlite
 
 STOPPED = Path(__file__).with_name("turn_until_killed.py")
 
@@ -32,6 +33,10 @@ class TestPostgresStore(StoreConformance):
     @pytest.fixture
     def harness(self, database: PostgresHarness) -> PostgresHarness:
         return database
+
+    @pytest.fixture
+    def other(self, another_database: PostgresHarness) -> PostgresHarness:
+        return another_database
 
 
 @pytest.fixture
@@ -340,3 +345,22 @@ async def test_a_long_name_of_a_collection_has_a_table_of_its_own(store: Postgre
     await store.declare([Shape(one, (("n", "integer"),), ("n",)), Shape(two, (("n", "integer"),), ("n",))])
     await commit(store, put(("k", {"n": 1}), collection=one))
     assert await store.get(two, "k") is None
+
+
+async def test_what_an_embedded_store_held_moves_in(
+    database: PostgresHarness, store: PostgresStore, tmp_path: Path
+) -> None:
+    names = ["note", "c" * 63]
+    embedded = open_sqlite(tmp_path, region="tokyo", deployment="shop")
+    await embedded.open_collections(names)
+    everything = put(("a", {"n": 1}), ("b", None))
+    everything.segments, everything.positions = [Segment("tokyo", 1, 1, b"s")], {"tokyo": 1}
+    everything.schemas, everything.clock = {"c" * 63: "x"}, 7
+    await commit(embedded, everything)
+    await embedded.raise_counter("ids", 5)
+    await store.fill(embedded.contents())
+    assert [piece async for piece in store.contents()] == [piece async for piece in embedded.contents()]
+    await embedded.close()
+    assert await store.counter("ids") == 5
+    await commit(store, segments(("tokyo", 2, 2)))
+    assert [found.id for found in await store.journal(0)] == [1, 2]
