@@ -177,6 +177,25 @@ def losing_what_waits(plan: Plan) -> Plan:
     )
 
 
+def in_a_line(plan: Plan) -> Plan:
+    """Four regions, of which each reaches only its neighbours."""
+    regions = ("frankfurt", "sydney", "tokyo", "virginia")
+    cut = (("frankfurt", "sydney"), ("frankfurt", "tokyo"), ("tokyo", "virginia"))
+    return replace(
+        plan,
+        regions=regions,
+        one_way_s={(a, b): 0.02 for a in regions for b in regions if a != b},
+        offsets_ms=dict.fromkeys(regions, 0),
+        drifts_ppm=dict.fromkeys(regions, 0),
+        trips_s={},
+        duration_s=12.0,
+        faults=tuple(
+            Fault("one_way", 1.0, 12.0, pair) for one, other in cut for pair in ((one, other), (other, one))
+        ),
+        detour=cut,
+    )
+
+
 def damaging(cluster: Cluster) -> None:
     """Until it is healed, one path damages every other piece."""
     source, target = next(cluster.pairs())
@@ -334,6 +353,7 @@ def context_ignored(patch: Patch) -> None:
         return taken
 
     def apply(self: Batch, framed: Framed) -> None:
+        self._clock.update(framed.entry.stamp)
         self._append(framed.entry, framed.frame)
 
     patch.setattr(Inbox, "ready", ready)
@@ -537,7 +557,7 @@ def half_a_commit(patch: Patch) -> None:
     found_by=(
         "a sharded document has one writer",
         "a strong document has one writer",
-        "a strong read sees what was acknowledged",
+        "strong documents are linearizable",
     ),
 )
 def owners_ignored(patch: Patch) -> None:
@@ -578,6 +598,7 @@ def touch_forgotten(patch: Patch) -> None:
     workloads=("counters",),
     seeds=12,
     found_by=("a cut between two that both reach a third stops nothing",),
+    alter=in_a_line,
 )
 def relays_through_one_peer(patch: Patch) -> None:
     """Found by seed 2 of the first hundred: the one peer may be cut off as well."""
