@@ -196,6 +196,25 @@ def in_a_line(plan: Plan) -> Plan:
     )
 
 
+def between_two(plan: Plan) -> Plan:
+    """Two regions, close by, that write a lot."""
+    regions = ("frankfurt", "tokyo")
+    return replace(
+        plan,
+        regions=regions,
+        one_way_s={(a, b): 0.02 for a in regions for b in regions if a != b},
+        offsets_ms=dict.fromkeys(regions, 0),
+        drifts_ppm=dict.fromkeys(regions, 0),
+        trips_s={},
+        clients=3,
+        mean_s=0.05,
+        duration_s=6.0,
+        faults=(),
+        detour=(),
+        files=False,
+    )
+
+
 def damaging(cluster: Cluster) -> None:
     """Until it is healed, one path damages every other piece."""
     source, target = next(cluster.pairs())
@@ -678,6 +697,7 @@ def reviewed_by_what_has_come(patch: Patch) -> None:
         "a cut between two that both reach a third stops nothing",
     ),
     prepare=damaging,
+    alter=between_two,
 )
 def header_unchecked(patch: Patch) -> None:
     """Found by seed 5261: a bit of a frame's length was changed, and the link stood there, up and silent."""
@@ -937,7 +957,7 @@ def doubt_called_undone(patch: Patch) -> None:
     workloads=("counters",),
     seeds=4,
     prepare=far_databases,
-    found_by=("sequence numbers are used once",),
+    found_by=("every error has its class", "sequence numbers are used once"),
 )
 def doubt_not_looked_up(patch: Patch) -> None:
     def take_up(self: Door, turn: Any, known: Mapping[str, int]) -> None:

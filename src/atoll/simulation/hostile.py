@@ -21,6 +21,7 @@ from atoll.region.region import Region
 from atoll.simulation.failures import LivenessViolation
 from atoll.simulation.world import World
 
+_ALIKE = "hostile entries are taken alike everywhere"
 PARKED, MERGED, EITHER = "parked", "merged", "either"
 _SIMPLE = ("profile", "claim", "page", "draft", "row")
 _INT = 1 << 62
@@ -41,6 +42,7 @@ class Hostile:
         random = world.cluster.split("hostile")
         while not world.stopped:
             await asyncio.sleep(random.expovariate(1 / self._mean_s))
+            self._check_sent(world)
             node = world.cluster[random.choice(world.names)]
             if (
                 node.region is not None
@@ -58,14 +60,12 @@ class Hostile:
             if held[name] != held[world.names[0]]:
                 dot = min(held[name] ^ held[world.names[0]])
                 world.verdict.safety(
-                    "hostile entries are taken alike everywhere",
+                    _ALIKE,
                     f"{name} and {world.names[0]} differ over {dot}",
                 )
             for dot, expected in sorted(self._expected(world).items()):
                 if expected != EITHER and (dot in held[name]) != (expected == PARKED):
-                    world.verdict.safety(
-                        "hostile entries are taken alike everywhere", f"{name}: {dot} was to be {expected}"
-                    )
+                    world.verdict.safety(_ALIKE, f"{name}: {dot} was to be {expected}")
             for each in world.cluster[name].disk.store.parked(100_000):
                 if not each.reason:
                     world.verdict.safety("what is parked has a reason", f"{name}: {each[:3]}")
@@ -108,6 +108,12 @@ class Hostile:
         )
         world.journal.crafted.add(framed[0].frame)
         region.deliver(framed, region.name)
+
+    def _check_sent(self, world: World) -> None:
+        """By what the region did into whose journal they were put; in the end by all."""
+        for dot, expected in self._expected(world).items():
+            if expected == PARKED and dot not in world.journal.refused:
+                world.verdict.safety(_ALIKE, f"{dot[0]} has not parked {dot}")
 
     def _expected(self, world: World) -> dict[tuple[str, int, int], str]:
         """Of those whose number no other entry took first."""
