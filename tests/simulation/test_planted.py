@@ -132,8 +132,10 @@ def tearing(cluster: Cluster) -> None:
 
 
 def small_inboxes(plan: Plan) -> Plan:
+    """Seeds from 19 on, where entries have to go a long way round."""
+    plan = Cut(workloads=plan.workloads).apply(draw(plan.seed + 19))
     options = replace(plan.options, link=LinkOptions(inbox_bytes=600))
-    return replace(plan, options=options, mean_s=0.05, clients=3)
+    return replace(plan, options=options, mean_s=0.04, clients=3, duration_s=5.0, trips_s={}, files=False)
 
 
 def far_apart(plan: Plan) -> Plan:
@@ -636,7 +638,7 @@ def relays_through_one_peer(patch: Patch) -> None:
         "traffic",
         "posts",
     ),
-    seeds=12,
+    seeds=3,
     found_by=("a cut between two that both reach a third stops nothing",),
     alter=small_inboxes,
 )

@@ -67,8 +67,12 @@ class SimulatedNode:
 
     @property
     def settled(self) -> bool:
-        """Whether it runs, and all that it stores is as its declarations say."""
-        return self.region is not None and not self.due
+        """Whether it runs, knows of all that it stores, and stores it as its declarations say."""
+        return (
+            self.region is not None
+            and not self.due
+            and self.region.door.vector == self.disk.store.positions()
+        )
 
     @property
     def due(self) -> list[str]:
