@@ -37,6 +37,10 @@ class Adoption:
         """collection → fingerprint of those that are not yet as declared, by the `schemas` of the store."""
         return {name: wanted for name, wanted in self._wanted.items() if stored.get(name) != wanted}
 
+    async def begin(self) -> None:
+        """Before the first commit. Raises what the store raises."""
+        self._door.outdated = dict.fromkeys(self.due(await self._store.schemas()), "")
+
     async def run(self) -> None:
         """Raises what the store and the door raise; it can be run again."""
         due = self.due(await self._store.schemas())
@@ -52,6 +56,7 @@ class Adoption:
                 if done % _REPORTED == 0:
                     logger.info("%s: %d documents follow its new declaration", collection, done)
         await self._door.keep_up(Upkeep(schemas=due))
+        self._door.outdated.clear()
 
     async def _parked(self) -> AsyncIterator[tuple[Parked, ...]]:
         after: tuple[str, int, int] | None = None

@@ -127,6 +127,9 @@ class Door:
         """Why the last commit failed; None while the store takes writes."""
         self.held: ClockAhead | None = None
         """Why remote entries are held back: a peer's clock runs ahead of what is allowed."""
+        self.outdated: dict[str, str] = {}
+        """Written with each commit until `region.adoption` is done: collections whose documents are no longer, or not
+        yet, all stored as one declaration says. A restart with other declarations must find that out."""
         self._store = store
         self._rules = rules
         self._clock = clock
@@ -373,6 +376,7 @@ class Door:
             if party.upkeep is not None:
                 await self._keep_up(turn, outcome.batch, party.upkeep.work)
             commit = outcome.batch.commit()
+            commit.schemas.update(self.outdated)
             if party.upkeep is not None:
                 commit.schemas.update(party.upkeep.work.schemas)
             if commit.segments or commit.remembered or party.upkeep is not None:

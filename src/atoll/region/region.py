@@ -163,6 +163,7 @@ class Region:
         """Take up what the store holds, open the links and begin housekeeping. Raises what the store raises."""
         await self.store.open_collections(self.application.collections)
         await self.store.declare(shapes_of(self.application))
+        await self.adoption.begin()
         await self.door.open()
         await self.reintroduction.open()
         for link in self.links.values():
