@@ -124,7 +124,7 @@ class Cart(Collection, resolve=by_turns):
 
 def test_a_merge_function_with_a_state_is_found_out(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(BAD_SHOP)
-    reports = [run_seed(seed, tmp_path / "shop.py", Cut()) for seed in range(3)]
+    reports = [run_seed(seed, Subject(tmp_path / "shop.py"), Cut()) for seed in range(3)]
     failures = [report.failure for report in reports if report.failure is not None]
     assert failures
     assert isinstance(failures[0], SafetyViolation)
