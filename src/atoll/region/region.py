@@ -57,6 +57,7 @@ from atoll.region.reading import PLAIN_READ, Reading, ReadOptions
 from atoll.region.shapes import shapes_of
 from atoll.region.signal import Signal
 from atoll.region.statistics import Statistics
+from atoll.region.tenure import Tenure
 from atoll.replication import source
 from atoll.replication.link import Link
 from atoll.replication.wire import FrameWriter, Heartbeat
@@ -139,6 +140,9 @@ class Region:
             for peer in self.regions
             if peer != name
         }
+        self.tenure = Tenure(
+            store, [_link_to(peer) for peer in self.links], self._review_links, lease_s=options.lease_s
+        )
         self.escrow = Escrow(
             name,
             self._holders,
@@ -156,6 +160,8 @@ class Region:
         await self.store.open_collections(self.application.collections)
         await self.store.declare(shapes_of(self.application))
         await self.door.open()
+        await self.tenure.take()
+        self._spawn(self.tenure.run(), "leases")
         for link in self.links.values():
             self._spawn(link.run(self._review_links), f"link to {link.status.peer}")
             self._spawn(self._compare_clocks(link.status.peer), f"clock of {link.status.peer}")
@@ -221,6 +227,8 @@ class Region:
 
     async def _write_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
         await self._catch_up(write, token)
+        if self._own_elsewhere > self.door.vector.get(self.name, 0):
+            await self.door.refresh()  # another node of this region may have written them a moment ago
         if self._own_elsewhere > self.door.vector.get(self.name, 0):
             raise Unavailable(
                 f"{self.name} has lost entries that its peers hold, up to {self._own_elsewhere}; "
@@ -524,10 +532,17 @@ class Region:
         """The peer's own entries; and those of everyone out of reach, through every peer, for any one of
         them may be just as cut off: what comes twice is dropped on arrival.
 
-        This region's own are asked for everywhere: a region that lost its disk finds them there.
+        This region's own are asked for everywhere: a region that lost its disk finds them there. Of several nodes
+        one pulls from a peer; the others only want to hear how far it is.
         """
+        if not self.holds(peer):
+            return ()
         down = [other for other, link in self.links.items() if other != peer and not link.status.connected]
         return (peer, self.name, *down)
+
+    def holds(self, peer: str) -> bool:
+        """Whether it is this node of the region that pulls from `peer`."""
+        return _link_to(peer) in self.tenure.held
 
     def _review_links(self) -> None:
         for link in self.links.values():
@@ -673,3 +688,8 @@ class Region:
                 await self._probe_store()
             if rounds % 60 == 0 and self.door.store_error is None:
                 await self._forget()
+
+
+def _link_to(peer: str) -> str:
+    """The name of a lease."""
+    return f"link {peer}"
