@@ -31,7 +31,7 @@ from bench.served import Served, connect, linked, serving, wait_for
 WRITERS = 64
 BATCH = 500
 BATCH_WRITERS = 4
-STORES = ("sqlite",)
+STORES = ("sqlite", "postgresql")
 """Where Atoll's two regions keep their documents: `sqlite`, or `postgresql` for a server each."""
 _FRESH = 600_000
 """From here on documents are new, whatever was compared with PostgreSQL."""
