@@ -22,6 +22,7 @@ from bench import (
     latencies,
     memory,
     moving,
+    nodes,
     over_http,
     propagation,
     reads,
@@ -49,6 +50,7 @@ MEASURES: dict[str, Callable[[Scale, Path, Say], Measured]] = {
     "conflicts": conflicts.measure,
     "recovery": recovery.measure,
     "growth": growth.measure,
+    "nodes": nodes.measure,
 }
 
 

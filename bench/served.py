@@ -28,9 +28,10 @@ _POLL_S = 0.02
 class Served:
     """A running `atoll serve`."""
 
-    def __init__(self, name: str, url: str, config: Path) -> None:
+    def __init__(self, name: str, url: str, config: Path, node: int = 1) -> None:
         self.name = name
         self.url = url
+        self._node = node
         self.data = config.parent / "data" / name
         self._config = config
         self._process: subprocess.Popen[bytes] | None = None
@@ -38,7 +39,8 @@ class Served:
     def start(self) -> None:
         """Begin to start; `wait` for it."""
         command = [str(Path(sys.executable).with_name("atoll")), "serve", "--region", self.name]
-        with self._config.with_name(f"{self.name}.log").open("ab") as log:
+        command += ["--node", str(self._node)]
+        with self._config.with_name(f"{self.name}-{self._node}.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, "--config", str(self._config)], stdout=log, stderr=log
             )
@@ -135,6 +137,29 @@ def serving(
             region.terminate()
         for region in regions:
             region.reap()
+
+
+@contextmanager
+def serving_nodes(folder: Path, count: int, store: str, app: Path = SHELF) -> Iterator[list[Served]]:
+    """One region, `here`, with so many nodes on one PostgreSQL database, whose URL is `store`."""
+    urls = [f"http://127.0.0.1:{port}" for port in free_ports(count)]
+    config = folder / "atoll.toml"
+    listed = ", ".join(f'"{url}"' for url in urls)
+    lines = ["[deployment]", 'name = "bench"', f'app = "{app}"', 'data = "data"']
+    lines += ["[regions.here]", f"nodes = [{listed}]", f'store = "{store}"', "[emulate]", ""]
+    config.write_text("\n".join(lines), "utf-8")
+    nodes = [Served("here", url, config, number) for number, url in enumerate(urls, 1)]
+    try:
+        for node in nodes:
+            node.start()
+        for node in nodes:
+            node.wait()
+        yield nodes
+    finally:
+        for node in nodes:
+            node.terminate()
+        for node in nodes:
+            node.reap()
 
 
 def linked(regions: Sequence[Served]) -> None:

@@ -27,19 +27,30 @@ class RegionConfig:
 
     name: str
     url: str
-    """Where clients and peers reach it, without a trailing slash."""
+    """Where clients and peers reach it, without a trailing slash: its node, or what stands before several."""
     location: tuple[float, float] | None
     """Latitude and longitude in degrees; None when not given."""
     store: str = field(repr=False)
     """`sqlite`, or the URL of a PostgreSQL database, which may hold a password."""
     number: int | None
     """For snowflake identifiers; given for every region, or for none."""
+    nodes: tuple[str, ...] = ()
+    """The url of each node, where there are several."""
 
     @property
-    def address(self) -> tuple[str, int]:
-        """Host and port of `url`."""
-        parts = urlsplit(self.url)
-        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    def urls(self) -> tuple[str, ...]:
+        """Where clients and peers may reach it, the one to try first in front."""
+        return tuple(dict.fromkeys((self.url, *self.nodes)))
+
+    def address(self, node: int = 1) -> tuple[str, int]:
+        """Host and port where the node listens, the first one being 1. Raises ConfigError when there is none."""
+        listening = self.nodes or (self.url,)
+        if not 1 <= node <= len(listening):
+            raise ConfigError(
+                f"region {self.name} has {len(listening)} node{'s' * (len(listening) > 1)}, and node {node} is none of"
+                f" them; add its url to `nodes` under [regions.{self.name}]"
+            )
+        return address_of(listening[node - 1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +106,12 @@ class Config:
     def clock_offset_ms(self, name: str) -> int:
         """How far the region's clock is made to run ahead, in milliseconds; 0 when nothing was said."""
         return self.clock_offsets_ms.get(name, 0)
+
+
+def address_of(url: str) -> tuple[str, int]:
+    """Host and port."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def load_config(path: Path) -> Config:
@@ -176,9 +193,15 @@ class _Reader:
             location = (region.location[0], region.location[1])
             if not (-90 <= location[0] <= 90 and -180 <= location[1] <= 180):
                 self._refuse((*where, "location"), "is not on Earth; give [latitude, longitude] in degrees")
-        return RegionConfig(
-            name, self._url((*where, "url"), region.url), location, region.store, region.number
-        )
+        nodes = tuple(self._url((*where, "nodes"), url) for url in region.nodes or ())
+        if region.url is None and not nodes:
+            self._refuse(where, advice((*where, "url"), "missing", ""))
+        if len(nodes) > 1 and not is_postgresql(region.store):
+            self._refuse(
+                (*where, "nodes"), "several nodes share one database, so store has to be a URL of PostgreSQL"
+            )
+        url = nodes[0] if region.url is None else self._url((*where, "url"), region.url)
+        return RegionConfig(name, url, location, region.store, region.number, nodes)
 
     def _check_store(self, where: tuple[str, ...], store: str) -> None:
         if is_postgresql(store):
@@ -208,19 +231,23 @@ class _Reader:
         schemas: dict[tuple[str, str], str] = {}
         for region in regions:
             if is_postgresql(region.store):
-                url = database_url(region.store)
-                schema = url.schema_for(region.name)
-                owner = schemas.setdefault((url.shown.rpartition("@")[2], schema), region.name)
+                database = database_url(region.store)
+                schema = database.schema_for(region.name)
+                owner = schemas.setdefault((database.shown.rpartition("@")[2], schema), region.name)
                 if owner != region.name:
                     self._refuse(
                         ("regions", region.name, "store"),
                         f"is {owner}'s schema {schema} too; give each its own",
                     )
             where = ("regions", region.name)
-            host, port = region.address
-            owner = addresses.setdefault(("loopback" if host in _LOOPBACK else host, port), region.name)
-            if owner != region.name:
-                self._refuse((*where, "url"), f"{region.url} is {owner}'s address too; give each its own")
+            for url in region.urls:
+                host, port = address_of(url)
+                owner = addresses.setdefault(("loopback" if host in _LOOPBACK else host, port), region.name)
+                if owner != region.name:
+                    key = "url" if url == region.url else "nodes"
+                    self._refuse((*where, key), f"{url} is {owner}'s address too; give each its own")
+            if len(set(region.nodes)) < len(region.nodes):
+                self._refuse((*where, "nodes"), "names one url twice; give each node its own")
             if region.number is not None:
                 owner = numbers.setdefault(region.number, region.name)
                 if owner != region.name:

@@ -12,6 +12,10 @@ MOST_REGIONS = 32
 """Identifiers keep five bits for the region."""
 
 
+MOST_NODES = 32
+"""And five for the node."""
+
+
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -35,7 +39,8 @@ class DeploymentSection(Section):
 
 
 class RegionSection(Section):
-    url: str
+    url: str | None = None
+    nodes: Annotated[list[str], Field(min_length=1, max_length=MOST_NODES)] | None = None
     location: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     store: str = "sqlite"
     number: int | None = Field(None, ge=0, le=MOST_REGIONS - 1)

@@ -18,6 +18,7 @@ from atoll.config import Config
 from atoll.deployment_key import deployment_key
 from atoll.errors import ConfigError
 from atoll.ids import IdService, region_number
+from atoll.ids.machines import Machines
 from atoll.region.options import RegionOptions
 from atoll.region.region import Region
 from atoll.replication.emulation import Emulation
@@ -65,7 +66,7 @@ class Node:
         link_key = derive_key(key, "links")
         self._peers = HttpPeers(
             region,
-            {peer: config.region(peer).url for peer in peers},
+            {peer: config.region(peer).urls for peer in peers},
             derive_key(key, "calls"),
             self._now_ms,
             self.emulation,
@@ -98,7 +99,7 @@ class Node:
         return IdService(
             self.region.name,
             region_number=region_number(self.config.region_names, self.region.name, explicit or None),
-            machine=0,
+            machine=Machines(self.region.tenure.claim),
             clock=self._now_ms,
             random=os.urandom,
             counters=self.store,

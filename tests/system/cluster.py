@@ -32,7 +32,7 @@ from atoll.config import load_config
 from atoll.errors import AtollError
 from atoll.server.serving import run
 try:
-    run(load_config(Path(sys.argv[1])), sys.argv[2])
+    run(load_config(Path(sys.argv[1])), sys.argv[2], node_number=int(sys.argv[3]))
 except AtollError as error:
     sys.exit(f"{error.type}: {error.message}")
 """
@@ -94,12 +94,13 @@ def path_of(collection: str, key: str) -> str:
 
 
 class Region:
-    """One region's process."""
+    """One region's process, or one of its nodes."""
 
-    def __init__(self, name: str, folder: Path, port: int) -> None:
+    def __init__(self, name: str, folder: Path, port: int, node: int = 1) -> None:
         self.name = name
         self.port = port
-        self.log = folder / f"{name}.log"
+        self.node = node
+        self.log = folder / (f"{name}.log" if node == 1 else f"{name}-{node}.log")
         self.data = folder / "data" / name
         self.config = folder / "atoll.toml"
         self.process: subprocess.Popen[bytes] | None = None
@@ -109,7 +110,9 @@ class Region:
         """A process that opens this region, ready or not."""
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-c", _RUN, str(self.config), self.name], stdout=log, stderr=log
+                [sys.executable, "-c", _RUN, str(self.config), self.name, str(self.node)],
+                stdout=log,
+                stderr=log,
             )
 
     def start(self) -> None:

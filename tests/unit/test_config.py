@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def test_file_is_read_whole(tmp_path: Path) -> None:
     assert (config.name, config.app, config.data) == ("shop", tmp_path / "shop.py", tmp_path / "data")
     assert config.region_names == ("frankfurt", "tokyo")
     tokyo = config.region("tokyo")
-    assert (tokyo.url, tokyo.address, tokyo.location) == (
+    assert (tokyo.url, tokyo.address(), tokyo.location) == (
         "http://127.0.0.1:8401",
         ("127.0.0.1", 8401),
         (35.68, 139.0),
@@ -55,7 +56,7 @@ def test_defaults_are_those_of_the_documentation(tmp_path: Path) -> None:
     assert (config.max_clock_offset_ms, config.audit_days, config.audit_max) == (500, 30, 1_000_000)
     assert (config.idempotency_hours, config.limits, config.key) == (24, Limits(), None)
     assert (config.region("a").store, config.region("a").number) == ("sqlite", None)
-    assert config.region("a").address == ("a.example", 443)
+    assert config.region("a").address() == ("a.example", 443)
 
 
 def test_reading_makes_nothing(tmp_path: Path) -> None:
@@ -224,3 +225,38 @@ def test_two_regions_cannot_have_one_schema(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="schema one too"):
         load(tmp_path, text)
     load(tmp_path, text.replace("?schema=one", ""))
+
+
+TWO_NODES = FILE.replace("8401/", "8400/", 1).replace(
+    'store = "sqlite"',
+    'store = "postgresql://db/shop"\nnodes = ["http://10.0.0.1:8401", "http://10.0.0.2:8401/"]',
+    1,
+)
+
+
+def test_each_node_of_a_region_has_its_url(tmp_path: Path) -> None:
+    tokyo = load(tmp_path, TWO_NODES).region("tokyo")
+    assert tokyo.urls == ("http://127.0.0.1:8400", "http://10.0.0.1:8401", "http://10.0.0.2:8401")
+    assert [tokyo.address(node) for node in (1, 2)] == [("10.0.0.1", 8401), ("10.0.0.2", 8401)]
+    with pytest.raises(ConfigError, match="has 2 nodes, and node 3 is none of them"):
+        tokyo.address(3)
+
+
+def test_without_a_balancer_the_first_node_is_the_regions_url(tmp_path: Path) -> None:
+    text = re.sub(r'url = "[^"]*8400/"\n', "", TWO_NODES)
+    assert load(tmp_path, text).region("tokyo").url == "http://10.0.0.1:8401"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('store = "postgresql://db/shop"', 'store = "sqlite"', "URL of PostgreSQL"),
+        ("10.0.0.2", "10.0.0.1", "names one url twice"),
+        ("http://10.0.0.2:8401/", "http://localhost:8402", "frankfurt's address too"),
+        ("http://10.0.0.2:8401/", "10.0.0.2", "no URL of a region"),
+    ],
+)
+def test_nodes_that_make_no_sense_are_refused(tmp_path: Path, old: str, new: str, reason: str) -> None:
+    assert old in TWO_NODES
+    with pytest.raises(ConfigError, match=reason):
+        load(tmp_path, TWO_NODES.replace(old, new, 1))

@@ -15,7 +15,7 @@ def test_project_works_as_written(tmp_path: Path) -> None:
     assert [path.name for path in paths] == ["shop.py", "atoll.toml"]
     config = load_config(tmp_path / "new" / "atoll.toml")
     assert (config.name, config.region_names) == ("orchard", ("frankfurt", "tokyo", "virginia"))
-    assert [config.region(name).address[1] for name in ("tokyo", "frankfurt", "virginia")] == [
+    assert [config.region(name).address()[1] for name in ("tokyo", "frankfurt", "virginia")] == [
         8401,
         8402,
         8403,

@@ -62,16 +62,23 @@ class Regions:
                 failures.append(error.message)
         raise RegionUnreachable("; ".join(failures))
 
+    def _first_answer(self, region: RegionConfig, path: str) -> urllib3.BaseHTTPResponse:
+        """Of its nodes, in order."""
+        failure: urllib3.exceptions.HTTPError | None = None
+        for url in region.urls:
+            try:
+                return self._pool.request("GET", f"{url}{path}")
+            except urllib3.exceptions.HTTPError as error:
+                failure = failure or error
+        assert failure is not None
+        raise RegionUnreachable(
+            f"{region.name} does not answer at {', '.join(region.urls)} ({_reason(failure)});"
+            f" `atoll serve --region {region.name}` starts it",
+            region=region.name,
+        ) from failure
+
     def _get(self, region: RegionConfig, path: str, parameters: Mapping[str, str]) -> Any:
-        url = f"{region.url}{path}" + (f"?{urlencode(parameters)}" if parameters else "")
-        try:
-            response = self._pool.request("GET", url)
-        except urllib3.exceptions.HTTPError as error:
-            raise RegionUnreachable(
-                f"{region.name} does not answer at {region.url} ({_reason(error)});"
-                f" `atoll serve --region {region.name}` starts it",
-                region=region.name,
-            ) from error
+        response = self._first_answer(region, path + (f"?{urlencode(parameters)}" if parameters else ""))
         try:
             body = json.loads(response.data)
         except ValueError:

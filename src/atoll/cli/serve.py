@@ -21,6 +21,9 @@ def serve(
         str | None,
         typer.Argument(help="The file that declares the collections; without it, what atoll.toml says."),
     ] = None,
+    node: Annotated[
+        int, typer.Option("--node", min=1, help="Which of the region's nodes, where it has several.")
+    ] = 1,
     config: ConfigOption = "atoll.toml",
     as_json: JsonOption = False,
 ) -> None:
@@ -31,13 +34,16 @@ def serve(
     settings = open_config(config)
     if app is not None:
         settings = dataclasses.replace(settings, app=Path(app).resolve())
-    url, data = settings.region(region).url, settings.region_store(region)
+    placed = settings.region(region)
+    placed.address(node)
+    url, data = placed.nodes[node - 1] if placed.nodes else placed.url, settings.region_store(region)
 
     def ready() -> None:
         if as_json:
             print_json(
                 {
                     "region": region,
+                    "node": node,
                     "url": url,
                     "data": data,
                     "app": str(settings.app),
@@ -52,7 +58,7 @@ def serve(
     # An exception unwinds the node, so that its store is closed; the default actions would not.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    run(settings, region, ready)
+    run(settings, region, ready, node)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import aiohttp
 from yarl import URL
 
+from atoll.client.nodes import NodeUrls
 from atoll.client.options import ClientOptions
 from atoll.client.transport import Request, Response, Stream
 from atoll.errors import AtollError, ConfigError, Indefinite, RegionUnreachable, TooLarge
@@ -37,9 +38,9 @@ class AiohttpTransport:
 
     __slots__ = ("_client", "_closed", "_connect_s", "_options", "_slots", "_urls")
 
-    def __init__(self, urls: Mapping[str, str], options: ClientOptions) -> None:
-        """`urls`: by region."""
-        self._urls = urls
+    def __init__(self, urls: Mapping[str, str | Sequence[str]], options: ClientOptions) -> None:
+        """`urls`: by region; of several nodes, one after the other is asked until one can be connected to."""
+        self._urls = NodeUrls(urls)
         self._options = options
         self._connect_s = options.connect_timeout_s
         # Waiting in aiohttp's own queue would count as time in which the region does not answer.
@@ -48,10 +49,24 @@ class AiohttpTransport:
         self._closed = False
 
     async def send(self, request: Request) -> Response:
+        for left in reversed(range(self._urls.count(request.region))):
+            url = self._urls.of(request.region)
+            try:
+                return await self._send(request, url)
+            except RegionUnreachable:
+                self._urls.leave(request.region, url)
+                if not left:
+                    raise
+            except Indefinite:
+                self._urls.leave(request.region, url)
+                raise
+        raise AssertionError
+
+    async def _send(self, request: Request, url: str) -> Response:
         seconds = request.timeout_s
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=min(self._connect_s, seconds))
         try:
-            async with self._slots, self._begin(request, timeout) as response:
+            async with self._slots, self._begin(request, url, timeout) as response:
                 if response.content_length is None:
                     body = await self._bounded(request, response)
                 else:
@@ -64,9 +79,11 @@ class AiohttpTransport:
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[Stream]:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_s, sock_read=request.timeout_s)
+        url = self._urls.of(request.region)
         try:
-            opened = await self._begin(request, timeout)
+            opened = await self._begin(request, url, timeout)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            self._urls.leave(request.region, url)
             raise _translated(error) from error
         try:
             yield Stream(opened.status, opened.headers, self._pieces(opened))
@@ -79,10 +96,10 @@ class AiohttpTransport:
             await self._client.close()
 
     def _begin(
-        self, request: Request, timeout: aiohttp.ClientTimeout
+        self, request: Request, url: str, timeout: aiohttp.ClientTimeout
     ) -> aiohttp.client._RequestContextManager:
         client = self._client or self._open()
-        url = self._urls[request.region] + request.path
+        url += request.path
         if request.query:
             url = f"{url}?{request.query}"
         return client.request(

@@ -36,7 +36,7 @@ def connect(
 
     deployment, limits = _read(deployment, app)
     endpoints = endpoints_of(deployment)
-    transport = AiohttpTransport({endpoint.region: endpoint.url for endpoint in endpoints}, options)
+    transport = AiohttpTransport({endpoint.region: endpoint.urls for endpoint in endpoints}, options)
     return Database(transport, endpoints, near=near, options=options, limits=limits, random=random)
 
 
@@ -54,7 +54,7 @@ def connect_sync(
 
     deployment, limits = _read(deployment, app)
     endpoints = endpoints_of(deployment)
-    transport = Urllib3Transport({endpoint.region: endpoint.url for endpoint in endpoints}, options)
+    transport = Urllib3Transport({endpoint.region: endpoint.urls for endpoint in endpoints}, options)
     return SyncDatabase(transport, endpoints, near=near, options=options, limits=limits, random=random)
 
 

@@ -29,6 +29,13 @@ class Endpoint:
     """Scheme, host and port, without a trailing slash."""
     location: tuple[float, float] | None = None
     """Latitude and longitude in degrees."""
+    nodes: tuple[str, ...] = ()
+    """The urls of its nodes, where there are several."""
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The one to try first in front."""
+        return tuple(dict.fromkeys((self.url, *self.nodes)))
 
 
 def endpoints_of(deployment: Deployment) -> tuple[Endpoint, ...]:
@@ -36,7 +43,9 @@ def endpoints_of(deployment: Deployment) -> tuple[Endpoint, ...]:
     if isinstance(deployment, str | os.PathLike):
         deployment = load_config(Path(deployment))
     if isinstance(deployment, Config):
-        return tuple(Endpoint(region.name, region.url, region.location) for region in deployment.regions)
+        return tuple(
+            Endpoint(region.name, region.url, region.location, region.nodes) for region in deployment.regions
+        )
     urls: dict[str, str] = {}
     for mapping in [deployment] if isinstance(deployment, Mapping) else deployment:
         urls.update(mapping)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import http.client
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import urllib3
 from urllib3 import exceptions
 
+from atoll.client.nodes import NodeUrls
 from atoll.client.options import ClientOptions
 from atoll.client.transport import Request, Response, SyncStream
 from atoll.errors import AtollError, ConfigError, Indefinite, RegionUnreachable, TooLarge
@@ -21,20 +22,35 @@ _PIECE_BYTES = 1 << 16
 class Urllib3Transport:
     """A `SyncTransport`, usable from several threads."""
 
-    __slots__ = ("_closed", "_options", "_pools")
+    __slots__ = ("_closed", "_options", "_pools", "_urls")
 
-    def __init__(self, urls: Mapping[str, str], options: ClientOptions) -> None:
-        """`urls`: by region."""
+    def __init__(self, urls: Mapping[str, str | Sequence[str]], options: ClientOptions) -> None:
+        """`urls`: by region; of several nodes, one after the other is asked until one can be connected to."""
+        self._urls = NodeUrls(urls)
         self._options = options
         self._closed = False
-        self._pools = {region: self._pool(url) for region, url in urls.items()}
+        self._pools = {url: self._pool(url) for url in self._urls.all()}
 
     def send(self, request: Request) -> Response:
+        for left in reversed(range(self._urls.count(request.region))):
+            url = self._urls.of(request.region)
+            try:
+                return self._send(request, url)
+            except RegionUnreachable:
+                self._urls.leave(request.region, url)
+                if not left:
+                    raise
+            except Indefinite:
+                self._urls.leave(request.region, url)
+                raise
+        raise AssertionError
+
+    def _send(self, request: Request, url: str) -> Response:
         seconds = request.timeout_s
         timeout = urllib3.Timeout(connect=min(self._options.connect_timeout_s, seconds), read=seconds)
         bound_bytes = self._options.response_bytes
         try:
-            response = self._begin(request, timeout)
+            response = self._begin(request, url, timeout)
             with response:  # given back when read to its end, else closed
                 body = response.read(bound_bytes + 1)
                 if len(body) > bound_bytes:
@@ -51,9 +67,11 @@ class Urllib3Transport:
     @contextmanager
     def stream(self, request: Request) -> Iterator[SyncStream]:
         timeout = urllib3.Timeout(connect=self._options.connect_timeout_s, read=request.timeout_s)
+        url = self._urls.of(request.region)
         try:
-            opened = self._begin(request, timeout)
+            opened = self._begin(request, url, timeout)
         except exceptions.HTTPError as error:
+            self._urls.leave(request.region, url)
             raise _translated(error) from error
         try:
             yield SyncStream(opened.status, opened.headers, _pieces(opened))
@@ -69,10 +87,10 @@ class Urllib3Transport:
         secure: dict[str, Any] = {"ssl_context": self._options.tls} if url.startswith("https:") else {}
         return urllib3.connection_from_url(url, maxsize=self._options.connections, block=False, **secure)
 
-    def _begin(self, request: Request, timeout: urllib3.Timeout) -> urllib3.BaseHTTPResponse:
+    def _begin(self, request: Request, url: str, timeout: urllib3.Timeout) -> urllib3.BaseHTTPResponse:
         if self._closed:
             raise ConfigError("this client is closed; connect again")
-        return self._pools[request.region].urlopen(
+        return self._pools[url].urlopen(
             request.method,
             f"{request.path}?{request.query}" if request.query else request.path,
             body=request.body or None,

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from atoll.errors import InvalidOperation
+from atoll.errors import Indefinite, InvalidOperation, TurnLost
 from atoll.ids.prefixed import RangeAllocator
 from atoll.ids.snowflake import SnowflakeGenerator
 from atoll.ids.sortable import SortableIds
@@ -20,8 +20,6 @@ class Counters(Protocol):
 
     async def counter(self, name: str) -> int: ...
 
-    async def raise_counter(self, name: str, value: int) -> None: ...
-
     async def advance_counter(self, name: str, by: int) -> int: ...
 
 
@@ -29,18 +27,20 @@ class IdService:
     """One node's identifiers; belongs to one event loop.
 
     `clock` gives unix milliseconds, `random(n)` n bytes that cannot be guessed (`os.urandom` in production).
-    `region_number` and `machine` (0 to 31 each) must differ between any two nodes of the deployment that run at
-    once. The region's counters `ids` and `snowflake_ms` keep prefixed ids and snowflakes from coming twice.
+    `region_number` (0 to 31) differs between any two regions, and `machine` gives a number (0 to 31) that no other
+    node of the region should have at present. Should two have one all the same, as when a node was paused for longer
+    than it held its number, they notice by the number's counter before either gives out an identifier, and take
+    others. The counters also keep identifiers from coming twice after a restart.
     """
 
-    __slots__ = ("_clock", "_counters", "_makers", "_node", "_snowflakes")
+    __slots__ = ("_clock", "_counters", "_machine", "_makers", "_region_number", "_snowflakes")
 
     def __init__(
         self,
         region: str,
         *,
         region_number: int,
-        machine: int,
+        machine: Callable[[], Awaitable[int]],
         clock: Callable[[], int],
         random: Callable[[int], bytes],
         counters: Counters,
@@ -48,7 +48,8 @@ class IdService:
         sortable = SortableIds(clock, random)
         self._clock = clock
         self._counters = counters
-        self._node = (region_number, machine)
+        self._region_number = region_number
+        self._machine = machine
         self._snowflakes: SnowflakeGenerator | None = None
         self._makers: dict[str, Callable[[int], list[str] | Awaitable[list[str]]]] = {
             "uuid4": lambda count: [str(uuid.UUID(bytes=random(16), version=4)) for _ in range(count)],
@@ -82,12 +83,48 @@ class IdService:
         return await self._counters.advance_counter("ids", count) - count + 1
 
     async def _snowflake(self, count: int) -> list[str]:
-        if self._snowflakes is None:
-            last_ms = await self._counters.counter("snowflake_ms")
+        generator = self._snowflakes
+        if generator is None:
+            hold = _Hold(self._counters, await self._machine())
+            last_ms = await hold.open()
+            generator = SnowflakeGenerator(self._region_number, hold.machine, self._clock, last_ms, hold=hold)
             if self._snowflakes is None:  # nobody else was faster
-                self._snowflakes = SnowflakeGenerator(*self._node, self._clock, last_ms, hold=self._hold)
+                self._snowflakes = generator
+            generator = self._snowflakes
+        try:
+            made = await generator.take(count)
+        except (TurnLost, Indefinite):
+            if self._snowflakes is generator:
+                self._snowflakes = None
+            raise
         # In decimal digits: as JSON numbers they would lose their last digits in many clients.
-        return [str(number) for number in await self._snowflakes.take(count)]
+        return [str(number) for number in made]
 
-    async def _hold(self, until_ms: int) -> None:
-        await self._counters.raise_counter("snowflake_ms", until_ms)
+
+class _Hold:
+    """The right to give out identifiers up to a time, under one number, by a counter that every holder moves.
+
+    Whoever moves it and does not find what it expects has learnt that another node does so, too; and so will that one.
+    """
+
+    __slots__ = ("_counter", "_counters", "_held_ms", "machine")
+
+    def __init__(self, counters: Counters, machine: int) -> None:
+        self.machine = machine
+        self._counters = counters
+        self._counter = f"snowflake_ms {machine}" if machine else "snowflake_ms"
+        self._held_ms: int | None = None
+
+    async def open(self) -> int:
+        self._held_ms = await self._counters.counter(self._counter)
+        return self._held_ms
+
+    async def __call__(self, until_ms: int) -> None:
+        """Durable on return. Raises TurnLost, and Indefinite; after either of them for ever TurnLost."""
+        before_ms, self._held_ms = self._held_ms, None
+        if before_ms is not None:
+            found_ms = await self._counters.advance_counter(self._counter, until_ms - before_ms)
+            if found_ms == until_ms:
+                self._held_ms = until_ms
+                return
+        raise TurnLost("another node of this region makes identifiers under this node's number; try again")

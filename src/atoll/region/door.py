@@ -165,6 +165,7 @@ class Door:
 
     async def open(self) -> None:
         """Find out where the region stands, and take what comes from now on. Raises what the store raises."""
+        self._store.follow(self._elsewhere)
         self.vector = await self._store.positions()
         self._clock.last = max(self._clock.last, await self._store.clock())
         self._task = asyncio.create_task(self._run(), name="door")
@@ -273,6 +274,11 @@ class Door:
         found = await self._store.positions()
         if not descends(self.vector, found):
             self._move(merge(self.vector, found))
+
+    def _elsewhere(self, positions: Mapping[str, int]) -> None:
+        """Another node has committed."""
+        if not descends(self.vector, positions):
+            self._move(merge(self.vector, positions))
 
     async def close(self) -> None:
         """Refuse what still waits; nothing of it was acknowledged. A commit under way may end, or is cut."""

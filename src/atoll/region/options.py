@@ -23,6 +23,8 @@ class RegionOptions:
     """An idle link says so this often; it bounds how well staleness is known."""
     ping_s: float = 2.0
     """How often clocks are compared with each peer's."""
+    lease_s: float = 3.0
+    """So long after a node of the region died another one pulls from the peers in its place."""
     housekeeping_s: float = 1.0
     """How often checkpoints run beside the writer; retention runs every 60th time."""
     max_clock_offset_ms: int = 500

@@ -58,6 +58,7 @@ from atoll.region.reintroduction import Reintroduction
 from atoll.region.shapes import shapes_of
 from atoll.region.signal import Signal
 from atoll.region.statistics import Statistics
+from atoll.region.tenure import Tenure
 from atoll.replication import source
 from atoll.replication.link import Link
 from atoll.replication.wire import FrameWriter, Heartbeat
@@ -146,6 +147,9 @@ class Region:
             for name, rules in self.rules.items()
             if any(lattice.kind == "bounded_counter" for lattice in rules.lattices.values())
         )
+        self.tenure = Tenure(
+            store, [_link_to(peer) for peer in self.links], self._review_links, lease_s=options.lease_s
+        )
         self.escrow = Escrow(
             name,
             self._holders,
@@ -166,9 +170,12 @@ class Region:
         await self.adoption.begin()
         await self.door.open()
         await self.reintroduction.open()
+        await self.tenure.take()
+        self._spawn(self.tenure.run(), "leases")
         for link in self.links.values():
             self._spawn(link.run(self._review_links), f"link to {link.status.peer}")
             self._spawn(self._compare_clocks(link.status.peer), f"clock of {link.status.peer}")
+        self._spawn(self._watch_for_own(), "watch for lost entries")
         self._spawn(self._housekeeping(), "housekeeping")
         self._spawn(self._adopt(), "new declarations")
         self._spawn(self.reintroduction.run(), "return from a backup")
@@ -236,7 +243,9 @@ class Region:
         self.reintroduction.check()
         if token or not self._introduced:
             await self._catch_up(write, token)
-        if self._own_elsewhere > self.door.vector.get(self.name, 0):
+        if self._lacks_own():
+            await self.door.refresh()  # another node of this region may have written them a moment ago
+        if self._lacks_own():
             raise Unavailable(
                 f"{self.name} has lost entries that its peers hold, up to {self._own_elsewhere}; "
                 "it takes no writes until it has them back"
@@ -553,10 +562,6 @@ class Region:
     def heard(self, peer: str, heartbeat: Heartbeat) -> None:
         self.freshness.heard(heartbeat, self.door.vector)
         self._own_elsewhere = max(self._own_elsewhere, heartbeat.vector.get(self.name, 0))
-        recovering = self._own_elsewhere > self.door.vector.get(self.name, 0)
-        if recovering != self._recovering:
-            self._recovering = recovering
-            self._review_links()
         self._heard.notify()
         self.reintroduction.heard(peer, heartbeat.vector)
 
@@ -570,11 +575,34 @@ class Region:
         them may be just as cut off: what comes twice is dropped on arrival.
 
         This region's own are asked for, everywhere, while peers hold some that it lost with its disk. Asked for
-        at other times, each would come back from every peer.
+        at other times, each would come back from every peer. Of several nodes one pulls from a peer; the others
+        only want to hear how far it is.
         """
+        if not self.holds(peer):
+            return ()
         own = [self.name] if self._recovering else []
         down = [other for other, link in self.links.items() if other != peer and not link.status.connected]
         return (peer, *own, *down)
+
+    def holds(self, peer: str) -> bool:
+        """Whether it is this node of the region that pulls from `peer`."""
+        return _link_to(peer) in self.tenure.held
+
+    async def _watch_for_own(self) -> None:
+        """Ask everywhere for this region's own entries, while peers hold some that it has lost."""
+        while True:
+            await self._heard.wait()
+            if self._lacks_own() != self._recovering:
+                with contextlib.suppress(AtollError):
+                    await (
+                        self.door.refresh()
+                    )  # another node of this region may have written them a moment ago
+                if self._lacks_own() != self._recovering:
+                    self._recovering = not self._recovering
+                    self._review_links()
+
+    def _lacks_own(self) -> bool:
+        return self._own_elsewhere > self.door.vector.get(self.name, 0)
 
     def _review_links(self) -> None:
         for link in self.links.values():
@@ -723,3 +751,8 @@ class Region:
                 await self._probe_store()
             if rounds % 60 == 0 and self.door.store_error is None:
                 await self._forget()
+
+
+def _link_to(peer: str) -> str:
+    """The name of a lease."""
+    return f"link {peer}"

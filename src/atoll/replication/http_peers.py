@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 import aiohttp
 import msgspec
@@ -34,13 +35,14 @@ class HttpPeers:
     def __init__(
         self,
         region: str,
-        urls: Mapping[str, str],
+        urls: Mapping[str, Sequence[str]],
         key: bytes,
         now_ms: Callable[[], int],
         emulation: Emulation,
     ) -> None:
+        """`urls`: of each peer, one or several; those after the first are asked when it does not answer."""
         self._region = region
-        self._urls = {peer: url.rstrip("/") for peer, url in urls.items()}
+        self._urls = {peer: deque(url.rstrip("/") for url in given) for peer, given in urls.items()}
         self._key = key
         self._now_ms = now_ms
         self._emulation = emulation
@@ -50,30 +52,7 @@ class HttpPeers:
         body = _pack(call)
         headers = self._headers(CALL_PATH, body)
         await self._emulation.travel(region)
-        try:
-            async with self._open().post(
-                self._urls[region] + CALL_PATH,
-                data=body,
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(total=timeout_s),
-            ) as response:
-                if (response.content_length or 0) > _MAX_REPLY_BYTES:
-                    raise Indefinite(
-                        f"{region} answers with {response.content_length} bytes, more than is accepted",
-                        region=region,
-                    )
-                answer = await response.read()
-                status, sealed = response.status, response.headers.get(seal.HEADER, "")
-        except aiohttp.ClientConnectorError as error:
-            raise RegionUnreachable(
-                f"{region} does not answer at {self._urls[region]}: {error}", region=region
-            ) from error
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Indefinite(
-                f"{region} was asked and did not answer within {timeout_s} s ({type(error).__name__}); what was asked "
-                "may have happened: repeat it with the same idempotency key",
-                region=region,
-            ) from error
+        status, sealed, answer = await self._asked(region, body, headers, timeout_s)
         try:
             await self._emulation.travel(region)
         except RegionUnreachable as error:
@@ -100,15 +79,57 @@ class HttpPeers:
             )
         raise refusal
 
+    async def _asked(
+        self, region: str, body: bytes, headers: Mapping[str, str], timeout_s: float
+    ) -> tuple[int, str, bytes]:
+        """Status, seal and body of what the first node answers that can be connected to."""
+        for left in reversed(range(len(self._urls[region]))):
+            url = self._urls[region][0]
+            try:
+                return await self._exchange(region, url, body, headers, timeout_s)
+            except aiohttp.ClientConnectorError as error:
+                self._leave(region, url)
+                if not left:
+                    raise RegionUnreachable(
+                        f"{region} does not answer at {url}: {error}", region=region
+                    ) from error
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                self._leave(region, url)
+                raise Indefinite(
+                    f"{region} was asked and did not answer within {timeout_s} s ({type(error).__name__}); what was "
+                    "asked may have happened: repeat it with the same idempotency key",
+                    region=region,
+                ) from error
+        raise AssertionError
+
+    async def _exchange(
+        self, region: str, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float
+    ) -> tuple[int, str, bytes]:
+        async with self._open().post(
+            url + CALL_PATH, data=body, headers=headers, timeout=aiohttp.ClientTimeout(total=timeout_s)
+        ) as response:
+            if (response.content_length or 0) > _MAX_REPLY_BYTES:
+                raise Indefinite(
+                    f"{region} answers with {response.content_length} bytes, more than is accepted",
+                    region=region,
+                )
+            return response.status, response.headers.get(seal.HEADER, ""), await response.read()
+
+    def _leave(self, region: str, url: str) -> None:
+        """Ask another node of the region next, if there is one and nobody has turned to it meanwhile."""
+        if self._urls[region][0] == url:
+            self._urls[region].rotate(-1)
+
     def stream(self, region: str, request: StreamRequest) -> AsyncGenerator[bytes, None]:
         self._emulation.check(region)
         return self._emulation.delayed(region, self._pieces(region, request))
 
     async def _pieces(self, region: str, request: StreamRequest) -> AsyncGenerator[bytes, None]:
         body = _pack(request)
+        url = self._urls[region][0]
         try:
             async with self._open().post(
-                self._urls[region] + STREAM_PATH,
+                url + STREAM_PATH,
                 data=body,
                 headers=self._headers(STREAM_PATH, body),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=5.0),
@@ -124,9 +145,9 @@ class HttpPeers:
                 async for piece in response.content.iter_any():
                     yield piece
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise RegionUnreachable(
-                f"{region} does not answer at {self._urls[region]}: {error}", region=region
-            ) from error
+            raise RegionUnreachable(f"{region} does not answer at {url}: {error}", region=region) from error
+        finally:
+            self._leave(region, url)  # a stream that ended, however it did, goes on at another node
 
     async def close(self) -> None:
         if self._session is not None:

@@ -41,6 +41,9 @@ async def stream(
         if loop.time() >= due_s:  # a stream that is never idle must say it, too
             yield writer.heartbeat(told.news_in(await heartbeat()))
             due_s = loop.time() + heartbeat_s
+        if not wanted:  # another node of the peer's region pulls; this one wants to know how far we are
+            await asyncio.sleep(due_s - loop.time())
+            continue
         seen = committed.count
         piece: list[bytes] = []
         numbered = await store.journal(after_id, limit_bytes=_BATCH_BYTES)

@@ -103,6 +103,7 @@ class Admin:
             offset = region.offsets.offset(peer, now_ms)
             links[peer] = {
                 "connected": status.connected,
+                "held": region.holds(peer),
                 "since_ms": status.since_ms,
                 "lag_s": region.freshness.lag_s(peer, now_ms),
                 "propagation_p50_ms": region.statistics.propagation_p50_ms(peer),

@@ -43,9 +43,9 @@ class Listener:
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
-    def bound(cls, config: Config, region: str) -> Listener:
-        """Take the region's port. Raises ConfigError when it is in use."""
-        host, port = config.region(region).address
+    def bound(cls, config: Config, region: str, node: int = 1) -> Listener:
+        """Take the node's port. Raises ConfigError when it is in use."""
+        host, port = config.region(region).address(node)
         return cls(_bind(host, port, f"{config.source}: region {region}"))
 
     async def start(self) -> None:

@@ -14,12 +14,14 @@ from atoll.server.listening import Listener
 _GC_THRESHOLD = 50_000
 
 
-async def serve(config: Config, region: str, ready: Callable[[], None] = lambda: None) -> None:
+async def serve(
+    config: Config, region: str, ready: Callable[[], None] = lambda: None, node_number: int = 1
+) -> None:
     """Run until SIGINT or SIGTERM; `ready` is called once requests are taken.
 
     Raises ConfigError, StoreLocked, StoreUnwritable.
     """
-    listener = Listener.bound(config, region)
+    listener = Listener.bound(config, region, node_number)
     ended = asyncio.Event()
     try:
         async with Node(config, region) as node:
@@ -36,11 +38,11 @@ async def serve(config: Config, region: str, ready: Callable[[], None] = lambda:
         listener.close()
 
 
-def run(config: Config, region: str, ready: Callable[[], None] = lambda: None) -> None:
+def run(config: Config, region: str, ready: Callable[[], None] = lambda: None, node_number: int = 1) -> None:
     """`serve` on a fast event loop, in a process of its own."""
     import uvloop
 
     # A batch makes thousands of small objects without cycles: collecting after every 700 of them is waste.
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 20, 20)
-    uvloop.run(serve(config, region, ready))
+    uvloop.run(serve(config, region, ready, node_number))

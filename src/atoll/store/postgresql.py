@@ -1,9 +1,10 @@
 """A region's store in PostgreSQL, 16 or later, which any number of the region's nodes share.
 
-A turn is two statements. The first takes an advisory lock and reads the region's row and what the batch addresses;
-the second is the whole commit, and a compare-and-set on the region's row: it does nothing if anybody has committed
-since. So the lock is only there for the order of those who wait; what keeps seqs dense is the compare-and-set,
-however long a node was paused in between. A lock that nobody uses for two seconds is taken away.
+A turn is two statements. The first reads the region's row and what the batch addresses; the second is the whole
+commit, and a compare-and-set on the region's row: it does nothing if anybody has committed since. So seqs are dense
+however long a node was paused in between. A node that lost a turn takes an advisory lock for the next ones, as do the
+others that it comes between: they then wait for each other instead of losing work. A lock that nobody uses for two
+seconds is taken away.
 
 Documents lie in `_doc_<collection>(key, doc, meta)`. `doc` is of type json, not jsonb: that keeps the text as it was
 written, byte for byte, and takes half the time to write.
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     import asyncpg
 
 _FORGOTTEN_AT_ONCE = 5_000
+_CROWDED_S = 2.0
+"""For so long after a lost turn a node takes the lock for its turns."""
 _LOCK_WAITS = 4
 """How often `LOCK_MS` is waited for the turn before the writers are told."""
 
@@ -114,6 +117,8 @@ class PostgresStore:
         self.node = uuid.uuid4().hex[:12]
         self.channel = f"atoll_{lock_number('atoll', database.schema) & (1 << 64) - 1:x}"
         self.turn_lock = lock_number("atoll", database.schema, "turn")
+        self.crowded_until_s = 0.0
+        """Until then other nodes are likely to come in between, by the event loop's clock."""
         self._collections: set[str] = set()
         self._indexed: dict[str, frozenset[str]] = {}
         self._writer: asyncpg.Connection[Any] | None = None
@@ -434,6 +439,7 @@ class PostgresTurn:
     __slots__ = (
         "_commits",
         "_connection",
+        "_locked",
         "_store",
         "_tail",
         "_wanted",
@@ -476,10 +482,12 @@ class PostgresTurn:
         bindings = [[kept(key) for key in wanted.documents[name]] for name in collections]
         if wanted.remembered:
             bindings.append([kept(key) for key in wanted.remembered])
-        rows = await self._connection.fetch(statement, self._store.turn_lock, *bindings)
-        if rows[0]["key"] != "true":
+        self._locked = self._store.crowded_until_s > asyncio.get_running_loop().time()
+        lock = self._store.turn_lock if self._locked else 0
+        rows = await self._connection.fetch(statement, lock, *bindings)
+        if rows[0]["key"] == "false":
             await self._wait()
-            rows = await self._connection.fetch(statement, self._store.turn_lock, *bindings)
+            rows = await self._connection.fetch(statement, 0, *bindings)
         _, _, positions, _, self._commits, self.clock, self._tail = rows[0]
         self.positions: Mapping[str, int] = decode_positions(positions)
         self.rows = {}
@@ -523,7 +531,7 @@ class PostgresTurn:
         )
 
     async def __aexit__(self, *failure: object) -> None:
-        if self._connection.is_closed():
+        if not self._locked or self._connection.is_closed():
             return
         try:
             await self._connection.execute("SELECT pg_advisory_unlock_all()")
@@ -561,6 +569,7 @@ class PostgresTurn:
             self._store.drop_writer()
             raise
         if not won:
+            self._store.crowded_until_s = asyncio.get_running_loop().time() + _CROWDED_S
             raise TurnLost("another node of this region has committed since this turn began")
 
     def _statement(self, commit: Commit) -> tuple[str, list[Any]]:

@@ -65,13 +65,13 @@ def create_table(collection: str) -> str:
 
 @lru_cache(maxsize=256)
 def turn_sql(collections: tuple[str, ...], remembered: bool) -> str:
-    """$1 the lock, then the keys of each collection, then the idempotency keys. The first row is the region's.
+    """$1 the lock or 0, then the keys of each collection, then the idempotency keys. The first row is the region's.
 
     The snapshot is older than the lock; if somebody committed in between, the commit's compare-and-set will tell.
     """
     parts = [
-        "SELECT -1 AS part, pg_try_advisory_lock($1)::text AS key, positions AS doc, NULL::bytea AS meta, "
-        "commits, clock, journal_tail FROM _region"
+        "SELECT -1 AS part, CASE WHEN $1::bigint = 0 THEN 'none' ELSE pg_try_advisory_lock($1)::text END AS key, "
+        "positions AS doc, NULL::bytea AS meta, commits, clock, journal_tail FROM _region"
     ]
     for at, collection in enumerate(collections):
         parts.append(

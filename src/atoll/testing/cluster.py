@@ -11,6 +11,7 @@ from atoll.causality import vector as vectors
 from atoll.conflicts.guard import GuardOptions
 from atoll.errors import AtollError, Indefinite, RegionUnreachable
 from atoll.ids import IdService, region_number
+from atoll.ids.machines import Machines
 from atoll.region.options import RegionOptions
 from atoll.region.region import Region
 from atoll.replication.wire import derive_key
@@ -102,7 +103,7 @@ class SimulatedNode:
             kernel_uncertainty_ms=lambda: self.kernel_uncertainty_ms,
             options=self.options,
         )
-        self.ids = self._ids(store, cluster.split(f"ids of {self.name} run {self.runs}"))
+        self.ids = self._ids(store, region, cluster.split(f"ids of {self.name} run {self.runs}"))
         self._opened = opened = asyncio.Event()
         life.spawn(self._open(life, region, opened), f"{self.name}: start")
 
@@ -155,11 +156,11 @@ class SimulatedNode:
         finally:
             self._asked.pop(future, None)
 
-    def _ids(self, store: Store, random: Random) -> IdService:
+    def _ids(self, store: Store, region: Region, random: Random) -> IdService:
         return IdService(
             self.name,
             region_number=region_number(self._cluster.names, self.name, None),
-            machine=0,
+            machine=Machines(region.tenure.claim),
             clock=self.clock,
             random=random.randbytes,
             counters=store,

@@ -30,7 +30,7 @@ def project(tmp_path: Path) -> Iterator[Path]:
 def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, str]]:
     calls: list[tuple[Config, str]] = []
 
-    def run(config: Config, region: str, ready: Callable[[], None]) -> None:
+    def run(config: Config, region: str, ready: Callable[[], None], node: int) -> None:
         calls.append((config, region))
         ready()
 
@@ -77,9 +77,17 @@ def test_missing_file_is_a_usage_error(tmp_path: Path) -> None:
 
 
 def test_locked_store_is_a_failure(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(config: Config, region: str, ready: Callable[[], None]) -> None:
+    def run(config: Config, region: str, ready: Callable[[], None], node: int) -> None:
         raise StoreLocked("another process holds it")
 
     monkeypatch.setattr("atoll.server.serving.run", run)
     result = CliRunner().invoke(app, ["serve", "-r", "tokyo", "-c", str(project / "atoll.toml")])
     assert (result.exit_code, result.stderr) == (1, "atoll: another process holds it\n")
+
+
+def test_node_that_is_not_there_is_a_usage_error(project: Path) -> None:
+    result = CliRunner().invoke(
+        app, ["serve", "-r", "tokyo", "--node", "2", "-c", str(project / "atoll.toml")]
+    )
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "node 2 is none of them" in result.stderr

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -9,17 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulid import ULID
 
-from atoll.errors import InvalidOperation
+from atoll.errors import InvalidOperation, Overloaded, TurnLost
 from atoll.ids import KINDS, IdService, SnowflakeParts, parse_prefixed, parse_snowflake
-from atoll.store.memory import MemoryStore
+from atoll.ids.machines import Machines
+from atoll.store.memory import MemoryStore, MemoryTables
 
 NOW_MS = 1_793_696_400_000
+
+
+async def third() -> int:
+    return 3
 
 
 def service(seed: int = 1, **options: Any) -> IdService:
     defaults: dict[str, Any] = {
         "region_number": 2,
-        "machine": 3,
+        "machine": third,
         "clock": lambda: NOW_MS,
         "random": Random(seed).randbytes,
         "counters": MemoryStore(),
@@ -81,3 +87,42 @@ async def test_unknown_kind_is_refused_with_the_kinds_there_are(kind: str) -> No
         await service().generate(kind)
     assert caught.value.details == {"allowed": list(KINDS)}
     assert len(caught.value.message) < 200
+
+
+async def test_two_nodes_under_one_number_never_make_the_same_identifier() -> None:
+    kept, now_ms = MemoryStore(), [NOW_MS]
+    one, other = (service(counters=kept, clock=lambda: now_ms[0]) for _ in range(2))
+    made: list[str] = []
+    noticed = 0
+    for step in range(60):
+        now_ms[0] += 400
+        for node in (one, other) if step % 2 else (other, one, one):
+            try:
+                made += await node.generate("snowflake", 3)
+            except TurnLost:
+                noticed += 1
+    assert len(set(made)) == len(made) > 0
+    assert noticed > 2
+
+
+async def test_each_node_finds_a_number_of_its_own() -> None:
+    tables = MemoryTables()
+    nodes = [MemoryStore(tables) for _ in range(3)]
+
+    def claim(node: MemoryStore) -> Callable[[str], Awaitable[bool]]:
+        async def claimed(name: str) -> bool:
+            return bool(await node.lease([name], 60))
+
+        return claimed
+
+    assert [await Machines(claim(node))() for node in nodes] == [0, 1, 2]
+    await nodes[1].close()
+    assert await Machines(claim(nodes[2]))() == 1
+
+
+async def test_a_region_has_so_many_numbers_and_no_more() -> None:
+    async def taken(name: str) -> bool:
+        return False
+
+    with pytest.raises(Overloaded, match="32 nodes"):
+        await Machines(taken)()

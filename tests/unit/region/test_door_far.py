@@ -34,7 +34,7 @@ TRIP_S = 0.1
 
 class FarTurn(MemoryTurn):
     def __init__(self, store: FarStore, wanted: Wanted) -> None:
-        super().__init__(store.tables, wanted)
+        super().__init__(store.tables, wanted, store)
         self._store = store
 
     async def __aenter__(self) -> FarTurn:

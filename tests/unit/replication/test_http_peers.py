@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -23,7 +24,10 @@ Damage = Callable[[bytes, str], tuple[bytes, str]]
 
 @asynccontextmanager
 async def asking(
-    answer: msgspec.Struct, status: int = 200, damage: Damage = lambda body, sealed: (body, sealed)
+    answer: msgspec.Struct,
+    status: int = 200,
+    damage: Damage = lambda body, sealed: (body, sealed),
+    down: Sequence[str] = (),
 ) -> AsyncIterator[HttpPeers]:
     """Frankfurt, whose peer tokyo gives this answer to everything."""
 
@@ -41,8 +45,8 @@ async def asking(
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    url = {"tokyo": f"http://127.0.0.1:{port}"}
-    peers = HttpPeers("frankfurt", url, KEY, lambda: NOW_MS, Emulation("frankfurt", {}))
+    urls = {"tokyo": [*down, f"http://127.0.0.1:{port}"]}
+    peers = HttpPeers("frankfurt", urls, KEY, lambda: NOW_MS, Emulation("frankfurt", {}))
     try:
         yield peers
     finally:
@@ -80,3 +84,11 @@ async def test_a_request_that_was_damaged_is_no_fault_of_the_client() -> None:
     async with asking(Failure.of(HostileEntry("a wrong seal")), 400) as peers:
         with pytest.raises(RegionUnreachable, match="tokyo refuses what frankfurt asks: a wrong seal"):
             await peers.call("tokyo", PingCall(), timeout_s=5)
+
+
+async def test_another_node_of_a_peer_is_asked_when_one_is_down() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        down = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    async with asking(PONG, down=[down, down]) as peers:
+        for _ in range(2):
+            assert await peers.call("tokyo", PingCall(), timeout_s=5) == PONG

@@ -181,3 +181,14 @@ def test_a_peer_gets_each_entry_that_it_lacks_once(runs: list[tuple[str, int]], 
         assert set(found) == wanted
 
     scenario()
+
+
+@in_virtual_time
+async def test_whoever_wants_no_entries_hears_how_far_it_is() -> None:
+    it = Sending(segment("a", 1, 3))
+    stream = it.stream({})
+    for _ in range(3):
+        message = await it.next_of(stream)
+        assert isinstance(message, Heartbeat)
+        assert message.vector["a"] >= 3
+        it.append(segment("a", message.vector["a"] + 1, message.vector["a"] + 1))

@@ -13,6 +13,7 @@ from atoll.client.transport import Request
 from atoll.core.mutation import Mutation
 from atoll.embedded.asgi_transport import AsgiTransport
 from atoll.ids import IdService
+from atoll.ids.machines import Machines
 from atoll.replication.emulation import Emulation
 from atoll.replication.wire import derive_key
 from atoll.schema.application import Application
@@ -64,7 +65,12 @@ class Served(World):
     def _app(self, name: str) -> App:
         region, store = self[name], self.stores[name]
         ids = IdService(
-            name, region_number=1, machine=0, clock=region.now_ms, random=os.urandom, counters=store
+            name,
+            region_number=1,
+            machine=Machines(region.tenure.claim),
+            clock=region.now_ms,
+            random=os.urandom,
+            counters=store,
         )
         return App(
             region,

@@ -1,0 +1,111 @@
+"""Two nodes of region a over one store, and region b."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from atoll.core.mutation import Write
+from atoll.errors import Unavailable
+from atoll.region.reading import ReadOptions
+from atoll.region.region import Region
+from atoll.replication.wire import Heartbeat
+from atoll.store.memory import MemoryStore
+
+from ..virtual_time import in_virtual_time
+from .world import World
+
+
+class Pair(World):
+    """`one` and `other` are a's nodes; b reaches the first."""
+
+    one: Region
+    other: Region
+
+
+@asynccontextmanager
+async def pair() -> AsyncIterator[Pair]:
+    async with Pair("a", "b") as it:
+        it.one = it["a"]
+        it.stores["a"] = MemoryStore(it.stores["a"].tables)
+        it.other = it.create("a")
+        it.regions["a"] = it.one
+        await it.other.start()
+        try:
+            yield it
+        finally:
+            await it.other.stop()
+
+
+@in_virtual_time
+async def test_one_pulls_and_both_hear_the_peer() -> None:
+    async with pair() as it:
+        await asyncio.sleep(1)
+        assert (it.one.holds("b"), it.other.holds("b")) == (True, False)
+        for node in (it.one, it.other):
+            assert node.caught_up
+            assert node.staleness_s() < 0.5
+
+
+@in_virtual_time
+async def test_a_read_that_waits_at_one_node_is_woken_by_the_others_commit() -> None:
+    async with pair() as it:
+        reading = asyncio.ensure_future(it.other.read("note", "k", ReadOptions(token={"b": 1}, max_wait_s=5)))
+        await asyncio.sleep(0.5)
+        assert not reading.done()
+        await it.write("b", "note", "k", {"text": "hello"})
+        assert (await reading).value == b'{"text":"hello"}'
+        assert it.other.links["b"].status.received_entries == 0  # it came by the first node
+
+
+@in_virtual_time
+async def test_a_feed_at_one_node_shows_the_others_writes() -> None:
+    async with pair() as it:
+        feed = it.other.changes({}, idle_s=30)
+        for number in range(3):
+            await it.one.write(Write((it.mutation("note", f"k{number}", {"text": "x"}),)))
+            found = await anext(feed)
+            assert found is not None
+            assert (found[0].origin, found[0].seq) == ("a", number + 1)
+
+
+@in_virtual_time
+async def test_writes_at_both_nodes_are_one_dense_sequence() -> None:
+    async with pair() as it:
+        await asyncio.sleep(1)
+
+        async def count(node: Region) -> None:
+            for _ in range(20):
+                await node.write(Write((it.mutation("like", "k", {"$inc": {"count": 1}}),)))
+
+        await asyncio.gather(count(it.one), count(it.other))
+        assert await it.stores["a"].positions() == {"a": 40}
+        await it.settled()
+        assert it.shown("a", "like", "k") == it.shown("b", "like", "k") == {"count": 40}
+
+
+@in_virtual_time
+async def test_the_other_node_goes_on_when_the_one_that_pulls_ends() -> None:
+    async with pair() as it:
+        await asyncio.sleep(1)
+        await it.one.stop()
+        await it.write("b", "note", "late", {"text": "x"})
+        await it.other.read("note", "late", ReadOptions(token={"b": 1}, max_wait_s=20))
+        assert it.other.holds("b")
+        assert it.shown("a", "note", "late") == {"text": "x"}
+
+
+@in_virtual_time
+async def test_what_another_node_wrote_is_not_taken_for_lost() -> None:
+    async with pair() as it:
+        await asyncio.sleep(1)
+        it.stores["a"].tables.leave(it.other.store)  # notices come late
+        await it.one.write(Write((it.mutation("note", "k", {"text": "x"}),)))
+        it.other.heard("b", Heartbeat("b", it.one.now_ms(), {"a": 1}, {}))
+        await it.other.write(Write((it.mutation("note", "k2", {"text": "x"}),)))
+        it.other.heard("b", Heartbeat("b", it.one.now_ms(), {"a": 9}, {}))
+        with pytest.raises(Unavailable, match="has lost entries"):
+            await it.other.write(Write((it.mutation("note", "k3", {"text": "x"}),)))

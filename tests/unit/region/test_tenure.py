@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import asyncio
+
+from atoll.region.tenure import Tenure
+from atoll.store.memory import MemoryStore, MemoryTables
+
+from ..virtual_time import in_virtual_time
+
+LEASE_S = 3.0
+
+
+class Node:
+    def __init__(self, tables: MemoryTables) -> None:
+        self.store = MemoryStore(tables)
+        self.changes = 0
+        self.tenure = Tenure(self.store, ["link b", "link c"], self._changed, lease_s=LEASE_S)
+        self.task: asyncio.Task[None] | None = None
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    async def start(self) -> None:
+        await self.tenure.take()
+        self.task = asyncio.create_task(self.tenure.run())
+
+    def die(self) -> None:
+        assert self.task is not None
+        self.task.cancel()
+
+
+@in_virtual_time
+async def test_another_node_goes_on_soon_after_one_died() -> None:
+    tables = MemoryTables()
+    one, other = Node(tables), Node(tables)
+    await one.start()
+    await other.start()
+    assert (one.tenure.held, other.tenure.held) == ({"link b", "link c"}, frozenset())
+    await asyncio.sleep(10 * LEASE_S)
+    assert (one.changes, other.changes) == (1, 0)
+    one.die()
+    await asyncio.sleep(1.5 * LEASE_S)
+    assert (other.tenure.held, other.changes) == ({"link b", "link c"}, 1)
+    other.die()
+
+
+@in_virtual_time
+async def test_a_node_that_was_paused_learns_that_it_holds_nothing_any_more() -> None:
+    tables = MemoryTables()
+    one, other = Node(tables), Node(tables)
+    await one.start()
+    assert await one.tenure.claim("machine 0")
+    one.die()
+    await other.start()
+    await asyncio.sleep(2 * LEASE_S)
+    assert await other.tenure.claim("machine 0")
+    await one.tenure.take()
+    assert (one.tenure.held, one.changes) == (frozenset(), 2)
+    assert not await one.tenure.claim("machine 0")
+    other.die()
+
+
+@in_virtual_time
+async def test_what_was_claimed_is_renewed() -> None:
+    tables = MemoryTables()
+    one, other = Node(tables), Node(tables)
+    await one.start()
+    assert await one.tenure.claim("machine 0")
+    await asyncio.sleep(5 * LEASE_S)
+    assert not await other.tenure.claim("machine 0")
+    one.die()
+
+
+@in_virtual_time
+async def test_a_node_that_ends_gives_everything_back() -> None:
+    tables = MemoryTables()
+    one, other = Node(tables), Node(tables)
+    await one.start()
+    one.die()
+    await one.store.close()
+    await other.start()
+    assert other.tenure.held == {"link b", "link c"}
+    other.die()
