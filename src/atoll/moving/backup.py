@@ -21,6 +21,7 @@ from atoll.moving.archive import ArchiveReader, ArchiveWriter, Header, Totals
 from atoll.moving.checkpoint import sync_folder
 from atoll.region.reintroduction import RESTORED, without
 from atoll.store.port import Piece, Store
+from atoll.store.postgresql_url import is_postgresql
 from atoll.store.replacing import replace_sqlite
 from atoll.store.sqlite import open_sqlite
 
@@ -36,9 +37,7 @@ async def back_up(config: Config, region: str, path: Path, now_ms: int, tell: Te
     config.region(region)
     if not force:
         _check_absent(path)
-    store: Store = open_sqlite(
-        config.region_data(region), region=region, deployment=config.name, read_only=True
-    )
+    store = await _opened_store(config, region)
     part = path.with_name(path.name + ".part")
     try:
         with _created(part) as file:
@@ -99,16 +98,28 @@ async def restore(
             raise ConfigError(
                 f"{path}: is a backup of {what} {found!r}, not of {wanted!r}; each region is restored from its own"
             )
+    pieces = _restored(path, header, now_ms, gone, tell)
+    if is_postgresql(settings.store):
+        store = await _opened_store(config, region)
+        try:
+            await store.fill(pieces)
+        finally:
+            await store.close()
+        return totals
     data = config.region_data(region)
     _check_room(data, path)
-    await replace_sqlite(
-        data,
-        region=settings.name,
-        deployment=config.name,
-        pieces=_restored(path, header, now_ms, gone, tell),
-        force=force,
-    )
+    await replace_sqlite(data, region=settings.name, deployment=config.name, pieces=pieces, force=force)
     return totals
+
+
+async def _opened_store(config: Config, region: str) -> Store:
+    """Beside the running region: SQLite for reading only."""
+    url = config.region(region).store
+    if is_postgresql(url):
+        from atoll.store.postgresql import open_postgresql
+
+        return open_postgresql(url, region=region, deployment=config.name)
+    return open_sqlite(config.region_data(region), region=region, deployment=config.name, read_only=True)
 
 
 async def _restored(
