@@ -159,8 +159,8 @@ class Region:
         """Take up what the store holds, open the links and begin housekeeping. Raises what the store raises."""
         await self.store.open_collections(self.application.collections)
         await self.store.declare(shapes_of(self.application))
-        await self.door.open()
         await self.tenure.take()
+        await self.door.open()
         self._spawn(self.tenure.run(), "leases")
         for link in self.links.values():
             self._spawn(link.run(self._review_links), f"link to {link.status.peer}")
