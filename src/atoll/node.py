@@ -48,7 +48,10 @@ class Node:
     Raises ConfigError, StoreLocked, StoreUnwritable, StoreCorrupt, DeclarationError.
     """
 
-    def __init__(self, config: Config, region: str, *, application: Application | None = None) -> None:
+    def __init__(
+        self, config: Config, region: str, *, application: Application | None = None, number: int = 1
+    ) -> None:
+        """`number`: of this node among the region's."""
         self.config = config
         self.settings = config.region(region)
         self.application = application or load_application(Path(config.app), limits=config.limits)
@@ -60,7 +63,7 @@ class Node:
         key = deployment_key(config)
         self._now_ms = shifted_ms(config.clock_offset_ms(region))
         names = config.region_names
-        self.store = open_store(config, region)
+        self.store = open_store(config, region, number)
         peers = tuple(name for name in names if name != region)
         self.emulation = Emulation(region, {peer: config.rtt_ms(region, peer) / 2000 for peer in peers})
         link_key = derive_key(key, "links")
@@ -122,13 +125,13 @@ class Node:
         await self.store.close()
 
 
-def open_store(config: Config, region: str) -> Store:
+def open_store(config: Config, region: str, node: int = 1) -> Store:
     """The store that atoll.toml names. Raises as `open_sqlite` and `open_postgresql` do."""
     store = config.region(region).store
     if is_postgresql(store):
         from atoll.store.postgresql import open_postgresql
 
-        return open_postgresql(store, region=region, deployment=config.name)
+        return open_postgresql(store, region=region, deployment=config.name, node=node)
     return open_sqlite(config.region_data(region), region=region, deployment=config.name)
 
 

@@ -146,6 +146,7 @@ class Door:
         self._task: asyncio.Task[None] | None = None
         self._in_doubt = False
         """Whether a commit has been sent, and nothing was heard of it."""
+        self._following = False
         self._unsure = False
         """Whether a commit may have happened of which nothing was heard."""
         self._covered: list[tuple[dict[str, int], asyncio.Future[None]]] = []
@@ -165,7 +166,9 @@ class Door:
 
     async def open(self) -> None:
         """Find out where the region stands, and take what comes from now on. Raises what the store raises."""
-        self._store.follow(self._elsewhere)
+        if not self._following:
+            self._following = True
+            self._store.follow(self._elsewhere)
         self.vector = await self._store.positions()
         self._clock.last = max(self._clock.last, await self._store.clock())
         self._task = asyncio.create_task(self._run(), name="door")

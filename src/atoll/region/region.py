@@ -168,9 +168,9 @@ class Region:
         await self.store.open_collections(self.application.collections)
         await self.store.declare(shapes_of(self.application))
         await self.adoption.begin()
+        await self.tenure.take()
         await self.door.open()
         await self.reintroduction.open()
-        await self.tenure.take()
         self._spawn(self.tenure.run(), "leases")
         for link in self.links.values():
             self._spawn(link.run(self._review_links), f"link to {link.status.peer}")

@@ -24,7 +24,7 @@ async def serve(
     listener = Listener.bound(config, region, node_number)
     ended = asyncio.Event()
     try:
-        async with Node(config, region) as node:
+        async with Node(config, region, number=node_number) as node:
             listener.app = node.app
             loop = asyncio.get_running_loop()
             for each in (signal.SIGINT, signal.SIGTERM):

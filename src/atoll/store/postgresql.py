@@ -104,17 +104,21 @@ AND holder.state = 'idle' AND holder.state_change < now() - interval '1 second'
 """
 
 
-def open_postgresql(url: str, *, region: str, deployment: str) -> PostgresStore:
-    """The store at `url`; it connects when its collections are opened. Raises ConfigError for a senseless URL."""
-    return PostgresStore(Database(database_url(url), region=region, deployment=deployment))
+def open_postgresql(url: str, *, region: str, deployment: str, node: int = 1) -> PostgresStore:
+    """The store at `url`; it connects when its collections are opened. Raises ConfigError for a senseless URL.
+
+    `node` is the number of this one among the region's: what it held before it was restarted is still its own.
+    """
+    return PostgresStore(Database(database_url(url), region=region, deployment=deployment), node)
 
 
 class PostgresStore:
     """`Store` on PostgreSQL; made by `open_postgresql`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, node: int = 1) -> None:
         self.database = database
-        self.node = uuid.uuid4().hex[:12]
+        self._holder = f"node {node}"
+        self._run = uuid.uuid4().hex[:12]
         self.channel = f"atoll_{lock_number('atoll', database.schema) & (1 << 64) - 1:x}"
         self.turn_lock = lock_number("atoll", database.schema, "turn")
         self.crowded_until_s = 0.0
@@ -139,7 +143,7 @@ class PostgresStore:
             await self._make_tables(missing)
         self._collections.update(missing)
         if self._watch is None:
-            watch = Watch(self.database, self.channel, self.node, self._moved)
+            watch = Watch(self.database, self.channel, self._run, self._moved)
             self._watch = asyncio.create_task(watch.run(), name="watch on other nodes")
 
     async def _make_tables(self, names: Sequence[str]) -> None:
@@ -164,6 +168,10 @@ class PostgresStore:
 
     def follow(self, follower: Callable[[Mapping[str, int]], None]) -> None:
         self._followers.append(follower)
+
+    def told(self, positions: bytes) -> str:
+        """What a commit tells the other nodes."""
+        return told(self._run, positions)
 
     def _moved(self, positions: Mapping[str, int]) -> None:
         for follower in self._followers:
@@ -349,7 +357,7 @@ class PostgresStore:
         return int((await self.database.change(_ADVANCE_COUNTER, name, by))[0][0])
 
     async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
-        rows = await self.database.rows(_LEASE, list(names), self.node, for_s)
+        rows = await self.database.rows(_LEASE, list(names), self._holder, for_s)
         return frozenset(row[0] for row in rows)
 
     async def contents(self) -> AsyncGenerator[Piece, None]:
@@ -416,7 +424,7 @@ class PostgresStore:
             self._writer = None
         if not self.database.closed and self._watch is not None:
             with contextlib.suppress(AtollError):  # another node need not wait until they run out
-                await self.database.rows("DELETE FROM _leases WHERE holder = $1", self.node)
+                await self.database.rows("DELETE FROM _leases WHERE holder = $1", self._holder)
         await self.database.close()
 
     # -- the connection that commits -------------------------------------------------------------------
@@ -594,7 +602,7 @@ class PostgresTurn:
             self._tail + len(segments),
             positions,
             self._store.channel,
-            told(self._store.node, positions),
+            self._store.told(positions),
         ]
         for name in collections:
             keys, docs, metas = zip(*commit.documents[name], strict=True)

@@ -24,21 +24,21 @@ decode_positions: Callable[[bytes | str], dict[str, int]] = msgspec.json.Decoder
 encode_positions: Callable[[Mapping[str, int]], bytes] = msgspec.json.Encoder().encode
 
 
-def told(node: str, positions: bytes) -> str:
-    """What a commit tells the other nodes."""
-    text = f"{node} {positions.decode()}"
-    return text if len(text.encode()) <= MOST_TOLD_BYTES else node
+def told(run: str, positions: bytes) -> str:
+    """What a commit of this run of a node tells the other nodes."""
+    text = f"{run} {positions.decode()}"
+    return text if len(text.encode()) <= MOST_TOLD_BYTES else run
 
 
 class Watch:
     """Calls `moved` with the region's positions whenever another node has moved them. Runs until it is cancelled."""
 
     def __init__(
-        self, database: Database, channel: str, node: str, moved: Callable[[Mapping[str, int]], None]
+        self, database: Database, channel: str, run: str, moved: Callable[[Mapping[str, int]], None]
     ) -> None:
         self._database = database
         self._channel = channel
-        self._node = node
+        self._run = run
         self._moved = moved
 
     async def run(self) -> None:
@@ -63,6 +63,6 @@ class Watch:
             await hang_up(connection)
 
     def _heard(self, connection: asyncpg.Connection[Any], pid: int, channel: str, payload: object) -> None:
-        node, _, positions = str(payload).partition(" ")
-        if node != self._node and positions:
+        run, _, positions = str(payload).partition(" ")
+        if run != self._run and positions:
             self._moved(decode_positions(positions))

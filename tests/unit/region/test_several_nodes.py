@@ -57,7 +57,8 @@ async def test_a_read_that_waits_at_one_node_is_woken_by_the_others_commit() -> 
         await asyncio.sleep(0.5)
         assert not reading.done()
         await it.write("b", "note", "k", {"text": "hello"})
-        assert (await reading).value == b'{"text":"hello"}'
+        found = await reading
+        assert (found.value, found.region) == (b'{"text":"hello"}', "a")
         assert it.other.links["b"].status.received_entries == 0  # it came by the first node
 
 
@@ -66,8 +67,10 @@ async def test_a_feed_at_one_node_shows_the_others_writes() -> None:
     async with pair() as it:
         feed = it.other.changes({}, idle_s=30)
         for number in range(3):
+            waiting = asyncio.ensure_future(anext(feed))
+            await asyncio.sleep(1)
             await it.one.write(Write((it.mutation("note", f"k{number}", {"text": "x"}),)))
-            found = await anext(feed)
+            found = await waiting
             assert found is not None
             assert (found[0].origin, found[0].seq) == ("a", number + 1)
 

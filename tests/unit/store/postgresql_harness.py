@@ -50,8 +50,8 @@ class PostgresHarness:
         finally:
             await connection.close()
 
-    def open(self, region: str = "tokyo", deployment: str = "shop") -> PostgresStore:
-        return open_postgresql(self.url, region=region, deployment=deployment)
+    def open(self, region: str = "tokyo", deployment: str = "shop", node: int = 1) -> PostgresStore:
+        return open_postgresql(self.url, region=region, deployment=deployment, node=node)
 
     async def refuse_writes(self, store: Store) -> None:
         """As a server that became a standby."""

@@ -50,7 +50,7 @@ async def store(database: PostgresHarness) -> AsyncIterator[PostgresStore]:
 @pytest.fixture
 async def other(database: PostgresHarness, store: PostgresStore) -> AsyncIterator[PostgresStore]:
     """Another node of the same region."""
-    other = database.open()
+    other = database.open(node=2)
     await other.open_collections(["note"])
     yield other
     await other.close()
@@ -151,6 +151,17 @@ async def test_one_node_at_a_time_has_a_lease(store: PostgresStore, other: Postg
     assert await other.lease(["link oregon", "link paris"], 60) == {"link oregon"}
     await store.close()
     assert await other.lease(["link paris"], 60) == {"link paris"}
+
+
+async def test_a_node_that_was_restarted_has_its_leases_still(
+    store: PostgresStore, other: PostgresStore, database: PostgresHarness
+) -> None:
+    assert await store.lease(["link oregon"], 60)
+    again = database.open()
+    await again.open_collections(["note"])
+    assert not await other.lease(["link oregon"], 60)
+    assert await again.lease(["link oregon"], 60)
+    await again.close()
 
 
 # Failures
