@@ -26,6 +26,8 @@ from atoll.schema import CollectionSchema
 
 PAGE_ROWS = 1000
 """At most; fewer of larger documents, so that a page is about a block."""
+_FIRST_ROWS = 100
+"""Before it is known how large they are."""
 _BLOCK_BYTES = 4 << 20
 """So much is written, fsynced and noted at a time; compressed, it is a frame of its own."""
 
@@ -120,7 +122,7 @@ class Export:
             state.token_from = session.token
         if state.size_bytes == 0:
             state.size_bytes += self.output.write(self.writer.head())
-        cursor, size, rows = state.cursor, 0, PAGE_ROWS
+        cursor, size, rows = state.cursor, 0, _FIRST_ROWS
         while not state.read:
             try:
                 page = await session.texts(
