@@ -140,7 +140,10 @@ def test_what_makes_no_sense_is_parked_and_the_rest_goes_on(impostor: tuple[Clus
     until(lambda: frankfurt.get("profile", "honest").status == 200, "honest regions go on")
     until(lambda: frankfurt.position() == tokyo.position(), "both stand equal")
     assert frankfurt.digest() == tokyo.digest()
-    assert f"atoll_parked_changes_total {2 * len(HOSTILE)}.0".encode() in frankfurt.request("GET", "/metrics").body
+    assert (
+        f"atoll_parked_changes_total {2 * len(HOSTILE)}.0".encode()
+        in frankfurt.request("GET", "/metrics").body
+    )
 
 
 @pytest.mark.xdist_group("faults")
