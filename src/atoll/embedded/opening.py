@@ -20,13 +20,14 @@ def open(
     region: str | None = None,
     data: str | os.PathLike[str] | None = None,
     listen: bool | None = None,
+    node: int = 1,
 ) -> EmbeddedDatabase:
     """A region inside this process, for `async with`.
 
-    `deployment` is a path to atoll.toml or a `Config`: then `region` says which one this is, it replicates
-    with the others, and it listens on its url so that they reach it (`listen=False` leaves that out, and
-    then nobody pulls from it). Or it is an `Application` or a list of collections: then it is one region
-    on its own, kept in the folder `data`. Raises ConfigError, StoreLocked, StoreUnwritable.
+    `deployment` is a path to atoll.toml or a `Config`: then `region` says which one this is, and `node` which of
+    several; it replicates with the others, and it listens on its url so that they reach it (`listen=False` leaves
+    that out, and then nobody pulls from it). Or it is an `Application` or a list of collections: then it is one
+    region on its own, kept in the folder `data`. Raises ConfigError, StoreLocked, StoreUnwritable.
     """
     application: Application | None = None
     if isinstance(deployment, str | os.PathLike):
@@ -41,16 +42,16 @@ def open(
         raise ConfigError(f"{config.source} has {', '.join(config.region_names)}: say which one with region=")
     if listen is None:
         listen = len(config.regions) > 1
-    listener = Listener.bound(config, name) if listen else None
+    listener = Listener.bound(config, name, node) if listen else None
     try:
-        node = Node(config, name, application=application)
+        made = Node(config, name, application=application, number=node)
     except BaseException:
         if listener is not None:
             listener.close()
         raise
     if listener is not None:
-        listener.app = node.app
-    return EmbeddedDatabase(node, listener)
+        listener.app = made.app
+    return EmbeddedDatabase(made, listener)
 
 
 def _alone(application: Application, region: str, data: str | os.PathLike[str] | None) -> Config:

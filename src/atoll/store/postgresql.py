@@ -402,7 +402,7 @@ class PostgresStore:
         documents: dict[str, int] = {}
         tombstones: dict[str, int] = {}
         for name in sorted(self._collections):
-            rows = await self.database.rows(f"SELECT count(doc), count(*) FROM {self.table(name)}")
+            rows = await self.database.long_rows(f"SELECT count(doc), count(*) FROM {self.table(name)}")
             documents[name], tombstones[name] = rows[0][0], rows[0][1] - rows[0][0]
         totals = await self.database.rows(
             "SELECT (SELECT count(*) FROM _audit), (SELECT count(*) FROM _parked), "

@@ -188,6 +188,16 @@ class Database:
                     raise failure from error
         raise AssertionError
 
+    async def long_rows(self, sql: str, *bindings: Any) -> list[Any]:
+        """Of a statement that may read everything, and take as long as that takes."""
+        connection = await self.connect(long=True)
+        try:
+            return list(await connection.fetch(sql, *bindings))
+        except Exception as error:
+            raise self.failure(error) from error
+        finally:
+            await hang_up(connection)
+
     async def change(self, sql: str, *bindings: Any) -> list[Any]:
         """As `rows`, for a statement that must not be sent twice. Raises Indefinite when it may have happened."""
         try:

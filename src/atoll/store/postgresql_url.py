@@ -34,7 +34,7 @@ def database_url(store: str) -> DatabaseUrl:
     """Raises ConfigError, whose message never holds the password."""
     try:
         parts = urlsplit(store)
-        port = parts.port
+        port = None if "," in parts.netloc else parts.port  # of several hosts the driver finds one that fits
     except ValueError:
         raise ConfigError(
             "the store is no URL: write postgresql://role@host:5432/database,"

@@ -24,6 +24,7 @@ from atoll.store import postgresql_database
 from atoll.store.port import Condition, Parked, Remembered, Row, Segment, Shape, Wanted
 from atoll.store.postgresql import PostgresStore, open_postgresql
 from atoll.store.postgresql_sql import Bound, condition_sql
+from atoll.store.postgresql_url import database_url
 from atoll.store.sqlite import open_sqlite
 
 STOPPED = Path(__file__).with_name("turn_until_killed.py")
@@ -220,6 +221,19 @@ async def test_a_server_that_is_not_there_is_unreachable() -> None:
 
 
 # Opening
+
+
+def test_several_hosts_are_the_drivers_to_choose_from() -> None:
+    url = database_url("postgresql://shop:hunter2@one:5432,two/shop?target_session_attrs=primary&schema=mine")
+    assert url.dsn == "postgresql://shop:hunter2@one:5432,two/shop?target_session_attrs=primary"
+    assert (url.schema_for("a-b"), url.shown) == ("mine", "postgresql://shop@one:5432,two/shop")
+    assert database_url("postgres://one/shop").schema_for("a-b") == "atoll_a_b"
+
+
+def test_a_driver_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    with pytest.raises(ConfigError, match=r"pip install 'atoll\[postgresql\]'"):
+        open_postgresql("postgresql://one/shop", region="tokyo", deployment="shop")
 
 
 async def test_another_regions_schema_is_refused(store: PostgresStore, database: PostgresHarness) -> None:
