@@ -36,7 +36,7 @@ met the same minutes. Every figure is the median of its rounds, in which the sid
 write after its fsync, always; what a peer has done by then stands beside it.
 """
 _PLACEHOLDER = """
-> **A placeholder.** These figures are of a quick run on a busy machine. They show what is measured, and nothing about
+> **A placeholder.** These figures are of a quick run. They show what is measured, and nothing about
 > how fast anything is.
 """
 SECTIONS = {
