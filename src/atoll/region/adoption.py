@@ -44,6 +44,8 @@ class Adoption:
     async def run(self) -> None:
         """Raises what the store and the door raise; it can be run again."""
         due = self.due(await self._store.schemas())
+        # A commit of which nothing was heard may have said that all is done; the next one said the opposite.
+        due |= {name: self._wanted[name] for name in self._door.outdated}
         if not due:
             return
         async for parked in self._parked():
@@ -56,7 +58,6 @@ class Adoption:
                 if done % _REPORTED == 0:
                     logger.info("%s: %d documents follow its new declaration", collection, done)
         await self._door.keep_up(Upkeep(schemas=due))
-        self._door.outdated.clear()
 
     async def _parked(self) -> AsyncIterator[tuple[Parked, ...]]:
         after: tuple[str, int, int] | None = None

@@ -165,13 +165,17 @@ class Door:
         """When remote entries were last applied, by the event loop's clock."""
 
     async def open(self) -> None:
-        """Find out where the region stands, and take what comes from now on. Raises what the store raises."""
+        """Find out where the region stands, and take what comes from now on. Raises what the store raises.
+
+        Whoever starts a region again, because something else failed at its first start, opens the door only once.
+        """
         if not self._following:
             self._following = True
             self._store.follow(self._elsewhere)
         self.vector = await self._store.positions()
         self._clock.last = max(self._clock.last, await self._store.clock())
-        self._task = asyncio.create_task(self._run(), name="door")
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="door")
 
     def listen(self, listener: Callable[[Batch], None]) -> None:
         """`listener` is called after each durable commit of this node, in commit order; it must not raise."""
@@ -395,8 +399,11 @@ class Door:
                 self.store_error = None
             # Nothing is awaited between the commit and its announcement.
             self._conclude(outcome)
-            if party.upkeep is not None and not party.upkeep.done.done():
-                party.upkeep.done.set_result(None)
+            if party.upkeep is not None:
+                for collection in party.upkeep.work.schemas:
+                    self.outdated.pop(collection, None)  # at once: the next commit must not say the opposite
+                if not party.upkeep.done.done():
+                    party.upkeep.done.set_result(None)
 
     def _take_up(self, turn: Turn, known: Mapping[str, int]) -> None:
         """Go on from where the database stands: other nodes may have committed, or a commit in doubt happened."""

@@ -20,7 +20,7 @@ from atoll.errors import (
     StoreUnreachable,
     TurnLost,
 )
-from atoll.region.door import Door, DoorOptions
+from atoll.region.door import Door, DoorOptions, Upkeep
 from atoll.store.memory import MemoryStore, MemoryTables, MemoryTurn
 from atoll.store.port import Commit, Wanted
 
@@ -106,6 +106,30 @@ async def test_whoever_comes_during_a_commit_shares_the_next() -> None:
     await all_of(it.door, *(named(f"k{n}") for n in range(1, 9)))
     assert (await first).seq == 1
     assert it.journal == [("a", 1, 1), ("a", 2, 9)]
+
+
+@in_virtual_time
+async def test_a_door_that_is_opened_again_takes_one_turn_at_a_time() -> None:
+    it = await opened()
+    await it.door.open()
+    tried: list[None] = []
+    it.store.meanwhile = lambda: tried.append(None)
+    first = asyncio.ensure_future(it.door.write(named("k0")))
+    await asyncio.sleep(TRIP_S)
+    await all_of(it.door, named("k1"))
+    await first
+    assert (len(tried), it.journal) == (2, [("a", 1, 1), ("a", 2, 2)])
+
+
+@in_virtual_time
+async def test_no_commit_says_the_opposite_of_declarations_that_were_just_taken_up() -> None:
+    it = await opened()
+    it.door.outdated = {"note": ""}
+    taken_up = asyncio.ensure_future(it.door.keep_up(Upkeep(schemas={"note": "new"})))
+    await asyncio.sleep(TRIP_S)
+    await it.door.write(named("k"))
+    await taken_up
+    assert it.tables.schemas() == {"note": "new"}
 
 
 @in_virtual_time
