@@ -115,7 +115,7 @@ async def test_a_door_that_is_opened_again_takes_one_turn_at_a_time() -> None:
     tried: list[None] = []
     it.store.meanwhile = lambda: tried.append(None)
     first = asyncio.ensure_future(it.door.write(named("k0")))
-    await asyncio.sleep(TRIP_S)
+    await asyncio.sleep(TRIP_S / 2)
     await all_of(it.door, named("k1"))
     await first
     assert (len(tried), it.journal) == (2, [("a", 1, 1), ("a", 2, 2)])
