@@ -125,18 +125,8 @@ def serving(
     }
     config = folder / "atoll.toml"
     config.write_text(_toml(app, urls, rtt_ms or {}, stores or {}), "utf-8")
-    regions = [Served(name, url, config) for name, url in urls.items()]
-    try:
-        for region in regions:
-            region.start()
-        for region in regions:
-            region.wait()
+    with _running([Served(name, url, config) for name, url in urls.items()]) as regions:
         yield regions
-    finally:
-        for region in regions:
-            region.terminate()
-        for region in regions:
-            region.reap()
 
 
 @contextmanager
@@ -148,18 +138,24 @@ def serving_nodes(folder: Path, count: int, store: str, app: Path = SHELF) -> It
     lines = ["[deployment]", 'name = "bench"', f'app = "{app}"', 'data = "data"']
     lines += ["[regions.here]", f"nodes = [{listed}]", f'store = "{store}"', "[emulate]", ""]
     config.write_text("\n".join(lines), "utf-8")
-    nodes = [Served("here", url, config, number) for number, url in enumerate(urls, 1)]
-    try:
-        for node in nodes:
-            node.start()
-        for node in nodes:
-            node.wait()
+    with _running([Served("here", url, config, number) for number, url in enumerate(urls, 1)]) as nodes:
         yield nodes
+
+
+@contextmanager
+def _running(served: list[Served]) -> Iterator[list[Served]]:
+    """All of them at once, from when they serve until they have ended."""
+    try:
+        for each in served:
+            each.start()
+        for each in served:
+            each.wait()
+        yield served
     finally:
-        for node in nodes:
-            node.terminate()
-        for node in nodes:
-            node.reap()
+        for each in served:
+            each.terminate()
+        for each in served:
+            each.reap()
 
 
 def linked(regions: Sequence[Served]) -> None:
