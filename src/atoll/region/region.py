@@ -528,6 +528,7 @@ class Region:
         region has stored, and may number others as these: so they must not be applied any more.
         """
         if request.region in self.links:
+            self.links[request.region].reachable()
             await self._disown(request.region, request.vector.get(request.region, 0))
         pieces = source.stream(
             self.store,

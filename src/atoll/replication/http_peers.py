@@ -132,7 +132,7 @@ class HttpPeers:
                 url + STREAM_PATH,
                 data=body,
                 headers=self._headers(STREAM_PATH, body),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=5.0),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=3.0),
             ) as response:
                 if response.status != 200:
                     refusal = await response.content.read(1 << 16)

@@ -20,7 +20,7 @@ from atoll.replication.wire import FrameReader, Heartbeat
 class LinkOptions:
     first_retry_s: float = 0.05
     """Wait this long before the first reconnect; doubled each time, with jitter."""
-    longest_retry_s: float = 2.0
+    longest_retry_s: float = 1.0
     silence_s: float = 3.0
     """A link on which not even a heartbeat came for so long is broken and opened anew."""
     inbox_bytes: int = 32 << 20
@@ -96,6 +96,7 @@ class Link:
         self._random = random
         self._options = options
         self._again = asyncio.Event()
+        self._reachable = asyncio.Event()
         self._requested: tuple[str, ...] = ()
         self._advertised: dict[str, int] = {}
 
@@ -110,9 +111,14 @@ class Link:
         """What is still on its way was sent before the peer lost its disk: ask anew."""
         self._again.set()
 
+    def reachable(self) -> None:
+        """The peer has just asked this region for something: a link that waits to try again need not wait."""
+        self._reachable.set()
+
     async def run(self, changed: Callable[[], None]) -> None:
         """`changed` is called whenever the link goes up or down."""
         delay = self._options.first_retry_s
+        hurried = False
         while True:
             self._again.clear()
             reopen = asyncio.ensure_future(self._again.wait())
@@ -129,10 +135,22 @@ class Link:
                 if was_connected:
                     if not isinstance(outcome, ReplicationError):
                         delay = self._options.first_retry_s  # it worked; one that sends rubbish has to wait
+                        hurried = False
                     changed()
                 self.status.reconnects += 1
-                await asyncio.sleep(delay * self._random.uniform(0.5, 1.0))
+                pause_s = delay * self._random.uniform(0.5, 1.0)
                 delay = min(delay * 2, self._options.longest_retry_s)
+                # Never twice in a row: else two regions that hear each other badly would ask without a pause.
+                hurried = await self._pause(pause_s, may_hurry=not hurried)
+
+    async def _pause(self, pause_s: float, *, may_hurry: bool) -> bool:
+        """Whether the peer was heard of before the time was over."""
+        self._reachable.clear()
+        try:
+            async with asyncio.timeout(pause_s):
+                return await self._reachable.wait() if may_hurry else await asyncio.Future[bool]()
+        except TimeoutError:
+            return False
 
     async def _pull(self, changed: Callable[[], None]) -> None:
         origins = self._requested = self._origins(self._peer)

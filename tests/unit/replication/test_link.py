@@ -277,3 +277,29 @@ async def test_a_cancelled_link_leaves_nothing_running() -> None:
     it = Setup(saying(hello()))
     await it.run(1)
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@in_virtual_time
+async def test_a_peer_that_asks_for_something_is_asked_without_waiting() -> None:
+    it = Setup()
+    heard = asyncio.get_running_loop().call_at(30.0, it.link.reachable)
+    await it.run(31)
+    assert 30.0 in it.times
+    heard.cancel()
+
+
+@in_virtual_time
+async def test_a_peer_that_only_asks_and_never_answers_does_not_undo_the_pauses() -> None:
+    quiet, asked = Setup(), Setup()
+    await quiet.run(60)
+    begun = asyncio.get_running_loop().time()
+
+    async def asks() -> None:
+        while asyncio.get_running_loop().time() < begun + 60:
+            asked.link.reachable()
+            await asyncio.sleep(0.01)
+
+    asking = asyncio.create_task(asks())
+    await asked.run(60)
+    await asking
+    assert len(asked.times) <= 2 * len(quiet.times)
