@@ -367,9 +367,9 @@ def context_ignored(patch: Patch) -> None:
         for origin, waiting in sorted(self._waiting.items()):
             seq = vector.get(origin, 0) + 1
             while seq in waiting:
-                framed, link = waiting.pop(seq)
-                self._bytes[link] -= len(framed.frame)
-                taken.append(framed)
+                found = waiting.pop(seq)
+                self._bytes[found.link] -= len(found.framed.frame)
+                taken.append(found.framed)
                 seq += 1
         return taken
 

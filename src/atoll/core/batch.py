@@ -48,7 +48,7 @@ class Identity(NamedTuple):
     """A document larger than this is refused, however it came about."""
 
 
-class Applied(NamedTuple):
+class Applied(msgspec.Struct, frozen=True, gc=False):
     """A remote entry that was merged."""
 
     origin: str

@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Annotated
 
 import msgspec
 
@@ -23,8 +23,13 @@ from atoll.errors import CorruptEntry, HostileEntry
 MAX_ENTRY_BYTES = 64 << 20
 UNREADABLE = -1
 """The operation of a change that stands for what could not be read."""
-_MOST = 1 << 53
 _HEADER = struct.Struct("<II")
+
+
+Seq = Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)]
+Seen = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+Name = Annotated[str, msgspec.Meta(min_length=1)]
+Stamp = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Loser(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -52,11 +57,11 @@ class Change(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One transaction of one region."""
 
-    origin: str
-    seq: int
-    stamp: int
-    uncertainty_ms: int
-    context: dict[str, int]
+    origin: Name
+    seq: Seq
+    stamp: Stamp
+    uncertainty_ms: Seen
+    context: dict[str, Seen]
     """The version vector of the origin just before this entry."""
     changes: tuple[Change, ...]
     trace: str | None = None
@@ -66,16 +71,16 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class _Header(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An entry whose changes are left unread."""
 
-    origin: str
-    seq: int
-    stamp: int
-    uncertainty_ms: int
-    context: dict[str, int]
+    origin: Name
+    seq: Seq
+    stamp: Stamp
+    uncertainty_ms: Seen
+    context: dict[str, Seen]
     changes: msgspec.Raw
     trace: str | None = None
 
 
-class Framed(NamedTuple):
+class Framed(msgspec.Struct, frozen=True, gc=False):
     """An entry together with the frame that it came in, which is stored and relayed as it is."""
 
     entry: Entry
@@ -119,7 +124,7 @@ def decode_frames(body: bytes) -> Iterator[Framed]:
         payload = view[start:stop]
         if _crc32(payload) != checksum:
             raise CorruptEntry(f"the checksum of the journal frame at byte {at} does not match", offset=at)
-        yield Framed(decode_entry(payload), bytes(view[at:stop]))
+        yield Framed(decode_entry(payload), body[at:stop])
         at = stop
 
 
@@ -133,11 +138,6 @@ def decode_entry(payload: bytes | memoryview) -> Entry:
         entry = _decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         entry = _unreadable(payload, error)
-    if not _sane(entry):
-        raise HostileEntry(
-            f"an entry claims the impossible: origin {entry.origin[:64]!r}, seq {entry.seq}, stamp {entry.stamp}, "
-            f"uncertainty {entry.uncertainty_ms}, or numbers in its context"
-        )
     if entry.context.get(entry.origin, 0) != entry.seq - 1:
         raise HostileEntry(
             f"entry {entry.seq} of {entry.origin} says it had seen {entry.context.get(entry.origin, 0)} of its own; "
@@ -146,21 +146,13 @@ def decode_entry(payload: bytes | memoryview) -> Entry:
     return entry
 
 
-def _sane(entry: Entry) -> bool:
-    return (
-        bool(entry.origin)
-        and 1 <= entry.seq < _MOST
-        and 0 <= entry.stamp < 1 << 63
-        and 0 <= entry.uncertainty_ms < _MOST
-        and all(0 <= seq < _MOST for seq in entry.context.values())
-    )
-
-
 def _unreadable(payload: bytes | memoryview, why: Exception) -> Entry:
     try:
         found = _decode_header(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise HostileEntry(f"a frame holds no journal entry: {why}") from None
+        raise HostileEntry(
+            f"a frame holds no journal entry, or one that claims the impossible: {why}"
+        ) from None
     change = Change("", "", UNREADABLE, {}, {"": bytes(found.changes)})
     return Entry(
         found.origin, found.seq, found.stamp, found.uncertainty_ms, found.context, (change,), found.trace

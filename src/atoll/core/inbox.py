@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 
+import msgspec
+
 from atoll.causality.vector import descends
 from atoll.core.entry import Framed
+
+
+class _Waiting(msgspec.Struct, frozen=True, gc=False):
+    framed: Framed
+    link: str
 
 
 class Inbox:
@@ -16,7 +23,7 @@ class Inbox:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[str, dict[int, tuple[Framed, str]]] = {}
+        self._waiting: dict[str, dict[int, _Waiting]] = {}
         self._bytes: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -41,7 +48,7 @@ class Inbox:
         waiting = self._waiting.setdefault(entry.origin, {})
         if entry.seq in waiting:
             return False
-        waiting[entry.seq] = (framed, link)
+        waiting[entry.seq] = _Waiting(framed, link)
         self._bytes[link] = self._bytes.get(link, 0) + len(framed.frame)
         return True
 
@@ -64,11 +71,11 @@ class Inbox:
                 seq = at.get(origin, 0) + 1
                 while len(taken) < limit:
                     found = waiting.get(seq)
-                    if found is None or not descends(at, found[0].entry.context):
+                    if found is None or not descends(at, found.framed.entry.context):
                         break
-                    framed, link = waiting.pop(seq)
-                    self._bytes[link] -= len(framed.frame)
-                    taken.append(framed)
+                    del waiting[seq]
+                    self._bytes[found.link] -= len(found.framed.frame)
+                    taken.append(found.framed)
                     at[origin] = seq
                     seq += 1
                     progress = True
@@ -95,7 +102,7 @@ class Inbox:
         for seq in range(first, last + 1):
             found = waiting.pop(seq, None)
             if found is not None:
-                self._bytes[found[1]] -= len(found[0].frame)
+                self._bytes[found.link] -= len(found.framed.frame)
         if not waiting:
             del self._waiting[origin]
 
@@ -107,5 +114,7 @@ class Inbox:
             if found is None:
                 blocked[origin] = {origin: vector.get(origin, 0) + 1}
             else:
-                blocked[origin] = {o: s for o, s in found[0].entry.context.items() if vector.get(o, 0) < s}
+                blocked[origin] = {
+                    o: s for o, s in found.framed.entry.context.items() if vector.get(o, 0) < s
+                }
         return blocked

@@ -76,7 +76,7 @@ class Write(msgspec.Struct, frozen=True, array_like=True):
     """Nobody asks what the documents came to: several at once are then neither answered nor remembered."""
 
 
-class Written(NamedTuple):
+class Written(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What one mutation came to."""
 
     collection: str
@@ -86,7 +86,7 @@ class Written(NamedTuple):
     version: str
 
 
-class Receipt(msgspec.Struct, array_like=True, frozen=True):
+class Receipt(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The answer to a write, remembered under its idempotency key."""
 
     region: str

@@ -233,7 +233,8 @@ class MemoryTables:
     def contents(self) -> list[Piece]:
         first = Commit(positions=dict(self._positions), clock=self._clock, schemas=dict(self._schemas))
         documents = {
-            name: [(key, *rows[key]) for key in self._keys[name]] for name, rows in self._documents.items()
+            name: [(key, rows[key].value, rows[key].meta) for key in self._keys[name]]
+            for name, rows in self._documents.items()
         }
         rest = Commit(
             documents=documents,

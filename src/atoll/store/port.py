@@ -16,8 +16,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
+import msgspec
 
-class Row(NamedTuple):
+
+class Row(msgspec.Struct, frozen=True, gc=False):
     """One document as stored."""
 
     value: bytes | None

@@ -217,7 +217,7 @@ class SqliteStore:
             row = self._reader.execute(self._collections[collection].get, (key,)).fetchone()
         except apsw.Error as error:
             raise self._failure(error) from error
-        return None if row is None else Row._make(row)
+        return None if row is None else Row(*row)
 
     async def scan(
         self,

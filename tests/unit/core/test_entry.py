@@ -45,9 +45,9 @@ BODY = b"".join(FRAMES)
 @given(st.lists(st.builds(Change, names, names, st.integers(0, 2), st.dictionaries(names, st.binary()))))
 def test_entries_come_out_as_they_went_in(changes: list[Change]) -> None:
     sent = entry(4, changes=tuple(changes), trace="00-ab-cd-01")
-    ((found, frame),) = decode_frames(encode_frame(sent))
-    assert found == sent
-    assert frame == encode_frame(sent)
+    (framed,) = decode_frames(encode_frame(sent))
+    assert framed.entry == sent
+    assert framed.frame == encode_frame(sent)
 
 
 def test_a_damaged_byte_is_found_wherever_it_is() -> None:
@@ -113,9 +113,9 @@ def test_the_frames_past_a_position(seq: int) -> None:
 
 def test_an_older_entry_without_newer_members_is_read() -> None:
     payload = msgspec.msgpack.encode(["a", 1, 5, 5, {}, [["cart", "k", 0, {}]]])
-    ((found, _),) = decode_frames(framed(payload))
-    assert found.changes[0] == Change("cart", "k", 0, {})
-    assert found.trace is None
+    (found,) = decode_frames(framed(payload))
+    assert found.entry.changes[0] == Change("cart", "k", 0, {})
+    assert found.entry.trace is None
 
 
 def test_changes_that_cannot_be_read_keep_their_place() -> None:
