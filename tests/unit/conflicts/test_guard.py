@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from atoll.conflicts.guard import GuardOptions, guarded
+from atoll.conflicts.guard import GuardOptions, _Outcomes, guarded
 from atoll.conflicts.strategies import ResolverFailed
 from atoll.errors import InvalidDocument
 
@@ -108,6 +109,59 @@ def test_a_failure_on_the_same_versions_is_not_waited_for_again() -> None:
     assert len(calls) == 2
 
 
+def test_what_it_made_of_the_same_versions_is_remembered() -> None:
+    calls: list[int] = []
+
+    def counts(versions: list[Any]) -> Any:
+        calls.append(1)
+        return None if None in versions else versions[0]
+
+    guard = guarded(counts, validate, BOUNDS)
+    assert [guard(VALUES) for _ in range(3)] == [b'{"n":1}'] * 3
+    assert [guard([None, b'{"n":1}']) for _ in range(3)] == [None] * 3
+    assert len(calls) == 2
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    outcomes = _Outcomes()
+    for number in range(50):
+        outcomes.keep(bytes([number]), bytes(1 << 20))
+        kept = sum(outcomes.get(bytes([n])) is not None for n in range(number + 1))
+        assert 1 <= kept <= 4
+    for number in range(10_000):
+        outcomes.keep(number.to_bytes(4), b"")
+    assert outcomes.get((9_999).to_bytes(4)) == b""
+    assert sum(outcomes.get(number.to_bytes(4)) is not None for number in range(10_000)) <= 4096
+
+
+def test_one_that_hangs_is_left_behind_and_the_next_has_another_thread() -> None:
+    let_go = threading.Event()
+    threads: list[int] = []
+
+    def hangs(versions: list[Any]) -> Any:
+        threads.append(threading.get_ident())
+        let_go.wait()
+
+    def returns(versions: list[Any]) -> Any:
+        threads.append(threading.get_ident())
+        return versions[0]
+
+    with pytest.raises(ResolverFailed, match="did not return"):
+        resolve(hangs)
+    assert resolve(returns) == resolve(returns) == b'{"n":1}'
+    assert threads[0] != threads[1] == threads[2]
+    let_go.set()
+
+
+def test_it_works_in_a_process_that_was_forked_off() -> None:
+    guard = guarded(lambda versions: versions[0], validate, GuardOptions(wall_s=30.0))
+    assert guard(VALUES) == b'{"n":1}'
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if guard([b'{"n":5}', b'{"n":6}']) == b'{"n":5}' else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def test_the_bound_is_the_same_wherever_it_runs() -> None:
     """Counted in lines, an endless loop stops at the same place on any machine."""
     reached: list[int] = []
@@ -124,6 +178,7 @@ def test_the_bound_is_the_same_wherever_it_runs() -> None:
 
 
 def test_an_endless_function_leaves_no_thread_behind() -> None:
+    resolve(lambda versions: versions[0])  # the thread that all share
     before = set(threading.enumerate())
     with pytest.raises(ResolverFailed):
         resolve(loops)
