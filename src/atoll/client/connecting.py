@@ -33,10 +33,12 @@ def connect(
     """
     from atoll.client.aiohttp_transport import AiohttpTransport
     from atoll.client.database import Database
+    from atoll.client.multiplexing import Multiplexed
 
     deployment, limits = _read(deployment, app)
     endpoints = endpoints_of(deployment)
-    transport = AiohttpTransport({endpoint.region: endpoint.urls for endpoint in endpoints}, options)
+    single = AiohttpTransport({endpoint.region: endpoint.urls for endpoint in endpoints}, options)
+    transport = Multiplexed(single, options)
     return Database(transport, endpoints, near=near, options=options, limits=limits, random=random)
 
 

@@ -39,6 +39,8 @@ class ClientOptions:
     connections: int = 100
     """The most requests under way at once; further calls wait, and their attempts are timed from then on.
     The synchronous client has as many as threads ask for, and keeps this many connections per region."""
+    multiplex_beyond: int = 4
+    """While so many calls to one region are under way, further ones are sent together; with 1,000,000 never."""
     feed_silence_s: float = 30.0
     """A change feed that brings nothing, not even a sign of life, is opened anew. A region sends one each 10 s."""
     feed_timeout_s: float = 60.0
@@ -53,7 +55,9 @@ class ClientOptions:
             value = getattr(self, option.name)
             if option.name in ("tls", "headers"):
                 continue
-            if option.name in ("connections", "response_bytes") and not isinstance(value, int):
+            if option.name in ("connections", "multiplex_beyond", "response_bytes") and not isinstance(
+                value, int
+            ):
                 raise ConfigError(f"ClientOptions.{option.name} takes a whole number, not {value!r}")
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ConfigError(f"ClientOptions.{option.name} takes a number, not {value!r}")

@@ -33,6 +33,8 @@ Address = tuple[str, str]
 Admit = Callable[[Write, Callable[[Address], Row | None]], None]
 """Raises an AtollError where a write may not be committed here, given the documents as they are at its turn."""
 
+_AS_ASKED = b""
+"""Stands, in what is remembered, for the document that the write itself holds; it is no JSON."""
 _pack = msgspec.msgpack.Encoder().encode
 _receipt = msgspec.msgpack.Decoder(Receipt).decode
 
@@ -117,7 +119,7 @@ class Batch:
         if receipt is None:
             receipt = self._draft(write, seq, context, stamp)
         if write.idempotency_key is not None:
-            answer = _pack(msgspec.structs.replace(receipt, fingerprint=_fingerprint(write)))
+            answer = _pack(_remembered(receipt, write))
             self._remembered[write.idempotency_key] = answer
             self._to_remember.append(Remembered(write.idempotency_key, self._now_ms, answer))
         return receipt
@@ -398,13 +400,29 @@ def _fingerprint(write: Write) -> bytes:
     return blake2b(_pack(write.mutations), digest_size=8).digest()
 
 
+def _remembered(receipt: Receipt, write: Write) -> Receipt:
+    """The answer, without what whoever repeats the write brings along anyway: nearly all of it."""
+    written = receipt.written
+    if len(written) == len(write.mutations) == 1:
+        (put,), (only,) = write.mutations, written
+        if type(put) is Put and put.plain == only.value:
+            written = (Written(only.collection, only.key, _AS_ASKED, only.version),)
+    return Receipt(receipt.region, receipt.seq, receipt.stamp, written, _fingerprint(write))
+
+
 def _replay(receipt: Receipt, write: Write) -> Receipt:
     if receipt.fingerprint != _fingerprint(write):
         raise InvalidOperation(
             f"the idempotency key {write.idempotency_key!r} was used for another write; take a new key for each write",
             idempotency_key=write.idempotency_key,
         )
-    return msgspec.structs.replace(receipt, replayed=True)
+    written = tuple(
+        Written(each.collection, each.key, write.mutations[0].plain, each.version)  # type: ignore[union-attr]
+        if each.value == _AS_ASKED
+        else each
+        for each in receipt.written
+    )
+    return msgspec.structs.replace(receipt, written=written, replayed=True)
 
 
 def check_batch(write: Write, *, most: int) -> None:

@@ -9,6 +9,7 @@ from atoll.errors import AtollError, NotFound
 from atoll.ids import IdService
 from atoll.region.region import Region
 from atoll.replication.emulation import Emulation
+from atoll.server import multiplexing
 from atoll.server.admin import Admin
 from atoll.server.audit import Audit
 from atoll.server.documents import Documents, route
@@ -21,7 +22,7 @@ from atoll.server.sessions import Sessions
 
 logger = logging.getLogger("atoll.server")
 
-_RESERVED = frozenset({b"batch", b"changes", b"conflicts", b"ids", b"transactions", b"sagas"})
+_RESERVED = frozenset({b"batch", b"changes", b"conflicts", b"ids", b"multiplex", b"transactions", b"sagas"})
 
 
 class App:
@@ -82,6 +83,8 @@ class App:
         match exchange.method, segments:
             case "POST", [b"batch"]:
                 await self._documents.batch(exchange)
+            case "POST", [b"multiplex"]:
+                await multiplexing.answer(exchange, self)
             case "GET", [b"changes"]:
                 await self._feed.stream(exchange)
             case "GET", [b"conflicts"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from atoll import __version__
+from atoll import __version__, multiplex
 from atoll.errors import error_classes
 from atoll.schema.application import Application
 
@@ -77,6 +77,10 @@ def describe(application: Application, url: str) -> dict[str, Any]:
         }
     anything = {"type": "object"}
     paths["/v1/batch"] = {"post": _operation("batch", [_SESSION, _IDEMPOTENCY], anything, body=anything)}
+    binary = {"type": "string", "format": "binary"}
+    paths["/v1/multiplex"] = {
+        "post": _operation("multiplex", [], binary, body=binary, content_type=multiplex.CONTENT_TYPE)
+    }
     paths["/v1/changes"] = {"get": _operation("changes", [], anything)}
     paths["/v1/conflicts"] = {"get": _operation("conflicts", [], anything)}
     paths["/v1/conflicts/{id}/resolve"] = {
@@ -113,13 +117,17 @@ def describe(application: Application, url: str) -> dict[str, Any]:
 
 
 def _operation(
-    name: str, parameters: list[dict[str, Any]], answer: dict[str, Any], body: dict[str, Any] | None = None
+    name: str,
+    parameters: list[dict[str, Any]],
+    answer: dict[str, Any],
+    body: dict[str, Any] | None = None,
+    content_type: str = "application/json",
 ) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": name,
         "parameters": parameters,
         "responses": {
-            "200": {"description": "Done", "content": {"application/json": {"schema": answer}}},
+            "200": {"description": "Done", "content": {content_type: {"schema": answer}}},
             "default": {
                 "description": "A problem document",
                 "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
@@ -127,5 +135,5 @@ def _operation(
         },
     }
     if body is not None:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+        operation["requestBody"] = {"required": True, "content": {content_type: {"schema": body}}}
     return operation

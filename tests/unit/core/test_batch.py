@@ -163,6 +163,16 @@ def test_a_replay_gives_the_first_answer() -> None:
     assert replica.shown("views", "k") == b'{"seen":6}'
 
 
+def test_what_a_repeated_write_brings_along_is_not_remembered() -> None:
+    replica = Replica("a", RULES)
+    whole = put("profile", msgspec.json.encode({"name": "A" * 1000}))
+    first = replica.write(whole, idempotency_key="once")
+    replica.write(put("profile", b'{"name":"B"}'))
+    again = replica.write(whole, idempotency_key="once")
+    assert (again.replayed, again.written) == (True, first.written)
+    assert len(replica.remembered["once"]) < 200
+
+
 def test_a_replay_within_one_batch_counts_once() -> None:
     it = batch()
     write = Write((patch("views", inc={"seen": 1}),), "once")
