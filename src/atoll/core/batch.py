@@ -115,7 +115,7 @@ class Batch:
         context = dict(self.vector)
         context[region] = seq - 1
         stamp = self._clock.now()
-        receipt = self._replace(write, seq, context, stamp) if len(write.mutations) == 1 else None
+        receipt = self._replace(write, seq, context, stamp)
         if receipt is None:
             receipt = self._draft(write, seq, context, stamp)
         if write.idempotency_key is not None:
@@ -125,32 +125,37 @@ class Batch:
         return receipt
 
     def _replace(self, write: Write, seq: int, context: dict[str, int], stamp: int) -> Receipt | None:
-        """The commonest write in few steps: the whole of a document that is one register, uncontested.
+        """The commonest write in few steps: the whole of documents that are one register each, uncontested.
 
-        None where the write is not that, or is to be refused: it then takes the long way.
+        None where a mutation is not that, or is to be refused: the write then takes the long way.
         """
-        put = write.mutations[0]
-        if type(put) is not Put or put.if_match is not None or put.if_absent:
-            return None
-        identity, address = self._identity, (put.collection, put.key)
-        row = self._row(address)
-        if not self._rules[put.collection].simple or not documents.succeeded(row, context):
-            return None
-        rules = self._rules[put.collection]
-        plain = documents.carried_over(rules, None if row is None else row.value, put.plain)
-        if len(plain) > identity.document_bytes:
-            return None
-        operation = int(Operation.INSERT if row is None or row.value is None else Operation.UPDATE)
-        change = Change(put.collection, put.key, operation, {WHOLE: plain})
+        identity = self._identity
         region, uncertainty_ms = identity.region, identity.uncertainty_ms
-        entry = Entry(region, seq, stamp, uncertainty_ms, context, (change,), write.trace)
+        changes: list[Change] = []
+        after: dict[Address, Row] = {}
+        for put in write.mutations:
+            if type(put) is not Put or put.if_match is not None or put.if_absent:
+                return None
+            address = (put.collection, put.key)
+            rules, row = self._rules[put.collection], self._row(address)
+            if not rules.simple or address in after or not documents.succeeded(row, context):
+                return None
+            shown = None if row is None else row.value
+            plain = documents.carried_over(rules, shown, put.plain)
+            if len(plain) > identity.document_bytes:
+                return None
+            operation = int(Operation.INSERT if shown is None else Operation.UPDATE)
+            changes.append(Change(put.collection, put.key, operation, {WHOLE: plain}))
+            after[address] = documents.row_of(
+                Version(region, seq, stamp, uncertainty_ms, operation, context, plain)
+            )
+        entry = Entry(region, seq, stamp, uncertainty_ms, context, tuple(changes), write.trace)
         frame = encode_frame(entry)
-        after = documents.row_of(Version(region, seq, stamp, uncertainty_ms, operation, context, plain))
-        self._documents.pop(address, None)
-        self._changed[address] = after
+        for address, row in after.items():
+            self._documents.pop(address, None)
+            self._changed[address] = row
         self._append(entry, frame)
-        written = Written(put.collection, put.key, plain, documents.version_tag(after))
-        return Receipt(region, seq, stamp, (written,))
+        return Receipt(region, seq, stamp, () if write.brief else tuple(map(self._written, after)))
 
     def _draft(self, write: Write, seq: int, context: dict[str, int], stamp: int) -> Receipt:
         identity = self._identity

@@ -4,13 +4,23 @@ import re
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from atoll.causality.clock import HybridLogicalClock
 from atoll.core.batch import Applied, Batch, Identity, check_batch
 from atoll.core.document import decode_row
 from atoll.core.entry import Change, Entry, Framed, Loser, decode_entry, decode_frames, encode_frame
-from atoll.core.mutation import Delete, Mutation, Write, patch_of, put_of
-from atoll.errors import ClockAhead, CorruptEntry, InvalidOperation, NotFound, TooLarge, VersionMismatch
+from atoll.core.mutation import Delete, Mutation, Receipt, Write, patch_of, put_of
+from atoll.errors import (
+    AtollError,
+    ClockAhead,
+    CorruptEntry,
+    InvalidOperation,
+    NotFound,
+    TooLarge,
+    VersionMismatch,
+)
 from atoll.store.port import Row
 
 from .replica import REGIONS, Replica, rules_of, settle
@@ -147,6 +157,41 @@ def test_a_request_is_neither_empty_nor_endless(count: int) -> None:
     with pytest.raises(InvalidOperation, match=f"1 to 3 writes, this one {count}"):
         check_batch(Write((Delete("profile", "k"),) * count), most=3)
     check_batch(Write((Delete("profile", "k"),) * 3), most=3)
+
+
+_names = st.sampled_from(["k", "l", "m"])
+_whole = st.builds(
+    lambda key, name, absent: put_of(
+        RULES["profile"], key, msgspec.json.encode({"name": name}), if_absent=absent
+    ),
+    _names,
+    st.sampled_from(["A", "B"]),
+    st.sampled_from([False, False, False, True]),
+)
+_other = st.builds(lambda key: Delete("profile", key), _names) | st.builds(
+    lambda key: patch("views", key, inc={"seen": 1}), _names
+)
+_writes = st.builds(
+    lambda mutations, brief: Write(tuple(mutations), brief=brief),
+    st.lists(_whole | _whole | _other, min_size=1, max_size=4),
+    st.booleans(),
+)
+
+
+@given(st.lists(_writes, max_size=6))
+def test_the_short_way_ends_where_the_long_way_does(writes: list[Write]) -> None:
+    short, long = batch(), batch()
+    long._replace = lambda *_: None  # type: ignore[method-assign]
+
+    def outcome(it: Batch, write: Write) -> Receipt | str:
+        try:
+            return it.write(write)
+        except AtollError as error:
+            return error.message
+
+    for write in writes:
+        assert outcome(short, write) == outcome(long, write)
+    assert short.commit() == long.commit()
 
 
 # -- idempotency ---------------------------------------------------------------------------------------
