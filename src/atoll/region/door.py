@@ -27,8 +27,9 @@ from atoll.errors import (
     CorruptEntry,
     Indefinite,
     Overloaded,
-    StoreCorrupt,
+    StoreUnreachable,
     TurnLost,
+    Unavailable,
 )
 from atoll.store.port import AuditRow, Parked, Store, Turn, Wanted
 
@@ -106,6 +107,10 @@ class _Outcome(NamedTuple):
     """Origins that are held back."""
 
 
+def _untrusted() -> Unavailable:
+    return Unavailable("another database has taken the place of this region's; it is asking its peers first")
+
+
 class Door:
     """Serialises all commits of one node. Belongs to one event loop: `open` it there, and `close` it."""
 
@@ -118,8 +123,11 @@ class Door:
         now_ms: Callable[[], int],
         *,
         admit: Admit | None = None,
+        turned: Callable[[str, bool], None] | None = None,
         options: DoorOptions = DoorOptions(),
     ) -> None:
+        """`turned` is told when the database is in a history that is not trusted, and whether it lacks what this node
+        had seen; without it every history is."""
         self.vector: dict[str, int] = {}
         """What the region has, as far as this node knows: never more than is durable."""
         self.inbox = Inbox()
@@ -136,6 +144,8 @@ class Door:
         self._identify = identify
         self._now_ms = now_ms
         self._admit = admit
+        self._turned = turned
+        self._trusted: str | None = None
         self._options = options
         self._queue: deque[_Pending] = deque()
         self._upkeep: deque[_PendingUpkeep] = deque()
@@ -171,7 +181,7 @@ class Door:
         """
         if not self._following:
             self._following = True
-            self._store.follow(self._elsewhere)
+            self._store.follow(self._elsewhere, self._another)
         self.vector = await self._store.positions()
         self._clock.last = max(self._clock.last, await self._store.clock())
         if self._task is None:
@@ -281,6 +291,24 @@ class Door:
         found = await self._store.positions()
         if not descends(self.vector, found):
             self._move(merge(self.vector, found))
+
+    def trust(self, history: str) -> None:
+        """Local writes may go into this history of the database, and into no other."""
+        self._trusted = history
+
+    def _another(self, history: str, *, lossy: bool = False) -> None:
+        if self._turned is not None:
+            self._turned(history, lossy)
+
+    def _trusts(self, turn: Turn) -> bool:
+        return self._turned is None or turn.history == self._trusted
+
+    async def go_back(self) -> int:
+        """The database may have lost commits: be where it is. Returns its clock. Raises what the store raises."""
+        found = await self._store.positions()
+        clock = await self._store.clock()
+        self.vector = dict(found)
+        return clock
 
     def _elsewhere(self, positions: Mapping[str, int]) -> None:
         """Another node has committed."""
@@ -409,12 +437,18 @@ class Door:
         """Go on from where the database stands: other nodes may have committed, or a commit in doubt happened."""
         self._clock.last = max(self._clock.last, turn.clock)
         self._unsure = False
+        if not self._trusts(turn):
+            self._another(turn.history)
+            if not descends(turn.positions, known):
+                self.vector = dict(turn.positions)
         if turn.positions == self.vector:
             return
         if not descends(turn.positions, known):
             # Seqs that were given out must not be given out again: peers may hold them.
             self.vector = dict(turn.positions)
-            raise StoreCorrupt(
+            self._trusted = None
+            self._another(turn.history, lossy=True)
+            raise StoreUnreachable(
                 f"the database stands at {dict(turn.positions)}, and stood at {dict(known)} already: it has lost "
                 "commits, by a failover or a restored copy; what peers hold of them comes back by their links"
             )
@@ -433,7 +467,12 @@ class Door:
             now_ms=self._now_ms(),
             admit=self._admit,
         )
-        answers = [(pending, self._attempt(batch, pending.write)) for pending in party.writes]
+        answers: list[tuple[_Pending, Receipt | AtollError]]
+        if self._trusts(turn):
+            answers = [(pending, self._attempt(batch, pending.write)) for pending in party.writes]
+        else:
+            # Peers may hold the numbers that these would get. What the peers send goes on.
+            answers = [(pending, _untrusted()) for pending in party.writes]
         waiting: list[Framed] = []
         ahead: dict[str, ClockAhead] = {}
         for framed in party.remote:

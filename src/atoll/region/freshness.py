@@ -41,6 +41,11 @@ class Freshness:
                 self._as_of[origin] = max(*kept, self._as_of.get(origin, 0))
                 self._promised[origin] = [(seq, moment) for seq, moment in promised if seq > here]
 
+    def forget(self) -> None:
+        """The region has lost some of what it had."""
+        self._as_of.clear()
+        self._promised.clear()
+
     def as_of(self) -> dict[str, int]:
         """origin → unix milliseconds of its clock as of which everything is here."""
         return dict(self._as_of)

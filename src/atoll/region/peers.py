@@ -77,6 +77,8 @@ class StreamRequest(msgspec.Struct, array_like=True, frozen=True):
     """What the asker has."""
     origins: tuple[str, ...]
     """Whose entries: the peer's own, and those that it relays."""
+    anew: bool = False
+    """Whether the asker's database has lost commits: what is on its way from it, and not stored, is void."""
 
 
 class Peers(Protocol):

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 from atoll.causality import vector as vectors
-from atoll.causality.clock import HybridLogicalClock
+from atoll.causality.clock import HybridLogicalClock, stamp_ms
 from atoll.causality.uncertainty import OffsetEstimator
 from atoll.conflicts.guard import guarded
 from atoll.conflicts.strategies import Resolver
@@ -58,6 +58,7 @@ from atoll.region.reintroduction import Reintroduction
 from atoll.region.shapes import shapes_of
 from atoll.region.signal import Signal
 from atoll.region.statistics import Statistics
+from atoll.region.succession import Succession
 from atoll.region.tenure import Tenure
 from atoll.replication import source
 from atoll.replication.link import Link
@@ -120,6 +121,7 @@ class Region:
             self._identity,
             physical_ms,
             admit=self._admit,
+            turned=self._turned,
             options=options.door,
         )
         self.door.listen(self._after_commit)
@@ -159,6 +161,17 @@ class Region:
             timeout_s=options.escrow_timeout_s,
         )
         self.reintroduction = Reintroduction(name, self.links, store, self.door.covered)
+        self.succession = Succession(
+            name,
+            self.links,
+            store,
+            back=self._go_back,
+            anew=self._renew_links,
+            covered=self.door.covered,
+            trust=self._trust,
+            now_ms=physical_ms,
+            patience_s=options.introduction_s,
+        )
         self._tasks: list[asyncio.Task[None]] = []
 
     # -- life ------------------------------------------------------------------------------------------
@@ -171,6 +184,7 @@ class Region:
         await self.tenure.take()
         await self.door.open()
         await self.reintroduction.open()
+        await self.succession.open()
         self._spawn(self.tenure.run(), "leases")
         for link in self.links.values():
             self._spawn(link.run(self._review_links), f"link to {link.status.peer}")
@@ -179,6 +193,7 @@ class Region:
         self._spawn(self._housekeeping(), "housekeeping")
         self._spawn(self._adopt(), "new declarations")
         self._spawn(self.reintroduction.run(), "return from a backup")
+        self._spawn(self.succession.run(), "another database")
 
     async def stop(self) -> None:
         """End everything that `start` began; the store stays open for whoever owns it."""
@@ -241,6 +256,18 @@ class Region:
 
     async def _write_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
         self.reintroduction.check()
+        turns = self.succession.turns
+        await self.succession.passed(self.options.introduction_s)
+        try:
+            return await self._commit_here(write, token)
+        except Unavailable:
+            if self.succession.turns == turns:
+                raise
+        # It was this write that found another database there, and surely did nothing.
+        await self.succession.passed(self.options.introduction_s)
+        return await self._commit_here(write, token)
+
+    async def _commit_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
         if token or not self._introduced:
             await self._catch_up(write, token)
         if self._lacks_own():
@@ -343,6 +370,10 @@ class Region:
                 return elsewhere
         degraded = await self.fresh_enough(collection, options)
         reading = await self.read_here(collection, key)
+        if level != "eventual" and options.token and not vectors.descends(reading.vector, options.token):
+            raise self._not_reached(
+                options.token
+            )  # a database that lost commits has just taken the other's place
         return reading if degraded is None else reading._replace(degraded=degraded)
 
     async def wait_for(self, token: Mapping[str, int], max_wait_s: float | None = None) -> bool:
@@ -377,7 +408,7 @@ class Region:
             raise self._not_reached(token)
 
     def _not_reached(self, token: Mapping[str, int]) -> TokenNotReached:
-        missing = vectors.missing(self.door.vector, token)
+        missing = vectors.missing(self.door.vector, token) or dict(token)
         return TokenNotReached(
             f"{self.name} has not yet seen what this session has: "
             + ", ".join(f"{origin} up to {seq}" for origin, seq in sorted(missing.items()))
@@ -529,7 +560,10 @@ class Region:
         """
         if request.region in self.links:
             self.links[request.region].reachable()
+            if request.anew:
+                await self.links[request.region].restart()
             await self._disown(request.region, request.vector.get(request.region, 0))
+        turns = self.succession.turns
         pieces = source.stream(
             self.store,
             request,
@@ -539,6 +573,8 @@ class Region:
             heartbeat_s=self.options.heartbeat_s,
         )
         async for piece in pieces:
+            if turns != self.succession.turns:
+                return  # the journal that was read is another database's
             yield piece
 
     async def _disown(self, peer: str, past: int) -> None:
@@ -565,6 +601,30 @@ class Region:
         self._own_elsewhere = max(self._own_elsewhere, heartbeat.vector.get(self.name, 0))
         self._heard.notify()
         self.reintroduction.heard(peer, heartbeat.vector)
+        if not self.links[peer].renewing:
+            self.succession.heard(peer, heartbeat.vector)
+
+    # -- another database ------------------------------------------------------------------------------
+
+    def _turned(self, history: str, lossy: bool) -> None:
+        self.succession.turned(history, lossy=lossy)
+
+    async def _go_back(self) -> int:
+        clock = await self.door.go_back()
+        self.freshness.forget()
+        self._own_elsewhere = 0  # every peer is heard anew
+        return stamp_ms(clock)
+
+    def _renew_links(self) -> None:
+        for link in self.links.values():
+            link.renew()
+
+    def _trust(self, history: str) -> int:
+        self.door.trust(history)
+        self.committed.notify()
+        return self.door.vector.get(self.name, 0)
+
+    # -- links -----------------------------------------------------------------------------------------
 
     async def _heartbeat(self) -> Heartbeat:
         # The moment comes first: whatever any node had committed by then is in the vector.
@@ -620,10 +680,21 @@ class Region:
         Yields None when nothing happened for `idle_s` seconds.
         """
         seen = dict(vector)
-        after_id = await self.store.journal_start(seen, self.regions)
+        known, taken_up = -1, self.succession.taken_up
         while True:
             count = self.committed.count
+            if known != self.succession.turns:
+                known = self.succession.turns
+                after_id = await self.store.journal_start(seen, self.regions)
             numbered = await self.store.journal(after_id, limit=16)
+            if known != self.succession.turns:
+                continue  # the journal is another database's
+            if taken_up != self.succession.taken_up:
+                # What was shown beyond is lost, and its numbers are given out again.
+                taken_up = self.succession.taken_up
+                seen[self.name] = min(seen.get(self.name, 0), self.succession.kept)
+                known = -1
+                continue
             for id_, segment in numbered:
                 after_id = id_
                 if segment.last_seq <= seen.get(segment.origin, 0):

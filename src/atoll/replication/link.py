@@ -13,6 +13,7 @@ from atoll.causality import vector as vectors
 from atoll.core.entry import Framed
 from atoll.errors import AtollError, RegionUnreachable, ReplicationError
 from atoll.region.peers import Peers, StreamRequest
+from atoll.region.signal import Signal
 from atoll.replication.wire import FrameReader, Heartbeat
 
 
@@ -99,6 +100,10 @@ class Link:
         self._reachable = asyncio.Event()
         self._requested: tuple[str, ...] = ()
         self._advertised: dict[str, int] = {}
+        self._over = Signal()
+        self._pulling = False
+        self._renewals = 0
+        self._renewed = 0
 
     def review(self) -> None:
         """Called when other links went up or down: reopen if other origins are to be pulled here now."""
@@ -115,6 +120,22 @@ class Link:
         """The peer has just asked this region for something: a link that waits to try again need not wait."""
         self._reachable.set()
 
+    async def restart(self) -> None:
+        """Ask anew; on return nothing that was on its way before will come any more."""
+        self._again.set()
+        if self._pulling:
+            await self._over.wait()
+
+    def renew(self) -> None:
+        """This region's database has lost commits: have the peer drop what it got of them and has not stored."""
+        self._renewals += 1
+        self._again.set()
+
+    @property
+    def renewing(self) -> bool:
+        """Whether the peer has not been heard since."""
+        return self._renewed < self._renewals
+
     async def run(self, changed: Callable[[], None]) -> None:
         """`changed` is called whenever the link goes up or down."""
         delay = self._options.first_retry_s
@@ -123,12 +144,15 @@ class Link:
             self._again.clear()
             reopen = asyncio.ensure_future(self._again.wait())
             pull = asyncio.ensure_future(self._pull(changed))
+            self._pulling = True
             try:
                 await asyncio.wait({reopen, pull}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 reopen.cancel()
                 pull.cancel()
                 outcome = (await asyncio.gather(pull, reopen, return_exceptions=True))[0]
+                self._pulling = False
+                self._over.notify()
             was_connected = self.status.connected
             if not (self._again.is_set() and isinstance(outcome, asyncio.CancelledError)):
                 self._down(outcome if isinstance(outcome, Exception) else None)
@@ -156,7 +180,8 @@ class Link:
         origins = self._requested = self._origins(self._peer)
         self._advertised = {}  # the peer may have lost its disk
         reader = FrameReader(self._key)
-        request = StreamRequest(self._name, dict(self._receiver.vector), origins)
+        renewal, renewing = self._renewals, self.renewing
+        request = StreamRequest(self._name, dict(self._receiver.vector), origins, renewing)
         async with aclosing(self._peers.stream(self._peer, request)) as stream:
             while True:
                 async with asyncio.timeout(self._options.silence_s):
@@ -167,6 +192,7 @@ class Link:
                     if not self.status.connected or self.status.relays != origins[1:]:
                         self._up(origins)
                         changed()
+                    self._renewed = max(self._renewed, renewal)
                     self._take(message)
                 self.status.received_bytes += len(data)
                 await self._receiver.room(self._peer, self._options.inbox_bytes)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import copy
 import json
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 
-from atoll.errors import StoreCorrupt, StoreError, StoreUnwritable, TurnLost, UnknownCollection
+from atoll.errors import StoreCorrupt, StoreError, StoreUnwritable, TurnLost, Unavailable, UnknownCollection
 from atoll.store.port import (
     AuditFilter,
     AuditRow,
@@ -45,7 +46,10 @@ class MemoryTables:
         self._schemas: dict[str, str] = {}
         self._leases: dict[str, tuple[object, float]] = {}
         self._followers: list[tuple[object, Callable[[Mapping[str, int]], None]]] = []
+        self._turned: list[tuple[object, Callable[[str], None]]] = []
         self.commits = 0
+        self.history = self.history_taken_up = ""
+        """As in the port."""
 
     def open_collections(self, names: Iterable[str]) -> None:
         for name in names:
@@ -227,6 +231,10 @@ class MemoryTables:
 
     def advance_counter(self, name: str, by: int) -> int:
         self._check_writable()
+        if self.history.rpartition("/")[0] != self.history_taken_up.rpartition("/")[0]:
+            raise Unavailable(
+                "the store may have lost what it gave out; the region is asking its peers first"
+            )
         self._counters[name] = advanced = self._counters.get(name, 0) + by
         return advanced
 
@@ -267,10 +275,39 @@ class MemoryTables:
     def leave(self, holder: object) -> None:
         """Nothing is told to, or held by, this node any more."""
         self._followers = [pair for pair in self._followers if pair[0] is not holder]
+        self._turned = [pair for pair in self._turned if pair[0] is not holder]
         self._leases = {name: lease for name, lease in self._leases.items() if lease[0] is not holder}
 
-    def follow(self, node: object, follower: Callable[[Mapping[str, int]], None]) -> None:
+    def follow(
+        self,
+        node: object,
+        follower: Callable[[Mapping[str, int]], None],
+        turned: Callable[[str], None] | None = None,
+    ) -> None:
         self._followers.append((node, follower))
+        if turned is not None:
+            self._turned.append((node, turned))
+
+    def copied(self) -> MemoryTables:
+        """What an asynchronous standby, or a copy of the files, has at this moment."""
+        nodes, self._followers, self._turned = (self._followers, self._turned), [], []
+        try:
+            return copy.deepcopy(self)
+        finally:
+            self._followers, self._turned = nodes
+
+    def fail_over(self, standby: MemoryTables, history: str) -> None:
+        """Be what the standby was; it is used up. Each node notices when it next looks."""
+        nodes = (self._followers, self._turned)
+        self.__dict__.update(standby.__dict__)
+        self._followers, self._turned = nodes
+        self.history = history
+
+    def look(self, node: object, seen: str) -> None:
+        """Tell the node which history this is, if it has `seen` another one before."""
+        for each, turned in self._turned:
+            if each is node and seen != self.history:
+                turned(self.history)
 
     def tell(self, node: object) -> None:
         """The other nodes hear soon that `node` has committed."""
@@ -322,6 +359,7 @@ class MemoryTurn:
         "_wanted",
         "audit",
         "clock",
+        "history",
         "positions",
         "remembered",
         "rows",
@@ -335,6 +373,7 @@ class MemoryTurn:
     async def __aenter__(self) -> MemoryTurn:
         tables, wanted = self._tables, self._wanted
         self._commits = tables.commits
+        self.history = tables.history
         self.positions: Mapping[str, int] = tables.positions()
         self.clock = tables.clock()
         self.rows = {
@@ -370,6 +409,7 @@ class MemoryStore:
 
     def __init__(self, tables: MemoryTables | None = None) -> None:
         self.tables = tables or MemoryTables()
+        self._seen = self.tables.history
         self._closed = False
 
     async def open_collections(self, names: Iterable[str]) -> None:
@@ -378,8 +418,23 @@ class MemoryStore:
     async def declare(self, shapes: Sequence[Shape]) -> None:
         """Nothing: there are no SQL tools here, and every scan is in memory."""
 
-    def follow(self, follower: Callable[[Mapping[str, int]], None]) -> None:
-        self._open().follow(self, follower)
+    def follow(
+        self, follower: Callable[[Mapping[str, int]], None], turned: Callable[[str], None] | None = None
+    ) -> None:
+        self._open().follow(self, follower, turned)
+
+    async def history(self) -> str:
+        return self._open().history
+
+    async def history_taken_up(self) -> str:
+        return self._open().history_taken_up
+
+    async def take_up(self, history: str, counters: Mapping[str, int]) -> None:
+        if history != self._open().history:
+            raise TurnLost("the database has changed once more meanwhile")
+        for name, value in counters.items():
+            self.tables.raise_counter(name, value)
+        self.tables.history_taken_up = history
 
     async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
         now_s = asyncio.get_running_loop().time()
@@ -479,6 +534,8 @@ class MemoryStore:
     def _open(self) -> MemoryTables:
         if self._closed:
             raise StoreError("the store is closed")
+        self._seen, seen = self.tables.history, self._seen
+        self.tables.look(self, seen)
         return self.tables
 
 

@@ -195,6 +195,10 @@ class Turn(Protocol):
         """The highest stamp ever committed, 0 at first."""
 
     @property
+    def history(self) -> str:
+        """As `Store.history`."""
+
+    @property
     def rows(self) -> Mapping[tuple[str, str], Row]:
         """(collection, key) → the wanted rows that exist, tombstones included."""
 
@@ -237,8 +241,26 @@ class Store(Protocol):
         Building an index takes long once. Those that are no longer declared go away.
         """
 
-    def follow(self, follower: Callable[[Mapping[str, int]], None]) -> None:
-        """`follower` is told the region's positions soon after other nodes have moved them; it must not raise."""
+    def follow(
+        self, follower: Callable[[Mapping[str, int]], None], turned: Callable[[str], None] | None = None
+    ) -> None:
+        """`follower` is told the region's positions soon after other nodes have moved them, and `turned` the history
+        before anything of another one is read; neither may raise."""
+
+    async def history(self) -> str:
+        """Names the history that the database is in, `family/number/run`, or is empty where there is only one.
+
+        In another one, commits may be missing that were durable before: a standby was promoted, or a copy put in the
+        database's place. Another `run` alone is the same database, started again.
+        """
+
+    async def history_taken_up(self) -> str:
+        """The one that the region has last taken up. Until it is the present one, bar its run, `advance_counter` is
+        refused with Unavailable: numbers that were given out could come again."""
+
+    async def take_up(self, history: str, counters: Mapping[str, int]) -> None:
+        """The region has again what its peers had of it. Raises counters as `raise_counter` does, before; durable on
+        return. Raises TurnLost when the database is in another history by now."""
 
     async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
         """Hold these for so many seconds from now on, unless other nodes do; returns those that this node holds.

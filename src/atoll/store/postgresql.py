@@ -18,7 +18,15 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from atoll.errors import AtollError, StoreError, StoreUnreachable, TurnLost, UnknownCollection
+from atoll.errors import (
+    AtollError,
+    StoreError,
+    StoreUnreachable,
+    StoreUnwritable,
+    TurnLost,
+    Unavailable,
+    UnknownCollection,
+)
 from atoll.store import postgresql_contents, postgresql_views
 from atoll.store import postgresql_sql as sql
 from atoll.store.port import (
@@ -76,8 +84,12 @@ INSERT INTO _counters AS held (name, value) VALUES ($1, $2)
 ON CONFLICT (name) DO UPDATE SET value = greatest(held.value, excluded.value)
 """
 _ADVANCE_COUNTER = """
-INSERT INTO _counters AS held (name, value) VALUES ($1, $2)
+INSERT INTO _counters AS held (name, value)
+SELECT $1, $2 WHERE $3 = (SELECT regexp_replace(value, '/[^/]*$', '') FROM _settings WHERE name = 'history')
 ON CONFLICT (name) DO UPDATE SET value = held.value + excluded.value RETURNING value
+"""
+_TAKE_UP = """
+INSERT INTO _settings (name, value) VALUES ('history', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
 _FORGET_ANSWERS = """
 WITH gone AS (DELETE FROM _remembered WHERE key IN
@@ -166,8 +178,27 @@ class PostgresStore:
         await postgresql_views.declare(self.database, shapes)
         self._indexed = {shape.collection: frozenset(shape.indexes) for shape in shapes}
 
-    def follow(self, follower: Callable[[Mapping[str, int]], None]) -> None:
+    def follow(
+        self, follower: Callable[[Mapping[str, int]], None], turned: Callable[[str], None] | None = None
+    ) -> None:
         self._followers.append(follower)
+        if turned is not None:
+            self.database.turned.append(turned)
+
+    async def history(self) -> str:
+        await self.database.rows("SELECT")  # over a connection of now
+        return str(self.database.history or "")
+
+    async def history_taken_up(self) -> str:
+        rows = await self.database.rows("SELECT value FROM _settings WHERE name = 'history'")
+        return str(rows[0][0]) if rows else ""
+
+    async def take_up(self, history: str, counters: Mapping[str, int]) -> None:
+        for name, value in counters.items():
+            await self.database.rows(_RAISE_COUNTER, name, value)
+        if history != await self.history():
+            raise TurnLost("the database has changed once more meanwhile")
+        await self.database.rows(_TAKE_UP, history)
 
     def told(self, positions: bytes) -> str:
         """What a commit tells the other nodes."""
@@ -354,7 +385,15 @@ class PostgresStore:
         await self.database.rows(_RAISE_COUNTER, name, value)
 
     async def advance_counter(self, name: str, by: int) -> int:
-        return int((await self.database.change(_ADVANCE_COUNTER, name, by))[0][0])
+        if self.database.history is None:
+            await self.history()
+        line = str(self.database.history or "").rpartition("/")[0]
+        rows = await self.database.change(_ADVANCE_COUNTER, name, by, line)
+        if not rows:
+            raise Unavailable(
+                f"{self.database.where} may have lost what it gave out; the region is asking its peers first"
+            )
+        return int(rows[0][0])
 
     async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
         rows = await self.database.rows(_LEASE, list(names), self._holder, for_s)
@@ -430,8 +469,18 @@ class PostgresStore:
     # -- the connection that commits -------------------------------------------------------------------
 
     async def writer(self) -> asyncpg.Connection[Any]:
+        if self._writer is not None and self.database.outdated(self._writer):
+            self.drop_writer()
         if self._writer is None or self._writer.is_closed():
             self._writer = await self.database.connect()
+        if self.database.is_standby(self._writer):
+            self.drop_writer()  # once it is promoted, the next connection tells which history that is
+            raise StoreUnwritable(
+                f"{self.database.where} cannot be written: it is a standby; point `store` at the primary, or promote "
+                "this one. Reads go on",
+                reason="it is read-only",
+                store=self.database.url.shown,
+            )
         return self._writer
 
     def drop_writer(self) -> None:
@@ -453,6 +502,7 @@ class PostgresTurn:
         "_wanted",
         "audit",
         "clock",
+        "history",
         "positions",
         "remembered",
         "rows",
@@ -485,6 +535,7 @@ class PostgresTurn:
 
     async def _load(self) -> None:
         wanted = self._wanted
+        self.history = self._store.database.history_seen_by(self._connection)
         collections = tuple(sorted(wanted.documents))
         statement = sql.turn_sql(collections, bool(wanted.remembered))
         bindings = [[kept(key) for key in wanted.documents[name]] for name in collections]

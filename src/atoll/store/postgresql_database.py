@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from atoll.errors import (
     AtollError,
@@ -24,6 +25,7 @@ from atoll.errors import (
     StoreUnwritable,
     TurnLost,
 )
+from atoll.store.postgresql_history import WHICH, History, history_of
 from atoll.store.postgresql_sql import quoted_name
 from atoll.store.postgresql_url import DatabaseUrl
 
@@ -35,6 +37,8 @@ MIGRATIONS = ("postgresql_schema.sql",)
 """The n-th script leads from format n-1 to format n."""
 CALL_S = 10.0
 CONNECT_S = 5.0
+CONNECT_EACH_S = 2.0
+"""To one of several hosts: the machine of one that failed may not even refuse."""
 LOCK_MS = 2_000
 LONG_S = 3_600.0
 """For migrations, views and indexes."""
@@ -78,6 +82,10 @@ def lock_number(*names: str) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
+class _Outdated(Exception):
+    """What was read is of a server whose place another one has taken."""
+
+
 class Database:
     """One region's schema, and this node's connections to it. Belongs to one event loop."""
 
@@ -92,15 +100,59 @@ class Database:
         self.closed = False
         self._driver = driver()
         self._migration_lock = lock_number("atoll", self.schema, "migrate")
+        self.history: History | None = None
+        """That the newest connection to a primary saw."""
+        self.turned: list[Callable[[str], None]] = []
+        """Called when it changes."""
+        self._hosts = list(url.hosts)
+        self._timelines: dict[str, int] = {}
+        """system → the highest timeline that was seen of it."""
+        self._histories: WeakKeyDictionary[asyncpg.Connection[Any], History | None] = WeakKeyDictionary()
         self._idle: list[asyncpg.Connection[Any]] = []
         self._readers = asyncio.Semaphore(_READERS)
 
     # -- connections -----------------------------------------------------------------------------------
 
     async def connect(self, *, long: bool = False) -> asyncpg.Connection[Any]:
-        """Raises StoreUnreachable, and ConfigError for what waiting does not mend."""
+        """To the first host that fits, the one that did last in front.
+
+        Raises StoreUnreachable, and ConfigError for what waiting does not mend.
+        """
         if self.closed:
             raise StoreError("the store is closed")
+        failure: StoreUnreachable | None = None
+        for host in tuple(self._hosts):
+            try:
+                connection = await self._connect_to(host, long=long)
+            except StoreUnreachable as error:
+                failure = failure or error
+                continue
+            if host != self._hosts[0]:
+                self._hosts.remove(host)
+                self._hosts.insert(0, host)
+            return connection
+        assert failure is not None
+        raise failure
+
+    async def _connect_to(self, host: str, *, long: bool = False) -> asyncpg.Connection[Any]:
+        connection = await self._opened(host, long=long)
+        try:
+            await connection.set_type_codec(
+                "json", schema="pg_catalog", encoder=_as_it_is, decoder=_as_it_is, format="binary"
+            )
+            synchronous, history = await self._identify(connection)
+            # Stronger settings than `on` are the operator's choice; a weaker one would lose acknowledged writes.
+            if synchronous == "off":
+                await connection.execute("SET synchronous_commit = on")
+            self._note(connection, history)
+        except BaseException as error:
+            connection.terminate()
+            if isinstance(error, Exception):
+                raise self.failure(error) from None
+            raise
+        return connection
+
+    async def _opened(self, host: str, *, long: bool) -> asyncpg.Connection[Any]:
         settings = {
             **_SETTINGS,
             "application_name": f"atoll {self.region}",
@@ -108,11 +160,12 @@ class Database:
         }
         if long:
             settings |= {"statement_timeout": "0", "lock_timeout": "60000"}
+        wait_s = CONNECT_S if len(self._hosts) == 1 else CONNECT_EACH_S
         try:
-            async with asyncio.timeout(CONNECT_S):
-                connection = await self._driver.connect(
-                    self.url.dsn,
-                    timeout=CONNECT_S,
+            async with asyncio.timeout(wait_s):
+                connection: asyncpg.Connection[Any] = await self._driver.connect(
+                    host,
+                    timeout=wait_s,
                     command_timeout=LONG_S if long else CALL_S + 1,
                     statement_cache_size=_STATEMENTS_KEPT,
                     max_cached_statement_lifetime=0,
@@ -127,23 +180,84 @@ class Database:
             ) from None
         except self._driver.InvalidCatalogNameError as error:
             raise ConfigError(f"{self.url.shown}: {error}: create the database, or correct `store`") from None
-        except (OSError, TimeoutError, self._driver.PostgresError, self._driver.InterfaceError) as error:
+        except (
+            OSError,
+            TimeoutError,
+            self._driver.PostgresError,
+            self._driver.InterfaceError,
+            self._driver.InternalClientError,
+        ) as error:
             raise StoreUnreachable(
                 f"{self.url.shown} does not answer ({_said(error)}); it is tried again", store=self.url.shown
             ) from None
-        try:
-            await connection.set_type_codec(
-                "json", schema="pg_catalog", encoder=_as_it_is, decoder=_as_it_is, format="binary"
-            )
-            # Stronger settings than `on` are the operator's choice; a weaker one would lose acknowledged writes.
-            if await connection.fetchval("SHOW synchronous_commit") == "off":
-                await connection.execute("SET synchronous_commit = on")
-        except BaseException as error:
-            connection.terminate()
-            if isinstance(error, Exception):
-                raise self.failure(error) from None
-            raise
         return connection
+
+    # -- which history ---------------------------------------------------------------------------------
+
+    async def _identify(self, connection: asyncpg.Connection[Any]) -> tuple[str, History | None]:
+        """Its `synchronous_commit`, and the history that it sees; None of a standby."""
+        try:
+            found = await connection.fetchrow(WHICH)
+        except self._driver.PostgresError as error:
+            if (error.sqlstate or "")[:2] not in ("42", "0A"):
+                raise
+            # An engine that only speaks the protocol: what it lost shows by the region's position alone.
+            return await connection.fetchval("SHOW synchronous_commit"), History()
+        return found["synchronous"], history_of(found)
+
+    def _note(self, connection: asyncpg.Connection[Any], history: History | None) -> None:
+        """Raises StoreUnreachable for a primary whose place another one has taken."""
+        self._histories[connection] = history
+        if history is None:
+            return
+        newest = self._timelines.get(history.system, 0)
+        if history.timeline < newest:
+            raise StoreUnreachable(
+                f"{self.url.shown}: a server is on timeline {history.timeline}, and timeline {newest} was seen already: "
+                "it is an old primary that came back; shut it down, or make it a standby of the new one",
+                store=self.url.shown,
+            )
+        self._timelines[history.system] = history.timeline
+        if history != self.history:
+            self._turn_to(history)
+
+    def _turn_to(self, history: History) -> None:
+        """Nothing that sees another history is believed any more."""
+        self.history = history
+        idle, self._idle = self._idle, []
+        for each in idle:
+            each.terminate()
+        for listener in self.turned:
+            listener(str(history))
+
+    def outdated(self, connection: asyncpg.Connection[Any]) -> bool:
+        """Whether what it sees is no longer the region's: another server has taken the place of this one."""
+        return self.history is not None and self._histories.get(connection) != self.history
+
+    def history_seen_by(self, connection: asyncpg.Connection[Any]) -> str:
+        return str(self._histories.get(connection) or "")
+
+    def is_standby(self, connection: asyncpg.Connection[Any]) -> bool:
+        return self._histories.get(connection, History()) is None
+
+    async def survey(self) -> None:
+        """Ask all hosts, where there are several, so that an old primary is told from its successor."""
+        if len(self._hosts) > 1:
+            await asyncio.gather(*(self._look_at(host) for host in tuple(self._hosts)))
+
+    async def _look_at(self, host: str) -> None:
+        with contextlib.suppress(AtollError):
+            connection = await self._opened(host, long=False)
+            try:
+                history = (await self._identify(connection))[1]
+                if history is not None and history.timeline > self._timelines.get(history.system, 0):
+                    self._timelines[history.system] = history.timeline
+                    if self.history is not None:
+                        self._turn_to(history)
+            except Exception as error:
+                raise self.failure(error) from None
+            finally:
+                await hang_up(connection)
 
     @contextlib.asynccontextmanager
     async def reader(self) -> AsyncIterator[asyncpg.Connection[Any]]:
@@ -164,9 +278,11 @@ class Database:
                 connection.terminate()
                 raise
             self._keep(connection)
+            if self.outdated(connection):
+                raise _Outdated("another server has taken its place meanwhile")
 
     def _keep(self, connection: asyncpg.Connection[Any]) -> None:
-        if self.closed:
+        if self.closed or self.outdated(connection):
             connection.terminate()
         elif not connection.is_closed():
             self._idle.append(connection)
@@ -222,7 +338,8 @@ class Database:
             state = error.sqlstate or ""
             return state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P05")
         return isinstance(
-            error, (OSError, TimeoutError, self._driver.InterfaceError, self._driver.InternalClientError)
+            error,
+            (OSError, TimeoutError, _Outdated, self._driver.InterfaceError, self._driver.InternalClientError),
         )
 
     def failure(self, error: BaseException, *, writing: bool = False) -> AtollError:
@@ -280,12 +397,18 @@ class Database:
 
         Raises ConfigError for another region's schema, a newer format, an unfit server, and missing rights.
         """
+        await self.survey()
         connection = await self.connect(long=True)
         try:
             await self._examine(connection)
             async with connection.transaction():
                 await connection.execute(f"SELECT pg_advisory_xact_lock({self._migration_lock})")
                 await self._migrate(connection)
+                # Whoever finds another one there has missed a failover, or holds a copy.
+                await connection.execute(
+                    "INSERT INTO _settings (name, value) VALUES ('history', $1) ON CONFLICT DO NOTHING",
+                    str(self.history or History()),
+                )
         except AtollError:
             raise
         except self._driver.ReadOnlySQLTransactionError as error:

@@ -21,6 +21,8 @@ class DatabaseUrl:
     """From `?schema=`; None for the region's own."""
     shown: str
     """Without password: for people and logs."""
+    hosts: tuple[str, ...] = field(repr=False, default=())
+    """Of a URL that names several hosts, one for each of them."""
 
     def schema_for(self, region: str) -> str:
         return self.schema or f"atoll_{region.replace('-', '_')}"
@@ -52,10 +54,16 @@ def database_url(store: str) -> DatabaseUrl:
         and not schema.startswith("pg_")
     ):
         raise ConfigError(f"schema={schema!r} in the store's URL is no schema of yours: write ?schema=shop")
-    host = parts.netloc.rpartition("@")[2]
+    user, at, host = parts.netloc.rpartition("@")
+    several = host.split(",")
+    if len(several) > 1:
+        # A standby is never meant: reads would lag behind what the region has acknowledged.
+        options.setdefault("target_session_attrs", "primary")
+    query = urlencode(options)
     name = f"{parts.username}@" if parts.username else ""
     return DatabaseUrl(
-        urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(options), "")),
+        urlunsplit(("postgresql", parts.netloc, parts.path, query, "")),
         schema,
         f"postgresql://{name}{host}{parts.path}",
+        tuple(urlunsplit(("postgresql", f"{user}{at}{each}", parts.path, query, "")) for each in several),
     )

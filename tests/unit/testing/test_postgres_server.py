@@ -126,3 +126,21 @@ def test_programs_that_are_not_there_are_asked_for(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("ATOLL_POSTGRES_BIN", str(tmp_path))
     with pytest.raises(Unavailable, match=str(tmp_path)):
         find_postgres()
+
+
+async def test_a_standby_follows_and_takes_over(server: PostgresServer, tmp_path: Path) -> None:
+    server.sql("CREATE TABLE before AS SELECT 1 AS number")
+    with server.standby(tmp_path / "standby", name="second") as second:
+        server.reconfigure("synchronous_standby_names", "second")
+        try:
+            server.sql("CREATE TABLE after AS SELECT 2 AS number")  # acknowledged by the standby, too
+        finally:
+            server.reconfigure("synchronous_standby_names", "")
+        assert await values(second, "SELECT pg_is_in_recovery()") == [True]
+        second.promote()
+        assert await values(second, "SELECT pg_is_in_recovery()") == [False]
+        assert await values(
+            second, "SELECT number FROM before UNION SELECT number FROM after ORDER BY 1"
+        ) == [1, 2]
+        second.sql("INSERT INTO after VALUES (3)")
+    assert await values(server, "SELECT number FROM after") == [2]
