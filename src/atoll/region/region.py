@@ -99,7 +99,7 @@ class Region:
         self.committed = Signal()
         self.draining = False
         self._heard = Signal()
-        self._introduced = False
+        self._introduced = len(regions) == 1
         self._broken: str | None = None
         self._own_elsewhere = 0
         self._recovering = False
@@ -189,6 +189,7 @@ class Region:
         for link in self.links.values():
             self._spawn(link.run(self._review_links), f"link to {link.status.peer}")
             self._spawn(self._compare_clocks(link.status.peer), f"clock of {link.status.peer}")
+        self._spawn(self._introduction(), "introduction")
         self._spawn(self._watch_for_own(), "watch for lost entries")
         self._spawn(self._housekeeping(), "housekeeping")
         self._spawn(self._adopt(), "new declarations")
@@ -273,10 +274,7 @@ class Region:
         if self._lacks_own():
             await self.door.refresh()  # another node of this region may have written them a moment ago
         if self._lacks_own():
-            raise Unavailable(
-                f"{self.name} has lost entries that its peers hold, up to {self._own_elsewhere}; "
-                "it takes no writes until it has them back"
-            )
+            raise Unavailable(self._lacking())
         if self._clock_off_ms > 0:
             raise ClockUnsafe(
                 f"the clock of {self.name} is {self._clock_off_ms} ms outside what its peers can agree on; "
@@ -371,9 +369,10 @@ class Region:
         degraded = await self.fresh_enough(collection, options)
         reading = await self.read_here(collection, key)
         if level != "eventual" and options.token and not vectors.descends(reading.vector, options.token):
-            raise self._not_reached(
-                options.token
-            )  # a database that lost commits has just taken the other's place
+            # A database that lost commits has just taken the other's place.
+            await self.door.go_back()
+            elsewhere = await self._reach(collection, key, options)
+            reading = elsewhere or await self.read_here(collection, key)
         return reading if degraded is None else reading._replace(degraded=degraded)
 
     async def wait_for(self, token: Mapping[str, int], max_wait_s: float | None = None) -> bool:
@@ -408,7 +407,7 @@ class Region:
             raise self._not_reached(token)
 
     def _not_reached(self, token: Mapping[str, int]) -> TokenNotReached:
-        missing = vectors.missing(self.door.vector, token) or dict(token)
+        missing = vectors.missing(self.door.vector, token)
         return TokenNotReached(
             f"{self.name} has not yet seen what this session has: "
             + ", ".join(f"{origin} up to {seq}" for origin, seq in sorted(missing.items()))
@@ -731,17 +730,38 @@ class Region:
     @property
     def out_of_service(self) -> str | None:
         """Why a load balancer should send nobody here; None when it should."""
+        return self.reads_nothing or self.writes_nothing
+
+    @property
+    def reads_nothing(self) -> str | None:
+        """Why not even reads should be sent here."""
         if self.draining:
             return "draining"
         if self.reintroduction.pending:
             return self.reintroduction.reason
-        if self._broken is not None:
-            return self._broken
+        return self._broken
+
+    @property
+    def writes_nothing(self) -> str | None:
+        """Why writes are refused here, or have to wait; reads go on."""
+        if self.succession.pending:
+            return self.succession.reason
+        if not self._introduced:
+            unheard = sorted(peer for peer, link in self.links.items() if link.status.heard_ms == 0)
+            return f"{self.name} has just started and has not yet heard {', '.join(unheard)}"
+        if self._recovering and self._lacks_own():
+            return self._lacking()
         if self.door.store_error is not None:
             return self.door.store_error.message
         if self._clock_off_ms > 0:
             return f"the clock is {self._clock_off_ms} ms outside what the peers agree on"
         return None
+
+    def _lacking(self) -> str:
+        return (
+            f"{self.name} has lost entries that its peers hold, up to {self._own_elsewhere}; "
+            "it takes no writes until it has them back"
+        )
 
     @property
     def uncertainty_ms(self) -> int:

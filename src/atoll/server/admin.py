@@ -34,6 +34,8 @@ class Admin:
                 reason = None if region.caught_up else "not caught up with its peers yet"
             case b"serving":
                 reason = region.out_of_service
+            case b"reading":
+                reason = region.reads_nothing
             case _:
                 return False
         body = {"region": region.name, "status": "ok" if reason is None else "unavailable", "reason": reason}
@@ -79,6 +81,12 @@ class Admin:
             case ("POST", b"drain"):
                 self._region.draining = await self._flag(exchange, "draining")
                 await exchange.answer_json({"draining": self._region.draining})
+            case ("POST", b"forgo"):
+                peer, gone = await self._peer(exchange, "gone", bool)
+                if not gone:
+                    raise MalformedRequest("gone takes true only: a peer that is back is heard by itself")
+                self._region.succession.forgo(peer)
+                await exchange.answer_json({"gone": peer})
             case ("POST", b"partition"):
                 self._only_on_test_topologies("cut links")
                 peer, cut = await self._peer(exchange, "cut", bool)

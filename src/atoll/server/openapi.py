@@ -87,7 +87,7 @@ def describe(application: Application, url: str) -> dict[str, Any]:
         "post": _operation("resolve_conflict", [{**_KEY, "name": "id"}], anything, body=anything)
     }
     paths["/v1/ids/{kind}"] = {"post": _operation("new_ids", [{**_KEY, "name": "kind"}], anything)}
-    for check in ("live", "ready", "serving"):
+    for check in ("live", "ready", "serving", "reading"):
         paths[f"/health/{check}"] = {"get": _operation(f"health_{check}", [], anything)}
     paths["/metrics"] = {
         "get": {"operationId": "metrics", "responses": {"200": {"description": "Prometheus text"}}}

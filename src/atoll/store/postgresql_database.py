@@ -120,19 +120,18 @@ class Database:
         """
         if self.closed:
             raise StoreError("the store is closed")
-        failure: StoreUnreachable | None = None
+        failures: list[str] = []
         for host in tuple(self._hosts):
             try:
                 connection = await self._connect_to(host, long=long)
             except StoreUnreachable as error:
-                failure = failure or error
+                failures.append(error.message)
                 continue
             if host != self._hosts[0]:
                 self._hosts.remove(host)
                 self._hosts.insert(0, host)
             return connection
-        assert failure is not None
-        raise failure
+        raise StoreUnreachable("; ".join(dict.fromkeys(failures)), store=self.url.shown)
 
     async def _connect_to(self, host: str, *, long: bool = False) -> asyncpg.Connection[Any]:
         connection = await self._opened(host, long=long)
@@ -213,7 +212,7 @@ class Database:
         newest = self._timelines.get(history.system, 0)
         if history.timeline < newest:
             raise StoreUnreachable(
-                f"{self.url.shown}: a server is on timeline {history.timeline}, and timeline {newest} was seen already: "
+                f"{self.url.shown}: a server is on timeline {history.timeline}, and {newest} was seen already: "
                 "it is an old primary that came back; shut it down, or make it a standby of the new one",
                 store=self.url.shown,
             )

@@ -17,7 +17,6 @@ from atoll.errors import (
     Overloaded,
     OwnershipFixed,
     StoreUnreachable,
-    StoreUnreachable,
     TurnLost,
 )
 from atoll.region.door import Door, DoorOptions, Upkeep

@@ -456,6 +456,9 @@ async def test_a_region_is_caught_up_once_it_has_what_its_peers_have() -> None:
 async def test_why_a_region_is_out_of_service() -> None:
     async with World() as it:
         region = it["a"]
+        assert "has just started and has not yet heard b, c" in (region.out_of_service or "")
+        assert region.reads_nothing is None
+        await asyncio.sleep(1)
         assert region.out_of_service is None
         region.draining = True
         assert region.out_of_service == "draining"

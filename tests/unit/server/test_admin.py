@@ -18,7 +18,7 @@ from .served import RULES, Served
 
 async def test_a_region_that_is_well_says_so() -> None:
     async with Served() as it:
-        for check in ("live", "ready", "serving"):
+        for check in ("live", "ready", "serving", "reading"):
             answer = await it.ask("GET", f"/health/{check}")
             assert answer.status == 200
             assert answer.json == {"region": "a", "status": "ok", "reason": None}
