@@ -1,7 +1,7 @@
 """The SQL of a region's PostgreSQL database, put together from names and from what is asked for.
 
-Of all statements one commit is one, over arrays: `commit_sql`. A text with U+0000, which PostgreSQL's text refuses,
-is kept with the noncharacter U+FDD0 in its place.
+Of all statements one commit is one, over arrays: `commit_sql`. PostgreSQL's text refuses U+0000: it is kept as the
+noncharacter U+FDD0 with a digit, and so is U+FDD0 itself.
 """
 
 from __future__ import annotations
@@ -19,17 +19,26 @@ AUDIT_COLUMNS = ", ".join(AuditRow._fields)
 _LONGEST_NAME_BYTES = 63
 _HASH_DIGITS = 8
 _ORDERS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">="}
-_NUL, _NUL_KEPT = "\x00", "\ufdd0"
+_NUL, _ESCAPE = "\x00", "\ufdd0"
 
 
 def kept(text: str) -> str:
-    """As it can be stored."""
-    return text.replace(_NUL, _NUL_KEPT) if _NUL in text else text
+    """As it can be stored; in the same order, but for U+0000."""
+    if _NUL in text or _ESCAPE in text:
+        return text.replace(_ESCAPE, _ESCAPE + "1").replace(_NUL, _ESCAPE + "0")
+    return text
 
 
 def given(text: str) -> str:
     """As it was before `kept`."""
-    return text.replace(_NUL_KEPT, _NUL) if _NUL_KEPT in text else text
+    if _ESCAPE in text:
+        return text.replace(_ESCAPE + "0", _NUL).replace(_ESCAPE + "1", _ESCAPE)
+    return text
+
+
+def shown(text: str) -> str:
+    """As `_plain` shows it to conditions, which do not tell U+0000 from U+FDD0."""
+    return text.replace(_NUL, _ESCAPE)
 
 
 def audit_row(row: Sequence[Any]) -> AuditRow:
@@ -167,7 +176,7 @@ def condition_sql(condition: Condition, bound: Bound, *, indexed: bool = False) 
     """One condition over the column `doc`, with the meaning of `store.scanning`."""
     check_condition(condition)
     name, op, value = condition
-    field = literal(kept(name)) if indexed else bound.place(kept(name), "text")
+    field = literal(shown(name)) if indexed else bound.place(shown(name), "text")
     member = f"(_plain(doc) -> {field})"
     if op == "contains":
         return _contains(member, value, bound)
@@ -178,23 +187,23 @@ def condition_sql(condition: Condition, bound: Bound, *, indexed: bool = False) 
         exact = f"coalesce({member}, 'null') = {as_json}"
         if op == "ne":
             return f"NOT ({exact})"
-    return f"({_sought(member, op, value, bound)} AND {exact})" if indexed else f"({exact})"
+    return f"({_indexed(member, op, value, bound)} AND {exact})" if indexed else f"({exact})"
 
 
 def _order(member: str, op: str, value: object, bound: Bound) -> str:
     if isinstance(value, str):
-        text = bound.place(kept(value), "text")
+        text = bound.place(shown(value), "text")
         return (
             f"jsonb_typeof({member}) = 'string' AND ({member} #>> '{{}}') COLLATE \"C\" {_ORDERS[op]} {text}"
         )
     return f"jsonb_typeof({member}) = 'number' AND {member} {_ORDERS[op]} {bound.place(_json_of(value), 'jsonb')}"
 
 
-def _sought(member: str, op: str, value: object, bound: Bound) -> str:
+def _indexed(member: str, op: str, value: object, bound: Bound) -> str:
     """What an index of `index_expressions` can answer; never less than what is exactly asked for."""
     order = {"eq": "=", "lt": "<=", "le": "<=", "gt": ">=", "ge": ">="}[op]
     if isinstance(value, str):
-        return f'_text({member}) COLLATE "C" {order} left({bound.place(kept(value), "text")}, 128)'
+        return f'_text({member}) COLLATE "C" {order} left({bound.place(shown(value), "text")}, 128)'
     if isinstance(value, bool) or value is None:
         return "true"
     return f"_number({member}) {order} _number({bound.place(_json_of(value), 'jsonb')})"
@@ -212,7 +221,7 @@ def _contains(member: str, value: object, bound: Bound) -> str:
     listed = f"EXISTS (SELECT FROM jsonb_array_elements({elements}) AS element WHERE element = {sought})"
     if not isinstance(value, str):
         return listed
-    text = bound.place(kept(value), "text")
+    text = bound.place(shown(value), "text")
     found = f"strpos(({member} #>> '{{}}') COLLATE \"C\", {text}) > 0"
     return f"({listed} OR coalesce(jsonb_typeof({member}) = 'string' AND {found}, false))"
 
@@ -222,4 +231,4 @@ def literal(text: str) -> str:
 
 
 def _json_of(value: object) -> str:
-    return json.dumps(kept(value) if isinstance(value, str) else value, ensure_ascii=False)
+    return json.dumps(shown(value) if isinstance(value, str) else value, ensure_ascii=False)

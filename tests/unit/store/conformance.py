@@ -4,13 +4,23 @@ one), and pytest runs it all.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
+from random import Random
 from typing import Any, Protocol
 
 import pytest
 
-from atoll.errors import InvalidOperation, StoreCorrupt, StoreError, StoreUnwritable, UnknownCollection
+from atoll.errors import (
+    InvalidKey,
+    InvalidOperation,
+    StoreCorrupt,
+    StoreError,
+    StoreUnwritable,
+    UnknownCollection,
+)
+from atoll.schema.limits import Limits, validate_key
 from atoll.store.port import (
     AuditFilter,
     AuditRow,
@@ -98,6 +108,40 @@ def keys(found: Iterable[tuple[str, Row]]) -> list[str]:
     return [key for key, _ in found]
 
 
+_ODD = [
+    "\x00",
+    "\ufdd0",
+    "\ufdd1",
+    "\ufffe",
+    "\U0010ffff",
+    "\ue000",
+    "\u2028",
+    "é",
+    "0",
+    "1",
+    "\\",
+    '"',
+    "'",
+    "%",
+    "🏝",
+]
+
+
+def odd_texts(count: int) -> list[str]:
+    """Different ones, the same in every run."""
+    random, found = Random(1), dict.fromkeys(_ODD)
+    while len(found) < count:
+        found["".join(random.choice(_ODD) for _ in range(random.randint(1, 6)))] = None
+    return list(found)
+
+
+def _is_key(text: str) -> bool:
+    with contextlib.suppress(InvalidKey):
+        validate_key(text, Limits())
+        return True
+    return False
+
+
 class StoreConformance:
     @pytest.fixture
     async def store(self, harness: Harness) -> AsyncIterator[Store]:
@@ -126,6 +170,39 @@ class StoreConformance:
         await commit(store, Commit(documents={"note": [("ключ 🔑", value, meta)]}))
         assert await store.get("note", "ключ 🔑") == Row(value, meta)
         assert await load(store, "note", ["ключ 🔑"]) == {"ключ 🔑": Row(value, meta)}
+
+    async def test_whatever_the_schema_accepts_comes_back_as_it_was(
+        self, store: Store, other: Harness
+    ) -> None:
+        texts = odd_texts(300)
+        names = [text for text in texts if _is_key(text)]
+        assert any("\ufdd0" in name for name in names)
+        rows: list[tuple[str, bytes | None, bytes]] = [
+            (name, json.dumps({"text": text}, ensure_ascii=at % 2 == 0).encode(), b"m")
+            for at, (name, text) in enumerate(zip(names, texts, strict=False))
+        ]
+        records = [audit(f"{at}", key=name, field=f"map.{texts[at]}") for at, name in enumerate(names)]
+        answers = [Remembered(name, 1, name.encode()) for name in names]
+        whole = Commit(documents={"note": rows}, audit=records, remembered=answers)
+        await commit(store, whole)
+        copy = other.open()
+        await copy.fill(given([piece async for piece in store.contents()]))
+        await copy.open_collections(["note"])
+        ordered = sorted(rows)
+        for held in (store, copy):
+            assert await load(held, "note", names) == {key: Row(value, meta) for key, value, meta in rows}
+            assert [(key, *row) for key, row in await held.scan_all("note")] == ordered
+            assert [await held.get("note", key) for key in names[:20]] == [Row(*row[1:]) for row in rows[:20]]
+            for at in range(0, len(ordered), 10):
+                key = ordered[at][0]
+                assert keys(await held.scan("note", after=key, limit=1)) == [
+                    row[0] for row in ordered[at + 1 : at + 2]
+                ]
+                assert key in keys(await held.scan("note", prefix=key))
+            assert await held.remembered(names) == {name: name.encode() for name in names}
+            for record in records[:20]:
+                assert record in await held.conflicts(AuditFilter(collection="note", key=record.key))
+        await copy.close()
 
     async def test_second_write_replaces_the_first(self, store: Store) -> None:
         await commit(store, put(("a", {"n": 1})))
