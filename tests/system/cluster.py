@@ -219,8 +219,10 @@ class Cluster:
         rtt_ms: float = 16,
         through: Mapping[str, int] | None = None,
         deployment: str = "",
+        stores: Mapping[str, str] | None = None,
     ) -> None:
-        """`through`: ports that the others reach a region at, where that is not its own."""
+        """`through`: ports that the others reach a region at, where that is not its own. `stores`: those of regions
+        that do not keep their data in SQLite."""
         self.folder = folder
         ports = dict(zip(regions, free_ports(len(regions)), strict=True))
         shutil.copy(SHOP, folder / "shop.py")
@@ -234,6 +236,8 @@ class Cluster:
             for other, port in ports.items():
                 reached = port if other == name else (through or {}).get(other, port)
                 lines.append(f'[regions.{other}]\nurl = "http://127.0.0.1:{reached}"')
+                if stores and other in stores:
+                    lines.append(f'store = "{stores[other]}"')
             region.config.write_text("\n".join([*lines, f"[emulate]\nrtt_ms = {{ {rtts} }}"]))
 
     def __getitem__(self, name: str) -> Region:

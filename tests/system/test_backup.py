@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from atoll.testing.postgres_server import PostgresServer
+
 from .cluster import Cluster, Region, until
 from .conftest import MakeCluster
 
@@ -109,6 +111,56 @@ def test_a_region_comes_back_without_resurrecting_anything(make_cluster: MakeClu
     tokyo.start()
     tokyo.wait()
     assert tokyo.get("profile", "new").status == 200
+
+
+def test_a_region_on_postgresql_comes_back_into_a_running_deployment(
+    make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    with PostgresServer(tmp_path / "postgresql", fsync=False) as server:
+        cluster = make_cluster(stores={"tokyo": server.create_database("shop")}).start()
+        tokyo, frankfurt, virginia = (cluster[name] for name in ("tokyo", "frankfurt", "virginia"))
+        write_some(cluster, "before")
+        cluster.settled()
+        given = ids(tokyo, "prefixed")
+        position = tokyo.position()
+        assert back_up(cluster)["position"] == position
+        write_some(cluster, "after")
+        assert tokyo.delete("profile", "before/1").status == 200
+        assert frankfurt.delete("profile", "before/2").status == 200
+        given += ids(tokyo, "prefixed", 3_000)
+        cluster.settled()
+        ours, digest = tokyo.position()["tokyo"], frankfurt.digest()
+
+        assert "is connected" in restore(cluster, "--force", code=1)
+        tokyo.kill()
+        assert "--force" in restore(cluster, code=1)
+        archive = cluster.folder / "tokyo.atoll"
+        whole = archive.read_bytes()
+        archive.write_bytes(whole[: len(whole) // 2])
+        restore(cluster, "--force", code=1)
+        assert server.sql("SELECT count(*) FROM atoll_tokyo._doc_profile", "shop").strip() == "40"
+        archive.write_bytes(whole)
+        restore(cluster, "--force")
+        assert server.sql("SELECT count(*) FROM atoll_tokyo._doc_profile", "shop").strip() == "20"
+        virginia.kill()  # while a peer is away, the region holds back
+        tokyo.start()
+        tokyo.wait()
+        until(lambda: tokyo.status()["position"] != position, "the other peer was heard")
+        assert tokyo.get("profile", "before/1").status == 503
+        assert not serving(tokyo)
+        assert tokyo.request("GET", "/health/reading").status == 503
+        virginia.start()
+        virginia.wait()
+        until(lambda: serving(tokyo), "it serves again")
+        for key in ("before/1", "before/2"):
+            assert tokyo.get("profile", key).status == 404
+        assert tokyo.get("profile", "after/3").value["name"] == "after 3"
+        cluster.linked()
+        cluster.settled()
+        assert [region.digest() for region in cluster] == [digest] * 3
+        assert tokyo.put("profile", "new", {"name": "n"}).status == 200
+        assert tokyo.position()["tokyo"] == ours + 1
+        assert len({*given, *ids(tokyo, "prefixed", 500)}) == len(given) + 500
 
 
 def test_two_restores_of_one_backup_give_no_id_twice(make_cluster: MakeCluster) -> None:

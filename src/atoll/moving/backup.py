@@ -100,9 +100,11 @@ async def restore(
             )
     pieces = _restored(path, header, now_ms, gone, tell)
     if is_postgresql(settings.store):
-        store = await _opened_store(config, region)
+        from atoll.store.postgresql import open_postgresql
+
+        store = open_postgresql(settings.store, region=region, deployment=config.name)
         try:
-            await store.fill(pieces)
+            await (store.replace(pieces) if force else store.fill(pieces))
         finally:
             await store.close()
         return totals

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from atoll.errors import (
     AtollError,
     StoreError,
+    StoreLocked,
     StoreUnreachable,
     StoreUnwritable,
     TurnLost,
@@ -88,6 +89,12 @@ INSERT INTO _counters AS held (name, value)
 SELECT $1, $2 WHERE $3 = (SELECT regexp_replace(value, '/[^/]*$', '') FROM _settings WHERE name = 'history')
 ON CONFLICT (name) DO UPDATE SET value = held.value + excluded.value RETURNING value
 """
+_OTHERS = """
+SELECT count(*) FROM pg_stat_activity WHERE application_name = left($1, 63) AND datname = current_database()
+AND usename = current_user AND pid <> pg_backend_pid()
+"""
+_LOOKS = 15
+_BETWEEN_LOOKS_S = 0.2
 _TAKE_UP = """
 INSERT INTO _settings (name, value) VALUES ('history', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
@@ -411,19 +418,44 @@ class PostgresStore:
             await hang_up(connection)
 
     async def fill(self, pieces: AsyncIterable[Piece]) -> None:
+        await self._fill_in_one(pieces, clear=False)
+
+    async def replace(self, pieces: AsyncIterable[Piece]) -> None:
+        """As `fill`, in the place of all that is held, which stays if anything is raised.
+
+        Raises StoreLocked while a node of the region is connected.
+        """
+        await self._fill_in_one(pieces, clear=True)
+
+    async def _fill_in_one(self, pieces: AsyncIterable[Piece], *, clear: bool) -> None:
         await self.database.prepare()
         connection = await self.database.connect(long=True)
         try:
+            if clear:
+                await self._check_alone(connection)
             async with connection.transaction():
-                if not await postgresql_contents.is_empty(connection):
+                if clear:
+                    await postgresql_contents.clear(connection)
+                elif not await postgresql_contents.is_empty(connection):
                     raise StoreError(
-                        f"{self.database.where} holds something already: only an empty store can be filled"
+                        f"{self.database.where} holds something already: only an empty one can be filled; "
+                        "`atoll restore --force` replaces it, and what no peer has of it is then lost"
                     )
                 await self._fill(connection, pieces)
         except Exception as error:
             raise self.database.failure(error, writing=True) from error
         finally:
             await hang_up(connection)
+
+    async def _check_alone(self, connection: asyncpg.Connection[Any]) -> None:
+        for _ in range(_LOOKS):
+            others = await connection.fetchval(_OTHERS, f"atoll {self.database.region}")
+            if not others:
+                return
+            await asyncio.sleep(_BETWEEN_LOOKS_S)  # one that was just closed may not be gone yet
+        raise StoreLocked(
+            f"{self.database.where}: a node of {self.database.region} is connected: end all nodes of the region first"
+        )
 
     async def _fill(self, connection: asyncpg.Connection[Any], pieces: AsyncIterable[Piece]) -> None:
         """Every piece as a commit of its own, in one transaction."""

@@ -32,6 +32,14 @@ async def is_empty(connection: asyncpg.Connection[Any]) -> bool:
     return not await connection.fetchval(f"SELECT {asked}")
 
 
+async def clear(connection: asyncpg.Connection[Any]) -> None:
+    """As if nothing had ever been committed, in this transaction; tables, views and settings stay."""
+    await connection.execute("UPDATE _region SET commits = 0, clock = 0, journal_tail = 0, positions = '{}'")
+    held = [*_HELD, "_leases", "_schemas"]
+    held += [sql.quoted_name(row[0]) for row in await connection.fetch(_TABLES)]
+    await connection.execute(f"TRUNCATE {', '.join(held)}")
+
+
 async def pieces_of(connection: asyncpg.Connection[Any]) -> AsyncGenerator[Piece, None]:
     """Inside a transaction of one snapshot. The first piece holds the small things, and names all collections."""
     collections = await _collections(connection)
