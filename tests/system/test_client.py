@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from atoll import (
@@ -21,8 +25,16 @@ from atoll import (
     connect_sync,
     home_region,
 )
-from atoll.client import Database, Delete, Put, Update
-from atoll.errors import BoundExceeded, ConfigError, InvalidCursor, TooLarge, UnknownField, VersionMismatch
+from atoll.client import ClientOptions, Database, Delete, Put, Update
+from atoll.errors import (
+    BoundExceeded,
+    ConfigError,
+    Indefinite,
+    InvalidCursor,
+    TooLarge,
+    UnknownField,
+    VersionMismatch,
+)
 
 from .cluster import Cluster, until
 
@@ -235,6 +247,74 @@ def test_counted_writes_survive_a_killed_region(make_cluster: Any) -> None:
     cluster.linked()
     cluster.settled()
     assert [region.get("views", "killed").value["seen"] for region in cluster] == [sum(acknowledged)] * 3
+
+
+def test_calls_in_flight_at_a_kill_end_in_time_and_say_what_is_known(make_cluster: Any) -> None:
+    """A read, and a write that was never sent, go to another region. A write in doubt stays, and says so in time."""
+    cluster: Cluster = make_cluster(["frankfurt", "tokyo"]).start()
+    tokyo = cluster["tokyo"]
+    assert tokyo.put("profile", "here", {"name": "n"}).status == 200
+    cluster.settled()
+    options = ClientOptions(timeout_s=6.0, read_timeout_s=30.0, write_timeout_s=30.0)
+
+    async def asynchronously(call: str) -> Any:
+        async with connect(urls(cluster), near="tokyo", options=options) as db:
+            match call:
+                case "read":
+                    return await db.get(Profile, "here")
+                case "write":
+                    return await db.update(Views, "doubt", seen=Increment())
+                case _:
+                    return await db.put(Profile(key="late", name="n"))
+
+    def synchronously(call: str) -> Any:
+        with connect_sync(urls(cluster), near="tokyo", options=options) as db:
+            match call:
+                case "read":
+                    return db.get(Profile, "here")
+                case "write":
+                    return db.update(Views, "doubt", seen=Increment())
+                case _:
+                    return db.put(Profile(key="late", name="n"))
+
+    with ThreadPoolExecutor(4) as threads:
+        assert tokyo.process is not None
+        os.kill(tokyo.process.pid, signal.SIGSTOP)  # the calls reach it, and get no answer
+        calls: dict[tuple[str, str], Future[Any]] = {}
+        for call in ("read", "write"):
+            calls["async", call] = threads.submit(lambda call=call: asyncio.run(asynchronously(call)))
+            calls["sync", call] = threads.submit(synchronously, call)
+        until(lambda: _unread(tokyo.port) == 4, "all four were sent")
+        tokyo.kill()
+        for kind in ("async", "sync"):
+            assert calls[kind, "read"].result(timeout=5) == Profile(key="here", name="n")
+            with pytest.raises(Indefinite, match="may have happened") as doubt:
+                calls[kind, "write"].result(timeout=15)
+            assert doubt.value.details["region"] == "tokyo"
+            assert doubt.value.details["idempotency_key"]
+    # Nothing listens there: these were surely not done.
+    assert asyncio.run(asynchronously("late")) == Profile(key="late", name="n") == synchronously("late")
+    tokyo.start()
+    tokyo.wait()
+    with connect_sync(urls(cluster), near="tokyo", options=options) as db:
+        key = str(doubt.value.details["idempotency_key"])
+        for _ in range(2):
+            assert db.update(Views, "doubt", seen=Increment(), idempotency_key=key).seen == 1
+
+
+def _unread(port: int) -> int:
+    """How many connections of this process to a port have sent something that nobody has read."""
+    ours = {
+        each.laddr.port
+        for each in psutil.Process().net_connections("tcp")
+        if each.raddr and each.raddr.port == port
+    }
+    count = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues, *_ = line.split()
+        at, of = (int(address.rpartition(":")[2], 16) for address in (local, remote))
+        count += at == port and of in ours and int(queues.rpartition(":")[2], 16) > 0
+    return count
 
 
 async def test_stranger_at_the_url_is_named(shared: Cluster) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from math import inf
 
 import aiohttp
 from yarl import URL
@@ -12,7 +13,7 @@ from yarl import URL
 from atoll.client.nodes import NodeUrls
 from atoll.client.options import ClientOptions
 from atoll.client.transport import Request, Response, Stream
-from atoll.errors import AtollError, ConfigError, Indefinite, RegionUnreachable, TooLarge
+from atoll.errors import AtollError, ConfigError, Indefinite, Overloaded, RegionUnreachable, TooLarge
 
 _NOT_REACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
@@ -63,10 +64,11 @@ class AiohttpTransport:
         raise AssertionError
 
     async def _send(self, request: Request, url: str) -> Response:
-        seconds = request.timeout_s
+        left_s = await self._slot(request)
+        seconds = min(request.timeout_s, left_s)
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=min(self._connect_s, seconds))
         try:
-            async with self._slots, self._begin(request, url, timeout) as response:
+            async with self._begin(request, url, timeout) as response:
                 if response.content_length is None:
                     body = await self._bounded(request, response)
                 else:
@@ -75,6 +77,25 @@ class AiohttpTransport:
                 return Response(response.status, response.headers, body)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise _translated(error) from error
+        finally:
+            self._slots.release()
+
+    async def _slot(self, request: Request) -> float:
+        """Wait for one of the connections; returns what is left of the caller's patience."""
+        if not self._slots.locked():
+            await self._slots.acquire()
+            return request.patience_s
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + request.patience_s
+        try:
+            async with asyncio.timeout(None if request.patience_s == inf else request.patience_s):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise Overloaded(
+                f"all {self._options.connections} connections were in use for {request.patience_s:.1f} s; "
+                "raise connections in ClientOptions, or ask less at once"
+            ) from None
+        return max(end_s - loop.time(), 0.001)
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[Stream]:

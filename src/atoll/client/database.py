@@ -17,7 +17,7 @@ from atoll.client.routing import Router
 from atoll.client.session_state import SessionState
 from atoll.client.transport import Transport
 from atoll.client.verbs import Verbs
-from atoll.errors import ConfigError, Indefinite, RegionUnreachable, TooLarge
+from atoll.errors import ConfigError, Indefinite, Overloaded, RegionUnreachable, TooLarge
 from atoll.schema import Collection, Limits
 
 M = TypeVar("M", bound=Collection)
@@ -145,7 +145,7 @@ class Database(Verbs):
                     continue
                 try:
                     outcome = await self._transport.send(step)
-                except (RegionUnreachable, Indefinite, TooLarge, ConfigError) as error:
+                except (RegionUnreachable, Overloaded, Indefinite, TooLarge, ConfigError) as error:
                     outcome = error
         except StopIteration as done:
             result: T = done.value

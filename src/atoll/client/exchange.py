@@ -29,6 +29,7 @@ from atoll.errors import (
     ConfigError,
     Indefinite,
     InvalidOperation,
+    Overloaded,
     RegionUnreachable,
     RequestError,
     StoreUnwritable,
@@ -153,7 +154,9 @@ class Exchanges:
         return f"{region} ({url})" if url else region
 
     def _begin(self, call: Call[Any], key: str | None) -> _Attempts:
-        timeout_s = max(self.options.timeout_s, call.wait_s + self.options.read_timeout_s)
+        timeout_s = self.options.timeout_s
+        if call.wait_s:
+            timeout_s = max(timeout_s, call.wait_s + self.options.read_timeout_s)
         deadline_s = self._clock() + timeout_s
         if not call.writes:
             return _Attempts(deadline_s, None, None)
@@ -178,7 +181,7 @@ class Exchanges:
             headers["atoll-session"] = state.token
         usual_s = self.options.write_timeout_s if call.writes else self.options.read_timeout_s + call.wait_s
         timeout_s = usual_s if usual_s < remaining_s else remaining_s
-        return Request(region, call.method, call.path, call.query, headers, call.body, timeout_s)
+        return Request(region, call.method, call.path, call.query, headers, call.body, timeout_s, remaining_s)
 
     def _result(self, call: Call[T], response: Response, region: str, attempts: _Attempts) -> T:
         if attempts.key is not None:
@@ -224,7 +227,7 @@ class Exchanges:
         if attempts.key is not None and isinstance(failure, Indefinite):
             attempts.pinned = region
             self.router.hold(attempts.key, region)
-        if not answered or _speaks_against(failure):
+        if _speaks_against(failure) if answered else not isinstance(failure, Overloaded):
             self.router.failed(region, self._clock())
 
     def _pause(self, attempts: _Attempts) -> Pause:

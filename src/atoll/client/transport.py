@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from math import inf
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -23,6 +24,8 @@ class Request(msgspec.Struct, frozen=True):
     body: bytes
     timeout_s: float
     """For the whole exchange; of a stream, for the silence between two of its pieces."""
+    patience_s: float = inf
+    """With what is waited before it can begin, as for a connection that others use."""
 
 
 class Response(NamedTuple):
@@ -55,8 +58,9 @@ class Transport(Protocol):
     """Delivers requests. It never repeats one by itself: a repetition could count twice elsewhere."""
 
     async def send(self, request: Request) -> Response:
-        """Raises RegionUnreachable when the region surely got nothing, Indefinite when it may have, TooLarge
-        when the answer is beyond the client's bound, ConfigError when no HTTP server answers."""
+        """Raises RegionUnreachable when the region surely got nothing, Indefinite when it may have, Overloaded
+        when the client itself had no connection free, TooLarge when the answer is beyond its bound, ConfigError when no
+        HTTP server answers."""
 
     def stream(self, request: Request) -> AbstractAsyncContextManager[Stream]:
         """Open a stream; leaving the context closes it. Raises as `send` does."""

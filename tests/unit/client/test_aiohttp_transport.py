@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from atoll import errors
@@ -76,6 +77,19 @@ async def test_calls_beyond_the_bound_wait_without_failing() -> None:
         await one.close()
     assert [answer.status for answer in answers] == [200] * 20
     assert most == 2
+
+
+async def test_waiting_for_a_connection_ends_with_the_callers_patience() -> None:
+    options = ClientOptions(connections=1)
+    with peer(HANG) as server:
+        one = AiohttpTransport({"tokyo": [server.url, server.url + "/"]}, options)
+        first = asyncio.create_task(one.send(request(timeout_s=0.5)))
+        await asyncio.sleep(0)
+        with pytest.raises(errors.Overloaded, match="connections in ClientOptions"):
+            await one.send(msgspec.structs.replace(request("PUT"), patience_s=0.1))
+        with pytest.raises(errors.Indefinite):
+            await first
+        await one.close()
 
 
 async def test_refused_connection_is_definite() -> None:
