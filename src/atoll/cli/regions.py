@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import urllib3
@@ -14,6 +14,7 @@ import urllib3
 from atoll.config import Config, RegionConfig, load_config
 from atoll.errors import AtollError, ConfigError, RegionUnreachable, error_classes
 
+_MOST_AT_ONCE = 32
 _PROBLEM = "urn:atoll:problem:"
 _PROBLEM_MEMBERS = frozenset({"type", "title", "status", "detail", "definite"})
 
@@ -21,6 +22,16 @@ _PROBLEM_MEMBERS = frozenset({"type", "title", "status", "detail", "definite"})
 def open_config(path: str) -> Config:
     """Raises ConfigError."""
     return load_config(Path(path))
+
+
+class Node(NamedTuple):
+    """What one node of a region answered."""
+
+    region: str
+    number: int
+    url: str
+    answer: Any
+    """JSON, or the AtollError of asking."""
 
 
 class Regions:
@@ -38,17 +49,23 @@ class Regions:
         """GET from one region. Raises RegionUnreachable, or the error that the region answered."""
         return self._get(self.config.region(region), path, parameters or {})
 
-    def ask_all(self, path: str) -> dict[str, Any | AtollError]:
-        """GET from all regions at a time: what each answered, or why it did not."""
+    def ask_nodes(self, path: str) -> list[Node]:
+        """GET from every node of every region at a time: what each answered, or why it did not."""
 
-        def one(region: RegionConfig) -> Any | AtollError:
+        def one(asked: tuple[RegionConfig, int, str]) -> Node:
+            region, number, url = asked
             try:
-                return self._get(region, path, {})
+                return Node(region.name, number, url, self._get(region, path, {}, (url,)))
             except AtollError as error:
-                return error
+                return Node(region.name, number, url, error)
 
-        with ThreadPoolExecutor(max_workers=len(self.config.regions)) as pool:
-            return dict(zip(self.config.region_names, pool.map(one, self.config.regions), strict=True))
+        nodes = [
+            (region, number, url)
+            for region in self.config.regions
+            for number, url in enumerate(region.nodes or (region.url,), 1)
+        ]
+        with ThreadPoolExecutor(max_workers=min(len(nodes), _MOST_AT_ONCE)) as pool:
+            return list(pool.map(one, nodes))
 
     def ask_first(
         self, path: str, parameters: Mapping[str, str] | None = None, *, among: Sequence[str] | None = None
@@ -62,23 +79,30 @@ class Regions:
                 failures.append(error.message)
         raise RegionUnreachable("; ".join(failures))
 
-    def _first_answer(self, region: RegionConfig, path: str) -> urllib3.BaseHTTPResponse:
+    def _first_answer(self, region: RegionConfig, path: str, urls: Sequence[str]) -> urllib3.BaseHTTPResponse:
         """Of its nodes, in order."""
         failure: urllib3.exceptions.HTTPError | None = None
-        for url in region.urls:
+        for url in urls:
             try:
                 return self._pool.request("GET", f"{url}{path}")
             except urllib3.exceptions.HTTPError as error:
                 failure = failure or error
         assert failure is not None
         raise RegionUnreachable(
-            f"{region.name} does not answer at {', '.join(region.urls)} ({_reason(failure)});"
+            f"{region.name} does not answer at {', '.join(urls)} ({_reason(failure)});"
             f" `atoll serve --region {region.name}` starts it",
             region=region.name,
         ) from failure
 
-    def _get(self, region: RegionConfig, path: str, parameters: Mapping[str, str]) -> Any:
-        response = self._first_answer(region, path + (f"?{urlencode(parameters)}" if parameters else ""))
+    def _get(
+        self,
+        region: RegionConfig,
+        path: str,
+        parameters: Mapping[str, str],
+        urls: Sequence[str] = (),
+    ) -> Any:
+        query = f"?{urlencode(parameters)}" if parameters else ""
+        response = self._first_answer(region, path + query, urls or region.urls)
         try:
             body = json.loads(response.data)
         except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,34 +13,54 @@ from atoll.errors import AtollError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from atoll.cli.regions import Node
+
 
 @command
 def status(config: ConfigOption = "atoll.toml", as_json: JsonOption = False) -> None:
-    """Show all regions: serving, positions, links with their lag, conflicts. Exit code 1 when one is silent."""
+    """Show all regions, and each node of those with several: serving, positions, links with their lag, conflicts.
+
+    Exit code 1 when one is silent.
+    """
     from atoll.cli.regions import Regions, open_config
 
     settings = open_config(config)
     with waiting(f"asking {', '.join(settings.region_names)}"):
-        found = Regions(settings).ask_all("/admin/status")
-    urls = {region.name: region.url for region in settings.regions}
+        found = Regions(settings).ask_nodes("/admin/status")
     if as_json:
-        regions = {
-            name: {"url": urls[name], "error": answer.message}
-            if isinstance(answer, AtollError)
-            else {"url": urls[name], **answer}
-            for name, answer in found.items()
-        }
-        print_json({"deployment": settings.name, "regions": regions})
+        print_json({"deployment": settings.name, "regions": _by_region(found)})
     else:
+        several = {node.region for node in found if node.number > 1}
+        named = {
+            f"{node.region} {node.number}" if node.region in several else node.region: node for node in found
+        }
         out = console()
-        out.print(regions_table(urls, found))
-        out.print(links_table(found))
-    if any(isinstance(answer, AtollError) for answer in found.values()):
+        out.print(regions_table(named))
+        out.print(links_table(named))
+    if any(isinstance(node.answer, AtollError) for node in found):
         raise typer.Exit(FAILURE)
 
 
-def regions_table(urls: dict[str, str], found: dict[str, Any]) -> Table:
-    """A row for each region. `found`: region → its status, or the error of asking."""
+def _by_region(found: Sequence[Node]) -> dict[str, Any]:
+    """Of each region what the first node says that answers; under `nodes` what each does, where there are several."""
+    regions: dict[str, Any] = {}
+    for name in dict.fromkeys(node.region for node in found):
+        nodes = [node for node in found if node.region == name]
+        first = next((node for node in nodes if not isinstance(node.answer, AtollError)), nodes[0])
+        regions[name] = _as_json(first)
+        if len(nodes) > 1:
+            regions[name]["nodes"] = [_as_json(node) for node in nodes]
+    return regions
+
+
+def _as_json(node: Node) -> dict[str, Any]:
+    if isinstance(node.answer, AtollError):
+        return {"url": node.url, "error": node.answer.message}
+    return {"url": node.url, **node.answer}
+
+
+def regions_table(found: Mapping[str, Node]) -> Table:
+    """A row for each region, or node of one, by name."""
     from rich.table import Table
 
     table = Table(title="Regions", title_justify="left")
@@ -47,15 +68,15 @@ def regions_table(urls: dict[str, str], found: dict[str, Any]) -> Table:
         table.add_column(
             column, justify="right" if column in ("writes", "conflicts", "inbox", "clock ±ms") else "left"
         )
-    for name, answer in found.items():
+    for name, (_, _, url, answer) in found.items():
         if isinstance(answer, AtollError):
-            table.add_row(name, urls[name], "[red]no answer[/]", *["–"] * 5)
+            table.add_row(name, url, "[red]no answer[/]", *["–"] * 5)
             continue
         counted, inbox = answer["counted"], answer["inbox"]
         held = f" held: {inbox['held']}" if inbox["held"] else ""
         table.add_row(
             name,
-            urls[name],
+            url,
             _serves(answer),
             " ".join(f"{origin} {seq}" for origin, seq in sorted(answer["position"].items())) or "empty",
             str(counted["writes"]),
@@ -72,7 +93,7 @@ def _serves(answer: dict[str, Any]) -> str:
     return "\n".join(["yes", *(f"[yellow]{warning}[/]" for warning in answer.get("warnings", []))])
 
 
-def links_table(found: dict[str, Any]) -> Table:
+def links_table(found: Mapping[str, Node]) -> Table:
     """A row for each direction of each link, seen from its receiving end."""
     from rich.table import Table
 
@@ -92,12 +113,14 @@ def links_table(found: dict[str, Any]) -> Table:
             column,
             justify="right" if column in ("lag", "behind", "propagation p50", "round trip") else "left",
         )
-    for name, answer in found.items():
+    for name, (*_, answer) in found.items():
         if isinstance(answer, AtollError):
             continue
         cut = (answer.get("emulated") or {}).get("cut", [])
         for peer, link in answer["links"].items():
             state = "connected" if link["connected"] else "[red]cut[/]" if peer in cut else "[red]down[/]"
+            if link["connected"] and not link["held"]:
+                state = "another node pulls"
             table.add_row(
                 name,
                 peer,

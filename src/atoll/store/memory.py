@@ -48,6 +48,8 @@ class MemoryTables:
         self._followers: list[tuple[object, Callable[[Mapping[str, int]], None]]] = []
         self._turned: list[tuple[object, Callable[[str], None]]] = []
         self.commits = 0
+        self.nodes = 0
+        """How many were ever opened on it."""
         self.history = self.history_taken_up = ""
         """As in the port."""
 
@@ -272,6 +274,15 @@ class MemoryTables:
                 held.add(name)
         return frozenset(held)
 
+    def holders(self, now_s: float) -> dict[str, str]:
+        held = self._leases.items()
+        return {name: getattr(node, "holder", "") for name, (node, ends_s) in held if ends_s >= now_s}
+
+    def give_back(self, holder: object, names: Sequence[str]) -> None:
+        for name in names:
+            if self._leases.get(name, (None, 0.0))[0] is holder:
+                del self._leases[name]
+
     def leave(self, holder: object) -> None:
         """Nothing is told to, or held by, this node any more."""
         self._followers = [pair for pair in self._followers if pair[0] is not holder]
@@ -409,6 +420,8 @@ class MemoryStore:
 
     def __init__(self, tables: MemoryTables | None = None) -> None:
         self.tables = tables or MemoryTables()
+        self.tables.nodes += 1
+        self.holder = f"node {self.tables.nodes}"
         self._seen = self.tables.history
         self._closed = False
 
@@ -435,6 +448,12 @@ class MemoryStore:
         for name, value in counters.items():
             self.tables.raise_counter(name, value)
         self.tables.history_taken_up = history
+
+    async def holders(self) -> Mapping[str, str]:
+        return self._open().holders(asyncio.get_running_loop().time())
+
+    async def give_back(self, names: Sequence[str]) -> None:
+        self._open().give_back(self, names)
 
     async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
         now_s = asyncio.get_running_loop().time()

@@ -268,6 +268,16 @@ class Store(Protocol):
         A store that only one node can open gives all of them.
         """
 
+    @property
+    def holder(self) -> str:
+        """What `holders` calls this node."""
+
+    async def holders(self) -> Mapping[str, str]:
+        """name → the node that holds it at present. Nothing for a store that only one node can open."""
+
+    async def give_back(self, names: Sequence[str]) -> None:
+        """Hold these no longer; idempotent."""
+
     def begin(self, wanted: Wanted) -> AbstractAsyncContextManager[Turn]:
         """Take the region's turn: `async with store.begin(wanted) as turn`.
 

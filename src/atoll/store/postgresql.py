@@ -136,7 +136,7 @@ class PostgresStore:
 
     def __init__(self, database: Database, node: int = 1) -> None:
         self.database = database
-        self._holder = f"node {node}"
+        self.holder = f"node {node}"
         self._run = uuid.uuid4().hex[:12]
         self.channel = f"atoll_{lock_number('atoll', database.schema) & (1 << 64) - 1:x}"
         self.turn_lock = lock_number("atoll", database.schema, "turn")
@@ -403,8 +403,16 @@ class PostgresStore:
         return int(rows[0][0])
 
     async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
-        rows = await self.database.rows(_LEASE, list(names), self._holder, for_s)
+        rows = await self.database.rows(_LEASE, list(names), self.holder, for_s)
         return frozenset(row[0] for row in rows)
+
+    async def holders(self) -> Mapping[str, str]:
+        return dict(await self.database.rows("SELECT name, holder FROM _leases WHERE until >= now()"))
+
+    async def give_back(self, names: Sequence[str]) -> None:
+        await self.database.rows(
+            "DELETE FROM _leases WHERE name = ANY ($1::text[]) AND holder = $2", list(names), self.holder
+        )
 
     async def contents(self) -> AsyncGenerator[Piece, None]:
         connection = await self.database.connect(long=True)
@@ -495,7 +503,7 @@ class PostgresStore:
             self._writer = None
         if not self.database.closed and self._watch is not None:
             with contextlib.suppress(AtollError):  # another node need not wait until they run out
-                await self.database.rows("DELETE FROM _leases WHERE holder = $1", self._holder)
+                await self.database.rows("DELETE FROM _leases WHERE holder = $1", self.holder)
         await self.database.close()
 
     # -- the connection that commits -------------------------------------------------------------------

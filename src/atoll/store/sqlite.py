@@ -215,6 +215,14 @@ class SqliteStore:
         for name, value in counters.items():
             await self.raise_counter(name, value)
 
+    holder = ""
+
+    async def holders(self) -> Mapping[str, str]:
+        return {}
+
+    async def give_back(self, names: Sequence[str]) -> None:
+        """Nobody else could hold them."""
+
     async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
         return frozenset(names)
 

@@ -235,6 +235,7 @@ class MountedDisk:
 
     __slots__ = ("_disk", "_life")
     warning = ""
+    holder = ""
 
     def __init__(self, disk: SimulatedDisk, life: Life) -> None:
         self._disk = disk
@@ -263,6 +264,12 @@ class MountedDisk:
 
     async def take_up(self, history: str, counters: Mapping[str, int]) -> None:
         """There is nothing else to take up."""
+
+    async def holders(self) -> Mapping[str, str]:
+        return {}
+
+    async def give_back(self, names: Sequence[str]) -> None:
+        """Nobody else could hold them."""
 
     async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
         return frozenset(names)

@@ -16,18 +16,24 @@ Reply = Callable[[str, dict[str, list[str]]], tuple[int, Any]]
 """(path, query) → status and JSON body."""
 
 
+def _addresses(urls: list[str]) -> str:
+    if len(urls) == 1:
+        return f'url = "{urls[0]}"'
+    return f'nodes = {json.dumps(urls)}\nstore = "postgresql://shop@127.0.0.1/shop"'
+
+
 class Deployment:
     """An atoll.toml, and which of its regions answer."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._servers: list[ThreadingHTTPServer] = []
-        self._urls: dict[str, str] = {}
+        self._urls: dict[str, list[str]] = {}
 
     @property
     def config(self) -> str:
         path = self._folder / "atoll.toml"
-        regions = "".join(f'[regions.{name}]\nurl = "{url}"\n' for name, url in self._urls.items())
+        regions = "".join(f"[regions.{name}]\n{_addresses(urls)}\n" for name, urls in self._urls.items())
         path.write_text(f'[deployment]\nname = "shop"\napp = "shop.py"\n{regions}', "utf-8")
         return str(path)
 
@@ -48,13 +54,17 @@ class Deployment:
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         self._servers.append(server)
-        self._urls[region] = f"http://127.0.0.1:{server.server_address[1]}"
+        self._at(region, server)
+
+    def _at(self, region: str, server: ThreadingHTTPServer) -> None:
+        """The region's next node."""
+        self._urls.setdefault(region, []).append(f"http://127.0.0.1:{server.server_address[1]}")
 
     def silent(self, region: str) -> None:
         """Its port is taken and released, so that nothing listens there."""
         server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
         server.server_close()
-        self._urls[region] = f"http://127.0.0.1:{server.server_address[1]}"
+        self._at(region, server)
 
     def close(self) -> None:
         for server in self._servers:

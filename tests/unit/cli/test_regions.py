@@ -50,6 +50,7 @@ def test_nobody_answering_names_everybody(deployment: Deployment) -> None:
 def test_all_regions_are_asked_whatever_one_does(deployment: Deployment) -> None:
     deployment.silent("frankfurt")
     deployment.answers("tokyo", lambda path, query: (200, {"region": "tokyo"}))
-    found = Regions(open_config(deployment.config)).ask_all("/admin/status")
+    nodes = Regions(open_config(deployment.config)).ask_nodes("/admin/status")
+    found = {node.region: node.answer for node in nodes}
     assert isinstance(found["frankfurt"], RegionUnreachable)
     assert found["tokyo"] == {"region": "tokyo"}

@@ -13,6 +13,7 @@ from .conftest import Deployment
 def status_of(region: str, peer: str, *, connected: bool = True) -> dict[str, Any]:
     link = {
         "connected": connected,
+        "held": True,
         "lag_s": 0.119,
         "behind": 3,
         "propagation_p50_ms": 117,
@@ -58,3 +59,29 @@ def test_json_holds_every_region_and_nothing_else(deployment: Deployment) -> Non
     assert regions["tokyo"]["position"] == {"tokyo": 41, "frankfurt": 7}
     assert "nothing listens there" in regions["frankfurt"]["error"]
     assert result.exit_code == 1
+
+
+def test_each_node_of_a_region_is_shown(deployment: Deployment) -> None:
+    second = status_of("tokyo", "frankfurt")
+    second["links"]["frankfurt"]["held"] = False
+    second["position"] = {"tokyo": 40}
+    deployment.answers("tokyo", lambda path, query: (200, status_of("tokyo", "frankfurt")))
+    deployment.answers("tokyo", lambda path, query: (200, second))
+    deployment.answers("frankfurt", lambda path, query: (200, status_of("frankfurt", "tokyo")))
+    result = CliRunner().invoke(app, ["status", "--config", deployment.config])
+    assert result.exit_code == 0
+    assert "tokyo 1" in result.stdout
+    assert "tokyo 2" in result.stdout
+    assert "another node" in result.stdout
+    assert "frankfurt 1" not in result.stdout
+    deployment.silent("tokyo")
+    result = CliRunner().invoke(app, ["status", "--config", deployment.config, "--json"])
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)["regions"]
+    assert found["tokyo"]["position"] == {"tokyo": 41, "frankfurt": 7}
+    assert [node.get("position") for node in found["tokyo"]["nodes"]] == [
+        {"tokyo": 41, "frankfurt": 7},
+        {"tokyo": 40},
+        None,
+    ]
+    assert "nodes" not in found["frankfurt"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from atoll.region.tenure import Tenure
 from atoll.store.memory import MemoryStore, MemoryTables
@@ -11,10 +12,10 @@ LEASE_S = 3.0
 
 
 class Node:
-    def __init__(self, tables: MemoryTables) -> None:
+    def __init__(self, tables: MemoryTables, links: Sequence[str] = ("link b", "link c")) -> None:
         self.store = MemoryStore(tables)
         self.changes = 0
-        self.tenure = Tenure(self.store, ["link b", "link c"], self._changed, lease_s=LEASE_S)
+        self.tenure = Tenure(self.store, links, self._changed, lease_s=LEASE_S)
         self.task: asyncio.Task[None] | None = None
 
     def _changed(self) -> None:
@@ -36,12 +37,33 @@ async def test_another_node_goes_on_soon_after_one_died() -> None:
     await one.start()
     await other.start()
     assert (one.tenure.held, other.tenure.held) == ({"link b", "link c"}, frozenset())
+    await asyncio.sleep(LEASE_S)
+    assert (one.tenure.held, other.tenure.held) == ({"link b"}, {"link c"})
     await asyncio.sleep(10 * LEASE_S)
-    assert (one.changes, other.changes) == (1, 0)
+    assert (one.changes, other.changes) == (2, 1)
     one.die()
     await asyncio.sleep(1.5 * LEASE_S)
-    assert (other.tenure.held, other.changes) == ({"link b", "link c"}, 1)
+    assert (other.tenure.held, other.changes) == ({"link b", "link c"}, 2)
     other.die()
+
+
+@in_virtual_time
+async def test_links_are_spread_evenly_as_nodes_come_and_go() -> None:
+    tables = MemoryTables()
+    links = [f"link {number:02}" for number in range(7)]
+    nodes = [Node(tables, links) for _ in range(4)]
+    for node in nodes:
+        await node.start()
+    await asyncio.sleep(LEASE_S)
+    assert sorted(len(node.tenure.held) for node in nodes) == [1, 2, 2, 2]
+    nodes[1].die()
+    nodes[3].die()
+    await asyncio.sleep(2.5 * LEASE_S)
+    left = [nodes[0].tenure.held, nodes[2].tenure.held]
+    assert sorted(map(len, left)) == [3, 4]
+    assert frozenset.union(*left) == frozenset(links)
+    for node in nodes:
+        node.die()
 
 
 @in_virtual_time

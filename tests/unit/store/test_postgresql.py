@@ -146,7 +146,19 @@ async def test_other_nodes_hear_of_a_commit(store: PostgresStore, other: Postgre
 
 
 async def test_one_node_at_a_time_has_a_lease(store: PostgresStore, other: PostgresStore) -> None:
-    assert await store.lease(["link oregon", "link paris"], 60) == {"link oregon", "link paris"}
+    assert await store.lease(["link oregon", "link paris", "link rome"], 60) == {
+        "link oregon",
+        "link paris",
+        "link rome",
+    }
+    assert set((await other.holders()).items()) >= {
+        ("link oregon", store.holder),
+        ("link rome", store.holder),
+    }
+    await other.give_back(["link rome"])
+    assert await other.lease(["link rome"], 60) == frozenset()
+    await store.give_back(["link rome"])
+    assert await other.lease(["link rome"], 60) == {"link rome"}
     assert await other.lease(["link oregon", "machine 1"], 60) == {"machine 1"}
     await store.lease(["link oregon"], -1)
     assert await other.lease(["link oregon", "link paris"], 60) == {"link oregon"}
