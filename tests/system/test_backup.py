@@ -163,6 +163,47 @@ def test_a_region_on_postgresql_comes_back_into_a_running_deployment(
         assert len({*given, *ids(tokyo, "prefixed", 500)}) == len(given) + 500
 
 
+def test_a_backup_of_an_abandoned_history_is_refused(make_cluster: MakeCluster) -> None:
+    """It holds a write that was lost since, and whose number another one got."""
+    cluster = make_cluster(["frankfurt", "tokyo"]).start()
+    tokyo, frankfurt = cluster["tokyo"], cluster["frankfurt"]
+    write_some_at(tokyo, "before")
+    cluster.settled()
+    cluster.cut("frankfurt", "tokyo")
+    assert tokyo.put("profile", "abandoned", {"name": "n"}).status == 200
+    back_up(cluster)
+    tokyo.kill()
+    shutil.rmtree(tokyo.data)
+    assert frankfurt.post("/admin/partition", {"peer": "tokyo", "cut": False}).status == 200
+    tokyo.start()
+    tokyo.wait()
+    until(lambda: tokyo.put("profile", "another", {"name": "n"}).status == 200, "it has its entries back")
+    cluster.linked()
+    cluster.settled()
+    digest = frankfurt.digest()
+    tokyo.kill()
+    restore(cluster, "--force")
+    tokyo.start()
+    tokyo.wait()
+    until(lambda: "abandoned" in (tokyo.status()["out_of_service"] or ""), "it finds out")
+    assert "is another one at frankfurt" in tokyo.get("profile", "another").json["detail"]
+    assert tokyo.put("profile", "new", {"name": "n"}).status == 503
+    assert frankfurt.digest() == digest
+    tokyo.kill()
+    shutil.rmtree(tokyo.data)
+    tokyo.start()
+    tokyo.wait()
+    until(lambda: tokyo.put("profile", "new", {"name": "n"}).status == 200, "it has its entries back")
+    cluster.linked()
+    cluster.settled()
+    assert tokyo.digest() == frankfurt.digest()
+
+
+def write_some_at(region: Region, prefix: str) -> None:
+    for n in range(5):
+        assert region.put("profile", f"{prefix}/{n}", {"name": f"{prefix} {n}"}).status == 200
+
+
 def test_two_restores_of_one_backup_give_no_id_twice(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(["frankfurt", "tokyo"]).start()
     tokyo = cluster["tokyo"]

@@ -37,7 +37,14 @@ class PingCall(msgspec.Struct, array_like=True, frozen=True, tag="ping"):
     """Compare clocks."""
 
 
-Call = ReadCall | WriteCall | DigestCall | PingCall
+class EntryCall(msgspec.Struct, array_like=True, frozen=True, tag="entry"):
+    """Which entry the peer holds under a number."""
+
+    origin: str
+    seq: int
+
+
+Call = ReadCall | WriteCall | DigestCall | PingCall | EntryCall
 
 
 class ReadReply(msgspec.Struct, array_like=True, frozen=True, tag="read"):
@@ -65,7 +72,12 @@ class PingReply(msgspec.Struct, array_like=True, frozen=True, tag="ping"):
     """Of the declared collections."""
 
 
-Reply = ReadReply | WriteReply | DigestReply | PingReply
+class EntryReply(msgspec.Struct, array_like=True, frozen=True, tag="entry"):
+    digest: bytes | None
+    """None where the journal does not hold it."""
+
+
+Reply = ReadReply | WriteReply | DigestReply | PingReply | EntryReply
 
 
 class StreamRequest(msgspec.Struct, array_like=True, frozen=True):

@@ -37,12 +37,15 @@ from atoll.region.adoption import Adoption
 from atoll.region.door import Door
 from atoll.region.escrow import Escrow
 from atoll.region.freshness import Freshness
+from atoll.region.lineage import entry_digest, strange_entry
 from atoll.region.options import DEFAULT_OPTIONS, RegionOptions
 from atoll.region.ownership import Ownership, Stored
 from atoll.region.peers import (
     Call,
     DigestCall,
     DigestReply,
+    EntryCall,
+    EntryReply,
     Peers,
     PingCall,
     PingReply,
@@ -160,7 +163,11 @@ class Region:
             lambda: asyncio.get_running_loop().time(),
             timeout_s=options.escrow_timeout_s,
         )
-        self.reintroduction = Reintroduction(name, self.links, store, self.door.covered)
+        self._own_at_first = 0
+        """Its own position when it was restored, or went back: what came since is the peers' own account."""
+        self.reintroduction = Reintroduction(
+            name, self.links, store, self.door.covered, strange=self._strange_entry
+        )
         self.succession = Succession(
             name,
             self.links,
@@ -168,6 +175,7 @@ class Region:
             back=self._go_back,
             anew=self._renew_links,
             covered=self.door.covered,
+            strange=self._strange_entry,
             trust=self._trust,
             now_ms=physical_ms,
             patience_s=options.introduction_s,
@@ -183,6 +191,7 @@ class Region:
         await self.adoption.begin()
         await self.tenure.take()
         await self.door.open()
+        self._own_at_first = self.door.vector.get(self.name, 0)
         await self.reintroduction.open()
         await self.succession.open()
         self._spawn(self.tenure.run(), "leases")
@@ -520,6 +529,8 @@ class Region:
                 return await self.digest(call.collection, call.bucket)
             case PingCall():
                 return PingReply(self.name, self.now_ms(), self.application.fingerprint())
+            case EntryCall():
+                return EntryReply(await entry_digest(self.store, call.origin, call.seq))
 
     def _check_declared(self, write: Write) -> None:
         """Raises Unavailable for what only the newer declarations of a peer know: half of it would be lost here."""
@@ -610,9 +621,22 @@ class Region:
 
     async def _go_back(self) -> int:
         clock = await self.door.go_back()
+        self._own_at_first = self.door.vector.get(self.name, 0)
         self.freshness.forget()
         self._own_elsewhere = 0  # every peer is heard anew
         return stamp_ms(clock)
+
+    async def _strange_entry(self) -> str:
+        async def ask(peer: str, seq: int) -> bytes | None:
+            reply = await self.ask(peer, EntryCall(self.name, seq))
+            return reply.digest if isinstance(reply, EntryReply) else None
+
+        held = {
+            peer: link.status.advertised.get(self.name, 0)
+            for peer, link in self.links.items()
+            if link.status.connected
+        }
+        return await strange_entry(self.store, self.name, self._own_at_first, held, ask)
 
     def _renew_links(self) -> None:
         for link in self.links.values():

@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
 from atoll.causality import vector as vectors
-from atoll.errors import Unavailable
+from atoll.errors import AtollError, Unavailable
 
+_AGAIN_S = 1.0
 RESTORED = "restored_ms"
 """The counter that `atoll restore` raises: when it was, in unix milliseconds."""
 _REINTRODUCED = "reintroduced_ms"
@@ -43,13 +44,18 @@ class Reintroduction:
         peers: Iterable[str],
         counters: Counters,
         covered: Callable[[Mapping[str, int]], Awaitable[None]],
+        *,
+        strange: Callable[[], Awaitable[str]],
     ) -> None:
-        """`covered` waits until the region has seen a vector."""
+        """`covered` waits until the region has seen a vector; `strange` says which of its own entries peers know as
+        others, see `region.lineage`."""
         self.pending = False
         self._region = region
         self._awaited = set(peers)
         self._counters = counters
         self._covered = covered
+        self._strange = strange
+        self._fault = ""
         self._restored_ms = 0
         self._said: dict[str, int] = {}
         self._all_heard = asyncio.Event()
@@ -81,13 +87,25 @@ class Reintroduction:
         if not self.pending:
             return
         await self._all_heard.wait()
+        while fault := await self._looked_for_fault():
+            self._fault = fault
+            await asyncio.sleep(_AGAIN_S)
+        self._fault = ""
         await self._covered(self._said)
         await self._counters.raise_counter(_REINTRODUCED, self._restored_ms)
         self.pending = False
 
+    async def _looked_for_fault(self) -> str:
+        try:
+            return await self._strange()
+        except AtollError as error:
+            return error.message
+
     @property
     def reason(self) -> str:
         """What is waited for."""
+        if self._fault:
+            return f"{self._region} was restored from a backup and cannot take part: {self._fault}"
         if self._awaited:
             waiting = f"has not yet heard {', '.join(sorted(self._awaited))}"
         else:

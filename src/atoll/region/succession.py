@@ -15,7 +15,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
-from atoll.errors import AtollError, Unavailable
+from atoll.errors import AtollError, StoreCorrupt, Unavailable
 from atoll.ids.after_restore import counters_after_failover
 
 _AGAIN_S = 0.5
@@ -43,12 +43,14 @@ class Succession:
         back: Callable[[], Awaitable[int]],
         anew: Callable[[], None],
         covered: Callable[[Mapping[str, int]], Awaitable[None]],
+        strange: Callable[[], Awaitable[str]],
         trust: Callable[[str], int],
         now_ms: Callable[[], int],
         patience_s: float,
     ) -> None:
         """`back` goes to the database's position, and returns how far its clock had come (unix milliseconds); `anew`
-        opens all links anew; `covered` waits until the region has seen a vector; `trust` lets writes into a history,
+        opens all links anew; `covered` waits until the region has seen a vector; `strange` says which of
+        its own entries peers know as others, see `region.lineage`; `trust` lets writes into a history,
         and returns the region's own position in it."""
         self.turns = 0
         """How often the database's place was taken."""
@@ -60,6 +62,8 @@ class Succession:
         self._peers = frozenset(peers)
         self._store = store
         self._back, self._anew, self._covered, self._trust = back, anew, covered, trust
+        self._strange = strange
+        self._fault = ""
         self._now_ms = now_ms
         self._patience_s = patience_s
         self._present = ""
@@ -123,6 +127,9 @@ class Succession:
         self._awaited = set(self._peers)
         self._anew()
         await self._all_heard(history)
+        self._fault = await self._strange()
+        if self._fault:
+            raise StoreCorrupt(self._fault)
         await self._covered({self._region: self._own})
         if self._turned.is_set():
             return
@@ -162,6 +169,10 @@ class Succession:
     @property
     def reason(self) -> str:
         """What is waited for."""
+        if self._fault:
+            return (
+                f"the database of {self._region} was replaced, and the region cannot take part: {self._fault}"
+            )
         waiting = sorted(self._awaited - self._forgone)
         what = f"has not yet heard {', '.join(waiting)}" if waiting else "is taking its own entries back"
         return f"the database of {self._region} was replaced or started again, and the region {what}"

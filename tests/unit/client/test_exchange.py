@@ -226,6 +226,23 @@ def test_longer_wait_extends_attempt_and_deadline() -> None:
     assert world.sent[0].timeout_s == pytest.approx(28.0)
 
 
+def test_a_patient_reader_does_not_make_writes_longer() -> None:
+    world = World("tokyo", options=ClientOptions(timeout_s=6.0, read_timeout_s=30.0))
+    world.regions["tokyo"] = silent
+    with pytest.raises(errors.Indefinite):
+        world.drive(world.exchanges.run(put()))
+    assert world.now_s <= 106.0
+
+
+def test_a_client_short_of_connections_blames_no_region() -> None:
+    world = World("tokyo", "frankfurt")
+    busy = errors.Overloaded("all connections were in use")
+    world.regions = dict.fromkeys(world.regions, lambda _: busy)
+    with pytest.raises(errors.Overloaded):
+        world.drive(world.exchanges.run(put()))
+    assert not world.router.suspected("tokyo")
+
+
 ANSWERS: list[Answer] = [
     errors.RegionUnreachable("refused"),
     errors.Indefinite("reset"),

@@ -8,6 +8,7 @@ import pytest
 
 from atoll.core.mutation import Write
 from atoll.errors import TokenNotReached, Unavailable
+from atoll.region.peers import StreamRequest
 from atoll.region.reading import ReadOptions
 from atoll.region.region import Region
 
@@ -184,3 +185,45 @@ async def test_a_feed_shows_each_entry_once_and_numbers_that_were_lost_for_good_
         await asyncio.sleep(1)
         following.cancel()
         assert shown == ["k0", "k1", "gone", "new"]
+
+
+@in_virtual_time
+async def test_a_stream_ends_when_the_journal_that_it_reads_is_another_databases() -> None:
+    async with pair() as it:
+        tables = it.stores["a"].tables
+        stream = it.one.stream(StreamRequest("b", {}, ("a",)))
+        assert await anext(stream)
+        assert await anext(stream)  # idle, it says how far the region is
+        tables.fail_over(tables.copied(), SECOND)
+        await it.one.store.positions()
+        async with asyncio.timeout(5):
+            assert [piece async for piece in stream] == []
+
+
+@in_virtual_time
+async def test_two_servers_that_both_took_writes_are_found_out() -> None:
+    """The peer has the entry of one of them; the database that is left holds another under its number."""
+    async with pair() as it:
+        tables = it.stores["a"].tables
+        await put(it, it.one, "k0")
+        await it.settled()
+        it.partition("ab")
+        standby = tables.copied()
+        await put(it, it.one, "there")
+        divided = tables.copied()
+        tables.fail_over(standby, SECOND)
+        it.one.succession.forgo("b")
+        it.other.succession.turned(SECOND)
+        it.other.succession.forgo("b")
+        await asyncio.sleep(5)
+        await put(it, it.one, "here")
+        it.partition()
+        await it.settled()
+        assert it.shown("b", "note", "here") == {"text": "here"}
+        tables.fail_over(divided, "cluster/1/99")
+        with pytest.raises(Unavailable):
+            await put(it, it.one, "new")
+        await asyncio.sleep(5)
+        assert "entry 2 of a is another one at b" in (it.one.writes_nothing or "")
+        with pytest.raises(Unavailable, match="history that was abandoned"):
+            await put(it, it.one, "new")
