@@ -191,7 +191,7 @@ class StoreConformance:
         ordered = sorted(rows)
         for held in (store, copy):
             assert await load(held, "note", names) == {key: Row(value, meta) for key, value, meta in rows}
-            assert [(key, *row) for key, row in await held.scan_all("note")] == ordered
+            assert [(key, row.value, row.meta) for key, row in await held.scan_all("note")] == ordered
             assert [await held.get("note", key) for key in names[:20]] == [Row(*row[1:]) for row in rows[:20]]
             for at in range(0, len(ordered), 10):
                 key = ordered[at][0]
