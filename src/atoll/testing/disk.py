@@ -295,6 +295,7 @@ class MountedTurn(MemoryTurn):
         self._disk.check(self._life)
         await self._disk.travel(writes=False)
         await super().__aenter__()
+        self.history = ""  # a disk has only one
         await self._disk.travel(writes=False)
         return self
 
