@@ -107,7 +107,9 @@ async def test_turns_of_two_nodes_follow_each_other(store: PostgresStore, other:
     await asyncio.gather(count(store), count(other))
     found = [numbered.segment.last_seq for numbered in await store.journal(0, limit=100)]
     assert found == list(range(1, 81))
-    assert lost < 10  # having met, they wait for each other
+    assert (
+        lost < 30
+    )  # having met, they wait for each other: else nearly each turn of one costs the other its own
 
 
 @pytest.mark.timeout(60)
