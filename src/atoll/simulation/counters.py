@@ -36,7 +36,7 @@ class Counters:
     async def finish(self, world: World) -> None:
         for key in _KEYS:
             for name in world.names:
-                reading = await world.cluster[name].ask(self._reader(key))
+                reading = await world.ask(name, self._reader(key))
                 self.check(world, key, reading)
 
     def amount(self, client: Client) -> int:
@@ -114,5 +114,5 @@ class Inventory(Counters):
                 world.verdict.fail(LivenessViolation("rights can be gathered in one region", message))
 
     async def _left(self, world: World, client: Client, key: str) -> int:
-        reading = await world.cluster[client.region].ask(self._reader(key))
+        reading = await world.ask(client.region, self._reader(key))
         return 0 if reading.value is None else int(msgspec.json.decode(reading.value)[self.field])

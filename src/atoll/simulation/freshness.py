@@ -46,7 +46,7 @@ class Freshness:
     def _count(world: World) -> dict[tuple[str, str], int]:
         return {
             (name, peer): link.status.reconnects
-            for name in world.names
+            for name in world.cluster.nodes
             for peer, link in world.cluster.region(name).links.items()
         }
 
@@ -54,7 +54,7 @@ class Freshness:
     async def _read(world: World, name: str) -> None:
         options = ReadOptions("bounded", None, _BOUND_S, 0.5)
         try:
-            await world.cluster[name].ask(lambda region: region.read("member", "fresh", options))
+            await world.ask(name, lambda region: region.read("member", "fresh", options))
         except TooStale as error:
             world.verdict.fail(
                 LivenessViolation("bounded reads are served on a healthy network", f"{name}: {error.message}")

@@ -43,7 +43,7 @@ class Hostile:
         while not world.stopped:
             await asyncio.sleep(random.expovariate(1 / self._mean_s))
             self._check_sent(world)
-            node = world.cluster[random.choice(world.names)]
+            node = world.node(random.choice(world.names))
             if (
                 node.region is not None
                 and node.life is not None

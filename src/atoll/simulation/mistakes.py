@@ -49,7 +49,7 @@ class Mistakes:
     async def _make(self, world: World, random: Random, kind: str) -> None:
         trace = f"mistake {len(self._traces)}: {kind}"
         self._traces.append(trace)
-        node = world.cluster[random.choice(world.names)]
+        node = world.node(random.choice(world.names))
         try:
             answer = await node.ask(lambda region: _MISTAKES[kind](region, random, trace))
         except (RequestError, Unavailable, Indefinite, StoreUnwritable) as error:

@@ -36,7 +36,7 @@ class Nemesis:
         cluster = self._cluster
         others = [other for other in cluster.names if other != name]
         while not all(  # noqa: ASYNC110 — virtual time: to look again costs nothing
-            cluster[other].running
+            any(node.running for node in cluster.of(other))
             and not cluster.network.path(name, other).cut
             and not cluster.network.path(other, name).cut
             for other in others
@@ -44,8 +44,9 @@ class Nemesis:
             await asyncio.sleep(0.25)
 
     def _begin(self, fault: Fault) -> None:
-        cluster, network = self._cluster, self._cluster.network
-        node = cluster[fault.regions[0]]
+        cluster, network, name = self._cluster, self._cluster.network, fault.regions[0]
+        nodes = cluster.of(name)
+        disk = nodes[0].disk
         match fault.kind:
             case "partition" | "one_way":
                 for source, target in self._directions(fault):
@@ -59,39 +60,44 @@ class Nemesis:
             case "reset":
                 network.reset(*fault.regions)
             case "kill" | "absent":
-                cluster.kill(node.name)
+                cluster.kill(name)
+            case "restart":
+                cluster.restart(name)
             case "kill_in_commit":
-                node.disk.faults.kill_before = max(0.0, -fault.amount)
-                node.disk.faults.kill_after = max(0.0, fault.amount)
+                disk.faults.kill_before = max(0.0, -fault.amount)
+                disk.faults.kill_after = max(0.0, fault.amount)
             case "full_disk":
-                node.disk.faults.refusal = "no space left on device"
+                disk.faults.refusal = "no space left on device"
             case "failing_disk":
-                node.disk.faults.failing = fault.amount
+                disk.faults.failing = fault.amount
             case "cut_database":
-                node.disk.faults.cut = fault.amount
+                self._cut(name, fault.amount)
             case "slow_disk":
-                node.disk.faults.sync_s = fault.amount
+                disk.faults.sync_s = fault.amount
             case "pause":
-                if node.life is not None:
-                    node.life.occupy(fault.amount)
+                for node in nodes:
+                    if node.life is not None:
+                        node.life.occupy(fault.amount)
             case "clock_step":
-                node.clock.step(int(fault.amount))
+                for node in nodes:
+                    node.clock.step(int(fault.amount))
             case "clock_drift":
-                node.clock.drift_ppm = int(fault.amount)
+                for node in nodes:
+                    node.clock.drift_ppm = int(fault.amount)
             case "torn_write":
-                node.disk.faults.tear = fault.amount
+                disk.faults.tear = fault.amount
             case "lost_disk":
-                cluster.lose_disk(node.name)
-                node.options = replace(node.options, introduction_s=60.0)
+                cluster.lose_disk(name)
+                for node in nodes:
+                    node.options = replace(node.options, introduction_s=60.0)
             case "upgrade":
-                cluster.upgrade(node.name, built_in(int(fault.amount)))
+                cluster.upgrade(name, built_in(int(fault.amount)))
             case other:
                 raise ValueError(f"no such fault: {other}")
 
     def _end(self, fault: Fault) -> None:
-        cluster = self._cluster
-        node = cluster[fault.regions[0]]
-        faults = node.disk.faults
+        cluster, name = self._cluster, fault.regions[0]
+        faults = cluster[name].disk.faults
         match fault.kind:
             case "partition" | "one_way":
                 for source, target in self._directions(fault):
@@ -103,21 +109,28 @@ class Nemesis:
                 for path in self._paths(fault):
                     path.jitter_s = max(0.0, path.jitter_s - fault.amount)
             case "kill" | "absent" | "lost_disk":
-                node.start()
+                cluster.start(name)
             case "kill_in_commit":
                 faults.kill_before = faults.kill_after = 0.0
-                node.start()
+                cluster.start(name)
             case "torn_write":
                 faults.tear = 0.0
-                node.start()
+                cluster.start(name)
             case "full_disk":
                 faults.refusal = ""
             case "failing_disk":
                 faults.failing = 0.0
             case "cut_database":
-                faults.cut = 0.0
+                self._cut(name, 0.0)
             case "slow_disk":
                 faults.sync_s = 0.0005
+
+    def _cut(self, name: str, amount: float) -> None:
+        """The way to the database of one node; or of all of a region."""
+        if name in self._cluster.names:
+            self._cluster[name].disk.faults.cut = amount
+        else:
+            self._cluster[name].connection.cut = amount
 
     def _directions(self, fault: Fault) -> list[tuple[str, str]]:
         if fault.kind == "one_way":

@@ -110,23 +110,27 @@ class Identifiers:
         random = world.cluster.split("identifiers")
         while not world.stopped:
             await asyncio.sleep(random.expovariate(1 / self._mean_s))
-            node = world.cluster[random.choice(world.names)]
+            nodes = world.cluster.of(random.choice(world.names))
             kind, count = random.choice(self.kinds), random.randint(1, 40)
-            if node.disk.lost and kind in ("prefixed", "snowflake"):
+            if nodes[0].disk.lost and kind in ("prefixed", "snowflake"):
                 continue  # how far they were handed out lay on the disk
-            if node.ids is None or node.life is None or not node.life.alive:
-                continue
-            try:
-                fresh = await self._take(node, kind, count)
-            except AtollError as error:
-                world.note_error(error)
-                continue
-            for each in fresh:
-                if each in self._given:
-                    world.verdict.safety(
-                        "identifiers never collide", f"{kind} {each} of {node.name} and {self._given[each]}"
-                    )
-                self._given[each] = node.name
+            # All nodes of a region at once: so a number that two of them had would show.
+            await asyncio.gather(*(self._check(world, node, kind, count) for node in nodes))
+
+    async def _check(self, world: World, node: SimulatedNode, kind: str, count: int) -> None:
+        if node.ids is None or node.life is None or not node.life.alive:
+            return
+        try:
+            fresh = await self._take(node, kind, count)
+        except AtollError as error:
+            world.note_error(error)
+            return
+        for each in fresh:
+            if each in self._given:
+                world.verdict.safety(
+                    "identifiers never collide", f"{kind} {each} of {node.name} and {self._given[each]}"
+                )
+            self._given[each] = node.name
 
     async def _take(self, node: SimulatedNode, kind: str, count: int) -> list[str]:
         ids = node.ids
@@ -179,7 +183,7 @@ class Feed:
             await stream.aclose()  # type: ignore[attr-defined]
 
         with contextlib.suppress(AtollError):  # the node died on the way: what came, came
-            await world.cluster[name].ask(pull)
+            await world.ask(name, pull)
         for entry, cursor in taken:
             self._check(world, name, entry)
             self._cursor[entry.origin] = entry.seq

@@ -40,6 +40,10 @@ KINDS = (
 )  # fmt: skip
 
 
+NODE_KINDS = ("kill", "kill", "restart", "pause", "cut_database", "clock_step")
+"""What befalls single nodes, where a region has several."""
+
+
 class Fault(NamedTuple):
     """One thing that goes wrong, and when it is over."""
 
@@ -47,7 +51,7 @@ class Fault(NamedTuple):
     at_s: float
     until_s: float
     regions: tuple[str, ...]
-    """The region it befalls; or the two ends; or one side of a partition."""
+    """The region it befalls, or its node, as in `tokyo/2`; or the two ends; or one side of a partition."""
     amount: float = 0.0
 
     def __str__(self) -> str:
@@ -77,19 +81,35 @@ class Plan:
     """Which version of the declarations a region begins with, where it is not the newest."""
     detour: tuple[tuple[str, str], ...] = field(default=())
     """Pairs that stay cut after the faults, so that entries have to be relayed before all is healed."""
+    nodes: dict[str, int] = field(default_factory=dict)
+    """Regions that have several nodes on one database, and how many."""
+    node_trips_s: dict[str, float] = field(default_factory=dict)
+    """How far away the database is of each of these nodes."""
+    untold: float = 0.0
+    """Probability that a node is not told of what another one has committed."""
+    told_late_s: float = 0.0
+    """Up to so much later it is told."""
 
     def describe(self) -> str:
         faults = "".join(f"\n  fault {number}: {fault}" for number, fault in enumerate(self.faults))
         return (
-            f"seed {self.seed}: {len(self.regions)} regions ({', '.join(self.regions)}), {self.duration_s:.1f} s, "
+            f"seed {self.seed}: {len(self.regions)} regions ({', '.join(map(self._named, self.regions))}), "
+            f"{self.duration_s:.1f} s, "
             f"{', '.join(self.workloads)} with {self.clients} clients each every {self.mean_s:.2f} s"
             f"{', detour ' + str(self.detour) if self.detour else ''}{faults}"
         )
 
+    def _named(self, region: str) -> str:
+        count = self.nodes.get(region, 1)
+        return region if count == 1 else f"{region} with {count} nodes"
 
-def draw(seed: int, required: tuple[str, ...] = (), regions: int | None = None) -> Plan:
+
+def draw(
+    seed: int, required: tuple[str, ...] = (), regions: int | None = None, nodes: int | None = None
+) -> Plan:
     """The plan of a seed: the same in every process. `required` are regions that an application names;
-    `regions` how many there are, instead of a number that is drawn: 2 to 30.
+    `regions` how many there are, instead of a number that is drawn: 2 to 30. `nodes`: so many has each region,
+    where by itself one seed in three draws several for some.
     """
     random = Random(f"{seed}/plan")
     drawn = random.choice((2, 3, 3, 3, 4, 4, 5, 6, 7))
@@ -133,7 +153,59 @@ def draw(seed: int, required: tuple[str, ...] = (), regions: int | None = None) 
         files=any(fault.kind == "torn_write" for fault in faults) or random.random() < 0.03,
         detour=_detour(random, names) if not healthy and random.random() < 0.5 else (),
     )
-    return with_rollout(plan) if "versions" in workloads else plan
+    if "versions" in workloads:
+        plan = with_rollout(plan)
+    return _with_nodes(plan, nodes, healthy=healthy)
+
+
+def _with_nodes(plan: Plan, wanted: int | None, *, healthy: bool) -> Plan:
+    """Give some regions several nodes, and let these fail singly."""
+    random = Random(f"{plan.seed}/nodes")
+    counts = {name: random.choice((1, 2, 2, 3, 4)) for name in plan.regions}
+    drawn = random.random() < 1 / 3
+    if wanted is not None:
+        counts = dict.fromkeys(plan.regions, wanted)
+    elif not drawn:
+        return plan
+    counts = {name: count for name, count in counts.items() if count > 1}
+    if not counts:
+        return plan
+    close = {fault.regions[0] for fault in plan.faults if fault.kind == "lost_disk"}
+    trips_s, offsets_ms = dict(plan.node_trips_s), dict(plan.offsets_ms)
+    for region, count in counts.items():
+        for number in range(1, count + 1):
+            trip_s = random.choice((0.0, 0.001, 0.001, 0.02, 0.1))
+            trips_s[f"{region}/{number}"] = min(trip_s, 0.001) if healthy or region in close else trip_s
+            offsets_ms[f"{region}/{number}"] = random.randint(-120, 120)
+    faults = () if healthy else _faults_of_nodes(random, sorted(trips_s), plan.duration_s)
+    return replace(
+        plan,
+        nodes=counts,
+        node_trips_s=trips_s,
+        offsets_ms=offsets_ms,
+        untold=random.choice((0.0, 0.1, 0.5)),
+        told_late_s=random.choice((0.0, 0.05, 1.0)),
+        options=replace(plan.options, lease_s=random.choice((1.0, 3.0, 3.0))),
+        faults=tuple(sorted((*plan.faults, *faults), key=lambda fault: fault.at_s)),
+    )
+
+
+def _faults_of_nodes(random: Random, nodes: list[str], duration_s: float) -> list[Fault]:
+    faults = []
+    for _ in range(random.randint(1, 4)):
+        kind = random.choice(NODE_KINDS)
+        at_s = random.uniform(0.5, duration_s * 0.8)
+        until_s = min(duration_s, at_s + random.expovariate(1 / 3.0) + 0.2)
+        amount = 0.0
+        match kind:
+            case "pause":
+                amount = random.choice((0.3, 2.0, 4.0, 8.0))
+            case "cut_database":
+                amount = random.choice((0.05, 0.5, 1.0))
+            case "clock_step":
+                amount = random.choice((-5000, -700, -60, 60, 700, 5000))
+        faults.append(Fault(kind, at_s, until_s, (random.choice(nodes),), amount))
+    return faults
 
 
 def _delays(random: Random, regions: tuple[str, ...]) -> dict[tuple[str, str], float]:

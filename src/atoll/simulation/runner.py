@@ -37,6 +37,7 @@ from atoll.simulation.nemesis import Nemesis
 from atoll.simulation.placements import Feed, Identifiers, Orders
 from atoll.simulation.plan import Plan
 from atoll.simulation.sessions import Batches, Posts, Retries, Sessions
+from atoll.simulation.takeover import check_takeover
 from atoll.simulation.traffic import Traffic
 from atoll.simulation.versions import LOSES_NO_FIELD, Versions
 from atoll.simulation.world import Workload, World
@@ -124,20 +125,26 @@ async def _simulate(
         offsets_ms=plan.offsets_ms,
         drifts_ppm=plan.drifts_ppm,
         files=plan.files,
+        nodes=plan.nodes,
     )
     verdict = Verdict()
     journal = Journal(verdict)
     world = World(cluster, rules_of(declared), journal, verdict)
     for path in cluster.network.paths.values():
         path.jitter_s = plan.jitter_s
-    for node in cluster.nodes.values():
-        node.kernel_uncertainty_ms = plan.kernel_uncertainty_ms
-        node.disk.trip_s = plan.trips_s.get(node.name)
-        node.disk.observers.append(journal.observe)
-        node.mounted = journal.mounted
-        node.disk.replaced = journal.lose
-        if application is None and node.name in plan.versions:
-            node.application = built_in(plan.versions[node.name])
+    for name in cluster.names:
+        disk = cluster[name].disk
+        if not disk.shared:
+            disk.trip_s = plan.trips_s.get(name)
+        disk.faults.untold, disk.faults.told_late_s = plan.untold, plan.told_late_s
+        disk.observers.append(journal.observe)
+        disk.replaced = journal.lose
+        for node in cluster.of(name):
+            node.kernel_uncertainty_ms = plan.kernel_uncertainty_ms
+            node.connection.trip_s = plan.node_trips_s.get(node.name)
+            node.mounted = journal.mounted
+            if application is None and name in plan.versions:
+                node.application = built_in(plan.versions[name])
     if prepare is not None:
         prepare(cluster)
     cluster.start()
@@ -186,12 +193,13 @@ async def _phases(plan: Plan, world: World, workloads: Iterable[Workload]) -> No
     await _settle(cluster, "healed regions agree in time")
     await check_agreement(world, history=False)
     # A clock that was set right is compared anew, and one that was set back has to be caught up with.
-    lead_ms = max(cluster.region(name).clock.lead_ms() for name in world.names)
+    lead_ms = max(cluster.region(name).clock.lead_ms() for name in cluster.nodes)
     await asyncio.sleep(plan.options.ping_s + 1.0 + lead_ms / 1000)
     world.journal.strike_lost()
     for workload in workloads:
         await workload.finish(world)
         world.verdict.check()
+    await check_takeover(world)
     await _settle(cluster, "healed regions agree in time")
     await check_agreement(world)
     world.check_operations()
@@ -256,7 +264,8 @@ async def _check_agreement(world: World, *, history: bool) -> None:
             raise SafetyViolation(
                 LOSES_NO_FIELD if older else "nothing is parked between equals", f"{name}: {parked.reason}"
             )
-        _nothing_waits(cluster, name)
+        for node in cluster.of(name):
+            _nothing_waits(cluster, node.name)
         if name == first:
             continue
         _same("documents converge", first, name, shown, cluster.shown(name))

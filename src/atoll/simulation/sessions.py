@@ -29,13 +29,14 @@ class Sessions:
     async def finish(self, world: World) -> None:
         """On a healthy network a read waits for its session's token, and does not wait in vain."""
         client = world.client("sessions-last")
-        for name in world.names:
+        for name, node in world.cluster.nodes.items():
             await client.put("member", "last", {"text": client.region})
-            client.region = name
+            client.region, client.node = node.disk.region, name
             reading = await client.read("member", "last", max_wait_s=10.0)
-            if reading is None or reading.region != name:
+            if reading is None or reading.region != client.region:
                 message = f"{name} did not come to {client.token} within 10 s"
                 world.verdict.fail(LivenessViolation("a session's read is served in time", message))
+            client.node = None
 
     async def _act(self, world: World, client: Client) -> None:
         while not world.stopped:
@@ -63,7 +64,7 @@ class Posts:
 
     async def finish(self, world: World) -> None:
         for name in world.names:
-            await world.cluster[name].ask(lambda region: self._look(world, region))
+            await world.ask(name, lambda region: self._look(world, region))
 
     async def _act(self, world: World, client: Client) -> None:
         count = 0
@@ -86,7 +87,7 @@ class Posts:
         while not world.stopped:
             await asyncio.sleep(random.expovariate(4))
             try:
-                await world.cluster[random.choice(world.names)].ask(lambda region: self._look(world, region))
+                await world.ask(random.choice(world.names), lambda region: self._look(world, region))
             except AtollError:
                 continue
 
@@ -117,7 +118,7 @@ class Batches:
 
     async def finish(self, world: World) -> None:
         for name in world.names:
-            await world.cluster[name].ask(lambda region: self._look(world, region))
+            await world.ask(name, lambda region: self._look(world, region))
 
     async def _act(self, world: World, client: Client) -> None:
         rules = world.rules["row"]
@@ -138,9 +139,7 @@ class Batches:
             else:
                 await client.write(*writes)
             try:
-                await world.cluster[client.random.choice(world.names)].ask(
-                    lambda region: self._look(world, region)
-                )
+                await world.ask(client.random.choice(world.names), lambda region: self._look(world, region))
             except AtollError:
                 continue
 
@@ -196,7 +195,7 @@ class Retries:
     async def _again(self, world: World, client: Client, trace: str, dot: tuple[str, int] | None, mutation) -> None:  # type: ignore[no-untyped-def]  # fmt: skip
         write = Write((mutation,), trace, trace)
         try:
-            reply = await world.cluster[client.region].ask(lambda region: region.write(write))
+            reply = await world.ask(client.region, lambda region: region.write(write))
         except InvalidOperation:
             if dot is not None:
                 world.verdict.safety("a retried write counts once", f"{trace} was refused when it came again")

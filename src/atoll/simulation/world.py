@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -28,8 +28,9 @@ from atoll.simulation.application import VERSIONED
 from atoll.simulation.failures import CrashFound, Verdict
 from atoll.simulation.journal import Journal
 from atoll.simulation.oracle import Oracle
-from atoll.testing.cluster import Cluster
+from atoll.testing.cluster import Cluster, SimulatedNode
 
+T = TypeVar("T")
 _EXPECTED = (RequestError, Unavailable, Indefinite, StoreUnwritable, ReplicationError)
 
 
@@ -59,12 +60,21 @@ class World:
         self.operations: dict[str, Operation] = {}
         self.reads = 0
         self.errors: dict[str, int] = {}
+        self._dice = cluster.split("which node")
         self.stopped = False
         """Set when the time for workloads is over."""
 
     @property
     def names(self) -> tuple[str, ...]:
         return self.cluster.names
+
+    def node(self, region: str) -> SimulatedNode:
+        """One of a region's nodes, as whoever has no preference is given."""
+        return self.cluster.pick(region, self._dice)
+
+    async def ask(self, region: str, work: Callable[[Region], Awaitable[T]]) -> T:
+        """Whatever node of a region. Raises as `SimulatedNode.ask` does."""
+        return await self.node(region).ask(work)
 
     def client(self, name: str) -> Client:
         return Client(self, name, self.cluster.split(f"client {name}"))
@@ -114,6 +124,8 @@ class Client:
         self.random = random
         self.token: dict[str, int] = {}
         self.region = random.choice(world.names)
+        self.node: str | None = None
+        """The only one that is asked; None for any of the region's, each time."""
         self.count = 0
 
     def move(self) -> None:
@@ -232,19 +244,27 @@ class Client:
             self.token = vectors.merge(self.token, reading.vector)
         return reading
 
-    def _versions(self) -> dict[str, int]:
-        """region → its run, of those that show all by the declarations that they run with."""
-        return {name: node.runs for name, node in self.world.cluster.nodes.items() if node.settled}
+    def _versions(self) -> dict[str, tuple[int, ...]]:
+        """region → the runs of its nodes, of those that show all by the declarations that they all run with."""
+        cluster = self.world.cluster
+        return {
+            name: tuple(node.runs for node in nodes)
+            for name in cluster.names
+            for nodes in (cluster.of(name),)
+            if all(node.settled and node.application is nodes[0].application for node in nodes)
+        }
 
-    def _check_reading(self, collection: str, key: str, reading: Reading, run: int | None) -> None:
+    def _check_reading(
+        self, collection: str, key: str, reading: Reading, runs: tuple[int, ...] | None
+    ) -> None:
         """The plain part of what was read is what the history up to the reading's vector says.
 
-        `run` is that of the region when it was asked, for collections of which there are several versions.
+        `runs` are those of the region when it was asked, for collections of which there are several versions.
         """
         oracle, rules = self.world.oracle, self.world.rules[collection]
         if collection in VERSIONED:
             region = self.world.cluster[reading.region].region
-            if region is None or run is None or run != self._versions().get(reading.region):
+            if region is None or runs is None or runs != self._versions().get(reading.region):
                 return
             rules = region.rules[collection]
             oracle = Oracle(region.rules, self.world.journal)
@@ -260,7 +280,8 @@ class Client:
             )
 
     async def _ask(self, work: Callable[[Region], Awaitable[Any]]) -> Any:
-        node = self.world.cluster.nodes[self.region]
+        cluster = self.world.cluster
+        node = cluster.pick(self.region, self.random) if self.node is None else cluster[self.node]
         await asyncio.sleep(0.001)
         return await node.ask(work)
 

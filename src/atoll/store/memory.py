@@ -45,6 +45,7 @@ class MemoryTables:
         self._counters: dict[str, int] = {}
         self._schemas: dict[str, str] = {}
         self._leases: dict[str, tuple[object, float]] = {}
+        """name → who has it, and until when by the event loop's clock"""
         self._followers: list[tuple[object, Callable[[Mapping[str, int]], None]]] = []
         self._turned: list[tuple[object, Callable[[str], None]]] = []
         self.commits = 0
@@ -265,7 +266,9 @@ class MemoryTables:
             for name, value in piece.counters.items():
                 self.raise_counter(name, value)
 
-    def lease(self, holder: object, names: Sequence[str], until_s: float, now_s: float) -> frozenset[str]:
+    def lease(self, holder: object, names: Sequence[str], for_s: float) -> frozenset[str]:
+        now_s = asyncio.get_running_loop().time()
+        until_s = now_s + for_s
         held = set()
         for name in names:
             other, ends_s = self._leases.get(name, (holder, now_s))
@@ -456,8 +459,7 @@ class MemoryStore:
         self._open().give_back(self, names)
 
     async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
-        now_s = asyncio.get_running_loop().time()
-        return self._open().lease(self, names, now_s + for_s, now_s)
+        return self._open().lease(self, names, for_s)
 
     def begin(self, wanted: Wanted) -> MemoryTurn:
         return MemoryTurn(self._open(), wanted, self)

@@ -18,7 +18,7 @@ from atoll.replication.wire import derive_key
 from atoll.schema.application import Application
 from atoll.store.port import AuditFilter, Store
 from atoll.testing.clocks import NodeClock
-from atoll.testing.disk import SimulatedDisk
+from atoll.testing.disk import Connection, SimulatedDisk
 from atoll.testing.network import SimulatedNetwork
 from atoll.testing.torn_files import TornMedium
 from atoll.testing.virtual_time import Life, VirtualLoop
@@ -36,18 +36,21 @@ class NotSettled(AssertionError):
 
 
 class SimulatedNode:
-    """One region's machine: its disk and clock stay, its process comes and goes."""
+    """A machine of one region: its disk and clock stay, its process comes and goes."""
 
-    def __init__(self, cluster: Cluster, name: str, clock: NodeClock, options: RegionOptions) -> None:
+    def __init__(
+        self, cluster: Cluster, name: str, disk: SimulatedDisk, clock: NodeClock, options: RegionOptions
+    ) -> None:
         self.name = name
+        """The region's, if it has one node; else with a number, as in `tokyo/2`."""
+        self.disk = disk
+        """Of its region: nodes of one region share it."""
+        self.connection = Connection(name)
         self.clock = clock
         self.options = options
         self.application = cluster.application
         self.kernel_uncertainty_ms: int | None = None
-        self.disk = SimulatedDisk(name, cluster.split(f"disk of {name}"), cluster.kill)
-        if cluster.files:
-            self.disk.medium = TornMedium(name)
-        self._make_tables()
+        self.make_tables()
         self.life: Life | None = None
         self.region: Region | None = None
         self.ids: IdService | None = None
@@ -58,7 +61,7 @@ class SimulatedNode:
         self._asked: dict[asyncio.Future[Any], None] = {}
         self._opened = asyncio.Event()
 
-    def _make_tables(self) -> None:
+    def make_tables(self) -> None:
         """Checkers may look before the node does."""
         self.disk.store.open_collections(self.application.collections)
 
@@ -86,13 +89,13 @@ class SimulatedNode:
             return
         cluster = self._cluster
         self.runs += 1
-        self.life = life = Life(cluster.loop, self.name, self.runs)
-        store = cast(Store, self.disk.mount(life))
+        self.life = life = Life(cluster.loop, self.name, self.runs, self.disk.region)
+        store = cast(Store, self.disk.mount(life, self.connection))
         if self.mounted is not None:
-            self.mounted(self.name, self.disk.store.positions())
+            self.mounted(self.disk.region, self.disk.store.positions())
         self.region = region = life.run(
             Region,
-            self.name,
+            self.disk.region,
             cluster.names,
             self.application,
             store,
@@ -126,6 +129,7 @@ class SimulatedNode:
         life, self.life, self.region, self.ids = self.life, None, None, None
         self._cluster.loop.kill(life)
         self._cluster.network.detach(life)
+        self.disk.queue.give(life)
         for future in list(self._asked):
             if not future.done():
                 future.set_exception(Indefinite(f"{self.name} was killed before it answered"))
@@ -134,7 +138,7 @@ class SimulatedNode:
     async def ask(self, work: Callable[[Region], Awaitable[T]]) -> T:
         """What a client does with this region. Raises RegionUnreachable, Indefinite, and what `work` raises."""
         if self.life is None or self.region is None:
-            raise RegionUnreachable(f"{self.name} is down", region=self.name)
+            raise RegionUnreachable(f"{self.name} is down", region=self.disk.region)
         future: asyncio.Future[T] = self._cluster.loop.create_future()
         region, opened = self.region, self._opened
 
@@ -158,8 +162,8 @@ class SimulatedNode:
 
     def _ids(self, store: Store, region: Region, random: Random) -> IdService:
         return IdService(
-            self.name,
-            region_number=region_number(self._cluster.names, self.name, None),
+            region.name,
+            region_number=region_number(self._cluster.names, region.name, None),
             machine=Machines(region.tenure.claim),
             clock=self.clock,
             random=random.randbytes,
@@ -181,8 +185,12 @@ class Cluster:
         offsets_ms: Mapping[str, int] = {},
         drifts_ppm: Mapping[str, int] = {},
         files: bool = False,
+        nodes: Mapping[str, int] = {},
     ) -> None:
-        """`files`: each region keeps a real SQLite database on files that can be torn; `close` removes them."""
+        """`files`: each region keeps a real SQLite database on files that can be torn; `close` removes them.
+
+        `nodes`: regions that have several, on one database in memory: they are called `tokyo/1`, `tokyo/2`, …
+        """
         loop = asyncio.get_running_loop()
         if not isinstance(loop, VirtualLoop):
             raise TypeError("a simulated cluster runs in a VirtualLoop; see atoll.testing.simulated")
@@ -193,12 +201,30 @@ class Cluster:
         self.seed = seed
         self.network = SimulatedNetwork(loop, self.split("network"))
         self.nodes: dict[str, SimulatedNode] = {}
-        for name in self.names:
-            clock = NodeClock(loop.time, offset_ms=offsets_ms.get(name, 0), drift_ppm=drifts_ppm.get(name, 0))
-            self.nodes[name] = SimulatedNode(self, name, clock, options)
+        """By their own names."""
+        self._regions: dict[str, list[SimulatedNode]] = {}
+        for region in self.names:
+            disk, names = self._disk_of(region, nodes.get(region, 1))
+            self._regions[region] = []
+            for name in names:
+                offset_ms = offsets_ms.get(name, offsets_ms.get(region, 0))
+                drift_ppm = drifts_ppm.get(name, drifts_ppm.get(region, 0))
+                clock = NodeClock(loop.time, offset_ms=offset_ms, drift_ppm=drift_ppm)
+                self.nodes[name] = SimulatedNode(self, name, disk, clock, options)
+                self._regions[region].append(self.nodes[name])
         for source, target in self.pairs():
             delay = one_way_s if isinstance(one_way_s, float | int) else one_way_s[(source, target)]
             self.network.path(source, target).delay_s = delay
+
+    def _disk_of(self, region: str, count: int) -> tuple[SimulatedDisk, list[str]]:
+        """What so many nodes share, and their names."""
+        disk = SimulatedDisk(region, self.split(f"disk of {region}"), self.kill, shared=count > 1)
+        if count == 1:
+            if self.files:
+                disk.medium = TornMedium(region)
+            return disk, [region]
+        disk.trip_s = 0.0
+        return disk, [f"{region}/{number}" for number in range(1, count + 1)]
 
     def split(self, concern: str) -> Random:
         """A generator of its own for each concern, so that a draw more in one shifts nothing in another."""
@@ -209,37 +235,57 @@ class Cluster:
         return ((one, other) for one in self.names for other in self.names if one != other)
 
     def __getitem__(self, name: str) -> SimulatedNode:
-        return self.nodes[name]
+        """A node; by its region's name the first of the region's that run, or the first."""
+        node = self.nodes.get(name)
+        if node is None:
+            node = next((each for each in self._regions[name] if each.running), self._regions[name][0])
+        return node
+
+    def of(self, name: str) -> list[SimulatedNode]:
+        """All nodes of a region; or the one that is called so."""
+        return [self.nodes[name]] if name in self.nodes else list(self._regions[name])
+
+    def pick(self, region: str, random: Random) -> SimulatedNode:
+        """One of a region's nodes, of those that run if any does. A region's only node costs no draw."""
+        nodes = self._regions[region]
+        if len(nodes) == 1:
+            return nodes[0]
+        return random.choice([node for node in nodes if node.running] or nodes)
 
     def region(self, name: str) -> Region:
-        """Raises RegionUnreachable while its node is down."""
-        region = self.nodes[name].region
+        """Raises RegionUnreachable while its node is down; or all, by the region's name."""
+        region = self[name].region
         if region is None:
             raise RegionUnreachable(f"{name} is down", region=name)
         return region
 
     def start(self, *names: str) -> None:
-        """Start some nodes, or all."""
+        """Start some nodes, or all nodes of some regions, or all."""
         for name in names or self.names:
-            self.nodes[name].start()
+            for node in self.of(name):
+                node.start()
 
     def kill(self, name: str) -> None:
-        self.nodes[name].kill()
+        """A node, or all of a region."""
+        for node in self.of(name):
+            node.kill()
 
     def restart(self, name: str) -> None:
         self.kill(name)
-        self.nodes[name].start()
+        self.start(name)
 
     def upgrade(self, name: str, application: Application) -> None:
         """Restart with other declarations."""
-        self.nodes[name].application = application
+        for node in self.of(name):
+            node.application = application
         self.restart(name)
 
-    def lose_disk(self, name: str) -> None:
-        """Kill a node and take its disk away: it starts again with an empty one."""
-        self.kill(name)
-        self.nodes[name].disk.lose()
-        self.nodes[name]._make_tables()
+    def lose_disk(self, region: str) -> None:
+        """Kill a region's nodes and take its disk away: they start again with an empty one."""
+        self.kill(region)
+        self[region].disk.lose()
+        for node in self.of(region):
+            node.make_tables()
 
     def close(self) -> None:
         """Dispose of the disks."""
@@ -259,9 +305,9 @@ class Cluster:
     def heal(self) -> None:
         """All nodes up, all paths whole, all disks healthy; clocks stay as they are."""
         self.network.heal_all()
-        for name in self.names:
-            node = self.nodes[name]
+        for node in self.nodes.values():
             faults = node.disk.faults
+            node.connection.cut = 0.0
             faults.refusal, faults.failing, faults.tear, faults.cut = "", 0.0, 0.0, 0.0
             faults.kill_before = faults.kill_after = 0.0
             faults.sync_s = min(faults.sync_s, 0.001)
@@ -271,7 +317,7 @@ class Cluster:
         """Wait until all regions have seen the same. Returns the seconds it took; raises NotSettled."""
         began = self.loop.time()
         while True:
-            found = {name: self.nodes[name].disk.store.positions() for name in self.names}
+            found = {name: self[name].disk.store.positions() for name in self.names}
             first = found[self.names[0]]
             if all(node.settled for node in self.nodes.values()) and all(
                 each == first for each in found.values()
@@ -287,13 +333,14 @@ class Cluster:
         newest: dict[str, int] = {}
         for node in self.nodes.values():
             newest = vectors.merge(newest, node.disk.store.positions())
-        for name in self.names:
-            node = self.nodes[name]
+        for name, node in self.nodes.items():
             missing = vectors.missing(node.disk.store.positions(), newest)
             if node.region is None:
                 lines.append(f"{name} is down")
-            elif not missing and not node.settled:
+            elif not missing and node.due:
                 lines.append(f"{name} has not yet taken up the declarations of {node.due}")
+            elif not missing and not node.settled:
+                lines.append(f"{name} does not know of {vectors.missing(node.region.vector, newest)}")
             elif missing:
                 door = node.region.door
                 links = ", ".join(
@@ -311,13 +358,13 @@ class Cluster:
         region = self.region(name)
         return {
             collection: (await region.digest(collection)).digests
-            for collection in sorted(self.nodes[name].application.collections)
+            for collection in sorted(self[name].application.collections)
         }
 
     def shown(self, name: str) -> dict[tuple[str, str], bytes]:
         """Every visible document of a region."""
-        store = self.nodes[name].disk.store
-        declared = self.nodes[name].application.collections
+        store = self[name].disk.store
+        declared = self[name].application.collections
         return {
             (collection, key): row.value
             for collection in sorted(declared)
@@ -327,7 +374,7 @@ class Cluster:
 
     def audit(self, name: str) -> dict[str, bytes]:
         """Every conflict record of a region: id → body."""
-        rows = self.nodes[name].disk.store.conflicts(AuditFilter(), limit=1_000_000)
+        rows = self[name].disk.store.conflicts(AuditFilter(), limit=1_000_000)
         return {row.id: row.body for row in rows}
 
 

@@ -1,4 +1,6 @@
-"""A disk that survives its node, and fails in the ways in which disks do; or a database behind a network."""
+"""A disk that survives its node, and fails in the ways in which disks do; or a database behind a network, which
+several nodes may share.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,22 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
 
-from atoll.errors import Indefinite, StoreError, StoreUnreachable
+from atoll.errors import AtollError, Indefinite, StoreError, StoreUnreachable, TurnLost
 from atoll.store.memory import MemoryTables, MemoryTurn
 from atoll.store.port import AuditRow, Commit, Shape, Wanted
+from atoll.testing.turn_queue import TurnQueue
 from atoll.testing.virtual_time import Life, NodeKilled
 
 Observer = Callable[[str, Commit], None]
 """Told the region and each commit once it is durable; what it raises ends the simulation."""
 
-_WRITES = ("open_collections", "raise_counter", "advance_counter", "forget")
+Follower = Callable[[Mapping[str, int]], None]
+
+_WRITES = ("open_collections", "raise_counter", "advance_counter", "forget", "lease", "give_back")
+_POLL_S = 1.0
+"""How often a node asks what others have committed, in case it was not told."""
+_CROWDED_S = 5.0
+"""So long after a node lost a turn it waits in line for its next ones."""
 
 
 @dataclass(slots=True)
@@ -40,8 +49,24 @@ class DiskFaults:
     tear: float = 0.0
     """Probability that the power goes out inside a commit, between two writes of bytes: those that were not synced
     are lost or torn. Only real files (`Cluster(files=True)`) have such bytes."""
+    untold: float = 0.0
+    """Probability that a node is not told that another one has committed."""
+    told_late_s: float = 0.0
+    """Up to so much later than the commit it is told, beside the way to it."""
     lying: bool = False
     """Commits return before they are durable: a crash loses all since `sync`. Never a healthy disk."""
+
+
+@dataclass(slots=True)
+class Connection:
+    """One node's way to the database."""
+
+    holder: str = ""
+    """The node's name: leases are its own."""
+    trip_s: float | None = None
+    """Instead of the disk's own `trip_s`."""
+    cut: float = 0.0
+    """Probability that it breaks on either way of a call; beside what befalls the connections of all nodes."""
 
 
 class Medium(Protocol):
@@ -111,11 +136,16 @@ class MemoryMedium:
 
 
 class SimulatedDisk:
-    """What a region has on disk, across its node's runs."""
+    """What a region has on disk, across its nodes' runs."""
 
-    def __init__(self, region: str, random: Random, killed: Callable[[str], None]) -> None:
-        """`killed(region)` is called when the node dies inside a commit."""
+    def __init__(
+        self, region: str, random: Random, killed: Callable[[str], None], *, shared: bool = False
+    ) -> None:
+        """`killed(node)` is called when a node dies inside a commit; `shared`: it is a database of several nodes."""
         self.region = region
+        self.shared = shared
+        self.queue = TurnQueue()
+        """Of the nodes that have lost a turn."""
         self.trip_s: float | None = None
         """None for an embedded store, which never suspends. Else the database lies behind a network: each call to it
         gives way to others, and takes up to so long to get there, and its answer to come back."""
@@ -127,29 +157,33 @@ class SimulatedDisk:
         self.observers: list[Observer] = []
         self.replaced: Callable[[str], None] | None = None
         """Told the region when an empty disk takes this one's place."""
-        self._random = random
+        self.random = random
         self._killed = killed
         self._imposed = ""
         self._doubtful: Commit | None = None
         """The commit in which the power went out: it may be durable."""
         self._fresh = True
+        self._mounted: list[MountedDisk] = []
 
     @property
     def store(self) -> Any:
         """What lies on the disk."""
         return self.medium.store
 
-    def mount(self, life: Life) -> MountedDisk:
-        """The store for one run of the node."""
-        if not self._fresh:
-            self.medium.recover(self._random)
+    def mount(self, life: Life, connection: Connection | None = None) -> MountedDisk:
+        """The store for one run of a node."""
+        self._mounted = [each for each in self._mounted if not each.life.over]
+        if not self._fresh and not self._mounted:
+            self.medium.recover(self.random)
         self._fresh = False
         doubtful, self._doubtful = self._doubtful, None
         if doubtful is not None:
             held = self.store.positions()
             if doubtful.segments and all(held.get(o, 0) >= seq for o, seq in doubtful.positions.items()):
                 self._tell(doubtful)
-        return MountedDisk(self, life)
+        mounted = MountedDisk(self, life, connection or Connection())
+        self._mounted.append(mounted)
+        return mounted
 
     def lose(self) -> None:
         """Replace it by an empty one, while its node is down."""
@@ -159,14 +193,14 @@ class SimulatedDisk:
             self.replaced(self.region)
 
     def commit(self, life: Life, commit: Commit) -> None:
-        faults, draw = self.faults, self._random.random
-        self._refuse()
+        faults, draw = self.faults, self.random.random
+        self.refuse()
         if faults.kill_before and draw() < faults.kill_before:
             self._die(life)
         if faults.lying:
             self.medium.pretend(self.commits % 16 == 0)
         if faults.tear and draw() < faults.tear:
-            self.medium.die_within(self._random.randint(1, 40))
+            self.medium.die_within(self.random.randint(1, 40))
         try:
             self.store.commit(commit)
         except (StoreError, Indefinite):
@@ -190,70 +224,54 @@ class SimulatedDisk:
         for observer in self.observers:
             observer(self.region, commit)
 
-    async def call(self, life: Life, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Whatever is no commit."""
-        self.check(life)
-        await self.travel(writes=method in _WRITES)
-        self.check(life)
-        if method in _WRITES:
-            self._refuse()
-        result = getattr(self.store, method)(*args, **kwargs)
-        await self.travel(writes=method in _WRITES)
-        return result
+    def announce(self, source: Life) -> None:
+        """The other nodes hear of a commit by `source`: late, or not at all."""
+        positions = self.store.positions()
+        for mounted in self._mounted:
+            if mounted.life is not source and not mounted.life.over:
+                mounted.hear(positions)
 
-    async def travel(self, *, writes: bool, extra_s: float = 0.0) -> None:
-        """One way between node and database."""
-        if self.trip_s is None:
-            return
-        if self.faults.cut and self._random.random() < self.faults.cut:
-            if writes:
-                raise Indefinite(
-                    f"the connection to the database of {self.region} broke: it may have happened"
-                )
-            raise StoreUnreachable(f"the connection to the database of {self.region} broke")
-        await asyncio.sleep(self._random.choice((0.0, self.trip_s, self.trip_s / 4)) + extra_s)
-
-    def check(self, life: Life) -> None:
-        if life.over:
-            raise StoreError(f"this run of {self.region} is over")
-
-    def _refuse(self) -> None:
+    def refuse(self) -> None:
+        """Let what is written next fail, if the disk does at present."""
         faults = self.faults
         imposed = faults.refusal or (
-            "input/output error" if faults.failing and self._random.random() < faults.failing else ""
+            "input/output error" if faults.failing and self.random.random() < faults.failing else ""
         )
         if imposed or self.store.refusal == self._imposed:  # it may have reasons of its own
             self.store.refusal = self._imposed = imposed
 
     def _die(self, life: Life) -> None:
-        self._killed(self.region)
-        raise NodeKilled(self.region)
+        self._killed(life.name)
+        raise NodeKilled(life.name)
 
 
 class MountedDisk:
     """`Store` for one run of a node; once the node is dead it refuses everything."""
 
-    __slots__ = ("_disk", "_life")
+    __slots__ = ("_followers", "connection", "crowded_until_s", "disk", "life")
     warning = ""
-    holder = ""
 
-    def __init__(self, disk: SimulatedDisk, life: Life) -> None:
-        self._disk = disk
-        self._life = life
+    def __init__(self, disk: SimulatedDisk, life: Life, connection: Connection) -> None:
+        self.disk = disk
+        self.life = life
+        self.connection = connection
+        self.crowded_until_s = 0.0
+        """Until then other nodes are likely to come in between."""
+        self._followers: list[Follower] = []
 
     def __getattr__(self, name: str) -> Any:
-        return functools.partial(self._disk.call, self._life, name)
+        return functools.partial(self._call, name)
 
     def begin(self, wanted: Wanted) -> MountedTurn:
-        return MountedTurn(self._disk, self._life, wanted)
+        return MountedTurn(self, wanted)
 
     async def declare(self, shapes: Sequence[Shape]) -> None:
         """Nothing: every scan is in memory."""
 
-    def follow(
-        self, follower: Callable[[Mapping[str, int]], None], turned: Callable[[str], None] | None = None
-    ) -> None:
-        """There are no other nodes."""
+    def follow(self, follower: Follower, turned: Callable[[str], None] | None = None) -> None:
+        if self.disk.shared:
+            self._followers.append(follower)
+            self.life.spawn(self._ask_now_and_then(follower), f"{self.life.name}: follows the other nodes")
 
     async def history(self) -> str:
         """A disk has only one."""
@@ -265,50 +283,136 @@ class MountedDisk:
     async def take_up(self, history: str, counters: Mapping[str, int]) -> None:
         """There is nothing else to take up."""
 
+    @property
+    def holder(self) -> str:
+        return self.life.name
+
     async def holders(self) -> Mapping[str, str]:
-        return {}
+        if not self.disk.shared:
+            return {}
+        found: Mapping[str, str] = await self._call("holders", self.life.loop.time())
+        return found
 
     async def give_back(self, names: Sequence[str]) -> None:
-        """Nobody else could hold them."""
+        if self.disk.shared:
+            await self._call("give_back", self.connection, names)
 
     async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
-        return frozenset(names)
+        if not self.disk.shared:
+            return frozenset(names)
+        held: frozenset[str] = await self._call("lease", self.connection, names, for_s)
+        return held
 
     async def checkpoint(self) -> None:
-        self._disk.medium.checkpoint()
+        self.disk.medium.checkpoint()
 
     async def close(self) -> None:
         """The disk outlives this run."""
+
+    def hear(self, positions: Mapping[str, int]) -> None:
+        """Another node has committed; it is not known for sure that this one hears of it."""
+        disk = self.disk
+        draw = disk.random.random
+        for follower in self._followers:
+            if draw() >= max(disk.faults.untold, disk.faults.cut, self.connection.cut):
+                late_s = self.trip_s() + draw() * disk.faults.told_late_s
+                context = self.life.context.copy()
+                self.life.loop.call_later(late_s, follower, positions, context=context)
+
+    async def _ask_now_and_then(self, follower: Follower) -> None:
+        while True:
+            try:
+                follower(await self._call("positions"))
+            except AtollError:
+                pass  # the next time tells
+            await asyncio.sleep(_POLL_S)
+
+    async def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Whatever is no commit."""
+        self.check()
+        await self.travel(writes=method in _WRITES)
+        self.check()
+        if method in _WRITES:
+            self.disk.refuse()
+        result = getattr(self.disk.store, method)(*args, **kwargs)
+        await self.travel(writes=method in _WRITES)
+        return result
+
+    def trip_s(self) -> float:
+        """How long one way to the database takes, at most."""
+        own_s = self.connection.trip_s
+        return (self.disk.trip_s or 0.0) if own_s is None else own_s
+
+    async def travel(self, *, writes: bool, extra_s: float = 0.0) -> None:
+        """One way between node and database."""
+        disk = self.disk
+        if disk.trip_s is None and self.connection.trip_s is None:
+            return
+        cut = max(disk.faults.cut, self.connection.cut)
+        if cut and disk.random.random() < cut:
+            if writes:
+                raise Indefinite(
+                    f"the connection to the database of {disk.region} broke: it may have happened"
+                )
+            raise StoreUnreachable(f"the connection to the database of {disk.region} broke")
+        trip_s = self.trip_s()
+        await asyncio.sleep(disk.random.choice((0.0, trip_s, trip_s / 4)) + extra_s)
+
+    def check(self) -> None:
+        """Raises StoreError once this run is over."""
+        if self.life.over:
+            raise StoreError(f"this run of {self.life.name} is over")
 
 
 class MountedTurn(MemoryTurn):
     """A turn over the connection to the database, if there is one."""
 
-    __slots__ = ("_disk", "_life")
+    __slots__ = ("_locked", "_mounted")
 
-    def __init__(self, disk: SimulatedDisk, life: Life, wanted: Wanted) -> None:
-        super().__init__(disk.store, wanted)
-        self._disk = disk
-        self._life = life
+    def __init__(self, mounted: MountedDisk, wanted: Wanted) -> None:
+        super().__init__(mounted.disk.store, wanted)
+        self._mounted = mounted
+        self._locked = False
 
     async def __aenter__(self) -> MountedTurn:
-        self._disk.check(self._life)
-        await self._disk.travel(writes=False)
-        await super().__aenter__()
-        self.history = ""  # a disk has only one
-        await self._disk.travel(writes=False)
+        mounted = self._mounted
+        mounted.check()
+        await mounted.travel(writes=False)
+        if mounted.crowded_until_s > mounted.life.loop.time():
+            await mounted.disk.queue.take(mounted.life)
+            self._locked = True
+        try:
+            await super().__aenter__()
+            self.history = ""  # a disk has only one
+            await mounted.travel(writes=False)
+        except BaseException:
+            self._unlock()
+            raise
         return self
 
+    async def __aexit__(self, *failure: object) -> None:
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._locked:
+            self._locked = False
+            self._mounted.disk.queue.give(self._mounted.life)
+
     async def recorded(self, collection: str, keys: Sequence[str], limit: int) -> dict[str, list[AuditRow]]:
-        await self._disk.travel(writes=False)
+        await self._mounted.travel(writes=False)
         found = await super().recorded(collection, keys, limit)
-        await self._disk.travel(writes=False)
+        await self._mounted.travel(writes=False)
         return found
 
     async def commit(self, commit: Commit) -> None:
-        disk = self._disk
-        disk.check(self._life)
-        await disk.travel(writes=True, extra_s=disk.faults.sync_s)
-        self.check()
-        disk.commit(self._life, commit)
-        await disk.travel(writes=True)
+        mounted, disk = self._mounted, self._mounted.disk
+        mounted.check()
+        await mounted.travel(writes=True, extra_s=disk.faults.sync_s)
+        try:
+            self.check()
+        except TurnLost:
+            mounted.crowded_until_s = mounted.life.loop.time() + _CROWDED_S
+            raise
+        disk.commit(mounted.life, commit)
+        disk.announce(mounted.life)
+        await mounted.travel(writes=True)

@@ -23,6 +23,8 @@ from atoll.replication.failure import Failure
 from atoll.testing.virtual_time import Life
 
 _QUEUED_PIECES = 64
+_ELSEWHERE = 0.1
+"""Probability that a call or a stream goes to another node of its region than the one before."""
 _CONNECT_S = 1.0
 """How long it takes to notice that nobody answers at the other end."""
 
@@ -69,7 +71,7 @@ class SimulatedNetwork:
         self.size_bytes = 0
         """What they held, without what HTTP, TLS and TCP add."""
         self._loop = loop
-        self._nodes: dict[str, tuple[Life, Answering]] = {}
+        self._nodes: dict[str, list[tuple[Life, Answering]]] = {}
         self._pipes: list[_Pipe] = []
         self._calls: dict[asyncio.Future[bytes], Life] = {}
         self._healed: list[asyncio.Future[None]] = []
@@ -85,13 +87,14 @@ class SimulatedNetwork:
         return SimulatedPeers(self, life)
 
     def attach(self, life: Life, node: Answering) -> None:
-        self._nodes[life.name] = (life, node)
+        nodes = self._nodes.setdefault(life.region, [])
+        nodes.append((life, node))
+        nodes.sort(key=lambda each: each[0].name)
 
     def detach(self, life: Life) -> None:
         """The node's process is gone: its connections break."""
-        found = self._nodes.get(life.name)
-        if found is not None and found[0] is life:
-            del self._nodes[life.name]
+        nodes = self._nodes.get(life.region, [])
+        nodes[:] = [each for each in nodes if each[0] is not life]
         for pipe in list(self._pipes):
             if life in (pipe.reader, pipe.writer):
                 pipe.break_off()
@@ -118,7 +121,7 @@ class SimulatedNetwork:
     def reset(self, one: str, other: str) -> None:
         """Break the connections between two regions; new ones can be opened at once."""
         for pipe in list(self._pipes):
-            if {pipe.reader.name, pipe.writer.name} == {one, other}:
+            if {pipe.reader.region, pipe.writer.region} == {one, other}:
                 pipe.break_off()
 
     @property
@@ -132,8 +135,9 @@ class SimulatedNetwork:
         self.size_bytes += len(message)
         return path.delay_s + (self.random.random() * path.jitter_s if path.jitter_s else 0.0)
 
-    def node(self, region: str) -> tuple[Life, Answering] | None:
-        return self._nodes.get(region)
+    def nodes(self, region: str) -> list[tuple[Life, Answering]]:
+        """Those of a region that run."""
+        return self._nodes.get(region, [])
 
     async def whole(self, path_of: Callable[[], Path]) -> None:
         """Wait until a direction is not cut."""
@@ -172,11 +176,26 @@ class SimulatedNetwork:
 
 
 class SimulatedPeers:
-    """`Peers` of one node on one run."""
+    """`Peers` of one node on one run. Of a region with several nodes it asks the next one when one does not answer,
+    or when a stream of it has ended; and at times just so.
+    """
 
     def __init__(self, network: SimulatedNetwork, life: Life) -> None:
         self._network = network
         self._life = life
+        self._asked: dict[str, int] = {}
+        """region → how often it was left for another node of it"""
+
+    def _node(self, region: str) -> tuple[Life, Answering] | None:
+        nodes = self._network.nodes(region)
+        if len(nodes) < 2:
+            return nodes[0] if nodes else None
+        if self._network.random.random() < _ELSEWHERE:
+            self._leave(region)
+        return nodes[self._asked.get(region, 0) % len(nodes)]
+
+    def _leave(self, region: str) -> None:
+        self._asked[region] = self._asked.get(region, 0) + 1
 
     async def call(self, region: str, call: Call, *, timeout_s: float) -> Reply:
         body = _pack(call)
@@ -184,15 +203,16 @@ class SimulatedPeers:
             async with asyncio.timeout(timeout_s):
                 answer = await self._exchange(region, body)
         except (TimeoutError, ConnectionResetError) as error:
+            self._leave(region)
             raise Indefinite(f"{region} did not answer ({error!r})", region=region) from None
         if answer[:1] == b"\0":
             raise _failure.decode(answer[1:]).error()
         return _reply.decode(answer[1:])
 
     async def _exchange(self, region: str, body: bytes) -> bytes:
-        network, own = self._network, self._life.name
+        network, own = self._network, self._life.region
         there, back = network.path(own, region), network.path(region, own)
-        found = network.node(region)
+        found = self._node(region)
         # A pooled connection may still be open: then nobody learns whether the request went through.
         pooled = network.random.random() < 0.3
         if self._life.over or found is None or there.cut or back.cut:
@@ -204,7 +224,8 @@ class SimulatedPeers:
         await asyncio.sleep(network.send(there, body))
         if there.loss and network.random.random() < there.loss:
             raise ConnectionResetError(f"the connection to {region} broke")
-        found = network.node(region)
+        if found not in network.nodes(region):
+            found = self._node(region)
         if found is None:
             raise ConnectionResetError(f"{region} is gone")
         life, node = found
@@ -220,10 +241,10 @@ class SimulatedPeers:
         return self._pieces(region, _pack(request))
 
     async def _pieces(self, region: str, body: bytes) -> AsyncGenerator[bytes, None]:
-        network, own = self._network, self._life.name
+        network, own = self._network, self._life.region
         there, back = network.path(own, region), network.path(region, own)
         await asyncio.sleep(there.delay_s + back.delay_s)
-        found = network.node(region)
+        found = self._node(region)
         if self._life.over or found is None or there.cut or back.cut:
             raise RegionUnreachable(f"{region} does not answer", region=region)
         writer, node = found
@@ -234,6 +255,7 @@ class SimulatedPeers:
             while True:
                 yield await pipe.take()
         finally:
+            self._leave(region)
             pipe.break_off()
 
 
@@ -284,7 +306,9 @@ class _Pipe:
         loop = asyncio.get_running_loop()
         while True:
             if self._broken or self.reader.over:
-                raise RegionUnreachable(f"the stream from {self.writer.name} broke", region=self.writer.name)
+                raise RegionUnreachable(
+                    f"the stream from {self.writer.region} broke", region=self.writer.region
+                )
             if not self._pieces:
                 await self._wait()
                 continue
@@ -300,7 +324,7 @@ class _Pipe:
             return piece
 
     def _path(self) -> Path:
-        return self._network.path(self.writer.name, self.reader.name)
+        return self._network.path(self.writer.region, self.reader.region)
 
     def _suffered(self, path: Path, piece: bytes) -> list[bytes]:
         draw = self._network.random

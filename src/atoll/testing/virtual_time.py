@@ -33,13 +33,26 @@ class Stalled(Exception):
 class Life:
     """One run of a node's process, from its start to its end."""
 
-    __slots__ = ("alive", "busy_until", "context", "deferred", "loop", "name", "number", "over", "tasks")
+    __slots__ = (
+        "alive",
+        "busy_until",
+        "context",
+        "deferred",
+        "loop",
+        "name",
+        "number",
+        "over",
+        "region",
+        "tasks",
+    )
 
-    def __init__(self, loop: VirtualLoop, name: str, number: int) -> None:
+    def __init__(self, loop: VirtualLoop, name: str, number: int, region: str = "") -> None:
         self.loop = loop
         self.name = name
         self.number = number
         """Counts this node's runs, from 1."""
+        self.region = region or name
+        """Whose node it is."""
         self.alive = True
         """Whether its callbacks are run."""
         self.over = False

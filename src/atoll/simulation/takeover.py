@@ -1,0 +1,68 @@
+"""When a node dies that pulled from peers, another node of its region goes on, within a bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from atoll.simulation.failures import LivenessViolation
+from atoll.simulation.world import World
+from atoll.testing.cluster import SimulatedNode
+
+LINKS_MOVE = "links move when their node dies"
+_ROUNDS = 3
+"""Round trips to the database that may come between a lease's end and its new holder."""
+_ARRIVES_S = 15.0
+
+
+async def check_takeover(world: World) -> None:
+    """On a healthy network: kill the node that holds most links, wait for another one, and let an entry come."""
+    for region in world.names:
+        nodes = world.cluster.of(region)
+        if len(nodes) > 1:
+            await _take_over(world, region, nodes)
+            world.verdict.check()
+
+
+async def _take_over(world: World, region: str, nodes: list[SimulatedNode]) -> None:
+    cluster = world.cluster
+    dead = max(nodes, key=lambda node: len(_held(node)))
+    left = [node for node in nodes if node is not dead]
+    cluster.kill(dead.name)
+    lease_s, trip_s = dead.options.lease_s, max(node.connection.trip_s or 0.0 for node in left)
+    within_s = lease_s * 4 / 3 + _ROUNDS * 2 * trip_s
+    peers = {name for name in world.names if name != region}
+    if not await _becomes(lambda: {peer for node in left for peer in _held(node)} == peers, within_s):
+        held = {node.name: sorted(_held(node)) for node in left}
+        message = f"{within_s:.1f} s after {dead.name} died its region's other nodes hold {held}"
+        world.verdict.fail(LivenessViolation(LINKS_MOVE, message))
+        return
+    if "member" in world.rules:
+        await _get_an_entry(world, region, min(peers))
+    cluster.start(dead.name)
+
+
+async def _get_an_entry(world: World, region: str, peer: str) -> None:
+    client = world.client(f"takeover-{region}")
+    client.region = peer
+    written = await client.put("member", f"takeover-{region}", {"text": peer}, session=False)
+    if written.dot is not None:
+        origin, seq = written.dot
+        disk = world.cluster[region].disk
+        if not await _becomes(lambda: disk.store.positions().get(origin, 0) >= seq, _ARRIVES_S):
+            message = f"{region} has not got {written.dot} within {_ARRIVES_S:g} s"
+            world.verdict.fail(LivenessViolation(LINKS_MOVE, message))
+
+
+async def _becomes(true: Callable[[], bool], within_s: float) -> bool:
+    deadline_s = asyncio.get_running_loop().time() + within_s
+    while not true():
+        if asyncio.get_running_loop().time() > deadline_s:
+            return False
+        await asyncio.sleep(0.05)
+    return True
+
+
+def _held(node: SimulatedNode) -> set[str]:
+    region = node.region
+    return set() if region is None else {peer for peer in region.links if region.holds(peer)}
