@@ -541,6 +541,8 @@ class Door:
         if self.inbox:
             for origin, seq in vector.items():
                 self.inbox.drop(origin, before.get(origin, 0) + 1, seq)
+            if self.inbox:
+                self._call()  # another node may have brought what something here waited for
         for follower in self._followers:
             follower(vector)
         for wanted, future in self._covered:

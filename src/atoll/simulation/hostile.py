@@ -49,7 +49,8 @@ class Hostile:
                 and node.life is not None
                 and node.life.busy_until <= world.cluster.loop.time()
             ):
-                node.life.run(self._send, world, node.region, random)
+                stored = node.disk.store.clock()  # another node may have moved it
+                node.life.run(self._send, world, node.region, random, stored)
 
     async def finish(self, world: World) -> None:
         held = {
@@ -77,7 +78,7 @@ class Hostile:
                     LivenessViolation("hostile entries stop nothing", f"{name} takes no write")
                 )
 
-    def _send(self, world: World, region: Region, random: Random) -> None:
+    def _send(self, world: World, region: Region, random: Random, stored: int) -> None:
         """Put one absurd entry into the door; a write that stands there already may take its number."""
         if not region.knows_its_own or region.out_of_service:
             return
@@ -91,7 +92,7 @@ class Hostile:
         entry = Entry(
             region.name,
             seq,
-            region.clock.now(),
+            max(region.clock.now(), stored + 1),
             5,
             context,
             tuple(change for change, _ in changes),

@@ -37,7 +37,7 @@ from atoll.simulation.nemesis import Nemesis
 from atoll.simulation.placements import Feed, Identifiers, Orders
 from atoll.simulation.plan import Plan
 from atoll.simulation.sessions import Batches, Posts, Retries, Sessions
-from atoll.simulation.takeover import check_takeover
+from atoll.simulation.several_nodes import check_takeover, check_waits
 from atoll.simulation.traffic import Traffic
 from atoll.simulation.versions import LOSES_NO_FIELD, Versions
 from atoll.simulation.world import Workload, World
@@ -187,6 +187,7 @@ async def _phases(plan: Plan, world: World, workloads: Iterable[Workload]) -> No
         raise LivenessViolation("every call ends", f"{len(late)} workloads still wait after {_FINISH_S:g} s")
     for each in done:
         each.result()
+    await check_waits(world)
     if plan.detour:
         await _settle(cluster, "a cut between two that both reach a third stops nothing")
         _heal(plan, cluster, ())

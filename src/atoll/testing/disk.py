@@ -5,6 +5,7 @@ several nodes may share.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -321,10 +322,8 @@ class MountedDisk:
 
     async def _ask_now_and_then(self, follower: Follower) -> None:
         while True:
-            try:
+            with contextlib.suppress(AtollError):  # the next time tells
                 follower(await self._call("positions"))
-            except AtollError:
-                pass  # the next time tells
             await asyncio.sleep(_POLL_S)
 
     async def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:

@@ -251,6 +251,20 @@ async def test_what_another_node_applied_leaves_the_inbox() -> None:
 
 
 @in_virtual_time
+async def test_what_waited_for_another_nodes_commit_is_applied() -> None:
+    it = await opened()
+    other = await opened(it.tables)
+    cause, effect = entries_of("b", "x", "y")
+    it.door.deliver([effect], "c")
+    await asyncio.sleep(1)
+    assert (len(it.door.inbox), it.journal) == (1, [])
+    other.door.deliver([cause], "b")
+    await asyncio.sleep(1)
+    assert it.journal == [("b", 1, 1), ("b", 2, 2)]
+    assert it.door.vector == {"b": 2}
+
+
+@in_virtual_time
 async def test_whoever_waits_for_a_position_need_not_wait_for_this_node() -> None:
     it = await opened()
     other = await opened(it.tables)

@@ -1,18 +1,56 @@
-"""When a node dies that pulled from peers, another node of its region goes on, within a bounded time."""
+"""What a region's nodes owe each other, once nothing goes wrong any more: to wake, and to go on for one that died."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import pairwise
 
+from atoll.errors import AtollError
 from atoll.simulation.failures import LivenessViolation
 from atoll.simulation.world import World
 from atoll.testing.cluster import SimulatedNode
 
 LINKS_MOVE = "links move when their node dies"
+WAITS_END = "a wait ends when another node commits"
 _ROUNDS = 3
 """Round trips to the database that may come between a lease's end and its new holder."""
 _ARRIVES_S = 15.0
+_WOKEN_S = 10.0
+"""A node that was stopped may have to go on first."""
+
+
+async def check_waits(world: World) -> None:
+    """At one node wait for what comes next, and let another one commit it."""
+    if "member" not in world.rules:
+        return  # a team's own collections
+    for region in world.names:
+        names = [node.name for node in world.cluster.of(region)]
+        for writer, waiter in pairwise([*names, names[0]]):
+            if writer != waiter:
+                await _wake(world, region, writer, waiter)
+                world.verdict.check()
+
+
+async def _wake(world: World, region: str, writer: str, waiter: str) -> None:
+    cluster = world.cluster
+    wanted = {region: cluster[region].disk.store.positions().get(region, 0) + 1}
+    waiting = asyncio.ensure_future(
+        cluster[waiter].ask(lambda node: node.wait_for(wanted, _ARRIVES_S + _WOKEN_S))
+    )
+    await asyncio.sleep(0.5)
+    client = world.client(f"waits-{writer}")
+    client.region, client.node = region, writer
+    written = await client.put("member", f"waits-{region}", {"text": writer}, session=False)
+    try:
+        async with asyncio.timeout(_WOKEN_S):
+            await waiting
+    except TimeoutError:
+        if written.state == "acked":
+            message = f"{waiter} does not know of {wanted} {_WOKEN_S:g} s after {writer} committed it"
+            world.verdict.fail(LivenessViolation(WAITS_END, message))
+    except AtollError as error:
+        world.note_error(error)
 
 
 async def check_takeover(world: World) -> None:
