@@ -6,7 +6,7 @@ import asyncio
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import pytest
@@ -29,7 +29,6 @@ from atoll.region.ownership import Ownership
 from atoll.region.region import Region
 from atoll.replication.link import Link, LinkOptions
 from atoll.simulation.plan import Fault, Plan, draw
-from atoll.simulation.runner import Report, run
 from atoll.simulation.shrinking import Cut
 from atoll.store import sqlite_database
 from atoll.store.memory import MemoryTables
@@ -38,43 +37,10 @@ from atoll.testing.cluster import Cluster
 from atoll.testing.disk import MountedTurn, SimulatedDisk
 from atoll.testing.virtual_time import Life
 
-Patch = pytest.MonkeyPatch
-
-
-class Plant(NamedTuple):
-    """One bug: how to put it in, what to run, within how many seeds it must be found, and by which checker."""
-
-    bug: Callable[[Patch], None]
-    workloads: tuple[str, ...]
-    seeds: int
-    found_by: tuple[str, ...]
-    prepare: Callable[[Cluster], None] | None
-    alter: Callable[[Plan], Plan]
-
+from .planting import Patch, Plant, as_drawn, busy, is_found, is_no_bug_by_itself, planting
 
 PLANTS: dict[str, Plant] = {}
-
-
-def as_drawn(plan: Plan) -> Plan:
-    return plan
-
-
-def plant(
-    name: str,
-    *,
-    workloads: tuple[str, ...],
-    seeds: int,
-    found_by: tuple[str, ...],
-    prepare: Callable[[Cluster], None] | None = None,
-    alter: Callable[[Plan], Plan] = as_drawn,
-) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
-    """`found_by` names the checkers of which one must find it, first."""
-
-    def planted(bug: Callable[[Patch], None]) -> Callable[[Patch], None]:
-        PLANTS[name] = Plant(bug, workloads, seeds, found_by, prepare, alter)
-        return bug
-
-    return planted
+plant = planting(PLANTS)
 
 
 def lying_disks(cluster: Cluster) -> None:
@@ -116,10 +82,6 @@ class _Coarse:
 def full_disks(cluster: Cluster) -> None:
     for node in cluster.nodes.values():
         node.disk.faults.failing = 0.05
-
-
-def busy(plan: Plan) -> Plan:
-    return replace(plan, clients=3, mean_s=0.05)
 
 
 def torn_files(plan: Plan) -> Plan:
@@ -980,26 +942,9 @@ def never_dropped(patch: Patch) -> None:
     patch.setattr(Inbox, "drop", lambda self, origin, first, last: None)
 
 
-def _plan(planted: Plant, seed: int) -> Plan:
-    return planted.alter(Cut(workloads=planted.workloads).apply(draw(seed)))
-
-
-def _hunt(planted: Plant) -> Report | None:
-    for seed in range(planted.seeds):
-        report = run(_plan(planted, seed), prepare=planted.prepare)
-        if report.failure is not None:
-            return report
-    return None
-
-
 @pytest.mark.parametrize("name", PLANTS)
 def test_planted_bug_is_found(name: str, monkeypatch: Patch) -> None:
-    planted = PLANTS[name]
-    planted.bug(monkeypatch)
-    report = _hunt(planted)
-    assert report is not None, f"not found within {planted.seeds} seeds"
-    assert report.failure is not None
-    assert report.failure.invariant in planted.found_by, str(report.failure)
+    is_found(PLANTS[name], monkeypatch)
 
 
 HELPED = [
@@ -1012,7 +957,4 @@ HELPED = [
 @pytest.mark.parametrize("name", HELPED)
 def test_nothing_is_found_without_the_bug(name: str) -> None:
     """What some bugs are helped with, such as clocks that tie, breaks nothing by itself."""
-    planted = PLANTS[name]
-    for seed in range(3):
-        report = run(_plan(planted, seed), prepare=planted.prepare)
-        assert report.failure is None, f"seed {seed}: {report.failure}"
+    is_no_bug_by_itself(PLANTS[name])

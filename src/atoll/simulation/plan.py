@@ -161,15 +161,14 @@ def draw(
 def _with_nodes(plan: Plan, wanted: int | None, *, healthy: bool) -> Plan:
     """Give some regions several nodes, and let these fail singly."""
     random = Random(f"{plan.seed}/nodes")
-    counts = {name: random.choice((1, 2, 2, 3, 4)) for name in plan.regions}
     drawn = random.random() < 1 / 3
+    several = random.sample(plan.regions, min(random.randint(1, 3), len(plan.regions)))
+    counts = {name: random.choice((2, 2, 3, 4)) for name in several}
     if wanted is not None:
         counts = dict.fromkeys(plan.regions, wanted)
     elif not drawn:
         return plan
-    counts = {name: count for name, count in counts.items() if count > 1}
-    if not counts:
-        return plan
+    counts = {name: count for name, count in sorted(counts.items()) if count > 1}
     close = {fault.regions[0] for fault in plan.faults if fault.kind == "lost_disk"}
     trips_s, offsets_ms = dict(plan.node_trips_s), dict(plan.offsets_ms)
     for region, count in counts.items():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from itertools import pairwise
 
+from atoll.causality import vector as vectors
 from atoll.errors import AtollError
 from atoll.simulation.failures import LivenessViolation
 from atoll.simulation.world import World
@@ -21,36 +21,41 @@ _WOKEN_S = 10.0
 
 
 async def check_waits(world: World) -> None:
-    """At one node wait for what comes next, and let another one commit it."""
+    """At each node wait for what comes next from a peer: whichever node brings it, all know of it soon."""
     if "member" not in world.rules:
         return  # a team's own collections
     for region in world.names:
-        names = [node.name for node in world.cluster.of(region)]
-        for writer, waiter in pairwise([*names, names[0]]):
-            if writer != waiter:
-                await _wake(world, region, writer, waiter)
-                world.verdict.check()
+        nodes = world.cluster.of(region)
+        if len(nodes) > 1:
+            await _wake(world, region, nodes)
+            world.verdict.check()
 
 
-async def _wake(world: World, region: str, writer: str, waiter: str) -> None:
-    cluster = world.cluster
-    wanted = {region: cluster[region].disk.store.positions().get(region, 0) + 1}
-    waiting = asyncio.ensure_future(
-        cluster[waiter].ask(lambda node: node.wait_for(wanted, _ARRIVES_S + _WOKEN_S))
-    )
-    await asyncio.sleep(0.5)
-    client = world.client(f"waits-{writer}")
-    client.region, client.node = region, writer
-    written = await client.put("member", f"waits-{region}", {"text": writer}, session=False)
-    try:
-        async with asyncio.timeout(_WOKEN_S):
-            await waiting
-    except TimeoutError:
-        if written.state == "acked":
-            message = f"{waiter} does not know of {wanted} {_WOKEN_S:g} s after {writer} committed it"
+async def _wake(world: World, region: str, nodes: list[SimulatedNode]) -> None:
+    client = world.client(f"waits-{region}")
+    peer = min(name for name in world.names if name != region)
+    disk = nodes[0].disk
+    wanted = {peer: world.cluster[peer].disk.store.positions().get(peer, 0) + 1}
+    waiting = [
+        asyncio.ensure_future(node.ask(lambda each: each.door.covered(wanted)))
+        for node in nodes
+        if node.running
+    ]
+    # It has seen what one of the nodes wrote a moment before; the others may not yet know of that.
+    client.region = region
+    await client.put("member", f"waits-{region}", {"text": region})
+    client.region = peer
+    await client.put("member", f"waits-{region}", {"text": peer})
+    if await _becomes(lambda: vectors.descends(disk.store.positions(), wanted), _ARRIVES_S):
+        _, late = await asyncio.wait(waiting, timeout=_WOKEN_S)
+        if late:
+            message = f"{len(late)} nodes of {region} do not know that it has {wanted}, {_WOKEN_S:g} s later"
             world.verdict.fail(LivenessViolation(WAITS_END, message))
-    except AtollError as error:
-        world.note_error(error)
+    for each in waiting:
+        each.cancel()
+    for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+        if isinstance(outcome, AtollError):
+            world.note_error(outcome)
 
 
 async def check_takeover(world: World) -> None:

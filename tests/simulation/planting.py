@@ -1,0 +1,85 @@
+"""How bugs are put in on purpose, and looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+
+from atoll.simulation.plan import Plan, draw
+from atoll.simulation.runner import Report, run
+from atoll.simulation.shrinking import Cut
+from atoll.testing.cluster import Cluster
+
+Patch = pytest.MonkeyPatch
+Bug = Callable[[Patch], None]
+
+
+class Plant(NamedTuple):
+    """One bug: how to put it in, what to run, within how many seeds it must be found, and by which checker."""
+
+    bug: Bug
+    workloads: tuple[str, ...]
+    seeds: int
+    found_by: tuple[str, ...]
+    prepare: Callable[[Cluster], None] | None
+    alter: Callable[[Plan], Plan]
+
+
+def as_drawn(plan: Plan) -> Plan:
+    return plan
+
+
+def busy(plan: Plan) -> Plan:
+    return replace(plan, clients=3, mean_s=0.05)
+
+
+def planting(plants: dict[str, Plant]) -> Callable[..., Callable[[Bug], Bug]]:
+    """A decorator that adds bugs to `plants`."""
+
+    def plant(
+        name: str,
+        *,
+        workloads: tuple[str, ...],
+        seeds: int,
+        found_by: tuple[str, ...],
+        prepare: Callable[[Cluster], None] | None = None,
+        alter: Callable[[Plan], Plan] = as_drawn,
+    ) -> Callable[[Bug], Bug]:
+        """`found_by` names the checkers of which one must find it, first."""
+
+        def planted(bug: Bug) -> Bug:
+            plants[name] = Plant(bug, workloads, seeds, found_by, prepare, alter)
+            return bug
+
+        return planted
+
+    return plant
+
+
+def is_found(planted: Plant, patch: Patch) -> None:
+    planted.bug(patch)
+    report = _hunt(planted)
+    assert report is not None, f"not found within {planted.seeds} seeds"
+    assert report.failure is not None
+    assert report.failure.invariant in planted.found_by, str(report.failure)
+
+
+def is_no_bug_by_itself(planted: Plant) -> None:
+    for seed in range(3):
+        report = run(_plan(planted, seed), prepare=planted.prepare)
+        assert report.failure is None, f"seed {seed}: {report.failure}"
+
+
+def _plan(planted: Plant, seed: int) -> Plan:
+    return planted.alter(Cut(workloads=planted.workloads).apply(draw(seed)))
+
+
+def _hunt(planted: Plant) -> Report | None:
+    for seed in range(planted.seeds):
+        report = run(_plan(planted, seed), prepare=planted.prepare)
+        if report.failure is not None:
+            return report
+    return None

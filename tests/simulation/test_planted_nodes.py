@@ -1,0 +1,282 @@
+"""Bugs that were put in on purpose into how the nodes of a region share its database: the simulator finds each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from atoll.core.batch import Batch
+from atoll.core.entry import Framed
+from atoll.ids.machines import Machines
+from atoll.ids.service import _Hold
+from atoll.region.door import Door
+from atoll.region.reading import Reading
+from atoll.region.region import Region
+from atoll.region.tenure import Tenure
+from atoll.simulation.plan import Fault, Plan, draw
+from atoll.simulation.shrinking import Cut
+from atoll.store.memory import MemoryTables, MemoryTurn
+from atoll.store.port import Commit, Row
+from atoll.testing.cluster import Cluster
+from atoll.testing.disk import MountedDisk, MountedTurn
+
+from .planting import Patch, Plant, is_found, is_no_bug_by_itself, planting
+
+PLANTS: dict[str, Plant] = {}
+plant = planting(PLANTS)
+
+
+def close_by(plan: Plan) -> Plan:
+    """Two regions of two nodes each, near their databases; nothing goes wrong."""
+    plan = Cut(workloads=plan.workloads).apply(draw(plan.seed, ("frankfurt", "tokyo"), 2, 2))
+    return replace(
+        plan,
+        one_way_s={("frankfurt", "tokyo"): 0.02, ("tokyo", "frankfurt"): 0.02},
+        node_trips_s=dict.fromkeys(plan.node_trips_s, 0.001),
+        clients=3,
+        mean_s=0.05,
+        duration_s=6.0,
+        faults=(),
+        detour=(),
+        versions={},
+        files=False,
+    )
+
+
+def told_late(plan: Plan) -> Plan:
+    return replace(close_by(plan), untold=0.0, told_late_s=1.0)
+
+
+def stopped_past_its_lease(plan: Plan) -> Plan:
+    """Whoever pulls is stopped for longer than its lease, and wakes up."""
+    plan = close_by(plan)
+    nodes = ("frankfurt/1", "tokyo/1")
+    return replace(
+        plan,
+        options=replace(plan.options, lease_s=1.0),
+        faults=tuple(Fault("pause", 1.0 + at, 1.1 + at, (name,), 2.5) for at, name in enumerate(nodes)),
+    )
+
+
+def at_the_same_moment(cluster: Cluster) -> None:
+    """Clocks of all nodes are exactly alike."""
+    for node in cluster.nodes.values():
+        node.clock.set_right()
+
+
+@plant(
+    "a commit does not compare the region's row",
+    workloads=("counters",),
+    seeds=2,
+    found_by=("each entry is applied exactly once",),
+    alter=close_by,
+)
+def not_compared(patch: Patch) -> None:
+    patch.setattr(MemoryTurn, "check", lambda self: None)
+    patch.setattr(MemoryTables, "_check", lambda self, commit: None)  # nor has the journal a key
+
+
+@plant(
+    "a link is kept past its lease, and what comes twice is believed",
+    workloads=("counters",),
+    seeds=6,
+    found_by=("each entry is applied exactly once",),
+    alter=stopped_past_its_lease,
+)
+def lease_believed(patch: Patch) -> None:
+    take, apply = Tenure.take, Batch.apply
+
+    async def keep(self: Tenure) -> None:
+        before = self.held
+        await take(self)
+        self.held |= before
+
+    def believe(self: Batch, framed: Framed) -> None:
+        entry = framed.entry
+        if entry.seq == self.vector.get(entry.origin, 0):
+            self.vector[entry.origin] = entry.seq - 1
+        apply(self, framed)
+
+    patch.setattr(Tenure, "take", keep)
+    patch.setattr(Batch, "apply", believe)
+    patch.setattr(MemoryTables, "_check", lambda self, commit: None)
+
+
+@plant(
+    "leases do not end",
+    workloads=("counters",),
+    seeds=2,
+    found_by=("links move when their node dies",),
+    alter=close_by,
+)
+def leases_for_ever(patch: Patch) -> None:
+    honest = MemoryTables.lease
+
+    def lease(self: MemoryTables, holder: object, names: Sequence[str], for_s: float) -> frozenset[str]:
+        return honest(self, holder, names, 1e9)
+
+    patch.setattr(MemoryTables, "lease", lease)
+
+
+@plant(
+    "a notice is lost and nobody asks",
+    workloads=("sessions",),
+    seeds=2,
+    found_by=("a wait ends when another node commits",),
+    alter=close_by,
+)
+def never_told(patch: Patch) -> None:
+    async def never(self: MountedDisk, follower: Any) -> None:
+        return None
+
+    patch.setattr(MountedDisk, "hear", lambda self, positions: None)
+    patch.setattr(MountedDisk, "_ask_now_and_then", never)
+
+
+@plant(
+    "another node's commit wakes nothing that waits to be applied",
+    workloads=("posts",),
+    seeds=6,
+    found_by=("healed regions agree in time",),
+    alter=told_late,
+)
+def nothing_woken(patch: Patch) -> None:
+    """Found by seed 148: an entry waited at one node for what another one had written, until the next one came."""
+    honest = Door._move
+
+    def move(self: Door, vector: dict[str, int]) -> None:
+        self._call = lambda: None  # type: ignore[method-assign]
+        honest(self, vector)
+        del self._call
+
+    patch.setattr(Door, "_move", move)
+
+
+@plant(
+    "documents cached past another node's commit",
+    workloads=("sessions",),
+    seeds=2,
+    found_by=("a session reads what it has seen",),
+    alter=close_by,
+)
+def cached_documents(patch: Patch) -> None:
+    read_here, after_commit = Region.read_here, Region._after_commit
+    caches: dict[Region, dict[tuple[str, str], Reading]] = {}
+
+    async def cached(self: Region, collection: str, key: str) -> Reading:
+        cache = caches.setdefault(self, {})
+        if (collection, key) not in cache:
+            cache[collection, key] = await read_here(self, collection, key)
+        return cache[collection, key]
+
+    def forget(self: Region, batch: Batch) -> None:
+        caches.pop(self, None)
+        after_commit(self, batch)
+
+    patch.setattr(Region, "read_here", cached)
+    patch.setattr(Region, "_after_commit", forget)
+
+
+@plant(
+    "a vector cached past another node's commit",
+    workloads=("counters", "sessions"),
+    seeds=2,
+    found_by=(
+        "each entry is applied exactly once",
+        "sequence numbers are used once",
+        "every error has its class",
+    ),
+    alter=close_by,
+)
+def cached_vector(patch: Patch) -> None:
+    def take_up(self: Door, turn: Any, known: Mapping[str, int]) -> None:
+        turn.positions = dict(self.vector)
+
+    patch.setattr(Door, "_take_up", take_up)
+
+
+@plant(
+    "rights cached past another node's commit",
+    workloads=("inventory",),
+    seeds=4,
+    found_by=("a counter is the sum of its increments", "a bounded counter stays above its bound"),
+    alter=close_by,
+)
+def cached_rights(patch: Patch) -> None:
+    """Each node spends what it last saw."""
+    enter, commit = MountedTurn.__aenter__, MountedTurn.commit
+    caches: dict[MountedDisk, dict[tuple[str, str], Any]] = {}
+
+    async def enter_with_cache(self: MountedTurn) -> MountedTurn:
+        await enter(self)
+        cache = caches.setdefault(self._mounted, {})
+        for address, row in self.rows.items():
+            self.rows[address] = cache.setdefault(address, row)
+        return self
+
+    async def keep(self: MountedTurn, made: Commit) -> None:
+        await commit(self, made)
+        for collection, rows in made.documents.items():
+            for key, value, meta in rows:
+                caches[self._mounted][collection, key] = Row(value, meta)
+
+    patch.setattr(MountedTurn, "__aenter__", enter_with_cache)
+    patch.setattr(MountedTurn, "commit", keep)
+
+
+@plant(
+    "answers remembered by each node for itself",
+    workloads=("retries",),
+    seeds=2,
+    found_by=("a retried write counts once", "one idempotency key is one write"),
+    alter=close_by,
+)
+def own_answers(patch: Patch) -> None:
+    enter, commit = MountedTurn.__aenter__, MountedTurn.commit
+    given: dict[MountedDisk, set[str]] = {}
+
+    async def enter_forgetful(self: MountedTurn) -> MountedTurn:
+        await enter(self)
+        own = given.setdefault(self._mounted, set())
+        self.remembered = {key: answer for key, answer in self.remembered.items() if key in own}
+        return self
+
+    async def keep(self: MountedTurn, made: Commit) -> None:
+        await commit(self, made)
+        given[self._mounted].update(answer.key for answer in made.remembered)
+
+    patch.setattr(MountedTurn, "__aenter__", enter_forgetful)
+    patch.setattr(MountedTurn, "commit", keep)
+
+
+@plant(
+    "machine numbers shared",
+    workloads=("identifiers", "counters"),
+    seeds=2,
+    found_by=("identifiers never collide",),
+    prepare=at_the_same_moment,
+    alter=close_by,
+)
+def numbers_shared(patch: Patch) -> None:
+    async def first(self: Machines) -> int:
+        return 0
+
+    async def moved(self: _Hold, until_ms: int) -> None:
+        await self._counters.advance_counter(self._counter, 1)
+
+    patch.setattr(Machines, "__call__", first)
+    patch.setattr(_Hold, "__call__", moved)
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_planted_bug_is_found(name: str, monkeypatch: Patch) -> None:
+    is_found(PLANTS[name], monkeypatch)
+
+
+@pytest.mark.parametrize("alter", [close_by, told_late, stopped_past_its_lease])
+def test_nothing_is_found_without_a_bug(alter: Any) -> None:
+    workloads = ("counters", "sessions", "inventory")
+    is_no_bug_by_itself(Plant(lambda patch: None, workloads, 3, (), at_the_same_moment, alter))
