@@ -2,7 +2,8 @@
 
 Three regions, a process each, 25 ms apart. Two kinds of callers write all the while: one at the region that fails and
 nowhere else, one through Atoll's client, which fails over. What they were told is written is looked for afterwards.
-A machine that loses its page cache is not among the failures: processes are killed, their kernel is not.
+A machine that loses its page cache is not among the failures: processes are killed, their kernel is not. Such failures,
+and many more of each kind, happen on virtual time: `recovery_simulated`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import aiohttp
 
 import atoll.client
 from atoll.errors import AtollError, Unavailable
+from bench import recovery_simulated
 from bench.documents import document_body, document_key
 from bench.figures import Figure, Goal
 from bench.regions import PREFIX, run
@@ -146,7 +148,7 @@ def measure(scale: Scale, folder: Path, say: Say) -> list[Figure]:
                 say(f"recovery: {name}, {number} of {scale.failures}")
                 found.append(run(_fail(kind, regions, scale.down_seconds, first=number * _APART)))
             figures += _figures(kind, name, worst(found))
-    return figures
+    return [*figures, *recovery_simulated.measure(scale.simulated_failures, say)]
 
 
 def _figures(kind: str, name: str, found: Found) -> list[Figure]:

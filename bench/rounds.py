@@ -41,6 +41,8 @@ class Scale:
     """In one round, for each strategy."""
     failures: int = 3
     """Of each kind; the worst counts."""
+    simulated_failures: int = 50
+    """Of each kind, on virtual time."""
     down_seconds: float = 5.0
     """How long a lost region and a cut link stay so."""
     growth_documents: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
@@ -67,6 +69,7 @@ QUICK = Scale(
     pouch_rows=1_000,
     conflicts=800,
     failures=1,
+    simulated_failures=5,
     down_seconds=1.0,
     growth_documents=(1_000, 10_000),
     growth_regions=(2, 3),

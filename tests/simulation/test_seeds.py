@@ -13,7 +13,7 @@ import pytest
 from atoll.cli.simulate import Subject, run_seed
 from atoll.simulation.application import built_in
 from atoll.simulation.failures import LivenessViolation, SafetyViolation
-from atoll.simulation.plan import KINDS, WORKLOADS, Fault, Plan, draw
+from atoll.simulation.plan import KINDS, NODE_KINDS, WORKLOADS, Fault, Plan, draw
 from atoll.simulation.runner import Report, run
 from atoll.simulation.shrinking import Cut, shrink
 
@@ -27,10 +27,18 @@ def test_seed_finds_nothing(seed: int) -> None:
     assert report.entries > 0
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 8])
 def test_a_users_own_application_runs(seed: int) -> None:
     report = run_seed(seed, Subject(SHOP), Cut())
     assert report.failure is None, str(report.failure)
+
+
+def test_a_users_own_application_keeps_its_declarations() -> None:
+    """Restarts with other versions are of the built-in ones."""
+    subject = Subject(SHOP)
+    plans = [subject.plan(seed, subject.application()) for seed in range(60)]
+    assert any(draw(seed).versions for seed in range(60))
+    assert not any(plan.versions or any(fault.kind == "upgrade" for fault in plan.faults) for plan in plans)
 
 
 def test_a_deployment_can_be_as_large_as_one_wants() -> None:
@@ -66,9 +74,12 @@ def test_a_run_does_not_depend_on_what_ran_before_it() -> None:
 
 def test_seeds_draw_every_fault_and_every_workload() -> None:
     plans = [draw(seed) for seed in range(300)]
-    assert {fault.kind for plan in plans for fault in plan.faults} == {*KINDS, "cut_database"}
+    assert {fault.kind for plan in plans for fault in plan.faults} == {*KINDS, *NODE_KINDS}
     assert {name for plan in plans for name in plan.workloads} == {*WORKLOADS, "freshness"}
     assert {len(plan.regions) for plan in plans} == {2, 3, 4, 5, 6, 7}
+    assert {count for plan in plans for count in plan.nodes.values()} == {2, 3, 4}
+    of_nodes = {fault.kind for plan in plans for fault in plan.faults if "/" in fault.regions[0]}
+    assert of_nodes == {*NODE_KINDS}
 
 
 def test_a_failing_run_is_cut_down_to_what_fails() -> None:

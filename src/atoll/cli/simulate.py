@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,9 @@ from typing import Annotated, NamedTuple
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.status import Status
 
+from atoll.cli.terminal import JsonOption, command, print_json
 from atoll.schema.application import Application
 from atoll.simulation.failures import SimulationFailure
 from atoll.simulation.geography import PLACES
@@ -24,10 +26,11 @@ from atoll.simulation.runner import Report, run
 from atoll.simulation.shrinking import Cut, shrink
 
 _LONGEST = 600
-_WORST_FIRST = (5, 3, 4)
-"""Exit codes: a crash, a safety failure, a liveness failure."""
+_KINDS = {5: "crash", 3: "safety", 4: "liveness"}
+"""By exit code, the worst first."""
 
 
+@command
 def simulate(  # noqa: PLR0917 — typer passes them by name
     seed: Annotated[int | None, typer.Option(help="Run this one seed, and say what it drew.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Run so many seeds.")] = 100,
@@ -37,6 +40,10 @@ def simulate(  # noqa: PLR0917 — typer passes them by name
     ] = False,
     regions: Annotated[
         int | None, typer.Option(min=2, max=len(PLACES), help="So many regions, instead of 2 to 7 as drawn.")
+    ] = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(min=1, max=4, help="So many nodes in each region, instead of several in some as drawn."),
     ] = None,
     app: Annotated[
         Path | None, typer.Option(help="Write the collections of this file instead of the built-in ones.")
@@ -49,31 +56,32 @@ def simulate(  # noqa: PLR0917 — typer passes them by name
     detour: Annotated[
         bool, typer.Option(help="Before all is healed, let entries find a way around cuts.")
     ] = True,
+    as_json: JsonOption = False,
 ) -> None:
     """Look for bugs: run whole deployments with faults, on virtual time, each from its seed.
 
     Exit codes: 3 for a safety failure, 4 for a liveness failure, 5 for a crash.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, quiet=as_json)
     try:
         cut = _cut(faults, workloads, duration, clients, detour)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    subject = Subject(app, regions)
+    subject = Subject(app, regions, nodes)
     subject.application()  # says at once what is wrong with it
     if seed is not None:
-        report = run_seed(seed, subject, cut)
-        _show(console, report)
-        failed = [report] if report.failure is not None else []
-        for report in failed:
-            _tell(console, report, subject, cut)
+        reports = [run_seed(seed, subject, cut)]
+        _show(console, reports[0])
+        if reports[0].failure is not None:
+            _tell(console, reports[0], subject, cut)
     else:
-        failed = _many(console, range(first, first + seeds), subject, cut, jobs)
-    if shrinking:
-        for report in _one_of_each(failed):
-            _shrink(console, report, subject, cut)
+        reports = _many(console, range(first, first + seeds), subject, cut, jobs)
+    failed = [report for report in reports if report.failure is not None]
+    shrunk = _shrink_all(console, failed, subject, cut) if shrinking else {}
+    if as_json:
+        print_json(_as_json(reports, subject, cut, shrunk))
     codes = {report.failure.exit_code for report in failed if report.failure is not None}
-    for code in _WORST_FIRST:
+    for code in _KINDS:
         if code in codes:
             raise typer.Exit(code)
 
@@ -85,6 +93,8 @@ class Subject(NamedTuple):
     """Whose collections are written; None for the built-in ones."""
     regions: int | None = None
     """How many; None for a number that is drawn."""
+    nodes: int | None = None
+    """How many in each region; None for what is drawn."""
 
     def application(self) -> Application | None:
         """Raises what loading the file raises."""
@@ -96,13 +106,17 @@ class Subject(NamedTuple):
 
     def plan(self, seed: int, application: Application | None) -> Plan:
         if application is None:
-            return draw(seed, regions=self.regions)
-        return replace(draw(seed, application.regions(), self.regions), workloads=("traffic",))
+            return draw(seed, regions=self.regions, nodes=self.nodes)
+        plan = draw(seed, application.regions(), self.regions, self.nodes)
+        # Of the built-in declarations there are several versions, of a team's own there is one.
+        faults = tuple(fault for fault in plan.faults if fault.kind != "upgrade")
+        return replace(plan, workloads=("traffic",), faults=faults, versions={})
 
     def arguments(self) -> list[str]:
         """As options of `atoll simulate`."""
         return [
             *([] if self.regions is None else [f"--regions {self.regions}"]),
+            *([] if self.nodes is None else [f"--nodes {self.nodes}"]),
             *([] if self.app is None else [f"--app {self.app}"]),
         ]
 
@@ -115,28 +129,66 @@ def run_seed(seed: int, subject: Subject, cut: Cut) -> Report:
 
 def _many(console: Console, seeds: range, subject: Subject, cut: Cut, jobs: int) -> list[Report]:
     began = time.monotonic()
-    failed: list[Report] = []
-    unsolved: dict[str, int] = {}
-    virtual_s, conflicts, writes, done = 0.0, 0, 0, 0
-    with console.status("") as status:
+    reports: list[Report] = []
+    failed = 0
+    with _progress() as status:
         for report in _reports(seeds, subject, cut, jobs):
-            done += 1
-            virtual_s += report.virtual_s
-            writes += report.writes
-            conflicts += sum(report.conflicts.values())
-            for why, count in report.unsolved.items():
-                unsolved[why] = unsolved.get(why, 0) + count
+            reports.append(report)
             if report.failure is not None:
-                failed.append(report)
+                failed += 1
                 _tell(console, report, subject, cut)
-            status.update(f"{done} of {len(seeds)} seeds, {len(failed)} failed")
+            status.update(f"{len(reports)} of {len(seeds)} seeds, {failed} failed")
     spent_s = time.monotonic() - began
+    virtual_s, writes = sum(each.virtual_s for each in reports), sum(each.writes for each in reports)
+    conflicts = sum(sum(each.conflicts.values()) for each in reports)
     console.print(
-        f"{len(seeds)} seeds, {len(failed)} failed; {len(seeds) / spent_s:.1f} seeds a second, "
+        f"{len(seeds)} seeds, {failed} failed; {len(seeds) / spent_s:.1f} seeds a second, "
         f"{virtual_s / spent_s:.0f} simulated hours an hour; {writes} writes, {conflicts} conflicts recorded"
     )
-    _tell_unsolved(console, unsolved)
-    return failed
+    _tell_unsolved(console, _added(report.unsolved for report in reports))
+    return reports
+
+
+def _progress() -> Status:
+    return Console(stderr=True).status("running")
+
+
+def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for each in counts:
+        for name, count in each.items():
+            total[name] = total.get(name, 0) + count
+    return dict(sorted(total.items()))
+
+
+def _as_json(
+    reports: list[Report], subject: Subject, cut: Cut, shrunk: Mapping[int, Cut]
+) -> dict[str, object]:
+    """What was run and what came of it; of one seed also what it drew and its digest."""
+    found: dict[str, object] = {
+        "seeds": len(reports),
+        "failed": [
+            {
+                "seed": report.plan.seed,
+                "kind": _KINDS[report.failure.exit_code],
+                "invariant": report.failure.invariant,
+                "message": report.failure.message,
+                "replay": _command(report.plan.seed, subject, shrunk.get(report.plan.seed, cut)),
+            }
+            for report in reports
+            if report.failure is not None
+        ],
+        "virtual_seconds": round(sum(report.virtual_s for report in reports), 1),
+        "steps": sum(report.steps for report in reports),
+        "writes": sum(report.writes for report in reports),
+        "reads": sum(report.reads for report in reports),
+        "conflicts": _added(report.conflicts for report in reports),
+        "errors": _added(report.errors for report in reports),
+        "left_to_the_application": _added(report.unsolved for report in reports),
+    }
+    if len(reports) == 1:
+        found |= {"drew": reports[0].plan.describe(), "digest": reports[0].digest}
+    return found
 
 
 def _one_of_each(failed: list[Report]) -> list[Report]:
@@ -181,11 +233,16 @@ def _tell(console: Console, report: Report, subject: Subject, cut: Cut) -> None:
     console.print(f"  replay: {escape(_command(report.plan.seed, subject, cut))}")
 
 
-def _shrink(console: Console, report: Report, subject: Subject, cut: Cut) -> None:
+def _shrink_all(console: Console, failed: list[Report], subject: Subject, cut: Cut) -> dict[int, Cut]:
+    """seed → what is left of its plan, of one failure of each kind."""
+    return {report.plan.seed: _shrink(console, report, subject, cut) for report in _one_of_each(failed)}
+
+
+def _shrink(console: Console, report: Report, subject: Subject, cut: Cut) -> Cut:
     application = subject.application()
     plan = subject.plan(report.plan.seed, application)
     runs = 0
-    with console.status("shrinking") as status:
+    with _progress() as status:
 
         def tried(smaller: Cut, fails: bool) -> None:
             nonlocal runs
@@ -198,6 +255,7 @@ def _shrink(console: Console, report: Report, subject: Subject, cut: Cut) -> Non
     )
     console.print(f"  {escape(_short(found.failure or report.failure))}" if report.failure else "")
     console.print(f"  replay: {escape(_command(report.plan.seed, subject, smaller))}")
+    return smaller
 
 
 def _short(failure: SimulationFailure) -> str:
@@ -206,7 +264,7 @@ def _short(failure: SimulationFailure) -> str:
 
 
 def _kind(failure: SimulationFailure) -> str:
-    return {3: "safety", 4: "liveness", 5: "crash"}[failure.exit_code]
+    return _KINDS[failure.exit_code]
 
 
 def _command(seed: int, subject: Subject, cut: Cut) -> str:

@@ -4,7 +4,8 @@ A file holds blocks of commands, a line `----` and the expected output, up to an
 with `#` tell the story. Commands:
 
     regions NAME...                       start a deployment (first command), 50 ms apart; NAME@1 begins with
-                                          the first version of the declarations
+                                          the first version of the declarations, NAME*2 has two nodes on one
+                                          database, which are called NAME/1 and NAME/2 wherever a region is named
     put REGION COLLECTION KEY JSON        write a whole document; as SESSION at the end follows a session
     patch REGION COLLECTION KEY JSON      write with operators
     delete REGION COLLECTION KEY
@@ -12,6 +13,10 @@ with `#` tell the story. Commands:
     batch REGION COLLECTION KEY JSON ; COLLECTION KEY JSON ...
     partition NAME... / NAME...           cut all paths between groups; `heal` makes all well
     cut NAME NAME                         cut one pair, both ways
+    notices NAME SECONDS|lost             so much later a region's nodes hear of each other's commits, or not at
+                                          all; each asks once a second by itself
+    pause NAME SECONDS                    a stopped process
+    pulls NAME                            which nodes of a region pull from which peers
     crash NAME · restart NAME             kill -9, and start again on what its disk kept
     upgrade NAME VERSION                  restart with another version of the declarations
     lose NAME                             kill -9, and an empty disk in the place of the old one
@@ -125,8 +130,11 @@ class Stage:
         return await act(rest) or []
 
     async def _do_regions(self, rest: str) -> None:
-        named = [name.partition("@") for name in rest.split()]
-        self._cluster = Cluster(self._application, [name for name, _, _ in named], seed="scenario")
+        nodes = {name: int(count or 1) for name, _, count in (each.partition("*") for each in rest.split())}
+        named = [name.partition("@") for name in nodes]
+        self._cluster = Cluster(
+            self._application, [name for name, _, _ in named], seed="scenario", nodes=nodes
+        )
         for name, _, version in named:
             if version:
                 self._cluster[name].application = built_in(int(version))
@@ -199,6 +207,25 @@ class Stage:
 
     async def _do_restart(self, rest: str) -> None:
         self.cluster.restart(rest)
+
+    async def _do_notices(self, rest: str) -> None:
+        name, late = rest.split()
+        faults = self.cluster[name].disk.faults
+        faults.untold, faults.told_late_s = (1.0, 0.0) if late == "lost" else (0.0, float(late))
+
+    async def _do_pause(self, rest: str) -> None:
+        name, seconds = rest.split()
+        for node in self.cluster.of(name):
+            if node.life is not None:
+                node.life.occupy(float(seconds))
+
+    async def _do_pulls(self, rest: str) -> list[str]:
+        lines = []
+        for node in self.cluster.of(rest):
+            region = node.region
+            held = [] if region is None else [peer for peer in region.links if region.holds(peer)]
+            lines.append(f"{node.name}: {' '.join(held) or ('down' if region is None else 'nobody')}")
+        return lines
 
     async def _do_upgrade(self, rest: str) -> None:
         name, version = rest.split()
