@@ -46,6 +46,15 @@ def close_by(plan: Plan) -> Plan:
     )
 
 
+def rolling(plan: Plan) -> Plan:
+    """Nodes are restarted one after the other with newer declarations."""
+    upgrades = [
+        Fault("upgrade", at_s, at_s, (name,), 3) for at_s, name in ((1.5, "frankfurt"), (3.5, "tokyo"))
+    ]
+    plan = close_by(plan)
+    return replace(plan, versions=dict.fromkeys(plan.regions, 1), faults=tuple(upgrades))
+
+
 def told_late(plan: Plan) -> Plan:
     return replace(close_by(plan), untold=0.0, told_late_s=1.0)
 
@@ -125,7 +134,7 @@ def leases_for_ever(patch: Patch) -> None:
     "a notice is lost and nobody asks",
     workloads=("sessions",),
     seeds=2,
-    found_by=("a wait ends when another node commits",),
+    found_by=("a wait ends when another node commits", "a session's read is served in time"),
     alter=close_by,
 )
 def never_told(patch: Patch) -> None:
@@ -196,6 +205,23 @@ def cached_vector(patch: Patch) -> None:
         turn.positions = dict(self.vector)
 
     patch.setattr(Door, "_take_up", take_up)
+
+
+@plant(
+    "other declarations of another node not noticed",
+    workloads=("versions",),
+    seeds=8,
+    found_by=(
+        "old and new declarations lose no field",
+        "documents converge",
+        "a mergeable field shows all that was done to it",
+        "a read shows what its region has seen",
+    ),
+    alter=rolling,
+)
+def mixed_unnoticed(patch: Patch) -> None:
+    """Found by the first rollout that went node by node: what an older one wrote stayed shown as that one did."""
+    patch.setattr(Door, "_mixed", lambda self, stored: {})
 
 
 @plant(
@@ -276,7 +302,7 @@ def test_planted_bug_is_found(name: str, monkeypatch: Patch) -> None:
     is_found(PLANTS[name], monkeypatch)
 
 
-@pytest.mark.parametrize("alter", [close_by, told_late, stopped_past_its_lease])
+@pytest.mark.parametrize("alter", [close_by, told_late, stopped_past_its_lease, rolling])
 def test_nothing_is_found_without_a_bug(alter: Any) -> None:
     workloads = ("counters", "sessions", "inventory")
     is_no_bug_by_itself(Plant(lambda patch: None, workloads, 3, (), at_the_same_moment, alter))

@@ -38,6 +38,9 @@ _AS_ASKED = b""
 _pack = msgspec.msgpack.Encoder().encode
 _receipt = msgspec.msgpack.Decoder(Receipt).decode
 
+OLDER = "is this region's schema older?"
+"""Ends the reason why a change is parked that newer declarations would have a place for."""
+
 
 class Identity(NamedTuple):
     """Who commits."""
@@ -256,15 +259,13 @@ class Batch:
             if change.operation == UNREADABLE:
                 raise HostileEntry("the changes of the entry cannot be read")
             if rules is None:
-                raise HostileEntry(
-                    f"no collection {change.collection!r} is declared here; is this region's schema older?"
-                )
+                raise HostileEntry(f"no collection {change.collection!r} is declared here; {OLDER}")
             self._apply_change(rules, entry, change)
             left = documents.unknown_part(rules, change) if change.deltas else None
             if left is None:
                 return None
             names = ", ".join(sorted(left.deltas))
-            reason = f"no mergeable field {names} of {rules.name!r} is declared here; is this region's schema older?"
+            reason = f"no mergeable field {names} of {rules.name!r} is declared here; {OLDER}"
         except Exception as error:  # whatever it is, it must not stop the link
             reason = f"{type(error).__name__}: {error}"
             left = change

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from atoll.core.entry import decode_entry
 from atoll.errors import AtollError
@@ -28,26 +28,28 @@ logger = logging.getLogger("atoll.region")
 class Adoption:
     """Brings what a region has stored under the declarations that it runs with."""
 
-    def __init__(self, application: Application, store: Store, door: Door) -> None:
+    def __init__(self, application: Application, store: Store, door: Door, nonce: Callable[[], str]) -> None:
+        """`nonce` makes what no other pass has."""
         self._store = store
         self._door = door
-        self._wanted = fingerprints(application)
+        self._nonce = nonce
+        self._wanted = door.declared = fingerprints(application)
 
     def due(self, stored: Mapping[str, str]) -> dict[str, str]:
         """collection → fingerprint of those that are not yet as declared, by the `schemas` of the store."""
         return {name: wanted for name, wanted in self._wanted.items() if stored.get(name) != wanted}
 
-    async def begin(self) -> None:
-        """Before the first commit. Raises what the store raises."""
-        self._door.outdated = dict.fromkeys(self.due(await self._store.schemas()), "")
+    async def run(self) -> bool:
+        """Go over all that is due, once; whether all is as declared. Raises what the store and the door raise.
 
-    async def run(self) -> None:
-        """Raises what the store and the door raise; it can be run again."""
+        Nodes of one region may run with different declarations while a rollout lasts, and one that writes takes the
+        mark of a pass away (`Door._mixed`). So only a pass that nobody wrote into says that it is done.
+        """
         due = self.due(await self._store.schemas())
-        # A commit of which nothing was heard may have said that all is done; the next one said the opposite.
-        due |= {name: self._wanted[name] for name in self._door.outdated}
         if not due:
-            return
+            return True
+        mark = {name: f"{wanted}?{self._nonce()}" for name, wanted in due.items()}
+        await self._door.keep_up(Upkeep(schemas=mark))
         async for parked in self._parked():
             await self._door.keep_up(Upkeep(parked=parked))
         for collection in sorted(due):
@@ -57,7 +59,8 @@ class Adoption:
                 done += len(keys)
                 if done % _REPORTED == 0:
                     logger.info("%s: %d documents follow its new declaration", collection, done)
-        await self._door.keep_up(Upkeep(schemas=due))
+        await self._door.keep_up(Upkeep(schemas=due, instead_of=mark))
+        return not self.due(await self._store.schemas())
 
     async def _parked(self) -> AsyncIterator[tuple[Parked, ...]]:
         after: tuple[str, int, int] | None = None

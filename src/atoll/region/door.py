@@ -72,7 +72,16 @@ class Upkeep(NamedTuple):
     parked: tuple[Parked, ...] = ()
     """Changes to be tried again."""
     schemas: Mapping[str, str] = MappingProxyType({})
-    """Collections that are done: see `Commit.schemas`."""
+    """What to commit for them: see `Commit.schemas`."""
+    instead_of: Mapping[str, str] = MappingProxyType({})
+    """collection → what has to be said of it still, or else nothing is."""
+
+    def said(self, stored: Mapping[str, str]) -> dict[str, str]:
+        return {
+            name: fingerprint
+            for name, fingerprint in self.schemas.items()
+            if name not in self.instead_of or stored.get(name) == self.instead_of[name]
+        }
 
 
 class _PendingUpkeep(NamedTuple):
@@ -135,9 +144,8 @@ class Door:
         """Why the last commit failed; None while the store takes writes."""
         self.held: ClockAhead | None = None
         """Why remote entries are held back: a peer's clock runs ahead of what is allowed."""
-        self.outdated: dict[str, str] = {}
-        """Written with each commit until `region.adoption` is done: collections whose documents are no longer, or not
-        yet, all stored as one declaration says. A restart with other declarations must find that out."""
+        self.declared: Mapping[str, str] = {}
+        """collection → fingerprint of its declaration at this node; other nodes of the region may have others."""
         self._store = store
         self._rules = rules
         self._clock = clock
@@ -417,9 +425,9 @@ class Door:
             if party.upkeep is not None:
                 await self._keep_up(turn, outcome.batch, party.upkeep.work)
             commit = outcome.batch.commit()
-            commit.schemas.update(self.outdated)
+            commit.schemas.update(self._mixed(turn.schemas))
             if party.upkeep is not None:
-                commit.schemas.update(party.upkeep.work.schemas)
+                commit.schemas.update(party.upkeep.work.said(turn.schemas))
             if commit.segments or commit.remembered or party.upkeep is not None:
                 self._in_doubt = True
                 await turn.commit(commit)
@@ -427,11 +435,21 @@ class Door:
                 self.store_error = None
             # Nothing is awaited between the commit and its announcement.
             self._conclude(outcome)
-            if party.upkeep is not None:
-                for collection in party.upkeep.work.schemas:
-                    self.outdated.pop(collection, None)  # at once: the next commit must not say the opposite
-                if not party.upkeep.done.done():
-                    party.upkeep.done.set_result(None)
+            if party.upkeep is not None and not party.upkeep.done.done():
+                party.upkeep.done.set_result(None)
+
+    def _mixed(self, stored: Mapping[str, str]) -> dict[str, str]:
+        """What a commit of this node says of collections that were all shown by other declarations than its own.
+
+        Whoever starts next with declarations, be they these or those, must find out.
+        """
+        if stored == self.declared or not self.declared:
+            return {}
+        return {
+            name: ""
+            for name, fingerprint in stored.items()
+            if fingerprint and fingerprint.partition("?")[0] != self.declared.get(name)
+        }
 
     def _take_up(self, turn: Turn, known: Mapping[str, int]) -> None:
         """Go on from where the database stands: other nodes may have committed, or a commit in doubt happened."""

@@ -70,6 +70,10 @@ from atoll.schema.application import Application, CollectionSchema
 from atoll.store.port import Store
 
 DIGEST_BUCKETS = 256
+_LOOKED_AFTER_S = 10.0
+"""How often a region looks whether its documents still are all as it declares them."""
+_SHARE = 10
+"""Of the time, one part at most goes into bringing documents under new declarations while others undo it."""
 
 logger = logging.getLogger("atoll.region")
 
@@ -129,7 +133,7 @@ class Region:
         )
         self.door.listen(self._after_commit)
         self.door.follow(self._after_move)
-        self.adoption = Adoption(application, store, self.door)
+        self.adoption = Adoption(application, store, self.door, lambda: f"{random.getrandbits(48):x}")
         self._writer = FrameWriter(link_key)
         self.links = {
             peer: Link(
@@ -188,7 +192,6 @@ class Region:
         """Take up what the store holds, open the links and begin housekeeping. Raises what the store raises."""
         await self.store.open_collections(self.application.collections)
         await self.store.declare(shapes_of(self.application))
-        await self.adoption.begin()
         await self.tenure.take()
         await self.door.open()
         self._own_at_first = self.door.vector.get(self.name, 0)
@@ -834,11 +837,15 @@ class Region:
             await asyncio.sleep(self.options.ping_s)
 
     async def _adopt(self) -> None:
+        """For ever: another node may write by other declarations as long as a rollout lasts."""
+        loop = asyncio.get_running_loop()
         while True:
+            began_s = loop.time()
             try:
-                return await self.adoption.run()
+                pause_s = _LOOKED_AFTER_S if await self.adoption.run() else self.options.housekeeping_s
             except AtollError:
-                await asyncio.sleep(self.options.housekeeping_s)  # a full disk may have room again
+                pause_s = self.options.housekeeping_s  # a full disk may have room again
+            await asyncio.sleep(max(pause_s, _SHARE * (loop.time() - began_s)))
 
     async def _probe_store(self) -> None:
         """Once nobody sends writes here any more, this is how the region learns that it can take them again."""

@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from atoll.causality import vector as vectors
+from atoll.core.batch import OLDER
 from atoll.core.entry import Change, Entry, decode_frames
 from atoll.errors import AtollError
 from atoll.simulation.failures import Verdict
@@ -73,7 +74,9 @@ class Journal:
                     f"{region} stored position {seq} of {origin} and holds {vector.get(origin, 0)} of it",
                 )
         for parked in commit.parked:
-            if parked.origin == region:  # nobody parks what it wrote itself, unless it was made to write it
+            if (
+                parked.origin == region and OLDER not in parked.reason
+            ):  # nobody parks what it wrote itself, unless it was made to write it
                 self.refused.add(parked[:3])
         for row in sorted(commit.audit):
             self._digest.update(row.body)

@@ -10,6 +10,9 @@ from atoll.simulation.plan import Fault, Plan
 from atoll.testing.cluster import Cluster
 from atoll.testing.network import Path
 
+_BETWEEN_NODES_S = 0.7
+"""Between the restarts of two nodes of a region, when it is upgraded."""
+
 
 class Nemesis:
     """Every fault is a task of its own, so that they overlap."""
@@ -24,10 +27,18 @@ class Nemesis:
     async def _befall(self, fault: Fault) -> None:
         await asyncio.sleep(fault.at_s)
         self._begin(fault)
+        if fault.kind == "upgrade":
+            await self._upgrade(fault)
         await asyncio.sleep(fault.until_s - fault.at_s)
         if fault.kind == "lost_disk":
             await self._all_in_reach(fault.regions[0])
         self._end(fault)
+
+    async def _upgrade(self, fault: Fault) -> None:
+        """One node of a region after the other, as a rollout does."""
+        for node in self._cluster.of(fault.regions[0]):
+            self._cluster.upgrade(node.name, built_in(int(fault.amount)))
+            await asyncio.sleep(_BETWEEN_NODES_S)
 
     async def _all_in_reach(self, name: str) -> None:
         """A region that has lost its disk has to hear all others before it numbers new entries: its operator
@@ -91,7 +102,7 @@ class Nemesis:
                 for node in nodes:
                     node.options = replace(node.options, introduction_s=60.0)
             case "upgrade":
-                cluster.upgrade(name, built_in(int(fault.amount)))
+                pass  # it takes its time
             case other:
                 raise ValueError(f"no such fault: {other}")
 

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from atoll.conflicts.guard import guarded
+from atoll.core.batch import OLDER
 from atoll.core.rules import Rules, plain_text
 from atoll.schema.application import Application
 from atoll.simulation.application import built_in
@@ -261,7 +262,7 @@ async def _check_agreement(world: World, *, history: bool) -> None:
         for parked in cluster[name].disk.store.parked(limit=100_000):
             if parked[:3] in world.journal.refused:
                 continue
-            older = "schema older" in parked.reason
+            older = OLDER in parked.reason
             raise SafetyViolation(
                 LOSES_NO_FIELD if older else "nothing is parked between equals", f"{name}: {parked.reason}"
             )

@@ -83,8 +83,12 @@ class Versions:
         return build
 
     async def _read(self, world: World, client: Client, key: str) -> None:
-        node = world.cluster[client.region]
-        known = [name for name in ("person", "board", "memo") if name in node.application.collections]
+        nodes = world.cluster.of(client.region)
+        known = [
+            name
+            for name in ("person", "board", "memo")
+            if all(name in node.application.collections for node in nodes)
+        ]
         await client.read(client.random.choice(known), key)
 
 

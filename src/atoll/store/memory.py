@@ -377,6 +377,7 @@ class MemoryTurn:
         "positions",
         "remembered",
         "rows",
+        "schemas",
     )
 
     def __init__(self, tables: MemoryTables, wanted: Wanted, node: object = None) -> None:
@@ -396,6 +397,7 @@ class MemoryTurn:
             for key, row in tables.load(collection, keys).items()
         }
         self.remembered = tables.remembered(wanted.remembered)
+        self.schemas = tables.schemas()
         self.audit = {id: row for id in wanted.audit if (row := tables.conflict(id)) is not None}
         return self
 

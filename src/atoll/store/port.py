@@ -106,7 +106,8 @@ class Commit:
     unparked: list[tuple[str, int, int]] = field(default_factory=list)
     """(origin, seq, change) of what was parked and has been merged after all; removed before `parked` is written."""
     schemas: dict[str, str] = field(default_factory=dict)
-    """collection → fingerprint of the declaration that all its stored documents are shown by."""
+    """collection → fingerprint of the declaration that all its stored documents are shown by; empty when there is no
+    such one. One with a `?` is on the way there: see `region.adoption`."""
 
 
 @dataclass(slots=True)
@@ -209,6 +210,10 @@ class Turn(Protocol):
     @property
     def audit(self) -> Mapping[str, AuditRow]:
         """id → conflict record."""
+
+    @property
+    def schemas(self) -> Mapping[str, str]:
+        """collection → what was last committed for it: see `Commit.schemas`."""
 
     async def recorded(self, collection: str, keys: Sequence[str], limit: int) -> dict[str, list[AuditRow]]:
         """key → the conflict records of the document, at most `limit` of each, newest first."""

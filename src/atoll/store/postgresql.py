@@ -18,6 +18,8 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from atoll.errors import (
     AtollError,
     StoreError,
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 _FORGOTTEN_AT_ONCE = 5_000
 _CROWDED_S = 2.0
 """For so long after a lost turn a node takes the lock for its turns."""
+_decode_schemas = msgspec.json.Decoder(dict[str, str]).decode
 _LOCK_WAITS = 4
 """How often `LOCK_MS` is waited for the turn before the writers are told."""
 
@@ -546,6 +549,7 @@ class PostgresTurn:
         "positions",
         "remembered",
         "rows",
+        "schemas",
     )
 
     def __init__(self, store: PostgresStore, wanted: Wanted) -> None:
@@ -587,7 +591,8 @@ class PostgresTurn:
         if rows[0]["key"] == "false":
             await self._wait()
             rows = await self._connection.fetch(statement, 0, *bindings)
-        _, _, positions, _, self._commits, self.clock, self._tail = rows[0]
+        _, _, positions, schemas, self._commits, self.clock, self._tail = rows[0]
+        self.schemas: Mapping[str, str] = _decode_schemas(schemas)
         self.positions: Mapping[str, int] = decode_positions(positions)
         self.rows = {}
         self.remembered: dict[str, bytes] = {}
@@ -607,7 +612,7 @@ class PostgresTurn:
         """Stand on an empty store, or behind a commit of the same transaction."""
         self._connection = connection
         if after is None:
-            self._commits, self.clock, self._tail, self.positions = 0, 0, 0, {}
+            self._commits, self.clock, self._tail, self.positions, self.schemas = 0, 0, 0, {}, {}
         else:
             self._commits += 1
             self._tail += len(after.segments)

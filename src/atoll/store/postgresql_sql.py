@@ -80,7 +80,8 @@ def turn_sql(collections: tuple[str, ...], remembered: bool) -> str:
     """
     parts = [
         "SELECT -1 AS part, CASE WHEN $1::bigint = 0 THEN 'none' ELSE pg_try_advisory_lock($1)::text END AS key, "
-        "positions AS doc, NULL::bytea AS meta, commits, clock, journal_tail FROM _region"
+        "positions AS doc, (SELECT convert_to(coalesce(json_object_agg(collection, fingerprint), '{}')::text, 'UTF8') "
+        "FROM _schemas) AS meta, commits, clock, journal_tail FROM _region"
     ]
     for at, collection in enumerate(collections):
         parts.append(

@@ -145,6 +145,7 @@ class SqliteStore:
         """Nobody else changes what is remembered here of the database."""
         self._positions = self._stored_positions()
         self._clock = self._stored_clock()
+        self._schemas = self._stored_schemas()
         self._indexed: dict[str, frozenset[str]] = {}
         self._collections = _Collections()
         self._find_collections()
@@ -323,6 +324,8 @@ class SqliteStore:
             self._write(writer, commit)
         if commit.positions:
             self._positions = {**self._positions, **commit.positions}
+        if commit.schemas:
+            self._schemas = {**self._schemas, **commit.schemas}
         if commit.clock is not None:
             self._clock = max(self._clock, commit.clock)
         if self._log_nearly_copied or self._log_pages > _WAL_BOUND_PAGES:
@@ -440,6 +443,9 @@ class SqliteStore:
         return [Parked._make(row) for row in self._rows(self._reader, sql, (*(after or ()), limit))]
 
     async def schemas(self) -> dict[str, str]:
+        return dict(self._schemas) if self._alone else self._stored_schemas()
+
+    def _stored_schemas(self) -> dict[str, str]:
         sql = "SELECT substr(name, 8), value FROM settings WHERE name LIKE 'schema %' ORDER BY name"
         return dict(self._rows(self._reader, sql))
 
@@ -505,6 +511,7 @@ class SqliteStore:
                 self._write(writer, commit)
                 writer.executemany(_RAISE_COUNTER, piece.counters.items())
         self._positions, self._clock = self._stored_positions(), self._stored_clock()
+        self._schemas = self._stored_schemas()
         self._find_collections()
 
     async def statistics(self) -> StoreStatistics:
@@ -647,7 +654,17 @@ class SqliteStore:
 class SqliteTurn:
     """A turn of the only node there is: nobody can come in between."""
 
-    __slots__ = ("_rowids", "_store", "_wanted", "audit", "clock", "positions", "remembered", "rows")
+    __slots__ = (
+        "_rowids",
+        "_store",
+        "_wanted",
+        "audit",
+        "clock",
+        "positions",
+        "remembered",
+        "rows",
+        "schemas",
+    )
     history = ""
 
     def __init__(self, store: SqliteStore, wanted: Wanted) -> None:
@@ -658,6 +675,7 @@ class SqliteTurn:
         store, wanted = self._store, self._wanted
         self.positions: Mapping[str, int] = await store.positions()
         self.clock = await store.clock()
+        self.schemas: Mapping[str, str] = await store.schemas()
         self.rows: dict[tuple[str, str], Row] = {}
         self._rowids: dict[tuple[str, str], int] = {}
         for collection, keys in wanted.documents.items():

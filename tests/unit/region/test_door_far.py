@@ -123,11 +123,38 @@ async def test_a_door_that_is_opened_again_takes_one_turn_at_a_time() -> None:
 @in_virtual_time
 async def test_no_commit_says_the_opposite_of_declarations_that_were_just_taken_up() -> None:
     it = await opened()
-    it.door.outdated = {"note": ""}
+    it.door.declared = {"note": "new"}
     taken_up = asyncio.ensure_future(it.door.keep_up(Upkeep(schemas={"note": "new"})))
     await asyncio.sleep(TRIP_S)
     await it.door.write(named("k"))
     await taken_up
+    assert it.tables.schemas() == {"note": "new"}
+
+
+@in_virtual_time
+async def test_a_commit_by_other_declarations_says_that_documents_are_mixed() -> None:
+    it = await opened()
+    it.door.declared = {"note": "old"}
+    it.tables.commit(Commit(schemas={"note": "new", "profile": "new"}))
+    await it.door.write(named("k"))
+    assert it.tables.schemas() == {"note": "", "profile": ""}
+    it.door.declared = {"note": "new", "profile": "new"}
+    it.tables.commit(Commit(schemas={"note": "new", "profile": "new?on its way"}))
+    await it.door.write(named("k"))
+    assert it.tables.schemas() == {"note": "new", "profile": "new?on its way"}
+
+
+@in_virtual_time
+async def test_declarations_are_not_taken_up_where_a_node_with_others_wrote_meanwhile() -> None:
+    it = await opened()
+    other = await opened(it.tables)
+    it.door.declared, other.door.declared = {"note": "new"}, {"note": "old"}
+    await it.door.keep_up(Upkeep(schemas={"note": "new?1"}))
+    await other.door.write(named("k"))
+    await it.door.keep_up(Upkeep(schemas={"note": "new"}, instead_of={"note": "new?1"}))
+    assert it.tables.schemas() == {"note": ""}
+    await it.door.keep_up(Upkeep(schemas={"note": "new?2"}))
+    await it.door.keep_up(Upkeep(schemas={"note": "new"}, instead_of={"note": "new?2"}))
     assert it.tables.schemas() == {"note": "new"}
 
 

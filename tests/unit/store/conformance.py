@@ -565,9 +565,13 @@ class StoreConformance:
 
     async def test_declarations_that_are_taken_up_are_kept(self, store: Store) -> None:
         assert await store.schemas() == {}
+        async with store.begin(Wanted()) as turn:
+            assert dict(turn.schemas) == {}
         await commit(store, Commit(schemas={"note": "old", "cart": "new"}))
         await commit(store, Commit(schemas={"note": "new"}))
         assert await store.schemas() == {"note": "new", "cart": "new"}
+        async with store.begin(Wanted()) as turn:
+            assert dict(turn.schemas) == {"note": "new", "cart": "new"}
 
     async def test_retention_goes_by_age(self, store: Store) -> None:
         old, new = audit("old", 10), audit("new", 20)
