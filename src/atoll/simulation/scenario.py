@@ -130,14 +130,17 @@ class Stage:
         return await act(rest) or []
 
     async def _do_regions(self, rest: str) -> None:
-        nodes = {name: int(count or 1) for name, _, count in (each.partition("*") for each in rest.split())}
-        named = [name.partition("@") for name in nodes]
+        given = [each.partition("*") for each in rest.split()]
+        named = [name.partition("@") for name, _, _ in given]
         self._cluster = Cluster(
-            self._application, [name for name, _, _ in named], seed="scenario", nodes=nodes
+            self._application,
+            [name for name, _, _ in named],
+            seed="scenario",
+            nodes={name: int(count or 1) for (name, _, _), (_, _, count) in zip(named, given, strict=True)},
         )
         for name, _, version in named:
-            if version:
-                self._cluster[name].application = built_in(int(version))
+            for node in self._cluster.of(name) if version else ():
+                node.application = built_in(int(version))
         self._cluster.start()
         await asyncio.sleep(1.0)
 
