@@ -74,9 +74,9 @@ class Journal:
                     f"{region} stored position {seq} of {origin} and holds {vector.get(origin, 0)} of it",
                 )
         for parked in commit.parked:
-            if (
-                parked.origin == region and OLDER not in parked.reason
-            ):  # nobody parks what it wrote itself, unless it was made to write it
+            # Nobody parks what it wrote itself, unless it was made to write it, or wrote it before a downgrade.
+            made = OLDER not in parked.reason or parked[:2] in self.hostile
+            if parked.origin == region and made:
                 self.refused.add(parked[:3])
         for row in sorted(commit.audit):
             self._digest.update(row.body)
