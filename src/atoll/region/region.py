@@ -842,9 +842,11 @@ class Region:
         while True:
             began_s = loop.time()
             try:
-                pause_s = _LOOKED_AFTER_S if await self.adoption.run() else self.options.housekeeping_s
+                done = await self.adoption.run()
             except AtollError:
-                pause_s = self.options.housekeeping_s  # a full disk may have room again
+                await asyncio.sleep(self.options.housekeeping_s)  # a full disk may have room again
+                continue
+            pause_s = _LOOKED_AFTER_S if done else self.options.housekeeping_s
             await asyncio.sleep(max(pause_s, _SHARE * (loop.time() - began_s)))
 
     async def _probe_store(self) -> None:

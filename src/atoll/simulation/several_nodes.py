@@ -73,7 +73,7 @@ async def _take_over(world: World, region: str, nodes: list[SimulatedNode]) -> N
     left = [node for node in nodes if node is not dead]
     cluster.kill(dead.name)
     lease_s, trip_s = dead.options.lease_s, max(node.connection.trip_s or 0.0 for node in left)
-    within_s = lease_s * 4 / 3 + _ROUNDS * 2 * trip_s
+    within_s = lease_s * 2 + _ROUNDS * 2 * trip_s
     peers = {name for name in world.names if name != region}
     if not await _becomes(lambda: {peer for node in left for peer in _held(node)} == peers, within_s):
         held = {node.name: sorted(_held(node)) for node in left}
