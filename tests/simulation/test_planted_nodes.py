@@ -93,7 +93,7 @@ def not_compared(patch: Patch) -> None:
     "a link is kept past its lease, and what comes twice is believed",
     workloads=("counters",),
     seeds=6,
-    found_by=("each entry is applied exactly once",),
+    found_by=("links move when their node dies", "each entry is applied exactly once"),
     alter=stopped_past_its_lease,
 )
 def lease_believed(patch: Patch) -> None:
@@ -135,7 +135,11 @@ def leases_for_ever(patch: Patch) -> None:
     "a notice is lost and nobody asks",
     workloads=("sessions",),
     seeds=2,
-    found_by=("a wait ends when another node commits", "a session's read is served in time"),
+    found_by=(
+        "a wait ends when another node commits",
+        "a session's read is served in time",
+        "healed regions agree in time",
+    ),
     alter=close_by,
 )
 def never_told(patch: Patch) -> None:
@@ -211,7 +215,7 @@ def cached_vector(patch: Patch) -> None:
 @plant(
     "other declarations of another node not noticed",
     workloads=("versions",),
-    seeds=8,
+    seeds=40,
     found_by=(
         "old and new declarations lose no field",
         "documents converge",
