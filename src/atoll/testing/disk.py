@@ -24,7 +24,7 @@ Observer = Callable[[str, Commit], None]
 
 Follower = Callable[[Mapping[str, int]], None]
 
-_WRITES = ("open_collections", "raise_counter", "advance_counter", "forget", "lease", "give_back")
+_WRITES = ("open_collections", "raise_counter", "advance_counter", "forget", "lease", "give_back", "truncate")
 _POLL_S = 1.0
 """How often a node asks what others have committed, in case it was not told."""
 _CROWDED_S = 5.0
