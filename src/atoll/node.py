@@ -143,4 +143,7 @@ def options_of(config: Config) -> RegionOptions:
         idempotency_s=config.idempotency_hours * 3600.0,
         audit_s=config.audit_days * 86_400.0,
         audit_most=config.audit_max,
+        journal_s=config.journal_hours * 3600.0,
+        journal_absent_s=config.journal_absent_hours * 3600.0,
+        journal_most_bytes=None if config.journal_max_gb is None else int(config.journal_max_gb * 1e9),
     )

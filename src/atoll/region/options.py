@@ -41,6 +41,14 @@ class RegionOptions:
     """How long conflict records are kept; manual ones that wait for a person stay."""
     audit_most: int = 1_000_000
     """The most conflict records that are kept."""
+    journal_s: float = 24 * 3600.0
+    """How long journal entries are kept at least, for consumers of changes that are away."""
+    journal_absent_s: float = 7 * 24 * 3600.0
+    """A peer that was not heard for so long no longer keeps entries in the journal that it lacks."""
+    journal_most_bytes: int | None = None
+    """Past it entries go that are younger, or that a peer lacks which is not connected; None for no bound."""
+    journal_round_s: float = 60.0
+    """How often the journal is looked at, whether some of it may go."""
     door: DoorOptions = field(default_factory=DoorOptions)
     link: LinkOptions = field(default_factory=LinkOptions)
     guard: GuardOptions = field(default_factory=GuardOptions)

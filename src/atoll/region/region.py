@@ -27,6 +27,7 @@ from atoll.core.rules import Rules, plain_text
 from atoll.errors import (
     AtollError,
     ClockUnsafe,
+    CursorExpired,
     InvalidOperation,
     RegionUnreachable,
     TokenNotReached,
@@ -63,6 +64,7 @@ from atoll.region.signal import Signal
 from atoll.region.statistics import Statistics
 from atoll.region.succession import Succession
 from atoll.region.tenure import Tenure
+from atoll.region.truncation import Truncation
 from atoll.replication import source
 from atoll.replication.link import Link
 from atoll.replication.wire import FrameWriter, Heartbeat
@@ -184,6 +186,7 @@ class Region:
             now_ms=physical_ms,
             patience_s=options.introduction_s,
         )
+        self.truncation = Truncation(self.regions, self.links, store, physical_ms, options)
         self._tasks: list[asyncio.Task[None]] = []
 
     # -- life ------------------------------------------------------------------------------------------
@@ -197,6 +200,7 @@ class Region:
         self._own_at_first = self.door.vector.get(self.name, 0)
         await self.reintroduction.open()
         await self.succession.open()
+        await self.truncation.open()
         self._spawn(self.tenure.run(), "leases")
         for link in self.links.values():
             self._spawn(link.run(self._review_links), f"link to {link.status.peer}")
@@ -204,6 +208,7 @@ class Region:
         self._spawn(self._introduction(), "introduction")
         self._spawn(self._watch_for_own(), "watch for lost entries")
         self._spawn(self._housekeeping(), "housekeeping")
+        self._spawn(self._truncate(), "truncation of the journal")
         self._spawn(self._adopt(), "new declarations")
         self._spawn(self.reintroduction.run(), "return from a backup")
         self._spawn(self.succession.run(), "another database")
@@ -703,12 +708,13 @@ class Region:
         """Every entry past `vector`, in this region's commit order, each with the vector after it.
 
         Because the cursor is a version vector it can be taken up in any region without missing anything.
-        Yields None when nothing happened for `idle_s` seconds.
+        Yields None when nothing happened for `idle_s` seconds. Raises CursorExpired where the journal does not
+        hold what comes next.
         """
         seen = dict(vector)
         known, taken_up = -1, self.succession.taken_up
         while True:
-            count = self.committed.count
+            count, here = self.committed.count, self.door.vector
             if known != self.succession.turns:
                 known = self.succession.turns
                 after_id = await self.store.journal_start(seen, self.regions)
@@ -723,19 +729,55 @@ class Region:
                 continue
             for id_, segment in numbered:
                 after_id = id_
-                if segment.last_seq <= seen.get(segment.origin, 0):
+                have = seen.get(segment.origin, 0)
+                if segment.last_seq <= have:
                     continue
+                if segment.first_seq > have + 1:
+                    raise self._expired({segment.origin: have + 1})
                 for framed in decode_frames(segment.body):
                     if framed.entry.seq > seen.get(segment.origin, 0):
                         seen[segment.origin] = framed.entry.seq
                         yield framed.entry, dict(seen)
             if numbered or count != self.committed.count:
                 continue
+            if gone := vectors.missing(seen, here):
+                raise self._expired({origin: seen.get(origin, 0) + 1 for origin in gone})
             try:
                 async with asyncio.timeout(idle_s):  # before 3.12 wait_for can swallow a cancellation
                     await self.committed.wait()
             except TimeoutError:
                 yield None
+
+    async def check_cursor(self, vector: Mapping[str, int]) -> None:
+        """Raises CursorExpired where `changes` would, on its first entries."""
+        nexts = {o: vector.get(o, 0) + 1 for o in vectors.missing(vector, self.door.vector)}
+        gone = {o: seq for o, seq in nexts.items() if await self.store.segment(o, seq) is None}
+        if gone:
+            raise self._expired(gone)
+
+    async def oldest_cursor(self) -> dict[str, int]:
+        """Just before the oldest change of each origin that the journal holds."""
+        found: dict[str, int] = {}
+        for origin, newest in sorted(self.door.vector.items()):
+            first, past = 1, newest + 1  # the first entry that is kept lies in between, or there is none
+            while first < past and await self.store.segment(origin, first) is None:
+                middle = (first + past) // 2
+                if await self.store.segment(origin, middle) is None:
+                    first = middle + 1
+                else:
+                    past = middle
+                    if middle == first:
+                        break
+            if first > 1:
+                found[origin] = first - 1
+        return found
+
+    def _expired(self, gone: Mapping[str, int]) -> CursorExpired:
+        return CursorExpired(
+            f"{self.name} no longer has all changes since this cursor in its journal; follow from cursor=now, then read "
+            "the collections again, and take up what the feed brings",
+            gone=dict(sorted(gone.items())),
+        )
 
     # -- state -----------------------------------------------------------------------------------------
 
@@ -865,6 +907,13 @@ class Region:
                 audit_keep=self.options.audit_most,
             ):
                 await asyncio.sleep(0)
+
+    async def _truncate(self) -> None:
+        while True:
+            await asyncio.sleep(self.options.journal_round_s)
+            if self.door.store_error is None:
+                with contextlib.suppress(AtollError):  # a failing disk is the commit path's to report
+                    await self.truncation.round()
 
     async def _housekeeping(self) -> None:
         rounds = 0
