@@ -99,7 +99,11 @@ class Inbox:
         waiting = self._waiting.get(origin)
         if not waiting:
             return
-        for seq in range(first, last + 1):
+        # A snapshot that is taken over can move a position by millions at once.
+        dropped = range(first, last + 1) if last - first < len(waiting) else [*waiting]
+        for seq in dropped:
+            if not first <= seq <= last:
+                continue
             found = waiting.pop(seq, None)
             if found is not None:
                 self._bytes[found.link] -= len(found.framed.frame)

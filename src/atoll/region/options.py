@@ -49,6 +49,10 @@ class RegionOptions:
     """Past it entries go that are younger, or that a peer lacks which is not connected; None for no bound."""
     journal_round_s: float = 60.0
     """How often the journal is looked at, whether some of it may go."""
+    snapshot_grace_s: float = 1.0
+    """When a peer's journal no longer holds what comes next here, another peer may bring it within this time."""
+    snapshot_retry_s: float = 0.5
+    """How long to wait before a page of a snapshot is asked for again."""
     door: DoorOptions = field(default_factory=DoorOptions)
     link: LinkOptions = field(default_factory=LinkOptions)
     guard: GuardOptions = field(default_factory=GuardOptions)

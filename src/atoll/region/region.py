@@ -35,6 +35,7 @@ from atoll.errors import (
     Unavailable,
 )
 from atoll.region.adoption import Adoption
+from atoll.region.catching_up import CatchingUp
 from atoll.region.door import Door
 from atoll.region.escrow import Escrow
 from atoll.region.freshness import Freshness
@@ -53,6 +54,7 @@ from atoll.region.peers import (
     ReadCall,
     ReadReply,
     Reply,
+    SnapshotCall,
     StreamRequest,
     WriteCall,
     WriteReply,
@@ -186,6 +188,18 @@ class Region:
             now_ms=physical_ms,
             patience_s=options.introduction_s,
         )
+        self.catching_up = CatchingUp(
+            name,
+            self.rules,
+            self.links,
+            store,
+            self.door,
+            ask=lambda peer, call, timeout_s: peers.call(peer, call, timeout_s=timeout_s),
+            claim=self.tenure.claim,
+            review=self._review_links,
+            now_ms=physical_ms,
+            options=options,
+        )
         self.truncation = Truncation(self.regions, self.links, store, physical_ms, options)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -200,6 +214,7 @@ class Region:
         self._own_at_first = self.door.vector.get(self.name, 0)
         await self.reintroduction.open()
         await self.succession.open()
+        await self.catching_up.open()
         await self.truncation.open()
         self._spawn(self.tenure.run(), "leases")
         for link in self.links.values():
@@ -209,6 +224,7 @@ class Region:
         self._spawn(self._watch_for_own(), "watch for lost entries")
         self._spawn(self._housekeeping(), "housekeeping")
         self._spawn(self._truncate(), "truncation of the journal")
+        self._spawn(self.catching_up.run(), "catching up from a snapshot")
         self._spawn(self._adopt(), "new declarations")
         self._spawn(self.reintroduction.run(), "return from a backup")
         self._spawn(self.succession.run(), "another database")
@@ -258,8 +274,14 @@ class Region:
         rows = {address: await self.store.get(*address) for address in self.ownership.concerned(write)}
         return self.ownership.of_write(write, rows.get)
 
+    def check_whole(self) -> None:
+        """Raises Unavailable while documents here are not what the region's vector says."""
+        self.reintroduction.check()
+        self.catching_up.check()
+
     def _admit(self, write: Write, stored: Stored) -> None:
         """At the write's turn: what came in between may have said whose the document is."""
+        self.catching_up.check()
         owner = self.ownership.of_write(write, stored)
         if owner not in (None, self.name):
             raise RegionUnreachable(
@@ -273,7 +295,7 @@ class Region:
             await self._introduction()
 
     async def _write_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
-        self.reintroduction.check()
+        self.check_whole()
         turns = self.succession.turns
         await self.succession.passed(self.options.introduction_s)
         try:
@@ -365,6 +387,7 @@ class Region:
     async def read_here(self, collection: str, key: str) -> Reading:
         """What this region has, and what it had seen at that very moment."""
         row, vector = await self.store.read(collection, key)
+        self.catching_up.check()
         if row is None or row.value is None:
             return Reading(None, "", self.name, vector)
         return Reading(row.value, documents.version_tag(row), self.name, vector)
@@ -405,6 +428,7 @@ class Region:
                 await self.door.covered(token)
         except TimeoutError:
             return False
+        self.catching_up.check()  # a snapshot that is taken over moves the vector before the documents
         return True
 
     async def _reach(self, collection: str, key: str, options: ReadOptions) -> Reading | None:
@@ -494,6 +518,7 @@ class Region:
         while True:
             lag_s = self.staleness_s()
             if lag_s <= bound_s:
+                self.catching_up.check()
                 return None
             left_s = deadline - asyncio.get_running_loop().time()
             if left_s <= 0:
@@ -529,11 +554,14 @@ class Region:
                     )
                 return await self._write_here(call.write, call.vector)
             case ReadCall():
-                self.reintroduction.check()
+                self.check_whole()
                 await self.require(call.vector)
                 reading = await self.read_here(call.collection, call.key)
                 return ReadReply(reading.value, reading.version, dict(reading.vector))
+            case SnapshotCall():
+                return await self.catching_up.page(call.place)
             case DigestCall():
+                self.catching_up.check()
                 return await self.digest(call.collection, call.bucket)
             case PingCall():
                 return PingReply(self.name, self.now_ms(), self.application.fingerprint())
@@ -614,6 +642,9 @@ class Region:
     async def room(self, link: str, bytes_waiting: int) -> None:
         await self.door.room(link, bytes_waiting)
 
+    def too_late(self, peer: str, past: dict[str, int]) -> None:
+        self.catching_up.too_late(peer, past)
+
     def heard(self, peer: str, heartbeat: Heartbeat) -> None:
         self.freshness.heard(heartbeat, self.door.vector)
         self._own_elsewhere = max(self._own_elsewhere, heartbeat.vector.get(self.name, 0))
@@ -670,7 +701,7 @@ class Region:
         at other times, each would come back from every peer. Of several nodes one pulls from a peer; the others
         only want to hear how far it is.
         """
-        if not self.holds(peer):
+        if not self.holds(peer) or self.catching_up.pulling:
             return ()
         own = [self.name] if self._recovering else []
         down = [other for other, link in self.links.items() if other != peer and not link.status.connected]
@@ -774,8 +805,8 @@ class Region:
 
     def _expired(self, gone: Mapping[str, int]) -> CursorExpired:
         return CursorExpired(
-            f"{self.name} no longer has all changes since this cursor in its journal; follow from cursor=now, then read "
-            "the collections again, and take up what the feed brings",
+            f"{self.name} no longer has all changes since this cursor in its journal; follow from cursor=now, then "
+            "read the collections again, and take up what the feed brings",
             gone=dict(sorted(gone.items())),
         )
 
@@ -788,6 +819,7 @@ class Region:
         reachable = [status for status in statuses if status.connected]
         return (
             not self.reintroduction.pending
+            and not self.catching_up.pending
             and all(status.since_ms for status in statuses)
             and all(vectors.descends(self.vector, {s.peer: s.advertised.get(s.peer, 0)}) for s in reachable)
             and (
@@ -808,6 +840,8 @@ class Region:
             return "draining"
         if self.reintroduction.pending:
             return self.reintroduction.reason
+        if self.catching_up.pending:
+            return self.catching_up.reason
         return self._broken
 
     @property

@@ -63,7 +63,9 @@ async def stream(
                 break
             piece.append(segment.body if segment.first_seq > have else frames_past(segment.body, have))
             sent[segment.origin] = segment.last_seq
-        if not numbered:  # then all that was here at the last heartbeat has been sent, or is not in the journal
+        if (
+            not numbered
+        ):  # then all that was here at the last heartbeat has been sent, or is not in the journal
             gone = {o: seq for o in sorted(wanted) if (seq := now.vector.get(o, 0)) > sent.get(o, 0)}
         if piece:
             yield writer.entries(b"".join(piece))
