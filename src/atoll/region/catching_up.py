@@ -46,10 +46,10 @@ _ROUND = "snapshot round"
 _ADOPTING = "snapshot adopting"
 """The last round whose vector was, or is about to be, adopted."""
 _DONE = "snapshot done"
-_PAGE_TIMEOUT_S = 30.0
+_LONGEST_TIMEOUT_S = 30.0
 _MERGED_AT_ONCE = 200
 _MOST_FAILURES = 5
-"""In a row, before another peer is asked instead."""
+"""In a row, before another peer is asked instead; two, when the link to this one is down."""
 
 logger = logging.getLogger("atoll.region")
 
@@ -184,7 +184,14 @@ class CatchingUp:
             raise Unavailable(f"{self._region} is taking up new declarations: ask again", region=self._region)
         counter = self._store.counter
         incarnation = (await counter(_BORN), await counter(RESTORED))
-        return await snapshot.read_page(self._store, self._rules, place, incarnation, self._check_merged)
+        return await snapshot.read_page(
+            self._store,
+            self._rules,
+            place,
+            incarnation,
+            self._check_merged,
+            most_rows=self._options.snapshot_page_rows,
+        )
 
     async def _check_merged(self) -> None:
         """Asked after the vector was read: whoever adopts one says so before."""
@@ -291,25 +298,29 @@ class CatchingUp:
     async def _pull(self) -> None:
         if not self.pulling:
             self._set(pending=True, pulling=True)
-        failures = 0
-        peer = self._source()
+        failures, peer = 0, self._source()
         while not self._complete:
             current = self._rounds.get(self._number)
-            if current is not None and current.peer != peer:
-                peer = current.peer
+            peer = peer if current is None else current.peer
             try:
-                await self._pull_page(peer, current)
+                await self._pull_page(peer, current, failures)
                 failures, self._trouble = 0, ""
             except AtollError as error:
                 self._trouble = f"{peer}: {error.message}"
                 failures += 1
-                await asyncio.sleep(self._options.snapshot_retry_s)
-                damaged = isinstance(error, ReplicationError) and not isinstance(error, ClockAhead)
-                if current is not None and (damaged or failures >= _MOST_FAILURES):
-                    await self._begin()
-                    current = None
-                if current is None:
+                if self._hopeless(peer, error, failures):
+                    if current is not None:
+                        await self._begin()
                     failures, peer = 0, self._source(but=peer)
+                await asyncio.sleep(self._options.snapshot_retry_s)
+
+    def _hopeless(self, peer: str, error: AtollError, failures: int) -> bool:
+        """Whether to give up what came from this peer, and to begin anew, with another one if there is one."""
+        if isinstance(error, ReplicationError):
+            return not isinstance(error, ClockAhead)  # a clock is waited for; what is damaged stays so
+        others = any(link.status.connected for other, link in self._links.items() if other != peer)
+        down = not self._links[peer].status.connected
+        return others and failures >= (2 if down else _MOST_FAILURES)
 
     def _source(self, but: str = "") -> str:
         """Whose snapshot: of a peer that is in reach, if there is one, and whose journal holds least."""
@@ -323,10 +334,11 @@ class CatchingUp:
             ),
         )
 
-    async def _pull_page(self, peer: str, current: _Round | None) -> None:
+    async def _pull_page(self, peer: str, current: _Round | None, failures: int) -> None:
         """Raises what the peer and the store raise, and ReplicationErrors for what is refused."""
         place = SnapshotPlace() if current is None or current.next is None else current.next
-        page = await self._ask(peer, SnapshotCall(place), _PAGE_TIMEOUT_S)
+        timeout_s = min(self._options.peer_timeout_s * (1 + failures), _LONGEST_TIMEOUT_S)
+        page = await self._ask(peer, SnapshotCall(place), timeout_s)
         if not isinstance(page, SnapshotReply):
             raise AtollError(f"{peer} answered with {type(page).__name__} when asked for a snapshot")
         if current is not None and not current.goes_on_with(page):

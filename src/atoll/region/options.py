@@ -51,6 +51,8 @@ class RegionOptions:
     """How often the journal is looked at, whether some of it may go."""
     snapshot_grace_s: float = 1.0
     """When a peer's journal no longer holds what comes next here, another peer may bring it within this time."""
+    snapshot_page_rows: int = 2000
+    """The most documents, records or changes on one page of a snapshot."""
     snapshot_retry_s: float = 0.5
     """How long to wait before a page of a snapshot is asked for again."""
     door: DoorOptions = field(default_factory=DoorOptions)

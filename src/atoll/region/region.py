@@ -760,19 +760,16 @@ class Region:
                 continue
             for id_, segment in numbered:
                 after_id = id_
-                have = seen.get(segment.origin, 0)
-                if segment.last_seq <= have:
+                if segment.last_seq <= seen.get(segment.origin, 0):
                     continue
-                if segment.first_seq > have + 1:
-                    raise self._expired({segment.origin: have + 1})
                 for framed in decode_frames(segment.body):
                     if framed.entry.seq > seen.get(segment.origin, 0):
+                        self._check_follows(seen, framed.entry.context)
                         seen[segment.origin] = framed.entry.seq
                         yield framed.entry, dict(seen)
             if numbered or count != self.committed.count:
                 continue
-            if gone := vectors.missing(seen, here):
-                raise self._expired({origin: seen.get(origin, 0) + 1 for origin in gone})
+            self._check_follows(seen, here)
             try:
                 async with asyncio.timeout(idle_s):  # before 3.12 wait_for can swallow a cancellation
                     await self.committed.wait()
@@ -802,6 +799,12 @@ class Region:
             if first > 1:
                 found[origin] = first - 1
         return found
+
+    def _check_follows(self, seen: Mapping[str, int], context: Mapping[str, int]) -> None:
+        """In commit order, whatever comes has its past before it, unless that is not in the journal."""
+        if not vectors.descends(seen, context):
+            gone = vectors.missing(seen, context)
+            raise self._expired({origin: seen.get(origin, 0) + 1 for origin in gone})
 
     def _expired(self, gone: Mapping[str, int]) -> CursorExpired:
         return CursorExpired(

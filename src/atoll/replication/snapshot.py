@@ -24,7 +24,6 @@ from atoll.region.peers import SnapshotPlace, SnapshotReply
 from atoll.store.port import AuditFilter, Parked, Row, Store
 
 _PAGE_BYTES = 1 << 20
-_PAGE_ROWS = 2_000
 _ROWS_AT_ONCE = 50
 _MOST_BYTES = 4 * MAX_ENTRY_BYTES
 """Of a page, decompressed: one document may hold several versions, each as large as an entry."""
@@ -64,65 +63,70 @@ async def read_page(
     place: SnapshotPlace,
     incarnation: tuple[int, int],
     check: Callable[[], Awaitable[None]],
+    *,
+    most_rows: int,
 ) -> SnapshotReply:
-    """About a MiB, from `place` on. Raises what the store raises, and `check`, once the vector is known."""
+    """About a MiB, or `most_rows`, from `place` on.
+
+    Raises what the store raises, and `check`, which is asked once the vector is known.
+    """
     before = await store.positions()
     await check()
     match place.part:
         case "documents":
-            read = await _documents(store, sorted(rules), place)
+            read = await _documents(store, sorted(rules), place, most_rows)
         case "audit":
-            read = await _audit(store, place)
+            read = await _audit(store, place, most_rows)
         case "parked":
-            read = await _parked(store, place)
+            read = await _parked(store, place, most_rows)
     clock, after = await store.clock(), await store.positions()
     content = zstandard.ZstdCompressor(level=1, write_content_size=True).compress(_pack(read.content))
     return SnapshotReply(incarnation, declared(rules), before, after, clock, content, read.next)
 
 
-async def _documents(store: Store, names: list[str], place: SnapshotPlace) -> _Read:
+async def _documents(store: Store, names: list[str], place: SnapshotPlace, most_rows: int) -> _Read:
     left = [name for name in names if name >= place.collection]
     if not left:
         return _Read(Content(), SnapshotPlace("audit"))
     name, after = left[0], place.key if left[0] == place.collection else None
     content = Content(collection=name)
     size_bytes = 0
-    while size_bytes < _PAGE_BYTES and len(content.documents) < _PAGE_ROWS:
-        rows = await store.scan_all(name, after=after, limit=_ROWS_AT_ONCE)
+    while size_bytes < _PAGE_BYTES and (limit := min(_ROWS_AT_ONCE, most_rows - len(content.documents))):
+        rows = await store.scan_all(name, after=after, limit=limit)
         for key, row in rows:
             content.documents.append((key, row.value, row.meta))
             size_bytes += len(row.value or b"") + len(row.meta)
             after = key
-        if len(rows) < _ROWS_AT_ONCE:
+        if len(rows) < limit:
             end = SnapshotPlace("documents", left[1]) if len(left) > 1 else SnapshotPlace("audit")
             return _Read(content, end)
     return _Read(content, SnapshotPlace("documents", name, after))
 
 
-async def _audit(store: Store, place: SnapshotPlace) -> _Read:
+async def _audit(store: Store, place: SnapshotPlace, most_rows: int) -> _Read:
     content, after = Content(), place.record
     size_bytes = 0
-    while size_bytes < _PAGE_BYTES:
-        rows = await store.conflicts(AuditFilter(status="settled"), after=after, limit=_ROWS_AT_ONCE)
+    while size_bytes < _PAGE_BYTES and (limit := min(_ROWS_AT_ONCE, most_rows - len(content.settled))):
+        rows = await store.conflicts(AuditFilter(status="settled"), after=after, limit=limit)
         for row in rows:
             content.settled.append((row.id, row.body))
             size_bytes += len(row.body)
             after = (row.stamp_ms, row.id)
-        if len(rows) < _ROWS_AT_ONCE:
+        if len(rows) < limit:
             return _Read(content, SnapshotPlace("parked"))
     return _Read(content, SnapshotPlace("audit", record=after))
 
 
-async def _parked(store: Store, place: SnapshotPlace) -> _Read:
+async def _parked(store: Store, place: SnapshotPlace, most_rows: int) -> _Read:
     content, after = Content(), place.change
     size_bytes = 0
-    while size_bytes < _PAGE_BYTES:
-        rows = await store.parked(_ROWS_AT_ONCE, after=after)
+    while size_bytes < _PAGE_BYTES and (limit := min(_ROWS_AT_ONCE, most_rows - len(content.parked))):
+        rows = await store.parked(limit, after=after)
         for row in rows:
             content.parked.append(row)
             size_bytes += len(row.body)
             after = row[:3]
-        if len(rows) < _ROWS_AT_ONCE:
+        if len(rows) < limit:
             return _Read(content, None)
     return _Read(content, SnapshotPlace("parked", change=after))
 

@@ -47,6 +47,8 @@ class Journal:
         self.forgetful: dict[str, int] = {}
         """Regions that lost their disks → the last of their entries before."""
         self.commits = 0
+        self.adoptions = 0
+        """Origins whose position in a region was moved by a snapshot."""
         self._frames: dict[Dot, bytes] = {}
         self._verdict = verdict
         self._digest = blake2b(digest_size=16)
@@ -67,6 +69,8 @@ class Journal:
                     self._take(region, vector, framed.entry, framed.frame)
         except AtollError as error:
             self._verdict.safety("journal is readable", f"{region} committed a damaged segment: {error}")
+        if not commit.segments:
+            self._adopt(region, vector, commit)
         for origin, seq in commit.positions.items():
             if vector.get(origin, 0) != seq:
                 self._verdict.safety(
@@ -80,6 +84,21 @@ class Journal:
                 self.refused.add(parked[:3])
         for row in sorted(commit.audit):
             self._digest.update(row.body)
+
+    def _adopt(self, region: str, vector: dict[str, int], commit: Commit) -> None:
+        """Positions without entries: of a snapshot that is taken over. What it holds, and so is claimed, has to be
+        an entry of somebody; whether it really holds that, the comparison of documents tells.
+        """
+        for origin, seq in commit.positions.items():
+            if vector.get(origin, 0) < seq:
+                if (origin, seq) not in self.entries:
+                    self._verdict.safety(
+                        "a snapshot is of what happened",
+                        f"{region} adopted {origin}:{seq}, which nobody wrote",
+                    )
+                vector[origin] = seq
+                self.adoptions += 1
+                self._digest.update(f"{region} adopts {origin}:{seq}".encode())
 
     def _take(self, region: str, vector: dict[str, int], entry: Entry, frame: bytes) -> None:
         dot = (entry.origin, entry.seq)
