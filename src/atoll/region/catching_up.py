@@ -17,6 +17,7 @@ the pages say how far it is. So a crash goes on where it was, and every step can
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -223,17 +224,16 @@ class CatchingUp:
     # -- noticing --------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._options.lease_s):
                 await self._noticed.wait()
-        except TimeoutError:
-            if await self._store.counter(_ROUND) > await self._store.counter(_DONE):
-                await self._take_up()  # another node of this region has begun
-            return
-        await asyncio.sleep(self._options.snapshot_grace_s)  # another peer may have what this one lacks
         self._noticed.clear()
-        if self._still_late():
-            await self._begin()
+        if await self._store.counter(_ROUND) > await self._store.counter(_DONE):
+            await self._take_up()  # another node of this region has begun
+        elif self._late:
+            await asyncio.sleep(self._options.snapshot_grace_s)  # another peer may have what this one lacks
+            if self._still_late():
+                await self._begin()
 
     def _still_late(self) -> bool:
         """Whether some of what a peer's journal no longer holds is not here; links to the others ask anew."""

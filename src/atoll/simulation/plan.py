@@ -220,12 +220,14 @@ def with_truncation(plan: Plan, *, always: bool = False) -> Plan:
         journal_round_s=random.choice((0.2, 0.7)),
         journal_most_bytes=random.choice((None, None, 2000)),
         snapshot_grace_s=random.choice((0.1, 1.0)),
-        snapshot_page_rows=random.choice((3, 10, 2000)),
+        snapshot_page_rows=random.choice((5, 50, 2000)),
     )
     at_s = random.uniform(0.5, plan.duration_s * 0.4)
     away = Fault("absent", at_s, random.uniform(at_s + 2.0, plan.duration_s), (random.choice(plan.regions),))
     faults = plan.faults and tuple(sorted((*plan.faults, away), key=lambda fault: fault.at_s))
-    return replace(plan, options=options, faults=faults)
+    # Or it is not here in time, at a commit for each page.
+    trips_s = {name: None if trip_s is None else min(trip_s, 0.02) for name, trip_s in plan.trips_s.items()}
+    return replace(plan, options=options, faults=faults, trips_s=trips_s)
 
 
 def _delays(random: Random, regions: tuple[str, ...]) -> dict[tuple[str, str], float]:
