@@ -69,8 +69,8 @@ class Config:
     audit_days: int
     audit_max: int
     idempotency_hours: int
-    journal_hours: int
-    journal_absent_hours: int
+    journal_hours: float
+    journal_absent_hours: float
     journal_max_gb: float | None
     limits: Limits
     regions: tuple[RegionConfig, ...]

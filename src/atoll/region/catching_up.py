@@ -150,6 +150,7 @@ class CatchingUp:
         self._pages = 0
         self._merged = 0
         self._trouble = ""
+        self._looking_on = False
 
     async def open(self) -> None:
         """Look whether an earlier run has not finished. Raises what the store raises."""
@@ -259,7 +260,7 @@ class CatchingUp:
         await self._store.open_collections([KEPT_ASIDE])
         done = await self._store.counter(_DONE)
         self._number = await self._store.counter(_ROUND)
-        self._rounds, self._pages, after = {}, 0, None
+        self._rounds, self._pages, self._looking_on, after = {}, 0, False, None
         while rows := await self._store.scan_all(KEPT_ASIDE, after=after, limit=1):
             ((after, row),) = rows
             if not row.meta:
@@ -284,9 +285,10 @@ class CatchingUp:
 
     async def _go_on(self) -> None:
         if not await self._claim(LEASE):
-            await asyncio.sleep(self._options.lease_s)
-            await self._take_up()
+            await self._look_on()
             return
+        if self._looking_on:  # and the node that did it is gone
+            await self._take_up()
         if not self._complete:
             await self._pull()
         await self._adopt()
@@ -294,6 +296,14 @@ class CatchingUp:
             await self._begin()
             return
         await self._merge()
+
+    async def _look_on(self) -> None:
+        """Another node of this region does it."""
+        self._looking_on = True
+        await asyncio.sleep(self._options.lease_s)
+        counter = self._store.counter
+        number, adopting, done = await counter(_ROUND), await counter(_ADOPTING), await counter(_DONE)
+        self._set(pending=done < number, pulling=adopting < number)
 
     async def _pull(self) -> None:
         if not self.pulling:
@@ -370,7 +380,9 @@ class CatchingUp:
     # -- taking over -----------------------------------------------------------------------------------
 
     async def _adopt(self) -> None:
-        """Other nodes have had the time to notice that the region holds back."""
+        """From now on the vector says more than the documents show."""
+        if self._options.shares_store:  # other nodes notice within a lease's time that the region holds back
+            await asyncio.sleep(2 * self._options.lease_s)
         self._late.clear()
         await self._store.raise_counter(_ADOPTING, self._number)
         await self._door.keep_up(Takeover(vector=self._rounds[self._number].began))

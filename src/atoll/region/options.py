@@ -49,6 +49,8 @@ class RegionOptions:
     """Past it entries go that are younger, or that a peer lacks which is not connected; None for no bound."""
     journal_round_s: float = 60.0
     """How often the journal is looked at, whether some of it may go."""
+    shares_store: bool = False
+    """Whether the region may have several nodes."""
     snapshot_grace_s: float = 1.0
     """When a peer's journal no longer holds what comes next here, another peer may bring it within this time."""
     snapshot_page_rows: int = 2000
