@@ -99,11 +99,12 @@ class Inbox:
         waiting = self._waiting.get(origin)
         if not waiting:
             return
-        # A snapshot that is taken over can move a position by millions at once.
-        dropped = range(first, last + 1) if last - first < len(waiting) else [*waiting]
-        for seq in dropped:
-            if not first <= seq <= last:
-                continue
+        committed = range(first, last + 1)
+        if len(committed) > len(waiting):  # a snapshot that is taken over can move a position by millions
+            seqs = [seq for seq in waiting if seq in committed]
+        else:
+            seqs = [*committed]
+        for seq in seqs:
             found = waiting.pop(seq, None)
             if found is not None:
                 self._bytes[found.link] -= len(found.framed.frame)
