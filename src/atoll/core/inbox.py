@@ -100,11 +100,9 @@ class Inbox:
         if not waiting:
             return
         committed = range(first, last + 1)
-        if len(committed) > len(waiting):  # a snapshot that is taken over can move a position by millions
-            seqs = [seq for seq in waiting if seq in committed]
-        else:
-            seqs = [*committed]
-        for seq in seqs:
+        # A snapshot that is taken over moves a position by millions at once.
+        few = len(committed) <= len(waiting)
+        for seq in committed if few else [each for each in waiting if each in committed]:
             found = waiting.pop(seq, None)
             if found is not None:
                 self._bytes[found.link] -= len(found.framed.frame)

@@ -216,9 +216,9 @@ def with_truncation(plan: Plan, *, always: bool = False) -> Plan:
     options = replace(
         plan.options,
         journal_s=random.choice((0.0, 0.5, 2.0)),
-        journal_absent_s=random.choice((0.5, 2.0, 6.0)),
+        journal_absent_s=random.choice((0.5, 2.0, 6.0, 3600.0)),
         journal_round_s=random.choice((0.2, 0.7)),
-        journal_most_bytes=random.choice((None, None, 2000)),
+        journal_most_bytes=random.choice((None, None, None, 2000)),
         snapshot_grace_s=random.choice((0.1, 1.0)),
         snapshot_page_rows=random.choice((5, 50, 2000)),
     )
