@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
-from atoll.errors import Unavailable
+from atoll.errors import CorruptEntry, HostileEntry, Unavailable
+from atoll.region.peers import SnapshotCall, SnapshotPlace
+from atoll.replication import snapshot
 from atoll.store.memory import MemoryStore, MemoryTables
 from atoll.store.port import AuditFilter
 
@@ -16,7 +19,9 @@ class Cut(World):
     """A world in which journals are cut as soon as all have an entry, and absence is short."""
 
     def __init__(self, *names: str) -> None:
-        super().__init__(*names, journal_s=0.0, journal_round_s=1.0, journal_absent_s=30.0)
+        super().__init__(
+            *names, journal_s=0.0, journal_round_s=1.0, journal_absent_s=30.0, snapshot_page_rows=100
+        )
 
     async def stop(self, name: str) -> None:
         await self[name].stop()
@@ -137,6 +142,79 @@ async def test_nothing_is_read_or_written_before_the_snapshot_is_here() -> None:
             with pytest.raises(Unavailable, match="snapshot"):
                 await it["c"].read("note", "k007")
             refused += 1
-            await asyncio.sleep(0)
-        assert refused > 3
+            await asyncio.sleep(0.0005)
+        assert refused
         assert (await it["c"].read("note", "k007")).value is not None
+
+
+@in_virtual_time
+async def test_a_broken_connection_goes_on_where_it_was() -> None:
+    async with Cut("a", "b") as it:
+        await lived_in_by_two(it)
+        await it.wiped("b")
+        while "pages" not in it["b"].catching_up.reason:  # noqa: ASYNC110 — virtual time
+            await asyncio.sleep(0.0005)
+        it.partition("ab")
+        await asyncio.sleep(20)
+        asked = [call for _, _, call in it.calls if isinstance(call, SnapshotCall)]
+        it.partition()
+        await it.agreed()
+        again = [call for _, _, call in it.calls if isinstance(call, SnapshotCall)][len(asked) :]
+        assert SnapshotPlace() not in [call.place for call in again]
+        assert it["b"].catching_up.completed == 1
+
+
+@in_virtual_time
+async def test_a_restart_goes_on_where_it_was() -> None:
+    async with Cut("a", "b") as it:
+        await lived_in_by_two(it)
+        await it.wiped("b")
+        for _ in range(3):
+            await asyncio.sleep(1.05)
+            tables = it.stores["b"].tables
+            await it.stop("b")
+            await it.start("b", tables=tables)
+        await it.agreed()
+        asked = [call.place for _, _, call in it.calls if isinstance(call, SnapshotCall)]
+        assert asked.count(SnapshotPlace()) == 1
+
+
+@in_virtual_time
+async def test_a_peer_with_a_new_disk_is_asked_anew() -> None:
+    async with Cut() as it:
+        await lived_in(it)
+        await asyncio.sleep(5)
+        await it.wiped("c")
+        while "pages" not in it["c"].catching_up.reason:  # noqa: ASYNC110 — virtual time
+            await asyncio.sleep(0.0005)
+        await it.wiped("a")
+        await it.agreed()
+        assert it.shown("c", "note", "k007") == {"text": "first 7"}
+
+
+@in_virtual_time
+async def test_damaged_and_impossible_pages_are_refused() -> None:
+    async with Cut("a", "b") as it:
+        await lived_in_by_two(it)
+        page = await it["a"].catching_up.page(SnapshotPlace("documents", "note"))
+        content = snapshot.open_page(page)
+        snapshot.check_content(page, content, it["b"].rules)
+        with pytest.raises(CorruptEntry):
+            snapshot.open_page(msgspec.structs.replace(page, content=page.content[:-9]))
+        key, value, meta = content.documents[0]
+        with pytest.raises(HostileEntry):  # stamped later than all that the peer has seen
+            snapshot.check_content(msgspec.structs.replace(page, clock=1), content, it["b"].rules)
+        for documents in ([(key, b"[", meta)], [(key, value, b"no msgpack")], [("", value, meta)]):
+            with pytest.raises(HostileEntry):
+                snapshot.check_content(page, snapshot.Content("note", documents), it["b"].rules)
+        with pytest.raises(HostileEntry):
+            snapshot.check_content(page, snapshot.Content("none", content.documents), it["b"].rules)
+        with pytest.raises(HostileEntry):
+            snapshot.check_content(page, snapshot.Content(settled=[("x", b"{}")]), it["b"].rules)
+
+
+async def lived_in_by_two(it: World) -> None:
+    for n in range(300):
+        await it.write("a", "note", f"k{n:03}", {"text": f"first {n}"})
+    await it.settled()
+    await asyncio.sleep(5)
