@@ -69,6 +69,9 @@ class Config:
     audit_days: int
     audit_max: int
     idempotency_hours: int
+    journal_hours: float
+    journal_absent_hours: float
+    journal_max_gb: float | None
     limits: Limits
     regions: tuple[RegionConfig, ...]
     """Sorted by name."""
@@ -150,6 +153,9 @@ class _Reader:
             audit_days=deployment.audit_days,
             audit_max=deployment.audit_max,
             idempotency_hours=deployment.idempotency_hours,
+            journal_hours=deployment.journal_hours,
+            journal_absent_hours=deployment.journal_absent_hours,
+            journal_max_gb=deployment.journal_max_gb,
             limits=Limits(**deployment.limits.model_dump()),
             regions=regions,
             emulated=file.emulate is not None,

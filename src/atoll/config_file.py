@@ -35,6 +35,9 @@ class DeploymentSection(Section):
     audit_days: int = Field(30, ge=1, le=3650)
     audit_max: int = Field(1_000_000, ge=1)
     idempotency_hours: int = Field(24, ge=1, le=8760)
+    journal_hours: float = Field(24, ge=0, le=8760)
+    journal_absent_hours: float = Field(168, gt=0, le=8760)
+    journal_max_gb: float | None = Field(None, gt=0, le=1e6)
     limits: LimitsSection = LimitsSection()
 
 

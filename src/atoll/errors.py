@@ -6,6 +6,7 @@
     ├── RequestError              the caller's input is at fault: nothing happened
     │   ├── UnknownCollection · UnknownField · InvalidDocument · InvalidKey · InvalidOperation
     │   ├── MalformedRequest · TooLarge · InvalidToken · InvalidCursor
+    │   ├── CursorExpired         what comes next in the change feed is no longer in the journal
     │   ├── NotFound
     │   └── Conflict
     │       ├── VersionMismatch   If-Match names another version
@@ -96,6 +97,12 @@ class InvalidToken(RequestError):
 
 class InvalidCursor(RequestError):
     status, type = 400, "invalid-cursor"
+
+
+class CursorExpired(RequestError):
+    """`details`: `gone`, origin → the first of its entries that is missing."""
+
+    status, type = 410, "cursor-expired"
 
 
 class NotFound(RequestError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random, SystemRandom
 from types import TracebackType
@@ -84,7 +85,7 @@ class Node:
             physical_ms=self._now_ms,
             random=Random(SystemRandom().getrandbits(64)),
             kernel_uncertainty_ms=kernel_uncertainty_ms,
-            options=options_of(config),
+            options=replace(options_of(config), shares_store=is_postgresql(self.settings.store)),
         )
         self.sessions = Sessions(self.region, TokenCodec(key, config.name, names))
         self.app = App(
@@ -143,4 +144,8 @@ def options_of(config: Config) -> RegionOptions:
         idempotency_s=config.idempotency_hours * 3600.0,
         audit_s=config.audit_days * 86_400.0,
         audit_most=config.audit_max,
+        journal_s=config.journal_hours * 3600.0,
+        journal_round_s=min(60.0, max(1.0, config.journal_hours * 3600.0 / 16)),
+        journal_absent_s=config.journal_absent_hours * 3600.0,
+        journal_most_bytes=None if config.journal_max_gb is None else int(config.journal_max_gb * 1e9),
     )

@@ -23,12 +23,16 @@ from atoll.errors import HostileEntry, Indefinite, StoreUnreachable
 from atoll.lattices import counter
 from atoll.lattices.bounded_counter import BoundedCounterLattice
 from atoll.lattices.counter import CounterLattice
+from atoll.region import catching_up
 from atoll.region import region as region_module
 from atoll.region.door import Door
 from atoll.region.ownership import Ownership
+from atoll.region.peers import SnapshotReply
 from atoll.region.region import Region
+from atoll.region.truncation import Truncation
+from atoll.replication import snapshot
 from atoll.replication.link import Link, LinkOptions
-from atoll.simulation.plan import Fault, Plan, draw
+from atoll.simulation.plan import Fault, Plan, draw, with_truncation
 from atoll.simulation.shrinking import Cut
 from atoll.store import sqlite_database
 from atoll.store.memory import MemoryTables
@@ -940,6 +944,99 @@ def doubt_not_looked_up(patch: Patch) -> None:
 def never_dropped(patch: Patch) -> None:
     """Found by seed 8: a peer sent a region's entries back before the region had heard that they were committed."""
     patch.setattr(Inbox, "drop", lambda self, origin, first, last: None)
+
+
+def cut_soon(plan: Plan) -> Plan:
+    """Journals are cut at once, and a region that is away is given up soon."""
+    plan = with_truncation(plan, always=True)
+    options = replace(
+        plan.options,
+        journal_s=0.0,
+        journal_absent_s=0.5,
+        journal_round_s=0.2,
+        journal_most_bytes=None,
+        snapshot_page_rows=5,
+    )
+    return replace(plan, options=options)
+
+
+def cut_patiently(plan: Plan) -> Plan:
+    """Journals are cut at once, but for what a region lacks."""
+    plan = cut_soon(plan)
+    return replace(plan, options=replace(plan.options, journal_absent_s=3600.0))
+
+
+@plant(
+    "the journal is cut before all have it",
+    workloads=("counters", "traffic"),
+    seeds=4,
+    found_by=("a journal keeps what a region lacks",),
+    alter=cut_patiently,
+)
+def cut_too_early(patch: Patch) -> None:
+    async def had_by(self: Truncation, peers: Any) -> int:
+        return self.extent.tail
+
+    patch.setattr(Truncation, "_had_by", had_by)
+
+
+@plant(
+    "what was cut is skipped in silence",
+    workloads=("counters", "traffic"),
+    seeds=8,
+    found_by=("healed regions agree in time", "a cut between two that both reach a third stops nothing"),
+    alter=cut_soon,
+)
+def skipped_in_silence(patch: Patch) -> None:
+    patch.setattr(Region, "too_late", lambda self, peer, past: None)
+
+
+@plant(
+    "a snapshot is adopted before all pages are here",
+    workloads=("counters", "traffic"),
+    seeds=8,
+    found_by=(
+        "a counter is the sum of its increments",
+        "a read shows what its region has seen",
+        "documents converge",
+        "merge states converge",
+        "the audit is the same in every region",
+    ),
+    alter=cut_soon,
+)
+def adopted_too_early(patch: Patch) -> None:
+    async def read_page(*args: Any, **options: Any) -> SnapshotReply:
+        page = await snapshot.read_page(*args, **options)
+        return msgspec.structs.replace(page, next=None)
+
+    patch.setattr(catching_up, "snapshot", _Changed(snapshot, read_page=read_page))
+
+
+@plant(
+    "a snapshot leaves tombstones out",
+    workloads=("counters", "traffic"),
+    seeds=8,
+    found_by=("a read shows what its region has seen", "documents converge", "merge states converge"),
+    alter=cut_soon,
+)
+def without_tombstones(patch: Patch) -> None:
+    def open_page(page: SnapshotReply) -> snapshot.Content:
+        content = snapshot.open_page(page)
+        content.documents = [row for row in content.documents if row[1] is not None]
+        return content
+
+    patch.setattr(catching_up, "snapshot", _Changed(snapshot, open_page=open_page))
+
+
+class _Changed:
+    """A module with something else in it."""
+
+    def __init__(self, module: Any, **changed: Any) -> None:
+        self._module = module
+        self.__dict__.update(changed)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
 
 
 @pytest.mark.parametrize("name", PLANTS)

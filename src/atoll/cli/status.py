@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -64,13 +65,12 @@ def regions_table(found: Mapping[str, Node]) -> Table:
     from rich.table import Table
 
     table = Table(title="Regions", title_justify="left")
-    for column in ("region", "url", "serves", "position", "writes", "conflicts", "inbox", "clock ±ms"):
-        table.add_column(
-            column, justify="right" if column in ("writes", "conflicts", "inbox", "clock ±ms") else "left"
-        )
+    right = ("writes", "conflicts", "inbox", "journal", "clock ±ms")
+    for column in ("region", "url", "serves", "position", *right):
+        table.add_column(column, justify="right" if column in right else "left")
     for name, (_, _, url, answer) in found.items():
         if isinstance(answer, AtollError):
-            table.add_row(name, url, "[red]no answer[/]", *["–"] * 5)
+            table.add_row(name, url, "[red]no answer[/]", *["–"] * 6)
             continue
         counted, inbox = answer["counted"], answer["inbox"]
         held = f" held: {inbox['held']}" if inbox["held"] else ""
@@ -82,9 +82,18 @@ def regions_table(found: Mapping[str, Node]) -> Table:
             str(counted["writes"]),
             str(sum(counted["conflicts"].values())),
             f"{inbox['entries']}{held}",
+            _journal(answer["journal"]),
             str(answer["uncertainty_ms"]),
         )
     return table
+
+
+def _journal(journal: dict[str, Any]) -> str:
+    """How large it is, and from when on it holds everything."""
+    size = f"{journal['bytes'] / 1e6:,.1f} MB"
+    if journal["oldest_ms"] is None:
+        return size
+    return f"{size}\nsince {datetime.fromtimestamp(journal['oldest_ms'] / 1000, UTC):%Y-%m-%d %H:%MZ}"
 
 
 def _serves(answer: dict[str, Any]) -> str:

@@ -14,7 +14,14 @@ from atoll.client.exchange import Exchanges
 from atoll.client.models import schema_of
 from atoll.client.results import Change, DocumentChange
 from atoll.client.transport import Request, Response
-from atoll.errors import AtollError, ConfigError, Indefinite, RegionUnreachable, Unavailable
+from atoll.errors import (
+    AtollError,
+    ConfigError,
+    CursorExpired,
+    Indefinite,
+    RegionUnreachable,
+    Unavailable,
+)
 from atoll.schema import Collection
 
 
@@ -43,6 +50,7 @@ class Feed:
         "_collections",
         "_cursor",
         "_exchanges",
+        "_expired",
         "_failures",
         "_parser",
         "_region",
@@ -59,6 +67,7 @@ class Feed:
         self._region = ""
         self._tried: set[str] = set()
         self._failures: dict[str, str] = {}
+        self._expired: CursorExpired | None = None
         self._rounds = 0
         self._served_s = exchanges.now_s()
 
@@ -89,6 +98,7 @@ class Feed:
         self._served_s = self._exchanges.now_s()
         self._tried.clear()
         self._failures.clear()
+        self._expired = None
         self._rounds = 0
         return [_change(event.data) for event in self._parser.feed(piece) if event.kind == "change"]
 
@@ -100,17 +110,25 @@ class Feed:
         """The stream could not be opened, or broke. Raises what no other region could mend."""
         if isinstance(error, ConfigError):
             raise ConfigError(f"{self._exchanges.where(self._region)}: {error.message}") from None
+        if isinstance(error, CursorExpired):  # another region's journal may begin earlier
+            self._expired = error
+            return
         if not isinstance(error, Unavailable | Indefinite):
             raise error
         self._failures[self._region] = error.message
         self._exchanges.router.failed(self._region, self._exchanges.now_s())
 
     def pause_s(self) -> float:
-        """How long to wait before the next request. Raises RegionUnreachable when that has gone on too long."""
+        """How long to wait before the next request.
+
+        Raises RegionUnreachable when that has gone on too long, and CursorExpired once no region is left to ask.
+        """
         left = set(self._exchanges.router.order()) - self._tried
-        if left and self._failures and self._rounds == 0:
+        if left and (self._failures or self._expired) and self._rounds == 0:
             return 0.0
         if not left:
+            if self._expired is not None:
+                raise self._expired
             self._tried.clear()
         self._rounds += 1
         if self._exchanges.now_s() - self._served_s > self._exchanges.options.feed_timeout_s:

@@ -222,8 +222,8 @@ class Verbs:
         """Every change from `cursor` on, as it comes, over broken connections and lost regions.
 
         None starts with the oldest change that is kept, `"now"` with the next one; after a restart go on
-        with the `cursor` of the last change handled. Raises InvalidCursor, and RegionUnreachable when no
-        region serves the feed for `feed_timeout_s`.
+        with the `cursor` of the last change handled. Raises InvalidCursor, CursorExpired when no region
+        has kept all changes since, and RegionUnreachable when none serves the feed for `feed_timeout_s`.
         """
         feed = Feed(self._exchanges, cursor, only)
         while True:

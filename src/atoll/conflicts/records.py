@@ -180,6 +180,26 @@ def check_settled(loser: Loser, entry: Entry, change: Change) -> None:
         raise HostileEntry(f"{entry.origin}:{entry.seq} settles a conflict that it cannot have seen")
 
 
+def check_recorded(loser: Loser) -> None:
+    """Raises HostileEntry for what is no settled record, or bears another's name."""
+    try:
+        record = _decode(loser.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise HostileEntry(f"a settled record cannot be read: {error}") from None
+    lost = record.loser
+    names = [
+        record_id(record.collection, record.key, name, lost) for name in {record.field, record.field or TOUCH}
+    ]
+    if (
+        record.status != "settled"
+        or record.settled_by is None
+        or not 0 <= lost.stamp < 1 << 63
+        or record.id != loser.id
+        or loser.id not in names
+    ):
+        raise HostileEntry(f"a settled record of {record.collection}/{record.key} contradicts itself")
+
+
 def public(row: AuditRow) -> dict[str, Any]:
     """A record as plain JSON data."""
     shown: dict[str, Any] = msgspec.json.decode(row.body)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
 
 from atoll.causality.clock import HybridLogicalClock
-from atoll.causality.vector import descends, missing
+from atoll.causality.vector import descends, merge, missing
 from atoll.conflicts import records
 from atoll.conflicts.records import Record
 from atoll.core import document as documents
@@ -23,7 +24,7 @@ from atoll.core.entry import UNREADABLE, Change, Entry, Framed, Loser, decode_en
 from atoll.core.mutation import Put, Receipt, Write, Written
 from atoll.core.register import Operation, Version
 from atoll.core.rules import WHOLE, Rules
-from atoll.errors import CorruptEntry, HostileEntry, InvalidOperation, TooLarge
+from atoll.errors import AtollError, CorruptEntry, HostileEntry, InvalidOperation, TooLarge
 from atoll.lattices.base import Actor
 from atoll.store.port import AuditRow, Commit, Parked, Remembered, Row, Segment
 
@@ -59,6 +60,22 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
     origin: str
     seq: int
     stamp: int
+
+
+class Takeover(NamedTuple):
+    """What one commit takes over of a peer's snapshot; see `region.catching_up`."""
+
+    kept: tuple[tuple[str, str, bytes], ...] = ()
+    """(collection, key, bytes): pages to be kept aside, in a collection that nobody declares."""
+    documents: tuple[tuple[str, str, Row], ...] = ()
+    """(collection, key, the peer's state)."""
+    stamp: int = 0
+    """The highest that the peer had seen."""
+    settled: tuple[Loser, ...] = ()
+    """Of its audit; what stands there follows from the documents."""
+    parked: tuple[Parked, ...] = ()
+    vector: Mapping[str, int] = MappingProxyType({})
+    """What the region has from now on, as it holds it in some form."""
 
 
 class Batch:
@@ -97,6 +114,8 @@ class Batch:
         self._to_remember: list[Remembered] = []
         self._parked: list[Parked] = []
         self._unparked: list[tuple[str, int, int]] = []
+        self._adopted: dict[str, int] = {}
+        self._kept: list[tuple[str, str, bytes]] = []
         self._runs: list[tuple[str, int, list[bytes]]] = []
         """(origin, first seq, frames): dense, so the last seq follows."""
         self._now_ms = now_ms
@@ -311,6 +330,27 @@ class Batch:
         after = documents.merge(rules, before, delta)
         self._install(address, before, after, documents.encode_row(rules, after), change.settled)
 
+    def take_over(self, takeover: Takeover) -> None:
+        """Merge what a peer holds. Raises HostileEntry, and may then have taken some of it."""
+        self._kept += takeover.kept
+        for collection, key, row in takeover.documents:
+            rules, address = self._rules[collection], (collection, key)
+            theirs = documents.received(rules, key, row, takeover.stamp)
+            before = self._document(address)
+            after = documents.merge(rules, before, theirs)
+            self._install(address, before, after, documents.encode_row(rules, after), ())
+        self._file(takeover.settled)
+        for parked in takeover.parked:
+            try:
+                entry = decode_entry(parked.body)
+                left = self._taken(entry, parked.change, entry.changes[0])
+            except (AtollError, IndexError):
+                left = parked
+            if left is not None:
+                self._parked.append(left)
+        self._adopted = missing(self.vector, takeover.vector)
+        self.vector = merge(self.vector, self._adopted)
+
     def contested(self, address: Address) -> bool:
         """Whether a stored document holds concurrent versions."""
         return self._row(address) is not None and self._document(address).contested
@@ -361,16 +401,20 @@ class Batch:
                 self._audit[record_id] = records.row_of(record)
                 if record_id not in was:
                     self.detected.append(record)
+        self._file(settled)
+        self._documents[address] = after
+        self._changed[address] = row
+
+    def _file(self, settled: Sequence[Loser]) -> None:
         for loser in settled:
             known = dict(self._known_audit)
             known.update({key: value for key, value in self._audit.items() if value is not None})
             audit_row = records.settled_row(loser, known)
             if audit_row is not None:
                 self._audit[loser.id] = audit_row
-        self._documents[address] = after
-        self._changed[address] = row
 
     def _append(self, entry: Entry, frame: bytes) -> None:
+        self._adopted.pop(entry.origin, None)
         self.vector[entry.origin] = entry.seq
         self.entries.append(entry)
         if self._runs and self._runs[-1][0] == entry.origin:
@@ -389,7 +433,7 @@ class Batch:
                 Segment(origin, first, first + len(frames) - 1, b"".join(frames))
                 for origin, first, frames in self._runs
             ],
-            positions={origin: self.vector[origin] for origin, _, _ in self._runs},
+            positions={origin: self.vector[origin] for origin, _, _ in self._runs} | self._adopted,
             clock=self._clock.last,
             audit=[row for row in self._audit.values() if row is not None],
             audit_removed=[record_id for record_id, row in self._audit.items() if row is None],
@@ -399,6 +443,8 @@ class Batch:
         )
         for (collection, key), row in self._changed.items():
             commit.documents.setdefault(collection, []).append((key, row.value, row.meta))
+        for collection, key, data in self._kept:
+            commit.documents.setdefault(collection, []).append((key, None, data))
         return commit
 
 

@@ -53,6 +53,7 @@ _OPERATIONS = frozenset(map(int, Operation))
 _decode_dots = msgspec.msgpack.Decoder(_Dots).decode
 _any_json = msgspec.json.Decoder().decode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_MOST_SEQ = 1 << 53
 _DEEPEST = Limits(depth=160)
 """For values from peers: what a document may be, and some more for what wraps it."""
 
@@ -102,9 +103,55 @@ def merge(rules: Rules, ours: Document, theirs: Document) -> Document:
     for name, versions in theirs.registers.items():
         merged.registers[name] = registers.merge(merged.registers.get(name, ()), versions)
     for field, state in theirs.lattices.items():
-        lattice = rules.lattices[field]
+        lattice = rules.lattices.get(field)
+        if (
+            lattice is None
+        ):  # bytes of another version of the declarations, which both have from entries before it
+            merged.lattices.setdefault(field, state)
+            continue
         merged.lattices[field] = lattice.merge(merged.lattices.get(field, lattice.empty()), state)
     return merged
+
+
+def received(rules: Rules, key: str, row: Row, stamp: int) -> Document:
+    """A peer's whole state of a document, checked as its changes are. `stamp` is the highest that the peer has seen.
+
+    Raises HostileEntry for what no region could have come to hold.
+    """
+    try:
+        meta = _decode_meta(row.meta)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise HostileEntry(f"the merge state of {rules.name}/{key} cannot be read: {error}") from None
+    whole = meta.registers.get(WHOLE)
+    if whole is not None and len(whole) == 1 and whole[0].value == _ELSEWHERE:
+        meta.registers[WHOLE] = (_valued(whole[0], row.value),)
+    for name, versions in meta.registers.items():
+        if not well_named(name):
+            raise HostileEntry(f"no collection has a register {name[:64]!r}")
+        dots = {(version.region, version.seq) for version in versions}
+        if not versions or len(dots) < len(versions) or not all(_sane(each, stamp) for each in versions):
+            raise HostileEntry(f"the versions of {rules.name}/{key} in {name[:64]!r} cannot be as they are")
+        if list(versions) != sorted(versions, key=registers.canonical_order):
+            raise HostileEntry(f"the versions of {rules.name}/{key} in {name[:64]!r} are out of order")
+        for version in versions:
+            if version.value is not None:
+                check_value(rules, key, name, version.value)
+    known = rules.lattices
+    lattices: dict[str, Any] = {
+        field: known[field].decode(data) if field in known else data for field, data in meta.lattices.items()
+    }
+    return Document(meta.registers, lattices)
+
+
+def _sane(version: Version, stamp: int) -> bool:
+    return (
+        bool(version.region)
+        and 1 <= version.seq < _MOST_SEQ
+        and 0 <= version.stamp <= stamp
+        and 0 <= version.uncertainty_ms < _MOST_SEQ
+        and version.operation in _OPERATIONS
+        and all(0 <= seq < _MOST_SEQ for seq in version.context.values())
+    )
 
 
 def delta_of(rules: Rules, entry: Entry, change: Change) -> Document:

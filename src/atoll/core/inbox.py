@@ -99,7 +99,10 @@ class Inbox:
         waiting = self._waiting.get(origin)
         if not waiting:
             return
-        for seq in range(first, last + 1):
+        committed = range(first, last + 1)
+        # A snapshot that is taken over moves a position by millions at once.
+        few = len(committed) <= len(waiting)
+        for seq in committed if few else [each for each in waiting if each in committed]:
             found = waiting.pop(seq, None)
             if found is not None:
                 self._bytes[found.link] -= len(found.framed.frame)

@@ -8,6 +8,7 @@ and an idle region commits without delay. Whoever comes while a commit is under 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 
 from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.vector import descends, merge
-from atoll.core.batch import Admit, Batch, Identity
+from atoll.core.batch import Admit, Batch, Identity, Takeover
 from atoll.core.entry import Framed, decode_entry
 from atoll.core.inbox import Inbox
 from atoll.core.mutation import Receipt, Write
@@ -85,7 +86,7 @@ class Upkeep(NamedTuple):
 
 
 class _PendingUpkeep(NamedTuple):
-    work: Upkeep
+    work: Upkeep | Takeover
     done: asyncio.Future[None]
 
 
@@ -220,7 +221,7 @@ class Door:
         self._call()
         return await answer
 
-    async def keep_up(self, work: Upkeep) -> None:
+    async def keep_up(self, work: Upkeep | Takeover) -> None:
         """Do it between the writes; durable on return. Raises what the store raises, and Overloaded."""
         if self._closed:
             raise Overloaded("this region is closing")
@@ -228,6 +229,10 @@ class Door:
         self._upkeep.append(_PendingUpkeep(work, done))
         self._call()
         await done
+
+    def take_note(self, stamp: int) -> None:
+        """Of a stamp that a peer has seen: what is written here from now on has later ones. Raises ClockAhead."""
+        self._clock.update(stamp)
 
     def deliver(self, framed: list[Framed], link: str) -> None:
         """Take entries from a link; they are applied when their contexts are covered."""
@@ -426,7 +431,7 @@ class Door:
                 await self._keep_up(turn, outcome.batch, party.upkeep.work)
             commit = outcome.batch.commit()
             commit.schemas.update(self._mixed(turn.schemas))
-            if party.upkeep is not None:
+            if party.upkeep is not None and isinstance(party.upkeep.work, Upkeep):
                 commit.schemas.update(party.upkeep.work.said(turn.schemas))
             if commit.segments or commit.remembered or party.upkeep is not None:
                 self._in_doubt = True
@@ -505,7 +510,10 @@ class Door:
         return _Outcome(batch, answers, waiting, ahead)
 
     @staticmethod
-    async def _keep_up(turn: Turn, batch: Batch, upkeep: Upkeep) -> None:
+    async def _keep_up(turn: Turn, batch: Batch, upkeep: Upkeep | Takeover) -> None:
+        if isinstance(upkeep, Takeover):
+            batch.take_over(upkeep)
+            return
         for parked in upkeep.parked:
             batch.reapply(parked)
         contested = [key for key in upkeep.keys if batch.contested((upkeep.collection, key))]
@@ -577,8 +585,14 @@ class Door:
         entries = [framed.entry for framed in party.remote]
         if party.upkeep is not None:
             work = party.upkeep.work
-            entries += [decode_entry(parked.body) for parked in work.parked]
-            if work.keys:
+            for parked in work.parked:
+                with contextlib.suppress(AtollError):
+                    entries.append(decode_entry(parked.body))
+            if isinstance(work, Takeover):
+                for collection, key, _ in work.documents:
+                    documents.setdefault(collection, set()).add(key)
+                audit += [loser.id for loser in work.settled]
+            elif work.keys:
                 documents.setdefault(work.collection, set()).update(work.keys)
         for entry in entries:
             for change in entry.changes:

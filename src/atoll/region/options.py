@@ -41,6 +41,22 @@ class RegionOptions:
     """How long conflict records are kept; manual ones that wait for a person stay."""
     audit_most: int = 1_000_000
     """The most conflict records that are kept."""
+    journal_s: float = 24 * 3600.0
+    """How long journal entries are kept at least, for consumers of changes that are away."""
+    journal_absent_s: float = 7 * 24 * 3600.0
+    """A peer that was not heard for so long no longer keeps entries in the journal that it lacks."""
+    journal_most_bytes: int | None = None
+    """Past it entries go that are younger, or that a peer lacks which is not connected; None for no bound."""
+    journal_round_s: float = 60.0
+    """How often the journal is looked at, whether some of it may go."""
+    shares_store: bool = False
+    """Whether the region may have several nodes."""
+    snapshot_grace_s: float = 1.0
+    """When a peer's journal no longer holds what comes next here, another peer may bring it within this time."""
+    snapshot_page_rows: int = 2000
+    """The most documents, records or changes on one page of a snapshot."""
+    snapshot_retry_s: float = 0.5
+    """How long to wait before a page of a snapshot is asked for again."""
     door: DoorOptions = field(default_factory=DoorOptions)
     link: LinkOptions = field(default_factory=LinkOptions)
     guard: GuardOptions = field(default_factory=GuardOptions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -44,7 +44,27 @@ class EntryCall(msgspec.Struct, array_like=True, frozen=True, tag="entry"):
     seq: int
 
 
-Call = ReadCall | WriteCall | DigestCall | PingCall | EntryCall
+class SnapshotPlace(msgspec.Struct, array_like=True, frozen=True):
+    """Where a page of a snapshot begins."""
+
+    part: Literal["documents", "audit", "parked"] = "documents"
+    collection: str = ""
+    """Those before it, in the order of their names, are behind."""
+    key: str | None = None
+    """The last document before."""
+    record: tuple[int, str] | None = None
+    """The last conflict record before: (stamp_ms, id), from the newest on."""
+    change: tuple[str, int, int] | None = None
+    """The last parked change before."""
+
+
+class SnapshotCall(msgspec.Struct, array_like=True, frozen=True, tag="snapshot"):
+    """Ask for a page of all that the peer holds."""
+
+    place: SnapshotPlace
+
+
+Call = ReadCall | WriteCall | DigestCall | PingCall | EntryCall | SnapshotCall
 
 
 class ReadReply(msgspec.Struct, array_like=True, frozen=True, tag="read"):
@@ -77,7 +97,26 @@ class EntryReply(msgspec.Struct, array_like=True, frozen=True, tag="entry"):
     """None where the journal does not hold it."""
 
 
-Reply = ReadReply | WriteReply | DigestReply | PingReply | EntryReply
+class SnapshotReply(msgspec.Struct, array_like=True, frozen=True, tag="snapshot"):
+    """A page. What it holds was read at some moment between `before` and `after`."""
+
+    incarnation: tuple[int, int]
+    """Differs once the peer's disk was replaced."""
+    declared: dict[str, dict[str, str]]
+    """collection → mergeable field → its kind."""
+    before: dict[str, int]
+    """What the peer had before it read the page, so that all of this is in it."""
+    after: dict[str, int]
+    """What it had afterwards: nothing of what comes later is in it."""
+    clock: int
+    """The highest stamp that it had seen then."""
+    content: bytes
+    """See `replication.snapshot`."""
+    next: SnapshotPlace | None
+    """Where to go on; None after the last page."""
+
+
+Reply = ReadReply | WriteReply | DigestReply | PingReply | EntryReply | SnapshotReply
 
 
 class StreamRequest(msgspec.Struct, array_like=True, frozen=True):

@@ -27,6 +27,7 @@ from atoll.core.rules import Rules, plain_text
 from atoll.errors import (
     AtollError,
     ClockUnsafe,
+    CursorExpired,
     InvalidOperation,
     RegionUnreachable,
     TokenNotReached,
@@ -34,6 +35,7 @@ from atoll.errors import (
     Unavailable,
 )
 from atoll.region.adoption import Adoption
+from atoll.region.catching_up import CatchingUp
 from atoll.region.door import Door
 from atoll.region.escrow import Escrow
 from atoll.region.freshness import Freshness
@@ -52,6 +54,7 @@ from atoll.region.peers import (
     ReadCall,
     ReadReply,
     Reply,
+    SnapshotCall,
     StreamRequest,
     WriteCall,
     WriteReply,
@@ -63,6 +66,7 @@ from atoll.region.signal import Signal
 from atoll.region.statistics import Statistics
 from atoll.region.succession import Succession
 from atoll.region.tenure import Tenure
+from atoll.region.truncation import Truncation
 from atoll.replication import source
 from atoll.replication.link import Link
 from atoll.replication.wire import FrameWriter, Heartbeat
@@ -184,6 +188,19 @@ class Region:
             now_ms=physical_ms,
             patience_s=options.introduction_s,
         )
+        self.catching_up = CatchingUp(
+            name,
+            self.rules,
+            self.links,
+            store,
+            self.door,
+            ask=lambda peer, call, timeout_s: peers.call(peer, call, timeout_s=timeout_s),
+            claim=self.tenure.claim,
+            review=self._review_links,
+            now_ms=physical_ms,
+            options=options,
+        )
+        self.truncation = Truncation(self.regions, self.links, store, physical_ms, options)
         self._tasks: list[asyncio.Task[None]] = []
 
     # -- life ------------------------------------------------------------------------------------------
@@ -197,6 +214,8 @@ class Region:
         self._own_at_first = self.door.vector.get(self.name, 0)
         await self.reintroduction.open()
         await self.succession.open()
+        await self.catching_up.open()
+        await self.truncation.open()
         self._spawn(self.tenure.run(), "leases")
         for link in self.links.values():
             self._spawn(link.run(self._review_links), f"link to {link.status.peer}")
@@ -204,6 +223,8 @@ class Region:
         self._spawn(self._introduction(), "introduction")
         self._spawn(self._watch_for_own(), "watch for lost entries")
         self._spawn(self._housekeeping(), "housekeeping")
+        self._spawn(self._truncate(), "truncation of the journal")
+        self._spawn(self.catching_up.run(), "catching up from a snapshot")
         self._spawn(self._adopt(), "new declarations")
         self._spawn(self.reintroduction.run(), "return from a backup")
         self._spawn(self.succession.run(), "another database")
@@ -253,8 +274,14 @@ class Region:
         rows = {address: await self.store.get(*address) for address in self.ownership.concerned(write)}
         return self.ownership.of_write(write, rows.get)
 
+    def check_whole(self) -> None:
+        """Raises Unavailable while documents here are not what the region's vector says."""
+        self.reintroduction.check()
+        self.catching_up.check()
+
     def _admit(self, write: Write, stored: Stored) -> None:
         """At the write's turn: what came in between may have said whose the document is."""
+        self.catching_up.check()
         owner = self.ownership.of_write(write, stored)
         if owner not in (None, self.name):
             raise RegionUnreachable(
@@ -268,7 +295,7 @@ class Region:
             await self._introduction()
 
     async def _write_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
-        self.reintroduction.check()
+        self.check_whole()
         turns = self.succession.turns
         await self.succession.passed(self.options.introduction_s)
         try:
@@ -360,6 +387,7 @@ class Region:
     async def read_here(self, collection: str, key: str) -> Reading:
         """What this region has, and what it had seen at that very moment."""
         row, vector = await self.store.read(collection, key)
+        self.catching_up.check()
         if row is None or row.value is None:
             return Reading(None, "", self.name, vector)
         return Reading(row.value, documents.version_tag(row), self.name, vector)
@@ -400,6 +428,7 @@ class Region:
                 await self.door.covered(token)
         except TimeoutError:
             return False
+        self.catching_up.check()  # a snapshot that is taken over moves the vector before the documents
         return True
 
     async def _reach(self, collection: str, key: str, options: ReadOptions) -> Reading | None:
@@ -489,6 +518,7 @@ class Region:
         while True:
             lag_s = self.staleness_s()
             if lag_s <= bound_s:
+                self.catching_up.check()
                 return None
             left_s = deadline - asyncio.get_running_loop().time()
             if left_s <= 0:
@@ -524,11 +554,14 @@ class Region:
                     )
                 return await self._write_here(call.write, call.vector)
             case ReadCall():
-                self.reintroduction.check()
+                self.check_whole()
                 await self.require(call.vector)
                 reading = await self.read_here(call.collection, call.key)
                 return ReadReply(reading.value, reading.version, dict(reading.vector))
+            case SnapshotCall():
+                return await self.catching_up.page(call.place)
             case DigestCall():
+                self.catching_up.check()
                 return await self.digest(call.collection, call.bucket)
             case PingCall():
                 return PingReply(self.name, self.now_ms(), self.application.fingerprint())
@@ -609,6 +642,9 @@ class Region:
     async def room(self, link: str, bytes_waiting: int) -> None:
         await self.door.room(link, bytes_waiting)
 
+    def too_late(self, peer: str, past: dict[str, int]) -> None:
+        self.catching_up.too_late(peer, past)
+
     def heard(self, peer: str, heartbeat: Heartbeat) -> None:
         self.freshness.heard(heartbeat, self.door.vector)
         self._own_elsewhere = max(self._own_elsewhere, heartbeat.vector.get(self.name, 0))
@@ -665,7 +701,7 @@ class Region:
         at other times, each would come back from every peer. Of several nodes one pulls from a peer; the others
         only want to hear how far it is.
         """
-        if not self.holds(peer):
+        if not self.holds(peer) or self.catching_up.pulling:
             return ()
         own = [self.name] if self._recovering else []
         down = [other for other, link in self.links.items() if other != peer and not link.status.connected]
@@ -703,12 +739,13 @@ class Region:
         """Every entry past `vector`, in this region's commit order, each with the vector after it.
 
         Because the cursor is a version vector it can be taken up in any region without missing anything.
-        Yields None when nothing happened for `idle_s` seconds.
+        Yields None when nothing happened for `idle_s` seconds. Raises CursorExpired where the journal does not
+        hold what comes next.
         """
         seen = dict(vector)
         known, taken_up = -1, self.succession.taken_up
         while True:
-            count = self.committed.count
+            count, here = self.committed.count, self.door.vector
             if known != self.succession.turns:
                 known = self.succession.turns
                 after_id = await self.store.journal_start(seen, self.regions)
@@ -727,15 +764,54 @@ class Region:
                     continue
                 for framed in decode_frames(segment.body):
                     if framed.entry.seq > seen.get(segment.origin, 0):
+                        self._check_follows(seen, framed.entry.context)
                         seen[segment.origin] = framed.entry.seq
                         yield framed.entry, dict(seen)
             if numbered or count != self.committed.count:
                 continue
+            self._check_follows(seen, here)
             try:
                 async with asyncio.timeout(idle_s):  # before 3.12 wait_for can swallow a cancellation
                     await self.committed.wait()
             except TimeoutError:
                 yield None
+
+    async def check_cursor(self, vector: Mapping[str, int]) -> None:
+        """Raises CursorExpired where `changes` would, on its first entries."""
+        nexts = {o: vector.get(o, 0) + 1 for o in vectors.missing(vector, self.door.vector)}
+        gone = {o: seq for o, seq in nexts.items() if await self.store.segment(o, seq) is None}
+        if gone:
+            raise self._expired(gone)
+
+    async def oldest_cursor(self) -> dict[str, int]:
+        """Just before the oldest change of each origin that the journal holds."""
+        found: dict[str, int] = {}
+        for origin, newest in sorted(self.door.vector.items()):
+            first, past = 1, newest + 1  # the first entry that is kept lies in between, or there is none
+            while first < past and await self.store.segment(origin, first) is None:
+                middle = (first + past) // 2
+                if await self.store.segment(origin, middle) is None:
+                    first = middle + 1
+                else:
+                    past = middle
+                    if middle == first:
+                        break
+            if first > 1:
+                found[origin] = first - 1
+        return found
+
+    def _check_follows(self, seen: Mapping[str, int], context: Mapping[str, int]) -> None:
+        """In commit order, whatever comes has its past before it, unless that is not in the journal."""
+        if not vectors.descends(seen, context):
+            gone = vectors.missing(seen, context)
+            raise self._expired({origin: seen.get(origin, 0) + 1 for origin in gone})
+
+    def _expired(self, gone: Mapping[str, int]) -> CursorExpired:
+        return CursorExpired(
+            f"{self.name} no longer has all changes since this cursor in its journal; follow from cursor=now, then "
+            "read the collections again, and take up what the feed brings",
+            gone=dict(sorted(gone.items())),
+        )
 
     # -- state -----------------------------------------------------------------------------------------
 
@@ -746,6 +822,7 @@ class Region:
         reachable = [status for status in statuses if status.connected]
         return (
             not self.reintroduction.pending
+            and not self.catching_up.pending
             and all(status.since_ms for status in statuses)
             and all(vectors.descends(self.vector, {s.peer: s.advertised.get(s.peer, 0)}) for s in reachable)
             and (
@@ -766,6 +843,8 @@ class Region:
             return "draining"
         if self.reintroduction.pending:
             return self.reintroduction.reason
+        if self.catching_up.pending:
+            return self.catching_up.reason
         return self._broken
 
     @property
@@ -865,6 +944,13 @@ class Region:
                 audit_keep=self.options.audit_most,
             ):
                 await asyncio.sleep(0)
+
+    async def _truncate(self) -> None:
+        while True:
+            await asyncio.sleep(self.options.journal_round_s)
+            if self.door.store_error is None:
+                with contextlib.suppress(AtollError):  # a failing disk is the commit path's to report
+                    await self.truncation.round()
 
     async def _housekeeping(self) -> None:
         rounds = 0

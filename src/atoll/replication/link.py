@@ -14,7 +14,7 @@ from atoll.core.entry import Framed
 from atoll.errors import AtollError, RegionUnreachable, ReplicationError
 from atoll.region.peers import Peers, StreamRequest
 from atoll.region.signal import Signal
-from atoll.replication.wire import FrameReader, Heartbeat
+from atoll.replication.wire import FrameReader, Heartbeat, JournalBegins, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,9 @@ class Receiver(Protocol):
 
     def heard(self, peer: str, heartbeat: Heartbeat) -> None:
         """A peer said what it has."""
+
+    def too_late(self, peer: str, past: dict[str, int]) -> None:
+        """A peer's journal no longer holds what comes next here: of each origin nothing up to this seq."""
 
 
 class Link:
@@ -197,7 +200,7 @@ class Link:
                 self.status.received_bytes += len(data)
                 await self._receiver.room(self._peer, self._options.inbox_bytes)
 
-    def _take(self, message: Heartbeat | list[Framed]) -> None:
+    def _take(self, message: Message) -> None:
         self.status.heard_ms = self._now_ms()
         if isinstance(message, Heartbeat):
             if message.region != self._peer:
@@ -207,6 +210,9 @@ class Link:
             self._advertised = vectors.merge(self._advertised, message.vector)
             self.status.advertised = self._advertised
             self._receiver.heard(self._peer, message)
+            return
+        if isinstance(message, JournalBegins):
+            self._receiver.too_late(self._peer, message.past)
             return
         for framed in message:
             if framed.entry.origin not in self._regions:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from atoll.core.entry import frames_past
 from atoll.region.peers import StreamRequest
 from atoll.region.signal import Signal
-from atoll.replication.wire import FrameWriter, Heartbeat
-from atoll.store.port import Segment, Store
+from atoll.replication.wire import FrameWriter, Heartbeat, JournalBegins
+from atoll.store.port import Store
 
 _BATCH_BYTES = 1 << 20
 _HEARSAY_MS = 1000
@@ -29,34 +29,50 @@ async def stream(
 
     Commit order is a causal order, so one stream alone never leaves an entry without its past. The
     consumer sets the pace: nothing is read from the journal before the last piece was taken.
+
+    Nothing is skipped in silence: where the journal no longer holds, or never held, what comes next of an
+    origin (it was truncated, or the region took a snapshot over), the peer is told, and hears heartbeats only.
     """
     wanted = set(request.origins)
     sent = dict(request.vector)
     after_id = await store.journal_start(sent, sorted(wanted))
     loop = asyncio.get_running_loop()
     told = _Told(wanted)
-    yield writer.heartbeat(told.news_in(await heartbeat()))
+    now = await heartbeat()
+    yield writer.heartbeat(told.news_in(now))
     due_s = loop.time() + heartbeat_s
     while True:
         if loop.time() >= due_s:  # a stream that is never idle must say it, too
-            yield writer.heartbeat(told.news_in(await heartbeat()))
+            now = await heartbeat()
+            yield writer.heartbeat(told.news_in(now))
             due_s = loop.time() + heartbeat_s
         if not wanted:  # another node of the peer's region pulls; this one wants to know how far we are
             await asyncio.sleep(due_s - loop.time())
             continue
         seen = committed.count
         piece: list[bytes] = []
+        gone: dict[str, int] = {}
         numbered = await store.journal(after_id, limit_bytes=_BATCH_BYTES)
         for id_, segment in numbered:
             after_id = id_
-            fresh = _fresh(segment, wanted, sent)
-            if fresh:
-                piece.append(fresh)
-                sent[segment.origin] = segment.last_seq
+            have = sent.get(segment.origin, 0)
+            if segment.origin not in wanted or segment.last_seq <= have:
+                continue
+            if segment.first_seq > have + 1:
+                gone[segment.origin] = segment.first_seq - 1
+                break
+            piece.append(segment.body if segment.first_seq > have else frames_past(segment.body, have))
+            sent[segment.origin] = segment.last_seq
+        if (
+            not numbered
+        ):  # then all that was here at the last heartbeat has been sent, or is not in the journal
+            gone = {o: seq for o in sorted(wanted) if (seq := now.vector.get(o, 0)) > sent.get(o, 0)}
         if piece:
             yield writer.entries(b"".join(piece))
-            continue
-        if numbered:
+        if gone:
+            yield writer.begins(JournalBegins(gone))
+            wanted.clear()
+        if numbered or gone:
             continue
         if committed.count == seen:
             try:
@@ -93,10 +109,3 @@ class _Told:
         self._fresh |= fresh
         self._vector |= vector
         return Heartbeat(now.region, now.now_ms, vector, fresh)
-
-
-def _fresh(segment: Segment, wanted: set[str], sent: Mapping[str, int]) -> bytes:
-    have = sent.get(segment.origin, 0)
-    if segment.origin not in wanted or segment.last_seq <= have:
-        return b""
-    return segment.body if segment.first_seq > have else frames_past(segment.body, have)

@@ -2,7 +2,7 @@
 
     magic     2 bytes   b"At"
     version   u8        PROTOCOL
-    kind      u8        1 heartbeat, 2 entries, 3 entries compressed with zstd
+    kind      u8        1 heartbeat, 2 entries, 3 entries compressed with zstd, 4 the journal begins later
     length    u32 LE    bytes of the body
     check     u32 LE    crc32 of the eight bytes before: a damaged length would be waited for, not noticed
     seal      16 bytes  keyed BLAKE2b of header and body, so that only holders of the key are believed
@@ -39,7 +39,7 @@ _SEAL_BYTES: Final = 16
 _HEAD_BYTES: Final = _HEADER.size + _CHECK.size
 _PREFIX_BYTES: Final = _HEAD_BYTES + _SEAL_BYTES
 
-_HEARTBEAT, _ENTRIES, _COMPRESSED = 1, 2, 3
+_HEARTBEAT, _ENTRIES, _COMPRESSED, _BEGINS = 1, 2, 3, 4
 
 
 class Heartbeat(msgspec.Struct, array_like=True, frozen=True):
@@ -55,10 +55,21 @@ class Heartbeat(msgspec.Struct, array_like=True, frozen=True):
     leave out origins that the stream does not carry and whose moment is hardly newer."""
 
 
-Message = Heartbeat | list[Framed]
+class JournalBegins(msgspec.Struct, array_like=True, frozen=True):
+    """Entries that were asked for are no longer in the peer's journal: what they did is in its documents only.
+
+    Nothing but heartbeats follows on this stream.
+    """
+
+    past: dict[str, int]
+    """origin → the journal holds nothing of it between what was asked for, or sent, and this seq."""
+
+
+Message = Heartbeat | JournalBegins | list[Framed]
 
 _pack = msgspec.msgpack.Encoder().encode
 _heartbeat = msgspec.msgpack.Decoder(Heartbeat).decode
+_begins = msgspec.msgpack.Decoder(JournalBegins).decode
 
 
 def derive_key(deployment_key: bytes, purpose: str) -> bytes:
@@ -74,6 +85,9 @@ class FrameWriter:
 
     def heartbeat(self, heartbeat: Heartbeat) -> bytes:
         return self._frame(_HEARTBEAT, _pack(heartbeat))
+
+    def begins(self, begins: JournalBegins) -> bytes:
+        return self._frame(_BEGINS, _pack(begins))
 
     def entries(self, frames: bytes) -> bytes:
         """`frames`: entry frames of `core.entry`, one after the other.
@@ -135,11 +149,11 @@ class FrameReader:
             yield self._message(kind, body)
 
     def _message(self, kind: int, body: bytes) -> Message:
-        if kind == _HEARTBEAT:
+        if kind in (_HEARTBEAT, _BEGINS):
             try:
-                return _heartbeat(body)
+                return _heartbeat(body) if kind == _HEARTBEAT else _begins(body)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise CorruptEntry(f"a heartbeat cannot be read: {error}") from None
+                raise CorruptEntry(f"what a peer says of itself cannot be read: {error}") from None
         if kind == _COMPRESSED:
             try:
                 size = zstandard.frame_content_size(body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from atoll import __version__
@@ -57,8 +58,8 @@ class Admin:
                 found = await self._region.store.statistics()
                 await exchange.answer_json(
                     {
-                        "documents": found.documents,
-                        "tombstones": found.tombstones,
+                        "documents": _declared(found.documents),
+                        "tombstones": _declared(found.tombstones),
                         "conflicts": found.conflicts,
                         "parked": found.parked,
                         "size_bytes": found.size_bytes,
@@ -143,6 +144,12 @@ class Admin:
                 "blocked_on": region.door.inbox.blocked_on(region.vector),
                 "held": None if region.door.held is None else region.door.held.message,
             },
+            "journal": {
+                "bytes": region.truncation.extent.size_bytes,
+                "segments": region.truncation.extent.segments,
+                "oldest_ms": region.truncation.oldest_ms,
+                "truncated": region.truncation.truncated,
+            },
             "counted": {
                 "writes": region.statistics.writes,
                 "commits": region.statistics.commits,
@@ -152,6 +159,7 @@ class Admin:
                 "parked": region.statistics.parked,
                 "rights_requests": region.escrow.requests,
                 "token_waits": region.statistics.token_waits,
+                "snapshots": region.catching_up.completed,
                 "conflicts": {f"{c}/{k}": n for (c, k), n in sorted(region.statistics.conflicts.items())},
             },
             "emulated": {"cut": self._emulation.cut, "one_way_s": self._emulation.one_way_s}
@@ -222,6 +230,11 @@ class Admin:
     def _only_on_test_topologies(self, what: str) -> None:
         if not self._test_topology:
             raise InvalidOperation(f"only a test topology may {what}; atoll.toml has no [emulate] section")
+
+
+def _declared(counts: Mapping[str, int]) -> dict[str, int]:
+    """Without collections of the region's own, such as a snapshot's pages."""
+    return {name: count for name, count in counts.items() if not name.startswith("_")}
 
 
 def _folded(reply: DigestReply) -> str:

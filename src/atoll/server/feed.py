@@ -10,7 +10,7 @@ import msgspec
 
 from atoll.core.entry import Entry
 from atoll.core.register import Operation
-from atoll.errors import InvalidCursor, InvalidToken
+from atoll.errors import CursorExpired, InvalidCursor, InvalidToken
 from atoll.region.region import Region
 from atoll.server.exchange import Exchange
 from atoll.server.sessions import Sessions
@@ -43,11 +43,14 @@ class Feed:
         vector: dict[str, int] = {}
         if cursor == "now":
             vector = dict(self._region.vector)
-        elif cursor:
+        elif not cursor:
+            vector = await self._region.oldest_cursor()
+        else:
             try:
                 vector = self._sessions.decode(cursor)
             except InvalidToken as error:
                 raise InvalidCursor(f"the cursor cannot be used: {error.message}") from None
+        await self._region.check_cursor(vector)
         await exchange.begin_stream(b"text/event-stream", {b"atoll-region": self._region.name.encode()})
         await exchange.piece(b": changes of " + self._region.name.encode() + b"\n" + self._place(vector))
         over = [asyncio.ensure_future(exchange.gone()), asyncio.ensure_future(self._closing.wait())]
@@ -58,7 +61,8 @@ class Feed:
             for task in (*over, pump):
                 task.cancel()
             outcome = (await asyncio.gather(pump, *over, return_exceptions=True))[0]
-        if isinstance(outcome, Exception):
+        # A consumer so slow that the journal was cut before it comes back with its cursor, and is told.
+        if isinstance(outcome, Exception) and not isinstance(outcome, CursorExpired):
             logger.error("a change feed ended", exc_info=outcome)
         await exchange.end()
 

@@ -70,9 +70,28 @@ class RegionCollector(Collector):
         inbox = GaugeMetricFamily("atoll_inbox_bytes", "Entries that wait for what their writers had seen.")
         inbox.add_metric((), region.door.inbox.size_bytes)
         yield inbox
+        yield from _journal(region)
         serving = GaugeMetricFamily("atoll_serving", "Whether this region should get traffic.")
         serving.add_metric((), float(region.out_of_service is None))
         yield serving
+
+
+def _journal(region: Region) -> Iterator[Metric]:
+    """As of the last time that somebody looked whether some of it may go."""
+    kept = region.truncation
+    size = GaugeMetricFamily("atoll_journal_bytes", "What the journal holds, about.")
+    size.add_metric((), kept.extent.size_bytes)
+    yield size
+    oldest = GaugeMetricFamily(
+        "atoll_journal_oldest_timestamp_seconds", "When the oldest entry was written that is kept."
+    )
+    if kept.oldest_ms is not None:
+        oldest.add_metric((), kept.oldest_ms / 1000)
+    yield oldest
+    yield _counter("atoll_journal_truncated_segments", "Segments that this node has removed.", kept.truncated)
+    yield _counter(
+        "atoll_snapshots", "Snapshots of peers that were taken over.", region.catching_up.completed
+    )
 
 
 def _counter(name: str, text: str, value: int) -> Metric:

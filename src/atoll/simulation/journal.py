@@ -6,7 +6,7 @@ when, whatever the regions themselves believe.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from atoll.core.batch import OLDER
 from atoll.core.entry import Change, Entry, decode_frames
 from atoll.errors import AtollError
 from atoll.simulation.failures import Verdict
-from atoll.store.port import Commit
+from atoll.store.port import Commit, Segment
 
 Dot = tuple[str, int]
 
@@ -46,7 +46,11 @@ class Journal:
         """(origin, seq, change) that no region may merge."""
         self.forgetful: dict[str, int] = {}
         """Regions that lost their disks → the last of their entries before."""
+        self.patient = False
+        """Whether journals keep what a region lacks, however long it is away."""
         self.commits = 0
+        self.adoptions = 0
+        """Origins whose position in a region was moved by a snapshot."""
         self._frames: dict[Dot, bytes] = {}
         self._verdict = verdict
         self._digest = blake2b(digest_size=16)
@@ -67,6 +71,8 @@ class Journal:
                     self._take(region, vector, framed.entry, framed.frame)
         except AtollError as error:
             self._verdict.safety("journal is readable", f"{region} committed a damaged segment: {error}")
+        if not commit.segments:
+            self._adopt(region, vector, commit)
         for origin, seq in commit.positions.items():
             if vector.get(origin, 0) != seq:
                 self._verdict.safety(
@@ -80,6 +86,33 @@ class Journal:
                 self.refused.add(parked[:3])
         for row in sorted(commit.audit):
             self._digest.update(row.body)
+
+    def _adopt(self, region: str, vector: dict[str, int], commit: Commit) -> None:
+        """Positions without entries: of a snapshot that is taken over. What it holds, and so is claimed, has to be
+        an entry of somebody; whether it really holds that, the comparison of documents tells.
+        """
+        for origin, seq in commit.positions.items():
+            if vector.get(origin, 0) < seq:
+                if (origin, seq) not in self.entries:
+                    self._verdict.safety(
+                        "a snapshot is of what happened",
+                        f"{region} adopted {origin}:{seq}, which nobody wrote",
+                    )
+                vector[origin] = seq
+                self.adoptions += 1
+                self._digest.update(f"{region} adopts {origin}:{seq}".encode())
+
+    def cut(self, region: str, segments: Iterable[Segment]) -> None:
+        """A region has cut its journal. Checked where no region is given up, and none has lost its disk."""
+        if self.forgetful or not self.patient:
+            return
+        for segment in segments:
+            for other, vector in self.vectors.items():
+                if vector.get(segment.origin, 0) < segment.last_seq:
+                    self._verdict.safety(
+                        "a journal keeps what a region lacks",
+                        f"{region} cut {segment.origin}:{segment.last_seq}, which {other} has not",
+                    )
 
     def _take(self, region: str, vector: dict[str, int], entry: Entry, frame: bytes) -> None:
         dot = (entry.origin, entry.seq)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 
 import msgspec
 
 from atoll.causality import vector as vectors
 from atoll.core.entry import Entry
-from atoll.errors import AtollError
+from atoll.errors import AtollError, CursorExpired
 from atoll.region.region import Region
 from atoll.simulation.failures import LivenessViolation
 from atoll.simulation.linearizability import Operation, linearizable
@@ -171,6 +170,7 @@ class Feed:
 
     async def _consume(self, world: World, name: str, most: int) -> None:
         taken: list[tuple[Entry, dict[str, int]]] = []
+        expired: CursorExpired | None = None
 
         async def pull(region: Region) -> None:
             stream = region.changes(dict(self._cursor), idle_s=0.05)
@@ -182,8 +182,12 @@ class Feed:
                     break
             await stream.aclose()  # type: ignore[attr-defined]
 
-        with contextlib.suppress(AtollError):  # the node died on the way: what came, came
+        try:
             await world.ask(name, pull)
+        except CursorExpired as error:
+            expired = error
+        except AtollError:
+            pass  # the node died on the way: what came, came
         for entry, cursor in taken:
             self._check(world, name, entry)
             self._cursor[entry.origin] = entry.seq
@@ -191,6 +195,19 @@ class Feed:
                 world.verdict.safety(
                     "the change feed misses nothing", f"{name} gave {cursor}, seen is {self._cursor}"
                 )
+        if expired is not None:
+            self._begin_anew(world, name, expired)
+
+    def _begin_anew(self, world: World, name: str, expired: CursorExpired) -> None:
+        """As the error says: from now on, once the journal really lacks what comes next."""
+        store = world.cluster[name].disk.store
+        for origin, seq in expired.details["gone"].items():
+            if seq != self._cursor.get(origin, 0) + 1 or store.segment(origin, seq) is not None:
+                world.verdict.safety(
+                    "the change feed misses nothing",
+                    f"{name} says that {origin}:{seq} is gone, after {self._cursor}",
+                )
+        self._cursor = vectors.merge(self._cursor, store.positions())
 
     def _check(self, world: World, name: str, entry: Entry) -> None:
         if entry.seq != self._cursor.get(entry.origin, 0) + 1 or not vectors.descends(

@@ -153,6 +153,7 @@ def draw(
         files=any(fault.kind == "torn_write" for fault in faults) or random.random() < 0.03,
         detour=_detour(random, names) if not healthy and random.random() < 0.5 else (),
     )
+    plan = with_truncation(plan)
     if "versions" in workloads:
         plan = with_rollout(plan)
     return _with_nodes(plan, nodes, healthy=healthy)
@@ -205,6 +206,28 @@ def _faults_of_nodes(random: Random, nodes: list[str], duration_s: float) -> lis
                 amount = random.choice((-5000, -700, -60, 60, 700, 5000))
         faults.append(Fault(kind, at_s, until_s, (random.choice(nodes),), amount))
     return faults
+
+
+def with_truncation(plan: Plan, *, always: bool = False) -> Plan:
+    """In some deployments journals are cut soon, and regions are away for longer than they are kept."""
+    random = Random(f"{plan.seed}/truncation")
+    if random.random() > 0.4 and not always:
+        return plan
+    options = replace(
+        plan.options,
+        journal_s=random.choice((0.0, 0.5, 2.0)),
+        journal_absent_s=random.choice((0.5, 2.0, 6.0, 3600.0)),
+        journal_round_s=random.choice((0.2, 0.7)),
+        journal_most_bytes=random.choice((None, None, None, 2000)),
+        snapshot_grace_s=random.choice((0.1, 1.0)),
+        snapshot_page_rows=random.choice((5, 50, 2000)),
+    )
+    at_s = random.uniform(0.5, plan.duration_s * 0.4)
+    away = Fault("absent", at_s, random.uniform(at_s + 2.0, plan.duration_s), (random.choice(plan.regions),))
+    faults = plan.faults and tuple(sorted((*plan.faults, away), key=lambda fault: fault.at_s))
+    # Or it is not here in time, at a commit for each page.
+    trips_s = {name: None if trip_s is None else min(trip_s, 0.02) for name, trip_s in plan.trips_s.items()}
+    return replace(plan, options=options, faults=faults, trips_s=trips_s)
 
 
 def _delays(random: Random, regions: tuple[str, ...]) -> dict[tuple[str, str], float]:

@@ -21,6 +21,7 @@ with `#` tell the story. Commands:
     upgrade NAME VERSION                  restart with another version of the declarations
     lose NAME                             kill -9, and an empty disk in the place of the old one
     copy NAME · restore NAME              keep a copy of a disk · kill -9, and start on the copy
+    truncate NAME                         cut its journal down to the newest segment
     craft REGION JSON                     an entry that no honest region would write: {"collection", "key",
                                           "operation", "registers": {name: text}}
     disk NAME full|well                   · clock NAME MILLISECONDS (a step)
@@ -245,6 +246,9 @@ class Stage:
         self.cluster.kill(rest)
         self.cluster[rest].disk.medium.store = self._copies[rest]
         self.cluster.restart(rest)
+
+    async def _do_truncate(self, rest: str) -> list[str]:
+        return [f"{rest} cut {self.cluster[rest].disk.store.truncate(1 << 60)} segments"]
 
     async def _do_craft(self, rest: str) -> list[str]:
         name, _, text = rest.partition(" ")

@@ -14,6 +14,7 @@ from atoll.store.port import (
     AuditRow,
     Commit,
     Condition,
+    JournalExtent,
     Numbered,
     Parked,
     Piece,
@@ -36,6 +37,8 @@ class MemoryTables:
         self._documents: dict[str, dict[str, Row]] = {}
         self._keys: dict[str, list[str]] = {}
         self._journal: list[Segment] = []
+        self._truncated = 0
+        """The id after which `_journal` begins."""
         self._by_origin: dict[str, list[int]] = {}
         self._positions: dict[str, int] = {}
         self._clock = 0
@@ -118,7 +121,7 @@ class MemoryTables:
                 rows[key] = Row(value, meta)
         for segment in commit.segments:
             self._journal.append(segment)
-            self._by_origin.setdefault(segment.origin, []).append(len(self._journal))
+            self._by_origin.setdefault(segment.origin, []).append(self.journal_tail())
         self._positions.update(commit.positions)
         self._clock = max(self._clock, commit.clock or 0)
         for id in commit.audit_removed:
@@ -151,8 +154,9 @@ class MemoryTables:
     def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
         found: list[Numbered] = []
         size_bytes = 0
-        for id in range(max(after_id, 0) + 1, min(max(after_id, 0) + limit, len(self._journal)) + 1):
-            segment = self._journal[id - 1]
+        first = max(after_id, self._truncated) + 1
+        for id in range(first, min(first - 1 + limit, self.journal_tail()) + 1):
+            segment = self._segment(id)
             size_bytes += len(segment.body)
             if found and size_bytes > limit_bytes:
                 break
@@ -166,23 +170,39 @@ class MemoryTables:
             for ids, at in ((self._by_origin.get(origin, []), self._at(origin, vector.get(origin, 0) + 1)),)
             if at < len(ids)
         ]
-        return min(firsts) - 1 if firsts else len(self._journal)
+        return min(firsts) - 1 if firsts else self.journal_tail()
 
     def segment(self, origin: str, seq: int) -> Segment | None:
         ids, at = self._by_origin.get(origin, []), self._at(origin, seq)
         if at == len(ids):
             return None
-        segment = self._journal[ids[at] - 1]
+        segment = self._segment(ids[at])
         return segment if segment.first_seq <= seq else None
 
     def _at(self, origin: str, seq: int) -> int:
         """Where in `_by_origin` the first segment lies that reaches `seq`."""
         return bisect.bisect_left(
-            self._by_origin.get(origin, []), seq, key=lambda id: self._journal[id - 1].last_seq
+            self._by_origin.get(origin, []), seq, key=lambda id: self._segment(id).last_seq
         )
 
+    def _segment(self, id: int) -> Segment:
+        return self._journal[id - self._truncated - 1]
+
     def journal_tail(self) -> int:
-        return len(self._journal)
+        return self._truncated + len(self._journal)
+
+    def journal_extent(self) -> JournalExtent:
+        size_bytes = sum(len(segment.body) for segment in self._journal)
+        return JournalExtent(self._truncated, self.journal_tail(), size_bytes)
+
+    def truncate(self, up_to_id: int, *, limit: int = 500) -> int:
+        self._check_writable()
+        gone = max(0, min(up_to_id - self._truncated, len(self._journal) - 1, limit))
+        for segment in self._journal[:gone]:
+            del self._by_origin[segment.origin][0]
+        del self._journal[:gone]
+        self._truncated += gone
+        return gone
 
     def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
         return {key: self._remembered[key].answer for key in keys if key in self._remembered}
@@ -505,6 +525,12 @@ class MemoryStore:
 
     async def journal_tail(self) -> int:
         return self._open().journal_tail()
+
+    async def journal_extent(self) -> JournalExtent:
+        return self._open().journal_extent()
+
+    async def truncate(self, up_to_id: int, *, limit: int = 500) -> int:
+        return self._open().truncate(up_to_id, limit=limit)
 
     async def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
         return self._open().remembered(keys)

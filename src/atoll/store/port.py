@@ -45,6 +45,25 @@ class Numbered(NamedTuple):
     segment: Segment
 
 
+class JournalExtent(NamedTuple):
+    """How much of the journal is kept."""
+
+    after_id: int
+    """Segments up to this id were truncated."""
+    tail: int
+    """The id of the newest one."""
+    size_bytes: int
+    """Of all bodies: exact for a few, measured at segments spread evenly where there are many."""
+
+    @property
+    def segments(self) -> int:
+        return self.tail - self.after_id
+
+
+MEASURED_SEGMENTS = 200
+"""At most so many are looked at for a `JournalExtent`."""
+
+
 class AuditRow(NamedTuple):
     """One conflict record. `id` is the same in every region; writing it again replaces it."""
 
@@ -332,6 +351,15 @@ class Store(Protocol):
 
     async def journal_tail(self) -> int:
         """The id of the newest segment, 0 when empty."""
+
+    async def journal_extent(self) -> JournalExtent:
+        """What is kept of it; cheap enough to ask every minute."""
+
+    async def truncate(self, up_to_id: int, *, limit: int = 500) -> int:
+        """Remove the oldest segments up to this id, at most `limit`; durable on return. Returns how many went.
+
+        The newest one stays whatever is asked, since its id is what the next is counted from.
+        """
 
     async def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
         """idempotency key → the answer that was given."""

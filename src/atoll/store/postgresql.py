@@ -33,10 +33,12 @@ from atoll.errors import (
 from atoll.store import postgresql_contents, postgresql_views
 from atoll.store import postgresql_sql as sql
 from atoll.store.port import (
+    MEASURED_SEGMENTS,
     AuditFilter,
     AuditRow,
     Commit,
     Condition,
+    JournalExtent,
     Numbered,
     Parked,
     Piece,
@@ -76,6 +78,19 @@ SELECT min(first.id) FROM unnest($1::text[], $2::bigint[]) AS wanted (origin, se
 """
 _SEGMENT = """
 SELECT origin, first_seq, last_seq, body FROM _journal WHERE origin = $1 AND last_seq >= $2 ORDER BY last_seq LIMIT 1
+"""
+_JOURNAL_EXTENT = """
+WITH bounds AS (SELECT coalesce(min(id), tail + 1) AS first, tail FROM _journal
+    RIGHT JOIN (SELECT journal_tail AS tail FROM _region) AS region ON true GROUP BY tail)
+SELECT first - 1, tail, coalesce((
+    SELECT sum(octet_length(body)) * (tail - first + 1) / count(*) FROM _journal WHERE id IN (
+        SELECT generate_series(first, tail, greatest(1, (tail - first + $1) / $1)))
+), 0)::bigint FROM bounds
+"""
+_TRUNCATE = """
+WITH gone AS (DELETE FROM _journal WHERE id IN (
+    SELECT id FROM _journal WHERE id <= $1 AND id < (SELECT max(id) FROM _journal) ORDER BY id LIMIT $2
+) RETURNING 1) SELECT count(*) FROM gone
 """
 _RECORDED = f"""
 SELECT record.* FROM unnest($2::text[]) AS wanted (key) CROSS JOIN LATERAL (
@@ -316,6 +331,12 @@ class PostgresStore:
 
     async def journal_tail(self) -> int:
         return int((await self.database.rows("SELECT journal_tail FROM _region"))[0][0])
+
+    async def journal_extent(self) -> JournalExtent:
+        return JournalExtent(*(await self.database.rows(_JOURNAL_EXTENT, MEASURED_SEGMENTS))[0])
+
+    async def truncate(self, up_to_id: int, *, limit: int = 500) -> int:
+        return int((await self.database.change(_TRUNCATE, up_to_id, limit))[0][0])
 
     # -- the rest --------------------------------------------------------------------------------------
 

@@ -19,10 +19,12 @@ import apsw
 from atoll.errors import AtollError, Indefinite, StoreCorrupt, StoreError, StoreUnwritable, UnknownCollection
 from atoll.store import sqlite_database
 from atoll.store.port import (
+    MEASURED_SEGMENTS,
     AuditFilter,
     AuditRow,
     Commit,
     Condition,
+    JournalExtent,
     Numbered,
     Parked,
     Piece,
@@ -60,6 +62,10 @@ _RAISE_COUNTER = (
 _ADVANCE_COUNTER = (
     "INSERT INTO counters (name, value) VALUES (?, ?) "
     "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value RETURNING value"
+)
+_TRUNCATE = (
+    "DELETE FROM journal WHERE id IN (SELECT id FROM journal "
+    "WHERE id <= ? AND id < (SELECT max(id) FROM journal) ORDER BY id LIMIT ?)"
 )
 _AUDIT_COLUMNS = ", ".join(AuditRow._fields[:-1])
 _SELECT_AUDIT = f"SELECT {_AUDIT_COLUMNS}, CAST(body AS BLOB) FROM audit"
@@ -404,6 +410,25 @@ class SqliteStore:
 
     async def journal_tail(self) -> int:
         return int(self._rows(self._reader, "SELECT coalesce(max(id), 0) FROM journal")[0][0])
+
+    async def journal_extent(self) -> JournalExtent:
+        first, tail = self._rows(self._reader, "SELECT min(id), max(id) FROM journal")[0]
+        if first is None:
+            return JournalExtent(0, 0, 0)
+        count = tail - first + 1
+        ids = range(first, tail + 1, -(-count // MEASURED_SEGMENTS))
+        sizes = [
+            size
+            for id in ids  # not by IN: it would read the table from end to end
+            for (size,) in self._rows(self._reader, "SELECT length(body) FROM journal WHERE id = ?", (id,))
+        ]
+        return JournalExtent(first - 1, tail, sum(sizes) * count // len(sizes))
+
+    async def truncate(self, up_to_id: int, *, limit: int = 500) -> int:
+        with self._transaction() as writer:
+            before = writer.total_changes()
+            writer.execute(_TRUNCATE, (up_to_id, limit))
+            return writer.total_changes() - before
 
     async def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
         return self._answers(keys)

@@ -75,6 +75,7 @@ class SimulatedNode:
         return (
             self.region is not None
             and not self.due
+            and not self.region.catching_up.pending
             and self.region.door.vector == self.disk.store.positions()
         )
 
@@ -337,6 +338,8 @@ class Cluster:
             missing = vectors.missing(node.disk.store.positions(), newest)
             if node.region is None:
                 lines.append(f"{name} is down")
+            elif node.region.catching_up.pending:
+                lines.append(node.region.catching_up.reason)
             elif not missing and node.due:
                 lines.append(f"{name} has not yet taken up the declarations of {node.due}")
             elif not missing and not node.settled:

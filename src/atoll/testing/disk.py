@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from atoll.errors import AtollError, Indefinite, StoreError, StoreUnreachable, TurnLost
 from atoll.store.memory import MemoryTables, MemoryTurn
-from atoll.store.port import AuditRow, Commit, Shape, Wanted
+from atoll.store.port import AuditRow, Commit, Segment, Shape, Wanted
 from atoll.testing.turn_queue import TurnQueue
 from atoll.testing.virtual_time import Life, NodeKilled
 
@@ -24,7 +24,7 @@ Observer = Callable[[str, Commit], None]
 
 Follower = Callable[[Mapping[str, int]], None]
 
-_WRITES = ("open_collections", "raise_counter", "advance_counter", "forget", "lease", "give_back")
+_WRITES = ("open_collections", "raise_counter", "advance_counter", "forget", "lease", "give_back", "truncate")
 _POLL_S = 1.0
 """How often a node asks what others have committed, in case it was not told."""
 _CROWDED_S = 5.0
@@ -156,6 +156,8 @@ class SimulatedDisk:
         self.lost = False
         """Whether it was ever replaced by an empty one."""
         self.observers: list[Observer] = []
+        self.truncated: Callable[[str, list[Segment]], None] | None = None
+        """Told the region what was cut from its journal."""
         self.replaced: Callable[[str], None] | None = None
         """Told the region when an empty disk takes this one's place."""
         self.random = random
@@ -333,7 +335,11 @@ class MountedDisk:
         self.check()
         if method in _WRITES:
             self.disk.refuse()
-        result = getattr(self.disk.store, method)(*args, **kwargs)
+        disk = self.disk
+        oldest = disk.store.journal(0, limit=1000) if method == "truncate" and disk.truncated else []
+        result = getattr(disk.store, method)(*args, **kwargs)
+        if disk.truncated is not None and oldest:
+            disk.truncated(disk.region, [each.segment for each in oldest[:result]])
         await self.travel(writes=method in _WRITES)
         return result
 

@@ -29,6 +29,7 @@ def status_of(region: str, peer: str, *, connected: bool = True) -> dict[str, An
         "uncertainty_ms": 12,
         "links": {peer: link},
         "inbox": {"entries": 0, "held": None},
+        "journal": {"bytes": 12_345_678, "segments": 9, "oldest_ms": 1_800_000_000_000, "truncated": 4},
         "counted": {"writes": 41, "conflicts": {"cart/insert_exists": 2, "cart/update_deleted": 3}},
         "emulated": None,
     }

@@ -87,6 +87,30 @@ def test_refused_cursor_is_told_at_once() -> None:
         feed.refused(refused(errors.InvalidCursor("signed by another deployment")))
 
 
+def test_a_cursor_has_expired_when_no_region_has_kept_what_follows() -> None:
+    feed = Feed(World("tokyo", "frankfurt").exchanges, "c1", ())
+    asked = [feed.request().region]
+    feed.refused(refused(errors.CursorExpired("cut", gone={"tokyo": 7})))
+    assert feed.pause_s() == 0.0
+    asked.append(feed.request().region)
+    feed.refused(refused(errors.CursorExpired("cut", gone={"tokyo": 9})))
+    with pytest.raises(errors.CursorExpired) as caught:
+        feed.pause_s()
+    assert sorted(asked) == ["frankfurt", "tokyo"]
+    assert caught.value.details["gone"] == {"tokyo": 9}
+
+
+def test_another_region_may_have_kept_what_follows() -> None:
+    world = World("tokyo", "frankfurt")
+    feed = Feed(world.exchanges, "c1", ())
+    first = feed.request().region
+    feed.refused(refused(errors.CursorExpired("cut", gone={"tokyo": 7})))
+    assert feed.request().region != first
+    feed.received(b": here\n\n")
+    feed.failed(errors.RegionUnreachable("broke"))
+    assert feed.pause_s() == 0.0
+
+
 @pytest.mark.parametrize("headers", [{}, {"content-type": "text/html"}])
 def test_other_streams_are_no_feed(headers: dict[str, str]) -> None:
     feed = Feed(World("tokyo").exchanges, None, ())

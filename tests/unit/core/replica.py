@@ -8,8 +8,8 @@ from functools import partial
 from atoll.causality.clock import HybridLogicalClock
 from atoll.conflicts.guard import guarded
 from atoll.core import document as documents
-from atoll.core.batch import Batch, Identity
-from atoll.core.entry import Framed, decode_frames
+from atoll.core.batch import Batch, Identity, Takeover
+from atoll.core.entry import Framed, Loser, decode_frames
 from atoll.core.mutation import Mutation, Receipt, Write
 from atoll.core.rules import Rules, plain_text
 from atoll.schema.application import Application
@@ -99,6 +99,22 @@ class Replica:
         for each in framed:
             batch.apply(each)
         self._take(batch)
+
+    def take_over(self, takeover: Takeover) -> None:
+        batch = self._batch()
+        batch.take_over(takeover)
+        self._take(batch)
+
+    def snapshot(self) -> list[Takeover]:
+        """All that it holds, in the pieces in which a peer takes it over once it has all the entries."""
+        documents = [(*address, row) for address, row in sorted(self.rows.items())]
+        settled = tuple(
+            Loser(row.id, row.status, row.body) for row in self.audit.values() if row.status == "settled"
+        )
+        return [
+            *(Takeover(documents=(each,), stamp=self.clock.last) for each in documents),
+            Takeover(settled=settled, parked=tuple(self.kept.values())),
+        ]
 
     def ready_from(self, other: Replica) -> Framed | None:
         """The first entry in the other's journal that is new here and whose context is covered."""

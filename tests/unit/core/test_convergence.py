@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll.conflicts.records import record_id
+from atoll.core.batch import Takeover
 from atoll.core.document import decode_row, delta_of
 from atoll.core.mutation import Delete, Mutation, patch_of, put_of
 from atoll.core.register import Version
@@ -129,6 +130,38 @@ def test_stock_never_falls_below_zero_in_any_region(steps: list[Any]) -> None:
             for key in ("k1", "k2"):
                 shown = replica.shown("stock", key)
                 assert shown is None or msgspec.json.decode(shown)["left"] >= 0
+
+
+def _take_over(world: dict[str, Any], here: str, there: str, began: dict[str, int]) -> None:
+    """`began` is what `there` had when its first page was read; the others are read now."""
+    taker, until, pages = world[here], dict(world[there].vector), world[there].snapshot()
+    world[here].clock.update(world[there].clock.last)
+    taker.take_over(Takeover(vector=began))
+    while any(taker.vector.get(origin, 0) < seq for origin, seq in until.items()):
+        framed = next(each for name in REGIONS if (each := taker.ready_from(world[name])) is not None)
+        taker.receive([framed])
+    for page in (*pages, *pages[::2]):  # after a crash some come again
+        taker.take_over(page)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(_steps, max_size=30), st.lists(_steps, max_size=10), st.lists(_steps, max_size=20))
+def test_a_snapshot_leaves_what_all_entries_would_have_left(
+    before: list[Any], meanwhile: list[Any], after: list[Any]
+) -> None:
+    world = {name: replicas.Replica(name, RULES, skew_ms=index * 40) for index, name in enumerate(REGIONS)}
+    _perform(world, before)
+    began = dict(world["a"].vector)
+    # Whoever takes a snapshot over writes nothing and applies nothing while it comes.
+    _perform(world, [step for step in meanwhile if step[1] != "c"])
+    _take_over(world, "c", "a", began)
+    _perform(world, after)
+    replicas.settle(list(world.values()))
+    a, b, c = world.values()
+    assert c.digests() == b.digests() == a.digests()
+    assert c.audit == b.audit == a.audit
+    assert {k: row.value for k, row in c.rows.items()} == {k: row.value for k, row in b.rows.items()}
+    assert c.parked == []
 
 
 def _history(world: dict[str, Any], collection: str, key: str) -> list[Version]:

@@ -9,6 +9,7 @@ from atoll.core.mutation import Write
 from atoll.errors import (
     BoundExceeded,
     ClockUnsafe,
+    CursorExpired,
     InvalidOperation,
     Overloaded,
     OwnershipFixed,
@@ -61,6 +62,23 @@ async def test_the_reply_says_what_the_writer_has_seen() -> None:
         reply = await it.write("b", "note", "l", {})
         assert reply.vector == {"a": 1, "b": 1}
         assert (reply.receipt.region, reply.receipt.seq) == ("b", 1)
+
+
+@in_virtual_time
+async def test_a_feed_that_truncation_overtakes_ends_with_an_error() -> None:
+    async with World("a") as it:
+        for n in range(4):
+            await it.write("a", "note", "k", {"text": str(n)})
+        changes = it["a"].changes({}, idle_s=1.0)
+        assert (found := await anext(changes)) is not None
+        assert found[1] == {"a": 1}
+        await it.write("a", "note", "k", {"text": "later"})
+        slow = it["a"].changes({"a": 4}, idle_s=1.0)
+        await it.write("a", "note", "k", {"text": "last"})
+        await it.stores["a"].truncate(5)
+        with pytest.raises(CursorExpired) as caught:
+            await anext(slow)
+        assert caught.value.details == {"gone": {"a": 5}}
 
 
 @in_virtual_time

@@ -10,7 +10,7 @@ from atoll.core.entry import Framed
 from atoll.errors import HostileEntry, RegionUnreachable
 from atoll.region.peers import Call, Reply, StreamRequest
 from atoll.replication.link import Link, LinkOptions
-from atoll.replication.wire import FrameWriter, Heartbeat
+from atoll.replication.wire import FrameWriter, Heartbeat, JournalBegins
 
 from ..virtual_time import in_virtual_time, turns
 from .entries import NOW_MS, dots, framed, segment
@@ -52,6 +52,7 @@ class FakeReceiver:
         self.vector: dict[str, int] = {}
         self.delivered: list[Framed] = []
         self.heartbeats: list[Heartbeat] = []
+        self.late: list[tuple[str, dict[str, int]]] = []
         self.open = asyncio.Event()
         self.open.set()
 
@@ -65,6 +66,9 @@ class FakeReceiver:
 
     def heard(self, peer: str, heartbeat: Heartbeat) -> None:
         self.heartbeats.append(heartbeat)
+
+    def too_late(self, peer: str, past: dict[str, int]) -> None:
+        self.late.append((peer, past))
 
 
 class Setup:
@@ -303,3 +307,12 @@ async def test_a_peer_that_only_asks_and_never_answers_does_not_undo_the_pauses(
     await asked.run(60)
     await asking
     assert len(asked.times) <= 2 * len(quiet.times)
+
+
+@in_virtual_time
+async def test_a_journal_that_begins_later_is_reported_and_heartbeats_go_on() -> None:
+    it = Setup(saying(hello(), WRITER.begins(JournalBegins({"b": 7})), hello({"b": 9})))
+    await it.run(1.0)
+    assert it.receiver.late == [("b", {"b": 7})]
+    assert [each.vector for each in it.receiver.heartbeats] == [{}, {"b": 9}]
+    assert it.status.connected

@@ -10,7 +10,7 @@ from atoll.core.entry import Framed
 from atoll.region.peers import StreamRequest
 from atoll.region.signal import Signal
 from atoll.replication import source
-from atoll.replication.wire import FrameReader, FrameWriter, Heartbeat, Message
+from atoll.replication.wire import FrameReader, FrameWriter, Heartbeat, JournalBegins, Message
 from atoll.store.memory import MemoryStore
 from atoll.store.port import Commit, Segment
 
@@ -125,7 +125,7 @@ class Saying(Sending):
 @in_virtual_time
 async def test_heartbeats_leave_out_what_was_said_before() -> None:
     it = Saying()
-    stream = it.stream({}, "a", "b")
+    stream = it.stream({"a": 1, "b": 1}, "a", "b")
     first, second = await it.heartbeats(stream, 2)
     assert (first.vector, first.fresh) == (it.now.vector, it.now.fresh)
     assert (second.vector, second.fresh) == ({"a": 1, "b": 1}, {"b": NOW_MS})
@@ -137,7 +137,7 @@ async def test_heartbeats_leave_out_what_was_said_before() -> None:
 @in_virtual_time
 async def test_a_moment_comes_with_the_seq_that_it_stands_for() -> None:
     it = Saying()
-    stream = it.stream({}, "a")
+    stream = it.stream({"a": 1, "b": 1}, "a")
     await it.heartbeats(stream, 2)
     it.now = Heartbeat("a", NOW_MS, it.now.vector, {"b": NOW_MS + 999, "c": NOW_MS + 1000})
     (later,) = await it.heartbeats(stream, 1)
@@ -148,7 +148,7 @@ async def test_a_moment_comes_with_the_seq_that_it_stands_for() -> None:
 async def test_each_stream_is_told_everything_once() -> None:
     it = Saying()
     for _ in range(2):
-        (first,) = await it.heartbeats(it.stream({}, "a"), 1)
+        (first,) = await it.heartbeats(it.stream({"a": 1, "b": 1}, "a"), 1)
         assert (first.vector, first.fresh) == (it.now.vector, it.now.fresh)
 
 
@@ -192,3 +192,61 @@ async def test_whoever_wants_no_entries_hears_how_far_it_is() -> None:
         assert isinstance(message, Heartbeat)
         assert message.vector["a"] >= 3
         it.append(segment("a", message.vector["a"] + 1, message.vector["a"] + 1))
+
+
+async def too_late(it: Sending, stream: AsyncIterator[bytes]) -> tuple[list[tuple[str, int]], JournalBegins]:
+    """What comes before the stream says that the journal begins later, and what it says."""
+    found: list[Framed] = []
+    while True:
+        message = await it.next_of(stream)
+        if isinstance(message, JournalBegins):
+            return dots(found), message
+        if isinstance(message, list):
+            found += message
+
+
+@in_virtual_time
+async def test_what_was_truncated_is_not_skipped_in_silence() -> None:
+    it = Sending(segment("a", 1, 2), segment("b", 1, 2), segment("a", 3, 4))
+    await it.store.truncate(2)
+    assert await too_late(it, it.stream({"a": 1}, "a")) == ([], JournalBegins({"a": 2}))
+    assert await too_late(it, it.stream({}, "a", "b")) == ([], JournalBegins({"a": 2}))
+    assert await too_late(it, it.stream({"a": 4}, "a", "b")) == ([], JournalBegins({"b": 2}))
+
+
+@in_virtual_time
+async def test_a_peer_that_has_what_was_truncated_goes_on() -> None:
+    it = Sending(segment("a", 1, 2), segment("b", 1, 2), segment("a", 3, 4))
+    await it.store.truncate(2)
+    assert await it.entries(it.stream({"a": 2, "b": 2}, "a", "b"), 2) == [("a", 3), ("a", 4)]
+
+
+@in_virtual_time
+async def test_truncation_under_a_stream_is_noticed() -> None:
+    it = Sending(segment("a", 1, 2))
+    stream = it.stream({}, "a")
+    assert await it.entries(stream, 2) == [("a", 1), ("a", 2)]
+    for seq in (3, 4):
+        it.append(segment("a", seq, seq))
+    await it.store.truncate(2)
+    assert await too_late(it, stream) == ([], JournalBegins({"a": 3}))
+
+
+@in_virtual_time
+async def test_a_gap_where_a_snapshot_was_taken_over_is_noticed() -> None:
+    it = Sending(segment("a", 1, 2), segment("b", 1, 1))
+    it.store.tables.commit(Commit(positions={"a": 9, "b": 5}))
+    it.append(segment("a", 10, 11))
+    assert await too_late(it, it.stream({"b": 1}, "a")) == ([("a", 1), ("a", 2)], JournalBegins({"a": 9}))
+    assert await too_late(it, it.stream({}, "b")) == ([("b", 1)], JournalBegins({"b": 5}))
+
+
+@in_virtual_time
+async def test_only_heartbeats_follow_once_the_journal_begins_later() -> None:
+    it = Sending(segment("a", 1, 2), segment("b", 1, 2))
+    await it.store.truncate(1)
+    stream = it.stream({"b": 2}, "a", "b")
+    await too_late(it, stream)
+    it.append(segment("b", 3, 3))
+    for _ in range(3):
+        assert isinstance(await it.next_of(stream), Heartbeat)

@@ -17,6 +17,7 @@ from atoll.replication.wire import (
     FrameReader,
     FrameWriter,
     Heartbeat,
+    JournalBegins,
     Message,
     derive_key,
 )
@@ -163,3 +164,8 @@ def _framed(payload: bytes) -> bytes:
     import zlib
 
     return struct.pack("<II", len(payload), zlib.crc32(payload)) + payload
+
+
+def test_where_a_journal_begins_comes_back() -> None:
+    begins = JournalBegins({"tokyo": 7})
+    assert list(FrameReader(KEY).feed(FrameWriter(KEY).begins(begins))) == [begins]

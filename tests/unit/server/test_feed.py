@@ -189,3 +189,28 @@ async def test_a_consumer_that_leaves_leaves_nothing_behind() -> None:
         async with following(it) as events:
             await events.block()
         assert asyncio.all_tasks() <= before
+
+
+@in_virtual_time
+async def test_a_cursor_before_the_journal_is_gone() -> None:
+    async with Served() as it:
+        for name in ("one", "two", "three"):
+            await it.ask("PUT", "/v1/profile/k", {"name": name})
+        await it.stores["a"].truncate(2)
+        answer = await it.ask("GET", "/v1/changes", query={"cursor": CODEC.encode({"a": 1})})
+        assert (answer.status, answer.problem) == (410, "cursor-expired")
+        assert answer.json["gone"] == {"a": 2}
+        assert "cursor=now" in answer.json["detail"]
+        async with following(it, f"cursor={CODEC.encode({'a': 2})}") as events:
+            assert (await events.change())["seq"] == 3
+
+
+@in_virtual_time
+async def test_without_a_cursor_it_begins_with_the_oldest_change_that_is_kept() -> None:
+    async with Served() as it:
+        for name in ("one", "two", "three", "four"):
+            await it.ask("PUT", "/v1/profile/k", {"name": name})
+        for kept in (2, 3):
+            await it.stores["a"].truncate(kept - 1)
+            async with following(it) as events:
+                assert [(await events.change())["seq"] for _ in range(5 - kept)] == list(range(kept, 5))

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import pytest
 
 from atoll.errors import (
+    Indefinite,
     InvalidKey,
     InvalidOperation,
     StoreCorrupt,
@@ -414,6 +415,57 @@ class StoreConformance:
         assert await unseen({"tokyo": 5, "oregon": 2}, "oregon") == [("oregon", 3, 3)]
         assert (await unseen({"tokyo": 2}, "tokyo"))[0] == ("tokyo", 1, 3)
         assert await unseen({"tokyo": 6, "oregon": 3}, "tokyo", "oregon", "unheard") == []
+
+    async def test_truncation_takes_the_oldest_in_pieces_and_spares_the_newest(self, store: Store) -> None:
+        await commit(store, segments(("tokyo", 1, 2), ("oregon", 1, 1), ("tokyo", 3, 3), ("tokyo", 4, 9)))
+        assert await store.truncate(0) == 0
+        assert [await store.truncate(2, limit=1) for _ in range(3)] == [1, 1, 0]
+        assert [numbered.segment[:3] for numbered in await store.journal(0)] == [
+            ("tokyo", 3, 3),
+            ("tokyo", 4, 9),
+        ]
+        assert await store.truncate(1 << 60) == 1
+        assert await store.truncate(1 << 60) == 0
+        assert await store.journal_tail() == 4
+        assert await store.positions() == {"oregon": 1, "tokyo": 9}
+
+    async def test_a_truncated_journal_goes_on(self, store: Store) -> None:
+        await commit(store, segments(("tokyo", 1, 2), ("oregon", 1, 1), ("tokyo", 3, 3)))
+        assert await store.truncate(2) == 2
+        await commit(store, segments(("oregon", 2, 2)))
+        assert [(each.id, each.segment[:3]) for each in await store.journal(0)] == [
+            (3, ("tokyo", 3, 3)),
+            (4, ("oregon", 2, 2)),
+        ]
+        assert await store.journal(3) == (await store.journal(0))[1:]
+        assert (await store.segment("tokyo", 2), await store.segment("oregon", 1)) == (None, None)
+        assert await store.journal_start({}, ["tokyo", "oregon"]) == 2
+        assert await store.journal_start({"tokyo": 3}, ["tokyo", "oregon"]) == 3
+        assert await store.journal_start({"tokyo": 3, "oregon": 2}, ["tokyo", "oregon"]) == 4
+
+    async def test_a_refusing_disk_truncates_nothing(self, harness: Harness, store: Store) -> None:
+        await commit(store, segments(("tokyo", 1, 2), ("tokyo", 3, 3)))
+        await harness.refuse_writes(store)
+        with pytest.raises((StoreError, Indefinite)):  # a database may break the connection to refuse
+            await store.truncate(1)
+        await harness.accept_writes(store)
+        assert (await store.journal_extent()).after_id == 0
+
+    async def test_extent_says_what_is_kept(self, store: Store) -> None:
+        assert await store.journal_extent() == (0, 0, 0)
+        await commit(store, segments(*(("tokyo", n, n) for n in range(1, 6)), size=100))
+        assert await store.journal_extent() == (0, 5, 500)
+        await store.truncate(3)
+        extent = await store.journal_extent()
+        assert extent == (3, 5, 200)
+        assert extent.segments == 2
+
+    async def test_extent_of_a_long_journal_is_about_right(self, store: Store) -> None:
+        await commit(store, segments(*(("tokyo", n, n) for n in range(1, 1001)), size=50))
+        await commit(store, segments(*(("tokyo", n, n) for n in range(1001, 2001)), size=150))
+        after_id, tail, size_bytes = await store.journal_extent()
+        assert (after_id, tail) == (0, 2000)
+        assert abs(size_bytes - 200_000) < 4_000
 
     async def test_segment_is_found_by_any_of_its_entries(self, store: Store) -> None:
         await commit(store, segments(("tokyo", 1, 3), ("tokyo", 7, 9)))
