@@ -170,6 +170,8 @@ def _with_nodes(plan: Plan, wanted: int | None, *, healthy: bool) -> Plan:
     elif not drawn:
         return plan
     counts = {name: count for name, count in sorted(counts.items()) if count > 1}
+    if not counts:
+        return plan
     close = {fault.regions[0] for fault in plan.faults if fault.kind == "lost_disk"}
     trips_s, offsets_ms = dict(plan.node_trips_s), dict(plan.offsets_ms)
     for region, count in counts.items():
