@@ -225,7 +225,7 @@ def acknowledge_before_durable(patch: Patch) -> None:
 @plant(
     "sent before it is durable",
     workloads=("counters",),
-    seeds=4,
+    seeds=12,
     found_by=("nothing leaves before it is durable",),
     prepare=sending_early,
 )
@@ -874,13 +874,13 @@ def not_shown_anew(patch: Patch) -> None:
 def far_databases(cluster: Cluster) -> None:
     for node in cluster.nodes.values():
         node.disk.trip_s = 0.1
-        node.disk.faults.cut = 0.1
+        node.disk.faults.cut = 0.05
 
 
 def broken_databases(cluster: Cluster) -> None:
     far_databases(cluster)
     for node in cluster.nodes.values():
-        node.disk.faults.cut = 0.3
+        node.disk.faults.cut = 0.12
 
 
 @plant(
@@ -903,7 +903,7 @@ def vector_of_another_moment(patch: Patch) -> None:
 @plant(
     "a commit in doubt is called undone",
     workloads=("counters",),
-    seeds=12,
+    seeds=40,
     found_by=("a definite error means that nothing happened",),
     prepare=broken_databases,
     alter=busy,

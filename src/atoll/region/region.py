@@ -215,7 +215,6 @@ class Region:
         await self.reintroduction.open()
         await self.succession.open()
         await self.catching_up.open()
-        await self.truncation.open()
         self._spawn(self.tenure.run(), "leases")
         for link in self.links.values():
             self._spawn(link.run(self._review_links), f"link to {link.status.peer}")
@@ -947,10 +946,10 @@ class Region:
 
     async def _truncate(self) -> None:
         while True:
-            await asyncio.sleep(self.options.journal_round_s)
             if self.door.store_error is None:
                 with contextlib.suppress(AtollError):  # a failing disk is the commit path's to report
                     await self.truncation.round()
+            await asyncio.sleep(self.options.journal_round_s)
 
     async def _housekeeping(self) -> None:
         rounds = 0

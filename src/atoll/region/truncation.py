@@ -30,7 +30,7 @@ class Linked(Protocol):
 
 
 class Truncation:
-    """`open` it, then `run` it beside the writers."""
+    """Call `round` now and then, beside the writers."""
 
     def __init__(
         self,
@@ -56,17 +56,17 @@ class Truncation:
         self._heard_ms: dict[str, int] = {}
         """peer → when it was last heard, also by earlier runs; what the store holds of it."""
 
-    async def open(self) -> None:
-        """Take up what earlier runs knew. Raises what the store raises."""
+    async def _open(self) -> None:
+        """Take up what earlier runs knew."""
         store = self._store
-        self._marks = [
-            (await store.counter(_at(slot)), await store.counter(_tail(slot))) for slot in range(_MARKS)
-        ]
+        marks = [(await store.counter(_at(slot)), await store.counter(_tail(slot))) for slot in range(_MARKS)]
         self._heard_ms = {peer: await store.counter(_heard(peer)) for peer in self._links}
-        await self._look()
+        self._marks = marks
 
     async def round(self) -> int:
         """Cut what may go; how many segments went. Raises what the store raises."""
+        if not self._marks:
+            await self._open()
         now_ms = self._now_ms()
         extent = await self._store.journal_extent()
         await self._mark(now_ms, extent.tail)

@@ -59,7 +59,6 @@ class Kept:
 @in_virtual_time
 async def test_what_all_have_goes_once_it_is_old() -> None:
     it = Kept()
-    await it.truncation.open()
     for seq in (1, 2, 3):
         it.append("a", seq)
     it.heard(b={"a": 3}, c={"a": 3})
@@ -72,7 +71,6 @@ async def test_what_all_have_goes_once_it_is_old() -> None:
 @in_virtual_time
 async def test_young_entries_stay() -> None:
     it = Kept()
-    await it.truncation.open()
     it.append("a", 1)
     await it.hours(10)
     it.append("a", 2)
@@ -85,7 +83,6 @@ async def test_young_entries_stay() -> None:
 @in_virtual_time
 async def test_what_one_peer_lacks_stays() -> None:
     it = Kept()
-    await it.truncation.open()
     for dot in (("a", 1), ("b", 1), ("a", 2), ("b", 2)):
         it.append(*dot)
     it.heard(b={"a": 2, "b": 2}, c={"a": 1, "b": 2})
@@ -96,7 +93,6 @@ async def test_what_one_peer_lacks_stays() -> None:
 @in_virtual_time
 async def test_a_peer_not_heard_since_the_start_keeps_everything() -> None:
     it = Kept()
-    await it.truncation.open()
     it.append("a", 1)
     it.append("a", 2)
     it.heard(b={"a": 2})
@@ -106,7 +102,6 @@ async def test_a_peer_not_heard_since_the_start_keeps_everything() -> None:
 @in_virtual_time
 async def test_a_peer_away_for_too_long_keeps_nothing_any_more() -> None:
     it = Kept()
-    await it.truncation.open()
     it.append("a", 1)
     it.append("a", 2)
     it.heard(c={"a": 0})
@@ -121,13 +116,11 @@ async def test_a_peer_away_for_too_long_keeps_nothing_any_more() -> None:
 @in_virtual_time
 async def test_absence_and_age_outlast_a_restart() -> None:
     it = Kept()
-    await it.truncation.open()
     it.append("a", 1)
     it.append("a", 2)
     it.heard(b={"a": 2}, c={})
     assert await it.hours(50) == 0
     again = Kept(it.store, it.now_ms)
-    await again.truncation.open()
     for _ in range(18):
         again.heard(b={"a": 2})
         await again.hours(1)
@@ -137,7 +130,6 @@ async def test_absence_and_age_outlast_a_restart() -> None:
 @in_virtual_time
 async def test_a_bound_on_the_size_spares_only_what_connected_peers_lack() -> None:
     it = Kept(journal_most_bytes=3000)
-    await it.truncation.open()
     for seq in range(1, 11):
         it.append("a", seq, size=1000)
     it.heard(b={"a": 4}, c={"a": 10})
@@ -151,7 +143,6 @@ async def test_a_bound_on_the_size_spares_only_what_connected_peers_lack() -> No
 @in_virtual_time
 async def test_marks_of_a_journal_that_a_backup_replaced_are_not_believed() -> None:
     it = Kept()
-    await it.truncation.open()
     for seq in range(1, 6):
         it.append("a", seq)
     await it.hours(3)
@@ -159,7 +150,6 @@ async def test_marks_of_a_journal_that_a_backup_replaced_are_not_believed() -> N
     for name, value in it.store.tables.contents()[0].counters.items():
         await copy.raise_counter(name, value)
     again = Kept(copy, it.now_ms + 17 * HOUR_MS)
-    await again.truncation.open()
     again.append("a", 6)
     again.append("a", 7)
     again.heard(b={"a": 7}, c={"a": 7})
