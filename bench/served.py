@@ -115,16 +115,18 @@ def serving(
     rtt_ms: Mapping[str, float] | None = None,
     stores: Mapping[str, str] | None = None,
     app: Path = SHELF,
+    deployment: Sequence[str] = (),
 ) -> Iterator[list[Served]]:
     """`atoll serve` for each name, a process each, with data in `folder`; `rtt_ms` as in `[emulate]`.
 
-    `stores`: where a region keeps its documents, as in atoll.toml; SQLite for those not named.
+    `stores`: where a region keeps its documents, as in atoll.toml; SQLite for those not named. `deployment`: further
+    lines of that section.
     """
     urls = {
         name: f"http://127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)
     }
     config = folder / "atoll.toml"
-    config.write_text(_toml(app, urls, rtt_ms or {}, stores or {}), "utf-8")
+    config.write_text(_toml(app, urls, rtt_ms or {}, stores or {}, deployment), "utf-8")
     with _running([Served(name, url, config) for name, url in urls.items()]) as regions:
         yield regions
 
@@ -184,8 +186,14 @@ def cut_apart(regions: Sequence[Served], cut: bool) -> None:
         other.cut(one.name, cut)
 
 
-def _toml(app: Path, urls: Mapping[str, str], rtt_ms: Mapping[str, float], stores: Mapping[str, str]) -> str:
-    lines = ["[deployment]", 'name = "bench"', f'app = "{app}"', 'data = "data"']
+def _toml(
+    app: Path,
+    urls: Mapping[str, str],
+    rtt_ms: Mapping[str, float],
+    stores: Mapping[str, str],
+    deployment: Sequence[str],
+) -> str:
+    lines = ["[deployment]", 'name = "bench"', f'app = "{app}"', 'data = "data"', *deployment]
     for name, url in urls.items():
         store = stores.get(name, "sqlite")
         lines += [f"[regions.{name}]", f'url = "{url}"', f'store = "{store}"']

@@ -481,7 +481,7 @@ def settled_not_carried(patch: Patch) -> None:
 @plant(
     "the last settler counts",
     workloads=("traffic",),
-    seeds=12,
+    seeds=40,
     found_by=("the audit is the same in every region",),
 )
 def last_settler_counts(patch: Patch) -> None:

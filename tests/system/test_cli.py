@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .cluster import Cluster, free_ports
+from .cluster import Cluster, free_ports, until
 
 pytestmark = pytest.mark.xdist_group("shared")
 
@@ -94,8 +94,12 @@ def test_region_of_a_new_project_serves_until_a_signal(project: Path, number: si
     try:
         told = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")  # type: ignore[union-attr]
         assert told["pid"] == process.pid
-        status = json.loads(atoll("status", "--config", str(project), "--json").stdout)
-        assert status["regions"]["tokyo"]["serving"] is True
+
+        def serves() -> dict[str, Any] | None:
+            found: dict[str, Any] = json.loads(atoll("status", "--config", str(project), "--json").stdout)
+            return found if found["regions"]["tokyo"]["serving"] else None
+
+        status = until(serves, "serving, though no peer can be asked whether it is new")
         assert "error" in status["regions"]["frankfurt"]
         process.send_signal(number)
         _, errors = process.communicate(timeout=PATIENCE_S)

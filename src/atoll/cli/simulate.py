@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -204,12 +205,18 @@ def _tell_unsolved(console: Console, unsolved: Mapping[str, int]) -> None:
 
 
 def _reports(seeds: range, subject: Subject, cut: Cut, jobs: int) -> Iterator[Report]:
+    _quietly()
     work = partial(run_seed, subject=subject, cut=cut)
     if jobs == 1 or len(seeds) == 1:
         yield from map(work, seeds)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_quietly) as pool:
         yield from pool.map(work, seeds, chunksize=4)
+
+
+def _quietly() -> None:
+    """Regions warn of what they go through; here that is the point, and a thousand seeds would fill a screen."""
+    logging.getLogger("atoll").setLevel(logging.ERROR)
 
 
 def _show(console: Console, report: Report) -> None:

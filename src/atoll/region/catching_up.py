@@ -47,6 +47,8 @@ _ROUND = "snapshot round"
 _ADOPTING = "snapshot adopting"
 """The last round whose vector was, or is about to be, adopted."""
 _DONE = "snapshot done"
+_LATE = "snapshot late"
+"""The last round after whose adoption another node's link was told once more that it comes too late."""
 _LONGEST_TIMEOUT_S = 30.0
 _MERGED_AT_ONCE = 200
 _MOST_FAILURES = 5
@@ -203,6 +205,11 @@ class CatchingUp:
             )
 
     @property
+    def due(self) -> bool:
+        """Whether a snapshot is taken over, or may have to be."""
+        return self.pending or bool(self._late)
+
+    @property
     def reason(self) -> str:
         """What is waited for, and how far it is."""
         doing = [
@@ -304,6 +311,10 @@ class CatchingUp:
         counter = self._store.counter
         number, adopting, done = await counter(_ROUND), await counter(_ADOPTING), await counter(_DONE)
         self._set(pending=done < number, pulling=adopting < number)
+        if self._late and done < number <= adopting:
+            await asyncio.sleep(self._options.snapshot_grace_s)
+            if self._still_late():
+                await self._store.raise_counter(_LATE, number)
 
     async def _pull(self) -> None:
         if not self.pulling:
@@ -399,17 +410,27 @@ class CatchingUp:
         try:
             while not covered.done():
                 noticed = asyncio.ensure_future(self._noticed.wait())
-                await asyncio.wait({covered, noticed}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    {covered, noticed},
+                    timeout=self._options.lease_s,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
                 noticed.cancel()
-                if not covered.done():
-                    await asyncio.sleep(self._options.snapshot_grace_s)
-                    self._noticed.clear()
-                    if self._still_late():
-                        return False
+                if not covered.done() and await self._late_again():
+                    return False
             await covered
             return True
         finally:
             covered.cancel()
+
+    async def _late_again(self) -> bool:
+        """Whether this node's links, or another node's, were told so after the adoption."""
+        if self._noticed.is_set():
+            await asyncio.sleep(self._options.snapshot_grace_s)
+            self._noticed.clear()
+            if self._still_late():
+                return True
+        return await self._store.counter(_LATE) >= self._number
 
     def _finished(self) -> Iterator[_Round]:
         return (each for _, each in sorted(self._rounds.items()) if each.next is None)

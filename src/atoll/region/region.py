@@ -296,14 +296,14 @@ class Region:
     async def _write_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
         self.check_whole()
         turns = self.succession.turns
-        await self.succession.passed(self.options.introduction_s)
+        await self.succession.passed()
         try:
             return await self._commit_here(write, token)
         except Unavailable:
             if self.succession.turns == turns:
                 raise
         # It was this write that found another database there, and surely did nothing.
-        await self.succession.passed(self.options.introduction_s)
+        await self.succession.passed()
         return await self._commit_here(write, token)
 
     async def _commit_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:

@@ -177,11 +177,11 @@ class Succession:
         what = f"has not yet heard {', '.join(waiting)}" if waiting else "is taking its own entries back"
         return f"the database of {self._region} was replaced or started again, and the region {what}"
 
-    async def passed(self, wait_s: float) -> None:
-        """Wait until writes may be taken. Raises Unavailable when that takes longer."""
+    async def passed(self) -> None:
+        """Wait until writes may be taken. Raises Unavailable when that takes longer than a mere restart does."""
         if self._pending:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
+                async with asyncio.timeout(self._patience_s + 2 * _AGAIN_S):
                     await self._passed.wait()
             self.check()
 

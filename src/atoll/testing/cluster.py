@@ -75,7 +75,7 @@ class SimulatedNode:
         return (
             self.region is not None
             and not self.due
-            and not self.region.catching_up.pending
+            and not self.region.catching_up.due
             and self.region.door.vector == self.disk.store.positions()
         )
 

@@ -106,4 +106,4 @@ def test_results_without_their_machine_are_refused(tmp_path: Path) -> None:
 
 
 def test_whatever_is_measured_has_a_place_on_the_page() -> None:
-    assert MEASURES.keys() | {"soak"} == SECTIONS.keys()
+    assert MEASURES.keys() | {"soak", "recovery on virtual time"} == SECTIONS.keys()
