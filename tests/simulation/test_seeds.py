@@ -20,7 +20,12 @@ from atoll.simulation.shrinking import Cut, shrink
 SHOP = Path(__file__).parents[2] / "src" / "atoll" / "templates" / "shop.py"
 
 
-@pytest.mark.parametrize("seed", range(24))
+FOUND = (322, 468)
+"""Snapshots that one of several nodes takes over: another one's link came too late once more; a lease was never given
+back. No story can tell them, since they need what happens inside one command."""
+
+
+@pytest.mark.parametrize("seed", [*range(24), *FOUND])
 def test_seed_finds_nothing(seed: int) -> None:
     report = run(draw(seed))
     assert report.failure is None, f"atoll simulate --seed {seed}: {report.failure}"

@@ -123,6 +123,7 @@ class CatchingUp:
         *,
         ask: Callable[[str, Call, float], Awaitable[Reply]],
         claim: Callable[[str], Awaitable[bool]],
+        release: Callable[[str], Awaitable[None]],
         review: Callable[[], None],
         now_ms: Callable[[], int],
         options: RegionOptions,
@@ -141,6 +142,7 @@ class CatchingUp:
         self._door = door
         self._ask = ask
         self._claim = claim
+        self._release = release
         self._review = review
         self._now_ms = now_ms
         self._options = options
@@ -232,6 +234,7 @@ class CatchingUp:
     # -- noticing --------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
+        await self._release(LEASE)  # the node that comes too late next may be another one
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._options.lease_s):
                 await self._noticed.wait()

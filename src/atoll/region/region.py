@@ -196,6 +196,7 @@ class Region:
             self.door,
             ask=lambda peer, call, timeout_s: peers.call(peer, call, timeout_s=timeout_s),
             claim=self.tenure.claim,
+            release=self.tenure.release,
             review=self._review_links,
             now_ms=physical_ms,
             options=options,

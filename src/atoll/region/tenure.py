@@ -61,6 +61,13 @@ class Tenure:
         self.held |= {name}
         return True
 
+    async def release(self, name: str) -> None:
+        """Hold what was claimed no longer, so that another node may. Raises what the store raises."""
+        if name in self._claimed:
+            self._claimed.discard(name)
+            self.held -= {name}
+            await self._store.give_back([name])
+
     async def run(self) -> None:
         """Renew, for ever. While the store does not answer, this node goes on as it was."""
         while True:
