@@ -103,3 +103,21 @@ async def test_a_node_that_ends_gives_everything_back() -> None:
     await other.start()
     assert other.tenure.held == {"link b", "link c"}
     other.die()
+
+
+@in_virtual_time
+async def test_what_is_released_is_free_at_once() -> None:
+    tables = MemoryTables()
+    one, other = Node(tables), Node(tables)
+    await one.start()
+    await other.start()
+    assert await one.tenure.claim("snapshot")
+    assert not await other.tenure.claim("snapshot")
+    await one.tenure.release("snapshot")
+    assert "snapshot" not in one.tenure.held
+    assert await other.tenure.claim("snapshot")
+    await one.tenure.release("snapshot")  # it is not its own any more
+    await asyncio.sleep(2 * LEASE_S)
+    assert "snapshot" in other.tenure.held
+    one.die()
+    other.die()
