@@ -24,6 +24,8 @@ class LinkOptions:
     longest_retry_s: float = 1.0
     silence_s: float = 3.0
     """A link on which not even a heartbeat came for so long is broken and opened anew."""
+    surplus_s: float = 1.0
+    """So long a link goes on with origins that others pull again: what comes twice is dropped on arrival."""
     inbox_bytes: int = 32 << 20
     """The link stops reading while more than this waits to be applied."""
 
@@ -102,6 +104,7 @@ class Link:
         self._again = asyncio.Event()
         self._reachable = asyncio.Event()
         self._requested: tuple[str, ...] = ()
+        self._surplus: asyncio.TimerHandle | None = None
         self._advertised: dict[str, int] = {}
         self._over = Signal()
         self._pulling = False
@@ -112,6 +115,18 @@ class Link:
         """Called when other links went up or down: reopen if other origins are to be pulled here now."""
         # Compared with what was asked for last, not with what has come: else links that open at the same time,
         # far away, start each other over and over.
+        if not self.status.connected:
+            return
+        wanted = self._origins(self._peer)
+        if not wanted or not {*wanted} <= {*self._requested}:
+            self._again.set()
+        elif len(wanted) < len(self._requested) and self._surplus is None:
+            # Where many links come up together each would start all others over, and nothing would arrive meanwhile.
+            loop = asyncio.get_running_loop()
+            self._surplus = loop.call_later(self._options.surplus_s, self._drop_surplus)
+
+    def _drop_surplus(self) -> None:
+        self._surplus = None
         if self.status.connected and self._origins(self._peer) != self._requested:
             self._again.set()
 

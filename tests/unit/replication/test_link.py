@@ -316,3 +316,33 @@ async def test_a_journal_that_begins_later_is_reported_and_heartbeats_go_on() ->
     assert it.receiver.late == [("b", {"b": 7})]
     assert [each.vector for each in it.receiver.heartbeats] == [{}, {"b": 9}]
     assert it.status.connected
+
+
+@in_virtual_time
+async def test_origins_that_others_pull_again_are_left_to_them_later() -> None:
+    it = Setup(saying(hello()), saying(hello()))
+    it.origins = ("b", "a", "c")
+
+    async def c_is_back() -> None:
+        await asyncio.sleep(1)
+        for at in range(10):  # one link after the other comes up
+            it.origins = ("b", "a") if at % 2 else ("b",)
+            it.link.review()
+            await asyncio.sleep(0.05)
+
+    await asyncio.gather(it.run(4), c_is_back())
+    assert [request.origins for _, request in it.peers.requests] == [("b", "a", "c"), ("b", "a")]
+    assert it.times[1] == pytest.approx(2.0)
+
+
+@in_virtual_time
+async def test_a_link_that_is_to_bring_nothing_ends_at_once() -> None:
+    it = Setup(saying(hello()), saying(hello()))
+
+    async def held_by_another() -> None:
+        await asyncio.sleep(1)
+        it.origins = ()
+        it.link.review()
+
+    await asyncio.gather(it.run(2), held_by_another())
+    assert it.times[1] == pytest.approx(1.0)
