@@ -94,7 +94,7 @@ SECTIONS = {
     "soak": (
         "Soak",
         "Three regions at 70% of what they can, writing the same documents; every minute one of them is cut off for ten"
-        " seconds. Three minutes of the journal are kept, and 20,000 conflicts, so that both come and go within the run.",
+        " seconds. Three minutes of the journal are kept, and 20,000 conflicts, so that both come and go meanwhile.",
     ),
 }
 

@@ -115,6 +115,7 @@ def serving(
     rtt_ms: Mapping[str, float] | None = None,
     stores: Mapping[str, str] | None = None,
     app: Path = SHELF,
+    *,
     deployment: Sequence[str] = (),
 ) -> Iterator[list[Served]]:
     """`atoll serve` for each name, a process each, with data in `folder`; `rtt_ms` as in `[emulate]`.
