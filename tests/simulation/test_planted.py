@@ -687,7 +687,7 @@ def numbers_used_again(patch: Patch) -> None:
 @plant(
     "strong reads where they are asked for",
     workloads=("orders",),
-    seeds=6,
+    seeds=14,
     found_by=("strong documents are linearizable",),
 )
 def strong_reads_anywhere(patch: Patch) -> None:
