@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import unquote
 
 from atoll.client.transport import Request, Response, Stream
+from atoll.server import direct
 from atoll.server.app import App
+from atoll.server.exchange import Scope
 
 _QUEUED_PIECES = 16
 
@@ -21,17 +22,7 @@ class AsgiTransport:
         self._app = app
 
     async def send(self, request: Request) -> Response:
-        head: MutableMapping[str, Any] = {}
-        body: list[bytes] = []
-
-        async def send(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                head.update(message)
-            else:
-                body.append(message.get("body", b""))
-
-        await self._app(_scope(request), _receive(request.body, asyncio.Event()), send)
-        return Response(head["status"], _headers(head), b"".join(body))
+        return Response(*await direct.ask(self._app, _scope(request), request.body))
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[Stream]:
@@ -40,7 +31,7 @@ class AsgiTransport:
 
         async def run() -> None:
             try:
-                await self._app(_scope(request), _receive(request.body, left), queue.put)
+                await self._app(_scope(request), direct.receiving(request.body, left), queue.put)
             finally:
                 await queue.put(None)
 
@@ -57,7 +48,7 @@ class AsgiTransport:
             if head is None:
                 await task
                 raise RuntimeError("the region's application ended without an answer")
-            yield Stream(head["status"], _headers(head), pieces())
+            yield Stream(head["status"], direct.headers_of(head), pieces())
         finally:
             left.set()
             task.cancel()
@@ -67,30 +58,5 @@ class AsgiTransport:
         """Nothing is held."""
 
 
-def _scope(request: Request) -> MutableMapping[str, Any]:
-    return {
-        "type": "http",
-        "method": request.method,
-        "path": unquote(request.path),
-        "raw_path": request.path.encode(),
-        "query_string": request.query.encode(),
-        "headers": [(name.encode(), value.encode("latin-1")) for name, value in request.headers.items()],
-    }
-
-
-def _receive(body: bytes, left: asyncio.Event) -> Any:
-    sent = False
-
-    async def receive() -> MutableMapping[str, Any]:
-        nonlocal sent
-        if not sent:
-            sent = True
-            return {"type": "http.request", "body": body, "more_body": False}
-        await left.wait()
-        return {"type": "http.disconnect"}
-
-    return receive
-
-
-def _headers(head: MutableMapping[str, Any]) -> dict[str, str]:
-    return {name.decode(): value.decode("latin-1") for name, value in head["headers"]}
+def _scope(request: Request) -> Scope:
+    return direct.scope_of(request.method, request.path, request.query, request.headers)

@@ -7,16 +7,15 @@ reaches the commit door together.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 
 from atoll import multiplex
 from atoll.errors import MalformedRequest
 from atoll.multiplex import Answered, Asked
+from atoll.server import direct
+from atoll.server.direct import App
 from atoll.server.exchange import Exchange, Receive, Scope, Send
 
-_STREAMS = ("/v1/changes", multiplex.PATH)
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+_STREAMS = ("changes", "multiplex")
 
 
 async def answer(exchange: Exchange, app: App) -> None:
@@ -46,54 +45,22 @@ async def answer(exchange: Exchange, app: App) -> None:
 
 async def _answered(number: int, request: Asked, app: App) -> Answered:
     """As the application answers the request alone."""
-    inner = _Inner(request)
-    if request.path.startswith("/v1/") and not request.path.startswith(_STREAMS) and inner.scope is not None:
-        await app(inner.scope, inner.receive, inner.send)
-    else:
-        refused = MalformedRequest(f"{request.method[:20]} {request.path[:200]} cannot be asked with others")
-        await Exchange({"method": "GET", "path": "/", "headers": []}, inner.receive, inner.send).refuse(
-            refused
-        )
-    return Answered(number, inner.status, inner.headers, inner.body)
-
-
-class _Inner:
-    """One request as its own exchange over ASGI."""
-
-    __slots__ = ("_request", "body", "headers", "scope", "status")
-
-    def __init__(self, request: Asked) -> None:
-        self._request = request
-        self.status = 500
-        self.headers: dict[str, str] = {}
-        self.body = b""
-        self.scope = _scope(request)
-
-    async def receive(self) -> MutableMapping[str, Any]:
-        return {"type": "http.request", "body": self._request.body, "more_body": False}
-
-    async def send(self, message: MutableMapping[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            self.headers = {
-                name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]
-            }
-        else:
-            self.body += message["body"]
-
-
-def _scope(request: Asked) -> Scope | None:
-    """None for what no HTTP request could hold."""
     try:
-        return {
-            "type": "http",
-            "method": request.method,
-            "path": request.path,
-            "raw_path": request.path.encode("ascii"),
-            "query_string": request.query.encode("ascii"),
-            "headers": [
-                (name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers.items()
-            ],
-        }
+        scope = direct.scope_of(request.method, request.path, request.query, request.headers)
     except UnicodeEncodeError:
-        return None
+        scope, app = direct.scope_of("", "", "", {}), _refuse
+    if not _may_be_asked(request.path):
+        app = _refuse
+    answer = await direct.ask(app, scope, request.body)
+    return Answered(number, *answer)
+
+
+def _may_be_asked(path: str) -> bool:
+    """Whether it leads to documents, records or identifiers, and is answered in one piece."""
+    parts = path.split("/")
+    return len(parts) > 2 and parts[:2] == ["", "v1"] and parts[2].partition("?")[0] not in _STREAMS
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    asked = f"{scope['method'][:20]} {scope['path'][:200]}"
+    await Exchange(scope, receive, send).refuse(MalformedRequest(f"{asked} cannot be asked with others"))

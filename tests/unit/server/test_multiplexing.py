@@ -60,6 +60,16 @@ async def test_each_is_answered_as_it_would_be_alone() -> None:
     assert [answered.status for answered in found] == [200, 200, 404, 200, 400, 400, 404, 404]
 
 
+async def test_collections_that_are_called_like_streams_are_none() -> None:
+    requests = [asked("GET", f"/v1/{name}/k") for name in ("changeset", "multiplexed", "change")]
+    async with Served() as it:
+        found = await answers(it, *requests)
+        for answered, request in zip(found, requests, strict=True):
+            single = await it.ask("GET", request.path)
+            assert (answered.status, answered.body) == (single.status, single.body)
+            assert single.problem == "unknown-collection"
+
+
 async def test_writes_that_come_together_share_one_commit() -> None:
     async with Served() as it:
         await it.ask("PUT", "/v1/profile/first", {"name": "A"})  # what a start has to do is done
