@@ -7,6 +7,7 @@ under way sends them together. It is transparent: each has its own answer, deadl
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -14,7 +15,15 @@ from dataclasses import dataclass, field
 from atoll import multiplex
 from atoll.client.options import ClientOptions
 from atoll.client.transport import Request, Response, Stream, Transport
-from atoll.errors import AtollError, ConfigError, Indefinite, MalformedRequest, RegionUnreachable, TooLarge
+from atoll.errors import (
+    AtollError,
+    ConfigError,
+    Indefinite,
+    MalformedRequest,
+    Overloaded,
+    RegionUnreachable,
+    TooLarge,
+)
 from atoll.multiplex import AnswerReader, Asked
 
 _UNANSWERED = 2
@@ -43,7 +52,7 @@ class _Lane:
     under_way: int = 0
     """Requests, whether alone or with others."""
     unanswered: int = 0
-    waiting: list[_Waiting] = field(default_factory=list)
+    waiting: deque[_Waiting] = field(default_factory=deque)
     refused: bool = False
     """The region, or what stands before it, takes no shared exchanges."""
 
@@ -52,7 +61,7 @@ class _Lane:
         taken: list[_Waiting] = []
         size_bytes = 0
         while self.waiting and len(taken) < _SHARED and size_bytes < _SHARED_BYTES:
-            one = self.waiting.pop(0)
+            one = self.waiting.popleft()
             if not one.answer.done():
                 taken.append(one)
                 size_bytes += len(one.request.body)
@@ -100,7 +109,9 @@ class Multiplexed:
         except TimeoutError:
             if one in lane.waiting:
                 lane.waiting.remove(one)
-                raise RegionUnreachable("not sent in time: too many other calls are under way") from None
+                raise Overloaded(
+                    "not sent in time: too many other calls are under way; ask less at once"
+                ) from None
             raise Indefinite("no answer in time") from None
 
     def _carry_on(self, region: str, lane: _Lane) -> None:

@@ -12,7 +12,7 @@ from atoll import multiplex
 from atoll.client import ClientOptions, Request, Response
 from atoll.client.multiplexing import Multiplexed
 from atoll.client.transport import Stream
-from atoll.errors import AtollError, Indefinite, RegionUnreachable, TooLarge
+from atoll.errors import AtollError, Indefinite, Overloaded, RegionUnreachable, TooLarge
 from atoll.multiplex import Answered, Asked
 
 from ..server.served import Served
@@ -255,6 +255,19 @@ async def test_each_has_its_own_deadline() -> None:
     assert bodies([found[0], found[2]]) == [b"/v1/profile/0", b"/v1/profile/2"]
     assert isinstance(found[1], Indefinite)
     assert str(found[1]) == "no answer in time"
+
+
+@in_virtual_time
+async def test_what_could_not_be_sent_in_time_is_no_fault_of_the_region() -> None:
+    async def silent(asked: list[Asked]) -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    async with Client(Region(silent)) as it:
+        found = await it.send(*(request(timeout_s=0.01) for _ in range(200)))
+        sent = sum(len(asked) for asked in it.region.shared)
+    assert 0 < sent < 200
+    assert [type(each) for each in found] == [Indefinite] * sent + [Overloaded] * (200 - sent)
 
 
 @in_virtual_time
