@@ -427,12 +427,11 @@ class Door:
         async with self._store.begin(self._wanted(party)) as turn:
             self._take_up(turn, known)
             outcome = self._work(turn, party)
+            said: dict[str, str] = {}
             if party.upkeep is not None:
-                await self._keep_up(turn, outcome.batch, party.upkeep.work)
+                said = await self._keep_up(turn, outcome.batch, party.upkeep.work)
             commit = outcome.batch.commit()
-            commit.schemas.update(self._mixed(turn.schemas))
-            if party.upkeep is not None and isinstance(party.upkeep.work, Upkeep):
-                commit.schemas.update(party.upkeep.work.said(turn.schemas))
+            commit.schemas.update(self._mixed(turn.schemas) | said)
             if commit.segments or commit.remembered or party.upkeep is not None:
                 self._in_doubt = True
                 await turn.commit(commit)
@@ -510,10 +509,11 @@ class Door:
         return _Outcome(batch, answers, waiting, ahead)
 
     @staticmethod
-    async def _keep_up(turn: Turn, batch: Batch, upkeep: Upkeep | Takeover) -> None:
+    async def _keep_up(turn: Turn, batch: Batch, upkeep: Upkeep | Takeover) -> dict[str, str]:
+        """Returns what to say of collections: see `Commit.schemas`."""
         if isinstance(upkeep, Takeover):
             batch.take_over(upkeep)
-            return
+            return {}
         for parked in upkeep.parked:
             batch.reapply(parked)
         contested = [key for key in upkeep.keys if batch.contested((upkeep.collection, key))]
@@ -522,6 +522,7 @@ class Door:
             recorded = await turn.recorded(upkeep.collection, contested, _MOST_RECORDS)
         for key in upkeep.keys:
             batch.refold((upkeep.collection, key), recorded.get(key, ()))
+        return upkeep.said(turn.schemas)
 
     @staticmethod
     def _attempt(batch: Batch, write: Write) -> Receipt | AtollError:
