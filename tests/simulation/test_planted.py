@@ -355,7 +355,7 @@ def context_ignored(patch: Patch) -> None:
     ),
     seeds=6,
     prepare=coarse_clocks,
-    found_by=("documents converge",),
+    found_by=("documents converge", "merge states converge"),
 )
 def no_tie_break(patch: Patch) -> None:
     patch.setattr(register, "canonical_order", lambda version: version.stamp)
@@ -903,7 +903,7 @@ def vector_of_another_moment(patch: Patch) -> None:
 @plant(
     "a commit in doubt is called undone",
     workloads=("counters",),
-    seeds=40,
+    seeds=45,
     found_by=("a definite error means that nothing happened",),
     prepare=broken_databases,
     alter=busy,

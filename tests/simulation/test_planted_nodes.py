@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 
-from atoll.core.batch import Batch
+from atoll.core.batch import Batch, Takeover
 from atoll.core.entry import Framed
 from atoll.ids.machines import Machines
 from atoll.ids.service import _Hold
-from atoll.region.door import Door
+from atoll.region import catching_up
+from atoll.region.door import Door, Upkeep
 from atoll.region.reading import Reading
 from atoll.region.region import Region
 from atoll.region.tenure import Tenure
 from atoll.simulation.plan import Fault, Plan, draw
 from atoll.simulation.shrinking import Cut
 from atoll.store.memory import MemoryTables, MemoryTurn
-from atoll.store.port import Commit, Row
+from atoll.store.port import Commit, Row, Turn
 from atoll.testing.cluster import Cluster
 from atoll.testing.disk import MountedDisk, MountedTurn
 
@@ -69,6 +70,11 @@ def stopped_past_its_lease(plan: Plan) -> Plan:
         options=replace(plan.options, lease_s=1.0),
         faults=tuple(Fault("pause", 1.0 + at, 1.1 + at, (name,), 2.5) for at, name in enumerate(nodes)),
     )
+
+
+def as_it_was_found(plan: Plan) -> Plan:
+    """A region that has lost its disk, and one of its nodes that does not hear that another one adopts a vector."""
+    return draw(951)
 
 
 def at_the_same_moment(cluster: Cluster) -> None:
@@ -300,6 +306,24 @@ def numbers_shared(patch: Patch) -> None:
 
     patch.setattr(Machines, "__call__", first)
     patch.setattr(_Hold, "__call__", moved)
+
+
+@plant(
+    "writes beside an adopted vector",
+    workloads=("versions",),
+    seeds=1,
+    found_by=("old and new declarations lose no field",),
+    alter=as_it_was_found,
+)
+def written_beside(patch: Patch) -> None:
+    keep_up = Door._keep_up
+
+    async def unmarked(turn: Turn, batch: Batch, upkeep: Upkeep | Takeover) -> dict[str, str]:
+        said = await keep_up(turn, batch, upkeep)
+        return {} if isinstance(upkeep, Takeover) else said
+
+    patch.setattr(catching_up, "_ADOPTED_AFTER", 0.0)
+    patch.setattr(Door, "_keep_up", staticmethod(unmarked))
 
 
 @pytest.mark.parametrize("name", PLANTS)

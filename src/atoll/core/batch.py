@@ -62,6 +62,10 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
     stamp: int
 
 
+KEPT_ASIDE = "_snapshot"
+"""The collection of a snapshot's pages; no declared one has such a name."""
+
+
 class Takeover(NamedTuple):
     """What one commit takes over of a peer's snapshot; see `region.catching_up`."""
 
@@ -76,6 +80,8 @@ class Takeover(NamedTuple):
     parked: tuple[Parked, ...] = ()
     vector: Mapping[str, int] = MappingProxyType({})
     """What the region has from now on, as it holds it in some form."""
+    schemas: Mapping[str, str] = MappingProxyType({})
+    """What to commit for `KEPT_ASIDE`: while anything is said of it, the vector says more than the documents show."""
 
 
 class Batch:

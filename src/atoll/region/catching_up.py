@@ -26,7 +26,7 @@ from typing import Protocol
 import msgspec
 
 from atoll.causality import vector as vectors
-from atoll.core.batch import Takeover
+from atoll.core.batch import KEPT_ASIDE, Takeover
 from atoll.core.rules import Rules
 from atoll.errors import AtollError, ClockAhead, ReplicationError, StoreCorrupt, Unavailable
 from atoll.region.door import Door
@@ -38,8 +38,6 @@ from atoll.replication.link import LinkStatus
 from atoll.replication.snapshot import Content
 from atoll.store.port import Row, Store
 
-KEPT_ASIDE = "_snapshot"
-"""The collection of the pages; no declared one has such a name."""
 LEASE = "snapshot"
 _BORN = "born_ms"
 """When this store was first opened: it tells a peer's new disk from its old one."""
@@ -49,6 +47,9 @@ _ADOPTING = "snapshot adopting"
 _DONE = "snapshot done"
 _LATE = "snapshot late"
 """The last round after whose adoption another node's link was told once more that it comes too late."""
+_SURE_FOR, _ADOPTED_AFTER = 1.5, 2.0
+"""In leases: for how long a node that has looked knows that no other one has adopted a vector, and how long that one
+waits before it does."""
 _LONGEST_TIMEOUT_S = 30.0
 _MERGED_AT_ONCE = 200
 _MOST_FAILURES = 5
@@ -155,11 +156,14 @@ class CatchingUp:
         self._merged = 0
         self._trouble = ""
         self._looking_on = False
+        self._looked_s = 0.0
+        """When it last began to look whether another node of this region has begun a round."""
 
     async def open(self) -> None:
         """Look whether an earlier run has not finished. Raises what the store raises."""
         if not await self._store.counter(_BORN):
             await self._store.raise_counter(_BORN, self._now_ms())
+        self._looked_s = asyncio.get_running_loop().time()
         self._number = await self._store.counter(_ROUND)
         if await self._store.counter(_DONE) < self._number:
             await self._take_up()
@@ -230,21 +234,34 @@ class CatchingUp:
         """Raises Unavailable while the region holds back."""
         if self.pending:
             raise Unavailable(f"{self.reason}: it serves nothing before", region=self._region)
+        if self._options.shares_store:
+            # Whoever adopts a vector waits longer than that. A node that was paused may not know of it.
+            unsure_s = asyncio.get_running_loop().time() - self._looked_s
+            if unsure_s > _SURE_FOR * self._options.lease_s:
+                raise Unavailable(
+                    f"this node of {self._region} has not heard of the others through the database for "
+                    f"{unsure_s:.1f} s: it serves nothing before",
+                    region=self._region,
+                )
 
     # -- noticing --------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
         await self._release(LEASE)  # the node that comes too late next may be another one
+        looked_s = asyncio.get_running_loop().time()
+        if await self._store.counter(_ROUND) > await self._store.counter(_DONE):
+            await self._take_up()  # another node of this region has begun
+            return
+        self._looked_s = looked_s
+        if self._late:
+            await asyncio.sleep(self._options.snapshot_grace_s)  # another peer may have what this one lacks
+            if self._still_late():
+                await self._begin()
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._options.lease_s):
                 await self._noticed.wait()
         self._noticed.clear()
-        if await self._store.counter(_ROUND) > await self._store.counter(_DONE):
-            await self._take_up()  # another node of this region has begun
-        elif self._late:
-            await asyncio.sleep(self._options.snapshot_grace_s)  # another peer may have what this one lacks
-            if self._still_late():
-                await self._begin()
 
     def _still_late(self) -> bool:
         """Whether some of what a peer's journal no longer holds is not here; links to the others ask anew."""
@@ -311,8 +328,9 @@ class CatchingUp:
         """Another node of this region does it."""
         self._looking_on = True
         await asyncio.sleep(self._options.lease_s)
-        counter = self._store.counter
+        counter, now_s = self._store.counter, asyncio.get_running_loop().time()
         number, adopting, done = await counter(_ROUND), await counter(_ADOPTING), await counter(_DONE)
+        self._looked_s = now_s
         self._set(pending=done < number, pulling=adopting < number)
         if self._late and done < number <= adopting:
             await asyncio.sleep(self._options.snapshot_grace_s)
@@ -395,11 +413,13 @@ class CatchingUp:
 
     async def _adopt(self) -> None:
         """From now on the vector says more than the documents show."""
-        if self._options.shares_store:  # other nodes notice within a lease's time that the region holds back
-            await asyncio.sleep(2 * self._options.lease_s)
+        if self._options.shares_store:  # nobody reads here any more then: see `check`
+            await asyncio.sleep(_ADOPTED_AFTER * self._options.lease_s)
         self._late.clear()
         await self._store.raise_counter(_ADOPTING, self._number)
-        await self._door.keep_up(Takeover(vector=self._rounds[self._number].began))
+        await self._door.keep_up(
+            Takeover(vector=self._rounds[self._number].began, schemas={KEPT_ASIDE: str(self._number)})
+        )
         self._set(pending=True, pulling=False)
         for link in self._links.values():
             link.reopen()
@@ -449,6 +469,7 @@ class CatchingUp:
                 for takeover in _pieces(snapshot.open_page(page), page.clock):
                     await self._door.keep_up(takeover)
                 self._merged += 1
+        await self._door.keep_up(Takeover(schemas={KEPT_ASIDE: ""}))
         await self._store.raise_counter(_DONE, self._number)
         logger.warning("%s has taken over a snapshot of %d pages", self._region, self._merged)
         self.completed += 1

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.vector import descends, merge
-from atoll.core.batch import Admit, Batch, Identity, Takeover
+from atoll.core.batch import KEPT_ASIDE, Admit, Batch, Identity, Takeover
 from atoll.core.entry import Framed, decode_entry
 from atoll.core.inbox import Inbox
 from atoll.core.mutation import Receipt, Write
@@ -119,6 +119,10 @@ class _Outcome(NamedTuple):
 
 def _untrusted() -> Unavailable:
     return Unavailable("another database has taken the place of this region's; it is asking its peers first")
+
+
+def _incomplete() -> Unavailable:
+    return Unavailable("this region takes over a snapshot: it takes no writes before")
 
 
 class Door:
@@ -452,7 +456,7 @@ class Door:
         return {
             name: ""
             for name, fingerprint in stored.items()
-            if fingerprint and fingerprint.partition("?")[0] != self.declared.get(name)
+            if fingerprint and name != KEPT_ASIDE and fingerprint.partition("?")[0] != self.declared.get(name)
         }
 
     def _take_up(self, turn: Turn, known: Mapping[str, int]) -> None:
@@ -490,7 +494,10 @@ class Door:
             admit=self._admit,
         )
         answers: list[tuple[_Pending, Receipt | AtollError]]
-        if self._trusts(turn):
+        if turn.schemas.get(KEPT_ASIDE):
+            # They would claim to have seen what is not here yet. What the peers send goes on.
+            answers = [(pending, _incomplete()) for pending in party.writes]
+        elif self._trusts(turn):
             answers = [(pending, self._attempt(batch, pending.write)) for pending in party.writes]
         else:
             # Peers may hold the numbers that these would get. What the peers send goes on.
@@ -513,7 +520,7 @@ class Door:
         """Returns what to say of collections: see `Commit.schemas`."""
         if isinstance(upkeep, Takeover):
             batch.take_over(upkeep)
-            return {}
+            return dict(upkeep.schemas)
         for parked in upkeep.parked:
             batch.reapply(parked)
         contested = [key for key in upkeep.keys if batch.contested((upkeep.collection, key))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any, TypeVar, cast
 
@@ -211,7 +212,8 @@ class Cluster:
                 offset_ms = offsets_ms.get(name, offsets_ms.get(region, 0))
                 drift_ppm = drifts_ppm.get(name, drifts_ppm.get(region, 0))
                 clock = NodeClock(loop.time, offset_ms=offset_ms, drift_ppm=drift_ppm)
-                self.nodes[name] = SimulatedNode(self, name, disk, clock, options)
+                own = replace(options, shares_store=disk.shared)
+                self.nodes[name] = SimulatedNode(self, name, disk, clock, own)
                 self._regions[region].append(self.nodes[name])
         for source, target in self.pairs():
             delay = one_way_s if isinstance(one_way_s, float | int) else one_way_s[(source, target)]

@@ -218,3 +218,16 @@ async def lived_in_by_two(it: World) -> None:
         await it.write("a", "note", f"k{n:03}", {"text": f"first {n}"})
     await it.settled()
     await asyncio.sleep(5)
+
+
+@in_virtual_time
+async def test_a_node_that_cannot_know_whether_another_one_takes_a_snapshot_over_reads_nothing() -> None:
+    async with World("a", "b", shares_store=True, lease_s=1.0) as it:
+        await it.write("a", "note", "k", {"text": "first"})
+        await asyncio.sleep(10)
+        assert (await it["a"].read_here("note", "k")).value is not None
+        looking = next(task for task in it["a"]._tasks if "catching up" in task.get_name())
+        looking.cancel()  # as if the node were paused
+        await asyncio.sleep(2.5)
+        with pytest.raises(Unavailable, match="has not heard of the others"):
+            await it["a"].read_here("note", "k")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from atoll.causality.clock import HybridLogicalClock
-from atoll.core.batch import Batch, Identity
+from atoll.core.batch import KEPT_ASIDE, Batch, Identity, Takeover
 from atoll.core.mutation import Receipt, Write
 from atoll.errors import (
     AtollError,
@@ -18,6 +18,7 @@ from atoll.errors import (
     OwnershipFixed,
     StoreUnreachable,
     TurnLost,
+    Unavailable,
 )
 from atoll.region.door import Door, DoorOptions, Upkeep
 from atoll.store.memory import MemoryStore, MemoryTables, MemoryTurn
@@ -181,6 +182,19 @@ async def test_two_nodes_make_one_dense_sequence() -> None:
     ends = [0, *(last for _, _, last in it.journal)]
     assert [first for _, first, _ in it.journal] == [end + 1 for end in ends[:-1]]
     assert ends[-1] == 30
+
+
+@in_virtual_time
+async def test_no_node_writes_while_another_one_takes_a_snapshot_over() -> None:
+    it = await opened()
+    unaware = await opened(it.tables)
+    await it.door.keep_up(Takeover(vector={"b": 3}, schemas={KEPT_ASIDE: "1"}))
+    with pytest.raises(Unavailable, match="snapshot"):
+        await unaware.door.write(named("k"))
+    unaware.door.deliver([stamped("b", 4, NOW_MS - 1000)], "b")
+    await unaware.door.covered({"b": 4})
+    await it.door.keep_up(Takeover(schemas={KEPT_ASIDE: ""}))
+    assert (await unaware.door.write(named("k"))).seq == 1
 
 
 @in_virtual_time
