@@ -47,9 +47,9 @@ _ADOPTING = "snapshot adopting"
 _DONE = "snapshot done"
 _LATE = "snapshot late"
 """The last round after whose adoption another node's link was told once more that it comes too late."""
-_SURE_FOR, _ADOPTED_AFTER = 1.5, 2.0
-"""In leases: for how long a node that has looked knows that no other one has adopted a vector, and how long that one
-waits before it does."""
+_LOOK_EVERY, _SURE_FOR, _ADOPTED_AFTER = 0.5, 1.5, 2.0
+"""In leases: how often a node looks whether another one takes a snapshot over; for how long it knows then that none
+has adopted a vector; how long that one waits before it does."""
 _LONGEST_TIMEOUT_S = 30.0
 _MERGED_AT_ONCE = 200
 _MOST_FAILURES = 5
@@ -259,7 +259,7 @@ class CatchingUp:
                 await self._begin()
             return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._options.lease_s):
+            async with asyncio.timeout(_LOOK_EVERY * self._options.lease_s):
                 await self._noticed.wait()
         self._noticed.clear()
 
@@ -300,7 +300,8 @@ class CatchingUp:
         self._set(pending=self._number > done, pulling=not self._complete)
 
     def _set(self, *, pending: bool, pulling: bool) -> None:
-        self.pending, self.pulling = pending, pulling
+        # Counters are read one after the other: another node may have ended the round meanwhile.
+        self.pending, self.pulling = pending, pending and pulling
         self._review()
 
     @property
@@ -327,7 +328,7 @@ class CatchingUp:
     async def _look_on(self) -> None:
         """Another node of this region does it."""
         self._looking_on = True
-        await asyncio.sleep(self._options.lease_s)
+        await asyncio.sleep(_LOOK_EVERY * self._options.lease_s)
         counter, now_s = self._store.counter, asyncio.get_running_loop().time()
         number, adopting, done = await counter(_ROUND), await counter(_ADOPTING), await counter(_DONE)
         self._looked_s = now_s

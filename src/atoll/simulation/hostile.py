@@ -103,7 +103,7 @@ class Hostile:
         except ReplicationError:
             self._refused += 1  # as a link would
             return
-        unreadable = framed[0].entry != entry
+        unreadable = framed[0].entry.changes != entry.changes
         self._sent.append(
             (framed[0].entry, [PARKED] if unreadable else [expected for _, expected in changes])
         )
