@@ -2,6 +2,7 @@
 
 Three regions, a process each, 25 ms apart. Two kinds of callers write all the while: one at the region that fails and
 nowhere else, one through Atoll's client, which fails over. What they were told is written is looked for afterwards.
+The region that fails keeps its documents in SQLite; where it is its database that fails, in PostgreSQL: `failover`.
 A machine that loses its page cache is not among the failures: processes are killed, their kernel is not. Such failures,
 and many more of each kind, happen on virtual time: `recovery_simulated`.
 """
@@ -22,9 +23,10 @@ import aiohttp
 
 import atoll.client
 from atoll.errors import AtollError, Unavailable
-from bench import recovery_simulated
+from bench import failover, recovery_simulated
 from bench.documents import document_body, document_key
 from bench.figures import Figure, Goal
+from bench.peers import NotMeasured
 from bench.regions import PREFIX, run
 from bench.rounds import Say, Scale
 from bench.served import Served, cut_apart, linked, serving, settled, wait_for
@@ -43,6 +45,8 @@ _APART = 100_000
 _TIMEOUT_S = 2.0
 _PATIENCE_S = 60.0
 _JSON = {"Content-Type": "application/json"}
+Failure = Callable[[], Awaitable[None]]
+"""Returns when its cause is gone."""
 
 
 @dataclass(slots=True)
@@ -85,6 +89,8 @@ class Found:
     lost: int
     at_risk_ms: float
     """How long before the failure the first lost write was acknowledged."""
+    cause_s: float
+    """How long what failed was away itself."""
 
 
 class _Scene:
@@ -134,6 +140,8 @@ KINDS: dict[str, str] = {
     "region": "region with its disk",
     "link": "all links of a region",
 }
+_LOSING = {"region", "asynchronous"}
+"""Of what was acknowledged, these may lose what nobody else had yet: how much is told, and is no goal."""
 
 
 def measure(scale: Scale, folder: Path, say: Say) -> list[Figure]:
@@ -146,9 +154,31 @@ def measure(scale: Scale, folder: Path, say: Say) -> list[Figure]:
             found = []
             for number in range(1, scale.failures + 1):
                 say(f"recovery: {name}, {number} of {scale.failures}")
-                found.append(run(_fail(kind, regions, scale.down_seconds, first=number * _APART)))
+                failure: Failure = getattr(_Scene(regions, scale.down_seconds), kind)
+                found.append(run(_fail(failure, regions, first=number * _APART)))
             figures += _figures(kind, name, worst(found))
+    for kind, name in failover.KINDS.items():
+        figures += _of_databases(kind, name, scale.failures, folder, say)
     return [*figures, *recovery_simulated.measure(scale.simulated_failures, say)]
+
+
+def _of_databases(kind: str, name: str, failures: int, folder: Path, say: Say) -> list[Figure]:
+    """Every failure has regions of its own: a primary that was left behind is none to fail over to."""
+    found = []
+    for number in range(1, failures + 1):
+        say(f"recovery: {name}, {number} of {failures}")
+        place = folder / f"{kind}-{number}"
+        place.mkdir()
+        try:
+            with (
+                failover.running(place, kind) as database,
+                serving(place, _NAMES, _RTT_MS, {_NAMES[0]: database.url}) as regions,
+            ):
+                linked(regions)
+                found.append(run(_fail(database.fail, regions, first=number * _APART)))
+        except NotMeasured as reason:
+            return [_lost(kind, name, None, not_measured=str(reason))]
+    return _figures(kind, name, worst(found))
 
 
 def _figures(kind: str, name: str, found: Found) -> list[Figure]:
@@ -158,19 +188,26 @@ def _figures(kind: str, name: str, found: Found) -> list[Figure]:
         ("a later call, with failover, takes at most", "s", found.later_s),
         ("equal again, once it is over, after", "s", found.healed_s),
     ]
-    if kind == "region":
+    if kind in failover.KINDS:
+        lines.insert(1, ("of which the database itself", "s", found.cause_s))
+    if kind in _LOSING:
         lines.append(("what is lost was acknowledged at most so long before", "ms", found.at_risk_ms))
     return [
         *(Figure("recovery", f"{name}: {what}", unit, value) for what, unit, value in lines),
-        Figure(
-            name="recovery",
-            measure=f"{name}: acknowledged writes lost",
-            unit="",
-            value=float(found.lost),
-            peer=f"of {found.acknowledged:,}",
-            goal=None if kind == "region" else Goal("value", at_most=0),
-        ),
+        _lost(kind, name, found),
     ]
+
+
+def _lost(kind: str, name: str, found: Found | None, not_measured: str = "") -> Figure:
+    return Figure(
+        name="recovery",
+        measure=f"{name}: acknowledged writes lost",
+        unit="",
+        value=None if found is None else float(found.lost),
+        peer="" if found is None else f"of {found.acknowledged:,}",
+        goal=None if kind in _LOSING else Goal("value", at_most=0),
+        not_measured=not_measured,
+    )
 
 
 def worst(found: Sequence[Found]) -> Found:
@@ -180,14 +217,12 @@ def worst(found: Sequence[Found]) -> Found:
     return Found(**{name: (sum if name in added else max)(getattr(f, name) for f in found) for name in names})
 
 
-async def _fail(kind: str, regions: list[Served], down_s: float, first: int) -> Found:
+async def _fail(failure: Failure, regions: list[Served], first: int) -> Found:
     """`first`: the number of the first document that is written."""
-    scene = _Scene(regions, down_s)
     direct, moving = Written(), Written()
     async with _callers(regions, direct, moving, first):
         await asyncio.sleep(_BEFORE_S)
         began = perf_counter()
-        failure: Callable[[], Awaitable[None]] = getattr(scene, kind)
         await failure()
         ended = perf_counter()
         await asyncio.to_thread(_caught_up, regions)
@@ -204,6 +239,7 @@ async def _fail(kind: str, regions: list[Served], down_s: float, first: int) -> 
         acknowledged=len(acknowledged),
         lost=len(lost),
         at_risk_ms=max((began - acknowledged[number] for number in lost), default=0.0) * 1000,
+        cause_s=ended - began,
     )
 
 
