@@ -16,6 +16,7 @@ from atoll.testing.postgres_server import PostgresServer
 
 from .cluster import Region, until
 from .nodes import Nodes, load, nothing_is_lost
+from .test_backup import atoll
 from .test_feed import feed, keys_until
 
 pytestmark = [pytest.mark.xdist_group("failover"), pytest.mark.timeout(300)]
@@ -164,6 +165,22 @@ def test_writes_wait_for_a_peer_that_may_hold_what_was_lost(make: Callable[[], W
     assert {node.get("profile", "lost").status for node in cluster} == {200}
     digests = [node.digest() for node in cluster]
     assert digests == [digests[0]] * 4
+
+
+def test_writes_go_on_without_a_peer_that_is_gone_for_good(make: Callable[[], WithStandby]) -> None:
+    cluster = make()
+    one, other = cluster.of["tokyo"]
+    written(one, "kept")
+    until(lambda: _caught_up(cluster), "the standby has it")
+    for node in cluster.of["frankfurt"]:
+        node.kill()
+    cluster.fail_over()
+    until(lambda: _refused(one) and _refused(other), "both refuse writes", 30)
+    told = atoll(cluster, "forgo", "frankfurt", "--yes")
+    assert told.stdout == "tokyo does not wait for frankfurt.\n"
+    written(one, "new")
+    written(other, "new-2")
+    assert one.get("profile", "kept").status == 200
 
 
 def test_an_old_primary_that_comes_back_is_not_written_to(make: Callable[[], WithStandby]) -> None:

@@ -10,6 +10,7 @@ from atoll import __version__
 from atoll.cli.backup import backup, restore
 from atoll.cli.conflicts import conflicts
 from atoll.cli.demo import demo
+from atoll.cli.forgo import forgo
 from atoll.cli.init import init
 from atoll.cli.moving import export, import_
 from atoll.cli.serve import serve
@@ -41,7 +42,7 @@ def atoll(
     """Active-active, multi-region data: every region writable, one coherent answer."""
 
 
-for each in (demo, init, serve, status, verify, conflicts, simulate):
+for each in (demo, init, serve, status, verify, conflicts, forgo, simulate):
     app.command()(each)
 app.command("import")(import_)
 app.command("export")(export)

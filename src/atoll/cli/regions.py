@@ -47,21 +47,29 @@ class Regions:
 
     def ask(self, region: str, path: str, parameters: Mapping[str, str] | None = None) -> Any:
         """GET from one region. Raises RegionUnreachable, or the error that the region answered."""
-        return self._get(self.config.region(region), path, parameters or {})
+        query = f"?{urlencode(parameters)}" if parameters else ""
+        asked = self.config.region(region)
+        return self._answer(asked, path + query, asked.urls)
 
-    def ask_nodes(self, path: str) -> list[Node]:
-        """GET from every node of every region at a time: what each answered, or why it did not."""
+    def ask_nodes(
+        self, path: str, *, among: Sequence[str] | None = None, body: Mapping[str, Any] | None = None
+    ) -> list[Node]:
+        """Every node of these regions, or of all, at a time: what each answered, or why it did not.
+
+        GET; POST with a `body`.
+        """
 
         def one(asked: tuple[RegionConfig, int, str]) -> Node:
             region, number, url = asked
             try:
-                return Node(region.name, number, url, self._get(region, path, {}, (url,)))
+                return Node(region.name, number, url, self._answer(region, path, (url,), body))
             except AtollError as error:
                 return Node(region.name, number, url, error)
 
         nodes = [
             (region, number, url)
             for region in self.config.regions
+            if among is None or region.name in among
             for number, url in enumerate(region.nodes or (region.url,), 1)
         ]
         with ThreadPoolExecutor(max_workers=min(len(nodes), _MOST_AT_ONCE)) as pool:
@@ -79,12 +87,15 @@ class Regions:
                 failures.append(error.message)
         raise RegionUnreachable("; ".join(failures))
 
-    def _first_answer(self, region: RegionConfig, path: str, urls: Sequence[str]) -> urllib3.BaseHTTPResponse:
+    def _first_answer(
+        self, region: RegionConfig, path: str, urls: Sequence[str], body: Mapping[str, Any] | None
+    ) -> urllib3.BaseHTTPResponse:
         """Of its nodes, in order."""
+        method, sent = ("GET", None) if body is None else ("POST", json.dumps(body))
         failure: urllib3.exceptions.HTTPError | None = None
         for url in urls:
             try:
-                return self._pool.request("GET", f"{url}{path}")
+                return self._pool.request(method, f"{url}{path}", body=sent)
             except urllib3.exceptions.HTTPError as error:
                 failure = failure or error
         assert failure is not None
@@ -94,25 +105,24 @@ class Regions:
             region=region.name,
         ) from failure
 
-    def _get(
+    def _answer(
         self,
         region: RegionConfig,
         path: str,
-        parameters: Mapping[str, str],
-        urls: Sequence[str] = (),
+        urls: Sequence[str],
+        body: Mapping[str, Any] | None = None,
     ) -> Any:
-        query = f"?{urlencode(parameters)}" if parameters else ""
-        response = self._first_answer(region, path + query, urls or region.urls)
+        response = self._first_answer(region, path, urls, body)
         try:
-            body = json.loads(response.data)
+            answer = json.loads(response.data)
         except ValueError:
             raise ConfigError(
                 f"{region.url} answers {response.status} with something that is not Atoll's;"
                 f" correct the url of {region.name} in {self.config.source}"
             ) from None
         if response.status == 200:
-            return body
-        raise _error_of(region, response.status, body)
+            return answer
+        raise _error_of(region, response.status, answer)
 
 
 def _reason(error: Exception) -> str:

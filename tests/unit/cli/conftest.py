@@ -38,10 +38,19 @@ class Deployment:
         return str(path)
 
     def answers(self, region: str, reply: Reply) -> None:
+        """Its next node does, also to a POST, whose JSON body's members come as a query does."""
+
         class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                sent = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                self._answer(self.path, {name: [value] for name, value in sent.items()})
+
             def do_GET(self) -> None:
                 parts = urlsplit(self.path)
-                status, body = reply(parts.path, parse_qs(parts.query))
+                self._answer(parts.path, parse_qs(parts.query))
+
+            def _answer(self, path: str, query: dict[str, list[str]]) -> None:
+                status, body = reply(path, query)
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("content-length", str(len(data)))
