@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 
 import msgspec
 import pytest
 
-from atoll.errors import CorruptEntry, HostileEntry, Unavailable
-from atoll.region.peers import SnapshotCall, SnapshotPlace
+from atoll.errors import CorruptEntry, HostileEntry, RegionUnreachable, Unavailable
+from atoll.region.peers import SnapshotCall, SnapshotPlace, StreamRequest
 from atoll.replication import snapshot
 from atoll.store.memory import MemoryStore, MemoryTables
 from atoll.store.port import AuditFilter
@@ -35,6 +36,26 @@ class Cut(World):
         """Its disk is lost."""
         await self.stop(name)
         await self.start(name)
+
+    async def told(self, name: str, text: str) -> None:
+        """Wait until the region says so of its snapshot, or has taken it over."""
+        here = self[name].catching_up
+        async with asyncio.timeout(60):
+            while text not in here.reason and not here.completed:  # noqa: ASYNC110 — virtual time
+                await asyncio.sleep(0.0005)
+
+    def silenced(self, name: str) -> None:
+        """It answers calls, and nobody hears its journal who asks for it from now on."""
+
+        async def stream(request: StreamRequest) -> AsyncGenerator[bytes, None]:
+            raise RegionUnreachable(f"{name} says nothing")
+            yield b""  # makes this a generator
+
+        self[name].__dict__["stream"] = stream
+
+    def heard_again(self) -> None:
+        for region in self.regions.values():
+            region.__dict__.pop("stream", None)
 
     async def agreed(self) -> None:
         async with asyncio.timeout(120):
@@ -211,6 +232,39 @@ async def test_damaged_and_impossible_pages_are_refused() -> None:
             snapshot.check_content(page, snapshot.Content("none", content.documents), it["b"].rules)
         with pytest.raises(HostileEntry):
             snapshot.check_content(page, snapshot.Content(settled=[("x", b"{}")]), it["b"].rules)
+
+
+async def all_but_the_last_entries(it: Cut) -> dict[str, int]:
+    """Region c, empty, gets all pages of a's snapshot; not the entries that only a has, and that a page shows.
+
+    Returns what a had then.
+    """
+    await lived_in(it)
+    await asyncio.sleep(5)
+    await it.wiped("c")
+    await it.told("c", "a: 1 pages")
+    it.partition("ab")
+    for _ in range(2):
+        reply = await it.write("a", "stock", "later", {"left": 7})
+    for name in it.names:
+        it.silenced(name)
+    await it.told("c", "all of it")
+    return reply.vector
+
+
+@in_virtual_time
+async def test_what_a_page_shows_too_early_waits_for_its_entry() -> None:
+    async with Cut() as it:
+        later = await all_but_the_last_entries(it)
+        await asyncio.sleep(20)
+        assert it["c"].vector.get("a", 0) < later["a"]
+        with pytest.raises(Unavailable, match="all of it"):  # else: shown with a vector that does not hold it
+            await it["c"].read("stock", "later")
+        it.partition()
+        it.heard_again()
+        await it.agreed()
+        assert it["c"].catching_up.completed == 1
+        assert it.shown("c", "stock", "later") == {"left": 7}
 
 
 async def lived_in_by_two(it: World) -> None:
