@@ -6,8 +6,9 @@ A stream says so when a peer's journal no longer holds what comes next here. The
 2. *Adopt.* Once all pages are here, the vector from which the peer began to read becomes this region's, in a commit
    of its own. The region holds that much durably now, and says so.
 3. *Cover.* Links pull again, until everything is here that the peer had when it read the last page: for pages may hold
-   that, too. Were they merged before, and the peer lost its disk, then this region alone would hold changes that
-   nobody can number or pass on.
+   that, too. Were they merged before, documents would show what the vector does not say; and had the peer lost its
+   disk, this region alone would hold changes that nobody can number or pass on. Where that has come true by now, the
+   pages are left, and a new round begins, with a peer that has all that was adopted.
 4. *Merge.* The pages, like any state of a document, in any order and as often as it takes.
 
 Until the end nothing is read or written here. Counters say in the store which round is under way and which is done;
@@ -30,6 +31,7 @@ from atoll.core.batch import KEPT_ASIDE, Takeover
 from atoll.core.rules import Rules
 from atoll.errors import AtollError, ClockAhead, ReplicationError, StoreCorrupt, Unavailable
 from atoll.region.door import Door
+from atoll.region.lineage import entry_digest
 from atoll.region.options import RegionOptions
 from atoll.region.peers import Call, Reply, SnapshotCall, SnapshotPlace, SnapshotReply
 from atoll.region.reintroduction import RESTORED
@@ -53,7 +55,8 @@ has adopted a vector; how long that one waits before it does."""
 _LONGEST_TIMEOUT_S = 30.0
 _MERGED_AT_ONCE = 200
 _MOST_FAILURES = 5
-"""In a row, before another peer is asked instead; two, when the link to this one is down."""
+"""In a row, before another peer is asked instead; two, when the link to this one is down. So often is a peer out of
+reach, too, before what it alone has is no longer waited for."""
 
 logger = logging.getLogger("atoll.region")
 
@@ -90,6 +93,8 @@ class _Round:
     declared: dict[str, dict[str, str]]
     next: SnapshotPlace | None
     pages: list[int] = field(default_factory=list)
+    lasts: dict[int, bytes] = field(default_factory=dict)
+    """seq → digest of entries of the peer's own that pages may show, and that are not in what was adopted."""
 
     @classmethod
     def of(cls, peer: str, page: SnapshotReply) -> _Round:
@@ -105,6 +110,9 @@ class _Round:
         self.until = vectors.merge(self.until, page.after)
         self.next = page.next
         self.pages.append(number)
+        seq = page.after.get(self.peer, 0)
+        if page.last is not None and seq > self.began.get(self.peer, 0):
+            self.lasts.setdefault(seq, page.last)
 
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -155,6 +163,8 @@ class CatchingUp:
         self._pages = 0
         self._merged = 0
         self._trouble = ""
+        self._missed: dict[str, int] = {}
+        """peer → how often in a row it was out of reach while its entries were waited for."""
         self._looking_on = False
         self._looked_s = 0.0
         """When it last began to look whether another node of this region has begun a round."""
@@ -194,7 +204,7 @@ class CatchingUp:
             raise Unavailable(f"{self._region} is taking up new declarations: ask again", region=self._region)
         counter = self._store.counter
         incarnation = (await counter(_BORN), await counter(RESTORED))
-        return await snapshot.read_page(
+        page = await snapshot.read_page(
             self._store,
             self._rules,
             place,
@@ -202,6 +212,8 @@ class CatchingUp:
             self._check_merged,
             most_rows=self._options.snapshot_page_rows,
         )
+        last = await entry_digest(self._store, self._region, page.after.get(self._region, 0))
+        return msgspec.structs.replace(page, last=last)
 
     async def _check_merged(self) -> None:
         """Asked after the vector was read: whoever adopts one says so before."""
@@ -272,7 +284,7 @@ class CatchingUp:
         return bool(self._late)
 
     async def _begin(self) -> None:
-        """A new round; complete ones that are not merged yet stay."""
+        """A new round; complete ones that are not merged yet stay until it has taken their place."""
         if not await self._claim(LEASE):
             return
         number = max(self._number, await self._store.counter(_ROUND)) + 1
@@ -389,6 +401,7 @@ class CatchingUp:
             await self._begin()
             return
         self._check_declared(peer, page)
+        self._check_holds(peer, page)
         snapshot.check_content(page, snapshot.open_page(page), self._rules)
         self._door.take_note(page.clock)
         number = self._pages + 1
@@ -410,6 +423,14 @@ class CatchingUp:
                 what = ", ".join(f"{name}.{field}" for field in sorted(lacking)) or name
                 raise Unavailable(f"{peer} has {what}, which is not declared here: upgrade {self._region}")
 
+    def _check_holds(self, peer: str, page: SnapshotReply) -> None:
+        """Raises Unavailable while a peer lacks some of what this region has adopted: its pages could not take the
+        place of those that were left.
+        """
+        for each in self._rounds.values():
+            if each.next is None and not vectors.descends(page.before, each.began):
+                raise Unavailable(f"{peer} lacks some of what {each.peer} had, whose snapshot cannot be used")
+
     # -- taking over -----------------------------------------------------------------------------------
 
     async def _adopt(self) -> None:
@@ -426,11 +447,15 @@ class CatchingUp:
             link.reopen()
 
     async def _cover(self) -> bool:
-        """Wait for every entry that may be in the pages; False when a journal no longer holds them either."""
+        """Wait for every entry that may be in the pages.
+
+        False when it takes another snapshot: a journal no longer holds them either, or nobody will ever send them.
+        """
         until: dict[str, int] = {}
         for each in self._finished():
             until = vectors.merge(until, each.until)
         covered = asyncio.ensure_future(self._door.covered(until))
+        self._missed.clear()
         try:
             while not covered.done():
                 noticed = asyncio.ensure_future(self._noticed.wait())
@@ -440,10 +465,12 @@ class CatchingUp:
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 noticed.cancel()
-                if not covered.done() and await self._late_again():
+                if covered.done():
+                    break
+                if await self._late_again() or await self._in_vain():
                     return False
             await covered
-            return True
+            return not await self._strange()
         finally:
             covered.cancel()
 
@@ -456,11 +483,58 @@ class CatchingUp:
                 return True
         return await self._store.counter(_LATE) >= self._number
 
+    async def _in_vain(self) -> bool:
+        """Whether a peer has lost what its pages may show, or is out of reach, and another snapshot can take the place
+        of its one.
+        """
+        connected = [peer for peer, link in sorted(self._links.items()) if link.status.connected]
+        for each in self._finished():
+            missed = 0 if each.peer in connected else self._missed.get(each.peer, 0) + 1
+            self._missed[each.peer] = missed
+            if 0 < missed < _MOST_FAILURES:
+                continue
+            asked = connected if missed else [each.peer]
+            said = [vector for peer in asked if (vector := await self._position(peer)) is not None]
+            here = self._door.vector
+            if any(vectors.descends(vectors.merge(here, vector), each.until) for vector in said):
+                continue  # it is on its way
+            if any(vectors.descends(vector, each.began) for vector in said):
+                logger.warning("%s begins anew: %s lacks what its snapshot shows", self._region, each.peer)
+                return True
+            if said:
+                self._trouble = f"nobody in reach has all that {each.peer} had"
+        return False
+
+    async def _position(self, peer: str) -> dict[str, int] | None:
+        """What a peer has now, if it says so."""
+        call = SnapshotCall(SnapshotPlace("parked"))  # as a rule an empty page
+        with contextlib.suppress(AtollError):
+            page = await self._ask(peer, call, self._options.peer_timeout_s)
+            return page.before if isinstance(page, SnapshotReply) else None
+        return None
+
+    async def _strange(self) -> bool:
+        """Whether entries have come under numbers that the peer had given to others, which pages may show."""
+        for each in self._finished():
+            for seq, digest in each.lasts.items():
+                here = await entry_digest(self._store, each.peer, seq)
+                if here is not None and here != digest:
+                    logger.warning(
+                        "%s begins anew: entry %d of %s is another one than its snapshot shows",
+                        *(self._region, seq, each.peer),
+                    )
+                    return True
+        return False
+
     def _finished(self) -> Iterator[_Round]:
-        return (each for _, each in sorted(self._rounds.items()) if each.next is None)
+        """Those that are complete, and whose place no later one has taken."""
+        complete = [each for _, each in sorted(self._rounds.items()) if each.next is None]
+        for at, each in enumerate(complete):
+            if not any(vectors.descends(later.began, each.began) for later in complete[at + 1 :]):
+                yield each
 
     async def _merge(self) -> None:
-        self._merged = 0
+        self._merged, self._trouble = 0, ""
         for each in self._finished():
             for number in each.pages:
                 row = await self._store.get(KEPT_ASIDE, f"{number:08d}")

@@ -114,6 +114,8 @@ class SnapshotReply(msgspec.Struct, array_like=True, frozen=True, tag="snapshot"
     """See `replication.snapshot`."""
     next: SnapshotPlace | None
     """Where to go on; None after the last page."""
+    last: bytes | None = None
+    """Digest of the peer's own last entry in `after`: tells it from another one that is given the same number."""
 
 
 Reply = ReadReply | WriteReply | DigestReply | PingReply | EntryReply | SnapshotReply

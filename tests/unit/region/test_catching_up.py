@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 import pytest
@@ -56,6 +56,22 @@ class Cut(World):
     def heard_again(self) -> None:
         for region in self.regions.values():
             region.__dict__.pop("stream", None)
+
+    async def emptied(self, name: str, *, of: str, apart: Sequence[str]) -> dict[str, int]:
+        """An empty region gets all pages of another's snapshot; not the entries that only that one has, and that
+        a page shows: `apart` are the links that are cut before it writes them.
+
+        Returns what the other one had then.
+        """
+        await self.wiped(name)
+        await self.told(name, f"{of}: 1 pages")
+        self.partition(*apart)
+        for left in (8, 7):
+            reply = await self.write(of, "stock", "later", {"left": left})
+        for each in self.names:
+            self.silenced(each)
+        await self.told(name, "all of it")
+        return reply.vector
 
     async def agreed(self) -> None:
         async with asyncio.timeout(120):
@@ -235,21 +251,10 @@ async def test_damaged_and_impossible_pages_are_refused() -> None:
 
 
 async def all_but_the_last_entries(it: Cut) -> dict[str, int]:
-    """Region c, empty, gets all pages of a's snapshot; not the entries that only a has, and that a page shows.
-
-    Returns what a had then.
-    """
+    """Of a's snapshot, in c; b does not have them either. Returns what a had then."""
     await lived_in(it)
     await asyncio.sleep(5)
-    await it.wiped("c")
-    await it.told("c", "a: 1 pages")
-    it.partition("ab")
-    for _ in range(2):
-        reply = await it.write("a", "stock", "later", {"left": 7})
-    for name in it.names:
-        it.silenced(name)
-    await it.told("c", "all of it")
-    return reply.vector
+    return await it.emptied("c", of="a", apart=("ab",))
 
 
 @in_virtual_time
@@ -265,6 +270,83 @@ async def test_what_a_page_shows_too_early_waits_for_its_entry() -> None:
         await it.agreed()
         assert it["c"].catching_up.completed == 1
         assert it.shown("c", "stock", "later") == {"left": 7}
+
+
+@in_virtual_time
+async def test_pages_that_show_what_their_peer_has_lost_are_given_up() -> None:
+    """What the peer had last is nowhere any more, so nobody may wait for it."""
+    async with Cut() as it:
+        later = await all_but_the_last_entries(it)
+        await it.wiped("a")
+        it.partition()
+        it.heard_again()
+        await it.agreed()
+        assert it["a"].vector["a"] < later["a"]
+        assert [it.shown(name, "stock", "later") for name in it.names] == [None] * 3
+        assert it.shown("c", "note", "k007") == {"text": "first 7"}
+        await it.write("a", "stock", "later", {"left": 3})
+        await it.agreed()
+
+
+@in_virtual_time
+async def test_entries_under_numbers_that_were_given_out_again_are_not_those_of_the_pages() -> None:
+    async with Cut() as it:
+        later = await all_but_the_last_entries(it)
+        it.partition("ac", "bc")
+        it.heard_again()
+        await it.wiped("a")
+        await it.told("a", "all of it")
+        while it["a"].vector.get("a", 0) < later["a"]:
+            await asyncio.sleep(4)  # a region that has just started waits for those that it cannot reach
+            await it.write("a", "note", "anew", {"text": "under an old number"})
+        it.partition()
+        await it.agreed()
+        assert [it.shown(name, "stock", "later") for name in it.names] == [None] * 3
+
+
+@in_virtual_time
+async def test_a_peer_that_does_not_come_back_is_not_waited_for_where_others_have_what_was_adopted() -> None:
+    async with Cut() as it:
+        await all_but_the_last_entries(it)
+        await it.stop("a")
+        it.heard_again()
+        await it.agreed()
+        assert it.shown("c", "note", "k007") == {"text": "first 7"}
+        assert it.shown("c", "stock", "later") is None
+
+
+@in_virtual_time
+async def test_pages_that_were_left_stay_so_after_a_restart() -> None:
+    async with Cut() as it:
+        await all_but_the_last_entries(it)
+        tables = {name: it.stores[name].tables for name in it.names}
+        await it.stop("a")
+        it.heard_again()
+        await it.told("c", "b: 1 pages")
+        await it.stop("c")
+        await it.start("c", tables=tables["c"])
+        await it.agreed()
+        assert it.shown("c", "stock", "later") is None
+        await it.start("a", tables=tables["a"])  # which had lost nothing
+        it.partition()
+        await it.agreed()
+        assert it.shown("c", "stock", "later") == {"left": 7}
+
+
+@in_virtual_time
+async def test_a_new_snapshot_holds_what_was_adopted() -> None:
+    """The peer that would be asked first was away, and lacks some of what this region claims already."""
+    async with Cut("a", "b", "c", "d") as it:
+        await lived_in(it)
+        await asyncio.sleep(5)
+        it.partition("ab", "ac", "ad")
+        await it.write("b", "note", "adopted", {"text": "not in a"})
+        await it.emptied("c", of="b", apart=("ab", "ac", "ad", "bd"))
+        await it.wiped("b")
+        it.heard_again()
+        it.partition("ab", "ad")
+        await it.agreed()
+        assert [it.shown(name, "note", "adopted") for name in it.names] == [{"text": "not in a"}] * 4
 
 
 async def lived_in_by_two(it: World) -> None:
