@@ -323,6 +323,7 @@ def written_beside(patch: Patch) -> None:
         return {} if isinstance(upkeep, Takeover) else said
 
     patch.setattr(catching_up, "_ADOPTED_AFTER", 0.0)
+    patch.setattr(catching_up, "_LOOK_EVERY", 5.0)
     patch.setattr(Door, "_keep_up", staticmethod(unmarked))
 
 
