@@ -23,13 +23,15 @@ from atoll.errors import HostileEntry, Indefinite, StoreUnreachable
 from atoll.lattices import counter
 from atoll.lattices.bounded_counter import BoundedCounterLattice
 from atoll.lattices.counter import CounterLattice
-from atoll.region import catching_up
-from atoll.region import region as region_module
+from atoll.region import catching_up, writer
 from atoll.region.door import Door
 from atoll.region.ownership import Ownership
 from atoll.region.peers import SnapshotReply
+from atoll.region.reader import Reader
 from atoll.region.region import Region
 from atoll.region.truncation import Truncation
+from atoll.region.waits import Waits
+from atoll.region.writer import Writer
 from atoll.replication import snapshot
 from atoll.replication.link import Link, LinkOptions
 from atoll.simulation.plan import Fault, Plan, draw, with_truncation
@@ -404,14 +406,14 @@ def rights_spent_twice(patch: Patch) -> None:
     ),
 )
 def token_as_one_number(patch: Patch) -> None:
-    honest = Region.wait_for
+    honest = Waits.wait_for
 
-    async def wait_for(self: Region, token: Mapping[str, int], max_wait_s: float | None = None) -> bool:
-        if sum(self.vector.values()) >= sum(token.values()):
+    async def wait_for(self: Waits, token: Mapping[str, int], max_wait_s: float | None = None) -> bool:
+        if sum(self._door.vector.values()) >= sum(token.values()):
             return True
         return await honest(self, token, max_wait_s)
 
-    patch.setattr(Region, "wait_for", wait_for)
+    patch.setattr(Waits, "wait_for", wait_for)
 
 
 @plant("applied twice", workloads=("counters",), seeds=4, found_by=("each entry is applied exactly once",))
@@ -629,14 +631,14 @@ def full_inbox_keeps_the_past_out(patch: Patch) -> None:
 def ownership_decided_too_early(patch: Patch) -> None:
     """Found by seeds 5 and 9: while a write waited for its session, the document came, and was another's."""
 
-    async def write(self: Region, write: Any, token: Any = None) -> Any:
+    async def write(self: Writer, write: Any, token: Any = None) -> Any:
         owner = await self._owner(write)
-        if owner in (None, self.name):
+        if owner in (None, self._region):
             return await self._write_here(write, token)
-        return await self._ask(owner, write, self.options.peer_timeout_s, token)
+        return await self._ask(owner, write, self._options.peer_timeout_s, token)
 
-    patch.setattr(Region, "write", write)
-    patch.setattr(Region, "_admit", lambda self, write, stored: None)
+    patch.setattr(Writer, "write", write)
+    patch.setattr(Writer, "admit", lambda self, write, stored: None)
 
 
 @plant(
@@ -691,10 +693,10 @@ def numbers_used_again(patch: Patch) -> None:
     found_by=("strong documents are linearizable",),
 )
 def strong_reads_anywhere(patch: Patch) -> None:
-    async def read_strong(self: Region, collection: str, key: str, options: Any) -> Any:
+    async def read_strong(self: Reader, collection: str, key: str, options: Any) -> Any:
         return await self.read_here(collection, key)
 
-    patch.setattr(Region, "_read_strong", read_strong)
+    patch.setattr(Reader, "_read_strong", read_strong)
 
 
 @plant(
@@ -704,7 +706,7 @@ def strong_reads_anywhere(patch: Patch) -> None:
     found_by=("bad input changes nothing",),
 )
 def bounds_unchecked(patch: Patch) -> None:
-    patch.setattr(region_module, "check_batch", lambda write, most: None)
+    patch.setattr(writer, "check_batch", lambda write, most: None)
 
 
 @plant(
@@ -893,12 +895,12 @@ def with_broken_databases(plan: Plan) -> Plan:
     alter=busy,
 )
 def vector_of_another_moment(patch: Patch) -> None:
-    honest = Region.read_here
+    honest = Reader.read_here
 
-    async def read_here(self: Region, collection: str, key: str) -> Any:
-        return (await honest(self, collection, key))._replace(vector=self.vector)
+    async def read_here(self: Reader, collection: str, key: str) -> Any:
+        return (await honest(self, collection, key))._replace(vector=self._door.vector)
 
-    patch.setattr(Region, "read_here", read_here)
+    patch.setattr(Reader, "read_here", read_here)
 
 
 @plant(

@@ -14,6 +14,7 @@ from atoll.ids.machines import Machines
 from atoll.ids.service import _Hold
 from atoll.region import catching_up
 from atoll.region.door import Door, Upkeep
+from atoll.region.reader import Reader
 from atoll.region.reading import Reading
 from atoll.region.region import Region
 from atoll.region.tenure import Tenure
@@ -183,20 +184,20 @@ def nothing_woken(patch: Patch) -> None:
     alter=close_by,
 )
 def cached_documents(patch: Patch) -> None:
-    read_here, after_commit = Region.read_here, Region._after_commit
-    caches: dict[Region, dict[tuple[str, str], Reading]] = {}
+    read_here, after_commit = Reader.read_here, Region._after_commit
+    caches: dict[Reader, dict[tuple[str, str], Reading]] = {}
 
-    async def cached(self: Region, collection: str, key: str) -> Reading:
+    async def cached(self: Reader, collection: str, key: str) -> Reading:
         cache = caches.setdefault(self, {})
         if (collection, key) not in cache:
             cache[collection, key] = await read_here(self, collection, key)
         return cache[collection, key]
 
     def forget(self: Region, batch: Batch) -> None:
-        caches.pop(self, None)
+        caches.pop(self.reader, None)
         after_commit(self, batch)
 
-    patch.setattr(Region, "read_here", cached)
+    patch.setattr(Reader, "read_here", cached)
     patch.setattr(Region, "_after_commit", forget)
 
 

@@ -1,6 +1,6 @@
 """The journal is cut: what every region has, and no consumer of changes may still come back for, goes.
 
-Whoever comes back later than that is told so, never served with a gap (`replication.source`, `Region.changes`).
+Whoever comes back later than that is told so, never served with a gap (`replication.source`, `region.feed`).
 So nothing here has to be exact: too little knowledge of the peers only keeps more. Any node of a region may cut.
 """
 

@@ -32,11 +32,11 @@ class Admin:
             case b"live":
                 reason = None
             case b"ready":
-                reason = None if region.caught_up else "not caught up with its peers yet"
+                reason = None if region.health.caught_up else "not caught up with its peers yet"
             case b"serving":
-                reason = region.out_of_service
+                reason = region.health.out_of_service
             case b"reading":
-                reason = region.reads_nothing
+                reason = region.health.reads_nothing
             case _:
                 return False
         body = {"region": region.name, "status": "ok" if reason is None else "unavailable", "reason": reason}
@@ -80,8 +80,8 @@ class Admin:
                     }
                 )
             case ("POST", b"drain"):
-                self._region.draining = await self._flag(exchange, "draining")
-                await exchange.answer_json({"draining": self._region.draining})
+                self._region.health.draining = await self._flag(exchange, "draining")
+                await exchange.answer_json({"draining": self._region.health.draining})
             case ("POST", b"forgo"):
                 peer, gone = await self._peer(exchange, "gone", bool)
                 if not gone:
@@ -109,7 +109,7 @@ class Admin:
         links = {}
         for peer, link in sorted(region.links.items()):
             status = link.status
-            offset = region.offsets.offset(peer, now_ms)
+            offset = region.clocks.offsets.offset(peer, now_ms)
             links[peer] = {
                 "connected": status.connected,
                 "held": region.holds(peer),
@@ -131,12 +131,12 @@ class Admin:
             "version": __version__,
             "pid": os.getpid(),
             "regions": list(region.regions),
-            "serving": region.out_of_service is None,
-            "out_of_service": region.out_of_service,
+            "serving": region.health.out_of_service is None,
+            "out_of_service": region.health.out_of_service,
             "warnings": [region.store.warning] if region.store.warning else [],
-            "caught_up": region.caught_up,
+            "caught_up": region.health.caught_up,
             "position": region.vector,
-            "uncertainty_ms": region.uncertainty_ms,
+            "uncertainty_ms": region.clocks.uncertainty_ms,
             "links": links,
             "inbox": {
                 "entries": len(region.door.inbox),
@@ -157,7 +157,7 @@ class Admin:
                 "applied": dict(region.statistics.entries_applied),
                 "forwarded": region.statistics.forwarded,
                 "parked": region.statistics.parked,
-                "rights_requests": region.escrow.requests,
+                "rights_requests": region.writer.escrow.requests,
                 "token_waits": region.statistics.token_waits,
                 "snapshots": region.catching_up.completed,
                 "conflicts": {f"{c}/{k}": n for (c, k), n in sorted(region.statistics.conflicts.items())},
@@ -180,7 +180,7 @@ class Admin:
         return {"region": self._region.name, "equal": equal, "collections": collections}
 
     async def _verify_collection(self, collection: str) -> dict[str, Any]:
-        here = await self._region.digest(collection)
+        here = await self._region.digests.of(collection)
         peers: dict[str, Any] = {}
         for peer in self._region.links:
             try:
@@ -188,7 +188,7 @@ class Admin:
                 different = []
                 for bucket in sorted(here.digests.keys() | there.digests.keys(), key=int):
                     if here.digests.get(bucket) != there.digests.get(bucket):
-                        ours = (await self._region.digest(collection, int(bucket))).digests
+                        ours = (await self._region.digests.of(collection, int(bucket))).digests
                         theirs = (await self._ask_digest(peer, collection, int(bucket))).digests
                         different += sorted(
                             key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)
@@ -207,7 +207,7 @@ class Admin:
     async def _digest(self, exchange: Exchange) -> None:
         found = {}
         for collection in self._region.rules:
-            reply = await self._region.digest(collection)
+            reply = await self._region.digests.of(collection)
             found[collection] = {"documents": reply.count, "digest": _folded(reply)}
         await exchange.answer_json({"region": self._region.name, "collections": found})
 

@@ -67,7 +67,7 @@ class App:
     async def _dispatch(self, exchange: Exchange) -> None:
         segments = exchange.segments
         if segments[0] == b"v1" and len(segments) > 1:
-            self._region.check_whole()
+            self._region.health.check_whole()
             if segments[1] not in _RESERVED:
                 found = await route(self._documents, exchange, text_of(segments[1]), segments[2:])
             else:

@@ -197,8 +197,8 @@ class Documents:
         options = read_options(query, token)
         level = options.consistency or rules.schema.policy.consistency
         if level != "eventual" and token:
-            await self._region.require(token, options.max_wait_s)
-        stale = await self._region.fresh_enough(rules.name, options)
+            await self._region.waits.require(token, options.max_wait_s)
+        stale = await self._region.waits.fresh_enough(rules.name, options)
         limit = _integer(query, "limit", default=100, most=_MAX_PAGE)
         where = _conditions(rules, query.get("where", []))
         after = None if "cursor" not in query else decode_cursor(query["cursor"][0])

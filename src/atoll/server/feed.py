@@ -44,13 +44,13 @@ class Feed:
         if cursor == "now":
             vector = dict(self._region.vector)
         elif not cursor:
-            vector = await self._region.oldest_cursor()
+            vector = await self._region.feed.oldest_cursor()
         else:
             try:
                 vector = self._sessions.decode(cursor)
             except InvalidToken as error:
                 raise InvalidCursor(f"the cursor cannot be used: {error.message}") from None
-        await self._region.check_cursor(vector)
+        await self._region.feed.check_cursor(vector)
         await exchange.begin_stream(b"text/event-stream", {b"atoll-region": self._region.name.encode()})
         await exchange.piece(b": changes of " + self._region.name.encode() + b"\n" + self._place(vector))
         over = [asyncio.ensure_future(exchange.gone()), asyncio.ensure_future(self._closing.wait())]
@@ -67,7 +67,7 @@ class Feed:
         await exchange.end()
 
     async def _pump(self, exchange: Exchange, vector: dict[str, int], only: list[str] | None) -> None:
-        async for found in self._region.changes(vector, idle_s=_KEEPALIVE_S):
+        async for found in self._region.feed.changes(vector, idle_s=_KEEPALIVE_S):
             if found is None:
                 await exchange.piece(b": nothing new\n" + self._place(vector))
                 continue

@@ -27,7 +27,7 @@ class RegionCollector(Collector):
         )
         yield _counter("atoll_parked_changes", "Changes from peers that could not be merged.", counted.parked)
         yield _counter(
-            "atoll_rights_requests", "Times that peers were asked for rights.", region.escrow.requests
+            "atoll_rights_requests", "Times that peers were asked for rights.", region.writer.escrow.requests
         )
         conflicts = CounterMetricFamily(
             "atoll_conflicts", "Conflicts detected in this region.", labels=("collection", "kind")
@@ -72,7 +72,7 @@ class RegionCollector(Collector):
         yield inbox
         yield from _journal(region)
         serving = GaugeMetricFamily("atoll_serving", "Whether this region should get traffic.")
-        serving.add_metric((), float(region.out_of_service is None))
+        serving.add_metric((), float(region.health.out_of_service is None))
         yield serving
 
 

@@ -72,7 +72,7 @@ class Counters:
 
     def _reader(self, key: str) -> Callable[[Region], Awaitable[Reading]]:
         async def read(region: Region) -> Reading:
-            return await region.read_here(self.collection, key)
+            return await region.reader.read_here(self.collection, key)
 
         return read
 

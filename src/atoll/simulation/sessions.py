@@ -96,7 +96,7 @@ class Posts:
             reply_to = msgspec.json.decode(row.value or b"null")["reply_to"]
             if reply_to in self._dots and world.journal.may_be_lost(self._dots[reply_to]):
                 continue
-            if reply_to is not None and (await region.read_here("post", reply_to)).value is None:
+            if reply_to is not None and (await region.reader.read_here("post", reply_to)).value is None:
                 world.verdict.safety(
                     "a reply never shows before its post", f"{region.name} shows {key} without {reply_to}"
                 )

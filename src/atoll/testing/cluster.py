@@ -362,7 +362,7 @@ class Cluster:
         """collection → digest of every bucket, as `atoll verify` compares them."""
         region = self.region(name)
         return {
-            collection: (await region.digest(collection)).digests
+            collection: (await region.digests.of(collection)).digests
             for collection in sorted(self[name].application.collections)
         }
 

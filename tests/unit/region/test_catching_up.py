@@ -82,8 +82,8 @@ class Cut(World):
         first = next(iter(self.regions))
         for name, region in self.regions.items():
             for collection in self.application.collections:
-                assert (await region.digest(collection)).digests == (
-                    await self[first].digest(collection)
+                assert (await region.digests.of(collection)).digests == (
+                    await self[first].digests.of(collection)
                 ).digests, (name, collection)
             assert self.audit(name) == self.audit(first)
 
@@ -172,8 +172,8 @@ async def test_nothing_is_read_or_written_before_the_snapshot_is_here() -> None:
                 await asyncio.sleep(0.01)
         refused = 0
         while it["c"].catching_up.pending:
-            assert not it["c"].caught_up
-            assert "snapshot" in (it["c"].out_of_service or "")
+            assert not it["c"].health.caught_up
+            assert "snapshot" in (it["c"].health.out_of_service or "")
             with pytest.raises(Unavailable, match="snapshot"):
                 await it.write("c", "note", "k", {"text": "too early"})
             with pytest.raises(Unavailable, match="snapshot"):
@@ -361,12 +361,12 @@ async def test_a_node_that_cannot_know_whether_another_one_takes_a_snapshot_over
     async with World("a", "b", shares_store=True, lease_s=1.0) as it:
         await it.write("a", "note", "k", {"text": "first"})
         await asyncio.sleep(10)
-        assert (await it["a"].read_here("note", "k")).value is not None
+        assert (await it["a"].reader.read_here("note", "k")).value is not None
         looking = next(task for task in it["a"]._tasks if "catching up" in task.get_name())
         looking.cancel()  # as if the node were paused
         await asyncio.sleep(2.5)
         with pytest.raises(Unavailable, match="has not heard of the others"):
-            await it["a"].read_here("note", "k")
+            await it["a"].reader.read_here("note", "k")
 
 
 @in_virtual_time

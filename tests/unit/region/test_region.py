@@ -20,10 +20,10 @@ from atoll.errors import (
     Unavailable,
     UnknownCollection,
 )
+from atoll.region.digests import BUCKETS
 from atoll.region.ownership import rendezvous
 from atoll.region.peers import DigestCall, PingCall, PingReply, ReadCall, ReadReply, WriteCall, WriteReply
 from atoll.region.reading import ReadOptions
-from atoll.region.region import DIGEST_BUCKETS
 from atoll.store.memory import MemoryStore
 
 from ..virtual_time import in_virtual_time
@@ -69,11 +69,11 @@ async def test_a_feed_that_truncation_overtakes_ends_with_an_error() -> None:
     async with World("a") as it:
         for n in range(4):
             await it.write("a", "note", "k", {"text": str(n)})
-        changes = it["a"].changes({}, idle_s=1.0)
+        changes = it["a"].feed.changes({}, idle_s=1.0)
         assert (found := await anext(changes)) is not None
         assert found[1] == {"a": 1}
         await it.write("a", "note", "k", {"text": "later"})
-        slow = it["a"].changes({"a": 4}, idle_s=1.0)
+        slow = it["a"].feed.changes({"a": 4}, idle_s=1.0)
         await it.write("a", "note", "k", {"text": "last"})
         await it.stores["a"].truncate(5)
         with pytest.raises(CursorExpired) as caught:
@@ -261,7 +261,7 @@ async def test_nobody_may_wait_for_ever() -> None:
     async with World() as it:
         it.partition("ab", "ac", "bc")
         began = asyncio.get_running_loop().time()
-        assert not await it["b"].wait_for({"a": 9}, max_wait_s=1e6)
+        assert not await it["b"].waits.wait_for({"a": 9}, max_wait_s=1e6)
         assert asyncio.get_running_loop().time() - began == pytest.approx(30)
 
 
@@ -271,7 +271,7 @@ async def test_a_bounded_read_is_served_while_the_lag_is_known_to_be_small() -> 
         await it.settled()
         await asyncio.sleep(1)
         assert (await it["a"].read("price", "k")).degraded is None
-        assert it["a"].staleness_s() <= 0.3
+        assert it["a"].waits.staleness_s() <= 0.3
 
 
 @in_virtual_time
@@ -301,7 +301,7 @@ async def test_a_bound_that_is_asked_for_holds_at_every_level(level: str | None)
 async def test_a_region_that_heard_nothing_may_be_endlessly_stale() -> None:
     async with World() as it:
         it.partition("ab", "ac")
-        assert it["a"].staleness_s() == float("inf")
+        assert it["a"].waits.staleness_s() == float("inf")
         with pytest.raises(TooStale) as caught:
             await it["a"].read("price", "k")
         assert caught.value.details == {"lag_s": None}
@@ -344,7 +344,7 @@ async def test_rights_are_fetched_where_they_run_short() -> None:
         await it.write("b", "stock", "k", {"$inc": {"left": -25}})
         await it.settled()
         assert [it.shown(name, "stock", "k") for name in it.names] == [{"left": 5}] * 3
-        assert it["b"].escrow.requests >= 1
+        assert it["b"].writer.escrow.requests >= 1
 
 
 @in_virtual_time
@@ -464,27 +464,27 @@ async def test_a_stopped_region_takes_no_writes_and_can_be_read() -> None:
 async def test_a_region_is_caught_up_once_it_has_what_its_peers_have() -> None:
     async with World() as it:
         await it.write("b", "note", "k", {})
-        assert not it.create("a").caught_up
+        assert not it.create("a").health.caught_up
         await it["a"].start()
         await asyncio.sleep(1)
-        assert it["a"].caught_up
+        assert it["a"].health.caught_up
 
 
 @in_virtual_time
 async def test_why_a_region_is_out_of_service() -> None:
     async with World() as it:
         region = it["a"]
-        assert "has just started and has not yet heard b, c" in (region.out_of_service or "")
-        assert region.reads_nothing is None
+        assert "has just started and has not yet heard b, c" in (region.health.out_of_service or "")
+        assert region.health.reads_nothing is None
         await asyncio.sleep(1)
-        assert region.out_of_service is None
-        region.draining = True
-        assert region.out_of_service == "draining"
-        region.draining = False
+        assert region.health.out_of_service is None
+        region.health.draining = True
+        assert region.health.out_of_service == "draining"
+        region.health.draining = False
         it.stores["a"].tables.refusal = "no space left"
         with pytest.raises(StoreUnwritable):
             await it.write("a", "note", "k", {})
-        assert "no space left" in (region.out_of_service or "")
+        assert "no space left" in (region.health.out_of_service or "")
 
 
 @in_virtual_time
@@ -501,7 +501,7 @@ async def test_a_region_finds_out_by_itself_that_its_disk_is_well_again(
             await it.write("a", "note", "k", {})
         it.stores["a"].tables.refusal = ""
         await asyncio.sleep(1)
-        assert it["a"].out_of_service is None
+        assert it["a"].health.out_of_service is None
 
 
 @in_virtual_time
@@ -513,9 +513,9 @@ async def test_background_work_that_breaks_is_told(
         def defect(*arguments: object) -> None:
             raise ZeroDivisionError("a defect")
 
-        monkeypatch.setattr(it["a"].offsets, "interval", defect)
+        monkeypatch.setattr(it["a"].clocks.offsets, "interval", defect)
         await asyncio.sleep(3)
-        assert "clock of c ended" in (it["a"].out_of_service or "")
+        assert "clock of c ended" in (it["a"].health.out_of_service or "")
         assert "ZeroDivisionError" in caplog.text
 
 
@@ -526,10 +526,10 @@ async def test_background_work_that_breaks_is_told(
 async def test_a_clock_far_off_takes_its_region_out_of_service() -> None:
     async with World(skew_ms={"a": 2000}) as it:
         await asyncio.sleep(3)
-        assert "outside what the peers agree on" in (it["a"].out_of_service or "")
+        assert "outside what the peers agree on" in (it["a"].health.out_of_service or "")
         with pytest.raises(ClockUnsafe, match="clock of a"):
             await it.write("a", "note", "k", {})
-        assert it["b"].out_of_service is None
+        assert it["b"].health.out_of_service is None
         await it.write("b", "note", "k", {})
 
 
@@ -539,7 +539,7 @@ async def test_a_clock_that_was_set_right_serves_again() -> None:
         await asyncio.sleep(3)
         it.skew_ms["a"] = 0
         await asyncio.sleep(30)
-        assert it["a"].out_of_service is None
+        assert it["a"].health.out_of_service is None
         await it.write("a", "note", "k", {})
         await it.settled()
 
@@ -551,16 +551,16 @@ async def test_a_clock_a_little_off_goes_on() -> None:
         for name in it.names:
             await it.write(name, "note", name, {})
         await it.settled()
-        assert 0 < it["a"].uncertainty_ms <= 500
+        assert 0 < it["a"].clocks.uncertainty_ms <= 500
 
 
 @in_virtual_time
 async def test_a_region_alone_trusts_its_own_clock() -> None:
     async with World("a") as it:
         await it.write("a", "note", "k", {})
-        assert it["a"].caught_up
-        assert it["a"].staleness_s() == 0.0
-        assert it["a"].out_of_service is None
+        assert it["a"].health.caught_up
+        assert it["a"].waits.staleness_s() == 0.0
+        assert it["a"].health.out_of_service is None
 
 
 # -- peers ---------------------------------------------------------------------------------------------
@@ -588,11 +588,11 @@ async def test_digests_are_equal_where_the_data_is() -> None:
             await it.write("abc"[n % 3], "note", f"k{n}", {"text": str(n)})
         await it.write("a", "note", "k0", None)
         await it.settled()
-        one, *others = [await it[name].digest("note") for name in it.names]
+        one, *others = [await it[name].digests.of("note") for name in it.names]
         assert all(other.digests == one.digests for other in others)
         assert one.count == 29
         await it.write("a", "note", "k1", {"text": "changed"})
-        assert (await it["a"].digest("note")).digests != one.digests
+        assert (await it["a"].digests.of("note")).digests != one.digests
 
 
 @in_virtual_time
@@ -600,15 +600,15 @@ async def test_a_bucket_names_its_documents() -> None:
     async with World() as it:
         for n in range(10):
             await it.write("a", "note", f"k{n}", {})
-        buckets = (await it["a"].digest("note")).digests
-        assert all(0 <= int(bucket) < DIGEST_BUCKETS for bucket in buckets)
+        buckets = (await it["a"].digests.of("note")).digests
+        assert all(0 <= int(bucket) < BUCKETS for bucket in buckets)
         found: set[str] = set()
         for bucket in buckets:
             reply = await it["a"].answer(DigestCall("note", int(bucket)))
             found |= set(reply.digests)  # type: ignore[union-attr]
         assert found == {f"k{n}" for n in range(10)}
         with pytest.raises(UnknownCollection):
-            await it["a"].digest("unheard")
+            await it["a"].digests.of("unheard")
 
 
 # -- change feed ---------------------------------------------------------------------------------------
@@ -616,7 +616,7 @@ async def test_a_bucket_names_its_documents() -> None:
 
 async def take(it: World, region: str, vector: dict[str, int], count: int) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
-    async for item in it[region].changes(vector, idle_s=5):
+    async for item in it[region].feed.changes(vector, idle_s=5):
         assert item is not None
         entry, after = item
         assert after[entry.origin] == entry.seq
@@ -652,7 +652,7 @@ async def test_the_feed_goes_on_with_what_comes() -> None:
 async def test_a_quiet_feed_says_so() -> None:
     async with World() as it:
         began = asyncio.get_running_loop().time()
-        async for item in it["a"].changes({}, idle_s=5):
+        async for item in it["a"].feed.changes({}, idle_s=5):
             assert item is None
             break
         assert asyncio.get_running_loop().time() - began == pytest.approx(5)

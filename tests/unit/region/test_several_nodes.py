@@ -46,8 +46,8 @@ async def test_one_pulls_and_both_hear_the_peer() -> None:
         await asyncio.sleep(1)
         assert (it.one.holds("b"), it.other.holds("b")) == (True, False)
         for node in (it.one, it.other):
-            assert node.caught_up
-            assert node.staleness_s() < 0.5
+            assert node.health.caught_up
+            assert node.waits.staleness_s() < 0.5
 
 
 @in_virtual_time
@@ -65,7 +65,7 @@ async def test_a_read_that_waits_at_one_node_is_woken_by_the_others_commit() -> 
 @in_virtual_time
 async def test_a_feed_at_one_node_shows_the_others_writes() -> None:
     async with pair() as it:
-        feed = it.other.changes({}, idle_s=30)
+        feed = it.other.feed.changes({}, idle_s=30)
         for number in range(3):
             waiting = asyncio.ensure_future(anext(feed))
             await asyncio.sleep(1)

@@ -77,13 +77,13 @@ async def test_writes_wait_for_every_peer_where_commits_may_be_missing() -> None
         await asyncio.sleep(60)
         with pytest.raises(Unavailable, match="has not yet heard b"):
             await put(it, it.other, "new")
-        assert it.one.writes_nothing is not None
-        assert it.one.reads_nothing is None
+        assert it.one.health.writes_nothing is not None
+        assert it.one.health.reads_nothing is None
         assert (await it.one.read("note", "k2")).value == b'{"text":"k2"}'
         it.partition()
         await asyncio.sleep(5)
         assert await put(it, it.one, "new") == 6
-        assert it.one.writes_nothing is None
+        assert it.one.health.writes_nothing is None
 
 
 @in_virtual_time
@@ -162,7 +162,7 @@ async def test_a_session_does_not_read_behind_what_it_has_seen() -> None:
 async def test_a_feed_shows_each_entry_once_and_numbers_that_were_lost_for_good_again() -> None:
     async with pair() as it:
         tables = it.stores["a"].tables
-        feed = it.one.changes({}, idle_s=30)
+        feed = it.one.feed.changes({}, idle_s=30)
         shown: list[str] = []
 
         async def follow() -> None:
@@ -224,6 +224,6 @@ async def test_two_servers_that_both_took_writes_are_found_out() -> None:
         with pytest.raises(Unavailable):
             await put(it, it.one, "new")
         await asyncio.sleep(5)
-        assert "entry 2 of a is another one at b" in (it.one.writes_nothing or "")
+        assert "entry 2 of a is another one at b" in (it.one.health.writes_nothing or "")
         with pytest.raises(Unavailable, match="history that was abandoned"):
             await put(it, it.one, "new")

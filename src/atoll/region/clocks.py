@@ -1,0 +1,84 @@
+"""How far this node's clock may be off, by what its peers' clocks say, and whether it may stamp writes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from atoll.causality.clock import HybridLogicalClock
+from atoll.causality.uncertainty import OffsetEstimator
+from atoll.errors import AtollError, ClockUnsafe
+from atoll.region.options import RegionOptions
+from atoll.region.peers import Call, PingCall, PingReply, Reply
+
+_MOST_UNCERTAIN_MS = 60_000
+_STEP_MS = 100
+"""A clock that moved so far against the event loop's was set."""
+
+
+class Clocks:
+    """Of one node: `compare` runs for each peer."""
+
+    def __init__(
+        self,
+        region: str,
+        clock: HybridLogicalClock,
+        *,
+        now_ms: Callable[[], int],
+        kernel_uncertainty_ms: Callable[[], int | None],
+        ask: Callable[[str, Call], Awaitable[Reply]],
+        options: RegionOptions,
+    ) -> None:
+        self.offsets = OffsetEstimator(max_offset_ms=options.max_clock_offset_ms)
+        self.uncertainty_ms = options.max_clock_offset_ms
+        """Half-width of this node's clock error, as stamped on its entries."""
+        self.off_ms = 0
+        """How far the clock is outside what the peers agree on; 0 while that is not too far."""
+        self._region = region
+        self._clock = clock
+        self._now_ms = now_ms
+        self._kernel_uncertainty_ms = kernel_uncertainty_ms
+        self._ask = ask
+        self._options = options
+        self._wall_minus_loop_ms: int | None = None
+
+    async def compare(self, peer: str) -> None:
+        """With one peer's, now and then, for ever."""
+        while True:
+            self._notice_step()
+            sent_ms = self._now_ms()
+            try:
+                reply = await self._ask(peer, PingCall())
+                if isinstance(reply, PingReply):
+                    self.offsets.add(peer, sent_ms, reply.now_ms, self._now_ms())
+            except AtollError:
+                pass  # the link's status says that the peer is out of reach
+            now_ms = self._now_ms()
+            interval = self.offsets.interval(now_ms, self._kernel_uncertainty_ms())
+            self.uncertainty_ms = min(interval.uncertainty_ms, _MOST_UNCERTAIN_MS)
+            distance = interval.distance_ms(now_ms)
+            self.off_ms = distance if distance > self._options.max_clock_offset_ms else 0
+            await asyncio.sleep(self._options.ping_s)
+
+    def _notice_step(self) -> None:
+        """Offsets from peers that are out of reach at present would go on accusing a clock that was set right."""
+        before = self._wall_minus_loop_ms
+        now_ms = self._now_ms() - int(asyncio.get_running_loop().time() * 1000)
+        if before is not None and abs(now_ms - before) > _STEP_MS:
+            self.offsets.stepped(now_ms - before)
+        self._wall_minus_loop_ms = now_ms
+
+    def check(self) -> None:
+        """Raises ClockUnsafe while nothing may be stamped here."""
+        if self.off_ms > 0:
+            raise ClockUnsafe(
+                f"the clock of {self._region} is {self.off_ms} ms outside what its peers can agree on; "
+                "it takes no writes until it is set right"
+            )
+        lead_ms = self._clock.lead_ms()
+        if lead_ms > self._options.max_clock_offset_ms:
+            raise ClockUnsafe(
+                f"the clock of {self._region} was set back, and its stamps run {lead_ms} ms ahead of it: no peer would "
+                "take its writes before then; write in another region",
+                lead_ms=lead_ms,
+            )

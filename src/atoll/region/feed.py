@@ -1,0 +1,115 @@
+"""The change feed: all that a region commits, in its order, for consumers that keep a cursor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from atoll.causality import vector as vectors
+from atoll.core.entry import Entry, decode_frames
+from atoll.errors import CursorExpired
+from atoll.region.door import Door
+from atoll.region.signal import Signal
+from atoll.region.succession import Succession
+from atoll.store.port import Store
+
+
+class Feed:
+    """Of one node; any number of consumers follow it."""
+
+    def __init__(
+        self,
+        region: str,
+        regions: Sequence[str],
+        store: Store,
+        door: Door,
+        *,
+        succession: Succession,
+        committed: Signal,
+    ) -> None:
+        self._region = region
+        self._regions = tuple(regions)
+        self._store = store
+        self._door = door
+        self._succession = succession
+        self._committed = committed
+
+    async def changes(
+        self, vector: Mapping[str, int], *, idle_s: float
+    ) -> AsyncIterator[tuple[Entry, dict[str, int]] | None]:
+        """Every entry past `vector`, in this region's commit order, each with the vector after it.
+
+        Because the cursor is a version vector it can be taken up in any region without missing anything.
+        Yields None when nothing happened for `idle_s` seconds. Raises CursorExpired where the journal does not
+        hold what comes next.
+        """
+        seen = dict(vector)
+        known, taken_up = -1, self._succession.taken_up
+        while True:
+            count, here = self._committed.count, self._door.vector
+            if known != self._succession.turns:
+                known = self._succession.turns
+                after_id = await self._store.journal_start(seen, self._regions)
+            numbered = await self._store.journal(after_id, limit=16)
+            if known != self._succession.turns:
+                continue  # the journal is another database's
+            if taken_up != self._succession.taken_up:
+                # What was shown beyond is lost, and its numbers are given out again.
+                taken_up = self._succession.taken_up
+                seen[self._region] = min(seen.get(self._region, 0), self._succession.kept)
+                known = -1
+                continue
+            for id_, segment in numbered:
+                after_id = id_
+                if segment.last_seq <= seen.get(segment.origin, 0):
+                    continue
+                for framed in decode_frames(segment.body):
+                    if framed.entry.seq > seen.get(segment.origin, 0):
+                        self._check_follows(seen, framed.entry.context)
+                        seen[segment.origin] = framed.entry.seq
+                        yield framed.entry, dict(seen)
+            if numbered or count != self._committed.count:
+                continue
+            self._check_follows(seen, here)
+            try:
+                async with asyncio.timeout(idle_s):  # before 3.12 wait_for can swallow a cancellation
+                    await self._committed.wait()
+            except TimeoutError:
+                yield None
+
+    async def check_cursor(self, vector: Mapping[str, int]) -> None:
+        """Raises CursorExpired where `changes` would, on its first entries."""
+        nexts = {o: vector.get(o, 0) + 1 for o in vectors.missing(vector, self._door.vector)}
+        gone = {o: seq for o, seq in nexts.items() if await self._store.segment(o, seq) is None}
+        if gone:
+            raise self._expired(gone)
+
+    async def oldest_cursor(self) -> dict[str, int]:
+        """Just before the oldest change of each origin that the journal holds."""
+        found: dict[str, int] = {}
+        for origin, newest in sorted(self._door.vector.items()):
+            first, past = 1, newest + 1  # the first entry that is kept lies in between, or there is none
+            while first < past and await self._store.segment(origin, first) is None:
+                middle = (first + past) // 2
+                if await self._store.segment(origin, middle) is None:
+                    first = middle + 1
+                else:
+                    past = middle
+                    if middle == first:
+                        break
+            if first > 1:
+                found[origin] = first - 1
+        return found
+
+    def _check_follows(self, seen: Mapping[str, int], context: Mapping[str, int]) -> None:
+        """In commit order, whatever comes has its past before it, unless that is not in the journal."""
+        if not vectors.descends(seen, context):
+            gone = vectors.missing(seen, context)
+            raise self._expired({origin: seen.get(origin, 0) + 1 for origin in gone})
+
+    def _expired(self, gone: Mapping[str, int]) -> CursorExpired:
+        return CursorExpired(
+            f"{self._region} no longer has all changes since this cursor in its journal; follow from cursor=now, then "
+            "read the collections again, and take up what the feed brings",
+            gone=dict(sorted(gone.items())),
+        )

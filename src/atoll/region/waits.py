@@ -1,0 +1,122 @@
+"""What a request waits for before it is answered here: what its session has seen, and what others have written."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+
+from atoll.causality import vector as vectors
+from atoll.core.rules import Rules
+from atoll.errors import InvalidOperation, TokenNotReached, TooStale
+from atoll.region.catching_up import CatchingUp
+from atoll.region.door import Door
+from atoll.region.freshness import Freshness
+from atoll.region.options import RegionOptions
+from atoll.region.reading import ReadOptions
+from atoll.region.signal import Signal
+from atoll.region.statistics import Statistics
+
+
+class Waits:
+    """Of one node."""
+
+    def __init__(
+        self,
+        region: str,
+        rules: Mapping[str, Rules],
+        door: Door,
+        *,
+        peers: Iterable[str],
+        catching_up: CatchingUp,
+        freshness: Freshness,
+        committed: Signal,
+        statistics: Statistics,
+        now_ms: Callable[[], int],
+        options: RegionOptions,
+    ) -> None:
+        self._region = region
+        self._peers = tuple(peers)
+        self._rules = rules
+        self._door = door
+        self._catching_up = catching_up
+        self._freshness = freshness
+        self._committed = committed
+        self._statistics = statistics
+        self._now_ms = now_ms
+        self._options = options
+
+    async def wait_for(self, token: Mapping[str, int], max_wait_s: float | None = None) -> bool:
+        """Wait until this region has seen `token`; False when it did not in time."""
+        if vectors.descends(self._door.vector, token):
+            return True
+        self._statistics.token_waits += 1
+        wait_s = (
+            self._options.max_wait_s if max_wait_s is None else min(max_wait_s, self._options.longest_wait_s)
+        )
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._door.covered(token)
+        except TimeoutError:
+            return False
+        self._catching_up.check()  # a snapshot that is taken over moves the vector before the documents
+        return True
+
+    async def require(self, token: Mapping[str, int], max_wait_s: float | None = None) -> None:
+        """Wait until this region has seen `token`. Raises TokenNotReached."""
+        if not await self.wait_for(token, max_wait_s):
+            raise self.not_reached(token)
+
+    def not_reached(self, token: Mapping[str, int]) -> TokenNotReached:
+        missing = vectors.missing(self._door.vector, token)
+        return TokenNotReached(
+            f"{self._region} has not yet seen what this session has: "
+            + ", ".join(f"{origin} up to {seq}" for origin, seq in sorted(missing.items()))
+            + "; try again, or go on without the session's token",
+            missing=missing,
+        )
+
+    async def fresh_enough(self, collection: str, options: ReadOptions) -> str | None:
+        """Meet the bound on staleness that is asked for or declared, if any; why it is not met where the
+        collection accepts that. Raises TooStale, and InvalidOperation where no bound is said.
+        """
+        policy = self._rules[collection].schema.policy
+        bound = options.max_staleness_s
+        if bound is None and (options.consistency or policy.consistency) == "bounded":
+            bound = policy.max_staleness_s
+            if bound is None:
+                raise InvalidOperation(
+                    f"consistency=bounded needs max_staleness, the bound in seconds: {collection!r} declares none"
+                )
+        if bound is None:
+            return None
+        return await self._within(bound, options, fallback=policy.fallback == "eventual")
+
+    async def _within(self, bound_s: float, options: ReadOptions, *, fallback: bool) -> str | None:
+        """Wait until nothing here is staler than the bound."""
+        wait_s = self._options.max_wait_s if options.max_wait_s is None else options.max_wait_s
+        deadline = asyncio.get_running_loop().time() + min(wait_s, self._options.longest_wait_s)
+        while True:
+            lag_s = self.staleness_s()
+            if lag_s <= bound_s:
+                self._catching_up.check()
+                return None
+            left_s = deadline - asyncio.get_running_loop().time()
+            if left_s <= 0:
+                break
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, self._options.heartbeat_s)):
+                    await self._committed.wait()
+        if fallback:
+            return f"stale by {lag_s:.1f} s"
+        raise TooStale(
+            f"{self._region} may lag by {lag_s:.1f} s, more than the {bound_s} s asked for; try again, or another "
+            "region",
+            lag_s=round(lag_s, 3) if lag_s != float("inf") else None,
+        )
+
+    def staleness_s(self) -> float:
+        """How far this region may be behind the slowest of the others; infinite before all were heard."""
+        now_ms = self._now_ms()
+        lags = [self._freshness.lag_s(peer, now_ms) for peer in self._peers]
+        return max((float("inf") if lag is None else lag for lag in lags), default=0.0)

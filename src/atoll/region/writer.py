@@ -1,0 +1,190 @@
+"""Writes: who may commit one, and what must hold before it is committed here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from atoll.causality import vector as vectors
+from atoll.core import document as documents
+from atoll.core.batch import check_batch
+from atoll.core.mutation import Write, fields_of
+from atoll.core.rules import Rules
+from atoll.errors import AtollError, RegionUnreachable, Unavailable
+from atoll.region.catching_up import CatchingUp
+from atoll.region.clocks import Clocks
+from atoll.region.door import Door
+from atoll.region.escrow import Escrow
+from atoll.region.health import Health
+from atoll.region.introduction import Introduction
+from atoll.region.options import RegionOptions
+from atoll.region.ownership import Ownership, Stored
+from atoll.region.peers import Peers, WriteCall, WriteReply
+from atoll.region.statistics import Statistics
+from atoll.region.succession import Succession
+from atoll.region.waits import Waits
+from atoll.store.port import Store
+
+
+class Writer:
+    """Of one node: it commits here, or forwards to the region that owns the documents."""
+
+    def __init__(
+        self,
+        region: str,
+        rules: Mapping[str, Rules],
+        links: Iterable[str],
+        store: Store,
+        door: Door,
+        *,
+        peers: Peers,
+        ownership: Ownership,
+        clocks: Clocks,
+        introduction: Introduction,
+        succession: Succession,
+        catching_up: CatchingUp,
+        health: Health,
+        waits: Waits,
+        statistics: Statistics,
+        options: RegionOptions,
+    ) -> None:
+        self.escrow = Escrow(
+            region,
+            self._holders,
+            self._ask,
+            door.covered,
+            lambda: asyncio.get_running_loop().time(),
+            timeout_s=options.escrow_timeout_s,
+        )
+        self._escrowed = frozenset(
+            name
+            for name, each in rules.items()
+            if any(lattice.kind == "bounded_counter" for lattice in each.lattices.values())
+        )
+        self._region = region
+        self._rules = rules
+        self._store = store
+        self._door = door
+        self._ownership = ownership
+        self._clocks = clocks
+        self._introduction = introduction
+        self._succession = succession
+        self._catching_up = catching_up
+        self._health = health
+        self._waits = waits
+        self._statistics = statistics
+        self._peers = peers
+        self._others = tuple(links)
+        self._options = options
+
+    async def write(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
+        """Here, or in the region that owns the documents; raises what `Region.write` does."""
+        check_batch(write, most=self._options.writes_per_batch)
+        if not self._ownership.concerns(write):
+            return await self._write_here(write, token)
+        owner = await self._owner(write)
+        if owner is None:
+            # What is waited for here may bring the document, and with it say whose it is.
+            await self._catch_up(write, token)
+            owner = await self._owner(write)
+        if owner is None or owner == self._region:
+            return await self._write_here(write, token)
+        self._statistics.forwarded += 1
+        return await self._ask(owner, write, self._options.peer_timeout_s, token)
+
+    async def take(self, write: Write, token: Mapping[str, int]) -> WriteReply:
+        """A write that a peer has forwarded: it is never forwarded again."""
+        check_batch(write, most=self._options.writes_per_batch)
+        self._check_declared(write)
+        owner = await self._owner(write)
+        if owner not in (None, self._region):
+            raise RegionUnreachable(f"{self._region} believes that {owner} owns this document", owner=owner)
+        return await self._write_here(write, token)
+
+    def admit(self, write: Write, stored: Stored) -> None:
+        """At the write's turn: what came in between may have said whose the document is."""
+        self._catching_up.check()
+        owner = self._ownership.of_write(write, stored)
+        if owner not in (None, self._region):
+            raise RegionUnreachable(
+                f"{owner} has just come to own this document; send the write again", region=owner
+            )
+
+    # -- whose it is -----------------------------------------------------------------------------------
+
+    async def _owner(self, write: Write) -> str | None:
+        rows = {address: await self._store.get(*address) for address in self._ownership.concerned(write)}
+        return self._ownership.of_write(write, rows.get)
+
+    def _check_declared(self, write: Write) -> None:
+        """Raises Unavailable for what only the newer declarations of a peer know: half of it would be lost here."""
+        for mutation in write.mutations:
+            rules = self._rules.get(mutation.collection)
+            if rules is None or fields_of(mutation) - rules.known:
+                raise Unavailable(
+                    f"{self._region} orders the writes of {mutation.collection}/{mutation.key} and still runs other "
+                    "declarations, which lack some of what is written; try again after its upgrade",
+                    region=self._region,
+                )
+
+    async def _ask(
+        self, region: str, write: Write, timeout_s: float, token: Mapping[str, int] | None = None
+    ) -> WriteReply:
+        try:
+            reply = await self._peers.call(region, WriteCall(write, dict(token or {})), timeout_s=timeout_s)
+        except RegionUnreachable as error:
+            raise RegionUnreachable(
+                f"{region} must take this write and cannot be reached from {self._region}: {error.message}",
+                region=region,
+            ) from error
+        if not isinstance(reply, WriteReply):
+            raise AtollError(f"{region} answered a write with {type(reply).__name__}")
+        return reply
+
+    async def _holders(self, collection: str, key: str, field: str) -> dict[str, int]:
+        row = await self._store.get(collection, key)
+        if row is None:
+            return {}
+        rules = self._rules[collection]
+        state = documents.decode_row(rules, row).lattices.get(field)
+        lattice = rules.lattices[field]
+        if state is None:
+            return {}
+        return {peer: lattice.rights(state, peer) for peer in self._others}  # type: ignore[attr-defined]
+
+    # -- here ------------------------------------------------------------------------------------------
+
+    async def _write_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
+        self._health.check_whole()
+        turns = self._succession.turns
+        await self._succession.passed()
+        try:
+            return await self._commit_here(write, token)
+        except Unavailable:
+            if self._succession.turns == turns:
+                raise
+        # It was this write that found another database there, and surely did nothing.
+        await self._succession.passed()
+        return await self._commit_here(write, token)
+
+    async def _commit_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
+        if token or not self._introduction.over:
+            await self._catch_up(write, token)
+        await self._introduction.check()
+        self._clocks.check()
+        if any(mutation.collection in self._escrowed for mutation in write.mutations):
+            receipt = await self.escrow.write(lambda: self._door.write(write))
+        else:
+            receipt = await self._door.write(write)
+        return WriteReply(receipt, self._door.vector)
+
+    async def _catch_up(self, write: Write, token: Mapping[str, int] | None) -> None:
+        if token and not vectors.descends(self._door.vector, token) and self._ordered(write):
+            await self._waits.require(token)
+        if not self._introduction.over:
+            await self._introduction.wait()
+
+    def _ordered(self, write: Write) -> bool:
+        """Whether the write must come after what its session has seen."""
+        policies = (self._rules[mutation.collection].schema.policy for mutation in write.mutations)
+        return any(policy.consistency != "eventual" and policy.fallback is None for policy in policies)
