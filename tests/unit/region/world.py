@@ -13,6 +13,7 @@ import msgspec
 from atoll.core.mutation import Delete, Mutation, Write, patch_of, put_of
 from atoll.errors import RegionUnreachable
 from atoll.region.options import RegionOptions
+from atoll.region.ownership import rendezvous
 from atoll.region.peers import Call, Reply, StreamRequest, WriteReply
 from atoll.region.region import Region
 from atoll.schema import Bound, BoundedCounter, Collection, Counter, home_region, key_ranges
@@ -58,6 +59,11 @@ class Letter(Collection, placement=key_ranges({"": "a", "m": "b"})):
 
 
 APPLICATION = application_of(Note, Like, Price, Account, Stock, Ticket, Order, Letter, name="world")
+
+
+def account_of(owner: str) -> str:
+    """A key whose document that region owns."""
+    return next(f"k{n}" for n in range(99) if rendezvous(("a", "b", "c"), f"account\x00k{n}") == owner)
 
 
 class LocalPeers:

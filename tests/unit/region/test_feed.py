@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from atoll.errors import CursorExpired
+
+from ..virtual_time import in_virtual_time
+from .world import World
+
+
+@in_virtual_time
+async def test_a_feed_that_truncation_overtakes_ends_with_an_error() -> None:
+    async with World("a") as it:
+        for n in range(4):
+            await it.write("a", "note", "k", {"text": str(n)})
+        changes = it["a"].feed.changes({}, idle_s=1.0)
+        assert (found := await anext(changes)) is not None
+        assert found[1] == {"a": 1}
+        await it.write("a", "note", "k", {"text": "later"})
+        slow = it["a"].feed.changes({"a": 4}, idle_s=1.0)
+        await it.write("a", "note", "k", {"text": "last"})
+        await it.stores["a"].truncate(5)
+        with pytest.raises(CursorExpired) as caught:
+            await anext(slow)
+        assert caught.value.details == {"gone": {"a": 5}}
+
+
+async def take(it: World, region: str, vector: dict[str, int], count: int) -> list[tuple[str, int]]:
+    found: list[tuple[str, int]] = []
+    async for item in it[region].feed.changes(vector, idle_s=5):
+        assert item is not None
+        entry, after = item
+        assert after[entry.origin] == entry.seq
+        found.append((entry.origin, entry.seq))
+        if len(found) == count:
+            break
+    return found
+
+
+@in_virtual_time
+async def test_the_feed_holds_every_entry_once() -> None:
+    async with World() as it:
+        for n in range(5):
+            await it.write("ab"[n % 2], "note", "k", {"text": str(n)})
+        await it.settled()
+        for name in it.names:
+            assert sorted(await take(it, name, {}, 5)) == [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("b", 2)]
+            assert sorted(await take(it, name, {"a": 2, "b": 1}, 2)) == [("a", 3), ("b", 2)]
+
+
+@in_virtual_time
+async def test_the_feed_goes_on_with_what_comes() -> None:
+    async with World() as it:
+        await it.write("a", "note", "k", {})
+        following = asyncio.ensure_future(take(it, "b", {}, 3))
+        for _ in range(2):
+            await asyncio.sleep(1)
+            await it.write("c", "note", "k", {})
+        assert await following == [("a", 1), ("c", 1), ("c", 2)]
+
+
+@in_virtual_time
+async def test_a_quiet_feed_says_so() -> None:
+    async with World() as it:
+        began = asyncio.get_running_loop().time()
+        async for item in it["a"].feed.changes({}, idle_s=5):
+            assert item is None
+            break
+        assert asyncio.get_running_loop().time() - began == pytest.approx(5)

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from atoll.errors import StoreUnwritable
+
+from ..virtual_time import in_virtual_time
+from .world import World
+
+
+@in_virtual_time
+async def test_a_region_is_caught_up_once_it_has_what_its_peers_have() -> None:
+    async with World() as it:
+        await it.write("b", "note", "k", {})
+        assert not it.create("a").health.caught_up
+        await it["a"].start()
+        await asyncio.sleep(1)
+        assert it["a"].health.caught_up
+
+
+@in_virtual_time
+async def test_why_a_region_is_out_of_service() -> None:
+    async with World() as it:
+        region = it["a"]
+        assert "has just started and has not yet heard b, c" in (region.health.out_of_service or "")
+        assert region.health.reads_nothing is None
+        await asyncio.sleep(1)
+        assert region.health.out_of_service is None
+        region.health.draining = True
+        assert region.health.out_of_service == "draining"
+        region.health.draining = False
+        it.stores["a"].tables.refusal = "no space left"
+        with pytest.raises(StoreUnwritable):
+            await it.write("a", "note", "k", {})
+        assert "no space left" in (region.health.out_of_service or "")
+
+
+@in_virtual_time
+async def test_background_work_that_breaks_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with World() as it:
+
+        def defect(*arguments: object) -> None:
+            raise ZeroDivisionError("a defect")
+
+        monkeypatch.setattr(it["a"].clocks.offsets, "interval", defect)
+        await asyncio.sleep(3)
+        assert "clock of c ended" in (it["a"].health.out_of_service or "")
+        assert "ZeroDivisionError" in caplog.text

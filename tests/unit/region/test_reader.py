@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from atoll.errors import InvalidOperation, RegionUnreachable, TokenNotReached
+from atoll.region.reading import ReadOptions
+
+from ..virtual_time import in_virtual_time
+from .world import World, account_of
+
+
+@in_virtual_time
+async def test_an_absent_document_has_no_version() -> None:
+    async with World() as it:
+        reading = await it["a"].read("note", "none")
+        assert (reading.value, reading.version, reading.region) == (None, "", "a")
+
+
+@in_virtual_time
+async def test_a_session_reads_what_it_wrote_elsewhere() -> None:
+    async with World() as it:
+        it.partition("ab", "ac")
+        token = (await it.write("a", "note", "k", {"text": "mine"})).vector
+        answer = asyncio.ensure_future(it["b"].read("note", "k", ReadOptions(token=token)))
+        await asyncio.sleep(0.5)
+        it.partition()
+        reading = await answer
+        assert (reading.value, reading.region) == (b'{"text":"mine"}', "b")
+        assert it["b"].statistics.token_waits == 1
+
+
+@in_virtual_time
+async def test_a_read_goes_where_the_sessions_past_is() -> None:
+    async with World() as it:
+        await it.settled()
+        it.stores["b"].tables.refusal = "full"  # so that b applies nothing
+        token = (await it.write("a", "note", "k", {"text": "mine"})).vector
+        await asyncio.sleep(0.5)
+        reading = await it["b"].read("note", "k", ReadOptions(token=token, max_wait_s=0.0))
+        assert (reading.value, reading.region) == (b'{"text":"mine"}', "a")
+        assert it["b"].statistics.forwarded == 1
+
+
+@in_virtual_time
+async def test_an_eventual_read_waits_for_nothing() -> None:
+    async with World() as it:
+        reading = await it["b"].read("like", "k", ReadOptions(token={"a": 9}))
+        assert reading.value is None
+        asked = ReadOptions("eventual", token={"a": 9})
+        assert (await it["b"].read("note", "k", asked)).value is None
+
+
+@in_virtual_time
+async def test_an_eventual_collection_can_be_read_as_a_session() -> None:
+    async with World() as it:
+        it.partition("ab", "ac")
+        token = (await it.write("a", "like", "k", {})).vector
+        with pytest.raises(TokenNotReached):
+            await it["b"].read("like", "k", ReadOptions("session", token, max_wait_s=0.1))
+
+
+@in_virtual_time
+async def test_a_strong_read_is_of_the_region_that_orders_the_writes() -> None:
+    async with World() as it:
+        key = account_of("b")
+        await it.write("a", "account", key, {"balance": 5})
+        reading = await it["c"].read("account", key)
+        assert (reading.value, reading.region) == (b'{"balance":5}', "b")
+        it.partition("bc")
+        with pytest.raises(RegionUnreachable, match="orders the writes"):
+            await it["c"].read("account", key)
+        assert (await it["c"].read("account", key, ReadOptions("eventual"))).region == "c"
+
+
+@in_virtual_time
+async def test_a_strong_read_needs_a_strong_collection() -> None:
+    async with World() as it:
+        with pytest.raises(InvalidOperation, match="declared causal"):
+            await it["a"].read("note", "k", ReadOptions("strong"))
+
+
+@in_virtual_time
+async def test_a_weaker_answer_says_so() -> None:
+    async with World() as it:
+        assert (await it["a"].read("stock", "k")).degraded == "escrow"
