@@ -1,11 +1,5 @@
 """A region's store in PostgreSQL, 16 or later, which any number of the region's nodes share.
 
-A turn is two statements. The first reads the region's row and what the batch addresses; the second is the whole
-commit, and a compare-and-set on the region's row: it does nothing if anybody has committed since. So seqs are dense
-however long a node was paused in between. A node that lost a turn takes an advisory lock for the next ones, as do the
-others that it comes between: they then wait for each other instead of losing work. A lock that nobody uses for two
-seconds is taken away.
-
 Documents lie in `_doc_<collection>(key, doc, meta)`. `doc` is of type json, not jsonb: that keeps the text as it was
 written, byte for byte, and takes half the time to write.
 """
@@ -18,13 +12,10 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from atoll.errors import (
     AtollError,
     StoreError,
     StoreLocked,
-    StoreUnreachable,
     StoreUnwritable,
     TurnLost,
     Unavailable,
@@ -33,10 +24,8 @@ from atoll.errors import (
 from atoll.store import postgresql_contents, postgresql_views
 from atoll.store import postgresql_sql as sql
 from atoll.store.port import (
-    MEASURED_SEGMENTS,
     AuditFilter,
     AuditRow,
-    Commit,
     Condition,
     JournalExtent,
     Numbered,
@@ -48,56 +37,20 @@ from atoll.store.port import (
     StoreStatistics,
     Wanted,
 )
+from atoll.store.postgresql_audit import Audit
 from atoll.store.postgresql_database import Database, hang_up, lock_number
-from atoll.store.postgresql_sql import audit_row, given, kept
+from atoll.store.postgresql_journal import Journal
+from atoll.store.postgresql_sql import given, kept
+from atoll.store.postgresql_turn import PostgresTurn
 from atoll.store.postgresql_url import database_url
-from atoll.store.postgresql_watch import Watch, decode_positions, encode_positions, told
+from atoll.store.postgresql_watch import Watch, decode_positions, told
 from atoll.store.scanning import prefix_end
 
 if TYPE_CHECKING:
     import asyncpg
 
 _FORGOTTEN_AT_ONCE = 5_000
-_CROWDED_S = 2.0
-"""For so long after a lost turn a node takes the lock for its turns."""
-_decode_schemas = msgspec.json.Decoder(dict[str, str]).decode
-_LOCK_WAITS = 4
-"""How often `LOCK_MS` is waited for the turn before the writers are told."""
-
 _POSITIONS = "SELECT positions FROM _region"
-_JOURNAL = """
-SELECT id, origin, first_seq, last_seq, body FROM (
-    SELECT *, sum(octet_length(body)) OVER (ORDER BY id) AS bytes_until, row_number() OVER (ORDER BY id) AS place
-    FROM (SELECT * FROM _journal WHERE id > $1 ORDER BY id LIMIT $2) AS next
-) AS measured WHERE place = 1 OR bytes_until <= $3 ORDER BY id
-"""
-_JOURNAL_START = """
-SELECT min(first.id) FROM unnest($1::text[], $2::bigint[]) AS wanted (origin, seq) CROSS JOIN LATERAL (
-    SELECT id FROM _journal WHERE origin = wanted.origin AND last_seq > wanted.seq ORDER BY last_seq LIMIT 1
-) AS first
-"""
-_SEGMENT = """
-SELECT origin, first_seq, last_seq, body FROM _journal WHERE origin = $1 AND last_seq >= $2 ORDER BY last_seq LIMIT 1
-"""
-_JOURNAL_EXTENT = """
-WITH bounds AS (SELECT coalesce(min(id), tail + 1) AS first, tail FROM _journal
-    RIGHT JOIN (SELECT journal_tail AS tail FROM _region) AS region ON true GROUP BY tail)
-SELECT first - 1, tail, coalesce((
-    SELECT sum(octet_length(body)) * (tail - first + 1) / count(*) FROM _journal WHERE id IN (
-        SELECT generate_series(first, tail, greatest(1, (tail - first + $1) / $1)))
-), 0)::bigint FROM bounds
-"""
-_TRUNCATE = """
-WITH gone AS (DELETE FROM _journal WHERE id IN (
-    SELECT id FROM _journal WHERE id <= $1 AND id < (SELECT max(id) FROM _journal) ORDER BY id LIMIT $2
-) RETURNING 1) SELECT count(*) FROM gone
-"""
-_RECORDED = f"""
-SELECT record.* FROM unnest($2::text[]) AS wanted (key) CROSS JOIN LATERAL (
-    SELECT {sql.AUDIT_COLUMNS} FROM _audit WHERE collection = $1 AND key = wanted.key
-    ORDER BY stamp_ms DESC, id DESC LIMIT $3
-) AS record
-"""
 _RAISE_COUNTER = """
 INSERT INTO _counters AS held (name, value) VALUES ($1, $2)
 ON CONFLICT (name) DO UPDATE SET value = greatest(held.value, excluded.value)
@@ -121,23 +74,11 @@ WITH gone AS (DELETE FROM _remembered WHERE key IN
     (SELECT key FROM _remembered WHERE at_ms < $1 ORDER BY at_ms LIMIT $2) RETURNING 1)
 SELECT count(*) FROM gone
 """
-_FORGET_RECORDS = """
-WITH gone AS (DELETE FROM _audit WHERE id IN
-    (SELECT id FROM _audit WHERE status <> 'manual' AND stamp_ms < $1 ORDER BY stamp_ms, id LIMIT $2) RETURNING 1)
-SELECT count(*) FROM gone
-"""
 _LEASE = """
 INSERT INTO _leases AS held (name, holder, until)
 SELECT name, $2, now() + make_interval(secs => $3) FROM unnest($1::text[]) AS wanted (name) ORDER BY name
 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until
 WHERE held.holder = excluded.holder OR held.until < now() RETURNING name
-"""
-_TAKE_AWAY = """
-SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity AS holder USING (pid)
-WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid <> pg_backend_pid()
-AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-AND (classid::bigint << 32) | objid::bigint = $1::bigint
-AND holder.state = 'idle' AND holder.state_change < now() - interval '1 second'
 """
 
 
@@ -160,6 +101,8 @@ class PostgresStore:
         self.turn_lock = lock_number("atoll", database.schema, "turn")
         self.crowded_until_s = 0.0
         """Until then other nodes are likely to come in between, by the event loop's clock."""
+        self._journal = Journal(database)
+        self._audit = Audit(database)
         self._collections: set[str] = set()
         self._indexed: dict[str, frozenset[str]] = {}
         self._writer: asyncpg.Connection[Any] | None = None
@@ -313,30 +256,22 @@ class PostgresStore:
         return int((await self.database.rows("SELECT clock FROM _region"))[0][0])
 
     async def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
-        rows = await self.database.rows(_JOURNAL, after_id, limit, limit_bytes)
-        return [Numbered(id, Segment(*segment)) for id, *segment in rows]
+        return await self._journal.read(after_id, limit=limit, limit_bytes=limit_bytes)
 
     async def journal_start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
-        # One origin's segments have rising ids, so its first one past the vector bounds them all.
-        wanted = sorted(set(origins))
-        tail = (
-            await self.journal_tail()
-        )  # first: what comes after it may be missed by the search, and must not be
-        rows = await self.database.rows(_JOURNAL_START, wanted, [vector.get(origin, 0) for origin in wanted])
-        return int(tail if rows[0][0] is None else rows[0][0] - 1)
+        return await self._journal.start(vector, origins)
 
     async def segment(self, origin: str, seq: int) -> Segment | None:
-        rows = await self.database.rows(_SEGMENT, origin, seq)
-        return Segment(*rows[0]) if rows and rows[0]["first_seq"] <= seq else None
+        return await self._journal.segment(origin, seq)
 
     async def journal_tail(self) -> int:
-        return int((await self.database.rows("SELECT journal_tail FROM _region"))[0][0])
+        return await self._journal.tail()
 
     async def journal_extent(self) -> JournalExtent:
-        return JournalExtent(*(await self.database.rows(_JOURNAL_EXTENT, MEASURED_SEGMENTS))[0])
+        return await self._journal.extent()
 
     async def truncate(self, up_to_id: int, *, limit: int = 500) -> int:
-        return int((await self.database.change(_TRUNCATE, up_to_id, limit))[0][0])
+        return await self._journal.truncate(up_to_id, limit=limit)
 
     # -- the rest --------------------------------------------------------------------------------------
 
@@ -349,44 +284,13 @@ class PostgresStore:
     async def conflicts(
         self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
     ) -> list[AuditRow]:
-        bound = sql.Bound()
-        asked = (
-            ("collection", wanted.collection),
-            ("key", None if wanted.key is None else kept(wanted.key)),
-            ("kind", wanted.kind),
-            ("status", wanted.status),
-        )
-        terms = [f"{column} = {bound.place(value, 'text')}" for column, value in asked if value is not None]
-        if wanted.origin is not None:
-            terms.append(f"{bound.place(wanted.origin, 'text')} IN (loser_origin, winner_origin)")
-        if wanted.since_ms is not None:
-            terms.append(f"stamp_ms >= {bound.place(wanted.since_ms, 'bigint')}")
-        if wanted.until_ms is not None:
-            terms.append(f"stamp_ms <= {bound.place(wanted.until_ms, 'bigint')}")
-        if after is not None:
-            terms.append(
-                f"(stamp_ms, id) < ({bound.place(after[0], 'bigint')}, {bound.place(after[1], 'text')})"
-            )
-        where = f" WHERE {' AND '.join(terms)}" if terms else ""
-        rows = await self.database.rows(
-            f"SELECT {sql.AUDIT_COLUMNS} FROM _audit{where} "
-            f"ORDER BY stamp_ms DESC, id DESC LIMIT {bound.place(limit, 'bigint')}",
-            *bound.values,
-        )
-        return [audit_row(row) for row in rows]
+        return await self._audit.conflicts(wanted, after=after, limit=limit)
 
     async def conflict(self, id: str) -> AuditRow | None:
-        rows = await self.database.rows(f"SELECT {sql.AUDIT_COLUMNS} FROM _audit WHERE id = $1", kept(id))
-        return audit_row(rows[0]) if rows else None
+        return await self._audit.conflict(id)
 
     async def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
-        past = "WHERE (origin, seq, change) > ($2, $3, $4)" if after is not None else ""
-        rows = await self.database.rows(
-            f"SELECT origin, seq, change, reason, body FROM _parked {past} ORDER BY origin, seq, change LIMIT $1",
-            limit,
-            *(after or ()),
-        )
-        return [Parked(*row)._replace(reason=given(row["reason"])) for row in rows]
+        return await self._audit.parked(limit, after=after)
 
     async def schemas(self) -> dict[str, str]:
         return dict(
@@ -395,18 +299,11 @@ class PostgresStore:
 
     async def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
         """As in the port, a bounded number of rows a call, so that writers need not wait: call until 0."""
-        removed = await self._delete(_FORGET_ANSWERS, remembered_before_ms, _FORGOTTEN_AT_ONCE)
-        over = int((await self.database.rows("SELECT count(*) FROM _audit"))[0][0]) - audit_keep
-        aged = await self._delete(_FORGET_RECORDS, audit_before_ms, _FORGOTTEN_AT_ONCE)
-        removed, over = removed + aged, over - aged
-        if over > 0 and aged < _FORGOTTEN_AT_ONCE:
-            removed += await self._delete(
-                _FORGET_RECORDS, (1 << 63) - 1, min(over, _FORGOTTEN_AT_ONCE - aged)
-            )
-        return removed
-
-    async def _delete(self, statement: str, before_ms: int, most: int) -> int:
-        return int((await self.database.change(statement, before_ms, most))[0][0])
+        gone = await self.database.change(_FORGET_ANSWERS, remembered_before_ms, _FORGOTTEN_AT_ONCE)
+        records = await self._audit.forget(
+            before_ms=audit_before_ms, keep=audit_keep, most=_FORGOTTEN_AT_ONCE
+        )
+        return int(gone[0][0]) + records
 
     async def counter(self, name: str) -> int:
         rows = await self.database.rows("SELECT value FROM _counters WHERE name = $1", name)
@@ -552,179 +449,3 @@ class PostgresStore:
         if self._writer is not None:
             self._writer.terminate()
             self._writer = None
-
-
-class PostgresTurn:
-    """A turn: one statement that reads, and one that commits if nobody else has."""
-
-    __slots__ = (
-        "_commits",
-        "_connection",
-        "_locked",
-        "_store",
-        "_tail",
-        "_wanted",
-        "audit",
-        "clock",
-        "history",
-        "positions",
-        "remembered",
-        "rows",
-        "schemas",
-    )
-
-    def __init__(self, store: PostgresStore, wanted: Wanted) -> None:
-        self._store = store
-        self._wanted = wanted
-        self._connection: asyncpg.Connection[Any]
-
-    async def __aenter__(self) -> PostgresTurn:
-        for collection in self._wanted.documents:
-            self._store.table(collection)
-        for attempt in range(2):
-            try:
-                self._connection = await self._store.writer()
-                await self._load()
-                return self
-            except AtollError:
-                self._store.drop_writer()
-                raise
-            except Exception as error:
-                self._store.drop_writer()
-                if attempt or not self._store.database.lost(error):
-                    raise self._store.database.failure(error) from error
-            except BaseException:
-                self._store.drop_writer()
-                raise
-        raise AssertionError
-
-    async def _load(self) -> None:
-        wanted = self._wanted
-        self.history = self._store.database.history_seen_by(self._connection)
-        collections = tuple(sorted(wanted.documents))
-        statement = sql.turn_sql(collections, bool(wanted.remembered))
-        bindings = [[kept(key) for key in wanted.documents[name]] for name in collections]
-        if wanted.remembered:
-            bindings.append([kept(key) for key in wanted.remembered])
-        self._locked = self._store.crowded_until_s > asyncio.get_running_loop().time()
-        lock = self._store.turn_lock if self._locked else 0
-        rows = await self._connection.fetch(statement, lock, *bindings)
-        if rows[0]["key"] == "false":
-            await self._wait()
-            rows = await self._connection.fetch(statement, 0, *bindings)
-        _, _, positions, schemas, self._commits, self.clock, self._tail = rows[0]
-        self.schemas: Mapping[str, str] = _decode_schemas(schemas)
-        self.positions: Mapping[str, int] = decode_positions(positions)
-        self.rows = {}
-        self.remembered: dict[str, bytes] = {}
-        for part, key, doc, meta, *_ in rows[1:]:
-            if part < len(collections):
-                self.rows[collections[part], given(key)] = Row(doc, meta)
-            else:
-                self.remembered[given(key)] = meta
-        self.audit: dict[str, AuditRow] = {}
-        if wanted.audit:
-            found = await self._connection.fetch(
-                f"SELECT {sql.AUDIT_COLUMNS} FROM _audit WHERE id = ANY ($1::text[])", list(wanted.audit)
-            )
-            self.audit = {row["id"]: audit_row(row) for row in found}
-
-    def onto(self, connection: asyncpg.Connection[Any], *, after: Commit | None = None) -> None:
-        """Stand on an empty store, or behind a commit of the same transaction."""
-        self._connection = connection
-        if after is None:
-            self._commits, self.clock, self._tail, self.positions, self.schemas = 0, 0, 0, {}, {}
-        else:
-            self._commits += 1
-            self._tail += len(after.segments)
-            self.positions = {**self.positions, **after.positions}
-
-    async def _wait(self) -> None:
-        """Wait for the lock behind the others; one that a paused or unreachable node holds is taken from it."""
-        state = ""
-        for _ in range(_LOCK_WAITS):
-            try:
-                await self._connection.execute(f"SELECT pg_advisory_lock({self._store.turn_lock})")
-                return
-            except Exception as error:
-                state = getattr(error, "sqlstate", "") or ""
-                if state != "55P03":
-                    raise
-                await self._connection.fetch(_TAKE_AWAY, self._store.turn_lock)
-        raise StoreUnreachable(
-            f"{self._store.database.url.shown} is too busy: the turn to commit did not come in time"
-        )
-
-    async def __aexit__(self, *failure: object) -> None:
-        if not self._locked or self._connection.is_closed():
-            return
-        try:
-            await self._connection.execute("SELECT pg_advisory_unlock_all()")
-        except BaseException as error:
-            self._store.drop_writer()
-            if not isinstance(error, Exception):
-                raise
-
-    async def recorded(self, collection: str, keys: Sequence[str], limit: int) -> dict[str, list[AuditRow]]:
-        try:
-            rows = await self._connection.fetch(_RECORDED, collection, [kept(key) for key in keys], limit)
-        except Exception as error:
-            raise self._store.database.failure(error) from error
-        found: dict[str, list[AuditRow]] = {}
-        for row in map(audit_row, rows):
-            found.setdefault(row.key, []).append(row)
-        return found
-
-    async def commit(self, commit: Commit) -> None:
-        connection, database = self._connection, self._store.database
-        for collection in commit.documents:
-            self._store.table(collection)
-        if connection.is_closed():
-            raise StoreUnreachable(
-                f"{database.url.shown} went away; it is tried again", store=database.url.shown
-            )
-        statement, bindings = self._statement(commit)
-        try:
-            won = await connection.fetch(statement, *bindings)
-        except Exception as error:
-            if database.lost(error):
-                self._store.drop_writer()
-            raise database.failure(error, writing=True) from error
-        except BaseException:
-            self._store.drop_writer()
-            raise
-        if not won:
-            self._store.crowded_until_s = asyncio.get_running_loop().time() + _CROWDED_S
-            raise TurnLost("another node of this region has committed since this turn began")
-
-    def _statement(self, commit: Commit) -> tuple[str, list[Any]]:
-        positions = encode_positions({**self.positions, **commit.positions})
-        segments = [(self._tail + at, *segment) for at, segment in enumerate(commit.segments, 1)]
-        audit = {row.id: row for row in commit.audit}
-        parked = {row[:3]: row for row in commit.parked}
-        remembered = {row.key: row for row in commit.remembered}
-        parts: dict[str, list[Sequence[Any]]] = {
-            "segments": [*segments],
-            "audit_removed": [(id,) for id in commit.audit_removed if id not in audit],
-            "audit": [row._replace(key=kept(row.key), field=kept(row.field)) for row in audit.values()],
-            "remembered": [row._replace(key=kept(row.key)) for row in remembered.values()],
-            "unparked": [dot for dot in set(commit.unparked) if dot not in parked],
-            "parked": [row._replace(reason=kept(row.reason)) for row in parked.values()],
-            "schemas": [*commit.schemas.items()],
-        }
-        collections = tuple(sorted(name for name, rows in commit.documents.items() if rows))
-        bindings: list[Any] = [
-            self._commits,
-            commit.clock or 0,
-            self._tail + len(segments),
-            positions,
-            self._store.channel,
-            self._store.told(positions),
-        ]
-        for name in collections:
-            keys, docs, metas = zip(*commit.documents[name], strict=True)
-            bindings += [[kept(key) for key in keys], docs, metas]
-        present = {name: rows for name, rows in parts.items() if rows}
-        for rows in present.values():
-            bindings += [list(column) for column in zip(*rows, strict=True)]
-        return sql.commit_sql(collections, frozenset(present)), bindings

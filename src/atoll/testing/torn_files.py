@@ -128,7 +128,7 @@ class SqliteTables:
 
     @refusal.setter
     def refusal(self, reason: str) -> None:
-        self.sqlite.refusal = reason
+        self.sqlite.connections.refusal = reason
 
     def load(self, collection: str, keys: Sequence[str]) -> dict[str, Row]:
         return self._turn(Wanted({collection: list(keys)}, [], [])).rows_of(collection)
@@ -208,7 +208,7 @@ class TornMedium:
 
     def checkpoint(self) -> None:
         """Copy the log, as housekeeping does."""
-        self.store.sqlite.copy_log()
+        self.store.sqlite.connections.copy_log()
 
     def pretend(self, sync: bool) -> None:
         """SQLite says itself when it syncs."""

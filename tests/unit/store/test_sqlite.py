@@ -383,7 +383,7 @@ async def test_log_stays_bounded_beside_a_busy_writer(store: SqliteStore) -> Non
 
     def housekeeping() -> None:
         while not done.is_set():
-            store.copy_log()
+            store.connections.copy_log()
 
     thread = threading.Thread(target=housekeeping)
     thread.start()

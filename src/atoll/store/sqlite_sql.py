@@ -1,0 +1,71 @@
+"""The SQL of a region's SQLite database: what changes it, and the statements of each collection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from atoll.errors import UnknownCollection
+from atoll.store.port import AuditRow
+
+ADD_SEGMENT = "INSERT INTO journal (origin, first_seq, last_seq, body) VALUES (?, ?, ?, ?)"
+SET_POSITION = (
+    "INSERT INTO positions (origin, seq) VALUES (?, ?) ON CONFLICT (origin) DO UPDATE SET seq = excluded.seq"
+)
+SET_CLOCK = (
+    "INSERT INTO settings (name, value) VALUES ('clock', ?) "
+    "ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)"
+)
+RAISE_COUNTER = (
+    "INSERT INTO counters (name, value) VALUES (?, ?) "
+    "ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)"
+)
+ADVANCE_COUNTER = (
+    "INSERT INTO counters (name, value) VALUES (?, ?) "
+    "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value RETURNING value"
+)
+_AUDIT_COLUMNS = ", ".join(AuditRow._fields[:-1])
+SELECT_AUDIT = f"SELECT {_AUDIT_COLUMNS}, CAST(body AS BLOB) FROM audit"
+SET_AUDIT = f"INSERT OR REPLACE INTO audit ({_AUDIT_COLUMNS}, body) VALUES ({'?, ' * 11}CAST(? AS TEXT))"
+REMEMBER = "INSERT OR REPLACE INTO remembered (key, at_ms, answer) VALUES (?, ?, ?)"
+PARK = 'INSERT OR REPLACE INTO parked (origin, seq, "index", reason, body) VALUES (?, ?, ?, ?, ?)'
+UNPARK = 'DELETE FROM parked WHERE origin = ? AND seq = ? AND "index" = ?'
+COLUMNS = "(key TEXT PRIMARY KEY NOT NULL, value TEXT, meta BLOB NOT NULL)"
+SET_SCHEMA = "INSERT OR REPLACE INTO settings (name, value) VALUES ('schema ' || ?, ?)"
+
+
+class Statements(NamedTuple):
+    """The SQL of one collection. Values are bound and read as bytes, and stored as text: no transcoding."""
+
+    table: str
+    get: str
+    load: str
+    insert: str
+    update: str
+    """By rowid: a turn has found the row already, and need not search its key again."""
+
+    @classmethod
+    def of(cls, collection: str) -> Statements:
+        table = '"doc_' + collection.replace('"', '""') + '"'
+        return cls(
+            table,
+            f"SELECT CAST(value AS BLOB), meta FROM {table} WHERE key = ?",
+            f"SELECT key, CAST(value AS BLOB), meta, rowid FROM {table} WHERE key IN ",
+            f"INSERT INTO {table} (key, value, meta) VALUES (?, CAST(? AS TEXT), ?) "
+            "ON CONFLICT (key) DO UPDATE SET value = excluded.value, meta = excluded.meta",
+            f"UPDATE {table} SET value = CAST(? AS TEXT), meta = ? WHERE rowid = ?",
+        )
+
+
+class Collections(dict[str, Statements]):
+    def __missing__(self, collection: str) -> Statements:
+        raise UnknownCollection(
+            f"the store has no table for collection {collection!r}: open_collections makes it",
+            collection=collection,
+        )
+
+
+def audit_row(row: Sequence[Any]) -> AuditRow:
+    """A conflict record, of its columns."""
+    read = AuditRow._make(row)
+    return read._replace(uncertain=bool(read.uncertain))
