@@ -242,19 +242,23 @@ class CatchingUp:
             parts.append(self._trouble)
         return "; ".join(parts)
 
-    def check(self) -> None:
-        """Raises Unavailable while the region holds back."""
+    @property
+    def serves_nothing(self) -> str | None:
+        """Why documents here may not be what the vector says."""
         if self.pending:
-            raise Unavailable(f"{self.reason}: it serves nothing before", region=self._region)
+            return self.reason
         if self._options.shares_store:
             # Whoever adopts a vector waits longer than that. A node that was paused may not know of it.
             unsure_s = asyncio.get_running_loop().time() - self._looked_s
             if unsure_s > _SURE_FOR * self._options.lease_s:
-                raise Unavailable(
-                    f"this node of {self._region} has not heard of the others through the database for "
-                    f"{unsure_s:.1f} s: it serves nothing before",
-                    region=self._region,
-                )
+                return f"this node of {self._region} could not look at its database for {unsure_s:.1f} s"
+        return None
+
+    def check(self) -> None:
+        """Raises Unavailable while the region, or this node of it, holds back."""
+        reason = self.serves_nothing
+        if reason is not None:
+            raise Unavailable(f"{reason}: it serves nothing before", region=self._region)
 
     # -- noticing --------------------------------------------------------------------------------------
 

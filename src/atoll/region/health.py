@@ -76,9 +76,7 @@ class Health:
             return "draining"
         if self._reintroduction.pending:
             return self._reintroduction.reason
-        if self._catching_up.pending:
-            return self._catching_up.reason
-        return self.broken
+        return self._catching_up.serves_nothing or self.broken
 
     @property
     def writes_nothing(self) -> str | None:

@@ -365,7 +365,7 @@ async def test_a_node_that_cannot_know_whether_another_one_takes_a_snapshot_over
         looking = next(task for task in it["a"]._tasks if "catching up" in task.get_name())
         looking.cancel()  # as if the node were paused
         await asyncio.sleep(2.5)
-        with pytest.raises(Unavailable, match="has not heard of the others"):
+        with pytest.raises(Unavailable, match="could not look at its database"):
             await it["a"].reader.read_here("note", "k")
 
 
