@@ -58,13 +58,16 @@ def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended then, too
     started = time.monotonic()
-    measured = _measure_all(options.only or tuple(MEASURES), _scale(options), options.folder)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+
+    def keep(measured: Measured) -> None:
+        about = {**machine(started), "quick": options.quick}
+        options.json.write_text(report_json(measured, about) + "\n", "utf-8")
+
+    measured = _measure_all(options.only or tuple(MEASURES), _scale(options), options.folder, keep)
     figures = [each for each in measured if isinstance(each, Figure)]
     Console(width=None if sys.stdout.isatty() else 150).print(table_of(figures))
-    about = {**machine(started), "quick": options.quick}
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(report_json(measured, about) + "\n", "utf-8")
-    Console(stderr=True).print(f"written to {options.json}, after {about['took_seconds']:.0f} s")
+    Console(stderr=True).print(f"written to {options.json}, after {time.monotonic() - started:.0f} s")
     return 1 if any(figure.measure == _FAILED for figure in figures) else 0
 
 
@@ -77,8 +80,13 @@ def _scale(options: argparse.Namespace) -> Scale:
     return scale
 
 
-def _measure_all(names: Sequence[str], scale: Scale, disk: Path | None) -> list[Figure | Curve]:
-    """One that fails becomes a figure that says so; the others have theirs all the same."""
+def _measure_all(
+    names: Sequence[str], scale: Scale, disk: Path | None, keep: Callable[[Measured], None]
+) -> list[Figure | Curve]:
+    """One that fails becomes a figure that says so; the others have theirs all the same.
+
+    `keep` gets what there is after each measure: a long run that is ended early was not for nothing.
+    """
     progress = Console(stderr=True)
     measured: list[Figure | Curve] = []
     started = time.monotonic()
@@ -97,6 +105,7 @@ def _measure_all(names: Sequence[str], scale: Scale, disk: Path | None) -> list[
                 progress.print_exception()
                 reason = f"{type(error).__name__}: {error}"
                 measured.append(Figure(name, _FAILED, "", None, not_measured=reason))
+            keep(measured)
     return measured
 
 

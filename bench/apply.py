@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 from random import Random
 from time import perf_counter
-from typing import cast
 
 from atoll.core.mutation import Write
 from atoll.region.door import DoorOptions
 from atoll.region.peers import StreamRequest
 from atoll.region.region import Region
 from atoll.replication.link import LinkOptions
-from atoll.replication.wire import FrameReader, Heartbeat
+from atoll.replication.wire import FrameReader
 from bench.figures import Figure, Goal
 from bench.raw import raw_apply_rate
 from bench.regions import LINK_KEY, acquaint, fresh_copy, preload, put_number, region_in, rules_of, run
@@ -100,11 +98,11 @@ async def sent(source: Region, vector: dict[str, int]) -> list[bytes]:
     request = StreamRequest("here", dict(vector), (source.name,))
     reader, pieces = FrameReader(LINK_KEY), []
     last, wanted = vector.get(source.name, 0), source.vector[source.name]
-    async with aclosing(cast(AsyncGenerator[bytes, None], source.stream(request))) as stream:
+    async with aclosing(source.stream(request)) as stream:
         while last < wanted:
             piece = await anext(stream)
             for message in reader.feed(piece):
-                if not isinstance(message, Heartbeat):
+                if isinstance(message, list):
                     pieces.append(piece)
                     last = message[-1].entry.seq
     return pieces
@@ -116,7 +114,7 @@ async def deliver(region: Region, pieces: list[bytes]) -> None:
     for piece in pieces:
         await region.room("there", bound)
         for message in reader.feed(piece):
-            assert not isinstance(message, Heartbeat)
+            assert isinstance(message, list)
             region.deliver(message, "there")
         await asyncio.sleep(0)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 from time import perf_counter
 
-import asyncpg  # type: ignore[import-untyped]
+import asyncpg
 
 from atoll.errors import Unavailable
 from atoll.testing.postgres_server import PostgresServer

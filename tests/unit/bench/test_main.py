@@ -41,3 +41,16 @@ def test_only_what_is_asked_for_is_measured(tmp_path: Path, monkeypatch: pytest.
     code, figures = run(tmp_path, monkeypatch, "--only", "fine")
     assert code == 0
     assert figures.keys() == {"read"}
+
+
+def test_what_was_measured_is_kept_when_the_run_is_ended_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(scale: Scale, folder: Path, say: Say) -> Measured:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "MEASURES", {"fine": fine, "interrupted": interrupted})
+    path = tmp_path / "found.json"
+    with pytest.raises(KeyboardInterrupt):
+        bench.main(["--quick", "--json", str(path)])
+    assert [figure["name"] for figure in json.loads(path.read_text())["figures"]] == ["read"]
