@@ -782,9 +782,10 @@ def useless_registers_dropped(patch: Patch) -> None:
     def encode_row(rules: Any, state: Any) -> Row:
         row = honest(rules, state)
         whole = state.registers.get("", ())
-        return (
-            document.row_of(whole[0]) if rules.simple and row.value is not None and len(whole) == 1 else row
-        )
+        if not rules.simple or row.value is None or len(whole) != 1:
+            return row
+        *dot, value = msgspec.structs.astuple(whole[0])
+        return document.row_of(value, *dot)
 
     patch.setattr(document, "encode_row", encode_row)
 

@@ -174,9 +174,7 @@ class Batch:
                 return None
             operation = int(Operation.INSERT if shown is None else Operation.UPDATE)
             changes.append(Change(put.collection, put.key, operation, {WHOLE: plain}))
-            after[address] = documents.row_of(
-                Version(region, seq, stamp, uncertainty_ms, operation, context, plain)
-            )
+            after[address] = documents.row_of(plain, region, seq, stamp, uncertainty_ms, operation, context)
         entry = Entry(region, seq, stamp, uncertainty_ms, context, tuple(changes), write.trace)
         frame = encode_frame(entry)
         for address, row in after.items():
@@ -316,15 +314,13 @@ class Batch:
                 documents.check_value(rules, change.key, WHOLE, value)
             self._documents.pop(address, None)
             self._changed[address] = documents.row_of(
-                Version(
-                    entry.origin,
-                    entry.seq,
-                    entry.stamp,
-                    entry.uncertainty_ms,
-                    change.operation,
-                    entry.context,
-                    value,
-                )
+                value,
+                entry.origin,
+                entry.seq,
+                entry.stamp,
+                entry.uncertainty_ms,
+                change.operation,
+                entry.context,
             )
             return
         for loser in change.settled:

@@ -244,10 +244,20 @@ def succeeded(row: Row | None, context: Mapping[str, int]) -> bool:
     )
 
 
-def row_of(version: Version) -> Row:
-    """The row of a document that is one register (`Rules.simple`) and holds this version alone."""
-    kept = version if version.value is None else _valued(version, _ELSEWHERE)
-    return Row(version.value, _encode_meta(_Meta({WHOLE: (kept,)})))
+def row_of(
+    value: bytes | None,
+    region: str,
+    seq: int,
+    stamp: int,
+    uncertainty_ms: int,
+    operation: int,
+    context: dict[str, int],
+) -> Row:
+    """The row of a document that is one register (`Rules.simple`) and holds one version alone, which is this."""
+    kept = Version(
+        region, seq, stamp, uncertainty_ms, operation, context, None if value is None else _ELSEWHERE
+    )
+    return Row(value, _encode_meta(_Meta({WHOLE: (kept,)})))
 
 
 def decode_row(rules: Rules, row: Row) -> Document:
@@ -273,7 +283,16 @@ def encode_row(rules: Rules, document: Document) -> Row:
     value = visible(rules, document)
     kept = document.registers
     if rules.simple and len(kept) == 1 and not document.lattices and len(kept.get(WHOLE, ())) == 1:
-        return row_of(kept[WHOLE][0])
+        (sole,) = kept[WHOLE]
+        return row_of(
+            sole.value,
+            sole.region,
+            sole.seq,
+            sole.stamp,
+            sole.uncertainty_ms,
+            sole.operation,
+            sole.context,
+        )
     known = rules.lattices
     lattices = {
         field: known[field].encode(state) if field in known else state

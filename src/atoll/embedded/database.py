@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import msgspec
 
@@ -17,7 +17,7 @@ from atoll.errors import InvalidOperation, NotFound
 from atoll.node import Node
 from atoll.region.reading import ReadOptions
 from atoll.region.region import Region
-from atoll.schema import Collection
+from atoll.schema import Collection, CollectionSchema
 from atoll.schema.policy import Consistency
 from atoll.server.listening import Listener
 
@@ -36,6 +36,7 @@ class EmbeddedDatabase(Database):
         super().__init__(AsgiTransport(node.app), [endpoint], near=region, limits=node.config.limits)
         self._node = node
         self._listener = listener
+        self._found: dict[type[Collection], tuple[Rules, CollectionSchema]] = {}
 
     @property
     def region(self) -> Region:
@@ -63,17 +64,17 @@ class EmbeddedDatabase(Database):
         create: bool = False,
         idempotency_key: str | None = None,
     ) -> M:
-        rules = self._rules(type(model))
-        schema = schema_of(type(model), self._node.config.limits)
+        rules, schema = self._declared(type(model))
         key = schema.validate_key(model.key)
         if create and if_match is not None:
             raise InvalidOperation("put takes create=True or if_match, not both: they contradict each other")
-        if rules.simple:
-            put = Put(rules.name, key, schema.from_model(model), None, if_match, create)
-        else:
+        if not rules.simple:
             fields = schema.document_of(model)
             put = put_fields(rules, key, fields, if_match=if_match, if_absent=create)
-        return await self._written(type(model), key, put, idempotency_key)
+            return await self._written(type(model), key, put, idempotency_key)
+        text, stored = schema.form_of(model)
+        put = Put(rules.name, key, text, None, if_match, create)
+        return await self._written(type(model), key, put, idempotency_key, stored)
 
     async def patch(
         self,
@@ -84,7 +85,7 @@ class EmbeddedDatabase(Database):
         if_match: str | None = None,
         idempotency_key: str | None = None,
     ) -> M:
-        rules = self._rules(model)
+        rules, _ = self._declared(model)
         rules.schema.validate_key(key)
         plain = msgspec.json.decode(msgspec.json.encode(jsonable(dict(operators), rules.name)))
         return await self._written(
@@ -101,7 +102,7 @@ class EmbeddedDatabase(Database):
         idempotency_key: str | None = None,
         **changes: Any,
     ) -> M:
-        operators = operators_of(self._rules(model).schema, changes)
+        operators = operators_of(self._declared(model)[0].schema, changes)
         return await self.patch(model, key, operators, if_match=if_match, idempotency_key=idempotency_key)
 
     async def delete(
@@ -112,7 +113,7 @@ class EmbeddedDatabase(Database):
         if_match: str | None = None,
         idempotency_key: str | None = None,
     ) -> bool:
-        rules = self._rules(model)
+        rules, _ = self._declared(model)
         rules.schema.validate_key(key)
         try:
             await self.region.write(Write((Delete(rules.name, key, if_match),), idempotency_key))
@@ -129,18 +130,33 @@ class EmbeddedDatabase(Database):
         max_staleness_s: float | None = None,
         max_wait_s: float | None = None,
     ) -> M | None:
-        rules = self._rules(model)
+        rules, _ = self._declared(model)
         rules.schema.validate_key(key)
         options = ReadOptions(consistency, None, max_staleness_s, max_wait_s)
         reading = await self.region.read(rules.name, key, options)
         return None if reading.value is None else model_of(model, key, reading.value)
 
-    def _rules(self, model: type[Collection]) -> Rules:
-        return self.region.rules[self.region.application.schema_of(model).name]
+    def _declared(self, model: type[Collection]) -> tuple[Rules, CollectionSchema]:
+        """What the region knows the collection by, and what the caller does. Raises UnknownCollection."""
+        found = self._found.get(model)
+        if found is None:
+            rules = self.region.rules[self.region.application.schema_of(model).name]
+            found = self._found[model] = rules, schema_of(model, self._node.config.limits)
+        return found
 
-    async def _written(self, model: type[M], key: str, mutation: Mutation, idempotency_key: str | None) -> M:
+    async def _written(
+        self,
+        model: type[M],
+        key: str,
+        mutation: Mutation,
+        idempotency_key: str | None,
+        stored: Collection | None = None,
+    ) -> M:
+        """`stored`: the model of what a put gives, which need not be read anew if just that is shown now."""
         reply = await self.region.write(Write((mutation,), idempotency_key))
         value = reply.receipt.written[0].value
         if value is None:
             raise NotFound(f"written, but a concurrent deletion is what {self.region.name} shows of {key!r}")
+        if stored is not None and isinstance(mutation, Put) and value == mutation.plain:
+            return cast(M, stored)
         return model_of(model, key, value)

@@ -172,7 +172,7 @@ class Writer:
             await self._catch_up(write, token)
         await self._introduction.check()
         self._clocks.check()
-        if any(mutation.collection in self._escrowed for mutation in write.mutations):
+        if self._escrowed and any(mutation.collection in self._escrowed for mutation in write.mutations):
             receipt = await self.escrow.write(lambda: self._door.write(write))
         else:
             receipt = await self._door.write(write)

@@ -29,6 +29,7 @@ _NESTED = frozenset({"model", "dataclass", "typed-dict"})
 _SCALARS = frozenset(
     {"bool", "date", "datetime", "decimal", "default", "float", "int", "nullable", "str", "uuid"}
 )
+_KEY = {"key"}
 _current_key: ContextVar[str] = ContextVar("atoll_key", default="")
 _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 
@@ -61,6 +62,8 @@ class CollectionSchema:
     """Nested models write the infinities as null, going by their own configuration."""
     _integers: tuple[str, ...] | None
     """The fields that may hold integers, where no field can nest: nothing else needs a look at the text then."""
+    _exact: bool
+    """All fields hold single values, and these come out of JSON as they went in, to the bit."""
     _validate_json: Callable[..., Collection]
     _to_json: Callable[[Collection], bytes]
 
@@ -90,14 +93,20 @@ class CollectionSchema:
             text = self._to_json(document)
         except PydanticSerializationError as error:
             raise InvalidDocument(f"{self.name}: {error}") from None
-        if self._integers is None or not all(
-            getattr(document, name).__class__ is not int or INT_MIN <= getattr(document, name) <= INT_MAX
-            for name in self._integers
-        ):
+        if self._integers is None or not self._in_range(document):
             check_text(text, self.limits, self.name, numbers=self._numbers, anything=self._anything)
         if self._nested_floats and b"null" in text:
             check_finite(body, self.name)
         return text
+
+    def _in_range(self, document: Collection) -> bool:
+        """Whether integers, where no field can nest, have 64 bits."""
+        assert self._integers is not None
+        for name in self._integers:
+            value = getattr(document, name)
+            if isinstance(value, int) and not INT_MIN <= value <= INT_MAX:
+                return False
+        return True
 
     def parse(self, body: bytes, key: str = "") -> dict[str, Any]:
         """As `canonical`, as plain JSON data. A mergeable field that was not given has its default."""
@@ -107,6 +116,22 @@ class CollectionSchema:
     def parse_object(self, document: Mapping[str, Any], key: str = "") -> dict[str, Any]:
         """As `parse`, from plain JSON data."""
         return self.parse(encode_json(dict(document), self.name).encode(), key)
+
+    def form_of(self, instance: Collection) -> tuple[bytes, Collection | None]:
+        """As `from_model`; and, where that is quickly had, the model that is stored by this text.
+
+        Single values alone need not go through JSON to be checked: what they are is all that they are.
+        """
+        if not self._exact or self.has_rules or instance.__class__ is not self.model:
+            return self.from_model(instance), None
+        try:
+            stored = self.model.__pydantic_validator__.validate_python(instance.__dict__, strict=True)
+            text = self.model.__pydantic_serializer__.to_json(stored, exclude=_KEY)
+        except (ValidationError, PydanticSerializationError):
+            return self.from_model(instance), None  # by its text it may fit, and if not this knows why
+        if len(text) > self.limits.document_bytes or not self._in_range(stored):
+            return self.from_model(instance), None
+        return text, stored
 
     def from_model(self, instance: Collection) -> bytes:
         """Canonical text of a model instance, without its key. Raises as `canonical` does.
@@ -228,6 +253,7 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
             elements[field] = FieldForm.of_type(f"{name}.{field}", element_type_of(info))
     kinds_of = {field: form.node_types() for field, form in forms.items()}
     kinds = frozenset().union(*kinds_of.values())
+    single = kinds <= _SCALARS and not any(form.has_serializer() for form in forms.values())
     rules = model.__pydantic_decorators__
     body = _without_key(model)
     return CollectionSchema(
@@ -246,9 +272,8 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
         _numbers=bool(kinds & _NUMBERS),
         _anything=bool(kinds & _ANYTHING),
         _nested_floats=bool(kinds & _NESTED) and "float" in kinds,
-        _integers=tuple(field for field, found in kinds_of.items() if "int" in found)
-        if kinds <= _SCALARS and not any(form.has_serializer() for form in forms.values())
-        else None,
+        _integers=tuple(field for field, found in kinds_of.items() if "int" in found) if single else None,
+        _exact=single and "datetime" not in kinds,
         _validate_json=body.__pydantic_validator__.validate_json,
         _to_json=body.__pydantic_serializer__.to_json,
     )

@@ -3,8 +3,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
+from enum import IntEnum
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -357,3 +358,74 @@ def test_what_a_serializer_writes_is_bounded_too() -> None:
 @pytest.mark.parametrize("key", ['say "hi"', "back\\slash", "naïve", "plain/key", "\x7f"])
 def test_any_key_survives_the_way_into_a_model(key: str) -> None:
     assert compile_collection(Flat).to_model(key, b'{"count":1}').key == key
+
+
+class Exact(Collection):
+    text: str
+    number: int = 0
+    share: float = 0.0
+    flag: bool | None = None
+    cost: Decimal = Decimal("0.10")
+    day: date | None = None
+    ref: UUID | None = None
+
+
+EXACT = compile_collection(Exact)
+
+
+@given(
+    st.builds(
+        Exact,
+        key=st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), min_size=1, max_size=9),
+        text=st.text(st.characters(codec="utf-8")),
+        number=st.integers(-(2**63), 2**63 - 1),
+        share=st.floats(allow_nan=False, allow_infinity=False) | st.integers(-9, 9),
+        flag=st.none() | st.booleans(),
+        cost=st.decimals(allow_nan=False, allow_infinity=False),
+        day=st.none() | st.dates(),
+        ref=st.none() | st.uuids(),
+    )
+)
+def test_single_values_are_stored_as_by_their_text(instance: Exact) -> None:
+    text, stored = EXACT.form_of(instance)
+    assert text == EXACT.from_model(instance)
+    assert stored == EXACT.to_model(instance.key, text)
+    assert stored is not None
+    assert stored is not instance
+    assert type(stored) is Exact
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("number", 2**63),
+        ("number", IntEnum("Big", {"A": 2**70}).A),
+        ("share", float("nan")),
+        ("share", float("inf")),
+        ("flag", 1),
+        ("text", "\ud800"),
+        ("text", None),
+        ("cost", Decimal("NaN")),
+        ("day", "no day"),
+    ],
+)
+def test_what_a_single_value_may_not_be_is_refused_in_either_way(field: str, value: Any) -> None:
+    instance = Exact(key="k", text="t")
+    instance.__dict__[field] = value
+    with pytest.raises(InvalidDocument):
+        EXACT.from_model(instance)
+    with pytest.raises(InvalidDocument):
+        EXACT.form_of(instance)
+
+
+def test_what_fits_by_its_text_alone_has_no_quick_form() -> None:
+    instance = Exact(key="k", text="t")
+    instance.__dict__["day"] = "2026-01-01"
+    assert EXACT.form_of(instance) == (EXACT.from_model(instance), None)
+    assert ORDER.form_of(Order(key="k", sku="a"))[1] is None
+
+
+def test_a_document_past_the_limit_has_no_quick_form() -> None:
+    small = compile_collection(Exact, Limits(document_bytes=200))
+    with pytest.raises(TooLarge):
+        small.form_of(Exact(key="k", text="t" * 200))
