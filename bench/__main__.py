@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 import tempfile
@@ -29,7 +30,7 @@ from bench import (
     recovery,
     replication,
 )
-from bench.figures import Curve, Figure, Measured, report_json, table_of
+from bench.figures import Curve, Figure, Measured, Report, measured_again, report_json, report_of, table_of
 from bench.machine import machine
 from bench.rounds import FULL, QUICK, Say, Scale
 
@@ -59,10 +60,13 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended then, too
     started = time.monotonic()
     options.json.parent.mkdir(parents=True, exist_ok=True)
+    earlier: Report | None = json.loads(options.json.read_text("utf-8")) if options.again else None
 
     def keep(measured: Measured) -> None:
-        about = {**machine(started), "quick": options.quick}
-        options.json.write_text(report_json(measured, about) + "\n", "utf-8")
+        report = report_of(measured, {**machine(started), "quick": options.quick})
+        if earlier is not None:
+            report = measured_again(earlier, report)
+        options.json.write_text(report_json(report) + "\n", "utf-8")
 
     measured = _measure_all(options.only or tuple(MEASURES), _scale(options), options.folder, keep)
     figures = [each for each in measured if isinstance(each, Figure)]
@@ -133,6 +137,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         help="of replicated regions; may be repeated; default: sqlite",
     )
     parser.add_argument("--json", type=Path, default=LATEST, metavar="FILE", help="default: %(default)s")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="what is measured takes its place in the JSON of an earlier run, which says when that was",
+    )
     parser.add_argument("--folder", type=Path, help="where databases are made: the disk that is measured")
     return parser.parse_args(arguments)
 

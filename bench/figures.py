@@ -135,11 +135,36 @@ def table_of(figures: Sequence[Figure]) -> Table:
     return table
 
 
-def report_json(measured: Measured, machine: Mapping[str, Any]) -> str:
-    """Everything as one JSON document, for a later run to be compared with, and for `bench.page`."""
+Report = dict[str, Any]
+"""What a run comes to, as JSON data: `machine`, `figures`, `curves`."""
+
+
+def report_of(measured: Measured, machine: Mapping[str, Any]) -> Report:
+    """Everything, for a later run to be compared with, and for `bench.page`."""
     figures = [each.as_json() for each in measured if isinstance(each, Figure)]
     curves = [each.as_json() for each in measured if isinstance(each, Curve)]
-    return json.dumps({"machine": dict(machine), "figures": figures, "curves": curves}, indent=2)
+    return {"machine": dict(machine), "figures": figures, "curves": curves}
+
+
+def measured_again(earlier: Report, report: Report) -> Report:
+    """An earlier run, with the groups in place that were measured again, and when that was."""
+    found = list(dict.fromkeys(each["name"] for each in report["figures"] + report["curves"]))
+    machine = earlier["machine"]
+    again = machine.get("again", {}) | dict.fromkeys(found, report["machine"]["at"])
+    merged: Report = {"machine": machine | {"again": again}}
+    for kind in ("figures", "curves"):
+        groups = dict.fromkeys(each["name"] for each in earlier[kind] + report[kind])
+        merged[kind] = [
+            each
+            for group in groups
+            for each in (report if group in found else earlier)[kind]
+            if each["name"] == group
+        ]
+    return merged
+
+
+def report_json(report: Report) -> str:
+    return json.dumps(report, indent=2)
 
 
 def number(value: float) -> str:

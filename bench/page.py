@@ -158,6 +158,7 @@ def _where(runs: Sequence[Record]) -> str:
             f"{about['cores']} cores of {about['processor']}, {about['memory_gb']} GB, {about['system']}",
         ),
         ("Measured", f"{about['at']}, in {about['took_seconds'] / 60:.0f} minutes"),
+        *((f"Measured again: {name}", at) for name, at in about.get("again", {}).items()),
         ("With", f"Atoll {about['atoll']}, Python {about['python']}, SQLite {about['sqlite']}, {libraries}"),
     ]
     if len(runs) > 1:

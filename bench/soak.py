@@ -25,7 +25,7 @@ from rich.console import Console
 
 from bench.callers import apart
 from bench.documents import document_body, document_key
-from bench.figures import Curve, Figure, Goal, report_json, table_of
+from bench.figures import Curve, Figure, Goal, report_json, report_of, table_of
 from bench.load import Request, address, connected, phase
 from bench.machine import machine
 from bench.regions import PREFIX
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
     Console(width=None if sys.stdout.isatty() else 150).print(table_of(figures))
     options.json.parent.mkdir(parents=True, exist_ok=True)
     about = {**machine(started), "minutes": options.minutes}
-    options.json.write_text(report_json([*figures, *curves], about) + "\n", "utf-8")
+    options.json.write_text(report_json(report_of([*figures, *curves], about)) + "\n", "utf-8")
     progress.print(f"written to {options.json}")
     return 0
 

@@ -6,7 +6,7 @@ from atoll import Collection, Counter
 from atoll.causality.clock import pack
 from atoll.causality.token import TokenCodec
 from atoll.conflicts import records
-from atoll.core.document import Document, row_of
+from atoll.core.document import ELSEWHERE, Document, row_of
 from atoll.core.entry import Change, Entry, encode_frame
 from atoll.core.register import Operation, Version
 from atoll.core.rules import WHOLE
@@ -48,7 +48,7 @@ def measure(regions: tuple[str, ...]) -> dict[str, float]:
         "wire_entry_vector": round(
             (len(writer.entries(b"".join(full))) - len(writer.entries(b"".join(bare)))) / BATCH, 1
         ),
-        "document_meta": len(row_of(_version(origin, vector, b"{}")).meta),
+        "document_meta": len(row_of(b"{}", _version(origin, vector, ELSEWHERE)).meta),
         "audit_row": _audit_row(regions),
         "counter": len(_RULES[_TALLY].lattices["count"].encode(counts)),
         "token_chars": len(TokenCodec(bytes(32), "scale", regions).encode(vector)),

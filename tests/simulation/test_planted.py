@@ -784,8 +784,8 @@ def useless_registers_dropped(patch: Patch) -> None:
         whole = state.registers.get("", ())
         if not rules.simple or row.value is None or len(whole) != 1:
             return row
-        *dot, value = msgspec.structs.astuple(whole[0])
-        return document.row_of(value, *dot)
+        kept = msgspec.structs.replace(whole[0], value=document.ELSEWHERE)
+        return document.row_of(whole[0].value, kept)
 
     patch.setattr(document, "encode_row", encode_row)
 

@@ -174,7 +174,8 @@ class Batch:
                 return None
             operation = int(Operation.INSERT if shown is None else Operation.UPDATE)
             changes.append(Change(put.collection, put.key, operation, {WHOLE: plain}))
-            after[address] = documents.row_of(plain, region, seq, stamp, uncertainty_ms, operation, context)
+            version = Version(region, seq, stamp, uncertainty_ms, operation, context, documents.ELSEWHERE)
+            after[address] = documents.row_of(plain, version)
         entry = Entry(region, seq, stamp, uncertainty_ms, context, tuple(changes), write.trace)
         frame = encode_frame(entry)
         for address, row in after.items():
@@ -315,12 +316,15 @@ class Batch:
             self._documents.pop(address, None)
             self._changed[address] = documents.row_of(
                 value,
-                entry.origin,
-                entry.seq,
-                entry.stamp,
-                entry.uncertainty_ms,
-                change.operation,
-                entry.context,
+                Version(
+                    entry.origin,
+                    entry.seq,
+                    entry.stamp,
+                    entry.uncertainty_ms,
+                    change.operation,
+                    entry.context,
+                    None if value is None else documents.ELSEWHERE,
+                ),
             )
             return
         for loser in change.settled:

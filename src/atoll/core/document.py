@@ -26,7 +26,7 @@ from atoll.errors import HostileEntry, InvalidDocument, StoreCorrupt
 from atoll.schema.limits import Limits, check_text
 from atoll.store.port import Row
 
-_ELSEWHERE = b""
+ELSEWHERE = b""
 """Stands for a value that the row's JSON column already holds; it is no JSON, so it cannot be mistaken."""
 
 
@@ -123,7 +123,7 @@ def received(rules: Rules, key: str, row: Row, stamp: int) -> Document:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HostileEntry(f"the merge state of {rules.name}/{key} cannot be read: {error}") from None
     whole = meta.registers.get(WHOLE)
-    if whole is not None and len(whole) == 1 and whole[0].value == _ELSEWHERE:
+    if whole is not None and len(whole) == 1 and whole[0].value == ELSEWHERE:
         meta.registers[WHOLE] = (_valued(whole[0], row.value),)
     for name, versions in meta.registers.items():
         if not well_named(name):
@@ -244,20 +244,12 @@ def succeeded(row: Row | None, context: Mapping[str, int]) -> bool:
     )
 
 
-def row_of(
-    value: bytes | None,
-    region: str,
-    seq: int,
-    stamp: int,
-    uncertainty_ms: int,
-    operation: int,
-    context: dict[str, int],
-) -> Row:
-    """The row of a document that is one register (`Rules.simple`) and holds one version alone, which is this."""
-    kept = Version(
-        region, seq, stamp, uncertainty_ms, operation, context, None if value is None else _ELSEWHERE
-    )
-    return Row(value, _encode_meta(_Meta({WHOLE: (kept,)})))
+def row_of(value: bytes | None, version: Version) -> Row:
+    """The row of a document that is one register (`Rules.simple`) and holds this version alone.
+
+    The value has a column of its own, so `version` comes with `ELSEWHERE` in its place, or with None if that is it.
+    """
+    return Row(value, _encode_meta(_Meta({WHOLE: (version,)})))
 
 
 def decode_row(rules: Rules, row: Row) -> Document:
@@ -274,7 +266,7 @@ def decode_row(rules: Rules, row: Row) -> Document:
             f"the merge state of a document in {rules.name!r} cannot be read: {error}"
         ) from error
     whole = meta.registers.get(WHOLE)
-    if whole is not None and len(whole) == 1 and whole[0].value == _ELSEWHERE:
+    if whole is not None and len(whole) == 1 and whole[0].value == ELSEWHERE:
         meta.registers[WHOLE] = (_valued(whole[0], row.value),)
     return Document(meta.registers, lattices)
 
@@ -284,15 +276,7 @@ def encode_row(rules: Rules, document: Document) -> Row:
     kept = document.registers
     if rules.simple and len(kept) == 1 and not document.lattices and len(kept.get(WHOLE, ())) == 1:
         (sole,) = kept[WHOLE]
-        return row_of(
-            sole.value,
-            sole.region,
-            sole.seq,
-            sole.stamp,
-            sole.uncertainty_ms,
-            sole.operation,
-            sole.context,
-        )
+        return row_of(sole.value, sole if sole.value is None else _valued(sole, ELSEWHERE))
     known = rules.lattices
     lattices = {
         field: known[field].encode(state) if field in known else state

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 
 import pytest
-from bench.figures import Curve, Figure, Goal, report_json, table_of
+from bench.figures import Curve, Figure, Goal, measured_again, report_of, table_of
 from rich.console import Console
 
 RATE = Figure("commit", "commit, 64 writers", "rows/s", 12_000, "SQLite", 20_000, Goal("ratio", at_least=0.6))
@@ -57,7 +56,7 @@ def test_the_table_shows_value_peer_ratio_and_verdict() -> None:
 
 
 def test_the_report_reads_back_as_json() -> None:
-    report = json.loads(report_json([RATE], {"cores": 2}))
+    report = report_of([RATE], {"cores": 2})
     assert report["machine"] == {"cores": 2}
     (figure,) = report["figures"]
     assert figure["atoll"] == 12_000
@@ -88,8 +87,23 @@ def test_curves_are_reported_apart() -> None:
     curve = Curve(
         "growth", "by-size", "By size", "bytes", "rows/s", {"Atoll": [(100, 5.0), (1000, 4.0)]}, log_x=True
     )
-    report = json.loads(report_json([RATE, curve], {}))
+    report = report_of([RATE, curve], {})
     assert len(report["figures"]) == 1
     (found,) = report["curves"]
     assert found["lines"] == {"Atoll": [[100, 5.0], [1000, 4.0]]}
     assert found["log_x"] is True
+
+
+def test_what_was_measured_again_takes_its_place() -> None:
+    def report(at: str, **values: float) -> dict[str, object]:
+        figures = [Figure(name, measure, "/s", value) for name, measure, value in _named(values)]
+        return report_of(figures, {"at": at, "cores": 2})
+
+    merged = measured_again(report("monday", a_x=1, b_x=2, b_y=3, c_x=4), report("friday", b_x=5, b_z=6))
+    found = [(figure["name"], figure["measure"], figure["atoll"]) for figure in merged["figures"]]
+    assert found == [("a", "x", 1), ("b", "x", 5), ("b", "z", 6), ("c", "x", 4)]
+    assert merged["machine"] == {"at": "monday", "cores": 2, "again": {"b": "friday"}}
+
+
+def _named(values: dict[str, float]) -> list[tuple[str, str, float]]:
+    return [(name[0], name[2], value) for name, value in values.items()]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from bench.__main__ import MEASURES
-from bench.figures import Curve, Figure, Goal, report_json
+from bench.figures import Curve, Figure, Goal, report_json, report_of
 from bench.page import SECTIONS, write_page
 
 MACHINE = {
@@ -40,7 +40,7 @@ CURVE = Curve(
 def page(folder: Path, *measured: Figure | Curve, reasons: str = "", **machine: Any) -> str:
     source = folder / "source"
     source.mkdir(exist_ok=True)
-    (source / "results.json").write_text(report_json(measured, {**MACHINE, **machine}))
+    (source / "results.json").write_text(report_json(report_of(measured, {**MACHINE, **machine})))
     (source / "reasons.toml").write_text(reasons)
     write_page(source, folder / "docs")
     return (folder / "docs" / "performance.md").read_text()
@@ -93,7 +93,7 @@ def test_a_soak_is_a_section_of_its_own(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     soak = Figure("soak", "regions equal at the end", "", 1.0, goal=Goal("value", at_least=1))
-    (source / "soak.json").write_text(report_json([soak], {**MACHINE, "minutes": 30}))
+    (source / "soak.json").write_text(report_json(report_of([soak], {**MACHINE, "minutes": 30})))
     text = page(tmp_path, WRITES)
     assert "## Soak" in text
     assert ", 30 minutes |" in text
