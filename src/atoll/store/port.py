@@ -126,7 +126,8 @@ class Commit:
     """(origin, seq, change) of what was parked and has been merged after all; removed before `parked` is written."""
     schemas: dict[str, str] = field(default_factory=dict)
     """collection → fingerprint of the declaration that all its stored documents are shown by; empty when there is no
-    such one. One with a `?` is on the way there: see `region.adoption`."""
+    such one. One with a `?` is on the way there: see `region.adoption`. Of the collection of a snapshot's pages: the
+    round whose vector was adopted, until its documents are merged; see `region.catching_up`."""
 
 
 @dataclass(slots=True)
