@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench performance simulate chaos clean
+.PHONY: help install demo test check format bench performance docs simulate chaos clean
 
 help:
 	@echo "make demo      three regions and a shop on this machine (ARGS=--plain, --keep, ...)"
@@ -13,6 +13,7 @@ help:
 	@echo "make check     lint and types"
 	@echo "make bench     measure, as ratios against the raw engine and against peers that it starts"
 	@echo "make performance  docs/performance.md from what was measured (ARGS=bench/results/latest.json)"
+	@echo "make docs      the parts of docs/ that are made of the code"
 	@echo "make simulate  1,000 seeds through the deterministic simulator"
 	@echo "make chaos     faults on real processes (ARGS='--minutes 30 --seed 1')"
 
@@ -46,6 +47,9 @@ bench: install
 
 performance: install
 	@$(BIN)/python -m bench.page $(ARGS)
+
+docs: install
+	@$(BIN)/python -m tests.layers
 
 simulate: install
 	@$(BIN)/atoll simulate --seeds 1000 $(ARGS)

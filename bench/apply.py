@@ -8,11 +8,11 @@ from pathlib import Path
 from random import Random
 from time import perf_counter
 
-from atoll.core.mutation import Write
-from atoll.region.door import DoorOptions
-from atoll.region.peers import StreamRequest
+from atoll.documents.mutation import Write
+from atoll.region.group_commit import DoorOptions
 from atoll.region.region import Region
 from atoll.replication.link import LinkOptions
+from atoll.replication.messages import StreamRequest
 from atoll.replication.wire import FrameReader
 from bench.figures import Figure, Goal
 from bench.raw import raw_apply_rate

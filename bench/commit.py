@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 
 import atoll
-from atoll.core.mutation import Write
+from atoll.documents.mutation import Write
 from bench.documents import document_body, document_key
 from bench.figures import Figure, Goal
 from bench.raw import raw_commit_rate

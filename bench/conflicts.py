@@ -12,7 +12,7 @@ from random import Random
 from statistics import median
 from time import perf_counter
 
-from atoll.core.mutation import Write, put_of
+from atoll.documents.mutation import Write, put_of
 from atoll.region.region import Region
 from atoll.schema.application import application_of
 from bench.apply import deliver, sent

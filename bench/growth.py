@@ -12,7 +12,7 @@ from random import Random
 from statistics import median
 from time import perf_counter, perf_counter_ns
 
-from atoll.core.mutation import Write, put_of
+from atoll.documents.mutation import Write, put_of
 from atoll.region.region import Region
 from bench.conflicts import applied, written_here, written_there
 from bench.documents import document_body

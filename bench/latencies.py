@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median, quantiles
 
 import atoll.client
-from atoll.core.mutation import Write
+from atoll.documents.mutation import Write
 from bench.documents import document_key
 from bench.figures import Figure
 from bench.load import get_document, load, put_document

@@ -9,7 +9,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from atoll.moving.importing import ImportOptions
+from atoll.bulk.importing import ImportOptions
 from bench.documents import document_body, document_key
 from bench.figures import Figure, Goal
 from bench.raw import WriteRate, raw_commit_rate

@@ -20,7 +20,7 @@ from random import Random
 from statistics import median
 
 from atoll.causality.vector import descends, merge
-from atoll.core.mutation import Write, put_of
+from atoll.documents.mutation import Write, put_of
 from atoll.errors import AtollError
 from atoll.simulation.geography import PLACES, one_way_s
 from atoll.store.port import Commit

@@ -14,17 +14,17 @@ from typing import Any, TypeVar
 import uvloop
 
 from atoll.causality.clock import pack
-from atoll.core.entry import Entry, Framed, encode_frame
-from atoll.core.mutation import Put, Write, put_of
-from atoll.core.rules import Rules
+from atoll.documents.entry import Entry, Framed, encode_frame
+from atoll.documents.mutation import Put, Write, put_of
+from atoll.documents.rules import Rules
 from atoll.errors import RegionUnreachable
-from atoll.node import unix_ms
+from atoll.node.node import unix_ms
 from atoll.region.options import RegionOptions
-from atoll.region.peers import Call, Reply, StreamRequest
 from atoll.region.region import Region
+from atoll.replication.messages import Call, Reply, StreamRequest
 from atoll.schema.application import Application, application_of
-from atoll.store.memory import MemoryStore
-from atoll.store.sqlite import open_sqlite
+from atoll.store.memory.store import MemoryStore
+from atoll.store.sqlite.store import open_sqlite
 from bench.documents import document_body, document_key
 from bench.rounds import Say
 from bench.shelf import Shelf

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from atoll.core.mutation import Write, put_of
+from atoll.documents.mutation import Write, put_of
 from atoll.simulation.geography import PLACES, one_way_s
 from atoll.store.port import Commit
 from atoll.testing import Cluster

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
 from typing import NamedTuple
 
-from atoll.core.mutation import Write
-from atoll.region.peers import StreamRequest
+from atoll.documents.mutation import Write
 from atoll.region.region import Region
+from atoll.replication.messages import StreamRequest
 from bench.regions import acquaint, put_number, region_in, rules_of, run
 from bench.rounds import Say
 

@@ -6,10 +6,10 @@ from atoll import Collection, Counter
 from atoll.causality.clock import pack
 from atoll.causality.token import TokenCodec
 from atoll.conflicts import records
-from atoll.core.document import ELSEWHERE, Document, row_of
-from atoll.core.entry import Change, Entry, encode_frame
-from atoll.core.register import Operation, Version
-from atoll.core.rules import WHOLE
+from atoll.documents.document import ELSEWHERE, Document, row_of
+from atoll.documents.entry import Change, Entry, encode_frame
+from atoll.documents.register import Operation, Version
+from atoll.documents.rules import WHOLE
 from atoll.replication.wire import FrameWriter, Heartbeat, derive_key
 from atoll.schema.application import application_of
 from atoll.simulation.runner import rules_of

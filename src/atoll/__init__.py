@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from atoll.config.version import VERSION
 from atoll.errors import AtollError
 from atoll.schema import (
     Add,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from atoll.client import ClientOptions, connect, connect_sync
     from atoll.embedded import open
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "Add",

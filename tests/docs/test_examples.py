@@ -33,7 +33,7 @@ from typing import NamedTuple
 import pytest
 import urllib3
 
-from atoll.config import load_config
+from atoll.config.config import load_config
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -59,9 +59,3 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not target.is_file() or (anchor and anchor not in anchors_of(target)):
             lost.append(link)
     assert lost == []
-
-
-def test_every_package_stands_in_the_table_of_folders() -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    packages = {path.parent.name for path in (ROOT / "src" / "atoll").glob("*/__init__.py")}
-    assert {name for name in packages if f"`{name}/`" not in page} == set()

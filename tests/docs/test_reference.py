@@ -15,19 +15,19 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import atoll
 from atoll.cli.main import app
-from atoll.config_file import DeploymentSection, EmulateSection, LimitsSection, RegionSection, Section
+from atoll.config.file import DeploymentSection, EmulateSection, LimitsSection, RegionSection, Section
 from atoll.errors import error_classes
+from atoll.http import admin as admin_routes
+from atoll.http import app as routes
+from atoll.http import audit, documents, feed
+from atoll.http.metrics import Metrics
+from atoll.http.openapi import describe
 from atoll.ids import KINDS
 from atoll.region.region import Region
 from atoll.replication.http_peers import CALL_PATH, STREAM_PATH
 from atoll.schema import application_of
 from atoll.schema.policy import CONSISTENCIES, FALLBACKS, OPTIONS, STRATEGIES
-from atoll.server import admin as admin_routes
-from atoll.server import app as routes
-from atoll.server import audit, documents, feed
-from atoll.server.metrics import Metrics
-from atoll.server.openapi import describe
-from atoll.store.memory import MemoryStore
+from atoll.store.memory.store import MemoryStore
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference.md").read_text("utf-8")
 CODE = set(re.findall(r"`([^`\n]+)`", PAGE))

@@ -13,32 +13,34 @@ import pytest
 
 from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.vector import descends
-from atoll.conflicts import records, strategies
-from atoll.core import document, draft, register
-from atoll.core.batch import Batch
-from atoll.core.entry import Framed, decode_frames
-from atoll.core.inbox import Inbox
-from atoll.core.register import Version
+from atoll.commit import draft
+from atoll.commit.batch import Batch
+from atoll.conflicts import records
+from atoll.documents import document, register, strategies
+from atoll.documents.entry import Framed, decode_frames
+from atoll.documents.register import Version
 from atoll.errors import HostileEntry, Indefinite, StoreUnreachable
 from atoll.lattices import counter
 from atoll.lattices.bounded_counter import BoundedCounterLattice
 from atoll.lattices.counter import CounterLattice
-from atoll.region import catching_up, writer
-from atoll.region.door import Door
-from atoll.region.ownership import Ownership
-from atoll.region.peers import SnapshotReply
+from atoll.ownership.ownership import Ownership
+from atoll.region import snapshot_install as catching_up
+from atoll.region import writer
+from atoll.region.group_commit import Door
 from atoll.region.reader import Reader
 from atoll.region.region import Region
 from atoll.region.truncation import Truncation
 from atoll.region.waits import Waits
 from atoll.region.writer import Writer
 from atoll.replication import snapshot
+from atoll.replication.inbox import Inbox
 from atoll.replication.link import Link, LinkOptions
+from atoll.replication.messages import SnapshotReply
 from atoll.simulation.plan import Fault, Plan, draw, with_truncation
 from atoll.simulation.shrinking import Cut
-from atoll.store import sqlite_database
-from atoll.store.memory import MemoryTables
+from atoll.store.memory.store import MemoryTables
 from atoll.store.port import Commit, Row
+from atoll.store.sqlite import database as sqlite_database
 from atoll.testing.cluster import Cluster
 from atoll.testing.disk import MountedTurn, SimulatedDisk
 from atoll.testing.virtual_time import Life

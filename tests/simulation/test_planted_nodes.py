@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from atoll.core.batch import Batch, Takeover
-from atoll.core.entry import Framed
+from atoll.commit.batch import Batch, Takeover
+from atoll.documents.entry import Framed
 from atoll.ids.machines import Machines
 from atoll.ids.service import _Hold
-from atoll.region import catching_up
-from atoll.region.door import Door, Upkeep
+from atoll.region import snapshot_install as catching_up
+from atoll.region.group_commit import Door, Upkeep
+from atoll.region.node_leases import Tenure
 from atoll.region.reader import Reader
 from atoll.region.reading import Reading
 from atoll.region.region import Region
-from atoll.region.tenure import Tenure
 from atoll.simulation.plan import Fault, Plan, draw
 from atoll.simulation.shrinking import Cut
-from atoll.store.memory import MemoryTables, MemoryTurn
+from atoll.store.memory.store import MemoryTables, MemoryTurn
 from atoll.store.port import Commit, Row, Turn
 from atoll.testing.cluster import Cluster
 from atoll.testing.disk import MountedDisk, MountedTurn

@@ -28,9 +28,9 @@ SHOP = Path(__file__).with_name("shop.py")
 _RUN = """
 import sys
 from pathlib import Path
-from atoll.config import load_config
+from atoll.config.config import load_config
 from atoll.errors import AtollError
-from atoll.server.serving import run
+from atoll.node.serving import run
 try:
     run(load_config(Path(sys.argv[1])), sys.argv[2], node_number=int(sys.argv[3]))
 except AtollError as error:

@@ -7,7 +7,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from atoll.causality.clock import pack
-from atoll.core.entry import Change, Entry, encode_frame
+from atoll.documents.entry import Change, Entry, encode_frame
 from atoll.replication.wire import FrameWriter, Heartbeat, derive_key
 
 from .cluster import KEY

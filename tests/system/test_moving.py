@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from atoll.moving.files import kind_of, open_input
+from atoll.bulk.files import kind_of, open_input
 
 from .cluster import Cluster, until
 from .conftest import MakeCluster

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from atoll.core.entry import Change
+from atoll.documents.entry import Change
 
 from .cluster import Cluster, free_ports, until
 from .conftest import MakeCluster

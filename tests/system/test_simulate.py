@@ -18,7 +18,7 @@ class Note(Collection):
 """
 PLANTED = {
     "safety": """
-from atoll.core.batch import Batch
+from atoll.commit.batch import Batch
 
 honest = Batch.commit
 

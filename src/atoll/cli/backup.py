@@ -13,7 +13,7 @@ from atoll.cli.progress import progress
 from atoll.cli.terminal import ConfigOption, JsonOption, command, print_json, tell
 
 if TYPE_CHECKING:
-    from atoll.moving.archive import Header, Totals
+    from atoll.backup.archive import Header, Totals
 
 
 @command
@@ -29,9 +29,9 @@ def backup(
     as_json: JsonOption = False,
 ) -> None:
     """Write one region's data into an archive, as of one moment, while the region serves."""
+    from atoll.backup import backup as backups
     from atoll.cli.regions import open_config
     from atoll.errors import InvalidOperation
-    from atoll.moving import backup as backups
 
     started_s = time.monotonic()
     if verify:
@@ -80,8 +80,8 @@ def restore(
     as_json: JsonOption = False,
 ) -> None:
     """Make a region's data of an archive; started again, it serves once its peers told it what it lacks."""
+    from atoll.backup import backup as backups
     from atoll.cli.regions import open_config
-    from atoll.moving import backup as backups
 
     settings = open_config(config)
     started_s = time.monotonic()

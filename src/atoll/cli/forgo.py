@@ -12,7 +12,7 @@ from atoll.errors import AtollError, InvalidOperation, RegionUnreachable
 
 if TYPE_CHECKING:
     from atoll.cli.regions import Node, Regions
-    from atoll.config import Config
+    from atoll.config.config import Config
 
 
 @command

@@ -17,7 +17,7 @@ def init(
     as_json: JsonOption = False,
 ) -> None:
     """Write a small shop.py and atoll.toml to start from."""
-    from atoll.scaffold import write_project
+    from atoll.cli.scaffold import write_project
 
     paths = write_project(Path(folder), name)
     if as_json:

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from atoll import __version__
 from atoll.cli.backup import backup, restore
 from atoll.cli.conflicts import conflicts
 from atoll.cli.demo import demo
@@ -17,6 +16,7 @@ from atoll.cli.serve import serve
 from atoll.cli.simulate import simulate
 from atoll.cli.status import status
 from atoll.cli.verify import verify
+from atoll.config.version import VERSION
 
 app = typer.Typer(
     name="atoll",
@@ -29,7 +29,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"atoll {__version__}")
+        typer.echo(f"atoll {VERSION}")
         raise typer.Exit
 
 

@@ -11,8 +11,8 @@ from atoll.cli.progress import progress
 from atoll.cli.terminal import ConfigOption, JsonOption, command, print_json, tell
 
 if TYPE_CHECKING:
-    from atoll.moving.export_file import ExportReport
-    from atoll.moving.import_file import ImportReport
+    from atoll.bulk.export_file import ExportReport
+    from atoll.bulk.import_file import ImportReport
 
 CollectionArgument = Annotated[str, typer.Argument(help="As it is called in URLs, such as profile.")]
 FormatOption = Annotated[
@@ -61,9 +61,9 @@ def import_(
     """Put the rows of a file into a collection; the same command again goes on where a run ended."""
     from pathlib import Path
 
+    from atoll.bulk.import_file import ImportProgress, ImportWish, import_file
+    from atoll.bulk.importing import ImportOptions
     from atoll.cli.regions import open_config
-    from atoll.moving.import_file import ImportProgress, ImportWish, import_file
-    from atoll.moving.importing import ImportOptions
     from atoll.schema.loading import load_application
 
     settings = open_config(config)
@@ -144,9 +144,9 @@ def export(
     """Write a collection's documents into a file; the same command again goes on where a run ended."""
     from pathlib import Path
 
+    from atoll.bulk.export_file import ExportWish, export_file
     from atoll.cli.regions import open_config
     from atoll.errors import InvalidOperation
-    from atoll.moving.export_file import ExportWish, export_file
     from atoll.schema.loading import load_application
 
     settings = open_config(config)

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import urllib3
 
-from atoll.config import Config, RegionConfig, load_config
+from atoll.config.config import Config, RegionConfig, load_config
 from atoll.errors import AtollError, ConfigError, RegionUnreachable, error_classes
 
 _MOST_AT_ONCE = 32

@@ -29,7 +29,7 @@ def serve(
 ) -> None:
     """Serve one region, until Ctrl-C or SIGTERM."""
     from atoll.cli.regions import open_config
-    from atoll.server.serving import run
+    from atoll.node.serving import run
 
     settings = open_config(config)
     if app is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from atoll.client.endpoints import Deployment, endpoints_of
 from atoll.client.options import DEFAULTS, ClientOptions
-from atoll.config import Config, load_config
+from atoll.config.config import Config, load_config
 from atoll.schema import Application, Limits
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from atoll.config import Config, load_config
+from atoll.config.config import Config, load_config
 from atoll.errors import ConfigError
 from atoll.schema.placement import REGION_NAME
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
-from atoll import multiplex
+from atoll.client import multiplex
+from atoll.client.multiplex import AnswerReader, Asked
 from atoll.client.options import ClientOptions
 from atoll.client.transport import Request, Response, Stream, Transport
 from atoll.errors import (
@@ -24,7 +25,6 @@ from atoll.errors import (
     RegionUnreachable,
     TooLarge,
 )
-from atoll.multiplex import AnswerReader, Asked
 
 _UNANSWERED = 2
 """Shared exchanges of which nothing has come back yet: one is on its way while the other is being worked on."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from atoll.conflicts.strategies import Resolver, ResolverFailed
+from atoll.documents.strategies import Resolver, ResolverFailed
 from atoll.errors import AtollError
 
 _REMEMBERED = 4096

@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
-from atoll.conflicts.strategies import kind_of, within_uncertainty
-from atoll.core.document import Document, shown_plain, touches
-from atoll.core.entry import Change, Entry, Loser
-from atoll.core.register import Operation, Version
-from atoll.core.rules import TOUCH, Rules
+from atoll.documents.document import Document, shown_plain, touches
+from atoll.documents.entry import Change, Entry, Loser
+from atoll.documents.register import Operation, Version
+from atoll.documents.rules import TOUCH, Rules
+from atoll.documents.strategies import kind_of, within_uncertainty
 from atoll.errors import HostileEntry
 from atoll.store.port import AuditRow
 

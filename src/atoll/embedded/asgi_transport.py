@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from atoll.client.transport import Request, Response, Stream
-from atoll.server import direct
-from atoll.server.app import App
-from atoll.server.exchange import Scope
+from atoll.http import direct
+from atoll.http.app import App
+from atoll.http.exchange import Scope
 
 _QUEUED_PIECES = 16
 

@@ -10,16 +10,16 @@ import msgspec
 from atoll.client.database import Database
 from atoll.client.endpoints import Endpoint
 from atoll.client.models import jsonable, model_of, operators_of, schema_of
-from atoll.core.mutation import Delete, Mutation, Put, Write, patch_of, put_fields
-from atoll.core.rules import Rules
+from atoll.documents.mutation import Delete, Mutation, Put, Write, patch_of, put_fields
+from atoll.documents.rules import Rules
 from atoll.embedded.asgi_transport import AsgiTransport
 from atoll.errors import InvalidOperation, NotFound
-from atoll.node import Node
+from atoll.node.listening import Listener
+from atoll.node.node import Node
 from atoll.region.reading import ReadOptions
 from atoll.region.region import Region
 from atoll.schema import Collection, CollectionSchema
 from atoll.schema.policy import Consistency
-from atoll.server.listening import Listener
 
 M = TypeVar("M", bound=Collection)
 

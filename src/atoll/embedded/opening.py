@@ -6,12 +6,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from atoll.config import Config, RegionConfig, load_config
+from atoll.config.config import Config, RegionConfig, load_config
 from atoll.embedded.database import EmbeddedDatabase
 from atoll.errors import ConfigError
-from atoll.node import Node
+from atoll.node.listening import Listener
+from atoll.node.node import Node
 from atoll.schema import Application, Collection, Limits, application_of
-from atoll.server.listening import Listener
 
 
 def open(

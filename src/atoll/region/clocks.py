@@ -9,7 +9,7 @@ from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.uncertainty import OffsetEstimator
 from atoll.errors import AtollError, ClockUnsafe
 from atoll.region.options import RegionOptions
-from atoll.region.peers import Call, PingCall, PingReply, Reply
+from atoll.replication.messages import Call, PingCall, PingReply, Reply
 
 _MOST_UNCERTAIN_MS = 60_000
 _STEP_MS = 100

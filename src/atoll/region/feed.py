@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from atoll.causality import vector as vectors
-from atoll.core.entry import Entry, decode_frames
+from atoll.documents.entry import Entry, decode_frames
 from atoll.errors import CursorExpired
-from atoll.region.door import Door
-from atoll.region.signal import Signal
-from atoll.region.succession import Succession
+from atoll.recovery.failover import Succession
+from atoll.region.group_commit import Door
+from atoll.replication.signal import Signal
 from atoll.store.port import Store
 
 

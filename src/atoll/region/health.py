@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from atoll.causality import vector as vectors
-from atoll.region.catching_up import CatchingUp
+from atoll.recovery.failover import Succession
+from atoll.recovery.restore import Reintroduction
 from atoll.region.clocks import Clocks
-from atoll.region.door import Door
-from atoll.region.introduction import Introduction
-from atoll.region.reintroduction import Reintroduction
-from atoll.region.succession import Succession
+from atoll.region.group_commit import Door
+from atoll.region.snapshot_install import CatchingUp
+from atoll.region.startup_check import Introduction
 from atoll.replication.link import Link
 
 

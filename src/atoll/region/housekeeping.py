@@ -7,9 +7,9 @@ import contextlib
 from collections.abc import Callable
 
 from atoll.errors import AtollError
-from atoll.region.adoption import Adoption
-from atoll.region.door import Door
+from atoll.region.group_commit import Door
 from atoll.region.options import RegionOptions
+from atoll.region.redeclare import Adoption
 from atoll.region.truncation import Truncation
 from atoll.store.port import Store
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from atoll.conflicts.guard import GuardOptions
-from atoll.region.door import DoorOptions
+from atoll.region.group_commit import DoorOptions
 from atoll.replication.link import LinkOptions
 
 

@@ -7,17 +7,17 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 
 from atoll.causality import vector as vectors
-from atoll.core import document as documents
-from atoll.core.rules import Rules
+from atoll.documents import document as documents
+from atoll.documents.rules import Rules
 from atoll.errors import AtollError, InvalidOperation, RegionUnreachable, Unavailable
-from atoll.region.catching_up import CatchingUp
-from atoll.region.door import Door
-from atoll.region.ownership import Ownership
-from atoll.region.peers import Call, ReadCall, ReadReply, Reply
+from atoll.ownership.ownership import Ownership
+from atoll.region.group_commit import Door
 from atoll.region.reading import Reading, ReadOptions
+from atoll.region.snapshot_install import CatchingUp
 from atoll.region.statistics import Statistics
 from atoll.region.waits import Waits
 from atoll.replication.link import Link
+from atoll.replication.messages import Call, ReadCall, ReadReply, Reply
 from atoll.store.port import Store
 
 

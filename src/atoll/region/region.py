@@ -1,6 +1,6 @@
 """A region: one database, its commit door, its links to the peers, and all that serves around them.
 
-The same object serves inside an application's process (`atoll.open`), behind HTTP (`atoll.server`) and in
+The same object serves inside an application's process (`atoll.open`), behind HTTP (`atoll.http`) and in
 the simulator; clock, randomness, store and network are given to it.
 """
 
@@ -14,27 +14,38 @@ from random import Random
 from typing import Any
 
 from atoll.causality.clock import HybridLogicalClock, stamp_ms
+from atoll.commit.batch import Batch, Identity
 from atoll.conflicts.guard import guarded
-from atoll.conflicts.strategies import Resolver
-from atoll.core.batch import Batch, Identity
-from atoll.core.entry import Framed
-from atoll.core.mutation import Write
-from atoll.core.rules import Rules, plain_text
-from atoll.region.adoption import Adoption
-from atoll.region.catching_up import CatchingUp
+from atoll.documents.entry import Framed
+from atoll.documents.mutation import Write
+from atoll.documents.rules import Rules, plain_text
+from atoll.documents.strategies import Resolver
+from atoll.ownership.ownership import Ownership, Stored
+from atoll.recovery.divergence import entry_digest, strange_entry
+from atoll.recovery.failover import Succession
+from atoll.recovery.restore import Reintroduction
 from atoll.region.clocks import Clocks
-from atoll.region.digests import Digests
-from atoll.region.door import Door
 from atoll.region.feed import Feed
 from atoll.region.freshness import Freshness
+from atoll.region.group_commit import Door
 from atoll.region.health import Health
 from atoll.region.housekeeping import Housekeeping
-from atoll.region.introduction import Introduction
-from atoll.region.lineage import entry_digest, strange_entry
+from atoll.region.journal_sender import Outgoing
+from atoll.region.node_leases import Tenure
 from atoll.region.options import DEFAULT_OPTIONS, RegionOptions
-from atoll.region.outgoing import Outgoing
-from atoll.region.ownership import Ownership, Stored
-from atoll.region.peers import (
+from atoll.region.reader import Reader
+from atoll.region.reading import PLAIN_READ, Reading, ReadOptions
+from atoll.region.redeclare import Adoption
+from atoll.region.shapes import shapes_of
+from atoll.region.snapshot_install import CatchingUp
+from atoll.region.startup_check import Introduction
+from atoll.region.statistics import Statistics
+from atoll.region.truncation import Truncation
+from atoll.region.waits import Waits
+from atoll.region.writer import Writer
+from atoll.repair.digests import Digests
+from atoll.replication.link import Link
+from atoll.replication.messages import (
     Call,
     DigestCall,
     EntryCall,
@@ -50,18 +61,7 @@ from atoll.region.peers import (
     WriteCall,
     WriteReply,
 )
-from atoll.region.reader import Reader
-from atoll.region.reading import PLAIN_READ, Reading, ReadOptions
-from atoll.region.reintroduction import Reintroduction
-from atoll.region.shapes import shapes_of
-from atoll.region.signal import Signal
-from atoll.region.statistics import Statistics
-from atoll.region.succession import Succession
-from atoll.region.tenure import Tenure
-from atoll.region.truncation import Truncation
-from atoll.region.waits import Waits
-from atoll.region.writer import Writer
-from atoll.replication.link import Link
+from atoll.replication.signal import Signal
 from atoll.replication.wire import Heartbeat
 from atoll.schema.application import Application, CollectionSchema
 from atoll.store.port import Store

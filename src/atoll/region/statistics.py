@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
-from atoll.core.batch import Batch
+from atoll.commit.batch import Batch
 
 
 @dataclass(slots=True)

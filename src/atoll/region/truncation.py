@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from atoll.core.entry import decode_frames
+from atoll.documents.entry import decode_frames
 from atoll.region.options import RegionOptions
 from atoll.replication.link import LinkStatus
 from atoll.store.port import JournalExtent, Store

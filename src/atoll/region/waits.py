@@ -7,15 +7,15 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping
 
 from atoll.causality import vector as vectors
-from atoll.core.rules import Rules
+from atoll.documents.rules import Rules
 from atoll.errors import InvalidOperation, TokenNotReached, TooStale
-from atoll.region.catching_up import CatchingUp
-from atoll.region.door import Door
 from atoll.region.freshness import Freshness
+from atoll.region.group_commit import Door
 from atoll.region.options import RegionOptions
 from atoll.region.reading import ReadOptions
-from atoll.region.signal import Signal
+from atoll.region.snapshot_install import CatchingUp
 from atoll.region.statistics import Statistics
+from atoll.replication.signal import Signal
 
 
 class Waits:

@@ -6,23 +6,23 @@ import asyncio
 from collections.abc import Iterable, Mapping
 
 from atoll.causality import vector as vectors
-from atoll.core import document as documents
-from atoll.core.batch import check_batch
-from atoll.core.mutation import Write, fields_of
-from atoll.core.rules import Rules
+from atoll.commit.batch import check_batch
+from atoll.documents import document as documents
+from atoll.documents.mutation import Write, fields_of
+from atoll.documents.rules import Rules
 from atoll.errors import AtollError, RegionUnreachable, Unavailable
-from atoll.region.catching_up import CatchingUp
+from atoll.ownership.escrow import Escrow
+from atoll.ownership.ownership import Ownership, Stored
+from atoll.recovery.failover import Succession
 from atoll.region.clocks import Clocks
-from atoll.region.door import Door
-from atoll.region.escrow import Escrow
+from atoll.region.group_commit import Door
 from atoll.region.health import Health
-from atoll.region.introduction import Introduction
 from atoll.region.options import RegionOptions
-from atoll.region.ownership import Ownership, Stored
-from atoll.region.peers import Peers, WriteCall, WriteReply
+from atoll.region.snapshot_install import CatchingUp
+from atoll.region.startup_check import Introduction
 from atoll.region.statistics import Statistics
-from atoll.region.succession import Succession
 from atoll.region.waits import Waits
+from atoll.replication.messages import Peers, WriteCall, WriteReply
 from atoll.store.port import Store
 
 

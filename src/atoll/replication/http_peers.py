@@ -14,10 +14,10 @@ from atoll.errors import (
     RegionUnreachable,
     ReplicationError,
 )
-from atoll.region.peers import Call, Reply, StreamRequest
 from atoll.replication import seal
 from atoll.replication.emulation import Emulation
 from atoll.replication.failure import Failure
+from atoll.replication.messages import Call, Reply, StreamRequest
 
 CALL_PATH = "/replication/call"
 STREAM_PATH = "/replication/stream"

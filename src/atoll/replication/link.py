@@ -10,10 +10,10 @@ from random import Random
 from typing import Protocol
 
 from atoll.causality import vector as vectors
-from atoll.core.entry import Framed
+from atoll.documents.entry import Framed
 from atoll.errors import AtollError, RegionUnreachable, ReplicationError
-from atoll.region.peers import Peers, StreamRequest
-from atoll.region.signal import Signal
+from atoll.replication.messages import Peers, StreamRequest
+from atoll.replication.signal import Signal
 from atoll.replication.wire import FrameReader, Heartbeat, JournalBegins, Message
 
 

@@ -16,11 +16,11 @@ import msgspec
 import zstandard
 
 from atoll.conflicts import records
-from atoll.core.document import received
-from atoll.core.entry import MAX_ENTRY_BYTES, Loser
-from atoll.core.rules import Rules
+from atoll.documents.document import received
+from atoll.documents.entry import MAX_ENTRY_BYTES, Loser
+from atoll.documents.rules import Rules
 from atoll.errors import AtollError, CorruptEntry, HostileEntry
-from atoll.region.peers import SnapshotPlace, SnapshotReply
+from atoll.replication.messages import SnapshotPlace, SnapshotReply
 from atoll.store.port import AuditFilter, Parked, Row, Store
 
 _PAGE_BYTES = 1 << 20

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from atoll.core.entry import frames_past
-from atoll.region.peers import StreamRequest
-from atoll.region.signal import Signal
+from atoll.documents.entry import frames_past
+from atoll.replication.messages import StreamRequest
+from atoll.replication.signal import Signal
 from atoll.replication.wire import FrameWriter, Heartbeat, JournalBegins
 from atoll.store.port import Store
 

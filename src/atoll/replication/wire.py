@@ -24,7 +24,7 @@ from typing import Final
 import msgspec
 import zstandard
 
-from atoll.core.entry import MAX_ENTRY_BYTES, Framed, decode_frames
+from atoll.documents.entry import MAX_ENTRY_BYTES, Framed, decode_frames
 from atoll.errors import CorruptEntry, ProtocolMismatch
 
 PROTOCOL: Final = 1

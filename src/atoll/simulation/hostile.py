@@ -13,8 +13,8 @@ from random import Random
 
 import msgspec
 
-from atoll.core.entry import Change, Entry, Loser, decode_frames, encode_frame, frame_of
-from atoll.core.rules import TOUCH, WHOLE
+from atoll.documents.entry import Change, Entry, Loser, decode_frames, encode_frame, frame_of
+from atoll.documents.rules import TOUCH, WHOLE
 from atoll.errors import ReplicationError
 from atoll.lattices.counter import CounterLattice
 from atoll.region.region import Region

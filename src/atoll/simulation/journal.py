@@ -11,8 +11,8 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from atoll.causality import vector as vectors
-from atoll.core.batch import OLDER
-from atoll.core.entry import Change, Entry, decode_frames
+from atoll.commit.batch import OLDER
+from atoll.documents.entry import Change, Entry, decode_frames
 from atoll.errors import AtollError
 from atoll.simulation.failures import Verdict
 from atoll.store.port import Commit, Segment

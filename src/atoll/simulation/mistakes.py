@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from atoll.core.mutation import Delete, Mutation, Put, Transfer, Write, patch_of, put_of
+from atoll.documents.mutation import Delete, Mutation, Put, Transfer, Write, patch_of, put_of
 from atoll.errors import AtollError, Indefinite, RequestError, StoreUnwritable, Unavailable
 from atoll.region.reading import ReadOptions
 from atoll.region.region import Region

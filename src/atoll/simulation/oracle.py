@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from atoll.conflicts.records import record_id
-from atoll.core.rules import TOUCH, WHOLE, Rules
+from atoll.documents.rules import TOUCH, WHOLE, Rules
 from atoll.simulation.failures import SafetyViolation
 from atoll.simulation.journal import Dot, Journal, Touch
 

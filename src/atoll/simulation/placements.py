@@ -8,7 +8,7 @@ import math
 import msgspec
 
 from atoll.causality import vector as vectors
-from atoll.core.entry import Entry
+from atoll.documents.entry import Entry
 from atoll.errors import AtollError, CursorExpired
 from atoll.region.region import Region
 from atoll.simulation.failures import LivenessViolation

@@ -11,7 +11,7 @@ from random import Random
 from typing import NamedTuple
 
 from atoll.conflicts.guard import GuardOptions
-from atoll.region.door import DoorOptions
+from atoll.region.group_commit import DoorOptions
 from atoll.region.options import RegionOptions
 from atoll.replication.link import LinkOptions
 from atoll.simulation.geography import PLACES, round_trip_ms

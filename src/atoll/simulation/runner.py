@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 
+from atoll.commit.batch import OLDER
 from atoll.conflicts.guard import guarded
-from atoll.core.batch import OLDER
-from atoll.core.rules import Rules, plain_text
+from atoll.documents.rules import Rules, plain_text
 from atoll.schema.application import Application
 from atoll.simulation.application import built_in
 from atoll.simulation.counters import Counters, Inventory

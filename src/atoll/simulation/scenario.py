@@ -42,9 +42,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from atoll.causality import vector as vectors
-from atoll.core.entry import Change, Entry, decode_frames, encode_frame
-from atoll.core.mutation import Delete, Mutation, Write, patch_of, put_of
-from atoll.core.rules import Rules
+from atoll.documents.entry import Change, Entry, decode_frames, encode_frame
+from atoll.documents.mutation import Delete, Mutation, Write, patch_of, put_of
+from atoll.documents.rules import Rules
 from atoll.errors import AtollError
 from atoll.region.reading import ReadOptions
 from atoll.schema.application import Application

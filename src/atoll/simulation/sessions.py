@@ -6,7 +6,7 @@ import asyncio
 
 import msgspec
 
-from atoll.core.mutation import Write, patch_of, put_of
+from atoll.documents.mutation import Write, patch_of, put_of
 from atoll.errors import AtollError, InvalidOperation
 from atoll.region.region import Region
 from atoll.simulation.failures import LivenessViolation

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from atoll.core.mutation import Delete, Mutation, patch_of, put_of
+from atoll.documents.mutation import Delete, Mutation, patch_of, put_of
 from atoll.errors import RequestError
 from atoll.simulation.values import Generator
 from atoll.simulation.world import Client, World

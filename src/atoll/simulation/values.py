@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
-from atoll.core.rules import Rules
+from atoll.documents.rules import Rules
 from atoll.schema.placement import HomeRegion
 
 _WORDS = ("", "ann", "bo", "tokyo", "blue", "crème", "ünï", "long " * 6, '"quoted"', "0")

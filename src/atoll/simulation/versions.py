@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from atoll.core.mutation import Delete, Mutation, patch_of, put_of
-from atoll.core.rules import WHOLE, Rules
+from atoll.documents.mutation import Delete, Mutation, patch_of, put_of
+from atoll.documents.rules import WHOLE, Rules
 from atoll.region.region import Region
 from atoll.simulation.world import Client, World
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from atoll.causality import vector as vectors
-from atoll.core.mutation import Mutation, Write, patch_of, put_of
-from atoll.core.rules import Rules
+from atoll.documents.mutation import Mutation, Write, patch_of, put_of
+from atoll.documents.rules import Rules
 from atoll.errors import (
     AtollError,
     Indefinite,
@@ -21,9 +21,9 @@ from atoll.errors import (
     StoreUnwritable,
     Unavailable,
 )
-from atoll.region.peers import WriteReply
 from atoll.region.reading import Reading, ReadOptions
 from atoll.region.region import Region
+from atoll.replication.messages import WriteReply
 from atoll.simulation.application import VERSIONED
 from atoll.simulation.failures import CrashFound, Verdict
 from atoll.simulation.journal import Journal

@@ -11,8 +11,8 @@ from pathlib import Path
 from atoll.errors import AtollError, StoreError, StoreUnwritable
 from atoll.store.exclusive import RegionLock
 from atoll.store.port import Piece
-from atoll.store.sqlite import open_sqlite
-from atoll.store.sqlite_database import DATABASE_FILE
+from atoll.store.sqlite.database import DATABASE_FILE
+from atoll.store.sqlite.store import open_sqlite
 
 _MAKING = "restoring"
 """The folder, in the region's own, where the new store is made."""

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, Protocol
 
 from atoll.errors import AtollError, Indefinite, StoreError, StoreUnreachable, TurnLost
-from atoll.store.memory import MemoryTables, MemoryTurn
+from atoll.store.memory.store import MemoryTables, MemoryTurn
 from atoll.store.port import AuditRow, Commit, Segment, Shape, Wanted
 from atoll.testing.turn_queue import TurnQueue
 from atoll.testing.virtual_time import Life, NodeKilled

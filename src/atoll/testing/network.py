@@ -18,8 +18,8 @@ from typing import Protocol
 import msgspec
 
 from atoll.errors import AtollError, Indefinite, RegionUnreachable
-from atoll.region.peers import Call, Reply, StreamRequest
 from atoll.replication.failure import Failure
+from atoll.replication.messages import Call, Reply, StreamRequest
 from atoll.testing.virtual_time import Life
 
 _QUEUED_PIECES = 64

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import apsw
 
 from atoll.store.port import AuditRow, Commit, Row, Wanted
-from atoll.store.sqlite import SqliteStore, open_sqlite
+from atoll.store.sqlite.store import SqliteStore, open_sqlite
 
 T = TypeVar("T")
 

@@ -25,7 +25,7 @@ def test_unknown_option_is_a_usage_error() -> None:
 
 
 def test_commands_import_servers_and_clients_only_when_they_run() -> None:
-    heavy = ("uvicorn", "aiohttp", "urllib3", "uvloop", "atoll.node", "atoll.demo.main")
+    heavy = ("uvicorn", "aiohttp", "urllib3", "uvloop", "atoll.node.node", "atoll.demo.main")
     program = f"import sys, atoll.cli.main; print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stderr.strip() == "[]"

@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from atoll.cli.main import app
-from atoll.config import Config
+from atoll.cli.scaffold import write_project
+from atoll.config.config import Config
 from atoll.errors import StoreLocked
-from atoll.scaffold import write_project
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, str]]:
         calls.append((config, region))
         ready()
 
-    monkeypatch.setattr("atoll.server.serving.run", run)
+    monkeypatch.setattr("atoll.node.serving.run", run)
     return calls
 
 
@@ -80,7 +80,7 @@ def test_locked_store_is_a_failure(project: Path, monkeypatch: pytest.MonkeyPatc
     def run(config: Config, region: str, ready: Callable[[], None], node: int) -> None:
         raise StoreLocked("another process holds it")
 
-    monkeypatch.setattr("atoll.server.serving.run", run)
+    monkeypatch.setattr("atoll.node.serving.run", run)
     result = CliRunner().invoke(app, ["serve", "-r", "tokyo", "-c", str(project / "atoll.toml")])
     assert (result.exit_code, result.stderr) == (1, "atoll: another process holds it\n")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from atoll import errors
 from atoll.client import Response
 from atoll.client.answers import DocumentAnswer, problem_of, reader
-from atoll.server.problems import problem
+from atoll.http.problems import problem
 
 
 @pytest.mark.parametrize("kind", errors.error_classes().values())

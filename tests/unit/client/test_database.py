@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from atoll import errors
+from atoll.cli.scaffold import write_project
 from atoll.client import Database, Endpoint, Put, Request, Response, Stream, Transport, connect
-from atoll.scaffold import write_project
 from atoll.schema import Decrement
 
 from .test_feed import SSE, event

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from atoll.cli.scaffold import write_project
 from atoll.client.endpoints import Endpoint, distance_km, endpoints_of, nearest_first
-from atoll.config import load_config
+from atoll.config.config import load_config
 from atoll.errors import ConfigError
-from atoll.scaffold import write_project
 
 TOKYO = Endpoint("tokyo", "http://t", (35.68, 139.69))
 FRANKFURT = Endpoint("frankfurt", "http://f", (50.11, 8.68))

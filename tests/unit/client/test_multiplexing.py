@@ -8,14 +8,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from atoll import multiplex
-from atoll.client import ClientOptions, Request, Response
+from atoll.client import ClientOptions, Request, Response, multiplex
+from atoll.client.multiplex import Answered, Asked
 from atoll.client.multiplexing import Multiplexed
 from atoll.client.transport import Stream
 from atoll.errors import AtollError, Indefinite, Overloaded, RegionUnreachable, TooLarge
-from atoll.multiplex import Answered, Asked
 
-from ..server.served import Served
+from ..http.served import Served
 from ..virtual_time import in_virtual_time, turns
 
 Script = Callable[[list[Asked]], AsyncIterator[bytes]]

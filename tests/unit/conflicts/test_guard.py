@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from atoll.conflicts.guard import GuardOptions, _Outcomes, guarded
-from atoll.conflicts.strategies import ResolverFailed
+from atoll.documents.strategies import ResolverFailed
 from atoll.errors import InvalidDocument
 
 VALUES = [b'{"n":1}', b'{"n":2}']

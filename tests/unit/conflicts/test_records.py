@@ -5,13 +5,13 @@ import pytest
 
 from atoll.conflicts import records
 from atoll.conflicts.records import Record
-from atoll.core.document import decode_row
-from atoll.core.entry import Loser
-from atoll.core.mutation import Delete, Mutation, patch_of, put_of
+from atoll.documents.document import decode_row
+from atoll.documents.entry import Loser
+from atoll.documents.mutation import Delete, Mutation, patch_of, put_of
 from atoll.store.port import AuditRow, Row
 
-from ..core.replica import Replica, rules_of, settle
-from ..core.shop import SHOP
+from ..commit.replica import Replica, rules_of, settle
+from ..commit.shop import SHOP
 
 RULES = rules_of(SHOP)
 

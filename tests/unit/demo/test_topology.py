@@ -5,7 +5,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from atoll.config import load_config
+from atoll.config.config import load_config
 from atoll.demo.topology import REGIONS, Topology, free_ports, one_way_s
 from atoll.errors import AtollError, ConfigError
 from atoll.schema import load_application

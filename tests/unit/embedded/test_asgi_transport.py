@@ -8,7 +8,7 @@ import pytest
 
 from atoll.client.transport import Request
 from atoll.embedded.asgi_transport import AsgiTransport
-from atoll.server.app import App
+from atoll.http.app import App
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 

@@ -13,7 +13,7 @@ from ulid import ULID
 from atoll.errors import InvalidOperation, Overloaded, TurnLost
 from atoll.ids import KINDS, IdService, SnowflakeParts, parse_prefixed, parse_snowflake
 from atoll.ids.machines import Machines
-from atoll.store.memory import MemoryStore, MemoryTables
+from atoll.store.memory.store import MemoryStore, MemoryTables
 
 NOW_MS = 1_793_696_400_000
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from atoll.errors import Overloaded, TokenNotReached
-from atoll.region.peers import PingCall, PingReply, ReadCall, ReadReply
+from atoll.replication.messages import PingCall, PingReply, ReadCall, ReadReply
 
 from ..virtual_time import in_virtual_time
 from .world import START_MS, World

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from atoll.core.mutation import Write
+from atoll.documents.mutation import Write
 from atoll.errors import Unavailable
 from atoll.region.reading import ReadOptions
 from atoll.region.region import Region
 from atoll.replication.wire import Heartbeat
-from atoll.store.memory import MemoryStore
+from atoll.store.memory.store import MemoryStore
 
 from ..virtual_time import in_virtual_time
 from .world import World

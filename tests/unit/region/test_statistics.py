@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from atoll.causality.clock import HybridLogicalClock
-from atoll.core.batch import Batch, Identity
-from atoll.core.entry import Change, Entry, Framed, decode_frames, encode_frame
-from atoll.core.mutation import Write, put_of
+from atoll.commit.batch import Batch, Identity
+from atoll.documents.entry import Change, Entry, Framed, decode_frames, encode_frame
+from atoll.documents.mutation import Write, put_of
 from atoll.region.statistics import Statistics
 
-from ..core.replica import REGIONS, rules_of
-from ..core.shop import SHOP
+from ..commit.replica import REGIONS, rules_of
+from ..commit.shop import SHOP
 
 RULES = rules_of(SHOP)
 NOW_MS = 1_000_000

@@ -4,11 +4,11 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from atoll.core.entry import Change, Entry, encode_frame
+from atoll.documents.entry import Change, Entry, encode_frame
 from atoll.region.options import RegionOptions
 from atoll.region.truncation import Truncation
 from atoll.replication.link import LinkStatus
-from atoll.store.memory import MemoryStore
+from atoll.store.memory.store import MemoryStore
 from atoll.store.port import Commit, Segment
 
 from ..virtual_time import in_virtual_time

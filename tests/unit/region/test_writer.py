@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from atoll.core.mutation import Write
+from atoll.documents.mutation import Write
 from atoll.errors import BoundExceeded, InvalidOperation, OwnershipFixed, RegionUnreachable, TokenNotReached
-from atoll.region.peers import WriteCall
+from atoll.replication.messages import WriteCall
 
 from ..virtual_time import in_virtual_time
 from .world import World, account_of

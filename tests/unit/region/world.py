@@ -10,15 +10,15 @@ from typing import Annotated, Any
 
 import msgspec
 
-from atoll.core.mutation import Delete, Mutation, Write, patch_of, put_of
+from atoll.documents.mutation import Delete, Mutation, Write, patch_of, put_of
 from atoll.errors import RegionUnreachable
+from atoll.ownership.ownership import rendezvous
 from atoll.region.options import RegionOptions
-from atoll.region.ownership import rendezvous
-from atoll.region.peers import Call, Reply, StreamRequest, WriteReply
 from atoll.region.region import Region
+from atoll.replication.messages import Call, Reply, StreamRequest, WriteReply
 from atoll.schema import Bound, BoundedCounter, Collection, Counter, home_region, key_ranges
 from atoll.schema.application import Application, application_of
-from atoll.store.memory import MemoryStore
+from atoll.store.memory.store import MemoryStore
 
 START_MS = 1_800_000_000_000
 KEY = b"k" * 32

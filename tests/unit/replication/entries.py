@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from atoll.causality.clock import pack
-from atoll.core.entry import Change, Entry, Framed, decode_frames, encode_frame
+from atoll.documents.entry import Change, Entry, Framed, decode_frames, encode_frame
 from atoll.store.port import Segment
 
 NOW_MS = 1_000_000

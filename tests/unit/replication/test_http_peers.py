@@ -9,11 +9,11 @@ import pytest
 from aiohttp import web
 
 from atoll.errors import HostileEntry, Indefinite, NotFound, RegionUnreachable
-from atoll.region.peers import PingCall, PingReply
 from atoll.replication import seal
 from atoll.replication.emulation import Emulation
 from atoll.replication.failure import Failure
 from atoll.replication.http_peers import CALL_PATH, HttpPeers
+from atoll.replication.messages import PingCall, PingReply
 
 KEY = b"k" * 32
 NOW_MS = 1_700_000_000_000

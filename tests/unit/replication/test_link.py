@@ -6,10 +6,10 @@ from random import Random
 
 import pytest
 
-from atoll.core.entry import Framed
+from atoll.documents.entry import Framed
 from atoll.errors import HostileEntry, RegionUnreachable
-from atoll.region.peers import Call, Reply, StreamRequest
 from atoll.replication.link import Link, LinkOptions
+from atoll.replication.messages import Call, Reply, StreamRequest
 from atoll.replication.wire import FrameWriter, Heartbeat, JournalBegins
 
 from ..virtual_time import in_virtual_time, turns

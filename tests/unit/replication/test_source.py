@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll.core.entry import Framed
-from atoll.region.peers import StreamRequest
-from atoll.region.signal import Signal
+from atoll.documents.entry import Framed
 from atoll.replication import source
+from atoll.replication.messages import StreamRequest
+from atoll.replication.signal import Signal
 from atoll.replication.wire import FrameReader, FrameWriter, Heartbeat, JournalBegins, Message
-from atoll.store.memory import MemoryStore
+from atoll.store.memory.store import MemoryStore
 from atoll.store.port import Commit, Segment
 
 from ..virtual_time import in_virtual_time

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from atoll.store.port import AuditRow, Commit, Segment, Wanted
-from atoll.store.sqlite import open_sqlite
+from atoll.store.sqlite.store import open_sqlite
 
 
 async def main(folder: Path) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from atoll.store.port import Store
-from atoll.store.postgresql import PostgresStore, open_postgresql
+from atoll.store.postgresql.store import PostgresStore, open_postgresql
 
 PASSWORD = "correct-horse"
 

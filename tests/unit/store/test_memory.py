@@ -4,7 +4,7 @@ import pytest
 from tests.unit.store.conformance import StoreConformance, commit, segments
 
 from atoll.errors import TurnLost
-from atoll.store.memory import MemoryStore, MemoryTables
+from atoll.store.memory.store import MemoryStore, MemoryTables
 from atoll.store.port import Store, Wanted
 
 

@@ -20,12 +20,12 @@ from atoll.errors import (
     StoreUnwritable,
     TurnLost,
 )
-from atoll.store import postgresql_database
 from atoll.store.port import Condition, Parked, Remembered, Row, Segment, Shape, Wanted
-from atoll.store.postgresql import PostgresStore, open_postgresql
-from atoll.store.postgresql_sql import Bound, condition_sql
-from atoll.store.postgresql_url import database_url
-from atoll.store.sqlite import open_sqlite
+from atoll.store.postgresql import database as postgresql_database
+from atoll.store.postgresql.sql import Bound, condition_sql
+from atoll.store.postgresql.store import PostgresStore, open_postgresql
+from atoll.store.postgresql.url import database_url
+from atoll.store.sqlite.store import open_sqlite
 
 STOPPED = Path(__file__).with_name("turn_until_killed.py")
 

@@ -18,11 +18,11 @@ from tests.unit.store.conformance import StoreConformance, commit, load, put
 from tests.unit.store.faulty_disk import FaultyDisk
 
 from atoll.errors import ConfigError, Indefinite, StoreCorrupt, StoreLocked, StoreUnwritable
-from atoll.store.memory import MemoryStore
+from atoll.store.memory.store import MemoryStore
 from atoll.store.port import Commit, Condition, Row, Segment, Shape, Store, Wanted
 from atoll.store.scanning import condition_sql
-from atoll.store.sqlite import SqliteStore, open_sqlite
-from atoll.store.sqlite_database import DATABASE_FILE, WAL_KEPT_BYTES
+from atoll.store.sqlite.database import DATABASE_FILE, WAL_KEPT_BYTES
+from atoll.store.sqlite.store import SqliteStore, open_sqlite
 
 
 class SqliteHarness:
@@ -300,7 +300,7 @@ import asyncio, json, os, sys
 from pathlib import Path
 from atoll.errors import StoreUnwritable
 from atoll.store.port import Commit, Wanted
-from atoll.store.sqlite import open_sqlite
+from atoll.store.sqlite.store import open_sqlite
 if os.geteuid() == 0:
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
 told = []

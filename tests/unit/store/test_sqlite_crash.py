@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from atoll.store.port import AuditFilter
-from atoll.store.sqlite import open_sqlite
+from atoll.store.sqlite.store import open_sqlite
 
 WORKER = Path(__file__).with_name("commit_until_killed.py")
 

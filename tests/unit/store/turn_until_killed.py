@@ -7,7 +7,7 @@ import sys
 
 from atoll.errors import AtollError
 from atoll.store.port import Commit, Segment, Wanted
-from atoll.store.postgresql import open_postgresql
+from atoll.store.postgresql.store import open_postgresql
 
 
 async def main(url: str) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from atoll.core.mutation import Write, put_of
+from atoll.documents.mutation import Write, put_of
 from atoll.errors import Indefinite, RegionUnreachable, StoreUnwritable
-from atoll.region.peers import PingCall
 from atoll.region.region import Region
+from atoll.replication.messages import PingCall
 from atoll.simulation.application import built_in
 from atoll.testing import Cluster, NotSettled, simulated
 

@@ -6,8 +6,8 @@ from random import Random
 import pytest
 
 from atoll.errors import AtollError
-from atoll.store import sqlite_database
 from atoll.store.port import Commit, Segment
+from atoll.store.sqlite import database as sqlite_database
 from atoll.testing.torn_files import TornMedium
 
 

@@ -1,0 +1,177 @@
+"""A region's whole store into an archive, and back.
+
+A backup reads one moment while the region serves. A restore makes a new store of it, marks it as restored, so that
+the region holds back until its peers have told it what it lacks (`region.reintroduction`), and raises the counters
+of identifiers past all that may have been given out since (`ids.after_restore`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Collection
+from pathlib import Path
+from typing import BinaryIO
+
+from atoll.backup.archive import ArchiveReader, ArchiveWriter, Header, Totals
+from atoll.bulk.checkpoint import sync_folder
+from atoll.config.config import Config
+from atoll.config.version import VERSION
+from atoll.errors import ConfigError, StoreError, StoreUnwritable
+from atoll.ids.after_restore import counters_after_restore
+from atoll.recovery.restore import RESTORED, without
+from atoll.store.port import Piece, Store
+from atoll.store.postgresql.url import is_postgresql
+from atoll.store.replacing import replace_sqlite
+from atoll.store.sqlite.store import open_sqlite
+
+Tell = Callable[[int, int, int | None], None]
+"""`tell(rows, done, total)`: rows so far; bytes of the archive that were read, of how many, where that is known."""
+
+
+async def back_up(config: Config, region: str, path: Path, now_ms: int, tell: Tell, *, force: bool) -> Totals:
+    """The region's data, which may be serving, as of one moment.
+
+    Raises ConfigError where there is no data or `path` is there already, StoreUnwritable.
+    """
+    config.region(region)
+    if not force:
+        _check_absent(path)
+    store = await _opened_store(config, region)
+    part = path.with_name(path.name + ".part")
+    try:
+        with _created(part) as file:
+            writer = ArchiveWriter(file, Header(config.name, region, now_ms, VERSION))
+            async for piece in store.contents():
+                writer.piece(piece)
+                tell(_rows(writer.totals), 0, None)
+            writer.end()
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise StoreUnwritable(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        await store.close()
+        part.unlink(missing_ok=True)
+    return writer.totals
+
+
+def verify(path: Path, tell: Tell) -> tuple[Header, Totals]:
+    """Read all of an archive. Raises StoreCorrupt, ConfigError."""
+    with _opened(path) as file:
+        reader = ArchiveReader(file, path)
+        total = path.stat().st_size
+        for _ in reader.pieces():
+            tell(_rows(reader.totals), file.tell(), total)
+        return reader.header, reader.totals
+
+
+async def restore(
+    config: Config,
+    region: str,
+    path: Path,
+    now_ms: int,
+    tell: Tell,
+    *,
+    gone: Collection[str] = (),
+    force: bool = False,
+) -> Totals:
+    """The region's store as the archive has it; the region must not run. `gone` names peers that never return.
+
+    Raises StoreCorrupt for a damaged archive, ConfigError for another deployment's or region's, StoreError when
+    the region holds data and `force` is not given, StoreLocked, ClockUnsafe: then nothing is changed.
+    """
+    settings = config.region(region)
+    for peer in gone:
+        if config.region(peer).name == settings.name:
+            raise ConfigError(
+                f"--without names peers that are gone for good, and {region} is the region itself"
+            )
+    header, totals = verify(path, lambda *_: None)
+    for what, found, wanted in (
+        ("deployment", header.deployment, config.name),
+        ("region", header.region, settings.name),
+    ):
+        if found != wanted:
+            raise ConfigError(
+                f"{path}: is a backup of {what} {found!r}, not of {wanted!r}; each region is restored from its own"
+            )
+    pieces = _restored(path, header, now_ms, gone, tell)
+    if is_postgresql(settings.store):
+        from atoll.store.postgresql.store import open_postgresql
+
+        store = open_postgresql(settings.store, region=region, deployment=config.name)
+        try:
+            await (store.replace(pieces) if force else store.fill(pieces))
+        finally:
+            await store.close()
+        return totals
+    data = config.region_data(region)
+    _check_room(data, path)
+    await replace_sqlite(data, region=settings.name, deployment=config.name, pieces=pieces, force=force)
+    return totals
+
+
+async def _opened_store(config: Config, region: str) -> Store:
+    """Beside the running region: SQLite for reading only."""
+    url = config.region(region).store
+    if is_postgresql(url):
+        from atoll.store.postgresql.store import open_postgresql
+
+        return open_postgresql(url, region=region, deployment=config.name)
+    return open_sqlite(config.region_data(region), region=region, deployment=config.name, read_only=True)
+
+
+async def _restored(
+    path: Path, header: Header, now_ms: int, gone: Collection[str], tell: Tell
+) -> AsyncIterator[Piece]:
+    """The pieces, and at last the marks."""
+    counters: dict[str, int] = {}
+    with _opened(path) as file:
+        reader = ArchiveReader(file, path)
+        if reader.header != header:
+            raise StoreError(f"{path}: was replaced while it was read; nothing was changed")
+        total = _size(path)
+        for piece in reader.pieces():
+            counters |= piece.counters
+            yield piece
+            tell(_rows(reader.totals), file.tell(), total)
+    # Above what the archive may hold of an earlier restore, whatever the clock says.
+    restored_ms = max(now_ms, counters.get(RESTORED, 0) + 1)
+    marks = {RESTORED: restored_ms} | {without(peer): restored_ms for peer in gone}
+    yield Piece(counters=marks | counters_after_restore(counters, made_ms=header.made_ms, now_ms=now_ms))
+
+
+def _rows(totals: Totals) -> int:
+    return totals.documents + totals.segments + totals.conflicts + totals.remembered + totals.parked
+
+
+def _created(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb")
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _check_absent(path: Path) -> None:
+    if path.exists():
+        raise ConfigError(f"{path}: is there already; --force replaces it")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _check_room(folder: Path, archive: Path) -> None:
+    """The new store stands beside the old one, and is larger than its archive."""
+    while not folder.exists():
+        folder = folder.parent
+    size, free = archive.stat().st_size, shutil.disk_usage(folder).free
+    if free < size:
+        raise StoreUnwritable(f"{folder} has room for {free:,} bytes, and the archive alone takes {size:,}")

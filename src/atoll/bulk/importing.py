@@ -1,0 +1,342 @@
+"""A whole import: rows become batches, each of which counts once, whatever ends the run and however often.
+
+A run has a random name, made durable before anything is sent, and cuts the file into chunks that depend on the
+file alone. The idempotency key of a batch is run and chunk, so what was under way when a run died is answered
+from the region's memory when it is sent again. All goes to one region (or to each row's owner), which the
+checkpoint names, since only that one remembers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from atoll.bulk.checkpoint import Checkpoint
+from atoll.bulk.documents import Document, document_of, reject_line, told
+from atoll.bulk.reading import Layout, Position, Reader, Row
+from atoll.client import ClientOptions, Database, connect
+from atoll.config.config import Config
+from atoll.errors import (
+    InvalidOperation,
+    NotFound,
+    RequestError,
+    StoreUnwritable,
+    UnknownCollection,
+)
+from atoll.ownership.ownership import owner_by_declaration
+from atoll.schema.placement import Everywhere, HomeRegion
+
+OnError = Literal["stop", "skip"]
+
+CLIENT = ClientOptions(timeout_s=60.0, write_timeout_s=30.0)
+"""Batches are large, and a region that is busy with them answers late."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    on_error: OnError = "stop"
+    """What a bad row does: end the run, or go into the reject file."""
+    chunk_rows: int = 500
+    """Rows in a chunk; at most a region's `writes_per_batch`. More block a region's other writers longer."""
+    chunk_bytes: int = 2 << 20
+    """A chunk ends when it holds so many."""
+    window: int = 4
+    """Chunks under way at once."""
+    save_s: float = 1.0
+    """How often the checkpoint is written; what came after it is sent again after a crash."""
+
+
+class ImportState(msgspec.Struct):
+    """What the checkpoint holds."""
+
+    run: str
+    about: dict[str, Any]
+    """The file and the options that shape its chunks; another run may only go on if they are equal."""
+    region: str
+    """Takes what any region may take."""
+    position: Position = Position()
+    chunk: int = 0
+    """The next one."""
+    rows: int = 0
+    """Documents written."""
+    rejected: int = 0
+    rejects_bytes: int = 0
+    """Length of the reject file."""
+    halved: list[str] = []
+    """Batches that a region refused as a whole, so that their halves were sent."""
+    done: bool = False
+
+
+@dataclass(slots=True)
+class _Chunk:
+    number: int
+    end: Position
+    """Of its last row."""
+    good: list[tuple[Row, Document]] = field(default_factory=list)
+    bad: list[tuple[Row, str | None, RequestError]] = field(default_factory=list)
+    size_bytes: int = 0
+    count: int = 0
+    keys: set[str] = field(default_factory=set)
+
+    def add(self, layout: Layout, row: Row) -> None:
+        self.count += 1
+        self.size_bytes += row.size_bytes
+        try:
+            document = document_of(layout, row)
+        except RequestError as error:
+            self.bad.append((row, None, error))
+            return
+        self.good.append((row, document))
+        self.keys.add(document[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    rows: int
+    rejected: int
+    position: Position
+
+
+class Import:
+    """One run, from the checkpoint to the end of the file."""
+
+    def __init__(
+        self,
+        config: Config,
+        layout: Layout,
+        reader: Reader,
+        *,
+        name: str,
+        checkpoint: Checkpoint | None,
+        state: ImportState,
+        rejects: Path | None,
+        options: ImportOptions,
+        tell: Callable[[Progress], None],
+    ) -> None:
+        """`name` stands for the file in messages; without a checkpoint the run cannot be resumed."""
+        self.state = state
+        self._config = config
+        self._layout = layout
+        self._reader = reader
+        self._name = name
+        self._checkpoint = checkpoint
+        self._rejects = rejects
+        self._options = options
+        self._tell = tell
+        policy = layout.schema.policy
+        self._regions = config.region_names
+        self._by_content = isinstance(policy.placement, HomeRegion)
+        self._owned = not isinstance(policy.placement, Everywhere) or policy.consistency == "strong"
+        self._saved_s = time.monotonic()
+        self._started = state.chunk > 0 or bool(state.halved)
+        self._databases: dict[str, Database] = {}
+        self._stack = AsyncExitStack()
+        self._underway: deque[tuple[_Chunk, asyncio.Task[None]]] = deque()
+
+    async def run(self) -> None:
+        """Raises InvalidDocument naming file, line and field under `stop`, and what a region answers.
+
+        What was acknowledged by then is in the checkpoint.
+        """
+        self._save()
+        self._open_rejects()
+        async with self._stack:
+            try:
+                for chunk in self._chunks():
+                    await self._room_for(chunk)
+                    if chunk.bad and self._options.on_error == "stop":
+                        row, _, problem = chunk.bad[0]
+                        raise told(self._name, row, problem)
+                    self._started = True
+                    self._underway.append((chunk, asyncio.create_task(self._send(chunk))))
+                while self._underway:
+                    await self._settle()
+                self.state.done = True
+            finally:
+                await self._abandon()
+                if self._started or self.state.done:
+                    self._save()
+                elif self._checkpoint is not None:
+                    self._checkpoint.forget()  # nothing was sent: there is nothing to go on with
+
+    def _chunks(self) -> Iterator[_Chunk]:
+        options, number = self._options, self.state.chunk
+        chunk = _Chunk(number, self.state.position)
+        for row in self._reader.rows(self.state.position):
+            chunk.add(self._layout, row)
+            chunk.end = self._reader.position
+            if chunk.count >= options.chunk_rows or chunk.size_bytes >= options.chunk_bytes:
+                yield chunk
+                number += 1
+                chunk = _Chunk(number, chunk.end)
+        if chunk.count:
+            yield chunk
+
+    async def _room_for(self, chunk: _Chunk) -> None:
+        """Two batches under way may arrive in any order, so a key is only in one of them."""
+        while len(self._underway) >= self._options.window or any(
+            not chunk.keys.isdisjoint(other.keys) for other, _ in self._underway
+        ):
+            await self._settle()
+        await asyncio.sleep(0)  # the others are sent while the next chunk is read
+
+    async def _settle(self) -> None:
+        """Wait for the oldest chunk, and take note of it."""
+        chunk, task = self._underway[0]
+        await task
+        self._underway.popleft()
+        self._reject(chunk)
+        state = self.state
+        state.position, state.chunk = chunk.end, chunk.number + 1
+        state.rows += len(chunk.good)
+        state.rejected += len(chunk.bad)
+        prefix = f"{chunk.number}/"
+        state.halved = [key for key in state.halved if not key.startswith(prefix)]
+        if time.monotonic() - self._saved_s >= self._options.save_s:
+            self._save()
+        self._tell(Progress(state.rows, state.rejected, state.position))
+
+    async def _abandon(self) -> None:
+        """After a failure: what was sent before is still waited for, and taken note of in order."""
+        await asyncio.gather(*(task for _, task in self._underway), return_exceptions=True)
+        while self._underway and self._underway[0][1].exception() is None:
+            await self._settle()
+        self._underway.clear()
+
+    # -- sending ---------------------------------------------------------------------------------------
+
+    async def _send(self, chunk: _Chunk) -> None:
+        groups = self._by_owner(chunk) if self._owned else {self.state.region: chunk.good}
+        for owner in sorted(groups):
+            if groups[owner]:
+                await self._put(chunk, owner, groups[owner], f"{chunk.number}/{owner}")
+
+    def _by_owner(self, chunk: _Chunk) -> dict[str, list[tuple[Row, Document]]]:
+        groups: dict[str, list[tuple[Row, Document]]] = {}
+        fitting: list[tuple[Row, Document]] = []
+        for item in chunk.good:
+            try:
+                owner = self._owner(*item[1])
+            except RequestError as error:
+                self._refuse(chunk, item, error)
+                continue
+            fitting.append(item)
+            groups.setdefault(owner, []).append(item)
+        chunk.good = fitting
+        return groups
+
+    def _owner(self, key: str, text: bytes) -> str:
+        document = msgspec.json.decode(text) if self._by_content else None
+        owner = owner_by_declaration(self._layout.schema, self._regions, key, document)
+        return owner or self.state.region
+
+    async def _put(self, chunk: _Chunk, owner: str, items: list[tuple[Row, Document]], name: str) -> None:
+        """One batch; where a region refuses it, its halves, down to the row that it will not have."""
+        if name not in self.state.halved:
+            database = await self._database(owner)
+            try:
+                await database.put_many(
+                    self._layout.schema.model,
+                    [document for _, document in items],
+                    idempotency_key=f"import-{self.state.run}-{name}",
+                )
+                return
+            except RequestError as error:
+                if isinstance(error, UnknownCollection | NotFound) or "idempotency_key" in error.details:
+                    raise
+                if len(items) == 1:
+                    self._refuse(chunk, items[0], error)
+                    chunk.good = [item for item in chunk.good if item is not items[0]]
+                    return
+            self.state.halved.append(name)
+            self._save()
+        middle = len(items) // 2
+        await self._put(chunk, owner, items[:middle], f"{name}.0")
+        await self._put(chunk, owner, items[middle:], f"{name}.1")
+
+    def _refuse(self, chunk: _Chunk, item: tuple[Row, Document], error: RequestError) -> None:
+        row, (key, _) = item
+        if self._options.on_error == "stop":
+            raise told(self._name, row, error)
+        chunk.bad.append((row, key, error))
+
+    async def _database(self, region: str) -> Database:
+        """A client of this region alone: what it may have done, no other could tell."""
+        found = self._databases.get(region)
+        if found is None:
+            alone = dataclasses.replace(self._config, regions=(self._config.region(region),))
+            found = await self._stack.enter_async_context(connect(alone, options=CLIENT))
+            self._databases[region] = found
+        return found
+
+    # -- what is kept ----------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        self._saved_s = time.monotonic()
+        if self._checkpoint is not None:
+            self._checkpoint.save(msgspec.to_builtins(self.state))
+
+    def _open_rejects(self) -> None:
+        """Drop what the last run wrote after its checkpoint: it comes again."""
+        if self._rejects is None:
+            return
+        try:
+            handle = os.open(self._rejects, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with os.fdopen(handle, "rb+") as file:
+                file.truncate(self.state.rejects_bytes)
+        except OSError as error:
+            raise InvalidOperation(
+                f"{self._rejects}: the reject file cannot be written: {error.strerror}"
+            ) from None
+
+    def _reject(self, chunk: _Chunk) -> None:
+        if not chunk.bad or self._rejects is None:
+            return
+        lines = b"".join(
+            reject_line(row, key, error)
+            for row, key, error in sorted(chunk.bad, key=lambda item: item[0].place)
+        )
+        try:
+            with self._rejects.open("ab") as file:
+                file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StoreUnwritable(f"{self._rejects}: cannot be written: {error.strerror}") from None
+        self.state.rejects_bytes += len(lines)
+
+
+def new_state(about: dict[str, Any], region: str) -> ImportState:
+    return ImportState(uuid.uuid4().hex, about, region)
+
+
+def resumed_state(checkpoint: Checkpoint, about: dict[str, Any]) -> ImportState | None:
+    """Where the last run stood; None when there was none. Raises InvalidOperation where it read something else."""
+    if checkpoint.state is None:
+        return None
+    try:
+        state = msgspec.convert(
+            {name: value for name, value in checkpoint.state.items() if name != "version"}, ImportState
+        )
+    except msgspec.ValidationError as error:
+        raise InvalidOperation(f"{checkpoint.path}: is no checkpoint of an import: {error}") from None
+    if state.about == about:
+        return state
+    if state.done:
+        return None
+    differing = sorted(name for name in about if about[name] != state.about.get(name))
+    raise InvalidOperation(
+        f"{checkpoint.path}: an import stands at line {state.position.place}, and since then"
+        f" {', '.join(differing)} changed; --restart puts all rows again from the start"
+    )

@@ -1,0 +1,489 @@
+"""One group commit: what was loaded and what was asked for go in, a `Commit` and the answers come out.
+
+Local writes and remote entries pass through here in turn, each on top of the one before. Nothing is
+visible outside until the store has made the whole batch durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
+from types import MappingProxyType
+from typing import NamedTuple
+
+import msgspec
+
+from atoll.causality.clock import HybridLogicalClock
+from atoll.causality.vector import descends, merge, missing
+from atoll.commit.draft import Draft
+from atoll.conflicts import records
+from atoll.conflicts.records import Record
+from atoll.documents import document as documents
+from atoll.documents.document import Document
+from atoll.documents.entry import UNREADABLE, Change, Entry, Framed, Loser, decode_entry, encode_frame
+from atoll.documents.mutation import Put, Receipt, Write, Written
+from atoll.documents.register import Operation, Version
+from atoll.documents.rules import WHOLE, Rules
+from atoll.errors import AtollError, CorruptEntry, HostileEntry, InvalidOperation, TooLarge
+from atoll.lattices.base import Actor
+from atoll.store.port import AuditRow, Commit, Parked, Remembered, Row, Segment
+
+Address = tuple[str, str]
+"""(collection, key)"""
+
+Admit = Callable[[Write, Callable[[Address], Row | None]], None]
+"""Raises an AtollError where a write may not be committed here, given the documents as they are at its turn."""
+
+_AS_ASKED = b""
+"""Stands, in what is remembered, for the document that the write itself holds; it is no JSON."""
+_pack = msgspec.msgpack.Encoder().encode
+_receipt = msgspec.msgpack.Decoder(Receipt).decode
+
+OLDER = "is this region's schema older?"
+"""Ends the reason why a change is parked that newer declarations would have a place for."""
+
+
+class Identity(NamedTuple):
+    """Who commits."""
+
+    region: str
+    regions: tuple[str, ...]
+    uncertainty_ms: int
+    """Half-width of the clock's error, stamped on every entry."""
+    document_bytes: int
+    """A document larger than this is refused, however it came about."""
+
+
+class Applied(msgspec.Struct, frozen=True, gc=False):
+    """A remote entry that was merged."""
+
+    origin: str
+    seq: int
+    stamp: int
+
+
+KEPT_ASIDE = "_snapshot"
+"""The collection of a snapshot's pages; no declared one has such a name."""
+
+
+class Takeover(NamedTuple):
+    """What one commit takes over of a peer's snapshot; see `region.catching_up`."""
+
+    kept: tuple[tuple[str, str, bytes], ...] = ()
+    """(collection, key, bytes): pages to be kept aside, in a collection that nobody declares."""
+    documents: tuple[tuple[str, str, Row], ...] = ()
+    """(collection, key, the peer's state)."""
+    stamp: int = 0
+    """The highest that the peer had seen."""
+    settled: tuple[Loser, ...] = ()
+    """Of its audit; what stands there follows from the documents."""
+    parked: tuple[Parked, ...] = ()
+    vector: Mapping[str, int] = MappingProxyType({})
+    """What the region has from now on, as it holds it in some form."""
+    schemas: Mapping[str, str] = MappingProxyType({})
+    """What to commit for `KEPT_ASIDE`: while anything is said of it, the vector says more than the documents show."""
+
+
+class Batch:
+    """Created for one group commit and then dropped."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        rules: Mapping[str, Rules],
+        clock: HybridLogicalClock,
+        vector: Mapping[str, int],
+        *,
+        rows: Mapping[Address, Row],
+        remembered: Mapping[str, bytes],
+        audit: Mapping[str, AuditRow],
+        now_ms: int,
+        admit: Admit | None = None,
+    ) -> None:
+        """`rows`: the stored documents among those addressed; `audit`: the records that entries settle."""
+        self.vector = dict(vector)
+        self.detected: list[Record] = []
+        """Conflicts that were seen for the first time, for the metrics and the alarms."""
+        self.applied: list[Applied] = []
+        self.entries: list[Entry] = []
+        """Everything committed, in order, for the change feed."""
+        self._identity = identity
+        self._actor = Actor(identity.region, identity.regions)
+        self._rules = rules
+        self._clock = clock
+        self._rows = dict(rows)
+        self._documents: dict[Address, Document] = {}
+        self._changed: dict[Address, Row] = {}
+        self._known_audit = audit
+        self._audit: dict[str, AuditRow | None] = {}
+        self._remembered = dict(remembered)
+        self._to_remember: list[Remembered] = []
+        self._parked: list[Parked] = []
+        self._unparked: list[tuple[str, int, int]] = []
+        self._adopted: dict[str, int] = {}
+        self._kept: list[tuple[str, str, bytes]] = []
+        self._runs: list[tuple[str, int, list[bytes]]] = []
+        """(origin, first seq, frames): dense, so the last seq follows."""
+        self._now_ms = now_ms
+        self._admit = admit
+
+    # -- local ---------------------------------------------------------------------------------------
+
+    def write(self, write: Write) -> Receipt:
+        """Add one entry. Raises a RequestError, or what `admit` raises, and then leaves no trace of the request."""
+        identity = self._identity
+        if write.idempotency_key is not None:
+            given = self._remembered.get(write.idempotency_key)
+            if given is not None:
+                return _replay(_receipt(given), write)
+        if self._admit is not None:
+            self._admit(write, self._row)
+        region = identity.region
+        seq = self.vector.get(region, 0) + 1
+        context = dict(self.vector)
+        context[region] = seq - 1
+        stamp = self._clock.now()
+        receipt = self._replace(write, seq, context, stamp)
+        if receipt is None:
+            receipt = self._draft(write, seq, context, stamp)
+        if write.idempotency_key is not None:
+            answer = _pack(_remembered(receipt, write))
+            self._remembered[write.idempotency_key] = answer
+            self._to_remember.append(Remembered(write.idempotency_key, self._now_ms, answer))
+        return receipt
+
+    def _replace(self, write: Write, seq: int, context: dict[str, int], stamp: int) -> Receipt | None:
+        """The commonest write in few steps: the whole of documents that are one register each, uncontested.
+
+        None where a mutation is not that, or is to be refused: the write then takes the long way.
+        """
+        identity = self._identity
+        region, uncertainty_ms = identity.region, identity.uncertainty_ms
+        changes: list[Change] = []
+        after: dict[Address, Row] = {}
+        for put in write.mutations:
+            if type(put) is not Put or put.if_match is not None or put.if_absent:
+                return None
+            address = (put.collection, put.key)
+            rules, row = self._rules[put.collection], self._row(address)
+            if not rules.simple or address in after or not documents.succeeded(row, context):
+                return None
+            shown = None if row is None else row.value
+            plain = documents.carried_over(rules, shown, put.plain)
+            if len(plain) > identity.document_bytes:
+                return None
+            operation = int(Operation.INSERT if shown is None else Operation.UPDATE)
+            changes.append(Change(put.collection, put.key, operation, {WHOLE: plain}))
+            version = Version(region, seq, stamp, uncertainty_ms, operation, context, documents.ELSEWHERE)
+            after[address] = documents.row_of(plain, version)
+        entry = Entry(region, seq, stamp, uncertainty_ms, context, tuple(changes), write.trace)
+        frame = encode_frame(entry)
+        for address, row in after.items():
+            self._documents.pop(address, None)
+            self._changed[address] = row
+        self._append(entry, frame)
+        return Receipt(region, seq, stamp, () if write.brief else tuple(map(self._written, after)))
+
+    def _draft(self, write: Write, seq: int, context: dict[str, int], stamp: int) -> Receipt:
+        identity = self._identity
+        region = identity.region
+        dot = Version(region, seq, stamp, identity.uncertainty_ms, 0, context, None)
+        drafts: dict[Address, Draft] = {}
+        for mutation in write.mutations:
+            address = (mutation.collection, mutation.key)
+            draft = drafts.get(address)
+            if draft is None:
+                drafts[address] = draft = Draft(
+                    self._rules[mutation.collection],
+                    mutation.key,
+                    self._document(address),
+                    self._row(address),
+                    dot=dot,
+                    actor=self._actor,
+                )
+            draft.mutate(mutation)
+        changed: list[tuple[Address, Draft, Row]] = []
+        changes: list[Change] = []
+        for address, draft in drafts.items():
+            if draft.empty:
+                continue
+            row = documents.encode_row(draft.rules, draft.document)
+            if row.value is not None and len(row.value) > identity.document_bytes:
+                raise TooLarge(
+                    f"{address[0]}/{address[1]} would grow to {len(row.value)} bytes; "
+                    f"the limit is {identity.document_bytes}",
+                    limit_bytes=identity.document_bytes,
+                )
+            settled: tuple[Loser, ...] = ()
+            if draft.before.contested:
+                lost = records.standing(draft.rules, address[1], draft.before, draft.written_registers)
+                settled = tuple(records.settle(record, (stamp, region, seq)) for record in lost.values())
+            changed.append((address, draft, row))
+            changes.append(draft.change(settled))
+        if changes:
+            entry = Entry(region, seq, stamp, identity.uncertainty_ms, context, tuple(changes), write.trace)
+            frame = encode_frame(entry)
+            for (address, draft, row), change in zip(changed, changes, strict=True):
+                self._install(address, draft.before, draft.document, row, change.settled)
+            self._append(entry, frame)
+        return Receipt(
+            region,
+            seq if changes else 0,
+            stamp,
+            () if write.brief else tuple(self._written(address) for address in drafts),
+        )
+
+    def _written(self, address: Address) -> Written:
+        row = self._row(address)
+        if row is None:
+            return Written(*address, None, "")
+        return Written(*address, row.value, documents.version_tag(row))
+
+    # -- remote --------------------------------------------------------------------------------------
+
+    def apply(self, framed: Framed) -> None:
+        """Merge a peer's entry whose context is covered. Raises CorruptEntry for one that is not in turn.
+
+        A change that cannot be merged is parked with its reason, and the entry goes on: nothing that a
+        peer sends stops a link.
+        """
+        entry = framed.entry
+        if entry.seq <= self.vector.get(entry.origin, 0):
+            return
+        if not descends(self.vector, entry.context):
+            unseen = ", ".join(f"{o} up to {s}" for o, s in missing(self.vector, entry.context).items())
+            raise CorruptEntry(
+                f"entry {entry.seq} of {entry.origin} has seen {unseen}, and this region has not"
+            )
+        self._clock.update(entry.stamp)
+        for index, change in enumerate(entry.changes):
+            parked = self._taken(entry, index, change)
+            if parked is not None:
+                self._parked.append(parked)
+        self._append(entry, framed.frame)
+        self.applied.append(Applied(entry.origin, entry.seq, entry.stamp))
+
+    def reapply(self, parked: Parked) -> None:
+        """Try again what was parked: this region's declarations may have a place for it by now.
+
+        Merging does not ask when, so the outcome is that of regions that could take it at once.
+        """
+        entry = decode_entry(parked.body)
+        left = self._taken(entry, parked.change, entry.changes[0])
+        if left is None:
+            self._unparked.append((parked.origin, parked.seq, parked.change))
+        elif left != parked:
+            self._parked.append(left)
+
+    def _taken(self, entry: Entry, index: int, change: Change) -> Parked | None:
+        """Merge a change; what of it has to be parked, and why."""
+        left: Change | None = change
+        try:
+            rules = self._rules.get(change.collection)
+            if change.operation == UNREADABLE:
+                raise HostileEntry("the changes of the entry cannot be read")
+            if rules is None:
+                raise HostileEntry(f"no collection {change.collection!r} is declared here; {OLDER}")
+            self._apply_change(rules, entry, change)
+            left = documents.unknown_part(rules, change) if change.deltas else None
+            if left is None:
+                return None
+            names = ", ".join(sorted(left.deltas))
+            reason = f"no mergeable field {names} of {rules.name!r} is declared here; {OLDER}"
+        except Exception as error:  # whatever it is, it must not stop the link
+            reason = f"{type(error).__name__}: {error}"
+            left = change
+        whole = Entry(
+            entry.origin, entry.seq, entry.stamp, entry.uncertainty_ms, entry.context, (left,), entry.trace
+        )
+        return Parked(entry.origin, entry.seq, index, reason, _pack(whole))
+
+    def _apply_change(self, rules: Rules, entry: Entry, change: Change) -> None:
+        rules.schema.validate_key(change.key)
+        address = (change.collection, change.key)
+        if (
+            rules.simple
+            and len(change.registers) == 1
+            and WHOLE in change.registers
+            and not (change.deltas or change.settled)
+            and Operation.INSERT <= change.operation <= Operation.DELETE
+            and documents.succeeded(self._row(address), entry.context)
+        ):
+            # Nearly every entry: its writer had seen the one version that is here.
+            value = change.registers[WHOLE]
+            if value is not None:
+                documents.check_value(rules, change.key, WHOLE, value)
+            self._documents.pop(address, None)
+            self._changed[address] = documents.row_of(
+                value,
+                Version(
+                    entry.origin,
+                    entry.seq,
+                    entry.stamp,
+                    entry.uncertainty_ms,
+                    change.operation,
+                    entry.context,
+                    None if value is None else documents.ELSEWHERE,
+                ),
+            )
+            return
+        for loser in change.settled:
+            records.check_settled(loser, entry, change)
+        delta = documents.delta_of(rules, entry, change)
+        if not (delta.registers or delta.lattices or change.settled):
+            return  # all of it is for a field that is not declared here
+        before = self._document(address)
+        after = documents.merge(rules, before, delta)
+        self._install(address, before, after, documents.encode_row(rules, after), change.settled)
+
+    def take_over(self, takeover: Takeover) -> None:
+        """Merge what a peer holds. Raises HostileEntry, and may then have taken some of it."""
+        self._kept += takeover.kept
+        for collection, key, row in takeover.documents:
+            rules, address = self._rules[collection], (collection, key)
+            theirs = documents.received(rules, key, row, takeover.stamp)
+            before = self._document(address)
+            after = documents.merge(rules, before, theirs)
+            self._install(address, before, after, documents.encode_row(rules, after), ())
+        self._file(takeover.settled)
+        for parked in takeover.parked:
+            try:
+                entry = decode_entry(parked.body)
+                left = self._taken(entry, parked.change, entry.changes[0])
+            except (AtollError, IndexError):
+                left = parked
+            if left is not None:
+                self._parked.append(left)
+        self._adopted = missing(self.vector, takeover.vector)
+        self.vector = merge(self.vector, self._adopted)
+
+    def contested(self, address: Address) -> bool:
+        """Whether a stored document holds concurrent versions."""
+        return self._row(address) is not None and self._document(address).contested
+
+    def refold(self, address: Address, recorded: Sequence[AuditRow]) -> None:
+        """Show a stored document, and what it lost, as the present declarations say: others may have written it.
+
+        `recorded` are the records that stand in the audit for this document.
+        """
+        row = self._row(address)
+        if row is None:
+            return
+        document = self._document(address)
+        now = records.standing(self._rules[address[0]], address[1], document)
+        for known in recorded:
+            if known.id not in now and known.status != "settled" and known.id not in self._audit:
+                self._audit[known.id] = None
+        for record_id, record in now.items():
+            self._audit[record_id] = records.row_of(record)
+        shown = documents.encode_row(self._rules[address[0]], document)
+        if shown != row:
+            self._changed[address] = shown
+
+    # -- both ----------------------------------------------------------------------------------------
+
+    def _row(self, address: Address) -> Row | None:
+        changed = self._changed.get(address)
+        return self._rows.get(address) if changed is None else changed
+
+    def _document(self, address: Address) -> Document:
+        found = self._documents.get(address)
+        if found is None:
+            row = self._row(address)
+            found = Document({}, {}) if row is None else documents.decode_row(self._rules[address[0]], row)
+            self._documents[address] = found
+        return found
+
+    def _install(
+        self, address: Address, before: Document, after: Document, row: Row, settled: Sequence[Loser]
+    ) -> None:
+        if before.contested or after.contested:
+            rules = self._rules[address[0]]
+            was = records.standing(rules, address[1], before)
+            now = records.standing(rules, address[1], after)
+            for record_id in was.keys() - now.keys():
+                self._audit[record_id] = None
+            for record_id, record in now.items():
+                self._audit[record_id] = records.row_of(record)
+                if record_id not in was:
+                    self.detected.append(record)
+        self._file(settled)
+        self._documents[address] = after
+        self._changed[address] = row
+
+    def _file(self, settled: Sequence[Loser]) -> None:
+        for loser in settled:
+            known = dict(self._known_audit)
+            known.update({key: value for key, value in self._audit.items() if value is not None})
+            audit_row = records.settled_row(loser, known)
+            if audit_row is not None:
+                self._audit[loser.id] = audit_row
+
+    def _append(self, entry: Entry, frame: bytes) -> None:
+        self._adopted.pop(entry.origin, None)
+        self.vector[entry.origin] = entry.seq
+        self.entries.append(entry)
+        if self._runs and self._runs[-1][0] == entry.origin:
+            self._runs[-1][2].append(frame)
+        else:
+            self._runs.append((entry.origin, entry.seq, [frame]))
+
+    @property
+    def parked_count(self) -> int:
+        return len(self._parked)
+
+    def commit(self) -> Commit:
+        """What the store must make durable before any answer leaves; empty when nothing changed."""
+        commit = Commit(
+            segments=[
+                Segment(origin, first, first + len(frames) - 1, b"".join(frames))
+                for origin, first, frames in self._runs
+            ],
+            positions={origin: self.vector[origin] for origin, _, _ in self._runs} | self._adopted,
+            clock=self._clock.last,
+            audit=[row for row in self._audit.values() if row is not None],
+            audit_removed=[record_id for record_id, row in self._audit.items() if row is None],
+            remembered=self._to_remember,
+            parked=self._parked,
+            unparked=self._unparked,
+        )
+        for (collection, key), row in self._changed.items():
+            commit.documents.setdefault(collection, []).append((key, row.value, row.meta))
+        for collection, key, data in self._kept:
+            commit.documents.setdefault(collection, []).append((key, None, data))
+        return commit
+
+
+def _fingerprint(write: Write) -> bytes:
+    return blake2b(_pack(write.mutations), digest_size=8).digest()
+
+
+def _remembered(receipt: Receipt, write: Write) -> Receipt:
+    """The answer, without what whoever repeats the write brings along anyway: nearly all of it."""
+    written = receipt.written
+    if len(written) == len(write.mutations) == 1:
+        (put,), (only,) = write.mutations, written
+        if type(put) is Put and put.plain == only.value:
+            written = (Written(only.collection, only.key, _AS_ASKED, only.version),)
+    return Receipt(receipt.region, receipt.seq, receipt.stamp, written, _fingerprint(write))
+
+
+def _replay(receipt: Receipt, write: Write) -> Receipt:
+    if receipt.fingerprint != _fingerprint(write):
+        raise InvalidOperation(
+            f"the idempotency key {write.idempotency_key!r} was used for another write; take a new key for each write",
+            idempotency_key=write.idempotency_key,
+        )
+    written = tuple(
+        Written(each.collection, each.key, write.mutations[0].plain, each.version)  # type: ignore[union-attr]
+        if each.value == _AS_ASKED
+        else each
+        for each in receipt.written
+    )
+    return msgspec.structs.replace(receipt, written=written, replayed=True)
+
+
+def check_batch(write: Write, *, most: int) -> None:
+    """Raises InvalidOperation for an empty or oversized request."""
+    if not write.mutations or len(write.mutations) > most:
+        raise InvalidOperation(f"a batch holds 1 to {most} writes, this one {len(write.mutations)}")

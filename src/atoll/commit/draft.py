@@ -1,0 +1,297 @@
+"""One document while one request writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, assert_never
+
+import msgspec
+
+from atoll.documents.document import (
+    Document,
+    carried_over,
+    map_members,
+    shown_plain,
+    version_tag,
+    visible,
+)
+from atoll.documents.entry import Change, Loser
+from atoll.documents.mutation import ANY_VERSION, Delete, Mutation, Patch, Put, Step, Transfer
+from atoll.documents.register import Operation, Version
+from atoll.documents.rules import TOUCH, WHOLE, Rules
+from atoll.errors import BoundExceeded, InvalidOperation, NotFound, VersionMismatch
+from atoll.lattices.base import Actor
+from atoll.store.port import Row
+
+
+class Draft:
+    """Applies mutations to a copy of the document and gathers the change that other regions will merge.
+
+    A local write has seen everything that is here, so each register that it writes holds its version alone.
+    """
+
+    def __init__(
+        self, rules: Rules, key: str, before: Document, row: Row | None, *, dot: Version, actor: Actor
+    ) -> None:
+        """`before` is what `row` holds; `dot` a version to take dot, stamp and context from."""
+        self.rules = rules
+        self.before = before
+        self._key = key
+        self._row = row
+        self._dot = dot
+        self._actor = actor
+        self._registers: dict[str, bytes | None] = {}
+        self._deltas: dict[str, Any] = {}
+        self.document = before if rules.simple else before.copy()
+        self._alive = shown_plain(rules, before) is not None
+        self._operation = Operation.UPDATE if self._alive else Operation.INSERT
+
+    def mutate(self, mutation: Mutation) -> None:
+        """Raises NotFound, VersionMismatch, BoundExceeded, InvalidOperation."""
+        match mutation:
+            case Put():
+                self._guard(mutation.if_match, absent=mutation.if_absent)
+                self._put(mutation)
+            case Patch():
+                self._guard(mutation.if_match)
+                self._patch(mutation)
+            case Delete():
+                self._guard(mutation.if_match)
+                self._delete()
+            case Transfer():
+                self._transfer(mutation)
+            case _:
+                assert_never(mutation)
+        self._row = None  # a second precondition in one request would name a version that nobody has seen
+
+    def change(self, settled: tuple[Loser, ...]) -> Change:
+        deltas = {field: self.rules.lattices[field].encode(delta) for field, delta in self._deltas.items()}
+        return Change(self.rules.name, self._key, int(self._operation), self._registers, deltas, settled)
+
+    @property
+    def written_registers(self) -> Mapping[str, bytes | None]:
+        return self._registers
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing would change."""
+        return not self._registers and not self._deltas
+
+    def _guard(self, if_match: str | None, *, absent: bool = False) -> None:
+        if if_match is None and not absent:
+            return
+        where = f"{self.rules.name}/{self._key}"
+        tag = None if self._row is None else version_tag(self._row)
+        if absent and self._alive:
+            raise VersionMismatch(
+                f"{where} exists already, and the request says that it must not", version=tag
+            )
+        if if_match is None:
+            return
+        if not self._alive:
+            raise VersionMismatch(
+                f"{where} does not exist, and the request expects version {if_match}", version=None
+            )
+        if if_match not in (ANY_VERSION, tag):
+            raise VersionMismatch(
+                f"{where} is at version {tag}, not {if_match}; read it again and repeat the change on what you see",
+                version=tag,
+            )
+
+    def _write(self, register: str, value: bytes | None) -> None:
+        dot = self._dot
+        if not self._registers and self.rules.simple:
+            self.document = self.before.copy()
+        self.document.registers[register] = (
+            Version(
+                dot.region, dot.seq, dot.stamp, dot.uncertainty_ms, int(self._operation), dot.context, value
+            ),
+        )
+        self._registers[register] = value
+
+    def _merge(self, field: str, delta: Any) -> None:
+        lattice = self.rules.lattices[field]
+        state = self.document.lattices.get(field)
+        self.document.lattices[field] = lattice.merge(lattice.empty() if state is None else state, delta)
+        gathered = self._deltas.get(field)
+        self._deltas[field] = delta if gathered is None else lattice.merge(gathered, delta)
+
+    def _state(self, field: str) -> Any:
+        state = self.document.lattices.get(field)
+        return self.rules.lattices[field].empty() if state is None else state
+
+    def _put(self, put: Put) -> None:
+        rules = self.rules
+        plain = put.plain if rules.per_field else carried_over(rules, self._shown(), put.plain)
+        if put.fields is None:
+            self._write(WHOLE, plain)
+        else:
+            if rules.per_field:
+                self._write(WHOLE, b"{}")
+                for field in rules.plain:
+                    if field in put.fields:
+                        self._set_field(field, put.fields[field])
+            else:
+                self._write(WHOLE, plain)
+            for field in rules.lattices:
+                if field in put.fields:  # else a peer forwards what its declarations know
+                    self._reach(field, put.fields[field])
+            for field in sorted(rules.maps):
+                if field in put.fields:
+                    self._set_map(field, put.fields[field])
+        self._alive = True
+        self._touch()
+
+    def _patch(self, patch: Patch) -> None:
+        rules = self.rules
+        if not self._alive:
+            self._create(patch)
+        plain: dict[str, Any] | None = None
+        for step in patch.steps:
+            if step.field in rules.plain and not rules.per_field:
+                if plain is None:
+                    plain = msgspec.json.decode(self._shown() or b"{}")
+                plain[step.field] = step.argument
+            else:
+                self._step(step)
+        if rules.schema.has_rules:
+            checked = self._checked(plain or {})
+            if plain is not None:
+                plain |= checked
+            elif rules.per_field:
+                for field, value in checked.items():
+                    self._set_field(field, value)
+        if plain is not None:
+            ordered = {name: plain.pop(name) for name in rules.plain if name in plain}
+            self._write(WHOLE, msgspec.json.encode({**ordered, **plain}))
+        elif rules.per_field:
+            self._write(WHOLE, b"{}")
+        self._touch()
+
+    def _checked(self, plain: dict[str, Any]) -> dict[str, Any]:
+        """The plain fields as the team's own validators leave them; they see whole documents only."""
+        whole = {**msgspec.json.decode(visible(self.rules, self.document) or b"{}"), **plain}
+        known = {name: value for name, value in whole.items() if name in self.rules.known}
+        checked = self.rules.schema.parse_object(known, self._key)
+        return {name: checked[name] for name in self.rules.plain}
+
+    def _create(self, patch: Patch) -> None:
+        """A patch of an absent document starts from the defaults."""
+        given = {
+            step.field: step.argument
+            for step in patch.steps
+            if step.operator == "$set" and step.member is None
+        }
+        default = self.rules.schema.default_of
+        try:
+            fields = {name: given[name] if name in given else default(name) for name in self.rules.plain}
+        except InvalidOperation as error:
+            raise NotFound(
+                f"{self.rules.name}/{self._key} does not exist, and this patch cannot create it: {error.message}",
+                collection=self.rules.name,
+                key=self._key,
+            ) from None
+        for name in (*self.rules.lattices, *self.rules.maps):
+            fields[name] = default(name)
+        plain = msgspec.json.encode({name: fields[name] for name in self.rules.plain})
+        self._put(Put(self.rules.name, self._key, plain, None if self.rules.simple else fields))
+
+    def _step(self, step: Step) -> None:
+        rules = self.rules
+        if step.field in rules.maps:
+            if step.member is None:
+                self._set_map(step.field, step.argument)
+            else:
+                removing = step.operator == "$unset"
+                self._write(
+                    f"{step.field}.{step.member}", None if removing else msgspec.json.encode(step.argument)
+                )
+        elif step.field in rules.plain:
+            self._set_field(step.field, step.argument)
+        elif step.operator == "$set":
+            self._reach(step.field, step.argument)
+        else:
+            delta = self._bounded(
+                step.field,
+                lambda lattice: lattice.operate(
+                    self._state(step.field), step.operator, step.argument, self._actor
+                ),
+            )
+            if delta is not None:
+                self._merge(step.field, delta)
+
+    def _set_field(self, field: str, value: Any) -> None:
+        """Under `merge` only what differs is written, so that it cannot collide with another field's change."""
+        encoded = msgspec.json.encode(value)
+        versions = self.document.registers.get(field, ())
+        if len(versions) == 1 and versions[0].value == encoded:
+            return
+        self._write(field, encoded)
+
+    def _set_map(self, field: str, members: Mapping[str, Any]) -> None:
+        shown = map_members(self.rules, self.document, field)
+        for name in sorted(shown.keys() - members.keys()):
+            self._write(f"{field}.{name}", None)
+        for name in sorted(members):
+            encoded = msgspec.json.encode(members[name])
+            if shown.get(name) != encoded:
+                self._write(f"{field}.{name}", encoded)
+
+    def _reach(self, field: str, target: Any) -> None:
+        delta = self._bounded(
+            field, lambda lattice: lattice.difference(self._state(field), target, self._actor)
+        )
+        if delta is not None:
+            self._merge(field, delta)
+
+    def _bounded(self, field: str, operation: Any) -> Any:
+        try:
+            return operation(self.rules.lattices[field])
+        except BoundExceeded as error:
+            error.details.update(collection=self.rules.name, key=self._key, field=field)
+            raise
+
+    def _touch(self) -> None:
+        members = {name for name in self._registers if self.rules.is_member(name)}
+        if not self.rules.touched or not (self._deltas or members):
+            return
+        after: dict[str, Any] = {
+            field: self.rules.lattices[field].value(self.document.lattices[field])
+            for field in sorted(self._deltas)
+        }
+        for name in sorted(members):
+            after[name] = msgspec.Raw(self._registers[name] or b"null")
+        self._write(TOUCH, msgspec.json.encode(after))
+
+    def _delete(self) -> None:
+        if not self._alive:
+            raise NotFound(
+                f"{self.rules.name}/{self._key} does not exist", collection=self.rules.name, key=self._key
+            )
+        self._operation = Operation.DELETE
+        self._write(WHOLE, None)
+        if self.rules.touched or TOUCH in self.document.registers:
+            self._write(TOUCH, None)
+        self._alive = False
+
+    def _transfer(self, transfer: Transfer) -> None:
+        lattice = self.rules.lattices.get(transfer.field)
+        if lattice is None or lattice.kind != "bounded_counter":
+            raise InvalidOperation(
+                f"{self.rules.name}.{transfer.field} is no BoundedCounter: it has no rights to give"
+            )
+        state = self._state(transfer.field)
+        spare: int = lattice.rights(state, self._actor.region)  # type: ignore[attr-defined]
+        amount = min(spare, max(transfer.wanted, spare // 2))
+        if amount > 0:
+            self._merge(
+                transfer.field,
+                lattice.transfer(state, self._actor.region, transfer.target, amount),  # type: ignore[attr-defined]
+            )
+
+    def _shown(self) -> bytes | None:
+        """The plain fields as they are at this point of the request."""
+        return shown_plain(self.rules, self.document)
+
+    def shown(self) -> bytes | None:
+        return visible(self.rules, self.document)

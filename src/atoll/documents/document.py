@@ -1,0 +1,381 @@
+"""A document: named registers and lattice states, and the plain JSON that readers see.
+
+registers[""]          the whole document (its plain fields as one JSON object);
+                       under `merge`, only whether the document exists
+registers[field]       one plain field, under `merge`
+registers["map.name"]  one member of a `MapOf` field
+registers["~"]         the last operations on lattice fields, see `rules.TOUCH`
+lattices[field]        the state of a counter, set, list or text; its bytes where the field is not declared here
+
+Another version of the declarations may have more: what is not known here is kept, and not shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from atoll.documents import register as registers
+from atoll.documents.entry import Change, Entry
+from atoll.documents.register import Operation, Register, Version
+from atoll.documents.rules import TOUCH, WHOLE, Rules, well_named
+from atoll.errors import HostileEntry, InvalidDocument, StoreCorrupt
+from atoll.schema.limits import Limits, check_text
+from atoll.store.port import Row
+
+ELSEWHERE = b""
+"""Stands for a value that the row's JSON column already holds; it is no JSON, so it cannot be mistaken."""
+
+
+class _Meta(msgspec.Struct, array_like=True, gc=False):
+    registers: dict[str, tuple[Version, ...]]
+    lattices: dict[str, bytes] = {}
+
+
+class _Dot(msgspec.Struct, array_like=True, gc=False):
+    """The first two members of a version; its others are left unread."""
+
+    region: str
+    seq: int
+
+
+class _Dots(msgspec.Struct, array_like=True, gc=False):
+    registers: dict[str, tuple[_Dot, ...]]
+    lattices: dict[str, msgspec.Raw] = {}
+
+
+_encode_meta: Callable[[Any], bytes] = msgspec.msgpack.Encoder(order="sorted").encode
+_decode_meta = msgspec.msgpack.Decoder(_Meta).decode
+_OPERATIONS = frozenset(map(int, Operation))
+_decode_dots = msgspec.msgpack.Decoder(_Dots).decode
+_any_json = msgspec.json.Decoder().decode
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_MOST_SEQ = 1 << 53
+_DEEPEST = Limits(depth=160)
+"""For values from peers: what a document may be, and some more for what wraps it."""
+
+
+class Document:
+    """Immutable by convention: `merge` and the mutations return new ones."""
+
+    __slots__ = ("lattices", "registers")
+
+    def __init__(self, registers: dict[str, Register], lattices: dict[str, Any]) -> None:
+        self.registers = registers
+        self.lattices = lattices
+
+    def copy(self) -> Document:
+        return Document(dict(self.registers), dict(self.lattices))
+
+    @property
+    def contested(self) -> bool:
+        """Whether any register holds concurrent versions."""
+        for versions in self.registers.values():
+            if len(versions) > 1:
+                return True
+        return TOUCH in self.registers and len(touches(self)) > 1
+
+
+def touches(document: Document) -> Register:
+    """The touch register, with the deletions that had not seen it: a region where nothing is mergeable in the
+    collection yet deletes a document without writing this register.
+    """
+    touch = document.registers.get(TOUCH, ())
+    known = {(version.region, version.seq) for version in touch}
+    unseen = [
+        deletion
+        for deletion in document.registers.get(WHOLE, ())
+        if deletion.value is None
+        and (deletion.region, deletion.seq) not in known
+        and any(t.value is not None and deletion.context.get(t.region, 0) < t.seq for t in touch)
+    ]
+    return tuple(sorted((*touch, *unseen), key=registers.canonical_order)) if unseen else touch
+
+
+def merge(rules: Rules, ours: Document, theirs: Document) -> Document:
+    """The least upper bound of two states of one document."""
+    if not (ours.registers or ours.lattices or theirs.lattices):
+        return theirs
+    merged = ours.copy()
+    for name, versions in theirs.registers.items():
+        merged.registers[name] = registers.merge(merged.registers.get(name, ()), versions)
+    for field, state in theirs.lattices.items():
+        lattice = rules.lattices.get(field)
+        if (
+            lattice is None
+        ):  # bytes of another version of the declarations, which both have from entries before it
+            merged.lattices.setdefault(field, state)
+            continue
+        merged.lattices[field] = lattice.merge(merged.lattices.get(field, lattice.empty()), state)
+    return merged
+
+
+def received(rules: Rules, key: str, row: Row, stamp: int) -> Document:
+    """A peer's whole state of a document, checked as its changes are. `stamp` is the highest that the peer has seen.
+
+    Raises HostileEntry for what no region could have come to hold.
+    """
+    try:
+        meta = _decode_meta(row.meta)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise HostileEntry(f"the merge state of {rules.name}/{key} cannot be read: {error}") from None
+    whole = meta.registers.get(WHOLE)
+    if whole is not None and len(whole) == 1 and whole[0].value == ELSEWHERE:
+        meta.registers[WHOLE] = (_valued(whole[0], row.value),)
+    for name, versions in meta.registers.items():
+        if not well_named(name):
+            raise HostileEntry(f"no collection has a register {name[:64]!r}")
+        dots = {(version.region, version.seq) for version in versions}
+        if not versions or len(dots) < len(versions) or not all(_sane(each, stamp) for each in versions):
+            raise HostileEntry(f"the versions of {rules.name}/{key} in {name[:64]!r} cannot be as they are")
+        if list(versions) != sorted(versions, key=registers.canonical_order):
+            raise HostileEntry(f"the versions of {rules.name}/{key} in {name[:64]!r} are out of order")
+        for version in versions:
+            if version.value is not None:
+                check_value(rules, key, name, version.value)
+    known = rules.lattices
+    lattices: dict[str, Any] = {
+        field: known[field].decode(data) if field in known else data for field, data in meta.lattices.items()
+    }
+    return Document(meta.registers, lattices)
+
+
+def _sane(version: Version, stamp: int) -> bool:
+    return (
+        bool(version.region)
+        and 1 <= version.seq < _MOST_SEQ
+        and 0 <= version.stamp <= stamp
+        and 0 <= version.uncertainty_ms < _MOST_SEQ
+        and version.operation in _OPERATIONS
+        and all(0 <= seq < _MOST_SEQ for seq in version.context.values())
+    )
+
+
+def delta_of(rules: Rules, entry: Entry, change: Change) -> Document:
+    """A change as a state, ready to be merged. Lattice deltas of fields that are not declared here are left out:
+    see `unknown_part`.
+
+    Raises HostileEntry where no writer could have made the change, so that the caller can park it. Whether it
+    does depends on the change alone, never on the document, or regions would come to differ.
+    """
+    if change.operation not in _OPERATIONS:
+        raise HostileEntry(f"the change of {rules.name}/{change.key} is no operation: {change.operation}")
+    versions: dict[str, Register] = {}
+    for name, value in change.registers.items():
+        if not well_named(name):
+            raise HostileEntry(f"no collection has a register {name[:64]!r}")
+        if value is not None:
+            check_value(rules, change.key, name, value)
+        versions[name] = (
+            Version(
+                entry.origin,
+                entry.seq,
+                entry.stamp,
+                entry.uncertainty_ms,
+                change.operation,
+                entry.context,
+                value,
+            ),
+        )
+    lattices: dict[str, Any] = {}
+    for field, delta in change.deltas.items():
+        lattice = rules.lattices.get(field)
+        if lattice is not None:
+            lattices[field] = state = lattice.decode(delta)
+            if not lattice.written_by(state, entry.origin):
+                raise HostileEntry(
+                    f"{entry.origin} changed another region's part of {rules.name}/{change.key}.{field}"
+                )
+    return Document(versions, lattices)
+
+
+def unknown_part(rules: Rules, change: Change) -> Change | None:
+    """What of a change this region's declarations have no place for yet: deltas of fields that they lack."""
+    deltas = {field: delta for field, delta in change.deltas.items() if field not in rules.lattices}
+    return Change(change.collection, change.key, change.operation, {}, deltas) if deltas else None
+
+
+def check_value(rules: Rules, key: str, register: str, value: bytes) -> None:
+    """Raises HostileEntry for what no writer could have put into the register."""
+    try:
+        _any_json(value)  # in full: what can only be skipped could fail later, where values are folded
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        raise HostileEntry(f"the value of {rules.name}/{key} is not JSON") from None
+    if value.count(b"[") + value.count(b"{") > _DEEPEST.depth:
+        try:
+            check_text(value, _DEEPEST, rules.name)
+        except InvalidDocument as error:
+            raise HostileEntry(f"the value of {rules.name}/{key}: {error.message}") from None
+    if register == WHOLE and value[:1] != b"{":
+        raise HostileEntry(f"the value of {rules.name}/{key} is not a JSON object")
+
+
+def carried_over(rules: Rules, shown: bytes | None, plain: bytes) -> bytes:
+    """The document `plain` that replaces `shown`, with those members of it that this region's declarations lack.
+
+    Whoever writes the whole document says what it knows of it, and nothing of what another version added.
+    """
+    if shown is None or (unknown := _members(shown).keys() - rules.known) == frozenset():
+        return plain
+    found = _members(shown)
+    rest = b",".join(_member(name, bytes(found[name])) for name in sorted(unknown))
+    return plain[:-1] + (b"," if len(plain) > 2 else b"") + rest + b"}"
+
+
+def succeeded(row: Row | None, context: Mapping[str, int]) -> bool:
+    """Whether a write of the whole document leaves nothing of this row, its writer having seen `context`.
+
+    So it is with nearly every write; `row_of` then says what comes after it, without a `Document`.
+    """
+    if row is None:
+        return True
+    try:
+        meta = _decode_dots(row.meta)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False  # for `decode_row` to report
+    held, versions = meta.registers, meta.registers.get(WHOLE, ())
+    return (
+        not meta.lattices
+        and len(held) == len(versions) == 1
+        and context.get(versions[0].region, 0) >= versions[0].seq
+    )
+
+
+def row_of(value: bytes | None, version: Version) -> Row:
+    """The row of a document that is one register (`Rules.simple`) and holds this version alone.
+
+    The value has a column of its own, so `version` comes with `ELSEWHERE` in its place, or with None if that is it.
+    """
+    return Row(value, _encode_meta(_Meta({WHOLE: (version,)})))
+
+
+def decode_row(rules: Rules, row: Row) -> Document:
+    """Raises StoreCorrupt."""
+    try:
+        meta = _decode_meta(row.meta)
+        known = rules.lattices
+        lattices: dict[str, Any] = {
+            field: known[field].restore(data) if field in known else data
+            for field, data in meta.lattices.items()
+        }
+    except (msgspec.DecodeError, UnicodeDecodeError, HostileEntry) as error:
+        raise StoreCorrupt(
+            f"the merge state of a document in {rules.name!r} cannot be read: {error}"
+        ) from error
+    whole = meta.registers.get(WHOLE)
+    if whole is not None and len(whole) == 1 and whole[0].value == ELSEWHERE:
+        meta.registers[WHOLE] = (_valued(whole[0], row.value),)
+    return Document(meta.registers, lattices)
+
+
+def encode_row(rules: Rules, document: Document) -> Row:
+    value = visible(rules, document)
+    kept = document.registers
+    if rules.simple and len(kept) == 1 and not document.lattices and len(kept.get(WHOLE, ())) == 1:
+        (sole,) = kept[WHOLE]
+        return row_of(sole.value, sole if sole.value is None else _valued(sole, ELSEWHERE))
+    known = rules.lattices
+    lattices = {
+        field: known[field].encode(state) if field in known else state
+        for field, state in document.lattices.items()
+    }
+    return Row(value, _encode_meta(_Meta(kept, lattices)))
+
+
+def _valued(version: Version, value: bytes | None) -> Version:
+    """The version with another value. (`msgspec.structs.replace` takes four times as long.)"""
+    return Version(
+        version.region,
+        version.seq,
+        version.stamp,
+        version.uncertainty_ms,
+        version.operation,
+        version.context,
+        value,
+    )
+
+
+def version_tag(row: Row) -> str:
+    """The document's version as clients see it (`ETag`): equal tags mean the same state in this region."""
+    return blake2b(row.meta, digest_size=9).hexdigest()
+
+
+def shown_plain(rules: Rules, document: Document) -> bytes | None:
+    """The whole-document register as its strategy shows it; None when absent."""
+    whole = document.registers.get(WHOLE)
+    if not whole:
+        return None
+    return whole[0].value if len(whole) == 1 else rules.strategy(WHOLE)(whole).value
+
+
+def visible(rules: Rules, document: Document) -> bytes | None:
+    """What readers see: one JSON object in UTF-8, or None when the document is absent or deleted."""
+    plain = shown_plain(rules, document)
+    if rules.simple or plain is None:
+        return plain
+    members: list[bytes] = []
+    if rules.per_field:
+        for field in rules.plain:
+            versions = document.registers.get(field)
+            if versions:
+                shown = versions[0].value if len(versions) == 1 else rules.strategy(field)(versions).value
+                if shown is not None:
+                    members.append(_member(field, shown))
+    elif len(plain) > 2:
+        members.append(plain[1:-1])
+    for field, lattice in rules.lattices.items():
+        state = document.lattices.get(field)
+        members.append(
+            _member(field, msgspec.json.encode(lattice.value(lattice.empty() if state is None else state)))
+        )
+    members.extend(_member(field, _map_value(rules, document, field)) for field in sorted(rules.maps))
+    return b"{" + b",".join(members) + b"}"
+
+
+def _member(name: str, value: bytes) -> bytes:
+    return msgspec.json.encode(name) + b":" + value
+
+
+def map_members(rules: Rules, document: Document, field: str) -> dict[str, bytes]:
+    """The members of a map field that are shown: name → JSON text."""
+    members: dict[str, bytes] = {}
+    start = field + "."
+    for name in sorted(document.registers):
+        if name.startswith(start):
+            value = rules.strategy(name)(document.registers[name]).value
+            if value is not None:
+                members[name[len(start) :]] = value
+    return members
+
+
+def _map_value(rules: Rules, document: Document, field: str) -> bytes:
+    members = map_members(rules, document, field)
+    return b"{" + b",".join(_member(name, value) for name, value in members.items()) + b"}"
+
+
+def siblings(rules: Rules, document: Document) -> tuple[Version, ...]:
+    """The concurrent versions that the application must choose from; empty when nothing is left to it."""
+    whole = document.registers.get(WHOLE, ())
+    if len(whole) < 2 or rules.strategy(WHOLE)(whole).outcome != "manual":
+        return ()
+    return whole
+
+
+def digest(rules: Rules, key: str, document: Document) -> bytes:
+    """16 bytes, equal in every region that has seen the same operations on this document, and has the same
+    declarations: what they have no place for is left out.
+    """
+    hashed = blake2b(key.encode(), digest_size=16)
+    for name in sorted(document.registers):
+        hashed.update(_encode_meta((name, document.registers[name])))
+    for field in sorted(document.lattices.keys() & rules.lattices.keys()):
+        hashed.update(_encode_meta((field, rules.lattices[field].canonical(document.lattices[field]))))
+    return hashed.digest()
+
+
+def bucket_of(key: str, buckets: int) -> int:
+    """Which of `buckets` a key falls into: the same in every region."""
+    return int.from_bytes(blake2b(key.encode(), digest_size=4).digest()) % buckets

@@ -1,0 +1,223 @@
+"""What a request asks for, checked against the schema before it reaches the commit door."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from atoll.documents.rules import Rules
+from atoll.errors import InvalidOperation, UnknownField
+
+ANY_VERSION = "*"
+"""`if_match` of a write that needs the document to exist."""
+
+
+class Put(msgspec.Struct, frozen=True, array_like=True, tag="put"):
+    """The whole document as it should be."""
+
+    collection: str
+    key: str
+    plain: bytes
+    """The plain fields as canonical JSON."""
+    fields: dict[str, Any] | None = None
+    """Every field's plain value, where the collection has more than one register; else None."""
+    if_match: str | None = None
+    if_absent: bool = False
+
+
+class Step(NamedTuple):
+    """One operator on one field."""
+
+    operator: str
+    field: str
+    member: str | None
+    """The name in a map field, as in `$set: {"labels.colour": "red"}`."""
+    argument: Any
+
+
+class Patch(msgspec.Struct, frozen=True, array_like=True, tag="patch"):
+    """Operators on some fields."""
+
+    collection: str
+    key: str
+    steps: tuple[Step, ...]
+    if_match: str | None = None
+
+
+class Delete(msgspec.Struct, frozen=True, array_like=True, tag="delete"):
+    collection: str
+    key: str
+    if_match: str | None = None
+
+
+class Transfer(msgspec.Struct, frozen=True, array_like=True, tag="transfer"):
+    """Hand rights of a bounded counter to another region."""
+
+    collection: str
+    key: str
+    field: str
+    target: str
+    wanted: int
+    """At least this much is asked for; the whole spare half is given where it is more."""
+
+
+Mutation = Put | Patch | Delete | Transfer
+
+
+class Write(msgspec.Struct, frozen=True, array_like=True):
+    """Mutations that become one entry: all or none."""
+
+    mutations: tuple[Mutation, ...]
+    idempotency_key: str | None = None
+    trace: str | None = None
+    brief: bool = False
+    """Nobody asks what the documents came to: several at once are then neither answered nor remembered."""
+
+
+class Written(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What one mutation came to."""
+
+    collection: str
+    key: str
+    value: bytes | None
+    """The visible document as JSON text afterwards; None after a deletion."""
+    version: str
+
+
+class Receipt(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The answer to a write, remembered under its idempotency key."""
+
+    region: str
+    seq: int
+    """Its place in the region's journal; 0 when nothing had to change."""
+    stamp: int
+    written: tuple[Written, ...]
+    fingerprint: bytes = b""
+    """Of the write, in what is remembered: a key that comes back with another write is refused."""
+    replayed: bool = False
+
+
+def fields_of(mutation: Mutation) -> frozenset[str]:
+    """The fields that a mutation names."""
+    match mutation:
+        case Put():
+            return frozenset(mutation.fields or msgspec.json.decode(mutation.plain))
+        case Patch():
+            return frozenset(step.field for step in mutation.steps)
+        case Transfer():
+            return frozenset({mutation.field})
+        case Delete():
+            return frozenset()
+
+
+MAX_STEPS = 1000
+"""More operations than this in one patch are refused."""
+
+
+def put_of(
+    rules: Rules, key: str, body: bytes, *, if_match: str | None = None, if_absent: bool = False
+) -> Put:
+    """Validate a document's JSON text. Raises the RequestErrors of `CollectionSchema.parse`."""
+    if rules.simple:
+        return Put(rules.name, key, rules.schema.canonical(body, key), None, if_match, if_absent)
+    return put_fields(rules, key, rules.schema.parse(body, key), if_match=if_match, if_absent=if_absent)
+
+
+def put_fields(
+    rules: Rules, key: str, fields: Mapping[str, Any], *, if_match: str | None = None, if_absent: bool = False
+) -> Put:
+    """A put of already validated fields."""
+    plain = msgspec.json.encode({name: fields[name] for name in rules.plain if name in fields})
+    return Put(rules.name, key, plain, None if rules.simple else dict(fields), if_match, if_absent)
+
+
+def patch_of(rules: Rules, key: str, operators: Any, *, if_match: str | None = None) -> Patch:
+    """Validate a patch such as `{"$set": {"name": "Ann"}, "$inc": {"views": 1}}`.
+
+    Raises InvalidOperation, UnknownField, InvalidDocument.
+    """
+    if not isinstance(operators, dict) or not operators:
+        raise InvalidOperation(
+            'a patch is a JSON object of operators, such as {"$set": {"name": "Ann"}}; to replace the document use PUT'
+        )
+    steps: list[Step] = []
+    for operator, given in operators.items():
+        arguments = given
+        if operator == "$unset":
+            if not isinstance(arguments, list) or not all(isinstance(name, str) for name in arguments):
+                raise InvalidOperation('$unset takes a list of field names, such as {"$unset": ["nickname"]}')
+            arguments = dict.fromkeys(arguments)
+        elif not isinstance(arguments, dict):
+            raise InvalidOperation(
+                f'{operator} takes an object of fields, such as {{"{operator}": {{"field": …}}}}'
+            )
+        for path, argument in arguments.items():
+            steps.append(_step(rules, operator, path, argument))
+    if not steps or len(steps) > MAX_STEPS:
+        raise InvalidOperation(f"a patch holds 1 to {MAX_STEPS} operations, this one {len(steps)}")
+    return Patch(rules.name, key, tuple(steps), if_match)
+
+
+def _step(rules: Rules, operator: str, path: str, argument: Any) -> Step:
+    name, dot, member = path.partition(".")
+    schema = rules.schema
+    if name in rules.maps:
+        if operator not in ("$set", "$unset"):
+            raise InvalidOperation(f"{operator} does not fit {rules.name}.{name}, a map; use $set or $unset")
+        if dot:
+            if operator == "$set":
+                argument = schema.validate_map_value(name, argument)
+            return Step(operator, name, member, argument)
+        if operator == "$unset":
+            argument = {}
+        elif not isinstance(argument, dict):
+            raise InvalidOperation(
+                f"$set of the map {rules.name}.{name} takes an object, not {type(argument).__name__}"
+            )
+        return Step("$set", name, None, {k: schema.validate_map_value(name, v) for k, v in argument.items()})
+    if dot:
+        if name in rules.plain or name in rules.lattices:
+            raise InvalidOperation(
+                f"{path!r}: only map fields have members; {rules.name}.{name} is set as a whole"
+            )
+        raise UnknownField(
+            f"collection {rules.name!r} has no field {name!r}", collection=rules.name, field=name
+        )
+    if name in rules.plain:
+        if operator == "$set":
+            return Step(operator, name, None, schema.validate_field(name, argument))
+        if operator == "$unset":
+            return Step("$set", name, None, schema.default_of(name))
+        raise InvalidOperation(
+            f"{operator} does not fit {rules.name}.{name}, a plain field; use $set, or declare it as a "
+            "Counter, SetOf, ListOf or Text"
+        )
+    lattice = rules.lattices.get(name)
+    if lattice is None:
+        schema.validate_field(name, argument)  # raises UnknownField with close matches
+        raise UnknownField(
+            f"collection {rules.name!r} has no field {name!r}", collection=rules.name, field=name
+        )
+    if operator == "$unset":
+        return Step("$set", name, None, schema.default_of(name))
+    if operator == "$set":
+        return Step(operator, name, None, schema.validate_field(name, argument))
+    if operator not in lattice.operators:
+        takes = ", ".join(sorted(lattice.operators | {"$set", "$unset"}))
+        raise InvalidOperation(
+            f"{operator} does not fit {rules.name}.{name}, a {lattice.kind}; it takes {takes}"
+        )
+    if lattice.kind in ("set", "list"):
+        argument = _elements(rules, name, operator, argument)
+    return Step(operator, name, None, argument)
+
+
+def _elements(rules: Rules, name: str, operator: str, argument: Any) -> Any:
+    validate = rules.schema.validate_element
+    if operator in ("$add", "$remove") and isinstance(argument, list):
+        return [validate(name, element) for element in argument]
+    if operator == "$splice" and isinstance(argument, dict) and isinstance(argument.get("insert"), list):
+        return {**argument, "insert": [validate(name, element) for element in argument["insert"]]}
+    return argument

@@ -1,0 +1,103 @@
+"""What the core needs to know of a collection, worked out once from its declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from atoll.documents import strategies
+from atoll.documents.register import Register
+from atoll.documents.strategies import Fold, Resolver
+from atoll.lattices.base import Lattice
+
+if TYPE_CHECKING:
+    from atoll.schema.application import CollectionSchema
+
+WHOLE = ""
+"""The register of the whole document; under `merge`, of its presence only."""
+TOUCH = "~"
+"""The register that operations on mergeable and map fields write, so that a concurrent deletion is noticed."""
+
+Strategy = Callable[[Register], Fold]
+
+_WHOLE_DOCUMENT: dict[str, Strategy] = {
+    "lww": strategies.last_write_wins,
+    "fww": strategies.first_write_wins,
+    "merge": strategies.update_wins,
+    "manual": strategies.manual,
+}
+
+
+class Rules:
+    """How documents of one collection are kept apart, folded and named in the audit."""
+
+    __slots__ = (
+        "_whole",
+        "known",
+        "lattices",
+        "maps",
+        "name",
+        "per_field",
+        "plain",
+        "schema",
+        "simple",
+        "touched",
+    )
+
+    def __init__(self, schema: CollectionSchema, resolver: Resolver | None = None) -> None:
+        self.schema = schema
+        self.name: str = schema.name
+        self.per_field: bool = schema.policy.resolve == "merge"
+        self.lattices: dict[str, Lattice[Any]] = dict(schema.lattices)
+        self.maps: frozenset[str] = frozenset(schema.maps)
+        self.plain: tuple[str, ...] = schema.plain
+        self.known: frozenset[str] = frozenset(schema.fields)
+        """All fields but the key. A stored document may have more: another version's."""
+        self.simple: bool = not (self.per_field or self.lattices or self.maps)
+        """A document is one register and nothing else."""
+        self.touched: bool = bool(self.lattices or self.maps) and not self.per_field
+        self._whole: Strategy
+        if resolver is not None:
+            self._whole = partial(strategies.custom, resolver=resolver)
+        else:
+            self._whole = _WHOLE_DOCUMENT[schema.policy.resolve]
+
+    def strategy(self, register: str) -> Strategy:
+        if register == WHOLE:
+            return self._whole
+        if register == TOUCH:
+            return strategies.delete_wins
+        if self.is_member(register):
+            return strategies.update_wins
+        return strategies.deep_merge
+
+    def strategy_name(self, register: str) -> str:
+        """As the audit says it."""
+        if register == WHOLE:
+            return "update_wins" if self.per_field else self.schema.policy.resolve
+        if register == TOUCH:
+            return "delete_wins"
+        return "update_wins" if self.is_member(register) else "merge"
+
+    @staticmethod
+    def is_member(register: str) -> bool:
+        """Whether the register is one member of a map field (`field.member`), be the map declared here or not."""
+        return "." in register
+
+
+def well_named(register: str) -> bool:
+    """Whether any version of the declarations may have this register.
+
+    A register is merged also where its field is not known, so that nothing is lost while regions differ in
+    their declarations, and all of them keep the same.
+    """
+    return register in (WHOLE, TOUCH) or register.partition(".")[0].isidentifier()
+
+
+def plain_text(schema: CollectionSchema, document: Any) -> bytes:
+    """The plain fields of a whole document, checked, as canonical JSON. Raises RequestErrors, TypeError."""
+    fields = schema.parse_object(document)
+    return msgspec.json.encode({name: fields[name] for name in schema.plain})

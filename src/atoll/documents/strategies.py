@@ -1,0 +1,120 @@
+"""How a set of concurrent versions becomes the one value that is shown.
+
+Every strategy is a pure function of the set, folded in canonical order (stamp, region, seq). So all
+regions show the same, whatever order the versions arrived in, and whatever algebra a team's own
+function lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from atoll.documents.register import Operation, Register, Version, canonical_order
+
+Outcome = Literal["picked", "merged", "manual"]
+Resolver = Callable[[Sequence[bytes | None]], bytes | None]
+"""A guarded custom function: JSON texts in canonical order (None = deleted) to JSON text; raises ResolverFailed."""
+
+
+class ResolverFailed(Exception):
+    """A custom function raised, overran its bound or returned no valid document."""
+
+
+class Fold(NamedTuple):
+    """The result of a strategy."""
+
+    value: bytes | None
+    winner: Version
+    """The version that is shown, or the last one that went into a merged value."""
+    outcome: Outcome
+    reason: str
+
+
+def last_write_wins(register: Register) -> Fold:
+    winner = max(register, key=canonical_order)
+    return Fold(winner.value, winner, "picked", "later stamp; region breaks a tie")
+
+
+def first_write_wins(register: Register) -> Fold:
+    winner = min(register, key=canonical_order)
+    return Fold(winner.value, winner, "picked", "earlier stamp; region breaks a tie")
+
+
+def update_wins(register: Register) -> Fold:
+    """For a document's presence under `merge`: whoever still uses it prevails over whoever deletes it."""
+    alive = [version for version in register if version.value is not None]
+    if len(alive) in (0, len(register)):
+        return last_write_wins(register)
+    winner = max(alive, key=canonical_order)
+    return Fold(winner.value, winner, "picked", "an update prevails over a concurrent deletion")
+
+
+def delete_wins(register: Register) -> Fold:
+    """For operations on mergeable fields of a document that was deleted at the same time."""
+    dead = [version for version in register if version.value is None]
+    winner = max(dead or register, key=canonical_order)
+    return Fold(winner.value, winner, "picked", "the document was deleted at the same time")
+
+
+def deep_merge(register: Register) -> Fold:
+    """For one field under `merge`: objects are merged member by member, anything else is the later write's."""
+    winner = max(register, key=canonical_order)
+    values = [msgspec.json.decode(v.value) for v in register if v.value is not None]
+    if winner.value is None or not all(isinstance(value, dict) for value in values):
+        return Fold(winner.value, winner, "picked", "later stamp; region breaks a tie")
+    merged: Any = {}
+    for value in values:
+        merged = _merge_objects(merged, value)
+    return Fold(
+        msgspec.json.encode(merged, order="deterministic"),
+        winner,
+        "merged",
+        "objects merged; later members prevail",
+    )
+
+
+def _merge_objects(into: Any, value: Any) -> Any:
+    if not (isinstance(into, dict) and isinstance(value, dict)):
+        return value
+    merged = dict(into)
+    for name, member in value.items():
+        merged[name] = _merge_objects(merged[name], member) if name in merged else member
+    return merged
+
+
+def manual(register: Register, reason: str = "left to the application") -> Fold:
+    """Show the later write for want of a better one; the siblings are offered beside it."""
+    winner = max(register, key=canonical_order)
+    return Fold(winner.value, winner, "manual", reason)
+
+
+def custom(register: Register, resolver: Resolver) -> Fold:
+    winner = max(register, key=canonical_order)
+    try:
+        value = resolver([version.value for version in register])
+    except ResolverFailed as failure:
+        return manual(register, f"the custom function failed: {failure}")
+    for version in register:
+        if version.value == value:
+            return Fold(value, version, "picked", "chosen by the custom function")
+    return Fold(value, winner, "merged", "combined by the custom function")
+
+
+def kind_of(loser: Version, winner: Version) -> str:
+    """The field's own words for what collided (pgEdge Spock, EDB PGD)."""
+    if loser.operation == Operation.DELETE:
+        return "delete_origin_differs"
+    if winner.operation == Operation.DELETE:
+        return "update_deleted"
+    if loser.operation == Operation.INSERT and winner.operation == Operation.INSERT:
+        return "insert_exists"
+    return "update_origin_differs"
+
+
+def within_uncertainty(one: Version, other: Version) -> bool:
+    """Whether the two stamps lie so close that the clocks cannot tell which was first."""
+    apart_ms = abs((one.stamp >> 16) - (other.stamp >> 16))
+    return apart_ms <= one.uncertainty_ms + other.uncertainty_ms

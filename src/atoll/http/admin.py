@@ -1,0 +1,244 @@
+"""`/admin/…`, `/health/…` and `/v1/ids/…`: what operators, load balancers and id users ask."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from atoll.config.version import VERSION
+from atoll.errors import AtollError, InvalidOperation, MalformedRequest
+from atoll.http.exchange import Exchange
+from atoll.ids import IdService
+from atoll.region.region import Region
+from atoll.replication.emulation import Emulation
+from atoll.replication.messages import DigestCall, DigestReply
+
+_SMALL_BODY = 4096
+
+
+class Admin:
+    def __init__(self, region: Region, emulation: Emulation, ids: IdService, *, test_topology: bool) -> None:
+        self._region = region
+        self._emulation = emulation
+        self._ids = ids
+        self._test_topology = test_topology
+
+    async def health(self, exchange: Exchange, name: bytes) -> bool:
+        region = self._region
+        reason: str | None
+        match name:
+            case b"live":
+                reason = None
+            case b"ready":
+                reason = None if region.health.caught_up else "not caught up with its peers yet"
+            case b"serving":
+                reason = region.health.out_of_service
+            case b"reading":
+                reason = region.health.reads_nothing
+            case _:
+                return False
+        body = {"region": region.name, "status": "ok" if reason is None else "unavailable", "reason": reason}
+        await exchange.answer_json(body, 200 if reason is None else 503)
+        return True
+
+    async def new_ids(self, exchange: Exchange, kind: str) -> None:
+        query = exchange.query(frozenset({"count"}))
+        text = query.get("count", ["1"])[0]
+        if not text.isdecimal() or len(text) > 9:
+            raise InvalidOperation(f"count takes a whole number, not {text[:32]!r}")
+        await exchange.answer_json({"ids": await self._ids.generate(kind, int(text))})
+
+    async def handle(self, exchange: Exchange, name: bytes) -> bool:
+        match (exchange.method, name):
+            case ("GET", b"status"):
+                await exchange.answer_json(self.status())
+            case ("GET", b"statistics"):
+                found = await self._region.store.statistics()
+                await exchange.answer_json(
+                    {
+                        "documents": _declared(found.documents),
+                        "tombstones": _declared(found.tombstones),
+                        "conflicts": found.conflicts,
+                        "parked": found.parked,
+                        "size_bytes": found.size_bytes,
+                    }
+                )
+            case ("GET", b"digest"):
+                await self._digest(exchange)
+            case ("GET", b"verify"):
+                await exchange.answer_json(await self.verify())
+            case ("GET", b"parked"):
+                parked = await self._region.store.parked()
+                await exchange.answer_json(
+                    {
+                        "items": [
+                            {"origin": p.origin, "seq": p.seq, "change": p.change, "reason": p.reason}
+                            for p in parked
+                        ]
+                    }
+                )
+            case ("POST", b"drain"):
+                self._region.health.draining = await self._flag(exchange, "draining")
+                await exchange.answer_json({"draining": self._region.health.draining})
+            case ("POST", b"forgo"):
+                peer, gone = await self._peer(exchange, "gone", bool)
+                if not gone:
+                    raise MalformedRequest("gone takes true only: a peer that is back is heard by itself")
+                self._region.succession.forgo(peer)
+                await exchange.answer_json({"gone": peer})
+            case ("POST", b"partition"):
+                self._only_on_test_topologies("cut links")
+                peer, cut = await self._peer(exchange, "cut", bool)
+                self._emulation.partition(peer, cut)
+                await exchange.answer_json({"cut": self._emulation.cut})
+            case ("POST", b"delay"):
+                self._only_on_test_topologies("change delays")
+                peer, rtt_ms = await self._peer(exchange, "rtt_ms", (int, float))
+                if not 0 <= rtt_ms <= 60_000:
+                    raise MalformedRequest(f"rtt_ms takes 0 to 60000 milliseconds, not {rtt_ms}")
+                self._emulation.delay(peer, rtt_ms / 2000)
+                await exchange.answer_json({"one_way_s": self._emulation.one_way_s})
+            case _:
+                return False
+        return True
+
+    def status(self) -> dict[str, Any]:
+        region, now_ms = self._region, self._region.now_ms()
+        links = {}
+        for peer, link in sorted(region.links.items()):
+            status = link.status
+            offset = region.clocks.offsets.offset(peer, now_ms)
+            links[peer] = {
+                "connected": status.connected,
+                "held": region.holds(peer),
+                "since_ms": status.since_ms,
+                "lag_s": region.freshness.lag_s(peer, now_ms),
+                "propagation_p50_ms": region.statistics.propagation_p50_ms(peer),
+                "received_entries": status.received_entries,
+                "received_bytes": status.received_bytes,
+                "relays": [origin for origin in status.relays if origin != region.name],
+                "behind": max(0, status.advertised.get(peer, 0) - region.vector.get(peer, 0)),
+                "round_trip_ms": None if offset is None else offset.round_trip_ms,
+                "clock_offset_ms": None if offset is None else offset.offset_ms,
+                "clock_error_ms": None if offset is None else offset.error_ms,
+                "refused": status.refused,
+                "last_error": status.last_error,
+            }
+        return {
+            "region": region.name,
+            "version": VERSION,
+            "pid": os.getpid(),
+            "regions": list(region.regions),
+            "serving": region.health.out_of_service is None,
+            "out_of_service": region.health.out_of_service,
+            "warnings": [region.store.warning] if region.store.warning else [],
+            "caught_up": region.health.caught_up,
+            "position": region.vector,
+            "uncertainty_ms": region.clocks.uncertainty_ms,
+            "links": links,
+            "inbox": {
+                "entries": len(region.door.inbox),
+                "bytes": region.door.inbox.size_bytes,
+                "blocked_on": region.door.inbox.blocked_on(region.vector),
+                "held": None if region.door.held is None else region.door.held.message,
+            },
+            "journal": {
+                "bytes": region.truncation.extent.size_bytes,
+                "segments": region.truncation.extent.segments,
+                "oldest_ms": region.truncation.oldest_ms,
+                "truncated": region.truncation.truncated,
+            },
+            "counted": {
+                "writes": region.statistics.writes,
+                "commits": region.statistics.commits,
+                "reads": region.statistics.reads,
+                "applied": dict(region.statistics.entries_applied),
+                "forwarded": region.statistics.forwarded,
+                "parked": region.statistics.parked,
+                "rights_requests": region.writer.escrow.requests,
+                "token_waits": region.statistics.token_waits,
+                "snapshots": region.catching_up.completed,
+                "conflicts": {f"{c}/{k}": n for (c, k), n in sorted(region.statistics.conflicts.items())},
+            },
+            "emulated": {"cut": self._emulation.cut, "one_way_s": self._emulation.one_way_s}
+            if self._test_topology
+            else None,
+        }
+
+    async def verify(self) -> dict[str, Any]:
+        """Compare this region's digests with every peer's, and name the documents that differ."""
+        names = list(self._region.rules)
+        found = await asyncio.gather(*(self._verify_collection(name) for name in names))
+        collections = dict(zip(names, found, strict=True))
+        equal = all(
+            not peer["different"] and "error" not in peer
+            for found in collections.values()
+            for peer in found["peers"].values()
+        )
+        return {"region": self._region.name, "equal": equal, "collections": collections}
+
+    async def _verify_collection(self, collection: str) -> dict[str, Any]:
+        here = await self._region.digests.of(collection)
+        peers: dict[str, Any] = {}
+        for peer in self._region.links:
+            try:
+                there = await self._ask_digest(peer, collection)
+                different = []
+                for bucket in sorted(here.digests.keys() | there.digests.keys(), key=int):
+                    if here.digests.get(bucket) != there.digests.get(bucket):
+                        ours = (await self._region.digests.of(collection, int(bucket))).digests
+                        theirs = (await self._ask_digest(peer, collection, int(bucket))).digests
+                        different += sorted(
+                            key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)
+                        )
+                peers[peer] = {"documents": there.count, "different": different}
+            except AtollError as error:
+                peers[peer] = {"error": error.message, "different": []}
+        return {"documents": here.count, "digest": _folded(here), "peers": peers}
+
+    async def _ask_digest(self, peer: str, collection: str, bucket: int | None = None) -> DigestReply:
+        reply = await self._region.ask(peer, DigestCall(collection, bucket))
+        if not isinstance(reply, DigestReply):
+            raise AtollError(f"{peer} answered a digest with {type(reply).__name__}")
+        return reply
+
+    async def _digest(self, exchange: Exchange) -> None:
+        found = {}
+        for collection in self._region.rules:
+            reply = await self._region.digests.of(collection)
+            found[collection] = {"documents": reply.count, "digest": _folded(reply)}
+        await exchange.answer_json({"region": self._region.name, "collections": found})
+
+    async def _flag(self, exchange: Exchange, name: str) -> bool:
+        body = await exchange.json(_SMALL_BODY)
+        if not isinstance(body, dict) or set(body) != {name} or not isinstance(body[name], bool):
+            raise MalformedRequest(f'send {{"{name}": true}} or {{"{name}": false}}')
+        return bool(body[name])
+
+    async def _peer(self, exchange: Exchange, name: str, kind: Any) -> tuple[str, Any]:
+        body = await exchange.json(_SMALL_BODY)
+        if not isinstance(body, dict) or set(body) != {"peer", name} or not isinstance(body[name], kind):
+            raise MalformedRequest(f'send {{"peer": "…", "{name}": …}}')
+        if not isinstance(body["peer"], str) or body["peer"] not in self._region.links:
+            raise MalformedRequest(
+                f"there is no peer {body['peer']!r}; there are {', '.join(self._region.links)}"
+            )
+        return body["peer"], body[name]
+
+    def _only_on_test_topologies(self, what: str) -> None:
+        if not self._test_topology:
+            raise InvalidOperation(f"only a test topology may {what}; atoll.toml has no [emulate] section")
+
+
+def _declared(counts: Mapping[str, int]) -> dict[str, int]:
+    """Without collections of the region's own, such as a snapshot's pages."""
+    return {name: count for name, count in counts.items() if not name.startswith("_")}
+
+
+def _folded(reply: DigestReply) -> str:
+    folded = bytes(16)
+    for digest in reply.digests.values():
+        folded = bytes(a ^ b for a, b in zip(folded, digest, strict=True))
+    return folded.hex()

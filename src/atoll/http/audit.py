@@ -1,0 +1,107 @@
+"""`/v1/conflicts`: the audit, with every losing value, and the way to settle a manual conflict."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from atoll.causality.clock import format_stamp
+from atoll.conflicts import records
+from atoll.documents.mutation import Write, put_of
+from atoll.errors import Conflict, InvalidCursor, InvalidOperation, MalformedRequest, NotFound
+from atoll.http.documents import Documents, decode_cursor, encode_cursor, idempotency_key_of
+from atoll.http.exchange import Exchange
+from atoll.http.sessions import HEADER, Sessions
+from atoll.region.region import Region
+from atoll.store.port import AuditFilter, AuditRow
+
+_PARAMETERS = frozenset(
+    {"collection", "key", "kind", "status", "origin", "since", "until", "limit", "cursor"}
+)
+_MAX_PAGE = 1000
+
+
+class Audit:
+    def __init__(self, region: Region, sessions: Sessions, documents: Documents) -> None:
+        self._region = region
+        self._sessions = sessions
+        self._documents = documents
+
+    async def list(self, exchange: Exchange) -> None:
+        query = {name: values[0] for name, values in exchange.query(_PARAMETERS).items()}
+        limit_text = query.get("limit", "100")
+        if not limit_text.isdecimal() or len(limit_text) > 10 or not 1 <= int(limit_text) <= _MAX_PAGE:
+            raise MalformedRequest(f"limit takes a whole number from 1 to {_MAX_PAGE}, not {limit_text!r}")
+        limit = int(limit_text)
+        wanted = AuditFilter(
+            collection=query.get("collection"),
+            key=query.get("key"),
+            kind=query.get("kind"),
+            status=query.get("status"),
+            origin=query.get("origin"),
+            since_ms=_moment(query, "since"),
+            until_ms=_moment(query, "until"),
+        )
+        after = None if "cursor" not in query else _position(query["cursor"])
+        rows = await self._region.store.conflicts(wanted, after=after, limit=limit + 1)
+        more = len(rows) > limit
+        cursor = encode_cursor(f"{rows[limit - 1].stamp_ms} {rows[limit - 1].id}") if more else None
+        await exchange.answer_json({"items": [shown(row) for row in rows[:limit]], "cursor": cursor})
+
+    async def resolve(self, exchange: Exchange, conflict_id: str) -> None:
+        """Write the value that the application chose; the write has seen all siblings, and so settles them."""
+        body = await exchange.json(self._region.options.document_bytes)
+        idempotency_key = idempotency_key_of(exchange)
+        if not isinstance(body, dict) or set(body) != {"value"}:
+            raise MalformedRequest('to settle a conflict send {"value": {…the document as it should be…}}')
+        row = await self._region.store.conflict(conflict_id)
+        if row is None:
+            raise NotFound(f"there is no conflict {conflict_id!r}")
+        repeated = idempotency_key is not None and await self._region.store.remembered([idempotency_key])
+        if row.status == "settled" and not repeated:
+            raise Conflict(f"conflict {conflict_id} has been settled already", id=conflict_id)
+        if row.field:
+            raise InvalidOperation(
+                f"conflict {conflict_id} is about {row.collection}.{row.field} alone; PATCH the document instead"
+            )
+        rules = self._documents.rules(row.collection)
+        token = await self._sessions.of(exchange)
+        put = put_of(rules, row.key, msgspec.json.encode(body["value"]))
+        reply = await self._region.write(Write((put,), idempotency_key), token)
+        written = reply.receipt.written[0]
+        value = None if written.value is None else msgspec.Raw(written.value)
+        await exchange.answer_json(
+            {"key": written.key, "value": value, "version": written.version},
+            headers=[(HEADER, self._sessions.after(reply.vector, token))],
+        )
+
+
+def shown(row: AuditRow) -> dict[str, Any]:
+    """A record with its stamps readable."""
+    record = records.public(row)
+    for side in (record["loser"], record["winner"]):
+        side["at"] = format_stamp(side["stamp"])
+    return record
+
+
+def _moment(query: dict[str, str], name: str) -> int | None:
+    text = query.get(name)
+    if text is None:
+        return None
+    if text.isdecimal() and len(text) <= 16:
+        return int(text)
+    try:
+        return int(datetime.fromisoformat(text).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise MalformedRequest(
+            f"{name} takes unix milliseconds or ISO 8601 such as 2026-11-23T09:00:00Z, not {text!r}"
+        ) from None
+
+
+def _position(cursor: str) -> tuple[int, str]:
+    stamp, _, record_id = decode_cursor(cursor).partition(" ")
+    if not stamp.isdecimal() or len(stamp) > 16 or not record_id:
+        raise InvalidCursor("the cursor is none that /v1/conflicts gave; begin without one")
+    return int(stamp), record_id

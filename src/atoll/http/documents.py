@@ -1,0 +1,391 @@
+"""`/v1/{collection}` and `/v1/{collection}/{key}`, and `/v1/batch`: the data routes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import msgspec
+
+from atoll.documents import document as documents
+from atoll.documents.mutation import ANY_VERSION, Delete, Mutation, Write, patch_of, put_of
+from atoll.documents.register import Version
+from atoll.documents.rules import Rules
+from atoll.errors import InvalidCursor, InvalidOperation, MalformedRequest, NotFound
+from atoll.http.exchange import Exchange, parse_json, text_of
+from atoll.http.sessions import HEADER, Sessions
+from atoll.region.reading import ReadOptions
+from atoll.region.region import Region
+from atoll.replication.messages import WriteReply
+from atoll.schema.fields import INT_MAX, INT_MIN
+from atoll.store.port import Condition
+
+_READ_PARAMETERS = frozenset({"consistency", "max_staleness", "max_wait"})
+_LIST_PARAMETERS = frozenset({"prefix", "where", "limit", "cursor"}) | _READ_PARAMETERS
+_LEVELS = ("eventual", "session", "causal", "bounded", "strong")
+_OPERATORS = ("eq", "ne", "lt", "le", "gt", "ge", "contains")
+_MAX_PAGE = 1000
+_MAX_CONDITIONS = 20
+_MAX_IDEMPOTENCY_KEY = 255
+_BATCH_BYTES = 16 << 20
+_MINIMAL = "return=minimal"
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class _PutItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    collection: str
+    key: str
+    value: msgspec.Raw
+    if_match: str | None = None
+
+
+class _PutWrite(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    put: _PutItem
+
+
+class _Puts(msgspec.Struct, forbid_unknown_fields=True):
+    """What loads data: a batch of nothing but puts. Its documents stay the bytes that came."""
+
+    writes: list[_PutWrite]
+
+
+_decode_puts = msgspec.json.Decoder(_Puts).decode
+
+
+class Documents:
+    """Reads and writes of one region."""
+
+    def __init__(self, region: Region, sessions: Sessions) -> None:
+        self._region = region
+        self._sessions = sessions
+        self._own = region.name.encode()
+
+    async def get(self, exchange: Exchange, rules: Rules, key: str) -> None:
+        region = self._region
+        rules.schema.validate_key(key)
+        token = await self._sessions.of(exchange)
+        options = read_options(exchange.query(_READ_PARAMETERS), token)
+        reading = await region.read(rules.name, key, options)
+        headers = self._headers(reading.region, self._sessions.after(reading.vector, token))
+        degraded = reading.degraded or self._standing_fallback(rules)
+        if degraded is not None:
+            headers.append((b"atoll-degraded", degraded.encode()))
+        if reading.value is None:
+            return await exchange.refuse(
+                NotFound(f"{rules.name}/{key} does not exist", collection=rules.name, key=key), headers
+            )
+        headers.append((b"etag", b'"' + reading.version.encode() + b'"'))
+        body = _document(key, reading.value, reading.version)
+        if rules.schema.policy.resolve in ("manual", "custom") and reading.region == region.name:
+            body = await self._with_siblings(rules, key, body)
+        await exchange.answer(200, body, headers)
+        return None
+
+    async def put(self, exchange: Exchange, rules: Rules, key: str) -> None:
+        rules.schema.validate_key(key)
+        token = await self._sessions.of(exchange)
+        body = await exchange.body(self._region.options.document_bytes)
+        if_match, if_absent = _preconditions(exchange)
+        put = put_of(rules, key, body, if_match=if_match, if_absent=if_absent)
+        await self._write_one(exchange, rules, put, token)
+
+    async def patch(self, exchange: Exchange, rules: Rules, key: str) -> None:
+        rules.schema.validate_key(key)
+        token = await self._sessions.of(exchange)
+        operators = await exchange.json(self._region.options.document_bytes)
+        if_match, if_absent = _preconditions(exchange)
+        if if_absent:
+            raise InvalidOperation("If-None-Match belongs to PUT; a PATCH changes what exists")
+        await self._write_one(exchange, rules, patch_of(rules, key, operators, if_match=if_match), token)
+
+    async def delete(self, exchange: Exchange, rules: Rules, key: str) -> None:
+        rules.schema.validate_key(key)
+        token = await self._sessions.of(exchange)
+        if_match, _ = _preconditions(exchange)
+        await self._write_one(exchange, rules, Delete(rules.name, key, if_match), token)
+
+    async def _write_one(
+        self, exchange: Exchange, rules: Rules, mutation: Mutation, token: dict[str, int] | None
+    ) -> None:
+        reply = await self._region.write(
+            Write((mutation,), idempotency_key_of(exchange), _trace(exchange)), token
+        )
+        written = reply.receipt.written[0]
+        headers = self._after(reply, token)
+        headers.append((b"etag", b'"' + written.version.encode() + b'"'))
+        fallback = self._standing_fallback(rules)
+        if fallback is not None:
+            headers.append((b"atoll-degraded", fallback.encode()))
+        await exchange.answer(200, _document(written.key, written.value, written.version), headers)
+
+    async def batch(self, exchange: Exchange) -> None:
+        """Many writes, one atomic entry. With `Prefer: return=minimal` (RFC 7240) only whether it was done."""
+        token = await self._sessions.of(exchange)
+        mutations = self._mutations(await exchange.body(_BATCH_BYTES))
+        brief = len(mutations) > 1 and (exchange.header(b"prefer") or "").strip() == _MINIMAL
+        reply = await self._region.write(
+            Write(mutations, idempotency_key_of(exchange), _trace(exchange), brief), token
+        )
+        written = [
+            {
+                "collection": each.collection,
+                "key": each.key,
+                "value": None if each.value is None else msgspec.Raw(each.value),
+                "version": each.version,
+            }
+            for each in reply.receipt.written
+        ]
+        headers = self._after(reply, token)
+        fallbacks = {self._standing_fallback(self.rules(each.collection)) for each in mutations} - {None}
+        if fallbacks:
+            headers.append((b"atoll-degraded", ", ".join(sorted(map(str, fallbacks))).encode()))
+        if brief:
+            headers.append((b"preference-applied", _MINIMAL.encode()))
+        await exchange.answer_json({"written": written}, headers=headers)
+
+    def _mutations(self, body: bytes) -> tuple[Mutation, ...]:
+        try:
+            puts = _decode_puts(body).writes
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            # Other writes than puts, or a mistake that the long way names.
+            parsed = parse_json(body)
+            if (
+                not isinstance(parsed, dict)
+                or set(parsed) != {"writes"}
+                or not isinstance(parsed["writes"], list)
+            ):
+                raise MalformedRequest(
+                    'a batch is {"writes": [{"put": {…}}, {"patch": {…}}, {"delete": {…}}]}'
+                ) from None
+            return tuple(self._mutation(index, each) for index, each in enumerate(parsed["writes"]))
+        found: list[Mutation] = []
+        rules: Rules | None = None
+        for each in puts:
+            item = each.put
+            if rules is None or rules.name != item.collection:
+                rules = self.rules(item.collection)
+            key = rules.schema.validate_key(item.key)
+            found.append(put_of(rules, key, bytes(item.value), if_match=item.if_match))
+        return tuple(found)
+
+    def _mutation(self, index: int, write: Any) -> Mutation:
+        where = f"write {index} of the batch"
+        if not isinstance(write, dict) or len(write) != 1:
+            raise MalformedRequest(f"{where} is not an object with one of put, patch, delete")
+        ((verb, body),) = write.items()
+        if not isinstance(body, dict) or not isinstance(body.get("key"), str):
+            raise MalformedRequest(f"{where} needs a collection and a key")
+        rules = self.rules(str(body.get("collection")))
+        key = rules.schema.validate_key(body["key"])
+        if_match = body.get("if_match")
+        if if_match is not None and not isinstance(if_match, str):
+            raise MalformedRequest(f"if_match in {where} is not a version")
+        match verb:
+            case "put":
+                return put_of(rules, key, msgspec.json.encode(body.get("value")), if_match=if_match)
+            case "patch":
+                return patch_of(rules, key, body.get("operators"), if_match=if_match)
+            case "delete":
+                return Delete(rules.name, key, if_match)
+        raise MalformedRequest(f"{where} says {verb!r}; there are put, patch, delete")
+
+    async def list(self, exchange: Exchange, rules: Rules) -> None:
+        query = exchange.query(_LIST_PARAMETERS)
+        token = await self._sessions.of(exchange)
+        options = read_options(query, token)
+        level = options.consistency or rules.schema.policy.consistency
+        if level != "eventual" and token:
+            await self._region.waits.require(token, options.max_wait_s)
+        stale = await self._region.waits.fresh_enough(rules.name, options)
+        limit = _integer(query, "limit", default=100, most=_MAX_PAGE)
+        where = _conditions(rules, query.get("where", []))
+        after = None if "cursor" not in query else decode_cursor(query["cursor"][0])
+        prefix = query.get("prefix", [""])[0]
+        store = self._region.store
+        rows = await store.scan(rules.name, prefix=prefix, after=after, limit=limit + 1, where=where)
+        items = [_document(key, row.value, documents.version_tag(row)) for key, row in rows[:limit]]
+        cursor = msgspec.json.encode(encode_cursor(rows[limit - 1][0]) if len(rows) > limit else None)
+        vector = await store.positions()  # no less than what the rows show
+        headers = self._headers(self._region.name, self._sessions.after(vector, token))
+        degraded = (
+            stale or self._standing_fallback(rules) or ("causal listing" if level == "strong" else None)
+        )
+        if degraded is not None:
+            headers.append((b"atoll-degraded", degraded.encode()))
+        body = b'{"items":[' + b",".join(items) + b'],"cursor":' + cursor + b"}"
+        await exchange.answer(200, body, headers)
+
+    def rules(self, collection: str) -> Rules:
+        """Raises UnknownCollection."""
+        found = self._region.rules.get(collection)
+        return (
+            self._region.rules[self._region.application.collection(collection).name]
+            if found is None
+            else found
+        )
+
+    async def _with_siblings(self, rules: Rules, key: str, body: bytes) -> bytes:
+        row = await self._region.store.get(rules.name, key)
+        if row is None:
+            return body
+        found = documents.siblings(rules, documents.decode_row(rules, row))
+        if not found:
+            return body
+        return (
+            body[:-1] + b',"siblings":' + msgspec.json.encode([_sibling(version) for version in found]) + b"}"
+        )
+
+    @staticmethod
+    def _standing_fallback(rules: Rules) -> str | None:
+        """Strong collections with a fallback run on it for as long as there is no strong path: never silently."""
+        policy = rules.schema.policy
+        return policy.fallback if policy.consistency == "strong" else None
+
+    def _headers(self, region: str, token: bytes) -> Headers:
+        name = self._own if region == self._region.name else region.encode()
+        return [(HEADER, token), (b"atoll-region", name)]
+
+    def _after(self, reply: WriteReply, token: dict[str, int] | None) -> Headers:
+        headers = self._headers(reply.receipt.region, self._sessions.after(reply.vector, token))
+        if reply.receipt.replayed:
+            headers.append((b"atoll-replayed", b"true"))
+        return headers
+
+
+def _document(key: str, value: bytes | None, version: str) -> bytes:
+    return (
+        b'{"key":'
+        + msgspec.json.encode(key)
+        + b',"value":'
+        + (b"null" if value is None else value)
+        + b',"version":"'
+        + version.encode()
+        + b'"}'
+    )
+
+
+def _sibling(version: Version) -> dict[str, Any]:
+    return {
+        "value": None if version.value is None else msgspec.Raw(version.value),
+        "region": version.region,
+        "seq": version.seq,
+        "stamp": version.stamp,
+    }
+
+
+def _preconditions(exchange: Exchange) -> tuple[str | None, bool]:
+    if_none_match = exchange.header(b"if-none-match")
+    if if_none_match is not None and if_none_match.strip() != ANY_VERSION:
+        raise MalformedRequest("If-None-Match takes only *, which asks that the document does not exist")
+    if_match = exchange.header(b"if-match")
+    if if_match is None:
+        return None, if_none_match is not None
+    if_match = if_match.strip()
+    if if_match == ANY_VERSION:
+        return ANY_VERSION, False
+    if len(if_match) < 2 or not (if_match[0] == if_match[-1] == '"'):
+        raise MalformedRequest("If-Match takes one version in double quotes, as ETag gave it, or *")
+    return if_match[1:-1], False
+
+
+def idempotency_key_of(exchange: Exchange) -> str | None:
+    key = exchange.header(b"idempotency-key")
+    if key is not None and not (0 < len(key) <= _MAX_IDEMPOTENCY_KEY and key.isprintable()):
+        raise MalformedRequest(f"Idempotency-Key takes 1 to {_MAX_IDEMPOTENCY_KEY} printable characters")
+    return key
+
+
+def _trace(exchange: Exchange) -> str | None:
+    trace = exchange.header(b"traceparent")
+    return trace if trace is not None and len(trace) <= 64 else None
+
+
+def read_options(query: dict[str, list[str]], token: dict[str, int] | None) -> ReadOptions:
+    if not query:
+        return ReadOptions(token=token)
+    level = query.get("consistency", [None])[0]
+    if level is not None and level not in _LEVELS:
+        raise MalformedRequest(f"consistency={level!r} is not one of {', '.join(_LEVELS)}")
+    return ReadOptions(level, token, _seconds(query, "max_staleness"), _seconds(query, "max_wait"))
+
+
+def _seconds(query: dict[str, list[str]], name: str) -> float | None:
+    if name not in query:
+        return None
+    try:
+        seconds = float(query[name][0])
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 86_400:
+        raise MalformedRequest(f"{name} takes seconds from 0 to 86400, not {query[name][0]!r}")
+    return seconds
+
+
+def _integer(query: dict[str, list[str]], name: str, *, default: int, most: int) -> int:
+    text = query.get(name, [str(default)])[0]
+    if not text.isdecimal() or len(text) > 10 or not 1 <= int(text) <= most:
+        raise MalformedRequest(f"{name} takes a whole number from 1 to {most}, not {text!r}")
+    return int(text)
+
+
+def _conditions(rules: Rules, texts: list[str]) -> list[Condition]:
+    if len(texts) > _MAX_CONDITIONS:
+        raise MalformedRequest(f"at most {_MAX_CONDITIONS} where conditions, not {len(texts)}")
+    conditions = []
+    for text in texts:
+        field, _, rest = text.partition(":")
+        operator, colon, value = rest.partition(":")
+        if operator not in _OPERATORS or not colon:
+            raise MalformedRequest(
+                f"where={text!r} is not field:op:value with op one of {', '.join(_OPERATORS)}"
+            )
+        if field not in rules.plain and field not in rules.lattices and field not in rules.maps:
+            rules.schema.validate_field(field, None)  # raises UnknownField, naming what may have been meant
+        try:
+            parsed = msgspec.json.decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            parsed = value
+        if isinstance(parsed, dict | list):
+            raise MalformedRequest(
+                f"where={text!r} compares with a single value, not with an object or a list"
+            )
+        if isinstance(parsed, int) and not INT_MIN <= parsed <= INT_MAX:
+            raise MalformedRequest(f"where={field}:{operator}:… compares with an integer beyond 64 bits")
+        conditions.append(Condition(field, operator, parsed))  # type: ignore[arg-type]
+    return conditions
+
+
+def encode_cursor(key: str) -> str:
+    return base64.urlsafe_b64encode(key.encode()).rstrip(b"=").decode()
+
+
+def decode_cursor(text: str) -> str:
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        raise InvalidCursor("the cursor is none that this interface gave; begin without one") from None
+
+
+async def route(documents_: Documents, exchange: Exchange, collection: str, segments: list[bytes]) -> bool:
+    """Dispatch below `/v1/{collection}`; False when the method does not fit."""
+    rules = documents_.rules(collection)
+    if not segments:
+        if exchange.method not in ("GET", "HEAD"):
+            return False
+        await documents_.list(exchange, rules)
+        return True
+    key = text_of(b"/".join(segments))
+    match exchange.method:
+        case "GET" | "HEAD":
+            await documents_.get(exchange, rules, key)
+        case "PUT":
+            await documents_.put(exchange, rules, key)
+        case "PATCH":
+            await documents_.patch(exchange, rules, key)
+        case "DELETE":
+            await documents_.delete(exchange, rules, key)
+        case _:
+            return False
+    return True

@@ -1,0 +1,160 @@
+"""One HTTP exchange over ASGI: bounded bodies in, whole responses out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import msgspec
+
+from atoll.errors import AtollError, InvalidKey, MalformedRequest, TooLarge
+from atoll.http.problems import CONTENT_TYPE, problem, retry_after_s
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_JSON = (b"content-type", b"application/json")
+_MAX_QUERY_BYTES = 16_384
+
+
+class ClientGone(Exception):
+    """The client went away before its request was whole: nothing was done, nobody waits for an answer."""
+
+
+class Exchange:
+    """A request and the way to answer it."""
+
+    __slots__ = ("_headers", "_receive", "_scope", "_send", "method", "segments")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._headers: dict[bytes, bytes] | None = None
+        self.method: str = scope["method"]
+        raw: bytes = scope.get("raw_path") or scope["path"].encode()
+        self.segments: list[bytes] = raw.split(b"?", 1)[0].split(b"/")[1:] or [b""]
+
+    def header(self, name: bytes) -> str | None:
+        """A request header by its lower-case name."""
+        if self._headers is None:
+            self._headers = dict(self._scope["headers"])
+        value = self._headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    def query(self, allowed: frozenset[str]) -> dict[str, list[str]]:
+        """Query parameters. Raises MalformedRequest for one that the route does not know."""
+        raw: bytes = self._scope["query_string"]
+        if not raw:
+            return {}
+        if len(raw) > _MAX_QUERY_BYTES:
+            raise TooLarge(f"the query string has {len(raw)} bytes; the limit is {_MAX_QUERY_BYTES}")
+        found: dict[str, list[str]] = {}
+        try:
+            pairs = parse_qsl(
+                raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100
+            )
+        except ValueError as error:
+            raise MalformedRequest(f"the query string cannot be read: {error}") from None
+        for name, value in pairs:
+            if name not in allowed:
+                raise MalformedRequest(
+                    f"there is no query parameter {name!r} here; there are {', '.join(sorted(allowed)) or 'none'}"
+                )
+            found.setdefault(name, []).append(value)
+        return found
+
+    async def body(self, limit_bytes: int) -> bytes:
+        """Raises TooLarge, ClientGone."""
+        declared = self.header(b"content-length")
+        if declared is not None and declared.isdecimal() and int(declared) > limit_bytes:
+            raise TooLarge(
+                f"the body has {declared} bytes; the limit is {limit_bytes}", limit_bytes=limit_bytes
+            )
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body"):
+            if len(body) > limit_bytes:
+                raise TooLarge(f"the body has more than {limit_bytes} bytes", limit_bytes=limit_bytes)
+            return body
+        pieces, size = [body], len(body)
+        while message.get("more_body"):
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > limit_bytes:
+                raise TooLarge(f"the body has more than {limit_bytes} bytes", limit_bytes=limit_bytes)
+        return b"".join(pieces)
+
+    async def json(self, limit_bytes: int) -> Any:
+        """The body as JSON. Raises MalformedRequest."""
+        return parse_json(await self.body(limit_bytes))
+
+    async def answer(
+        self,
+        status: int,
+        body: bytes,
+        headers: list[tuple[bytes, bytes]] | None = None,
+        content_type: tuple[bytes, bytes] = _JSON,
+    ) -> None:
+        sent = [content_type, (b"content-length", b"%d" % len(body))]
+        if headers:
+            sent += headers
+        await self._send({"type": "http.response.start", "status": status, "headers": sent})
+        await self._send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
+
+    async def answer_json(
+        self, value: Any, status: int = 200, headers: list[tuple[bytes, bytes]] | None = None
+    ) -> None:
+        await self.answer(status, msgspec.json.encode(value), headers)
+
+    async def refuse(self, error: AtollError, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+        status, body = problem(error)
+        headers = list(headers or [])
+        seconds = retry_after_s(error)
+        if seconds is not None:
+            headers.append((b"retry-after", b"%d" % seconds))
+        await self.answer(status, body, headers, (b"content-type", CONTENT_TYPE))
+
+    async def begin_stream(self, content_type: bytes, headers: Mapping[bytes, bytes] | None = None) -> None:
+        sent = [(b"content-type", content_type), (b"cache-control", b"no-store"), *(headers or {}).items()]
+        await self._send({"type": "http.response.start", "status": 200, "headers": sent})
+
+    async def piece(self, body: bytes) -> None:
+        """Send one piece of a stream; waits while the client is slow."""
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def end(self) -> None:
+        """Close a stream that this side ends; harmless when the client has gone."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def gone(self) -> None:
+        """Return when the client has closed the connection."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+def parse_json(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedRequest(f"the body is not JSON: {error}") from None
+
+
+def text_of(segment: bytes) -> str:
+    """A percent-encoded path segment. Raises InvalidKey for what is no UTF-8."""
+    if b"%" not in segment:
+        try:
+            return segment.decode("ascii")
+        except UnicodeDecodeError:
+            pass
+    try:
+        return unquote_to_bytes(segment).decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidKey("the key in the path is not UTF-8; percent-encode it as UTF-8") from None

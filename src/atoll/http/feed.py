@@ -1,0 +1,112 @@
+"""`/v1/changes`: every change, as server-sent events, with nothing missed across a reconnect."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+
+from atoll.documents.entry import Entry
+from atoll.documents.register import Operation
+from atoll.errors import CursorExpired, InvalidCursor, InvalidToken
+from atoll.http.exchange import Exchange
+from atoll.http.sessions import Sessions
+from atoll.region.region import Region
+
+logger = logging.getLogger("atoll.http")
+
+_PARAMETERS = frozenset({"cursor", "collection"})
+_KEEPALIVE_S = 10.0
+_OPERATIONS: dict[int, str] = {
+    Operation.INSERT: "insert",
+    Operation.UPDATE: "update",
+    Operation.DELETE: "delete",
+}
+
+
+class Feed:
+    """The cursor is what the consumer has seen, signed like a session's token: any region can go on from it."""
+
+    def __init__(self, region: Region, sessions: Sessions, closing: asyncio.Event) -> None:
+        self._region = region
+        self._sessions = sessions
+        self._closing = closing
+
+    async def stream(self, exchange: Exchange) -> None:
+        query = exchange.query(_PARAMETERS)
+        cursor = exchange.header(b"last-event-id") or query.get("cursor", [None])[0]
+        only = query.get("collection")
+        for collection in only or ():
+            self._region.application.collection(collection)
+        vector: dict[str, int] = {}
+        if cursor == "now":
+            vector = dict(self._region.vector)
+        elif not cursor:
+            vector = await self._region.feed.oldest_cursor()
+        else:
+            try:
+                vector = self._sessions.decode(cursor)
+            except InvalidToken as error:
+                raise InvalidCursor(f"the cursor cannot be used: {error.message}") from None
+        await self._region.feed.check_cursor(vector)
+        await exchange.begin_stream(b"text/event-stream", {b"atoll-region": self._region.name.encode()})
+        await exchange.piece(b": changes of " + self._region.name.encode() + b"\n" + self._place(vector))
+        over = [asyncio.ensure_future(exchange.gone()), asyncio.ensure_future(self._closing.wait())]
+        pump = asyncio.ensure_future(self._pump(exchange, vector, only))
+        try:
+            await asyncio.wait({*over, pump}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (*over, pump):
+                task.cancel()
+            outcome = (await asyncio.gather(pump, *over, return_exceptions=True))[0]
+        # A consumer so slow that the journal was cut before it comes back with its cursor, and is told.
+        if isinstance(outcome, Exception) and not isinstance(outcome, CursorExpired):
+            logger.error("a change feed ended", exc_info=outcome)
+        await exchange.end()
+
+    async def _pump(self, exchange: Exchange, vector: dict[str, int], only: list[str] | None) -> None:
+        async for found in self._region.feed.changes(vector, idle_s=_KEEPALIVE_S):
+            if found is None:
+                await exchange.piece(b": nothing new\n" + self._place(vector))
+                continue
+            entry, vector = found
+            changes = await self._changes(entry, only)
+            if changes:
+                cursor = self._sessions.encode(vector)
+                event = {
+                    "cursor": cursor,
+                    "origin": entry.origin,
+                    "seq": entry.seq,
+                    "stamp": entry.stamp,
+                    "changes": changes,
+                }
+                await exchange.piece(
+                    b"id: "
+                    + cursor.encode()
+                    + b"\nevent: change\ndata: "
+                    + msgspec.json.encode(event)
+                    + b"\n\n"
+                )
+
+    def _place(self, vector: dict[str, int]) -> bytes:
+        """An id without an event: a consumer that loses the stream here goes on from here."""
+        return b"id: " + self._sessions.encode(vector).encode() + b"\n\n"
+
+    async def _changes(self, entry: Entry, only: list[str] | None) -> list[dict[str, Any]]:
+        changes: list[dict[str, Any]] = []
+        for change in entry.changes:
+            if change.collection not in self._region.rules or (only and change.collection not in only):
+                continue
+            row = await self._region.store.get(change.collection, change.key)
+            value = None if row is None or row.value is None else msgspec.Raw(row.value)
+            changes.append(
+                {
+                    "collection": change.collection,
+                    "key": change.key,
+                    "operation": _OPERATIONS.get(change.operation, "update"),
+                    "value": value,
+                }
+            )
+        return changes

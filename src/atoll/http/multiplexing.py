@@ -1,0 +1,66 @@
+"""`POST /v1/multiplex`: many requests in one HTTP exchange, each answered as soon as it can be.
+
+Where a client has many calls under way, exchanges cost more than what is asked for. What comes together also
+reaches the commit door together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from atoll.client import multiplex
+from atoll.client.multiplex import Answered, Asked
+from atoll.errors import MalformedRequest
+from atoll.http import direct
+from atoll.http.direct import App
+from atoll.http.exchange import Exchange, Receive, Scope, Send
+
+_STREAMS = ("changes", "multiplex")
+
+
+async def answer(exchange: Exchange, app: App) -> None:
+    """Raises MalformedRequest, TooLarge, ClientGone."""
+    asked = multiplex.decode_asked(await exchange.body(multiplex.MOST_BYTES))
+    await exchange.begin_stream(multiplex.CONTENT_TYPE.encode())
+    finished: list[bytes] = []
+    more = asyncio.Event()
+
+    async def one(number: int, request: Asked) -> None:
+        finished.append(multiplex.encode_answered(await _answered(number, request, app)))
+        more.set()
+
+    async with asyncio.TaskGroup() as group:
+        for number, request in enumerate(asked):
+            group.create_task(one(number, request))
+        left = len(asked)
+        while left:
+            await more.wait()
+            more.clear()
+            left -= len(finished)
+            piece = b"".join(finished)
+            finished.clear()
+            await exchange.piece(piece)
+    await exchange.end()
+
+
+async def _answered(number: int, request: Asked, app: App) -> Answered:
+    """As the application answers the request alone."""
+    try:
+        scope = direct.scope_of(request.method, request.path, request.query, request.headers)
+    except UnicodeEncodeError:
+        scope, app = direct.scope_of("", "", "", {}), _refuse
+    if not _may_be_asked(request.path):
+        app = _refuse
+    answer = await direct.ask(app, scope, request.body)
+    return Answered(number, *answer)
+
+
+def _may_be_asked(path: str) -> bool:
+    """Whether it leads to documents, records or identifiers, and is answered in one piece."""
+    parts = path.split("/")
+    return len(parts) > 2 and parts[:2] == ["", "v1"] and parts[2].partition("?")[0] not in _STREAMS
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    asked = f"{scope['method'][:20]} {scope['path'][:200]}"
+    await Exchange(scope, receive, send).refuse(MalformedRequest(f"{asked} cannot be asked with others"))

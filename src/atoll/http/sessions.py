@@ -1,0 +1,49 @@
+"""Session tokens on requests and responses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from atoll.causality import vector as vectors
+from atoll.causality.token import TokenCodec
+from atoll.http.exchange import Exchange
+from atoll.region.region import Region
+
+HEADER = b"atoll-session"
+
+
+class Sessions:
+    """A token says what its holder has seen: everything that the region had when it answered."""
+
+    def __init__(self, region: Region, codec: TokenCodec) -> None:
+        self._region = region
+        self._codec = codec
+        self._vector: Mapping[str, int] | None = None
+        self._encoded = b""
+
+    async def of(self, exchange: Exchange) -> dict[str, int] | None:
+        """The vector of the request's token. Raises InvalidToken, and what the store raises."""
+        text = exchange.header(HEADER)
+        if text is None:
+            return None
+        vector = self._codec.decode(text)
+        own = self._region.name
+        if vector.get(own, 0) > self._region.vector.get(own, 0):
+            await self._region.door.refresh()  # another node of this region may have issued it
+            self._codec.decode(text, {own: self._region.vector.get(own, 0)})
+        return vector
+
+    def decode(self, text: str) -> dict[str, int]:
+        return self._codec.decode(text)
+
+    def encode(self, vector: Mapping[str, int]) -> str:
+        return self._codec.encode(vector)
+
+    def after(self, vector: Mapping[str, int], token: Mapping[str, int] | None) -> bytes:
+        """The token to answer with: nothing that the session had seen is forgotten."""
+        if token is not None and not vectors.descends(vector, token):
+            return self._codec.encode(vectors.merge(vector, token)).encode()
+        if vector is not self._vector:
+            self._encoded = self._codec.encode(vector).encode()
+            self._vector = vector
+        return self._encoded

@@ -1,0 +1,151 @@
+"""The production composition root: one node of a region, with the real clock, disk, network and randomness.
+
+Everything below takes these as parameters; the simulator's root is `atoll.testing`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from random import Random, SystemRandom
+from types import TracebackType
+
+from atoll.causality.token import TokenCodec
+from atoll.causality.uncertainty import kernel_uncertainty_ms
+from atoll.config.config import Config
+from atoll.config.deployment_key import deployment_key
+from atoll.errors import ConfigError
+from atoll.http.app import App
+from atoll.http.sessions import Sessions
+from atoll.ids import IdService, region_number
+from atoll.ids.machines import Machines
+from atoll.region.options import RegionOptions
+from atoll.region.region import Region
+from atoll.replication.emulation import Emulation
+from atoll.replication.http_peers import HttpPeers
+from atoll.replication.wire import derive_key
+from atoll.schema.application import Application
+from atoll.schema.loading import load_application
+from atoll.store.port import Store
+from atoll.store.postgresql.url import is_postgresql
+from atoll.store.sqlite.store import open_sqlite
+
+
+def unix_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def shifted_ms(offset_ms: int) -> Callable[[], int]:
+    """The clock of a node on a test topology that is to be off by so much."""
+    return (lambda: unix_ms() + offset_ms) if offset_ms else unix_ms
+
+
+class Node:
+    """Opens the store when it is made, so that a second process on the same data fails at once.
+
+    Raises ConfigError, StoreLocked, StoreUnwritable, StoreCorrupt, DeclarationError.
+    """
+
+    def __init__(
+        self, config: Config, region: str, *, application: Application | None = None, number: int = 1
+    ) -> None:
+        """`number`: of this node among the region's."""
+        self.config = config
+        self.settings = config.region(region)
+        self.application = application or load_application(Path(config.app), limits=config.limits)
+        unknown = set(self.application.regions()) - set(config.region_names)
+        if unknown:
+            raise ConfigError(
+                f"{config.app} places documents in {', '.join(sorted(unknown))}, and {config.source} has no such region"
+            )
+        key = deployment_key(config)
+        self._now_ms = shifted_ms(config.clock_offset_ms(region))
+        names = config.region_names
+        self.store = open_store(config, region, number)
+        peers = tuple(name for name in names if name != region)
+        self.emulation = Emulation(region, {peer: config.rtt_ms(region, peer) / 2000 for peer in peers})
+        link_key = derive_key(key, "links")
+        self._peers = HttpPeers(
+            region,
+            {peer: config.region(peer).urls for peer in peers},
+            derive_key(key, "calls"),
+            self._now_ms,
+            self.emulation,
+        )
+        self.region = Region(
+            region,
+            names,
+            self.application,
+            self.store,
+            peers=self._peers,
+            link_key=link_key,
+            physical_ms=self._now_ms,
+            random=Random(SystemRandom().getrandbits(64)),
+            kernel_uncertainty_ms=kernel_uncertainty_ms,
+            options=replace(options_of(config), shares_store=is_postgresql(self.settings.store)),
+        )
+        self.sessions = Sessions(self.region, TokenCodec(key, config.name, names))
+        self.app = App(
+            self.region,
+            self.sessions,
+            self.emulation,
+            self._ids(),
+            link_key=derive_key(key, "calls"),
+            url=self.settings.url,
+            test_topology=config.emulated,
+        )
+
+    def _ids(self) -> IdService:
+        explicit = {each.name: each.number for each in self.config.regions if each.number is not None}
+        return IdService(
+            self.region.name,
+            region_number=region_number(self.config.region_names, self.region.name, explicit or None),
+            machine=Machines(self.region.tenure.claim),
+            clock=self._now_ms,
+            random=os.urandom,
+            counters=self.store,
+        )
+
+    async def __aenter__(self) -> Node:
+        try:
+            await self.region.start()
+        except BaseException:
+            await self.store.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.app.closing.set()
+        await self.region.stop()
+        await self._peers.close()
+        await self.store.close()
+
+
+def open_store(config: Config, region: str, node: int = 1) -> Store:
+    """The store that atoll.toml names. Raises as `open_sqlite` and `open_postgresql` do."""
+    store = config.region(region).store
+    if is_postgresql(store):
+        from atoll.store.postgresql.store import open_postgresql
+
+        return open_postgresql(store, region=region, deployment=config.name, node=node)
+    return open_sqlite(config.region_data(region), region=region, deployment=config.name)
+
+
+def options_of(config: Config) -> RegionOptions:
+    """What atoll.toml says, over the defaults."""
+    return RegionOptions(
+        max_clock_offset_ms=config.max_clock_offset_ms,
+        document_bytes=config.limits.document_bytes,
+        idempotency_s=config.idempotency_hours * 3600.0,
+        audit_s=config.audit_days * 86_400.0,
+        audit_most=config.audit_max,
+        journal_s=config.journal_hours * 3600.0,
+        journal_round_s=min(60.0, max(1.0, config.journal_hours * 3600.0 / 16)),
+        journal_absent_s=config.journal_absent_hours * 3600.0,
+        journal_most_bytes=None if config.journal_max_gb is None else int(config.journal_max_gb * 1e9),
+    )

@@ -1,0 +1,86 @@
+"""Rights for bounded counters: spend what is held here, and ask peers when it runs short."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from atoll.documents.mutation import Receipt, Transfer, Write
+from atoll.errors import AtollError, BoundExceeded
+from atoll.replication.messages import WriteReply
+
+Ask = Callable[[str, Write, float], Awaitable[WriteReply]]
+Address = tuple[str, str, str]
+"""(collection, key, field)"""
+
+
+class Escrow:
+    """Retries a write that ran short after peers have handed over rights."""
+
+    def __init__(
+        self,
+        region: str,
+        holders: Callable[[str, str, str], Awaitable[dict[str, int]]],
+        ask: Ask,
+        covered: Callable[[dict[str, int]], Awaitable[None]],
+        now_s: Callable[[], float],
+        *,
+        timeout_s: float,
+    ) -> None:
+        """`holders(collection, key, field)`: peer → rights that it seems to hold, as seen from here."""
+        self.requests = 0
+        self._region = region
+        self._holders = holders
+        self._ask = ask
+        self._covered = covered
+        self._now_s = now_s
+        self._timeout_s = timeout_s
+        self._asking: dict[Address, asyncio.Lock] = {}
+
+    async def write(self, commit: Callable[[], Awaitable[Receipt]]) -> Receipt:
+        """Raises BoundExceeded when not enough is left in the regions that can be reached."""
+        deadline = self._now_s() + self._timeout_s
+        tried: set[tuple[Address, str]] = set()
+        while True:
+            try:
+                return await commit()
+            except BoundExceeded as error:
+                details = error.details
+                if "field" not in details or details["left_in_all"] < details["wanted"]:
+                    raise
+                address = (details["collection"], details["key"], details["field"])
+                lock = self._asking.setdefault(address, asyncio.Lock())
+                waited = lock.locked()
+                try:
+                    async with asyncio.timeout(max(0.0, deadline - self._now_s())), lock:
+                        # Whoever held the lock may have brought enough for everyone who waited.
+                        if not waited and not await self._obtain(address, details, tried):
+                            raise
+                except TimeoutError:
+                    raise error from None
+                finally:
+                    if not lock.locked():
+                        self._asking.pop(address, None)
+
+    async def _obtain(
+        self, address: Address, details: dict[str, int], tried: set[tuple[Address, str]]
+    ) -> bool:
+        """Ask the peers that seem to hold most, one after the other, until one hands something over."""
+        collection, key, field = address
+        shortage = details["wanted"] - details["left_here"]
+        holders = await self._holders(collection, key, field)
+        for peer in sorted(holders, key=lambda name: (-holders[name], name)):
+            if (address, peer) in tried or holders[peer] <= 0:
+                continue
+            self.requests += 1
+            wanted = Transfer(collection, key, field, self._region, shortage)
+            try:
+                reply = await self._ask(peer, Write((wanted,)), self._timeout_s)
+            except AtollError:
+                tried.add((address, peer))
+                continue  # cut off: the next one may help
+            if reply.receipt.seq:
+                await self._covered({peer: reply.receipt.seq})
+                return True
+            tried.add((address, peer))  # spent out
+        return False

@@ -1,0 +1,137 @@
+"""Which region may take a write.
+
+The one seam for moving ownership later: everything asks `Ownership`, nothing asks a placement directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from atoll.commit.batch import Address
+from atoll.documents.mutation import Delete, Mutation, Patch, Put, Transfer, Write
+from atoll.documents.rules import Rules
+from atoll.errors import InvalidDocument, InvalidOperation, OwnershipFixed
+from atoll.schema.application import CollectionSchema
+from atoll.schema.placement import Everywhere
+from atoll.store.port import Row
+
+Stored = Callable[[Address], Row | None]
+"""What the store holds of a document."""
+
+
+class Ownership:
+    """Pure decisions over what the store holds: made before a write is queued, and once more at its turn."""
+
+    def __init__(self, regions: tuple[str, ...], rules: Mapping[str, Rules]) -> None:
+        self._regions = regions
+        self._rules = rules
+        self._owned = frozenset(
+            name
+            for name, each in rules.items()
+            if not isinstance(each.schema.policy.placement, Everywhere) or self.single_owner(each)
+        )
+
+    @staticmethod
+    def single_owner(rules: Rules) -> bool:
+        """Whether each document has one region that orders its writes: strong, and nothing to fall back on."""
+        return _single_owner(rules.schema)
+
+    def concerns(self, write: Write) -> bool:
+        """Whether any of its documents may have an owner at all."""
+        return bool(self._owned) and any(mutation.collection in self._owned for mutation in write.mutations)
+
+    def concerned(self, write: Write) -> list[Address]:
+        """The documents that must be looked at before `of_write` can say whose the write is."""
+        return [
+            (mutation.collection, mutation.key)
+            for mutation in write.mutations
+            if mutation.collection in self._owned and not isinstance(mutation, Transfer)
+        ]
+
+    def of_write(self, write: Write, stored: Stored) -> str | None:
+        """The region that must commit it; None when any may.
+
+        Raises OwnershipFixed, and InvalidOperation for a batch over several owners.
+        """
+        if not self.concerns(write):
+            return None
+        owners = {self._of_mutation(mutation, stored) for mutation in write.mutations} - {None}
+        if len(owners) > 1:
+            raise InvalidOperation(
+                f"one batch cannot write documents of several owners ({', '.join(sorted(map(str, owners)))}); "
+                "send one batch to each"
+            )
+        return owners.pop() if owners else None
+
+    def of_document(self, collection: str, key: str, row: Row | None) -> str | None:
+        """The owner of a document that is stored as `row`, as far as this region knows."""
+        if collection not in self._owned:
+            return None
+        return self._owner(self._rules[collection], key, _visible(row))
+
+    def _of_mutation(self, mutation: Mutation, rows: Stored) -> str | None:
+        if mutation.collection not in self._owned or isinstance(mutation, Transfer):
+            return None
+        rules = self._rules[mutation.collection]
+        stored = _visible(rows((mutation.collection, mutation.key)))
+        current = self._owner(rules, mutation.key, stored)
+        wanted = current
+        match mutation:
+            case Put():
+                wanted = self._owner(
+                    rules, mutation.key, mutation.fields or msgspec.json.decode(mutation.plain)
+                )
+            case Patch():
+                given = {
+                    s.field: s.argument for s in mutation.steps if s.operator == "$set" and s.member is None
+                }
+                wanted = self._owner(rules, mutation.key, {**(stored or {}), **given})
+            case Delete():
+                pass
+        if stored is not None and current is not None and wanted != current:
+            raise OwnershipFixed(
+                f"{mutation.collection}/{mutation.key} belongs to {current}, and a write cannot move it to {wanted}; "
+                "delete it there and create it anew",
+                owner=current,
+            )
+        return wanted
+
+    def _owner(self, rules: Rules, key: str, document: Mapping[str, Any] | None) -> str | None:
+        return owner_by_declaration(rules.schema, self._regions, key, document)
+
+
+def _visible(row: Row | None) -> dict[str, Any] | None:
+    if row is None or row.value is None:
+        return None
+    document: dict[str, Any] = msgspec.json.decode(row.value)
+    return document
+
+
+def owner_by_declaration(
+    schema: CollectionSchema, regions: tuple[str, ...], key: str, document: Mapping[str, Any] | None
+) -> str | None:
+    """Who takes a write, going by what the collection declares; None when any region may, or only the stored
+    document could tell. Raises InvalidDocument for a region that is not there.
+    """
+    if isinstance(schema.policy.placement, Everywhere):
+        return rendezvous(regions, f"{schema.name}\x00{key}") if _single_owner(schema) else None
+    owner = schema.policy.placement.owner(key, document)
+    if owner is not None and owner not in regions:
+        raise InvalidDocument(
+            f"{schema.name}/{key} names {owner!r} as its region; there are {', '.join(regions)}",
+            region=owner,
+        )
+    return owner
+
+
+def _single_owner(schema: CollectionSchema) -> bool:
+    return schema.policy.consistency == "strong" and schema.policy.fallback is None
+
+
+def rendezvous(regions: tuple[str, ...], name: str) -> str:
+    """Highest random weight (Thaler and Ravishankar, 1998): a region that leaves moves only what it owned."""
+    return max(regions, key=lambda region: blake2b(f"{region}\x00{name}".encode(), digest_size=8).digest())

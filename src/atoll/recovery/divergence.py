@@ -1,0 +1,51 @@
+"""Whether a region and its peers mean the same by its entries.
+
+A region whose database is a copy of an abandoned history, or that two servers wrote to at once, has given some numbers
+out twice: its own entry of that number is another than the one that peers hold. No merge mends that, so it must be
+found before the region takes part again. If the last entry that both have is the same, so are all before it, since each
+history only ever grew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+
+from atoll.documents.entry import decode_frames
+from atoll.store.port import Store
+
+
+async def entry_digest(store: Store, origin: str, seq: int) -> bytes | None:
+    """Of one entry as it was written; None where the journal does not hold it (any more)."""
+    segment = await store.segment(origin, seq)
+    if segment is None:
+        return None
+    for framed in decode_frames(segment.body):
+        if framed.entry.seq == seq:
+            return hashlib.blake2b(framed.frame, digest_size=16).digest()
+    return None
+
+
+async def strange_entry(
+    store: Store,
+    region: str,
+    own: int,
+    held: Mapping[str, int],
+    ask: Callable[[str, int], Awaitable[bytes | None]],
+) -> str:
+    """What is wrong between `region`, which stood at `own`, and the peers that hold so much of it; empty for nothing.
+
+    Raises what `ask(peer, seq)`, which gives the peer's digest of the region's entry, and the store raise.
+    """
+    for peer, last in sorted(held.items()):
+        seq = min(own, last)
+        here = await entry_digest(store, region, seq) if seq else None
+        if here is None:
+            continue
+        there = await ask(peer, seq)
+        if there is not None and there != here:
+            return (
+                f"entry {seq} of {region} is another one at {peer}: the data here are of a history that was abandoned. "
+                "Restore a newer backup, or let the region start with an empty store and get everything from its peers"
+            )
+    return ""

@@ -1,0 +1,82 @@
+"""What a region sends of its journal to a peer that asks, and what it lets go of that the peer has lost."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+
+from atoll.recovery.failover import Succession
+from atoll.region.freshness import Freshness
+from atoll.region.group_commit import Door
+from atoll.replication import source
+from atoll.replication.link import Link
+from atoll.replication.messages import StreamRequest
+from atoll.replication.signal import Signal
+from atoll.replication.wire import FrameWriter, Heartbeat
+from atoll.store.port import Store
+
+
+class Outgoing:
+    """The other ends of the peers' links."""
+
+    def __init__(
+        self,
+        region: str,
+        links: Mapping[str, Link],
+        store: Store,
+        door: Door,
+        *,
+        succession: Succession,
+        freshness: Freshness,
+        committed: Signal,
+        now_ms: Callable[[], int],
+        link_key: bytes,
+        heartbeat_s: float,
+    ) -> None:
+        self._region = region
+        self._links = links
+        self._store = store
+        self._door = door
+        self._succession = succession
+        self._freshness = freshness
+        self._committed = committed
+        self._now_ms = now_ms
+        self._writer = FrameWriter(link_key)
+        self._heartbeat_s = heartbeat_s
+
+    async def stream(self, request: StreamRequest) -> AsyncGenerator[bytes, None]:
+        """This region's journal for one peer, as frames of `replication.wire`.
+
+        A peer that asks with fewer entries of its own than wait here has lost its disk. It goes by what this
+        region has stored, and may number others as these: so they must not be applied any more.
+        """
+        if request.region in self._links:
+            self._links[request.region].reachable()
+            if request.anew:
+                await self._links[request.region].restart()
+            await self._disown(request.region, request.vector.get(request.region, 0))
+        turns = self._succession.turns
+        pieces = source.stream(
+            self._store,
+            request,
+            self._committed,
+            self._heartbeat,
+            self._writer,
+            heartbeat_s=self._heartbeat_s,
+        )
+        async for piece in pieces:
+            if turns != self._succession.turns:
+                return  # the journal that was read is another database's
+            yield piece
+
+    async def _disown(self, peer: str, past: int) -> None:
+        while True:
+            if self._door.disown(peer, past):
+                self._links[peer].reopen()  # at once, for this call may be cut short
+            if not self._door.taking(peer, past):
+                return
+            await self._door.turn_over()  # then its entries are stored, or wait again
+
+    async def _heartbeat(self) -> Heartbeat:
+        # The moment comes first: whatever any node had committed by then is in the vector.
+        now_ms, as_of = self._now_ms(), self._freshness.as_of()
+        return Heartbeat(self._region, now_ms, await self._store.positions(), as_of)

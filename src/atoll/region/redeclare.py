@@ -1,0 +1,92 @@
+"""After a restart with other declarations: stored documents are shown as these say, and what had no place has one.
+
+A rollout restarts one region after the other. Until all have the new declarations, an older region keeps what it
+does not know (registers in the document, everything else parked), and passes it on unchanged. This is what
+happens when it knows more, or less, or something else. It runs beside the writes, a piece at a time, and after a
+crash it begins anew: every step can be repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+
+from atoll.documents.entry import decode_entry
+from atoll.errors import AtollError
+from atoll.region.group_commit import Door, Upkeep
+from atoll.schema.application import Application
+from atoll.store.port import Parked, Store
+
+_AT_ONCE = 200
+_REPORTED = 20_000
+
+logger = logging.getLogger("atoll.region")
+
+
+class Adoption:
+    """Brings what a region has stored under the declarations that it runs with."""
+
+    def __init__(self, application: Application, store: Store, door: Door, nonce: Callable[[], str]) -> None:
+        """`nonce` makes what no other pass has."""
+        self._store = store
+        self._door = door
+        self._nonce = nonce
+        self._wanted = door.declared = fingerprints(application)
+
+    def due(self, stored: Mapping[str, str]) -> dict[str, str]:
+        """collection → fingerprint of those that are not yet as declared, by the `schemas` of the store."""
+        return {name: wanted for name, wanted in self._wanted.items() if stored.get(name) != wanted}
+
+    async def run(self) -> bool:
+        """Go over all that is due, once; whether all is as declared. Raises what the store and the door raise.
+
+        Nodes of one region may run with different declarations while a rollout lasts, and one that writes takes the
+        mark of a pass away (`Door._mixed`). So only a pass that nobody wrote into says that it is done.
+        """
+        due = self.due(await self._store.schemas())
+        if not due:
+            return True
+        mark = {name: f"{wanted}?{self._nonce()}" for name, wanted in due.items()}
+        await self._door.keep_up(Upkeep(schemas=mark))
+        async for parked in self._parked():
+            await self._door.keep_up(Upkeep(parked=parked))
+        for collection in sorted(due):
+            done = 0
+            async for keys in self._keys(collection):
+                await self._door.keep_up(Upkeep(collection, keys))
+                done += len(keys)
+                if done % _REPORTED == 0:
+                    logger.info("%s: %d documents follow its new declaration", collection, done)
+        await self._door.keep_up(Upkeep(schemas=due, instead_of=mark))
+        return not self.due(await self._store.schemas())
+
+    async def _parked(self) -> AsyncIterator[tuple[Parked, ...]]:
+        after: tuple[str, int, int] | None = None
+        while page := await self._store.parked(_AT_ONCE, after=after):
+            after = page[-1][:3]
+            yield tuple(each for each in page if _readable(each))
+
+    async def _keys(self, collection: str) -> AsyncIterator[tuple[str, ...]]:
+        after: str | None = None
+        while page := await self._store.scan_all(collection, after=after, limit=_AT_ONCE):
+            after = page[-1][0]
+            yield tuple(key for key, _ in page)
+
+
+def fingerprints(application: Application) -> Mapping[str, str]:
+    """collection → a digest of what its declaration says."""
+    found = {}
+    for name, schema in application.collections.items():
+        text = json.dumps(schema.describe(), sort_keys=True, separators=(",", ":"), default=repr)
+        found[name] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return found
+
+
+def _readable(parked: Parked) -> bool:
+    try:
+        decode_entry(parked.body)
+    except AtollError:
+        return False
+    return True

@@ -1,0 +1,42 @@
+"""Digests of what a region holds: equal in two regions that hold the same, whatever way it came."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from atoll.documents import document as documents
+from atoll.documents.rules import Rules
+from atoll.replication.messages import DigestReply
+from atoll.schema.application import Application
+from atoll.store.port import Store
+
+BUCKETS = 256
+
+
+class Digests:
+    """Of one region's collections."""
+
+    def __init__(self, application: Application, rules: Mapping[str, Rules], store: Store) -> None:
+        self._application = application
+        self._rules = rules
+        self._store = store
+
+    async def of(self, collection: str, bucket: int | None = None) -> DigestReply:
+        """Of each bucket of keys, or of each document in one bucket; tombstones count."""
+        rules = self._rules[self._application.collection(collection).name]
+        count, after = 0, None
+        found: dict[str, bytes] = {}
+        while rows := await self._store.scan_all(collection, after=after):
+            after = rows[-1][0]
+            await asyncio.sleep(0)  # others have their turn between two pages
+            for key, row in rows:
+                number = documents.bucket_of(key, BUCKETS)
+                count += row.value is not None
+                if bucket is None:
+                    before = found.get(str(number), bytes(16))
+                    one = documents.digest(rules, key, documents.decode_row(rules, row))
+                    found[str(number)] = bytes(a ^ b for a, b in zip(before, one, strict=True))
+                elif number == bucket:
+                    found[key] = documents.digest(rules, key, documents.decode_row(rules, row))
+        return DigestReply(count, found, await self._store.positions())

@@ -1,0 +1,123 @@
+"""Entries that arrived and wait for what their writers had seen."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+
+import msgspec
+
+from atoll.causality.vector import descends
+from atoll.documents.entry import Framed
+
+
+class _Waiting(msgspec.Struct, frozen=True, gc=False):
+    framed: Framed
+    link: str
+
+
+class Inbox:
+    """Hands out entries in causal order, each origin's without a gap; holds at most one of each dot.
+
+    It counts what waits by the link that brought it. One count for all would let entries that wait for
+    others' past keep that very past outside.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, dict[int, _Waiting]] = {}
+        self._bytes: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return sum(len(entries) for entries in self._waiting.values())
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(self._bytes.values())
+
+    def bytes_of(self, link: str) -> int:
+        """How much that came by one link waits."""
+        return self._bytes.get(link, 0)
+
+    def add(self, framed: Framed, link: str, vector: Mapping[str, int]) -> bool:
+        """Keep an entry until its turn; False for one that is here already."""
+        entry = framed.entry
+        if entry.seq <= vector.get(entry.origin, 0):
+            return False
+        waiting = self._waiting.setdefault(entry.origin, {})
+        if entry.seq in waiting:
+            return False
+        waiting[entry.seq] = _Waiting(framed, link)
+        self._bytes[link] = self._bytes.get(link, 0) + len(framed.frame)
+        return True
+
+    def ready(self, vector: Mapping[str, int], limit: int, without: Container[str] = ()) -> list[Framed]:
+        """Take up to `limit` entries that can be applied now, in this order, on top of `vector`.
+
+        Entries of the origins `without` stay.
+        """
+        if not self._waiting:
+            return []
+        at = dict(vector)
+        taken: list[Framed] = []
+        progress = True
+        while progress and len(taken) < limit:
+            progress = False
+            for origin in sorted(self._waiting):
+                if origin in without:
+                    continue
+                waiting = self._waiting[origin]
+                seq = at.get(origin, 0) + 1
+                while len(taken) < limit:
+                    found = waiting.get(seq)
+                    if found is None or not descends(at, found.framed.entry.context):
+                        break
+                    del waiting[seq]
+                    self._bytes[found.link] -= len(found.framed.frame)
+                    taken.append(found.framed)
+                    at[origin] = seq
+                    seq += 1
+                    progress = True
+                if not waiting:
+                    del self._waiting[origin]
+        return taken
+
+    def drop_past(self, origin: str, seq: int) -> bool:
+        """Throw away an origin's entries past a seq; whether there were any."""
+        last = max(self._waiting.get(origin, ()), default=0)
+        self.drop(origin, seq + 1, last)
+        return last > seq
+
+    def give_back(self, framed: list[Framed], vector: Mapping[str, int]) -> None:
+        """Return what could not be committed; it counts as brought by its origin."""
+        for each in framed:
+            self.add(each, each.entry.origin, vector)
+
+    def drop(self, origin: str, first: int, last: int) -> None:
+        """Forget entries that have been committed: by another node, or while they came once more."""
+        waiting = self._waiting.get(origin)
+        if not waiting:
+            return
+        committed = range(first, last + 1)
+        # A snapshot that is taken over moves a position by millions at once.
+        few = len(committed) <= len(waiting)
+        for seq in committed if few else [each for each in waiting if each in committed]:
+            found = waiting.pop(seq, None)
+            if found is not None:
+                self._bytes[found.link] -= len(found.framed.frame)
+        if not waiting:
+            del self._waiting[origin]
+
+    def blocked_on(self, vector: Mapping[str, int]) -> dict[str, dict[str, int]]:
+        """origin → the components that its next entry waits for, for `atoll status`."""
+        blocked: dict[str, dict[str, int]] = {}
+        for origin in sorted(self._waiting):
+            found = self._waiting[origin].get(vector.get(origin, 0) + 1)
+            if found is None:
+                blocked[origin] = {origin: vector.get(origin, 0) + 1}
+            else:
+                blocked[origin] = {
+                    o: s for o, s in found.framed.entry.context.items() if vector.get(o, 0) < s
+                }
+        return blocked

@@ -1,0 +1,151 @@
+"""What a region asks of its peers: the port, and the messages that cross it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Literal, Protocol
+
+import msgspec
+
+from atoll.documents.mutation import Receipt, Write
+
+
+class ReadCall(msgspec.Struct, array_like=True, frozen=True, tag="read"):
+    """Read one document where a session's token is covered, or where it is owned."""
+
+    collection: str
+    key: str
+    vector: dict[str, int]
+
+
+class WriteCall(msgspec.Struct, array_like=True, frozen=True, tag="write"):
+    """Commit a write in the region that may take it."""
+
+    write: Write
+    vector: dict[str, int] = {}
+    """What the session had seen: the write must come after it."""
+
+
+class DigestCall(msgspec.Struct, array_like=True, frozen=True, tag="digest"):
+    """Digests of one collection: of its buckets, or of the documents in one bucket."""
+
+    collection: str
+    bucket: int | None = None
+
+
+class PingCall(msgspec.Struct, array_like=True, frozen=True, tag="ping"):
+    """Compare clocks."""
+
+
+class EntryCall(msgspec.Struct, array_like=True, frozen=True, tag="entry"):
+    """Which entry the peer holds under a number."""
+
+    origin: str
+    seq: int
+
+
+class SnapshotPlace(msgspec.Struct, array_like=True, frozen=True):
+    """Where a page of a snapshot begins."""
+
+    part: Literal["documents", "audit", "parked"] = "documents"
+    collection: str = ""
+    """Those before it, in the order of their names, are behind."""
+    key: str | None = None
+    """The last document before."""
+    record: tuple[int, str] | None = None
+    """The last conflict record before: (stamp_ms, id), from the newest on."""
+    change: tuple[str, int, int] | None = None
+    """The last parked change before."""
+
+
+class SnapshotCall(msgspec.Struct, array_like=True, frozen=True, tag="snapshot"):
+    """Ask for a page of all that the peer holds."""
+
+    place: SnapshotPlace
+
+
+Call = ReadCall | WriteCall | DigestCall | PingCall | EntryCall | SnapshotCall
+
+
+class ReadReply(msgspec.Struct, array_like=True, frozen=True, tag="read"):
+    value: bytes | None
+    version: str
+    vector: dict[str, int]
+
+
+class WriteReply(msgspec.Struct, array_like=True, frozen=True, tag="write"):
+    receipt: Receipt
+    vector: dict[str, int]
+
+
+class DigestReply(msgspec.Struct, array_like=True, frozen=True, tag="digest"):
+    count: int
+    digests: dict[str, bytes]
+    """bucket number or document key → digest"""
+    vector: dict[str, int]
+
+
+class PingReply(msgspec.Struct, array_like=True, frozen=True, tag="ping"):
+    region: str
+    now_ms: int
+    fingerprint: str
+    """Of the declared collections."""
+
+
+class EntryReply(msgspec.Struct, array_like=True, frozen=True, tag="entry"):
+    digest: bytes | None
+    """None where the journal does not hold it."""
+
+
+class SnapshotReply(msgspec.Struct, array_like=True, frozen=True, tag="snapshot"):
+    """A page. What it holds was read at some moment between `before` and `after`."""
+
+    incarnation: tuple[int, int]
+    """Differs once the peer's disk was replaced."""
+    declared: dict[str, dict[str, str]]
+    """collection → mergeable field → its kind."""
+    before: dict[str, int]
+    """What the peer had before it read the page, so that all of this is in it."""
+    after: dict[str, int]
+    """What it had afterwards: nothing of what comes later is in it."""
+    clock: int
+    """The highest stamp that it had seen then."""
+    content: bytes
+    """See `replication.snapshot`."""
+    next: SnapshotPlace | None
+    """Where to go on; None after the last page."""
+    last: bytes | None = None
+    """Digest of the peer's own last entry in `after`: tells it from another one that is given the same number."""
+
+
+Reply = ReadReply | WriteReply | DigestReply | PingReply | EntryReply | SnapshotReply
+
+
+class StreamRequest(msgspec.Struct, array_like=True, frozen=True):
+    """Ask a peer for journal entries."""
+
+    region: str
+    """Who asks."""
+    vector: dict[str, int]
+    """What the asker has."""
+    origins: tuple[str, ...]
+    """Whose entries: the peer's own, and those that it relays."""
+    anew: bool = False
+    """Whether the asker's database has lost commits: what is on its way from it, and not stored, is void."""
+
+
+class Peers(Protocol):
+    """The network, as a region sees it."""
+
+    async def call(self, region: str, call: Call, *, timeout_s: float) -> Reply:
+        """Ask one peer.
+
+        Raises RegionUnreachable when it surely did not happen, Indefinite when it may have, and any
+        AtollError that the peer answered with.
+        """
+
+    def stream(self, region: str, request: StreamRequest) -> AsyncGenerator[bytes, None]:
+        """The peer's journal as a byte stream of `replication.wire` frames; ends when the link breaks.
+
+        Raises RegionUnreachable.
+        """

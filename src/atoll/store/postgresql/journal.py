@@ -1,0 +1,67 @@
+"""The journal of a region in its PostgreSQL database: segments in commit order, each under an id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from atoll.store.port import MEASURED_SEGMENTS, JournalExtent, Numbered, Segment
+from atoll.store.postgresql.database import Database
+
+_READ = """
+SELECT id, origin, first_seq, last_seq, body FROM (
+    SELECT *, sum(octet_length(body)) OVER (ORDER BY id) AS bytes_until, row_number() OVER (ORDER BY id) AS place
+    FROM (SELECT * FROM _journal WHERE id > $1 ORDER BY id LIMIT $2) AS next
+) AS measured WHERE place = 1 OR bytes_until <= $3 ORDER BY id
+"""
+_START = """
+SELECT min(first.id) FROM unnest($1::text[], $2::bigint[]) AS wanted (origin, seq) CROSS JOIN LATERAL (
+    SELECT id FROM _journal WHERE origin = wanted.origin AND last_seq > wanted.seq ORDER BY last_seq LIMIT 1
+) AS first
+"""
+_SEGMENT = """
+SELECT origin, first_seq, last_seq, body FROM _journal WHERE origin = $1 AND last_seq >= $2 ORDER BY last_seq LIMIT 1
+"""
+_EXTENT = """
+WITH bounds AS (SELECT coalesce(min(id), tail + 1) AS first, tail FROM _journal
+    RIGHT JOIN (SELECT journal_tail AS tail FROM _region) AS region ON true GROUP BY tail)
+SELECT first - 1, tail, coalesce((
+    SELECT sum(octet_length(body)) * (tail - first + 1) / count(*) FROM _journal WHERE id IN (
+        SELECT generate_series(first, tail, greatest(1, (tail - first + $1) / $1)))
+), 0)::bigint FROM bounds
+"""
+_TRUNCATE = """
+WITH gone AS (DELETE FROM _journal WHERE id IN (
+    SELECT id FROM _journal WHERE id <= $1 AND id < (SELECT max(id) FROM _journal) ORDER BY id LIMIT $2
+) RETURNING 1) SELECT count(*) FROM gone
+"""
+
+
+class Journal:
+    """What the port says of the journal."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def read(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
+        rows = await self._database.rows(_READ, after_id, limit, limit_bytes)
+        return [Numbered(id, Segment(*segment)) for id, *segment in rows]
+
+    async def start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
+        # One origin's segments have rising ids, so its first one past the vector bounds them all.
+        wanted = sorted(set(origins))
+        tail = await self.tail()  # first: what comes after it may be missed by the search, and must not be
+        rows = await self._database.rows(_START, wanted, [vector.get(origin, 0) for origin in wanted])
+        return int(tail if rows[0][0] is None else rows[0][0] - 1)
+
+    async def segment(self, origin: str, seq: int) -> Segment | None:
+        rows = await self._database.rows(_SEGMENT, origin, seq)
+        return Segment(*rows[0]) if rows and rows[0]["first_seq"] <= seq else None
+
+    async def tail(self) -> int:
+        return int((await self._database.rows("SELECT journal_tail FROM _region"))[0][0])
+
+    async def extent(self) -> JournalExtent:
+        return JournalExtent(*(await self._database.rows(_EXTENT, MEASURED_SEGMENTS))[0])
+
+    async def truncate(self, up_to_id: int, *, limit: int = 500) -> int:
+        return int((await self._database.change(_TRUNCATE, up_to_id, limit))[0][0])

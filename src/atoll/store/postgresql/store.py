@@ -1,0 +1,452 @@
+"""A region's store in PostgreSQL, 16 or later, which any number of the region's nodes share.
+
+Documents lie in `_doc_<collection>(key, doc, meta)`. `doc` is of type json, not jsonb: that keeps the text as it was
+written, byte for byte, and takes half the time to write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from atoll.errors import (
+    AtollError,
+    StoreError,
+    StoreLocked,
+    StoreUnwritable,
+    TurnLost,
+    Unavailable,
+    UnknownCollection,
+)
+from atoll.store.port import (
+    AuditFilter,
+    AuditRow,
+    Condition,
+    JournalExtent,
+    Numbered,
+    Parked,
+    Piece,
+    Row,
+    Segment,
+    Shape,
+    StoreStatistics,
+    Wanted,
+)
+from atoll.store.postgresql import contents as postgresql_contents
+from atoll.store.postgresql import sql
+from atoll.store.postgresql import views as postgresql_views
+from atoll.store.postgresql.audit import Audit
+from atoll.store.postgresql.database import Database, hang_up, lock_number
+from atoll.store.postgresql.journal import Journal
+from atoll.store.postgresql.sql import given, kept
+from atoll.store.postgresql.turn import PostgresTurn
+from atoll.store.postgresql.url import database_url
+from atoll.store.postgresql.watch import Watch, decode_positions, told
+from atoll.store.scanning import prefix_end
+
+if TYPE_CHECKING:
+    import asyncpg
+
+_FORGOTTEN_AT_ONCE = 5_000
+_POSITIONS = "SELECT positions FROM _region"
+_RAISE_COUNTER = """
+INSERT INTO _counters AS held (name, value) VALUES ($1, $2)
+ON CONFLICT (name) DO UPDATE SET value = greatest(held.value, excluded.value)
+"""
+_ADVANCE_COUNTER = """
+INSERT INTO _counters AS held (name, value)
+SELECT $1, $2 WHERE $3 = (SELECT regexp_replace(value, '/[^/]*$', '') FROM _settings WHERE name = 'history')
+ON CONFLICT (name) DO UPDATE SET value = held.value + excluded.value RETURNING value
+"""
+_OTHERS = """
+SELECT count(*) FROM pg_stat_activity WHERE application_name = left($1, 63) AND datname = current_database()
+AND usename = current_user AND pid <> pg_backend_pid()
+"""
+_LOOKS = 15
+_BETWEEN_LOOKS_S = 0.2
+_TAKE_UP = """
+INSERT INTO _settings (name, value) VALUES ('history', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+"""
+_FORGET_ANSWERS = """
+WITH gone AS (DELETE FROM _remembered WHERE key IN
+    (SELECT key FROM _remembered WHERE at_ms < $1 ORDER BY at_ms LIMIT $2) RETURNING 1)
+SELECT count(*) FROM gone
+"""
+_LEASE = """
+INSERT INTO _leases AS held (name, holder, until)
+SELECT name, $2, now() + make_interval(secs => $3) FROM unnest($1::text[]) AS wanted (name) ORDER BY name
+ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until
+WHERE held.holder = excluded.holder OR held.until < now() RETURNING name
+"""
+
+
+def open_postgresql(url: str, *, region: str, deployment: str, node: int = 1) -> PostgresStore:
+    """The store at `url`; it connects when its collections are opened. Raises ConfigError for a senseless URL.
+
+    `node` is the number of this one among the region's: what it held before it was restarted is still its own.
+    """
+    return PostgresStore(Database(database_url(url), region=region, deployment=deployment), node)
+
+
+class PostgresStore:
+    """`Store` on PostgreSQL; made by `open_postgresql`."""
+
+    def __init__(self, database: Database, node: int = 1) -> None:
+        self.database = database
+        self.holder = f"node {node}"
+        self._run = uuid.uuid4().hex[:12]
+        self.channel = f"atoll_{lock_number('atoll', database.schema) & (1 << 64) - 1:x}"
+        self.turn_lock = lock_number("atoll", database.schema, "turn")
+        self.crowded_until_s = 0.0
+        """Until then other nodes are likely to come in between, by the event loop's clock."""
+        self._journal = Journal(database)
+        self._audit = Audit(database)
+        self._collections: set[str] = set()
+        self._indexed: dict[str, frozenset[str]] = {}
+        self._writer: asyncpg.Connection[Any] | None = None
+        self._followers: list[Callable[[Mapping[str, int]], None]] = []
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def warning(self) -> str:
+        """What is unsafe about the server; empty when nothing is."""
+        return self.database.warning
+
+    async def open_collections(self, names: Iterable[str]) -> None:
+        """Raises ConfigError, as `Database.prepare` does."""
+        missing = sorted(set(names) - self._collections)
+        if self._watch is None:
+            await self.database.prepare()
+        if missing:
+            await self._make_tables(missing)
+        self._collections.update(missing)
+        if self._watch is None:
+            watch = Watch(self.database, self.channel, self._run, self._moved)
+            self._watch = asyncio.create_task(watch.run(), name="watch on other nodes")
+
+    async def _make_tables(self, names: Sequence[str]) -> None:
+        found = await self.database.rows(
+            "SELECT name FROM unnest($1::text[], $2::text[]) AS wanted (name, held) WHERE to_regclass(held) IS NULL",
+            list(names),
+            [sql.table_of(name) for name in names],
+        )
+        for row in found:
+            # Two nodes that start at once may both try: the catalog then refuses one of them.
+            for attempt in range(2):
+                try:
+                    await self.database.rows(sql.create_table(row["name"]))
+                    break
+                except AtollError:
+                    if attempt:
+                        raise
+
+    async def declare(self, shapes: Sequence[Shape]) -> None:
+        await postgresql_views.declare(self.database, shapes)
+        self._indexed = {shape.collection: frozenset(shape.indexes) for shape in shapes}
+
+    def follow(
+        self, follower: Callable[[Mapping[str, int]], None], turned: Callable[[str], None] | None = None
+    ) -> None:
+        self._followers.append(follower)
+        if turned is not None:
+            self.database.turned.append(turned)
+
+    async def history(self) -> str:
+        await self.database.rows("SELECT")  # over a connection of now
+        return str(self.database.history or "")
+
+    async def history_taken_up(self) -> str:
+        rows = await self.database.rows("SELECT value FROM _settings WHERE name = 'history'")
+        return str(rows[0][0]) if rows else ""
+
+    async def take_up(self, history: str, counters: Mapping[str, int]) -> None:
+        for name, value in counters.items():
+            await self.database.rows(_RAISE_COUNTER, name, value)
+        if history != await self.history():
+            raise TurnLost("the database has changed once more meanwhile")
+        await self.database.rows(_TAKE_UP, history)
+
+    def told(self, positions: bytes) -> str:
+        """What a commit tells the other nodes."""
+        return told(self._run, positions)
+
+    def _moved(self, positions: Mapping[str, int]) -> None:
+        for follower in self._followers:
+            follower(positions)
+
+    # -- documents -------------------------------------------------------------------------------------
+
+    def begin(self, wanted: Wanted) -> PostgresTurn:
+        return PostgresTurn(self, wanted)
+
+    async def get(self, collection: str, key: str) -> Row | None:
+        rows = await self.database.rows(
+            f"SELECT doc, meta FROM {self.table(collection)} WHERE key = $1", kept(key)
+        )
+        return Row(*rows[0]) if rows else None
+
+    async def read(self, collection: str, key: str) -> tuple[Row | None, Mapping[str, int]]:
+        joined = f"_region LEFT JOIN {self.table(collection)} AS held ON held.key = $1"
+        rows = await self.database.rows(f"SELECT doc, meta, positions FROM {joined}", kept(key))
+        doc, meta, positions = rows[0]
+        return None if meta is None else Row(doc, meta), decode_positions(positions)
+
+    async def scan(
+        self,
+        collection: str,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int = 100,
+        where: Sequence[Condition] = (),
+    ) -> list[tuple[str, Row]]:
+        bound = sql.Bound()
+        terms = ["doc IS NOT NULL"]
+        if after is not None and after >= prefix:
+            terms.append(f"key > {bound.place(kept(after), 'text')}")
+        elif prefix:
+            terms.append(f"key >= {bound.place(kept(prefix), 'text')}")
+        end = prefix_end(prefix)
+        if end is not None:
+            terms.append(f"key < {bound.place(kept(end), 'text')}")
+        indexed = self._indexed.get(collection, frozenset())
+        terms += [
+            sql.condition_sql(
+                each, bound, indexed=each.field in indexed and each.op not in ("ne", "contains")
+            )
+            for each in where
+        ]
+        return await self._scan(collection, terms, bound, limit)
+
+    async def scan_all(
+        self, collection: str, *, after: str | None = None, limit: int = 1000
+    ) -> list[tuple[str, Row]]:
+        bound = sql.Bound()
+        terms = [] if after is None else [f"key > {bound.place(kept(after), 'text')}"]
+        return await self._scan(collection, terms, bound, limit)
+
+    async def _scan(
+        self, collection: str, terms: Sequence[str], bound: sql.Bound, limit: int
+    ) -> list[tuple[str, Row]]:
+        where = f" WHERE {' AND '.join(terms)}" if terms else ""
+        most = bound.place(limit, "bigint")
+        rows = await self.database.rows(
+            f"SELECT key, doc, meta FROM {self.table(collection)}{where} ORDER BY key LIMIT {most}",
+            *bound.values,
+        )
+        return [(given(key), Row(doc, meta)) for key, doc, meta in rows]
+
+    def table(self, collection: str) -> str:
+        """Raises UnknownCollection."""
+        if collection not in self._collections:
+            raise UnknownCollection(
+                f"the store has no table for collection {collection!r}: open_collections makes it",
+                collection=collection,
+            )
+        return sql.table_of(collection)
+
+    # -- journal ---------------------------------------------------------------------------------------
+
+    async def positions(self) -> dict[str, int]:
+        return dict(sorted(decode_positions((await self.database.rows(_POSITIONS))[0][0]).items()))
+
+    async def clock(self) -> int:
+        return int((await self.database.rows("SELECT clock FROM _region"))[0][0])
+
+    async def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
+        return await self._journal.read(after_id, limit=limit, limit_bytes=limit_bytes)
+
+    async def journal_start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
+        return await self._journal.start(vector, origins)
+
+    async def segment(self, origin: str, seq: int) -> Segment | None:
+        return await self._journal.segment(origin, seq)
+
+    async def journal_tail(self) -> int:
+        return await self._journal.tail()
+
+    async def journal_extent(self) -> JournalExtent:
+        return await self._journal.extent()
+
+    async def truncate(self, up_to_id: int, *, limit: int = 500) -> int:
+        return await self._journal.truncate(up_to_id, limit=limit)
+
+    # -- the rest --------------------------------------------------------------------------------------
+
+    async def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
+        rows = await self.database.rows(
+            "SELECT key, answer FROM _remembered WHERE key = ANY ($1::text[])", [kept(key) for key in keys]
+        )
+        return {given(key): answer for key, answer in rows}
+
+    async def conflicts(
+        self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
+    ) -> list[AuditRow]:
+        return await self._audit.conflicts(wanted, after=after, limit=limit)
+
+    async def conflict(self, id: str) -> AuditRow | None:
+        return await self._audit.conflict(id)
+
+    async def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
+        return await self._audit.parked(limit, after=after)
+
+    async def schemas(self) -> dict[str, str]:
+        return dict(
+            await self.database.rows("SELECT collection, fingerprint FROM _schemas ORDER BY collection")
+        )
+
+    async def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
+        """As in the port, a bounded number of rows a call, so that writers need not wait: call until 0."""
+        gone = await self.database.change(_FORGET_ANSWERS, remembered_before_ms, _FORGOTTEN_AT_ONCE)
+        records = await self._audit.forget(
+            before_ms=audit_before_ms, keep=audit_keep, most=_FORGOTTEN_AT_ONCE
+        )
+        return int(gone[0][0]) + records
+
+    async def counter(self, name: str) -> int:
+        rows = await self.database.rows("SELECT value FROM _counters WHERE name = $1", name)
+        return int(rows[0][0]) if rows else 0
+
+    async def raise_counter(self, name: str, value: int) -> None:
+        await self.database.rows(_RAISE_COUNTER, name, value)
+
+    async def advance_counter(self, name: str, by: int) -> int:
+        if self.database.history is None:
+            await self.history()
+        line = str(self.database.history or "").rpartition("/")[0]
+        rows = await self.database.change(_ADVANCE_COUNTER, name, by, line)
+        if not rows:
+            raise Unavailable(
+                f"{self.database.where} may have lost what it gave out; the region is asking its peers first"
+            )
+        return int(rows[0][0])
+
+    async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
+        rows = await self.database.rows(_LEASE, list(names), self.holder, for_s)
+        return frozenset(row[0] for row in rows)
+
+    async def holders(self) -> Mapping[str, str]:
+        return dict(await self.database.rows("SELECT name, holder FROM _leases WHERE until >= now()"))
+
+    async def give_back(self, names: Sequence[str]) -> None:
+        await self.database.rows(
+            "DELETE FROM _leases WHERE name = ANY ($1::text[]) AND holder = $2", list(names), self.holder
+        )
+
+    async def contents(self) -> AsyncGenerator[Piece, None]:
+        connection = await self.database.connect(long=True)
+        try:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                async for piece in postgresql_contents.pieces_of(connection):
+                    yield piece
+        except Exception as error:
+            raise self.database.failure(error) from error
+        finally:
+            await hang_up(connection)
+
+    async def fill(self, pieces: AsyncIterable[Piece]) -> None:
+        await self._fill_in_one(pieces, clear=False)
+
+    async def replace(self, pieces: AsyncIterable[Piece]) -> None:
+        """As `fill`, in the place of all that is held, which stays if anything is raised.
+
+        Raises StoreLocked while a node of the region is connected.
+        """
+        await self._fill_in_one(pieces, clear=True)
+
+    async def _fill_in_one(self, pieces: AsyncIterable[Piece], *, clear: bool) -> None:
+        await self.database.prepare()
+        connection = await self.database.connect(long=True)
+        try:
+            if clear:
+                await self._check_alone(connection)
+            async with connection.transaction():
+                if clear:
+                    await postgresql_contents.clear(connection)
+                elif not await postgresql_contents.is_empty(connection):
+                    raise StoreError(
+                        f"{self.database.where} holds something already: only an empty one can be filled; "
+                        "`atoll restore --force` replaces it, and what no peer has of it is then lost"
+                    )
+                await self._fill(connection, pieces)
+        except Exception as error:
+            raise self.database.failure(error, writing=True) from error
+        finally:
+            await hang_up(connection)
+
+    async def _check_alone(self, connection: asyncpg.Connection[Any]) -> None:
+        for _ in range(_LOOKS):
+            others = await connection.fetchval(_OTHERS, f"atoll {self.database.region}")
+            if not others:
+                return
+            await asyncio.sleep(_BETWEEN_LOOKS_S)  # one that was just closed may not be gone yet
+        raise StoreLocked(
+            f"{self.database.where}: a node of {self.database.region} is connected: end all nodes of the region first"
+        )
+
+    async def _fill(self, connection: asyncpg.Connection[Any], pieces: AsyncIterable[Piece]) -> None:
+        """Every piece as a commit of its own, in one transaction."""
+        turn = PostgresTurn(self, Wanted())
+        turn.onto(connection)
+        async for piece in pieces:
+            for name in piece.commit.documents:
+                await connection.execute(sql.create_table(name))
+            self._collections.update(piece.commit.documents)
+            await turn.commit(piece.commit)
+            turn.onto(connection, after=piece.commit)
+            await connection.executemany(_RAISE_COUNTER, piece.counters.items())
+
+    async def statistics(self) -> StoreStatistics:
+        documents: dict[str, int] = {}
+        tombstones: dict[str, int] = {}
+        for name in sorted(self._collections):
+            rows = await self.database.long_rows(f"SELECT count(doc), count(*) FROM {self.table(name)}")
+            documents[name], tombstones[name] = rows[0][0], rows[0][1] - rows[0][0]
+        totals = await self.database.rows(
+            "SELECT (SELECT count(*) FROM _audit), (SELECT count(*) FROM _parked), "
+            "(SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class "
+            "WHERE relnamespace = $1::text::regnamespace AND relkind = 'r')",
+            f'"{self.database.schema}"',
+        )
+        return StoreStatistics(documents, tombstones, *totals[0])
+
+    async def checkpoint(self) -> None:
+        """Nothing: PostgreSQL checkpoints by itself."""
+
+    async def close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        if self._writer is not None:
+            await hang_up(self._writer)
+            self._writer = None
+        if not self.database.closed and self._watch is not None:
+            with contextlib.suppress(AtollError):  # another node need not wait until they run out
+                await self.database.rows("DELETE FROM _leases WHERE holder = $1", self.holder)
+        await self.database.close()
+
+    # -- the connection that commits -------------------------------------------------------------------
+
+    async def writer(self) -> asyncpg.Connection[Any]:
+        if self._writer is not None and self.database.outdated(self._writer):
+            self.drop_writer()
+        if self._writer is None or self._writer.is_closed():
+            self._writer = await self.database.connect()
+        if self.database.is_standby(self._writer):
+            self.drop_writer()  # once it is promoted, the next connection tells which history that is
+            raise StoreUnwritable(
+                f"{self.database.where} cannot be written: it is a standby; point `store` at the primary, or promote "
+                "this one. Reads go on",
+                reason="it is read-only",
+                store=self.database.url.shown,
+            )
+        return self._writer
+
+    def drop_writer(self) -> None:
+        """With it goes the lock, and what was under way is the server's to finish."""
+        if self._writer is not None:
+            self._writer.terminate()
+            self._writer = None

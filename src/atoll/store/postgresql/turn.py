@@ -1,0 +1,222 @@
+"""A turn of a region's PostgreSQL store.
+
+It is two statements. The first reads the region's row and what the batch addresses; the second is the whole
+commit, and a compare-and-set on the region's row: it does nothing if anybody has committed since. So seqs are dense
+however long a node was paused in between. A node that lost a turn takes an advisory lock for the next ones, as do the
+others that it comes between: they then wait for each other instead of losing work. A lock that nobody uses for two
+seconds is taken away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from atoll.errors import AtollError, StoreUnreachable, TurnLost
+from atoll.store.port import AuditRow, Commit, Row, Wanted
+from atoll.store.postgresql import sql
+from atoll.store.postgresql.sql import audit_row, given, kept
+from atoll.store.postgresql.watch import decode_positions, encode_positions
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from atoll.store.postgresql.store import PostgresStore
+
+_CROWDED_S = 2.0
+"""For so long after a lost turn a node takes the lock for its turns."""
+_LOCK_WAITS = 4
+"""How often `LOCK_MS` is waited for the turn before the writers are told."""
+_RECORDED = f"""
+SELECT record.* FROM unnest($2::text[]) AS wanted (key) CROSS JOIN LATERAL (
+    SELECT {sql.AUDIT_COLUMNS} FROM _audit WHERE collection = $1 AND key = wanted.key
+    ORDER BY stamp_ms DESC, id DESC LIMIT $3
+) AS record
+"""
+_TAKE_AWAY = """
+SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity AS holder USING (pid)
+WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid <> pg_backend_pid()
+AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+AND (classid::bigint << 32) | objid::bigint = $1::bigint
+AND holder.state = 'idle' AND holder.state_change < now() - interval '1 second'
+"""
+_decode_schemas = msgspec.json.Decoder(dict[str, str]).decode
+
+
+class PostgresTurn:
+    """A turn: one statement that reads, and one that commits if nobody else has."""
+
+    __slots__ = (
+        "_commits",
+        "_connection",
+        "_locked",
+        "_store",
+        "_tail",
+        "_wanted",
+        "audit",
+        "clock",
+        "history",
+        "positions",
+        "remembered",
+        "rows",
+        "schemas",
+    )
+
+    def __init__(self, store: PostgresStore, wanted: Wanted) -> None:
+        self._store = store
+        self._wanted = wanted
+        self._connection: asyncpg.Connection[Any]
+
+    async def __aenter__(self) -> PostgresTurn:
+        for collection in self._wanted.documents:
+            self._store.table(collection)
+        for attempt in range(2):
+            try:
+                self._connection = await self._store.writer()
+                await self._load()
+                return self
+            except AtollError:
+                self._store.drop_writer()
+                raise
+            except Exception as error:
+                self._store.drop_writer()
+                if attempt or not self._store.database.lost(error):
+                    raise self._store.database.failure(error) from error
+            except BaseException:
+                self._store.drop_writer()
+                raise
+        raise AssertionError
+
+    async def _load(self) -> None:
+        wanted = self._wanted
+        self.history = self._store.database.history_seen_by(self._connection)
+        collections = tuple(sorted(wanted.documents))
+        statement = sql.turn_sql(collections, bool(wanted.remembered))
+        bindings = [[kept(key) for key in wanted.documents[name]] for name in collections]
+        if wanted.remembered:
+            bindings.append([kept(key) for key in wanted.remembered])
+        self._locked = self._store.crowded_until_s > asyncio.get_running_loop().time()
+        lock = self._store.turn_lock if self._locked else 0
+        rows = await self._connection.fetch(statement, lock, *bindings)
+        if rows[0]["key"] == "false":
+            await self._wait()
+            rows = await self._connection.fetch(statement, 0, *bindings)
+        _, _, positions, schemas, self._commits, self.clock, self._tail = rows[0]
+        self.schemas: Mapping[str, str] = _decode_schemas(schemas)
+        self.positions: Mapping[str, int] = decode_positions(positions)
+        self.rows = {}
+        self.remembered: dict[str, bytes] = {}
+        for part, key, doc, meta, *_ in rows[1:]:
+            if part < len(collections):
+                self.rows[collections[part], given(key)] = Row(doc, meta)
+            else:
+                self.remembered[given(key)] = meta
+        self.audit: dict[str, AuditRow] = {}
+        if wanted.audit:
+            found = await self._connection.fetch(
+                f"SELECT {sql.AUDIT_COLUMNS} FROM _audit WHERE id = ANY ($1::text[])", list(wanted.audit)
+            )
+            self.audit = {row["id"]: audit_row(row) for row in found}
+
+    def onto(self, connection: asyncpg.Connection[Any], *, after: Commit | None = None) -> None:
+        """Stand on an empty store, or behind a commit of the same transaction."""
+        self._connection = connection
+        if after is None:
+            self._commits, self.clock, self._tail, self.positions, self.schemas = 0, 0, 0, {}, {}
+        else:
+            self._commits += 1
+            self._tail += len(after.segments)
+            self.positions = {**self.positions, **after.positions}
+
+    async def _wait(self) -> None:
+        """Wait for the lock behind the others; one that a paused or unreachable node holds is taken from it."""
+        state = ""
+        for _ in range(_LOCK_WAITS):
+            try:
+                await self._connection.execute(f"SELECT pg_advisory_lock({self._store.turn_lock})")
+                return
+            except Exception as error:
+                state = getattr(error, "sqlstate", "") or ""
+                if state != "55P03":
+                    raise
+                await self._connection.fetch(_TAKE_AWAY, self._store.turn_lock)
+        raise StoreUnreachable(
+            f"{self._store.database.url.shown} is too busy: the turn to commit did not come in time"
+        )
+
+    async def __aexit__(self, *failure: object) -> None:
+        if not self._locked or self._connection.is_closed():
+            return
+        try:
+            await self._connection.execute("SELECT pg_advisory_unlock_all()")
+        except BaseException as error:
+            self._store.drop_writer()
+            if not isinstance(error, Exception):
+                raise
+
+    async def recorded(self, collection: str, keys: Sequence[str], limit: int) -> dict[str, list[AuditRow]]:
+        try:
+            rows = await self._connection.fetch(_RECORDED, collection, [kept(key) for key in keys], limit)
+        except Exception as error:
+            raise self._store.database.failure(error) from error
+        found: dict[str, list[AuditRow]] = {}
+        for row in map(audit_row, rows):
+            found.setdefault(row.key, []).append(row)
+        return found
+
+    async def commit(self, commit: Commit) -> None:
+        connection, database = self._connection, self._store.database
+        for collection in commit.documents:
+            self._store.table(collection)
+        if connection.is_closed():
+            raise StoreUnreachable(
+                f"{database.url.shown} went away; it is tried again", store=database.url.shown
+            )
+        statement, bindings = self._statement(commit)
+        try:
+            won = await connection.fetch(statement, *bindings)
+        except Exception as error:
+            if database.lost(error):
+                self._store.drop_writer()
+            raise database.failure(error, writing=True) from error
+        except BaseException:
+            self._store.drop_writer()
+            raise
+        if not won:
+            self._store.crowded_until_s = asyncio.get_running_loop().time() + _CROWDED_S
+            raise TurnLost("another node of this region has committed since this turn began")
+
+    def _statement(self, commit: Commit) -> tuple[str, list[Any]]:
+        positions = encode_positions({**self.positions, **commit.positions})
+        segments = [(self._tail + at, *segment) for at, segment in enumerate(commit.segments, 1)]
+        audit = {row.id: row for row in commit.audit}
+        parked = {row[:3]: row for row in commit.parked}
+        remembered = {row.key: row for row in commit.remembered}
+        parts: dict[str, list[Sequence[Any]]] = {
+            "segments": [*segments],
+            "audit_removed": [(id,) for id in commit.audit_removed if id not in audit],
+            "audit": [row._replace(key=kept(row.key), field=kept(row.field)) for row in audit.values()],
+            "remembered": [row._replace(key=kept(row.key)) for row in remembered.values()],
+            "unparked": [dot for dot in set(commit.unparked) if dot not in parked],
+            "parked": [row._replace(reason=kept(row.reason)) for row in parked.values()],
+            "schemas": [*commit.schemas.items()],
+        }
+        collections = tuple(sorted(name for name, rows in commit.documents.items() if rows))
+        bindings: list[Any] = [
+            self._commits,
+            commit.clock or 0,
+            self._tail + len(segments),
+            positions,
+            self._store.channel,
+            self._store.told(positions),
+        ]
+        for name in collections:
+            keys, docs, metas = zip(*commit.documents[name], strict=True)
+            bindings += [[kept(key) for key in keys], docs, metas]
+        present = {name: rows for name, rows in parts.items() if rows}
+        for rows in present.values():
+            bindings += [list(column) for column in zip(*rows, strict=True)]
+        return sql.commit_sql(collections, frozenset(present)), bindings

@@ -1,0 +1,432 @@
+"""The embedded store: one SQLite database per region, written by one process, every commit fsynced.
+
+Documents lie in `doc_<collection>(key, value, meta)`, the value as JSON text, so that SQL tools can read
+them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from atoll.errors import StoreCorrupt, StoreError
+from atoll.store.port import (
+    AuditFilter,
+    AuditRow,
+    Commit,
+    Condition,
+    JournalExtent,
+    Numbered,
+    Parked,
+    Piece,
+    Row,
+    Segment,
+    Shape,
+    StoreStatistics,
+    Wanted,
+)
+from atoll.store.scanning import condition_sql, member_sql, prefix_end
+from atoll.store.sqlite import database as sqlite_database
+from atoll.store.sqlite import sql
+from atoll.store.sqlite.audit import Audit
+from atoll.store.sqlite.connections import Connections
+from atoll.store.sqlite.contents import COLLECTION_TABLES, is_empty, pieces_of
+from atoll.store.sqlite.database import Opened
+from atoll.store.sqlite.journal import Journal
+from atoll.store.sqlite.turn import SqliteTurn
+
+_FORGOTTEN_AT_ONCE = 5_000
+_INDEXES = r"SELECT name FROM sqlite_schema WHERE type = 'index' AND name LIKE 'by\_%' ESCAPE '\'"
+
+
+def open_sqlite(
+    folder: Path, *, region: str, deployment: str, read_only: bool = False, vfs: str | None = None
+) -> SqliteStore:
+    """Open the region's database in `folder`, or create it; only one process can hold it for writing.
+
+    Where it exists but cannot be written, the store opens for reading and every commit raises
+    StoreUnwritable. `read_only` takes no lock, so it also works beside the running region. `vfs` names
+    a registered SQLite file system, for fault injection.
+
+    Raises StoreLocked, StoreUnwritable (nothing to read either), StoreCorrupt, and ConfigError for
+    another region's database or a newer format.
+    """
+    return SqliteStore(
+        sqlite_database.open_database(
+            folder, region=region, deployment=deployment, read_only=read_only, vfs=vfs
+        )
+    )
+
+
+class SqliteStore:
+    """`Store` on SQLite; made by `open_sqlite`."""
+
+    warning = ""
+
+    def __init__(self, opened: Opened) -> None:
+        self.database = opened.database
+        self.connections = Connections(opened)
+        self.audit = Audit(self.connections)
+        self._reader = opened.reader
+        self._writer = opened.writer
+        self._journal = Journal(self.connections)
+        self._alone = self._writer is not None
+        """Nobody else changes what is remembered here of the database."""
+        self._positions = self._stored_positions()
+        self._clock = self._stored_clock()
+        self._schemas = self._stored_schemas()
+        self._indexed: dict[str, frozenset[str]] = {}
+        self._collections = sql.Collections()
+        self._find_collections()
+
+    def _find_collections(self) -> None:
+        for (table,) in self.connections.rows(COLLECTION_TABLES):
+            self._collections[table[4:]] = sql.Statements.of(table[4:])
+
+    @property
+    def refusal(self) -> str:
+        """Why commits are refused; empty while they are taken."""
+        return self.connections.refusal
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the database was opened without the right to write."""
+        return self._writer is None
+
+    async def open_collections(self, names: Iterable[str]) -> None:
+        missing = [name for name in names if name not in self._collections]
+        if not missing:
+            return
+        made = {name: sql.Statements.of(name) for name in missing}
+        if self._writer is None:
+            # A collection declared since the last writable run is simply empty.
+            for statements in made.values():
+                self._reader.execute(f"CREATE TEMP TABLE {statements.table} {sql.COLUMNS}")
+        else:
+            with self.connections.transaction() as writer:
+                for statements in made.values():
+                    writer.execute(f"CREATE TABLE {statements.table} {sql.COLUMNS}")
+        self._collections.update(made)
+
+    async def declare(self, shapes: Sequence[Shape]) -> None:
+        """As in the port, indexes only: SQL tools have their own ways to make views of a file."""
+        self._indexed = {shape.collection: frozenset(shape.indexes) for shape in shapes}
+        if self._writer is None:
+            return
+        wanted = {
+            name: f"CREATE INDEX {name} ON {self._collections[shape.collection].table} ({member_sql(field)}, key)"
+            for shape in shapes
+            for field in shape.indexes
+            for name in ('"by_' + f"{shape.collection}.{field}" + '"',)
+        }
+        found = {f'"{name}"' for (name,) in self.connections.rows(_INDEXES)}
+        if found == wanted.keys():
+            return
+        with self.connections.transaction() as writer:
+            for name in sorted(found - wanted.keys()):
+                writer.execute(f"DROP INDEX {name}")
+            for name in sorted(wanted.keys() - found):
+                writer.execute(wanted[name])
+
+    def follow(
+        self, follower: Callable[[Mapping[str, int]], None], turned: Callable[[str], None] | None = None
+    ) -> None:
+        """There are no other nodes."""
+
+    async def history(self) -> str:
+        """There is only one: a copy is put in the database's place by `atoll restore`, which leaves a mark."""
+        return ""
+
+    async def history_taken_up(self) -> str:
+        return ""
+
+    async def take_up(self, history: str, counters: Mapping[str, int]) -> None:
+        for name, value in counters.items():
+            await self.raise_counter(name, value)
+
+    holder = ""
+
+    async def holders(self) -> Mapping[str, str]:
+        return {}
+
+    async def give_back(self, names: Sequence[str]) -> None:
+        """Nobody else could hold them."""
+
+    async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
+        return frozenset(names)
+
+    async def get(self, collection: str, key: str) -> Row | None:
+        return self._get(collection, key)
+
+    async def read(self, collection: str, key: str) -> tuple[Row | None, Mapping[str, int]]:
+        # Of one moment: whoever changes `_positions` has just committed, and gives way to nobody in between.
+        return self._get(collection, key), self._positions if self._alone else await self.positions()
+
+    def _get(self, collection: str, key: str) -> Row | None:
+        try:
+            row = self._reader.execute(self._collections[collection].get, (key,)).fetchone()
+        except apsw.Error as error:
+            raise self.connections.failure(error) from error
+        return None if row is None else Row(*row)
+
+    async def scan(
+        self,
+        collection: str,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int = 100,
+        where: Sequence[Condition] = (),
+    ) -> list[tuple[str, Row]]:
+        table = self._collections[collection].table
+        terms = ["value IS NOT NULL"]
+        bindings: list[Any] = []
+        if after is not None and after >= prefix:
+            terms.append("key > ?")
+            bindings.append(after)
+        elif prefix:
+            terms.append("key >= ?")
+            bindings.append(prefix)
+        end = prefix_end(prefix)
+        if end is not None:
+            terms.append("key < ?")
+            bindings.append(end)
+        for condition in where:
+            indexed = condition.field in self._indexed.get(collection, ())
+            term, bound = condition_sql(condition, f"{table}.value", indexed=indexed)
+            terms.append(term)
+            bindings.extend(bound)
+        return self._scan(collection, terms, bindings, limit)
+
+    async def scan_all(
+        self, collection: str, *, after: str | None = None, limit: int = 1000
+    ) -> list[tuple[str, Row]]:
+        return self._scan(
+            collection, ["key > ?"] if after is not None else [], [after] * (after is not None), limit
+        )
+
+    def _scan(
+        self, collection: str, terms: Sequence[str], bindings: Sequence[Any], limit: int
+    ) -> list[tuple[str, Row]]:
+        where = f" WHERE {' AND '.join(terms)}" if terms else ""
+        query = (
+            f"SELECT key, CAST(value AS BLOB), meta FROM {self._collections[collection].table}{where} "
+            "ORDER BY key LIMIT ?"
+        )
+        rows = self.connections.rows(query, [*bindings, limit])
+        return [(key, Row(value, meta)) for key, value, meta in rows]
+
+    def begin(self, wanted: Wanted) -> SqliteTurn:
+        return SqliteTurn(self, wanted)
+
+    def load(self, collection: str, keys: Sequence[str]) -> Iterator[tuple[str, bytes | None, bytes, int]]:
+        return self.connections.among(self._collections[collection].load, keys)
+
+    def answers(self, keys: Sequence[str]) -> dict[str, bytes]:
+        return dict(self.connections.among("SELECT key, answer FROM remembered WHERE key IN ", keys))
+
+    def commit(self, commit: Commit, found: Mapping[tuple[str, str], int]) -> None:
+        """Raises Indefinite when an fsync failed, then StoreUnwritable until reopened.
+
+        `found`: (collection, key) → rowid of rows that the turn has seen.
+        """
+        written = [
+            (self._collections[name], *_apart(name, rows, found)) for name, rows in commit.documents.items()
+        ]
+        with self.connections.transaction() as writer:
+            for statements, new, known in written:
+                if new:
+                    writer.executemany(statements.insert, new)
+                if known:
+                    before = writer.total_changes()
+                    writer.executemany(statements.update, known)
+                    if writer.total_changes() - before != len(known):
+                        raise StoreCorrupt(
+                            f"{self.database} has lost rows of {statements.table} within one commit: another program "
+                            "has changed it; nothing was written",
+                            database=str(self.database),
+                        )
+            self._write(writer, commit)
+        if commit.positions:
+            self._positions = {**self._positions, **commit.positions}
+        if commit.schemas:
+            self._schemas = {**self._schemas, **commit.schemas}
+        if commit.clock is not None:
+            self._clock = max(self._clock, commit.clock)
+        if self.connections.log_must_be_copied:
+            self.connections.copy_rest_of_log()
+
+    @staticmethod
+    def _write(writer: apsw.Connection, commit: Commit) -> None:
+        """All but the documents."""
+        execute, executemany = writer.execute, writer.executemany
+        for segment in commit.segments:
+            execute(sql.ADD_SEGMENT, segment)
+        if commit.positions:
+            executemany(sql.SET_POSITION, commit.positions.items())
+        if commit.clock is not None:
+            execute(sql.SET_CLOCK, (commit.clock,))
+        if commit.audit_removed:
+            executemany("DELETE FROM audit WHERE id = ?", [(id,) for id in commit.audit_removed])
+        if commit.audit:
+            executemany(sql.SET_AUDIT, commit.audit)
+        if commit.remembered:
+            executemany(sql.REMEMBER, commit.remembered)
+        if commit.unparked:
+            executemany(sql.UNPARK, commit.unparked)
+        if commit.parked:
+            executemany(sql.PARK, commit.parked)
+        if commit.schemas:
+            executemany(sql.SET_SCHEMA, commit.schemas.items())
+
+    async def positions(self) -> dict[str, int]:
+        return dict(self._positions) if self._alone else self._stored_positions()
+
+    async def clock(self) -> int:
+        return self._clock if self._alone else self._stored_clock()
+
+    def _stored_positions(self) -> dict[str, int]:
+        return dict(self.connections.rows("SELECT origin, seq FROM positions ORDER BY origin"))
+
+    def _stored_clock(self) -> int:
+        rows = self.connections.rows("SELECT value FROM settings WHERE name = 'clock'")
+        return int(rows[0][0]) if rows else 0
+
+    async def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
+        return self._journal.read(after_id, limit=limit, limit_bytes=limit_bytes)
+
+    async def journal_start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
+        return self._journal.start(vector, origins)
+
+    async def segment(self, origin: str, seq: int) -> Segment | None:
+        return self._journal.segment(origin, seq)
+
+    async def journal_tail(self) -> int:
+        return self._journal.tail()
+
+    async def journal_extent(self) -> JournalExtent:
+        return self._journal.extent()
+
+    async def truncate(self, up_to_id: int, *, limit: int = 500) -> int:
+        return self._journal.truncate(up_to_id, limit=limit)
+
+    async def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
+        return self.answers(keys)
+
+    async def conflicts(
+        self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
+    ) -> list[AuditRow]:
+        return self.audit.conflicts(wanted, after=after, limit=limit)
+
+    async def conflict(self, id: str) -> AuditRow | None:
+        return self.audit.conflict(id)
+
+    async def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
+        return self.audit.parked(limit, after=after)
+
+    async def schemas(self) -> dict[str, str]:
+        return dict(self._schemas) if self._alone else self._stored_schemas()
+
+    def _stored_schemas(self) -> dict[str, str]:
+        query = "SELECT substr(name, 8), value FROM settings WHERE name LIKE 'schema %' ORDER BY name"
+        return dict(self.connections.rows(query))
+
+    async def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
+        """As in the port, a bounded number of rows a call, so that writers need not wait: call until 0."""
+        with self.connections.transaction() as writer:
+            before = writer.total_changes()
+            writer.execute(
+                "DELETE FROM remembered WHERE rowid IN "
+                "(SELECT rowid FROM remembered WHERE at_ms < ? LIMIT ?)",
+                (remembered_before_ms, _FORGOTTEN_AT_ONCE),
+            )
+            self.audit.forget(writer, before_ms=audit_before_ms, keep=audit_keep, most=_FORGOTTEN_AT_ONCE)
+            return writer.total_changes() - before
+
+    async def counter(self, name: str) -> int:
+        rows = self.connections.rows("SELECT value FROM counters WHERE name = ?", (name,))
+        return int(rows[0][0]) if rows else 0
+
+    async def raise_counter(self, name: str, value: int) -> None:
+        with self.connections.transaction() as writer:
+            writer.execute(sql.RAISE_COUNTER, (name, value))
+
+    async def advance_counter(self, name: str, by: int) -> int:
+        with self.connections.transaction() as writer:
+            return int(writer.execute(sql.ADVANCE_COUNTER, (name, by)).get)
+
+    async def contents(self) -> AsyncGenerator[Piece, None]:
+        """As in the port, through a connection of its own: while it reads, the log cannot be started over."""
+        connection = self.connections.connect_reader()
+        try:
+            connection.execute("BEGIN")
+            for piece in pieces_of(connection):
+                yield piece
+                await asyncio.sleep(0)
+        except apsw.Error as error:
+            raise self.connections.failure(error) from error
+        finally:
+            connection.close()
+
+    async def fill(self, pieces: AsyncIterable[Piece]) -> None:
+        with self.connections.transaction() as writer:
+            if not is_empty(writer):
+                raise StoreError(
+                    f"{self.database} holds something already: only an empty store can be filled"
+                )
+            async for piece in pieces:
+                commit = piece.commit
+                for name, rows in commit.documents.items():
+                    statements = sql.Statements.of(name)
+                    writer.execute(f"CREATE TABLE IF NOT EXISTS {statements.table} {sql.COLUMNS}")
+                    writer.executemany(statements.insert, rows)
+                self._write(writer, commit)
+                writer.executemany(sql.RAISE_COUNTER, piece.counters.items())
+        self._positions, self._clock = self._stored_positions(), self._stored_clock()
+        self._schemas = self._stored_schemas()
+        self._find_collections()
+
+    async def statistics(self) -> StoreStatistics:
+        documents: dict[str, int] = {}
+        tombstones: dict[str, int] = {}
+        for name, statements in sorted(self._collections.items()):
+            query = f"SELECT count(value), count(*) FROM {statements.table}"
+            visible, rows = self.connections.rows(query)[0]
+            documents[name], tombstones[name] = visible, rows - visible
+        conflicts, parked = self.connections.rows(
+            "SELECT (SELECT count(*) FROM audit), (SELECT count(*) FROM parked)"
+        )[0]
+        size_bytes = 0
+        for path in (self.database, Path(f"{self.database}-wal")):
+            with contextlib.suppress(FileNotFoundError):
+                size_bytes += path.stat().st_size
+        return StoreStatistics(documents, tombstones, conflicts, parked, size_bytes)
+
+    async def checkpoint(self) -> None:
+        """As in the port, in a thread."""
+        await asyncio.to_thread(self.connections.copy_log)
+
+    async def close(self) -> None:
+        self.connections.close()
+
+
+def _apart(
+    collection: str,
+    rows: Sequence[tuple[str, bytes | None, bytes]],
+    found: Mapping[tuple[str, str], int],
+) -> tuple[list[tuple[str, bytes | None, bytes]], list[tuple[bytes | None, bytes, int]]]:
+    """Rows to insert, and values with the rowid that they replace."""
+    new: list[tuple[str, bytes | None, bytes]] = []
+    known: list[tuple[bytes | None, bytes, int]] = []
+    for row in rows:
+        rowid = found.get((collection, row[0]))
+        if rowid is None:
+            new.append(row)
+        else:
+            known.append((row[1], row[2], rowid))
+    return new, known

@@ -1,0 +1,56 @@
+"""A turn of a region's SQLite store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from atoll.store.port import AuditFilter, AuditRow, Commit, Row, Wanted
+
+if TYPE_CHECKING:
+    from atoll.store.sqlite.store import SqliteStore
+
+
+class SqliteTurn:
+    """A turn of the only node there is: nobody can come in between."""
+
+    __slots__ = (
+        "_rowids",
+        "_store",
+        "_wanted",
+        "audit",
+        "clock",
+        "positions",
+        "remembered",
+        "rows",
+        "schemas",
+    )
+    history = ""
+
+    def __init__(self, store: SqliteStore, wanted: Wanted) -> None:
+        self._store = store
+        self._wanted = wanted
+
+    async def __aenter__(self) -> SqliteTurn:
+        store, wanted = self._store, self._wanted
+        self.positions: Mapping[str, int] = await store.positions()
+        self.clock = await store.clock()
+        self.schemas: Mapping[str, str] = await store.schemas()
+        self.rows: dict[tuple[str, str], Row] = {}
+        self._rowids: dict[tuple[str, str], int] = {}
+        for collection, keys in wanted.documents.items():
+            for key, value, meta, rowid in store.load(collection, keys):
+                self.rows[collection, key] = Row(value, meta)
+                self._rowids[collection, key] = rowid
+        self.remembered = store.answers(wanted.remembered) if wanted.remembered else {}
+        self.audit = {row.id: row for row in store.audit.records(wanted.audit)} if wanted.audit else {}
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        """Nothing is held between two commits."""
+
+    async def recorded(self, collection: str, keys: Sequence[str], limit: int) -> dict[str, list[AuditRow]]:
+        return {key: await self._store.conflicts(AuditFilter(collection, key), limit=limit) for key in keys}
+
+    async def commit(self, commit: Commit) -> None:
+        self._store.commit(commit, self._rowids)

@@ -1,0 +1,58 @@
+"""A link at its bound waits, but not for ever for what only it can bring."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from ..virtual_time import in_virtual_time
+from .test_group_commit import entries_of, named, opened, stamped
+
+
+@in_virtual_time
+async def test_a_link_that_is_stuck_may_bring_as_much_again() -> None:
+    it = await opened(stuck_s=2.0)
+    _, two, three = entries_of("b", "x", "y", "z")
+    it.door.deliver([two], "b")  # the first one is missing
+    loop = asyncio.get_running_loop()
+    await it.door.room("b", 10)
+    assert loop.time() == pytest.approx(2.0)
+    it.door.deliver([three], "b")
+    await it.door.room("b", 10)
+    assert loop.time() == pytest.approx(4.0)
+
+
+@in_virtual_time
+async def test_local_writes_do_not_keep_a_link_stuck() -> None:
+    it = await opened(stuck_s=2.0)
+    it.door.deliver(entries_of("b", "x", "y")[1:], "b")
+    room = asyncio.ensure_future(it.door.room("b", 10))
+    for number in range(5):
+        await asyncio.sleep(0.5)
+        await it.door.write(named(f"k{number}"))
+    await asyncio.sleep(0)
+    assert room.done()
+
+
+@in_virtual_time
+async def test_a_link_waits_as_long_as_the_disk_is_full() -> None:
+    it = await opened(stuck_s=2.0)
+    it.tables.refusal = "the disk is full"
+    it.door.deliver(entries_of("b", "x"), "b")
+    room = asyncio.ensure_future(it.door.room("b", 10))
+    await asyncio.sleep(60)
+    assert not room.done()
+    it.tables.refusal = ""
+    await room
+
+
+@in_virtual_time
+async def test_a_link_waits_as_long_as_a_clock_runs_ahead() -> None:
+    it = await opened(stuck_s=2.0)
+    it.door.deliver([stamped("b", 1, it.now_ms + 60_000)], "b")
+    room = asyncio.ensure_future(it.door.room("b", 10))
+    await asyncio.sleep(30)
+    assert not room.done()
+    it.now_ms += 60_000
+    await room

@@ -1,0 +1,413 @@
+"""The door over a database behind a network, which other nodes of the region use as well."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from atoll.causality.clock import HybridLogicalClock
+from atoll.commit.batch import KEPT_ASIDE, Batch, Identity, Takeover
+from atoll.documents.mutation import Receipt, Write
+from atoll.errors import (
+    AtollError,
+    Indefinite,
+    Overloaded,
+    OwnershipFixed,
+    StoreUnreachable,
+    TurnLost,
+    Unavailable,
+)
+from atoll.region.group_commit import Door, DoorOptions, Upkeep
+from atoll.store.memory.store import MemoryStore, MemoryTables, MemoryTurn
+from atoll.store.port import Commit, Wanted
+
+from ..commit.replica import REGIONS
+from ..commit.shop import SHOP
+from ..virtual_time import in_virtual_time, turns
+from .test_group_commit import NOW_MS, RULES, all_of, entries_of, named, stamped
+
+TRIP_S = 0.1
+
+
+class FarTurn(MemoryTurn):
+    def __init__(self, store: FarStore, wanted: Wanted) -> None:
+        super().__init__(store.tables, wanted, store)
+        self._store = store
+
+    async def __aenter__(self) -> FarTurn:
+        await asyncio.sleep(TRIP_S)
+        await super().__aenter__()
+        return self
+
+    async def commit(self, commit: Commit) -> None:
+        store = self._store
+        await asyncio.sleep(TRIP_S)
+        store.meanwhile()
+        if store.lost_requests:
+            store.lost_requests -= 1
+            raise Indefinite("the connection broke")
+        await super().commit(commit)
+        store.seen.append(commit)
+        await asyncio.sleep(TRIP_S)
+        if store.lost_replies:
+            store.lost_replies -= 1
+            raise Indefinite("the connection broke")
+
+
+class FarStore(MemoryStore):
+    """A commit arrives after 0.2 s, and is known of after 0.3 s."""
+
+    def __init__(self, tables: MemoryTables) -> None:
+        super().__init__(tables)
+        self.seen: list[Commit] = []
+        self.lost_requests = 0
+        self.lost_replies = 0
+        self.meanwhile: Callable[[], None] = lambda: None
+        """Happens before a commit arrives."""
+
+    def begin(self, wanted: Wanted) -> FarTurn:
+        return FarTurn(self, wanted)
+
+
+class Setup:
+    def __init__(self, tables: MemoryTables | None = None, admit: Any = None, **options: Any) -> None:
+        self.tables = tables or MemoryTables()
+        self.tables.open_collections(SHOP.collections)
+        self.store = FarStore(self.tables)
+        self.door = Door(
+            self.store,
+            RULES,
+            HybridLogicalClock(lambda: NOW_MS),
+            lambda: Identity("a", REGIONS, 5, 1 << 20),
+            lambda: NOW_MS,
+            admit=admit,
+            options=DoorOptions(**options),
+        )
+
+    @property
+    def journal(self) -> list[tuple[str, int, int]]:
+        return [each.segment[:3] for each in self.tables.journal(0, limit=99)]
+
+
+async def opened(tables: MemoryTables | None = None, **options: Any) -> Setup:
+    setup = Setup(tables, **options)
+    await setup.door.open()
+    return setup
+
+
+@in_virtual_time
+async def test_whoever_comes_during_a_commit_shares_the_next() -> None:
+    it = await opened()
+    first = asyncio.ensure_future(it.door.write(named("k0")))
+    await asyncio.sleep(TRIP_S)
+    await all_of(it.door, *(named(f"k{n}") for n in range(1, 9)))
+    assert (await first).seq == 1
+    assert it.journal == [("a", 1, 1), ("a", 2, 9)]
+
+
+@in_virtual_time
+async def test_a_door_that_is_opened_again_takes_one_turn_at_a_time() -> None:
+    it = await opened()
+    await it.door.open()
+    tried: list[None] = []
+    it.store.meanwhile = lambda: tried.append(None)
+    first = asyncio.ensure_future(it.door.write(named("k0")))
+    await asyncio.sleep(TRIP_S / 2)
+    await all_of(it.door, named("k1"))
+    await first
+    assert (len(tried), it.journal) == (2, [("a", 1, 1), ("a", 2, 2)])
+
+
+@in_virtual_time
+async def test_no_commit_says_the_opposite_of_declarations_that_were_just_taken_up() -> None:
+    it = await opened()
+    it.door.declared = {"note": "new"}
+    taken_up = asyncio.ensure_future(it.door.keep_up(Upkeep(schemas={"note": "new"})))
+    await asyncio.sleep(TRIP_S)
+    await it.door.write(named("k"))
+    await taken_up
+    assert it.tables.schemas() == {"note": "new"}
+
+
+@in_virtual_time
+async def test_a_commit_by_other_declarations_says_that_documents_are_mixed() -> None:
+    it = await opened()
+    it.door.declared = {"note": "old"}
+    it.tables.commit(Commit(schemas={"note": "new", "profile": "new"}))
+    await it.door.write(named("k"))
+    assert it.tables.schemas() == {"note": "", "profile": ""}
+    it.door.declared = {"note": "new", "profile": "new"}
+    it.tables.commit(Commit(schemas={"note": "new", "profile": "new?on its way"}))
+    await it.door.write(named("k"))
+    assert it.tables.schemas() == {"note": "new", "profile": "new?on its way"}
+
+
+@in_virtual_time
+async def test_declarations_are_not_taken_up_where_a_node_with_others_wrote_meanwhile() -> None:
+    it = await opened()
+    other = await opened(it.tables)
+    it.door.declared, other.door.declared = {"note": "new"}, {"note": "old"}
+    await it.door.keep_up(Upkeep(schemas={"note": "new?1"}))
+    await other.door.write(named("k"))
+    await it.door.keep_up(Upkeep(schemas={"note": "new"}, instead_of={"note": "new?1"}))
+    assert it.tables.schemas() == {"note": ""}
+    await it.door.keep_up(Upkeep(schemas={"note": "new?2"}))
+    await it.door.keep_up(Upkeep(schemas={"note": "new"}, instead_of={"note": "new?2"}))
+    assert it.tables.schemas() == {"note": "new"}
+
+
+@in_virtual_time
+async def test_nothing_is_shown_or_answered_before_its_commit_is_known() -> None:
+    it = await opened()
+    write = asyncio.ensure_future(it.door.write(named("k")))
+    await asyncio.sleep(2.5 * TRIP_S)
+    assert (len(it.store.seen), write.done(), it.door.vector) == (1, False, {})
+    assert (await write).seq == 1
+    assert it.door.vector == {"a": 1}
+
+
+@in_virtual_time
+async def test_two_nodes_make_one_dense_sequence() -> None:
+    it = await opened()
+    other = await opened(it.tables)
+    for number in range(5):
+        answers = await asyncio.gather(
+            all_of(it.door, *(named(f"k{number}-{n}") for n in range(3))),
+            all_of(other.door, *(named(f"l{number}-{n}") for n in range(3))),
+        )
+        assert all(isinstance(answer, Receipt) for both in answers for answer in both)
+    ends = [0, *(last for _, _, last in it.journal)]
+    assert [first for _, first, _ in it.journal] == [end + 1 for end in ends[:-1]]
+    assert ends[-1] == 30
+
+
+@in_virtual_time
+async def test_no_node_writes_while_another_one_takes_a_snapshot_over() -> None:
+    it = await opened()
+    unaware = await opened(it.tables)
+    await it.door.keep_up(Takeover(vector={"b": 3}, schemas={KEPT_ASIDE: "1"}))
+    with pytest.raises(Unavailable, match="snapshot"):
+        await unaware.door.write(named("k"))
+    unaware.door.deliver([stamped("b", 4, NOW_MS - 1000)], "b")
+    await unaware.door.covered({"b": 4})
+    await it.door.keep_up(Takeover(schemas={KEPT_ASIDE: ""}))
+    assert (await unaware.door.write(named("k"))).seq == 1
+
+
+@in_virtual_time
+async def test_stamps_rise_from_node_to_node() -> None:
+    it = await opened()
+    await it.door.write(named("k"))
+    other = await opened(it.tables)
+    ahead = await it.door.write(named("k"))
+    assert (await other.door.write(named("k"))).stamp > ahead.stamp
+
+
+@in_virtual_time
+async def test_a_write_counts_once_however_often_its_turn_is_lost() -> None:
+    it = await opened()
+    lost = iter(range(3))
+
+    def meanwhile() -> None:
+        if (number := next(lost, None)) is not None:
+            it.tables.commit(Commit(positions={"b": number + 1}))
+
+    it.store.meanwhile = meanwhile
+    assert (await it.door.write(named("k"))).seq == 1
+    assert it.journal == [("a", 1, 1)]
+    assert it.door.vector == {"a": 1, "b": 3}
+
+
+@in_virtual_time
+async def test_writers_are_told_when_every_turn_is_lost() -> None:
+    it = await opened()
+    it.store.meanwhile = lambda: it.tables.commit(Commit())
+    (answer,) = await all_of(it.door, named("k"))
+    assert isinstance(answer, TurnLost)
+    it.store.meanwhile = lambda: None
+    assert (await it.door.write(named("k"))).seq == 1
+
+
+@in_virtual_time
+async def test_a_commit_in_doubt_that_happened_is_found_by_itself() -> None:
+    it = await opened(retry_s=1.0)
+    moved: list[dict[str, int]] = []
+    it.door.follow(moved.append)
+    it.store.lost_replies = 1
+    (answer,) = await all_of(it.door, named("k"))
+    assert isinstance(answer, Indefinite)
+    assert it.door.store_error is answer
+    await asyncio.sleep(2)
+    assert moved == [{"a": 1}]
+    assert (await it.door.write(named("l"))).seq == 2
+    assert it.door.store_error is None
+
+
+@in_virtual_time
+async def test_a_commit_in_doubt_that_did_not_happen_leaves_no_gap() -> None:
+    it = await opened()
+    it.store.lost_requests = 1
+    (answer,) = await all_of(it.door, named("k"))
+    assert isinstance(answer, Indefinite)
+    assert (await it.door.write(named("l"))).seq == 1
+
+
+@in_virtual_time
+async def test_entries_of_a_commit_in_doubt_are_applied_once() -> None:
+    it = await opened(retry_s=1.0)
+    it.store.lost_replies = 1
+    it.door.deliver(entries_of("b", "x", "y"), "b")
+    await it.door.covered({"b": 2})
+    await it.door.write(named("k"))
+    assert it.journal == [("b", 1, 2), ("a", 1, 1)]
+    assert (len(it.door.inbox), it.door.inbox.size_bytes) == (0, 0)
+
+
+@in_virtual_time
+async def test_what_comes_again_while_it_is_committed_does_not_stay() -> None:
+    it = await opened()
+    entries = entries_of("b", "x", "y")
+    it.door.deliver(entries, "b")
+    await asyncio.sleep(1.5 * TRIP_S)
+    it.door.deliver(entries, "c")
+    await it.door.covered({"b": 2})
+    assert (len(it.door.inbox), it.door.inbox.size_bytes) == (0, 0)
+
+
+@in_virtual_time
+async def test_what_another_node_applied_leaves_the_inbox() -> None:
+    it = await opened()
+    other = await opened(it.tables)
+    first, second, third = entries_of("b", "x", "y", "z")
+    it.door.deliver([second], "b")
+    other.door.deliver([first, second], "b")
+    await other.door.covered({"b": 2})
+    await it.door.refresh()
+    assert len(it.door.inbox) == 0
+    it.door.deliver([third], "b")
+    await it.door.covered({"b": 3})
+
+
+@in_virtual_time
+async def test_what_waited_for_another_nodes_commit_is_applied() -> None:
+    it = await opened()
+    other = await opened(it.tables)
+    cause, effect = entries_of("b", "x", "y")
+    it.door.deliver([effect], "c")
+    await asyncio.sleep(1)
+    assert (len(it.door.inbox), it.journal) == (1, [])
+    other.door.deliver([cause], "b")
+    await asyncio.sleep(1)
+    assert it.journal == [("b", 1, 1), ("b", 2, 2)]
+    assert it.door.vector == {"b": 2}
+
+
+@in_virtual_time
+async def test_whoever_waits_for_a_position_need_not_wait_for_this_node() -> None:
+    it = await opened()
+    other = await opened(it.tables)
+    await other.door.write(named("k"))
+    await it.door.covered({"a": 1})
+    assert it.door.vector == {"a": 1}
+
+
+@in_virtual_time
+async def test_closing_lets_a_commit_end() -> None:
+    it = await opened()
+    write = asyncio.ensure_future(it.door.write(named("k")))
+    await asyncio.sleep(TRIP_S)
+    waiting = asyncio.ensure_future(it.door.write(named("l")))
+    await turns()
+    await it.door.close()
+    assert (await write).seq == 1
+    with pytest.raises(Overloaded, match="closing"):
+        await waiting
+    assert it.journal == [("a", 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("after_s", "error"), [(0.5 * TRIP_S, Overloaded), (1.5 * TRIP_S, Indefinite), (2.5 * TRIP_S, Indefinite)]
+)
+def test_a_commit_that_is_cut_may_have_happened(after_s: float, error: type[AtollError]) -> None:
+    @in_virtual_time
+    async def scenario() -> None:
+        it = await opened(closing_s=0.0)
+        write = asyncio.ensure_future(it.door.write(named("k")))
+        await asyncio.sleep(after_s)
+        await it.door.close()
+        with pytest.raises(error):
+            await write
+
+    scenario()
+
+
+@in_virtual_time
+async def test_a_database_that_lost_commits_is_noticed_before_a_seq_is_used_again() -> None:
+    it = await opened()
+    await all_of(it.door, *(named(f"k{n}") for n in range(3)))
+    older = MemoryTables()
+    older.open_collections(SHOP.collections)
+    older.commit(Commit(positions={"a": 2}))
+    it.store.tables = older
+    (answer,) = await all_of(it.door, named("k"))
+    assert isinstance(answer, StoreUnreachable)
+    assert older.journal(0) == []
+    assert it.door.vector == {"a": 2}
+
+
+@in_virtual_time
+async def test_a_database_out_of_reach_fails_writers_and_keeps_entries() -> None:
+    it = await opened(retry_s=1.0)
+
+    def unreachable() -> None:
+        raise StoreUnreachable("no route to it")
+
+    it.store.meanwhile = unreachable
+    it.door.deliver(entries_of("b", "x"), "b")
+    (answer,) = await all_of(it.door, named("k"))
+    assert isinstance(answer, StoreUnreachable)
+    it.store.meanwhile = lambda: None
+    await it.door.covered({"b": 1})
+    assert it.door.store_error is None
+
+
+@in_virtual_time
+async def test_a_write_is_admitted_on_what_is_there_at_its_turn() -> None:
+    seen: list[bytes | None] = []
+
+    def admit(write: Write, stored: Callable[[tuple[str, str]], Any]) -> None:
+        row = stored(("profile", write.mutations[0].key))
+        seen.append(None if row is None else row.value)
+        if row is not None:
+            raise OwnershipFixed("there is one already")
+
+    it = await opened(admit=admit)
+    first, second = await all_of(it.door, named("k"), named("k", "Bob"))
+    assert isinstance(first, Receipt)
+    assert isinstance(second, OwnershipFixed)
+    assert seen == [None, b'{"name":"Ann","age":0}']
+
+
+@in_virtual_time
+async def test_a_listener_hears_of_this_nodes_commits_alone() -> None:
+    it = await opened()
+    other = await opened(it.tables)
+    heard: list[Batch] = []
+    it.door.listen(heard.append)
+    await other.door.write(named("k"))
+    await it.door.refresh()
+    assert (heard, it.door.vector) == ([], {"a": 1})
+
+
+@in_virtual_time
+async def test_an_entry_from_the_future_is_held_once_when_turns_are_lost() -> None:
+    it = await opened(retry_s=0.5)
+    lost = iter(range(2))
+    it.store.meanwhile = lambda: it.tables.commit(Commit()) if next(lost, None) is not None else None
+    it.door.deliver([stamped("b", 1, NOW_MS + 60_000)], "b")
+    await it.door.write(named("k"))
+    assert it.door.held is not None
+    assert len(it.door.inbox) == 1

@@ -1,0 +1,389 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+import msgspec
+import pytest
+
+from atoll.errors import CorruptEntry, HostileEntry, RegionUnreachable, Unavailable
+from atoll.replication import snapshot
+from atoll.replication.messages import SnapshotCall, SnapshotPlace, StreamRequest
+from atoll.store.memory.store import MemoryStore, MemoryTables
+from atoll.store.port import AuditFilter
+
+from ..virtual_time import in_virtual_time
+from .world import World
+
+
+class Cut(World):
+    """A world in which journals are cut as soon as all have an entry, and absence is short."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__(
+            *names, journal_s=0.0, journal_round_s=1.0, journal_absent_s=30.0, snapshot_page_rows=100
+        )
+
+    async def stop(self, name: str) -> None:
+        await self[name].stop()
+        del self.regions[name]
+
+    async def start(self, name: str, *, tables: MemoryTables | None = None) -> None:
+        self.stores[name] = MemoryStore(tables)
+        await self.create(name).start()
+
+    async def wiped(self, name: str) -> None:
+        """Its disk is lost."""
+        await self.stop(name)
+        await self.start(name)
+
+    async def told(self, name: str, text: str) -> None:
+        """Wait until the region says so of its snapshot, or has taken it over."""
+        here = self[name].catching_up
+        async with asyncio.timeout(60):
+            while text not in here.reason and not here.completed:  # noqa: ASYNC110 — virtual time
+                await asyncio.sleep(0.0005)
+
+    def silenced(self, name: str) -> None:
+        """It answers calls, and nobody hears its journal who asks for it from now on."""
+
+        async def stream(request: StreamRequest) -> AsyncGenerator[bytes, None]:
+            raise RegionUnreachable(f"{name} says nothing")
+            yield b""  # makes this a generator
+
+        self[name].__dict__["stream"] = stream
+
+    def heard_again(self) -> None:
+        for region in self.regions.values():
+            region.__dict__.pop("stream", None)
+
+    async def emptied(self, name: str, *, of: str, apart: Sequence[str]) -> dict[str, int]:
+        """An empty region gets all pages of another's snapshot; not the entries that only that one has, and that
+        a page shows: `apart` are the links that are cut before it writes them.
+
+        Returns what the other one had then.
+        """
+        await self.wiped(name)
+        await self.told(name, f"{of}: 1 pages")
+        self.partition(*apart)
+        for left in (8, 7):
+            reply = await self.write(of, "stock", "later", {"left": left})
+        for each in self.names:
+            self.silenced(each)
+        await self.told(name, "all of it")
+        return reply.vector
+
+    async def agreed(self) -> None:
+        async with asyncio.timeout(120):
+            await asyncio.sleep(1)
+            while any(region.catching_up.pending for region in self.regions.values()):  # noqa: ASYNC110 — virtual time
+                await asyncio.sleep(0.1)
+            await self.settled()
+        first = next(iter(self.regions))
+        for name, region in self.regions.items():
+            for collection in self.application.collections:
+                assert (await region.digests.of(collection)).digests == (
+                    await self[first].digests.of(collection)
+                ).digests, (name, collection)
+            assert self.audit(name) == self.audit(first)
+
+    def audit(self, name: str) -> dict[str, bytes]:
+        rows = self.stores[name].tables.conflicts(AuditFilter(), limit=10_000)
+        return {row.id: row.body for row in rows}
+
+
+async def lived_in(it: World) -> None:
+    """Documents, tombstones, counters, and conflicts that stand and that are settled."""
+    for n in range(300):
+        await it.write("a", "note", f"k{n:03}", {"text": f"first {n}"})
+        await it.write("b", "like", f"k{n % 7}", {"$inc": {"count": n}})
+    await it.settled()
+    await it.write("a", "note", "k001", None)
+    await it.write("c", "stock", "s", {"left": 90})
+    it.partition("ab", "ac", "bc")
+    for key in ("k002", "k003"):
+        for name in it.names:
+            await it.write(name, "note", key, {"text": f"by {name}"})
+    it.partition()
+    await it.settled()
+    await it.write("b", "note", "k003", {"text": "settled"})
+    await it.settled()
+
+
+@in_virtual_time
+async def test_an_empty_disk_is_filled_from_a_snapshot() -> None:
+    async with Cut() as it:
+        await lived_in(it)
+        await asyncio.sleep(5)
+        assert it.stores["a"].tables.journal_extent().after_id > 0
+        own = it["c"].vector["c"]
+        await it.wiped("c")
+        await it.agreed()
+        assert it["c"].catching_up.completed == 1
+        assert len(it.audit("c")) == 4
+        assert it.shown("c", "note", "k001") is None
+        reply = await it.write("c", "note", "k005", {"text": "after"})
+        assert reply.receipt.seq == own + 1
+        await it.agreed()
+
+
+@in_virtual_time
+async def test_a_region_that_was_away_for_too_long_loses_nothing_of_its_own() -> None:
+    async with Cut() as it:
+        await lived_in(it)
+        it.partition("ac", "bc")
+        await it.write("c", "note", "mine", {"text": "written alone"})
+        await it.write("a", "note", "k002", {"text": "meanwhile"})
+        await asyncio.sleep(60)
+        for n in range(300):
+            await it.write("a", "note", f"k{n:03}", {"text": f"second {n}"})
+        await asyncio.sleep(5)
+        it.partition()
+        await it.agreed()
+        assert it["c"].catching_up.completed == 1
+        assert [it.shown(name, "note", "mine") for name in it.names] == [{"text": "written alone"}] * 3
+
+
+@in_virtual_time
+async def test_two_regions_that_gave_each_other_up_exchange_snapshots() -> None:
+    async with Cut("a", "b") as it:
+        it.partition("ab")
+        for n in range(200):
+            await it.write("a", "note", f"a{n}", {"text": "a"})
+            await it.write("b", "note", f"b{n}", {"text": "b"})
+            await it.write("b", "note", f"a{n}", {"text": "b too"})
+        await asyncio.sleep(60)
+        await it.write("a", "note", "last", {"text": "a"})
+        await it.write("b", "note", "last", {"text": "b"})
+        it.partition()
+        await it.agreed()
+        assert [it[name].catching_up.completed for name in it.names] == [1, 1]
+        assert len(it.audit("a")) == 201
+
+
+@in_virtual_time
+async def test_nothing_is_read_or_written_before_the_snapshot_is_here() -> None:
+    async with Cut() as it:
+        await lived_in(it)
+        await asyncio.sleep(5)
+        await it.wiped("c")
+        async with asyncio.timeout(30):
+            while not it["c"].catching_up.pending:  # noqa: ASYNC110 — virtual time
+                await asyncio.sleep(0.01)
+        refused = 0
+        while it["c"].catching_up.pending:
+            assert not it["c"].health.caught_up
+            assert "snapshot" in (it["c"].health.out_of_service or "")
+            with pytest.raises(Unavailable, match="snapshot"):
+                await it.write("c", "note", "k", {"text": "too early"})
+            with pytest.raises(Unavailable, match="snapshot"):
+                await it["c"].read("note", "k007")
+            refused += 1
+            await asyncio.sleep(0.0005)
+        assert refused
+        assert (await it["c"].read("note", "k007")).value is not None
+
+
+@in_virtual_time
+async def test_a_broken_connection_goes_on_where_it_was() -> None:
+    async with Cut("a", "b") as it:
+        await lived_in_by_two(it)
+        await it.wiped("b")
+        while "pages" not in it["b"].catching_up.reason:  # noqa: ASYNC110 — virtual time
+            await asyncio.sleep(0.0005)
+        it.partition("ab")
+        await asyncio.sleep(20)
+        asked = [call for _, _, call in it.calls if isinstance(call, SnapshotCall)]
+        it.partition()
+        await it.agreed()
+        again = [call for _, _, call in it.calls if isinstance(call, SnapshotCall)][len(asked) :]
+        assert SnapshotPlace() not in [call.place for call in again]
+        assert it["b"].catching_up.completed == 1
+
+
+@in_virtual_time
+async def test_a_restart_goes_on_where_it_was() -> None:
+    async with Cut("a", "b") as it:
+        await lived_in_by_two(it)
+        await it.wiped("b")
+        for _ in range(3):
+            await asyncio.sleep(1.05)
+            tables = it.stores["b"].tables
+            await it.stop("b")
+            await it.start("b", tables=tables)
+        await it.agreed()
+        asked = [call.place for _, _, call in it.calls if isinstance(call, SnapshotCall)]
+        assert asked.count(SnapshotPlace()) == 1
+
+
+@in_virtual_time
+async def test_a_peer_with_a_new_disk_is_asked_anew() -> None:
+    async with Cut() as it:
+        await lived_in(it)
+        await asyncio.sleep(5)
+        await it.wiped("c")
+        while "pages" not in it["c"].catching_up.reason:  # noqa: ASYNC110 — virtual time
+            await asyncio.sleep(0.0005)
+        await it.wiped("a")
+        await it.agreed()
+        assert it.shown("c", "note", "k007") == {"text": "first 7"}
+
+
+@in_virtual_time
+async def test_damaged_and_impossible_pages_are_refused() -> None:
+    async with Cut("a", "b") as it:
+        await lived_in_by_two(it)
+        page = await it["a"].catching_up.page(SnapshotPlace("documents", "note"))
+        content = snapshot.open_page(page)
+        snapshot.check_content(page, content, it["b"].rules)
+        with pytest.raises(CorruptEntry):
+            snapshot.open_page(msgspec.structs.replace(page, content=page.content[:-9]))
+        key, value, meta = content.documents[0]
+        with pytest.raises(HostileEntry):  # stamped later than all that the peer has seen
+            snapshot.check_content(msgspec.structs.replace(page, clock=1), content, it["b"].rules)
+        for documents in ([(key, b"[", meta)], [(key, value, b"no msgpack")], [("", value, meta)]):
+            with pytest.raises(HostileEntry):
+                snapshot.check_content(page, snapshot.Content("note", documents), it["b"].rules)
+        with pytest.raises(HostileEntry):
+            snapshot.check_content(page, snapshot.Content("none", content.documents), it["b"].rules)
+        with pytest.raises(HostileEntry):
+            snapshot.check_content(page, snapshot.Content(settled=[("x", b"{}")]), it["b"].rules)
+
+
+async def all_but_the_last_entries(it: Cut) -> dict[str, int]:
+    """Of a's snapshot, in c; b does not have them either. Returns what a had then."""
+    await lived_in(it)
+    await asyncio.sleep(5)
+    return await it.emptied("c", of="a", apart=("ab",))
+
+
+@in_virtual_time
+async def test_what_a_page_shows_too_early_waits_for_its_entry() -> None:
+    async with Cut() as it:
+        later = await all_but_the_last_entries(it)
+        await asyncio.sleep(20)
+        assert it["c"].vector.get("a", 0) < later["a"]
+        with pytest.raises(Unavailable, match="all of it"):  # else: shown with a vector that does not hold it
+            await it["c"].read("stock", "later")
+        it.partition()
+        it.heard_again()
+        await it.agreed()
+        assert it["c"].catching_up.completed == 1
+        assert it.shown("c", "stock", "later") == {"left": 7}
+
+
+@in_virtual_time
+async def test_pages_that_show_what_their_peer_has_lost_are_given_up() -> None:
+    """What the peer had last is nowhere any more, so nobody may wait for it."""
+    async with Cut() as it:
+        later = await all_but_the_last_entries(it)
+        await it.wiped("a")
+        it.partition()
+        it.heard_again()
+        await it.agreed()
+        assert it["a"].vector["a"] < later["a"]
+        assert [it.shown(name, "stock", "later") for name in it.names] == [None] * 3
+        assert it.shown("c", "note", "k007") == {"text": "first 7"}
+        await it.write("a", "stock", "later", {"left": 3})
+        await it.agreed()
+
+
+@in_virtual_time
+async def test_entries_under_numbers_that_were_given_out_again_are_not_those_of_the_pages() -> None:
+    async with Cut() as it:
+        later = await all_but_the_last_entries(it)
+        it.partition("ac", "bc")
+        it.heard_again()
+        await it.wiped("a")
+        await it.told("a", "all of it")
+        while it["a"].vector.get("a", 0) < later["a"]:
+            await asyncio.sleep(4)  # a region that has just started waits for those that it cannot reach
+            await it.write("a", "note", "anew", {"text": "under an old number"})
+        it.partition()
+        await it.agreed()
+        assert [it.shown(name, "stock", "later") for name in it.names] == [None] * 3
+
+
+@in_virtual_time
+async def test_a_peer_that_does_not_come_back_is_not_waited_for_where_others_have_what_was_adopted() -> None:
+    async with Cut() as it:
+        await all_but_the_last_entries(it)
+        await it.stop("a")
+        it.heard_again()
+        await it.agreed()
+        assert it.shown("c", "note", "k007") == {"text": "first 7"}
+        assert it.shown("c", "stock", "later") is None
+
+
+@in_virtual_time
+async def test_pages_that_were_left_stay_so_after_a_restart() -> None:
+    async with Cut() as it:
+        await all_but_the_last_entries(it)
+        tables = {name: it.stores[name].tables for name in it.names}
+        await it.stop("a")
+        it.heard_again()
+        await it.told("c", "b: 1 pages")
+        await it.stop("c")
+        await it.start("c", tables=tables["c"])
+        await it.agreed()
+        assert it.shown("c", "stock", "later") is None
+        await it.start("a", tables=tables["a"])  # which had lost nothing
+        it.partition()
+        await it.agreed()
+        assert it.shown("c", "stock", "later") == {"left": 7}
+
+
+@in_virtual_time
+async def test_a_new_snapshot_holds_what_was_adopted() -> None:
+    """The peer that would be asked first was away, and lacks some of what this region claims already."""
+    async with Cut("a", "b", "c", "d") as it:
+        await lived_in(it)
+        await asyncio.sleep(5)
+        it.partition("ab", "ac", "ad")
+        await it.write("b", "note", "adopted", {"text": "not in a"})
+        await it.emptied("c", of="b", apart=("ab", "ac", "ad", "bd"))
+        await it.wiped("b")
+        it.heard_again()
+        it.partition("ab", "ad")
+        await it.agreed()
+        assert [it.shown(name, "note", "adopted") for name in it.names] == [{"text": "not in a"}] * 4
+
+
+async def lived_in_by_two(it: World) -> None:
+    for n in range(300):
+        await it.write("a", "note", f"k{n:03}", {"text": f"first {n}"})
+    await it.settled()
+    await asyncio.sleep(5)
+
+
+@in_virtual_time
+async def test_a_node_that_cannot_know_whether_another_one_takes_a_snapshot_over_reads_nothing() -> None:
+    async with World("a", "b", shares_store=True, lease_s=1.0) as it:
+        await it.write("a", "note", "k", {"text": "first"})
+        await asyncio.sleep(10)
+        assert (await it["a"].reader.read_here("note", "k")).value is not None
+        looking = next(task for task in it["a"]._tasks if "catching up" in task.get_name())
+        looking.cancel()  # as if the node were paused
+        await asyncio.sleep(2.5)
+        with pytest.raises(Unavailable, match="could not look at its database"):
+            await it["a"].reader.read_here("note", "k")
+
+
+@in_virtual_time
+async def test_a_round_that_another_node_ends_meanwhile_stops_no_links() -> None:
+    async with World("a", "b", shares_store=True, lease_s=1.0) as it:
+        store = it.stores["a"]
+        counter = store.counter
+
+        async def ended_meanwhile(name: str) -> int:
+            value = await counter(name)
+            if name == "snapshot done":
+                await store.raise_counter(name, await counter("snapshot round"))
+            return value
+
+        store.counter = ended_meanwhile  # type: ignore[method-assign]
+        await store.raise_counter("snapshot round", 1)
+        await asyncio.sleep(5)
+        await it.write("b", "note", "k", {"text": "first"})
+        await it.settled()
+        assert not it["a"].catching_up.pulling
