@@ -9,7 +9,7 @@ from random import Random
 from time import perf_counter
 
 from atoll.documents.mutation import Write
-from atoll.region.group_commit import DoorOptions
+from atoll.region.group_commit import GroupCommitOptions
 from atoll.region.region import Region
 from atoll.replication.link import LinkOptions
 from atoll.replication.messages import StreamRequest
@@ -20,13 +20,13 @@ from bench.regions import LINK_KEY, acquaint, fresh_copy, preload, put_number, r
 from bench.rounds import Say, Scale, interleaved, middle
 
 CONFLICTS = 0.01
-_BATCH = DoorOptions().entries_per_commit
+_BATCH = GroupCommitOptions().entries_per_commit
 _WRITERS = 64
 
 
 def measure(scale: Scale, folder: Path, say: Say) -> list[Figure]:
     loaded = folder / "apply"
-    pieces, target = run(_prepare(loaded, scale, say))
+    chunks, target = run(_prepare(loaded, scale, say))
     conflicts: list[int] = []
 
     def theirs() -> tuple[float, float]:
@@ -40,7 +40,7 @@ def measure(scale: Scale, folder: Path, say: Say) -> list[Figure]:
         scale.rounds,
         say,
         "apply",
-        lambda: run(_rate(fresh_copy(loaded), pieces, target, scale.entries, conflicts)),
+        lambda: run(_rate(fresh_copy(loaded), chunks, target, scale.entries, conflicts)),
         theirs,
     )
     details = {"atoll_rounds": ours, "conflicts": conflicts, "entries": scale.entries}
@@ -96,37 +96,37 @@ async def _write_singly(source: Region, scale: Scale) -> None:
 async def sent(source: Region, vector: dict[str, int]) -> list[bytes]:
     """The pieces that a link would carry to a region that has seen `vector`."""
     request = StreamRequest("here", dict(vector), (source.name,))
-    reader, pieces = FrameReader(LINK_KEY), []
+    reader, chunks = FrameReader(LINK_KEY), []
     last, wanted = vector.get(source.name, 0), source.vector[source.name]
     async with aclosing(source.stream(request)) as stream:
         while last < wanted:
-            piece = await anext(stream)
-            for message in reader.feed(piece):
+            chunk = await anext(stream)
+            for message in reader.feed(chunk):
                 if isinstance(message, list):
-                    pieces.append(piece)
+                    chunks.append(chunk)
                     last = message[-1].entry.seq
-    return pieces
+    return chunks
 
 
-async def deliver(region: Region, pieces: list[bytes]) -> None:
+async def deliver(region: Region, chunks: list[bytes]) -> None:
     """As `Link` does, with its backpressure."""
     reader, bound = FrameReader(LINK_KEY), LinkOptions().inbox_bytes
-    for piece in pieces:
-        await region.room("there", bound)
-        for message in reader.feed(piece):
+    for chunk in chunks:
+        await region.backpressure("there", bound)
+        for message in reader.feed(chunk):
             assert isinstance(message, list)
             region.deliver(message, "there")
         await asyncio.sleep(0)
 
 
 async def _rate(
-    folder: Path, pieces: list[bytes], target: dict[str, int], entries: int, conflicts: list[int]
+    folder: Path, chunks: list[bytes], target: dict[str, int], entries: int, conflicts: list[int]
 ) -> float:
     async with region_in(folder) as region:
         wanted = {"there": target["there"]}
         started = perf_counter()
-        await deliver(region, pieces)
-        await region.door.covered(wanted)
+        await deliver(region, chunks)
+        await region.group_commit.covered(wanted)
         elapsed = perf_counter() - started
         conflicts.append(region.statistics.conflicts.total())
         return entries / elapsed

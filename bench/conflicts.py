@@ -45,7 +45,7 @@ def _resolution(scale: Scale, folder: Path, say: Say) -> list[Figure]:
     figures = []
     for strategy, name in STRATEGIES.items():
         say(f"{name}: {scale.conflicts:,} documents are written in two regions")
-        pieces = run(written_there(strategy, scale.conflicts))
+        chunks = run(written_there(strategy, scale.conflicts))
         untouched, written = folder / f"{strategy}-untouched", folder / f"{strategy}-written"
         run(written_here(untouched, strategy, 0))
         run(written_here(written, strategy, scale.conflicts))
@@ -53,8 +53,8 @@ def _resolution(scale: Scale, folder: Path, say: Say) -> list[Figure]:
             scale.rounds,
             say,
             f"{name}, conflicts",
-            partial(_rate, written, strategy, pieces, scale.conflicts, scale.conflicts),
-            partial(_rate, untouched, strategy, pieces, scale.conflicts, 0),
+            partial(_rate, written, strategy, chunks, scale.conflicts, scale.conflicts),
+            partial(_rate, untouched, strategy, chunks, scale.conflicts, 0),
         )
         figures.append(
             Figure(
@@ -96,16 +96,16 @@ async def _write(region: Region, collection: str, count: int, body_shift: int) -
     await asyncio.gather(*(writer() for _ in range(_WRITERS)))
 
 
-def _rate(folder: Path, collection: str, pieces: list[bytes], count: int, conflicts: int) -> float:
-    return run(applied(fresh_copy(folder), collection, pieces, count, conflicts))
+def _rate(folder: Path, collection: str, chunks: list[bytes], count: int, conflicts: int) -> float:
+    return run(applied(fresh_copy(folder), collection, chunks, count, conflicts))
 
 
-async def applied(folder: Path, collection: str, pieces: list[bytes], count: int, conflicts: int) -> float:
+async def applied(folder: Path, collection: str, chunks: list[bytes], count: int, conflicts: int) -> float:
     """Documents a second, from the link's frames to durable."""
     async with region_in(folder, application=_APPLICATION) as region:
         started = perf_counter()
-        await deliver(region, pieces)
-        await region.door.covered({"there": count})
+        await deliver(region, chunks)
+        await region.group_commit.covered({"there": count})
         elapsed = perf_counter() - started
         found = region.statistics.conflicts.total()
         assert found >= conflicts if conflicts else found == 0, f"{found} conflicts, not {conflicts}"

@@ -97,14 +97,14 @@ def _by_size(scale: Scale, folder: Path, say: Say) -> Measured:
 
 def _by_conflicts(scale: Scale, folder: Path, say: Say) -> Measured:
     rates: Points = []
-    pieces = run(written_there("lww", scale.conflicts))
+    chunks = run(written_there("lww", scale.conflicts))
     for share in CONFLICTING:
         say(f"growth: {share:.0%} conflicts")
         place = folder / f"conflicts-{share:.2f}"
         clashing = int(scale.conflicts * share)
         run(written_here(place, "lww", clashing))
         found = [
-            run(applied(fresh_copy(place), "lww", pieces, scale.conflicts, clashing))
+            run(applied(fresh_copy(place), "lww", chunks, scale.conflicts, clashing))
             for _ in range(scale.rounds)
         ]
         rates.append((share * 100, median(found)))

@@ -173,7 +173,7 @@ async def link(stage: Stage) -> None:
 async def node(stage: Stage) -> None:
     """Of two on one database, the one that pulls from the peers; the other goes on."""
     nodes = stage.cluster.of(stage.failing)
-    holding = max(nodes, key=lambda each: len(stage.cluster.region(each.name).tenure.held))
+    holding = max(nodes, key=lambda each: len(stage.cluster.region(each.name).node_leases.held))
     stage.cluster.kill(holding.name)
     await asyncio.sleep(_DOWN_S)
     holding.start()

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import uvloop
 
 from atoll.causality.clock import pack
-from atoll.documents.entry import Entry, Framed, encode_frame
+from atoll.documents.entry import EncodedEntry, Entry, encode_frame
 from atoll.documents.mutation import Put, Write, put_of
 from atoll.documents.rules import Rules
 from atoll.errors import RegionUnreachable
@@ -74,7 +74,7 @@ async def region_in(
         link_key=LINK_KEY,
         physical_ms=unix_ms,
         random=Random(name),
-        options=RegionOptions(introduction_s=0.0),  # nobody is there to be heard before the first write
+        options=RegionOptions(startup_check_s=0.0),  # nobody is there to be heard before the first write
     )
     await region.start()
     try:
@@ -98,9 +98,9 @@ async def acquaint(region: Region, others: Sequence[str]) -> None:
     seen = []
     for other in others:
         entry = Entry(other, 1, pack(unix_ms()), 0, {}, ())
-        seen.append(Framed(entry, encode_frame(entry)))
+        seen.append(EncodedEntry(entry, encode_frame(entry)))
     region.deliver(seen, "bench")
-    await region.door.covered(dict.fromkeys(others, 1))
+    await region.group_commit.covered(dict.fromkeys(others, 1))
 
 
 async def preload(region: Region, count: int, say: Say) -> None:

@@ -21,7 +21,7 @@ FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
 def imported(source: str) -> Iterator[str]:
-    """Packages of Atoll that a module imports from, also inside functions; `atoll` for the front door."""
+    """Packages of Atoll that a module imports from, also inside functions; `atoll` for the front group commit."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

@@ -24,7 +24,7 @@
     │   ├── TooStale              the bound on staleness cannot be met here
     │   ├── Overloaded            a queue is at its bound
     │   ├── StoreUnreachable      this region's database does not answer
-    │   ├── TurnLost              another node of this region committed first
+    │   ├── SerializationConflict              another node of this region committed first
     │   └── ClockUnsafe           this node's clock is out of bounds
     └── Indefinite                the write may have happened: retry with the same idempotency key
 
@@ -187,8 +187,8 @@ class StoreUnreachable(Unavailable):
     status, type = 503, "store-unreachable"
 
 
-class TurnLost(Unavailable):
-    status, type = 503, "turn-lost"
+class SerializationConflict(Unavailable):
+    status, type = 503, "serialization-conflict"
 
 
 class ClockUnsafe(Unavailable):

@@ -99,7 +99,7 @@ def steps_of(console: str) -> Iterator[tuple[str, str]]:
         yield " ".join(command.split("\n")), expected
 
 
-def framed(fragment: str, frame: str) -> str:
+def encoded(fragment: str, frame: str) -> str:
     """The fragment where BODY stands, as far to the right."""
     return re.sub(r"^( *)BODY$", lambda found: indent(fragment, found[1]), frame, flags=re.MULTILINE)
 
@@ -172,7 +172,7 @@ class Stage:
         named = _NAMED.match(text)
         self.count += 1
         path = self.folder / (named[1] if named else f"example_{self.count}.py")
-        path.write_text(self.here(text if named else framed(text, self.frame)), "utf-8")
+        path.write_text(self.here(text if named else encoded(text, self.frame)), "utf-8")
         self.printed = self.shell(f"python -c 'import {path.stem}'" if named else f"python {path.name}")
 
     def toml(self, text: str) -> None:

@@ -17,16 +17,15 @@ from atoll.commit import draft
 from atoll.commit.batch import Batch
 from atoll.conflicts import records
 from atoll.documents import document, register, strategies
-from atoll.documents.entry import Framed, decode_frames
+from atoll.documents.entry import EncodedEntry, decode_frames
 from atoll.documents.register import Version
 from atoll.errors import HostileEntry, Indefinite, StoreUnreachable
 from atoll.lattices import counter
 from atoll.lattices.bounded_counter import BoundedCounterLattice
 from atoll.lattices.counter import CounterLattice
 from atoll.ownership.ownership import Ownership
-from atoll.region import snapshot_install as catching_up
-from atoll.region import writer
-from atoll.region.group_commit import Door
+from atoll.region import snapshot_install, writer
+from atoll.region.group_commit import GroupCommit
 from atoll.region.reader import Reader
 from atoll.region.region import Region
 from atoll.region.truncation import Truncation
@@ -42,7 +41,7 @@ from atoll.store.memory.store import MemoryTables
 from atoll.store.port import Commit, Row
 from atoll.store.sqlite import database as sqlite_database
 from atoll.testing.cluster import Cluster
-from atoll.testing.disk import MountedTurn, SimulatedDisk
+from atoll.testing.disk import MountedTransaction, SimulatedDisk
 from atoll.testing.virtual_time import Life
 
 from .planting import Patch, Plant, as_drawn, busy, is_found, is_no_bug_by_itself, planting
@@ -332,20 +331,20 @@ def _fields(version: Version) -> list[Any]:
     found_by=("an entry comes after what its writer had seen",),
 )
 def context_ignored(patch: Patch) -> None:
-    def ready(self: Inbox, vector: Mapping[str, int], limit: int, *rest: Any) -> list[Framed]:
-        taken: list[Framed] = []
+    def ready(self: Inbox, vector: Mapping[str, int], limit: int, *rest: Any) -> list[EncodedEntry]:
+        taken: list[EncodedEntry] = []
         for origin, waiting in sorted(self._waiting.items()):
             seq = vector.get(origin, 0) + 1
             while seq in waiting:
                 found = waiting.pop(seq)
-                self._bytes[found.link] -= len(found.framed.frame)
-                taken.append(found.framed)
+                self._bytes[found.link] -= len(found.encoded.frame)
+                taken.append(found.encoded)
                 seq += 1
         return taken
 
-    def apply(self: Batch, framed: Framed) -> None:
-        self._clock.update(framed.entry.stamp)
-        self._append(framed.entry, framed.frame)
+    def apply(self: Batch, encoded: EncodedEntry) -> None:
+        self._clock.update(encoded.entry.stamp)
+        self._append(encoded.entry, encoded.frame)
 
     patch.setattr(Inbox, "ready", ready)
     patch.setattr(Batch, "apply", apply)
@@ -411,7 +410,7 @@ def token_as_one_number(patch: Patch) -> None:
     honest = Waits.wait_for
 
     async def wait_for(self: Waits, token: Mapping[str, int], max_wait_s: float | None = None) -> bool:
-        if sum(self._door.vector.values()) >= sum(token.values()):
+        if sum(self._group_commit.vector.values()) >= sum(token.values()):
             return True
         return await honest(self, token, max_wait_s)
 
@@ -422,21 +421,21 @@ def token_as_one_number(patch: Patch) -> None:
 def applied_twice(patch: Patch) -> None:
     honest = Batch.apply
 
-    def apply(self: Batch, framed: Framed) -> None:
-        honest(self, framed)
-        if framed.entry.seq % 7 == 0:
-            self._append(framed.entry, framed.frame)
+    def apply(self: Batch, encoded: EncodedEntry) -> None:
+        honest(self, encoded)
+        if encoded.entry.seq % 7 == 0:
+            self._append(encoded.entry, encoded.frame)
 
     patch.setattr(Batch, "apply", apply)
 
 
 @plant("lost wake-up", workloads=("sessions",), seeds=4, found_by=("a session's read is served in time",))
 def lost_wake_up(patch: Patch) -> None:
-    async def covered(self: Door, vector: Mapping[str, int]) -> None:
+    async def covered(self: GroupCommit, vector: Mapping[str, int]) -> None:
         if not descends(self.vector, vector):
             await asyncio.get_running_loop().create_future()
 
-    patch.setattr(Door, "covered", covered)
+    patch.setattr(GroupCommit, "covered", covered)
 
 
 @plant(
@@ -615,13 +614,13 @@ def relays_through_one_peer(patch: Patch) -> None:
 def full_inbox_keeps_the_past_out(patch: Patch) -> None:
     """Found by seeds 2 and 11485: links stood at their bounds with what waited for what lay behind it."""
 
-    async def room(self: Door, link: str, bytes_waiting: int) -> None:
+    async def room(self: GroupCommit, link: str, bytes_waiting: int) -> None:
         while self.inbox.bytes_of(link) >= bytes_waiting and not self._closed:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._room.append(future)
             await future
 
-    patch.setattr(Door, "room", room)
+    patch.setattr(GroupCommit, "room", room)
 
 
 @plant(
@@ -685,7 +684,7 @@ def header_unchecked(patch: Patch) -> None:
 )
 def numbers_used_again(patch: Patch) -> None:
     """Found while the fault was written: entries of the lost disk that waited in a peer were applied after all."""
-    patch.setattr(Door, "disown", lambda self, origin, past: False)
+    patch.setattr(GroupCommit, "discard_pending", lambda self, origin, past: False)
 
 
 @plant(
@@ -873,7 +872,7 @@ def parked_for_ever(patch: Patch) -> None:
     found_by=("documents converge", "a read shows what its region has seen"),
 )
 def not_shown_anew(patch: Patch) -> None:
-    patch.setattr(Batch, "refold", lambda self, address, recorded: None)
+    patch.setattr(Batch, "re_resolve", lambda self, address, recorded: None)
 
 
 def far_databases(cluster: Cluster) -> None:
@@ -901,7 +900,7 @@ def vector_of_another_moment(patch: Patch) -> None:
     honest = Reader.read_here
 
     async def read_here(self: Reader, collection: str, key: str) -> Any:
-        return (await honest(self, collection, key))._replace(vector=self._door.vector)
+        return (await honest(self, collection, key))._replace(vector=self._group_commit.vector)
 
     patch.setattr(Reader, "read_here", read_here)
 
@@ -914,15 +913,15 @@ def vector_of_another_moment(patch: Patch) -> None:
     alter=with_broken_databases,
 )
 def doubt_called_undone(patch: Patch) -> None:
-    honest = MountedTurn.commit
+    honest = MountedTransaction.commit
 
-    async def commit(self: MountedTurn, commit: Commit) -> None:
+    async def commit(self: MountedTransaction, commit: Commit) -> None:
         try:
             await honest(self, commit)
         except Indefinite as error:
             raise StoreUnreachable(error.message) from None
 
-    patch.setattr(MountedTurn, "commit", commit)
+    patch.setattr(MountedTransaction, "commit", commit)
 
 
 @plant(
@@ -933,10 +932,10 @@ def doubt_called_undone(patch: Patch) -> None:
     found_by=("every error has its class", "sequence numbers are used once"),
 )
 def doubt_not_looked_up(patch: Patch) -> None:
-    def take_up(self: Door, turn: Any, known: Mapping[str, int]) -> None:
-        turn.positions = dict(self.vector)
+    def take_up(self: GroupCommit, transaction: Any, known: Mapping[str, int]) -> None:
+        transaction.positions = dict(self.vector)
 
-    patch.setattr(Door, "_take_up", take_up)
+    patch.setattr(GroupCommit, "_take_up", take_up)
 
 
 @plant(
@@ -1014,7 +1013,7 @@ def adopted_too_early(patch: Patch) -> None:
         page = await snapshot.read_page(*args, **options)
         return msgspec.structs.replace(page, next=None)
 
-    patch.setattr(catching_up, "snapshot", _Changed(snapshot, read_page=read_page))
+    patch.setattr(snapshot_install, "snapshot", _Changed(snapshot, read_page=read_page))
 
 
 @plant(
@@ -1030,7 +1029,7 @@ def without_tombstones(patch: Patch) -> None:
         content.documents = [row for row in content.documents if row[1] is not None]
         return content
 
-    patch.setattr(catching_up, "snapshot", _Changed(snapshot, open_page=open_page))
+    patch.setattr(snapshot_install, "snapshot", _Changed(snapshot, open_page=open_page))
 
 
 class _Changed:

@@ -8,22 +8,22 @@ from typing import Any
 
 import pytest
 
-from atoll.commit.batch import Batch, Takeover
-from atoll.documents.entry import Framed
+from atoll.commit.batch import Batch, SnapshotPage
+from atoll.documents.entry import EncodedEntry
 from atoll.ids.machines import Machines
 from atoll.ids.service import _Hold
-from atoll.region import snapshot_install as catching_up
-from atoll.region.group_commit import Door, Upkeep
-from atoll.region.node_leases import Tenure
+from atoll.region import snapshot_install
+from atoll.region.group_commit import GroupCommit, Maintenance
+from atoll.region.node_leases import NodeLeases
 from atoll.region.reader import Reader
 from atoll.region.reading import Reading
 from atoll.region.region import Region
 from atoll.simulation.plan import Fault, Plan, draw
 from atoll.simulation.shrinking import Cut
-from atoll.store.memory.store import MemoryTables, MemoryTurn
-from atoll.store.port import Commit, Row, Turn
+from atoll.store.memory.store import MemoryTables, MemoryTransaction
+from atoll.store.port import Commit, Row, Transaction
 from atoll.testing.cluster import Cluster
-from atoll.testing.disk import MountedDisk, MountedTurn
+from atoll.testing.disk import MountedDisk, MountedTransaction
 
 from .planting import Patch, Plant, is_found, is_no_bug_by_itself, planting
 
@@ -92,7 +92,7 @@ def at_the_same_moment(cluster: Cluster) -> None:
     alter=close_by,
 )
 def not_compared(patch: Patch) -> None:
-    patch.setattr(MemoryTurn, "check", lambda self: None)
+    patch.setattr(MemoryTransaction, "check", lambda self: None)
     patch.setattr(MemoryTables, "_check", lambda self, commit: None)  # nor has the journal a key
 
 
@@ -104,20 +104,20 @@ def not_compared(patch: Patch) -> None:
     alter=stopped_past_its_lease,
 )
 def lease_believed(patch: Patch) -> None:
-    take, apply = Tenure.take, Batch.apply
+    take, apply = NodeLeases.take, Batch.apply
 
-    async def keep(self: Tenure) -> None:
+    async def keep(self: NodeLeases) -> None:
         before = self.held
         await take(self)
         self.held |= before
 
-    def believe(self: Batch, framed: Framed) -> None:
-        entry = framed.entry
+    def believe(self: Batch, encoded: EncodedEntry) -> None:
+        entry = encoded.entry
         if entry.seq == self.vector.get(entry.origin, 0):
             self.vector[entry.origin] = entry.seq - 1
-        apply(self, framed)
+        apply(self, encoded)
 
-    patch.setattr(Tenure, "take", keep)
+    patch.setattr(NodeLeases, "take", keep)
     patch.setattr(Batch, "apply", believe)
     patch.setattr(MemoryTables, "_check", lambda self, commit: None)
 
@@ -166,14 +166,14 @@ def never_told(patch: Patch) -> None:
 )
 def nothing_woken(patch: Patch) -> None:
     """Found by seed 148: an entry waited at one node for what another one had written, until the next one came."""
-    honest = Door._move
+    honest = GroupCommit._move
 
-    def move(self: Door, vector: dict[str, int]) -> None:
+    def move(self: GroupCommit, vector: dict[str, int]) -> None:
         self._call = lambda: None  # type: ignore[method-assign]
         honest(self, vector)
         del self._call
 
-    patch.setattr(Door, "_move", move)
+    patch.setattr(GroupCommit, "_move", move)
 
 
 @plant(
@@ -213,10 +213,10 @@ def cached_documents(patch: Patch) -> None:
     alter=close_by,
 )
 def cached_vector(patch: Patch) -> None:
-    def take_up(self: Door, turn: Any, known: Mapping[str, int]) -> None:
-        turn.positions = dict(self.vector)
+    def take_up(self: GroupCommit, transaction: Any, known: Mapping[str, int]) -> None:
+        transaction.positions = dict(self.vector)
 
-    patch.setattr(Door, "_take_up", take_up)
+    patch.setattr(GroupCommit, "_take_up", take_up)
 
 
 @plant(
@@ -233,7 +233,7 @@ def cached_vector(patch: Patch) -> None:
 )
 def mixed_unnoticed(patch: Patch) -> None:
     """Found by the first rollout that went node by node: what an older one wrote stayed shown as that one did."""
-    patch.setattr(Door, "_mixed", lambda self, stored: {})
+    patch.setattr(GroupCommit, "_mixed", lambda self, stored: {})
 
 
 @plant(
@@ -245,24 +245,24 @@ def mixed_unnoticed(patch: Patch) -> None:
 )
 def cached_rights(patch: Patch) -> None:
     """Each node spends what it last saw."""
-    enter, commit = MountedTurn.__aenter__, MountedTurn.commit
+    enter, commit = MountedTransaction.__aenter__, MountedTransaction.commit
     caches: dict[MountedDisk, dict[tuple[str, str], Any]] = {}
 
-    async def enter_with_cache(self: MountedTurn) -> MountedTurn:
+    async def enter_with_cache(self: MountedTransaction) -> MountedTransaction:
         await enter(self)
         cache = caches.setdefault(self._mounted, {})
         for address, row in self.rows.items():
             self.rows[address] = cache.setdefault(address, row)
         return self
 
-    async def keep(self: MountedTurn, made: Commit) -> None:
+    async def keep(self: MountedTransaction, made: Commit) -> None:
         await commit(self, made)
         for collection, rows in made.documents.items():
             for key, value, meta in rows:
                 caches[self._mounted][collection, key] = Row(value, meta)
 
-    patch.setattr(MountedTurn, "__aenter__", enter_with_cache)
-    patch.setattr(MountedTurn, "commit", keep)
+    patch.setattr(MountedTransaction, "__aenter__", enter_with_cache)
+    patch.setattr(MountedTransaction, "commit", keep)
 
 
 @plant(
@@ -273,21 +273,21 @@ def cached_rights(patch: Patch) -> None:
     alter=close_by,
 )
 def own_answers(patch: Patch) -> None:
-    enter, commit = MountedTurn.__aenter__, MountedTurn.commit
+    enter, commit = MountedTransaction.__aenter__, MountedTransaction.commit
     given: dict[MountedDisk, set[str]] = {}
 
-    async def enter_forgetful(self: MountedTurn) -> MountedTurn:
+    async def enter_forgetful(self: MountedTransaction) -> MountedTransaction:
         await enter(self)
         own = given.setdefault(self._mounted, set())
         self.remembered = {key: answer for key, answer in self.remembered.items() if key in own}
         return self
 
-    async def keep(self: MountedTurn, made: Commit) -> None:
+    async def keep(self: MountedTransaction, made: Commit) -> None:
         await commit(self, made)
         given[self._mounted].update(answer.key for answer in made.remembered)
 
-    patch.setattr(MountedTurn, "__aenter__", enter_forgetful)
-    patch.setattr(MountedTurn, "commit", keep)
+    patch.setattr(MountedTransaction, "__aenter__", enter_forgetful)
+    patch.setattr(MountedTransaction, "commit", keep)
 
 
 @plant(
@@ -317,15 +317,17 @@ def numbers_shared(patch: Patch) -> None:
     alter=as_it_was_found,
 )
 def written_beside(patch: Patch) -> None:
-    keep_up = Door._keep_up
+    maintain = GroupCommit._maintain
 
-    async def unmarked(turn: Turn, batch: Batch, upkeep: Upkeep | Takeover) -> dict[str, str]:
-        said = await keep_up(turn, batch, upkeep)
-        return {} if isinstance(upkeep, Takeover) else said
+    async def unmarked(
+        transaction: Transaction, batch: Batch, maintenance: Maintenance | SnapshotPage
+    ) -> dict[str, str]:
+        said = await maintain(transaction, batch, maintenance)
+        return {} if isinstance(maintenance, SnapshotPage) else said
 
-    patch.setattr(catching_up, "_ADOPTED_AFTER", 0.0)
-    patch.setattr(catching_up, "_LOOK_EVERY", 5.0)
-    patch.setattr(Door, "_keep_up", staticmethod(unmarked))
+    patch.setattr(snapshot_install, "_ADOPTED_AFTER", 0.0)
+    patch.setattr(snapshot_install, "_LOOK_EVERY", 5.0)
+    patch.setattr(GroupCommit, "_maintain", staticmethod(unmarked))
 
 
 @pytest.mark.parametrize("name", PLANTS)

@@ -203,8 +203,8 @@ class Region:
                 connection.shutdown(socket.SHUT_WR)
             received = b""
             with contextlib.suppress(ConnectionResetError):
-                while piece := connection.recv(65_536):
-                    received += piece
+                while chunk := connection.recv(65_536):
+                    received += chunk
             return received
 
 

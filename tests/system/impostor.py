@@ -20,12 +20,12 @@ def now_ms() -> int:
 
 
 class Impostor:
-    """Serves journals under a region's name: each stream is all of `pieces`, then silence."""
+    """Serves journals under a region's name: each stream is all of `chunks`, then silence."""
 
     def __init__(self, name: str, port: int) -> None:
         self.name = name
         self.seq = 0
-        self.pieces: list[bytes] = []
+        self.chunks: list[bytes] = []
         self._over = threading.Event()
         impostor = self
 
@@ -39,7 +39,7 @@ class Impostor:
                 try:
                     sent = 0
                     while not impostor._over.wait(0.05):
-                        waiting = impostor.pieces[sent:]
+                        waiting = impostor.chunks[sent:]
                         sent += len(waiting)
                         self.wfile.write(b"".join([impostor.heartbeat(), *waiting]))
                 except OSError:
@@ -69,7 +69,7 @@ class Impostor:
             frame[-1] ^= 1
         if not (origin or damaged):
             self.seq = seq
-        self.pieces.append(WRITER.entries(bytes(frame)))
+        self.chunks.append(WRITER.entries(bytes(frame)))
 
     def close(self) -> None:
         self._over.set()

@@ -47,14 +47,14 @@ class Proxy:
         self, there: socket.socket, back: socket.socket, answers: bool, streams: threading.Event
     ) -> None:
         with contextlib.suppress(OSError):
-            while piece := there.recv(1 << 16):
-                if not answers and b"/replication/stream" in piece:
+            while chunk := there.recv(1 << 16):
+                if not answers and b"/replication/stream" in chunk:
                     streams.set()
-                if answers and streams.is_set() and self._armed.is_set() and len(piece) > 600:
+                if answers and streams.is_set() and self._armed.is_set() and len(chunk) > 600:
                     self._armed.clear()
                     self.damaged += 1
-                    piece = piece[:-40] + bytes([piece[-40] ^ 1]) + piece[-39:]
-                back.sendall(piece)
+                    chunk = chunk[:-40] + bytes([chunk[-40] ^ 1]) + chunk[-39:]
+                back.sendall(chunk)
         for each in (there, back):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)

@@ -168,10 +168,10 @@ def test_entries_that_cannot_be_believed_are_refused(impostor: tuple[Cluster, Im
     virginia.send(good("checksum"), damaged=True)
     until(lambda: tokyo.status()["links"]["virginia"]["refused"], "a wrong checksum is reported")
     assert "checksum" in until(lambda: tokyo.status()["links"]["virginia"]["last_error"] or "", "the reason")
-    virginia.pieces[:] = []
+    virginia.chunks[:] = []
     virginia.send(good("stranger"), origin="mars")
     until(lambda: "mars" in (tokyo.status()["links"]["virginia"]["last_error"] or ""), "a stranger is named")
-    virginia.pieces[:] = []
+    virginia.chunks[:] = []
     virginia.send(good("sound"))
     until(lambda: tokyo.get("profile", "sound").status == 200, "the link recovers")
     assert [tokyo.get("profile", key).status for key in ("checksum", "stranger")] == [404, 404]

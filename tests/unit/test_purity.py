@@ -70,7 +70,7 @@ def test_the_core_does_no_input_and_output(file: str) -> None:
         "import asyncio.locks",
         "from os import path",
         "def f():\n    import socket",
-        "from atoll.region.group_commit import Door",
+        "from atoll.region.group_commit import GroupCommit",
         "async def f(): pass",
         "open('x')",
         "from datetime import datetime\ndatetime.now()",

@@ -19,7 +19,7 @@ import msgspec
 import zstandard
 
 from atoll.errors import ConfigError, StoreCorrupt
-from atoll.store.port import Piece
+from atoll.store.port import Chunk
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ _MAGIC = b"ATOLLBAK"
 _VERSION = 1
 _START = struct.Struct(">8sB")
 _FRAME = struct.Struct(">cI16s")
-_HEADER, _PIECE, _END = b"H", b"P", b"E"
+_HEADER, _CHUNK, _END = b"H", b"P", b"E"
 _MOST_BYTES = 1 << 30
 """Of one payload, before and after compression; a piece is some MiB, unless one row alone is larger."""
 
@@ -46,7 +46,7 @@ class Header(msgspec.Struct, frozen=True):
 class Totals(msgspec.Struct):
     """What is in it."""
 
-    pieces: int = 0
+    chunks: int = 0
     documents: int = 0
     """With tombstones."""
     segments: int = 0
@@ -55,9 +55,9 @@ class Totals(msgspec.Struct):
     parked: int = 0
     positions: dict[str, int] = {}
 
-    def count(self, piece: Piece) -> None:
-        commit = piece.commit
-        self.pieces += 1
+    def count(self, chunk: Chunk) -> None:
+        commit = chunk.commit
+        self.chunks += 1
         self.documents += sum(len(rows) for rows in commit.documents.values())
         self.segments += len(commit.segments)
         self.conflicts += len(commit.audit)
@@ -68,7 +68,7 @@ class Totals(msgspec.Struct):
 
 _encode = msgspec.msgpack.Encoder().encode
 _header = msgspec.msgpack.Decoder(Header).decode
-_piece = msgspec.msgpack.Decoder(Piece).decode
+_chunk = msgspec.msgpack.Decoder(Chunk).decode
 _totals = msgspec.msgpack.Decoder(Totals).decode
 
 
@@ -83,9 +83,9 @@ class ArchiveWriter:
         file.write(_START.pack(_MAGIC, _VERSION))
         self._frame(_HEADER, _encode(header))
 
-    def piece(self, piece: Piece) -> None:
-        self.totals.count(piece)
-        self._frame(_PIECE, _encode(piece))
+    def chunk(self, chunk: Chunk) -> None:
+        self.totals.count(chunk)
+        self._frame(_CHUNK, _encode(chunk))
 
     def end(self) -> None:
         self._frame(_END, _encode(self.totals))
@@ -119,17 +119,17 @@ class ArchiveReader:
             self._refuse("it does not begin as a backup does")
         self.header = self._decoded(_header, body)
 
-    def pieces(self) -> Iterator[Piece]:
+    def chunks(self) -> Iterator[Chunk]:
         """All of them; raises StoreCorrupt, at the end too, when anything is missing."""
         while True:
             kind, body = self._frame()
             if kind == _END:
                 break
-            if kind != _PIECE:
+            if kind != _CHUNK:
                 self._refuse(f"it holds a frame of unknown kind {kind!r}")
-            piece = self._decoded(_piece, body)
-            self.totals.count(piece)
-            yield piece
+            chunk = self._decoded(_chunk, body)
+            self.totals.count(chunk)
+            yield chunk
         if self._decoded(_totals, body) != self.totals:
             self._refuse("it holds something else than it says at its end")
         if self._file.read(1):

@@ -1,7 +1,7 @@
 """A region's whole store into an archive, and back.
 
 A backup reads one moment while the region serves. A restore makes a new store of it, marks it as restored, so that
-the region holds back until its peers have told it what it lacks (`region.reintroduction`), and raises the counters
+the region holds back until its peers have told it what it lacks (`region.restore`), and raises the counters
 of identifiers past all that may have been given out since (`ids.after_restore`).
 """
 
@@ -20,7 +20,7 @@ from atoll.config.version import VERSION
 from atoll.errors import ConfigError, StoreError, StoreUnwritable
 from atoll.ids.after_restore import counters_after_restore
 from atoll.recovery.restore import RESTORED, without
-from atoll.store.port import Piece, Store
+from atoll.store.port import Chunk, Store
 from atoll.store.postgresql.url import is_postgresql
 from atoll.store.replacing import replace_sqlite
 from atoll.store.sqlite.store import open_sqlite
@@ -42,8 +42,8 @@ async def back_up(config: Config, region: str, path: Path, now_ms: int, tell: Te
     try:
         with _created(part) as file:
             writer = ArchiveWriter(file, Header(config.name, region, now_ms, VERSION))
-            async for piece in store.contents():
-                writer.piece(piece)
+            async for chunk in store.contents():
+                writer.chunk(chunk)
                 tell(_rows(writer.totals), 0, None)
             writer.end()
             file.flush()
@@ -63,7 +63,7 @@ def verify(path: Path, tell: Tell) -> tuple[Header, Totals]:
     with _opened(path) as file:
         reader = ArchiveReader(file, path)
         total = path.stat().st_size
-        for _ in reader.pieces():
+        for _ in reader.chunks():
             tell(_rows(reader.totals), file.tell(), total)
         return reader.header, reader.totals
 
@@ -98,19 +98,19 @@ async def restore(
             raise ConfigError(
                 f"{path}: is a backup of {what} {found!r}, not of {wanted!r}; each region is restored from its own"
             )
-    pieces = _restored(path, header, now_ms, gone, tell)
+    chunks = _restored(path, header, now_ms, gone, tell)
     if is_postgresql(settings.store):
         from atoll.store.postgresql.store import open_postgresql
 
         store = open_postgresql(settings.store, region=region, deployment=config.name)
         try:
-            await (store.replace(pieces) if force else store.fill(pieces))
+            await (store.replace(chunks) if force else store.fill(chunks))
         finally:
             await store.close()
         return totals
     data = config.region_data(region)
     _check_room(data, path)
-    await replace_sqlite(data, region=settings.name, deployment=config.name, pieces=pieces, force=force)
+    await replace_sqlite(data, region=settings.name, deployment=config.name, chunks=chunks, force=force)
     return totals
 
 
@@ -126,7 +126,7 @@ async def _opened_store(config: Config, region: str) -> Store:
 
 async def _restored(
     path: Path, header: Header, now_ms: int, gone: Collection[str], tell: Tell
-) -> AsyncIterator[Piece]:
+) -> AsyncIterator[Chunk]:
     """The pieces, and at last the marks."""
     counters: dict[str, int] = {}
     with _opened(path) as file:
@@ -134,14 +134,14 @@ async def _restored(
         if reader.header != header:
             raise StoreError(f"{path}: was replaced while it was read; nothing was changed")
         total = _size(path)
-        for piece in reader.pieces():
-            counters |= piece.counters
-            yield piece
+        for chunk in reader.chunks():
+            counters |= chunk.counters
+            yield chunk
             tell(_rows(reader.totals), file.tell(), total)
     # Above what the archive may hold of an earlier restore, whatever the clock says.
     restored_ms = max(now_ms, counters.get(RESTORED, 0) + 1)
     marks = {RESTORED: restored_ms} | {without(peer): restored_ms for peer in gone}
-    yield Piece(counters=marks | counters_after_restore(counters, made_ms=header.made_ms, now_ms=now_ms))
+    yield Chunk(counters=marks | counters_after_restore(counters, made_ms=header.made_ms, now_ms=now_ms))
 
 
 def _rows(totals: Totals) -> int:

@@ -24,7 +24,7 @@ _SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
 }
 _COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".zst": "zst"}
-_PIECE_BYTES = 1 << 18
+_CHUNK_BYTES = 1 << 18
 STREAM = "-"
 """Stands for stdin or stdout."""
 
@@ -72,7 +72,7 @@ class _Frames(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         while not self._output:
             if not self._input:
-                self._input = self._source.read(_PIECE_BYTES)
+                self._input = self._source.read(_CHUNK_BYTES)
                 if not self._input:
                     if self._frame is not None:
                         raise EOFError("the file ends within a zstd frame")
@@ -134,7 +134,7 @@ def open_input(name: str, compression: Compression | None) -> Input:
         case "gz":
             return Input(name, cast(BinaryIO, gzip.GzipFile(fileobj=raw)), size, False, raw)
         case "zst":
-            return Input(name, io.BufferedReader(_Frames(raw), _PIECE_BYTES), size, False, raw)
+            return Input(name, io.BufferedReader(_Frames(raw), _CHUNK_BYTES), size, False, raw)
         case None:
             return Input(name, raw, size, seekable, raw)
 
@@ -142,8 +142,8 @@ def open_input(name: str, compression: Compression | None) -> Input:
 def skip(stream: BinaryIO, count: int) -> int:
     """Read and drop `count` bytes; returns how many there were."""
     left = count
-    while left and (piece := stream.read(min(left, _PIECE_BYTES))):
-        left -= len(piece)
+    while left and (chunk := stream.read(min(left, _CHUNK_BYTES))):
+        left -= len(chunk)
     return count - left
 
 

@@ -212,9 +212,9 @@ def lines_of(source: Input, most_bytes: int) -> Iterator[tuple[bytes | None, int
             if size < most_bytes or line.endswith(b"\n"):
                 yield line, size
                 continue
-            while (piece := stream.readline(most_bytes)) and not piece.endswith(b"\n"):
-                size += len(piece)
-            yield None, size + len(piece)
+            while (chunk := stream.readline(most_bytes)) and not chunk.endswith(b"\n"):
+                size += len(chunk)
+            yield None, size + len(chunk)
     except _DAMAGE as error:
         raise _damaged(source, error) from error
 

@@ -34,7 +34,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothin
 
 
 def command(function: Callable[P, T]) -> Callable[P, T]:
-    """Turn an AtollError into one line on stderr and an exit code."""
+    """Transaction an AtollError into one line on stderr and an exit code."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:

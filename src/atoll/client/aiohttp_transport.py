@@ -107,7 +107,7 @@ class AiohttpTransport:
             self._urls.leave(request.region, url)
             raise _translated(error) from error
         try:
-            yield Stream(opened.status, opened.headers, self._pieces(opened))
+            yield Stream(opened.status, opened.headers, self._chunks(opened))
         finally:
             opened.close()
 
@@ -150,12 +150,12 @@ class AiohttpTransport:
         return self._client
 
     async def _bounded(self, request: Request, response: aiohttp.ClientResponse) -> bytes:
-        pieces, size_bytes = [], 0
-        async for piece in response.content.iter_any():
-            pieces.append(piece)
-            size_bytes += len(piece)
+        chunks, size_bytes = [], 0
+        async for chunk in response.content.iter_any():
+            chunks.append(chunk)
+            size_bytes += len(chunk)
             self._check_size(request, size_bytes)
-        return b"".join(pieces)
+        return b"".join(chunks)
 
     def _check_size(self, request: Request, size_bytes: int) -> None:
         bound_bytes = self._options.response_bytes
@@ -166,10 +166,10 @@ class AiohttpTransport:
                 limit_bytes=bound_bytes,
             )
 
-    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         try:
-            async for piece in response.content.iter_any():
-                yield piece
+            async for chunk in response.content.iter_any():
+                yield chunk
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _translated(error) from error
 

@@ -30,17 +30,17 @@ class EventParser:
         self.last_id = ""
         """Where to go on after everything that `feed` has returned; empty before the stream has said."""
 
-    def feed(self, piece: bytes) -> list[Event]:
+    def feed(self, chunk: bytes) -> list[Event]:
         """Raises TooLarge when an event does not end within the bound."""
         events: list[Event] = []
-        *whole, rest = piece.split(b"\n")
+        *whole, rest = chunk.split(b"\n")
         for line in whole:
             self._partial.append(line)
             event = self._line(b"".join(self._partial).removesuffix(b"\r"))
             self._partial.clear()
             if event is not None:
                 events.append(event)
-        self._held_bytes = len(rest) if whole else self._held_bytes + len(piece)
+        self._held_bytes = len(rest) if whole else self._held_bytes + len(chunk)
         if rest:
             self._partial.append(rest)
         held = self._held_bytes + sum(map(len, self._data))

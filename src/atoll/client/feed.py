@@ -90,7 +90,7 @@ class Feed:
         if not (headers.get("content-type") or "").startswith("text/event-stream"):
             self.failed(ConfigError("what answers there is no Atoll server: it sends no event stream"))
 
-    def received(self, piece: bytes) -> list[Change]:
+    def received(self, chunk: bytes) -> list[Change]:
         """The changes that a piece of the stream completes. Raises TooLarge, ConfigError.
 
         All of them must have been consumed before the next call, of whatever method.
@@ -100,7 +100,7 @@ class Feed:
         self._failures.clear()
         self._expired = None
         self._rounds = 0
-        return [_change(event.data) for event in self._parser.feed(piece) if event.kind == "change"]
+        return [_change(event.data) for event in self._parser.feed(chunk) if event.kind == "change"]
 
     def refused(self, response: Response) -> None:
         """The region answered with an error. Raises it, unless another region may do better."""

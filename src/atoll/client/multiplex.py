@@ -76,10 +76,10 @@ class AnswerReader:
         self._buffer = bytearray()
         self._most_bytes = most_bytes
 
-    def feed(self, piece: bytes) -> Iterator[Answered]:
+    def feed(self, chunk: bytes) -> Iterator[Answered]:
         """Raises MalformedRequest for what is no answer, TooLarge for one beyond the bound."""
         buffer = self._buffer
-        buffer += piece
+        buffer += chunk
         at = 0
         while len(buffer) - at >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(buffer, at)

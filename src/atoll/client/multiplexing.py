@@ -154,7 +154,7 @@ class Multiplexed:
                     lane.refused = True
                     _settle(shared, None)
                 else:
-                    body = b"".join([piece async for piece in stream.pieces])
+                    body = b"".join([chunk async for chunk in stream.chunks])
                     _settle(shared, Response(stream.status, stream.headers, body))
         except (RegionUnreachable, Indefinite, TooLarge, ConfigError) as error:
             failure = error
@@ -167,8 +167,8 @@ class Multiplexed:
 
     async def _take(self, stream: Stream, shared: list[_Waiting], answered: Callable[[], None]) -> None:
         reader = AnswerReader(self._options.response_bytes + _HEADROOM_BYTES)
-        async for piece in stream.pieces:
-            for found in reader.feed(piece):
+        async for chunk in stream.chunks:
+            for found in reader.feed(chunk):
                 if not 0 <= found.number < len(shared):
                     raise MalformedRequest(f"it answers request {found.number} of {len(shared)}")
                 waiting = shared[found.number].answer

@@ -206,8 +206,8 @@ class SyncVerbs:
                         feed.refused(self._body(stream))
                     else:
                         feed.opened(stream.headers)
-                        for piece in stream.pieces:
-                            yield from feed.received(piece)
+                        for chunk in stream.chunks:
+                            yield from feed.received(chunk)
             except (RegionUnreachable, Indefinite) as error:
                 feed.failed(error)
             time.sleep(feed.pause_s())
@@ -215,8 +215,8 @@ class SyncVerbs:
     def _body(self, stream: SyncStream) -> Response:
         """The problem that came instead of a stream."""
         body = b""
-        for piece in stream.pieces:
-            body += piece
+        for chunk in stream.chunks:
+            body += chunk
             if len(body) > self._exchanges.options.response_bytes:
                 raise TooLarge("the region's refusal of the change feed is too large to be one")
         return Response(stream.status, stream.headers, body)

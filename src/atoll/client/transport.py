@@ -42,7 +42,7 @@ class Stream(NamedTuple):
 
     status: int
     headers: Mapping[str, str]
-    pieces: AsyncIterator[bytes]
+    chunks: AsyncIterator[bytes]
     """Raises Indefinite when the connection breaks; ends when the region ends it."""
 
 
@@ -51,7 +51,7 @@ class SyncStream(NamedTuple):
 
     status: int
     headers: Mapping[str, str]
-    pieces: Iterator[bytes]
+    chunks: Iterator[bytes]
 
 
 class Transport(Protocol):

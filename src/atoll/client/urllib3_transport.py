@@ -16,7 +16,7 @@ from atoll.client.options import ClientOptions
 from atoll.client.transport import Request, Response, SyncStream
 from atoll.errors import AtollError, ConfigError, Indefinite, RegionUnreachable, TooLarge
 
-_PIECE_BYTES = 1 << 16
+_CHUNK_BYTES = 1 << 16
 
 
 class Urllib3Transport:
@@ -74,7 +74,7 @@ class Urllib3Transport:
             self._urls.leave(request.region, url)
             raise _translated(error) from error
         try:
-            yield SyncStream(opened.status, opened.headers, _pieces(opened))
+            yield SyncStream(opened.status, opened.headers, _chunks(opened))
         finally:
             opened.close()
 
@@ -103,9 +103,9 @@ class Urllib3Transport:
         )
 
 
-def _pieces(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+def _chunks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
     try:
-        yield from response.stream(_PIECE_BYTES, decode_content=False)
+        yield from response.stream(_CHUNK_BYTES, decode_content=False)
     except exceptions.HTTPError as error:
         raise _translated(error) from error
 

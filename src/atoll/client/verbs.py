@@ -233,8 +233,8 @@ class Verbs:
                         feed.refused(await self._body(stream))
                     else:
                         feed.opened(stream.headers)
-                        async for piece in stream.pieces:
-                            for change in feed.received(piece):
+                        async for chunk in stream.chunks:
+                            for change in feed.received(chunk):
                                 yield change
             except (RegionUnreachable, Indefinite) as error:
                 feed.failed(error)
@@ -243,8 +243,8 @@ class Verbs:
     async def _body(self, stream: Stream) -> Response:
         """The problem that came instead of a stream."""
         body = b""
-        async for piece in stream.pieces:
-            body += piece
+        async for chunk in stream.chunks:
+            body += chunk
             if len(body) > self._exchanges.options.response_bytes:
                 raise TooLarge("the region's refusal of the change feed is too large to be one")
         return Response(stream.status, stream.headers, body)

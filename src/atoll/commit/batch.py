@@ -20,7 +20,15 @@ from atoll.conflicts import records
 from atoll.conflicts.records import Record
 from atoll.documents import document as documents
 from atoll.documents.document import Document
-from atoll.documents.entry import UNREADABLE, Change, Entry, Framed, Loser, decode_entry, encode_frame
+from atoll.documents.entry import (
+    UNREADABLE,
+    Change,
+    EncodedEntry,
+    Entry,
+    LosingVersion,
+    decode_entry,
+    encode_frame,
+)
 from atoll.documents.mutation import Put, Receipt, Write, Written
 from atoll.documents.register import Operation, Version
 from atoll.documents.rules import WHOLE, Rules
@@ -66,8 +74,8 @@ KEPT_ASIDE = "_snapshot"
 """The collection of a snapshot's pages; no declared one has such a name."""
 
 
-class Takeover(NamedTuple):
-    """What one commit takes over of a peer's snapshot; see `region.catching_up`."""
+class SnapshotPage(NamedTuple):
+    """What one commit takes over of a peer's snapshot; see `region.snapshot_install`."""
 
     kept: tuple[tuple[str, str, bytes], ...] = ()
     """(collection, key, bytes): pages to be kept aside, in a collection that nobody declares."""
@@ -75,7 +83,7 @@ class Takeover(NamedTuple):
     """(collection, key, the peer's state)."""
     stamp: int = 0
     """The highest that the peer had seen."""
-    settled: tuple[Loser, ...] = ()
+    settled: tuple[LosingVersion, ...] = ()
     """Of its audit; what stands there follows from the documents."""
     parked: tuple[Parked, ...] = ()
     vector: Mapping[str, int] = MappingProxyType({})
@@ -214,7 +222,7 @@ class Batch:
                     f"the limit is {identity.document_bytes}",
                     limit_bytes=identity.document_bytes,
                 )
-            settled: tuple[Loser, ...] = ()
+            settled: tuple[LosingVersion, ...] = ()
             if draft.before.contested:
                 lost = records.standing(draft.rules, address[1], draft.before, draft.written_registers)
                 settled = tuple(records.settle(record, (stamp, region, seq)) for record in lost.values())
@@ -241,13 +249,13 @@ class Batch:
 
     # -- remote --------------------------------------------------------------------------------------
 
-    def apply(self, framed: Framed) -> None:
+    def apply(self, encoded: EncodedEntry) -> None:
         """Merge a peer's entry whose context is covered. Raises CorruptEntry for one that is not in turn.
 
         A change that cannot be merged is parked with its reason, and the entry goes on: nothing that a
         peer sends stops a link.
         """
-        entry = framed.entry
+        entry = encoded.entry
         if entry.seq <= self.vector.get(entry.origin, 0):
             return
         if not descends(self.vector, entry.context):
@@ -260,7 +268,7 @@ class Batch:
             parked = self._taken(entry, index, change)
             if parked is not None:
                 self._parked.append(parked)
-        self._append(entry, framed.frame)
+        self._append(entry, encoded.frame)
         self.applied.append(Applied(entry.origin, entry.seq, entry.stamp))
 
     def reapply(self, parked: Parked) -> None:
@@ -336,17 +344,17 @@ class Batch:
         after = documents.merge(rules, before, delta)
         self._install(address, before, after, documents.encode_row(rules, after), change.settled)
 
-    def take_over(self, takeover: Takeover) -> None:
+    def install_page(self, snapshot_page: SnapshotPage) -> None:
         """Merge what a peer holds. Raises HostileEntry, and may then have taken some of it."""
-        self._kept += takeover.kept
-        for collection, key, row in takeover.documents:
+        self._kept += snapshot_page.kept
+        for collection, key, row in snapshot_page.documents:
             rules, address = self._rules[collection], (collection, key)
-            theirs = documents.received(rules, key, row, takeover.stamp)
+            theirs = documents.received(rules, key, row, snapshot_page.stamp)
             before = self._document(address)
             after = documents.merge(rules, before, theirs)
             self._install(address, before, after, documents.encode_row(rules, after), ())
-        self._file(takeover.settled)
-        for parked in takeover.parked:
+        self._file(snapshot_page.settled)
+        for parked in snapshot_page.parked:
             try:
                 entry = decode_entry(parked.body)
                 left = self._taken(entry, parked.change, entry.changes[0])
@@ -354,14 +362,14 @@ class Batch:
                 left = parked
             if left is not None:
                 self._parked.append(left)
-        self._adopted = missing(self.vector, takeover.vector)
+        self._adopted = missing(self.vector, snapshot_page.vector)
         self.vector = merge(self.vector, self._adopted)
 
     def contested(self, address: Address) -> bool:
         """Whether a stored document holds concurrent versions."""
         return self._row(address) is not None and self._document(address).contested
 
-    def refold(self, address: Address, recorded: Sequence[AuditRow]) -> None:
+    def re_resolve(self, address: Address, recorded: Sequence[AuditRow]) -> None:
         """Show a stored document, and what it lost, as the present declarations say: others may have written it.
 
         `recorded` are the records that stand in the audit for this document.
@@ -395,7 +403,7 @@ class Batch:
         return found
 
     def _install(
-        self, address: Address, before: Document, after: Document, row: Row, settled: Sequence[Loser]
+        self, address: Address, before: Document, after: Document, row: Row, settled: Sequence[LosingVersion]
     ) -> None:
         if before.contested or after.contested:
             rules = self._rules[address[0]]
@@ -411,7 +419,7 @@ class Batch:
         self._documents[address] = after
         self._changed[address] = row
 
-    def _file(self, settled: Sequence[Loser]) -> None:
+    def _file(self, settled: Sequence[LosingVersion]) -> None:
         for loser in settled:
             known = dict(self._known_audit)
             known.update({key: value for key, value in self._audit.items() if value is not None})

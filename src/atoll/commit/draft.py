@@ -15,7 +15,7 @@ from atoll.documents.document import (
     version_tag,
     visible,
 )
-from atoll.documents.entry import Change, Loser
+from atoll.documents.entry import Change, LosingVersion
 from atoll.documents.mutation import ANY_VERSION, Delete, Mutation, Patch, Put, Step, Transfer
 from atoll.documents.register import Operation, Version
 from atoll.documents.rules import TOUCH, WHOLE, Rules
@@ -64,7 +64,7 @@ class Draft:
                 assert_never(mutation)
         self._row = None  # a second precondition in one request would name a version that nobody has seen
 
-    def change(self, settled: tuple[Loser, ...]) -> Change:
+    def change(self, settled: tuple[LosingVersion, ...]) -> Change:
         deltas = {field: self.rules.lattices[field].encode(delta) for field, delta in self._deltas.items()}
         return Change(self.rules.name, self._key, int(self._operation), self._registers, deltas, settled)
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from atoll.documents.document import Document, shown_plain, touches
-from atoll.documents.entry import Change, Entry, Loser
+from atoll.documents.entry import Change, Entry, LosingVersion
 from atoll.documents.register import Operation, Version
 from atoll.documents.rules import TOUCH, Rules
 from atoll.documents.strategies import kind_of, within_uncertainty
@@ -116,11 +116,11 @@ def _side(version: Version) -> Side:
     )
 
 
-def settle(record: Record, by: tuple[int, str, int]) -> Loser:
+def settle(record: Record, by: tuple[int, str, int]) -> LosingVersion:
     """The record as the entry of the write `by` (stamp, region, seq) carries it."""
     reason = "chosen by the application" if record.status == "manual" else record.reason
     settled = msgspec.structs.replace(record, status="settled", settled_by=by, reason=reason)
-    return Loser(record.id, "settled", _encode(settled))
+    return LosingVersion(record.id, "settled", _encode(settled))
 
 
 def row_of(record: Record) -> AuditRow:
@@ -140,7 +140,7 @@ def row_of(record: Record) -> AuditRow:
     )
 
 
-def settled_row(loser: Loser, known: Mapping[str, AuditRow]) -> AuditRow | None:
+def settled_row(loser: LosingVersion, known: Mapping[str, AuditRow]) -> AuditRow | None:
     """The row for a record that an entry carries; None when an earlier write had settled it already.
 
     Two regions may settle one loser at the same time; the smaller (stamp, region, seq) is kept by all.
@@ -155,7 +155,7 @@ def settled_row(loser: Loser, known: Mapping[str, AuditRow]) -> AuditRow | None:
     return row_of(record)
 
 
-def check_settled(loser: Loser, entry: Entry, change: Change) -> None:
+def check_settled(loser: LosingVersion, entry: Entry, change: Change) -> None:
     """Raises HostileEntry for a record that the entry could not have settled.
 
     It must have seen the losing write and have replaced it; else regions that know of the conflict and those that
@@ -180,7 +180,7 @@ def check_settled(loser: Loser, entry: Entry, change: Change) -> None:
         raise HostileEntry(f"{entry.origin}:{entry.seq} settles a conflict that it cannot have seen")
 
 
-def check_recorded(loser: Loser) -> None:
+def check_recorded(loser: LosingVersion) -> None:
     """Raises HostileEntry for what is no settled record, or bears another's name."""
     try:
         record = _decode(loser.body)

@@ -184,10 +184,10 @@ class Collisions:
         first = Edit(up[0], "PATCH", {"$splice": {"body": {"at": 0, "insert": head}}}, head)
         second = Edit(up[1], "PATCH", {"$append": {"body": tail}}, tail)
         answers = await asyncio.gather(self._send("note", key, first), self._send("note", key, second))
-        pieces = [
+        chunks = [
             edit.value for edit, answer in zip((first, second), answers, strict=True) if answer.status == 200
         ]
-        self._ledger.notes[key] = ["the rota", *pieces]
+        self._ledger.notes[key] = ["the rota", *chunks]
 
     async def _review_written_twice(self, number: int, up: list[str]) -> None:
         key = f"review-{number}"

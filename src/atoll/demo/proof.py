@@ -146,12 +146,12 @@ def edits_kept(ledger: Ledger, found: Sequence[Findings]) -> Check:
     """Of texts and sets edited in two regions at once, everything stays."""
     wrong: list[str] = []
     for each in found:
-        for key, pieces in ledger.notes.items():
+        for key, chunks in ledger.notes.items():
             body = each.documents.get("note", {}).get(key, {}).get("body", "")
             wrong += [
-                f"note {key} in {each.region} has {body.count(piece)} times {piece!r}: {body!r}"
-                for piece in pieces
-                if body.count(piece) != 1
+                f"note {key} in {each.region} has {body.count(chunk)} times {chunk!r}: {body!r}"
+                for chunk in chunks
+                if body.count(chunk) != 1
             ]
         for key, items in ledger.items.items():
             there = set(each.documents.get("cart", {}).get(key, {}).get("items", []))

@@ -32,7 +32,7 @@ Name = Annotated[str, msgspec.Meta(min_length=1)]
 Stamp = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
-class Loser(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class LosingVersion(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A value that a write overwrote while it stood in conflict: its writer had seen it lose."""
 
     id: str
@@ -51,7 +51,7 @@ class Change(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """register name → JSON text, or None for a deletion. The name is "" for the whole document."""
     deltas: dict[str, bytes] = {}
     """field → encoded lattice delta."""
-    settled: tuple[Loser, ...] = ()
+    settled: tuple[LosingVersion, ...] = ()
 
 
 class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -80,7 +80,7 @@ class _Header(msgspec.Struct, array_like=True, frozen=True, gc=False):
     trace: str | None = None
 
 
-class Framed(msgspec.Struct, frozen=True, gc=False):
+class EncodedEntry(msgspec.Struct, frozen=True, gc=False):
     """An entry together with the frame that it came in, which is stored and relayed as it is."""
 
     entry: Entry
@@ -102,7 +102,7 @@ def frame_of(payload: bytes) -> bytes:
     return _HEADER.pack(len(payload), _crc32(payload)) + payload
 
 
-def decode_frames(body: bytes) -> Iterator[Framed]:
+def decode_frames(body: bytes) -> Iterator[EncodedEntry]:
     """Read the frames of a segment or of a link's batch.
 
     Raises CorruptEntry where a length or checksum is wrong, HostileEntry where the payload is well
@@ -124,7 +124,7 @@ def decode_frames(body: bytes) -> Iterator[Framed]:
         payload = view[start:stop]
         if _crc32(payload) != checksum:
             raise CorruptEntry(f"the checksum of the journal frame at byte {at} does not match", offset=at)
-        yield Framed(decode_entry(payload), body[at:stop])
+        yield EncodedEntry(decode_entry(payload), body[at:stop])
         at = stop
 
 
@@ -162,8 +162,8 @@ def _unreadable(payload: bytes | memoryview, why: Exception) -> Entry:
 def frames_past(body: bytes, seq: int) -> bytes:
     """The frames of a one-origin segment whose entries come after `seq`."""
     at = 0
-    for framed in decode_frames(body):
-        if framed.entry.seq > seq:
+    for encoded in decode_frames(body):
+        if encoded.entry.seq > seq:
             break
-        at += len(framed.frame)
+        at += len(encoded.frame)
     return body[at:]

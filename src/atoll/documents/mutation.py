@@ -1,4 +1,4 @@
-"""What a request asks for, checked against the schema before it reaches the commit door."""
+"""What a request asks for, checked against the schema before it reaches the commit group commit."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from atoll.http import direct
 from atoll.http.app import App
 from atoll.http.exchange import Scope
 
-_QUEUED_PIECES = 16
+_QUEUED_CHUNKS = 16
 
 
 class AsgiTransport:
@@ -26,7 +26,7 @@ class AsgiTransport:
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[Stream]:
-        queue: asyncio.Queue[MutableMapping[str, Any] | None] = asyncio.Queue(_QUEUED_PIECES)
+        queue: asyncio.Queue[MutableMapping[str, Any] | None] = asyncio.Queue(_QUEUED_CHUNKS)
         left = asyncio.Event()
 
         async def run() -> None:
@@ -35,7 +35,7 @@ class AsgiTransport:
             finally:
                 await queue.put(None)
 
-        async def pieces() -> AsyncIterator[bytes]:
+        async def chunks() -> AsyncIterator[bytes]:
             while (message := await queue.get()) is not None:
                 if message.get("body"):
                     yield message["body"]
@@ -48,7 +48,7 @@ class AsgiTransport:
             if head is None:
                 await task
                 raise RuntimeError("the region's application ended without an answer")
-            yield Stream(head["status"], direct.headers_of(head), pieces())
+            yield Stream(head["status"], direct.headers_of(head), chunks())
         finally:
             left.set()
             task.cancel()

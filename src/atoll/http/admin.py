@@ -86,7 +86,7 @@ class Admin:
                 peer, gone = await self._peer(exchange, "gone", bool)
                 if not gone:
                     raise MalformedRequest("gone takes true only: a peer that is back is heard by itself")
-                self._region.succession.forgo(peer)
+                self._region.failover.forgo(peer)
                 await exchange.answer_json({"gone": peer})
             case ("POST", b"partition"):
                 self._only_on_test_topologies("cut links")
@@ -139,10 +139,10 @@ class Admin:
             "uncertainty_ms": region.clocks.uncertainty_ms,
             "links": links,
             "inbox": {
-                "entries": len(region.door.inbox),
-                "bytes": region.door.inbox.size_bytes,
-                "blocked_on": region.door.inbox.blocked_on(region.vector),
-                "held": None if region.door.held is None else region.door.held.message,
+                "entries": len(region.group_commit.inbox),
+                "bytes": region.group_commit.inbox.size_bytes,
+                "blocked_on": region.group_commit.inbox.blocked_on(region.vector),
+                "held": None if region.group_commit.held is None else region.group_commit.held.message,
             },
             "journal": {
                 "bytes": region.truncation.extent.size_bytes,
@@ -159,7 +159,7 @@ class Admin:
                 "parked": region.statistics.parked,
                 "rights_requests": region.writer.escrow.requests,
                 "token_waits": region.statistics.token_waits,
-                "snapshots": region.catching_up.completed,
+                "snapshots": region.snapshot_install.completed,
                 "conflicts": {f"{c}/{k}": n for (c, k), n in sorted(region.statistics.conflicts.items())},
             },
             "emulated": {"cut": self._emulation.cut, "one_way_s": self._emulation.one_way_s}

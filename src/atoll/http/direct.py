@@ -21,16 +21,16 @@ class Answer(NamedTuple):
 async def ask(app: App, scope: Scope, body: bytes) -> Answer:
     """One exchange over ASGI."""
     head: MutableMapping[str, Any] = {}
-    pieces: list[bytes] = []
+    chunks: list[bytes] = []
 
     async def send(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             head.update(message)
         else:
-            pieces.append(message.get("body", b""))
+            chunks.append(message.get("body", b""))
 
     await app(scope, receiving(body, asyncio.Event()), send)
-    return Answer(head["status"], headers_of(head), b"".join(pieces))
+    return Answer(head["status"], headers_of(head), b"".join(chunks))
 
 
 def scope_of(method: str, path: str, query: str, headers: Mapping[str, str]) -> Scope:

@@ -81,16 +81,16 @@ class Exchange:
             if len(body) > limit_bytes:
                 raise TooLarge(f"the body has more than {limit_bytes} bytes", limit_bytes=limit_bytes)
             return body
-        pieces, size = [body], len(body)
+        chunks, size = [body], len(body)
         while message.get("more_body"):
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
-            pieces.append(message.get("body", b""))
-            size += len(pieces[-1])
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
             if size > limit_bytes:
                 raise TooLarge(f"the body has more than {limit_bytes} bytes", limit_bytes=limit_bytes)
-        return b"".join(pieces)
+        return b"".join(chunks)
 
     async def json(self, limit_bytes: int) -> Any:
         """The body as JSON. Raises MalformedRequest."""
@@ -126,7 +126,7 @@ class Exchange:
         sent = [(b"content-type", content_type), (b"cache-control", b"no-store"), *(headers or {}).items()]
         await self._send({"type": "http.response.start", "status": 200, "headers": sent})
 
-    async def piece(self, body: bytes) -> None:
+    async def chunk(self, body: bytes) -> None:
         """Send one piece of a stream; waits while the client is slow."""
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
 

@@ -52,7 +52,7 @@ class Feed:
                 raise InvalidCursor(f"the cursor cannot be used: {error.message}") from None
         await self._region.feed.check_cursor(vector)
         await exchange.begin_stream(b"text/event-stream", {b"atoll-region": self._region.name.encode()})
-        await exchange.piece(b": changes of " + self._region.name.encode() + b"\n" + self._place(vector))
+        await exchange.chunk(b": changes of " + self._region.name.encode() + b"\n" + self._place(vector))
         over = [asyncio.ensure_future(exchange.gone()), asyncio.ensure_future(self._closing.wait())]
         pump = asyncio.ensure_future(self._pump(exchange, vector, only))
         try:
@@ -69,7 +69,7 @@ class Feed:
     async def _pump(self, exchange: Exchange, vector: dict[str, int], only: list[str] | None) -> None:
         async for found in self._region.feed.changes(vector, idle_s=_KEEPALIVE_S):
             if found is None:
-                await exchange.piece(b": nothing new\n" + self._place(vector))
+                await exchange.chunk(b": nothing new\n" + self._place(vector))
                 continue
             entry, vector = found
             changes = await self._changes(entry, only)
@@ -82,7 +82,7 @@ class Feed:
                     "stamp": entry.stamp,
                     "changes": changes,
                 }
-                await exchange.piece(
+                await exchange.chunk(
                     b"id: "
                     + cursor.encode()
                     + b"\nevent: change\ndata: "

@@ -68,7 +68,7 @@ class RegionCollector(Collector):
             position.add_metric((origin,), seq)
         yield position
         inbox = GaugeMetricFamily("atoll_inbox_bytes", "Entries that wait for what their writers had seen.")
-        inbox.add_metric((), region.door.inbox.size_bytes)
+        inbox.add_metric((), region.group_commit.inbox.size_bytes)
         yield inbox
         yield from _journal(region)
         serving = GaugeMetricFamily("atoll_serving", "Whether this region should get traffic.")
@@ -90,7 +90,7 @@ def _journal(region: Region) -> Iterator[Metric]:
     yield oldest
     yield _counter("atoll_journal_truncated_segments", "Segments that this node has removed.", kept.truncated)
     yield _counter(
-        "atoll_snapshots", "Snapshots of peers that were taken over.", region.catching_up.completed
+        "atoll_snapshots", "Snapshots of peers that were taken over.", region.snapshot_install.completed
     )
 
 

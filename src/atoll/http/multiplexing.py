@@ -1,7 +1,7 @@
 """`POST /v1/multiplex`: many requests in one HTTP exchange, each answered as soon as it can be.
 
 Where a client has many calls under way, exchanges cost more than what is asked for. What comes together also
-reaches the commit door together.
+reaches the commit group commit together.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ async def answer(exchange: Exchange, app: App) -> None:
             await more.wait()
             more.clear()
             left -= len(finished)
-            piece = b"".join(finished)
+            chunk = b"".join(finished)
             finished.clear()
-            await exchange.piece(piece)
+            await exchange.chunk(chunk)
     await exchange.end()
 
 

@@ -86,10 +86,10 @@ class Peering:
             await asyncio.gather(*over, pump, return_exceptions=True)
         await exchange.end()
 
-    async def _pump(self, exchange: Exchange, peer: str, pieces: AsyncIterator[bytes]) -> None:
-        async for piece in pieces:
+    async def _pump(self, exchange: Exchange, peer: str, chunks: AsyncIterator[bytes]) -> None:
+        async for chunk in chunks:
             try:
                 self._emulation.check(peer)
             except RegionUnreachable:
                 return
-            await exchange.piece(piece)
+            await exchange.chunk(chunk)

@@ -29,7 +29,7 @@ class Sessions:
         vector = self._codec.decode(text)
         own = self._region.name
         if vector.get(own, 0) > self._region.vector.get(own, 0):
-            await self._region.door.refresh()  # another node of this region may have issued it
+            await self._region.group_commit.refresh()  # another node of this region may have issued it
             self._codec.decode(text, {own: self._region.vector.get(own, 0)})
         return vector
 

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from atoll.errors import Indefinite, InvalidOperation, TurnLost
+from atoll.errors import Indefinite, InvalidOperation, SerializationConflict
 from atoll.ids.prefixed import RangeAllocator
 from atoll.ids.snowflake import SnowflakeGenerator
 from atoll.ids.sortable import SortableIds
@@ -93,7 +93,7 @@ class IdService:
             generator = self._snowflakes
         try:
             made = await generator.take(count)
-        except (TurnLost, Indefinite):
+        except (SerializationConflict, Indefinite):
             if self._snowflakes is generator:
                 self._snowflakes = None
             raise
@@ -120,11 +120,16 @@ class _Hold:
         return self._held_ms
 
     async def __call__(self, until_ms: int) -> None:
-        """Durable on return. Raises TurnLost, and Indefinite; after either of them for ever TurnLost."""
+        """Durable on return. Raises SerializationConflict and Indefinite.
+
+        After either of them every later call raises SerializationConflict.
+        """
         before_ms, self._held_ms = self._held_ms, None
         if before_ms is not None:
             found_ms = await self._counters.advance_counter(self._counter, until_ms - before_ms)
             if found_ms == until_ms:
                 self._held_ms = until_ms
                 return
-        raise TurnLost("another node of this region makes identifiers under this node's number; try again")
+        raise SerializationConflict(
+            "another node of this region makes identifiers under this node's number; try again"
+        )

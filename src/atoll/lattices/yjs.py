@@ -141,7 +141,7 @@ def identity(state: SequenceState) -> tuple[list[tuple[int, int]], list[tuple[in
 
 @contextmanager
 def refusing_garbage() -> Iterator[None]:
-    """Turn what the library raises over bytes from elsewhere, panics included, into HostileEntry."""
+    """Transaction what the library raises over bytes from elsewhere, panics included, into HostileEntry."""
     try:
         yield
     except AtollError:

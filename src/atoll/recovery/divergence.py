@@ -20,13 +20,13 @@ async def entry_digest(store: Store, origin: str, seq: int) -> bytes | None:
     segment = await store.segment(origin, seq)
     if segment is None:
         return None
-    for framed in decode_frames(segment.body):
-        if framed.entry.seq == seq:
-            return hashlib.blake2b(framed.frame, digest_size=16).digest()
+    for encoded in decode_frames(segment.body):
+        if encoded.entry.seq == seq:
+            return hashlib.blake2b(encoded.frame, digest_size=16).digest()
     return None
 
 
-async def strange_entry(
+async def forked_entry(
     store: Store,
     region: str,
     own: int,

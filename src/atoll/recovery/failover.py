@@ -31,8 +31,8 @@ class Histories(Protocol):
     async def counter(self, name: str) -> int: ...
 
 
-class Succession:
-    """Of one node. `open` it, `run` it; `turned` may be called at any time."""
+class FailoverRecovery:
+    """Of one node. `open` it, `run` it; `history_changed` may be called at any time."""
 
     def __init__(
         self,
@@ -43,13 +43,13 @@ class Succession:
         back: Callable[[], Awaitable[int]],
         anew: Callable[[], None],
         covered: Callable[[Mapping[str, int]], Awaitable[None]],
-        strange: Callable[[], Awaitable[str]],
+        forked: Callable[[], Awaitable[str]],
         trust: Callable[[str], int],
         now_ms: Callable[[], int],
         patience_s: float,
     ) -> None:
         """`back` goes to the database's position, and returns how far its clock had come (unix milliseconds); `anew`
-        opens all links anew; `covered` waits until the region has seen a vector; `strange` says which of
+        opens all links anew; `covered` waits until the region has seen a vector; `forked` says which of
         its own entries peers know as others, see `region.lineage`; `trust` lets writes into a history,
         and returns the region's own position in it."""
         self.turns = 0
@@ -62,7 +62,7 @@ class Succession:
         self._peers = frozenset(peers)
         self._store = store
         self._back, self._anew, self._covered, self._trust = back, anew, covered, trust
-        self._strange = strange
+        self._forked = forked
         self._fault = ""
         self._now_ms = now_ms
         self._patience_s = patience_s
@@ -73,7 +73,7 @@ class Succession:
         self._awaited: set[str] = set()
         self._forgone: set[str] = set()
         self._own = 0
-        self._turned = asyncio.Event()
+        self._history_changed = asyncio.Event()
         self._heard = asyncio.Event()
         self._passed = asyncio.Event()
         self._passed.set()
@@ -85,9 +85,9 @@ class Succession:
             self._present = present
             self.kept = self._trust(present)
         else:
-            self.turned(present)
+            self.history_changed(present)
 
-    def turned(self, history: str, *, lossy: bool = False) -> None:
+    def history_changed(self, history: str, *, lossy: bool = False) -> None:
         """The database is in this history now. `lossy`: it lacks what this node had seen."""
         if history == self._present and not lossy:
             return
@@ -96,7 +96,7 @@ class Succession:
         self._pending = True
         self._passed.clear()
         self.turns += 1
-        self._turned.set()
+        self._history_changed.set()
 
     def heard(self, peer: str, vector: Mapping[str, int]) -> None:
         """A peer said what it has stored, on a link that was opened since."""
@@ -113,13 +113,13 @@ class Succession:
     async def run(self) -> None:
         """For ever."""
         while True:
-            await self._turned.wait()
-            self._turned.clear()
+            await self._history_changed.wait()
+            self._history_changed.clear()
             try:
                 await self._go_through(self._present)
             except AtollError:
                 await asyncio.sleep(_AGAIN_S)
-                self._turned.set()
+                self._history_changed.set()
 
     async def _go_through(self, history: str) -> None:
         clock_ms = await self._back()
@@ -127,15 +127,15 @@ class Succession:
         self._awaited = set(self._peers)
         self._anew()
         await self._all_heard(history)
-        self._fault = await self._strange()
+        self._fault = await self._forked()
         if self._fault:
             raise StoreCorrupt(self._fault)
         await self._covered({self._region: self._own})
-        if self._turned.is_set():
+        if self._history_changed.is_set():
             return
         if await self._may_lack(history):
             await self._store.take_up(history, await self._counters(clock_ms))
-        if not self._turned.is_set():
+        if not self._history_changed.is_set():
             self._lossy = self._pending = False
             self._awaited.clear()
             self.kept = self._trust(history)
@@ -146,7 +146,7 @@ class Succession:
         """Of a database that was only started again, peers that are out of reach are not waited for."""
         loop = asyncio.get_running_loop()
         end_s = loop.time() + self._patience_s
-        while self._awaited - self._forgone and not self._turned.is_set():
+        while self._awaited - self._forgone and not self._history_changed.is_set():
             self._heard.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_AGAIN_S):

@@ -35,7 +35,7 @@ class Counters(Protocol):
         """Set it to `value` unless it is higher already; durable on return."""
 
 
-class Reintroduction:
+class RestoreRecovery:
     """Of one region to its peers."""
 
     def __init__(
@@ -45,16 +45,16 @@ class Reintroduction:
         counters: Counters,
         covered: Callable[[Mapping[str, int]], Awaitable[None]],
         *,
-        strange: Callable[[], Awaitable[str]],
+        forked: Callable[[], Awaitable[str]],
     ) -> None:
-        """`covered` waits until the region has seen a vector; `strange` says which of its own entries peers know as
+        """`covered` waits until the region has seen a vector; `forked` says which of its own entries peers know as
         others, see `region.lineage`."""
         self.pending = False
         self._region = region
         self._awaited = set(peers)
         self._counters = counters
         self._covered = covered
-        self._strange = strange
+        self._forked = forked
         self._fault = ""
         self._restored_ms = 0
         self._said: dict[str, int] = {}
@@ -97,7 +97,7 @@ class Reintroduction:
 
     async def _looked_for_fault(self) -> str:
         try:
-            return await self._strange()
+            return await self._forked()
         except AtollError as error:
             return error.message
 

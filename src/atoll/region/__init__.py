@@ -1,1 +1,1 @@
-"""One region at run time: the commit door, reads and their waits, escrow, and the ways to its peers."""
+"""One region at run time: the commit group commit, reads and their waits, escrow, and the ways to its peers."""

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from atoll.causality import vector as vectors
 from atoll.documents.entry import Entry, decode_frames
 from atoll.errors import CursorExpired
-from atoll.recovery.failover import Succession
-from atoll.region.group_commit import Door
+from atoll.recovery.failover import FailoverRecovery
+from atoll.region.group_commit import GroupCommit
 from atoll.replication.signal import Signal
 from atoll.store.port import Store
 
@@ -22,16 +22,16 @@ class Feed:
         region: str,
         regions: Sequence[str],
         store: Store,
-        door: Door,
+        group_commit: GroupCommit,
         *,
-        succession: Succession,
+        failover: FailoverRecovery,
         committed: Signal,
     ) -> None:
         self._region = region
         self._regions = tuple(regions)
         self._store = store
-        self._door = door
-        self._succession = succession
+        self._group_commit = group_commit
+        self._failover = failover
         self._committed = committed
 
     async def changes(
@@ -44,30 +44,30 @@ class Feed:
         hold what comes next.
         """
         seen = dict(vector)
-        known, taken_up = -1, self._succession.taken_up
+        known, taken_up = -1, self._failover.taken_up
         while True:
-            count, here = self._committed.count, self._door.vector
-            if known != self._succession.turns:
-                known = self._succession.turns
+            count, here = self._committed.count, self._group_commit.vector
+            if known != self._failover.turns:
+                known = self._failover.turns
                 after_id = await self._store.journal_start(seen, self._regions)
             numbered = await self._store.journal(after_id, limit=16)
-            if known != self._succession.turns:
+            if known != self._failover.turns:
                 continue  # the journal is another database's
-            if taken_up != self._succession.taken_up:
+            if taken_up != self._failover.taken_up:
                 # What was shown beyond is lost, and its numbers are given out again.
-                taken_up = self._succession.taken_up
-                seen[self._region] = min(seen.get(self._region, 0), self._succession.kept)
+                taken_up = self._failover.taken_up
+                seen[self._region] = min(seen.get(self._region, 0), self._failover.kept)
                 known = -1
                 continue
             for id_, segment in numbered:
                 after_id = id_
                 if segment.last_seq <= seen.get(segment.origin, 0):
                     continue
-                for framed in decode_frames(segment.body):
-                    if framed.entry.seq > seen.get(segment.origin, 0):
-                        self._check_follows(seen, framed.entry.context)
-                        seen[segment.origin] = framed.entry.seq
-                        yield framed.entry, dict(seen)
+                for encoded in decode_frames(segment.body):
+                    if encoded.entry.seq > seen.get(segment.origin, 0):
+                        self._check_follows(seen, encoded.entry.context)
+                        seen[segment.origin] = encoded.entry.seq
+                        yield encoded.entry, dict(seen)
             if numbered or count != self._committed.count:
                 continue
             self._check_follows(seen, here)
@@ -79,7 +79,7 @@ class Feed:
 
     async def check_cursor(self, vector: Mapping[str, int]) -> None:
         """Raises CursorExpired where `changes` would, on its first entries."""
-        nexts = {o: vector.get(o, 0) + 1 for o in vectors.missing(vector, self._door.vector)}
+        nexts = {o: vector.get(o, 0) + 1 for o in vectors.missing(vector, self._group_commit.vector)}
         gone = {o: seq for o, seq in nexts.items() if await self._store.segment(o, seq) is None}
         if gone:
             raise self._expired(gone)
@@ -87,7 +87,7 @@ class Feed:
     async def oldest_cursor(self) -> dict[str, int]:
         """Just before the oldest change of each origin that the journal holds."""
         found: dict[str, int] = {}
-        for origin, newest in sorted(self._door.vector.items()):
+        for origin, newest in sorted(self._group_commit.vector.items()):
             first, past = 1, newest + 1  # the first entry that is kept lies in between, or there is none
             while first < past and await self._store.segment(origin, first) is None:
                 middle = (first + past) // 2

@@ -1,8 +1,8 @@
-"""The group-committing door: every change to a region's data passes here, local or remote.
+"""Group commit: every change to a region's data passes here, local or remote.
 
-Whatever waits when the door opens becomes one transaction with one fsync. The first to arrive wakes the door at the
-event loop's next turn, so everyone who is ready in this turn comes along; while turns bring more, it waits for them,
-and an idle region commits without delay. Whoever comes while a commit is under way shares the next one.
+All work that waits when a commit begins becomes one transaction with one fsync. The first arrival wakes the task at the
+event loop's next turn, so work that is ready in this turn joins it. While turns bring more work, the commit waits for
+them; an idle region commits without delay. Work that arrives during a commit joins the next one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.vector import descends, merge
-from atoll.commit.batch import KEPT_ASIDE, Admit, Batch, Identity, Takeover
-from atoll.documents.entry import Framed, decode_entry
+from atoll.commit.batch import KEPT_ASIDE, Admit, Batch, Identity, SnapshotPage
+from atoll.documents.entry import EncodedEntry, decode_entry
 from atoll.documents.mutation import Receipt, Write
 from atoll.documents.rules import Rules
 from atoll.errors import (
@@ -27,16 +27,16 @@ from atoll.errors import (
     CorruptEntry,
     Indefinite,
     Overloaded,
+    SerializationConflict,
     StoreUnreachable,
-    TurnLost,
     Unavailable,
 )
 from atoll.replication.inbox import Inbox
-from atoll.store.port import AuditRow, Parked, Store, Turn, Wanted
+from atoll.store.port import AuditRow, Parked, Store, Transaction, Wanted
 
 
 @dataclass(frozen=True, slots=True)
-class DoorOptions:
+class GroupCommitOptions:
     writes_per_commit: int = 256
     """More local writes than this wait for the next commit."""
     entries_per_commit: int = 512
@@ -64,7 +64,7 @@ class _Pending(NamedTuple):
     answer: asyncio.Future[Receipt]
 
 
-class Upkeep(NamedTuple):
+class Maintenance(NamedTuple):
     """What a region does to its own documents when its declarations have changed."""
 
     collection: str = ""
@@ -85,22 +85,22 @@ class Upkeep(NamedTuple):
         }
 
 
-class _PendingUpkeep(NamedTuple):
-    work: Upkeep | Takeover
+class _PendingMaintenance(NamedTuple):
+    work: Maintenance | SnapshotPage
     done: asyncio.Future[None]
 
 
-class _Party(NamedTuple):
-    """Those who go through the door together."""
+class _CommitGroup(NamedTuple):
+    """Those who go through the group commit together."""
 
     writes: list[_Pending]
-    remote: list[Framed]
-    upkeep: _PendingUpkeep | None
+    remote: list[EncodedEntry]
+    maintenance: _PendingMaintenance | None
 
     def fail(self, error: AtollError) -> None:
         waiting: list[asyncio.Future[Any]] = [pending.answer for pending in self.writes]
-        if self.upkeep is not None:
-            waiting.append(self.upkeep.done)
+        if self.maintenance is not None:
+            waiting.append(self.maintenance.done)
         for future in waiting:
             if not future.done():
                 future.set_exception(error)
@@ -111,7 +111,7 @@ class _Outcome(NamedTuple):
 
     batch: Batch
     answers: list[tuple[_Pending, Receipt | AtollError]]
-    waiting: list[Framed]
+    waiting: list[EncodedEntry]
     """Remote entries whose time has not come."""
     ahead: dict[str, ClockAhead]
     """Origins that are held back."""
@@ -125,7 +125,7 @@ def _incomplete() -> Unavailable:
     return Unavailable("this region takes over a snapshot: it takes no writes before")
 
 
-class Door:
+class GroupCommit:
     """Serialises all commits of one node. Belongs to one event loop: `open` it there, and `close` it."""
 
     def __init__(
@@ -137,11 +137,13 @@ class Door:
         now_ms: Callable[[], int],
         *,
         admit: Admit | None = None,
-        turned: Callable[[str, bool], None] | None = None,
-        options: DoorOptions = DoorOptions(),
+        history_changed: Callable[[str, bool], None] | None = None,
+        options: GroupCommitOptions = GroupCommitOptions(),
     ) -> None:
-        """`turned` is told when the database is in a history that is not trusted, and whether it lacks what this node
-        had seen; without it every history is."""
+        """`history_changed(history, lossy)` is called when the database is in a history that is not trusted.
+
+        `lossy` says whether it lacks what this node had seen. Without the callback every history is trusted.
+        """
         self.vector: dict[str, int] = {}
         """What the region has, as far as this node knows: never more than is durable."""
         self.inbox = Inbox()
@@ -157,11 +159,11 @@ class Door:
         self._identify = identify
         self._now_ms = now_ms
         self._admit = admit
-        self._turned = turned
+        self._history_changed = history_changed
         self._trusted: str | None = None
         self._options = options
         self._queue: deque[_Pending] = deque()
-        self._upkeep: deque[_PendingUpkeep] = deque()
+        self._maintenance: deque[_PendingMaintenance] = deque()
         self._called = asyncio.Event()
         """Set when there is something to do."""
         self._waited = 0
@@ -173,8 +175,8 @@ class Door:
         self._unsure = False
         """Whether a commit may have happened of which nothing was heard."""
         self._covered: list[tuple[dict[str, int], asyncio.Future[None]]] = []
-        self._room: list[asyncio.Future[None]] = []
-        self._taking: list[Framed] = []
+        self._backpressure: list[asyncio.Future[None]] = []
+        self._in_flight: list[EncodedEntry] = []
         """Remote entries in the commit that is under way."""
         self._turns: list[asyncio.Future[None]] = []
         """Those who wait for its end."""
@@ -190,7 +192,7 @@ class Door:
     async def open(self) -> None:
         """Find out where the region stands, and take what comes from now on. Raises what the store raises.
 
-        Whoever starts a region again, because something else failed at its first start, opens the door only once.
+        Idempotent: a region whose first start failed elsewhere may be started again.
         """
         if not self._following:
             self._following = True
@@ -225,12 +227,12 @@ class Door:
         self._call()
         return await answer
 
-    async def keep_up(self, work: Upkeep | Takeover) -> None:
+    async def maintain(self, work: Maintenance | SnapshotPage) -> None:
         """Do it between the writes; durable on return. Raises what the store raises, and Overloaded."""
         if self._closed:
             raise Overloaded("this region is closing")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._upkeep.append(_PendingUpkeep(work, done))
+        self._maintenance.append(_PendingMaintenance(work, done))
         self._call()
         await done
 
@@ -238,31 +240,31 @@ class Door:
         """Of a stamp that a peer has seen: what is written here from now on has later ones. Raises ClockAhead."""
         self._clock.update(stamp)
 
-    def deliver(self, framed: list[Framed], link: str) -> None:
+    def deliver(self, encoded: list[EncodedEntry], link: str) -> None:
         """Take entries from a link; they are applied when their contexts are covered."""
-        for each in framed:
+        for each in encoded:
             self.inbox.add(each, link, self.vector)
         if self.inbox:
             self._call()
 
-    def disown(self, origin: str, past: int) -> bool:
+    def discard_pending(self, origin: str, past: int) -> bool:
         """An origin has nothing past this seq (any more): drop what waits of it. Whether there was something."""
         dropped = self.inbox.drop_past(origin, past)
         if dropped:
-            self._wake(self._room)
+            self._wake(self._backpressure)
         return dropped
 
-    def taking(self, origin: str, past: int) -> bool:
+    def in_flight(self, origin: str, past: int) -> bool:
         """Whether the commit that is under way holds entries of an origin past a seq."""
-        return any(each.entry.origin == origin and each.entry.seq > past for each in self._taking)
+        return any(each.entry.origin == origin and each.entry.seq > past for each in self._in_flight)
 
-    async def turn_over(self) -> None:
+    async def await_commit(self) -> None:
         """Wait until the commit that is under way has ended, one way or the other."""
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._turns.append(over)
         await over
 
-    async def room(self, link: str, bytes_waiting: int) -> None:
+    async def backpressure(self, link: str, bytes_waiting: int) -> None:
         """Wait until less than so much of what the link brought waits: its backpressure.
 
         Links at their bound can all hold what waits for something that lies behind it in another's stream.
@@ -277,7 +279,7 @@ class Door:
             if waiting < max(bytes_waiting, self._granted.get(link, 0)):
                 return
             future: asyncio.Future[None] = loop.create_future()
-            self._room.append(future)
+            self._backpressure.append(future)
             since_s = max(since_s, self._applied_s)
             try:
                 async with asyncio.timeout_at(since_s + self._options.stuck_s):
@@ -314,11 +316,11 @@ class Door:
         self._trusted = history
 
     def _another(self, history: str, *, lossy: bool = False) -> None:
-        if self._turned is not None:
-            self._turned(history, lossy)
+        if self._history_changed is not None:
+            self._history_changed(history, lossy)
 
-    def _trusts(self, turn: Turn) -> bool:
-        return self._turned is None or turn.history == self._trusted
+    def _trusts(self, transaction: Transaction) -> bool:
+        return self._history_changed is None or transaction.history == self._trusted
 
     async def go_back(self) -> int:
         """The database may have lost commits: be where it is. Returns its clock. Raises what the store raises."""
@@ -338,12 +340,12 @@ class Door:
         for pending in self._queue:
             if not pending.answer.done():
                 pending.answer.set_exception(Overloaded("this region is closing"))
-        for upkeep in self._upkeep:
-            if not upkeep.done.done():
-                upkeep.done.set_exception(Overloaded("this region is closing"))
+        for maintenance in self._maintenance:
+            if not maintenance.done.done():
+                maintenance.done.set_exception(Overloaded("this region is closing"))
         self._queue.clear()
-        self._upkeep.clear()
-        self._wake(self._room)
+        self._maintenance.clear()
+        self._wake(self._backpressure)
         self._wake(self._turns)
         if self._task is not None:
             self._called.set()
@@ -380,22 +382,22 @@ class Door:
             await asyncio.sleep(0)
 
     async def _open(self) -> None:
-        party = self._gathered()
-        remote = self._taking = party.remote
+        group = self._gathered()
+        remote = self._in_flight = group.remote
         try:
-            if party.writes or remote or party.upkeep is not None:
-                await self._commit(party)
+            if group.writes or remote or group.maintenance is not None:
+                await self._commit(group)
             elif self._unsure:
                 await self.refresh()
                 self._unsure = False
         except AtollError as error:
             self.store_error = error
             self._unsure = self._unsure or not error.definite
-            party.fail(error)
+            group.fail(error)
             self._retry(remote)
         except BaseException as error:
             self._unsure = self._unsure or self._in_doubt
-            party.fail(self._unexpected(error))
+            group.fail(self._unexpected(error))
             self._retry(remote)
             if not isinstance(error, Exception):
                 raise
@@ -405,46 +407,46 @@ class Door:
             )
         finally:
             self._in_doubt = False
-            self._taking = []
+            self._in_flight = []
             self._wake(self._turns)
-        if self._queue or self._upkeep or (remote and self.inbox and not self._pausing):
+        if self._queue or self._maintenance or (remote and self.inbox and not self._pausing):
             self._call()
 
-    def _gathered(self) -> _Party:
-        remote: list[Framed] = []
+    def _gathered(self) -> _CommitGroup:
+        remote: list[EncodedEntry] = []
         if not self._pausing:
             remote = self.inbox.ready(self.vector, self._options.entries_per_commit, self._held_back)
         taken = (self._queue.popleft() for _ in range(min(len(self._queue), self._options.writes_per_commit)))
         writes = [pending for pending in taken if not pending.answer.done()]
-        return _Party(writes, remote, self._upkeep.popleft() if self._upkeep else None)
+        return _CommitGroup(writes, remote, self._maintenance.popleft() if self._maintenance else None)
 
-    async def _commit(self, party: _Party) -> None:
+    async def _commit(self, group: _CommitGroup) -> None:
         for _ in range(_MOST_LOST - 1):
             try:
-                return await self._take_turn(party)
-            except TurnLost:
+                return await self._run_transaction(group)
+            except SerializationConflict:
                 self._in_doubt = False
-        return await self._take_turn(party)
+        return await self._run_transaction(group)
 
-    async def _take_turn(self, party: _Party) -> None:
+    async def _run_transaction(self, group: _CommitGroup) -> None:
         known = self.vector
-        async with self._store.begin(self._wanted(party)) as turn:
-            self._take_up(turn, known)
-            outcome = self._work(turn, party)
+        async with self._store.begin(self._wanted(group)) as transaction:
+            self._take_up(transaction, known)
+            outcome = self._work(transaction, group)
             said: dict[str, str] = {}
-            if party.upkeep is not None:
-                said = await self._keep_up(turn, outcome.batch, party.upkeep.work)
+            if group.maintenance is not None:
+                said = await self._maintain(transaction, outcome.batch, group.maintenance.work)
             commit = outcome.batch.commit()
-            commit.schemas.update(self._mixed(turn.schemas) | said)
-            if commit.segments or commit.remembered or party.upkeep is not None:
+            commit.schemas.update(self._mixed(transaction.schemas) | said)
+            if commit.segments or commit.remembered or group.maintenance is not None:
                 self._in_doubt = True
-                await turn.commit(commit)
+                await transaction.commit(commit)
                 self._in_doubt = False
                 self.store_error = None
             # Nothing is awaited between the commit and its announcement.
             self._conclude(outcome)
-            if party.upkeep is not None and not party.upkeep.done.done():
-                party.upkeep.done.set_result(None)
+            if group.maintenance is not None and not group.maintenance.done.done():
+                group.maintenance.done.set_result(None)
 
     def _mixed(self, stored: Mapping[str, str]) -> dict[str, str]:
         """What a commit of this node says of collections that were all shown by other declarations than its own.
@@ -459,77 +461,79 @@ class Door:
             if fingerprint and name != KEPT_ASIDE and fingerprint.partition("?")[0] != self.declared.get(name)
         }
 
-    def _take_up(self, turn: Turn, known: Mapping[str, int]) -> None:
+    def _take_up(self, transaction: Transaction, known: Mapping[str, int]) -> None:
         """Go on from where the database stands: other nodes may have committed, or a commit in doubt happened."""
-        self._clock.last = max(self._clock.last, turn.clock)
+        self._clock.last = max(self._clock.last, transaction.clock)
         self._unsure = False
-        if not self._trusts(turn):
-            self._another(turn.history)
-            if not descends(turn.positions, known):
-                self.vector = dict(turn.positions)
-        if turn.positions == self.vector:
+        if not self._trusts(transaction):
+            self._another(transaction.history)
+            if not descends(transaction.positions, known):
+                self.vector = dict(transaction.positions)
+        if transaction.positions == self.vector:
             return
-        if not descends(turn.positions, known):
+        if not descends(transaction.positions, known):
             # Seqs that were given out must not be given out again: peers may hold them.
-            self.vector = dict(turn.positions)
+            self.vector = dict(transaction.positions)
             self._trusted = None
-            self._another(turn.history, lossy=True)
+            self._another(transaction.history, lossy=True)
             raise StoreUnreachable(
-                f"the database stands at {dict(turn.positions)}, and stood at {dict(known)} already: it has lost "
-                "commits, by a failover or a restored copy; what peers hold of them comes back by their links"
+                f"the database stands at {dict(transaction.positions)}, and stood at {dict(known)} already: it has "
+                "lost commits, by a failover or a restored copy; what peers hold of them comes back by their links"
             )
-        if not descends(self.vector, turn.positions):
-            self._move(merge(self.vector, turn.positions))
+        if not descends(self.vector, transaction.positions):
+            self._move(merge(self.vector, transaction.positions))
 
-    def _work(self, turn: Turn, party: _Party) -> _Outcome:
+    def _work(self, transaction: Transaction, group: _CommitGroup) -> _Outcome:
         batch = Batch(
             self._identify(),
             self._rules,
             self._clock,
-            turn.positions,
-            rows=turn.rows,
-            remembered=turn.remembered,
-            audit=turn.audit,
+            transaction.positions,
+            rows=transaction.rows,
+            remembered=transaction.remembered,
+            audit=transaction.audit,
             now_ms=self._now_ms(),
             admit=self._admit,
         )
         answers: list[tuple[_Pending, Receipt | AtollError]]
-        if turn.schemas.get(KEPT_ASIDE):
+        if transaction.schemas.get(KEPT_ASIDE):
             # They would claim to have seen what is not here yet. What the peers send goes on.
-            answers = [(pending, _incomplete()) for pending in party.writes]
-        elif self._trusts(turn):
-            answers = [(pending, self._attempt(batch, pending.write)) for pending in party.writes]
+            answers = [(pending, _incomplete()) for pending in group.writes]
+        elif self._trusts(transaction):
+            answers = [(pending, self._attempt(batch, pending.write)) for pending in group.writes]
         else:
             # Peers may hold the numbers that these would get. What the peers send goes on.
-            answers = [(pending, _untrusted()) for pending in party.writes]
-        waiting: list[Framed] = []
+            answers = [(pending, _untrusted()) for pending in group.writes]
+        waiting: list[EncodedEntry] = []
         ahead: dict[str, ClockAhead] = {}
-        for framed in party.remote:
+        for encoded in group.remote:
             try:
-                batch.apply(framed)
+                batch.apply(encoded)
             except ClockAhead as error:
                 # Held, not dropped: time itself will make the entry acceptable. Other origins go on.
-                ahead[framed.entry.origin] = error
-                waiting.append(framed)
+                ahead[encoded.entry.origin] = error
+                waiting.append(encoded)
             except CorruptEntry:
-                waiting.append(framed)  # what it had seen is held back
+                waiting.append(encoded)  # what it had seen is held back
         return _Outcome(batch, answers, waiting, ahead)
 
     @staticmethod
-    async def _keep_up(turn: Turn, batch: Batch, upkeep: Upkeep | Takeover) -> dict[str, str]:
+    async def _maintain(
+        transaction: Transaction, batch: Batch, maintenance: Maintenance | SnapshotPage
+    ) -> dict[str, str]:
         """Returns what to say of collections: see `Commit.schemas`."""
-        if isinstance(upkeep, Takeover):
-            batch.take_over(upkeep)
-            return dict(upkeep.schemas)
-        for parked in upkeep.parked:
+        if isinstance(maintenance, SnapshotPage):
+            batch.install_page(maintenance)
+            return dict(maintenance.schemas)
+        for parked in maintenance.parked:
             batch.reapply(parked)
-        contested = [key for key in upkeep.keys if batch.contested((upkeep.collection, key))]
+        contested = [key for key in maintenance.keys if batch.contested((maintenance.collection, key))]
         recorded: dict[str, list[AuditRow]] = {}
         if contested:
-            recorded = await turn.recorded(upkeep.collection, contested, _MOST_RECORDS)
-        for key in upkeep.keys:
-            batch.refold((upkeep.collection, key), recorded.get(key, ()))
-        return upkeep.said(turn.schemas)
+            recorded = await transaction.recorded(maintenance.collection, contested, _MOST_RECORDS)
+        for key in maintenance.keys:
+            batch.re_resolve((maintenance.collection, key), recorded.get(key, ()))
+        return maintenance.said(transaction.schemas)
 
     @staticmethod
     def _attempt(batch: Batch, write: Write) -> Receipt | AtollError:
@@ -565,8 +569,8 @@ class Door:
                 answer.set_result(result)
         for listener in self._listeners:
             listener(batch)
-        if self._room:
-            self._wake(self._room)
+        if self._backpressure:
+            self._wake(self._backpressure)
 
     def _move(self, vector: dict[str, int]) -> None:
         before, self.vector = self.vector, vector
@@ -583,20 +587,20 @@ class Door:
             if not future.done() and descends(vector, wanted):
                 future.set_result(None)
 
-    def _wanted(self, party: _Party) -> Wanted:
+    def _wanted(self, group: _CommitGroup) -> Wanted:
         documents: dict[str, set[str]] = {}
         audit: list[str] = []
-        for pending in party.writes:
+        for pending in group.writes:
             for mutation in pending.write.mutations:
                 if mutation.collection in self._rules:  # a peer's schema may be newer
                     documents.setdefault(mutation.collection, set()).add(mutation.key)
-        entries = [framed.entry for framed in party.remote]
-        if party.upkeep is not None:
-            work = party.upkeep.work
+        entries = [encoded.entry for encoded in group.remote]
+        if group.maintenance is not None:
+            work = group.maintenance.work
             for parked in work.parked:
                 with contextlib.suppress(AtollError):
                     entries.append(decode_entry(parked.body))
-            if isinstance(work, Takeover):
+            if isinstance(work, SnapshotPage):
                 for collection, key, _ in work.documents:
                     documents.setdefault(collection, set()).add(key)
                 audit += [loser.id for loser in work.settled]
@@ -607,7 +611,7 @@ class Door:
                 if change.collection in self._rules:
                     documents.setdefault(change.collection, set()).add(change.key)
                 audit += [loser.id for loser in change.settled]
-        keys = [write.idempotency_key for write, _ in party.writes if write.idempotency_key is not None]
+        keys = [write.idempotency_key for write, _ in group.writes if write.idempotency_key is not None]
         return Wanted({name: sorted(found) for name, found in documents.items()}, keys, audit)
 
     # -- failing ---------------------------------------------------------------------------------------
@@ -619,7 +623,7 @@ class Door:
             return Overloaded("this region is closing")
         return AtollError(f"the commit failed unexpectedly: {error!r}")
 
-    def _retry(self, remote: Sequence[Framed]) -> None:
+    def _retry(self, remote: Sequence[EncodedEntry]) -> None:
         self.inbox.give_back(list(remote), self.vector)
         if (remote or self._unsure) and not self._pausing and not self._closed:
             self._pausing = True

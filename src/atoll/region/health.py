@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from atoll.causality import vector as vectors
-from atoll.recovery.failover import Succession
-from atoll.recovery.restore import Reintroduction
+from atoll.recovery.failover import FailoverRecovery
+from atoll.recovery.restore import RestoreRecovery
 from atoll.region.clocks import Clocks
-from atoll.region.group_commit import Door
-from atoll.region.snapshot_install import CatchingUp
-from atoll.region.startup_check import Introduction
+from atoll.region.group_commit import GroupCommit
+from atoll.region.snapshot_install import SnapshotInstall
+from atoll.region.startup_check import StartupCheck
 from atoll.replication.link import Link
 
 
@@ -21,13 +21,13 @@ class Health:
         self,
         region: str,
         links: Mapping[str, Link],
-        door: Door,
+        group_commit: GroupCommit,
         *,
         clocks: Clocks,
-        introduction: Introduction,
-        reintroduction: Reintroduction,
-        succession: Succession,
-        catching_up: CatchingUp,
+        startup_check: StartupCheck,
+        restore: RestoreRecovery,
+        failover: FailoverRecovery,
+        snapshot_install: SnapshotInstall,
     ) -> None:
         self.draining = False
         """Whether the operator wants no more requests to come here."""
@@ -35,27 +35,27 @@ class Health:
         """Why work in the background has ended, which it never should."""
         self._region = region
         self._links = links
-        self._door = door
+        self._group_commit = group_commit
         self._clocks = clocks
-        self._introduction = introduction
-        self._reintroduction = reintroduction
-        self._succession = succession
-        self._catching_up = catching_up
+        self._startup_check = startup_check
+        self._restore = restore
+        self._failover = failover
+        self._snapshot_install = snapshot_install
 
     def check_whole(self) -> None:
         """Raises Unavailable while documents here are not what the region's vector says."""
-        self._reintroduction.check()
-        self._catching_up.check()
+        self._restore.check()
+        self._snapshot_install.check()
 
     @property
     def caught_up(self) -> bool:
         """Whether each peer that can be reached has been heard and nothing it had then is missing."""
-        here = self._door.vector
+        here = self._group_commit.vector
         statuses = [link.status for link in self._links.values()]
         reachable = [status for status in statuses if status.connected]
         return (
-            not self._reintroduction.pending
-            and not self._catching_up.pending
+            not self._restore.pending
+            and not self._snapshot_install.pending
             and all(status.since_ms for status in statuses)
             and all(vectors.descends(here, {s.peer: s.advertised.get(s.peer, 0)}) for s in reachable)
             and (
@@ -74,19 +74,19 @@ class Health:
         """Why not even reads should be sent here."""
         if self.draining:
             return "draining"
-        if self._reintroduction.pending:
-            return self._reintroduction.reason
-        return self._catching_up.serves_nothing or self.broken
+        if self._restore.pending:
+            return self._restore.reason
+        return self._snapshot_install.serves_nothing or self.broken
 
     @property
     def writes_nothing(self) -> str | None:
         """Why writes are refused here, or have to wait; reads go on."""
-        if self._succession.pending:
-            return self._succession.reason
-        if not self._introduction.over or (self._introduction.recovering and self._introduction.lacks_own):
-            return self._introduction.reason
-        if self._door.store_error is not None:
-            return self._door.store_error.message
+        if self._failover.pending:
+            return self._failover.reason
+        if not self._startup_check.over or (self._startup_check.recovering and self._startup_check.lacks_own):
+            return self._startup_check.reason
+        if self._group_commit.store_error is not None:
+            return self._group_commit.store_error.message
         if self._clocks.off_ms > 0:
             return f"the clock is {self._clocks.off_ms} ms outside what the peers agree on"
         return None

@@ -7,9 +7,9 @@ import contextlib
 from collections.abc import Callable
 
 from atoll.errors import AtollError
-from atoll.region.group_commit import Door
+from atoll.region.group_commit import GroupCommit
 from atoll.region.options import RegionOptions
-from atoll.region.redeclare import Adoption
+from atoll.region.redeclare import Redeclaration
 from atoll.region.truncation import Truncation
 from atoll.store.port import Store
 
@@ -27,16 +27,16 @@ class Housekeeping:
     def __init__(
         self,
         store: Store,
-        door: Door,
+        group_commit: GroupCommit,
         *,
-        adoption: Adoption,
+        redeclaration: Redeclaration,
         truncation: Truncation,
         now_ms: Callable[[], int],
         options: RegionOptions,
     ) -> None:
         self._store = store
-        self._door = door
-        self._adoption = adoption
+        self._group_commit = group_commit
+        self._redeclaration = redeclaration
         self._truncation = truncation
         self._now_ms = now_ms
         self._options = options
@@ -48,14 +48,14 @@ class Housekeeping:
             await asyncio.sleep(self._options.housekeeping_s)
             await self._store.checkpoint()
             rounds += 1
-            if self._door.store_error is not None:
+            if self._group_commit.store_error is not None:
                 await self._probe_store()
-            if rounds % _FORGETS_EVERY == 0 and self._door.store_error is None:
+            if rounds % _FORGETS_EVERY == 0 and self._group_commit.store_error is None:
                 await self._forget()
 
     async def cut_journal(self) -> None:
         while True:
-            if self._door.store_error is None:
+            if self._group_commit.store_error is None:
                 with contextlib.suppress(AtollError):
                     await self._truncation.round()
             await asyncio.sleep(self._options.journal_round_s)
@@ -66,7 +66,7 @@ class Housekeeping:
         while True:
             began_s = loop.time()
             try:
-                done = await self._adoption.run()
+                done = await self._redeclaration.run()
             except AtollError:
                 await asyncio.sleep(self._options.housekeeping_s)  # a full disk may have room again
                 continue
@@ -77,7 +77,7 @@ class Housekeeping:
         """Once nobody sends writes here any more, this is how the region learns that it can take them again."""
         with contextlib.suppress(AtollError):
             await self._store.raise_counter("probe_ms", self._now_ms())
-            self._door.store_error = None
+            self._group_commit.store_error = None
 
     async def _forget(self) -> None:
         """In bounded pieces."""

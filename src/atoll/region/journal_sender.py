@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 
-from atoll.recovery.failover import Succession
+from atoll.recovery.failover import FailoverRecovery
 from atoll.region.freshness import Freshness
-from atoll.region.group_commit import Door
+from atoll.region.group_commit import GroupCommit
 from atoll.replication import source
 from atoll.replication.link import Link
 from atoll.replication.messages import StreamRequest
@@ -15,7 +15,7 @@ from atoll.replication.wire import FrameWriter, Heartbeat
 from atoll.store.port import Store
 
 
-class Outgoing:
+class JournalSender:
     """The other ends of the peers' links."""
 
     def __init__(
@@ -23,9 +23,9 @@ class Outgoing:
         region: str,
         links: Mapping[str, Link],
         store: Store,
-        door: Door,
+        group_commit: GroupCommit,
         *,
-        succession: Succession,
+        failover: FailoverRecovery,
         freshness: Freshness,
         committed: Signal,
         now_ms: Callable[[], int],
@@ -35,8 +35,8 @@ class Outgoing:
         self._region = region
         self._links = links
         self._store = store
-        self._door = door
-        self._succession = succession
+        self._group_commit = group_commit
+        self._failover = failover
         self._freshness = freshness
         self._committed = committed
         self._now_ms = now_ms
@@ -53,9 +53,9 @@ class Outgoing:
             self._links[request.region].reachable()
             if request.anew:
                 await self._links[request.region].restart()
-            await self._disown(request.region, request.vector.get(request.region, 0))
-        turns = self._succession.turns
-        pieces = source.stream(
+            await self._discard_pending(request.region, request.vector.get(request.region, 0))
+        turns = self._failover.turns
+        chunks = source.stream(
             self._store,
             request,
             self._committed,
@@ -63,18 +63,18 @@ class Outgoing:
             self._writer,
             heartbeat_s=self._heartbeat_s,
         )
-        async for piece in pieces:
-            if turns != self._succession.turns:
+        async for chunk in chunks:
+            if turns != self._failover.turns:
                 return  # the journal that was read is another database's
-            yield piece
+            yield chunk
 
-    async def _disown(self, peer: str, past: int) -> None:
+    async def _discard_pending(self, peer: str, past: int) -> None:
         while True:
-            if self._door.disown(peer, past):
+            if self._group_commit.discard_pending(peer, past):
                 self._links[peer].reopen()  # at once, for this call may be cut short
-            if not self._door.taking(peer, past):
+            if not self._group_commit.in_flight(peer, past):
                 return
-            await self._door.turn_over()  # then its entries are stored, or wait again
+            await self._group_commit.await_commit()  # then its entries are stored, or wait again
 
     async def _heartbeat(self) -> Heartbeat:
         # The moment comes first: whatever any node had committed by then is in the vector.

@@ -17,7 +17,7 @@ _PRESENT = "present: "
 """A lease that each node has of its own: so the others know that it is there."""
 
 
-class Tenure:
+class NodeLeases:
     """`take` once, then `run`."""
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from atoll.conflicts.guard import GuardOptions
-from atoll.region.group_commit import DoorOptions
+from atoll.region.group_commit import GroupCommitOptions
 from atoll.replication.link import LinkOptions
 
 
@@ -29,7 +29,7 @@ class RegionOptions:
     """How often checkpoints run beside the writer; retention runs every 60th time."""
     max_clock_offset_ms: int = 500
     """Stamps further ahead than this are not accepted, and a node further off takes no writes."""
-    introduction_s: float = 3.0
+    startup_check_s: float = 3.0
     """After a start a region waits at most so long, before its first write, to hear what its peers have of it."""
     document_bytes: int = 1 << 20
     """The largest document."""
@@ -57,7 +57,7 @@ class RegionOptions:
     """The most documents, records or changes on one page of a snapshot."""
     snapshot_retry_s: float = 0.5
     """How long to wait before a page of a snapshot is asked for again."""
-    door: DoorOptions = field(default_factory=DoorOptions)
+    group_commit: GroupCommitOptions = field(default_factory=GroupCommitOptions)
     link: LinkOptions = field(default_factory=LinkOptions)
     guard: GuardOptions = field(default_factory=GuardOptions)
 

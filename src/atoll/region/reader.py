@@ -11,9 +11,9 @@ from atoll.documents import document as documents
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, InvalidOperation, RegionUnreachable, Unavailable
 from atoll.ownership.ownership import Ownership
-from atoll.region.group_commit import Door
+from atoll.region.group_commit import GroupCommit
 from atoll.region.reading import Reading, ReadOptions
-from atoll.region.snapshot_install import CatchingUp
+from atoll.region.snapshot_install import SnapshotInstall
 from atoll.region.statistics import Statistics
 from atoll.region.waits import Waits
 from atoll.replication.link import Link
@@ -30,21 +30,21 @@ class Reader:
         rules: Mapping[str, Rules],
         links: Mapping[str, Link],
         store: Store,
-        door: Door,
+        group_commit: GroupCommit,
         *,
         ask: Callable[[str, Call], Awaitable[Reply]],
         ownership: Ownership,
-        catching_up: CatchingUp,
+        snapshot_install: SnapshotInstall,
         waits: Waits,
         statistics: Statistics,
     ) -> None:
         self._region = region
         self._rules = rules
         self._store = store
-        self._door = door
+        self._group_commit = group_commit
         self._ownership = ownership
         self._links = links
-        self._catching_up = catching_up
+        self._snapshot_install = snapshot_install
         self._waits = waits
         self._statistics = statistics
         self._ask = ask
@@ -56,7 +56,11 @@ class Reader:
         level = options.consistency or policy.consistency
         if level == "strong":
             return await self._read_strong(collection, key, options)
-        if level != "eventual" and options.token and not vectors.descends(self._door.vector, options.token):
+        if (
+            level != "eventual"
+            and options.token
+            and not vectors.descends(self._group_commit.vector, options.token)
+        ):
             elsewhere = await self._reach(collection, key, options)
             if elsewhere is not None:
                 return elsewhere
@@ -64,7 +68,7 @@ class Reader:
         reading = await self.read_here(collection, key)
         if level != "eventual" and options.token and not vectors.descends(reading.vector, options.token):
             # A database that lost commits has just taken the other's place.
-            await self._door.go_back()
+            await self._group_commit.go_back()
             elsewhere = await self._reach(collection, key, options)
             reading = elsewhere or await self.read_here(collection, key)
         return reading if degraded is None else reading._replace(degraded=degraded)
@@ -72,7 +76,7 @@ class Reader:
     async def read_here(self, collection: str, key: str) -> Reading:
         """What this region has, and what it had seen at that very moment."""
         row, vector = await self._store.read(collection, key)
-        self._catching_up.check()
+        self._snapshot_install.check()
         if row is None or row.value is None:
             return Reading(None, "", self._region, vector)
         return Reading(row.value, documents.version_tag(row), self._region, vector)

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 from atoll.documents.entry import decode_entry
 from atoll.errors import AtollError
-from atoll.region.group_commit import Door, Upkeep
+from atoll.region.group_commit import GroupCommit, Maintenance
 from atoll.schema.application import Application
 from atoll.store.port import Parked, Store
 
@@ -25,41 +25,43 @@ _REPORTED = 20_000
 logger = logging.getLogger("atoll.region")
 
 
-class Adoption:
+class Redeclaration:
     """Brings what a region has stored under the declarations that it runs with."""
 
-    def __init__(self, application: Application, store: Store, door: Door, nonce: Callable[[], str]) -> None:
+    def __init__(
+        self, application: Application, store: Store, group_commit: GroupCommit, nonce: Callable[[], str]
+    ) -> None:
         """`nonce` makes what no other pass has."""
         self._store = store
-        self._door = door
+        self._group_commit = group_commit
         self._nonce = nonce
-        self._wanted = door.declared = fingerprints(application)
+        self._wanted = group_commit.declared = fingerprints(application)
 
     def due(self, stored: Mapping[str, str]) -> dict[str, str]:
         """collection → fingerprint of those that are not yet as declared, by the `schemas` of the store."""
         return {name: wanted for name, wanted in self._wanted.items() if stored.get(name) != wanted}
 
     async def run(self) -> bool:
-        """Go over all that is due, once; whether all is as declared. Raises what the store and the door raise.
+        """Go over all that is due, once; whether all is as declared. Raises what the store and the group commit raise.
 
         Nodes of one region may run with different declarations while a rollout lasts, and one that writes takes the
-        mark of a pass away (`Door._mixed`). So only a pass that nobody wrote into says that it is done.
+        mark of a pass away (`GroupCommit._mixed`). So only a pass that nobody wrote into says that it is done.
         """
         due = self.due(await self._store.schemas())
         if not due:
             return True
         mark = {name: f"{wanted}?{self._nonce()}" for name, wanted in due.items()}
-        await self._door.keep_up(Upkeep(schemas=mark))
+        await self._group_commit.maintain(Maintenance(schemas=mark))
         async for parked in self._parked():
-            await self._door.keep_up(Upkeep(parked=parked))
+            await self._group_commit.maintain(Maintenance(parked=parked))
         for collection in sorted(due):
             done = 0
             async for keys in self._keys(collection):
-                await self._door.keep_up(Upkeep(collection, keys))
+                await self._group_commit.maintain(Maintenance(collection, keys))
                 done += len(keys)
                 if done % _REPORTED == 0:
                     logger.info("%s: %d documents follow its new declaration", collection, done)
-        await self._door.keep_up(Upkeep(schemas=due, instead_of=mark))
+        await self._group_commit.maintain(Maintenance(schemas=due, instead_of=mark))
         return not self.due(await self._store.schemas())
 
     async def _parked(self) -> AsyncIterator[tuple[Parked, ...]]:

@@ -1,4 +1,4 @@
-"""A region: one database, its commit door, its links to the peers, and all that serves around them.
+"""A region: one database, its commit group commit, its links to the peers, and all that serves around them.
 
 The same object serves inside an application's process (`atoll.open`), behind HTTP (`atoll.http`) and in
 the simulator; clock, randomness, store and network are given to it.
@@ -16,29 +16,29 @@ from typing import Any
 from atoll.causality.clock import HybridLogicalClock, stamp_ms
 from atoll.commit.batch import Batch, Identity
 from atoll.conflicts.guard import guarded
-from atoll.documents.entry import Framed
+from atoll.documents.entry import EncodedEntry
 from atoll.documents.mutation import Write
 from atoll.documents.rules import Rules, plain_text
 from atoll.documents.strategies import Resolver
 from atoll.ownership.ownership import Ownership, Stored
-from atoll.recovery.divergence import entry_digest, strange_entry
-from atoll.recovery.failover import Succession
-from atoll.recovery.restore import Reintroduction
+from atoll.recovery.divergence import entry_digest, forked_entry
+from atoll.recovery.failover import FailoverRecovery
+from atoll.recovery.restore import RestoreRecovery
 from atoll.region.clocks import Clocks
 from atoll.region.feed import Feed
 from atoll.region.freshness import Freshness
-from atoll.region.group_commit import Door
+from atoll.region.group_commit import GroupCommit
 from atoll.region.health import Health
 from atoll.region.housekeeping import Housekeeping
-from atoll.region.journal_sender import Outgoing
-from atoll.region.node_leases import Tenure
+from atoll.region.journal_sender import JournalSender
+from atoll.region.node_leases import NodeLeases
 from atoll.region.options import DEFAULT_OPTIONS, RegionOptions
 from atoll.region.reader import Reader
 from atoll.region.reading import PLAIN_READ, Reading, ReadOptions
-from atoll.region.redeclare import Adoption
+from atoll.region.redeclare import Redeclaration
 from atoll.region.shapes import shapes_of
-from atoll.region.snapshot_install import CatchingUp
-from atoll.region.startup_check import Introduction
+from atoll.region.snapshot_install import SnapshotInstall
+from atoll.region.startup_check import StartupCheck
 from atoll.region.statistics import Statistics
 from atoll.region.truncation import Truncation
 from atoll.region.waits import Waits
@@ -109,19 +109,21 @@ class Region:
             options=options,
         )
         self.ownership = Ownership(self.regions, self.rules)
-        self.door = Door(
+        self.group_commit = GroupCommit(
             store,
             self.rules,
             self.clock,
             self._identity,
             physical_ms,
             admit=self._admit,
-            turned=self._turned,
-            options=options.door,
+            history_changed=self._history_changed,
+            options=options.group_commit,
         )
-        self.door.listen(self._after_commit)
-        self.door.follow(self._after_move)
-        self.adoption = Adoption(application, store, self.door, lambda: f"{random.getrandbits(48):x}")
+        self.group_commit.listen(self._after_commit)
+        self.group_commit.follow(self._after_move)
+        self.redeclaration = Redeclaration(
+            application, store, self.group_commit, lambda: f"{random.getrandbits(48):x}"
+        )
         self.links = {
             peer: Link(
                 name,
@@ -138,38 +140,38 @@ class Region:
             for peer in self.regions
             if peer != name
         }
-        self.tenure = Tenure(
+        self.node_leases = NodeLeases(
             store, [_link_to(peer) for peer in self.links], self._review_links, lease_s=options.lease_s
         )
-        self.introduction = Introduction(
-            name, self.links, self.door, review=self._review_links, patience_s=options.introduction_s
+        self.startup_check = StartupCheck(
+            name, self.links, self.group_commit, review=self._review_links, patience_s=options.startup_check_s
         )
         self._own_at_first = 0
         """Its own position when it was restored, or went back: what came since is the peers' own account."""
-        self.reintroduction = Reintroduction(
-            name, self.links, store, self.door.covered, strange=self._strange_entry
+        self.restore = RestoreRecovery(
+            name, self.links, store, self.group_commit.covered, forked=self._forked_entry
         )
-        self.succession = Succession(
+        self.failover = FailoverRecovery(
             name,
             self.links,
             store,
             back=self._go_back,
             anew=self._renew_links,
-            covered=self.door.covered,
-            strange=self._strange_entry,
+            covered=self.group_commit.covered,
+            forked=self._forked_entry,
             trust=self._trust,
             now_ms=physical_ms,
-            patience_s=options.introduction_s,
+            patience_s=options.startup_check_s,
         )
-        self.catching_up = CatchingUp(
+        self.snapshot_install = SnapshotInstall(
             name,
             self.rules,
             self.links,
             store,
-            self.door,
+            self.group_commit,
             ask=lambda peer, call, timeout_s: peers.call(peer, call, timeout_s=timeout_s),
-            claim=self.tenure.claim,
-            release=self.tenure.release,
+            claim=self.node_leases.claim,
+            release=self.node_leases.release,
             review=self._review_links,
             now_ms=physical_ms,
             options=options,
@@ -177,19 +179,19 @@ class Region:
         self.health = Health(
             name,
             self.links,
-            self.door,
+            self.group_commit,
             clocks=self.clocks,
-            introduction=self.introduction,
-            reintroduction=self.reintroduction,
-            succession=self.succession,
-            catching_up=self.catching_up,
+            startup_check=self.startup_check,
+            restore=self.restore,
+            failover=self.failover,
+            snapshot_install=self.snapshot_install,
         )
         self.waits = Waits(
             name,
             self.rules,
-            self.door,
+            self.group_commit,
             peers=self.links,
-            catching_up=self.catching_up,
+            snapshot_install=self.snapshot_install,
             freshness=self.freshness,
             committed=self.committed,
             statistics=self.statistics,
@@ -201,10 +203,10 @@ class Region:
             self.rules,
             self.links,
             store,
-            self.door,
+            self.group_commit,
             ask=self.ask,
             ownership=self.ownership,
-            catching_up=self.catching_up,
+            snapshot_install=self.snapshot_install,
             waits=self.waits,
             statistics=self.statistics,
         )
@@ -213,28 +215,28 @@ class Region:
             self.rules,
             self.links,
             store,
-            self.door,
+            self.group_commit,
             peers=peers,
             ownership=self.ownership,
             clocks=self.clocks,
-            introduction=self.introduction,
-            succession=self.succession,
-            catching_up=self.catching_up,
+            startup_check=self.startup_check,
+            failover=self.failover,
+            snapshot_install=self.snapshot_install,
             health=self.health,
             waits=self.waits,
             statistics=self.statistics,
             options=options,
         )
         self.feed = Feed(
-            name, self.regions, store, self.door, succession=self.succession, committed=self.committed
+            name, self.regions, store, self.group_commit, failover=self.failover, committed=self.committed
         )
         self.digests = Digests(application, self.rules, store)
-        self._outgoing = Outgoing(
+        self._journal_sender = JournalSender(
             name,
             self.links,
             store,
-            self.door,
-            succession=self.succession,
+            self.group_commit,
+            failover=self.failover,
             freshness=self.freshness,
             committed=self.committed,
             now_ms=physical_ms,
@@ -244,8 +246,8 @@ class Region:
         self.truncation = Truncation(self.regions, self.links, store, physical_ms, options)
         self._housekeeping = Housekeeping(
             store,
-            self.door,
-            adoption=self.adoption,
+            self.group_commit,
+            redeclaration=self.redeclaration,
             truncation=self.truncation,
             now_ms=physical_ms,
             options=options,
@@ -258,24 +260,24 @@ class Region:
         """Take up what the store holds, open the links and begin housekeeping. Raises what the store raises."""
         await self.store.open_collections(self.application.collections)
         await self.store.declare(shapes_of(self.application))
-        await self.tenure.take()
-        await self.door.open()
-        self._own_at_first = self.door.vector.get(self.name, 0)
-        await self.reintroduction.open()
-        await self.succession.open()
-        await self.catching_up.open()
-        self._spawn(self.tenure.run(), "leases")
+        await self.node_leases.take()
+        await self.group_commit.open()
+        self._own_at_first = self.group_commit.vector.get(self.name, 0)
+        await self.restore.open()
+        await self.failover.open()
+        await self.snapshot_install.open()
+        self._spawn(self.node_leases.run(), "leases")
         for peer, link in self.links.items():
             self._spawn(link.run(self._review_links), f"link to {peer}")
             self._spawn(self.clocks.compare(peer), f"clock of {peer}")
-        self._spawn(self.introduction.wait(), "introduction")
-        self._spawn(self.introduction.watch(), "watch for lost entries")
+        self._spawn(self.startup_check.wait(), "startup_check")
+        self._spawn(self.startup_check.watch(), "watch for lost entries")
         self._spawn(self._housekeeping.keep_store(), "housekeeping")
         self._spawn(self._housekeeping.cut_journal(), "truncation of the journal")
-        self._spawn(self.catching_up.run(), "catching up from a snapshot")
+        self._spawn(self.snapshot_install.run(), "catching up from a snapshot")
         self._spawn(self._housekeeping.follow_declarations(), "new declarations")
-        self._spawn(self.reintroduction.run(), "return from a backup")
-        self._spawn(self.succession.run(), "another database")
+        self._spawn(self.restore.run(), "return from a backup")
+        self._spawn(self.failover.run(), "another database")
 
     async def stop(self) -> None:
         """End everything that `start` began; the store stays open for whoever owns it."""
@@ -283,7 +285,7 @@ class Region:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
-        await self.door.close()
+        await self.group_commit.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=f"{self.name}: {name}")
@@ -331,9 +333,9 @@ class Region:
                 reading = await self.reader.read_here(call.collection, call.key)
                 return ReadReply(reading.value, reading.version, dict(reading.vector))
             case SnapshotCall():
-                return await self.catching_up.page(call.place)
+                return await self.snapshot_install.page(call.place)
             case DigestCall():
-                self.catching_up.check()
+                self.snapshot_install.check()
                 return await self.digests.of(call.collection, call.bucket)
             case PingCall():
                 return PingReply(self.name, self.now_ms(), self.application.fingerprint())
@@ -342,30 +344,30 @@ class Region:
 
     def stream(self, request: StreamRequest) -> AsyncGenerator[bytes, None]:
         """This region's journal for one peer, as frames of `replication.wire`."""
-        return self._outgoing.stream(request)
+        return self._journal_sender.stream(request)
 
     # -- links -----------------------------------------------------------------------------------------
 
     @property
     def vector(self) -> dict[str, int]:
         """What this region has."""
-        return self.door.vector
+        return self.group_commit.vector
 
-    def deliver(self, framed: list[Framed], link: str) -> None:
-        self.door.deliver(framed, link)
+    def deliver(self, encoded: list[EncodedEntry], link: str) -> None:
+        self.group_commit.deliver(encoded, link)
 
-    async def room(self, link: str, bytes_waiting: int) -> None:
-        await self.door.room(link, bytes_waiting)
+    async def backpressure(self, link: str, bytes_waiting: int) -> None:
+        await self.group_commit.backpressure(link, bytes_waiting)
 
     def too_late(self, peer: str, past: dict[str, int]) -> None:
-        self.catching_up.too_late(peer, past)
+        self.snapshot_install.too_late(peer, past)
 
     def heard(self, peer: str, heartbeat: Heartbeat) -> None:
-        self.freshness.heard(heartbeat, self.door.vector)
-        self.introduction.heard(heartbeat.vector)
-        self.reintroduction.heard(peer, heartbeat.vector)
+        self.freshness.heard(heartbeat, self.group_commit.vector)
+        self.startup_check.heard(heartbeat.vector)
+        self.restore.heard(peer, heartbeat.vector)
         if not self.links[peer].renewing:
-            self.succession.heard(peer, heartbeat.vector)
+            self.failover.heard(peer, heartbeat.vector)
 
     def _origins(self, peer: str) -> tuple[str, ...]:
         """The peer's own entries; and those of everyone out of reach, through every peer, for any one of
@@ -375,15 +377,15 @@ class Region:
         at other times, each would come back from every peer. Of several nodes one pulls from a peer; the others
         only want to hear how far it is.
         """
-        if not self.holds(peer) or self.catching_up.pulling:
+        if not self.holds(peer) or self.snapshot_install.pulling:
             return ()
-        own = [self.name] if self.introduction.recovering else []
+        own = [self.name] if self.startup_check.recovering else []
         down = [other for other, link in self.links.items() if other != peer and not link.status.connected]
         return (peer, *own, *down)
 
     def holds(self, peer: str) -> bool:
         """Whether it is this node of the region that pulls from `peer`."""
-        return _link_to(peer) in self.tenure.held
+        return _link_to(peer) in self.node_leases.held
 
     def _review_links(self) -> None:
         for link in self.links.values():
@@ -395,17 +397,17 @@ class Region:
 
     # -- another database ------------------------------------------------------------------------------
 
-    def _turned(self, history: str, lossy: bool) -> None:
-        self.succession.turned(history, lossy=lossy)
+    def _history_changed(self, history: str, lossy: bool) -> None:
+        self.failover.history_changed(history, lossy=lossy)
 
     async def _go_back(self) -> int:
-        clock = await self.door.go_back()
-        self._own_at_first = self.door.vector.get(self.name, 0)
+        clock = await self.group_commit.go_back()
+        self._own_at_first = self.group_commit.vector.get(self.name, 0)
         self.freshness.forget()
-        self.introduction.forget()
+        self.startup_check.forget()
         return stamp_ms(clock)
 
-    async def _strange_entry(self) -> str:
+    async def _forked_entry(self) -> str:
         async def ask(peer: str, seq: int) -> bytes | None:
             reply = await self.ask(peer, EntryCall(self.name, seq))
             return reply.digest if isinstance(reply, EntryReply) else None
@@ -415,12 +417,12 @@ class Region:
             for peer, link in self.links.items()
             if link.status.connected
         }
-        return await strange_entry(self.store, self.name, self._own_at_first, held, ask)
+        return await forked_entry(self.store, self.name, self._own_at_first, held, ask)
 
     def _trust(self, history: str) -> int:
-        self.door.trust(history)
+        self.group_commit.trust(history)
         self.committed.notify()
-        return self.door.vector.get(self.name, 0)
+        return self.group_commit.vector.get(self.name, 0)
 
     # -- commits ---------------------------------------------------------------------------------------
 

@@ -27,12 +27,12 @@ from typing import Protocol
 import msgspec
 
 from atoll.causality import vector as vectors
-from atoll.commit.batch import KEPT_ASIDE, Takeover
+from atoll.commit.batch import KEPT_ASIDE, SnapshotPage
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, ClockAhead, ReplicationError, StoreCorrupt, Unavailable
 from atoll.recovery.divergence import entry_digest
 from atoll.recovery.restore import RESTORED
-from atoll.region.group_commit import Door
+from atoll.region.group_commit import GroupCommit
 from atoll.region.options import RegionOptions
 from atoll.replication import snapshot
 from atoll.replication.link import LinkStatus
@@ -119,7 +119,7 @@ _pack = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Page).decode
 
 
-class CatchingUp:
+class SnapshotInstall:
     """Of one region. `open` it with the store, then `run` it."""
 
     def __init__(
@@ -128,7 +128,7 @@ class CatchingUp:
         rules: Mapping[str, Rules],
         links: Mapping[str, Linked],
         store: Store,
-        door: Door,
+        group_commit: GroupCommit,
         *,
         ask: Callable[[str, Call, float], Awaitable[Reply]],
         claim: Callable[[str], Awaitable[bool]],
@@ -148,7 +148,7 @@ class CatchingUp:
         self._rules = rules
         self._links = links
         self._store = store
-        self._door = door
+        self._group_commit = group_commit
         self._ask = ask
         self._claim = claim
         self._release = release
@@ -200,7 +200,7 @@ class CatchingUp:
         raises.
         """
         stored = await self._store.schemas()
-        if any(stored.get(name) != wanted for name, wanted in self._door.declared.items()):
+        if any(stored.get(name) != wanted for name, wanted in self._group_commit.declared.items()):
             raise Unavailable(f"{self._region} is taking up new declarations: ask again", region=self._region)
         counter = self._store.counter
         incarnation = (await counter(_BORN), await counter(RESTORED))
@@ -282,7 +282,7 @@ class CatchingUp:
     def _still_late(self) -> bool:
         """Whether some of what a peer's journal no longer holds is not here; links to the others ask anew."""
         for peer, past in list(self._late.items()):
-            if vectors.descends(self._door.vector, past):
+            if vectors.descends(self._group_commit.vector, past):
                 del self._late[peer]
                 self._links[peer].reopen()
         return bool(self._late)
@@ -407,10 +407,10 @@ class CatchingUp:
         self._check_declared(peer, page)
         self._check_holds(peer, page)
         snapshot.check_content(page, snapshot.open_page(page), self._rules)
-        self._door.take_note(page.clock)
+        self._group_commit.take_note(page.clock)
         number = self._pages + 1
         kept = _pack(_Page(self._number, peer, page))
-        await self._door.keep_up(Takeover(kept=((KEPT_ASIDE, f"{number:08d}", kept),)))
+        await self._group_commit.maintain(SnapshotPage(kept=((KEPT_ASIDE, f"{number:08d}", kept),)))
         self._pages = number
         self._count(self._number, peer, page, number)
 
@@ -443,8 +443,8 @@ class CatchingUp:
             await asyncio.sleep(_ADOPTED_AFTER * self._options.lease_s)
         self._late.clear()
         await self._store.raise_counter(_ADOPTING, self._number)
-        await self._door.keep_up(
-            Takeover(vector=self._rounds[self._number].began, schemas={KEPT_ASIDE: str(self._number)})
+        await self._group_commit.maintain(
+            SnapshotPage(vector=self._rounds[self._number].began, schemas={KEPT_ASIDE: str(self._number)})
         )
         self._set(pending=True, pulling=False)
         for link in self._links.values():
@@ -458,7 +458,7 @@ class CatchingUp:
         until: dict[str, int] = {}
         for each in self._finished():
             until = vectors.merge(until, each.until)
-        covered = asyncio.ensure_future(self._door.covered(until))
+        covered = asyncio.ensure_future(self._group_commit.covered(until))
         self._missed.clear()
         try:
             while not covered.done():
@@ -474,7 +474,7 @@ class CatchingUp:
                 if await self._late_again() or await self._in_vain():
                     return False
             await covered
-            return not await self._strange()
+            return not await self._forked()
         finally:
             covered.cancel()
 
@@ -499,7 +499,7 @@ class CatchingUp:
                 continue
             asked = connected if missed else [each.peer]
             said = [vector for peer in asked if (vector := await self._position(peer)) is not None]
-            here = self._door.vector
+            here = self._group_commit.vector
             if any(vectors.descends(vectors.merge(here, vector), each.until) for vector in said):
                 continue  # it is on its way
             if any(vectors.descends(vector, each.began) for vector in said):
@@ -517,7 +517,7 @@ class CatchingUp:
             return page.before if isinstance(page, SnapshotReply) else None
         return None
 
-    async def _strange(self) -> bool:
+    async def _forked(self) -> bool:
         """Whether entries have come under numbers that the peer had given to others, which pages may show."""
         for each in self._finished():
             for seq, digest in each.lasts.items():
@@ -545,10 +545,10 @@ class CatchingUp:
                 if row is None:
                     raise StoreCorrupt(f"page {number} of a snapshot is no longer in the store")
                 page = _kept(row).page
-                for takeover in _pieces(snapshot.open_page(page), page.clock):
-                    await self._door.keep_up(takeover)
+                for snapshot_page in _chunks(snapshot.open_page(page), page.clock):
+                    await self._group_commit.maintain(snapshot_page)
                 self._merged += 1
-        await self._door.keep_up(Takeover(schemas={KEPT_ASIDE: ""}))
+        await self._group_commit.maintain(SnapshotPage(schemas={KEPT_ASIDE: ""}))
         await self._store.raise_counter(_DONE, self._number)
         logger.warning("%s has taken over a snapshot of %d pages", self._region, self._merged)
         self.completed += 1
@@ -556,21 +556,21 @@ class CatchingUp:
         self._set(pending=False, pulling=False)
         for first in range(1, last + 1, _MERGED_AT_ONCE):
             gone = range(first, min(first + _MERGED_AT_ONCE, last + 1))
-            await self._door.keep_up(
-                Takeover(kept=tuple((KEPT_ASIDE, f"{number:08d}", b"") for number in gone))
+            await self._group_commit.maintain(
+                SnapshotPage(kept=tuple((KEPT_ASIDE, f"{number:08d}", b"") for number in gone))
             )
 
 
-def _pieces(content: Content, stamp: int) -> Iterator[Takeover]:
+def _chunks(content: Content, stamp: int) -> Iterator[SnapshotPage]:
     for at in range(0, len(content.documents), _MERGED_AT_ONCE):
         rows = content.documents[at : at + _MERGED_AT_ONCE]
         documents = tuple((content.collection, key, Row(value, meta)) for key, value, meta in rows)
-        yield Takeover(documents=documents, stamp=stamp)
+        yield SnapshotPage(documents=documents, stamp=stamp)
     settled = snapshot.settled_of(content)
     for at in range(0, len(settled), _MERGED_AT_ONCE):
-        yield Takeover(settled=settled[at : at + _MERGED_AT_ONCE])
+        yield SnapshotPage(settled=settled[at : at + _MERGED_AT_ONCE])
     for at in range(0, len(content.parked), _MERGED_AT_ONCE):
-        yield Takeover(parked=tuple(content.parked[at : at + _MERGED_AT_ONCE]))
+        yield SnapshotPage(parked=tuple(content.parked[at : at + _MERGED_AT_ONCE]))
 
 
 def _kept(row: Row) -> _Page:

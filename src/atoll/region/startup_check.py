@@ -11,19 +11,19 @@ import contextlib
 from collections.abc import Callable, Mapping
 
 from atoll.errors import AtollError, Unavailable
-from atoll.region.group_commit import Door
+from atoll.region.group_commit import GroupCommit
 from atoll.replication.link import Link
 from atoll.replication.signal import Signal
 
 
-class Introduction:
+class StartupCheck:
     """Of one node to the peers. `wait` once after the start, and `watch` for ever."""
 
     def __init__(
         self,
         region: str,
         links: Mapping[str, Link],
-        door: Door,
+        group_commit: GroupCommit,
         *,
         review: Callable[[], None],
         patience_s: float,
@@ -35,7 +35,7 @@ class Introduction:
         """Whether peers are asked for this region's own entries."""
         self._region = region
         self._links = links
-        self._door = door
+        self._group_commit = group_commit
         self._review = review
         self._patience_s = patience_s
         self._own_elsewhere = 0
@@ -67,7 +67,7 @@ class Introduction:
             if self.lacks_own != self.recovering:
                 with contextlib.suppress(AtollError):
                     await (
-                        self._door.refresh()
+                        self._group_commit.refresh()
                     )  # another node of this region may have written them a moment ago
                 if self.lacks_own != self.recovering:
                     self.recovering = not self.recovering
@@ -76,13 +76,15 @@ class Introduction:
     async def check(self) -> None:
         """Raises Unavailable while peers hold entries that this region has lost."""
         if self.lacks_own:
-            await self._door.refresh()  # another node of this region may have written them a moment ago
+            await (
+                self._group_commit.refresh()
+            )  # another node of this region may have written them a moment ago
         if self.lacks_own:
             raise Unavailable(self.reason)
 
     @property
     def lacks_own(self) -> bool:
-        return self._own_elsewhere > self._door.vector.get(self._region, 0)
+        return self._own_elsewhere > self._group_commit.vector.get(self._region, 0)
 
     @property
     def knows_its_own(self) -> bool:

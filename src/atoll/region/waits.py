@@ -10,10 +10,10 @@ from atoll.causality import vector as vectors
 from atoll.documents.rules import Rules
 from atoll.errors import InvalidOperation, TokenNotReached, TooStale
 from atoll.region.freshness import Freshness
-from atoll.region.group_commit import Door
+from atoll.region.group_commit import GroupCommit
 from atoll.region.options import RegionOptions
 from atoll.region.reading import ReadOptions
-from atoll.region.snapshot_install import CatchingUp
+from atoll.region.snapshot_install import SnapshotInstall
 from atoll.region.statistics import Statistics
 from atoll.replication.signal import Signal
 
@@ -25,10 +25,10 @@ class Waits:
         self,
         region: str,
         rules: Mapping[str, Rules],
-        door: Door,
+        group_commit: GroupCommit,
         *,
         peers: Iterable[str],
-        catching_up: CatchingUp,
+        snapshot_install: SnapshotInstall,
         freshness: Freshness,
         committed: Signal,
         statistics: Statistics,
@@ -38,8 +38,8 @@ class Waits:
         self._region = region
         self._peers = tuple(peers)
         self._rules = rules
-        self._door = door
-        self._catching_up = catching_up
+        self._group_commit = group_commit
+        self._snapshot_install = snapshot_install
         self._freshness = freshness
         self._committed = committed
         self._statistics = statistics
@@ -48,7 +48,7 @@ class Waits:
 
     async def wait_for(self, token: Mapping[str, int], max_wait_s: float | None = None) -> bool:
         """Wait until this region has seen `token`; False when it did not in time."""
-        if vectors.descends(self._door.vector, token):
+        if vectors.descends(self._group_commit.vector, token):
             return True
         self._statistics.token_waits += 1
         wait_s = (
@@ -56,10 +56,10 @@ class Waits:
         )
         try:
             async with asyncio.timeout(wait_s):
-                await self._door.covered(token)
+                await self._group_commit.covered(token)
         except TimeoutError:
             return False
-        self._catching_up.check()  # a snapshot that is taken over moves the vector before the documents
+        self._snapshot_install.check()  # a snapshot that is taken over moves the vector before the documents
         return True
 
     async def require(self, token: Mapping[str, int], max_wait_s: float | None = None) -> None:
@@ -68,7 +68,7 @@ class Waits:
             raise self.not_reached(token)
 
     def not_reached(self, token: Mapping[str, int]) -> TokenNotReached:
-        missing = vectors.missing(self._door.vector, token)
+        missing = vectors.missing(self._group_commit.vector, token)
         return TokenNotReached(
             f"{self._region} has not yet seen what this session has: "
             + ", ".join(f"{origin} up to {seq}" for origin, seq in sorted(missing.items()))
@@ -99,7 +99,7 @@ class Waits:
         while True:
             lag_s = self.staleness_s()
             if lag_s <= bound_s:
-                self._catching_up.check()
+                self._snapshot_install.check()
                 return None
             left_s = deadline - asyncio.get_running_loop().time()
             if left_s <= 0:

@@ -13,13 +13,13 @@ from atoll.documents.rules import Rules
 from atoll.errors import AtollError, RegionUnreachable, Unavailable
 from atoll.ownership.escrow import Escrow
 from atoll.ownership.ownership import Ownership, Stored
-from atoll.recovery.failover import Succession
+from atoll.recovery.failover import FailoverRecovery
 from atoll.region.clocks import Clocks
-from atoll.region.group_commit import Door
+from atoll.region.group_commit import GroupCommit
 from atoll.region.health import Health
 from atoll.region.options import RegionOptions
-from atoll.region.snapshot_install import CatchingUp
-from atoll.region.startup_check import Introduction
+from atoll.region.snapshot_install import SnapshotInstall
+from atoll.region.startup_check import StartupCheck
 from atoll.region.statistics import Statistics
 from atoll.region.waits import Waits
 from atoll.replication.messages import Peers, WriteCall, WriteReply
@@ -35,14 +35,14 @@ class Writer:
         rules: Mapping[str, Rules],
         links: Iterable[str],
         store: Store,
-        door: Door,
+        group_commit: GroupCommit,
         *,
         peers: Peers,
         ownership: Ownership,
         clocks: Clocks,
-        introduction: Introduction,
-        succession: Succession,
-        catching_up: CatchingUp,
+        startup_check: StartupCheck,
+        failover: FailoverRecovery,
+        snapshot_install: SnapshotInstall,
         health: Health,
         waits: Waits,
         statistics: Statistics,
@@ -52,7 +52,7 @@ class Writer:
             region,
             self._holders,
             self._ask,
-            door.covered,
+            group_commit.covered,
             lambda: asyncio.get_running_loop().time(),
             timeout_s=options.escrow_timeout_s,
         )
@@ -64,12 +64,12 @@ class Writer:
         self._region = region
         self._rules = rules
         self._store = store
-        self._door = door
+        self._group_commit = group_commit
         self._ownership = ownership
         self._clocks = clocks
-        self._introduction = introduction
-        self._succession = succession
-        self._catching_up = catching_up
+        self._startup_check = startup_check
+        self._failover = failover
+        self._snapshot_install = snapshot_install
         self._health = health
         self._waits = waits
         self._statistics = statistics
@@ -103,7 +103,7 @@ class Writer:
 
     def admit(self, write: Write, stored: Stored) -> None:
         """At the write's turn: what came in between may have said whose the document is."""
-        self._catching_up.check()
+        self._snapshot_install.check()
         owner = self._ownership.of_write(write, stored)
         if owner not in (None, self._region):
             raise RegionUnreachable(
@@ -156,33 +156,33 @@ class Writer:
 
     async def _write_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
         self._health.check_whole()
-        turns = self._succession.turns
-        await self._succession.passed()
+        turns = self._failover.turns
+        await self._failover.passed()
         try:
             return await self._commit_here(write, token)
         except Unavailable:
-            if self._succession.turns == turns:
+            if self._failover.turns == turns:
                 raise
         # It was this write that found another database there, and surely did nothing.
-        await self._succession.passed()
+        await self._failover.passed()
         return await self._commit_here(write, token)
 
     async def _commit_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
-        if token or not self._introduction.over:
+        if token or not self._startup_check.over:
             await self._catch_up(write, token)
-        await self._introduction.check()
+        await self._startup_check.check()
         self._clocks.check()
         if self._escrowed and any(mutation.collection in self._escrowed for mutation in write.mutations):
-            receipt = await self.escrow.write(lambda: self._door.write(write))
+            receipt = await self.escrow.write(lambda: self._group_commit.write(write))
         else:
-            receipt = await self._door.write(write)
-        return WriteReply(receipt, self._door.vector)
+            receipt = await self._group_commit.write(write)
+        return WriteReply(receipt, self._group_commit.vector)
 
     async def _catch_up(self, write: Write, token: Mapping[str, int] | None) -> None:
-        if token and not vectors.descends(self._door.vector, token) and self._ordered(write):
+        if token and not vectors.descends(self._group_commit.vector, token) and self._ordered(write):
             await self._waits.require(token)
-        if not self._introduction.over:
-            await self._introduction.wait()
+        if not self._startup_check.over:
+            await self._startup_check.wait()
 
     def _ordered(self, write: Write) -> bool:
         """Whether the write must come after what its session has seen."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from atoll.errors import RegionUnreachable
 
-_QUEUED_PIECES = 64
+_QUEUED_CHUNKS = 64
 
 
 class Emulation:
@@ -52,15 +52,15 @@ class Emulation:
             await asyncio.sleep(delay_s)
             self.check(peer)
 
-    async def delayed(self, peer: str, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    async def delayed(self, peer: str, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """Each piece arrives one way's time after it was sent, in order; a cut ends the stream."""
-        queue: asyncio.Queue[tuple[float, bytes] | BaseException] = asyncio.Queue(_QUEUED_PIECES)
+        queue: asyncio.Queue[tuple[float, bytes] | BaseException] = asyncio.Queue(_QUEUED_CHUNKS)
         loop = asyncio.get_running_loop()
 
         async def read() -> None:
             try:
-                async for piece in pieces:
-                    await queue.put((loop.time() + self._one_way_s.get(peer, 0.0), piece))
+                async for chunk in chunks:
+                    await queue.put((loop.time() + self._one_way_s.get(peer, 0.0), chunk))
             except Exception as error:
                 await queue.put(error)
             else:
@@ -77,11 +77,11 @@ class Emulation:
                 item = await arrived
                 if isinstance(item, BaseException):
                     raise item
-                due, piece = item
+                due, chunk = item
                 if due > loop.time():
                     await asyncio.wait({cut}, timeout=due - loop.time())
                 self.check(peer)
-                yield piece
+                yield chunk
         finally:
             waiting: list[asyncio.Future[Any]] = [cut, reader] if arrived is None else [cut, reader, arrived]
             for task in waiting:

@@ -122,9 +122,9 @@ class HttpPeers:
 
     def stream(self, region: str, request: StreamRequest) -> AsyncGenerator[bytes, None]:
         self._emulation.check(region)
-        return self._emulation.delayed(region, self._pieces(region, request))
+        return self._emulation.delayed(region, self._chunks(region, request))
 
-    async def _pieces(self, region: str, request: StreamRequest) -> AsyncGenerator[bytes, None]:
+    async def _chunks(self, region: str, request: StreamRequest) -> AsyncGenerator[bytes, None]:
         body = _pack(request)
         url = self._urls[region][0]
         try:
@@ -142,8 +142,8 @@ class HttpPeers:
                         raise RegionUnreachable(
                             f"{region} answered {response.status}", region=region
                         ) from None
-                async for piece in response.content.iter_any():
-                    yield piece
+                async for chunk in response.content.iter_any():
+                    yield chunk
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise RegionUnreachable(f"{region} does not answer at {url}: {error}", region=region) from error
         finally:

@@ -7,11 +7,11 @@ from collections.abc import Container, Mapping
 import msgspec
 
 from atoll.causality.vector import descends
-from atoll.documents.entry import Framed
+from atoll.documents.entry import EncodedEntry
 
 
 class _Waiting(msgspec.Struct, frozen=True, gc=False):
-    framed: Framed
+    encoded: EncodedEntry
     link: str
 
 
@@ -40,19 +40,21 @@ class Inbox:
         """How much that came by one link waits."""
         return self._bytes.get(link, 0)
 
-    def add(self, framed: Framed, link: str, vector: Mapping[str, int]) -> bool:
+    def add(self, encoded: EncodedEntry, link: str, vector: Mapping[str, int]) -> bool:
         """Keep an entry until its turn; False for one that is here already."""
-        entry = framed.entry
+        entry = encoded.entry
         if entry.seq <= vector.get(entry.origin, 0):
             return False
         waiting = self._waiting.setdefault(entry.origin, {})
         if entry.seq in waiting:
             return False
-        waiting[entry.seq] = _Waiting(framed, link)
-        self._bytes[link] = self._bytes.get(link, 0) + len(framed.frame)
+        waiting[entry.seq] = _Waiting(encoded, link)
+        self._bytes[link] = self._bytes.get(link, 0) + len(encoded.frame)
         return True
 
-    def ready(self, vector: Mapping[str, int], limit: int, without: Container[str] = ()) -> list[Framed]:
+    def ready(
+        self, vector: Mapping[str, int], limit: int, without: Container[str] = ()
+    ) -> list[EncodedEntry]:
         """Take up to `limit` entries that can be applied now, in this order, on top of `vector`.
 
         Entries of the origins `without` stay.
@@ -60,7 +62,7 @@ class Inbox:
         if not self._waiting:
             return []
         at = dict(vector)
-        taken: list[Framed] = []
+        taken: list[EncodedEntry] = []
         progress = True
         while progress and len(taken) < limit:
             progress = False
@@ -71,11 +73,11 @@ class Inbox:
                 seq = at.get(origin, 0) + 1
                 while len(taken) < limit:
                     found = waiting.get(seq)
-                    if found is None or not descends(at, found.framed.entry.context):
+                    if found is None or not descends(at, found.encoded.entry.context):
                         break
                     del waiting[seq]
-                    self._bytes[found.link] -= len(found.framed.frame)
-                    taken.append(found.framed)
+                    self._bytes[found.link] -= len(found.encoded.frame)
+                    taken.append(found.encoded)
                     at[origin] = seq
                     seq += 1
                     progress = True
@@ -89,9 +91,9 @@ class Inbox:
         self.drop(origin, seq + 1, last)
         return last > seq
 
-    def give_back(self, framed: list[Framed], vector: Mapping[str, int]) -> None:
+    def give_back(self, encoded: list[EncodedEntry], vector: Mapping[str, int]) -> None:
         """Return what could not be committed; it counts as brought by its origin."""
-        for each in framed:
+        for each in encoded:
             self.add(each, each.entry.origin, vector)
 
     def drop(self, origin: str, first: int, last: int) -> None:
@@ -105,7 +107,7 @@ class Inbox:
         for seq in committed if few else [each for each in waiting if each in committed]:
             found = waiting.pop(seq, None)
             if found is not None:
-                self._bytes[found.link] -= len(found.framed.frame)
+                self._bytes[found.link] -= len(found.encoded.frame)
         if not waiting:
             del self._waiting[origin]
 
@@ -118,6 +120,6 @@ class Inbox:
                 blocked[origin] = {origin: vector.get(origin, 0) + 1}
             else:
                 blocked[origin] = {
-                    o: s for o, s in found.framed.entry.context.items() if vector.get(o, 0) < s
+                    o: s for o, s in found.encoded.entry.context.items() if vector.get(o, 0) < s
                 }
         return blocked

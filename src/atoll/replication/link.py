@@ -10,7 +10,7 @@ from random import Random
 from typing import Protocol
 
 from atoll.causality import vector as vectors
-from atoll.documents.entry import Framed
+from atoll.documents.entry import EncodedEntry
 from atoll.errors import AtollError, RegionUnreachable, ReplicationError
 from atoll.replication.messages import Peers, StreamRequest
 from atoll.replication.signal import Signal
@@ -59,10 +59,10 @@ class Receiver(Protocol):
     def vector(self) -> dict[str, int]:
         """What it has."""
 
-    def deliver(self, framed: list[Framed], link: str) -> None:
+    def deliver(self, encoded: list[EncodedEntry], link: str) -> None:
         """Take entries, in the order in which they came."""
 
-    async def room(self, link: str, bytes_waiting: int) -> None:
+    async def backpressure(self, link: str, bytes_waiting: int) -> None:
         """Wait until less than so much of what this link brought waits."""
 
     def heard(self, peer: str, heartbeat: Heartbeat) -> None:
@@ -213,7 +213,7 @@ class Link:
                     self._renewed = max(self._renewed, renewal)
                     self._take(message)
                 self.status.received_bytes += len(data)
-                await self._receiver.room(self._peer, self._options.inbox_bytes)
+                await self._receiver.backpressure(self._peer, self._options.inbox_bytes)
 
     def _take(self, message: Message) -> None:
         self.status.heard_ms = self._now_ms()
@@ -229,10 +229,10 @@ class Link:
         if isinstance(message, JournalBegins):
             self._receiver.too_late(self._peer, message.past)
             return
-        for framed in message:
-            if framed.entry.origin not in self._regions:
+        for encoded in message:
+            if encoded.entry.origin not in self._regions:
                 raise ReplicationError(
-                    f"{self._peer} sent an entry of {framed.entry.origin!r}, no region of ours"
+                    f"{self._peer} sent an entry of {encoded.entry.origin!r}, no region of ours"
                 )
         self.status.received_entries += len(message)
         self._receiver.deliver(message, self._peer)

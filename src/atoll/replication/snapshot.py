@@ -17,7 +17,7 @@ import zstandard
 
 from atoll.conflicts import records
 from atoll.documents.document import received
-from atoll.documents.entry import MAX_ENTRY_BYTES, Loser
+from atoll.documents.entry import MAX_ENTRY_BYTES, LosingVersion
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, CorruptEntry, HostileEntry
 from atoll.replication.messages import SnapshotPlace, SnapshotReply
@@ -163,6 +163,6 @@ def check_content(page: SnapshotReply, content: Content, rules: Mapping[str, Rul
             raise HostileEntry(f"a snapshot claims {seq} entries of {origin[:64]!r}")
 
 
-def settled_of(content: Content) -> tuple[Loser, ...]:
+def settled_of(content: Content) -> tuple[LosingVersion, ...]:
     """The records, as entries carry them."""
-    return tuple(Loser(id, "settled", body) for id, body in content.settled)
+    return tuple(LosingVersion(id, "settled", body) for id, body in content.settled)

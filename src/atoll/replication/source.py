@@ -50,7 +50,7 @@ async def stream(
             await asyncio.sleep(due_s - loop.time())
             continue
         seen = committed.count
-        piece: list[bytes] = []
+        chunk: list[bytes] = []
         gone: dict[str, int] = {}
         numbered = await store.journal(after_id, limit_bytes=_BATCH_BYTES)
         for id_, segment in numbered:
@@ -61,14 +61,14 @@ async def stream(
             if segment.first_seq > have + 1:
                 gone[segment.origin] = segment.first_seq - 1
                 break
-            piece.append(segment.body if segment.first_seq > have else frames_past(segment.body, have))
+            chunk.append(segment.body if segment.first_seq > have else frames_past(segment.body, have))
             sent[segment.origin] = segment.last_seq
         if (
             not numbered
         ):  # then all that was here at the last heartbeat has been sent, or is not in the journal
             gone = {o: seq for o in sorted(wanted) if (seq := now.vector.get(o, 0)) > sent.get(o, 0)}
-        if piece:
-            yield writer.entries(b"".join(piece))
+        if chunk:
+            yield writer.entries(b"".join(chunk))
         if gone:
             yield writer.begins(JournalBegins(gone))
             wanted.clear()

@@ -24,7 +24,7 @@ from typing import Final
 import msgspec
 import zstandard
 
-from atoll.documents.entry import MAX_ENTRY_BYTES, Framed, decode_frames
+from atoll.documents.entry import MAX_ENTRY_BYTES, EncodedEntry, decode_frames
 from atoll.errors import CorruptEntry, ProtocolMismatch
 
 PROTOCOL: Final = 1
@@ -65,7 +65,7 @@ class JournalBegins(msgspec.Struct, array_like=True, frozen=True):
     """origin → the journal holds nothing of it between what was asked for, or sent, and this seq."""
 
 
-Message = Heartbeat | JournalBegins | list[Framed]
+Message = Heartbeat | JournalBegins | list[EncodedEntry]
 
 _pack = msgspec.msgpack.Encoder().encode
 _heartbeat = msgspec.msgpack.Decoder(Heartbeat).decode

@@ -187,9 +187,9 @@ def _check_field(where: str, name: str, info: FieldInfo, form: FieldForm) -> Non
     kinds = form.node_types()
     if isinstance(marker, Mergeable) and marker.kind == "set":
         elements = FieldForm.of_type(where, element_type_of(info)).node_types()
-        if strange := elements - _SINGLE:
+        if forked := elements - _SINGLE:
             raise DeclarationError(
-                f"{where}: elements of a set are single values such as str or int, not {min(strange)};"
+                f"{where}: elements of a set are single values such as str or int, not {min(forked)};"
                 " use ListOf, or MapOf with a key for each"
             )
     elif unordered := kinds & _UNORDERED:

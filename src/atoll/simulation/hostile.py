@@ -13,7 +13,7 @@ from random import Random
 
 import msgspec
 
-from atoll.documents.entry import Change, Entry, Loser, decode_frames, encode_frame, frame_of
+from atoll.documents.entry import Change, Entry, LosingVersion, decode_frames, encode_frame, frame_of
 from atoll.documents.rules import TOUCH, WHOLE
 from atoll.errors import ReplicationError
 from atoll.lattices.counter import CounterLattice
@@ -79,8 +79,8 @@ class Hostile:
                 )
 
     def _send(self, world: World, region: Region, random: Random, stored: int) -> None:
-        """Put one absurd entry into the door; a write that stands there already may take its number."""
-        if not region.introduction.knows_its_own or region.health.out_of_service:
+        """Put one absurd entry into the group commit; a write that stands there already may take its number."""
+        if not region.startup_check.knows_its_own or region.health.out_of_service:
             return
         seq = region.vector.get(region.name, 0) + 1
         context = {**region.vector, region.name: seq - 1}
@@ -99,16 +99,16 @@ class Hostile:
         )
         frame = _misshapen(random, entry) if random.random() < 0.1 else encode_frame(entry)
         try:
-            framed = list(decode_frames(frame))
+            encoded = list(decode_frames(frame))
         except ReplicationError:
             self._refused += 1  # as a link would
             return
-        unreadable = framed[0].entry.changes != entry.changes
+        unreadable = encoded[0].entry.changes != entry.changes
         self._sent.append(
-            (framed[0].entry, [PARKED] if unreadable else [expected for _, expected in changes])
+            (encoded[0].entry, [PARKED] if unreadable else [expected for _, expected in changes])
         )
-        world.journal.crafted.add(framed[0].frame)
-        region.deliver(framed, region.name)
+        world.journal.crafted.add(encoded[0].frame)
+        region.deliver(encoded, region.name)
 
     def _check_sent(self, world: World) -> None:
         """By what the region did into whose journal they were put; in the end by all."""
@@ -173,14 +173,16 @@ def _mutated(random: Random, origin: str) -> bytes:
     return bytes(data)
 
 
-def _settled(random: Random, origin: str, body: bytes | None = None) -> tuple[Loser, ...]:
+def _settled(random: Random, origin: str, body: bytes | None = None) -> tuple[LosingVersion, ...]:
     side = {"region": origin, "seq": 1, "stamp": 1 << 80, "operation": "insert", "context": {}, "value": 1}
     record = {
         "id": "00" * 12, "collection": "profile", "key": "k0", "field": "", "kind": "insert_exists",
         "status": "settled", "strategy": "lww", "outcome": "dropped", "reason": "", "uncertain": False,
         "loser": side, "winner": side, "settled_by": [1, origin, 1],
     }  # fmt: skip
-    return (Loser("00" * 12, random.choice(("settled", "standing")), body or msgspec.json.encode(record)),)
+    return (
+        LosingVersion("00" * 12, random.choice(("settled", "standing")), body or msgspec.json.encode(record)),
+    )
 
 
 _KINDS: Mapping[str, Callable[[Random, str], tuple[Change, str]]] = {

@@ -67,8 +67,8 @@ class Journal:
         try:
             for segment in commit.segments:
                 self._digest.update(region.encode() + segment.body)
-                for framed in decode_frames(segment.body):
-                    self._take(region, vector, framed.entry, framed.frame)
+                for encoded in decode_frames(segment.body):
+                    self._take(region, vector, encoded.entry, encoded.frame)
         except AtollError as error:
             self._verdict.safety("journal is readable", f"{region} committed a damaged segment: {error}")
         if not commit.segments:

@@ -100,7 +100,7 @@ class Nemesis:
             case "lost_disk":
                 cluster.lose_disk(name)
                 for node in nodes:
-                    node.options = replace(node.options, introduction_s=60.0)
+                    node.options = replace(node.options, startup_check_s=60.0)
             case "upgrade":
                 pass  # it takes its time
             case other:

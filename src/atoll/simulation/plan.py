@@ -11,7 +11,7 @@ from random import Random
 from typing import NamedTuple
 
 from atoll.conflicts.guard import GuardOptions
-from atoll.region.group_commit import DoorOptions
+from atoll.region.group_commit import GroupCommitOptions
 from atoll.region.options import RegionOptions
 from atoll.replication.link import LinkOptions
 from atoll.simulation.geography import PLACES, round_trip_ms
@@ -260,8 +260,8 @@ def _options(random: Random) -> RegionOptions:
         heartbeat_s=random.choice((0.2, 0.5, 0.5)),
         max_wait_s=random.choice((0.2, 1.0)),
         ping_s=random.choice((1.0, 2.0)),
-        introduction_s=1.0,
-        door=DoorOptions(
+        startup_check_s=1.0,
+        group_commit=GroupCommitOptions(
             writes_per_commit=random.choice((1, 3, 256)),
             entries_per_commit=random.choice((1, 4, 512)),
             retry_s=0.5,

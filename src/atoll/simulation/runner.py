@@ -38,7 +38,7 @@ from atoll.simulation.nemesis import Nemesis
 from atoll.simulation.placements import Feed, Identifiers, Orders
 from atoll.simulation.plan import Plan
 from atoll.simulation.sessions import Batches, Posts, Retries, Sessions
-from atoll.simulation.several_nodes import check_takeover, check_waits
+from atoll.simulation.several_nodes import check_snapshot_page, check_waits
 from atoll.simulation.traffic import Traffic
 from atoll.simulation.versions import LOSES_NO_FIELD, Versions
 from atoll.simulation.world import Workload, World
@@ -204,7 +204,7 @@ async def _phases(plan: Plan, world: World, workloads: Iterable[Workload]) -> No
     for workload in workloads:
         await workload.finish(world)
         world.verdict.check()
-    await check_takeover(world)
+    await check_snapshot_page(world)
     await _settle(cluster, "healed regions agree in time")
     await check_agreement(world)
     world.check_operations()
@@ -288,12 +288,12 @@ async def _check_agreement(world: World, *, history: bool) -> None:
 
 
 def _nothing_waits(cluster: Cluster, name: str) -> None:
-    door = cluster.region(name).door
-    waiting = door.inbox.blocked_on(door.vector)
-    if len(door.inbox) or door.inbox.size_bytes:
+    group_commit = cluster.region(name).group_commit
+    waiting = group_commit.inbox.blocked_on(group_commit.vector)
+    if len(group_commit.inbox) or group_commit.inbox.size_bytes:
         raise SafetyViolation(
             "nothing waits that has been applied",
-            f"{name}: {door.inbox.size_bytes} bytes of {sorted(waiting)}",
+            f"{name}: {group_commit.inbox.size_bytes} bytes of {sorted(waiting)}",
         )
 
 

@@ -39,7 +39,7 @@ async def _wake(world: World, region: str, nodes: list[SimulatedNode]) -> None:
     disk = nodes[0].disk
     wanted = {peer: world.cluster[peer].disk.store.positions().get(peer, 0) + 1}
     waiting = [
-        asyncio.ensure_future(node.ask(lambda each: each.door.covered(wanted)))
+        asyncio.ensure_future(node.ask(lambda each: each.group_commit.covered(wanted)))
         for node in nodes
         if node.running
     ]
@@ -60,16 +60,16 @@ async def _wake(world: World, region: str, nodes: list[SimulatedNode]) -> None:
             world.note_error(outcome)
 
 
-async def check_takeover(world: World) -> None:
+async def check_snapshot_page(world: World) -> None:
     """On a healthy network: kill the node that holds most links, wait for another one, and let an entry come."""
     for region in world.names:
         nodes = world.cluster.of(region)
         if len(nodes) > 1:
-            await _take_over(world, region, nodes)
+            await _install_page(world, region, nodes)
             world.verdict.check()
 
 
-async def _take_over(world: World, region: str, nodes: list[SimulatedNode]) -> None:
+async def _install_page(world: World, region: str, nodes: list[SimulatedNode]) -> None:
     cluster = world.cluster
     dead = max(nodes, key=lambda node: len(_held(node)))
     left = [node for node in nodes if node is not dead]

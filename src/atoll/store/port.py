@@ -126,12 +126,12 @@ class Commit:
     """(origin, seq, change) of what was parked and has been merged after all; removed before `parked` is written."""
     schemas: dict[str, str] = field(default_factory=dict)
     """collection → fingerprint of the declaration that all its stored documents are shown by; empty when there is no
-    such one. One with a `?` is on the way there: see `region.adoption`. Of the collection of a snapshot's pages: the
-    round whose vector was adopted, until its documents are merged; see `region.catching_up`."""
+    such one. One with a `?` is on the way there: see `region.redeclare`. Of the collection of a snapshot's pages: the
+    round whose vector was installed, until its documents are merged; see `region.snapshot_install`."""
 
 
 @dataclass(slots=True)
-class Piece:
+class Chunk:
     """Some of what a region holds. All pieces of `contents`, in their order, make an equal store."""
 
     commit: Commit = field(default_factory=Commit)
@@ -199,7 +199,7 @@ class Wanted:
     """Ids of conflict records."""
 
 
-class Turn(Protocol):
+class Transaction(Protocol):
     """The region's turn to commit: what is committed now, and the right to add to it.
 
     All that it shows is of one moment, and still so when its commit becomes durable: of all nodes that share the
@@ -241,9 +241,10 @@ class Turn(Protocol):
     async def commit(self, commit: Commit) -> None:
         """Write all of it in one transaction, at most once in a turn; durable on return.
 
-        Raises TurnLost when another node has committed since the turn began, StoreUnwritable (full, read-only or
-        failing disk) and other StoreErrors: then nothing has changed. Raises Indefinite when nobody can say
-        whether it was written; the next turn's `positions` tell. A commit that is cut is Indefinite, too.
+        Raises SerializationConflict when another node has committed since the transaction began, StoreUnwritable
+        (full, read-only or failing disk) and other StoreErrors: then nothing has changed. Raises Indefinite when
+        nobody can say whether it was written; the next transaction's `positions` tell. A commit that is cut is
+        Indefinite, too.
         """
 
 
@@ -267,10 +268,14 @@ class Store(Protocol):
         """
 
     def follow(
-        self, follower: Callable[[Mapping[str, int]], None], turned: Callable[[str], None] | None = None
+        self,
+        follower: Callable[[Mapping[str, int]], None],
+        history_changed: Callable[[str], None] | None = None,
     ) -> None:
-        """`follower` is told the region's positions soon after other nodes have moved them, and `turned` the history
-        before anything of another one is read; neither may raise."""
+        """`follower` gets the region's positions soon after other nodes have moved them.
+
+        `history_changed` gets the history before anything of another one is read. Neither may raise.
+        """
 
     async def history(self) -> str:
         """Names the history that the database is in, `family/number/run`, or is empty where there is only one.
@@ -285,7 +290,7 @@ class Store(Protocol):
 
     async def take_up(self, history: str, counters: Mapping[str, int]) -> None:
         """The region has again what its peers had of it. Raises counters as `raise_counter` does, before; durable on
-        return. Raises TurnLost when the database is in another history by now."""
+        return. Raises SerializationConflict when the database is in another history by now."""
 
     async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
         """Hold these for so many seconds from now on, unless other nodes do; returns those that this node holds.
@@ -303,7 +308,7 @@ class Store(Protocol):
     async def give_back(self, names: Sequence[str]) -> None:
         """Hold these no longer; idempotent."""
 
-    def begin(self, wanted: Wanted) -> AbstractAsyncContextManager[Turn]:
+    def begin(self, wanted: Wanted) -> AbstractAsyncContextManager[Transaction]:
         """Take the region's turn: `async with store.begin(wanted) as turn`.
 
         A turn that is left without `commit` changes nothing. One node has at most one turn at a time, and awaits
@@ -391,16 +396,16 @@ class Store(Protocol):
     async def advance_counter(self, name: str, by: int) -> int:
         """Add `by`, at least 1, and return the new value; durable on return. No two calls return the same."""
 
-    def contents(self) -> AsyncGenerator[Piece, None]:
+    def contents(self) -> AsyncGenerator[Chunk, None]:
         """All that the region holds, of one moment, in pieces of a few MiB; commits go on meanwhile.
 
         Also collections that nobody has opened; the journal's segments in commit order.
         """
 
-    async def fill(self, pieces: AsyncIterable[Piece]) -> None:
+    async def fill(self, chunks: AsyncIterable[Chunk]) -> None:
         """Take over the `contents` of another store, making the collections that they name; durable on return.
 
-        Only for a store that holds nothing yet (StoreError). Whatever is raised, also by `pieces`, nothing is taken.
+        Only for a store that holds nothing yet (StoreError). Whatever is raised, also by `chunks`, nothing is taken.
         """
 
     async def statistics(self) -> StoreStatistics:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from atoll.errors import AtollError, StoreError, StoreUnwritable
 from atoll.store.exclusive import RegionLock
-from atoll.store.port import Piece
+from atoll.store.port import Chunk
 from atoll.store.sqlite.database import DATABASE_FILE
 from atoll.store.sqlite.store import open_sqlite
 
@@ -19,12 +19,12 @@ _MAKING = "restoring"
 
 
 async def replace_sqlite(
-    folder: Path, *, region: str, deployment: str, pieces: AsyncIterable[Piece], force: bool
+    folder: Path, *, region: str, deployment: str, chunks: AsyncIterable[Chunk], force: bool
 ) -> None:
-    """Make the region's store of `pieces`; whatever is raised, the one that was there is unharmed.
+    """Make the region's store of `chunks`; whatever is raised, the one that was there is unharmed.
 
     Raises StoreLocked while the region runs, StoreError when it holds something and `force` is not given,
-    StoreUnwritable, and what `pieces` raise.
+    StoreUnwritable, and what `chunks` raise.
     """
     lock = _locked(folder)
     try:
@@ -37,7 +37,7 @@ async def replace_sqlite(
         try:
             store = open_sqlite(making, region=region, deployment=deployment)
             try:
-                await store.fill(pieces)
+                await store.fill(chunks)
             finally:
                 await store.close()  # which copies the log into the database
             _put_in_place(making / DATABASE_FILE, folder / DATABASE_FILE)

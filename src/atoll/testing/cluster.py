@@ -76,14 +76,14 @@ class SimulatedNode:
         return (
             self.region is not None
             and not self.due
-            and not self.region.catching_up.due
-            and self.region.door.vector == self.disk.store.positions()
+            and not self.region.snapshot_install.due
+            and self.region.group_commit.vector == self.disk.store.positions()
         )
 
     @property
     def due(self) -> list[str]:
         """Collections that are not yet stored as its declarations say."""
-        return [] if self.region is None else sorted(self.region.adoption.due(self.disk.store.schemas()))
+        return [] if self.region is None else sorted(self.region.redeclaration.due(self.disk.store.schemas()))
 
     def start(self) -> None:
         """Begin a run on what the disk holds."""
@@ -166,7 +166,7 @@ class SimulatedNode:
         return IdService(
             region.name,
             region_number=region_number(self._cluster.names, region.name, None),
-            machine=Machines(region.tenure.claim),
+            machine=Machines(region.node_leases.claim),
             clock=self.clock,
             random=random.randbytes,
             counters=store,
@@ -340,21 +340,21 @@ class Cluster:
             missing = vectors.missing(node.disk.store.positions(), newest)
             if node.region is None:
                 lines.append(f"{name} is down")
-            elif node.region.catching_up.pending:
-                lines.append(node.region.catching_up.reason)
+            elif node.region.snapshot_install.pending:
+                lines.append(node.region.snapshot_install.reason)
             elif not missing and node.due:
                 lines.append(f"{name} has not yet taken up the declarations of {node.due}")
             elif not missing and not node.settled:
                 lines.append(f"{name} does not know of {vectors.missing(node.region.vector, newest)}")
             elif missing:
-                door = node.region.door
+                group_commit = node.region.group_commit
                 links = ", ".join(
                     f"{peer} {'up' if link.status.connected else link.status.last_error}"
                     for peer, link in node.region.links.items()
                 )
                 lines.append(
-                    f"{name} misses {missing}; blocked on {door.inbox.blocked_on(door.vector)}; "
-                    f"held: {door.held and door.held.message}; links: {links}"
+                    f"{name} misses {missing}; blocked on {group_commit.inbox.blocked_on(group_commit.vector)}; "
+                    f"held: {group_commit.held and group_commit.held.message}; links: {links}"
                 )
         return "; ".join(lines) or "all have the same entries"
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
 
-from atoll.errors import AtollError, Indefinite, StoreError, StoreUnreachable, TurnLost
-from atoll.store.memory.store import MemoryTables, MemoryTurn
+from atoll.errors import AtollError, Indefinite, SerializationConflict, StoreError, StoreUnreachable
+from atoll.store.memory.store import MemoryTables, MemoryTransaction
 from atoll.store.port import AuditRow, Commit, Segment, Shape, Wanted
-from atoll.testing.turn_queue import TurnQueue
+from atoll.testing.transaction_queue import TransactionQueue
 from atoll.testing.virtual_time import Life, NodeKilled
 
 Observer = Callable[[str, Commit], None]
@@ -145,7 +145,7 @@ class SimulatedDisk:
         """`killed(node)` is called when a node dies inside a commit; `shared`: it is a database of several nodes."""
         self.region = region
         self.shared = shared
-        self.queue = TurnQueue()
+        self.queue = TransactionQueue()
         """Of the nodes that have lost a turn."""
         self.trip_s: float | None = None
         """None for an embedded store, which never suspends. Else the database lies behind a network: each call to it
@@ -265,13 +265,13 @@ class MountedDisk:
     def __getattr__(self, name: str) -> Any:
         return functools.partial(self._call, name)
 
-    def begin(self, wanted: Wanted) -> MountedTurn:
-        return MountedTurn(self, wanted)
+    def begin(self, wanted: Wanted) -> MountedTransaction:
+        return MountedTransaction(self, wanted)
 
     async def declare(self, shapes: Sequence[Shape]) -> None:
         """Nothing: every scan is in memory."""
 
-    def follow(self, follower: Follower, turned: Callable[[str], None] | None = None) -> None:
+    def follow(self, follower: Follower, history_changed: Callable[[str], None] | None = None) -> None:
         if self.disk.shared:
             self._followers.append(follower)
             self.life.spawn(self._ask_now_and_then(follower), f"{self.life.name}: follows the other nodes")
@@ -369,7 +369,7 @@ class MountedDisk:
             raise StoreError(f"this run of {self.life.name} is over")
 
 
-class MountedTurn(MemoryTurn):
+class MountedTransaction(MemoryTransaction):
     """A turn over the connection to the database, if there is one."""
 
     __slots__ = ("_locked", "_mounted")
@@ -379,7 +379,7 @@ class MountedTurn(MemoryTurn):
         self._mounted = mounted
         self._locked = False
 
-    async def __aenter__(self) -> MountedTurn:
+    async def __aenter__(self) -> MountedTransaction:
         mounted = self._mounted
         mounted.check()
         await mounted.travel(writes=False)
@@ -415,7 +415,7 @@ class MountedTurn(MemoryTurn):
         await mounted.travel(writes=True, extra_s=disk.faults.sync_s)
         try:
             self.check()
-        except TurnLost:
+        except SerializationConflict:
             mounted.crowded_until_s = mounted.life.loop.time() + _CROWDED_S
             raise
         disk.commit(mounted.life, commit)

@@ -22,7 +22,7 @@ from atoll.replication.failure import Failure
 from atoll.replication.messages import Call, Reply, StreamRequest
 from atoll.testing.virtual_time import Life
 
-_QUEUED_PIECES = 64
+_QUEUED_CHUNKS = 64
 _ELSEWHERE = 0.1
 """Probability that a call or a stream goes to another node of its region than the one before."""
 _CONNECT_S = 1.0
@@ -238,9 +238,9 @@ class SimulatedPeers:
         return answer
 
     def stream(self, region: str, request: StreamRequest) -> AsyncGenerator[bytes, None]:
-        return self._pieces(region, _pack(request))
+        return self._chunks(region, _pack(request))
 
-    async def _pieces(self, region: str, body: bytes) -> AsyncGenerator[bytes, None]:
+    async def _chunks(self, region: str, body: bytes) -> AsyncGenerator[bytes, None]:
         network, own = self._network, self._life.region
         there, back = network.path(own, region), network.path(region, own)
         await asyncio.sleep(there.delay_s + back.delay_s)
@@ -273,7 +273,7 @@ class _Pipe:
         self.reader = reader
         self.writer = writer
         self._network = network
-        self._pieces: deque[tuple[float, bytes]] = deque()
+        self._chunks: deque[tuple[float, bytes]] = deque()
         self._broken = False
         self._moved: list[asyncio.Future[None]] = []
 
@@ -286,14 +286,14 @@ class _Pipe:
         """The writer's side."""
         loop = asyncio.get_running_loop()
         try:
-            async for piece in source:
+            async for chunk in source:
                 path = self._path()
                 if self._broken:
                     return
-                for each in self._suffered(path, piece):
-                    self._pieces.append((loop.time() + self._network.send(path, each), each))
+                for each in self._suffered(path, chunk):
+                    self._chunks.append((loop.time() + self._network.send(path, each), each))
                 self._wake()
-                while len(self._pieces) >= _QUEUED_PIECES and not self._broken:
+                while len(self._chunks) >= _QUEUED_CHUNKS and not self._broken:
                     await self._wait()
         except AtollError:
             pass  # its store does not answer: all that the reader sees is a stream that ends
@@ -309,38 +309,38 @@ class _Pipe:
                 raise RegionUnreachable(
                     f"the stream from {self.writer.region} broke", region=self.writer.region
                 )
-            if not self._pieces:
+            if not self._chunks:
                 await self._wait()
                 continue
-            due, piece = self._pieces[0]
+            due, chunk = self._chunks[0]
             if due > loop.time():
                 await asyncio.sleep(due - loop.time())
                 continue
             if self._path().cut:
                 await self._network.whole(self._path)
                 continue
-            self._pieces.popleft()
+            self._chunks.popleft()
             self._wake()
-            return piece
+            return chunk
 
     def _path(self) -> Path:
         return self._network.path(self.writer.region, self.reader.region)
 
-    def _suffered(self, path: Path, piece: bytes) -> list[bytes]:
+    def _suffered(self, path: Path, chunk: bytes) -> list[bytes]:
         draw = self._network.random
         if path.loss and draw.random() < path.loss:
             self.break_off()
             return []
         if path.corrupt and draw.random() < path.corrupt:
             # Half of the time in the first bytes: a header is where a single bit does most.
-            at = draw.randrange(min(len(piece), draw.choice((8, len(piece)))))
-            piece = piece[:at] + bytes([piece[at] ^ (1 << draw.randrange(8))]) + piece[at + 1 :]
+            at = draw.randrange(min(len(chunk), draw.choice((8, len(chunk)))))
+            chunk = chunk[:at] + bytes([chunk[at] ^ (1 << draw.randrange(8))]) + chunk[at + 1 :]
         if path.duplicate and draw.random() < path.duplicate:
-            return [piece, piece]
-        if path.reorder and self._pieces and draw.random() < path.reorder:
-            _, last = self._pieces.pop()
-            return [piece, last]
-        return [piece]
+            return [chunk, chunk]
+        if path.reorder and self._chunks and draw.random() < path.reorder:
+            _, last = self._chunks.pop()
+            return [chunk, last]
+        return [chunk]
 
     async def _wait(self) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

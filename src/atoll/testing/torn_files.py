@@ -131,33 +131,33 @@ class SqliteTables:
         self.sqlite.connections.refusal = reason
 
     def load(self, collection: str, keys: Sequence[str]) -> dict[str, Row]:
-        return self._turn(Wanted({collection: list(keys)}, [], [])).rows_of(collection)
+        return self._transaction(Wanted({collection: list(keys)}, [], [])).rows_of(collection)
 
     def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
-        return dict(self._turn(Wanted({}, list(keys), [])).turn.remembered)
+        return dict(self._transaction(Wanted({}, list(keys), [])).transaction.remembered)
 
     def conflict(self, id: str) -> AuditRow | None:
-        found: AuditRow | None = self._turn(Wanted({}, [], [id])).turn.audit.get(id)
+        found: AuditRow | None = self._transaction(Wanted({}, [], [id])).transaction.audit.get(id)
         return found
 
     def recorded(self, collection: str, keys: Sequence[str], limit: int) -> dict[str, list[AuditRow]]:
-        return _at_once(self._turn(Wanted({}, [], [])).turn.recorded(collection, keys, limit))
+        return _at_once(self._transaction(Wanted({}, [], [])).transaction.recorded(collection, keys, limit))
 
     def commit(self, commit: Commit) -> None:
-        _at_once(self._turn(Wanted({}, [], [])).turn.commit(commit))
+        _at_once(self._transaction(Wanted({}, [], [])).transaction.commit(commit))
         self.commits += 1
 
-    def _turn(self, wanted: Wanted) -> _Begun:
-        turn = self.sqlite.begin(wanted)
-        _at_once(turn.__aenter__())
-        return _Begun(turn)
+    def _transaction(self, wanted: Wanted) -> _Begun:
+        transaction = self.sqlite.begin(wanted)
+        _at_once(transaction.__aenter__())
+        return _Begun(transaction)
 
 
 class _Begun(NamedTuple):
-    turn: Any
+    transaction: Any
 
     def rows_of(self, collection: str) -> dict[str, Row]:
-        return {key: row for (name, key), row in self.turn.rows.items() if name == collection}
+        return {key: row for (name, key), row in self.transaction.rows.items() if name == collection}
 
 
 def _at_once(work: Coroutine[Any, Any, T]) -> T:

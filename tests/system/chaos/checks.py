@@ -138,8 +138,8 @@ async def outage(deployment: Deployment, history: History, before: Sequence[Find
 def logs(deployment: Deployment, history: History) -> None:
     """No region wrote anything but where it serves, and what the disk and the wire did to it."""
     for region, node in deployment.nodes.items():
-        strange = [
+        forked = [
             line for line in node.log.read_text("utf-8", "replace").splitlines()
             if line and not _EXPECTED.match(line) and not _FULL.search(line)
         ]  # fmt: skip
-        _told(history, "quiet logs", [f"{region}: {line}" for line in strange])
+        _told(history, "quiet logs", [f"{region}: {line}" for line in forked])

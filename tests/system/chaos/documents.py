@@ -24,7 +24,7 @@ class Merged(Workload):
         self._items: dict[str, set[str]] = defaultdict(set)
         self._removed: dict[str, set[str]] = defaultdict(set)
         self._labels: dict[str, dict[str, int]] = defaultdict(dict)
-        self._pieces: dict[str, list[str]] = defaultdict(list)
+        self._chunks: dict[str, list[str]] = defaultdict(list)
         self._lines: dict[str, list[str]] = defaultdict(list)
         self._number = 0
 
@@ -61,16 +61,16 @@ class Merged(Workload):
     async def _edit(self) -> None:
         caller = self.world.caller
         number, key = self._next("note")
-        piece = f"<{number}>"
+        chunk = f"<{number}>"
         if self.world.random.random() < 0.5:
-            operators: dict[str, Any] = {"$append": {"body": piece}}
-            pieces = self._pieces
+            operators: dict[str, Any] = {"$append": {"body": chunk}}
+            chunks = self._chunks
         else:
-            operators, pieces = {"$add": {"lines": [piece]}}, self._lines
+            operators, chunks = {"$add": {"lines": [chunk]}}, self._lines
         if (
             await caller.write("texts and lists", caller.region(), "PATCH", f"/v1/note/{key}", operators)
         ).done:
-            pieces[key].append(piece)
+            chunks[key].append(chunk)
 
     def wrong(self, found: Findings) -> list[str]:
         carts, notes = documents(found, "cart"), documents(found, "note")
@@ -84,13 +84,13 @@ class Merged(Workload):
                 wrong.append(
                     f"cart {key} in {found.region} has {cart['labels']}, written {self._labels[key]}"
                 )
-        for field, written in (("body", self._pieces), ("lines", self._lines)):
-            for key, pieces in written.items():
+        for field, written in (("body", self._chunks), ("lines", self._lines)):
+            for key, chunks in written.items():
                 there = notes.get(key, {}).get(field, "")
-                counts = Counter({piece: there.count(piece) for piece in pieces})
+                counts = Counter({chunk: there.count(chunk) for chunk in chunks})
                 wrong += [
-                    f"note {key}.{field} in {found.region} has {piece} {count} times"
-                    for piece, count in counts.items()
+                    f"note {key}.{field} in {found.region} has {chunk} {count} times"
+                    for chunk, count in counts.items()
                     if count != 1
                 ]
         return wrong
@@ -132,10 +132,10 @@ class Contested(Workload):
         wrong = []
         for collection, field in _FIELDS:
             for key, document in documents(found, collection).items():
-                strange = set(document[field].split("+")) - self._written[collection, key]
-                if strange:
+                forked = set(document[field].split("+")) - self._written[collection, key]
+                if forked:
                     wrong.append(
-                        f"{collection}/{key} in {found.region} shows {document}; nobody wrote {strange}"
+                        f"{collection}/{key} in {found.region} shows {document}; nobody wrote {forked}"
                     )
         return wrong
 

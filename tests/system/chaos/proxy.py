@@ -8,7 +8,7 @@ import socket
 from dataclasses import dataclass
 from random import Random
 
-_PIECE_BYTES = 16_384
+_CHUNK_BYTES = 16_384
 _FROZEN_POLL_S = 0.05
 
 
@@ -98,7 +98,7 @@ class Proxy:
         """Until the sender ends (True), or the connection is to break."""
         left: int | None = None
         until_corrupt = 0
-        while data := await reader.read(_PIECE_BYTES):
+        while data := await reader.read(_CHUNK_BYTES):
             while self.wire.frozen:  # noqa: ASYNC110  # a test's proxy may look now and then
                 await asyncio.sleep(_FROZEN_POLL_S)
             wire = self.wire

@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 
 from atoll.backup.archive import ArchiveReader, ArchiveWriter, Header
 from atoll.errors import AtollError, ConfigError, StoreCorrupt
-from atoll.store.port import AuditRow, Commit, Parked, Piece, Remembered, Segment
+from atoll.store.port import AuditRow, Chunk, Commit, Parked, Remembered, Segment
 
 HEADER = Header("shop", "tokyo", 123, "0.1")
 PATH = Path("shop.atoll")
-PIECES = [
-    Piece(
+CHUNKS = [
+    Chunk(
         Commit(documents={"note": [], "cart": []}, positions={"tokyo": 4}, clock=7, schemas={"note": "f"}),
         {"ids": 9},
     ),
-    Piece(Commit(documents={"note": [("ä", b"{}", b"\x00m"), ("b", None, b"")]})),
-    Piece(Commit(segments=[Segment("tokyo", 1, 4, b"frames")])),
-    Piece(
+    Chunk(Commit(documents={"note": [("ä", b"{}", b"\x00m"), ("b", None, b"")]})),
+    Chunk(Commit(segments=[Segment("tokyo", 1, 4, b"frames")])),
+    Chunk(
         Commit(
             audit=[
                 AuditRow("i", "note", "k", "", "insert_exists", "manual", 5, "a", "b", "lww", True, b"{}")
@@ -33,27 +33,27 @@ PIECES = [
 ]
 
 
-def archive(pieces: list[Piece], *, end: bool = True) -> bytes:
+def archive(chunks: list[Chunk], *, end: bool = True) -> bytes:
     file = io.BytesIO()
     writer = ArchiveWriter(file, HEADER)
-    for piece in pieces:
-        writer.piece(piece)
+    for chunk in chunks:
+        writer.chunk(chunk)
     if end:
         writer.end()
     return file.getvalue()
 
 
-def read(content: bytes) -> list[Piece]:
-    return list(ArchiveReader(io.BytesIO(content), PATH).pieces())
+def read(content: bytes) -> list[Chunk]:
+    return list(ArchiveReader(io.BytesIO(content), PATH).chunks())
 
 
-WHOLE = archive(PIECES)
+WHOLE = archive(CHUNKS)
 
 
 def test_what_went_in_comes_out() -> None:
     reader = ArchiveReader(io.BytesIO(WHOLE), PATH)
     assert reader.header == HEADER
-    assert list(reader.pieces()) == PIECES
+    assert list(reader.chunks()) == CHUNKS
     assert (reader.totals.documents, reader.totals.segments, reader.totals.positions) == (2, 1, {"tokyo": 4})
 
 

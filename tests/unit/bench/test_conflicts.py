@@ -21,10 +21,10 @@ def test_it_may_lie_before_all_samples_or_behind_them(clashed: bool, width: floa
 
 @pytest.mark.parametrize("strategy", ["lww", "fww", "merge", "own", "manual"])
 async def test_documents_that_both_wrote_are_conflicts(strategy: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    pieces = await written_there(strategy, 20)
+    chunks = await written_there(strategy, 20)
     await written_here(tmp_path / "here", strategy, 20)
     # It raises when there were fewer conflicts than asked for.
-    assert await applied(tmp_path / "here", strategy, pieces, 20, 20) > 0
+    assert await applied(tmp_path / "here", strategy, chunks, 20, 20) > 0
     await written_here(tmp_path / "untouched", strategy, 0)
     with pytest.raises(AssertionError, match="0 conflicts, not 20"):
-        await applied(tmp_path / "untouched", strategy, pieces, 20, 20)
+        await applied(tmp_path / "untouched", strategy, chunks, 20, 20)

@@ -154,20 +154,20 @@ async def test_what_does_not_speak_http_is_named() -> None:
         await send(server.url, request())
 
 
-async def test_stream_brings_pieces_and_ends() -> None:
+async def test_stream_brings_chunks_and_ends() -> None:
     with peer(chunked(b": hello\n\n", b"data: x\n\n")) as server:
         async with transport(server.url) as one, one.stream(request()) as stream:
             assert stream.status == 200
             assert stream.headers.get("content-type") == "text/event-stream"
-            assert b"".join([piece async for piece in stream.pieces]) == b": hello\n\ndata: x\n\n"
+            assert b"".join([chunk async for chunk in stream.chunks]) == b": hello\n\ndata: x\n\n"
 
 
 async def test_silent_stream_is_indefinite() -> None:
     with peer(chunked(b": hello\n\n", end=False)) as server:
         async with transport(server.url) as one, one.stream(request(timeout_s=0.2)) as stream:
-            assert await anext(stream.pieces) == b": hello\n\n"
+            assert await anext(stream.chunks) == b": hello\n\n"
             with pytest.raises(errors.Indefinite):
-                await anext(stream.pieces)
+                await anext(stream.chunks)
 
 
 async def test_closed_transport_says_so() -> None:

@@ -38,14 +38,14 @@ class FakeTransport:
     async def stream(self, request: Request) -> AsyncIterator[Stream]:
         self.sent.append(request)
 
-        async def pieces() -> AsyncIterator[bytes]:
+        async def chunks() -> AsyncIterator[bytes]:
             while self.feed:
-                piece = self.feed.pop(0)
-                if isinstance(piece, errors.AtollError):
-                    raise piece
-                yield piece
+                chunk = self.feed.pop(0)
+                if isinstance(chunk, errors.AtollError):
+                    raise chunk
+                yield chunk
 
-        yield Stream(200, SSE, pieces())
+        yield Stream(200, SSE, chunks())
 
     async def close(self) -> None:
         self.closed = True

@@ -42,13 +42,13 @@ def test_place_moves_without_an_event() -> None:
     assert parser.last_id == "c9"
 
 
-@pytest.mark.parametrize("piece", [b"x" * 30, b"data: " + b"x" * 20 + b"\n"])
-def test_endless_event_is_refused(piece: bytes) -> None:
+@pytest.mark.parametrize("chunk", [b"x" * 30, b"data: " + b"x" * 20 + b"\n"])
+def test_endless_event_is_refused(chunk: bytes) -> None:
     parser = EventParser(100)
     for _ in range(3):
-        parser.feed(piece)
+        parser.feed(chunk)
     with pytest.raises(TooLarge):
-        parser.feed(piece * 3)
+        parser.feed(chunk * 3)
 
 
 def test_long_streams_of_short_events_are_no_matter() -> None:
@@ -57,5 +57,5 @@ def test_long_streams_of_short_events_are_no_matter() -> None:
 
 
 @given(st.binary(max_size=80))
-def test_any_bytes_are_taken(piece: bytes) -> None:
-    EventParser(1000).feed(piece)
+def test_any_bytes_are_taken(chunk: bytes) -> None:
+    EventParser(1000).feed(chunk)

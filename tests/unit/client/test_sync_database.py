@@ -36,14 +36,14 @@ class FakeTransport:
     def stream(self, request: Request) -> Iterator[SyncStream]:
         self.sent.append(request)
 
-        def pieces() -> Iterator[bytes]:
+        def chunks() -> Iterator[bytes]:
             while self.feed:
-                piece = self.feed.pop(0)
-                if isinstance(piece, errors.AtollError):
-                    raise piece
-                yield piece
+                chunk = self.feed.pop(0)
+                if isinstance(chunk, errors.AtollError):
+                    raise chunk
+                yield chunk
 
-        yield SyncStream(200, SSE, pieces())
+        yield SyncStream(200, SSE, chunks())
 
     def close(self) -> None:
         pass

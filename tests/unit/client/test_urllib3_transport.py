@@ -114,7 +114,7 @@ def test_what_does_not_speak_http_is_named() -> None:
         send(server.url, request())
 
 
-def test_stream_brings_pieces_and_ends() -> None:
+def test_stream_brings_chunks_and_ends() -> None:
     with (
         peer(chunked(b": hello\n\n", b"data: x\n\n")) as server,
         transport(server.url) as one,
@@ -122,7 +122,7 @@ def test_stream_brings_pieces_and_ends() -> None:
     ):
         assert stream.status == 200
         assert stream.headers.get("content-type") == "text/event-stream"
-        assert b"".join(stream.pieces) == b": hello\n\ndata: x\n\n"
+        assert b"".join(stream.chunks) == b": hello\n\ndata: x\n\n"
 
 
 def test_silent_stream_is_indefinite() -> None:
@@ -131,9 +131,9 @@ def test_silent_stream_is_indefinite() -> None:
         transport(server.url) as one,
         one.stream(request(timeout_s=0.2)) as stream,
     ):
-        assert next(stream.pieces) == b": hello\n\n"
+        assert next(stream.chunks) == b": hello\n\n"
         with pytest.raises(errors.Indefinite):
-            next(stream.pieces)
+            next(stream.chunks)
 
 
 def test_closed_transport_says_so() -> None:

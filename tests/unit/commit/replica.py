@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from functools import partial
 
 from atoll.causality.clock import HybridLogicalClock
-from atoll.commit.batch import Batch, Identity, Takeover
+from atoll.commit.batch import Batch, Identity, SnapshotPage
 from atoll.conflicts.guard import guarded
 from atoll.documents import document as documents
-from atoll.documents.entry import Framed, Loser, decode_frames
+from atoll.documents.entry import EncodedEntry, LosingVersion, decode_frames
 from atoll.documents.mutation import Mutation, Receipt, Write
 from atoll.documents.rules import Rules, plain_text
 from atoll.schema.application import Application
@@ -36,7 +36,7 @@ class Replica:
         self.vector: dict[str, int] = {}
         self.rows: dict[tuple[str, str], Row] = {}
         self.audit: dict[str, AuditRow] = {}
-        self.journal: list[Framed] = []
+        self.journal: list[EncodedEntry] = []
         self.remembered: dict[str, bytes] = {}
         self.parked: list[str] = []
         """Reasons."""
@@ -91,39 +91,41 @@ class Replica:
         for address in sorted(self.rows):
             if address[0] in rules:
                 recorded = [row for row in self.audit.values() if (row.collection, row.key) == address]
-                batch.refold(address, recorded)
+                batch.re_resolve(address, recorded)
         self._take(batch)
 
-    def receive(self, framed: Iterable[Framed]) -> None:
+    def receive(self, encoded: Iterable[EncodedEntry]) -> None:
         batch = self._batch()
-        for each in framed:
+        for each in encoded:
             batch.apply(each)
         self._take(batch)
 
-    def take_over(self, takeover: Takeover) -> None:
+    def install_page(self, snapshot_page: SnapshotPage) -> None:
         batch = self._batch()
-        batch.take_over(takeover)
+        batch.install_page(snapshot_page)
         self._take(batch)
 
-    def snapshot(self) -> list[Takeover]:
+    def snapshot(self) -> list[SnapshotPage]:
         """All that it holds, in the pieces in which a peer takes it over once it has all the entries."""
         documents = [(*address, row) for address, row in sorted(self.rows.items())]
         settled = tuple(
-            Loser(row.id, row.status, row.body) for row in self.audit.values() if row.status == "settled"
+            LosingVersion(row.id, row.status, row.body)
+            for row in self.audit.values()
+            if row.status == "settled"
         )
         return [
-            *(Takeover(documents=(each,), stamp=self.clock.last) for each in documents),
-            Takeover(settled=settled, parked=tuple(self.kept.values())),
+            *(SnapshotPage(documents=(each,), stamp=self.clock.last) for each in documents),
+            SnapshotPage(settled=settled, parked=tuple(self.kept.values())),
         ]
 
-    def ready_from(self, other: Replica) -> Framed | None:
+    def ready_from(self, other: Replica) -> EncodedEntry | None:
         """The first entry in the other's journal that is new here and whose context is covered."""
-        for framed in other.journal:
-            entry = framed.entry
+        for encoded in other.journal:
+            entry = encoded.entry
             if entry.seq == self.vector.get(entry.origin, 0) + 1 and all(
                 self.vector.get(origin, 0) >= seq for origin, seq in entry.context.items()
             ):
-                return framed
+                return encoded
         return None
 
     def shown(self, collection: str, key: str) -> bytes | None:
@@ -146,7 +148,7 @@ def settle(replicas: list[Replica]) -> None:
         moved = False
         for here in replicas:
             for there in replicas:
-                framed = here.ready_from(there) if here is not there else None
-                if framed is not None:
-                    here.receive([framed])
+                encoded = here.ready_from(there) if here is not there else None
+                if encoded is not None:
+                    here.receive([encoded])
                     moved = True

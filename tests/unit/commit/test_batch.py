@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from atoll.causality.clock import HybridLogicalClock
 from atoll.commit.batch import Applied, Batch, Identity, check_batch
 from atoll.documents.document import decode_row
-from atoll.documents.entry import Change, Entry, Framed, Loser, decode_entry, decode_frames, encode_frame
+from atoll.documents.entry import (
+    Change,
+    EncodedEntry,
+    Entry,
+    LosingVersion,
+    decode_entry,
+    decode_frames,
+    encode_frame,
+)
 from atoll.documents.mutation import Delete, Mutation, Receipt, Write, patch_of, put_of
 from atoll.errors import (
     AtollError,
@@ -52,7 +60,7 @@ def batch(rows: dict[tuple[str, str], Row] | None = None, *, document_bytes: int
     )
 
 
-def remote(seq: int, *changes: Change, origin: str = "b", stamp: int = 7, **context: int) -> Framed:
+def remote(seq: int, *changes: Change, origin: str = "b", stamp: int = 7, **context: int) -> EncodedEntry:
     seen = {origin: seq - 1, **context} if seq > 1 else dict(context)
     return next(decode_frames(encode_frame(Entry(origin, seq, stamp, 5, seen, changes))))
 
@@ -75,7 +83,7 @@ def test_a_write_is_one_entry_whatever_it_holds() -> None:
     assert [each.value for each in receipt.written] == [b'{"name":"A","age":0}', b'{"seen":2}']
 
 
-def test_what_is_committed_is_one_piece() -> None:
+def test_what_is_committed_is_one_chunk() -> None:
     it = batch()
     it.write(Write((put("profile", b'{"name":"A"}'),)))
     it.apply(remote(1, named("B", "other")))
@@ -301,7 +309,10 @@ def test_the_clock_follows_what_is_applied() -> None:
         (Change("profile", "k", 0, {"": b"[]"}), "HostileEntry: .*not a JSON object"),
         (Change("profile", "k", 0, {}, {"name": b""}), "no mergeable field name of 'profile'"),
         (Change("views", "k", 0, {}, {"seen": b"\xff"}), "HostileEntry: "),
-        (named("B", settled=(Loser("id", "settled", b"no record"),)), "HostileEntry: .*cannot be read"),
+        (
+            named("B", settled=(LosingVersion("id", "settled", b"no record"),)),
+            "HostileEntry: .*cannot be read",
+        ),
     ],
 )
 def test_a_change_that_cannot_be_merged_is_parked(change: Change, reason: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.commit.batch import Takeover
+from atoll.commit.batch import SnapshotPage
 from atoll.conflicts.records import record_id
 from atoll.documents.document import decode_row, delta_of
 from atoll.documents.mutation import Delete, Mutation, patch_of, put_of
@@ -92,9 +92,9 @@ def _perform(world: dict[str, Any], steps: list[Any]) -> None:
                 ):  # absent documents, spent counters: refused and forgotten
                     world[region].write(_mutation(verb, collection, key, body))
             case ("deliver", here, there):
-                framed = world[here].ready_from(world[there])
-                if framed is not None:
-                    world[here].receive([framed])
+                encoded = world[here].ready_from(world[there])
+                if encoded is not None:
+                    world[here].receive([encoded])
             case ("wait", region, ms):
                 world[region].time_ms += ms
 
@@ -132,16 +132,16 @@ def test_stock_never_falls_below_zero_in_any_region(steps: list[Any]) -> None:
                 assert shown is None or msgspec.json.decode(shown)["left"] >= 0
 
 
-def _take_over(world: dict[str, Any], here: str, there: str, began: dict[str, int]) -> None:
+def _install_page(world: dict[str, Any], here: str, there: str, began: dict[str, int]) -> None:
     """`began` is what `there` had when its first page was read; the others are read now."""
     taker, until, pages = world[here], dict(world[there].vector), world[there].snapshot()
     world[here].clock.update(world[there].clock.last)
-    taker.take_over(Takeover(vector=began))
+    taker.install_page(SnapshotPage(vector=began))
     while any(taker.vector.get(origin, 0) < seq for origin, seq in until.items()):
-        framed = next(each for name in REGIONS if (each := taker.ready_from(world[name])) is not None)
-        taker.receive([framed])
+        encoded = next(each for name in REGIONS if (each := taker.ready_from(world[name])) is not None)
+        taker.receive([encoded])
     for page in (*pages, *pages[::2]):  # after a crash some come again
-        taker.take_over(page)
+        taker.install_page(page)
 
 
 @settings(max_examples=300, deadline=None)
@@ -154,7 +154,7 @@ def test_a_snapshot_leaves_what_all_entries_would_have_left(
     began = dict(world["a"].vector)
     # Whoever takes a snapshot over writes nothing and applies nothing while it comes.
     _perform(world, [step for step in meanwhile if step[1] != "c"])
-    _take_over(world, "c", "a", began)
+    _install_page(world, "c", "a", began)
     _perform(world, after)
     replicas.settle(list(world.values()))
     a, b, c = world.values()
@@ -167,10 +167,10 @@ def test_a_snapshot_leaves_what_all_entries_would_have_left(
 def _history(world: dict[str, Any], collection: str, key: str) -> list[Version]:
     """Every version of the whole document that was ever written, read from one journal."""
     versions = []
-    for framed in world[REGIONS[0]].journal:
-        for change in framed.entry.changes:
+    for encoded in world[REGIONS[0]].journal:
+        for change in encoded.entry.changes:
             if (change.collection, change.key) == (collection, key) and "" in change.registers:
-                versions += delta_of(RULES[collection], framed.entry, change).registers[""]
+                versions += delta_of(RULES[collection], encoded.entry, change).registers[""]
     return versions
 
 

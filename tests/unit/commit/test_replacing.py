@@ -36,8 +36,8 @@ def run(script: list[Step]) -> list[Replica]:
     for name, what, collection, number in script:
         here = replicas[name]
         if what == "receive":
-            framed = here.ready_from(replicas[REGIONS[number % len(REGIONS)]])
-            here.receive([framed] if framed is not None else [])
+            encoded = here.ready_from(replicas[REGIONS[number % len(REGIONS)]])
+            here.receive([encoded] if encoded is not None else [])
         else:
             with contextlib.suppress(NotFound):
                 here.write(mutation(what, collection, number))

@@ -219,9 +219,9 @@ def test_all_agree_once_all_are_upgraded(steps: list[Step]) -> None:
         if chance > 90 and replica.rules is OLD:
             replica.upgrade(NEW)
         elif chance > 60:
-            framed = replica.ready_from(peer)
-            if framed is not None:
-                replica.receive([framed])
+            encoded = replica.ready_from(peer)
+            if encoded is not None:
+                replica.receive([encoded])
         else:
             mutation = act(replica, chance, word)
             if mutation is not None:

@@ -6,7 +6,7 @@ import pytest
 from atoll.conflicts import records
 from atoll.conflicts.records import Record
 from atoll.documents.document import decode_row
-from atoll.documents.entry import Loser
+from atoll.documents.entry import LosingVersion
 from atoll.documents.mutation import Delete, Mutation, patch_of, put_of
 from atoll.store.port import AuditRow, Row
 
@@ -220,7 +220,7 @@ def test_a_standing_record_gives_way_to_a_settled_one() -> None:
 @pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b"\xff", b'{"id":"x"}'])
 def test_a_settlement_that_is_no_record_is_refused(body: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
-        records.settled_row(Loser("id", "settled", body), {})
+        records.settled_row(LosingVersion("id", "settled", body), {})
 
 
 def test_a_row_tells_its_record() -> None:

@@ -14,7 +14,7 @@ from atoll.documents.entry import (
     UNREADABLE,
     Change,
     Entry,
-    Loser,
+    LosingVersion,
     decode_frames,
     encode_frame,
     frame_of,
@@ -23,7 +23,7 @@ from atoll.documents.entry import (
 from atoll.errors import CorruptEntry, HostileEntry, ReplicationError
 
 CHANGE = Change(
-    "cart", "k", 1, {"": b"{}", "note": None}, {"items": b"\x80"}, (Loser("id", "settled", b"{}"),)
+    "cart", "k", 1, {"": b"{}", "note": None}, {"items": b"\x80"}, (LosingVersion("id", "settled", b"{}"),)
 )
 names = st.text(min_size=1, max_size=8)
 
@@ -34,7 +34,7 @@ def entry(number: int, **changes: Any) -> Entry:
     return Entry(**{"origin": "a", **known, **changes})
 
 
-def framed(payload: bytes) -> bytes:
+def encoded(payload: bytes) -> bytes:
     return struct.pack("<II", len(payload), zlib.crc32(payload)) + payload
 
 
@@ -45,9 +45,9 @@ BODY = b"".join(FRAMES)
 @given(st.lists(st.builds(Change, names, names, st.integers(0, 2), st.dictionaries(names, st.binary()))))
 def test_entries_come_out_as_they_went_in(changes: list[Change]) -> None:
     sent = entry(4, changes=tuple(changes), trace="00-ab-cd-01")
-    (framed,) = decode_frames(encode_frame(sent))
-    assert framed.entry == sent
-    assert framed.frame == encode_frame(sent)
+    (encoded,) = decode_frames(encode_frame(sent))
+    assert encoded.entry == sent
+    assert encoded.frame == encode_frame(sent)
 
 
 def test_a_damaged_byte_is_found_wherever_it_is() -> None:
@@ -92,7 +92,7 @@ def test_an_entry_that_cannot_be_is_hostile(changes: dict[str, Any]) -> None:
 @given(st.binary(max_size=80))
 def test_any_well_framed_bytes_are_refused_as_hostile(payload: bytes) -> None:
     with pytest.raises(HostileEntry):
-        list(decode_frames(framed(payload)))
+        list(decode_frames(encoded(payload)))
 
 
 @given(st.binary(max_size=200))
@@ -103,7 +103,7 @@ def test_any_bytes_raise_nothing_but_replication_errors(body: bytes) -> None:
 
 def test_nesting_without_end_is_hostile() -> None:
     with pytest.raises(HostileEntry):
-        list(decode_frames(framed(b"\x91" * 100_000)))
+        list(decode_frames(encoded(b"\x91" * 100_000)))
 
 
 @pytest.mark.parametrize("seq", range(5))
@@ -113,7 +113,7 @@ def test_the_frames_past_a_position(seq: int) -> None:
 
 def test_an_older_entry_without_newer_members_is_read() -> None:
     payload = msgspec.msgpack.encode(["a", 1, 5, 5, {}, [["cart", "k", 0, {}]]])
-    (found,) = decode_frames(framed(payload))
+    (found,) = decode_frames(encoded(payload))
     assert found.entry.changes[0] == Change("cart", "k", 0, {})
     assert found.entry.trace is None
 

@@ -27,7 +27,7 @@ def head(status: int = 200, *headers: tuple[bytes, bytes]) -> dict[str, Any]:
     return {"type": "http.response.start", "status": status, "headers": list(headers)}
 
 
-def piece(body: bytes, more: bool = False) -> dict[str, Any]:
+def chunk(body: bytes, more: bool = False) -> dict[str, Any]:
     return {"type": "http.response.body", "body": body, "more_body": more}
 
 
@@ -37,7 +37,7 @@ async def test_a_request_becomes_a_scope() -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         seen.update(scope, body=(await receive())["body"])
         await send(head())
-        await send(piece(b""))
+        await send(chunk(b""))
 
     await transport(application).send(request("PUT", "/v1/%C3%A9%2Fb", "a=1&b=%20", b"body", name="Grüße"))
     assert (seen["type"], seen["method"]) == ("http", "PUT")
@@ -50,8 +50,8 @@ async def test_an_answer_is_put_together() -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await send(head(201, (b"etag", b'"v"')))
         for part in (b"one ", b"two"):
-            await send(piece(part, more=True))
-        await send(piece(b""))
+            await send(chunk(part, more=True))
+        await send(chunk(b""))
 
     answer = await transport(application).send(request())
     assert (answer.status, answer.headers, answer.body) == (201, {"etag": '"v"'}, b"one two")
@@ -77,16 +77,16 @@ async def test_an_application_that_says_nothing_is_a_defect() -> None:
             pass
 
 
-async def test_a_stream_comes_piece_by_piece() -> None:
+async def test_a_stream_comes_chunk_by_chunk() -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await send(head(200, (b"content-type", b"text/event-stream")))
         for part in (b"a", b"", b"b"):
-            await send(piece(part, more=True))
-        await send(piece(b"end"))
+            await send(chunk(part, more=True))
+        await send(chunk(b"end"))
 
     async with transport(application).stream(request()) as stream:
         assert (stream.status, stream.headers) == (200, {"content-type": "text/event-stream"})
-        assert [part async for part in stream.pieces] == [b"a", b"b", b"end"]
+        assert [part async for part in stream.chunks] == [b"a", b"b", b"end"]
 
 
 async def test_a_slow_consumer_holds_the_application_back() -> None:
@@ -96,14 +96,14 @@ async def test_a_slow_consumer_holds_the_application_back() -> None:
         nonlocal sent
         await send(head())
         while True:
-            await send(piece(b"x", more=True))
+            await send(chunk(b"x", more=True))
             sent += 1
 
     async with transport(application).stream(request()) as stream:
         for _ in range(100):
             await asyncio.sleep(0)
         assert sent <= 17
-        assert await anext(aiter(stream.pieces)) == b"x"
+        assert await anext(aiter(stream.chunks)) == b"x"
 
 
 async def test_leaving_a_stream_ends_the_application() -> None:
@@ -125,8 +125,8 @@ async def test_leaving_a_stream_ends_the_application() -> None:
 async def test_a_stream_that_is_over_ends() -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await send(head())
-        await send(piece(b"x", more=True))
+        await send(chunk(b"x", more=True))
 
     async with transport(application).stream(request()) as stream:
-        assert [part async for part in stream.pieces] == [b"x"]
+        assert [part async for part in stream.chunks] == [b"x"]
     await transport(application).close()

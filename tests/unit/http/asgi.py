@@ -15,7 +15,7 @@ class Connection:
         self,
         method: str = "GET",
         path: bytes = b"/",
-        *pieces: bytes,
+        *chunks: bytes,
         query: bytes = b"",
         headers: dict[bytes, bytes] | None = None,
         cut: bool = False,
@@ -30,7 +30,7 @@ class Connection:
             "headers": list((headers or {}).items()),
         }
         self.sent: list[MutableMapping[str, Any]] = []
-        bodies = pieces or (b"",)
+        bodies = chunks or (b"",)
         self._messages: list[dict[str, Any]] = [
             {"type": "http.request", "body": body, "more_body": cut or index < len(bodies) - 1}
             for index, body in enumerate(bodies)

@@ -67,7 +67,7 @@ class Served(World):
         ids = IdService(
             name,
             region_number=1,
-            machine=Machines(region.tenure.claim),
+            machine=Machines(region.node_leases.claim),
             clock=region.now_ms,
             random=os.urandom,
             counters=store,
@@ -111,4 +111,4 @@ class Served(World):
         for mutation in mutations:
             replica.write(mutation)
         self["a"].deliver(replica.journal, "b")
-        await self["a"].door.covered({"b": len(mutations)})
+        await self["a"].group_commit.covered({"b": len(mutations)})

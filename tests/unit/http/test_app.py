@@ -169,12 +169,12 @@ async def test_a_peer_gets_the_journal_as_a_stream() -> None:
         reader = FrameReader(KEY)
         messages: list[Any] = []
         async with it.transport().stream(_asked(it, "b")) as stream:
-            async for piece in stream.pieces:
-                messages += reader.feed(piece)
+            async for chunk in stream.chunks:
+                messages += reader.feed(chunk)
                 if len(messages) == 2:
                     break
         assert isinstance(messages[0], Heartbeat)
-        assert [framed.entry.seq for framed in messages[1]] == [1]
+        assert [encoded.entry.seq for encoded in messages[1]] == [1]
         status, _ = await call(
             it, STREAM_PATH, (request := _asked(it, "c")).body, request.headers[seal.HEADER]
         )
@@ -186,7 +186,7 @@ async def test_a_stream_ends_when_the_server_closes() -> None:
     async with Served("a", "b", application=APPLICATION) as it:
         async with it.transport().stream(_asked(it, "b")) as stream:
             asyncio.get_running_loop().call_later(1, it.apps["a"].closing.set)
-            async for _ in stream.pieces:
+            async for _ in stream.chunks:
                 pass
         assert it.apps["a"].closing.is_set()
 

@@ -27,15 +27,15 @@ def test_a_path_is_cut_at_its_slashes(path: bytes, segments: list[bytes]) -> Non
     assert Connection("GET", path).exchange.segments == segments
 
 
-async def test_a_body_comes_together_from_its_pieces() -> None:
+async def test_a_body_comes_together_from_its_chunks() -> None:
     assert await Connection("PUT", b"/", b"a", b"", b"bc").exchange.body(10) == b"abc"
     assert await Connection("PUT", b"/").exchange.body(10) == b""
 
 
-@pytest.mark.parametrize("pieces", [(b"x" * 11,), (b"x" * 6, b"x" * 5), (b"x",) * 12])
-async def test_a_body_past_its_limit_is_refused(pieces: tuple[bytes, ...]) -> None:
+@pytest.mark.parametrize("chunks", [(b"x" * 11,), (b"x" * 6, b"x" * 5), (b"x",) * 12])
+async def test_a_body_past_its_limit_is_refused(chunks: tuple[bytes, ...]) -> None:
     with pytest.raises(TooLarge):
-        await Connection("PUT", b"/", *pieces).exchange.body(10)
+        await Connection("PUT", b"/", *chunks).exchange.body(10)
     assert len(await Connection("PUT", b"/", b"x" * 10).exchange.body(10)) == 10
 
 
@@ -45,10 +45,10 @@ async def test_a_declared_length_is_refused_unread() -> None:
         await connection.exchange.body(10)
 
 
-@pytest.mark.parametrize("pieces", [(b"{",), (b"{", b"}"), (b"",)])
-async def test_a_client_that_leaves_midway_is_noticed(pieces: tuple[bytes, ...]) -> None:
+@pytest.mark.parametrize("chunks", [(b"{",), (b"{", b"}"), (b"",)])
+async def test_a_client_that_leaves_midway_is_noticed(chunks: tuple[bytes, ...]) -> None:
     with pytest.raises(ClientGone):
-        await Connection("PUT", b"/", *pieces, cut=True).exchange.body(10)
+        await Connection("PUT", b"/", *chunks, cut=True).exchange.body(10)
 
 
 async def test_an_answer_has_its_length_and_type() -> None:

@@ -19,13 +19,13 @@ from .served import CODEC, Served
 class Events:
     """Server-sent events, one field set after the other."""
 
-    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
-        self._pieces = pieces
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
         self._text = ""
 
     async def block(self) -> dict[str, str]:
         while "\n\n" not in self._text:
-            self._text += (await anext(self._pieces)).decode()
+            self._text += (await anext(self._chunks)).decode()
         block, _, self._text = self._text.partition("\n\n")
         return dict(line.split(": ", 1) for line in block.split("\n"))
 
@@ -46,7 +46,7 @@ async def following(it: Served, query: str = "", region: str = "a", **headers: s
         assert stream.headers["content-type"] == "text/event-stream"
         assert stream.headers["cache-control"] == "no-store"
         assert stream.headers["atoll-region"] == region
-        yield Events(stream.pieces)
+        yield Events(stream.chunks)
 
 
 @in_virtual_time
@@ -143,7 +143,7 @@ async def brought(it: Served, *entries: tuple[Change, ...]) -> None:
     for seq, changes in enumerate(entries, 1):
         entry = Entry("b", seq, 7, 5, {"b": seq - 1} if seq > 1 else {}, changes)
         it["a"].deliver(list(decode_frames(encode_frame(entry))), "b")
-    await it["a"].door.covered({"b": len(entries)})
+    await it["a"].group_commit.covered({"b": len(entries)})
 
 
 KNOWN = Change("profile", "k", 1, {"": b'{"name":"x","age":0}'})

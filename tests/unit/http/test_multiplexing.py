@@ -19,7 +19,7 @@ def asked(method: str, path: str, body: Any = b"", query: str = "", **headers: s
     return Asked(method, path, query, {name.replace("_", "-"): text for name, text in headers.items()}, body)
 
 
-async def pieces(it: Served, *requests: Asked) -> list[list[Answered]]:
+async def chunks(it: Served, *requests: Asked) -> list[list[Answered]]:
     """What came in each piece of the answer."""
     connection = Connection("POST", multiplex.PATH.encode(), multiplex.encode_asked(requests))
     await it.apps["a"](connection.scope, connection.receive, connection.send)
@@ -29,7 +29,7 @@ async def pieces(it: Served, *requests: Asked) -> list[list[Answered]]:
 
 
 async def answers(it: Served, *requests: Asked) -> list[Answered]:
-    found = [answered for piece in await pieces(it, *requests) for answered in piece]
+    found = [answered for chunk in await chunks(it, *requests) for answered in chunk]
     return sorted(found, key=lambda answered: answered.number)
 
 
@@ -74,7 +74,7 @@ async def test_writes_that_come_together_share_one_commit() -> None:
     async with Served() as it:
         await it.ask("PUT", "/v1/profile/first", {"name": "A"})  # what a start has to do is done
         commits: list[int] = []
-        it["a"].door.listen(lambda batch: commits.append(len(batch.entries)))
+        it["a"].group_commit.listen(lambda batch: commits.append(len(batch.entries)))
         found = await answers(it, *(asked("PUT", f"/v1/profile/{n}", {"name": "A"}) for n in range(30)))
     assert [answered.status for answered in found] == [200] * 30
     assert [entries for entries in commits if entries] == [30]
@@ -85,10 +85,10 @@ async def test_one_that_waits_does_not_keep_the_others() -> None:
     async with Served() as it:
         token = CODEC.encode({"b": 3})
         waits = asked("GET", "/v1/profile/k", query="consistency=session&max_wait=0.5", atoll_session=token)
-        found = await pieces(it, waits, asked("PUT", "/v1/profile/l", {"name": "B"}))
-    first, *later = [piece for piece in found if piece]
+        found = await chunks(it, waits, asked("PUT", "/v1/profile/l", {"name": "B"}))
+    first, *later = [chunk for chunk in found if chunk]
     assert [(each.number, each.status) for each in first] == [(1, 200)]
-    assert [each.number for piece in later for each in piece] == [0]
+    assert [each.number for chunk in later for each in chunk] == [0]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ async def test_one_that_waits_does_not_keep_the_others() -> None:
         asked("GET", "/admin/statistics"),
         asked("GET", "v1/profile/k"),
         asked("GET", "/v1/profile/ü"),
-        asked("GET", "/v1/profile/k", strange="\u4e2d"),
+        asked("GET", "/v1/profile/k", forked="\u4e2d"),
         asked("GET", "/v1/profile/k", query="ü"),
         asked("", ""),
     ],

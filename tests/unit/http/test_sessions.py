@@ -24,7 +24,7 @@ def sessions(*, database: int = 0, **vector: int) -> Sessions:
     async def refresh() -> None:
         vector["a"] = max(vector.get("a", 0), database)
 
-    region.door = SimpleNamespace(refresh=refresh)
+    region.group_commit = SimpleNamespace(refresh=refresh)
     return Sessions(cast(Any, region), CODEC)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulid import ULID
 
-from atoll.errors import InvalidOperation, Overloaded, TurnLost
+from atoll.errors import InvalidOperation, Overloaded, SerializationConflict
 from atoll.ids import KINDS, IdService, SnowflakeParts, parse_prefixed, parse_snowflake
 from atoll.ids.machines import Machines
 from atoll.store.memory.store import MemoryStore, MemoryTables
@@ -99,7 +99,7 @@ async def test_two_nodes_under_one_number_never_make_the_same_identifier() -> No
         for node in (one, other) if step % 2 else (other, one, one):
             try:
                 made += await node.generate("snowflake", 3)
-            except TurnLost:
+            except SerializationConflict:
                 noticed += 1
     assert len(set(made)) == len(made) > 0
     assert noticed > 2

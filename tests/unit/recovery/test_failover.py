@@ -60,7 +60,7 @@ async def test_a_node_that_knows_no_more_than_the_older_database_waits_all_the_s
         tables.leave(it.other.store)  # it hears of nothing meanwhile, and remembers what the standby has
         await put(it, it.one, "k1")
         await it.settled()
-        tables.follow(it.other.store, it.other.door._elsewhere, it.other.door._another)
+        tables.follow(it.other.store, it.other.group_commit._elsewhere, it.other.group_commit._another)
         tables.fail_over(standby, SECOND)
         assert await put(it, it.other, "new") == 3
         await it.settled()
@@ -93,8 +93,8 @@ async def test_a_peer_that_is_gone_is_said_to_one_node_and_believed_by_both() ->
         it.partition("ab")
         with pytest.raises(Unavailable):
             await put(it, it.one, "new")
-        it.other.succession.turned(SECOND)
-        it.one.succession.forgo("b")
+        it.other.failover.history_changed(SECOND)
+        it.one.failover.forgo("b")
         await asyncio.sleep(10)
         assert await put(it, it.other, "new") == 4
 
@@ -109,7 +109,7 @@ async def test_a_database_that_was_only_started_again_is_not_waited_for_for_ever
         tables.history = AGAIN
         before_s = asyncio.get_running_loop().time()
         assert await put(it, it.one, "k1") == 2
-        assert asyncio.get_running_loop().time() >= before_s + it.options.introduction_s  # it was waited for
+        assert asyncio.get_running_loop().time() >= before_s + it.options.startup_check_s  # it was waited for
 
 
 @in_virtual_time
@@ -122,7 +122,7 @@ async def test_what_a_peer_received_and_did_not_store_is_dropped_there() -> None
         it.stores["b"].tables.refusal = "no space left"
         await put(it, it.one, "lost")
         await asyncio.sleep(1)
-        assert len(it["b"].door.inbox) == 1
+        assert len(it["b"].group_commit.inbox) == 1
         tables.fail_over(standby, SECOND)
         assert await put(it, it.one, "new") == 2
         it.stores["b"].tables.refusal = ""
@@ -197,7 +197,7 @@ async def test_a_stream_ends_when_the_journal_that_it_reads_is_another_databases
         tables.fail_over(tables.copied(), SECOND)
         await it.one.store.positions()
         async with asyncio.timeout(5):
-            assert [piece async for piece in stream] == []
+            assert [chunk async for chunk in stream] == []
 
 
 @in_virtual_time
@@ -212,9 +212,9 @@ async def test_two_servers_that_both_took_writes_are_found_out() -> None:
         await put(it, it.one, "there")
         divided = tables.copied()
         tables.fail_over(standby, SECOND)
-        it.one.succession.forgo("b")
-        it.other.succession.turned(SECOND)
-        it.other.succession.forgo("b")
+        it.one.failover.forgo("b")
+        it.other.failover.history_changed(SECOND)
+        it.other.failover.forgo("b")
         await asyncio.sleep(5)
         await put(it, it.one, "here")
         it.partition()

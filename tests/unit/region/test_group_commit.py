@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from atoll.causality.clock import HybridLogicalClock, pack
 from atoll.commit.batch import Batch, Identity
-from atoll.documents.entry import Change, Entry, Framed, decode_frames, encode_frame
+from atoll.documents.entry import Change, EncodedEntry, Entry, decode_frames, encode_frame
 from atoll.documents.mutation import Receipt, Write, patch_of, put_of
 from atoll.errors import (
     AtollError,
@@ -20,7 +20,7 @@ from atoll.errors import (
     StoreUnwritable,
     VersionMismatch,
 )
-from atoll.region.group_commit import Door, DoorOptions
+from atoll.region.group_commit import GroupCommit, GroupCommitOptions
 from atoll.store.memory.store import MemoryStore, MemoryTables
 from atoll.store.port import Commit
 
@@ -51,13 +51,13 @@ class Setup:
         self.tables = CountingTables()
         self.store = MemoryStore(self.tables)
         self.now_ms = NOW_MS
-        self.door = Door(
+        self.group_commit = GroupCommit(
             self.store,
             RULES,
             HybridLogicalClock(lambda: self.now_ms),
             lambda: Identity("a", REGIONS, 5, 1 << 20),
             lambda: self.now_ms,
-            options=DoorOptions(**options),
+            options=GroupCommitOptions(**options),
         )
 
     def name_of(self, key: str) -> bytes | None:
@@ -67,7 +67,7 @@ class Setup:
 
 async def opened(**options: Any) -> Setup:
     setup = Setup(**options)
-    await setup.door.open()
+    await setup.group_commit.open()
     return setup
 
 
@@ -80,7 +80,7 @@ def viewed(key: str, times: int = 1, idempotency_key: str | None = None) -> Writ
     return Write((patch_of(RULES["views"], key, {"$inc": {"seen": times}}),), idempotency_key)
 
 
-def entries_of(name: str, *keys: str) -> list[Framed]:
+def entries_of(name: str, *keys: str) -> list[EncodedEntry]:
     replica = Replica(name, RULES)
     replica.time_ms = NOW_MS - 1000
     for key in keys:
@@ -88,58 +88,60 @@ def entries_of(name: str, *keys: str) -> list[Framed]:
     return replica.journal
 
 
-def stamped(origin: str, seq: int, ms: int, key: str = "far") -> Framed:
+def stamped(origin: str, seq: int, ms: int, key: str = "far") -> EncodedEntry:
     change = Change("profile", key, 0, {"": b'{"name":"F","age":0}'})
     entry = Entry(origin, seq, pack(ms), 5, {origin: seq - 1} if seq > 1 else {}, (change,))
     return next(decode_frames(encode_frame(entry)))
 
 
-async def all_of(door: Door, *writes: Write) -> list[Receipt | BaseException]:
-    return await asyncio.gather(*(door.write(write) for write in writes), return_exceptions=True)
+async def all_of(group_commit: GroupCommit, *writes: Write) -> list[Receipt | BaseException]:
+    return await asyncio.gather(*(group_commit.write(write) for write in writes), return_exceptions=True)
 
 
 @in_virtual_time
 async def test_whoever_is_ready_shares_one_commit() -> None:
     it = await opened()
-    receipts = await all_of(it.door, *(named(f"k{n}") for n in range(50)))
+    receipts = await all_of(it.group_commit, *(named(f"k{n}") for n in range(50)))
     assert [receipt.seq for receipt in receipts if isinstance(receipt, Receipt)] == list(range(1, 51))
     assert len(it.tables.seen) == 1
-    assert it.door.vector == {"a": 50}
+    assert it.group_commit.vector == {"a": 50}
 
 
 @in_virtual_time
 async def test_a_commit_is_bounded() -> None:
     it = await opened(writes_per_commit=20)
-    await all_of(it.door, *(named(f"k{n}") for n in range(50)))
+    await all_of(it.group_commit, *(named(f"k{n}") for n in range(50)))
     assert [commit.positions["a"] for commit in it.tables.seen] == [20, 40, 50]
 
 
 @in_virtual_time
 async def test_remote_entries_share_the_commit_with_local_writes() -> None:
     it = await opened()
-    it.door.deliver(entries_of("b", "x", "y"), "b")
-    await it.door.write(named("z"))
+    it.group_commit.deliver(entries_of("b", "x", "y"), "b")
+    await it.group_commit.write(named("z"))
     assert len(it.tables.seen) == 1
-    assert it.door.vector == {"a": 1, "b": 2}
+    assert it.group_commit.vector == {"a": 1, "b": 2}
 
 
 @in_virtual_time
 async def test_a_refused_write_leaves_its_neighbours_alone() -> None:
     it = await opened()
-    good, bad, after = await all_of(it.door, named("k"), named("k", "No", if_match="other"), named("l"))
+    good, bad, after = await all_of(
+        it.group_commit, named("k"), named("k", "No", if_match="other"), named("l")
+    )
     assert isinstance(good, Receipt)
     assert isinstance(bad, VersionMismatch)
     assert isinstance(after, Receipt)
-    assert it.door.vector == {"a": 2}
+    assert it.group_commit.vector == {"a": 2}
     assert it.name_of("k") == b'{"name":"Ann","age":0}'
 
 
 @in_virtual_time
 async def test_nothing_is_answered_before_it_is_durable() -> None:
     it = await opened()
-    write = asyncio.ensure_future(it.door.write(named("k")))
+    write = asyncio.ensure_future(it.group_commit.write(named("k")))
     heard: list[int] = []
-    it.door.listen(lambda batch: heard.append(len(it.tables.seen)))
+    it.group_commit.listen(lambda batch: heard.append(len(it.tables.seen)))
     assert not write.done()
     await write
     assert heard == [1]
@@ -148,13 +150,13 @@ async def test_nothing_is_answered_before_it_is_durable() -> None:
 @in_virtual_time
 async def test_a_full_disk_refuses_writes_and_spares_reads() -> None:
     it = await opened()
-    await it.door.write(named("k"))
+    await it.group_commit.write(named("k"))
     it.tables.refusal = "the disk is full"
-    first, second = await all_of(it.door, named("k", "New"), named("l"))
+    first, second = await all_of(it.group_commit, named("k", "New"), named("l"))
     assert isinstance(first, StoreUnwritable)
     assert isinstance(second, StoreUnwritable)
-    assert it.door.store_error is not None
-    assert it.door.vector == {"a": 1}
+    assert it.group_commit.store_error is not None
+    assert it.group_commit.vector == {"a": 1}
     assert it.name_of("k") == b'{"name":"Ann","age":0}'
 
 
@@ -162,22 +164,22 @@ async def test_a_full_disk_refuses_writes_and_spares_reads() -> None:
 async def test_writes_work_again_once_the_disk_has_room() -> None:
     it = await opened()
     it.tables.refusal = "the disk is full"
-    await all_of(it.door, named("k"))
+    await all_of(it.group_commit, named("k"))
     it.tables.refusal = ""
-    receipt = await it.door.write(named("k"))
+    receipt = await it.group_commit.write(named("k"))
     assert receipt.seq == 1  # the failed attempt left no gap
-    assert it.door.store_error is None
+    assert it.group_commit.store_error is None
 
 
 @in_virtual_time
 async def test_remote_entries_wait_for_the_disk_to_have_room() -> None:
     it = await opened(retry_s=2.0)
     it.tables.refusal = "the disk is full"
-    it.door.deliver(entries_of("b", "x", "y"), "b")
+    it.group_commit.deliver(entries_of("b", "x", "y"), "b")
     await asyncio.sleep(5)
-    assert (it.door.vector, len(it.door.inbox)) == ({}, 2)
+    assert (it.group_commit.vector, len(it.group_commit.inbox)) == ({}, 2)
     it.tables.refusal = ""
-    await it.door.covered({"b": 2})
+    await it.group_commit.covered({"b": 2})
     assert it.name_of("y") == b'{"name":"b","age":0}'
 
 
@@ -185,9 +187,9 @@ async def test_remote_entries_wait_for_the_disk_to_have_room() -> None:
 async def test_a_write_whose_fsync_failed_may_have_happened() -> None:
     it = await opened()
     it.tables.failure = Indefinite("the fsync failed")
-    (answer,) = await all_of(it.door, named("k"))
+    (answer,) = await all_of(it.group_commit, named("k"))
     assert isinstance(answer, Indefinite)
-    assert it.door.store_error is not None
+    assert it.group_commit.store_error is not None
 
 
 @in_virtual_time
@@ -195,7 +197,7 @@ async def test_a_request_that_does_not_fit_fails_alone() -> None:
     """As of a peer with a newer schema."""
     it = await opened()
     unheard = msgspec_replace(named("k"), collection="unheard_of")
-    answers = await all_of(it.door, named("k"), unheard, named("l"))
+    answers = await all_of(it.group_commit, named("k"), unheard, named("l"))
     assert [type(answer) for answer in answers][::2] == [Receipt, Receipt]
     assert isinstance(answers[1], AtollError)
 
@@ -209,62 +211,62 @@ def msgspec_replace(write: Write, **changes: Any) -> Write:
 @in_virtual_time
 async def test_an_entry_from_the_future_is_held_and_applied_in_time() -> None:
     it = await opened(retry_s=0.5)
-    it.door.deliver([stamped("b", 1, NOW_MS + 60_000)], "b")
+    it.group_commit.deliver([stamped("b", 1, NOW_MS + 60_000)], "b")
     await asyncio.sleep(1)
-    assert isinstance(it.door.held, ClockAhead)
-    assert it.door.vector == {}
+    assert isinstance(it.group_commit.held, ClockAhead)
+    assert it.group_commit.vector == {}
     it.now_ms += 59_700
-    await it.door.covered({"b": 1})
+    await it.group_commit.covered({"b": 1})
     await turns()
-    assert it.door.held is None
+    assert it.group_commit.held is None
 
 
 @in_virtual_time
 async def test_an_entry_from_the_future_holds_nobody_else_back() -> None:
     it = await opened(retry_s=0.5, entries_per_commit=4)
-    it.door.deliver([stamped("b", seq, NOW_MS + 10**12) for seq in range(1, 10)], "b")
-    it.door.deliver(entries_of("c", *(f"k{n}" for n in range(9))), "c")
+    it.group_commit.deliver([stamped("b", seq, NOW_MS + 10**12) for seq in range(1, 10)], "b")
+    it.group_commit.deliver(entries_of("c", *(f"k{n}" for n in range(9))), "c")
     async with asyncio.timeout(1.0):
-        await it.door.covered({"c": 9})
-    assert it.door.held is not None
-    assert it.door.vector == {"c": 9}
+        await it.group_commit.covered({"c": 9})
+    assert it.group_commit.held is not None
+    assert it.group_commit.vector == {"c": 9}
 
 
 @in_virtual_time
 async def test_a_held_entry_comes_in_order_with_those_behind_it() -> None:
     it = await opened(retry_s=0.5)
-    it.door.deliver([stamped("b", 1, NOW_MS + 60_000), stamped("b", 2, NOW_MS, "near")], "b")
+    it.group_commit.deliver([stamped("b", 1, NOW_MS + 60_000), stamped("b", 2, NOW_MS, "near")], "b")
     await asyncio.sleep(2)
     assert it.name_of("near") is None
     it.now_ms += 60_000
-    await it.door.covered({"b": 2})
+    await it.group_commit.covered({"b": 2})
     assert it.name_of("near") is not None
 
 
 @in_virtual_time
 async def test_too_many_waiting_writes_are_refused() -> None:
     it = await opened(queued_writes=3)
-    answers = await all_of(it.door, *(named(f"k{n}") for n in range(5)))
+    answers = await all_of(it.group_commit, *(named(f"k{n}") for n in range(5)))
     assert [type(answer) for answer in answers] == [Receipt] * 3 + [Overloaded] * 2
 
 
 @in_virtual_time
 async def test_a_write_that_was_given_up_is_not_committed() -> None:
     it = await opened()
-    given_up = asyncio.ensure_future(it.door.write(named("k", "Given up")))
+    given_up = asyncio.ensure_future(it.group_commit.write(named("k", "Given up")))
     await asyncio.sleep(0)
     given_up.cancel()
-    await it.door.write(named("l"))
+    await it.group_commit.write(named("l"))
     assert it.name_of("k") is None
-    assert it.door.vector == {"a": 1}
+    assert it.group_commit.vector == {"a": 1}
 
 
 @in_virtual_time
 async def test_a_retried_write_counts_once() -> None:
     it = await opened()
-    first = await it.door.write(viewed("page", idempotency_key="once"))
+    first = await it.group_commit.write(viewed("page", idempotency_key="once"))
     again, together = await all_of(
-        it.door, viewed("page", idempotency_key="once"), viewed("page", idempotency_key="once")
+        it.group_commit, viewed("page", idempotency_key="once"), viewed("page", idempotency_key="once")
     )
     assert isinstance(again, Receipt)
     assert isinstance(together, Receipt)
@@ -277,7 +279,7 @@ async def test_a_retried_write_counts_once() -> None:
 @in_virtual_time
 async def test_a_retry_within_one_commit_counts_once() -> None:
     it = await opened()
-    await all_of(it.door, *[viewed("page", idempotency_key="once")] * 3)
+    await all_of(it.group_commit, *[viewed("page", idempotency_key="once")] * 3)
     row = it.tables.get("views", "page")
     assert row is not None
     assert row.value == b'{"seen":1}'
@@ -287,58 +289,58 @@ async def test_a_retry_within_one_commit_counts_once() -> None:
 async def test_a_failed_commit_does_not_count_as_done() -> None:
     it = await opened()
     it.tables.refusal = "the disk is full"
-    await all_of(it.door, viewed("page", idempotency_key="once"))
+    await all_of(it.group_commit, viewed("page", idempotency_key="once"))
     it.tables.refusal = ""
-    assert not (await it.door.write(viewed("page", idempotency_key="once"))).replayed
+    assert not (await it.group_commit.write(viewed("page", idempotency_key="once"))).replayed
 
 
 @in_virtual_time
 async def test_whoever_waits_for_a_position_is_told() -> None:
     it = await opened()
-    waiting = asyncio.ensure_future(it.door.covered({"b": 2}))
+    waiting = asyncio.ensure_future(it.group_commit.covered({"b": 2}))
     one, two = entries_of("b", "x", "y")
-    it.door.deliver([two], "b")
+    it.group_commit.deliver([two], "b")
     await turns()
     assert not waiting.done()
-    it.door.deliver([one], "b")
+    it.group_commit.deliver([one], "b")
     await waiting
-    assert it.door.vector == {"b": 2}
+    assert it.group_commit.vector == {"b": 2}
 
 
 @in_virtual_time
 async def test_a_link_that_brings_too_much_waits() -> None:
     it = await opened(retry_s=1.0)
     it.tables.refusal = "the disk is full"
-    it.door.deliver(entries_of("b", "x", "y"), "b")
+    it.group_commit.deliver(entries_of("b", "x", "y"), "b")
     await turns()
-    room = asyncio.ensure_future(it.door.room("b", 10))
-    other = asyncio.ensure_future(it.door.room("c", 10))
+    backpressure = asyncio.ensure_future(it.group_commit.backpressure("b", 10))
+    other = asyncio.ensure_future(it.group_commit.backpressure("c", 10))
     await turns()
-    assert (room.done(), other.done()) == (False, True)
+    assert (backpressure.done(), other.done()) == (False, True)
     it.tables.refusal = ""
-    await room
+    await backpressure
 
 
 @in_virtual_time
 async def test_closing_answers_everyone() -> None:
     it = await opened()
-    waiting = asyncio.ensure_future(it.door.write(named("k")))
+    waiting = asyncio.ensure_future(it.group_commit.write(named("k")))
     await asyncio.sleep(0)
-    await it.door.close()
+    await it.group_commit.close()
     with pytest.raises(Overloaded, match="closing"):
         await waiting
     with pytest.raises(Overloaded, match="closing"):
-        await it.door.write(named("k"))
+        await it.group_commit.write(named("k"))
     assert it.tables.seen == []
 
 
 @in_virtual_time
 async def test_an_empty_change_takes_no_place_in_the_journal() -> None:
     it = await opened()
-    receipt = await it.door.write(viewed("page", 0))
-    again = await it.door.write(Write((patch_of(RULES["cart"], "c", {"$set": {"note": ""}}),)))
+    receipt = await it.group_commit.write(viewed("page", 0))
+    again = await it.group_commit.write(Write((patch_of(RULES["cart"], "c", {"$set": {"note": ""}}),)))
     assert (receipt.seq, again.seq) == (1, 2)
-    assert (await it.door.write(viewed("page", 0))).seq == 0
+    assert (await it.group_commit.write(viewed("page", 0))).seq == 0
 
 
 @given(st.lists(st.sampled_from("wdgf"), max_size=30))
@@ -350,7 +352,7 @@ def test_the_journal_is_dense_whatever_fails(steps: list[str]) -> None:
         for number, step in enumerate(steps):
             it.tables.refusal = "full" if step == "f" else ""
             write = named("k", f"n{number}", if_match="never" if step == "g" else None)
-            (answer,) = await all_of(it.door, write)
+            (answer,) = await all_of(it.group_commit, write)
             acknowledged += isinstance(answer, Receipt)
         journal = [f.entry.seq for n in it.tables.journal(0, limit=99) for f in decode_frames(n.segment.body)]
         assert journal == list(range(1, acknowledged + 1))
@@ -366,8 +368,8 @@ async def test_a_listener_sees_commits_in_order() -> None:
     def listener(batch: Batch) -> None:
         seen.extend(entry.seq for entry in batch.entries)
 
-    it.door.listen(listener)
-    await all_of(it.door, *(named(f"k{n}") for n in range(4)))
+    it.group_commit.listen(listener)
+    await all_of(it.group_commit, *(named(f"k{n}") for n in range(4)))
     assert seen == [1, 2, 3, 4]
 
 

@@ -1,4 +1,4 @@
-"""The door over a database behind a network, which other nodes of the region use as well."""
+"""The group commit over a database behind a network, which other nodes of the region use as well."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 
 from atoll.causality.clock import HybridLogicalClock
-from atoll.commit.batch import KEPT_ASIDE, Batch, Identity, Takeover
+from atoll.commit.batch import KEPT_ASIDE, Batch, Identity, SnapshotPage
 from atoll.documents.mutation import Receipt, Write
 from atoll.errors import (
     AtollError,
     Indefinite,
     Overloaded,
     OwnershipFixed,
+    SerializationConflict,
     StoreUnreachable,
-    TurnLost,
     Unavailable,
 )
-from atoll.region.group_commit import Door, DoorOptions, Upkeep
-from atoll.store.memory.store import MemoryStore, MemoryTables, MemoryTurn
+from atoll.region.group_commit import GroupCommit, GroupCommitOptions, Maintenance
+from atoll.store.memory.store import MemoryStore, MemoryTables, MemoryTransaction
 from atoll.store.port import Commit, Wanted
 
 from ..commit.replica import REGIONS
@@ -32,12 +32,12 @@ from .test_group_commit import NOW_MS, RULES, all_of, entries_of, named, stamped
 TRIP_S = 0.1
 
 
-class FarTurn(MemoryTurn):
+class FarTransaction(MemoryTransaction):
     def __init__(self, store: FarStore, wanted: Wanted) -> None:
         super().__init__(store.tables, wanted, store)
         self._store = store
 
-    async def __aenter__(self) -> FarTurn:
+    async def __aenter__(self) -> FarTransaction:
         await asyncio.sleep(TRIP_S)
         await super().__aenter__()
         return self
@@ -68,8 +68,8 @@ class FarStore(MemoryStore):
         self.meanwhile: Callable[[], None] = lambda: None
         """Happens before a commit arrives."""
 
-    def begin(self, wanted: Wanted) -> FarTurn:
-        return FarTurn(self, wanted)
+    def begin(self, wanted: Wanted) -> FarTransaction:
+        return FarTransaction(self, wanted)
 
 
 class Setup:
@@ -77,14 +77,14 @@ class Setup:
         self.tables = tables or MemoryTables()
         self.tables.open_collections(SHOP.collections)
         self.store = FarStore(self.tables)
-        self.door = Door(
+        self.group_commit = GroupCommit(
             self.store,
             RULES,
             HybridLogicalClock(lambda: NOW_MS),
             lambda: Identity("a", REGIONS, 5, 1 << 20),
             lambda: NOW_MS,
             admit=admit,
-            options=DoorOptions(**options),
+            options=GroupCommitOptions(**options),
         )
 
     @property
@@ -94,16 +94,16 @@ class Setup:
 
 async def opened(tables: MemoryTables | None = None, **options: Any) -> Setup:
     setup = Setup(tables, **options)
-    await setup.door.open()
+    await setup.group_commit.open()
     return setup
 
 
 @in_virtual_time
 async def test_whoever_comes_during_a_commit_shares_the_next() -> None:
     it = await opened()
-    first = asyncio.ensure_future(it.door.write(named("k0")))
+    first = asyncio.ensure_future(it.group_commit.write(named("k0")))
     await asyncio.sleep(TRIP_S)
-    await all_of(it.door, *(named(f"k{n}") for n in range(1, 9)))
+    await all_of(it.group_commit, *(named(f"k{n}") for n in range(1, 9)))
     assert (await first).seq == 1
     assert it.journal == [("a", 1, 1), ("a", 2, 9)]
 
@@ -111,12 +111,12 @@ async def test_whoever_comes_during_a_commit_shares_the_next() -> None:
 @in_virtual_time
 async def test_a_door_that_is_opened_again_takes_one_turn_at_a_time() -> None:
     it = await opened()
-    await it.door.open()
+    await it.group_commit.open()
     tried: list[None] = []
     it.store.meanwhile = lambda: tried.append(None)
-    first = asyncio.ensure_future(it.door.write(named("k0")))
+    first = asyncio.ensure_future(it.group_commit.write(named("k0")))
     await asyncio.sleep(TRIP_S / 2)
-    await all_of(it.door, named("k1"))
+    await all_of(it.group_commit, named("k1"))
     await first
     assert (len(tried), it.journal) == (2, [("a", 1, 1), ("a", 2, 2)])
 
@@ -124,10 +124,10 @@ async def test_a_door_that_is_opened_again_takes_one_turn_at_a_time() -> None:
 @in_virtual_time
 async def test_no_commit_says_the_opposite_of_declarations_that_were_just_taken_up() -> None:
     it = await opened()
-    it.door.declared = {"note": "new"}
-    taken_up = asyncio.ensure_future(it.door.keep_up(Upkeep(schemas={"note": "new"})))
+    it.group_commit.declared = {"note": "new"}
+    taken_up = asyncio.ensure_future(it.group_commit.maintain(Maintenance(schemas={"note": "new"})))
     await asyncio.sleep(TRIP_S)
-    await it.door.write(named("k"))
+    await it.group_commit.write(named("k"))
     await taken_up
     assert it.tables.schemas() == {"note": "new"}
 
@@ -135,13 +135,13 @@ async def test_no_commit_says_the_opposite_of_declarations_that_were_just_taken_
 @in_virtual_time
 async def test_a_commit_by_other_declarations_says_that_documents_are_mixed() -> None:
     it = await opened()
-    it.door.declared = {"note": "old"}
+    it.group_commit.declared = {"note": "old"}
     it.tables.commit(Commit(schemas={"note": "new", "profile": "new"}))
-    await it.door.write(named("k"))
+    await it.group_commit.write(named("k"))
     assert it.tables.schemas() == {"note": "", "profile": ""}
-    it.door.declared = {"note": "new", "profile": "new"}
+    it.group_commit.declared = {"note": "new", "profile": "new"}
     it.tables.commit(Commit(schemas={"note": "new", "profile": "new?on its way"}))
-    await it.door.write(named("k"))
+    await it.group_commit.write(named("k"))
     assert it.tables.schemas() == {"note": "new", "profile": "new?on its way"}
 
 
@@ -149,24 +149,24 @@ async def test_a_commit_by_other_declarations_says_that_documents_are_mixed() ->
 async def test_declarations_are_not_taken_up_where_a_node_with_others_wrote_meanwhile() -> None:
     it = await opened()
     other = await opened(it.tables)
-    it.door.declared, other.door.declared = {"note": "new"}, {"note": "old"}
-    await it.door.keep_up(Upkeep(schemas={"note": "new?1"}))
-    await other.door.write(named("k"))
-    await it.door.keep_up(Upkeep(schemas={"note": "new"}, instead_of={"note": "new?1"}))
+    it.group_commit.declared, other.group_commit.declared = {"note": "new"}, {"note": "old"}
+    await it.group_commit.maintain(Maintenance(schemas={"note": "new?1"}))
+    await other.group_commit.write(named("k"))
+    await it.group_commit.maintain(Maintenance(schemas={"note": "new"}, instead_of={"note": "new?1"}))
     assert it.tables.schemas() == {"note": ""}
-    await it.door.keep_up(Upkeep(schemas={"note": "new?2"}))
-    await it.door.keep_up(Upkeep(schemas={"note": "new"}, instead_of={"note": "new?2"}))
+    await it.group_commit.maintain(Maintenance(schemas={"note": "new?2"}))
+    await it.group_commit.maintain(Maintenance(schemas={"note": "new"}, instead_of={"note": "new?2"}))
     assert it.tables.schemas() == {"note": "new"}
 
 
 @in_virtual_time
 async def test_nothing_is_shown_or_answered_before_its_commit_is_known() -> None:
     it = await opened()
-    write = asyncio.ensure_future(it.door.write(named("k")))
+    write = asyncio.ensure_future(it.group_commit.write(named("k")))
     await asyncio.sleep(2.5 * TRIP_S)
-    assert (len(it.store.seen), write.done(), it.door.vector) == (1, False, {})
+    assert (len(it.store.seen), write.done(), it.group_commit.vector) == (1, False, {})
     assert (await write).seq == 1
-    assert it.door.vector == {"a": 1}
+    assert it.group_commit.vector == {"a": 1}
 
 
 @in_virtual_time
@@ -175,8 +175,8 @@ async def test_two_nodes_make_one_dense_sequence() -> None:
     other = await opened(it.tables)
     for number in range(5):
         answers = await asyncio.gather(
-            all_of(it.door, *(named(f"k{number}-{n}") for n in range(3))),
-            all_of(other.door, *(named(f"l{number}-{n}") for n in range(3))),
+            all_of(it.group_commit, *(named(f"k{number}-{n}") for n in range(3))),
+            all_of(other.group_commit, *(named(f"l{number}-{n}") for n in range(3))),
         )
         assert all(isinstance(answer, Receipt) for both in answers for answer in both)
     ends = [0, *(last for _, _, last in it.journal)]
@@ -188,22 +188,22 @@ async def test_two_nodes_make_one_dense_sequence() -> None:
 async def test_no_node_writes_while_another_one_takes_a_snapshot_over() -> None:
     it = await opened()
     unaware = await opened(it.tables)
-    await it.door.keep_up(Takeover(vector={"b": 3}, schemas={KEPT_ASIDE: "1"}))
+    await it.group_commit.maintain(SnapshotPage(vector={"b": 3}, schemas={KEPT_ASIDE: "1"}))
     with pytest.raises(Unavailable, match="snapshot"):
-        await unaware.door.write(named("k"))
-    unaware.door.deliver([stamped("b", 4, NOW_MS - 1000)], "b")
-    await unaware.door.covered({"b": 4})
-    await it.door.keep_up(Takeover(schemas={KEPT_ASIDE: ""}))
-    assert (await unaware.door.write(named("k"))).seq == 1
+        await unaware.group_commit.write(named("k"))
+    unaware.group_commit.deliver([stamped("b", 4, NOW_MS - 1000)], "b")
+    await unaware.group_commit.covered({"b": 4})
+    await it.group_commit.maintain(SnapshotPage(schemas={KEPT_ASIDE: ""}))
+    assert (await unaware.group_commit.write(named("k"))).seq == 1
 
 
 @in_virtual_time
 async def test_stamps_rise_from_node_to_node() -> None:
     it = await opened()
-    await it.door.write(named("k"))
+    await it.group_commit.write(named("k"))
     other = await opened(it.tables)
-    ahead = await it.door.write(named("k"))
-    assert (await other.door.write(named("k"))).stamp > ahead.stamp
+    ahead = await it.group_commit.write(named("k"))
+    assert (await other.group_commit.write(named("k"))).stamp > ahead.stamp
 
 
 @in_virtual_time
@@ -216,65 +216,65 @@ async def test_a_write_counts_once_however_often_its_turn_is_lost() -> None:
             it.tables.commit(Commit(positions={"b": number + 1}))
 
     it.store.meanwhile = meanwhile
-    assert (await it.door.write(named("k"))).seq == 1
+    assert (await it.group_commit.write(named("k"))).seq == 1
     assert it.journal == [("a", 1, 1)]
-    assert it.door.vector == {"a": 1, "b": 3}
+    assert it.group_commit.vector == {"a": 1, "b": 3}
 
 
 @in_virtual_time
 async def test_writers_are_told_when_every_turn_is_lost() -> None:
     it = await opened()
     it.store.meanwhile = lambda: it.tables.commit(Commit())
-    (answer,) = await all_of(it.door, named("k"))
-    assert isinstance(answer, TurnLost)
+    (answer,) = await all_of(it.group_commit, named("k"))
+    assert isinstance(answer, SerializationConflict)
     it.store.meanwhile = lambda: None
-    assert (await it.door.write(named("k"))).seq == 1
+    assert (await it.group_commit.write(named("k"))).seq == 1
 
 
 @in_virtual_time
 async def test_a_commit_in_doubt_that_happened_is_found_by_itself() -> None:
     it = await opened(retry_s=1.0)
     moved: list[dict[str, int]] = []
-    it.door.follow(moved.append)
+    it.group_commit.follow(moved.append)
     it.store.lost_replies = 1
-    (answer,) = await all_of(it.door, named("k"))
+    (answer,) = await all_of(it.group_commit, named("k"))
     assert isinstance(answer, Indefinite)
-    assert it.door.store_error is answer
+    assert it.group_commit.store_error is answer
     await asyncio.sleep(2)
     assert moved == [{"a": 1}]
-    assert (await it.door.write(named("l"))).seq == 2
-    assert it.door.store_error is None
+    assert (await it.group_commit.write(named("l"))).seq == 2
+    assert it.group_commit.store_error is None
 
 
 @in_virtual_time
 async def test_a_commit_in_doubt_that_did_not_happen_leaves_no_gap() -> None:
     it = await opened()
     it.store.lost_requests = 1
-    (answer,) = await all_of(it.door, named("k"))
+    (answer,) = await all_of(it.group_commit, named("k"))
     assert isinstance(answer, Indefinite)
-    assert (await it.door.write(named("l"))).seq == 1
+    assert (await it.group_commit.write(named("l"))).seq == 1
 
 
 @in_virtual_time
 async def test_entries_of_a_commit_in_doubt_are_applied_once() -> None:
     it = await opened(retry_s=1.0)
     it.store.lost_replies = 1
-    it.door.deliver(entries_of("b", "x", "y"), "b")
-    await it.door.covered({"b": 2})
-    await it.door.write(named("k"))
+    it.group_commit.deliver(entries_of("b", "x", "y"), "b")
+    await it.group_commit.covered({"b": 2})
+    await it.group_commit.write(named("k"))
     assert it.journal == [("b", 1, 2), ("a", 1, 1)]
-    assert (len(it.door.inbox), it.door.inbox.size_bytes) == (0, 0)
+    assert (len(it.group_commit.inbox), it.group_commit.inbox.size_bytes) == (0, 0)
 
 
 @in_virtual_time
 async def test_what_comes_again_while_it_is_committed_does_not_stay() -> None:
     it = await opened()
     entries = entries_of("b", "x", "y")
-    it.door.deliver(entries, "b")
+    it.group_commit.deliver(entries, "b")
     await asyncio.sleep(1.5 * TRIP_S)
-    it.door.deliver(entries, "c")
-    await it.door.covered({"b": 2})
-    assert (len(it.door.inbox), it.door.inbox.size_bytes) == (0, 0)
+    it.group_commit.deliver(entries, "c")
+    await it.group_commit.covered({"b": 2})
+    assert (len(it.group_commit.inbox), it.group_commit.inbox.size_bytes) == (0, 0)
 
 
 @in_virtual_time
@@ -282,13 +282,13 @@ async def test_what_another_node_applied_leaves_the_inbox() -> None:
     it = await opened()
     other = await opened(it.tables)
     first, second, third = entries_of("b", "x", "y", "z")
-    it.door.deliver([second], "b")
-    other.door.deliver([first, second], "b")
-    await other.door.covered({"b": 2})
-    await it.door.refresh()
-    assert len(it.door.inbox) == 0
-    it.door.deliver([third], "b")
-    await it.door.covered({"b": 3})
+    it.group_commit.deliver([second], "b")
+    other.group_commit.deliver([first, second], "b")
+    await other.group_commit.covered({"b": 2})
+    await it.group_commit.refresh()
+    assert len(it.group_commit.inbox) == 0
+    it.group_commit.deliver([third], "b")
+    await it.group_commit.covered({"b": 3})
 
 
 @in_virtual_time
@@ -296,32 +296,32 @@ async def test_what_waited_for_another_nodes_commit_is_applied() -> None:
     it = await opened()
     other = await opened(it.tables)
     cause, effect = entries_of("b", "x", "y")
-    it.door.deliver([effect], "c")
+    it.group_commit.deliver([effect], "c")
     await asyncio.sleep(1)
-    assert (len(it.door.inbox), it.journal) == (1, [])
-    other.door.deliver([cause], "b")
+    assert (len(it.group_commit.inbox), it.journal) == (1, [])
+    other.group_commit.deliver([cause], "b")
     await asyncio.sleep(1)
     assert it.journal == [("b", 1, 1), ("b", 2, 2)]
-    assert it.door.vector == {"b": 2}
+    assert it.group_commit.vector == {"b": 2}
 
 
 @in_virtual_time
 async def test_whoever_waits_for_a_position_need_not_wait_for_this_node() -> None:
     it = await opened()
     other = await opened(it.tables)
-    await other.door.write(named("k"))
-    await it.door.covered({"a": 1})
-    assert it.door.vector == {"a": 1}
+    await other.group_commit.write(named("k"))
+    await it.group_commit.covered({"a": 1})
+    assert it.group_commit.vector == {"a": 1}
 
 
 @in_virtual_time
 async def test_closing_lets_a_commit_end() -> None:
     it = await opened()
-    write = asyncio.ensure_future(it.door.write(named("k")))
+    write = asyncio.ensure_future(it.group_commit.write(named("k")))
     await asyncio.sleep(TRIP_S)
-    waiting = asyncio.ensure_future(it.door.write(named("l")))
+    waiting = asyncio.ensure_future(it.group_commit.write(named("l")))
     await turns()
-    await it.door.close()
+    await it.group_commit.close()
     assert (await write).seq == 1
     with pytest.raises(Overloaded, match="closing"):
         await waiting
@@ -335,9 +335,9 @@ def test_a_commit_that_is_cut_may_have_happened(after_s: float, error: type[Atol
     @in_virtual_time
     async def scenario() -> None:
         it = await opened(closing_s=0.0)
-        write = asyncio.ensure_future(it.door.write(named("k")))
+        write = asyncio.ensure_future(it.group_commit.write(named("k")))
         await asyncio.sleep(after_s)
-        await it.door.close()
+        await it.group_commit.close()
         with pytest.raises(error):
             await write
 
@@ -347,15 +347,15 @@ def test_a_commit_that_is_cut_may_have_happened(after_s: float, error: type[Atol
 @in_virtual_time
 async def test_a_database_that_lost_commits_is_noticed_before_a_seq_is_used_again() -> None:
     it = await opened()
-    await all_of(it.door, *(named(f"k{n}") for n in range(3)))
+    await all_of(it.group_commit, *(named(f"k{n}") for n in range(3)))
     older = MemoryTables()
     older.open_collections(SHOP.collections)
     older.commit(Commit(positions={"a": 2}))
     it.store.tables = older
-    (answer,) = await all_of(it.door, named("k"))
+    (answer,) = await all_of(it.group_commit, named("k"))
     assert isinstance(answer, StoreUnreachable)
     assert older.journal(0) == []
-    assert it.door.vector == {"a": 2}
+    assert it.group_commit.vector == {"a": 2}
 
 
 @in_virtual_time
@@ -366,12 +366,12 @@ async def test_a_database_out_of_reach_fails_writers_and_keeps_entries() -> None
         raise StoreUnreachable("no route to it")
 
     it.store.meanwhile = unreachable
-    it.door.deliver(entries_of("b", "x"), "b")
-    (answer,) = await all_of(it.door, named("k"))
+    it.group_commit.deliver(entries_of("b", "x"), "b")
+    (answer,) = await all_of(it.group_commit, named("k"))
     assert isinstance(answer, StoreUnreachable)
     it.store.meanwhile = lambda: None
-    await it.door.covered({"b": 1})
-    assert it.door.store_error is None
+    await it.group_commit.covered({"b": 1})
+    assert it.group_commit.store_error is None
 
 
 @in_virtual_time
@@ -385,7 +385,7 @@ async def test_a_write_is_admitted_on_what_is_there_at_its_turn() -> None:
             raise OwnershipFixed("there is one already")
 
     it = await opened(admit=admit)
-    first, second = await all_of(it.door, named("k"), named("k", "Bob"))
+    first, second = await all_of(it.group_commit, named("k"), named("k", "Bob"))
     assert isinstance(first, Receipt)
     assert isinstance(second, OwnershipFixed)
     assert seen == [None, b'{"name":"Ann","age":0}']
@@ -396,10 +396,10 @@ async def test_a_listener_hears_of_this_nodes_commits_alone() -> None:
     it = await opened()
     other = await opened(it.tables)
     heard: list[Batch] = []
-    it.door.listen(heard.append)
-    await other.door.write(named("k"))
-    await it.door.refresh()
-    assert (heard, it.door.vector) == ([], {"a": 1})
+    it.group_commit.listen(heard.append)
+    await other.group_commit.write(named("k"))
+    await it.group_commit.refresh()
+    assert (heard, it.group_commit.vector) == ([], {"a": 1})
 
 
 @in_virtual_time
@@ -407,7 +407,7 @@ async def test_an_entry_from_the_future_is_held_once_when_turns_are_lost() -> No
     it = await opened(retry_s=0.5)
     lost = iter(range(2))
     it.store.meanwhile = lambda: it.tables.commit(Commit()) if next(lost, None) is not None else None
-    it.door.deliver([stamped("b", 1, NOW_MS + 60_000)], "b")
-    await it.door.write(named("k"))
-    assert it.door.held is not None
-    assert len(it.door.inbox) == 1
+    it.group_commit.deliver([stamped("b", 1, NOW_MS + 60_000)], "b")
+    await it.group_commit.write(named("k"))
+    assert it.group_commit.held is not None
+    assert len(it.group_commit.inbox) == 1

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from atoll.region.node_leases import Tenure
+from atoll.region.node_leases import NodeLeases
 from atoll.store.memory.store import MemoryStore, MemoryTables
 
 from ..virtual_time import in_virtual_time
@@ -15,15 +15,15 @@ class Node:
     def __init__(self, tables: MemoryTables, links: Sequence[str] = ("link b", "link c")) -> None:
         self.store = MemoryStore(tables)
         self.changes = 0
-        self.tenure = Tenure(self.store, links, self._changed, lease_s=LEASE_S)
+        self.node_leases = NodeLeases(self.store, links, self._changed, lease_s=LEASE_S)
         self.task: asyncio.Task[None] | None = None
 
     def _changed(self) -> None:
         self.changes += 1
 
     async def start(self) -> None:
-        await self.tenure.take()
-        self.task = asyncio.create_task(self.tenure.run())
+        await self.node_leases.take()
+        self.task = asyncio.create_task(self.node_leases.run())
 
     def die(self) -> None:
         assert self.task is not None
@@ -36,14 +36,14 @@ async def test_another_node_goes_on_soon_after_one_died() -> None:
     one, other = Node(tables), Node(tables)
     await one.start()
     await other.start()
-    assert (one.tenure.held, other.tenure.held) == ({"link b", "link c"}, frozenset())
+    assert (one.node_leases.held, other.node_leases.held) == ({"link b", "link c"}, frozenset())
     await asyncio.sleep(LEASE_S)
-    assert (one.tenure.held, other.tenure.held) == ({"link b"}, {"link c"})
+    assert (one.node_leases.held, other.node_leases.held) == ({"link b"}, {"link c"})
     await asyncio.sleep(10 * LEASE_S)
     assert (one.changes, other.changes) == (2, 1)
     one.die()
     await asyncio.sleep(1.5 * LEASE_S)
-    assert (other.tenure.held, other.changes) == ({"link b", "link c"}, 2)
+    assert (other.node_leases.held, other.changes) == ({"link b", "link c"}, 2)
     other.die()
 
 
@@ -55,11 +55,11 @@ async def test_links_are_spread_evenly_as_nodes_come_and_go() -> None:
     for node in nodes:
         await node.start()
     await asyncio.sleep(LEASE_S)
-    assert sorted(len(node.tenure.held) for node in nodes) == [1, 2, 2, 2]
+    assert sorted(len(node.node_leases.held) for node in nodes) == [1, 2, 2, 2]
     nodes[1].die()
     nodes[3].die()
     await asyncio.sleep(2.5 * LEASE_S)
-    left = [nodes[0].tenure.held, nodes[2].tenure.held]
+    left = [nodes[0].node_leases.held, nodes[2].node_leases.held]
     assert sorted(map(len, left)) == [3, 4]
     assert frozenset.union(*left) == frozenset(links)
     for node in nodes:
@@ -71,14 +71,14 @@ async def test_a_node_that_was_paused_learns_that_it_holds_nothing_any_more() ->
     tables = MemoryTables()
     one, other = Node(tables), Node(tables)
     await one.start()
-    assert await one.tenure.claim("machine 0")
+    assert await one.node_leases.claim("machine 0")
     one.die()
     await other.start()
     await asyncio.sleep(2 * LEASE_S)
-    assert await other.tenure.claim("machine 0")
-    await one.tenure.take()
-    assert (one.tenure.held, one.changes) == (frozenset(), 2)
-    assert not await one.tenure.claim("machine 0")
+    assert await other.node_leases.claim("machine 0")
+    await one.node_leases.take()
+    assert (one.node_leases.held, one.changes) == (frozenset(), 2)
+    assert not await one.node_leases.claim("machine 0")
     other.die()
 
 
@@ -87,9 +87,9 @@ async def test_what_was_claimed_is_renewed() -> None:
     tables = MemoryTables()
     one, other = Node(tables), Node(tables)
     await one.start()
-    assert await one.tenure.claim("machine 0")
+    assert await one.node_leases.claim("machine 0")
     await asyncio.sleep(5 * LEASE_S)
-    assert not await other.tenure.claim("machine 0")
+    assert not await other.node_leases.claim("machine 0")
     one.die()
 
 
@@ -101,7 +101,7 @@ async def test_a_node_that_ends_gives_everything_back() -> None:
     one.die()
     await one.store.close()
     await other.start()
-    assert other.tenure.held == {"link b", "link c"}
+    assert other.node_leases.held == {"link b", "link c"}
     other.die()
 
 
@@ -111,13 +111,13 @@ async def test_what_is_released_is_free_at_once() -> None:
     one, other = Node(tables), Node(tables)
     await one.start()
     await other.start()
-    assert await one.tenure.claim("snapshot")
-    assert not await other.tenure.claim("snapshot")
-    await one.tenure.release("snapshot")
-    assert "snapshot" not in one.tenure.held
-    assert await other.tenure.claim("snapshot")
-    await one.tenure.release("snapshot")  # it is not its own any more
+    assert await one.node_leases.claim("snapshot")
+    assert not await other.node_leases.claim("snapshot")
+    await one.node_leases.release("snapshot")
+    assert "snapshot" not in one.node_leases.held
+    assert await other.node_leases.claim("snapshot")
+    await one.node_leases.release("snapshot")  # it is not its own any more
     await asyncio.sleep(2 * LEASE_S)
-    assert "snapshot" in other.tenure.held
+    assert "snapshot" in other.node_leases.held
     one.die()
     other.die()

@@ -39,7 +39,7 @@ class Cut(World):
 
     async def told(self, name: str, text: str) -> None:
         """Wait until the region says so of its snapshot, or has taken it over."""
-        here = self[name].catching_up
+        here = self[name].snapshot_install
         async with asyncio.timeout(60):
             while text not in here.reason and not here.completed:  # noqa: ASYNC110 — virtual time
                 await asyncio.sleep(0.0005)
@@ -76,7 +76,7 @@ class Cut(World):
     async def agreed(self) -> None:
         async with asyncio.timeout(120):
             await asyncio.sleep(1)
-            while any(region.catching_up.pending for region in self.regions.values()):  # noqa: ASYNC110 — virtual time
+            while any(region.snapshot_install.pending for region in self.regions.values()):  # noqa: ASYNC110 — virtual time
                 await asyncio.sleep(0.1)
             await self.settled()
         first = next(iter(self.regions))
@@ -119,7 +119,7 @@ async def test_an_empty_disk_is_filled_from_a_snapshot() -> None:
         own = it["c"].vector["c"]
         await it.wiped("c")
         await it.agreed()
-        assert it["c"].catching_up.completed == 1
+        assert it["c"].snapshot_install.completed == 1
         assert len(it.audit("c")) == 4
         assert it.shown("c", "note", "k001") is None
         reply = await it.write("c", "note", "k005", {"text": "after"})
@@ -140,7 +140,7 @@ async def test_a_region_that_was_away_for_too_long_loses_nothing_of_its_own() ->
         await asyncio.sleep(5)
         it.partition()
         await it.agreed()
-        assert it["c"].catching_up.completed == 1
+        assert it["c"].snapshot_install.completed == 1
         assert [it.shown(name, "note", "mine") for name in it.names] == [{"text": "written alone"}] * 3
 
 
@@ -157,7 +157,7 @@ async def test_two_regions_that_gave_each_other_up_exchange_snapshots() -> None:
         await it.write("b", "note", "last", {"text": "b"})
         it.partition()
         await it.agreed()
-        assert [it[name].catching_up.completed for name in it.names] == [1, 1]
+        assert [it[name].snapshot_install.completed for name in it.names] == [1, 1]
         assert len(it.audit("a")) == 201
 
 
@@ -168,10 +168,10 @@ async def test_nothing_is_read_or_written_before_the_snapshot_is_here() -> None:
         await asyncio.sleep(5)
         await it.wiped("c")
         async with asyncio.timeout(30):
-            while not it["c"].catching_up.pending:  # noqa: ASYNC110 — virtual time
+            while not it["c"].snapshot_install.pending:  # noqa: ASYNC110 — virtual time
                 await asyncio.sleep(0.01)
         refused = 0
-        while it["c"].catching_up.pending:
+        while it["c"].snapshot_install.pending:
             assert not it["c"].health.caught_up
             assert "snapshot" in (it["c"].health.out_of_service or "")
             with pytest.raises(Unavailable, match="snapshot"):
@@ -189,7 +189,7 @@ async def test_a_broken_connection_goes_on_where_it_was() -> None:
     async with Cut("a", "b") as it:
         await lived_in_by_two(it)
         await it.wiped("b")
-        while "pages" not in it["b"].catching_up.reason:  # noqa: ASYNC110 — virtual time
+        while "pages" not in it["b"].snapshot_install.reason:  # noqa: ASYNC110 — virtual time
             await asyncio.sleep(0.0005)
         it.partition("ab")
         await asyncio.sleep(20)
@@ -198,7 +198,7 @@ async def test_a_broken_connection_goes_on_where_it_was() -> None:
         await it.agreed()
         again = [call for _, _, call in it.calls if isinstance(call, SnapshotCall)][len(asked) :]
         assert SnapshotPlace() not in [call.place for call in again]
-        assert it["b"].catching_up.completed == 1
+        assert it["b"].snapshot_install.completed == 1
 
 
 @in_virtual_time
@@ -222,7 +222,7 @@ async def test_a_peer_with_a_new_disk_is_asked_anew() -> None:
         await lived_in(it)
         await asyncio.sleep(5)
         await it.wiped("c")
-        while "pages" not in it["c"].catching_up.reason:  # noqa: ASYNC110 — virtual time
+        while "pages" not in it["c"].snapshot_install.reason:  # noqa: ASYNC110 — virtual time
             await asyncio.sleep(0.0005)
         await it.wiped("a")
         await it.agreed()
@@ -233,7 +233,7 @@ async def test_a_peer_with_a_new_disk_is_asked_anew() -> None:
 async def test_damaged_and_impossible_pages_are_refused() -> None:
     async with Cut("a", "b") as it:
         await lived_in_by_two(it)
-        page = await it["a"].catching_up.page(SnapshotPlace("documents", "note"))
+        page = await it["a"].snapshot_install.page(SnapshotPlace("documents", "note"))
         content = snapshot.open_page(page)
         snapshot.check_content(page, content, it["b"].rules)
         with pytest.raises(CorruptEntry):
@@ -268,7 +268,7 @@ async def test_what_a_page_shows_too_early_waits_for_its_entry() -> None:
         it.partition()
         it.heard_again()
         await it.agreed()
-        assert it["c"].catching_up.completed == 1
+        assert it["c"].snapshot_install.completed == 1
         assert it.shown("c", "stock", "later") == {"left": 7}
 
 
@@ -386,4 +386,4 @@ async def test_a_round_that_another_node_ends_meanwhile_stops_no_links() -> None
         await asyncio.sleep(5)
         await it.write("b", "note", "k", {"text": "first"})
         await it.settled()
-        assert not it["a"].catching_up.pulling
+        assert not it["a"].snapshot_install.pulling

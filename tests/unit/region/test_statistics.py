@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from atoll.causality.clock import HybridLogicalClock
 from atoll.commit.batch import Batch, Identity
-from atoll.documents.entry import Change, Entry, Framed, decode_frames, encode_frame
+from atoll.documents.entry import Change, EncodedEntry, Entry, decode_frames, encode_frame
 from atoll.documents.mutation import Write, put_of
 from atoll.region.statistics import Statistics
 
@@ -26,13 +26,13 @@ def batch() -> Batch:
     )
 
 
-def entry(origin: str, seq: int, ms: int, collection: str = "profile", key: str = "k") -> Framed:
+def entry(origin: str, seq: int, ms: int, collection: str = "profile", key: str = "k") -> EncodedEntry:
     change = Change(collection, key, 0, {"": b'{"name":"%s","age":0}' % origin.encode()})
     made = Entry(origin, seq, ms << 16, 5, {origin: seq - 1} if seq > 1 else {}, (change,))
     return next(decode_frames(encode_frame(made)))
 
 
-def counted(*entries: Framed, now_ms: int = NOW_MS) -> Statistics:
+def counted(*entries: EncodedEntry, now_ms: int = NOW_MS) -> Statistics:
     it, statistics = batch(), Statistics()
     for each in entries:
         it.apply(each)

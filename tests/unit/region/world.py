@@ -80,11 +80,11 @@ class LocalPeers:
     async def stream(self, region: str, request: StreamRequest) -> AsyncGenerator[bytes, None]:
         self._world.check(self._name, region)
         serving = self._world[region]
-        async for piece in serving.stream(request):
+        async for chunk in serving.stream(request):
             self._world.check(self._name, region)
             if self._world[region] is not serving:
                 raise RegionUnreachable(f"{region} was started anew")
-            yield piece
+            yield chunk
 
 
 class World:

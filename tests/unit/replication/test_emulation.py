@@ -16,7 +16,7 @@ def now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def pieces_every(seconds: float, count: int) -> AsyncIterator[bytes]:
+async def chunks_every(seconds: float, count: int) -> AsyncIterator[bytes]:
     for number in range(count):
         yield b"%d" % number
         await asyncio.sleep(seconds)
@@ -28,8 +28,8 @@ async def arrivals(
 ) -> list[tuple[float, bytes]]:
     found: list[tuple[float, bytes]] = []
     async with aclosing(emulation.delayed("b", source)) as stream:
-        async for piece in stream:
-            found.append((round(now_s(), 3), piece))
+        async for chunk in stream:
+            found.append((round(now_s(), 3), chunk))
             if len(found) == count:
                 break
     return found
@@ -45,9 +45,9 @@ async def test_a_way_takes_its_time() -> None:
 
 
 @in_virtual_time
-async def test_pieces_arrive_one_way_later_and_side_by_side() -> None:
+async def test_chunks_arrive_one_way_later_and_side_by_side() -> None:
     emulation = Emulation("a", {"b": 1.0})
-    assert await arrivals(emulation, pieces_every(0.1, 3), 3) == [(1.0, b"0"), (1.1, b"1"), (1.2, b"2")]
+    assert await arrivals(emulation, chunks_every(0.1, 3), 3) == [(1.0, b"0"), (1.1, b"1"), (1.2, b"2")]
 
 
 @in_virtual_time
@@ -55,7 +55,7 @@ async def test_a_changed_delay_holds_for_what_is_sent_from_then_on() -> None:
     emulation = Emulation("a", {"b": 1.0})
     emulation.delay("b", 0.25)
     assert emulation.one_way_s == {"b": 0.25}
-    assert await arrivals(emulation, pieces_every(0.0, 1), 1) == [(0.25, b"0")]
+    assert await arrivals(emulation, chunks_every(0.0, 1), 1) == [(0.25, b"0")]
 
 
 @in_virtual_time
@@ -83,7 +83,7 @@ async def test_a_cut_ends_an_open_stream_at_once() -> None:
     emulation = Emulation("a", {"b": 0.1})
     asyncio.get_running_loop().call_later(5.0, emulation.partition, "b", True)
     with pytest.raises(RegionUnreachable, match="cut"):
-        await arrivals(emulation, pieces_every(0.01, 2), 99)
+        await arrivals(emulation, chunks_every(0.01, 2), 99)
     assert now_s() == pytest.approx(5.0)
 
 
@@ -99,5 +99,5 @@ async def test_a_stream_that_fails_fails_here() -> None:
 
 @in_virtual_time
 async def test_a_reader_that_stops_leaves_nothing_running() -> None:
-    await arrivals(Emulation("a", {"b": 1.0}), pieces_every(0.0, 200), 1)
+    await arrivals(Emulation("a", {"b": 1.0}), chunks_every(0.0, 200), 1)
     assert asyncio.all_tasks() == {asyncio.current_task()}

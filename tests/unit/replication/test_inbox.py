@@ -3,17 +3,17 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll.documents.entry import Entry, Framed, decode_frames, encode_frame
+from atoll.documents.entry import EncodedEntry, Entry, decode_frames, encode_frame
 from atoll.replication.inbox import Inbox
 
 
-def framed(origin: str, seq: int, seen: dict[str, int] | None = None) -> Framed:
+def encoded(origin: str, seq: int, seen: dict[str, int] | None = None) -> EncodedEntry:
     context = {**(seen or {}), **({origin: seq - 1} if seq > 1 else {})}
     return next(decode_frames(encode_frame(Entry(origin, seq, seq << 16, 5, context, ()))))
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[Framed]:
+def histories(draw: st.DrawFn) -> list[EncodedEntry]:
     """Entries of three regions, each having seen what it says."""
     vectors: dict[str, dict[str, int]] = {name: {} for name in "abc"}
     found = []
@@ -23,14 +23,14 @@ def histories(draw: st.DrawFn) -> list[Framed]:
         other = vectors[draw(st.sampled_from("abc"))]
         for origin, seq in other.items():
             vector[origin] = max(vector.get(origin, 0), seq)
-        found.append(framed(name, vector.get(name, 0) + 1, dict(vector)))
+        found.append(encoded(name, vector.get(name, 0) + 1, dict(vector)))
         vector[name] = vector.get(name, 0) + 1
     return found
 
 
 @given(histories(), st.data())
 def test_whatever_the_order_of_arrival_entries_leave_in_causal_order(
-    history: list[Framed], data: st.DataObject
+    history: list[EncodedEntry], data: st.DataObject
 ) -> None:
     arriving = data.draw(st.permutations(history + history[:3]))
     inbox, vector = Inbox(), dict[str, int]()
@@ -50,15 +50,15 @@ def test_whatever_the_order_of_arrival_entries_leave_in_causal_order(
 
 def test_what_is_here_or_waits_already_is_not_kept_twice() -> None:
     inbox = Inbox()
-    assert not inbox.add(framed("a", 1), "l", {"a": 1})
-    assert inbox.add(framed("a", 3), "l", {"a": 1})
-    assert not inbox.add(framed("a", 3), "m", {"a": 1})
+    assert not inbox.add(encoded("a", 1), "l", {"a": 1})
+    assert inbox.add(encoded("a", 3), "l", {"a": 1})
+    assert not inbox.add(encoded("a", 3), "m", {"a": 1})
     assert len(inbox) == 1
 
 
 def test_bytes_count_for_the_link_that_brought_them() -> None:
     inbox = Inbox()
-    one, two = framed("a", 1), framed("b", 1)
+    one, two = encoded("a", 1), encoded("b", 1)
     inbox.add(one, "l", {})
     inbox.add(two, "m", {})
     assert inbox.bytes_of("l") == len(one.frame)
@@ -69,15 +69,15 @@ def test_bytes_count_for_the_link_that_brought_them() -> None:
 
 def test_it_says_what_it_waits_for() -> None:
     inbox = Inbox()
-    inbox.add(framed("a", 3), "l", {})
-    inbox.add(framed("b", 1, {"c": 7}), "l", {})
+    inbox.add(encoded("a", 3), "l", {})
+    inbox.add(encoded("b", 1, {"c": 7}), "l", {})
     assert inbox.blocked_on({"a": 1}) == {"a": {"a": 2}, "b": {"c": 7}}
 
 
 def test_what_could_not_be_committed_comes_out_again() -> None:
     inbox = Inbox()
     for seq in (1, 2):
-        inbox.add(framed("a", seq), "l", {})
+        inbox.add(encoded("a", seq), "l", {})
     taken = inbox.ready({}, 9)
     inbox.give_back(taken, {})
     assert inbox.ready({}, 9) == taken
@@ -85,18 +85,18 @@ def test_what_could_not_be_committed_comes_out_again() -> None:
 
 def test_origins_that_are_held_back_stay() -> None:
     inbox = Inbox()
-    inbox.add(framed("a", 1), "l", {})
-    inbox.add(framed("b", 1), "l", {})
+    inbox.add(encoded("a", 1), "l", {})
+    inbox.add(encoded("b", 1), "l", {})
     assert [each.entry.origin for each in inbox.ready({}, 9, {"a"})] == ["b"]
     assert [each.entry.origin for each in inbox.ready({}, 9)] == ["a"]
 
 
 def test_what_an_origin_no_longer_has_is_thrown_away() -> None:
     inbox = Inbox()
-    for each in (framed("a", 2), framed("a", 4), framed("b", 2)):
+    for each in (encoded("a", 2), encoded("a", 4), encoded("b", 2)):
         inbox.add(each, "x", {})
     assert inbox.drop_past("a", 2)
     assert not inbox.drop_past("a", 2)
     assert not inbox.drop_past("c", 0)
     assert len(inbox) == 2
-    assert inbox.bytes_of("x") == len(framed("a", 2).frame) + len(framed("b", 2).frame)
+    assert inbox.bytes_of("x") == len(encoded("a", 2).frame) + len(encoded("b", 2).frame)

@@ -7,14 +7,14 @@ from collections import defaultdict
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from hypothesis.strategies import integers, sampled_from, sets
 
-from atoll.documents.entry import Change, Entry, Framed, decode_frames, encode_frame
+from atoll.documents.entry import Change, EncodedEntry, Entry, decode_frames, encode_frame
 from atoll.replication.inbox import Inbox
 
 LINKS = sampled_from("abx")
 ORIGINS = sampled_from("abc")
 
 
-def framed(origin: str, seq: int) -> Framed:
+def encoded(origin: str, seq: int) -> EncodedEntry:
     change = Change("c", "k" * (seq * 7 % 5), 0, {})
     entry = Entry(origin, seq, 0, 0, {origin: seq - 1} if seq > 1 else {}, (change,))
     return next(decode_frames(encode_frame(entry)))
@@ -31,7 +31,7 @@ class Accounting(RuleBasedStateMachine):
     @rule(origin=ORIGINS, seq=integers(1, 6), link=LINKS)
     def add(self, origin: str, seq: int, link: str) -> None:
         new = seq > self.vector.get(origin, 0) and (origin, seq) not in self.waiting
-        each = framed(origin, seq)
+        each = encoded(origin, seq)
         assert self.inbox.add(each, link, self.vector) == new
         if new:
             self.waiting[origin, seq] = (link, len(each.frame))

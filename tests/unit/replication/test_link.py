@@ -6,14 +6,14 @@ from random import Random
 
 import pytest
 
-from atoll.documents.entry import Framed
+from atoll.documents.entry import EncodedEntry
 from atoll.errors import HostileEntry, RegionUnreachable
 from atoll.replication.link import Link, LinkOptions
 from atoll.replication.messages import Call, Reply, StreamRequest
 from atoll.replication.wire import FrameWriter, Heartbeat, JournalBegins
 
 from ..virtual_time import in_virtual_time, turns
-from .entries import NOW_MS, dots, framed, segment
+from .entries import NOW_MS, dots, encoded, segment
 
 KEY = b"k" * 32
 WRITER = FrameWriter(KEY)
@@ -43,25 +43,25 @@ class FakePeers:
         self.requests.append((asyncio.get_running_loop().time(), request))
         if not self.scripts:
             raise RegionUnreachable("nobody there")
-        async for piece in self.scripts.pop(0)(request):
-            yield piece
+        async for chunk in self.scripts.pop(0)(request):
+            yield chunk
 
 
 class FakeReceiver:
     def __init__(self) -> None:
         self.vector: dict[str, int] = {}
-        self.delivered: list[Framed] = []
+        self.delivered: list[EncodedEntry] = []
         self.heartbeats: list[Heartbeat] = []
         self.late: list[tuple[str, dict[str, int]]] = []
         self.open = asyncio.Event()
         self.open.set()
 
-    def deliver(self, framed: list[Framed], link: str) -> None:
-        self.delivered += framed
-        for each in framed:
+    def deliver(self, encoded: list[EncodedEntry], link: str) -> None:
+        self.delivered += encoded
+        for each in encoded:
             self.vector[each.entry.origin] = each.entry.seq
 
-    async def room(self, link: str, bytes_waiting: int) -> None:
+    async def backpressure(self, link: str, bytes_waiting: int) -> None:
         await self.open.wait()
 
     def heard(self, peer: str, heartbeat: Heartbeat) -> None:
@@ -102,12 +102,12 @@ class Setup:
         return [at for at, _ in self.peers.requests]
 
 
-def saying(*pieces: bytes, then: float | None = None) -> Script:
+def saying(*chunks: bytes, then: float | None = None) -> Script:
     """Send the pieces; then stay silent, or end after `then` seconds."""
 
     async def script(request: StreamRequest) -> AsyncGenerator[bytes, None]:
-        for piece in pieces:
-            yield piece
+        for chunk in chunks:
+            yield chunk
         if then is None:
             await asyncio.Event().wait()
         else:
@@ -175,20 +175,20 @@ async def test_silence_counts_as_a_break() -> None:
 
 
 @pytest.mark.parametrize(
-    "piece",
+    "chunk",
     [
         b"HTTP/1.1 400 Bad Request\r\n\r\n" + bytes(40),
         hello()[:-1] + b"\x00",
         FrameWriter(b"x" * 32).heartbeat(Heartbeat("b", 1, {}, {})),
         hello(region="c"),
-        WRITER.entries(framed("mars", 1).frame),
-        WRITER.entries(framed("b", 1).frame[:-1] + b"\x00"),
+        WRITER.entries(encoded("mars", 1).frame),
+        WRITER.entries(encoded("b", 1).frame[:-1] + b"\x00"),
     ],
     ids=["protocol", "damage", "key", "another region", "stranger's entry", "checksum"],
 )
 @in_virtual_time
-async def test_what_cannot_be_believed_is_refused_and_reported(piece: bytes) -> None:
-    it = Setup(saying(hello(), piece), saying(hello(), entries("b", 1, 1)))
+async def test_what_cannot_be_believed_is_refused_and_reported(chunk: bytes) -> None:
+    it = Setup(saying(hello(), chunk), saying(hello(), entries("b", 1, 1)))
     await it.run(2)
     assert it.status.refused == 1
     assert dots(it.receiver.delivered) == [("b", 1)]
@@ -197,7 +197,7 @@ async def test_what_cannot_be_believed_is_refused_and_reported(piece: bytes) -> 
 
 @in_virtual_time
 async def test_a_peer_that_sends_nothing_good_is_not_asked_without_pause() -> None:
-    it = Setup(*[saying(hello(), WRITER.entries(framed("mars", 1).frame))] * 1000)
+    it = Setup(*[saying(hello(), WRITER.entries(encoded("mars", 1).frame))] * 1000)
     await it.run(60)
     assert it.status.refused == len(it.peers.requests)
     assert len(it.peers.requests) < 60

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll.documents.entry import Framed
+from atoll.documents.entry import EncodedEntry
 from atoll.replication import source
 from atoll.replication.messages import StreamRequest
 from atoll.replication.signal import Signal
@@ -47,7 +47,7 @@ class Sending:
         return message
 
     async def entries(self, stream: AsyncIterator[bytes], wanted: int) -> list[tuple[str, int]]:
-        found: list[Framed] = []
+        found: list[EncodedEntry] = []
         while len(found) < wanted:
             message = await self.next_of(stream)
             if isinstance(message, list):
@@ -153,7 +153,7 @@ async def test_each_stream_is_told_everything_once() -> None:
 
 
 @in_virtual_time
-async def test_pieces_are_bounded() -> None:
+async def test_chunks_are_bounded() -> None:
     it = Sending(*(segment("a", seq, seq, size=600_000) for seq in range(1, 6)))
     stream = it.stream({}, "a")
     await it.next_of(stream)
@@ -196,7 +196,7 @@ async def test_whoever_wants_no_entries_hears_how_far_it_is() -> None:
 
 async def too_late(it: Sending, stream: AsyncIterator[bytes]) -> tuple[list[tuple[str, int]], JournalBegins]:
     """What comes before the stream says that the journal begins later, and what it says."""
-    found: list[Framed] = []
+    found: list[EncodedEntry] = []
     while True:
         message = await it.next_of(stream)
         if isinstance(message, JournalBegins):

@@ -22,7 +22,7 @@ from atoll.replication.wire import (
     derive_key,
 )
 
-from .entries import framed, segment
+from .entries import encoded, segment
 
 KEY = derive_key(b"the deployment's key", "links")
 HEARTBEAT = Heartbeat("tokyo", 1_000_000, {"tokyo": 3, "virginia": 9}, {"virginia": 999_000})
@@ -50,8 +50,8 @@ def test_messages_come_out_as_they_went_in() -> None:
     sent = writer.heartbeat(HEARTBEAT) + writer.entries(ENTRIES.body) + writer.entries(LARGE.body)
     heartbeat, small, large = read(sent)
     assert heartbeat == HEARTBEAT
-    assert small == [framed("tokyo", seq) for seq in range(1, 6)]
-    assert large == [framed("tokyo", seq, size=400) for seq in range(1, 41)]
+    assert small == [encoded("tokyo", seq) for seq in range(1, 6)]
+    assert large == [encoded("tokyo", seq, size=400) for seq in range(1, 41)]
 
 
 def test_what_is_large_is_compressed() -> None:
@@ -151,16 +151,16 @@ def test_a_sealed_body_of_any_bytes_raises_nothing_else(body: bytes, kind: int) 
 def test_a_well_framed_body_that_is_no_entry_is_hostile() -> None:
     payload = msgspec.msgpack.encode(["tokyo", 5])
     with pytest.raises(HostileEntry):
-        read(frame(2, _framed(payload)))
+        read(frame(2, _encoded(payload)))
 
 
 def test_an_entry_with_a_gap_behind_it_is_hostile() -> None:
     entry = ["tokyo", 5, 1 << 40, 5, {"tokyo": 2}, []]
     with pytest.raises(HostileEntry, match="dense"):
-        read(frame(2, _framed(msgspec.msgpack.encode(entry))))
+        read(frame(2, _encoded(msgspec.msgpack.encode(entry))))
 
 
-def _framed(payload: bytes) -> bytes:
+def _encoded(payload: bytes) -> bytes:
     import zlib
 
     return struct.pack("<II", len(payload), zlib.crc32(payload)) + payload

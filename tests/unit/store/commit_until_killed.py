@@ -17,8 +17,8 @@ async def main(folder: Path) -> None:
     while True:
         first, seq = seq + 1, seq + 1 + seq % 3  # runs of 1, 2 and 3 entries
         span = range(first, seq + 1)
-        async with store.begin(Wanted()) as turn:
-            await turn.commit(
+        async with store.begin(Wanted()) as transaction:
+            await transaction.commit(
                 Commit(
                     documents={"note": [(f"k{n:08}", b'{"n":%d}' % n, b"x" * 900) for n in span]},
                     segments=[Segment("tokyo", first, seq, b"entry" * len(span))],

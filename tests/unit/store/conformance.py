@@ -25,12 +25,12 @@ from atoll.schema.limits import Limits, validate_key
 from atoll.store.port import (
     AuditFilter,
     AuditRow,
+    Chunk,
     Commit,
     Condition,
     Numbered,
     Operator,
     Parked,
-    Piece,
     Remembered,
     Row,
     Segment,
@@ -55,14 +55,14 @@ class Harness(Protocol):
 
 async def commit(store: Store, commit: Commit) -> None:
     """In a turn of its own."""
-    async with store.begin(Wanted()) as turn:
-        await turn.commit(commit)
+    async with store.begin(Wanted()) as transaction:
+        await transaction.commit(commit)
 
 
 async def load(store: Store, collection: str, keys: Sequence[str]) -> dict[str, Row]:
     """What a turn brings along."""
-    async with store.begin(Wanted({collection: keys})) as turn:
-        return {key: row for (_, key), row in turn.rows.items()}
+    async with store.begin(Wanted({collection: keys})) as transaction:
+        return {key: row for (_, key), row in transaction.rows.items()}
 
 
 def put(*documents: tuple[str, Any], collection: str = "note") -> Commit:
@@ -100,9 +100,9 @@ def audit(id: str, stamp_ms: int = 1, **changes: Any) -> AuditRow:
     return row._replace(**changes)
 
 
-async def given(pieces: Iterable[Piece]) -> AsyncIterator[Piece]:
-    for piece in pieces:
-        yield piece
+async def given(chunks: Iterable[Chunk]) -> AsyncIterator[Chunk]:
+    for chunk in chunks:
+        yield chunk
 
 
 def keys(found: Iterable[tuple[str, Row]]) -> list[str]:
@@ -155,9 +155,11 @@ class StoreConformance:
 
     async def test_commit_writes_what_the_turn_has_seen_and_what_it_has_not(self, store: Store) -> None:
         await commit(store, put(("seen", 1), ("unseen", 1), ("deleted", None)))
-        async with store.begin(Wanted({"note": ["seen", "deleted", "new"]})) as turn:
-            assert sorted(key for _, key in turn.rows) == ["deleted", "seen"]
-            await turn.commit(put(("seen", 2), ("unseen", 2), ("deleted", 2), ("new", 2), ("other", 2)))
+        async with store.begin(Wanted({"note": ["seen", "deleted", "new"]})) as transaction:
+            assert sorted(key for _, key in transaction.rows) == ["deleted", "seen"]
+            await transaction.commit(
+                put(("seen", 2), ("unseen", 2), ("deleted", 2), ("new", 2), ("other", 2))
+            )
         assert [(key, row.value) for key, row in await store.scan("note")] == [
             (key, b"2") for key in ("deleted", "new", "other", "seen", "unseen")
         ]
@@ -187,7 +189,7 @@ class StoreConformance:
         whole = Commit(documents={"note": rows}, audit=records, remembered=answers)
         await commit(store, whole)
         copy = other.open()
-        await copy.fill(given([piece async for piece in store.contents()]))
+        await copy.fill(given([chunk async for chunk in store.contents()]))
         await copy.open_collections(["note"])
         ordered = sorted(rows)
         for held in (store, copy):
@@ -416,7 +418,7 @@ class StoreConformance:
         assert (await unseen({"tokyo": 2}, "tokyo"))[0] == ("tokyo", 1, 3)
         assert await unseen({"tokyo": 6, "oregon": 3}, "tokyo", "oregon", "unheard") == []
 
-    async def test_truncation_takes_the_oldest_in_pieces_and_spares_the_newest(self, store: Store) -> None:
+    async def test_truncation_takes_the_oldest_in_chunks_and_spares_the_newest(self, store: Store) -> None:
         await commit(store, segments(("tokyo", 1, 2), ("oregon", 1, 1), ("tokyo", 3, 3), ("tokyo", 4, 9)))
         assert await store.truncate(0) == 0
         assert [await store.truncate(2, limit=1) for _ in range(3)] == [1, 1, 0]
@@ -516,10 +518,13 @@ class StoreConformance:
         first.audit, first.remembered = [audit("c1"), audit("c2")], [Remembered("k", 1, b"one")]
         await commit(store, first)
         wanted = Wanted({"note": ["a", "b", "ghost"], "cart": ["a"]}, ["k", "never"], ["c2", "never"])
-        async with store.begin(wanted) as turn:
-            assert (dict(turn.positions), turn.clock) == ({"tokyo": 2}, 7)
-            assert turn.rows == {("note", "a"): Row(b'{"n": 1}', b"m:a"), ("note", "b"): Row(None, b"m:b")}
-            assert (turn.remembered, turn.audit) == ({"k": b"one"}, {"c2": audit("c2")})
+        async with store.begin(wanted) as transaction:
+            assert (dict(transaction.positions), transaction.clock) == ({"tokyo": 2}, 7)
+            assert transaction.rows == {
+                ("note", "a"): Row(b'{"n": 1}', b"m:a"),
+                ("note", "b"): Row(None, b"m:b"),
+            }
+            assert (transaction.remembered, transaction.audit) == ({"k": b"one"}, {"c2": audit("c2")})
 
     async def test_turn_that_is_left_changes_nothing(self, store: Store) -> None:
         with pytest.raises(ZeroDivisionError):
@@ -530,16 +535,16 @@ class StoreConformance:
 
     async def test_turn_goes_on_from_the_one_before(self, store: Store) -> None:
         for seq in range(1, 4):
-            async with store.begin(Wanted()) as turn:
-                assert turn.positions.get("tokyo", 0) == seq - 1
-                await turn.commit(segments(("tokyo", seq, seq)))
+            async with store.begin(Wanted()) as transaction:
+                assert transaction.positions.get("tokyo", 0) == seq - 1
+                await transaction.commit(segments(("tokyo", seq, seq)))
         assert await store.positions() == {"tokyo": 3}
 
     async def test_turn_finds_the_records_of_documents(self, store: Store) -> None:
         rows = [audit("a", 1), audit("b", 3), audit("c", 2), audit("d", 1, key="other")]
         await commit(store, Commit(audit=[*rows, audit("e", 1, collection="cart")]))
-        async with store.begin(Wanted()) as turn:
-            found = await turn.recorded("note", ["k", "ghost"], 2)
+        async with store.begin(Wanted()) as transaction:
+            found = await transaction.recorded("note", ["k", "ghost"], 2)
         assert [row.id for row in found["k"]] == ["b", "c"]
         assert not found.get("ghost")
 
@@ -617,13 +622,13 @@ class StoreConformance:
 
     async def test_declarations_that_are_taken_up_are_kept(self, store: Store) -> None:
         assert await store.schemas() == {}
-        async with store.begin(Wanted()) as turn:
-            assert dict(turn.schemas) == {}
+        async with store.begin(Wanted()) as transaction:
+            assert dict(transaction.schemas) == {}
         await commit(store, Commit(schemas={"note": "old", "cart": "new"}))
         await commit(store, Commit(schemas={"note": "new"}))
         assert await store.schemas() == {"note": "new", "cart": "new"}
-        async with store.begin(Wanted()) as turn:
-            assert dict(turn.schemas) == {"note": "new", "cart": "new"}
+        async with store.begin(Wanted()) as transaction:
+            assert dict(transaction.schemas) == {"note": "new", "cart": "new"}
 
     async def test_retention_goes_by_age(self, store: Store) -> None:
         old, new = audit("old", 10), audit("new", 20)
@@ -705,12 +710,12 @@ class StoreConformance:
         everything = put(*((f"k{n:04}", "x" * 1000) for n in range(6000)))
         everything.positions, everything.segments = {"tokyo": 1}, [Segment("tokyo", 1, 1, b"s")]
         await commit(store, everything)
-        pieces = store.contents()
-        taken = [await anext(pieces)]
+        chunks = store.contents()
+        taken = [await anext(chunks)]
         later = put(("k0000", "new"), ("k5999", "new"), ("l", "new"))
         later.positions, later.segments = {"tokyo": 2}, [Segment("tokyo", 2, 2, b"t")]
         await commit(store, later)
-        taken += [piece async for piece in pieces]
+        taken += [chunk async for chunk in chunks]
         filled = other.open()
         await filled.fill(given(taken))
         assert await filled.positions() == {"tokyo": 1}
@@ -719,24 +724,24 @@ class StoreConformance:
         await filled.close()
 
     async def test_filling_is_all_or_nothing(self, store: Store) -> None:
-        async def ends_badly() -> AsyncIterator[Piece]:
-            yield Piece(put(("a", 1)), {"ids": 1})
+        async def ends_badly() -> AsyncIterator[Chunk]:
+            yield Chunk(put(("a", 1)), {"ids": 1})
             raise StoreCorrupt("the archive is damaged")
 
         with pytest.raises(StoreCorrupt, match="damaged"):
             await store.fill(ends_badly())
         assert await store.scan_all("note") == []
         assert await store.counter("ids") == 0
-        await store.fill(given([Piece(put(("b", 1)))]))
+        await store.fill(given([Chunk(put(("b", 1)))]))
         assert keys(await store.scan_all("note")) == ["b"]
 
     @pytest.mark.parametrize(
-        "held", [Piece(put(("a", None))), Piece(counters={"ids": 1}), Piece(segments(("t", 1, 1)))]
+        "held", [Chunk(put(("a", None))), Chunk(counters={"ids": 1}), Chunk(segments(("t", 1, 1)))]
     )
-    async def test_only_an_empty_store_is_filled(self, store: Store, held: Piece) -> None:
+    async def test_only_an_empty_store_is_filled(self, store: Store, held: Chunk) -> None:
         await store.fill(given([held]))
         with pytest.raises(StoreError, match="holds something already"):
-            await store.fill(given([Piece(put(("b", 1)))]))
+            await store.fill(given([Chunk(put(("b", 1)))]))
         assert "b" not in keys(await store.scan_all("note"))
 
     async def test_refused_commit_changes_nothing_and_a_later_one_works(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.store.conformance import StoreConformance, commit, segments
 
-from atoll.errors import TurnLost
+from atoll.errors import SerializationConflict
 from atoll.store.memory.store import MemoryStore, MemoryTables
 from atoll.store.port import Store, Wanted
 
@@ -35,8 +35,8 @@ class TestMemoryStore(StoreConformance):
 async def test_of_two_nodes_one_has_the_turn() -> None:
     tables = MemoryTables()
     one, other = MemoryStore(tables), MemoryStore(tables)
-    async with one.begin(Wanted()) as turn:
+    async with one.begin(Wanted()) as transaction:
         await commit(other, segments(("tokyo", 1, 1)))
-        with pytest.raises(TurnLost):
-            await turn.commit(segments(("tokyo", 1, 2)))
+        with pytest.raises(SerializationConflict):
+            await transaction.commit(segments(("tokyo", 1, 2)))
     assert await one.positions() == {"tokyo": 1}

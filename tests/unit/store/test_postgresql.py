@@ -16,9 +16,9 @@ from tests.unit.store.postgresql_harness import PASSWORD, PostgresHarness
 from atoll.errors import (
     ConfigError,
     Indefinite,
+    SerializationConflict,
     StoreUnreachable,
     StoreUnwritable,
-    TurnLost,
 )
 from atoll.store.port import Condition, Parked, Remembered, Row, Segment, Shape, Wanted
 from atoll.store.postgresql import database as postgresql_database
@@ -27,7 +27,7 @@ from atoll.store.postgresql.store import PostgresStore, open_postgresql
 from atoll.store.postgresql.url import database_url
 from atoll.store.sqlite.store import open_sqlite
 
-STOPPED = Path(__file__).with_name("turn_until_killed.py")
+STOPPED = Path(__file__).with_name("transaction_until_killed.py")
 
 
 class TestPostgresStore(StoreConformance):
@@ -63,24 +63,24 @@ async def other(database: PostgresHarness, store: PostgresStore) -> AsyncIterato
 async def test_a_turn_that_somebody_came_before_is_lost_whole(
     store: PostgresStore, other: PostgresStore, database: PostgresHarness
 ) -> None:
-    async with store.begin(Wanted({"note": ["a"]})) as turn:
+    async with store.begin(Wanted({"note": ["a"]})) as transaction:
         # As if this node had been paused for so long that its lock was taken away.
         await database.end_connections()
         await commit(other, segments(("tokyo", 1, 1)))
         with pytest.raises((StoreUnreachable, Indefinite)):
-            await turn.commit(put(("a", {})))
+            await transaction.commit(put(("a", {})))
     assert await store.get("note", "a") is None
 
 
 async def test_a_commit_on_what_is_no_longer_so_does_nothing(
     store: PostgresStore, other: PostgresStore
 ) -> None:
-    async with store.begin(Wanted()) as turn:
+    async with store.begin(Wanted()) as transaction:
         await commit(other, segments(("tokyo", 1, 1)))
         late = put(("a", {}))
         late.remembered, late.parked = [Remembered("k", 1, b"")], [Parked("tokyo", 1, 0, "why", b"")]
-        with pytest.raises(TurnLost):
-            await turn.commit(late)
+        with pytest.raises(SerializationConflict):
+            await transaction.commit(late)
     assert await store.positions() == {"tokyo": 1}
     assert (await store.get("note", "a"), await store.remembered(["k"]), await store.parked()) == (
         None,
@@ -96,12 +96,12 @@ async def test_turns_of_two_nodes_follow_each_other(store: PostgresStore, other:
         nonlocal lost
         done = 0
         while done < 40:
-            async with node.begin(Wanted()) as turn:
-                seq = turn.positions.get("tokyo", 0) + 1
+            async with node.begin(Wanted()) as transaction:
+                seq = transaction.positions.get("tokyo", 0) + 1
                 try:
-                    await turn.commit(segments(("tokyo", seq, seq)))
+                    await transaction.commit(segments(("tokyo", seq, seq)))
                     done += 1
-                except TurnLost:
+                except SerializationConflict:
                     lost += 1
 
     await asyncio.gather(count(store), count(other))
@@ -129,7 +129,11 @@ async def test_a_node_that_is_stopped_in_its_turn_holds_nobody_up(
         await commit(store, segments(("tokyo", 1, 1)))
         os.kill(stopped.pid, signal.SIGCONT)
         stopped.stdin.write(b"go on\n")
-        assert (await stopped.stdout.readline()).strip() in (b"TurnLost", b"StoreUnreachable", b"Indefinite")
+        assert (await stopped.stdout.readline()).strip() in (
+            b"SerializationConflict",
+            b"StoreUnreachable",
+            b"Indefinite",
+        )
     finally:
         stopped.kill()
         await stopped.wait()
@@ -194,8 +198,8 @@ async def test_a_connection_that_breaks_in_a_commit_leaves_it_in_doubt(
 ) -> None:
     blocker = await asyncpg.connect(database.url.partition("?")[0])
     await blocker.execute(f"BEGIN; LOCK TABLE {database.name}._doc_note IN EXCLUSIVE MODE")
-    async with store.begin(Wanted()) as turn:
-        committing = asyncio.ensure_future(turn.commit(put(("a", {}))))
+    async with store.begin(Wanted()) as transaction:
+        committing = asyncio.ensure_future(transaction.commit(put(("a", {}))))
         waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
         while not await blocker.fetchval(waiting):  # noqa: ASYNC110 - it asks the server
             await asyncio.sleep(0)
@@ -327,8 +331,8 @@ SHAPE = Shape(
 async def test_a_view_has_typed_columns(store: PostgresStore, database: PostgresHarness) -> None:
     await store.declare([SHAPE])
     whole = {"sku": "tea", "n": 3, "price": 1.5, "open": True, "at": "2026-01-02T03:04:05Z", "tags": ["a"]}
-    strange = {"sku": None, "n": "three", "price": [], "at": "yesterday"}
-    await commit(store, put(("a", whole), ("b", strange), ("gone", None)))
+    forked = {"sku": None, "n": "three", "price": [], "at": "yesterday"}
+    await commit(store, put(("a", whole), ("b", forked), ("gone", None)))
     rows = await database.fetch("SELECT * FROM note ORDER BY key")
     found = [tuple(row) for row in rows]
     assert found[0][:5] == ("a", "tea", 3, 1.5, True)
@@ -370,9 +374,9 @@ async def test_an_index_answers_what_is_asked(store: PostgresStore, database: Po
 
 async def test_what_does_not_fit_an_index_is_written_all_the_same(store: PostgresStore) -> None:
     await store.declare([SHAPE])
-    strange = [10**400, "x" * 100_000, {"deep": ["x" * 5_000]}, None, True, "\x00", 1e308, -(2**63)]
-    await commit(store, put(*((f"k{at}", {"sku": value, "n": value}) for at, value in enumerate(strange))))
-    assert len(await store.scan("note")) == len(strange)
+    forked = [10**400, "x" * 100_000, {"deep": ["x" * 5_000]}, None, True, "\x00", 1e308, -(2**63)]
+    await commit(store, put(*((f"k{at}", {"sku": value, "n": value}) for at, value in enumerate(forked))))
+    assert len(await store.scan("note")) == len(forked)
     assert keys(await store.scan("note", where=[Condition("sku", "eq", "x" * 100_000)])) == ["k1"]
     assert keys(await store.scan("note", where=[Condition("sku", "eq", "\x00")])) == ["k5"]
     assert keys(await store.scan("note", where=[Condition("n", "gt", 1e300)])) == ["k0", "k6"]
@@ -407,7 +411,7 @@ async def test_what_an_embedded_store_held_moves_in(
     await commit(embedded, everything)
     await embedded.raise_counter("ids", 5)
     await store.fill(embedded.contents())
-    assert [piece async for piece in store.contents()] == [piece async for piece in embedded.contents()]
+    assert [chunk async for chunk in store.contents()] == [chunk async for chunk in embedded.contents()]
     await embedded.close()
     assert await store.counter("ids") == 5
     await commit(store, segments(("tokyo", 2, 2)))

@@ -124,11 +124,11 @@ async def test_reader_in_another_thread_sees_only_committed_data(store: SqliteSt
 
 async def test_row_that_another_program_took_away_within_a_turn_is_noticed(store: SqliteStore) -> None:
     await commit(store, put(("a", {}), ("b", {})))
-    async with store.begin(Wanted({"note": ["a", "b"]})) as turn:
+    async with store.begin(Wanted({"note": ["a", "b"]})) as transaction:
         with contextlib.closing(sqlite3.connect(store.database)) as tool, tool:
             tool.execute("DELETE FROM doc_note WHERE key = 'a'")
         with pytest.raises(StoreCorrupt, match="another program"):
-            await turn.commit(put(("a", {"n": 1}), ("b", {"n": 1}), ("c", {})))
+            await transaction.commit(put(("a", {"n": 1}), ("b", {"n": 1}), ("c", {})))
     assert await store.scan("note") == [("b", Row(b"{}", b"m:b"))]
 
 

@@ -8,16 +8,23 @@ import copy
 import json
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 
-from atoll.errors import StoreCorrupt, StoreError, StoreUnwritable, TurnLost, Unavailable, UnknownCollection
+from atoll.errors import (
+    SerializationConflict,
+    StoreCorrupt,
+    StoreError,
+    StoreUnwritable,
+    Unavailable,
+    UnknownCollection,
+)
 from atoll.store.port import (
     AuditFilter,
     AuditRow,
+    Chunk,
     Commit,
     Condition,
     JournalExtent,
     Numbered,
     Parked,
-    Piece,
     Remembered,
     Row,
     Segment,
@@ -50,7 +57,7 @@ class MemoryTables:
         self._leases: dict[str, tuple[object, float]] = {}
         """name → who has it, and until when by the event loop's clock"""
         self._followers: list[tuple[object, Callable[[Mapping[str, int]], None]]] = []
-        self._turned: list[tuple[object, Callable[[str], None]]] = []
+        self._history_changed: list[tuple[object, Callable[[str], None]]] = []
         self.commits = 0
         self.nodes = 0
         """How many were ever opened on it."""
@@ -261,7 +268,7 @@ class MemoryTables:
         self._counters[name] = advanced = self._counters.get(name, 0) + by
         return advanced
 
-    def contents(self) -> list[Piece]:
+    def contents(self) -> list[Chunk]:
         first = Commit(positions=dict(self._positions), clock=self._clock, schemas=dict(self._schemas))
         documents = {
             name: [(key, rows[key].value, rows[key].meta) for key in self._keys[name]]
@@ -274,16 +281,16 @@ class MemoryTables:
             remembered=list(self._remembered.values()),
             parked=list(self._parked.values()),
         )
-        return [Piece(first, dict(self._counters)), Piece(rest)]
+        return [Chunk(first, dict(self._counters)), Chunk(rest)]
 
-    def fill(self, pieces: Sequence[Piece]) -> None:
+    def fill(self, chunks: Sequence[Chunk]) -> None:
         self._check_writable()
         if self._journal or self._counters or any(self._documents.values()):
             raise StoreError("the store holds something already: only an empty one can be filled")
-        for piece in pieces:
-            self.open_collections(piece.commit.documents)
-            self.commit(piece.commit)
-            for name, value in piece.counters.items():
+        for chunk in chunks:
+            self.open_collections(chunk.commit.documents)
+            self.commit(chunk.commit)
+            for name, value in chunk.counters.items():
                 self.raise_counter(name, value)
 
     def lease(self, holder: object, names: Sequence[str], for_s: float) -> frozenset[str]:
@@ -309,39 +316,39 @@ class MemoryTables:
     def leave(self, holder: object) -> None:
         """Nothing is told to, or held by, this node any more."""
         self._followers = [pair for pair in self._followers if pair[0] is not holder]
-        self._turned = [pair for pair in self._turned if pair[0] is not holder]
+        self._history_changed = [pair for pair in self._history_changed if pair[0] is not holder]
         self._leases = {name: lease for name, lease in self._leases.items() if lease[0] is not holder}
 
     def follow(
         self,
         node: object,
         follower: Callable[[Mapping[str, int]], None],
-        turned: Callable[[str], None] | None = None,
+        history_changed: Callable[[str], None] | None = None,
     ) -> None:
         self._followers.append((node, follower))
-        if turned is not None:
-            self._turned.append((node, turned))
+        if history_changed is not None:
+            self._history_changed.append((node, history_changed))
 
     def copied(self) -> MemoryTables:
         """What an asynchronous standby, or a copy of the files, has at this moment."""
-        nodes, self._followers, self._turned = (self._followers, self._turned), [], []
+        nodes, self._followers, self._history_changed = (self._followers, self._history_changed), [], []
         try:
             return copy.deepcopy(self)
         finally:
-            self._followers, self._turned = nodes
+            self._followers, self._history_changed = nodes
 
     def fail_over(self, standby: MemoryTables, history: str) -> None:
         """Be what the standby was; it is used up. Each node notices when it next looks."""
-        nodes = (self._followers, self._turned)
+        nodes = (self._followers, self._history_changed)
         self.__dict__.update(standby.__dict__)
-        self._followers, self._turned = nodes
+        self._followers, self._history_changed = nodes
         self.history = history
 
     def look(self, node: object, seen: str) -> None:
         """Tell the node which history this is, if it has `seen` another one before."""
-        for each, turned in self._turned:
+        for each, history_changed in self._history_changed:
             if each is node and seen != self.history:
-                turned(self.history)
+                history_changed(self.history)
 
     def tell(self, node: object) -> None:
         """The other nodes hear soon that `node` has committed."""
@@ -383,8 +390,8 @@ class MemoryTables:
             )
 
 
-class MemoryTurn:
-    """Of whoever commits first: the others' `commit` raises TurnLost."""
+class MemoryTransaction:
+    """Of whoever commits first: the others' `commit` raises SerializationConflict."""
 
     __slots__ = (
         "_commits",
@@ -405,7 +412,7 @@ class MemoryTurn:
         self._wanted = wanted
         self._node = node
 
-    async def __aenter__(self) -> MemoryTurn:
+    async def __aenter__(self) -> MemoryTransaction:
         tables, wanted = self._tables, self._wanted
         self._commits = tables.commits
         self.history = tables.history
@@ -433,9 +440,9 @@ class MemoryTurn:
         self._tables.tell(self._node)
 
     def check(self) -> None:
-        """Raise TurnLost when somebody has committed meanwhile."""
+        """Raise SerializationConflict when somebody has committed meanwhile."""
         if self._tables.commits != self._commits:
-            raise TurnLost("another node of this region has committed since this turn began")
+            raise SerializationConflict("another node of this region has committed since this turn began")
 
 
 class MemoryStore:
@@ -457,9 +464,11 @@ class MemoryStore:
         """Nothing: there are no SQL tools here, and every scan is in memory."""
 
     def follow(
-        self, follower: Callable[[Mapping[str, int]], None], turned: Callable[[str], None] | None = None
+        self,
+        follower: Callable[[Mapping[str, int]], None],
+        history_changed: Callable[[str], None] | None = None,
     ) -> None:
-        self._open().follow(self, follower, turned)
+        self._open().follow(self, follower, history_changed)
 
     async def history(self) -> str:
         return self._open().history
@@ -469,7 +478,7 @@ class MemoryStore:
 
     async def take_up(self, history: str, counters: Mapping[str, int]) -> None:
         if history != self._open().history:
-            raise TurnLost("the database has changed once more meanwhile")
+            raise SerializationConflict("the database has changed once more meanwhile")
         for name, value in counters.items():
             self.tables.raise_counter(name, value)
         self.tables.history_taken_up = history
@@ -483,8 +492,8 @@ class MemoryStore:
     async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
         return self._open().lease(self, names, for_s)
 
-    def begin(self, wanted: Wanted) -> MemoryTurn:
-        return MemoryTurn(self._open(), wanted, self)
+    def begin(self, wanted: Wanted) -> MemoryTransaction:
+        return MemoryTransaction(self._open(), wanted, self)
 
     async def get(self, collection: str, key: str) -> Row | None:
         return self._open().get(collection, key)
@@ -563,12 +572,12 @@ class MemoryStore:
     async def advance_counter(self, name: str, by: int) -> int:
         return self._open().advance_counter(name, by)
 
-    async def contents(self) -> AsyncGenerator[Piece, None]:
-        for piece in self._open().contents():
-            yield piece
+    async def contents(self) -> AsyncGenerator[Chunk, None]:
+        for chunk in self._open().contents():
+            yield chunk
 
-    async def fill(self, pieces: AsyncIterable[Piece]) -> None:
-        self._open().fill([piece async for piece in pieces])
+    async def fill(self, chunks: AsyncIterable[Chunk]) -> None:
+        self._open().fill([chunk async for chunk in chunks])
 
     async def statistics(self) -> StoreStatistics:
         return self._open().statistics()

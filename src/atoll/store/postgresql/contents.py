@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from atoll.store.port import Commit, Parked, Piece, Remembered, Segment
+from atoll.store.port import Chunk, Commit, Parked, Remembered, Segment
 from atoll.store.postgresql import sql
 from atoll.store.postgresql.sql import audit_row, given
 from atoll.store.postgresql.watch import decode_positions
@@ -13,8 +13,8 @@ from atoll.store.postgresql.watch import decode_positions
 if TYPE_CHECKING:
     import asyncpg
 
-_PIECE_BYTES = 2 << 20
-_PIECE_ROWS = 5_000
+_CHUNK_BYTES = 2 << 20
+_CHUNK_ROWS = 5_000
 _ROWS_AT_ONCE = 200
 _HELD = ("_journal", "_counters", "_audit", "_remembered", "_parked")
 _TABLES = r"""
@@ -40,11 +40,11 @@ async def clear(connection: asyncpg.Connection[Any]) -> None:
     await connection.execute(f"TRUNCATE {', '.join(held)}")
 
 
-async def pieces_of(connection: asyncpg.Connection[Any]) -> AsyncGenerator[Piece, None]:
+async def chunks_of(connection: asyncpg.Connection[Any]) -> AsyncGenerator[Chunk, None]:
     """Inside a transaction of one snapshot. The first piece holds the small things, and names all collections."""
     collections = await _collections(connection)
     clock, positions = await connection.fetchrow("SELECT clock, positions FROM _region")
-    yield Piece(
+    yield Chunk(
         Commit(
             documents={name: [] for name in collections},
             positions=decode_positions(positions),
@@ -57,23 +57,23 @@ async def pieces_of(connection: asyncpg.Connection[Any]) -> AsyncGenerator[Piece
         async for rows in _runs(
             connection, f"SELECT key, doc, meta FROM {sql.table_of(name)} ORDER BY key", _document
         ):
-            yield Piece(Commit(documents={name: rows}))
+            yield Chunk(Commit(documents={name: rows}))
     async for rows in _runs(
         connection, "SELECT origin, first_seq, last_seq, body FROM _journal ORDER BY id", Segment._make
     ):
-        yield Piece(Commit(segments=rows))
+        yield Chunk(Commit(segments=rows))
     async for rows in _runs(connection, f"SELECT {sql.AUDIT_COLUMNS} FROM _audit ORDER BY id", audit_row):
-        yield Piece(Commit(audit=rows))
+        yield Chunk(Commit(audit=rows))
     async for rows in _runs(
         connection, "SELECT key, at_ms, answer FROM _remembered ORDER BY key", _remembered
     ):
-        yield Piece(Commit(remembered=rows))
+        yield Chunk(Commit(remembered=rows))
     async for rows in _runs(
         connection,
         "SELECT origin, seq, change, reason, body FROM _parked ORDER BY origin, seq, change",
         _parked,
     ):
-        yield Piece(Commit(parked=rows))
+        yield Chunk(Commit(parked=rows))
 
 
 async def _collections(connection: asyncpg.Connection[Any]) -> list[str]:
@@ -92,7 +92,7 @@ async def _runs(
     async for row in connection.cursor(query, prefetch=_ROWS_AT_ONCE):
         rows.append(made(tuple(row)))
         size_bytes += sum(len(value) for value in row if isinstance(value, bytes | str))
-        if size_bytes >= _PIECE_BYTES or len(rows) >= _PIECE_ROWS:
+        if size_bytes >= _CHUNK_BYTES or len(rows) >= _CHUNK_ROWS:
             yield rows
             rows, size_bytes = [], 0
     if rows:

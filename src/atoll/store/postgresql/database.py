@@ -19,11 +19,11 @@ from atoll.errors import (
     AtollError,
     ConfigError,
     Indefinite,
+    SerializationConflict,
     StoreCorrupt,
     StoreError,
     StoreUnreachable,
     StoreUnwritable,
-    TurnLost,
 )
 from atoll.store.postgresql.history import WHICH, History, history_of
 from atoll.store.postgresql.sql import quoted_name
@@ -102,7 +102,7 @@ class Database:
         self._migration_lock = lock_number("atoll", self.schema, "migrate")
         self.history: History | None = None
         """That the newest connection to a primary saw."""
-        self.turned: list[Callable[[str], None]] = []
+        self.history_changed: list[Callable[[str], None]] = []
         """Called when it changes."""
         self._hosts = list(url.hosts)
         self._timelines: dict[str, int] = {}
@@ -226,7 +226,7 @@ class Database:
         idle, self._idle = self._idle, []
         for each in idle:
             each.terminate()
-        for listener in self.turned:
+        for listener in self.history_changed:
             listener(str(history))
 
     def outdated(self, connection: asyncpg.Connection[Any]) -> bool:
@@ -358,7 +358,7 @@ class Database:
         state = getattr(error, "sqlstate", None) or ""
         match state[:2], state:
             case ("40", _):
-                return TurnLost(f"another node's transaction went first ({_said(error)})")
+                return SerializationConflict(f"another node's transaction went first ({_said(error)})")
             case (_, "23505"):
                 return StoreCorrupt(
                     f"{self.where} refused a row that contradicts what it holds ({_said(error)}); nothing was "

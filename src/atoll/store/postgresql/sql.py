@@ -73,7 +73,7 @@ def create_table(collection: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def turn_sql(collections: tuple[str, ...], remembered: bool) -> str:
+def transaction_sql(collections: tuple[str, ...], remembered: bool) -> str:
     """$1 the lock or 0, then the keys of each collection, then the idempotency keys. The first row is the region's.
 
     The snapshot is older than the lock; if somebody committed in between, the commit's compare-and-set will tell.

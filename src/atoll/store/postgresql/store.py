@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 from atoll.errors import (
     AtollError,
+    SerializationConflict,
     StoreError,
     StoreLocked,
     StoreUnwritable,
-    TurnLost,
     Unavailable,
     UnknownCollection,
 )
 from atoll.store.port import (
     AuditFilter,
     AuditRow,
+    Chunk,
     Condition,
     JournalExtent,
     Numbered,
     Parked,
-    Piece,
     Row,
     Segment,
     Shape,
@@ -42,7 +42,7 @@ from atoll.store.postgresql.audit import Audit
 from atoll.store.postgresql.database import Database, hang_up, lock_number
 from atoll.store.postgresql.journal import Journal
 from atoll.store.postgresql.sql import given, kept
-from atoll.store.postgresql.turn import PostgresTurn
+from atoll.store.postgresql.transaction import PostgresTransaction
 from atoll.store.postgresql.url import database_url
 from atoll.store.postgresql.watch import Watch, decode_positions, told
 from atoll.store.scanning import prefix_end
@@ -99,7 +99,7 @@ class PostgresStore:
         self.holder = f"node {node}"
         self._run = uuid.uuid4().hex[:12]
         self.channel = f"atoll_{lock_number('atoll', database.schema) & (1 << 64) - 1:x}"
-        self.turn_lock = lock_number("atoll", database.schema, "turn")
+        self.transaction_lock = lock_number("atoll", database.schema, "turn")
         self.crowded_until_s = 0.0
         """Until then other nodes are likely to come in between, by the event loop's clock."""
         self._journal = Journal(database)
@@ -148,11 +148,13 @@ class PostgresStore:
         self._indexed = {shape.collection: frozenset(shape.indexes) for shape in shapes}
 
     def follow(
-        self, follower: Callable[[Mapping[str, int]], None], turned: Callable[[str], None] | None = None
+        self,
+        follower: Callable[[Mapping[str, int]], None],
+        history_changed: Callable[[str], None] | None = None,
     ) -> None:
         self._followers.append(follower)
-        if turned is not None:
-            self.database.turned.append(turned)
+        if history_changed is not None:
+            self.database.history_changed.append(history_changed)
 
     async def history(self) -> str:
         await self.database.rows("SELECT")  # over a connection of now
@@ -166,7 +168,7 @@ class PostgresStore:
         for name, value in counters.items():
             await self.database.rows(_RAISE_COUNTER, name, value)
         if history != await self.history():
-            raise TurnLost("the database has changed once more meanwhile")
+            raise SerializationConflict("the database has changed once more meanwhile")
         await self.database.rows(_TAKE_UP, history)
 
     def told(self, positions: bytes) -> str:
@@ -179,8 +181,8 @@ class PostgresStore:
 
     # -- documents -------------------------------------------------------------------------------------
 
-    def begin(self, wanted: Wanted) -> PostgresTurn:
-        return PostgresTurn(self, wanted)
+    def begin(self, wanted: Wanted) -> PostgresTransaction:
+        return PostgresTransaction(self, wanted)
 
     async def get(self, collection: str, key: str) -> Row | None:
         rows = await self.database.rows(
@@ -336,28 +338,28 @@ class PostgresStore:
             "DELETE FROM _leases WHERE name = ANY ($1::text[]) AND holder = $2", list(names), self.holder
         )
 
-    async def contents(self) -> AsyncGenerator[Piece, None]:
+    async def contents(self) -> AsyncGenerator[Chunk, None]:
         connection = await self.database.connect(long=True)
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
-                async for piece in postgresql_contents.pieces_of(connection):
-                    yield piece
+                async for chunk in postgresql_contents.chunks_of(connection):
+                    yield chunk
         except Exception as error:
             raise self.database.failure(error) from error
         finally:
             await hang_up(connection)
 
-    async def fill(self, pieces: AsyncIterable[Piece]) -> None:
-        await self._fill_in_one(pieces, clear=False)
+    async def fill(self, chunks: AsyncIterable[Chunk]) -> None:
+        await self._fill_in_one(chunks, clear=False)
 
-    async def replace(self, pieces: AsyncIterable[Piece]) -> None:
+    async def replace(self, chunks: AsyncIterable[Chunk]) -> None:
         """As `fill`, in the place of all that is held, which stays if anything is raised.
 
         Raises StoreLocked while a node of the region is connected.
         """
-        await self._fill_in_one(pieces, clear=True)
+        await self._fill_in_one(chunks, clear=True)
 
-    async def _fill_in_one(self, pieces: AsyncIterable[Piece], *, clear: bool) -> None:
+    async def _fill_in_one(self, chunks: AsyncIterable[Chunk], *, clear: bool) -> None:
         await self.database.prepare()
         connection = await self.database.connect(long=True)
         try:
@@ -371,7 +373,7 @@ class PostgresStore:
                         f"{self.database.where} holds something already: only an empty one can be filled; "
                         "`atoll restore --force` replaces it, and what no peer has of it is then lost"
                     )
-                await self._fill(connection, pieces)
+                await self._fill(connection, chunks)
         except Exception as error:
             raise self.database.failure(error, writing=True) from error
         finally:
@@ -387,17 +389,17 @@ class PostgresStore:
             f"{self.database.where}: a node of {self.database.region} is connected: end all nodes of the region first"
         )
 
-    async def _fill(self, connection: asyncpg.Connection[Any], pieces: AsyncIterable[Piece]) -> None:
+    async def _fill(self, connection: asyncpg.Connection[Any], chunks: AsyncIterable[Chunk]) -> None:
         """Every piece as a commit of its own, in one transaction."""
-        turn = PostgresTurn(self, Wanted())
-        turn.onto(connection)
-        async for piece in pieces:
-            for name in piece.commit.documents:
+        transaction = PostgresTransaction(self, Wanted())
+        transaction.onto(connection)
+        async for chunk in chunks:
+            for name in chunk.commit.documents:
                 await connection.execute(sql.create_table(name))
-            self._collections.update(piece.commit.documents)
-            await turn.commit(piece.commit)
-            turn.onto(connection, after=piece.commit)
-            await connection.executemany(_RAISE_COUNTER, piece.counters.items())
+            self._collections.update(chunk.commit.documents)
+            await transaction.commit(chunk.commit)
+            transaction.onto(connection, after=chunk.commit)
+            await connection.executemany(_RAISE_COUNTER, chunk.counters.items())
 
     async def statistics(self) -> StoreStatistics:
         documents: dict[str, int] = {}

@@ -18,12 +18,12 @@ from atoll.errors import StoreCorrupt, StoreError
 from atoll.store.port import (
     AuditFilter,
     AuditRow,
+    Chunk,
     Commit,
     Condition,
     JournalExtent,
     Numbered,
     Parked,
-    Piece,
     Row,
     Segment,
     Shape,
@@ -35,10 +35,10 @@ from atoll.store.sqlite import database as sqlite_database
 from atoll.store.sqlite import sql
 from atoll.store.sqlite.audit import Audit
 from atoll.store.sqlite.connections import Connections
-from atoll.store.sqlite.contents import COLLECTION_TABLES, is_empty, pieces_of
+from atoll.store.sqlite.contents import COLLECTION_TABLES, chunks_of, is_empty
 from atoll.store.sqlite.database import Opened
 from atoll.store.sqlite.journal import Journal
-from atoll.store.sqlite.turn import SqliteTurn
+from atoll.store.sqlite.transaction import SqliteTransaction
 
 _FORGOTTEN_AT_ONCE = 5_000
 _INDEXES = r"SELECT name FROM sqlite_schema WHERE type = 'index' AND name LIKE 'by\_%' ESCAPE '\'"
@@ -134,7 +134,9 @@ class SqliteStore:
                 writer.execute(wanted[name])
 
     def follow(
-        self, follower: Callable[[Mapping[str, int]], None], turned: Callable[[str], None] | None = None
+        self,
+        follower: Callable[[Mapping[str, int]], None],
+        history_changed: Callable[[str], None] | None = None,
     ) -> None:
         """There are no other nodes."""
 
@@ -221,8 +223,8 @@ class SqliteStore:
         rows = self.connections.rows(query, [*bindings, limit])
         return [(key, Row(value, meta)) for key, value, meta in rows]
 
-    def begin(self, wanted: Wanted) -> SqliteTurn:
-        return SqliteTurn(self, wanted)
+    def begin(self, wanted: Wanted) -> SqliteTransaction:
+        return SqliteTransaction(self, wanted)
 
     def load(self, collection: str, keys: Sequence[str]) -> Iterator[tuple[str, bytes | None, bytes, int]]:
         return self.connections.among(self._collections[collection].load, keys)
@@ -360,33 +362,33 @@ class SqliteStore:
         with self.connections.transaction() as writer:
             return int(writer.execute(sql.ADVANCE_COUNTER, (name, by)).get)
 
-    async def contents(self) -> AsyncGenerator[Piece, None]:
+    async def contents(self) -> AsyncGenerator[Chunk, None]:
         """As in the port, through a connection of its own: while it reads, the log cannot be started over."""
         connection = self.connections.connect_reader()
         try:
             connection.execute("BEGIN")
-            for piece in pieces_of(connection):
-                yield piece
+            for chunk in chunks_of(connection):
+                yield chunk
                 await asyncio.sleep(0)
         except apsw.Error as error:
             raise self.connections.failure(error) from error
         finally:
             connection.close()
 
-    async def fill(self, pieces: AsyncIterable[Piece]) -> None:
+    async def fill(self, chunks: AsyncIterable[Chunk]) -> None:
         with self.connections.transaction() as writer:
             if not is_empty(writer):
                 raise StoreError(
                     f"{self.database} holds something already: only an empty store can be filled"
                 )
-            async for piece in pieces:
-                commit = piece.commit
+            async for chunk in chunks:
+                commit = chunk.commit
                 for name, rows in commit.documents.items():
                     statements = sql.Statements.of(name)
                     writer.execute(f"CREATE TABLE IF NOT EXISTS {statements.table} {sql.COLUMNS}")
                     writer.executemany(statements.insert, rows)
                 self._write(writer, commit)
-                writer.executemany(sql.RAISE_COUNTER, piece.counters.items())
+                writer.executemany(sql.RAISE_COUNTER, chunk.counters.items())
         self._positions, self._clock = self._stored_positions(), self._stored_clock()
         self._schemas = self._stored_schemas()
         self._find_collections()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from atoll.errors import AtollError, StoreUnreachable, TurnLost
+from atoll.errors import AtollError, SerializationConflict, StoreUnreachable
 from atoll.store.port import AuditRow, Commit, Row, Wanted
 from atoll.store.postgresql import sql
 from atoll.store.postgresql.sql import audit_row, given, kept
@@ -46,7 +46,7 @@ AND holder.state = 'idle' AND holder.state_change < now() - interval '1 second'
 _decode_schemas = msgspec.json.Decoder(dict[str, str]).decode
 
 
-class PostgresTurn:
+class PostgresTransaction:
     """A turn: one statement that reads, and one that commits if nobody else has."""
 
     __slots__ = (
@@ -70,7 +70,7 @@ class PostgresTurn:
         self._wanted = wanted
         self._connection: asyncpg.Connection[Any]
 
-    async def __aenter__(self) -> PostgresTurn:
+    async def __aenter__(self) -> PostgresTransaction:
         for collection in self._wanted.documents:
             self._store.table(collection)
         for attempt in range(2):
@@ -94,12 +94,12 @@ class PostgresTurn:
         wanted = self._wanted
         self.history = self._store.database.history_seen_by(self._connection)
         collections = tuple(sorted(wanted.documents))
-        statement = sql.turn_sql(collections, bool(wanted.remembered))
+        statement = sql.transaction_sql(collections, bool(wanted.remembered))
         bindings = [[kept(key) for key in wanted.documents[name]] for name in collections]
         if wanted.remembered:
             bindings.append([kept(key) for key in wanted.remembered])
         self._locked = self._store.crowded_until_s > asyncio.get_running_loop().time()
-        lock = self._store.turn_lock if self._locked else 0
+        lock = self._store.transaction_lock if self._locked else 0
         rows = await self._connection.fetch(statement, lock, *bindings)
         if rows[0]["key"] == "false":
             await self._wait()
@@ -136,13 +136,13 @@ class PostgresTurn:
         state = ""
         for _ in range(_LOCK_WAITS):
             try:
-                await self._connection.execute(f"SELECT pg_advisory_lock({self._store.turn_lock})")
+                await self._connection.execute(f"SELECT pg_advisory_lock({self._store.transaction_lock})")
                 return
             except Exception as error:
                 state = getattr(error, "sqlstate", "") or ""
                 if state != "55P03":
                     raise
-                await self._connection.fetch(_TAKE_AWAY, self._store.turn_lock)
+                await self._connection.fetch(_TAKE_AWAY, self._store.transaction_lock)
         raise StoreUnreachable(
             f"{self._store.database.url.shown} is too busy: the turn to commit did not come in time"
         )
@@ -187,7 +187,7 @@ class PostgresTurn:
             raise
         if not won:
             self._store.crowded_until_s = asyncio.get_running_loop().time() + _CROWDED_S
-            raise TurnLost("another node of this region has committed since this turn began")
+            raise SerializationConflict("another node of this region has committed since this turn began")
 
     def _statement(self, commit: Commit) -> tuple[str, list[Any]]:
         positions = encode_positions({**self.positions, **commit.positions})

@@ -11,7 +11,7 @@ _TAKEN_AWAY_S = 2.0
 """A node that is paused while it has the lock loses it to whoever has waited so long."""
 
 
-class TurnQueue:
+class TransactionQueue:
     """One node has it at a time; nothing but speed leans on that."""
 
     def __init__(self) -> None:

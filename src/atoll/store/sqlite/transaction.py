@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from atoll.store.sqlite.store import SqliteStore
 
 
-class SqliteTurn:
+class SqliteTransaction:
     """A turn of the only node there is: nobody can come in between."""
 
     __slots__ = (
@@ -31,7 +31,7 @@ class SqliteTurn:
         self._store = store
         self._wanted = wanted
 
-    async def __aenter__(self) -> SqliteTurn:
+    async def __aenter__(self) -> SqliteTransaction:
         store, wanted = self._store, self._wanted
         self.positions: Mapping[str, int] = await store.positions()
         self.clock = await store.clock()

@@ -1,4 +1,4 @@
-"""A node that takes its region's turn, and goes on when it is told to: `turn_until_killed.py URL`."""
+"""A node that takes its region's turn, and goes on when it is told to: `transaction_until_killed.py URL`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ async def main(url: str) -> None:
     await store.open_collections(["note"])
     store.crowded_until_s = float("inf")  # as after a lost turn: it takes the lock
     try:
-        async with store.begin(Wanted()) as turn:
+        async with store.begin(Wanted()) as transaction:
             print("has the turn", flush=True)
             sys.stdin.readline()
-            await turn.commit(
+            await transaction.commit(
                 Commit(
                     documents={"note": [("late", b"{}", b"")]},
                     segments=[Segment("tokyo", 1, 1, b"late")],
