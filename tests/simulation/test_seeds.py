@@ -17,7 +17,7 @@ from atoll.simulation.plan import KINDS, NODE_KINDS, WORKLOADS, Fault, Plan, dra
 from atoll.simulation.runner import Report, run
 from atoll.simulation.shrinking import Cut, shrink
 
-SHOP = Path(__file__).parents[2] / "src" / "atoll" / "templates" / "shop.py"
+SHOP = Path(__file__).parents[2] / "src" / "atoll" / "cli" / "templates" / "shop.py"
 
 
 FOUND = (322, 468, 951)
