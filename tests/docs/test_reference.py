@@ -139,12 +139,24 @@ def _default(value: Any, *, required: bool) -> str:
 
 
 def test_every_command_and_option_is_described() -> None:
-    described = {cells[0].strip("`").split()[1]: cells[1] for cells in rows("Commands")}
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    described = {
+        " ".join(word for word in cells[0].strip("`").split()[1:] if word.islower()): cells[1]
+        for cells in rows("Commands")
+    }
+    commands = dict(_commands(typer.main.get_command(app)))
     assert described.keys() == commands.keys()
     for name, command in commands.items():
         options = {option.opts[0] for option in command.params if option.param_type_name == "option"}
         assert set(re.findall(r"`(--[\w-]+)`", described[name])) == options - {"--help"}
+
+
+def _commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each command by its full name; a group stands for its commands."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
 
 
 def test_every_public_name_is_described() -> None:

@@ -177,8 +177,8 @@ def test_writes_go_on_without_a_peer_that_is_gone_for_good(make: Callable[[], Wi
         node.kill()
     cluster.fail_over()
     until(lambda: _refused(one) and _refused(other), "both refuse writes", 30)
-    told = atoll(cluster, "forgo", "frankfurt", "--yes")
-    assert told.stdout == "tokyo does not wait for frankfurt.\n"
+    forgotten = atoll(cluster, "region", "forget", "frankfurt", "--yes")
+    assert forgotten.stdout == "tokyo does not wait for frankfurt.\n"
     written(one, "new")
     written(other, "new-2")
     assert one.get("profile", "kept").status == 200

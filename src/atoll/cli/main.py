@@ -9,9 +9,9 @@ import typer
 from atoll.cli.backup import backup, restore
 from atoll.cli.conflicts import conflicts
 from atoll.cli.demo import demo
-from atoll.cli.forgo import forgo
 from atoll.cli.init import init
 from atoll.cli.moving import export, import_
+from atoll.cli.region import region_commands
 from atoll.cli.serve import serve
 from atoll.cli.simulate import simulate
 from atoll.cli.status import status
@@ -42,12 +42,13 @@ def atoll(
     """Active-active, multi-region data: every region writable, one coherent answer."""
 
 
-for each in (demo, init, serve, status, verify, conflicts, forgo, simulate):
+for each in (demo, init, serve, status, verify, conflicts, simulate):
     app.command()(each)
 app.command("import")(import_)
 app.command("export")(export)
 app.command()(backup)
 app.command()(restore)
+app.add_typer(region_commands, name="region")
 
 if __name__ == "__main__":
     app(prog_name="atoll")

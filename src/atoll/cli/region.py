@@ -1,4 +1,4 @@
-"""`atoll forgo`: after a failover, no region waits any longer for a peer that is gone for good."""
+"""`atoll region`: commands that concern one region of the deployment."""
 
 from __future__ import annotations
 
@@ -14,72 +14,75 @@ if TYPE_CHECKING:
     from atoll.cli.regions import Node, Regions
     from atoll.config.config import Config
 
+region_commands = typer.Typer(no_args_is_help=True, help="Commands that concern one region.")
 
+
+@region_commands.command()
 @command
-def forgo(
-    peer: Annotated[str, typer.Argument(help="The region that is gone for good.")],
+def forget(
+    peer: Annotated[str, typer.Argument(help="The region that is permanently lost.")],
     *,
     region: Annotated[
         str | None,
-        typer.Option("--region", "-r", help="Who is not to wait for it; without it, every other region."),
+        typer.Option("--region", "-r", help="The region that stops waiting. Default: every other region."),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask whether PEER is really gone.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     config: ConfigOption = "atoll.toml",
     as_json: JsonOption = False,
 ) -> None:
-    """Do not wait for PEER after a failover: it is gone for good, and so is what it alone held.
+    """Stop waiting for PEER after a failover. Data that only PEER held is lost.
 
-    Every node is told. Exit code 1 unless one of each region has taken it.
+    Sends the request to every node. Exit code 1 unless one node of each region accepted it.
     """
     from atoll.cli.regions import Regions, open_config
 
     settings = open_config(config)
-    told = _told(settings, peer, region)
+    names = _recipients(settings, peer, region)
     regions = Regions(settings)
     _check_gone(regions, peer)
     if not yes:
         typer.confirm(
-            f"Is {peer} gone for good? {', '.join(told)} will take writes without having heard it:"
-            f" writes that were acknowledged, and that {peer} alone still holds, are lost then. Go on?",
+            f"Is {peer} permanently lost? {', '.join(names)} will accept writes without its answer."
+            f" Acknowledged writes that only {peer} holds are then lost. Continue?",
             abort=True,
             err=True,
         )
-    with waiting(f"telling {', '.join(told)}"):
-        found = regions.ask_nodes("/admin/forgo", among=told, body={"peer": peer, "gone": True})
-    taken = _taken(found)
+    with waiting(f"sending the request to {', '.join(names)}"):
+        found = regions.ask_nodes("/admin/forget", among=names, body={"peer": peer, "gone": True})
+    accepted = _accepted(found)
     if as_json:
-        print_json({"gone": peer, "regions": {name: name in taken for name in told}})
+        print_json({"gone": peer, "regions": {name: name in accepted for name in names}})
     else:
-        for name in taken:
+        for name in accepted:
             typer.echo(f"{name} does not wait for {peer}.")
     for node in found:
         if isinstance(node.answer, AtollError):
             tell(f"atoll: {node.answer.message}")
-    if len(taken) < len(told):
+    if len(accepted) < len(names):
         raise typer.Exit(FAILURE)
 
 
-def _told(settings: Config, peer: str, region: str | None) -> list[str]:
-    """Raises ConfigError for what is no region, and InvalidOperation."""
+def _recipients(settings: Config, peer: str, region: str | None) -> list[str]:
+    """Raises ConfigError for an unknown region, and InvalidOperation."""
     gone = settings.region(peer).name
-    told = [name for name in settings.region_names if name != gone]
+    names = [name for name in settings.region_names if name != gone]
     if region is not None:
-        told = [name for name in told if name == settings.region(region).name]
-    if not told:
-        raise InvalidOperation(f"{peer} cannot be told to go on without itself")
-    return told
+        names = [name for name in names if name == settings.region(region).name]
+    if not names:
+        raise InvalidOperation(f"{peer} cannot forget itself; name another region")
+    return names
 
 
 def _check_gone(regions: Regions, peer: str) -> None:
-    """Raises InvalidOperation when it answers: what it holds can still come back."""
-    with waiting(f"looking whether {peer} answers"):
+    """Raises InvalidOperation if the peer answers: what it holds can still come back."""
+    with waiting(f"checking whether {peer} answers"):
         found = regions.ask_nodes("/health/live", among=[peer])
     for node in found:
         if not isinstance(node.answer, RegionUnreachable):
             raise InvalidOperation(
-                f"{peer} answers at {node.url}, so it is not gone: regions that reach it need no word from you"
+                f"{peer} answers at {node.url}, so it is not lost. Regions that reach it recover by themselves"
             )
 
 
-def _taken(found: Sequence[Node]) -> list[str]:
+def _accepted(found: Sequence[Node]) -> list[str]:
     return list(dict.fromkeys(node.region for node in found if not isinstance(node.answer, AtollError)))

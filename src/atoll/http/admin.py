@@ -82,10 +82,12 @@ class Admin:
             case ("POST", b"drain"):
                 self._region.health.draining = await self._flag(exchange, "draining")
                 await exchange.answer_json({"draining": self._region.health.draining})
-            case ("POST", b"forgo"):
+            case ("POST", b"forget"):
                 peer, gone = await self._peer(exchange, "gone", bool)
                 if not gone:
-                    raise MalformedRequest("gone takes true only: a peer that is back is heard by itself")
+                    raise MalformedRequest(
+                        "gone accepts true only; a peer that is back is recognised without a request"
+                    )
                 self._region.failover.forgo(peer)
                 await exchange.answer_json({"gone": peer})
             case ("POST", b"partition"):

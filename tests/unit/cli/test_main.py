@@ -12,7 +12,7 @@ from atoll.cli.main import app
 def test_help_names_every_command() -> None:
     result = CliRunner().invoke(app, ["--help"])
     assert result.exit_code == 0
-    for command in ("demo", "init", "serve", "status", "verify", "conflicts", "forgo"):
+    for command in ("demo", "init", "serve", "status", "verify", "conflicts", "region"):
         assert command in result.stdout
 
 

@@ -10,17 +10,17 @@ from atoll.cli.main import app
 
 from .conftest import Deployment
 
-Told = list[tuple[str, str, dict[str, list[Any]]]]
+Requests = list[tuple[str, str, dict[str, list[Any]]]]
 
 
 @pytest.fixture
-def told(deployment: Deployment) -> Told:
-    """Tokyo has two nodes, virginia one; frankfurt is gone. (region, path, body) of what was asked."""
-    asked: Told = []
+def requests(deployment: Deployment) -> Requests:
+    """Tokyo has two nodes, virginia one; frankfurt is gone. (region, path, body) of each request."""
+    received: Requests = []
 
     def answers(region: str) -> None:
         def reply(path: str, body: dict[str, list[Any]]) -> tuple[int, Any]:
-            asked.append((region, path, body))
+            received.append((region, path, body))
             return 200, {"gone": "frankfurt"}
 
         deployment.answers(region, reply)
@@ -28,57 +28,71 @@ def told(deployment: Deployment) -> Told:
     deployment.silent("frankfurt")
     for region in ("tokyo", "tokyo", "virginia"):
         answers(region)
-    return asked
+    return received
 
 
-def said_to(*regions: str) -> Told:
+def requests_to(*regions: str) -> Requests:
     body = {"peer": ["frankfurt"], "gone": [True]}
-    return [(region, "/admin/forgo", body) for region in regions]
+    return [(region, "/admin/forget", body) for region in regions]
 
 
-def test_every_node_of_the_other_regions_is_told(deployment: Deployment, told: Told) -> None:
-    result = CliRunner().invoke(app, ["forgo", "frankfurt", "--yes", "-c", deployment.config])
+def test_every_node_of_the_other_regions_forgets(deployment: Deployment, requests: Requests) -> None:
+    result = CliRunner().invoke(app, ["region", "forget", "frankfurt", "--yes", "-c", deployment.config])
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == "tokyo does not wait for frankfurt.\nvirginia does not wait for frankfurt.\n"
-    assert sorted(told, key=str) == said_to("tokyo", "tokyo", "virginia")
+    assert sorted(requests, key=str) == requests_to("tokyo", "tokyo", "virginia")
 
 
-def test_one_region_alone_is_told(deployment: Deployment, told: Told) -> None:
-    arguments = ["forgo", "frankfurt", "--region", "virginia", "--yes", "--json", "-c", deployment.config]
+def test_one_region_alone_forgets(deployment: Deployment, requests: Requests) -> None:
+    arguments = [
+        "region",
+        "forget",
+        "frankfurt",
+        "--region",
+        "virginia",
+        "--yes",
+        "--json",
+        "-c",
+        deployment.config,
+    ]
     result = CliRunner().invoke(app, arguments)
     assert json.loads(result.stdout) == {"gone": "frankfurt", "regions": {"virginia": True}}
-    assert told == said_to("virginia")
+    assert requests == requests_to("virginia")
 
 
-def test_nobody_is_told_without_a_yes(deployment: Deployment, told: Told) -> None:
+def test_no_region_forgets_without_confirmation(deployment: Deployment, requests: Requests) -> None:
     for answer in ("n\n", ""):
-        result = CliRunner().invoke(app, ["forgo", "frankfurt", "-c", deployment.config], input=answer)
+        result = CliRunner().invoke(
+            app, ["region", "forget", "frankfurt", "-c", deployment.config], input=answer
+        )
         assert (result.exit_code, result.stdout.strip()) == (1, answer.strip())  # an echo of the answer
-        assert "that frankfurt alone still holds, are lost then" in result.stderr
-    assert told == []
-    result = CliRunner().invoke(app, ["forgo", "frankfurt", "-c", deployment.config], input="y\n")
+        assert "that only frankfurt holds are then lost" in result.stderr
+    assert requests == []
+    result = CliRunner().invoke(app, ["region", "forget", "frankfurt", "-c", deployment.config], input="y\n")
     assert result.exit_code == 0
-    assert len(told) == 3
+    assert len(requests) == 3
 
 
-def test_a_peer_that_answers_is_not_gone(deployment: Deployment, told: Told) -> None:
+def test_a_peer_that_answers_is_not_gone(deployment: Deployment, requests: Requests) -> None:
     deployment.answers("frankfurt", lambda path, query: (200, {"status": "ok"}))  # of two nodes, the second
-    result = CliRunner().invoke(app, ["forgo", "frankfurt", "--yes", "-c", deployment.config])
+    result = CliRunner().invoke(app, ["region", "forget", "frankfurt", "--yes", "-c", deployment.config])
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "so it is not gone" in result.stderr
-    assert told == []
+    assert "so it is not lost" in result.stderr
+    assert requests == []
 
 
-def test_a_silent_node_is_named_and_does_no_harm(deployment: Deployment, told: Told) -> None:
+def test_a_silent_node_is_named_and_does_no_harm(deployment: Deployment, requests: Requests) -> None:
     deployment.silent("virginia")
-    result = CliRunner().invoke(app, ["forgo", "frankfurt", "--yes", "-c", deployment.config])
+    result = CliRunner().invoke(app, ["region", "forget", "frankfurt", "--yes", "-c", deployment.config])
     assert result.exit_code == 0
     assert "virginia does not answer at" in result.stderr
 
 
-def test_a_silent_region_is_a_failure(deployment: Deployment, told: Told) -> None:
+def test_a_silent_region_is_a_failure(deployment: Deployment, requests: Requests) -> None:
     deployment.silent("ireland")
-    result = CliRunner().invoke(app, ["forgo", "frankfurt", "--yes", "--json", "-c", deployment.config])
+    result = CliRunner().invoke(
+        app, ["region", "forget", "frankfurt", "--yes", "--json", "-c", deployment.config]
+    )
     assert result.exit_code == 1
     assert json.loads(result.stdout)["regions"] == {"ireland": False, "tokyo": True, "virginia": True}
     assert "ireland does not answer at" in result.stderr
@@ -89,12 +103,12 @@ def test_a_silent_region_is_a_failure(deployment: Deployment, told: Told) -> Non
     [
         (["paris"], "no region is called 'paris'"),
         (["frankfurt", "--region", "osaka"], "no region is called 'osaka'"),
-        (["frankfurt", "--region", "frankfurt"], "cannot be told to go on without itself"),
+        (["frankfurt", "--region", "frankfurt"], "cannot forget itself"),
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error(
-    deployment: Deployment, told: Told, arguments: list[str], message: str
+    deployment: Deployment, requests: Requests, arguments: list[str], message: str
 ) -> None:
-    result = CliRunner().invoke(app, ["forgo", *arguments, "--yes", "-c", deployment.config])
-    assert (result.exit_code, result.stdout, told) == (2, "", [])
+    result = CliRunner().invoke(app, ["region", "forget", *arguments, "--yes", "-c", deployment.config])
+    assert (result.exit_code, result.stdout, requests) == (2, "", [])
     assert message in result.stderr
