@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +105,7 @@ def import_file(
                 name=wish.file,
                 checkpoint=checkpoint,
                 state=state,
-                rejects=rejects,
-                options=wish.options,
+                options=replace(wish.options, rejects=rejects),
                 tell=told,
             )
             try:

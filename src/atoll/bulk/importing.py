@@ -55,6 +55,8 @@ class ImportOptions:
     """Chunks under way at once."""
     save_s: float = 1.0
     """How often the checkpoint is written; what came after it is sent again after a crash."""
+    rejects: Path | None = None
+    """The file that rejected rows are written to."""
 
 
 class ImportState(msgspec.Struct):
@@ -120,7 +122,6 @@ class Import:
         name: str,
         checkpoint: Checkpoint | None,
         state: ImportState,
-        rejects: Path | None,
         options: ImportOptions,
         tell: Callable[[Progress], None],
     ) -> None:
@@ -131,7 +132,6 @@ class Import:
         self._reader = reader
         self._name = name
         self._checkpoint = checkpoint
-        self._rejects = rejects
         self._options = options
         self._tell = tell
         policy = layout.schema.policy
@@ -289,31 +289,31 @@ class Import:
 
     def _open_rejects(self) -> None:
         """Drop what the last run wrote after its checkpoint: it comes again."""
-        if self._rejects is None:
+        if self._options.rejects is None:
             return
         try:
-            handle = os.open(self._rejects, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = os.open(self._options.rejects, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             with os.fdopen(handle, "rb+") as file:
                 file.truncate(self.state.rejects_bytes)
         except OSError as error:
             raise InvalidOperation(
-                f"{self._rejects}: the reject file cannot be written: {error.strerror}"
+                f"{self._options.rejects}: the reject file cannot be written: {error.strerror}"
             ) from None
 
     def _reject(self, chunk: _Chunk) -> None:
-        if not chunk.bad or self._rejects is None:
+        if not chunk.bad or self._options.rejects is None:
             return
         lines = b"".join(
             reject_line(row, key, error)
             for row, key, error in sorted(chunk.bad, key=lambda item: item[0].place)
         )
         try:
-            with self._rejects.open("ab") as file:
+            with self._options.rejects.open("ab") as file:
                 file.write(lines)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise StoreUnwritable(f"{self._rejects}: cannot be written: {error.strerror}") from None
+            raise StoreUnwritable(f"{self._options.rejects}: cannot be written: {error.strerror}") from None
         self.state.rejects_bytes += len(lines)
 
 

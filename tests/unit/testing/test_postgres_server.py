@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from atoll.errors import Unavailable
-from atoll.testing.postgres_server import LEAST_VERSION, PostgresServer, find_postgres
+from atoll.testing.postgres_programs import LEAST_VERSION, find_postgres
+from atoll.testing.postgres_server import PostgresServer
 
 
 @pytest.fixture(scope="module")
