@@ -76,7 +76,7 @@ def _audit_row(regions: tuple[str, ...]) -> int:
     """The record of one value of 1 kB that lost to another."""
     vector = dict.fromkeys(regions, SEEN)
     sides = tuple(_version(region, vector, document_body(at)) for at, region in enumerate(regions[:2]))
-    found = records.standing(_RULES[_SHELF], "key", Document({WHOLE: sides}, {}))
+    found = records.open_records(_RULES[_SHELF], "key", Document({WHOLE: sides}, {}))
     (record,) = found.values()
     return len(records.row_of(record).body)
 

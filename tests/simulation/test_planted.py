@@ -462,34 +462,34 @@ def clock_goes_back(patch: Patch) -> None:
     found_by=("every lost value is in the audit",),
 )
 def one_kind_not_recorded(patch: Patch) -> None:
-    honest = records.standing
+    honest = records.open_records
 
-    def standing(*args: Any, **options: Any) -> Any:
+    def open_records(*args: Any, **options: Any) -> Any:
         return {k: r for k, r in honest(*args, **options).items() if r.kind != "update_deleted"}
 
-    patch.setattr(records, "standing", standing)
+    patch.setattr(records, "open_records", open_records)
 
 
 @plant(
-    "settled records not carried",
+    "resolved records not carried",
     workloads=("traffic",),
     seeds=6,
     found_by=("every lost value is in the audit",),
 )
-def settled_not_carried(patch: Patch) -> None:
+def resolved_not_carried(patch: Patch) -> None:
     honest = draft.Draft.change
-    patch.setattr(draft.Draft, "change", lambda self, settled: honest(self, ()))
+    patch.setattr(draft.Draft, "change", lambda self, resolved: honest(self, ()))
 
 
 @plant(
-    "the last settler counts",
+    "the last resolver counts",
     workloads=("traffic",),
     seeds=40,
     found_by=("the audit is the same in every region",),
 )
-def last_settler_counts(patch: Patch) -> None:
-    honest = records.settled_row
-    patch.setattr(records, "settled_row", lambda loser, known: honest(loser, {}))
+def last_resolver_counts(patch: Patch) -> None:
+    honest = records.resolved_row
+    patch.setattr(records, "resolved_row", lambda losing, known: honest(losing, {}))
 
 
 @plant("retries count again", workloads=("retries",), seeds=4, found_by=("a retried write counts once",))
@@ -792,7 +792,7 @@ def useless_registers_dropped(patch: Patch) -> None:
 
 
 @plant(
-    "settled records believed",
+    "resolved records believed",
     workloads=("hostile", "traffic"),
     seeds=6,
     found_by=(
@@ -802,8 +802,8 @@ def useless_registers_dropped(patch: Patch) -> None:
     ),
     alter=busy,
 )
-def settled_records_believed(patch: Patch) -> None:
-    patch.setattr(records, "check_settled", lambda loser, entry, change: None)
+def resolved_records_believed(patch: Patch) -> None:
+    patch.setattr(records, "check_resolved", lambda losing, entry, change: None)
 
 
 @plant(

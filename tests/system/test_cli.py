@@ -55,7 +55,7 @@ def test_conflicts_lists_what_two_regions_did_at_once(shared: Cluster) -> None:
         shared["frankfurt"].put("profile", "both", {"name": "Frankfurt"})
     found = answered(shared, "conflicts", "--collection", "profile", "--key", "both")
     assert [item["kind"] for item in found["items"]] == ["insert_exists"]
-    assert found["items"][0]["loser"]["value"]["name"] == "Tokyo"
+    assert found["items"][0]["losing"]["value"]["name"] == "Tokyo"
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ async def test_feed_brings_what_is_written(db: Database) -> None:
         await anext(db.changes("no cursor"))
 
 
-async def test_manual_conflict_is_found_and_settled(shared: Cluster, db: Database) -> None:
+async def test_manual_conflict_is_found_and_resolved(shared: Cluster, db: Database) -> None:
     since = datetime.now(UTC)
     with shared.apart():
         for name in ("tokyo", "virginia"):

@@ -74,15 +74,15 @@ def test_regions_agree_after_every_kind_of_conflict(collided: Cluster) -> None:
 
 def test_of_three_inserts_two_are_recorded_whole(collided: Cluster) -> None:
     found = records(collided["tokyo"], "profile", "inserted")
-    assert {record["loser"]["value"]["name"] for record in found} == {"F", "T"}
+    assert {record["losing"]["value"]["name"] for record in found} == {"F", "T"}
     for record in found:
         assert (record["kind"], record["strategy"], record["outcome"]) == ("insert_exists", "lww", "dropped")
-        assert record["winner"]["region"] == "virginia"
-        assert record["winner"]["value"]["name"] == "V"
-        assert record["loser"]["region"] in ("frankfurt", "tokyo")
-        assert record["loser"]["stamp"] < record["winner"]["stamp"]
-        assert record["loser"]["at"].endswith("Z") or "#" in record["loser"]["at"]
-        assert isinstance(record["loser"]["context"], dict)
+        assert record["winning"]["region"] == "virginia"
+        assert record["winning"]["value"]["name"] == "V"
+        assert record["losing"]["region"] in ("frankfurt", "tokyo")
+        assert record["losing"]["stamp"] < record["winning"]["stamp"]
+        assert record["losing"]["at"].endswith("Z") or "#" in record["losing"]["at"]
+        assert isinstance(record["losing"]["context"], dict)
         assert isinstance(record["uncertain"], bool)
         assert record["reason"]
     assert collided["frankfurt"].get("profile", "inserted").value["name"] == "V"
@@ -110,7 +110,7 @@ def test_each_kind_has_its_name(collided: Cluster, key: str, kind: str, shown: i
 def test_the_first_claim_stands(collided: Cluster) -> None:
     assert [region.get("claim", "seat").value["owner"] for region in collided] == ["V"] * 3
     record = one(collided["tokyo"], "claim", "seat")
-    assert (record["strategy"], record["loser"]["value"]) == ("fww", {"owner": "F"})
+    assert (record["strategy"], record["losing"]["value"]) == ("fww", {"owner": "F"})
 
 
 def test_an_order_sensitive_function_converges(collided: Cluster) -> None:
@@ -126,7 +126,7 @@ def test_merged_fields_keep_both_sides(collided: Cluster) -> None:
             "note": "T", "items": ["milk"], "labels": {"a": 2, "b": 3},
         }  # fmt: skip
     record = one(collided["virginia"], "cart", "fields")
-    assert (record["field"], record["loser"]["value"]) == ("note", "F")
+    assert (record["field"], record["losing"]["value"]) == ("note", "F")
 
 
 def test_an_edit_keeps_a_merged_document_alive(collided: Cluster) -> None:
@@ -157,19 +157,19 @@ def test_a_function_that_hangs_does_not_hold_a_region_up(collided: Cluster) -> N
     assert time.monotonic() - started < 2.0 * 3
 
 
-def test_a_person_settles_a_manual_conflict(collided: Cluster) -> None:
+def test_a_person_resolves_a_manual_conflict(collided: Cluster) -> None:
     frankfurt, tokyo, _ = collided
     waiting = records(tokyo, "page", "front")
     assert {record["status"] for record in waiting} == {"manual"}
     assert len(tokyo.get("page", "front").json["siblings"]) == 3
-    answer = tokyo.post(f"/v1/conflicts/{waiting[0]['id']}/resolve", {"value": {"title": "settled"}})
+    answer = tokyo.post(f"/v1/conflicts/{waiting[0]['id']}/resolve", {"value": {"title": "resolved"}})
     assert answer.status == 200
     collided.settled()
     for region in collided:
         page = region.get("page", "front").json
-        assert page["value"] == {"title": "settled"}
+        assert page["value"] == {"title": "resolved"}
         assert "siblings" not in page
-        assert {record["status"] for record in records(region, "page", "front")} == {"settled"}
+        assert {record["status"] for record in records(region, "page", "front")} == {"resolved"}
     assert frankfurt.conflicts(status="manual", collection="page") == []
 
 
@@ -182,9 +182,9 @@ def test_filters_find_what_they_name(collided: Cluster) -> None:
         assert found
     of_virginia = tokyo.conflicts(origin="virginia")
     assert of_virginia == [
-        r for r in everything if "virginia" in (r["loser"]["region"], r["winner"]["region"])
+        r for r in everything if "virginia" in (r["losing"]["region"], r["winning"]["region"])
     ]
-    stamps = sorted(record["loser"]["stamp"] >> 16 for record in everything)
+    stamps = sorted(record["losing"]["stamp"] >> 16 for record in everything)
     assert len(tokyo.conflicts(since=str(stamps[3]))) == sum(stamp >= stamps[3] for stamp in stamps)
     assert len(tokyo.conflicts(until=str(stamps[3]))) == sum(stamp <= stamps[3] for stamp in stamps)
     assert tokyo.conflicts(until="2001-01-01T00:00:00Z") == []

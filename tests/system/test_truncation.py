@@ -14,7 +14,7 @@ SOON = "journal_hours = 0.0003\n"
 
 
 def lived_in(cluster: Cluster) -> None:
-    """Documents, deletions, counters, conflicts that stand and conflicts that are settled."""
+    """Documents, deletions, counters, conflicts that are open and conflicts that are resolved."""
     frankfurt, tokyo, virginia = cluster
     for number in range(60):
         tokyo.put("profile", f"k{number}", {"name": "Ann"})
@@ -25,7 +25,7 @@ def lived_in(cluster: Cluster) -> None:
         for region in cluster:
             region.put("profile", "k2", {"name": region.name})
             region.put("profile", "k3", {"name": region.name})
-    assert tokyo.put("profile", "k3", {"name": "settled"}).status == 200
+    assert tokyo.put("profile", "k3", {"name": "resolved"}).status == 200
     cluster.settled()
 
 

@@ -30,7 +30,7 @@ def conflicts(
     kind: Annotated[
         str | None, typer.Option("--kind", help="insert_exists, update_origin_differs, update_deleted, …")
     ] = None,
-    status: Annotated[str | None, typer.Option("--status", help="standing, manual or settled.")] = None,
+    status: Annotated[str | None, typer.Option("--status", help="open, manual or resolved.")] = None,
     origin: Annotated[
         str | None, typer.Option("--origin", help="Only where this region's write lost or won.")
     ] = None,
@@ -96,9 +96,9 @@ def conflicts_table(region: str, items: list[dict[str, Any]]) -> Table:
         "kind",
         "status",
         "strategy",
-        "loser",
-        "winner",
-        "dropped value",
+        "losing",
+        "winning",
+        "losing value",
         "reason",
     ):
         table.add_column(column, overflow="fold", no_wrap=column == "id")
@@ -110,9 +110,9 @@ def conflicts_table(region: str, items: list[dict[str, Any]]) -> Table:
             item["kind"],
             item["status"],
             item["strategy"],
-            _side(item["loser"]),
-            _side(item["winner"]),
-            escape(_short(item["loser"]["value"])),
+            _side(item["losing"]),
+            _side(item["winning"]),
+            escape(_short(item["losing"]["value"])),
             escape(item["reason"]) + (" (within the clocks' uncertainty)" if item["uncertain"] else ""),
         )
     return table

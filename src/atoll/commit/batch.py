@@ -83,8 +83,8 @@ class SnapshotPage(NamedTuple):
     """(collection, key, the peer's state)."""
     stamp: int = 0
     """The highest that the peer had seen."""
-    settled: tuple[LosingVersion, ...] = ()
-    """Of its audit; what stands there follows from the documents."""
+    resolved: tuple[LosingVersion, ...] = ()
+    """Of its audit; its open records follow from the documents."""
     parked: tuple[Parked, ...] = ()
     vector: Mapping[str, int] = MappingProxyType({})
     """What the region has from now on, as it holds it in some form."""
@@ -108,7 +108,7 @@ class Batch:
         now_ms: int,
         admit: Admit | None = None,
     ) -> None:
-        """`rows`: the stored documents among those addressed; `audit`: the records that entries settle."""
+        """`rows`: the stored documents among those addressed; `audit`: the records that entries resolve."""
         self.vector = dict(vector)
         self.detected: list[Record] = []
         """Conflicts that were seen for the first time, for the metrics and the alarms."""
@@ -222,17 +222,17 @@ class Batch:
                     f"the limit is {identity.document_bytes}",
                     limit_bytes=identity.document_bytes,
                 )
-            settled: tuple[LosingVersion, ...] = ()
+            resolved: tuple[LosingVersion, ...] = ()
             if draft.before.contested:
-                lost = records.standing(draft.rules, address[1], draft.before, draft.written_registers)
-                settled = tuple(records.settle(record, (stamp, region, seq)) for record in lost.values())
+                lost = records.open_records(draft.rules, address[1], draft.before, draft.written_registers)
+                resolved = tuple(records.resolve(record, (stamp, region, seq)) for record in lost.values())
             changed.append((address, draft, row))
-            changes.append(draft.change(settled))
+            changes.append(draft.change(resolved))
         if changes:
             entry = Entry(region, seq, stamp, identity.uncertainty_ms, context, tuple(changes), write.trace)
             frame = encode_frame(entry)
             for (address, draft, row), change in zip(changed, changes, strict=True):
-                self._install(address, draft.before, draft.document, row, change.settled)
+                self._install(address, draft.before, draft.document, row, change.resolved)
             self._append(entry, frame)
         return Receipt(
             region,
@@ -313,7 +313,7 @@ class Batch:
             rules.simple
             and len(change.registers) == 1
             and WHOLE in change.registers
-            and not (change.deltas or change.settled)
+            and not (change.deltas or change.resolved)
             and Operation.INSERT <= change.operation <= Operation.DELETE
             and documents.succeeded(self._row(address), entry.context)
         ):
@@ -335,14 +335,14 @@ class Batch:
                 ),
             )
             return
-        for loser in change.settled:
-            records.check_settled(loser, entry, change)
+        for losing in change.resolved:
+            records.check_resolved(losing, entry, change)
         delta = documents.delta_of(rules, entry, change)
-        if not (delta.registers or delta.lattices or change.settled):
+        if not (delta.registers or delta.lattices or change.resolved):
             return  # all of it is for a field that is not declared here
         before = self._document(address)
         after = documents.merge(rules, before, delta)
-        self._install(address, before, after, documents.encode_row(rules, after), change.settled)
+        self._install(address, before, after, documents.encode_row(rules, after), change.resolved)
 
     def install_page(self, snapshot_page: SnapshotPage) -> None:
         """Merge what a peer holds. Raises HostileEntry, and may then have taken some of it."""
@@ -353,7 +353,7 @@ class Batch:
             before = self._document(address)
             after = documents.merge(rules, before, theirs)
             self._install(address, before, after, documents.encode_row(rules, after), ())
-        self._file(snapshot_page.settled)
+        self._file(snapshot_page.resolved)
         for parked in snapshot_page.parked:
             try:
                 entry = decode_entry(parked.body)
@@ -372,15 +372,15 @@ class Batch:
     def re_resolve(self, address: Address, recorded: Sequence[AuditRow]) -> None:
         """Show a stored document, and what it lost, as the present declarations say: others may have written it.
 
-        `recorded` are the records that stand in the audit for this document.
+        `recorded` are the open records of the audit for this document.
         """
         row = self._row(address)
         if row is None:
             return
         document = self._document(address)
-        now = records.standing(self._rules[address[0]], address[1], document)
+        now = records.open_records(self._rules[address[0]], address[1], document)
         for known in recorded:
-            if known.id not in now and known.status != "settled" and known.id not in self._audit:
+            if known.id not in now and known.status != "resolved" and known.id not in self._audit:
                 self._audit[known.id] = None
         for record_id, record in now.items():
             self._audit[record_id] = records.row_of(record)
@@ -403,29 +403,29 @@ class Batch:
         return found
 
     def _install(
-        self, address: Address, before: Document, after: Document, row: Row, settled: Sequence[LosingVersion]
+        self, address: Address, before: Document, after: Document, row: Row, resolved: Sequence[LosingVersion]
     ) -> None:
         if before.contested or after.contested:
             rules = self._rules[address[0]]
-            was = records.standing(rules, address[1], before)
-            now = records.standing(rules, address[1], after)
+            was = records.open_records(rules, address[1], before)
+            now = records.open_records(rules, address[1], after)
             for record_id in was.keys() - now.keys():
                 self._audit[record_id] = None
             for record_id, record in now.items():
                 self._audit[record_id] = records.row_of(record)
                 if record_id not in was:
                     self.detected.append(record)
-        self._file(settled)
+        self._file(resolved)
         self._documents[address] = after
         self._changed[address] = row
 
-    def _file(self, settled: Sequence[LosingVersion]) -> None:
-        for loser in settled:
+    def _file(self, resolved: Sequence[LosingVersion]) -> None:
+        for losing in resolved:
             known = dict(self._known_audit)
             known.update({key: value for key, value in self._audit.items() if value is not None})
-            audit_row = records.settled_row(loser, known)
+            audit_row = records.resolved_row(losing, known)
             if audit_row is not None:
-                self._audit[loser.id] = audit_row
+                self._audit[losing.id] = audit_row
 
     def _append(self, entry: Entry, frame: bytes) -> None:
         self._adopted.pop(entry.origin, None)

@@ -64,9 +64,9 @@ class Draft:
                 assert_never(mutation)
         self._row = None  # a second precondition in one request would name a version that nobody has seen
 
-    def change(self, settled: tuple[LosingVersion, ...]) -> Change:
+    def change(self, resolved: tuple[LosingVersion, ...]) -> Change:
         deltas = {field: self.rules.lattices[field].encode(delta) for field, delta in self._deltas.items()}
-        return Change(self.rules.name, self._key, int(self._operation), self._registers, deltas, settled)
+        return Change(self.rules.name, self._key, int(self._operation), self._registers, deltas, resolved)
 
     @property
     def written_registers(self) -> Mapping[str, bytes | None]:

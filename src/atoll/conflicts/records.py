@@ -1,9 +1,9 @@
 """The audit: one record for each value that a resolution did not show, the same in every region.
 
-A record *stands* while the losing value is still beside the winner in its register, and is *settled* by
-the next write whose author had seen both; that write carries the record in its own journal entry, so
-all regions settle alike. When a write that had seen only the loser replaces it, nothing is lost (the
-loser's own line went on) and the standing record is withdrawn, in every region, for the same reason.
+A record is *open* while the losing version is still beside the winning one in its register. The next write
+whose author had seen both *resolves* it. That write carries the record in its own journal entry, so all
+regions resolve alike. If a write that had seen only the losing version replaces that version, then nothing is
+lost. The open record is then withdrawn in every region, because it follows from the state.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Record(msgspec.Struct, frozen=True):
     outcome: str
     reason: str
     uncertain: bool
-    loser: Side
-    winner: Side
-    settled_by: tuple[int, str, int] | None = None
+    losing: Side
+    winning: Side
+    resolved_by: tuple[int, str, int] | None = None
     """(stamp, region, seq) of the write that replaced both."""
 
 
@@ -59,7 +59,7 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder(Record).decode
 
 
-def standing(
+def open_records(
     rules: Rules, key: str, document: Document, only: Container[str] | None = None
 ) -> dict[str, Record]:
     """The records that a document's present state implies: a pure function of it.
@@ -76,32 +76,32 @@ def standing(
         ):
             continue  # operations on lattices are lost only where a concurrent deletion hides them
         fold = rules.strategy(name)(versions)
-        for loser in versions:
-            if loser is fold.winner or (loser.value == fold.winner.value and fold.outcome != "manual"):
+        for losing in versions:
+            if losing is fold.winner or (losing.value == fold.winner.value and fold.outcome != "manual"):
                 continue  # an equal value is not lost
-            if name == TOUCH and loser.value is None:
+            if name == TOUCH and losing.value is None:
                 continue
             record = Record(
-                id=record_id(rules.name, key, name, loser),
+                id=record_id(rules.name, key, name, losing),
                 collection=rules.name,
                 key=key,
                 field="" if name == TOUCH else name,
-                kind=kind_of(loser, fold.winner),
-                status="manual" if fold.outcome == "manual" else "standing",
+                kind=kind_of(losing, fold.winner),
+                status="manual" if fold.outcome == "manual" else "open",
                 strategy=rules.strategy_name(name),
                 outcome={"picked": "dropped", "merged": "merged", "manual": "kept"}[fold.outcome],
                 reason=fold.reason,
-                uncertain=within_uncertainty(loser, fold.winner),
-                loser=_side(loser),
-                winner=_side(fold.winner),
+                uncertain=within_uncertainty(losing, fold.winner),
+                losing=_side(losing),
+                winning=_side(fold.winner),
             )
             found[record.id] = record
     return found
 
 
-def record_id(collection: str, key: str, register: str, loser: Version | Side) -> str:
-    """Names the losing write, so that every region gives the same record the same name."""
-    name = "\x00".join((collection, key, register, loser.region, str(loser.seq)))
+def record_id(collection: str, key: str, register: str, losing: Version | Side) -> str:
+    """Names the losing version, so that every region gives the same record the same name."""
+    name = "\x00".join((collection, key, register, losing.region, str(losing.seq)))
     return blake2b(name.encode(), digest_size=12).hexdigest()
 
 
@@ -116,11 +116,11 @@ def _side(version: Version) -> Side:
     )
 
 
-def settle(record: Record, by: tuple[int, str, int]) -> LosingVersion:
+def resolve(record: Record, by: tuple[int, str, int]) -> LosingVersion:
     """The record as the entry of the write `by` (stamp, region, seq) carries it."""
     reason = "chosen by the application" if record.status == "manual" else record.reason
-    settled = msgspec.structs.replace(record, status="settled", settled_by=by, reason=reason)
-    return LosingVersion(record.id, "settled", _encode(settled))
+    resolved = msgspec.structs.replace(record, status="resolved", resolved_by=by, reason=reason)
+    return LosingVersion(record.id, "resolved", _encode(resolved))
 
 
 def row_of(record: Record) -> AuditRow:
@@ -131,73 +131,73 @@ def row_of(record: Record) -> AuditRow:
         field=record.field,
         kind=record.kind,
         status=record.status,
-        stamp_ms=record.loser.stamp >> 16,
-        loser_origin=record.loser.region,
-        winner_origin=record.winner.region,
+        stamp_ms=record.losing.stamp >> 16,
+        losing_origin=record.losing.region,
+        winning_origin=record.winning.region,
         strategy=record.strategy,
         uncertain=record.uncertain,
         body=_encode(record),
     )
 
 
-def settled_row(loser: LosingVersion, known: Mapping[str, AuditRow]) -> AuditRow | None:
-    """The row for a record that an entry carries; None when an earlier write had settled it already.
+def resolved_row(losing: LosingVersion, known: Mapping[str, AuditRow]) -> AuditRow | None:
+    """The row for a record that an entry carries; None if an earlier write resolved it already.
 
-    Two regions may settle one loser at the same time; the smaller (stamp, region, seq) is kept by all.
+    Two regions may resolve one record at the same time. All regions keep the smaller (stamp, region, seq).
     Raises msgspec.DecodeError for a body that is no record.
     """
-    record = _decode(loser.body)
-    existing = known.get(loser.id)
-    if existing is not None and existing.status == "settled":
-        before = _decode(existing.body).settled_by
-        if before is not None and record.settled_by is not None and before <= record.settled_by:
+    record = _decode(losing.body)
+    existing = known.get(losing.id)
+    if existing is not None and existing.status == "resolved":
+        before = _decode(existing.body).resolved_by
+        if before is not None and record.resolved_by is not None and before <= record.resolved_by:
             return None
     return row_of(record)
 
 
-def check_settled(loser: LosingVersion, entry: Entry, change: Change) -> None:
-    """Raises HostileEntry for a record that the entry could not have settled.
+def check_resolved(losing: LosingVersion, entry: Entry, change: Change) -> None:
+    """Raises HostileEntry for a record that the entry could not have resolved.
 
-    It must have seen the losing write and have replaced it; else regions that know of the conflict and those that
-    do not yet would come to different audits.
+    Its writer must have seen the losing version and have replaced it. Otherwise the audits of regions that know of
+    the conflict and of those that do not would differ.
     """
     try:
-        record = _decode(loser.body)
+        record = _decode(losing.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise HostileEntry(f"a settled record cannot be read: {error}") from None
+        raise HostileEntry(f"a resolved record cannot be read: {error}") from None
     registers = [
         name for name in (record.field, *([] if record.field else [TOUCH])) if name in change.registers
     ]
-    lost = record.loser
+    lost = record.losing
     if (
-        (record.collection, record.key, record.id) != (change.collection, change.key, loser.id)
-        or (record.status, loser.status) != ("settled", "settled")
-        or record.settled_by != (entry.stamp, entry.origin, entry.seq)
+        (record.collection, record.key, record.id) != (change.collection, change.key, losing.id)
+        or (record.status, losing.status) != ("resolved", "resolved")
+        or record.resolved_by != (entry.stamp, entry.origin, entry.seq)
         or not 0 < lost.seq <= entry.context.get(lost.region, 0)
         or not 0 <= lost.stamp < 1 << 63
-        or loser.id not in [record_id(change.collection, change.key, name, lost) for name in registers]
+        or losing.id not in [record_id(change.collection, change.key, name, lost) for name in registers]
     ):
-        raise HostileEntry(f"{entry.origin}:{entry.seq} settles a conflict that it cannot have seen")
+        raise HostileEntry(f"{entry.origin}:{entry.seq} resolves a conflict that its writer cannot have seen")
 
 
-def check_recorded(loser: LosingVersion) -> None:
-    """Raises HostileEntry for what is no settled record, or bears another's name."""
+def check_recorded(losing: LosingVersion) -> None:
+    """Raises HostileEntry for what is no resolved record, or bears another's name."""
     try:
-        record = _decode(loser.body)
+        record = _decode(losing.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise HostileEntry(f"a settled record cannot be read: {error}") from None
-    lost = record.loser
+        raise HostileEntry(f"a resolved record cannot be read: {error}") from None
+    lost = record.losing
     names = [
         record_id(record.collection, record.key, name, lost) for name in {record.field, record.field or TOUCH}
     ]
     if (
-        record.status != "settled"
-        or record.settled_by is None
+        record.status != "resolved"
+        or record.resolved_by is None
         or not 0 <= lost.stamp < 1 << 63
-        or record.id != loser.id
-        or loser.id not in names
+        or record.id != losing.id
+        or losing.id not in names
     ):
-        raise HostileEntry(f"a settled record of {record.collection}/{record.key} contradicts itself")
+        raise HostileEntry(f"a resolved record of {record.collection}/{record.key} contradicts itself")
 
 
 def public(row: AuditRow) -> dict[str, Any]:

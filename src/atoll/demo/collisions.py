@@ -197,30 +197,30 @@ class Collisions:
         edits = [Edit(region, "PUT", review, review) for region, review in zip(up, reviews, strict=False)]
         surely = await self._collide("review", key, edits, "insert_exists")
         if surely and number // len(self._stages) % 2 == 0:
-            await self._clerk_settles(key, up[0], reviews[1])
+            await self._clerk_resolves(key, up[0], reviews[1])
 
-    async def _clerk_settles(self, key: str, region: str, chosen: dict[str, Any]) -> None:
-        """Every second review's conflict is settled by a person, as soon as it shows up."""
+    async def _clerk_resolves(self, key: str, region: str, chosen: dict[str, Any]) -> None:
+        """A person resolves every second review's conflict as soon as it appears."""
         deadline = time.monotonic() + _CLERK_S
         path = f"/v1/conflicts?collection=review&key={key}&status=manual"
         while time.monotonic() < deadline:
             try:
                 found = (await self._till.read(region, path)).body.get("items")
                 if found:
-                    await self._settle(region, found[0]["id"], chosen)
+                    await self._resolve(region, found[0]["id"], chosen)
                     return
             except (aiohttp.ClientError, TimeoutError, OSError):
                 pass
             await asyncio.sleep(0.3)
 
-    async def _settle(self, region: str, conflict_id: str, chosen: dict[str, Any]) -> None:
+    async def _resolve(self, region: str, conflict_id: str, chosen: dict[str, Any]) -> None:
         url = f"{self._till.urls[region]}/v1/conflicts/{conflict_id}/resolve"
         async with self._till.http.post(url, data=msgspec.json.encode({"value": chosen})) as response:
             if response.status == 200:
-                self._ledger.settled_by_hand += 1
+                self._ledger.resolved_by_hand += 1
             else:
                 body = await response.text()
-                self._ledger.surprises.append(f"{region} answered {response.status} to a settlement: {body}")
+                self._ledger.surprises.append(f"{region} answered {response.status} to a resolution: {body}")
 
 
 def _put(collection: str, key: str, value: dict[str, Any]) -> dict[str, Any]:

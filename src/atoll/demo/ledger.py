@@ -62,7 +62,7 @@ class Ledger:
     """Of these, answered with "not yet here" instead of an old state."""
     sessions_broken: list[str] = field(default_factory=list)
     """Of these, answered with an old state: there must be none."""
-    settled_by_hand: int = 0
+    resolved_by_hand: int = 0
     forwarded: int = 0
     """Orders placed in another region than their home."""
     baskets: int = 0
@@ -96,7 +96,7 @@ class Ledger:
             "pressed_twice": self.pressed_twice,
             "replayed": self.replayed,
             "collisions": len(self.collisions),
-            "settled_by_hand": self.settled_by_hand,
+            "resolved_by_hand": self.resolved_by_hand,
             "session_reads": self.sessions_checked,
             "session_reads_late": self.sessions_late,
             "lines_sold": dict(self.sales),

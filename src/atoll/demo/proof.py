@@ -40,7 +40,7 @@ def prove(ledger: Ledger, found: Sequence[Findings]) -> list[Check]:
         views_add_up(ledger, found),
         edits_kept(ledger, found),
         same_audit(found),
-        losers_audited(ledger, found),
+        losing_versions_audited(ledger, found),
         sessions_held(ledger),
         everything_answered(ledger, found),
     ]
@@ -179,7 +179,7 @@ def same_audit(found: Sequence[Findings]) -> Check:
     )
 
 
-def losers_audited(ledger: Ledger, found: Sequence[Findings]) -> Check:
+def losing_versions_audited(ledger: Ledger, found: Sequence[Findings]) -> Check:
     """Each value that a collision dropped is in the audit, and filed as what it was."""
     records: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for record in found[0].conflicts:
@@ -201,7 +201,7 @@ def _unaudited(collision: Collision, about: list[dict[str, Any]], shown: Any) ->
     visible = shown.get(collision.field) if collision.field and shown is not None else shown
     kept = {_encode(visible)}
     for record in about:
-        kept |= {_encode(record[side]["value"]) for side in ("loser", "winner")}
+        kept |= {_encode(record[side]["value"]) for side in ("losing", "winning")}
         if record["kind"] != collision.kind:
             yield f"{where}: filed as {record['kind']}, and it was {collision.kind}"
     for value in collision.values:

@@ -92,7 +92,7 @@ def conflicts_table(conflicts: Sequence[dict[str, Any]]) -> Table:
         "kind",
         "collection",
         "strategy",
-        "the loser was",
+        "the losing value was",
         "status",
         "count",
         "within clock uncertainty",

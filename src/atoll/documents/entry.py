@@ -33,7 +33,7 @@ Stamp = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class LosingVersion(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A value that a write overwrote while it stood in conflict: its writer had seen it lose."""
+    """A losing version that a write replaced. Its writer had seen it beside the winning version."""
 
     id: str
     status: str
@@ -51,7 +51,7 @@ class Change(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """register name → JSON text, or None for a deletion. The name is "" for the whole document."""
     deltas: dict[str, bytes] = {}
     """field → encoded lattice delta."""
-    settled: tuple[LosingVersion, ...] = ()
+    resolved: tuple[LosingVersion, ...] = ()
 
 
 class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):

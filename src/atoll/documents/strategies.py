@@ -103,13 +103,13 @@ def custom(register: Register, resolver: Resolver) -> Fold:
     return Fold(value, winner, "merged", "combined by the custom function")
 
 
-def kind_of(loser: Version, winner: Version) -> str:
+def kind_of(losing: Version, winning: Version) -> str:
     """The field's own words for what collided (pgEdge Spock, EDB PGD)."""
-    if loser.operation == Operation.DELETE:
+    if losing.operation == Operation.DELETE:
         return "delete_origin_differs"
-    if winner.operation == Operation.DELETE:
+    if winning.operation == Operation.DELETE:
         return "update_deleted"
-    if loser.operation == Operation.INSERT and winner.operation == Operation.INSERT:
+    if losing.operation == Operation.INSERT and winning.operation == Operation.INSERT:
         return "insert_exists"
     return "update_origin_differs"
 

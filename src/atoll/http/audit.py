@@ -1,4 +1,4 @@
-"""`/v1/conflicts`: the audit, with every losing value, and the way to settle a manual conflict."""
+"""`/v1/conflicts`: the audit, with every losing version, and the way to resolve a manual conflict."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ class Audit:
         await exchange.answer_json({"items": [shown(row) for row in rows[:limit]], "cursor": cursor})
 
     async def resolve(self, exchange: Exchange, conflict_id: str) -> None:
-        """Write the value that the application chose; the write has seen all siblings, and so settles them."""
+        """Write the value that the application chose. The write has seen all siblings, so it resolves the conflict."""
         body = await exchange.json(self._region.options.document_bytes)
         idempotency_key = idempotency_key_of(exchange)
         if not isinstance(body, dict) or set(body) != {"value"}:
-            raise MalformedRequest('to settle a conflict send {"value": {…the document as it should be…}}')
+            raise MalformedRequest('to resolve a conflict, send {"value": {…the document as it should be…}}')
         row = await self._region.store.conflict(conflict_id)
         if row is None:
             raise NotFound(f"there is no conflict {conflict_id!r}")
         repeated = idempotency_key is not None and await self._region.store.remembered([idempotency_key])
-        if row.status == "settled" and not repeated:
-            raise Conflict(f"conflict {conflict_id} has been settled already", id=conflict_id)
+        if row.status == "resolved" and not repeated:
+            raise Conflict(f"conflict {conflict_id} is resolved already", id=conflict_id)
         if row.field:
             raise InvalidOperation(
                 f"conflict {conflict_id} is about {row.collection}.{row.field} alone; PATCH the document instead"
@@ -81,7 +81,7 @@ class Audit:
 def shown(row: AuditRow) -> dict[str, Any]:
     """A record with its stamps readable."""
     record = records.public(row)
-    for side in (record["loser"], record["winner"]):
+    for side in (record["losing"], record["winning"]):
         side["at"] = format_stamp(side["stamp"])
     return record
 

@@ -603,14 +603,14 @@ class GroupCommit:
             if isinstance(work, SnapshotPage):
                 for collection, key, _ in work.documents:
                     documents.setdefault(collection, set()).add(key)
-                audit += [loser.id for loser in work.settled]
+                audit += [losing.id for losing in work.resolved]
             elif work.keys:
                 documents.setdefault(work.collection, set()).update(work.keys)
         for entry in entries:
             for change in entry.changes:
                 if change.collection in self._rules:
                     documents.setdefault(change.collection, set()).add(change.key)
-                audit += [loser.id for loser in change.settled]
+                audit += [losing.id for losing in change.resolved]
         keys = [write.idempotency_key for write, _ in group.writes if write.idempotency_key is not None]
         return Wanted({name: sorted(found) for name, found in documents.items()}, keys, audit)
 

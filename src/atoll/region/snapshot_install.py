@@ -566,9 +566,9 @@ def _chunks(content: Content, stamp: int) -> Iterator[SnapshotPage]:
         rows = content.documents[at : at + _MERGED_AT_ONCE]
         documents = tuple((content.collection, key, Row(value, meta)) for key, value, meta in rows)
         yield SnapshotPage(documents=documents, stamp=stamp)
-    settled = snapshot.settled_of(content)
-    for at in range(0, len(settled), _MERGED_AT_ONCE):
-        yield SnapshotPage(settled=settled[at : at + _MERGED_AT_ONCE])
+    resolved = snapshot.resolved_of(content)
+    for at in range(0, len(resolved), _MERGED_AT_ONCE):
+        yield SnapshotPage(resolved=resolved[at : at + _MERGED_AT_ONCE])
     for at in range(0, len(content.parked), _MERGED_AT_ONCE):
         yield SnapshotPage(parked=tuple(content.parked[at : at + _MERGED_AT_ONCE]))
 

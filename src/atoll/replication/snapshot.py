@@ -1,6 +1,6 @@
 """Pages of what a region holds, for a peer that lacks more than the journal still has.
 
-Documents with their tombstones, by collection and key; the settled part of the audit (what stands follows from the
+Documents with their tombstones, by collection and key; the resolved part of the audit (open records follow from the
 documents); parked changes. Not the answers to idempotency keys: they are the region's own.
 
 The pages are of different moments, since the region goes on. That costs nothing: documents only grow in their
@@ -35,7 +35,7 @@ class Content(msgspec.Struct, array_like=True):
     collection: str = ""
     documents: list[tuple[str, bytes | None, bytes]] = []
     """(key, value, meta)."""
-    settled: list[tuple[str, bytes]] = []
+    resolved: list[tuple[str, bytes]] = []
     """(id, body) of conflict records."""
     parked: list[Parked] = []
 
@@ -106,10 +106,10 @@ async def _documents(store: Store, names: list[str], place: SnapshotPlace, most_
 async def _audit(store: Store, place: SnapshotPlace, most_rows: int) -> _Read:
     content, after = Content(), place.record
     size_bytes = 0
-    while size_bytes < _PAGE_BYTES and (limit := min(_ROWS_AT_ONCE, most_rows - len(content.settled))):
-        rows = await store.conflicts(AuditFilter(status="settled"), after=after, limit=limit)
+    while size_bytes < _PAGE_BYTES and (limit := min(_ROWS_AT_ONCE, most_rows - len(content.resolved))):
+        rows = await store.conflicts(AuditFilter(status="resolved"), after=after, limit=limit)
         for row in rows:
-            content.settled.append((row.id, row.body))
+            content.resolved.append((row.id, row.body))
             size_bytes += len(row.body)
             after = (row.stamp_ms, row.id)
         if len(rows) < limit:
@@ -156,13 +156,13 @@ def check_content(page: SnapshotReply, content: Content, rules: Mapping[str, Rul
             except AtollError as error:
                 raise HostileEntry(f"a snapshot holds a document with an impossible key: {error}") from None
             received(known, key, Row(value, meta), page.clock)
-    for loser in settled_of(content):
-        records.check_recorded(loser)
+    for losing in resolved_of(content):
+        records.check_recorded(losing)
     for origin, seq in (*page.before.items(), *page.after.items()):
         if not origin or not 0 <= seq < 1 << 53:
             raise HostileEntry(f"a snapshot claims {seq} entries of {origin[:64]!r}")
 
 
-def settled_of(content: Content) -> tuple[LosingVersion, ...]:
+def resolved_of(content: Content) -> tuple[LosingVersion, ...]:
     """The records, as entries carry them."""
-    return tuple(LosingVersion(id, "settled", body) for id, body in content.settled)
+    return tuple(LosingVersion(id, "resolved", body) for id, body in content.resolved)

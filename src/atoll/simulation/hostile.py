@@ -177,11 +177,11 @@ def _settled(random: Random, origin: str, body: bytes | None = None) -> tuple[Lo
     side = {"region": origin, "seq": 1, "stamp": 1 << 80, "operation": "insert", "context": {}, "value": 1}
     record = {
         "id": "00" * 12, "collection": "profile", "key": "k0", "field": "", "kind": "insert_exists",
-        "status": "settled", "strategy": "lww", "outcome": "dropped", "reason": "", "uncertain": False,
-        "loser": side, "winner": side, "settled_by": [1, origin, 1],
+        "status": "resolved", "strategy": "lww", "outcome": "dropped", "reason": "", "uncertain": False,
+        "losing": side, "winning": side, "resolved_by": [1, origin, 1],
     }  # fmt: skip
     return (
-        LosingVersion("00" * 12, random.choice(("settled", "standing")), body or msgspec.json.encode(record)),
+        LosingVersion("00" * 12, random.choice(("resolved", "open")), body or msgspec.json.encode(record)),
     )
 
 

@@ -2,7 +2,7 @@
 
 For each register of a document: a version that no later writer had seen is present. Of several present
 ones a strategy picks; the others are lost and must be in the audit, until a write whose author had seen
-winner and loser replaces them, which settles the record. This shares no code with the merge: it looks at
+both versions replaces them, which resolves the record. This shares no code with the merge: it looks at
 all versions that were ever written, not at states.
 """
 
@@ -39,9 +39,9 @@ class Expected(NamedTuple):
     """One conflict record, as far as the history determines it."""
 
     status: str
-    loser: tuple[str, int]
-    winner: tuple[str, int]
-    settled_by: tuple[int, str, int] | None
+    losing: tuple[str, int]
+    winning: tuple[str, int]
+    resolved_by: tuple[int, str, int] | None
 
 
 class Oracle:
@@ -126,20 +126,20 @@ class Oracle:
         touches = list(self._journal.touches(collection, key))
         if len(touches) < 2:
             return
-        settled: dict[str, Expected] = {}
+        resolved: dict[str, Expected] = {}
         for touch in sorted(touches, key=lambda each: (each.entry.stamp, each.entry.origin, each.entry.seq)):
             entry = touch.entry
             if (entry.origin, entry.seq) in self._journal.hostile:
                 continue  # it does not say what it overwrites
             seen = [other for other in touches if entry.context.get(other.entry.origin, 0) >= other.entry.seq]
-            lost = _standing(rules, key, _present(seen))
-            for id_, (register, loser, winner, _) in lost.items():
-                if register in touch.change.registers and id_ not in settled:
+            lost = _open(rules, key, _present(seen))
+            for id_, (register, losing, winner, _) in lost.items():
+                if register in touch.change.registers and id_ not in resolved:
                     by = (entry.stamp, entry.origin, entry.seq)
-                    settled[id_] = Expected("settled", loser, winner, by)
-        for id_, (_, loser, winner, status) in _standing(rules, key, _present(touches)).items():
-            expected[id_] = Expected(status, loser, winner, None)
-        expected.update(settled)
+                    resolved[id_] = Expected("resolved", losing, winner, by)
+        for id_, (_, losing, winner, status) in _open(rules, key, _present(touches)).items():
+            expected[id_] = Expected(status, losing, winner, None)
+        expected.update(resolved)
 
 
 def _present(touches: Sequence[Touch]) -> dict[str, list[Written]]:
@@ -165,26 +165,26 @@ def _canonically(version: Written) -> tuple[int, str, int]:
     return version[:3]
 
 
-def _standing(
+def _open(
     rules: Rules, key: str, present: Mapping[str, list[Written]]
 ) -> dict[str, tuple[str, tuple[str, int], tuple[str, int], str]]:
-    """id → (register, loser, winner, status) of what is lost in this state."""
+    """id → (register, losing, winning, status) of what is lost in this state."""
     lost: dict[str, tuple[str, tuple[str, int], tuple[str, int], str]] = {}
     for register, present_ones in present.items():
         versions = _with_deletions(present, present_ones) if register == TOUCH else present_ones
         if len(versions) < 2 or (register == TOUCH and not _touch_counts(rules, present, versions)):
             continue
         _, winner, outcome = _fold(rules, register, versions)
-        for loser in versions:
-            same = loser.value == winner.value and outcome != "manual"
-            if loser is winner or same or (register == TOUCH and loser.value is None):
+        for losing in versions:
+            same = losing.value == winner.value and outcome != "manual"
+            if losing is winner or same or (register == TOUCH and losing.value is None):
                 continue
-            named = _Named(loser.region, loser.seq)
+            named = _Named(losing.region, losing.seq)
             lost[record_id(rules.name, key, register, named)] = (  # type: ignore[arg-type]
                 register,
-                (loser.region, loser.seq),
+                (losing.region, losing.seq),
                 (winner.region, winner.seq),
-                "manual" if outcome == "manual" else "standing",
+                "manual" if outcome == "manual" else "open",
             )
     return lost
 

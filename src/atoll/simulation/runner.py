@@ -328,7 +328,7 @@ def _check_history(world: World, shown: Mapping[tuple[str, str], bytes], audit: 
     wanted = world.oracle.expected_audit()
     records = {id_: msgspec.json.decode(body) for id_, body in audit.items()}
     recorded = {
-        (r["collection"], r["key"], r["loser"]["region"], r["loser"]["seq"]) for r in records.values()
+        (r["collection"], r["key"], r["losing"]["region"], r["losing"]["seq"]) for r in records.values()
     }
     for collection, key in sorted(world.journal.by_document):
         hidden = world.oracle.hidden(collection, key) if collection in world.rules else []
@@ -343,12 +343,12 @@ def _check_history(world: World, shown: Mapping[tuple[str, str], bytes], audit: 
     for id_ in sorted(records.keys() - wanted.keys()):
         raise SafetyViolation("the audit holds nothing else", f"{records[id_]}")
     for id_, record in sorted(records.items()):
-        settled = record["settled_by"]
+        resolved = record["resolved_by"]
         found = (
             record["status"],
-            (record["loser"]["region"], record["loser"]["seq"]),
-            (record["winner"]["region"], record["winner"]["seq"]),
-            None if settled is None else tuple(settled),
+            (record["losing"]["region"], record["losing"]["seq"]),
+            (record["winning"]["region"], record["winning"]["seq"]),
+            None if resolved is None else tuple(resolved),
         )
         if found != tuple(wanted[id_]):
             raise SafetyViolation("a record says what happened", f"{id_}: {found}, not {tuple(wanted[id_])}")
@@ -393,7 +393,7 @@ def _fill(report: Report, world: World) -> None:
         if record["strategy"] == "custom" and record["outcome"] == "kept":
             failed = record["reason"].startswith("the custom function failed")
             reason = (
-                record["reason"] if failed else "the custom function failed, and a later write settled it"
+                record["reason"] if failed else "the custom function failed, and a later write resolved it"
             )
             why = f"{record['collection']}: {reason}"
             report.unsolved[why] = report.unsolved.get(why, 0) + 1

@@ -284,7 +284,7 @@ class Stage:
         try:
             await self.cluster.settle(float(rest or 30))
         except NotSettled as error:
-            return [f"not settled {error}"]
+            return [f"not resolved {error}"]
         return None
 
     async def _do_show(self, rest: str) -> list[str]:
@@ -325,10 +325,10 @@ def _text(value: bytes | None) -> str:
 def _told(record: dict[str, Any]) -> Iterator[str]:
     where = f"{record['collection']}/{record['key']}" + (f".{record['field']}" if record["field"] else "")
     yield f"{record['kind']} on {where}: {record['status']}, {record['strategy']}, {record['outcome']}"
-    for side in ("loser", "winner"):
+    for side in ("losing", "winning"):
         which = record[side]
         value = msgspec.json.encode(which["value"]).decode()
         yield f"  {side} {which['region']}:{which['seq']} {which['operation']} {value}"
-    if record["settled_by"] is not None:
-        _, region, seq = record["settled_by"]
-        yield f"  settled by {region}:{seq}"
+    if record["resolved_by"] is not None:
+        _, region, seq = record["resolved_by"]
+        yield f"  resolved by {region}:{seq}"

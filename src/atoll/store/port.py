@@ -75,11 +75,11 @@ class AuditRow(NamedTuple):
     kind: str
     """`insert_exists`, `update_origin_differs`, …"""
     status: str
-    """`standing`, `settled` or `manual`."""
+    """`open`, `resolved` or `manual`."""
     stamp_ms: int
     """When the losing value was written (unix milliseconds, from its stamp)."""
-    loser_origin: str
-    winner_origin: str
+    losing_origin: str
+    winning_origin: str
     strategy: str
     uncertain: bool
     """Whether the order of the two was decided inside the clocks' uncertainty."""

@@ -23,12 +23,12 @@ def record(number: int) -> dict[str, Any]:
         "key": "ann",
         "field": "",
         "kind": "update_origin_differs",
-        "status": "standing",
+        "status": "open",
         "strategy": "lww",
         "reason": "later stamp [sic]",
         "uncertain": True,
-        "loser": side,
-        "winner": {**side, "region": "frankfurt"},
+        "losing": side,
+        "winning": {**side, "region": "frankfurt"},
     }
 
 

@@ -108,14 +108,14 @@ class Replica:
     def snapshot(self) -> list[SnapshotPage]:
         """All that it holds, in the pieces in which a peer takes it over once it has all the entries."""
         documents = [(*address, row) for address, row in sorted(self.rows.items())]
-        settled = tuple(
+        resolved = tuple(
             LosingVersion(row.id, row.status, row.body)
             for row in self.audit.values()
-            if row.status == "settled"
+            if row.status == "resolved"
         )
         return [
             *(SnapshotPage(documents=(each,), stamp=self.clock.last) for each in documents),
-            SnapshotPage(settled=settled, parked=tuple(self.kept.values())),
+            SnapshotPage(resolved=resolved, parked=tuple(self.kept.values())),
         ]
 
     def ready_from(self, other: Replica) -> EncodedEntry | None:

@@ -310,7 +310,7 @@ def test_the_clock_follows_what_is_applied() -> None:
         (Change("profile", "k", 0, {}, {"name": b""}), "no mergeable field name of 'profile'"),
         (Change("views", "k", 0, {}, {"seen": b"\xff"}), "HostileEntry: "),
         (
-            named("B", settled=(LosingVersion("id", "settled", b"no record"),)),
+            named("B", resolved=(LosingVersion("id", "resolved", b"no record"),)),
             "HostileEntry: .*cannot be read",
         ),
     ],
@@ -354,30 +354,30 @@ def statuses(replica: Replica) -> list[str]:
 
 def test_a_conflict_is_detected_once_in_each_region() -> None:
     for replica in collided():
-        assert (statuses(replica), replica.detected) == (["standing"], 1)
+        assert (statuses(replica), replica.detected) == (["open"], 1)
 
 
-def test_the_next_write_settles_a_conflict_everywhere() -> None:
+def test_the_next_write_resolves_a_conflict_everywhere() -> None:
     a, b, c = collided()
     c.write(put("profile", b'{"name":"C"}'))
     settle([a, b, c])
-    assert statuses(a) == statuses(b) == statuses(c) == ["settled"]
+    assert statuses(a) == statuses(b) == statuses(c) == ["resolved"]
     assert a.audit == b.audit == c.audit
     assert not decode_row(RULES["profile"], a.rows["profile", "k"]).contested
 
 
-def test_of_two_that_settle_at_once_the_earlier_is_recorded() -> None:
+def test_of_two_that_resolve_at_once_the_earlier_is_recorded() -> None:
     a, b, c = collided()
     b.time_ms += 1000
     b.write(put("profile", b'{"name":"from b"}'))
     a.write(put("profile", b'{"name":"from a"}'))
     settle([a, b, c])
     assert a.audit == b.audit == c.audit
-    bodies = [msgspec.json.decode(record.body) for record in a.audit.values() if record.status == "settled"]
-    assert [body["settled_by"][1:] for body in bodies] == [["a", 2]]
+    bodies = [msgspec.json.decode(record.body) for record in a.audit.values() if record.status == "resolved"]
+    assert [body["resolved_by"][1:] for body in bodies] == [["a", 2]]
 
 
-def test_a_record_is_withdrawn_when_the_losers_own_line_goes_on() -> None:
+def test_a_record_is_withdrawn_when_the_losing_versions_own_line_goes_on() -> None:
     a, b, c = (Replica(name, RULES) for name in REGIONS)
     b.time_ms += 100  # so that b wins
     a.write(put("profile", b'{"name":"A"}'))
@@ -387,12 +387,12 @@ def test_a_record_is_withdrawn_when_the_losers_own_line_goes_on() -> None:
     a.write(put("profile", b'{"name":"A goes on"}'))
     c.receive([a.journal[1]])
     (second,) = c.audit.values()
-    assert (first.loser_origin, second.loser_origin) == ("a", "a")
+    assert (first.losing_origin, second.losing_origin) == ("a", "a")
     assert first.id != second.id
-    assert msgspec.json.decode(second.body)["loser"]["seq"] == 2
+    assert msgspec.json.decode(second.body)["losing"]["seq"] == 2
 
 
-def test_what_a_write_settles_is_gone_with_the_write_when_it_fails() -> None:
+def test_what_a_write_resolves_is_gone_with_the_write_when_it_fails() -> None:
     _, _, c = collided()
     before = dict(c.audit)
     with pytest.raises(NotFound):

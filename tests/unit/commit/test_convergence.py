@@ -182,7 +182,7 @@ def _frontier(versions: list[Version]) -> list[Version]:
     return [v for v in versions if not any(_saw(other, v) for other in versions)]
 
 
-def _losers(collection: str, versions: list[Version]) -> set[tuple[str, int]]:
+def _losing(collection: str, versions: list[Version]) -> set[tuple[str, int]]:
     order = sorted(versions, key=lambda v: (v.stamp, v.region, v.seq))
     winner = order[0] if collection == "claim" else order[-1]
     same = {winner.value} if collection != "page" else set()
@@ -197,11 +197,11 @@ def test_the_audit_is_what_the_history_says(collection: str, steps: list[Any]) -
     world = _run(steps)
     for key in ("k1", "k2"):
         history = _history(world, collection, key)
-        lost = _losers(collection, _frontier(history)) if len(_frontier(history)) > 1 else set()
+        lost = _losing(collection, _frontier(history)) if len(_frontier(history)) > 1 else set()
         for writer in history:
             seen = _frontier([version for version in history if _saw(writer, version)])
             if len(seen) > 1:
-                lost |= _losers(collection, seen)
+                lost |= _losing(collection, seen)
         expected = {record_id(collection, key, "", v) for v in history if (v.region, v.seq) in lost}
         for replica in world.values():
             found = {r.id for r in replica.audit.values() if (r.collection, r.key) == (collection, key)}

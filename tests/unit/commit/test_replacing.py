@@ -79,7 +79,7 @@ def test_concurrent_versions_take_the_general_way() -> None:
     a.receive(b.journal)
     assert not documents.succeeded(a.rows[("profile", "k")], a.vector)
     a.write(mutation("put", "profile", 3))
-    assert [record.status for record in a.audit.values()] == ["settled"]
+    assert [record.status for record in a.audit.values()] == ["resolved"]
 
 
 def test_a_row_that_cannot_be_read_is_left_to_the_general_way_to_report() -> None:

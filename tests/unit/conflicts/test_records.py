@@ -35,7 +35,7 @@ def collide(one: Mutation, other: Mutation, *before: Mutation, apart_ms: int = 1
     b.write(other)
     settle([a, b])
     rules = RULES[one.collection]
-    return list(records.standing(rules, "k", decode_row(rules, a.rows[one.collection, "k"])).values())
+    return list(records.open_records(rules, "k", decode_row(rules, a.rows[one.collection, "k"])).values())
 
 
 ANN, BEN, CID = (put("profile", b'{"name":"%s"}' % name) for name in (b"Ann", b"Ben", b"Cid"))
@@ -56,17 +56,17 @@ def test_the_kind_says_what_collided(
     one: Mutation, other: Mutation, before: tuple[Mutation, ...], kind: str
 ) -> None:
     (record,) = collide(one, other, *before)
-    assert (record.kind, record.loser.region, record.winner.region) == (kind, "a", "b")
+    assert (record.kind, record.losing.region, record.winning.region) == (kind, "a", "b")
 
 
 def test_both_sides_are_there_in_full() -> None:
     (record,) = collide(ANN, GONE, CID)
     assert (record.collection, record.key, record.field, record.strategy) == ("profile", "k", "", "lww")
-    assert (record.status, record.outcome, record.settled_by) == ("standing", "dropped", None)
-    assert (record.loser.operation, bytes(record.loser.value)) == ("update", b'{"name":"Ann","age":0}')
-    assert (record.winner.operation, bytes(record.winner.value)) == ("delete", b"null")
-    assert (record.loser.seq, record.loser.context) == (2, {"a": 1})
-    assert record.winner.stamp > record.loser.stamp
+    assert (record.status, record.outcome, record.resolved_by) == ("open", "dropped", None)
+    assert (record.losing.operation, bytes(record.losing.value)) == ("update", b'{"name":"Ann","age":0}')
+    assert (record.winning.operation, bytes(record.winning.value)) == ("delete", b"null")
+    assert (record.losing.seq, record.losing.context) == (2, {"a": 1})
+    assert record.winning.stamp > record.losing.stamp
 
 
 @pytest.mark.parametrize(("apart_ms", "uncertain"), [(0, True), (10, True), (11, False), (1000, False)])
@@ -88,7 +88,7 @@ def test_what_is_left_to_the_application_is_recorded_even_when_equal() -> None:
 
 def test_the_first_write_may_win() -> None:
     (record,) = collide(put("claim", b'{"owner":"x"}'), put("claim", b'{"owner":"y"}'))
-    assert (record.strategy, record.loser.region, record.winner.region) == ("fww", "b", "a")
+    assert (record.strategy, record.losing.region, record.winning.region) == ("fww", "b", "a")
 
 
 def test_under_merge_a_field_loses_alone() -> None:
@@ -98,7 +98,7 @@ def test_under_merge_a_field_loses_alone() -> None:
         patch("cart", set={"note": "before"}),
     )
     assert (record.field, record.strategy, record.outcome) == ("note", "merge", "dropped")
-    assert bytes(record.loser.value) == b'"x"'
+    assert bytes(record.losing.value) == b'"x"'
 
 
 def test_objects_that_merged_are_recorded_as_merged() -> None:
@@ -131,7 +131,7 @@ def test_operations_under_a_deletion_are_recorded() -> None:
     first = put("views", b'{"seen":1}')
     (record,) = collide(patch("views", inc={"seen": 5}), Delete("views", "k"), first)
     assert (record.kind, record.field, record.strategy) == ("update_deleted", "", "delete_wins")
-    assert bytes(record.loser.value) == b'{"seen":6}'
+    assert bytes(record.losing.value) == b'{"seen":6}'
 
 
 def test_a_record_is_named_alike_everywhere() -> None:
@@ -161,72 +161,74 @@ def test_only_the_registers_asked_for_are_looked_at() -> None:
     a.write(patch("cart", set={"labels.l": 9}))
     settle([a, b])
     document = decode_row(RULES["cart"], a.rows["cart", "k"])
-    fields = {record.field for record in records.standing(RULES["cart"], "k", document).values()}
+    fields = {record.field for record in records.open_records(RULES["cart"], "k", document).values()}
     assert fields == {"note", "labels.l"}
-    assert [r.field for r in records.standing(RULES["cart"], "k", document, {"note"}).values()] == ["note"]
+    assert [r.field for r in records.open_records(RULES["cart"], "k", document, {"note"}).values()] == [
+        "note"
+    ]
 
 
-# -- settled -------------------------------------------------------------------------------------------
+# -- resolved -------------------------------------------------------------------------------------------
 
 
-def settled(record: Record, *by: tuple[int, str, int]) -> list[AuditRow | None]:
-    """What each settlement makes of the record, on top of those before it."""
+def resolved(record: Record, *by: tuple[int, str, int]) -> list[AuditRow | None]:
+    """What each resolution makes of the record, on top of those before it."""
     known: dict[str, AuditRow] = {}
     found = []
     for each in by:
-        row = records.settled_row(records.settle(record, each), known)
+        row = records.resolved_row(records.resolve(record, each), known)
         found.append(row)
         if row is not None:
             known[row.id] = row
     return found
 
 
-def test_a_settled_record_names_the_write() -> None:
+def test_a_resolved_record_names_the_write() -> None:
     (record,) = collide(ANN, BEN)
-    (row,) = settled(record, (77, "c", 3))
+    (row,) = resolved(record, (77, "c", 3))
     assert row is not None
-    assert (row.id, row.status, row.kind) == (record.id, "settled", record.kind)
-    assert records.public(row)["settled_by"] == [77, "c", 3]
+    assert (row.id, row.status, row.kind) == (record.id, "resolved", record.kind)
+    assert records.public(row)["resolved_by"] == [77, "c", 3]
     assert records.public(row)["reason"] == record.reason
 
 
-def test_a_manual_record_is_settled_by_the_application() -> None:
+def test_a_manual_record_is_resolved_by_the_application() -> None:
     (record,) = collide(put("page", b'{"title":"x"}'), put("page", b'{"title":"y"}'))
-    (row,) = settled(record, (77, "c", 3))
+    (row,) = resolved(record, (77, "c", 3))
     assert row is not None
     assert records.public(row)["reason"] == "chosen by the application"
 
 
 @pytest.mark.parametrize("later", [(78, "a", 1), (77, "d", 1), (77, "c", 4), (77, "c", 3)])
-def test_the_smaller_settlement_is_kept(later: tuple[int, str, int]) -> None:
+def test_the_smaller_resolution_is_kept(later: tuple[int, str, int]) -> None:
     (record,) = collide(ANN, BEN)
-    kept, ignored = settled(record, (77, "c", 3), later)
+    kept, ignored = resolved(record, (77, "c", 3), later)
     assert kept is not None
     assert ignored is None
     if later != (77, "c", 3):
-        first, second = settled(record, later, (77, "c", 3))
+        first, second = resolved(record, later, (77, "c", 3))
         assert first is not None
         assert second == kept
 
 
-def test_a_standing_record_gives_way_to_a_settled_one() -> None:
+def test_a_resolved_record_replaces_an_open_one() -> None:
     (record,) = collide(ANN, BEN)
-    loser = records.settle(record, (1 << 62, "c", 3))
-    row = records.settled_row(loser, {record.id: records.row_of(record)})
+    losing = records.resolve(record, (1 << 62, "c", 3))
+    row = records.resolved_row(losing, {record.id: records.row_of(record)})
     assert row is not None
-    assert row.status == "settled"
+    assert row.status == "resolved"
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b"\xff", b'{"id":"x"}'])
-def test_a_settlement_that_is_no_record_is_refused(body: bytes) -> None:
+def test_a_resolution_that_is_no_record_is_refused(body: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
-        records.settled_row(LosingVersion("id", "settled", body), {})
+        records.resolved_row(LosingVersion("id", "resolved", body), {})
 
 
 def test_a_row_tells_its_record() -> None:
     (record,) = collide(ANN, BEN)
     row = records.row_of(record)
-    assert (row.loser_origin, row.winner_origin, row.uncertain) == ("a", "b", False)
-    assert row.stamp_ms == record.loser.stamp >> 16
+    assert (row.losing_origin, row.winning_origin, row.uncertain) == ("a", "b", False)
+    assert row.stamp_ms == record.losing.stamp >> 16
     assert msgspec.json.decode(row.body, type=Record) == record
-    assert records.public(row)["loser"]["value"] == {"name": "Ann", "age": 0}
+    assert records.public(row)["losing"]["value"] == {"name": "Ann", "age": 0}

@@ -14,7 +14,7 @@ from atoll.demo.ledger import Collision, Ledger
 ORDER = {"region": "tokyo", "sku": "7", "quantity": 2}
 
 
-def record(id_: str, key: str, loser: Any, winner: Any, **more: Any) -> dict[str, Any]:
+def record(id_: str, key: str, losing: Any, winning: Any, **more: Any) -> dict[str, Any]:
     return {
         "id": id_,
         "collection": "profile",
@@ -23,10 +23,10 @@ def record(id_: str, key: str, loser: Any, winner: Any, **more: Any) -> dict[str
         "kind": "update_origin_differs",
         "strategy": "lww",
         "outcome": "dropped",
-        "status": "standing",
+        "status": "open",
         "uncertain": True,
-        "loser": {"value": loser},
-        "winner": {"value": winner},
+        "losing": {"value": losing},
+        "winning": {"value": winning},
         **more,
     }
 
@@ -200,7 +200,7 @@ def test_record_held_twice_is_noticed(ledger: Ledger, found: list[Findings]) -> 
 
 def test_record_that_differs_is_noticed(ledger: Ledger, found: list[Findings]) -> None:
     found[1].conflicts = copy.deepcopy(found[1].conflicts)
-    found[1].conflicts[0]["status"] = "settled"
+    found[1].conflicts[0]["status"] = "resolved"
     assert failed(ledger, found)[AUDIT].endswith("differs in tokyo and frankfurt")
 
 
@@ -229,7 +229,7 @@ def test_conflict_filed_under_another_kind_is_noticed(ledger: Ledger, found: lis
     assert failed(ledger, found)[LOSERS].startswith("profile/ann: filed as insert_exists")
 
 
-def test_settled_conflict_keeps_both_values_on_record(ledger: Ledger, found: list[Findings]) -> None:
+def test_resolved_conflict_keeps_both_values_on_record(ledger: Ledger, found: list[Findings]) -> None:
     for each in found:
         each.documents["profile"]["ann"] = {"v": 3}
     assert failed(ledger, found) == {}
@@ -278,10 +278,10 @@ def test_parked_changes_are_noticed(ledger: Ledger, found: list[Findings]) -> No
 
 
 def test_conflicts_are_counted_by_what_became_of_them() -> None:
-    records = [record("r1", "a", 1, 2), record("r2", "b", 1, 2), record("r3", "c", 1, 2, status="settled")]
+    records = [record("r1", "a", 1, 2), record("r2", "b", 1, 2), record("r3", "c", 1, 2, status="resolved")]
     records[0]["uncertain"] = False
     counted = [
         (group["status"], group["count"], group["within_clock_uncertainty"])
         for group in proof.conflict_counts(records)
     ]
-    assert counted == [("settled", 1, 1), ("standing", 2, 1)]
+    assert counted == [("open", 2, 1), ("resolved", 1, 1)]

@@ -23,7 +23,7 @@ from atoll.documents.entry import (
 from atoll.errors import CorruptEntry, HostileEntry, ReplicationError
 
 CHANGE = Change(
-    "cart", "k", 1, {"": b"{}", "note": None}, {"items": b"\x80"}, (LosingVersion("id", "settled", b"{}"),)
+    "cart", "k", 1, {"": b"{}", "note": None}, {"items": b"\x80"}, (LosingVersion("id", "resolved", b"{}"),)
 )
 names = st.text(min_size=1, max_size=8)
 

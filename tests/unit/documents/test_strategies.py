@@ -125,7 +125,7 @@ def test_a_custom_function_that_fails_leaves_it_to_a_person() -> None:
 
 
 @pytest.mark.parametrize(
-    ("loser", "winner", "kind"),
+    ("losing", "winning", "kind"),
     [
         (INSERT, INSERT, "insert_exists"),
         (UPDATE, UPDATE, "update_origin_differs"),
@@ -136,8 +136,8 @@ def test_a_custom_function_that_fails_leaves_it_to_a_person() -> None:
         (DELETE, DELETE, "delete_origin_differs"),
     ],
 )
-def test_kinds_have_the_field_s_names(loser: int, winner: int, kind: str) -> None:
-    assert kind_of(version("a", 1, operation=loser), version("b", 2, operation=winner)) == kind
+def test_kinds_have_the_field_s_names(losing: int, winning: int, kind: str) -> None:
+    assert kind_of(version("a", 1, operation=losing), version("b", 2, operation=winning)) == kind
 
 
 @pytest.mark.parametrize(("apart_ms", "uncertain"), [(0, True), (12, True), (13, False)])

@@ -30,10 +30,10 @@ async def test_a_record_holds_what_was_lost() -> None:
         await collided(it, "profile", "name")
         (item,) = (await it.ask("GET", "/v1/conflicts")).json["items"]
     assert (item["collection"], item["key"], item["kind"]) == ("profile", "k", "insert_exists")
-    assert (item["status"], item["outcome"]) == ("standing", "dropped")
-    assert item["loser"]["value"] == {"name": "theirs", "age": 0}
-    assert item["winner"]["value"] == {"name": "ours", "age": 0}
-    assert item["loser"]["at"] == "1970-01-01T00:16:40.007Z"
+    assert (item["status"], item["outcome"]) == ("open", "dropped")
+    assert item["losing"]["value"] == {"name": "theirs", "age": 0}
+    assert item["winning"]["value"] == {"name": "ours", "age": 0}
+    assert item["losing"]["at"] == "1970-01-01T00:16:40.007Z"
 
 
 async def test_nothing_is_listed_where_nothing_collided() -> None:
@@ -51,7 +51,7 @@ async def test_nothing_is_listed_where_nothing_collided() -> None:
         ({"key": "l"}, False),
         ({"kind": "insert_exists"}, True),
         ({"kind": "update_deleted"}, False),
-        ({"status": "standing"}, True),
+        ({"status": "open"}, True),
         ({"status": "manual"}, False),
         ({"origin": "a"}, True),
         ({"origin": "b"}, True),
@@ -102,7 +102,7 @@ async def test_a_question_that_makes_no_sense_is_refused(query: str, problem: st
         assert (await it.ask("GET", "/v1/conflicts", query=query)).problem == problem
 
 
-async def test_a_manual_conflict_is_settled_by_the_application() -> None:
+async def test_a_manual_conflict_is_resolved_by_the_application() -> None:
     async with Served() as it:
         conflict = await collided(it, "page", "title")
         assert await ids(it, status="manual") == [conflict]
@@ -110,12 +110,12 @@ async def test_a_manual_conflict_is_settled_by_the_application() -> None:
         assert (answer.status, answer.json["value"]) == (200, {"title": "chosen"})
         assert "siblings" not in (await it.ask("GET", "/v1/page/k")).json
         assert await ids(it, status="manual") == []
-        (item,) = (await it.ask("GET", "/v1/conflicts", query="status=settled")).json["items"]
+        (item,) = (await it.ask("GET", "/v1/conflicts", query="status=resolved")).json["items"]
     assert (item["id"], item["reason"]) == (conflict, "chosen by the application")
-    assert item["settled_by"][1:] == ["a", 2]
+    assert item["resolved_by"][1:] == ["a", 2]
 
 
-async def test_a_settlement_can_be_repeated_under_its_key() -> None:
+async def test_a_resolution_can_be_repeated_under_its_key() -> None:
     async with Served() as it:
         conflict = await collided(it, "page", "title")
         path, body = f"/v1/conflicts/{conflict}/resolve", {"value": {"title": "chosen"}}
@@ -136,7 +136,7 @@ async def test_a_settlement_can_be_repeated_under_its_key() -> None:
         ({"value": None}, "invalid-document"),
     ],
 )
-async def test_a_settlement_that_is_no_document_settles_nothing(body: Any, problem: str) -> None:
+async def test_a_resolution_that_is_no_document_resolves_nothing(body: Any, problem: str) -> None:
     async with Served() as it:
         conflict = await collided(it, "page", "title")
         answer = await it.ask("POST", f"/v1/conflicts/{conflict}/resolve", body)
@@ -151,10 +151,10 @@ async def test_a_conflict_that_is_unknown_is_not_found() -> None:
         assert (await it.ask("DELETE", "/v1/conflicts")).problem == "not-found"
 
 
-async def test_a_conflict_over_one_field_is_settled_by_a_patch() -> None:
+async def test_a_conflict_over_one_field_is_resolved_by_a_patch() -> None:
     async with Served() as it:
         conflict = await collided(it, "cart", "note")
         answer = await it.ask("POST", f"/v1/conflicts/{conflict}/resolve", {"value": {"note": "x"}})
         assert (answer.status, answer.problem) == (422, "invalid-operation")
         await it.ask("PATCH", "/v1/cart/k", {"$set": {"note": "chosen"}})
-        assert await ids(it, status="settled") == [conflict]
+        assert await ids(it, status="resolved") == [conflict]

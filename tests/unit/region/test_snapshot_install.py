@@ -93,7 +93,7 @@ class Cut(World):
 
 
 async def lived_in(it: World) -> None:
-    """Documents, tombstones, counters, and conflicts that stand and that are settled."""
+    """Documents, tombstones, counters, and conflicts that are open and that are resolved."""
     for n in range(300):
         await it.write("a", "note", f"k{n:03}", {"text": f"first {n}"})
         await it.write("b", "like", f"k{n % 7}", {"$inc": {"count": n}})
@@ -106,7 +106,7 @@ async def lived_in(it: World) -> None:
             await it.write(name, "note", key, {"text": f"by {name}"})
     it.partition()
     await it.settled()
-    await it.write("b", "note", "k003", {"text": "settled"})
+    await it.write("b", "note", "k003", {"text": "resolved"})
     await it.settled()
 
 
@@ -247,7 +247,7 @@ async def test_damaged_and_impossible_pages_are_refused() -> None:
         with pytest.raises(HostileEntry):
             snapshot.check_content(page, snapshot.Content("none", content.documents), it["b"].rules)
         with pytest.raises(HostileEntry):
-            snapshot.check_content(page, snapshot.Content(settled=[("x", b"{}")]), it["b"].rules)
+            snapshot.check_content(page, snapshot.Content(resolved=[("x", b"{}")]), it["b"].rules)
 
 
 async def all_but_the_last_entries(it: Cut) -> dict[str, int]:

@@ -25,9 +25,7 @@ async def main(folder: Path) -> None:
                     positions={"tokyo": seq},
                     clock=seq,
                     audit=[
-                        AuditRow(
-                            f"c{n:08}", "note", "k", "", "k", "standing", n, "a", "b", "lww", False, b"{}"
-                        )
+                        AuditRow(f"c{n:08}", "note", "k", "", "k", "open", n, "a", "b", "lww", False, b"{}")
                         for n in span
                     ],
                 )

@@ -89,7 +89,7 @@ def audit(id: str, stamp_ms: int = 1, **changes: Any) -> AuditRow:
         "k",
         "",
         "update_origin_differs",
-        "standing",
+        "open",
         stamp_ms,
         "tokyo",
         "oregon",
@@ -558,11 +558,11 @@ class StoreConformance:
     # Audit, idempotency keys, parked changes
 
     async def test_conflict_record_is_replaced_by_id(self, store: Store) -> None:
-        settled = audit("c1", 5, status="settled", uncertain=True, body='{"losing":"ö"}'.encode())
+        resolved = audit("c1", 5, status="resolved", uncertain=True, body='{"losing":"ö"}'.encode())
         await commit(store, Commit(audit=[audit("c1", 5)]))
-        await commit(store, Commit(audit=[settled]))
-        assert await store.conflicts(AuditFilter()) == [settled]
-        assert await store.conflict("c1") == settled
+        await commit(store, Commit(audit=[resolved]))
+        assert await store.conflicts(AuditFilter()) == [resolved]
+        assert await store.conflict("c1") == resolved
         assert await store.conflict("c2") is None
 
     async def test_conflict_removed_and_written_in_one_commit_stays(self, store: Store) -> None:
@@ -594,8 +594,12 @@ class StoreConformance:
     async def test_conflicts_are_filtered(
         self, store: Store, wanted: AuditFilter, expected: list[str]
     ) -> None:
-        rows = [audit("a", 1), audit("b", 2, collection="cart"), audit("c", 3, key="x", loser_origin="paris")]
-        rows.append(audit("d", 4, kind="delete_exists", status="manual", winner_origin="paris"))
+        rows = [
+            audit("a", 1),
+            audit("b", 2, collection="cart"),
+            audit("c", 3, key="x", losing_origin="paris"),
+        ]
+        rows.append(audit("d", 4, kind="delete_exists", status="manual", winning_origin="paris"))
         await commit(store, Commit(audit=rows))
         assert [row.id for row in await store.conflicts(wanted)] == expected
 
@@ -639,7 +643,7 @@ class StoreConformance:
         assert list(await store.remembered(["old", "new"])) == ["new"]
 
     async def test_retention_keeps_the_newest_and_every_manual_record(self, store: Store) -> None:
-        rows = [audit(f"c{n}", n, status="manual" if n == 0 else "standing") for n in range(6)]
+        rows = [audit(f"c{n}", n, status="manual" if n == 0 else "open") for n in range(6)]
         await commit(store, Commit(audit=rows))
         assert await store.forget(remembered_before_ms=0, audit_before_ms=0, audit_keep=3) == 3
         assert [row.id for row in await store.conflicts(AuditFilter())] == ["c5", "c4", "c0"]

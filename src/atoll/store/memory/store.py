@@ -603,7 +603,7 @@ def _wanted(row: AuditRow, wanted: AuditFilter) -> bool:
         and wanted.key in (None, row.key)
         and wanted.kind in (None, row.kind)
         and wanted.status in (None, row.status)
-        and wanted.origin in (None, row.loser_origin, row.winner_origin)
+        and wanted.origin in (None, row.losing_origin, row.winning_origin)
         and (wanted.since_ms is None or row.stamp_ms >= wanted.since_ms)
         and (wanted.until_ms is None or row.stamp_ms <= wanted.until_ms)
     )

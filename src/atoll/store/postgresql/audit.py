@@ -32,7 +32,7 @@ class Audit:
         )
         terms = [f"{column} = {bound.place(value, 'text')}" for column, value in asked if value is not None]
         if wanted.origin is not None:
-            terms.append(f"{bound.place(wanted.origin, 'text')} IN (loser_origin, winner_origin)")
+            terms.append(f"{bound.place(wanted.origin, 'text')} IN (losing_origin, winning_origin)")
         if wanted.since_ms is not None:
             terms.append(f"stamp_ms >= {bound.place(wanted.since_ms, 'bigint')}")
         if wanted.until_ms is not None:

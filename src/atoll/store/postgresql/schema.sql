@@ -43,8 +43,8 @@ CREATE TABLE _audit (
     kind          text NOT NULL,
     status        text NOT NULL,
     stamp_ms      bigint NOT NULL,
-    loser_origin  text NOT NULL,
-    winner_origin text NOT NULL,
+    losing_origin  text NOT NULL,
+    winning_origin text NOT NULL,
     strategy      text NOT NULL,
     uncertain     boolean NOT NULL,
     body          json NOT NULL

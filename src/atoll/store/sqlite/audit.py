@@ -37,7 +37,7 @@ class Audit:
             if value is not None
         ]
         if wanted.origin is not None:
-            asked.append(("? IN (loser_origin, winner_origin)", (wanted.origin,)))
+            asked.append(("? IN (losing_origin, winning_origin)", (wanted.origin,)))
         if wanted.since_ms is not None:
             asked.append(("stamp_ms >= ?", (wanted.since_ms,)))
         if wanted.until_ms is not None:

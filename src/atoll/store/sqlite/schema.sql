@@ -40,8 +40,8 @@ CREATE TABLE audit (
     kind          TEXT NOT NULL,
     status        TEXT NOT NULL,
     stamp_ms      INTEGER NOT NULL,
-    loser_origin  TEXT NOT NULL,
-    winner_origin TEXT NOT NULL,
+    losing_origin  TEXT NOT NULL,
+    winning_origin TEXT NOT NULL,
     strategy      TEXT NOT NULL,
     uncertain     INTEGER NOT NULL,
     body          TEXT NOT NULL
