@@ -18,6 +18,7 @@ from typing import Annotated
 
 import msgspec
 
+from atoll.documents.trace import Trace
 from atoll.errors import CorruptEntry, HostileEntry
 
 MAX_ENTRY_BYTES = 64 << 20
@@ -64,8 +65,8 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     context: dict[str, Seen]
     """The version vector of the origin just before this entry."""
     changes: tuple[Change, ...]
-    trace: str | None = None
-    """W3C traceparent of the request."""
+    trace: Trace | None = None
+    """W3C trace context of the request."""
 
 
 class _Header(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -77,7 +78,7 @@ class _Header(msgspec.Struct, array_like=True, frozen=True, gc=False):
     uncertainty_ms: Seen
     context: dict[str, Seen]
     changes: msgspec.Raw
-    trace: str | None = None
+    trace: Trace | None = None
 
 
 class EncodedEntry(msgspec.Struct, frozen=True, gc=False):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from atoll.documents.rules import Rules
+from atoll.documents.trace import Trace
 from atoll.errors import InvalidOperation, UnknownField
 
 ANY_VERSION = "*"
@@ -71,7 +72,7 @@ class Write(msgspec.Struct, frozen=True, array_like=True):
 
     mutations: tuple[Mutation, ...]
     idempotency_key: str | None = None
-    trace: str | None = None
+    trace: Trace | None = None
     brief: bool = False
     """Nobody asks what the documents came to: several at once are then neither answered nor remembered."""
 

@@ -12,6 +12,7 @@ from atoll.documents import document as documents
 from atoll.documents.mutation import ANY_VERSION, Delete, Mutation, Write, patch_of, put_of
 from atoll.documents.register import Version
 from atoll.documents.rules import Rules
+from atoll.documents.trace import parse_traceparent
 from atoll.errors import InvalidCursor, InvalidOperation, MalformedRequest, NotFound
 from atoll.http.exchange import Exchange, parse_json, text_of
 from atoll.http.sessions import HEADER, Sessions
@@ -110,7 +111,7 @@ class Documents:
         self, exchange: Exchange, rules: Rules, mutation: Mutation, token: dict[str, int] | None
     ) -> None:
         reply = await self._region.write(
-            Write((mutation,), idempotency_key_of(exchange), _trace(exchange)), token
+            Write((mutation,), idempotency_key_of(exchange), self._trace(exchange)), token
         )
         written = reply.receipt.written[0]
         headers = self._after(reply, token)
@@ -120,13 +121,20 @@ class Documents:
             headers.append((b"atoll-degraded", fallback.encode()))
         await exchange.answer(200, _document(written.key, written.value, written.version), headers)
 
+    def _trace(self, exchange: Exchange) -> bytes | None:
+        header = exchange.header(b"traceparent")
+        trace = None if header is None else parse_traceparent(header)
+        if trace is None and header is not None:
+            self._region.statistics.invalid_traces += 1
+        return trace
+
     async def batch(self, exchange: Exchange) -> None:
         """Many writes, one atomic entry. With `Prefer: return=minimal` (RFC 7240) only whether it was done."""
         token = await self._sessions.of(exchange)
         mutations = self._mutations(await exchange.body(_BATCH_BYTES))
         brief = len(mutations) > 1 and (exchange.header(b"prefer") or "").strip() == _MINIMAL
         reply = await self._region.write(
-            Write(mutations, idempotency_key_of(exchange), _trace(exchange), brief), token
+            Write(mutations, idempotency_key_of(exchange), self._trace(exchange), brief), token
         )
         written = [
             {
@@ -295,11 +303,6 @@ def idempotency_key_of(exchange: Exchange) -> str | None:
     if key is not None and not (0 < len(key) <= _MAX_IDEMPOTENCY_KEY and key.isprintable()):
         raise MalformedRequest(f"Idempotency-Key takes 1 to {_MAX_IDEMPOTENCY_KEY} printable characters")
     return key
-
-
-def _trace(exchange: Exchange) -> str | None:
-    trace = exchange.header(b"traceparent")
-    return trace if trace is not None and len(trace) <= 64 else None
 
 
 def read_options(query: dict[str, list[str]], token: dict[str, int] | None) -> ReadOptions:

@@ -25,6 +25,9 @@ class RegionCollector(Collector):
         yield _counter(
             "atoll_token_waits", "Reads that waited for their session's token.", counted.token_waits
         )
+        yield _counter(
+            "atoll_traceparent_invalid", "Malformed trace contexts that were dropped.", counted.invalid_traces
+        )
         yield _counter("atoll_parked_changes", "Changes from peers that could not be merged.", counted.parked)
         yield _counter(
             "atoll_rights_requests", "Times that peers were asked for rights.", region.writer.escrow.requests

@@ -25,6 +25,8 @@ class Statistics:
     """Times that a bounded counter had to ask peers for rights."""
     token_waits: int = 0
     """Reads that waited for their token."""
+    invalid_traces: int = 0
+    """Writes whose trace context was dropped as malformed."""
     propagation_ms: dict[str, deque[int]] = field(default_factory=dict)
     """origin → stamp to visible here, the last 512 (by two clocks, so an estimate)."""
 

@@ -67,8 +67,8 @@ def _stays(world: World, added: Operation, done: list[Operation]) -> bool:
 
 
 def _saw(world: World, later: Operation, earlier: Operation) -> bool:
-    origin, seq = world.journal.by_trace[earlier.trace][0]
-    context: Mapping[str, int] = world.journal.entries[world.journal.by_trace[later.trace][0]].context
+    origin, seq = world.journal.dots(earlier.trace)[0]
+    context: Mapping[str, int] = world.journal.entries[world.journal.dots(later.trace)[0]].context
     return context.get(origin, 0) >= seq
 
 

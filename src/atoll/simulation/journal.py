@@ -7,17 +7,25 @@ when, whatever the regions themselves believe.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from hashlib import blake2b
 from typing import NamedTuple
 
 from atoll.causality import vector as vectors
 from atoll.commit.batch import OLDER
 from atoll.documents.entry import Change, Entry, decode_frames
+from atoll.documents.trace import TRACE_BYTES
 from atoll.errors import AtollError
 from atoll.simulation.failures import Verdict
 from atoll.store.port import Commit, Segment
 
 Dot = tuple[str, int]
+
+
+@cache
+def trace_of(name: str) -> bytes:
+    """The trace context that an operation's entry bears."""
+    return b"\0" + blake2b(name.encode(), digest_size=TRACE_BYTES - 2).digest() + b"\x01"
 
 
 class Touch(NamedTuple):
@@ -34,7 +42,7 @@ class Journal:
 
     def __init__(self, verdict: Verdict, max_offset_ms: int = 1 << 40) -> None:
         self.entries: dict[Dot, Entry] = {}
-        self.by_trace: dict[str, list[Dot]] = {}
+        self._by_trace: dict[bytes, list[Dot]] = {}
         self.by_document: dict[tuple[str, str], list[Touch]] = {}
         self.vectors: dict[str, dict[str, int]] = {}
         """What each region has made durable."""
@@ -59,6 +67,10 @@ class Journal:
     def digest(self) -> str:
         """Of everything that was committed, where and in which order: equal for equal runs."""
         return self._digest.hexdigest()
+
+    def dots(self, trace: str) -> list[Dot]:
+        """The entries of one operation."""
+        return self._by_trace.get(trace_of(trace), [])
 
     def observe(self, region: str, commit: Commit) -> None:
         """A commit of `region` has become durable."""
@@ -171,14 +183,14 @@ class Journal:
         if frame in self.crafted:
             self.hostile.add(dot)
         if entry.trace is not None:
-            self.by_trace.setdefault(entry.trace, []).append(dot)
+            self._by_trace.setdefault(entry.trace, []).append(dot)
             # Answers to idempotency keys are kept in the region alone, and go with its disk.
             forgotten = any(
-                seq <= self.forgetful.get(origin, 0) for origin, seq in self.by_trace[entry.trace]
+                seq <= self.forgetful.get(origin, 0) for origin, seq in self._by_trace[entry.trace]
             )
-            if len(self.by_trace[entry.trace]) > 1 and not forgotten:
+            if len(self._by_trace[entry.trace]) > 1 and not forgotten:
                 self._verdict.safety(
-                    "a retried write counts once", f"{entry.trace} became {self.by_trace[entry.trace]}"
+                    "a retried write counts once", f"one write became {self._by_trace[entry.trace]}"
                 )
         for index, change in enumerate(entry.changes):
             self.by_document.setdefault((change.collection, change.key), []).append(
@@ -217,7 +229,7 @@ class Journal:
         self.hostile.discard(dot)
         self.refused -= {(*dot, number) for number in range(len(entry.changes))}
         if entry.trace is not None:
-            self.by_trace[entry.trace].remove(dot)
+            self._by_trace[entry.trace].remove(dot)
         for change in entry.changes:
             found = self.by_document[change.collection, change.key]
             found[:] = [touch for touch in found if touch.entry is not entry]

@@ -14,6 +14,7 @@ from atoll.errors import AtollError, Indefinite, RequestError, StoreUnwritable, 
 from atoll.region.reading import ReadOptions
 from atoll.region.region import Region
 from atoll.simulation.failures import LivenessViolation
+from atoll.simulation.journal import trace_of
 from atoll.simulation.world import World
 
 _CHANGES_NOTHING = "bad input changes nothing"
@@ -38,8 +39,8 @@ class Mistakes:
 
     async def finish(self, world: World) -> None:
         for trace in self._traces:
-            if world.journal.by_trace.get(trace):
-                world.verdict.safety(_CHANGES_NOTHING, f"{trace} is {world.journal.by_trace[trace]}")
+            if dots := world.journal.dots(trace):
+                world.verdict.safety(_CHANGES_NOTHING, f"{trace} is {dots}")
         client = world.client("mistakes-last")
         for name in world.names:
             client.region = name
@@ -75,7 +76,7 @@ def _writing(make: Callable[[Region, Random], Mutation | list[Mutation]]) -> Mis
         good = put_of(region.rules["row"], "beside", msgspec.json.encode({"mark": trace}))
         if 0 < len(mutations) < 900 and random.random() < 0.3:
             mutations = (good, *mutations)
-        return await region.write(Write(mutations, None, trace))
+        return await region.write(Write(mutations, None, trace_of(trace)))
 
     return act
 

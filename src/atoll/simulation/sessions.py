@@ -10,6 +10,7 @@ from atoll.documents.mutation import Write, patch_of, put_of
 from atoll.errors import AtollError, InvalidOperation
 from atoll.region.region import Region
 from atoll.simulation.failures import LivenessViolation
+from atoll.simulation.journal import trace_of
 from atoll.simulation.world import Client, World
 
 
@@ -193,7 +194,7 @@ class Retries:
                 )
 
     async def _again(self, world: World, client: Client, trace: str, dot: tuple[str, int] | None, mutation) -> None:  # type: ignore[no-untyped-def]  # fmt: skip
-        write = Write((mutation,), trace, trace)
+        write = Write((mutation,), trace, trace_of(trace))
         try:
             reply = await world.ask(client.region, lambda region: region.write(write))
         except InvalidOperation:

@@ -11,6 +11,7 @@ import msgspec
 from atoll.documents.mutation import Delete, Mutation, patch_of, put_of
 from atoll.documents.rules import WHOLE, Rules
 from atoll.region.region import Region
+from atoll.simulation.journal import trace_of
 from atoll.simulation.world import Client, World
 
 _KEYS = ("v0", "v1")
@@ -29,7 +30,7 @@ class Versions:
     def __init__(self, clients: int, mean_s: float) -> None:
         self._clients = clients
         self._mean_s = mean_s
-        self._known: dict[str, frozenset[str]] = {}
+        self._known: dict[bytes, frozenset[str]] = {}
         """trace → the fields that the writer's declarations knew."""
 
     async def run(self, world: World) -> None:
@@ -41,7 +42,7 @@ class Versions:
             for touch in world.journal.touches("person", key):
                 entry = touch.entry
                 value = touch.change.registers.get(WHOLE)
-                known = self._known.get(entry.trace or "")
+                known = self._known.get(entry.trace or b"")
                 if value is None or known is None:
                     continue
                 before = world.oracle.visible_plain("person", key, entry.context)
@@ -77,7 +78,7 @@ class Versions:
         self, trace: str, key: str, word: str, chance: float
     ) -> Callable[[Region], Sequence[Mutation]]:
         def build(region: Region) -> Sequence[Mutation]:
-            self._known[trace] = region.rules["person"].known
+            self._known[trace_of(trace)] = region.rules["person"].known
             return _mutations(region.rules, key, word, chance)
 
         return build

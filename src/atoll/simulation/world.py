@@ -26,7 +26,7 @@ from atoll.region.region import Region
 from atoll.replication.messages import WriteReply
 from atoll.simulation.application import VERSIONED
 from atoll.simulation.failures import CrashFound, Verdict
-from atoll.simulation.journal import Journal
+from atoll.simulation.journal import Journal, trace_of
 from atoll.simulation.oracle import Oracle
 from atoll.testing.cluster import Cluster, SimulatedNode
 
@@ -83,7 +83,7 @@ class World:
         """Operations of a workload that a region which has seen `vector` must show, in no special order."""
         for trace, operation in self.operations.items():
             if trace.startswith(prefix):
-                for origin, seq in self.journal.by_trace.get(trace, ()):
+                for origin, seq in self.journal.dots(trace):
                     if vector is None or vector.get(origin, 0) >= seq:
                         yield operation
 
@@ -96,7 +96,7 @@ class World:
     def check_operations(self) -> None:
         """What clients were told is what happened."""
         for operation in self.operations.values():
-            dots = self.journal.by_trace.get(operation.trace, [])
+            dots = self.journal.dots(operation.trace)
             if (
                 operation.dot is not None
                 and operation.dot not in dots
@@ -153,7 +153,7 @@ class Client:
         self.count += 1
         operation = Operation(f"{self.name}/{self.count}", note=note)
         world.operations[operation.trace] = operation
-        write = Write(mutations, operation.trace, operation.trace)
+        write = Write(mutations, operation.trace, trace_of(operation.trace))
         token = dict(self.token) if session else {}
         told = "refused"
         for attempt in range(attempts):
@@ -186,7 +186,7 @@ class Client:
 
         async def work(region: Region) -> WriteReply:
             made.extend(build(region))
-            return await region.write(Write(tuple(made), None, operation.trace), token)
+            return await region.write(Write(tuple(made), None, trace_of(operation.trace)), token)
 
         try:
             reply = await self._ask(work)
@@ -207,7 +207,7 @@ class Client:
             return
         operation.dot = (receipt.region, receipt.seq)
         entry = world.journal.entries.get(operation.dot)
-        if entry is None or entry.trace != operation.trace:
+        if entry is None or entry.trace != trace_of(operation.trace):
             world.verdict.safety(
                 "an acknowledged write is durable", f"{operation.trace} was acknowledged as {operation.dot}"
             )

@@ -75,11 +75,13 @@ def named(name: str, key: str = "k", **more: object) -> Change:
 
 def test_a_write_is_one_entry_whatever_it_holds() -> None:
     it = batch()
-    receipt = it.write(Write((put("profile", b'{"name":"A"}'), patch("views", inc={"seen": 2})), trace="t"))
+    receipt = it.write(
+        Write((put("profile", b'{"name":"A"}'), patch("views", inc={"seen": 2})), trace=bytes(26))
+    )
     assert (receipt.region, receipt.seq, it.vector) == ("a", 1, {"a": 1})
     (entry,) = it.entries
     assert [change.collection for change in entry.changes] == ["profile", "views"]
-    assert (entry.trace, entry.context, entry.uncertainty_ms) == ("t", {"a": 0}, 5)
+    assert (entry.trace, entry.context, entry.uncertainty_ms) == (bytes(26), {"a": 0}, 5)
     assert [each.value for each in receipt.written] == [b'{"name":"A","age":0}', b'{"seen":2}']
 
 

@@ -4,6 +4,7 @@ import asyncio
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from atoll.documents.entry import decode_frames
 from atoll.documents.mutation import put_of
 
 from ..region.world import APPLICATION
@@ -99,3 +100,18 @@ async def test_two_regions_in_one_process_count_apart() -> None:
         await one.ask("PUT", "/v1/profile/k", {"name": "x"})
         assert (await scrape(one))["atoll_writes_total", ""] == 1
         assert (await scrape(other, "b"))["atoll_writes_total", ""] == 0
+
+
+async def test_a_malformed_trace_context_is_dropped_and_counted() -> None:
+    well_formed = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    async with Served() as it:
+        for header in (well_formed, "00-" + "0" * 32 + well_formed[35:], "ünformed", well_formed + "-more"):
+            await it.ask("PUT", "/v1/profile/k", {"name": header}, traceparent=header)
+        found = await scrape(it)
+        stored = [
+            encoded.entry.trace
+            for _, segment in await it["a"].store.journal(0)
+            for encoded in decode_frames(segment.body)
+        ]
+    assert stored == [bytes.fromhex(well_formed.replace("-", "")), None, None, None]
+    assert found["atoll_traceparent_invalid_total", ""] == 3
