@@ -171,7 +171,7 @@ class Admin:
 
     async def verify(self) -> dict[str, Any]:
         """Compare this region's digests with every peer's, and name the documents that differ."""
-        names = list(self._region.rules)
+        names = list(self._region.application.stored)
         found = await asyncio.gather(*(self._verify_collection(name) for name in names))
         collections = dict(zip(names, found, strict=True))
         equal = all(
@@ -208,7 +208,7 @@ class Admin:
 
     async def _digest(self, exchange: Exchange) -> None:
         found = {}
-        for collection in self._region.rules:
+        for collection in self._region.application.stored:
             reply = await self._region.digests.of(collection)
             found[collection] = {"documents": reply.count, "digest": _folded(reply)}
         await exchange.answer_json({"region": self._region.name, "collections": found})

@@ -80,7 +80,7 @@ class Redeclaration:
 def fingerprints(application: Application) -> Mapping[str, str]:
     """collection → a digest of what its declaration says."""
     found = {}
-    for name, schema in application.collections.items():
+    for name, schema in application.stored.items():
         text = json.dumps(schema.describe(), sort_keys=True, separators=(",", ":"), default=repr)
         found[name] = hashlib.sha256(text.encode()).hexdigest()[:16]
     return found

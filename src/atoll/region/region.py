@@ -96,9 +96,9 @@ class Region:
         self.freshness = Freshness(name)
         self.committed = Signal()
         self._peers = peers
-        self.rules: dict[str, Rules] = {
-            name: Rules(schema, self._resolver(schema)) for name, schema in application.collections.items()
-        }
+        stored = {name: Rules(schema, self._resolver(schema)) for name, schema in application.stored.items()}
+        self.rules: dict[str, Rules] = {name: stored[name] for name in application.collections}
+        """Of what a client may name: the team's collections."""
         self.clock = HybridLogicalClock(physical_ms, 0, options.max_clock_offset_ms)
         self.clocks = Clocks(
             name,
@@ -111,7 +111,7 @@ class Region:
         self.ownership = Ownership(self.regions, self.rules)
         self.group_commit = GroupCommit(
             store,
-            self.rules,
+            stored,
             self.clock,
             self._identity,
             physical_ms,
@@ -165,7 +165,7 @@ class Region:
         )
         self.snapshot_install = SnapshotInstall(
             name,
-            self.rules,
+            stored,
             self.links,
             store,
             self.group_commit,
@@ -230,7 +230,7 @@ class Region:
         self.feed = Feed(
             name, self.regions, store, self.group_commit, failover=self.failover, committed=self.committed
         )
-        self.digests = Digests(application, self.rules, store)
+        self.digests = Digests(stored, store)
         self._journal_sender = JournalSender(
             name,
             self.links,
@@ -258,7 +258,7 @@ class Region:
 
     async def start(self) -> None:
         """Take up what the store holds, open the links and begin housekeeping. Raises what the store raises."""
-        await self.store.open_collections(self.application.collections)
+        await self.store.open_collections(self.application.stored)
         await self.store.declare(shapes_of(self.application))
         await self.node_leases.take()
         await self.group_commit.open()

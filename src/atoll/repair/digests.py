@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from atoll.documents import document as documents
 from atoll.documents.rules import Rules
+from atoll.errors import UnknownCollection
 from atoll.replication.messages import DigestReply
-from atoll.schema.application import Application
 from atoll.store.port import Store
 
 BUCKETS = 256
@@ -17,14 +17,17 @@ BUCKETS = 256
 class Digests:
     """Of one region's collections."""
 
-    def __init__(self, application: Application, rules: Mapping[str, Rules], store: Store) -> None:
-        self._application = application
+    def __init__(self, rules: Mapping[str, Rules], store: Store) -> None:
         self._rules = rules
         self._store = store
 
     async def of(self, collection: str, bucket: int | None = None) -> DigestReply:
-        """Of each bucket of keys, or of each document in one bucket; tombstones count."""
-        rules = self._rules[self._application.collection(collection).name]
+        """Of each bucket of keys, or of each document in one bucket; tombstones count. Raises UnknownCollection."""
+        rules = self._rules.get(collection)
+        if rules is None:
+            raise UnknownCollection(
+                f"no collection {collection[:64]!r} is declared here", collection=collection[:256]
+            )
         count, after = 0, None
         found: dict[str, bytes] = {}
         while rows := await self._store.scan_all(collection, after=after):

@@ -14,6 +14,7 @@ from atoll.schema.collection import Collection, collection_name, is_base
 from atoll.schema.compiled import CollectionSchema, compile_collection
 from atoll.schema.limits import Limits
 from atoll.schema.policy import Policy
+from atoll.schema.system import SYSTEM, system_collections
 
 __all__ = ["Application", "CollectionSchema", "Limits", "Policy", "application_of", "compile_collection"]
 
@@ -24,8 +25,13 @@ class Application:
 
     name: str
     collections: Mapping[str, CollectionSchema]
-    """By name, in declaration order."""
+    """By name, in declaration order: what the interface shows."""
     _fingerprint: list[str] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def stored(self) -> Mapping[str, CollectionSchema]:
+        """All that a region stores and replicates: the team's collections and the system's."""
+        return {**self.collections, **system_collections()}
 
     def collection(self, name: str) -> CollectionSchema:
         """Raises UnknownCollection, naming what may have been meant."""
@@ -77,6 +83,11 @@ def application_of(*models: type[Collection], name: str = "app", limits: Limits 
         if is_base(model):
             raise DeclarationError(
                 f"{model.__name__} only serves others to inherit from; list the classes that do"
+            )
+        if model in SYSTEM:
+            raise DeclarationError(
+                f"{model.__name__} is Atoll's own and part of every application; leave it out, and import it"
+                " inside a function if a file that declares collections needs it"
             )
         schema = compile_collection(model, limits)
         if (other := collections.get(schema.name)) is not None:

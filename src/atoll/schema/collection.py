@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from atoll.schema.placement import Placement
 
 COLLECTION_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+RESERVED_NAMES = frozenset(
+    {"batch", "changes", "conflicts", "events", "ids", "multiplex", "sagas", "transactions"}
+)
+"""Routes of their own below `/v1`: a collection of such a name could not be reached."""
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -62,6 +66,7 @@ class Collection(BaseModel):
             fallback: Fallback | None = None,
             indexes: Sequence[str] = (),
             name: str | None = None,
+            system: bool = False,
         ) -> None: ...
 
     else:
@@ -75,11 +80,11 @@ class Collection(BaseModel):
         if cls.__atoll_body__:
             return
         given = dict(options)
-        name = given.pop("name", None)
+        name, system = given.pop("name", None), given.pop("system", False)
         cls.__atoll_options__ = {**cls.__atoll_options__, **given}
         cls.__atoll_policy__ = build_policy(cls.__name__, cls.__atoll_options__)
         abstract = cls.__name__.startswith("_")
-        cls.__atoll_name__ = "" if abstract else _collection_name(cls.__name__, name)
+        cls.__atoll_name__ = "" if abstract else _collection_name(cls.__name__, name, system=system)
         cls.__atoll_forms__ = build_forms(cls)
         check_declaration(cls, cls.__atoll_policy__, cls.__atoll_forms__, abstract=abstract)
 
@@ -98,11 +103,20 @@ def is_base(model: type[Collection]) -> bool:
     return not model.__atoll_name__
 
 
-def _collection_name(class_name: str, given: Any) -> str:
+def _collection_name(class_name: str, given: Any, *, system: bool) -> str:
     name = _WORD_START.sub("_", class_name).lower() if given is None else given
-    if not isinstance(name, str) or not COLLECTION_NAME.fullmatch(name):
+    own = isinstance(name, str) and name.startswith("_")
+    if own and not system:
+        raise DeclarationError(
+            f"{class_name}: names that begin with _ are Atoll's own, and {name!r} does; drop the underscore"
+        )
+    if not isinstance(name, str) or not COLLECTION_NAME.fullmatch(name[own:]):
         raise DeclarationError(
             f"{class_name}: {name!r} cannot be a collection's name; give name=… with small letters, digits"
             " and _, starting with a letter, at most 63 of them"
+        )
+    if name in RESERVED_NAMES:
+        raise DeclarationError(
+            f"{class_name}: /v1/{name} is a route of Atoll's own; give the collection another name with name=…"
         )
     return name

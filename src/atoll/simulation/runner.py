@@ -357,7 +357,7 @@ def _check_history(world: World, shown: Mapping[tuple[str, str], bytes], audit: 
 def rules_of(application: Application) -> dict[str, Rules]:
     """The collections' rules, for checkers: no region's own."""
     found = {}
-    for name, schema in application.collections.items():
+    for name, schema in application.stored.items():
         function = schema.policy.resolver
         resolver = None if function is None else guarded(function, partial(plain_text, schema))
         found[name] = Rules(schema, resolver)

@@ -64,7 +64,7 @@ class SimulatedNode:
 
     def make_tables(self) -> None:
         """Checkers may look before the node does."""
-        self.disk.store.open_collections(self.application.collections)
+        self.disk.store.open_collections(self.application.stored)
 
     @property
     def running(self) -> bool:
@@ -363,13 +363,13 @@ class Cluster:
         region = self.region(name)
         return {
             collection: (await region.digests.of(collection)).digests
-            for collection in sorted(self[name].application.collections)
+            for collection in sorted(self[name].application.stored)
         }
 
     def shown(self, name: str) -> dict[tuple[str, str], bytes]:
         """Every visible document of a region."""
         store = self[name].disk.store
-        declared = self[name].application.collections
+        declared = self[name].application.stored
         return {
             (collection, key): row.value
             for collection in sorted(declared)

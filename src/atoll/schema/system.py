@@ -1,0 +1,51 @@
+"""System collections: Atoll's own replicated data, declared as a team declares its own.
+
+They are part of every application. So replication, audit, snapshots, backups, digests and the simulator treat them
+like all others. The interface does not show them: `Application.collections` holds the team's, `Application.stored`
+holds both. Their names begin with an underscore, which no declared name may.
+
+To add one: declare it here with `system=True`, list it in `SYSTEM`, and give it a route of its own.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from atoll.schema.collection import Collection
+from atoll.schema.compiled import CollectionSchema, compile_collection
+
+EVENTS = "_events"
+
+
+class Event(Collection, name=EVENTS, system=True):
+    """Something that happened to the deployment. Written once, and never changed.
+
+    Its key is its place in the timeline. `kind` is a string here, and not a closed set, since a later version may know
+    more kinds: a region shows a kind that it does not know.
+    """
+
+    kind: str
+    """Such as `region-started` or `link-down`."""
+    region: str
+    """Where it was noticed."""
+    node: str = ""
+    """Which node of the region noticed it; empty where the region has one."""
+    peer: str = ""
+    """The other region that it concerns; empty for none."""
+    at_ms: int
+    """When it happened, by the node's clock (unix milliseconds). It may have been written later."""
+    detail: str = ""
+    """For people."""
+    count: int = 1
+    """How many occurrences of the same kind this event stands for."""
+    left_out: int = 0
+    """How many events the node has left out since the one before, because too many came at once."""
+
+
+SYSTEM: tuple[type[Collection], ...] = (Event,)
+
+
+@cache
+def system_collections() -> dict[str, CollectionSchema]:
+    """Compiled, by name. Do not change it."""
+    return {schema.name: schema for schema in map(compile_collection, SYSTEM)}
