@@ -25,7 +25,8 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ),
     ("ownership", "which region may write; escrow of bounded counters"),
     ("repair", "digests that compare regions"),
-    ("recovery", "restore from a backup, failover of a database, the search for a forked history"),
+    ("protocol", "the form of a protocol: a pure step, its effects and their outcomes"),
+    ("recovery", "start-up check, restore from a backup, failover of a database"),
     (
         "region",
         "`Region`: group commit, reads, writes and their waits, feed, clocks, health, maintenance",

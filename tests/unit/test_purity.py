@@ -11,7 +11,7 @@ import pytest
 import atoll
 
 ROOT = Path(atoll.__file__).parent
-PURE = ("causality", "commit", "conflicts", "documents", "lattices", "schema")
+PURE = ("causality", "commit", "conflicts", "documents", "lattices", "protocol", "schema")
 EXCEPT = {"conflicts/guard.py", "causality/uncertainty.py", "schema/loading.py"}
 """Each has one function that runs or asks what is outside, and says so."""
 IMPURE = {

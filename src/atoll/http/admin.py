@@ -88,7 +88,7 @@ class Admin:
                     raise MalformedRequest(
                         "gone accepts true only; a peer that is back is recognised without a request"
                     )
-                self._region.failover.forgo(peer)
+                self._region.forget(peer)
                 await exchange.answer_json({"gone": peer})
             case ("POST", b"partition"):
                 self._only_on_test_topologies("cut links")

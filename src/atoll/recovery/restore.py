@@ -1,23 +1,37 @@
-"""A region whose store was restored from a backup: it holds back until it has again what its peers had of it.
+"""Restore recovery: a region whose store was restored from a backup serves nothing before it has caught up.
 
 The copy is old. What was deleted since would show again, and the next write would take a number that peers know
-as another entry. So nothing is read or written here before every peer has been heard and all that they said then
-has arrived. The marks lie in the store, so that a restart in between changes nothing.
+as another entry. So nothing is read or written here before every peer was heard and all that they had then has
+arrived. The marks lie in the store, so that a restart in between changes nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from atoll.causality import vector as vectors
-from atoll.errors import AtollError, Unavailable
+from atoll.protocol.effects import (
+    AwaitCovered,
+    Compared,
+    CompareHistories,
+    CountersRaised,
+    CountersRead,
+    Covered,
+    Failed,
+    Next,
+    Outcome,
+    RaiseCounters,
+    WakeAt,
+    Woken,
+)
 
-_AGAIN_S = 1.0
+RETRY_S = 1.0
 RESTORED = "restored_ms"
 """The counter that `atoll restore` raises: when it was, in unix milliseconds."""
-_REINTRODUCED = "reintroduced_ms"
+RECOVERED = "recovered_ms"
+"""The counter that says, equal to `RESTORED`, that the region has caught up since."""
 
 
 def without(peer: str) -> str:
@@ -25,94 +39,99 @@ def without(peer: str) -> str:
     return f"restored_ms without {peer}"
 
 
-class Counters(Protocol):
-    """The part of the store that is needed here."""
+@dataclass(frozen=True, slots=True)
+class RestoreState:
+    """Phases follow one another; a store that was not restored is `done` when it is opened."""
 
-    async def counter(self, name: str) -> int:
-        """A durable number, 0 at first."""
+    region: str
+    peers: frozenset[str]
+    phase: Literal["closed", "listening", "comparing", "catching up", "recording", "done"] = "closed"
+    awaited: frozenset[str] = frozenset()
+    """Peers that were not heard yet."""
+    target: Mapping[str, int] = field(default_factory=dict)
+    """What the peers had when each was heard first."""
+    restored_ms: int = 0
+    fault: str = ""
 
-    async def raise_counter(self, name: str, value: int) -> None:
-        """Set it to `value` unless it is higher already; durable on return."""
-
-
-class RestoreRecovery:
-    """Of one region to its peers."""
-
-    def __init__(
-        self,
-        region: str,
-        peers: Iterable[str],
-        counters: Counters,
-        covered: Callable[[Mapping[str, int]], Awaitable[None]],
-        *,
-        forked: Callable[[], Awaitable[str]],
-    ) -> None:
-        """`covered` waits until the region has seen a vector; `forked` says which of its own entries peers know as
-        others, see `region.lineage`."""
-        self.pending = False
-        self._region = region
-        self._awaited = set(peers)
-        self._counters = counters
-        self._covered = covered
-        self._forked = forked
-        self._fault = ""
-        self._restored_ms = 0
-        self._said: dict[str, int] = {}
-        self._all_heard = asyncio.Event()
-
-    async def open(self) -> None:
-        """Look whether the store was restored since it last served."""
-        self._restored_ms = await self._counters.counter(RESTORED)
-        self.pending = self._restored_ms > await self._counters.counter(_REINTRODUCED)
-        if self.pending:
-            gone = {
-                peer
-                for peer in self._awaited
-                if await self._counters.counter(without(peer)) == self._restored_ms
-            }
-            self._awaited -= gone
-            if not self._awaited:
-                self._all_heard.set()
-
-    def heard(self, peer: str, vector: Mapping[str, int]) -> None:
-        """A peer said what it has."""
-        if self.pending and peer in self._awaited:
-            self._awaited.discard(peer)
-            self._said = vectors.merge(self._said, vector)
-            if not self._awaited:
-                self._all_heard.set()
-
-    async def run(self) -> None:
-        """Wait for what the peers have, and then take note that the region serves again."""
-        if not self.pending:
-            return
-        await self._all_heard.wait()
-        while fault := await self._looked_for_fault():
-            self._fault = fault
-            await asyncio.sleep(_AGAIN_S)
-        self._fault = ""
-        await self._covered(self._said)
-        await self._counters.raise_counter(_REINTRODUCED, self._restored_ms)
-        self.pending = False
-
-    async def _looked_for_fault(self) -> str:
-        try:
-            return await self._forked()
-        except AtollError as error:
-            return error.message
+    @property
+    def pending(self) -> bool:
+        """Whether the region holds back."""
+        return self.phase not in ("closed", "done")
 
     @property
     def reason(self) -> str:
         """What is waited for."""
-        if self._fault:
-            return f"{self._region} was restored from a backup and cannot take part: {self._fault}"
-        if self._awaited:
-            waiting = f"has not yet heard {', '.join(sorted(self._awaited))}"
+        if self.fault:
+            return f"{self.region} was restored from a backup and cannot take part: {self.fault}"
+        if self.awaited:
+            waiting = f"has not yet heard {', '.join(sorted(self.awaited))}"
         else:
             waiting = "is catching up with its peers"
-        return f"{self._region} was restored from a backup and {waiting}"
+        return f"{self.region} was restored from a backup and {waiting}"
 
-    def check(self) -> None:
-        """Raises Unavailable while the region holds back."""
-        if self.pending:
-            raise Unavailable(f"{self.reason}: it serves nothing before", region=self._region)
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A peer announced what it has."""
+
+    peer: str
+    vector: Mapping[str, int]
+
+
+def counters(peers: Iterable[str]) -> list[str]:
+    """What to read of the store when the protocol is opened."""
+    return [RESTORED, RECOVERED, *(without(peer) for peer in peers)]
+
+
+def step(state: RestoreState, event: Heard | Outcome, now_s: float) -> Next[RestoreState]:
+    match event:
+        case CountersRead(found):
+            return _opened(state, found)
+        case Heard(peer, vector):
+            if state.phase != "listening" or peer not in state.awaited:
+                return state, ()  # what peers write meanwhile is not waited for
+            target = vectors.merge(state.target, vector)
+            return _compared_next(replace(state, awaited=state.awaited - {peer}, target=target))
+        case Compared(""):
+            # Entries are taken only of a history that is the peers' own.
+            return replace(state, phase="catching up", fault=""), (AwaitCovered(state.target),)
+        case Compared(fault):
+            return replace(state, fault=fault), (WakeAt(now_s + RETRY_S),)
+        case Covered():
+            return replace(state, phase="recording"), (RaiseCounters({RECOVERED: state.restored_ms}),)
+        case CountersRaised():
+            assert not state.awaited, "a region serves only after every peer was heard"
+            return replace(state, phase="done"), ()
+        case Failed(_, error):
+            fault = error.message if state.phase == "comparing" else ""
+            return replace(state, fault=fault), (WakeAt(now_s + RETRY_S),)
+        case Woken():
+            return _again(state)
+        case _:
+            raise AssertionError(f"restore recovery never asks for {event}")
+
+
+def _opened(state: RestoreState, found: Mapping[str, int]) -> Next[RestoreState]:
+    restored_ms = found[RESTORED]
+    if restored_ms <= found[RECOVERED]:
+        return replace(state, phase="done"), ()
+    awaited = frozenset(peer for peer in state.peers if found[without(peer)] != restored_ms)
+    return _compared_next(replace(state, phase="listening", awaited=awaited, restored_ms=restored_ms))
+
+
+def _compared_next(state: RestoreState) -> Next[RestoreState]:
+    if state.awaited:
+        return state, ()
+    return replace(state, phase="comparing"), (CompareHistories(),)
+
+
+def _again(state: RestoreState) -> Next[RestoreState]:
+    match state.phase:
+        case "comparing":
+            return state, (CompareHistories(),)
+        case "catching up":
+            return state, (AwaitCovered(state.target),)
+        case "recording":
+            return state, (RaiseCounters({RECOVERED: state.restored_ms}),)
+        case "closed" | "listening" | "done":
+            return state, ()

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 
 from atoll.causality import vector as vectors
 from atoll.recovery.failover import FailoverRecovery
-from atoll.recovery.restore import RestoreRecovery
 from atoll.region.clocks import Clocks
 from atoll.region.group_commit import GroupCommit
+from atoll.region.recovery import RestoreRecovery, StartupCheck
 from atoll.region.snapshot_install import SnapshotInstall
-from atoll.region.startup_check import StartupCheck
 from atoll.replication.link import Link
 
 

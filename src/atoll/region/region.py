@@ -21,10 +21,10 @@ from atoll.documents.mutation import Write
 from atoll.documents.rules import Rules, plain_text
 from atoll.documents.strategies import Resolver
 from atoll.ownership.ownership import Ownership, Stored
-from atoll.recovery.divergence import entry_digest, forked_entry
 from atoll.recovery.failover import FailoverRecovery
-from atoll.recovery.restore import RestoreRecovery
 from atoll.region.clocks import Clocks
+from atoll.region.divergence import entry_digest, forked_entry
+from atoll.region.driver import World
 from atoll.region.feed import Feed
 from atoll.region.freshness import Freshness
 from atoll.region.group_commit import GroupCommit
@@ -35,10 +35,10 @@ from atoll.region.node_leases import NodeLeases
 from atoll.region.options import DEFAULT_OPTIONS, RegionOptions
 from atoll.region.reader import Reader
 from atoll.region.reading import PLAIN_READ, Reading, ReadOptions
+from atoll.region.recovery import RestoreRecovery, StartupCheck
 from atoll.region.redeclare import Redeclaration
 from atoll.region.shapes import shapes_of
 from atoll.region.snapshot_install import SnapshotInstall
-from atoll.region.startup_check import StartupCheck
 from atoll.region.statistics import Statistics
 from atoll.region.truncation import Truncation
 from atoll.region.waits import Waits
@@ -143,14 +143,11 @@ class Region:
         self.node_leases = NodeLeases(
             store, [_link_to(peer) for peer in self.links], self._review_links, lease_s=options.lease_s
         )
-        self.startup_check = StartupCheck(
-            name, self.links, self.group_commit, review=self._review_links, patience_s=options.startup_check_s
-        )
+        world = World(store, self.group_commit, self._review_links, self._forked_entry)
+        self.startup_check = StartupCheck(name, self.links, world, patience_s=options.startup_check_s)
         self._own_at_first = 0
         """Its own position when it was restored, or went back: what came since is the peers' own account."""
-        self.restore = RestoreRecovery(
-            name, self.links, store, self.group_commit.covered, forked=self._forked_entry
-        )
+        self.restore = RestoreRecovery(name, self.links, world)
         self.failover = FailoverRecovery(
             name,
             self.links,
@@ -263,6 +260,7 @@ class Region:
         await self.node_leases.take()
         await self.group_commit.open()
         self._own_at_first = self.group_commit.vector.get(self.name, 0)
+        await self.startup_check.open()
         await self.restore.open()
         await self.failover.open()
         await self.snapshot_install.open()
@@ -270,13 +268,12 @@ class Region:
         for peer, link in self.links.items():
             self._spawn(link.run(self._review_links), f"link to {peer}")
             self._spawn(self.clocks.compare(peer), f"clock of {peer}")
-        self._spawn(self.startup_check.wait(), "startup_check")
-        self._spawn(self.startup_check.watch(), "watch for lost entries")
+        self._spawn(self.startup_check.run(), "start-up position check")
         self._spawn(self._housekeeping.keep_store(), "housekeeping")
         self._spawn(self._housekeeping.cut_journal(), "truncation of the journal")
         self._spawn(self.snapshot_install.run(), "catching up from a snapshot")
         self._spawn(self._housekeeping.follow_declarations(), "new declarations")
-        self._spawn(self.restore.run(), "return from a backup")
+        self._spawn(self.restore.run(), "restore recovery")
         self._spawn(self.failover.run(), "another database")
 
     async def stop(self) -> None:
@@ -315,6 +312,11 @@ class Region:
         Raises TokenNotReached, TooStale, RegionUnreachable, InvalidOperation.
         """
         return await self.reader.read(collection, key, options)
+
+    def forget(self, peer: str) -> None:
+        """The operator says that this peer is gone for good: nobody waits for it, or for what it alone held."""
+        self.failover.forgo(peer)
+        self.startup_check.forget(peer)
 
     # -- peers -----------------------------------------------------------------------------------------
 
@@ -364,7 +366,7 @@ class Region:
 
     def heard(self, peer: str, heartbeat: Heartbeat) -> None:
         self.freshness.heard(heartbeat, self.group_commit.vector)
-        self.startup_check.heard(heartbeat.vector)
+        self.startup_check.heard(peer, heartbeat.vector)
         self.restore.heard(peer, heartbeat.vector)
         if not self.links[peer].renewing:
             self.failover.heard(peer, heartbeat.vector)
@@ -404,7 +406,7 @@ class Region:
         clock = await self.group_commit.go_back()
         self._own_at_first = self.group_commit.vector.get(self.name, 0)
         self.freshness.forget()
-        self.startup_check.forget()
+        self.startup_check.rewound()
         return stamp_ms(clock)
 
     async def _forked_entry(self) -> str:

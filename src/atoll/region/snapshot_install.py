@@ -30,8 +30,8 @@ from atoll.causality import vector as vectors
 from atoll.commit.batch import KEPT_ASIDE, SnapshotPage
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, ClockAhead, ReplicationError, StoreCorrupt, Unavailable
-from atoll.recovery.divergence import entry_digest
 from atoll.recovery.restore import RESTORED
+from atoll.region.divergence import entry_digest
 from atoll.region.group_commit import GroupCommit
 from atoll.region.options import RegionOptions
 from atoll.replication import snapshot

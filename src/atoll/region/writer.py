@@ -18,8 +18,8 @@ from atoll.region.clocks import Clocks
 from atoll.region.group_commit import GroupCommit
 from atoll.region.health import Health
 from atoll.region.options import RegionOptions
+from atoll.region.recovery import StartupCheck
 from atoll.region.snapshot_install import SnapshotInstall
-from atoll.region.startup_check import StartupCheck
 from atoll.region.statistics import Statistics
 from atoll.region.waits import Waits
 from atoll.replication.messages import Peers, WriteCall, WriteReply

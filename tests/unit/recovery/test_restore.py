@@ -1,120 +1,107 @@
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
-from atoll.errors import Unavailable
-from atoll.recovery.restore import RESTORED, RestoreRecovery, without
-from atoll.store.memory.store import MemoryStore
+from atoll.errors import RegionUnreachable
+from atoll.protocol.effects import (
+    AwaitCovered,
+    Compared,
+    CompareHistories,
+    CountersRaised,
+    CountersRead,
+    Covered,
+    Effect,
+    Failed,
+    Outcome,
+    RaiseCounters,
+    WakeAt,
+    Woken,
+)
+from atoll.recovery.restore import RECOVERED, RESTORED, RETRY_S, Heard, RestoreState, counters, step, without
 
-from ..virtual_time import in_virtual_time
-
-
-class Seen:
-    """What the region has; `covered` waits for more."""
-
-    def __init__(self) -> None:
-        self.vector: dict[str, int] = {}
-        self.more = asyncio.Event()
-        self.fault = ""
-
-    async def covered(self, vector: object) -> None:
-        assert isinstance(vector, dict)
-        while any(self.vector.get(origin, 0) < seq for origin, seq in vector.items()):
-            self.more.clear()
-            await self.more.wait()
-
-    async def forked(self) -> str:
-        return self.fault
-
-    def see(self, **vector: int) -> None:
-        self.vector.update(vector)
-        self.more.set()
+NOW_S = 5.0
 
 
-async def restored(
-    *gone: str, peers: tuple[str, ...] = ("b", "c")
-) -> tuple[RestoreRecovery, Seen, MemoryStore]:
-    store, seen = MemoryStore(), Seen()
-    await store.raise_counter(RESTORED, 50)
-    for peer in gone:
-        await store.raise_counter(without(peer), 50)
-    restore = RestoreRecovery("a", peers, store, seen.covered, forked=seen.forked)
-    await restore.open()
-    return restore, seen, store
+class Restoring:
+    """A region a, restored at 50, and what it has asked for last."""
+
+    def __init__(self, *peers: str, **stored: int) -> None:
+        self.state = RestoreState("a", frozenset(peers))
+        self.asked: tuple[Effect, ...] = ()
+        self.meets(CountersRead(dict.fromkeys(counters(peers), 0) | {RESTORED: 50} | stored))
+
+    def meets(self, event: Heard | Outcome) -> tuple[Effect, ...]:
+        self.state, self.asked = step(self.state, event, NOW_S)
+        return self.asked
 
 
-async def test_a_region_that_was_not_restored_waits_for_nobody() -> None:
-    restore = RestoreRecovery("a", ["b"], MemoryStore(), Seen().covered, forked=Seen().forked)
-    await restore.open()
-    await restore.run()
-    restore.check()
+def test_a_region_that_was_not_restored_waits_for_nobody() -> None:
+    it = Restoring("b", **{RESTORED: 0})
+    assert (it.state.pending, it.asked) == (False, ())
+    it = Restoring("b", **{RECOVERED: 50})
+    assert not it.state.pending
 
 
-async def test_it_holds_back_until_all_peers_were_heard_and_what_they_had_has_come() -> None:
-    restore, seen, store = await restored()
-    running = asyncio.create_task(restore.run())
-    restore.heard("b", {"a": 7, "b": 2})
-    with pytest.raises(Unavailable, match="has not yet heard c"):
-        restore.check()
-    restore.heard("c", {"a": 9, "c": 1})
-    restore.heard("c", {"a": 9, "c": 1000})  # what they write meanwhile is not waited for
-    await asyncio.sleep(0)
-    with pytest.raises(Unavailable, match="is catching up"):
-        restore.check()
-    seen.see(a=8, b=2, c=1)
-    await asyncio.sleep(0)
-    assert restore.pending
-    seen.see(a=9)
-    await running
-    restore.check()
-    again = RestoreRecovery("a", ["b", "c"], store, seen.covered, forked=seen.forked)
-    await again.open()
-    assert not again.pending
+def test_it_holds_back_until_all_peers_were_heard_and_what_they_had_has_come() -> None:
+    it = Restoring("b", "c")
+    assert it.meets(Heard("b", {"a": 7, "b": 2})) == ()
+    assert "has not yet heard c" in it.state.reason
+    assert it.meets(Heard("c", {"a": 9, "c": 1})) == (CompareHistories(),)
+    assert it.meets(Heard("c", {"a": 9, "c": 1000})) == ()  # what they write meanwhile is not waited for
+    assert "is catching up" in it.state.reason
+    assert it.meets(Compared("")) == (AwaitCovered({"a": 9, "b": 2, "c": 1}),)
+    assert it.state.pending
 
 
-async def test_a_restart_in_between_begins_anew() -> None:
-    restore, seen, store = await restored()
-    restore.heard("b", {})
-    again = RestoreRecovery("a", ["b", "c"], store, seen.covered, forked=seen.forked)
-    await again.open()
-    with pytest.raises(Unavailable, match="has not yet heard b, c"):
-        again.check()
+def test_it_serves_once_the_mark_is_durable() -> None:
+    it = Restoring("b")
+    it.meets(Heard("b", {}))
+    it.meets(Compared(""))
+    assert it.meets(Covered()) == (RaiseCounters({RECOVERED: 50}),)
+    assert it.state.pending
+    assert it.meets(CountersRaised({RECOVERED: 50})) == ()
+    assert not it.state.pending
 
 
-async def test_peers_that_are_gone_are_not_waited_for() -> None:
-    restore, _, _ = await restored("b", "c")
-    await restore.run()
-    restore.check()
+def test_a_restart_in_between_begins_anew() -> None:
+    Restoring("b", "c").meets(Heard("b", {}))
+    assert "has not yet heard b, c" in Restoring("b", "c").state.reason
 
 
-async def test_gone_at_an_earlier_restore_is_not_gone_now() -> None:
-    store, seen = MemoryStore(), Seen()
-    await store.raise_counter(without("b"), 40)
-    await store.raise_counter(RESTORED, 50)
-    restore = RestoreRecovery("a", ["b"], store, seen.covered, forked=seen.forked)
-    await restore.open()
-    with pytest.raises(Unavailable):
-        restore.check()
+def test_peers_that_are_gone_are_not_waited_for() -> None:
+    it = Restoring("b", "c", **{without("b"): 50, without("c"): 50})
+    assert it.asked == (CompareHistories(),)
 
 
-async def test_a_region_without_peers_serves_at_once() -> None:
-    restore, _, _ = await restored(peers=())
-    await restore.run()
-    restore.check()
+def test_gone_at_an_earlier_restore_is_not_gone_now() -> None:
+    it = Restoring("b", **{without("b"): 40})
+    assert it.asked == ()
+    assert it.state.pending
 
 
-@in_virtual_time
-async def test_a_copy_of_an_abandoned_history_never_serves() -> None:
-    restore, seen, _ = await restored()
-    seen.fault = "entry 7 of a is another one at b"
-    running = asyncio.create_task(restore.run())
-    for peer in ("b", "c"):
-        restore.heard(peer, {})
-    await asyncio.sleep(100)
-    with pytest.raises(Unavailable, match="cannot take part: entry 7 of a is another one at b"):
-        restore.check()
-    seen.fault = ""
-    await running
-    restore.check()
+def test_a_region_without_peers_serves_at_once() -> None:
+    it = Restoring()
+    it.meets(Compared(""))
+    assert it.asked == (AwaitCovered({}),)
+
+
+def test_a_copy_of_an_abandoned_history_never_serves() -> None:
+    it = Restoring("b")
+    it.meets(Heard("b", {}))
+    for _ in range(3):
+        assert it.meets(Compared("entry 7 of a is another one at b")) == (WakeAt(NOW_S + RETRY_S),)
+        assert "cannot take part: entry 7 of a is another one at b" in it.state.reason
+        assert it.meets(Woken()) == (CompareHistories(),)
+    assert it.meets(Compared("")) == (AwaitCovered({}),)
+    assert "cannot take part" not in it.state.reason
+
+
+@pytest.mark.parametrize("done", [(), (Compared(""),), (Compared(""), Covered())])
+def test_what_failed_is_tried_again(done: tuple[Outcome, ...]) -> None:
+    it = Restoring("b")
+    it.meets(Heard("b", {}))
+    for event in done:
+        it.meets(event)
+    asked = it.asked
+    assert it.meets(Failed(asked[0], RegionUnreachable("cut off"))) == (WakeAt(NOW_S + RETRY_S),)
+    assert it.meets(Woken()) == asked

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from atoll.errors import Unavailable
+from atoll.recovery.startup_check import held_by
 from atoll.replication.messages import WriteReply
 from atoll.store.memory.store import MemoryStore
 
@@ -45,3 +46,37 @@ async def test_a_region_that_lost_its_disk_gets_it_back_before_it_writes() -> No
         assert it.shown("a", "like", "k") == {"count": 4}
         await asyncio.sleep(1)
         assert all(link.status.relays == () for link in it["a"].links.values())
+
+
+@in_virtual_time
+async def test_what_a_peer_was_heard_to_hold_is_waited_for_after_a_restart_without_it() -> None:
+    async with World("a", "b") as it:
+        for _ in range(2):
+            await it.write("a", "like", "k", {"$inc": {"count": 1}})
+        await it.settled()
+        await it["a"].stop()
+        it.stores["a"] = MemoryStore()
+        await it.stores["a"].raise_counter(held_by("b"), 2)  # the run before had heard so, and got no entry
+        it.partition("ab")
+        await it.create("a").start()
+        await asyncio.sleep(60)
+        with pytest.raises(Unavailable, match="has lost entries"):
+            await it.write("a", "like", "k", {"$inc": {"count": 1}})
+        it.partition()
+        await it.settled()
+        assert (await it.write("a", "like", "k", {"$inc": {"count": 1}})).receipt.seq == 3
+
+
+@in_virtual_time
+async def test_a_peer_that_is_gone_for_good_keeps_nobody_from_writing() -> None:
+    async with World("a", "b") as it:
+        await it["a"].stop()
+        await it.stores["a"].raise_counter(held_by("b"), 2)
+        it.partition("ab")
+        for run in range(2):
+            await it.create("a").start()
+            if run == 0:
+                it["a"].forget("b")
+            await asyncio.sleep(1)
+            await it.write("a", "like", "k", {"$inc": {"count": 1}})
+            await it["a"].stop()

@@ -1,0 +1,161 @@
+"""Start-up position check: before its first write a region hears what its peers hold of its own entries.
+
+Its disk may be lost, or an old copy. Then peers hold entries of its own that it must not number anew. While they hold
+some that it lacks, it asks for them everywhere and takes no writes. What a peer was heard to hold is kept in the store.
+So a restart at which that peer is out of reach changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from atoll.protocol.effects import (
+    CountersRaised,
+    CountersRead,
+    Effect,
+    Failed,
+    Next,
+    Outcome,
+    RaiseCounters,
+    Refreshed,
+    RefreshPosition,
+    ReviewLinks,
+    WakeAt,
+    Woken,
+)
+
+
+def held_by(peer: str) -> str:
+    """The counter that keeps the region's own position as a peer announced it."""
+    return f"own position at {peer}"
+
+
+def void_at(peer: str) -> str:
+    """The counter up to which `held_by` does not count: the peer is gone for good."""
+    return f"own position void at {peer}"
+
+
+@dataclass(frozen=True, slots=True)
+class StartupState:
+    """Of one node."""
+
+    region: str
+    peers: frozenset[str]
+    patience_s: float
+    heard: frozenset[str] = frozenset()
+    over: bool = False
+    """Whether every peer was heard, or waited for long enough."""
+    held: Mapping[str, int] = field(default_factory=dict)
+    """peer → the region's own position there."""
+    kept: Mapping[str, int] = field(default_factory=dict)
+    """As much of `held` as is durable here."""
+    recovering: bool = False
+    """Whether peers are asked for this region's own entries."""
+
+    @property
+    def own_elsewhere(self) -> int:
+        """The region's own position, by what the peers hold."""
+        return max(self.held.values(), default=0)
+
+    @property
+    def unheard(self) -> list[str]:
+        """Peers of which nothing was heard since the start."""
+        return sorted(self.peers - self.heard)
+
+    @property
+    def reason(self) -> str:
+        """What is waited for."""
+        if not self.over:
+            return f"{self.region} has just started and has not yet heard {', '.join(self.unheard)}"
+        return (
+            f"{self.region} has lost entries that its peers hold, up to {self.own_elsewhere}; "
+            "it takes no writes until it has them back"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The links are open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A peer announced the region's own position `there`; the region itself knows of `here`."""
+
+    peer: str
+    there: int
+    here: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rewound:
+    """The database is another one: every peer is heard anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The operator says that this peer is gone for good, and what it alone held is, too."""
+
+    peer: str
+
+
+Event = Started | Heard | Rewound | Forgotten | Outcome
+
+
+def counters(peers: Iterable[str]) -> list[str]:
+    """What to read of the store when the protocol is opened."""
+    return [name for peer in peers for name in (held_by(peer), void_at(peer))]
+
+
+def step(state: StartupState, event: Event, now_s: float) -> Next[StartupState]:
+    match event:
+        case CountersRead(found):
+            held = {peer: found[held_by(peer)] for peer in sorted(state.peers)}
+            held = {peer: seq for peer, seq in held.items() if seq > found[void_at(peer)]}
+            return replace(state, held=held, kept=held, over=not state.peers), ()
+        case Started():
+            return state, () if state.over else (WakeAt(now_s + state.patience_s),)
+        case Woken():
+            return replace(state, over=True), ()
+        case Heard(peer, there, here):
+            return _heard(state, peer, there, here)
+        case Refreshed(vector):
+            if (state.own_elsewhere > vector.get(state.region, 0)) == state.recovering:
+                return state, ()
+            return replace(state, recovering=not state.recovering), (ReviewLinks(),)
+        case CountersRaised(raised):
+            kept = dict(state.kept)
+            for peer in state.peers:
+                kept[peer] = max(kept.get(peer, 0), raised.get(held_by(peer), 0))
+            return replace(state, kept=kept), ()
+        case Rewound():
+            return replace(state, held={}), ()
+        case Forgotten(peer):
+            held = {other: seq for other, seq in state.held.items() if other != peer}
+            gone = max(state.held.get(peer, 0), state.kept.get(peer, 0))
+            state = replace(state, held=held, heard=state.heard | {peer})
+            return _heard_all(state, (RaiseCounters({void_at(peer): gone}), RefreshPosition()))
+        case Failed():
+            return state, ()  # the next heartbeat brings it again
+        case _:
+            raise AssertionError(f"the start-up check never asks for {event}")
+
+
+def _heard(state: StartupState, peer: str, there: int, here: int) -> Next[StartupState]:
+    there = max(there, state.held.get(peer, 0))
+    state = replace(state, heard=state.heard | {peer}, held={**state.held, peer: there})
+    lacks = state.own_elsewhere > here
+    effects: tuple[Effect, ...] = ()
+    if there > here and there > state.kept.get(peer, 0):
+        effects = (RaiseCounters({held_by(peer): there}),)
+    if lacks != state.recovering:
+        effects += (RefreshPosition(),)  # another node of this region may have written them a moment ago
+    return _heard_all(state, effects)
+
+
+def _heard_all(state: StartupState, effects: tuple[Effect, ...]) -> Next[StartupState]:
+    if state.over or state.peers - state.heard:
+        return state, effects
+    return replace(state, over=True), (*effects, WakeAt(math.inf))
