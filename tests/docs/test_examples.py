@@ -6,7 +6,7 @@
     bash       a script that must succeed
     toml       a whole atoll.toml (`# atoll.toml`), or a part of one, that must load
     json       must be JSON
-    text       anything else; not run, as is a block without a language
+    text       anything else; not run, as are diagrams (mermaid) and blocks without a language
 
 `…` stands for any text. The ports 8401 to 8419 become free ones. `curl` is played by this module, since not
 every machine has it. What only reads is repeated until it prints what it should, for a bounded time: other
@@ -163,7 +163,7 @@ class Stage:
                 self.toml(block.text)
             case "json":
                 json.loads(block.text)
-            case "text" | "":
+            case "text" | "mermaid" | "":
                 pass
             case other:
                 pytest.fail(f"a block in {other!r}: nobody knows how to run that")

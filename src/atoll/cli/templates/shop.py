@@ -1,24 +1,24 @@
-"""What the shop's data is: a class per collection, and for each how it is kept in step across regions."""
+"""The shop's data: a class for each collection, with its consistency and its conflict strategy."""
 
 from atoll import BoundedCounter, Collection, Counter, SetOf, Text, home_region
 
 
 class Account(Collection, consistency="strong"):
-    """Money: one global order, agreed by a majority of regions."""
+    """Money: one region orders the writes of each account."""
 
     owner: str
     balance: int = 0
 
 
 class Inventory(Collection, consistency="strong", fallback="escrow"):
-    """Never oversold; a region that is cut off sells on from what it holds."""
+    """Never oversold. A region that is cut off sells the stock that it holds rights for."""
 
     title: str
     stock: BoundedCounter = 0  # never below zero, in any region
 
 
 class Order(Collection, placement=home_region("region"), consistency="session"):
-    """Sharded: the region that the order names is the one that writes it."""
+    """Sharded: only the region that the order names writes it."""
 
     region: str
     sku: str
@@ -26,14 +26,14 @@ class Order(Collection, placement=home_region("region"), consistency="session"):
 
 
 class Profile(Collection, resolve="lww"):
-    """Replicated: every region writes; of two concurrent versions the later one stays."""
+    """Replicated: every region writes. Of two concurrent versions the later one is shown."""
 
     name: str
     email: str | None = None
 
 
 class Cart(Collection, resolve="merge"):
-    """Merged field by field; what two regions add at once is all there."""
+    """Merged field by field. Concurrent additions of two regions are all kept."""
 
     items: SetOf[str]
 
