@@ -5,7 +5,8 @@
     ├── ConfigError               atoll.toml is wrong; names file, line and fix
     ├── RequestError              the caller's input is at fault: nothing happened
     │   ├── UnknownCollection · UnknownField · InvalidDocument · InvalidKey · InvalidOperation
-    │   ├── MalformedRequest · TooLarge · InvalidToken · InvalidCursor
+    │   ├── MalformedRequest · MethodNotAllowed · UnsupportedMediaType
+    │   ├── TooLarge · InvalidToken · InvalidCursor
     │   ├── CursorExpired         what comes next in the change feed is no longer in the journal
     │   ├── NotFound
     │   └── Conflict
@@ -85,6 +86,16 @@ class InvalidOperation(RequestError):
 
 class MalformedRequest(RequestError):
     status, type = 400, "malformed-request"
+
+
+class MethodNotAllowed(RequestError):
+    """`details`: `allow`, the methods that the path takes."""
+
+    status, type = 405, "method-not-allowed"
+
+
+class UnsupportedMediaType(RequestError):
+    status, type = 415, "unsupported-media-type"
 
 
 class TooLarge(RequestError):

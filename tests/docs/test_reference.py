@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +16,10 @@ import atoll
 from atoll.cli.main import app
 from atoll.config.file import DeploymentSection, EmulateSection, LimitsSection, RegionSection, Section
 from atoll.errors import error_classes
-from atoll.http import admin as admin_routes
-from atoll.http import app as routes
-from atoll.http import audit, documents, feed
 from atoll.http.metrics import Metrics
-from atoll.http.openapi import describe
+from atoll.http.routes import TABLE
 from atoll.ids import KINDS
 from atoll.region.region import Region
-from atoll.replication.http_peers import CALL_PATH, STREAM_PATH
 from atoll.schema import application_of
 from atoll.schema.policy import CONSISTENCIES, FALLBACKS, OPTIONS, STRATEGIES
 from atoll.store.memory.store import MemoryStore
@@ -53,42 +48,13 @@ def first_cells(heading: str) -> set[str]:
     return {cells[0].strip("` ") for cells in rows(heading)}
 
 
-def served() -> set[str]:
-    """`METHOD /path` of every route: from OpenAPI, and from the `match` statements that answer the rest."""
-    found = {CALL_PATH, STREAM_PATH}
-    found = {f"POST {path}" for path in found}
-    for path, operations in describe(NOTES, "")["paths"].items():
-        found |= {f"{method.upper()} {path.replace('/note', '/{collection}')}" for method in operations}
-    for prefix, module in (("/admin", admin_routes), ("", routes)):
-        for pattern in ast.walk(ast.parse(Path(str(module.__file__)).read_text("utf-8"))):
-            match pattern:
-                case ast.MatchSequence(
-                    patterns=[ast.MatchValue(value=ast.Constant(value=str(method))), *rest]
-                ) if len(rest) == 1:
-                    path = _path(rest[0])
-                    if path is not None:
-                        found.add(f"{method} {prefix}{path}")
-    return found
-
-
-def _path(pattern: ast.pattern) -> str | None:
-    match pattern:
-        case ast.MatchValue(value=ast.Constant(value=bytes(name))):
-            return f"/{name.decode()}"
-        case ast.MatchSequence(patterns=[ast.MatchValue(value=ast.Constant(value=bytes(name)))]):
-            return (
-                f"/{name.decode()}" if "." in name.decode() or name == b"metrics" else f"/v1/{name.decode()}"
-            )
-    return None
-
-
 def test_every_route_is_described() -> None:
     described = {text for text in CODE if re.fullmatch(r"(GET|PUT|PATCH|POST|DELETE) /\S+", text)}
-    assert described == served()
+    assert described == {f"{route.method} {route.path}" for route in TABLE.routes}
 
 
-def test_every_query_parameter_is_described() -> None:
-    taken = documents._LIST_PARAMETERS | audit._PARAMETERS | feed._PARAMETERS | {"count"}
+def test_every_parameter_is_described() -> None:
+    taken = {each.name for route in TABLE.routes for each in route.parameters if each.place != "path"}
     assert taken <= CODE
 
 

@@ -55,6 +55,8 @@ class Record(msgspec.Struct, frozen=True):
     """(stamp, region, seq) of the write that replaced both."""
 
 
+STATUSES = ("open", "manual", "resolved")
+
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder(Record).decode
 

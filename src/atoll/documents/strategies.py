@@ -103,6 +103,10 @@ def custom(register: Register, resolver: Resolver) -> Fold:
     return Fold(value, winner, "merged", "combined by the custom function")
 
 
+KINDS = ("insert_exists", "update_origin_differs", "update_deleted", "delete_origin_differs")
+"""What `kind_of` tells."""
+
+
 def kind_of(losing: Version, winning: Version) -> str:
     """The field's own words for what collided (pgEdge Spock, EDB PGD)."""
     if losing.operation == Operation.DELETE:

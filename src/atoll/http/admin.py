@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from atoll.config.version import VERSION
 from atoll.errors import AtollError, InvalidOperation, MalformedRequest
@@ -14,6 +14,8 @@ from atoll.ids import IdService
 from atoll.region.region import Region
 from atoll.replication.emulation import Emulation
 from atoll.replication.messages import DigestCall, DigestReply
+
+Check = Literal["live", "ready", "serving", "reading"]
 
 _SMALL_BODY = 4096
 
@@ -25,86 +27,70 @@ class Admin:
         self._ids = ids
         self._test_topology = test_topology
 
-    async def health(self, exchange: Exchange, name: bytes) -> bool:
-        region = self._region
+    async def health(self, exchange: Exchange, check: Check) -> None:
+        health = self._region.health
         reason: str | None
-        match name:
-            case b"live":
+        match check:
+            case "live":
                 reason = None
-            case b"ready":
-                reason = None if region.health.caught_up else "not caught up with its peers yet"
-            case b"serving":
-                reason = region.health.out_of_service
-            case b"reading":
-                reason = region.health.reads_nothing
-            case _:
-                return False
-        body = {"region": region.name, "status": "ok" if reason is None else "unavailable", "reason": reason}
+            case "ready":
+                reason = None if health.caught_up else "not caught up with its peers yet"
+            case "serving":
+                reason = health.out_of_service
+            case "reading":
+                reason = health.reads_nothing
+        status = "ok" if reason is None else "unavailable"
+        body = {"region": self._region.name, "status": status, "reason": reason}
         await exchange.answer_json(body, 200 if reason is None else 503)
-        return True
 
     async def new_ids(self, exchange: Exchange, kind: str) -> None:
-        query = exchange.query(frozenset({"count"}))
-        text = query.get("count", ["1"])[0]
-        if not text.isdecimal() or len(text) > 9:
-            raise InvalidOperation(f"count takes a whole number, not {text[:32]!r}")
-        await exchange.answer_json({"ids": await self._ids.generate(kind, int(text))})
+        await exchange.answer_json({"ids": await self._ids.generate(kind, exchange.arguments["count"])})
 
-    async def handle(self, exchange: Exchange, name: bytes) -> bool:
-        match (exchange.method, name):
-            case ("GET", b"status"):
-                await exchange.answer_json(self.status())
-            case ("GET", b"statistics"):
-                found = await self._region.store.statistics()
-                await exchange.answer_json(
-                    {
-                        "documents": _declared(found.documents),
-                        "tombstones": _declared(found.tombstones),
-                        "conflicts": found.conflicts,
-                        "parked": found.parked,
-                        "size_bytes": found.size_bytes,
-                    }
-                )
-            case ("GET", b"digest"):
-                await self._digest(exchange)
-            case ("GET", b"verify"):
-                await exchange.answer_json(await self.verify())
-            case ("GET", b"parked"):
-                parked = await self._region.store.parked()
-                await exchange.answer_json(
-                    {
-                        "items": [
-                            {"origin": p.origin, "seq": p.seq, "change": p.change, "reason": p.reason}
-                            for p in parked
-                        ]
-                    }
-                )
-            case ("POST", b"drain"):
-                self._region.health.draining = await self._flag(exchange, "draining")
-                await exchange.answer_json({"draining": self._region.health.draining})
-            case ("POST", b"forget"):
-                peer, gone = await self._peer(exchange, "gone", bool)
-                if not gone:
-                    raise MalformedRequest(
-                        "gone accepts true only; a peer that is back is recognised without a request"
-                    )
-                self._region.forget(peer)
-                await exchange.answer_json({"gone": peer})
-            case ("POST", b"partition"):
-                self._only_on_test_topologies("cut links")
-                peer, cut = await self._peer(exchange, "cut", bool)
-                self._emulation.partition(peer, cut)
-                await exchange.answer_json({"cut": self._emulation.cut})
-            case ("POST", b"delay"):
-                self._only_on_test_topologies("change delays")
-                peer, rtt_ms = await self._peer(exchange, "rtt_ms", (int, float))
-                if not 0 <= rtt_ms <= 60_000:
-                    raise MalformedRequest(f"rtt_ms takes 0 to 60000 milliseconds, not {rtt_ms}")
-                self._emulation.delay(peer, rtt_ms / 2000)
-                await exchange.answer_json({"one_way_s": self._emulation.one_way_s})
-            case _:
-                return False
-        return True
+    async def statistics(self, exchange: Exchange) -> None:
+        found = await self._region.store.statistics()
+        await exchange.answer_json(
+            {
+                "documents": _declared(found.documents),
+                "tombstones": _declared(found.tombstones),
+                "conflicts": found.conflicts,
+                "parked": found.parked,
+                "size_bytes": found.size_bytes,
+            }
+        )
+
+    async def parked(self, exchange: Exchange) -> None:
+        items = [
+            {"origin": p.origin, "seq": p.seq, "change": p.change, "reason": p.reason}
+            for p in await self._region.store.parked()
+        ]
+        await exchange.answer_json({"items": items})
+
+    async def drain(self, exchange: Exchange) -> None:
+        self._region.health.draining = await self._flag(exchange, "draining")
+        await exchange.answer_json({"draining": self._region.health.draining})
+
+    async def forget(self, exchange: Exchange) -> None:
+        peer, gone = await self._peer(exchange, "gone", bool)
+        if not gone:
+            raise MalformedRequest(
+                "gone accepts true only; a peer that is back is recognised without a request"
+            )
+        self._region.forget(peer)
+        await exchange.answer_json({"gone": peer})
+
+    async def partition(self, exchange: Exchange) -> None:
+        self._only_on_test_topologies("cut links")
+        peer, cut = await self._peer(exchange, "cut", bool)
+        self._emulation.partition(peer, cut)
+        await exchange.answer_json({"cut": self._emulation.cut})
+
+    async def delay(self, exchange: Exchange) -> None:
+        self._only_on_test_topologies("change delays")
+        peer, rtt_ms = await self._peer(exchange, "rtt_ms", (int, float))
+        if not 0 <= rtt_ms <= 60_000:
+            raise MalformedRequest(f"rtt_ms takes 0 to 60000 milliseconds, not {rtt_ms}")
+        self._emulation.delay(peer, rtt_ms / 2000)
+        await exchange.answer_json({"one_way_s": self._emulation.one_way_s})
 
     def status(self) -> dict[str, Any]:
         region, now_ms = self._region, self._region.now_ms()
@@ -169,7 +155,7 @@ class Admin:
             else None,
         }
 
-    async def verify(self) -> dict[str, Any]:
+    async def verify(self, exchange: Exchange) -> None:
         """Compare this region's digests with every peer's, and name the documents that differ."""
         names = list(self._region.application.stored)
         found = await asyncio.gather(*(self._verify_collection(name) for name in names))
@@ -179,7 +165,7 @@ class Admin:
             for found in collections.values()
             for peer in found["peers"].values()
         )
-        return {"region": self._region.name, "equal": equal, "collections": collections}
+        await exchange.answer_json({"region": self._region.name, "equal": equal, "collections": collections})
 
     async def _verify_collection(self, collection: str) -> dict[str, Any]:
         here = await self._region.digests.of(collection)
@@ -206,7 +192,7 @@ class Admin:
             raise AtollError(f"{peer} answered a digest with {type(reply).__name__}")
         return reply
 
-    async def _digest(self, exchange: Exchange) -> None:
+    async def digest(self, exchange: Exchange) -> None:
         found = {}
         for collection in self._region.application.stored:
             reply = await self._region.digests.of(collection)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -17,11 +16,6 @@ from atoll.http.sessions import HEADER, Sessions
 from atoll.region.region import Region
 from atoll.store.port import AuditFilter, AuditRow
 
-_PARAMETERS = frozenset(
-    {"collection", "key", "kind", "status", "origin", "since", "until", "limit", "cursor"}
-)
-_MAX_PAGE = 1000
-
 
 class Audit:
     def __init__(self, region: Region, sessions: Sessions, documents: Documents) -> None:
@@ -30,25 +24,15 @@ class Audit:
         self._documents = documents
 
     async def list(self, exchange: Exchange) -> None:
-        query = {name: values[0] for name, values in exchange.query(_PARAMETERS).items()}
-        limit_text = query.get("limit", "100")
-        if not limit_text.isdecimal() or len(limit_text) > 10 or not 1 <= int(limit_text) <= _MAX_PAGE:
-            raise MalformedRequest(f"limit takes a whole number from 1 to {_MAX_PAGE}, not {limit_text!r}")
-        limit = int(limit_text)
-        wanted = AuditFilter(
-            collection=query.get("collection"),
-            key=query.get("key"),
-            kind=query.get("kind"),
-            status=query.get("status"),
-            origin=query.get("origin"),
-            since_ms=_moment(query, "since"),
-            until_ms=_moment(query, "until"),
-        )
-        after = None if "cursor" not in query else _position(query["cursor"])
+        asked = dict(exchange.arguments)
+        limit: int = asked.pop("limit")
+        cursor = asked.pop("cursor")
+        wanted = AuditFilter(since_ms=asked.pop("since"), until_ms=asked.pop("until"), **asked)
+        after = None if cursor is None else _position(cursor)
         rows = await self._region.store.conflicts(wanted, after=after, limit=limit + 1)
         more = len(rows) > limit
-        cursor = encode_cursor(f"{rows[limit - 1].stamp_ms} {rows[limit - 1].id}") if more else None
-        await exchange.answer_json({"items": [shown(row) for row in rows[:limit]], "cursor": cursor})
+        later = encode_cursor(f"{rows[limit - 1].stamp_ms} {rows[limit - 1].id}") if more else None
+        await exchange.answer_json({"items": [shown(row) for row in rows[:limit]], "cursor": later})
 
     async def resolve(self, exchange: Exchange, conflict_id: str) -> None:
         """Write the value that the application chose. The write has seen all siblings, so it resolves the conflict."""
@@ -84,20 +68,6 @@ def shown(row: AuditRow) -> dict[str, Any]:
     for side in (record["losing"], record["winning"]):
         side["at"] = format_stamp(side["stamp"])
     return record
-
-
-def _moment(query: dict[str, str], name: str) -> int | None:
-    text = query.get(name)
-    if text is None:
-        return None
-    if text.isdecimal() and len(text) <= 16:
-        return int(text)
-    try:
-        return int(datetime.fromisoformat(text).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        raise MalformedRequest(
-            f"{name} takes unix milliseconds or ISO 8601 such as 2026-11-23T09:00:00Z, not {text!r}"
-        ) from None
 
 
 def _position(cursor: str) -> tuple[int, str]:

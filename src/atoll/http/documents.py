@@ -14,7 +14,7 @@ from atoll.documents.register import Version
 from atoll.documents.rules import Rules
 from atoll.documents.trace import parse_traceparent
 from atoll.errors import InvalidCursor, InvalidOperation, MalformedRequest, NotFound
-from atoll.http.exchange import Exchange, parse_json, text_of
+from atoll.http.exchange import Exchange, parse_json
 from atoll.http.sessions import HEADER, Sessions
 from atoll.region.reading import ReadOptions
 from atoll.region.region import Region
@@ -22,13 +22,10 @@ from atoll.replication.messages import WriteReply
 from atoll.schema.fields import INT_MAX, INT_MIN
 from atoll.store.port import Condition
 
-_READ_PARAMETERS = frozenset({"consistency", "max_staleness", "max_wait"})
-_LIST_PARAMETERS = frozenset({"prefix", "where", "limit", "cursor"}) | _READ_PARAMETERS
-_LEVELS = ("eventual", "session", "causal", "bounded", "strong")
+MAX_PAGE = 1000
+MAX_CONDITIONS = 20
+MAX_IDEMPOTENCY_KEY = 255
 _OPERATORS = ("eq", "ne", "lt", "le", "gt", "ge", "contains")
-_MAX_PAGE = 1000
-_MAX_CONDITIONS = 20
-_MAX_IDEMPOTENCY_KEY = 255
 _BATCH_BYTES = 16 << 20
 _MINIMAL = "return=minimal"
 
@@ -67,7 +64,7 @@ class Documents:
         region = self._region
         rules.schema.validate_key(key)
         token = await self._sessions.of(exchange)
-        options = read_options(exchange.query(_READ_PARAMETERS), token)
+        options = _read_options(exchange, token)
         reading = await region.read(rules.name, key, options)
         headers = self._headers(reading.region, self._sessions.after(reading.vector, token))
         degraded = reading.degraded or self._standing_fallback(rules)
@@ -200,17 +197,17 @@ class Documents:
         raise MalformedRequest(f"{where} says {verb!r}; there are put, patch, delete")
 
     async def list(self, exchange: Exchange, rules: Rules) -> None:
-        query = exchange.query(_LIST_PARAMETERS)
+        asked = exchange.arguments
         token = await self._sessions.of(exchange)
-        options = read_options(query, token)
+        options = _read_options(exchange, token)
         level = options.consistency or rules.schema.policy.consistency
         if level != "eventual" and token:
             await self._region.waits.require(token, options.max_wait_s)
         stale = await self._region.waits.fresh_enough(rules.name, options)
-        limit = _integer(query, "limit", default=100, most=_MAX_PAGE)
-        where = _conditions(rules, query.get("where", []))
-        after = None if "cursor" not in query else decode_cursor(query["cursor"][0])
-        prefix = query.get("prefix", [""])[0]
+        limit: int = asked["limit"]
+        where = _conditions(rules, asked["where"])
+        after = None if asked["cursor"] is None else decode_cursor(asked["cursor"])
+        prefix: str = asked["prefix"]
         store = self._region.store
         rows = await store.scan(rules.name, prefix=prefix, after=after, limit=limit + 1, where=where)
         items = [_document(key, row.value, documents.version_tag(row)) for key, row in rows[:limit]]
@@ -300,42 +297,17 @@ def _preconditions(exchange: Exchange) -> tuple[str | None, bool]:
 
 def idempotency_key_of(exchange: Exchange) -> str | None:
     key = exchange.header(b"idempotency-key")
-    if key is not None and not (0 < len(key) <= _MAX_IDEMPOTENCY_KEY and key.isprintable()):
-        raise MalformedRequest(f"Idempotency-Key takes 1 to {_MAX_IDEMPOTENCY_KEY} printable characters")
+    if key is not None and not (0 < len(key) <= MAX_IDEMPOTENCY_KEY and key.isprintable()):
+        raise MalformedRequest(f"Idempotency-Key takes 1 to {MAX_IDEMPOTENCY_KEY} printable characters")
     return key
 
 
-def read_options(query: dict[str, list[str]], token: dict[str, int] | None) -> ReadOptions:
-    if not query:
-        return ReadOptions(token=token)
-    level = query.get("consistency", [None])[0]
-    if level is not None and level not in _LEVELS:
-        raise MalformedRequest(f"consistency={level!r} is not one of {', '.join(_LEVELS)}")
-    return ReadOptions(level, token, _seconds(query, "max_staleness"), _seconds(query, "max_wait"))
-
-
-def _seconds(query: dict[str, list[str]], name: str) -> float | None:
-    if name not in query:
-        return None
-    try:
-        seconds = float(query[name][0])
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= 86_400:
-        raise MalformedRequest(f"{name} takes seconds from 0 to 86400, not {query[name][0]!r}")
-    return seconds
-
-
-def _integer(query: dict[str, list[str]], name: str, *, default: int, most: int) -> int:
-    text = query.get(name, [str(default)])[0]
-    if not text.isdecimal() or len(text) > 10 or not 1 <= int(text) <= most:
-        raise MalformedRequest(f"{name} takes a whole number from 1 to {most}, not {text!r}")
-    return int(text)
+def _read_options(exchange: Exchange, token: dict[str, int] | None) -> ReadOptions:
+    asked = exchange.arguments
+    return ReadOptions(asked["consistency"], token, asked["max_staleness"], asked["max_wait"])
 
 
 def _conditions(rules: Rules, texts: list[str]) -> list[Condition]:
-    if len(texts) > _MAX_CONDITIONS:
-        raise MalformedRequest(f"at most {_MAX_CONDITIONS} where conditions, not {len(texts)}")
     conditions = []
     for text in texts:
         field, _, rest = text.partition(":")
@@ -369,26 +341,3 @@ def decode_cursor(text: str) -> str:
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError, ValueError):
         raise InvalidCursor("the cursor is none that this interface gave; begin without one") from None
-
-
-async def route(documents_: Documents, exchange: Exchange, collection: str, segments: list[bytes]) -> bool:
-    """Dispatch below `/v1/{collection}`; False when the method does not fit."""
-    rules = documents_.rules(collection)
-    if not segments:
-        if exchange.method not in ("GET", "HEAD"):
-            return False
-        await documents_.list(exchange, rules)
-        return True
-    key = text_of(b"/".join(segments))
-    match exchange.method:
-        case "GET" | "HEAD":
-            await documents_.get(exchange, rules, key)
-        case "PUT":
-            await documents_.put(exchange, rules, key)
-        case "PATCH":
-            await documents_.patch(exchange, rules, key)
-        case "DELETE":
-            await documents_.delete(exchange, rules, key)
-        case _:
-            return False
-    return True

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 from atoll.errors import AtollError, InvalidKey, MalformedRequest, TooLarge
-from atoll.http.problems import CONTENT_TYPE, problem, retry_after_s
+from atoll.http.parameters import check_escapes
+from atoll.http.problems import CONTENT_TYPE, headers_of, problem
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+MULTIPLEXED = "atoll.multiplexed"
+"""In the scope of a request that came within another one."""
 _JSON = (b"content-type", b"application/json")
-_MAX_QUERY_BYTES = 16_384
 
 
 class ClientGone(Exception):
@@ -26,16 +28,33 @@ class ClientGone(Exception):
 class Exchange:
     """A request and the way to answer it."""
 
-    __slots__ = ("_headers", "_receive", "_scope", "_send", "method", "segments")
+    __slots__ = ("_headers", "_receive", "_scope", "_send", "arguments", "method", "segments")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
         self._headers: dict[bytes, bytes] | None = None
+        self.arguments: Mapping[str, Any] = {}
+        """The values of the route's query parameters, those included that were not given."""
         self.method: str = scope["method"]
         raw: bytes = scope.get("raw_path") or scope["path"].encode()
         self.segments: list[bytes] = raw.split(b"?", 1)[0].split(b"/")[1:] or [b""]
+
+    @property
+    def shown(self) -> str:
+        """For messages: method and path, cut short."""
+        return f"{self.method[:20]} /{b'/'.join(self.segments)[:200].decode('latin-1')}"
+
+    @property
+    def multiplexed(self) -> bool:
+        """Whether it came within another request."""
+        return MULTIPLEXED in self._scope
+
+    @property
+    def query_string(self) -> bytes:
+        raw: bytes = self._scope["query_string"]
+        return raw
 
     def header(self, name: bytes) -> str | None:
         """A request header by its lower-case name."""
@@ -43,28 +62,6 @@ class Exchange:
             self._headers = dict(self._scope["headers"])
         value = self._headers.get(name)
         return None if value is None else value.decode("latin-1")
-
-    def query(self, allowed: frozenset[str]) -> dict[str, list[str]]:
-        """Query parameters. Raises MalformedRequest for one that the route does not know."""
-        raw: bytes = self._scope["query_string"]
-        if not raw:
-            return {}
-        if len(raw) > _MAX_QUERY_BYTES:
-            raise TooLarge(f"the query string has {len(raw)} bytes; the limit is {_MAX_QUERY_BYTES}")
-        found: dict[str, list[str]] = {}
-        try:
-            pairs = parse_qsl(
-                raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100
-            )
-        except ValueError as error:
-            raise MalformedRequest(f"the query string cannot be read: {error}") from None
-        for name, value in pairs:
-            if name not in allowed:
-                raise MalformedRequest(
-                    f"there is no query parameter {name!r} here; there are {', '.join(sorted(allowed)) or 'none'}"
-                )
-            found.setdefault(name, []).append(value)
-        return found
 
     async def body(self, limit_bytes: int) -> bytes:
         """Raises TooLarge, ClientGone."""
@@ -109,6 +106,11 @@ class Exchange:
         await self._send({"type": "http.response.start", "status": status, "headers": sent})
         await self._send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
 
+    async def answer_nothing(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """An answer of a status that has no body."""
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": b""})
+
     async def answer_json(
         self, value: Any, status: int = 200, headers: list[tuple[bytes, bytes]] | None = None
     ) -> None:
@@ -116,11 +118,9 @@ class Exchange:
 
     async def refuse(self, error: AtollError, headers: list[tuple[bytes, bytes]] | None = None) -> None:
         status, body = problem(error)
-        headers = list(headers or [])
-        seconds = retry_after_s(error)
-        if seconds is not None:
-            headers.append((b"retry-after", b"%d" % seconds))
-        await self.answer(status, body, headers, (b"content-type", CONTENT_TYPE))
+        await self.answer(
+            status, body, [*(headers or ()), *headers_of(error)], (b"content-type", CONTENT_TYPE)
+        )
 
     async def begin_stream(self, content_type: bytes, headers: Mapping[bytes, bytes] | None = None) -> None:
         sent = [(b"content-type", content_type), (b"cache-control", b"no-store"), *(headers or {}).items()]
@@ -148,12 +148,13 @@ def parse_json(body: bytes) -> Any:
 
 
 def text_of(segment: bytes) -> str:
-    """A percent-encoded path segment. Raises InvalidKey for what is no UTF-8."""
+    """A percent-encoded path segment. Raises MalformedRequest, and InvalidKey for what is no UTF-8."""
     if b"%" not in segment:
         try:
             return segment.decode("ascii")
         except UnicodeDecodeError:
             pass
+    check_escapes(segment, "the path")
     try:
         return unquote_to_bytes(segment).decode("utf-8")
     except UnicodeDecodeError:

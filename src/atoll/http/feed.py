@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +18,6 @@ from atoll.region.region import Region
 
 logger = logging.getLogger("atoll.http")
 
-_PARAMETERS = frozenset({"cursor", "collection"})
 _KEEPALIVE_S = 10.0
 _OPERATIONS: dict[int, str] = {
     Operation.INSERT: "insert",
@@ -35,10 +35,9 @@ class Feed:
         self._closing = closing
 
     async def stream(self, exchange: Exchange) -> None:
-        query = exchange.query(_PARAMETERS)
-        cursor = exchange.header(b"last-event-id") or query.get("cursor", [None])[0]
-        only = query.get("collection")
-        for collection in only or ():
+        cursor = exchange.header(b"last-event-id") or exchange.arguments["cursor"]
+        only: Sequence[str] = exchange.arguments["collection"]
+        for collection in only:
             self._region.application.collection(collection)
         vector: dict[str, int] = {}
         if cursor == "now":
@@ -52,6 +51,8 @@ class Feed:
                 raise InvalidCursor(f"the cursor cannot be used: {error.message}") from None
         await self._region.feed.check_cursor(vector)
         await exchange.begin_stream(b"text/event-stream", {b"atoll-region": self._region.name.encode()})
+        if exchange.method == "HEAD":
+            return await exchange.end()
         await exchange.chunk(b": changes of " + self._region.name.encode() + b"\n" + self._place(vector))
         over = [asyncio.ensure_future(exchange.gone()), asyncio.ensure_future(self._closing.wait())]
         pump = asyncio.ensure_future(self._pump(exchange, vector, only))
@@ -64,9 +65,9 @@ class Feed:
         # A consumer so slow that the journal was cut before it comes back with its cursor, and is told.
         if isinstance(outcome, Exception) and not isinstance(outcome, CursorExpired):
             logger.error("a change feed ended", exc_info=outcome)
-        await exchange.end()
+        return await exchange.end()
 
-    async def _pump(self, exchange: Exchange, vector: dict[str, int], only: list[str] | None) -> None:
+    async def _pump(self, exchange: Exchange, vector: dict[str, int], only: Sequence[str]) -> None:
         async for found in self._region.feed.changes(vector, idle_s=_KEEPALIVE_S):
             if found is None:
                 await exchange.chunk(b": nothing new\n" + self._place(vector))
@@ -94,7 +95,7 @@ class Feed:
         """An id without an event: a consumer that loses the stream here goes on from here."""
         return b"id: " + self._sessions.encode(vector).encode() + b"\n\n"
 
-    async def _changes(self, entry: Entry, only: list[str] | None) -> list[dict[str, Any]]:
+    async def _changes(self, entry: Entry, only: Sequence[str]) -> list[dict[str, Any]]:
         changes: list[dict[str, Any]] = []
         for change in entry.changes:
             if change.collection not in self._region.rules or (only and change.collection not in only):

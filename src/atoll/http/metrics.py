@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from atoll.http.exchange import Exchange
 from atoll.region.region import Region
 
 
@@ -109,6 +110,9 @@ class Metrics:
     def __init__(self, region: Region) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(RegionCollector(region))
+
+    async def answer(self, exchange: Exchange) -> None:
+        await exchange.answer(200, self.render(), content_type=(b"content-type", self.content_type))
 
     def render(self) -> bytes:
         return generate_latest(self._registry)

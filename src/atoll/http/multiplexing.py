@@ -13,9 +13,7 @@ from atoll.client.multiplex import Answered, Asked
 from atoll.errors import MalformedRequest
 from atoll.http import direct
 from atoll.http.direct import App
-from atoll.http.exchange import Exchange, Receive, Scope, Send
-
-_STREAMS = ("changes", "multiplex")
+from atoll.http.exchange import MULTIPLEXED, Exchange, Receive, Scope, Send
 
 
 async def answer(exchange: Exchange, app: App) -> None:
@@ -49,18 +47,11 @@ async def _answered(number: int, request: Asked, app: App) -> Answered:
         scope = direct.scope_of(request.method, request.path, request.query, request.headers)
     except UnicodeEncodeError:
         scope, app = direct.scope_of("", "", "", {}), _refuse
-    if not _may_be_asked(request.path):
-        app = _refuse
+    scope[MULTIPLEXED] = True
     answer = await direct.ask(app, scope, request.body)
     return Answered(number, *answer)
 
 
-def _may_be_asked(path: str) -> bool:
-    """Whether it leads to documents, records or identifiers, and is answered in one piece."""
-    parts = path.split("/")
-    return len(parts) > 2 and parts[:2] == ["", "v1"] and parts[2].partition("?")[0] not in _STREAMS
-
-
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    asked = f"{scope['method'][:20]} {scope['path'][:200]}"
-    await Exchange(scope, receive, send).refuse(MalformedRequest(f"{asked} cannot be asked with others"))
+    error = MalformedRequest("path, query and headers have to be percent-encoded text")
+    await Exchange(scope, receive, send).refuse(error)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from atoll.client import multiplex
 from atoll.config.version import VERSION
 from atoll.errors import error_classes
+from atoll.http.exchange import Exchange
 from atoll.schema.application import Application
 
 _SESSION = {
@@ -43,6 +46,20 @@ _LIST = [
     {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000}},
     {"name": "cursor", "in": "query", "schema": {"type": "string"}},
 ]
+
+
+class Description:
+    """The document of one region, made when it is first asked for."""
+
+    def __init__(self, application: Application, url: str) -> None:
+        self._application = application
+        self._url = url
+        self._encoded: bytes | None = None
+
+    async def answer(self, exchange: Exchange) -> None:
+        if self._encoded is None:
+            self._encoded = msgspec.json.encode(describe(self._application, self._url))
+        await exchange.answer(200, self._encoded)
 
 
 def describe(application: Application, url: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from atoll.region.region import Region
 from atoll.replication import seal
 from atoll.replication.emulation import Emulation
 from atoll.replication.failure import Failure
-from atoll.replication.http_peers import CALL_PATH, STREAM_PATH
+from atoll.replication.http_peers import CALL_PATH
 from atoll.replication.messages import Call, PingCall, StreamRequest
 
 _OCTETS = (b"content-type", b"application/vnd.atoll")
@@ -32,26 +32,21 @@ class Peering:
         self._emulation = emulation
         self._closing = closing
 
-    async def handle(self, exchange: Exchange, name: bytes) -> bool:
-        """False when there is no such route."""
-        if exchange.method != "POST" or name not in (b"call", b"stream"):
-            return False
+    async def answer(self, exchange: Exchange, path: str) -> None:
         try:
             body = await exchange.body(_MAX_CALL_BYTES)
-            path = CALL_PATH if name == b"call" else STREAM_PATH
             # A node whose clock is far off could never find out if nobody told it the time.
-            now_ms = None if body == _PING and name == b"call" else self._region.now_ms()
+            now_ms = None if body == _PING and path == CALL_PATH else self._region.now_ms()
             peer = seal.verify(self._key, exchange.header(seal.HEADER.encode()) or "", path, now_ms, body)
             if peer not in self._region.links:
                 raise HostileEntry(f"{peer!r} is no other region of this deployment")
             self._emulation.check(peer)
-            if name == b"call":
+            if path == CALL_PATH:
                 await self._answer(exchange, body)
             else:
                 await self._stream(exchange, peer, body)
         except AtollError as error:
             await self._reply(exchange, type(error).status, _pack(Failure.of(error)))
-        return True
 
     async def _reply(self, exchange: Exchange, status: int, body: bytes) -> None:
         """Sealed, as requests are: a reply that was damaged on the way must not reach a client."""

@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 
-from atoll.errors import AtollError, ConfigError, StoreError, Unavailable
+from atoll.errors import AtollError, MethodNotAllowed, StoreError, Unavailable
 
 CONTENT_TYPE = b"application/problem+json"
+RETRY_AFTER_S = 1
 PREFIX = "urn:atoll:problem:"
 _RESERVED = frozenset({"type", "title", "status", "detail", "instance"})
 
@@ -28,10 +29,10 @@ def problem(error: AtollError) -> tuple[int, bytes]:
     return kind.status, msgspec.json.encode(document, enc_hook=str)
 
 
-def retry_after_s(error: AtollError) -> int | None:
-    """What to say in `Retry-After`; None for what a repetition does not mend."""
-    return 1 if isinstance(error, Unavailable | StoreError) and not isinstance(error, ConfigError) else None
-
-
-def explain(type_: str) -> str:
-    return PREFIX + type_
+def headers_of(error: AtollError) -> list[tuple[bytes, bytes]]:
+    """`Allow` with 405; `Retry-After` with what a repetition mends."""
+    if isinstance(error, MethodNotAllowed):
+        return [(b"allow", ", ".join(error.details["allow"]).encode())]
+    if isinstance(error, Unavailable | StoreError):
+        return [(b"retry-after", b"%d" % RETRY_AFTER_S)]
+    return []

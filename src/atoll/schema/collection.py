@@ -117,6 +117,7 @@ def _collection_name(class_name: str, given: Any, *, system: bool) -> str:
         )
     if name in RESERVED_NAMES:
         raise DeclarationError(
-            f"{class_name}: /v1/{name} is a route of Atoll's own; give the collection another name with name=…"
+            f"{class_name}: /v1/{name} is a call of Atoll's own, so no collection can be called {name!r}; rename the"
+            f' class, or give it another name, such as name="{name}_documents"'
         )
     return name

@@ -51,14 +51,9 @@ async def test_a_region_is_ready_once_it_has_heard_its_peers() -> None:
     [
         ("GET", "/health"),
         ("GET", "/health/well"),
-        ("POST", "/health/live"),
-        ("GET", "/admin/drain"),
-        ("POST", "/admin/status"),
         ("GET", "/admin/unheard"),
         ("GET", "/admin/status/more"),
-        ("GET", "/replication/call"),
         ("POST", "/replication/unheard"),
-        ("POST", "/metrics"),
     ],
 )
 async def test_what_there_is_not_is_not_found(method: str, path: str) -> None:

@@ -148,7 +148,7 @@ async def test_a_conflict_that_is_unknown_is_not_found() -> None:
     async with Served() as it:
         answer = await it.ask("POST", "/v1/conflicts/nothing/resolve", {"value": {}})
         assert answer.problem == "not-found"
-        assert (await it.ask("DELETE", "/v1/conflicts")).problem == "not-found"
+        assert (await it.ask("DELETE", "/v1/conflicts")).problem == "method-not-allowed"
 
 
 async def test_a_conflict_over_one_field_is_resolved_by_a_patch() -> None:

@@ -71,11 +71,11 @@ async def test_a_key_that_is_none_is_refused(path: str) -> None:
         ("PATCH", "/v1/profile/k", b'{"$set":{"age":1}}', "not-found"),
         ("PATCH", "/v1/stock/k", b'{"$inc":{"left":-1}}', "bound-exceeded"),
         ("DELETE", "/v1/profile/k", b"", "not-found"),
-        ("POST", "/v1/profile/k", b"{}", "not-found"),
-        ("PUT", "/v1/profile", b"{}", "not-found"),
+        ("POST", "/v1/profile/k", b"{}", "method-not-allowed"),
+        ("PUT", "/v1/profile", b"{}", "method-not-allowed"),
         ("GET", "/nowhere", b"", "not-found"),
         ("GET", "/v1", b"", "not-found"),
-        ("POST", "/v1/transactions", b"{}", "not-found"),
+        ("POST", "/v1/transactions", b"{}", "unknown-collection"),
     ],
 )
 async def test_what_cannot_be_done_says_why(method: str, path: str, body: bytes, problem: str) -> None:

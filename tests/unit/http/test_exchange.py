@@ -80,22 +80,6 @@ async def test_what_may_be_mended_says_when_to_retry() -> None:
     assert connection.headers[b"retry-after"] == b"1"
 
 
-def test_a_query_keeps_every_value() -> None:
-    exchange = Connection(query=b"where=a:eq:1&where=b&limit=").exchange
-    assert exchange.query(frozenset({"where", "limit"})) == {"where": ["a:eq:1", "b"], "limit": [""]}
-
-
-@pytest.mark.parametrize("query", [b"other=1", b"where=%ff", b"where=\xff", b"&".join([b"where=1"] * 101)])
-def test_a_query_that_cannot_be_used_is_malformed(query: bytes) -> None:
-    with pytest.raises(MalformedRequest):
-        Connection(query=query).exchange.query(frozenset({"where"}))
-
-
-def test_a_query_without_end_is_too_large() -> None:
-    with pytest.raises(TooLarge):
-        Connection(query=b"where=" + b"x" * 20_000).exchange.query(frozenset({"where"}))
-
-
 @given(st.text(min_size=1))
 def test_a_key_comes_back_from_its_percent_encoding(key: str) -> None:
     try:
@@ -103,6 +87,12 @@ def test_a_key_comes_back_from_its_percent_encoding(key: str) -> None:
     except UnicodeEncodeError:
         return
     assert text_of(b"".join(b"%%%02x" % byte for byte in encoded)) == key
+
+
+@pytest.mark.parametrize("segment", [b"%", b"a%2", b"%zz", b"%%25"])
+def test_an_escape_that_is_none_is_malformed(segment: bytes) -> None:
+    with pytest.raises(MalformedRequest, match="no percent-escape"):
+        text_of(segment)
 
 
 @pytest.mark.parametrize("segment", [b"\xff", b"%ff", b"%ed%a0%80", b"%c3"])

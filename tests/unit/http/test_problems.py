@@ -7,7 +7,7 @@ import pytest
 
 from atoll import errors
 from atoll.errors import AtollError, Indefinite, StoreUnwritable, Unavailable, error_classes
-from atoll.http.problems import PREFIX, problem, retry_after_s
+from atoll.http.problems import PREFIX, headers_of, problem
 
 CLASSES = sorted(error_classes().values(), key=lambda cls: cls.type)
 
@@ -63,7 +63,8 @@ def test_a_detail_that_is_no_json_is_told_as_text() -> None:
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.type)
 def test_only_what_a_repetition_may_mend_says_when(cls: type[AtollError]) -> None:
-    assert (retry_after_s(cls("m")) is not None) is issubclass(cls, Unavailable | errors.StoreError)
+    told = dict(headers_of(cls("m", allow=("GET",))))
+    assert (b"retry-after" in told) is issubclass(cls, Unavailable | errors.StoreError)
 
 
 def test_a_full_disk_is_507() -> None:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field, field_seriali
 
 from atoll.errors import DeclarationError
 from atoll.schema import BoundedCounter, Collection, home_region
-from atoll.schema.collection import collection_name, is_base, policy_of
+from atoll.schema.collection import RESERVED_NAMES, collection_name, is_base, policy_of
 
 
 def declare(bases: tuple[type, ...] = (Collection,), /, **given: Any) -> type[Collection]:
@@ -44,6 +44,20 @@ def test_name_can_be_given() -> None:
 def test_name_must_fit_a_url_and_a_table(name: Any) -> None:
     with pytest.raises(DeclarationError, match="cannot be a collection's name"):
         declare(a=str, options={"name": name})
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED_NAMES))
+def test_a_name_of_a_call_is_refused(name: str) -> None:
+    with pytest.raises(DeclarationError, match=f'name="{name}_documents"'):
+        declare(a=str, options={"name": name})
+    assert collection_name(declare(a=str, options={"name": f"{name}_documents"}))
+
+
+def test_a_class_called_like_a_call_is_refused() -> None:
+    with pytest.raises(DeclarationError, match="rename the class"):
+
+        class Batch(Collection):
+            size: int
 
 
 def test_subclass_inherits_options_but_not_the_name() -> None:

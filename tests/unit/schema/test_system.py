@@ -6,7 +6,6 @@ import pytest
 
 from atoll.errors import ConfigError, DeclarationError, UnknownCollection
 from atoll.schema import Collection, application_of, load_application
-from atoll.schema.collection import RESERVED_NAMES
 from atoll.schema.system import EVENTS, SYSTEM, Event, system_collections
 
 
@@ -36,12 +35,6 @@ def test_a_system_name_is_unknown(name: str) -> None:
 @pytest.mark.parametrize("name", [EVENTS, "_mine", "__"])
 def test_a_team_cannot_take_such_a_name(name: str) -> None:
     with pytest.raises(DeclarationError, match="drop the underscore"):
-        type("Mine", (Collection,), {"__annotations__": {"text": str}}, name=name)
-
-
-@pytest.mark.parametrize("name", sorted(RESERVED_NAMES))
-def test_a_team_cannot_take_a_routes_name(name: str) -> None:
-    with pytest.raises(DeclarationError, match=f"/v1/{name} is a route of Atoll's own; give .* name=…"):
         type("Mine", (Collection,), {"__annotations__": {"text": str}}, name=name)
 
 

@@ -1,0 +1,170 @@
+"""What a route is: data from which dispatch, the OpenAPI document and the reference page are derived."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from atoll.errors import AtollError, NotFound
+from atoll.http.admin import Admin
+from atoll.http.audit import Audit
+from atoll.http.direct import App
+from atoll.http.documents import Documents
+from atoll.http.exchange import Exchange, text_of
+from atoll.http.feed import Feed
+from atoll.http.metrics import Metrics
+from atoll.http.openapi import Description
+from atoll.http.parameters import Parameter, Query, defaults_of
+from atoll.http.peering import Peering
+
+Method = Literal["GET", "PUT", "PATCH", "POST", "DELETE"]
+Access = Literal["public", "read", "write", "audit", "observe", "operate", "peer"]
+"""What a caller has to be allowed, once callers are told apart."""
+Handler = Callable[["Handlers", Exchange, Sequence[str]], Awaitable[None]]
+"""Answers the exchange. The texts are the values of the path's parameters, in its order."""
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Handlers:
+    """What answers the routes of one region."""
+
+    app: App
+    documents: Documents
+    audit: Audit
+    feed: Feed
+    metrics: Metrics
+    admin: Admin
+    peering: Peering
+    description: Description
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a request has to bring along."""
+
+    schema: Any
+    """A type that msgspec describes, a JSON schema, or a function of a collection that gives one."""
+    media_type: str = JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One good outcome of a call."""
+
+    meaning: str
+    schema: Any = None
+    """As of `Body`; None for an answer without a body."""
+    status: int = 200
+    media_type: str = JSON
+    headers: tuple[Parameter, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One call of the HTTP interface."""
+
+    method: Method
+    path: str
+    """Its parameters stand in braces; `{key}` takes all that is left, slashes included."""
+    name: str
+    handler: Handler
+    access: Access
+    meaning: str
+    """In the reference, as Markdown."""
+    answers: tuple[Answer, ...]
+    parameters: tuple[Parameter, ...] = ()
+    body: Body | None = None
+    problems: tuple[type[AtollError], ...] = ()
+    multiplexed: bool = False
+    """Whether it can be asked within `POST /v1/multiplex`: it is answered in one piece."""
+
+    @property
+    def query(self) -> Query:
+        return {each.name: each for each in self.parameters if each.place == "query"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A route as dispatch needs it: everything that can be worked out before the request comes."""
+
+    handler: Handler
+    query: Query
+    defaults: Mapping[str, Any]
+    media_type: str | None
+    multiplexed: bool
+    of_data: bool
+    """It reads or writes what the region holds, which must be whole."""
+
+
+class Place:
+    """A path of the table, or the beginning of one."""
+
+    __slots__ = ("allow", "literals", "methods", "parameter", "takes")
+
+    def __init__(self, takes: str = "") -> None:
+        self.takes = takes
+        """The parameter that leads here; empty for a literal."""
+        self.literals: dict[bytes, Place] = {}
+        self.parameter: Place | None = None
+        self.methods: dict[str, Bound] = {}
+        self.allow: tuple[str, ...] = ()
+        """The methods that it takes, sorted."""
+
+
+class Table:
+    """Finds the routes of a path. A literal segment goes before a parameter in its place."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = tuple(routes)
+        self._root = Place()
+        for route in self.routes:
+            self._add(route)
+
+    def _add(self, route: Route) -> None:
+        place = self._root
+        for segment in route.path.split("/")[1:]:
+            if not segment.startswith("{"):
+                place = place.literals.setdefault(segment.encode(), Place())
+            else:
+                place.parameter = place.parameter or Place(segment[1:-1])
+                place = place.parameter
+        assert route.method not in place.methods, f"two routes answer {route.method} {route.path}"
+        bound = Bound(
+            route.handler,
+            route.query,
+            defaults_of(route.query),
+            None if route.body is None else route.body.media_type,
+            route.multiplexed,
+            route.path.startswith("/v1/"),
+        )
+        place.methods[route.method] = bound
+        if route.method == "GET":
+            place.methods["HEAD"] = bound
+        place.allow = tuple(sorted([*place.methods, "OPTIONS"]))
+
+    def find(self, segments: Sequence[bytes]) -> tuple[Place, list[str]]:
+        """A path's place, and the values of its parameters.
+
+        Raises NotFound for a path that no route has, InvalidKey, MalformedRequest.
+        """
+        place = self._root
+        values: list[str] = []
+        for index, segment in enumerate(segments):
+            step = place.literals.get(segment)
+            if step is None:
+                step = place.parameter
+                if step is None or not (segment or step.takes == "key"):
+                    break
+                if step.takes == "key":
+                    values.append(text_of(b"/".join(segments[index:])))
+                    return step, values
+                values.append(text_of(segment))
+            place = step
+        else:
+            if place.methods:
+                return place, values
+        shown = b"/".join(segments)[:200].decode("latin-1")
+        raise NotFound(f"there is no /{shown}; see /openapi.json")
