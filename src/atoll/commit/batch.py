@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from atoll.causality.clock import HybridLogicalClock
+from atoll.causality.place import Place
 from atoll.causality.vector import descends, merge, missing
 from atoll.commit.draft import Draft
 from atoll.conflicts import records
@@ -174,7 +175,7 @@ class Batch:
                 return None
             address = (put.collection, put.key)
             rules, row = self._rules[put.collection], self._row(address)
-            if not rules.simple or address in after or not documents.succeeded(row, context):
+            if not rules.quick or address in after or not documents.succeeded(row, context):
                 return None
             shown = None if row is None else row.value
             plain = documents.carried_over(rules, shown, put.plain)
@@ -197,13 +198,15 @@ class Batch:
         region = identity.region
         dot = Version(region, seq, stamp, identity.uncertainty_ms, 0, context, None)
         drafts: dict[Address, Draft] = {}
-        for mutation in write.mutations:
-            address = (mutation.collection, mutation.key)
+        for index, mutation in enumerate(write.mutations):
+            rules = self._rules[mutation.collection]
+            key = Place(stamp, region, seq, index).key if rules.appended else mutation.key
+            address = (mutation.collection, key)
             draft = drafts.get(address)
             if draft is None:
                 drafts[address] = draft = Draft(
-                    self._rules[mutation.collection],
-                    mutation.key,
+                    rules,
+                    key,
                     self._document(address),
                     self._row(address),
                     dot=dot,
@@ -310,7 +313,7 @@ class Batch:
         rules.schema.validate_key(change.key)
         address = (change.collection, change.key)
         if (
-            rules.simple
+            rules.quick
             and len(change.registers) == 1
             and WHOLE in change.registers
             and not (change.deltas or change.resolved)

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from atoll.causality.place import place_of
 from atoll.documents import register as registers
 from atoll.documents.entry import Change, Entry
 from atoll.documents.register import Operation, Register, Version
@@ -136,11 +137,24 @@ def received(rules: Rules, key: str, row: Row, stamp: int) -> Document:
         for version in versions:
             if version.value is not None:
                 check_value(rules, key, name, version.value)
+    if rules.appended:
+        written = {name: versions[0].value for name, versions in meta.registers.items()}
+        for only in meta.registers.get(WHOLE, ()):
+            _check_appended(rules, key, written, (only.stamp, only.region, only.seq))
     known = rules.lattices
     lattices: dict[str, Any] = {
         field: known[field].decode(data) if field in known else data for field, data in meta.lattices.items()
     }
     return Document(meta.registers, lattices)
+
+
+def _check_appended(
+    rules: Rules, key: str, registers: Mapping[str, bytes | None], by: tuple[int, str, int]
+) -> None:
+    """Raises HostileEntry where the write `by` (stamp, region, seq) is not the one that the document's place names."""
+    place = place_of(key)
+    if place is None or place[:3] != by or registers.get(WHOLE) is None or len(registers) > 1:
+        raise HostileEntry(f"{by[1]}:{by[2]} cannot have written {rules.name}/{key[:64]}")
 
 
 def _sane(version: Version, stamp: int) -> bool:
@@ -163,6 +177,8 @@ def delta_of(rules: Rules, entry: Entry, change: Change) -> Document:
     """
     if change.operation not in _OPERATIONS:
         raise HostileEntry(f"the change of {rules.name}/{change.key} is no operation: {change.operation}")
+    if rules.appended:
+        _check_appended(rules, change.key, change.registers, (entry.stamp, entry.origin, entry.seq))
     versions: dict[str, Register] = {}
     for name, value in change.registers.items():
         if not well_named(name):

@@ -12,6 +12,7 @@ from atoll.documents import strategies
 from atoll.documents.register import Register
 from atoll.documents.strategies import Fold, Resolver
 from atoll.lattices.base import Lattice
+from atoll.schema.system import APPENDED
 
 if TYPE_CHECKING:
     from atoll.schema.application import CollectionSchema
@@ -36,12 +37,14 @@ class Rules:
 
     __slots__ = (
         "_whole",
+        "appended",
         "known",
         "lattices",
         "maps",
         "name",
         "per_field",
         "plain",
+        "quick",
         "schema",
         "simple",
         "touched",
@@ -58,6 +61,10 @@ class Rules:
         """All fields but the key. A stored document may have more: another version's."""
         self.simple: bool = not (self.per_field or self.lattices or self.maps)
         """A document is one register and nothing else."""
+        self.appended: bool = schema.name in APPENDED
+        """Documents are written once, and the key of each is its place among all."""
+        self.quick: bool = self.simple and not self.appended
+        """A write of a whole document may take the short way."""
         self.touched: bool = bool(self.lattices or self.maps) and not self.per_field
         self._whole: Strategy
         if resolver is not None:

@@ -44,6 +44,9 @@ class Event(Collection, name=EVENTS, system=True):
 
 SYSTEM: tuple[type[Collection], ...] = (Event,)
 
+APPENDED = frozenset({EVENTS})
+"""Collections whose documents are written once. The key of each is its place: see `causality.place`."""
+
 
 @cache
 def system_collections() -> dict[str, CollectionSchema]:
