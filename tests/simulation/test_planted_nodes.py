@@ -12,9 +12,11 @@ from atoll.commit.batch import Batch, SnapshotPage
 from atoll.documents.entry import EncodedEntry
 from atoll.ids.machines import Machines
 from atoll.ids.service import _Hold
+from atoll.protocol.effects import Next
+from atoll.recovery import node_leases
+from atoll.recovery.node_leases import LeasesState
 from atoll.region import snapshot_install
 from atoll.region.group_commit import GroupCommit, Maintenance
-from atoll.region.node_leases import NodeLeases
 from atoll.region.reader import Reader
 from atoll.region.reading import Reading
 from atoll.region.region import Region
@@ -104,12 +106,10 @@ def not_compared(patch: Patch) -> None:
     alter=stopped_past_its_lease,
 )
 def lease_believed(patch: Patch) -> None:
-    take, apply = NodeLeases.take, Batch.apply
+    leased, apply = node_leases._leased, Batch.apply
 
-    async def keep(self: NodeLeases) -> None:
-        before = self.held
-        await take(self)
-        self.held |= before
+    def keep(state: LeasesState, asked: frozenset[str], granted: frozenset[str]) -> Next[LeasesState]:
+        return leased(state, asked, granted | state.held)
 
     def believe(self: Batch, encoded: EncodedEntry) -> None:
         entry = encoded.entry
@@ -117,7 +117,7 @@ def lease_believed(patch: Patch) -> None:
             self.vector[entry.origin] = entry.seq - 1
         apply(self, encoded)
 
-    patch.setattr(NodeLeases, "take", keep)
+    patch.setattr(node_leases, "_leased", keep)
     patch.setattr(Batch, "apply", believe)
     patch.setattr(MemoryTables, "_check", lambda self, commit: None)
 

@@ -52,7 +52,70 @@ class RaiseCounters:
     counters: Mapping[str, int]
 
 
-Effect = WakeAt | ReviewLinks | RefreshPosition | AwaitCovered | CompareHistories | RaiseCounters
+@dataclass(frozen=True, slots=True)
+class RenewLinks:
+    """Open every link anew; peers drop what they received of this region and have not stored. Done at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """Go back to the position that the database is at. Ends in `Rewound`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadHistory:
+    """Read which history the region has taken up. Ends in `HistoryRead`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeUp:
+    """Record the history as taken up; counters of identifiers leap past `clock_ms`. Ends in `TakenUp`."""
+
+    history: str
+    clock_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Let local writes into this history of the database, and into no other. Done at once."""
+
+    history: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadHolders:
+    """Read who holds which lease. Ends in `HoldersRead`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Hold these for so many seconds, unless other nodes do. Ends in `Leased`."""
+
+    names: tuple[str, ...]
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Hold these leases no longer. Ends in `GivenBack`."""
+
+    names: tuple[str, ...]
+
+
+Waited = (
+    RefreshPosition
+    | Rewind
+    | AwaitCovered
+    | CompareHistories
+    | RaiseCounters
+    | ReadHistory
+    | TakeUp
+    | ReadHolders
+    | Lease
+    | GiveBack
+)
+"""They end in an outcome, or in `Failed`."""
+Effect = WakeAt | ReviewLinks | RenewLinks | Trust | Waited
 
 State = TypeVar("State")
 Next = tuple[State, tuple[Effect, ...]]
@@ -101,6 +164,50 @@ class CountersRaised:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewound:
+    """The region stands where its database does, whose clock had come so far (unix milliseconds)."""
+
+    clock_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRead:
+    """The history that the region last took up, and its own position."""
+
+    taken_up: str
+    own: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakenUp:
+    """The history is recorded; the region's own position is this."""
+
+    own: int
+
+
+@dataclass(frozen=True, slots=True)
+class HoldersRead:
+    """lease → the node that holds it."""
+
+    holders: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """Of what was asked for, this node holds so much."""
+
+    asked: tuple[str, ...]
+    held: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """Other nodes may hold these."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """An effect came to nothing."""
 
@@ -108,4 +215,18 @@ class Failed:
     error: AtollError
 
 
-Outcome = Woken | Refreshed | Covered | Compared | CountersRead | CountersRaised | Failed
+Outcome = (
+    Woken
+    | Refreshed
+    | Rewound
+    | Covered
+    | Compared
+    | CountersRead
+    | CountersRaised
+    | HistoryRead
+    | TakenUp
+    | HoldersRead
+    | Leased
+    | GivenBack
+    | Failed
+)

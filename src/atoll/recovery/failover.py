@@ -1,194 +1,206 @@
-"""A region whose database has another's place taken while its nodes run: a standby was promoted, a copy put there.
+"""Failover recovery: another database has taken the place of a region's while its nodes run.
 
-What was acknowledged last may be missing in it, while peers hold it already. So each node, by itself, starts over from
-what it still knew: it goes back to the position that the database is at, opens every link anew, so that what peers have
-received and not stored yet is dropped there, and takes no write before all peers have said what they hold of the region
-and that much is back. Reads go on. Once one node has come through, the store says so to the others and to later runs.
+A standby was promoted, or a copy put there. What was acknowledged last may be missing in it, while peers hold it
+already. So each node, by itself, goes back to the database's position and opens every link anew. Peers then drop what
+they received and have not stored yet. The node takes no write before all peers were heard and the region's own entries
+are back. Reads go on. The store then records the history as taken up, which other nodes and later runs go by.
 
-The same database, started again, is asked about in the same way, but not waited for longer than at a node's start.
+The same database, started again, is handled in the same way. Then peers are not waited for longer than at a start.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from atoll.errors import AtollError, StoreCorrupt, Unavailable
-from atoll.ids.after_restore import counters_after_failover
+from atoll.protocol.effects import (
+    AwaitCovered,
+    Compared,
+    CompareHistories,
+    Covered,
+    Failed,
+    HistoryRead,
+    Next,
+    Outcome,
+    ReadHistory,
+    RenewLinks,
+    Rewind,
+    Rewound,
+    TakenUp,
+    TakeUp,
+    Trust,
+    WakeAt,
+    Woken,
+)
 
-_AGAIN_S = 0.5
-"""Between two attempts while the store does not answer, and between two looks whether another node has come through."""
+RETRY_S = 0.5
+"""Between two attempts while something fails, and between two looks whether another node has come through."""
 
 
-class Histories(Protocol):
-    """The part of the store that is needed here."""
+@dataclass(frozen=True, slots=True)
+class FailoverState:
+    """Of one node. A round leads through the phases in their order; a change of history begins a new one."""
 
-    async def history(self) -> str: ...
-    async def history_taken_up(self) -> str: ...
-    async def take_up(self, history: str, counters: Mapping[str, int]) -> None: ...
-    async def counter(self, name: str) -> int: ...
-
-
-class FailoverRecovery:
-    """Of one node. `open` it, `run` it; `history_changed` may be called at any time."""
-
-    def __init__(
-        self,
-        region: str,
-        peers: Iterable[str],
-        store: Histories,
-        *,
-        back: Callable[[], Awaitable[int]],
-        anew: Callable[[], None],
-        covered: Callable[[Mapping[str, int]], Awaitable[None]],
-        forked: Callable[[], Awaitable[str]],
-        trust: Callable[[str], int],
-        now_ms: Callable[[], int],
-        patience_s: float,
-    ) -> None:
-        """`back` goes to the database's position, and returns how far its clock had come (unix milliseconds); `anew`
-        opens all links anew; `covered` waits until the region has seen a vector; `forked` says which of
-        its own entries peers know as others, see `region.lineage`; `trust` lets writes into a history,
-        and returns the region's own position in it."""
-        self.turns = 0
-        """How often the database's place was taken."""
-        self.kept = 0
-        """The region's own position when it last took a history up: what it had given out beyond is gone for good."""
-        self.taken_up = 0
-        """How often that was."""
-        self._region = region
-        self._peers = frozenset(peers)
-        self._store = store
-        self._back, self._anew, self._covered, self._trust = back, anew, covered, trust
-        self._forked = forked
-        self._fault = ""
-        self._now_ms = now_ms
-        self._patience_s = patience_s
-        self._present = ""
-        self._lossy = False
-        """Whether commits are missing for certain."""
-        self._pending = False
-        self._awaited: set[str] = set()
-        self._forgone: set[str] = set()
-        self._own = 0
-        self._history_changed = asyncio.Event()
-        self._heard = asyncio.Event()
-        self._passed = asyncio.Event()
-        self._passed.set()
-
-    async def open(self) -> None:
-        """Look whether the database is still in the history that the region took up. Raises what the store raises."""
-        present = await self._store.history()
-        if _line(present) == _line(await self._store.history_taken_up()):
-            self._present = present
-            self.kept = self._trust(present)
-        else:
-            self.history_changed(present)
-
-    def history_changed(self, history: str, *, lossy: bool = False) -> None:
-        """The database is in this history now. `lossy`: it lacks what this node had seen."""
-        if history == self._present and not lossy:
-            return
-        self._present = history
-        self._lossy = self._lossy or lossy
-        self._pending = True
-        self._passed.clear()
-        self.turns += 1
-        self._history_changed.set()
-
-    def heard(self, peer: str, vector: Mapping[str, int]) -> None:
-        """A peer said what it has stored, on a link that was opened since."""
-        if peer in self._awaited:
-            self._awaited.discard(peer)
-            self._own = max(self._own, vector.get(self._region, 0))
-            self._heard.set()
-
-    def forgo(self, peer: str) -> None:
-        """The operator says that this peer is gone for good: nobody waits for it."""
-        self._forgone.add(peer)
-        self._heard.set()
-
-    async def run(self) -> None:
-        """For ever."""
-        while True:
-            await self._history_changed.wait()
-            self._history_changed.clear()
-            try:
-                await self._go_through(self._present)
-            except AtollError:
-                await asyncio.sleep(_AGAIN_S)
-                self._history_changed.set()
-
-    async def _go_through(self, history: str) -> None:
-        clock_ms = await self._back()
-        self._own = 0
-        self._awaited = set(self._peers)
-        self._anew()
-        await self._all_heard(history)
-        self._fault = await self._forked()
-        if self._fault:
-            raise StoreCorrupt(self._fault)
-        await self._covered({self._region: self._own})
-        if self._history_changed.is_set():
-            return
-        if await self._may_lack(history):
-            await self._store.take_up(history, await self._counters(clock_ms))
-        if not self._history_changed.is_set():
-            self._lossy = self._pending = False
-            self._awaited.clear()
-            self.kept = self._trust(history)
-            self.taken_up += 1
-            self._passed.set()
-
-    async def _all_heard(self, history: str) -> None:
-        """Of a database that was only started again, peers that are out of reach are not waited for."""
-        loop = asyncio.get_running_loop()
-        end_s = loop.time() + self._patience_s
-        while self._awaited - self._forgone and not self._history_changed.is_set():
-            self._heard.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_AGAIN_S):
-                    await self._heard.wait()
-            if loop.time() >= end_s and not await self._may_lack(history):
-                return
-
-    async def _may_lack(self, history: str) -> bool:
-        return self._lossy or _line(await self._store.history_taken_up()) != _line(history)
-
-    async def _counters(self, clock_ms: int) -> dict[str, int]:
-        return counters_after_failover(
-            await self._store.counter("ids"), last_ms=clock_ms, now_ms=self._now_ms()
-        )
+    region: str
+    peers: frozenset[str]
+    patience_s: float
+    phase: Literal[
+        "trusting", "rewinding", "listening", "comparing", "catching up", "looking", "recording", "failed"
+    ] = "trusting"
+    history: str = ""
+    """The one that the database is in."""
+    lossy: bool = False
+    """Whether commits are missing for certain."""
+    awaited: frozenset[str] = frozenset()
+    forgotten: frozenset[str] = frozenset()
+    """Peers that are gone for good: nobody waits for them."""
+    own: int = 0
+    """The region's own position, by what the peers hold."""
+    clock_ms: int = 0
+    """How far the database's clock had come (unix milliseconds)."""
+    until_s: float = 0.0
+    """So long peers are waited for where no commits can be missing."""
+    fault: str = ""
+    turns: int = 0
+    """How often the database's place was taken."""
+    taken_up: int = 0
+    """How often a history was taken up."""
+    kept: int = 0
+    """The region's own position when it last took a history up: what it had given out beyond is gone for good."""
 
     @property
     def pending(self) -> bool:
-        return self._pending
+        """Whether no write may be taken."""
+        return self.phase != "trusting"
+
+    @property
+    def unheard(self) -> frozenset[str]:
+        return self.awaited - self.forgotten
 
     @property
     def reason(self) -> str:
         """What is waited for."""
-        if self._fault:
+        if self.fault:
             return (
-                f"the database of {self._region} was replaced, and the region cannot take part: {self._fault}"
+                f"the database of {self.region} was replaced, and the region cannot take part: {self.fault}"
             )
-        waiting = sorted(self._awaited - self._forgone)
-        what = f"has not yet heard {', '.join(waiting)}" if waiting else "is taking its own entries back"
-        return f"the database of {self._region} was replaced or started again, and the region {what}"
+        waiting = ", ".join(sorted(self.unheard))
+        what = f"has not yet heard {waiting}" if waiting else "is taking its own entries back"
+        return f"the database of {self.region} was replaced or started again, and the region {what}"
 
-    async def passed(self) -> None:
-        """Wait until writes may be taken. Raises Unavailable when that takes longer than a mere restart does."""
-        if self._pending:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._patience_s + 2 * _AGAIN_S):
-                    await self._passed.wait()
-            self.check()
 
-    def check(self) -> None:
-        """Raises Unavailable while no write may be taken."""
-        if self._pending:
-            raise Unavailable(f"{self.reason}: it takes no writes before", region=self._region)
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The node has started on a database in this history, and the region last took up `taken_up`."""
+
+    history: str
+    taken_up: str
+    own: int
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryChanged:
+    """The database is in this history now. `lossy`: it lacks what this node had seen."""
+
+    history: str
+    lossy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A peer announced the region's own position, on a link that was opened since."""
+
+    peer: str
+    own: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The operator says that this peer is gone for good."""
+
+    peer: str
+
+
+Event = Opened | HistoryChanged | Heard | Forgotten | Outcome
+
+
+def step(state: FailoverState, event: Event, now_s: float) -> Next[FailoverState]:
+    match event:
+        case Opened(history, taken_up, own):
+            if _line(history) != _line(taken_up):
+                return step(state, HistoryChanged(history), now_s)
+            return replace(state, history=history, kept=own), (Trust(history),)
+        case HistoryChanged(history, lossy):
+            if history == state.history and not lossy:
+                return state, ()
+            lossy = lossy or state.lossy
+            state = replace(state, history=history, lossy=lossy, turns=state.turns + 1)
+            return replace(state, phase="rewinding"), (Rewind(),)
+        case Heard(peer, own):
+            if peer not in state.awaited:
+                return state, ()
+            awaited, own = state.awaited - {peer}, max(state.own, own)
+            return _heard_all(replace(state, awaited=awaited, own=own))
+        case Forgotten(peer):
+            return _heard_all(replace(state, forgotten=state.forgotten | {peer}))
+        case Failed():
+            if state.phase == "trusting":
+                return state, ()
+            return replace(state, phase="failed"), (WakeAt(now_s + RETRY_S),)
+        case _:
+            return _advanced(state, event, now_s)
+
+
+def _advanced(state: FailoverState, event: Outcome, now_s: float) -> Next[FailoverState]:
+    """What this phase waits for has come. An outcome of an earlier round leads nowhere."""
+    match state.phase, event:
+        case "rewinding", Rewound(clock_ms):
+            # Links are renewed after the rewind: their requests say what is left of the region.
+            until_s = now_s + state.patience_s
+            state = replace(state, awaited=state.peers, own=0, clock_ms=clock_ms, until_s=until_s)
+            after, effects = _heard_all(replace(state, phase="listening"))
+            return after, (RenewLinks(), *effects, WakeAt(now_s + RETRY_S))
+        case "listening", Woken():
+            if now_s < state.until_s:
+                return state, (WakeAt(now_s + RETRY_S),)
+            return state, (ReadHistory(),)
+        case "listening", HistoryRead(taken_up):
+            # Where commits may be missing every peer is waited for, unless another node has come through.
+            if _may_lack(state, taken_up):
+                return state, (WakeAt(now_s + RETRY_S),)
+            return replace(state, phase="comparing"), (CompareHistories(),)
+        case "comparing", Compared(""):
+            return replace(state, phase="catching up", fault=""), (AwaitCovered({state.region: state.own}),)
+        case "comparing", Compared(fault):
+            return replace(state, phase="failed", fault=fault), (WakeAt(now_s + RETRY_S),)
+        case "catching up", Covered():
+            return replace(state, phase="looking"), (ReadHistory(),)
+        case "looking", HistoryRead(taken_up, own):
+            if _may_lack(state, taken_up):
+                return replace(state, phase="recording"), (TakeUp(state.history, state.clock_ms),)
+            return _trusted(state, own)
+        case "recording", TakenUp(own):
+            return _trusted(state, own)
+        case "failed", Woken():
+            return replace(state, phase="rewinding"), (Rewind(),)
+        case _:
+            return state, ()
+
+
+def _heard_all(state: FailoverState) -> Next[FailoverState]:
+    if state.phase != "listening" or state.unheard:
+        return state, ()
+    return replace(state, phase="comparing"), (CompareHistories(),)
+
+
+def _trusted(state: FailoverState, own: int) -> Next[FailoverState]:
+    assert own >= state.own, "numbers that peers hold are not given out again"
+    state = replace(state, phase="trusting", lossy=False, awaited=frozenset(), kept=own)
+    return replace(state, taken_up=state.taken_up + 1), (Trust(state.history),)
+
+
+def _may_lack(state: FailoverState, taken_up: str) -> bool:
+    return state.lossy or _line(taken_up) != _line(state.history)
 
 
 def _line(history: str) -> str:

@@ -12,9 +12,10 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from atoll.errors import AtollError
+from atoll.ids.after_restore import counters_after_failover
 from atoll.protocol.effects import (
     AwaitCovered,
     Compared,
@@ -24,12 +25,27 @@ from atoll.protocol.effects import (
     Covered,
     Effect,
     Failed,
+    GiveBack,
+    GivenBack,
+    HistoryRead,
+    HoldersRead,
+    Lease,
+    Leased,
     Next,
     Outcome,
     RaiseCounters,
+    ReadHistory,
+    ReadHolders,
     Refreshed,
     RefreshPosition,
+    RenewLinks,
     ReviewLinks,
+    Rewind,
+    Rewound,
+    TakenUp,
+    TakeUp,
+    Trust,
+    Waited,
     WakeAt,
     Woken,
 )
@@ -42,69 +58,104 @@ Event = TypeVar("Event")
 Work = Callable[[], Awaitable[Outcome]]
 
 
+class Linked(Protocol):
+    """A link, as far as protocols act on it."""
+
+    def review(self) -> None:
+        """Ask for other origins, if others are wanted by now."""
+
+    def renew(self) -> None:
+        """Ask anew, and have the peer drop what it has not stored of this region."""
+
+
 @dataclass(frozen=True, slots=True)
-class World:
-    """What effects act on."""
+class Performer:
+    """What the effects of one node's protocols act on."""
 
     store: Store
     group_commit: GroupCommit
-    review_links: Callable[[], None]
+    links: Mapping[str, Linked]
+    rewind: Callable[[], Awaitable[int]]
     forked_entry: Callable[[], Awaitable[str]]
+    trust: Callable[[str], None]
+    now_ms: Callable[[], int]
+    region: str
 
     def perform(self, effect: Effect) -> Work | None:
         """Do it, or return what does it and has to be waited for."""
         match effect:
             case ReviewLinks():
-                self.review_links()
+                for link in self.links.values():
+                    link.review()
                 return None
-            case RefreshPosition():
-                return self._refresh
-            case AwaitCovered(vector):
-                return partial(self._covered, vector)
-            case CompareHistories():
-                return self._compare
-            case RaiseCounters(counters):
-                return partial(self._raise, counters)
+            case RenewLinks():
+                for link in self.links.values():
+                    link.renew()
+                return None
+            case Trust(history):
+                self.trust(history)
+                return None
             case WakeAt():
                 raise AssertionError("a driver keeps its own time")
+            case _:
+                return partial(self._outcome, effect)
 
     async def read_counters(self, names: Iterable[str]) -> CountersRead:
         """What a protocol is opened with. Raises what the store raises."""
         return CountersRead({name: await self.store.counter(name) for name in names})
 
-    async def _refresh(self) -> Outcome:
-        await self.group_commit.refresh()
-        return Refreshed(self.group_commit.vector)
+    async def _outcome(self, effect: Waited) -> Outcome:
+        match effect:
+            case RefreshPosition():
+                await self.group_commit.refresh()
+                return Refreshed(self.group_commit.vector)
+            case Rewind():
+                return Rewound(await self.rewind())
+            case AwaitCovered(vector):
+                await self.group_commit.covered(vector)
+                return Covered()
+            case CompareHistories():
+                return Compared(await self.forked_entry())
+            case RaiseCounters(counters):
+                for name, value in counters.items():
+                    await self.store.raise_counter(name, value)
+                return CountersRaised(counters)
+            case ReadHistory():
+                return HistoryRead(await self.store.history_taken_up(), self.own)
+            case TakeUp(history, clock_ms):
+                ids = await self.store.counter("ids")
+                leapt = counters_after_failover(ids, last_ms=clock_ms, now_ms=self.now_ms())
+                await self.store.take_up(history, leapt)
+                return TakenUp(self.own)
+            case ReadHolders():
+                return HoldersRead(await self.store.holders())
+            case Lease(names, for_s):
+                return Leased(names, await self.store.lease(names, for_s))
+            case GiveBack(names):
+                await self.store.give_back(names)
+                return GivenBack(names)
 
-    async def _covered(self, vector: Mapping[str, int]) -> Outcome:
-        await self.group_commit.covered(vector)
-        return Covered()
-
-    async def _compare(self) -> Outcome:
-        return Compared(await self.forked_entry())
-
-    async def _raise(self, counters: Mapping[str, int]) -> Outcome:
-        for name, value in counters.items():
-            await self.store.raise_counter(name, value)
-        return CountersRaised(counters)
+    @property
+    def own(self) -> int:
+        """The region's own position."""
+        return self.group_commit.vector.get(self.region, 0)
 
 
 class Driver(Generic[State, Event]):
     """Of one protocol of one node. `post` events at any time, and `run` it."""
 
     def __init__(
-        self,
-        state: State,
-        step: Callable[[State, Event | Outcome, float], Next[State]],
-        world: World,
+        self, state: State, step: Callable[[State, Event | Outcome, float], Next[State]], performer: Performer
     ) -> None:
         self.state = state
         self.changed = Signal()
         """Notified after each step that changed the state."""
         self._step = step
-        self._world = world
+        self._performer = performer
         self._wake_s = math.inf
         self._to_do: list[tuple[Effect, Work]] = []
+        self._present: dict[type[Effect], Effect] = {}
+        """The last effect of each kind: of earlier ones nothing is heard any more."""
         self._posted = asyncio.Event()
 
     def post(self, event: Event | Outcome) -> None:
@@ -112,10 +163,11 @@ class Driver(Generic[State, Event]):
         before = self.state
         self.state, effects = self._step(before, event, asyncio.get_running_loop().time())
         for effect in effects:
+            self._present[type(effect)] = effect
             if isinstance(effect, WakeAt):
                 self._wake_s = effect.at_s
                 self._posted.set()
-            elif (work := self._world.perform(effect)) is not None:
+            elif (work := self._performer.perform(effect)) is not None:
                 self._to_do.append((effect, work))
                 self._posted.set()
         if self.state is not before:
@@ -125,6 +177,11 @@ class Driver(Generic[State, Event]):
         """Wait until that is so of the state."""
         while not true(self.state):
             await self.changed.wait()
+
+    async def settle(self) -> None:
+        """Do all that was asked for, here and now. Raises what that raises."""
+        while self._to_do:
+            self.post(await self._to_do.pop(0)[1]())
 
     async def run(self) -> None:
         """For ever. Ends with the exception of a defect that a step or an effect meets."""
@@ -153,4 +210,5 @@ class Driver(Generic[State, Event]):
             outcome = await work()
         except AtollError as error:
             outcome = Failed(effect, error)
-        self.post(outcome)
+        if self._present.get(type(effect)) is effect:
+            self.post(outcome)

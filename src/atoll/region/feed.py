@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from atoll.causality import vector as vectors
 from atoll.documents.entry import Entry, decode_frames
 from atoll.errors import CursorExpired
-from atoll.recovery.failover import FailoverRecovery
 from atoll.region.group_commit import GroupCommit
+from atoll.region.recovery import FailoverRecovery
 from atoll.replication.signal import Signal
 from atoll.store.port import Store
 
@@ -44,19 +44,19 @@ class Feed:
         hold what comes next.
         """
         seen = dict(vector)
-        known, taken_up = -1, self._failover.taken_up
+        known, taken_up = -1, self._failover.state.taken_up
         while True:
             count, here = self._committed.count, self._group_commit.vector
-            if known != self._failover.turns:
-                known = self._failover.turns
+            if known != self._failover.state.turns:
+                known = self._failover.state.turns
                 after_id = await self._store.journal_start(seen, self._regions)
             numbered = await self._store.journal(after_id, limit=16)
-            if known != self._failover.turns:
+            if known != self._failover.state.turns:
                 continue  # the journal is another database's
-            if taken_up != self._failover.taken_up:
+            if taken_up != self._failover.state.taken_up:
                 # What was shown beyond is lost, and its numbers are given out again.
-                taken_up = self._failover.taken_up
-                seen[self._region] = min(seen.get(self._region, 0), self._failover.kept)
+                taken_up = self._failover.state.taken_up
+                seen[self._region] = min(seen.get(self._region, 0), self._failover.state.kept)
                 known = -1
                 continue
             for id_, segment in numbered:

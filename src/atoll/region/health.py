@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from atoll.causality import vector as vectors
-from atoll.recovery.failover import FailoverRecovery
 from atoll.region.clocks import Clocks
 from atoll.region.group_commit import GroupCommit
-from atoll.region.recovery import RestoreRecovery, StartupCheck
+from atoll.region.recovery import FailoverRecovery, RestoreRecovery, StartupCheck
 from atoll.region.snapshot_install import SnapshotInstall
 from atoll.replication.link import Link
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 
-from atoll.recovery.failover import FailoverRecovery
 from atoll.region.freshness import Freshness
 from atoll.region.group_commit import GroupCommit
+from atoll.region.recovery import FailoverRecovery
 from atoll.replication import source
 from atoll.replication.link import Link
 from atoll.replication.messages import StreamRequest
@@ -54,7 +54,7 @@ class JournalSender:
             if request.anew:
                 await self._links[request.region].restart()
             await self._discard_pending(request.region, request.vector.get(request.region, 0))
-        turns = self._failover.turns
+        turns = self._failover.state.turns
         chunks = source.stream(
             self._store,
             request,
@@ -64,7 +64,7 @@ class JournalSender:
             heartbeat_s=self._heartbeat_s,
         )
         async for chunk in chunks:
-            if turns != self._failover.turns:
+            if turns != self._failover.state.turns:
                 return  # the journal that was read is another database's
             yield chunk
 

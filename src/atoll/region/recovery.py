@@ -1,27 +1,33 @@
-"""What may keep a node from reading or writing after a start: restore recovery and the start-up position check."""
+"""What may keep a node from reading or writing: start-up position check, restore recovery, failover recovery.
+
+The protocols are those of the package `recovery`.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping
 
 from atoll.errors import Unavailable
-from atoll.recovery import restore, startup_check
+from atoll.recovery import failover, restore, startup_check
+from atoll.recovery.failover import FailoverState
 from atoll.recovery.restore import RestoreState
 from atoll.recovery.startup_check import StartupState
-from atoll.region.driver import Driver, World
+from atoll.region.driver import Driver, Performer
 
 
 class RestoreRecovery:
     """Of one region to its peers. `open` it, `run` it."""
 
-    def __init__(self, region: str, peers: Iterable[str], world: World) -> None:
-        self._world = world
-        self._driver = Driver(RestoreState(region, frozenset(peers)), restore.step, world)
+    def __init__(self, region: str, peers: Iterable[str], performer: Performer) -> None:
+        self._performer = performer
+        self._driver = Driver(RestoreState(region, frozenset(peers)), restore.step, performer)
         self.run = self._driver.run
 
     async def open(self) -> None:
         """Look whether the store was restored since it last served. Raises what the store raises."""
-        self._driver.post(await self._world.read_counters(restore.counters(self._driver.state.peers)))
+        self._driver.post(await self._performer.read_counters(restore.counters(self._driver.state.peers)))
 
     def heard(self, peer: str, vector: Mapping[str, int]) -> None:
         """A peer announced what it has."""
@@ -46,21 +52,23 @@ class RestoreRecovery:
 class StartupCheck:
     """Of one node. `open` it, `run` it."""
 
-    def __init__(self, region: str, peers: Iterable[str], world: World, *, patience_s: float) -> None:
-        self._world = world
+    def __init__(self, region: str, peers: Iterable[str], performer: Performer, *, patience_s: float) -> None:
+        self._performer = performer
         state = StartupState(region, frozenset(peers), patience_s)
-        self._driver = Driver(state, startup_check.step, world)
+        self._driver = Driver(state, startup_check.step, performer)
         self.run = self._driver.run
 
     async def open(self) -> None:
         """Take up what peers were heard to hold, and begin to wait for them. Raises what the store raises."""
-        self._driver.post(await self._world.read_counters(startup_check.counters(self._driver.state.peers)))
+        self._driver.post(
+            await self._performer.read_counters(startup_check.counters(self._driver.state.peers))
+        )
         self._driver.post(startup_check.Started())
 
     def heard(self, peer: str, vector: Mapping[str, int]) -> None:
         """A peer announced what it has."""
         own = vector.get(self._driver.state.region, 0)
-        self._driver.post(startup_check.Heard(peer, own, self._here))
+        self._driver.post(startup_check.Heard(peer, own, self._performer.own))
 
     def rewound(self) -> None:
         """The database is another one: every peer is heard anew."""
@@ -78,13 +86,9 @@ class StartupCheck:
         """Raises Unavailable while peers hold entries that this region has lost."""
         if self.lacks_own:
             # Another node of this region may have written them a moment ago.
-            await self._world.group_commit.refresh()
+            await self._performer.group_commit.refresh()
         if self.lacks_own:
             raise Unavailable(self.reason)
-
-    @property
-    def _here(self) -> int:
-        return self._world.group_commit.vector.get(self._driver.state.region, 0)
 
     @property
     def over(self) -> bool:
@@ -98,7 +102,7 @@ class StartupCheck:
 
     @property
     def lacks_own(self) -> bool:
-        return self._driver.state.own_elsewhere > self._here
+        return self._driver.state.own_elsewhere > self._performer.own
 
     @property
     def knows_its_own(self) -> bool:
@@ -109,3 +113,57 @@ class StartupCheck:
     def reason(self) -> str:
         """What is waited for."""
         return self._driver.state.reason
+
+
+class FailoverRecovery:
+    """Of one node. `open` it, `run` it; `history_changed` may be called at any time."""
+
+    def __init__(self, region: str, peers: Iterable[str], performer: Performer, *, patience_s: float) -> None:
+        self._store = performer.store
+        self._performer = performer
+        state = FailoverState(region, frozenset(peers), patience_s)
+        self._driver = Driver(state, failover.step, performer)
+        self.run = self._driver.run
+
+    async def open(self) -> None:
+        """Look whether the database is still in the history that the region took up. Raises what the store raises."""
+        history, taken_up = await self._store.history(), await self._store.history_taken_up()
+        self._driver.post(failover.Opened(history, taken_up, self._performer.own))
+
+    def history_changed(self, history: str, *, lossy: bool = False) -> None:
+        """The database is in this history now. `lossy`: it lacks what this node had seen."""
+        self._driver.post(failover.HistoryChanged(history, lossy))
+
+    def heard(self, peer: str, vector: Mapping[str, int]) -> None:
+        """A peer announced what it has stored, on a link that was opened since."""
+        self._driver.post(failover.Heard(peer, vector.get(self._driver.state.region, 0)))
+
+    def forget(self, peer: str) -> None:
+        """The operator says that this peer is gone for good: nobody waits for it."""
+        self._driver.post(failover.Forgotten(peer))
+
+    @property
+    def state(self) -> FailoverState:
+        return self._driver.state
+
+    @property
+    def pending(self) -> bool:
+        return self._driver.state.pending
+
+    @property
+    def reason(self) -> str:
+        """What is waited for."""
+        return self._driver.state.reason
+
+    async def passed(self) -> None:
+        """Wait until writes may be taken. Raises Unavailable when that takes longer than a mere restart does."""
+        if self.pending:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.state.patience_s + 2 * failover.RETRY_S):
+                    await self._driver.until(lambda state: not state.pending)
+            self.check()
+
+    def check(self) -> None:
+        """Raises Unavailable while no write may be taken."""
+        if self.pending:
+            raise Unavailable(f"{self.reason}: it takes no writes before", region=self.state.region)

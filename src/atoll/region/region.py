@@ -21,10 +21,9 @@ from atoll.documents.mutation import Write
 from atoll.documents.rules import Rules, plain_text
 from atoll.documents.strategies import Resolver
 from atoll.ownership.ownership import Ownership, Stored
-from atoll.recovery.failover import FailoverRecovery
 from atoll.region.clocks import Clocks
 from atoll.region.divergence import entry_digest, forked_entry
-from atoll.region.driver import World
+from atoll.region.driver import Performer
 from atoll.region.feed import Feed
 from atoll.region.freshness import Freshness
 from atoll.region.group_commit import GroupCommit
@@ -35,7 +34,7 @@ from atoll.region.node_leases import NodeLeases
 from atoll.region.options import DEFAULT_OPTIONS, RegionOptions
 from atoll.region.reader import Reader
 from atoll.region.reading import PLAIN_READ, Reading, ReadOptions
-from atoll.region.recovery import RestoreRecovery, StartupCheck
+from atoll.region.recovery import FailoverRecovery, RestoreRecovery, StartupCheck
 from atoll.region.redeclare import Redeclaration
 from atoll.region.shapes import shapes_of
 from atoll.region.snapshot_install import SnapshotInstall
@@ -140,26 +139,25 @@ class Region:
             for peer in self.regions
             if peer != name
         }
-        self.node_leases = NodeLeases(
-            store, [_link_to(peer) for peer in self.links], self._review_links, lease_s=options.lease_s
-        )
-        world = World(store, self.group_commit, self._review_links, self._forked_entry)
-        self.startup_check = StartupCheck(name, self.links, world, patience_s=options.startup_check_s)
-        self._own_at_first = 0
-        """Its own position when it was restored, or went back: what came since is the peers' own account."""
-        self.restore = RestoreRecovery(name, self.links, world)
-        self.failover = FailoverRecovery(
-            name,
-            self.links,
+        performer = Performer(
             store,
-            back=self._go_back,
-            anew=self._renew_links,
-            covered=self.group_commit.covered,
-            forked=self._forked_entry,
+            self.group_commit,
+            self.links,
+            rewind=self._rewind,
+            forked_entry=self._forked_entry,
             trust=self._trust,
             now_ms=physical_ms,
-            patience_s=options.startup_check_s,
+            region=name,
         )
+        self.node_leases = NodeLeases(
+            [_link_to(peer) for peer in self.links], performer, lease_s=options.lease_s
+        )
+        self._own_at_first = 0
+        """Its own position when it was restored, or rewound: what came since is the peers' own account."""
+        patience_s = options.startup_check_s
+        self.startup_check = StartupCheck(name, self.links, performer, patience_s=patience_s)
+        self.restore = RestoreRecovery(name, self.links, performer)
+        self.failover = FailoverRecovery(name, self.links, performer, patience_s=patience_s)
         self.snapshot_install = SnapshotInstall(
             name,
             stored,
@@ -315,7 +313,7 @@ class Region:
 
     def forget(self, peer: str) -> None:
         """The operator says that this peer is gone for good: nobody waits for it, or for what it alone held."""
-        self.failover.forgo(peer)
+        self.failover.forget(peer)
         self.startup_check.forget(peer)
 
     # -- peers -----------------------------------------------------------------------------------------
@@ -393,16 +391,12 @@ class Region:
         for link in self.links.values():
             link.review()
 
-    def _renew_links(self) -> None:
-        for link in self.links.values():
-            link.renew()
-
     # -- another database ------------------------------------------------------------------------------
 
     def _history_changed(self, history: str, lossy: bool) -> None:
         self.failover.history_changed(history, lossy=lossy)
 
-    async def _go_back(self) -> int:
+    async def _rewind(self) -> int:
         clock = await self.group_commit.go_back()
         self._own_at_first = self.group_commit.vector.get(self.name, 0)
         self.freshness.forget()
@@ -421,10 +415,9 @@ class Region:
         }
         return await forked_entry(self.store, self.name, self._own_at_first, held, ask)
 
-    def _trust(self, history: str) -> int:
+    def _trust(self, history: str) -> None:
         self.group_commit.trust(history)
         self.committed.notify()
-        return self.group_commit.vector.get(self.name, 0)
 
     # -- commits ---------------------------------------------------------------------------------------
 

@@ -13,12 +13,11 @@ from atoll.documents.rules import Rules
 from atoll.errors import AtollError, RegionUnreachable, Unavailable
 from atoll.ownership.escrow import Escrow
 from atoll.ownership.ownership import Ownership, Stored
-from atoll.recovery.failover import FailoverRecovery
 from atoll.region.clocks import Clocks
 from atoll.region.group_commit import GroupCommit
 from atoll.region.health import Health
 from atoll.region.options import RegionOptions
-from atoll.region.recovery import StartupCheck
+from atoll.region.recovery import FailoverRecovery, StartupCheck
 from atoll.region.snapshot_install import SnapshotInstall
 from atoll.region.statistics import Statistics
 from atoll.region.waits import Waits
@@ -156,12 +155,12 @@ class Writer:
 
     async def _write_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
         self._health.check_whole()
-        turns = self._failover.turns
+        turns = self._failover.state.turns
         await self._failover.passed()
         try:
             return await self._commit_here(write, token)
         except Unavailable:
-            if self._failover.turns == turns:
+            if self._failover.state.turns == turns:
                 raise
         # It was this write that found another database there, and surely did nothing.
         await self._failover.passed()

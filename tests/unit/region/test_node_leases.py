@@ -3,6 +3,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from atoll.causality.clock import HybridLogicalClock
+from atoll.commit.batch import Identity
+from atoll.region.driver import Performer
+from atoll.region.group_commit import GroupCommit
 from atoll.region.node_leases import NodeLeases
 from atoll.store.memory.store import MemoryStore, MemoryTables
 
@@ -11,15 +15,36 @@ from ..virtual_time import in_virtual_time
 LEASE_S = 3.0
 
 
+async def nothing_forked() -> str:
+    return ""
+
+
 class Node:
+    """It counts how often its links are reviewed."""
+
     def __init__(self, tables: MemoryTables, links: Sequence[str] = ("link b", "link c")) -> None:
         self.store = MemoryStore(tables)
         self.changes = 0
-        self.node_leases = NodeLeases(self.store, links, self._changed, lease_s=LEASE_S)
+        clock = HybridLogicalClock(lambda: 0, 0, 500)
+        group_commit = GroupCommit(self.store, {}, clock, lambda: Identity("a", ("a",), 0, 0), lambda: 0)
+        performer = Performer(
+            self.store,
+            group_commit,
+            {"": self},
+            rewind=group_commit.go_back,
+            forked_entry=nothing_forked,
+            trust=group_commit.trust,
+            now_ms=lambda: 0,
+            region="a",
+        )
+        self.node_leases = NodeLeases(links, performer, lease_s=LEASE_S)
         self.task: asyncio.Task[None] | None = None
 
-    def _changed(self) -> None:
+    def review(self) -> None:
         self.changes += 1
+
+    def renew(self) -> None:
+        raise AssertionError
 
     async def start(self) -> None:
         await self.node_leases.take()

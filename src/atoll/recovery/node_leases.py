@@ -1,0 +1,99 @@
+"""Node leases: what one node does for all nodes of its region, such as to pull from a peer.
+
+Nodes that share a store share these by leases in it, renewed three times before they run out. A node that ends gives
+them back; one that dies or is paused loses them. Nothing depends on it that two nodes never do the same at once.
+Entries that come twice are dropped by their dot, and identifiers have a counter of their own that tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from atoll.protocol.effects import (
+    Effect,
+    Failed,
+    GiveBack,
+    GivenBack,
+    HoldersRead,
+    Lease,
+    Leased,
+    Next,
+    Outcome,
+    ReadHolders,
+    ReviewLinks,
+    WakeAt,
+    Woken,
+)
+
+_PRESENT = "present: "
+"""A lease that each node has of its own: so the others know that it is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesState:
+    """Of one node."""
+
+    node: str
+    wanted: tuple[str, ...]
+    """What the nodes of the region share out among them."""
+    lease_s: float
+    held: frozenset[str] = frozenset()
+    claimed: frozenset[str] = frozenset()
+    """What this node holds beside its share, for as long as it can."""
+    share: tuple[str, ...] = ()
+
+    @property
+    def presence(self) -> str:
+        return _PRESENT + self.node
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The node holds this as well from now on."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The node holds what it had claimed no longer."""
+
+    name: str
+
+
+def step(state: LeasesState, event: Claimed | Released | Outcome, now_s: float) -> Next[LeasesState]:
+    match event:
+        case Woken():
+            return state, (ReadHolders(), WakeAt(now_s + state.lease_s / 3))
+        case HoldersRead(holders):
+            share = _share(state, holders)
+            names = (state.presence, *share, *sorted(state.claimed))
+            return replace(state, share=share), (Lease(names, state.lease_s),)
+        case Leased(asked, granted):
+            return _leased(state, frozenset(asked), granted - {state.presence})
+        case Claimed(name):
+            return replace(state, claimed=state.claimed | {name}, held=state.held | {name}), ()
+        case Released(name):
+            return replace(state, claimed=state.claimed - {name}, held=state.held - {name}), ()
+        case GivenBack() | Failed():
+            return state, ()  # while the store does not answer, this node goes on as it was
+        case _:
+            raise AssertionError(f"node leases never ask for {event}")
+
+
+def _leased(state: LeasesState, asked: frozenset[str], granted: frozenset[str]) -> Next[LeasesState]:
+    # What was claimed since it was asked is held, and not in the answer.
+    held = granted | (state.claimed - asked)
+    surplus = tuple(name for name in state.wanted if name in state.held and name not in state.share)
+    after = replace(state, held=held, claimed=state.claimed & held)
+    effects: tuple[Effect, ...] = () if held == state.held else (ReviewLinks(),)
+    # The links let go of what is given back before another node may take it.
+    return after, (*effects, GiveBack(surplus)) if surplus else effects
+
+
+def _share(state: LeasesState, holders: Mapping[str, str]) -> tuple[str, ...]:
+    """In turn, over the nodes that are there: all come to the same spread by themselves."""
+    present = {holder for name, holder in holders.items() if name.startswith(_PRESENT)}
+    nodes = sorted(present | {state.node})
+    return tuple(name for at, name in enumerate(state.wanted) if nodes[at % len(nodes)] == state.node)

@@ -1,0 +1,160 @@
+"""The decisions of failover recovery, one event at a time; with real regions: `test_failover.py`."""
+
+from __future__ import annotations
+
+import pytest
+
+from atoll.errors import StoreUnreachable
+from atoll.protocol.effects import (
+    AwaitCovered,
+    Compared,
+    CompareHistories,
+    Covered,
+    Effect,
+    Failed,
+    HistoryRead,
+    ReadHistory,
+    RenewLinks,
+    Rewind,
+    Rewound,
+    TakenUp,
+    TakeUp,
+    Trust,
+    WakeAt,
+    Woken,
+)
+from atoll.recovery.failover import (
+    RETRY_S,
+    Event,
+    FailoverState,
+    Forgotten,
+    Heard,
+    HistoryChanged,
+    Opened,
+    step,
+)
+
+FIRST, SECOND, AGAIN = "cluster/1/0", "cluster/2/5", "cluster/1/9"
+PATIENCE_S = 3.0
+
+
+class Node:
+    """A node of region a, opened in the first history, and what it has asked for last."""
+
+    def __init__(self, *peers: str) -> None:
+        self.state = FailoverState("a", frozenset(peers), PATIENCE_S)
+        self.asked: tuple[Effect, ...] = ()
+        self.now_s = 0.0
+        self.meets(Opened(FIRST, FIRST, 4))
+
+    def meets(self, event: Event) -> tuple[Effect, ...]:
+        self.state, self.asked = step(self.state, event, self.now_s)
+        return self.asked
+
+    def replaced(self, history: str = SECOND) -> None:
+        """Another database is there, and the links were opened anew."""
+        self.meets(HistoryChanged(history))
+        assert self.asked == (Rewind(),)
+        self.meets(Rewound(77))
+        assert self.asked[0] == RenewLinks()
+
+    def caught_up(self) -> None:
+        """All peers hold nothing more, and know the same entries."""
+        for peer in sorted(self.state.awaited):
+            self.meets(Heard(peer, 3))
+        self.meets(Compared(""))
+        self.meets(Covered())
+
+
+def test_the_history_that_was_taken_up_is_trusted_at_once() -> None:
+    it = Node("b")
+    assert it.asked == (Trust(FIRST),)
+    assert (it.state.pending, it.state.kept) == (False, 4)
+    assert it.meets(HistoryChanged(FIRST)) == ()
+
+
+def test_a_start_on_another_database_is_a_failover() -> None:
+    it = Node("b")
+    assert it.meets(Opened(SECOND, FIRST, 4)) == (Rewind(),)
+    assert it.state.pending
+
+
+def test_what_peers_hold_comes_back_before_the_history_is_taken_up() -> None:
+    it = Node("b", "c")
+    it.replaced()
+    it.meets(Heard("b", 5))
+    assert "has not yet heard c" in it.state.reason
+    assert it.meets(Heard("c", 3)) == (CompareHistories(),)
+    assert it.meets(Compared("")) == (AwaitCovered({"a": 5}),)
+    assert it.meets(Covered()) == (ReadHistory(),)
+    assert it.meets(HistoryRead(FIRST, 5)) == (TakeUp(SECOND, 77),)
+    assert it.state.pending  # until that is durable
+    assert it.meets(TakenUp(5)) == (Trust(SECOND),)
+    assert (it.state.pending, it.state.kept, it.state.turns, it.state.taken_up) == (False, 5, 1, 1)
+
+
+def test_what_another_node_has_taken_up_is_not_taken_up_again() -> None:
+    it = Node("b")
+    it.replaced()
+    it.caught_up()
+    assert it.meets(HistoryRead(SECOND, 3)) == (Trust(SECOND),)
+
+
+def test_a_node_that_saw_what_is_lost_takes_it_up_all_the_same() -> None:
+    it = Node("b")
+    it.meets(HistoryChanged(FIRST, lossy=True))
+    it.meets(Rewound(77))
+    it.caught_up()
+    assert it.meets(HistoryRead(FIRST, 3)) == (TakeUp(FIRST, 77),)
+
+
+def test_every_peer_is_waited_for_where_commits_may_be_missing() -> None:
+    it = Node("b")
+    it.replaced()
+    for at_s in (1.0, 4.0, 400.0):
+        it.now_s = at_s
+        if it.meets(Woken()) == (ReadHistory(),):
+            assert it.meets(HistoryRead(FIRST, 3)) == (WakeAt(at_s + RETRY_S),)
+    assert "has not yet heard b" in it.state.reason
+    assert it.meets(Forgotten("b")) == (CompareHistories(),)
+
+
+def test_a_database_that_was_only_started_again_is_not_waited_for_for_ever() -> None:
+    it = Node("b")
+    it.replaced(AGAIN)
+    it.now_s = PATIENCE_S - 0.1
+    assert it.meets(Woken()) == (WakeAt(it.now_s + RETRY_S),)
+    it.now_s = PATIENCE_S
+    assert it.meets(Woken()) == (ReadHistory(),)
+    assert it.meets(HistoryRead(FIRST, 3)) == (CompareHistories(),)
+
+
+@pytest.mark.parametrize("so_far", range(5))
+def test_another_change_begins_anew(so_far: int) -> None:
+    it = Node("b")
+    it.replaced()
+    for event in (Heard("b", 3), Compared(""), Covered(), HistoryRead(FIRST, 3))[:so_far]:
+        it.meets(event)
+    assert it.meets(HistoryChanged("cluster/3/0")) == (Rewind(),)
+    for stale in (Compared(""), Covered(), HistoryRead(SECOND, 3), TakenUp(3)):
+        assert it.meets(stale) == ()
+    assert it.state.pending
+
+
+def test_two_servers_that_both_took_writes_are_found_out() -> None:
+    it = Node("b")
+    it.replaced()
+    it.meets(Heard("b", 3))
+    assert it.meets(Compared("entry 2 of a is another one at b")) == (WakeAt(RETRY_S),)
+    assert "cannot take part: entry 2" in it.state.reason
+    assert it.meets(Woken()) == (Rewind(),)
+
+
+def test_what_fails_begins_anew() -> None:
+    it = Node("b")
+    it.replaced()
+    it.meets(Heard("b", 3))
+    assert it.meets(Failed(CompareHistories(), StoreUnreachable("no"))) == (WakeAt(RETRY_S),)
+    assert it.meets(Woken()) == (Rewind(),)
+    assert it.meets(Failed(Rewind(), StoreUnreachable("no"))) == (WakeAt(RETRY_S),)
+    assert it.meets(Woken()) == (Rewind(),)
