@@ -4,7 +4,9 @@
     ├── DeclarationError          a collection's declaration contradicts itself
     ├── ConfigError               atoll.toml is wrong; names file, line and fix
     ├── RequestError              the caller's input is at fault: nothing happened
-    │   ├── UnknownCollection · UnknownField · InvalidDocument · InvalidKey · InvalidOperation
+    │   ├── UnknownCollection · UnknownField · InvalidDocument · InvalidKey
+    │   ├── InvalidOperation
+    │   │   └── IdempotencyKeyReused   the key was used for another write
     │   ├── MalformedRequest · MethodNotAllowed · UnsupportedMediaType
     │   ├── TooLarge · InvalidToken · InvalidCursor
     │   ├── CursorExpired         what comes next in the change feed is no longer in the journal
@@ -36,7 +38,8 @@ An error is *definite* (nothing happened) unless it is `Indefinite`.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 
 class AtollError(Exception):
@@ -84,6 +87,10 @@ class InvalidOperation(RequestError):
     status, type = 422, "invalid-operation"
 
 
+class IdempotencyKeyReused(InvalidOperation):
+    status, type = 422, "idempotency-key-reused"
+
+
 class MalformedRequest(RequestError):
     status, type = 400, "malformed-request"
 
@@ -111,9 +118,13 @@ class InvalidCursor(RequestError):
 
 
 class CursorExpired(RequestError):
-    """`details`: `gone`, origin → the first of its entries that is missing."""
-
     status, type = 410, "cursor-expired"
+
+    @property
+    def gone(self) -> Mapping[str, int]:
+        """origin → the first of its entries that is missing."""
+        found = self.details.get("gone")
+        return found if isinstance(found, dict) else {}
 
 
 class NotFound(RequestError):
@@ -128,10 +139,27 @@ class VersionMismatch(Conflict):
     status, type = 412, "version-mismatch"
 
 
-class BoundExceeded(Conflict):
-    """`details`: `left_here` and `left_in_all`, in units of the counter."""
+class Shortage(NamedTuple):
+    """What a bounded counter lacks, in units of the counter."""
 
+    collection: str
+    key: str
+    field: str
+    wanted: int
+    left_here: int
+    left_in_all: int
+
+
+class BoundExceeded(Conflict):
     status, type = 409, "bound-exceeded"
+
+    @property
+    def shortage(self) -> Shortage | None:
+        """None where the error names no field."""
+        try:
+            return Shortage(**{name: self.details[name] for name in Shortage._fields})
+        except KeyError:
+            return None
 
 
 class OwnershipFixed(Conflict):
@@ -209,6 +237,12 @@ class ClockUnsafe(Unavailable):
 class Indefinite(AtollError):
     status, type = 504, "indefinite"
     definite = False
+
+    @property
+    def gateway_status(self) -> int | None:
+        """The HTTP status of a gateway that answered instead of the region."""
+        found = self.details.get("gateway_status")
+        return found if isinstance(found, int) else None
 
 
 def error_classes() -> dict[str, type[AtollError]]:

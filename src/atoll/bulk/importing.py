@@ -28,6 +28,7 @@ from atoll.bulk.reading import Layout, Position, Reader, Row
 from atoll.client import ClientOptions, Database, connect
 from atoll.config.config import Config
 from atoll.errors import (
+    IdempotencyKeyReused,
     InvalidOperation,
     NotFound,
     RequestError,
@@ -253,7 +254,7 @@ class Import:
                 )
                 return
             except RequestError as error:
-                if isinstance(error, UnknownCollection | NotFound) or "idempotency_key" in error.details:
+                if isinstance(error, UnknownCollection | NotFound | IdempotencyKeyReused):
                     raise
                 if len(items) == 1:
                     self._refuse(chunk, items[0], error)

@@ -273,4 +273,4 @@ def _speaks_against(failure: AtollError) -> bool:
     """Whether an error that came as an answer means that other calls had better begin elsewhere."""
     if isinstance(failure, TokenNotReached | TooStale | StoreUnwritable | RegionUnreachable):
         return False  # it concerns this call, or a third region, or writes only
-    return not isinstance(failure, Indefinite) or "gateway_status" in failure.details
+    return not isinstance(failure, Indefinite) or failure.gateway_status is not None

@@ -33,7 +33,14 @@ from atoll.documents.entry import (
 from atoll.documents.mutation import Put, Receipt, Write, Written
 from atoll.documents.register import Operation, Version
 from atoll.documents.rules import WHOLE, Rules
-from atoll.errors import AtollError, CorruptEntry, HostileEntry, InvalidOperation, TooLarge
+from atoll.errors import (
+    AtollError,
+    CorruptEntry,
+    HostileEntry,
+    IdempotencyKeyReused,
+    InvalidOperation,
+    TooLarge,
+)
 from atoll.lattices.base import Actor
 from atoll.store.port import AuditRow, Commit, Parked, Remembered, Row, Segment
 
@@ -481,7 +488,7 @@ def _remembered(receipt: Receipt, write: Write) -> Receipt:
 
 def _replay(receipt: Receipt, write: Write) -> Receipt:
     if receipt.fingerprint != _fingerprint(write):
-        raise InvalidOperation(
+        raise IdempotencyKeyReused(
             f"the idempotency key {write.idempotency_key!r} was used for another write; take a new key for each write",
             idempotency_key=write.idempotency_key,
         )

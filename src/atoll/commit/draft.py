@@ -20,7 +20,7 @@ from atoll.documents.mutation import ANY_VERSION, Delete, Mutation, Patch, Put, 
 from atoll.documents.register import Operation, Version
 from atoll.documents.rules import TOUCH, WHOLE, Rules
 from atoll.errors import BoundExceeded, InvalidOperation, NotFound, VersionMismatch
-from atoll.lattices.base import Actor
+from atoll.lattices.base import Actor, Escrowed
 from atoll.store.port import Row
 
 
@@ -276,18 +276,15 @@ class Draft:
 
     def _transfer(self, transfer: Transfer) -> None:
         lattice = self.rules.lattices.get(transfer.field)
-        if lattice is None or lattice.kind != "bounded_counter":
+        if not isinstance(lattice, Escrowed):
             raise InvalidOperation(
                 f"{self.rules.name}.{transfer.field} is no BoundedCounter: it has no rights to give"
             )
         state = self._state(transfer.field)
-        spare: int = lattice.rights(state, self._actor.region)  # type: ignore[attr-defined]
+        spare = lattice.rights(state, self._actor.region)
         amount = min(spare, max(transfer.wanted, spare // 2))
         if amount > 0:
-            self._merge(
-                transfer.field,
-                lattice.transfer(state, self._actor.region, transfer.target, amount),  # type: ignore[attr-defined]
-            )
+            self._merge(transfer.field, lattice.transfer(state, self._actor.region, transfer.target, amount))
 
     def _shown(self) -> bytes | None:
         """The plain fields as they are at this point of the request."""

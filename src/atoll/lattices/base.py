@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 State = TypeVar("State")
 
@@ -69,3 +69,14 @@ class Lattice(Protocol[State]):
 
     def canonical(self, state: State) -> bytes:
         """Equal for every region that has seen the same operations, in whatever order: for digests."""
+
+
+@runtime_checkable
+class Escrowed(Lattice[State], Protocol[State]):
+    """A field type whose regions hold rights, and hand them to each other."""
+
+    def rights(self, state: State, region: str) -> int:
+        """What the region may spend by itself."""
+
+    def transfer(self, state: State, source: str, target: str, amount: int) -> State:
+        """The delta that moves rights. Raises BoundExceeded where `source` holds fewer."""

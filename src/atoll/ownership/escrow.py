@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from atoll.documents.mutation import Receipt, Transfer, Write
-from atoll.errors import AtollError, BoundExceeded
+from atoll.errors import AtollError, BoundExceeded, Shortage
 from atoll.replication.messages import WriteReply
 
 Ask = Callable[[str, Write, float], Awaitable[WriteReply]]
@@ -45,16 +45,16 @@ class Escrow:
             try:
                 return await commit()
             except BoundExceeded as error:
-                details = error.details
-                if "field" not in details or details["left_in_all"] < details["wanted"]:
+                shortage = error.shortage
+                if shortage is None or shortage.left_in_all < shortage.wanted:
                     raise
-                address = (details["collection"], details["key"], details["field"])
+                address = (shortage.collection, shortage.key, shortage.field)
                 lock = self._asking.setdefault(address, asyncio.Lock())
                 waited = lock.locked()
                 try:
                     async with asyncio.timeout(max(0.0, deadline - self._now_s())), lock:
                         # Whoever held the lock may have brought enough for everyone who waited.
-                        if not waited and not await self._obtain(address, details, tried):
+                        if not waited and not await self._obtain(address, shortage, tried):
                             raise
                 except TimeoutError:
                     raise error from None
@@ -62,18 +62,15 @@ class Escrow:
                     if not lock.locked():
                         self._asking.pop(address, None)
 
-    async def _obtain(
-        self, address: Address, details: dict[str, int], tried: set[tuple[Address, str]]
-    ) -> bool:
+    async def _obtain(self, address: Address, shortage: Shortage, tried: set[tuple[Address, str]]) -> bool:
         """Ask the peers that seem to hold most, one after the other, until one hands something over."""
         collection, key, field = address
-        shortage = details["wanted"] - details["left_here"]
         holders = await self._holders(collection, key, field)
         for peer in sorted(holders, key=lambda name: (-holders[name], name)):
             if (address, peer) in tried or holders[peer] <= 0:
                 continue
             self.requests += 1
-            wanted = Transfer(collection, key, field, self._region, shortage)
+            wanted = Transfer(collection, key, field, self._region, shortage.wanted - shortage.left_here)
             try:
                 reply = await self._ask(peer, Write((wanted,)), self._timeout_s)
             except AtollError:

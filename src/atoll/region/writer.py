@@ -11,6 +11,7 @@ from atoll.documents import document as documents
 from atoll.documents.mutation import Write, fields_of
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, RegionUnreachable, Unavailable
+from atoll.lattices.base import Escrowed
 from atoll.ownership.escrow import Escrow
 from atoll.ownership.ownership import Ownership, Stored
 from atoll.region.clocks import Clocks
@@ -58,7 +59,7 @@ class Writer:
         self._escrowed = frozenset(
             name
             for name, each in rules.items()
-            if any(lattice.kind == "bounded_counter" for lattice in each.lattices.values())
+            if any(isinstance(lattice, Escrowed) for lattice in each.lattices.values())
         )
         self._region = region
         self._rules = rules
@@ -147,9 +148,9 @@ class Writer:
         rules = self._rules[collection]
         state = documents.decode_row(rules, row).lattices.get(field)
         lattice = rules.lattices[field]
-        if state is None:
+        if state is None or not isinstance(lattice, Escrowed):
             return {}
-        return {peer: lattice.rights(state, peer) for peer in self._others}  # type: ignore[attr-defined]
+        return {peer: lattice.rights(state, peer) for peer in self._others}
 
     # -- here ------------------------------------------------------------------------------------------
 

@@ -201,7 +201,7 @@ class Feed:
     def _begin_anew(self, world: World, name: str, expired: CursorExpired) -> None:
         """As the error says: from now on, once the journal really lacks what comes next."""
         store = world.cluster[name].disk.store
-        for origin, seq in expired.details["gone"].items():
+        for origin, seq in expired.gone.items():
             if seq != self._cursor.get(origin, 0) + 1 or store.segment(origin, seq) is not None:
                 world.verdict.safety(
                     "the change feed misses nothing",

@@ -240,7 +240,7 @@ async def test_an_idempotency_key_is_for_one_write() -> None:
     async with Served() as it:
         await it.ask("PATCH", "/v1/views/p", {"$inc": {"seen": 1}}, idempotency_key="once")
         other = await it.ask("PATCH", "/v1/views/p", {"$inc": {"seen": 2}}, idempotency_key="once")
-        assert (other.status, other.problem) == (422, "invalid-operation")
+        assert (other.status, other.problem) == (422, "idempotency-key-reused")
         for key in ("", "x" * 256, "a\nb"):
             answer = await it.ask("PUT", "/v1/profile/k", ANN, idempotency_key=key)
             assert answer.problem == "malformed-request"
@@ -298,7 +298,7 @@ async def test_a_batch_may_be_answered_briefly_and_is_still_done_once() -> None:
         other = [{"put": {"collection": "profile", "key": "b", "value": ANN}}] * 2
         assert (
             await it.ask("POST", "/v1/batch", {"writes": other}, **headers)
-        ).problem == "invalid-operation"
+        ).problem == "idempotency-key-reused"
 
 
 async def test_puts_of_a_batch_are_checked_as_single_ones_are() -> None:
