@@ -21,9 +21,11 @@ from atoll.documents.mutation import Write
 from atoll.documents.rules import Rules, plain_text
 from atoll.documents.strategies import Resolver
 from atoll.ownership.ownership import Ownership, Stored
+from atoll.recovery import relays
+from atoll.recovery.relays import RelayState
 from atoll.region.clocks import Clocks
 from atoll.region.divergence import entry_digest, forked_entry
-from atoll.region.driver import Performer
+from atoll.region.driver import Driver, Performer
 from atoll.region.feed import Feed
 from atoll.region.freshness import Freshness
 from atoll.region.group_commit import GroupCommit
@@ -156,6 +158,7 @@ class Region:
         """Its own position when it was restored, or rewound: what came since is the peers' own account."""
         patience_s = options.startup_check_s
         self.startup_check = StartupCheck(name, self.links, performer, patience_s=patience_s)
+        self._relays = Driver(RelayState(name), relays.step, performer)
         self.restore = RestoreRecovery(name, self.links, performer)
         self.failover = FailoverRecovery(name, self.links, performer, patience_s=patience_s)
         self.snapshot_install = SnapshotInstall(
@@ -366,6 +369,8 @@ class Region:
         self.freshness.heard(heartbeat, self.group_commit.vector)
         self.startup_check.heard(peer, heartbeat.vector)
         self.restore.heard(peer, heartbeat.vector)
+        announced = self.links[peer].status.advertised
+        self._relays.post(relays.Heard(peer, announced, self.group_commit.vector))
         if not self.links[peer].renewing:
             self.failover.heard(peer, heartbeat.vector)
 
@@ -374,14 +379,16 @@ class Region:
         them may be just as cut off: what comes twice is dropped on arrival.
 
         This region's own are asked for, everywhere, while peers hold some that it lost with its disk. Asked for
-        at other times, each would come back from every peer. Of several nodes one pulls from a peer; the others
-        only want to hear how far it is.
+        at other times, each would come back from every peer. So are those that an origin has lost (`recovery.relays`).
+        Of several nodes one pulls from a peer; the others only want to hear how far it is.
         """
         if not self.holds(peer) or self.snapshot_install.pulling:
             return ()
-        own = [self.name] if self.startup_check.recovering else []
-        down = [other for other, link in self.links.items() if other != peer and not link.status.connected]
-        return (peer, *own, *down)
+        wanted = {origin for relay, origin in self._relays.state.asked if relay == peer}
+        if self.startup_check.recovering:
+            wanted.add(self.name)
+        wanted.update(other for other, link in self.links.items() if not link.status.connected)
+        return (peer, *sorted(wanted - {peer}))
 
     def holds(self, peer: str) -> bool:
         """Whether it is this node of the region that pulls from `peer`."""

@@ -97,7 +97,7 @@ class Truncation:
         return [
             peer
             for peer, link in self._links.items()
-            if now_ms - max(link.status.heard_ms, self._heard_ms[peer]) <= absent_ms
+            if link.status.connected or now_ms - max(link.status.heard_ms, self._heard_ms[peer]) <= absent_ms
         ]
 
     async def _had_by(self, peers: Iterable[str]) -> int:

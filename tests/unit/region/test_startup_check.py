@@ -80,3 +80,22 @@ async def test_a_peer_that_is_gone_for_good_keeps_nobody_from_writing() -> None:
             await asyncio.sleep(1)
             await it.write("a", "like", "k", {"$inc": {"count": 1}})
             await it["a"].stop()
+
+
+@in_virtual_time
+async def test_what_only_an_unreachable_peer_holds_comes_by_way_of_one_that_reaches_both() -> None:
+    async with World() as it:
+        await it.write("a", "like", "k", {"$inc": {"count": 1}})
+        await it.settled()
+        it.partition("ab", "bc")
+        await it.write("a", "like", "k", {"$inc": {"count": 1}})
+        await it["c"].group_commit.covered({"a": 2})
+        await it["a"].stop()
+        it.stores["a"] = MemoryStore()
+        it.partition("ac")
+        await it.create("a").start()
+        assert (await it.write("a", "like", "k", {"$inc": {"count": 1}})).receipt.seq == 3
+        await it.settled()
+        assert [it.shown(name, "like", "k") for name in it.names] == [{"count": 3}] * 3
+        await asyncio.sleep(3)
+        assert it["b"].links["c"].status.relays == ()

@@ -114,6 +114,15 @@ async def test_a_peer_away_for_too_long_keeps_nothing_any_more() -> None:
 
 
 @in_virtual_time
+async def test_a_connected_peer_is_never_away() -> None:
+    it = Kept()
+    it.append("a", 1)
+    it.append("a", 2)
+    it.heard(b={"a": 2}, c={"a": 0})
+    assert await it.hours(80) == 0
+
+
+@in_virtual_time
 async def test_absence_and_age_outlast_a_restart() -> None:
     it = Kept()
     it.append("a", 1)

@@ -1,0 +1,61 @@
+"""Relays: whose entries a region asks of other peers than of the origin itself.
+
+A peer may hold entries of an origin that the origin has lost with its disk, while the two do not hear each other. So
+every peer that announces more of an origin than the origin announces itself is asked for it. That also happens for a
+moment whenever a peer is faster than the origin. So it counts only after a time in which nothing of the origin came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from atoll.protocol.effects import Next, Outcome, ReviewLinks
+
+AFTER_S = 1.0
+
+Relay = tuple[str, str]
+"""(peer, origin)"""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayState:
+    """Of one node."""
+
+    region: str
+    itself: Mapping[str, int] = field(default_factory=dict)
+    """origin → how much it last announced of its own."""
+    noticed: Mapping[Relay, tuple[int, float]] = field(default_factory=dict)
+    """Peers that announced more: the origin's position here, and since when it has stood still."""
+    asked: frozenset[Relay] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A peer announced what it has; the region itself has `here`."""
+
+    peer: str
+    announced: Mapping[str, int]
+    here: Mapping[str, int]
+
+
+def step(state: RelayState, event: Heard | Outcome, now_s: float) -> Next[RelayState]:
+    match event:
+        case Heard(peer, announced, here):
+            itself = {**state.itself, peer: announced.get(peer, 0), state.region: here.get(state.region, 0)}
+            noticed, asked = dict(state.noticed), set(state.asked)
+            for origin, seq in announced.items():
+                if origin == peer:
+                    continue
+                relay, position = (peer, origin), here.get(origin, 0)
+                if seq <= max(position, itself.get(origin, 0)):
+                    noticed.pop(relay, None)
+                    asked.discard(relay)
+                elif relay not in noticed or (relay not in asked and noticed[relay][0] != position):
+                    noticed[relay] = (position, now_s)
+                elif now_s - noticed[relay][1] >= AFTER_S:
+                    asked.add(relay)
+            after = replace(state, itself=itself, noticed=noticed, asked=frozenset(asked))
+            return after, () if after.asked == state.asked else (ReviewLinks(),)
+        case _:
+            raise AssertionError(f"relays never ask for {event}")

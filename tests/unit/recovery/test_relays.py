@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from atoll.protocol.effects import Effect, ReviewLinks
+from atoll.recovery.relays import AFTER_S, Heard, RelayState, step
+
+
+class Node:
+    """A node of region a."""
+
+    def __init__(self) -> None:
+        self.state = RelayState("a")
+        self.here: dict[str, int] = {}
+        self.now_s = 0.0
+
+    def hears(self, peer: str, announced: Mapping[str, int]) -> tuple[Effect, ...]:
+        self.state, effects = step(self.state, Heard(peer, announced, dict(self.here)), self.now_s)
+        return effects
+
+    def passes(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+def test_a_peer_that_holds_what_its_origin_has_lost_is_asked_for_it() -> None:
+    it = Node()
+    it.here = {"b": 3}
+    it.hears("b", {"b": 3})  # it has lost the rest
+    assert it.hears("c", {"b": 5, "c": 1}) == ()
+    it.passes(AFTER_S)
+    assert it.hears("c", {"b": 5, "c": 1}) == (ReviewLinks(),)
+    assert it.state.asked == {("c", "b")}
+
+
+def test_a_peer_is_asked_for_what_this_region_itself_has_lost() -> None:
+    it = Node()
+    it.hears("c", {"a": 5})
+    it.passes(AFTER_S)
+    it.hears("c", {"a": 5})
+    assert it.state.asked == {("c", "a")}
+
+
+def test_a_peer_that_is_faster_than_the_origin_is_not_asked() -> None:
+    it = Node()
+    for seq in range(1, 50):
+        it.hears("c", {"b": seq})
+        it.passes(AFTER_S / 5)
+        it.here = {"b": seq}  # from b itself
+        it.hears("b", {"b": seq})
+    assert it.state.asked == frozenset()
+
+
+def test_an_origin_that_falls_behind_and_goes_on_is_not_pulled_twice() -> None:
+    it = Node()
+    for seq in range(1, 50):
+        it.here = {"b": seq}
+        it.hears("b", {"b": seq})
+        it.hears("c", {"b": seq + 1000})
+        it.passes(AFTER_S / 2)
+    assert it.state.asked == frozenset()
+
+
+def test_a_relay_goes_on_until_it_is_not_needed() -> None:
+    it = Node()
+    it.hears("c", {"b": 5})
+    it.passes(AFTER_S)
+    it.hears("c", {"b": 5})
+    for seq in range(1, 5):
+        it.here = {"b": seq}
+        assert it.hears("c", {"b": 5}) == ()
+        assert it.state.asked == {("c", "b")}
+    it.here = {"b": 5}
+    assert it.hears("c", {"b": 5}) == (ReviewLinks(),)
+    assert it.state.asked == frozenset()
