@@ -9,7 +9,7 @@ from random import Random
 from time import perf_counter
 
 from atoll.documents.mutation import Write
-from atoll.region.group_commit import GroupCommitOptions
+from atoll.region.intake import IntakeOptions
 from atoll.region.region import Region
 from atoll.replication.link import LinkOptions
 from atoll.replication.messages import StreamRequest
@@ -20,7 +20,7 @@ from bench.regions import LINK_KEY, acquaint, fresh_copy, preload, put_number, r
 from bench.rounds import Say, Scale, interleaved, middle
 
 CONFLICTS = 0.01
-_BATCH = GroupCommitOptions().entries_per_commit
+_BATCH = IntakeOptions().entries_per_commit
 _WRITERS = 64
 
 

@@ -25,9 +25,11 @@ from atoll.lattices.bounded_counter import BoundedCounterLattice
 from atoll.lattices.counter import CounterLattice
 from atoll.ownership.ownership import Ownership
 from atoll.region import snapshot_install, writer
-from atoll.region.group_commit import GroupCommit
+from atoll.region.intake import Intake
+from atoll.region.progress import Progress
 from atoll.region.reader import Reader
 from atoll.region.region import Region
+from atoll.region.timeline import Timeline
 from atoll.region.truncation import Truncation
 from atoll.region.waits import Waits
 from atoll.region.writer import Writer
@@ -431,11 +433,11 @@ def applied_twice(patch: Patch) -> None:
 
 @plant("lost wake-up", workloads=("sessions",), seeds=4, found_by=("a session's read is served in time",))
 def lost_wake_up(patch: Patch) -> None:
-    async def covered(self: GroupCommit, vector: Mapping[str, int]) -> None:
+    async def covered(self: Progress, vector: Mapping[str, int]) -> None:
         if not descends(self.vector, vector):
             await asyncio.get_running_loop().create_future()
 
-    patch.setattr(GroupCommit, "covered", covered)
+    patch.setattr(Progress, "covered", covered)
 
 
 @plant(
@@ -614,13 +616,13 @@ def relays_through_one_peer(patch: Patch) -> None:
 def full_inbox_keeps_the_past_out(patch: Patch) -> None:
     """Found by seeds 2 and 11485: links stood at their bounds with what waited for what lay behind it."""
 
-    async def room(self: GroupCommit, link: str, bytes_waiting: int) -> None:
+    async def backpressure(self: Intake, link: str, bytes_waiting: int) -> None:
         while self.inbox.bytes_of(link) >= bytes_waiting and not self._closed:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._room.append(future)
+            self._waiting.append(future)
             await future
 
-    patch.setattr(GroupCommit, "room", room)
+    patch.setattr(Intake, "backpressure", backpressure)
 
 
 @plant(
@@ -684,7 +686,7 @@ def header_unchecked(patch: Patch) -> None:
 )
 def numbers_used_again(patch: Patch) -> None:
     """Found while the fault was written: entries of the lost disk that waited in a peer were applied after all."""
-    patch.setattr(GroupCommit, "discard_pending", lambda self, origin, past: False)
+    patch.setattr(Intake, "discard_pending", lambda self, origin, past: False)
 
 
 @plant(
@@ -932,10 +934,10 @@ def doubt_called_undone(patch: Patch) -> None:
     found_by=("every error has its class", "sequence numbers are used once"),
 )
 def doubt_not_looked_up(patch: Patch) -> None:
-    def take_up(self: GroupCommit, transaction: Any, known: Mapping[str, int]) -> None:
-        transaction.positions = dict(self.vector)
+    def take_up(self: Timeline, view: Any, known: Mapping[str, int]) -> None:
+        view.positions = dict(self._progress.vector)
 
-    patch.setattr(GroupCommit, "_take_up", take_up)
+    patch.setattr(Timeline, "take_up", take_up)
 
 
 @plant(

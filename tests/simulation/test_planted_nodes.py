@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from atoll.commit.batch import Batch, SnapshotPage
+from atoll.commit.batch import Batch
+from atoll.commit.snapshot_page import SnapshotPage
 from atoll.documents.entry import EncodedEntry
 from atoll.ids.machines import Machines
 from atoll.ids.service import _Hold
@@ -16,14 +17,16 @@ from atoll.protocol.effects import Next
 from atoll.recovery import node_leases
 from atoll.recovery.node_leases import LeasesState
 from atoll.region import snapshot_install
-from atoll.region.group_commit import GroupCommit, Maintenance
+from atoll.region.intake import Intake
 from atoll.region.reader import Reader
 from atoll.region.reading import Reading
+from atoll.region.redeclare import MarkMixed
 from atoll.region.region import Region
+from atoll.region.timeline import Timeline
 from atoll.simulation.plan import Fault, Plan, draw
 from atoll.simulation.shrinking import Cut
 from atoll.store.memory.store import MemoryTables, MemoryTransaction
-from atoll.store.port import Commit, Row, Transaction
+from atoll.store.port import Commit, Row, View
 from atoll.testing.cluster import Cluster
 from atoll.testing.disk import MountedDisk, MountedTransaction
 
@@ -166,14 +169,14 @@ def never_told(patch: Patch) -> None:
 )
 def nothing_woken(patch: Patch) -> None:
     """Found by seed 148: an entry waited at one node for what another one had written, until the next one came."""
-    honest = GroupCommit._move
+    honest = Intake._moved
 
-    def move(self: GroupCommit, vector: dict[str, int]) -> None:
-        self._call = lambda: None  # type: ignore[method-assign]
-        honest(self, vector)
-        del self._call
+    def moved(self: Intake, before: dict[str, int], vector: dict[str, int]) -> None:
+        call, self._call = self._call, lambda: None
+        honest(self, before, vector)
+        self._call = call
 
-    patch.setattr(GroupCommit, "_move", move)
+    patch.setattr(Intake, "_moved", moved)
 
 
 @plant(
@@ -213,10 +216,10 @@ def cached_documents(patch: Patch) -> None:
     alter=close_by,
 )
 def cached_vector(patch: Patch) -> None:
-    def take_up(self: GroupCommit, transaction: Any, known: Mapping[str, int]) -> None:
-        transaction.positions = dict(self.vector)
+    def take_up(self: Timeline, view: Any, known: Mapping[str, int]) -> None:
+        view.positions = dict(self._progress.vector)
 
-    patch.setattr(GroupCommit, "_take_up", take_up)
+    patch.setattr(Timeline, "take_up", take_up)
 
 
 @plant(
@@ -233,7 +236,7 @@ def cached_vector(patch: Patch) -> None:
 )
 def mixed_unnoticed(patch: Patch) -> None:
     """Found by the first rollout that went node by node: what an older one wrote stayed shown as that one did."""
-    patch.setattr(GroupCommit, "_mixed", lambda self, stored: {})
+    patch.setattr(MarkMixed, "perform", lambda self, batch, view: None)
 
 
 @plant(
@@ -317,17 +320,14 @@ def numbers_shared(patch: Patch) -> None:
     alter=as_it_was_found,
 )
 def written_beside(patch: Patch) -> None:
-    maintain = GroupCommit._maintain
+    perform = SnapshotPage.perform
 
-    async def unmarked(
-        transaction: Transaction, batch: Batch, maintenance: Maintenance | SnapshotPage
-    ) -> dict[str, str]:
-        said = await maintain(transaction, batch, maintenance)
-        return {} if isinstance(maintenance, SnapshotPage) else said
+    def unmarked(self: SnapshotPage, batch: Batch, view: View) -> None:
+        perform(self._replace(schemas={}), batch, view)
 
     patch.setattr(snapshot_install, "_ADOPTED_AFTER", 0.0)
     patch.setattr(snapshot_install, "_LOOK_EVERY", 5.0)
-    patch.setattr(GroupCommit, "_maintain", staticmethod(unmarked))
+    patch.setattr(SnapshotPage, "perform", unmarked)
 
 
 @pytest.mark.parametrize("name", PLANTS)

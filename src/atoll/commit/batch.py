@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
-from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -78,28 +77,6 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
     stamp: int
 
 
-KEPT_ASIDE = "_snapshot"
-"""The collection of a snapshot's pages; no declared one has such a name."""
-
-
-class SnapshotPage(NamedTuple):
-    """What one commit takes over of a peer's snapshot; see `region.snapshot_install`."""
-
-    kept: tuple[tuple[str, str, bytes], ...] = ()
-    """(collection, key, bytes): pages to be kept aside, in a collection that nobody declares."""
-    documents: tuple[tuple[str, str, Row], ...] = ()
-    """(collection, key, the peer's state)."""
-    stamp: int = 0
-    """The highest that the peer had seen."""
-    resolved: tuple[LosingVersion, ...] = ()
-    """Of its audit; its open records follow from the documents."""
-    parked: tuple[Parked, ...] = ()
-    vector: Mapping[str, int] = MappingProxyType({})
-    """What the region has from now on, as it holds it in some form."""
-    schemas: Mapping[str, str] = MappingProxyType({})
-    """What to commit for `KEPT_ASIDE`: while anything is said of it, the vector says more than the documents show."""
-
-
 class Batch:
     """Created for one group commit and then dropped."""
 
@@ -114,7 +91,6 @@ class Batch:
         remembered: Mapping[str, bytes],
         audit: Mapping[str, AuditRow],
         now_ms: int,
-        admit: Admit | None = None,
     ) -> None:
         """`rows`: the stored documents among those addressed; `audit`: the records that entries resolve."""
         self.vector = dict(vector)
@@ -123,6 +99,8 @@ class Batch:
         self.applied: list[Applied] = []
         self.entries: list[Entry] = []
         """Everything committed, in order, for the change feed."""
+        self.schemas: dict[str, str] = {}
+        """See `Commit.schemas`."""
         self._identity = identity
         self._actor = Actor(identity.region, identity.regions)
         self._rules = rules
@@ -141,19 +119,18 @@ class Batch:
         self._runs: list[tuple[str, int, list[bytes]]] = []
         """(origin, first seq, frames): dense, so the last seq follows."""
         self._now_ms = now_ms
-        self._admit = admit
 
     # -- local ---------------------------------------------------------------------------------------
 
-    def write(self, write: Write) -> Receipt:
+    def write(self, write: Write, admit: Admit | None = None) -> Receipt:
         """Add one entry. Raises a RequestError, or what `admit` raises, and then leaves no trace of the request."""
         identity = self._identity
         if write.idempotency_key is not None:
             given = self._remembered.get(write.idempotency_key)
             if given is not None:
                 return _replay(_receipt(given), write)
-        if self._admit is not None:
-            self._admit(write, self._row)
+        if admit is not None:
+            admit(write, self._row)
         region = identity.region
         seq = self.vector.get(region, 0) + 1
         context = dict(self.vector)
@@ -354,25 +331,34 @@ class Batch:
         after = documents.merge(rules, before, delta)
         self._install(address, before, after, documents.encode_row(rules, after), change.resolved)
 
-    def install_page(self, snapshot_page: SnapshotPage) -> None:
-        """Merge what a peer holds. Raises HostileEntry, and may then have taken some of it."""
-        self._kept += snapshot_page.kept
-        for collection, key, row in snapshot_page.documents:
-            rules, address = self._rules[collection], (collection, key)
-            theirs = documents.received(rules, key, row, snapshot_page.stamp)
-            before = self._document(address)
-            after = documents.merge(rules, before, theirs)
-            self._install(address, before, after, documents.encode_row(rules, after), ())
-        self._file(snapshot_page.resolved)
-        for parked in snapshot_page.parked:
-            try:
-                entry = decode_entry(parked.body)
-                left = self._taken(entry, parked.change, entry.changes[0])
-            except (AtollError, IndexError):
-                left = parked
-            if left is not None:
-                self._parked.append(left)
-        self._adopted = missing(self.vector, snapshot_page.vector)
+    def keep(self, collection: str, key: str, data: bytes) -> None:
+        """Put bytes aside, in a collection that nobody declares."""
+        self._kept.append((collection, key, data))
+
+    def install(self, collection: str, key: str, row: Row, stamp: int) -> None:
+        """Merge a peer's whole state of a document; `stamp` is the highest that the peer has seen.
+
+        Raises HostileEntry for what no region could have come to hold.
+        """
+        rules, address = self._rules[collection], (collection, key)
+        theirs = documents.received(rules, key, row, stamp)
+        before = self._document(address)
+        after = documents.merge(rules, before, theirs)
+        self._install(address, before, after, documents.encode_row(rules, after), ())
+
+    def park(self, parked: Parked) -> None:
+        """Take over what a peer has parked: merge it if there is a place for it here, else keep it."""
+        try:
+            entry = decode_entry(parked.body)
+            left = self._taken(entry, parked.change, entry.changes[0])
+        except (AtollError, IndexError):
+            left = parked
+        if left is not None:
+            self._parked.append(left)
+
+    def advance(self, vector: Mapping[str, int]) -> None:
+        """What the region has from now on, as it holds it in some form."""
+        self._adopted |= missing(self.vector, vector)
         self.vector = merge(self.vector, self._adopted)
 
     def contested(self, address: Address) -> bool:
@@ -425,11 +411,12 @@ class Batch:
                 self._audit[record_id] = records.row_of(record)
                 if record_id not in was:
                     self.detected.append(record)
-        self._file(resolved)
+        self.resolved(resolved)
         self._documents[address] = after
         self._changed[address] = row
 
-    def _file(self, resolved: Sequence[LosingVersion]) -> None:
+    def resolved(self, resolved: Sequence[LosingVersion]) -> None:
+        """Record versions whose conflicts are resolved, as a writer or a peer's audit says."""
         for losing in resolved:
             known = dict(self._known_audit)
             known.update({key: value for key, value in self._audit.items() if value is not None})
@@ -445,6 +432,21 @@ class Batch:
             self._runs[-1][2].append(frame)
         else:
             self._runs.append((entry.origin, entry.seq, [frame]))
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to commit."""
+        return not (
+            self._runs
+            or self._changed
+            or self._audit
+            or self._to_remember
+            or self._parked
+            or self._unparked
+            or self._adopted
+            or self._kept
+            or self.schemas
+        )
 
     @property
     def parked_count(self) -> int:
@@ -464,6 +466,7 @@ class Batch:
             remembered=self._to_remember,
             parked=self._parked,
             unparked=self._unparked,
+            schemas=self.schemas,
         )
         for (collection, key), row in self._changed.items():
             commit.documents.setdefault(collection, []).append((key, row.value, row.meta))

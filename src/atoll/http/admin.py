@@ -127,10 +127,10 @@ class Admin:
             "uncertainty_ms": region.clocks.uncertainty_ms,
             "links": links,
             "inbox": {
-                "entries": len(region.group_commit.inbox),
-                "bytes": region.group_commit.inbox.size_bytes,
-                "blocked_on": region.group_commit.inbox.blocked_on(region.vector),
-                "held": None if region.group_commit.held is None else region.group_commit.held.message,
+                "entries": len(region.intake.inbox),
+                "bytes": region.intake.inbox.size_bytes,
+                "blocked_on": region.intake.inbox.blocked_on(region.vector),
+                "held": None if region.intake.held is None else region.intake.held.message,
             },
             "journal": {
                 "bytes": region.truncation.extent.size_bytes,

@@ -72,7 +72,7 @@ class RegionCollector(Collector):
             position.add_metric((origin,), seq)
         yield position
         inbox = GaugeMetricFamily("atoll_inbox_bytes", "Entries that wait for what their writers had seen.")
-        inbox.add_metric((), region.group_commit.inbox.size_bytes)
+        inbox.add_metric((), region.intake.inbox.size_bytes)
         yield inbox
         yield from _journal(region)
         serving = GaugeMetricFamily("atoll_serving", "Whether this region should get traffic.")

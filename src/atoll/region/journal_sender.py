@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 
 from atoll.region.freshness import Freshness
 from atoll.region.group_commit import GroupCommit
+from atoll.region.intake import Intake
 from atoll.region.recovery import FailoverRecovery
 from atoll.replication import source
 from atoll.replication.link import Link
@@ -24,6 +25,7 @@ class JournalSender:
         links: Mapping[str, Link],
         store: Store,
         group_commit: GroupCommit,
+        intake: Intake,
         *,
         failover: FailoverRecovery,
         freshness: Freshness,
@@ -36,6 +38,7 @@ class JournalSender:
         self._links = links
         self._store = store
         self._group_commit = group_commit
+        self._intake = intake
         self._failover = failover
         self._freshness = freshness
         self._committed = committed
@@ -70,9 +73,9 @@ class JournalSender:
 
     async def _discard_pending(self, peer: str, past: int) -> None:
         while True:
-            if self._group_commit.discard_pending(peer, past):
+            if self._intake.discard_pending(peer, past):
                 self._links[peer].reopen()  # at once, for this call may be cut short
-            if not self._group_commit.in_flight(peer, past):
+            if not self._intake.in_flight(peer, past):
                 return
             await self._group_commit.await_commit()  # then its entries are stored, or wait again
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from atoll.conflicts.guard import GuardOptions
 from atoll.region.group_commit import GroupCommitOptions
+from atoll.region.intake import IntakeOptions
 from atoll.replication.link import LinkOptions
 
 
@@ -58,6 +59,7 @@ class RegionOptions:
     snapshot_retry_s: float = 0.5
     """How long to wait before a page of a snapshot is asked for again."""
     group_commit: GroupCommitOptions = field(default_factory=GroupCommitOptions)
+    intake: IntakeOptions = field(default_factory=IntakeOptions)
     link: LinkOptions = field(default_factory=LinkOptions)
     guard: GuardOptions = field(default_factory=GuardOptions)
 

@@ -68,7 +68,7 @@ class Reader:
         reading = await self.read_here(collection, key)
         if level != "eventual" and options.token and not vectors.descends(reading.vector, options.token):
             # A database that lost commits has just taken the other's place.
-            await self._group_commit.go_back()
+            await self._group_commit.rewind()
             elsewhere = await self._reach(collection, key, options)
             reading = elsewhere or await self.read_here(collection, key)
         return reading if degraded is None else reading._replace(degraded=degraded)

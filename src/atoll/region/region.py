@@ -15,6 +15,7 @@ from typing import Any
 
 from atoll.causality.clock import HybridLogicalClock, stamp_ms
 from atoll.commit.batch import Batch, Identity
+from atoll.commit.snapshot_page import check_merged
 from atoll.conflicts.guard import guarded
 from atoll.documents.entry import EncodedEntry
 from atoll.documents.mutation import Write
@@ -31,9 +32,12 @@ from atoll.region.freshness import Freshness
 from atoll.region.group_commit import GroupCommit
 from atoll.region.health import Health
 from atoll.region.housekeeping import Housekeeping
+from atoll.region.intake import Intake
 from atoll.region.journal_sender import JournalSender
+from atoll.region.local_writes import LocalWrites
 from atoll.region.node_leases import NodeLeases
 from atoll.region.options import DEFAULT_OPTIONS, RegionOptions
+from atoll.region.progress import Progress
 from atoll.region.reader import Reader
 from atoll.region.reading import PLAIN_READ, Reading, ReadOptions
 from atoll.region.recovery import FailoverRecovery, RestoreRecovery, StartupCheck
@@ -41,6 +45,7 @@ from atoll.region.redeclare import Redeclaration
 from atoll.region.shapes import shapes_of
 from atoll.region.snapshot_install import SnapshotInstall
 from atoll.region.statistics import Statistics
+from atoll.region.timeline import Timeline
 from atoll.region.truncation import Truncation
 from atoll.region.waits import Waits
 from atoll.region.writer import Writer
@@ -110,18 +115,23 @@ class Region:
             options=options,
         )
         self.ownership = Ownership(self.regions, self.rules)
+        self.progress = Progress(store, self._history_changed)
+        self.timeline = Timeline(self.progress, self._history_changed)
         self.group_commit = GroupCommit(
             store,
             stored,
             self.clock,
             self._identity,
             physical_ms,
-            admit=self._admit,
-            history_changed=self._history_changed,
+            progress=self.progress,
+            timeline=self.timeline,
             options=options.group_commit,
         )
+        self.intake = Intake(self.progress, self.group_commit.call, options.intake)
+        self.group_commit.supply(self.intake.take)
         self.group_commit.listen(self._after_commit)
-        self.group_commit.follow(self._after_move)
+        self.progress.follow(self._after_move)
+        self.local_writes = LocalWrites(self.group_commit, (self.timeline.check, check_merged), self._admit)
         self.redeclaration = Redeclaration(
             application, store, self.group_commit, lambda: f"{random.getrandbits(48):x}"
         )
@@ -167,6 +177,8 @@ class Region:
             self.links,
             store,
             self.group_commit,
+            declared=self.redeclaration.declared,
+            clock=self.clock,
             ask=lambda peer, call, timeout_s: peers.call(peer, call, timeout_s=timeout_s),
             claim=self.node_leases.claim,
             release=self.node_leases.release,
@@ -222,6 +234,7 @@ class Region:
             snapshot_install=self.snapshot_install,
             health=self.health,
             waits=self.waits,
+            writes=self.local_writes,
             statistics=self.statistics,
             options=options,
         )
@@ -234,6 +247,7 @@ class Region:
             self.links,
             store,
             self.group_commit,
+            self.intake,
             failover=self.failover,
             freshness=self.freshness,
             committed=self.committed,
@@ -283,6 +297,7 @@ class Region:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        self.intake.close()
         await self.group_commit.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -357,10 +372,10 @@ class Region:
         return self.group_commit.vector
 
     def deliver(self, encoded: list[EncodedEntry], link: str) -> None:
-        self.group_commit.deliver(encoded, link)
+        self.intake.deliver(encoded, link)
 
     async def backpressure(self, link: str, bytes_waiting: int) -> None:
-        await self.group_commit.backpressure(link, bytes_waiting)
+        await self.intake.backpressure(link, bytes_waiting)
 
     def too_late(self, peer: str, past: dict[str, int]) -> None:
         self.snapshot_install.too_late(peer, past)
@@ -400,11 +415,11 @@ class Region:
 
     # -- another database ------------------------------------------------------------------------------
 
-    def _history_changed(self, history: str, lossy: bool) -> None:
+    def _history_changed(self, history: str, lossy: bool = False) -> None:
         self.failover.history_changed(history, lossy=lossy)
 
     async def _rewind(self) -> int:
-        clock = await self.group_commit.go_back()
+        clock = await self.progress.rewind()
         self._own_at_first = self.group_commit.vector.get(self.name, 0)
         self.freshness.forget()
         self.startup_check.rewound()
@@ -423,7 +438,7 @@ class Region:
         return await forked_entry(self.store, self.name, self._own_at_first, held, ask)
 
     def _trust(self, history: str) -> None:
-        self.group_commit.trust(history)
+        self.timeline.trust(history)
         self.committed.notify()
 
     # -- commits ---------------------------------------------------------------------------------------
@@ -443,7 +458,7 @@ class Region:
     def _after_commit(self, batch: Batch) -> None:
         self.statistics.committed(batch, self.name, self.now_ms())
 
-    def _after_move(self, vector: dict[str, int]) -> None:
+    def _after_move(self, before: dict[str, int], vector: dict[str, int]) -> None:
         self.freshness.moved(vector)
         self.committed.notify()
 

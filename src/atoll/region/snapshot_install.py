@@ -27,7 +27,8 @@ from typing import Protocol
 import msgspec
 
 from atoll.causality import vector as vectors
-from atoll.commit.batch import KEPT_ASIDE, SnapshotPage
+from atoll.causality.clock import HybridLogicalClock
+from atoll.commit.snapshot_page import KEPT_ASIDE, SnapshotPage
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, ClockAhead, ReplicationError, StoreCorrupt, Unavailable
 from atoll.recovery.restore import RESTORED
@@ -130,6 +131,8 @@ class SnapshotInstall:
         store: Store,
         group_commit: GroupCommit,
         *,
+        declared: Mapping[str, str],
+        clock: HybridLogicalClock,
         ask: Callable[[str, Call, float], Awaitable[Reply]],
         claim: Callable[[str], Awaitable[bool]],
         release: Callable[[str], Awaitable[None]],
@@ -137,7 +140,9 @@ class SnapshotInstall:
         now_ms: Callable[[], int],
         options: RegionOptions,
     ) -> None:
-        """`review` is called when links are to ask for other origins than before: see `pulling`."""
+        """`declared`: collection → fingerprint of its declaration.
+
+        `review` is called when links are to ask for other origins than before: see `pulling`."""
         self.pending = False
         """Whether the region holds back."""
         self.pulling = False
@@ -149,6 +154,8 @@ class SnapshotInstall:
         self._links = links
         self._store = store
         self._group_commit = group_commit
+        self._declared = declared
+        self._clock = clock
         self._ask = ask
         self._claim = claim
         self._release = release
@@ -200,7 +207,7 @@ class SnapshotInstall:
         raises.
         """
         stored = await self._store.schemas()
-        if any(stored.get(name) != wanted for name, wanted in self._group_commit.declared.items()):
+        if any(stored.get(name) != wanted for name, wanted in self._declared.items()):
             raise Unavailable(f"{self._region} is taking up new declarations: ask again", region=self._region)
         counter = self._store.counter
         incarnation = (await counter(_BORN), await counter(RESTORED))
@@ -407,10 +414,10 @@ class SnapshotInstall:
         self._check_declared(peer, page)
         self._check_holds(peer, page)
         snapshot.check_content(page, snapshot.open_page(page), self._rules)
-        self._group_commit.take_note(page.clock)
+        self._clock.update(page.clock)
         number = self._pages + 1
         kept = _pack(_Page(self._number, peer, page))
-        await self._group_commit.maintain(SnapshotPage(kept=((KEPT_ASIDE, f"{number:08d}", kept),)))
+        await self._group_commit.commit(SnapshotPage(kept=((KEPT_ASIDE, f"{number:08d}", kept),)))
         self._pages = number
         self._count(self._number, peer, page, number)
 
@@ -443,7 +450,7 @@ class SnapshotInstall:
             await asyncio.sleep(_ADOPTED_AFTER * self._options.lease_s)
         self._late.clear()
         await self._store.raise_counter(_ADOPTING, self._number)
-        await self._group_commit.maintain(
+        await self._group_commit.commit(
             SnapshotPage(vector=self._rounds[self._number].began, schemas={KEPT_ASIDE: str(self._number)})
         )
         self._set(pending=True, pulling=False)
@@ -546,9 +553,9 @@ class SnapshotInstall:
                     raise StoreCorrupt(f"page {number} of a snapshot is no longer in the store")
                 page = _kept(row).page
                 for snapshot_page in _chunks(snapshot.open_page(page), page.clock):
-                    await self._group_commit.maintain(snapshot_page)
+                    await self._group_commit.commit(snapshot_page)
                 self._merged += 1
-        await self._group_commit.maintain(SnapshotPage(schemas={KEPT_ASIDE: ""}))
+        await self._group_commit.commit(SnapshotPage(schemas={KEPT_ASIDE: ""}))
         await self._store.raise_counter(_DONE, self._number)
         logger.warning("%s has taken over a snapshot of %d pages", self._region, self._merged)
         self.completed += 1
@@ -556,7 +563,7 @@ class SnapshotInstall:
         self._set(pending=False, pulling=False)
         for first in range(1, last + 1, _MERGED_AT_ONCE):
             gone = range(first, min(first + _MERGED_AT_ONCE, last + 1))
-            await self._group_commit.maintain(
+            await self._group_commit.commit(
                 SnapshotPage(kept=tuple((KEPT_ASIDE, f"{number:08d}", b"") for number in gone))
             )
 

@@ -17,6 +17,7 @@ from atoll.ownership.ownership import Ownership, Stored
 from atoll.region.clocks import Clocks
 from atoll.region.group_commit import GroupCommit
 from atoll.region.health import Health
+from atoll.region.local_writes import LocalWrites
 from atoll.region.options import RegionOptions
 from atoll.region.recovery import FailoverRecovery, StartupCheck
 from atoll.region.snapshot_install import SnapshotInstall
@@ -45,6 +46,7 @@ class Writer:
         snapshot_install: SnapshotInstall,
         health: Health,
         waits: Waits,
+        writes: LocalWrites,
         statistics: Statistics,
         options: RegionOptions,
     ) -> None:
@@ -72,6 +74,7 @@ class Writer:
         self._snapshot_install = snapshot_install
         self._health = health
         self._waits = waits
+        self._writes = writes
         self._statistics = statistics
         self._peers = peers
         self._others = tuple(links)
@@ -173,9 +176,9 @@ class Writer:
         await self._startup_check.check()
         self._clocks.check()
         if self._escrowed and any(mutation.collection in self._escrowed for mutation in write.mutations):
-            receipt = await self.escrow.write(lambda: self._group_commit.write(write))
+            receipt = await self.escrow.write(lambda: self._writes.write(write))
         else:
-            receipt = await self._group_commit.write(write)
+            receipt = await self._writes.write(write)
         return WriteReply(receipt, self._group_commit.vector)
 
     async def _catch_up(self, write: Write, token: Mapping[str, int] | None) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from atoll.conflicts.guard import GuardOptions
 from atoll.region.group_commit import GroupCommitOptions
+from atoll.region.intake import IntakeOptions
 from atoll.region.options import RegionOptions
 from atoll.replication.link import LinkOptions
 from atoll.simulation.geography import PLACES, round_trip_ms
@@ -261,11 +262,8 @@ def _options(random: Random) -> RegionOptions:
         max_wait_s=random.choice((0.2, 1.0)),
         ping_s=random.choice((1.0, 2.0)),
         startup_check_s=1.0,
-        group_commit=GroupCommitOptions(
-            writes_per_commit=random.choice((1, 3, 256)),
-            entries_per_commit=random.choice((1, 4, 512)),
-            retry_s=0.5,
-        ),
+        group_commit=GroupCommitOptions(works_per_commit=random.choice((1, 3, 256))),
+        intake=IntakeOptions(entries_per_commit=random.choice((1, 4, 512))),
         link=LinkOptions(inbox_bytes=random.choice((600, 32 << 20, 32 << 20))),
         guard=GuardOptions(wall_s=600.0),
     )

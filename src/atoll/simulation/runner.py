@@ -288,12 +288,13 @@ async def _check_agreement(world: World, *, history: bool) -> None:
 
 
 def _nothing_waits(cluster: Cluster, name: str) -> None:
-    group_commit = cluster.region(name).group_commit
-    waiting = group_commit.inbox.blocked_on(group_commit.vector)
-    if len(group_commit.inbox) or group_commit.inbox.size_bytes:
+    region = cluster.region(name)
+    inbox = region.intake.inbox
+    waiting = inbox.blocked_on(region.vector)
+    if len(inbox) or inbox.size_bytes:
         raise SafetyViolation(
             "nothing waits that has been applied",
-            f"{name}: {group_commit.inbox.size_bytes} bytes of {sorted(waiting)}",
+            f"{name}: {inbox.size_bytes} bytes of {sorted(waiting)}",
         )
 
 

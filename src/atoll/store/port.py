@@ -197,15 +197,12 @@ class Wanted:
     """Idempotency keys."""
     audit: Sequence[str] = ()
     """Ids of conflict records."""
+    open_records: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """collection → keys of documents whose open conflict records are wanted."""
 
 
-class Transaction(Protocol):
-    """The region's turn to commit: what is committed now, and the right to add to it.
-
-    All that it shows is of one moment, and still so when its commit becomes durable: of all nodes that share the
-    database one commits at a time, and each on top of what the one before left. So seqs that follow `positions`
-    are dense, and in commit order.
-    """
+class View(Protocol):
+    """What a transaction shows. All of it is of one moment."""
 
     @property
     def positions(self) -> Mapping[str, int]:
@@ -235,8 +232,17 @@ class Transaction(Protocol):
     def schemas(self) -> Mapping[str, str]:
         """collection → what was last committed for it: see `Commit.schemas`."""
 
-    async def recorded(self, collection: str, keys: Sequence[str], limit: int) -> dict[str, list[AuditRow]]:
-        """key → the conflict records of the document, at most `limit` of each, newest first."""
+    @property
+    def open_records(self) -> Mapping[tuple[str, str], Sequence[AuditRow]]:
+        """(collection, key) → the open conflict records of the wanted documents, newest first."""
+
+
+class Transaction(View, Protocol):
+    """The region's turn to commit: what is committed now, and the right to add to it.
+
+    What it shows is still so when its commit becomes durable: of all nodes that share the database one commits at a
+    time, and each on top of what the one before left. So seqs that follow `positions` are dense, and in commit order.
+    """
 
     async def commit(self, commit: Commit) -> None:
         """Write all of it in one transaction, at most once in a turn; durable on return.

@@ -347,14 +347,14 @@ class Cluster:
             elif not missing and not node.settled:
                 lines.append(f"{name} does not know of {vectors.missing(node.region.vector, newest)}")
             elif missing:
-                group_commit = node.region.group_commit
+                intake = node.region.intake
                 links = ", ".join(
                     f"{peer} {'up' if link.status.connected else link.status.last_error}"
                     for peer, link in node.region.links.items()
                 )
                 lines.append(
-                    f"{name} misses {missing}; blocked on {group_commit.inbox.blocked_on(group_commit.vector)}; "
-                    f"held: {group_commit.held and group_commit.held.message}; links: {links}"
+                    f"{name} misses {missing}; blocked on {intake.inbox.blocked_on(node.region.vector)}; "
+                    f"held: {intake.held and intake.held.message}; links: {links}"
                 )
         return "; ".join(lines) or "all have the same entries"
 

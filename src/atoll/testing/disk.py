@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from atoll.errors import AtollError, Indefinite, SerializationConflict, StoreError, StoreUnreachable
 from atoll.store.memory.store import MemoryTables, MemoryTransaction
-from atoll.store.port import AuditRow, Commit, Segment, Shape, Wanted
+from atoll.store.port import Commit, Segment, Shape, Wanted
 from atoll.testing.transaction_queue import TransactionQueue
 from atoll.testing.virtual_time import Life, NodeKilled
 
@@ -402,12 +402,6 @@ class MountedTransaction(MemoryTransaction):
         if self._locked:
             self._locked = False
             self._mounted.disk.queue.give(self._mounted.life)
-
-    async def recorded(self, collection: str, keys: Sequence[str], limit: int) -> dict[str, list[AuditRow]]:
-        await self._mounted.travel(writes=False)
-        found = await super().recorded(collection, keys, limit)
-        await self._mounted.travel(writes=False)
-        return found
 
     async def commit(self, commit: Commit) -> None:
         mounted, disk = self._mounted, self._mounted.disk

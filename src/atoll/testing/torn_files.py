@@ -140,8 +140,8 @@ class SqliteTables:
         found: AuditRow | None = self._transaction(Wanted({}, [], [id])).transaction.audit.get(id)
         return found
 
-    def recorded(self, collection: str, keys: Sequence[str], limit: int) -> dict[str, list[AuditRow]]:
-        return _at_once(self._transaction(Wanted({}, [], [])).transaction.recorded(collection, keys, limit))
+    def open_records(self, collection: str, key: str) -> list[AuditRow]:
+        return self.sqlite.audit.open_records(collection, [key])
 
     def commit(self, commit: Commit) -> None:
         _at_once(self._transaction(Wanted({}, [], [])).transaction.commit(commit))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from atoll.causality.clock import HybridLogicalClock
-from atoll.commit.batch import Batch, Identity, SnapshotPage
+from atoll.commit.batch import Batch, Identity
+from atoll.commit.snapshot_page import SnapshotPage
 from atoll.conflicts.guard import guarded
 from atoll.documents import document as documents
 from atoll.documents.entry import EncodedEntry, LosingVersion, decode_frames
@@ -25,6 +27,20 @@ def rules_of(application: Application) -> dict[str, Rules]:
         resolver = None if function is None else guarded(function, partial(plain_text, compiled))
         found[name] = Rules(compiled, resolver)
     return found
+
+
+@dataclass
+class Shown:
+    """A view of an empty store."""
+
+    positions: Mapping[str, int] = field(default_factory=dict)
+    clock: int = 0
+    history: str = ""
+    rows: Mapping[tuple[str, str], Row] = field(default_factory=dict)
+    remembered: Mapping[str, bytes] = field(default_factory=dict)
+    audit: Mapping[str, AuditRow] = field(default_factory=dict)
+    schemas: Mapping[str, str] = field(default_factory=dict)
+    open_records: Mapping[tuple[str, str], list[AuditRow]] = field(default_factory=dict)
 
 
 class Replica:
@@ -102,7 +118,7 @@ class Replica:
 
     def install_page(self, snapshot_page: SnapshotPage) -> None:
         batch = self._batch()
-        batch.install_page(snapshot_page)
+        snapshot_page.perform(batch, Shown())
         self._take(batch)
 
     def snapshot(self) -> list[SnapshotPage]:

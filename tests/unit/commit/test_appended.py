@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.causality.place import Place, place_of
-from atoll.commit.batch import SnapshotPage
+from atoll.commit.snapshot_page import SnapshotPage
 from atoll.documents.entry import Change, EncodedEntry, Entry, encode_frame
 from atoll.documents.mutation import Delete, Put, put_of
 from atoll.documents.register import Operation

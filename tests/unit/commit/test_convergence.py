@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.commit.batch import SnapshotPage
+from atoll.commit.snapshot_page import SnapshotPage
 from atoll.conflicts.records import record_id
 from atoll.documents.document import decode_row, delta_of
 from atoll.documents.mutation import Delete, Mutation, patch_of, put_of

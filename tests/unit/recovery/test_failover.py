@@ -60,7 +60,7 @@ async def test_a_node_that_knows_no_more_than_the_older_database_waits_all_the_s
         tables.leave(it.other.store)  # it hears of nothing meanwhile, and remembers what the standby has
         await put(it, it.one, "k1")
         await it.settled()
-        tables.follow(it.other.store, it.other.group_commit._elsewhere, it.other.group_commit._another)
+        tables.follow(it.other.store, it.other.progress._noticed, it.other._history_changed)
         tables.fail_over(standby, SECOND)
         assert await put(it, it.other, "new") == 3
         await it.settled()
@@ -122,7 +122,7 @@ async def test_what_a_peer_received_and_did_not_store_is_dropped_there() -> None
         it.stores["b"].tables.refusal = "no space left"
         await put(it, it.one, "lost")
         await asyncio.sleep(1)
-        assert len(it["b"].group_commit.inbox) == 1
+        assert len(it["b"].intake.inbox) == 1
         tables.fail_over(standby, SECOND)
         assert await put(it, it.one, "new") == 2
         it.stores["b"].tables.refusal = ""

@@ -14,23 +14,23 @@ from .test_group_commit import entries_of, named, opened, stamped
 async def test_a_link_that_is_stuck_may_bring_as_much_again() -> None:
     it = await opened(stuck_s=2.0)
     _, two, three = entries_of("b", "x", "y", "z")
-    it.group_commit.deliver([two], "b")  # the first one is missing
+    it.intake.deliver([two], "b")  # the first one is missing
     loop = asyncio.get_running_loop()
-    await it.group_commit.backpressure("b", 10)
+    await it.intake.backpressure("b", 10)
     assert loop.time() == pytest.approx(2.0)
-    it.group_commit.deliver([three], "b")
-    await it.group_commit.backpressure("b", 10)
+    it.intake.deliver([three], "b")
+    await it.intake.backpressure("b", 10)
     assert loop.time() == pytest.approx(4.0)
 
 
 @in_virtual_time
 async def test_local_writes_do_not_keep_a_link_stuck() -> None:
     it = await opened(stuck_s=2.0)
-    it.group_commit.deliver(entries_of("b", "x", "y")[1:], "b")
-    backpressure = asyncio.ensure_future(it.group_commit.backpressure("b", 10))
+    it.intake.deliver(entries_of("b", "x", "y")[1:], "b")
+    backpressure = asyncio.ensure_future(it.intake.backpressure("b", 10))
     for number in range(5):
         await asyncio.sleep(0.5)
-        await it.group_commit.write(named(f"k{number}"))
+        await it.writes.write(named(f"k{number}"))
     await asyncio.sleep(0)
     assert backpressure.done()
 
@@ -39,8 +39,8 @@ async def test_local_writes_do_not_keep_a_link_stuck() -> None:
 async def test_a_link_waits_as_long_as_the_disk_is_full() -> None:
     it = await opened(stuck_s=2.0)
     it.tables.refusal = "the disk is full"
-    it.group_commit.deliver(entries_of("b", "x"), "b")
-    backpressure = asyncio.ensure_future(it.group_commit.backpressure("b", 10))
+    it.intake.deliver(entries_of("b", "x"), "b")
+    backpressure = asyncio.ensure_future(it.intake.backpressure("b", 10))
     await asyncio.sleep(60)
     assert not backpressure.done()
     it.tables.refusal = ""
@@ -50,8 +50,8 @@ async def test_a_link_waits_as_long_as_the_disk_is_full() -> None:
 @in_virtual_time
 async def test_a_link_waits_as_long_as_a_clock_runs_ahead() -> None:
     it = await opened(stuck_s=2.0)
-    it.group_commit.deliver([stamped("b", 1, it.now_ms + 60_000)], "b")
-    backpressure = asyncio.ensure_future(it.group_commit.backpressure("b", 10))
+    it.intake.deliver([stamped("b", 1, it.now_ms + 60_000)], "b")
+    backpressure = asyncio.ensure_future(it.intake.backpressure("b", 10))
     await asyncio.sleep(30)
     assert not backpressure.done()
     it.now_ms += 60_000

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from atoll.causality.clock import HybridLogicalClock
-from atoll.commit.batch import KEPT_ASIDE, Batch, Identity, SnapshotPage
+from atoll.commit.batch import Batch
+from atoll.commit.snapshot_page import KEPT_ASIDE, SnapshotPage, check_merged
 from atoll.documents.mutation import Receipt, Write
 from atoll.errors import (
     AtollError,
@@ -20,14 +20,14 @@ from atoll.errors import (
     StoreUnreachable,
     Unavailable,
 )
-from atoll.region.group_commit import GroupCommit, GroupCommitOptions, Maintenance
+from atoll.region.local_writes import LocalWrites
+from atoll.region.redeclare import MarkMixed, Redeclare
 from atoll.store.memory.store import MemoryStore, MemoryTables, MemoryTransaction
 from atoll.store.port import Commit, Wanted
 
-from ..commit.replica import REGIONS
 from ..commit.shop import SHOP
 from ..virtual_time import in_virtual_time, turns
-from .test_group_commit import NOW_MS, RULES, all_of, entries_of, named, stamped
+from .test_group_commit import NOW_MS, all_of, assembled, entries_of, named, stamped
 
 TRIP_S = 0.1
 
@@ -77,15 +77,8 @@ class Setup:
         self.tables = tables or MemoryTables()
         self.tables.open_collections(SHOP.collections)
         self.store = FarStore(self.tables)
-        self.group_commit = GroupCommit(
-            self.store,
-            RULES,
-            HybridLogicalClock(lambda: NOW_MS),
-            lambda: Identity("a", REGIONS, 5, 1 << 20),
-            lambda: NOW_MS,
-            admit=admit,
-            options=GroupCommitOptions(**options),
-        )
+        self.progress, self.group_commit, self.intake = assembled(self.store, lambda: NOW_MS, **options)
+        self.writes = LocalWrites(self.group_commit, (check_merged,), admit)
 
     @property
     def journal(self) -> list[tuple[str, int, int]]:
@@ -101,9 +94,9 @@ async def opened(tables: MemoryTables | None = None, **options: Any) -> Setup:
 @in_virtual_time
 async def test_whoever_comes_during_a_commit_shares_the_next() -> None:
     it = await opened()
-    first = asyncio.ensure_future(it.group_commit.write(named("k0")))
+    first = asyncio.ensure_future(it.writes.write(named("k0")))
     await asyncio.sleep(TRIP_S)
-    await all_of(it.group_commit, *(named(f"k{n}") for n in range(1, 9)))
+    await all_of(it.writes, *(named(f"k{n}") for n in range(1, 9)))
     assert (await first).seq == 1
     assert it.journal == [("a", 1, 1), ("a", 2, 9)]
 
@@ -114,9 +107,9 @@ async def test_a_door_that_is_opened_again_takes_one_turn_at_a_time() -> None:
     await it.group_commit.open()
     tried: list[None] = []
     it.store.meanwhile = lambda: tried.append(None)
-    first = asyncio.ensure_future(it.group_commit.write(named("k0")))
+    first = asyncio.ensure_future(it.writes.write(named("k0")))
     await asyncio.sleep(TRIP_S / 2)
-    await all_of(it.group_commit, named("k1"))
+    await all_of(it.writes, named("k1"))
     await first
     assert (len(tried), it.journal) == (2, [("a", 1, 1), ("a", 2, 2)])
 
@@ -124,10 +117,10 @@ async def test_a_door_that_is_opened_again_takes_one_turn_at_a_time() -> None:
 @in_virtual_time
 async def test_no_commit_says_the_opposite_of_declarations_that_were_just_taken_up() -> None:
     it = await opened()
-    it.group_commit.declared = {"note": "new"}
-    taken_up = asyncio.ensure_future(it.group_commit.maintain(Maintenance(schemas={"note": "new"})))
+    it.group_commit.accompany(MarkMixed({"note": "new"}))
+    taken_up = asyncio.ensure_future(it.group_commit.commit(Redeclare(schemas={"note": "new"})))
     await asyncio.sleep(TRIP_S)
-    await it.group_commit.write(named("k"))
+    await it.writes.write(named("k"))
     await taken_up
     assert it.tables.schemas() == {"note": "new"}
 
@@ -135,13 +128,14 @@ async def test_no_commit_says_the_opposite_of_declarations_that_were_just_taken_
 @in_virtual_time
 async def test_a_commit_by_other_declarations_says_that_documents_are_mixed() -> None:
     it = await opened()
-    it.group_commit.declared = {"note": "old"}
+    it.group_commit.accompany(MarkMixed({"note": "old"}))
     it.tables.commit(Commit(schemas={"note": "new", "profile": "new"}))
-    await it.group_commit.write(named("k"))
+    await it.writes.write(named("k"))
     assert it.tables.schemas() == {"note": "", "profile": ""}
-    it.group_commit.declared = {"note": "new", "profile": "new"}
+    it = await opened(it.tables)
+    it.group_commit.accompany(MarkMixed({"note": "new", "profile": "new"}))
     it.tables.commit(Commit(schemas={"note": "new", "profile": "new?on its way"}))
-    await it.group_commit.write(named("k"))
+    await it.writes.write(named("k"))
     assert it.tables.schemas() == {"note": "new", "profile": "new?on its way"}
 
 
@@ -149,20 +143,21 @@ async def test_a_commit_by_other_declarations_says_that_documents_are_mixed() ->
 async def test_declarations_are_not_taken_up_where_a_node_with_others_wrote_meanwhile() -> None:
     it = await opened()
     other = await opened(it.tables)
-    it.group_commit.declared, other.group_commit.declared = {"note": "new"}, {"note": "old"}
-    await it.group_commit.maintain(Maintenance(schemas={"note": "new?1"}))
-    await other.group_commit.write(named("k"))
-    await it.group_commit.maintain(Maintenance(schemas={"note": "new"}, instead_of={"note": "new?1"}))
+    it.group_commit.accompany(MarkMixed({"note": "new"}))
+    other.group_commit.accompany(MarkMixed({"note": "old"}))
+    await it.group_commit.commit(Redeclare(schemas={"note": "new?1"}))
+    await other.writes.write(named("k"))
+    await it.group_commit.commit(Redeclare(schemas={"note": "new"}, instead_of={"note": "new?1"}))
     assert it.tables.schemas() == {"note": ""}
-    await it.group_commit.maintain(Maintenance(schemas={"note": "new?2"}))
-    await it.group_commit.maintain(Maintenance(schemas={"note": "new"}, instead_of={"note": "new?2"}))
+    await it.group_commit.commit(Redeclare(schemas={"note": "new?2"}))
+    await it.group_commit.commit(Redeclare(schemas={"note": "new"}, instead_of={"note": "new?2"}))
     assert it.tables.schemas() == {"note": "new"}
 
 
 @in_virtual_time
 async def test_nothing_is_shown_or_answered_before_its_commit_is_known() -> None:
     it = await opened()
-    write = asyncio.ensure_future(it.group_commit.write(named("k")))
+    write = asyncio.ensure_future(it.writes.write(named("k")))
     await asyncio.sleep(2.5 * TRIP_S)
     assert (len(it.store.seen), write.done(), it.group_commit.vector) == (1, False, {})
     assert (await write).seq == 1
@@ -175,8 +170,8 @@ async def test_two_nodes_make_one_dense_sequence() -> None:
     other = await opened(it.tables)
     for number in range(5):
         answers = await asyncio.gather(
-            all_of(it.group_commit, *(named(f"k{number}-{n}") for n in range(3))),
-            all_of(other.group_commit, *(named(f"l{number}-{n}") for n in range(3))),
+            all_of(it.writes, *(named(f"k{number}-{n}") for n in range(3))),
+            all_of(other.writes, *(named(f"l{number}-{n}") for n in range(3))),
         )
         assert all(isinstance(answer, Receipt) for both in answers for answer in both)
     ends = [0, *(last for _, _, last in it.journal)]
@@ -188,22 +183,22 @@ async def test_two_nodes_make_one_dense_sequence() -> None:
 async def test_no_node_writes_while_another_one_takes_a_snapshot_over() -> None:
     it = await opened()
     unaware = await opened(it.tables)
-    await it.group_commit.maintain(SnapshotPage(vector={"b": 3}, schemas={KEPT_ASIDE: "1"}))
+    await it.group_commit.commit(SnapshotPage(vector={"b": 3}, schemas={KEPT_ASIDE: "1"}))
     with pytest.raises(Unavailable, match="snapshot"):
-        await unaware.group_commit.write(named("k"))
-    unaware.group_commit.deliver([stamped("b", 4, NOW_MS - 1000)], "b")
+        await unaware.writes.write(named("k"))
+    unaware.intake.deliver([stamped("b", 4, NOW_MS - 1000)], "b")
     await unaware.group_commit.covered({"b": 4})
-    await it.group_commit.maintain(SnapshotPage(schemas={KEPT_ASIDE: ""}))
-    assert (await unaware.group_commit.write(named("k"))).seq == 1
+    await it.group_commit.commit(SnapshotPage(schemas={KEPT_ASIDE: ""}))
+    assert (await unaware.writes.write(named("k"))).seq == 1
 
 
 @in_virtual_time
 async def test_stamps_rise_from_node_to_node() -> None:
     it = await opened()
-    await it.group_commit.write(named("k"))
+    await it.writes.write(named("k"))
     other = await opened(it.tables)
-    ahead = await it.group_commit.write(named("k"))
-    assert (await other.group_commit.write(named("k"))).stamp > ahead.stamp
+    ahead = await it.writes.write(named("k"))
+    assert (await other.writes.write(named("k"))).stamp > ahead.stamp
 
 
 @in_virtual_time
@@ -216,7 +211,7 @@ async def test_a_write_counts_once_however_often_its_turn_is_lost() -> None:
             it.tables.commit(Commit(positions={"b": number + 1}))
 
     it.store.meanwhile = meanwhile
-    assert (await it.group_commit.write(named("k"))).seq == 1
+    assert (await it.writes.write(named("k"))).seq == 1
     assert it.journal == [("a", 1, 1)]
     assert it.group_commit.vector == {"a": 1, "b": 3}
 
@@ -225,24 +220,24 @@ async def test_a_write_counts_once_however_often_its_turn_is_lost() -> None:
 async def test_writers_are_told_when_every_turn_is_lost() -> None:
     it = await opened()
     it.store.meanwhile = lambda: it.tables.commit(Commit())
-    (answer,) = await all_of(it.group_commit, named("k"))
+    (answer,) = await all_of(it.writes, named("k"))
     assert isinstance(answer, SerializationConflict)
     it.store.meanwhile = lambda: None
-    assert (await it.group_commit.write(named("k"))).seq == 1
+    assert (await it.writes.write(named("k"))).seq == 1
 
 
 @in_virtual_time
 async def test_a_commit_in_doubt_that_happened_is_found_by_itself() -> None:
     it = await opened(retry_s=1.0)
     moved: list[dict[str, int]] = []
-    it.group_commit.follow(moved.append)
+    it.progress.follow(lambda before, vector: moved.append(vector))
     it.store.lost_replies = 1
-    (answer,) = await all_of(it.group_commit, named("k"))
+    (answer,) = await all_of(it.writes, named("k"))
     assert isinstance(answer, Indefinite)
     assert it.group_commit.store_error is answer
     await asyncio.sleep(2)
     assert moved == [{"a": 1}]
-    assert (await it.group_commit.write(named("l"))).seq == 2
+    assert (await it.writes.write(named("l"))).seq == 2
     assert it.group_commit.store_error is None
 
 
@@ -250,31 +245,31 @@ async def test_a_commit_in_doubt_that_happened_is_found_by_itself() -> None:
 async def test_a_commit_in_doubt_that_did_not_happen_leaves_no_gap() -> None:
     it = await opened()
     it.store.lost_requests = 1
-    (answer,) = await all_of(it.group_commit, named("k"))
+    (answer,) = await all_of(it.writes, named("k"))
     assert isinstance(answer, Indefinite)
-    assert (await it.group_commit.write(named("l"))).seq == 1
+    assert (await it.writes.write(named("l"))).seq == 1
 
 
 @in_virtual_time
 async def test_entries_of_a_commit_in_doubt_are_applied_once() -> None:
     it = await opened(retry_s=1.0)
     it.store.lost_replies = 1
-    it.group_commit.deliver(entries_of("b", "x", "y"), "b")
+    it.intake.deliver(entries_of("b", "x", "y"), "b")
     await it.group_commit.covered({"b": 2})
-    await it.group_commit.write(named("k"))
+    await it.writes.write(named("k"))
     assert it.journal == [("b", 1, 2), ("a", 1, 1)]
-    assert (len(it.group_commit.inbox), it.group_commit.inbox.size_bytes) == (0, 0)
+    assert (len(it.intake.inbox), it.intake.inbox.size_bytes) == (0, 0)
 
 
 @in_virtual_time
 async def test_what_comes_again_while_it_is_committed_does_not_stay() -> None:
     it = await opened()
     entries = entries_of("b", "x", "y")
-    it.group_commit.deliver(entries, "b")
+    it.intake.deliver(entries, "b")
     await asyncio.sleep(1.5 * TRIP_S)
-    it.group_commit.deliver(entries, "c")
+    it.intake.deliver(entries, "c")
     await it.group_commit.covered({"b": 2})
-    assert (len(it.group_commit.inbox), it.group_commit.inbox.size_bytes) == (0, 0)
+    assert (len(it.intake.inbox), it.intake.inbox.size_bytes) == (0, 0)
 
 
 @in_virtual_time
@@ -282,12 +277,12 @@ async def test_what_another_node_applied_leaves_the_inbox() -> None:
     it = await opened()
     other = await opened(it.tables)
     first, second, third = entries_of("b", "x", "y", "z")
-    it.group_commit.deliver([second], "b")
-    other.group_commit.deliver([first, second], "b")
+    it.intake.deliver([second], "b")
+    other.intake.deliver([first, second], "b")
     await other.group_commit.covered({"b": 2})
     await it.group_commit.refresh()
-    assert len(it.group_commit.inbox) == 0
-    it.group_commit.deliver([third], "b")
+    assert len(it.intake.inbox) == 0
+    it.intake.deliver([third], "b")
     await it.group_commit.covered({"b": 3})
 
 
@@ -296,10 +291,10 @@ async def test_what_waited_for_another_nodes_commit_is_applied() -> None:
     it = await opened()
     other = await opened(it.tables)
     cause, effect = entries_of("b", "x", "y")
-    it.group_commit.deliver([effect], "c")
+    it.intake.deliver([effect], "c")
     await asyncio.sleep(1)
-    assert (len(it.group_commit.inbox), it.journal) == (1, [])
-    other.group_commit.deliver([cause], "b")
+    assert (len(it.intake.inbox), it.journal) == (1, [])
+    other.intake.deliver([cause], "b")
     await asyncio.sleep(1)
     assert it.journal == [("b", 1, 1), ("b", 2, 2)]
     assert it.group_commit.vector == {"b": 2}
@@ -309,7 +304,7 @@ async def test_what_waited_for_another_nodes_commit_is_applied() -> None:
 async def test_whoever_waits_for_a_position_need_not_wait_for_this_node() -> None:
     it = await opened()
     other = await opened(it.tables)
-    await other.group_commit.write(named("k"))
+    await other.writes.write(named("k"))
     await it.group_commit.covered({"a": 1})
     assert it.group_commit.vector == {"a": 1}
 
@@ -317,9 +312,9 @@ async def test_whoever_waits_for_a_position_need_not_wait_for_this_node() -> Non
 @in_virtual_time
 async def test_closing_lets_a_commit_end() -> None:
     it = await opened()
-    write = asyncio.ensure_future(it.group_commit.write(named("k")))
+    write = asyncio.ensure_future(it.writes.write(named("k")))
     await asyncio.sleep(TRIP_S)
-    waiting = asyncio.ensure_future(it.group_commit.write(named("l")))
+    waiting = asyncio.ensure_future(it.writes.write(named("l")))
     await turns()
     await it.group_commit.close()
     assert (await write).seq == 1
@@ -335,7 +330,7 @@ def test_a_commit_that_is_cut_may_have_happened(after_s: float, error: type[Atol
     @in_virtual_time
     async def scenario() -> None:
         it = await opened(closing_s=0.0)
-        write = asyncio.ensure_future(it.group_commit.write(named("k")))
+        write = asyncio.ensure_future(it.writes.write(named("k")))
         await asyncio.sleep(after_s)
         await it.group_commit.close()
         with pytest.raises(error):
@@ -347,12 +342,12 @@ def test_a_commit_that_is_cut_may_have_happened(after_s: float, error: type[Atol
 @in_virtual_time
 async def test_a_database_that_lost_commits_is_noticed_before_a_seq_is_used_again() -> None:
     it = await opened()
-    await all_of(it.group_commit, *(named(f"k{n}") for n in range(3)))
+    await all_of(it.writes, *(named(f"k{n}") for n in range(3)))
     older = MemoryTables()
     older.open_collections(SHOP.collections)
     older.commit(Commit(positions={"a": 2}))
     it.store.tables = older
-    (answer,) = await all_of(it.group_commit, named("k"))
+    (answer,) = await all_of(it.writes, named("k"))
     assert isinstance(answer, StoreUnreachable)
     assert older.journal(0) == []
     assert it.group_commit.vector == {"a": 2}
@@ -366,8 +361,8 @@ async def test_a_database_out_of_reach_fails_writers_and_keeps_entries() -> None
         raise StoreUnreachable("no route to it")
 
     it.store.meanwhile = unreachable
-    it.group_commit.deliver(entries_of("b", "x"), "b")
-    (answer,) = await all_of(it.group_commit, named("k"))
+    it.intake.deliver(entries_of("b", "x"), "b")
+    (answer,) = await all_of(it.writes, named("k"))
     assert isinstance(answer, StoreUnreachable)
     it.store.meanwhile = lambda: None
     await it.group_commit.covered({"b": 1})
@@ -385,7 +380,7 @@ async def test_a_write_is_admitted_on_what_is_there_at_its_turn() -> None:
             raise OwnershipFixed("there is one already")
 
     it = await opened(admit=admit)
-    first, second = await all_of(it.group_commit, named("k"), named("k", "Bob"))
+    first, second = await all_of(it.writes, named("k"), named("k", "Bob"))
     assert isinstance(first, Receipt)
     assert isinstance(second, OwnershipFixed)
     assert seen == [None, b'{"name":"Ann","age":0}']
@@ -397,7 +392,7 @@ async def test_a_listener_hears_of_this_nodes_commits_alone() -> None:
     other = await opened(it.tables)
     heard: list[Batch] = []
     it.group_commit.listen(heard.append)
-    await other.group_commit.write(named("k"))
+    await other.writes.write(named("k"))
     await it.group_commit.refresh()
     assert (heard, it.group_commit.vector) == ([], {"a": 1})
 
@@ -407,7 +402,7 @@ async def test_an_entry_from_the_future_is_held_once_when_turns_are_lost() -> No
     it = await opened(retry_s=0.5)
     lost = iter(range(2))
     it.store.meanwhile = lambda: it.tables.commit(Commit()) if next(lost, None) is not None else None
-    it.group_commit.deliver([stamped("b", 1, NOW_MS + 60_000)], "b")
-    await it.group_commit.write(named("k"))
-    assert it.group_commit.held is not None
-    assert len(it.group_commit.inbox) == 1
+    it.intake.deliver([stamped("b", 1, NOW_MS + 60_000)], "b")
+    await it.writes.write(named("k"))
+    assert it.intake.held is not None
+    assert len(it.intake.inbox) == 1

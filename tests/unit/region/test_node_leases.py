@@ -8,6 +8,8 @@ from atoll.commit.batch import Identity
 from atoll.region.driver import Performer
 from atoll.region.group_commit import GroupCommit
 from atoll.region.node_leases import NodeLeases
+from atoll.region.progress import Progress
+from atoll.region.timeline import Timeline
 from atoll.store.memory.store import MemoryStore, MemoryTables
 
 from ..virtual_time import in_virtual_time
@@ -26,14 +28,24 @@ class Node:
         self.store = MemoryStore(tables)
         self.changes = 0
         clock = HybridLogicalClock(lambda: 0, 0, 500)
-        group_commit = GroupCommit(self.store, {}, clock, lambda: Identity("a", ("a",), 0, 0), lambda: 0)
+        progress = Progress(self.store)
+        timeline = Timeline(progress)
+        group_commit = GroupCommit(
+            self.store,
+            {},
+            clock,
+            lambda: Identity("a", ("a",), 0, 0),
+            lambda: 0,
+            progress=progress,
+            timeline=timeline,
+        )
         performer = Performer(
             self.store,
             group_commit,
             {"": self},
-            rewind=group_commit.go_back,
+            rewind=progress.rewind,
             forked_entry=nothing_forked,
-            trust=group_commit.trust,
+            trust=timeline.trust,
             now_ms=lambda: 0,
             region="a",
         )

@@ -540,13 +540,15 @@ class StoreConformance:
                 await transaction.commit(segments(("tokyo", seq, seq)))
         assert await store.positions() == {"tokyo": 3}
 
-    async def test_turn_finds_the_records_of_documents(self, store: Store) -> None:
-        rows = [audit("a", 1), audit("b", 3), audit("c", 2), audit("d", 1, key="other")]
+    async def test_turn_finds_the_open_records_of_documents(self, store: Store) -> None:
+        rows = [audit("a", 1), audit("b", 3), audit("c", 2, status="manual"), audit("d", 1, key="other")]
+        rows += [audit("s", 9, status="resolved"), audit("n", 1, key="nul\x00")]
         await commit(store, Commit(audit=[*rows, audit("e", 1, collection="cart")]))
-        async with store.begin(Wanted()) as transaction:
-            found = await transaction.recorded("note", ["k", "ghost"], 2)
-        assert [row.id for row in found["k"]] == ["b", "c"]
-        assert not found.get("ghost")
+        async with store.begin(Wanted(open_records={"note": ["k", "ghost", "nul\x00"]})) as transaction:
+            found = transaction.open_records
+        assert [row.id for row in found["note", "k"]] == ["b", "c", "a"]
+        assert [row.id for row in found["note", "nul\x00"]] == ["n"]
+        assert not found.get(("note", "ghost"))
 
     async def test_read_tells_the_moment(self, store: Store) -> None:
         assert await store.read("note", "a") == (None, {})

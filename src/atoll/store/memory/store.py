@@ -235,8 +235,9 @@ class MemoryTables:
     def schemas(self) -> dict[str, str]:
         return dict(sorted(self._schemas.items()))
 
-    def recorded(self, collection: str, keys: Sequence[str], limit: int) -> dict[str, list[AuditRow]]:
-        return {key: self.conflicts(AuditFilter(collection, key), limit=limit) for key in keys}
+    def open_records(self, collection: str, key: str) -> list[AuditRow]:
+        rows = self.conflicts(AuditFilter(collection, key), limit=len(self._audit))
+        return [row for row in rows if row.status != "resolved"]
 
     def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
         self._check_writable()
@@ -401,6 +402,7 @@ class MemoryTransaction:
         "audit",
         "clock",
         "history",
+        "open_records",
         "positions",
         "remembered",
         "rows",
@@ -426,13 +428,15 @@ class MemoryTransaction:
         self.remembered = tables.remembered(wanted.remembered)
         self.schemas = tables.schemas()
         self.audit = {id: row for id in wanted.audit if (row := tables.conflict(id)) is not None}
+        self.open_records = {
+            (collection, key): tables.open_records(collection, key)
+            for collection, keys in wanted.open_records.items()
+            for key in keys
+        }
         return self
 
     async def __aexit__(self, *failure: object) -> None:
         """Nothing is held."""
-
-    async def recorded(self, collection: str, keys: Sequence[str], limit: int) -> dict[str, list[AuditRow]]:
-        return self._tables.recorded(collection, keys, limit)
 
     async def commit(self, commit: Commit) -> None:
         self.check()

@@ -30,11 +30,9 @@ _CROWDED_S = 2.0
 """For so long after a lost turn a node takes the lock for its turns."""
 _LOCK_WAITS = 4
 """How often `LOCK_MS` is waited for the turn before the writers are told."""
-_RECORDED = f"""
-SELECT record.* FROM unnest($2::text[]) AS wanted (key) CROSS JOIN LATERAL (
-    SELECT {sql.AUDIT_COLUMNS} FROM _audit WHERE collection = $1 AND key = wanted.key
-    ORDER BY stamp_ms DESC, id DESC LIMIT $3
-) AS record
+_OPEN_RECORDS = f"""
+SELECT {sql.AUDIT_COLUMNS} FROM _audit WHERE collection = $1 AND key = ANY ($2::text[]) AND status <> 'resolved'
+ORDER BY stamp_ms DESC, id DESC
 """
 _TAKE_AWAY = """
 SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity AS holder USING (pid)
@@ -59,6 +57,7 @@ class PostgresTransaction:
         "audit",
         "clock",
         "history",
+        "open_records",
         "positions",
         "remembered",
         "rows",
@@ -120,6 +119,11 @@ class PostgresTransaction:
                 f"SELECT {sql.AUDIT_COLUMNS} FROM _audit WHERE id = ANY ($1::text[])", list(wanted.audit)
             )
             self.audit = {row["id"]: audit_row(row) for row in found}
+        self.open_records: dict[tuple[str, str], list[AuditRow]] = {}
+        for collection, keys in wanted.open_records.items():
+            found = await self._connection.fetch(_OPEN_RECORDS, collection, [kept(key) for key in keys])
+            for row in map(audit_row, found):
+                self.open_records.setdefault((collection, row.key), []).append(row)
 
     def onto(self, connection: asyncpg.Connection[Any], *, after: Commit | None = None) -> None:
         """Stand on an empty store, or behind a commit of the same transaction."""
@@ -156,16 +160,6 @@ class PostgresTransaction:
             self._store.drop_writer()
             if not isinstance(error, Exception):
                 raise
-
-    async def recorded(self, collection: str, keys: Sequence[str], limit: int) -> dict[str, list[AuditRow]]:
-        try:
-            rows = await self._connection.fetch(_RECORDED, collection, [kept(key) for key in keys], limit)
-        except Exception as error:
-            raise self._store.database.failure(error) from error
-        found: dict[str, list[AuditRow]] = {}
-        for row in map(audit_row, rows):
-            found.setdefault(row.key, []).append(row)
-        return found
 
     async def commit(self, commit: Commit) -> None:
         connection, database = self._connection, self._store.database

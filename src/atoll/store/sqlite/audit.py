@@ -11,6 +11,10 @@ from atoll.store.port import AuditFilter, AuditRow, Parked
 from atoll.store.sqlite.connections import Connections
 from atoll.store.sqlite.sql import SELECT_AUDIT, audit_row
 
+_OPEN_RECORDS = (
+    f"{SELECT_AUDIT} WHERE collection = ? AND key = ? AND status <> 'resolved' "
+    "ORDER BY stamp_ms DESC, id DESC"
+)
 _FORGET = (
     "DELETE FROM audit WHERE rowid IN (SELECT rowid FROM audit "
     "WHERE status <> 'manual' AND stamp_ms < ? ORDER BY stamp_ms, id LIMIT ?)"
@@ -60,6 +64,11 @@ class Audit:
     def records(self, ids: Sequence[str]) -> Iterator[AuditRow]:
         """For a turn: as its writer sees them."""
         return map(audit_row, self._connections.among(f"{SELECT_AUDIT} WHERE id IN ", ids))
+
+    def open_records(self, collection: str, keys: Sequence[str]) -> list[AuditRow]:
+        """For a turn: the open records of some documents, newest first."""
+        found = [row for key in keys for row in self._connections.load(_OPEN_RECORDS, (collection, key))]
+        return [audit_row(row) for row in found]
 
     def forget(self, writer: apsw.Connection, *, before_ms: int, keep: int, most: int) -> None:
         """Remove at most so many of the oldest records, and no manual ones, in the writer's transaction."""

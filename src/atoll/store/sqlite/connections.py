@@ -49,6 +49,10 @@ class Connections:
         """What a query finds that was committed."""
         return self._rows(self.reader, sql, bindings)
 
+    def load(self, sql: str, bindings: Sequence[Any]) -> list[Any]:
+        """As `rows`, for a turn: what the writer sees."""
+        return self._rows(self.loader, sql, bindings)
+
     def among(self, select: str, keys: Sequence[str]) -> Iterator[Any]:
         """Rows whose key is among `keys`; with powers of two of placeholders, to prepare few statements."""
         for start in range(0, len(keys), _KEYS_AT_ONCE):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from atoll.store.port import AuditFilter, AuditRow, Commit, Row, Wanted
+from atoll.store.port import AuditRow, Commit, Row, Wanted
 
 if TYPE_CHECKING:
     from atoll.store.sqlite.store import SqliteStore
@@ -20,6 +20,7 @@ class SqliteTransaction:
         "_wanted",
         "audit",
         "clock",
+        "open_records",
         "positions",
         "remembered",
         "rows",
@@ -44,13 +45,14 @@ class SqliteTransaction:
                 self._rowids[collection, key] = rowid
         self.remembered = store.answers(wanted.remembered) if wanted.remembered else {}
         self.audit = {row.id: row for row in store.audit.records(wanted.audit)} if wanted.audit else {}
+        self.open_records: dict[tuple[str, str], list[AuditRow]] = {}
+        for collection, keys in wanted.open_records.items():
+            for row in store.audit.open_records(collection, keys):
+                self.open_records.setdefault((collection, row.key), []).append(row)
         return self
 
     async def __aexit__(self, *failure: object) -> None:
         """Nothing is held between two commits."""
-
-    async def recorded(self, collection: str, keys: Sequence[str], limit: int) -> dict[str, list[AuditRow]]:
-        return {key: await self._store.conflicts(AuditFilter(collection, key), limit=limit) for key in keys}
 
     async def commit(self, commit: Commit) -> None:
         self._store.commit(commit, self._rowids)

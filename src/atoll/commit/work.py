@@ -1,0 +1,90 @@
+"""The customers of a group commit: what each needs of the transaction, what it does in it, and how it hears the end.
+
+The group commit (`region.group_commit`) knows no kind of work by name. A local write, the entries of a peer, a page of
+a snapshot and a step of a protocol are all `Work`; each lies in the module of what it is for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from atoll.commit.batch import Batch
+from atoll.documents.entry import Entry, decode_entry
+from atoll.documents.rules import Rules
+from atoll.errors import AtollError
+from atoll.store.port import Parked, View, Wanted
+
+
+class Wants:
+    """Collects what the works of one group need to have loaded."""
+
+    __slots__ = ("_documents", "_open_records", "_rules", "answers", "records")
+
+    def __init__(self, rules: Mapping[str, Rules]) -> None:
+        self.answers: list[str] = []
+        """Idempotency keys."""
+        self.records: list[str] = []
+        """Ids of conflict records."""
+        self._rules = rules
+        self._documents: dict[str, set[str]] = {}
+        self._open_records: dict[str, set[str]] = {}
+
+    def document(self, collection: str, key: str) -> None:
+        """A document; one of a collection that is not declared here cannot be loaded, and is not."""
+        if collection in self._rules:
+            self._documents.setdefault(collection, set()).add(key)
+
+    def open_records(self, collection: str, keys: Iterable[str]) -> None:
+        """The documents' open conflict records."""
+        self._open_records.setdefault(collection, set()).update(keys)
+
+    def entry(self, entry: Entry) -> None:
+        """What a peer's entry changes."""
+        for change in entry.changes:
+            self.document(change.collection, change.key)
+            if change.resolved:
+                self.records += [losing.id for losing in change.resolved]
+
+    def parked(self, parked: Parked) -> None:
+        """What a parked change is for; one that cannot be read is for nothing."""
+        with contextlib.suppress(AtollError):
+            self.entry(decode_entry(parked.body))
+
+    def wanted(self) -> Wanted:
+        """For the store."""
+        return Wanted(
+            _in_order(self._documents), self.answers, self.records, open_records=_in_order(self._open_records)
+        )
+
+
+def _in_order(keys: Mapping[str, set[str]]) -> dict[str, list[str]]:
+    return {name: sorted(found) for name, found in keys.items()}
+
+
+class Step(Protocol):
+    """A change to what the region holds, as one transaction makes it."""
+
+    def want(self, wants: Wants) -> None:
+        """Name what `perform` needs to find loaded. Idempotent: a transaction that was lost is begun anew."""
+
+    def perform(self, batch: Batch, view: View) -> None:
+        """Add the change to the batch, on top of the works before it. Called once per attempt.
+
+        Raises an AtollError to be left out: the other works of the group then begin anew without this one.
+        """
+
+
+class Work(Step, Protocol):
+    """A step that hears how it ended: exactly one of `committed` and `failed` is called, once."""
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for it any more; it is then dropped unless its transaction has begun."""
+
+    def committed(self) -> None:
+        """All of the group is durable, and the region's position has moved. Must not raise."""
+
+    def failed(self, error: AtollError) -> None:
+        """Nothing of it is durable, or nobody knows (`error.definite`). Must not raise."""

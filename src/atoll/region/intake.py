@@ -1,0 +1,198 @@
+"""What peers send: entries wait here for what their writers had seen, and for their turn to be committed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from atoll.commit.batch import Batch
+from atoll.commit.work import Wants
+from atoll.documents.entry import EncodedEntry
+from atoll.errors import AtollError, ClockAhead, CorruptEntry
+from atoll.region.progress import Progress
+from atoll.replication.inbox import Inbox
+from atoll.store.port import View
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeOptions:
+    entries_per_commit: int = 512
+    """More remote entries than this wait for the next commit."""
+    retry_s: float = 0.5
+    """How long to wait before remote entries are tried again after the store refused them."""
+    stuck_s: float = 2.0
+    """How long a link at its bound waits for anything to be applied, before it may bring more."""
+
+
+class RemoteEntries:
+    """Entries of peers as a work of the group commit: they are merged in causal order."""
+
+    __slots__ = ("_intake", "ahead", "applied", "entries", "waiting")
+    abandoned = False
+
+    def __init__(self, intake: Intake, entries: list[EncodedEntry]) -> None:
+        self.entries = entries
+        self.waiting: list[EncodedEntry] = []
+        """Entries whose time has not come."""
+        self.ahead: dict[str, ClockAhead] = {}
+        """Origins that are held back."""
+        self.applied = False
+        self._intake = intake
+
+    def want(self, wants: Wants) -> None:
+        for encoded in self.entries:
+            wants.entry(encoded.entry)
+
+    def perform(self, batch: Batch, view: View) -> None:
+        self.waiting, self.ahead = [], {}
+        for encoded in self.entries:
+            try:
+                batch.apply(encoded)
+            except ClockAhead as error:
+                # Held, not dropped: time itself will make the entry acceptable. Other origins go on.
+                self.ahead[encoded.entry.origin] = error
+                self.waiting.append(encoded)
+            except CorruptEntry:
+                self.waiting.append(encoded)  # what it had seen is held back
+        self.applied = bool(batch.applied)
+
+    def committed(self) -> None:
+        self._intake.committed(self)
+
+    def failed(self, error: AtollError) -> None:
+        self._intake.failed(self)
+
+
+class Intake:
+    """Of one node: the inbox of all its links, and their backpressure."""
+
+    def __init__(
+        self, progress: Progress, call: Callable[[], None], options: IntakeOptions = IntakeOptions()
+    ) -> None:
+        """`call` is called when there is something to commit."""
+        self.inbox = Inbox()
+        self.held: ClockAhead | None = None
+        """Why remote entries are held back: a peer's clock runs ahead of what is allowed."""
+        self._progress = progress
+        self._call = call
+        self._options = options
+        self._in_flight: list[EncodedEntry] = []
+        self._refused = False
+        """Whether the store did not take the last ones."""
+        self._pausing = False
+        self._closed = False
+        self._held_back: set[str] = set()
+        self._granted: dict[str, int] = {}
+        self._waiting: list[asyncio.Future[None]] = []
+        self._applied_s = 0.0
+        """When remote entries were last applied, by the event loop's clock."""
+        progress.follow(self._moved)
+
+    # -- links -----------------------------------------------------------------------------------------
+
+    def deliver(self, encoded: list[EncodedEntry], link: str) -> None:
+        """Take entries from a link; they are applied when their contexts are covered."""
+        for each in encoded:
+            self.inbox.add(each, link, self._progress.vector)
+        if self.inbox:
+            self._call()
+
+    def discard_pending(self, origin: str, past: int) -> bool:
+        """An origin has nothing past this seq (any more): drop what waits of it. Whether there was something."""
+        dropped = self.inbox.drop_past(origin, past)
+        if dropped:
+            self._wake()
+        return dropped
+
+    def in_flight(self, origin: str, past: int) -> bool:
+        """Whether the commit that is under way holds entries of an origin past a seq."""
+        return any(each.entry.origin == origin and each.entry.seq > past for each in self._in_flight)
+
+    async def backpressure(self, link: str, bytes_waiting: int) -> None:
+        """Wait until less than so much of what the link brought waits: its backpressure.
+
+        Links at their bound can all hold what waits for something that lies behind it in another's stream.
+        So one that has waited for `stuck_s`, while nothing at all could be applied, may bring as much again.
+        """
+        loop = asyncio.get_running_loop()
+        since_s = loop.time()
+        while not self._closed:
+            waiting = self.inbox.bytes_of(link)
+            if waiting < bytes_waiting:
+                self._granted.pop(link, None)
+            if waiting < max(bytes_waiting, self._granted.get(link, 0)):
+                return
+            future: asyncio.Future[None] = loop.create_future()
+            self._waiting.append(future)
+            since_s = max(since_s, self._applied_s)
+            try:
+                async with asyncio.timeout_at(since_s + self._options.stuck_s):
+                    await future
+            except TimeoutError:
+                since_s = loop.time()
+                if not self._refused and self.held is None:
+                    self._granted[link] = waiting + bytes_waiting
+
+    def close(self) -> None:
+        """Let every link go on: nothing more is taken."""
+        self._closed = True
+        self._wake()
+
+    # -- group commit ----------------------------------------------------------------------------------
+
+    def take(self) -> RemoteEntries | None:
+        """What can be applied now on top of the region's position, for the next commit."""
+        if self._pausing or not self.inbox:
+            return None
+        ready = self.inbox.ready(self._progress.vector, self._options.entries_per_commit, self._held_back)
+        self._in_flight = ready
+        return RemoteEntries(self, ready) if ready else None
+
+    def committed(self, work: RemoteEntries) -> None:
+        """What was merged is durable; the rest waits again."""
+        self._in_flight, self._refused = [], False
+        loop = asyncio.get_running_loop()
+        if work.applied:
+            self._applied_s = loop.time()
+        for origin, error in work.ahead.items():
+            self.held = error
+            self._held_back.add(origin)
+            loop.call_later(self._options.retry_s, self._release, origin)
+        self.inbox.give_back(work.waiting, self._progress.vector)
+        if not self._held_back:
+            self.held = None
+        self._wake()
+        if self.inbox:
+            self._call()
+
+    def failed(self, work: RemoteEntries) -> None:
+        """Nothing was stored, or nobody knows: all of it waits again, and is tried in a while."""
+        self._in_flight, self._refused = [], True
+        self.inbox.give_back(work.entries, self._progress.vector)
+        if not self._pausing and not self._closed:
+            self._pausing = True
+            asyncio.get_running_loop().call_later(self._options.retry_s, self._resume)
+
+    def _moved(self, before: dict[str, int], vector: dict[str, int]) -> None:
+        if self.inbox:
+            for origin, seq in vector.items():
+                self.inbox.drop(origin, before.get(origin, 0) + 1, seq)
+            if self.inbox:
+                self._call()  # another node may have brought what something here waited for
+        if self._waiting:
+            self._wake()
+
+    def _release(self, origin: str) -> None:
+        self._held_back.discard(origin)
+        self._call()
+
+    def _resume(self) -> None:
+        self._pausing = False
+        self._call()
+
+    def _wake(self) -> None:
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+        self._waiting.clear()
