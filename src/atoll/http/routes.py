@@ -288,8 +288,8 @@ TABLE = Table(
             name="multiplex",
             handler=lambda on, exchange, at: multiplexing.answer(exchange, on.app),
             access="public",
-            meaning="up to 256 of these calls in one exchange (8 MiB), each answered as it would be alone, as soon as"
-            " it can be; the format stands in `client/multiplex.py`",
+            meaning="up to 256 of these calls in one exchange (8 MiB). Each is answered as if it were alone, as soon as"
+            " possible. `client/multiplex.py` defines the format",
             body=Body(bytes, multiplex.CONTENT_TYPE),
             answers=(Answer("the answers, as they come", bytes, media_type=multiplex.CONTENT_TYPE),),
             problems=(MalformedRequest, *_BODY),
@@ -376,9 +376,8 @@ TABLE = Table(
         _health("ready", "200 once nothing is missing that the reachable peers had"),
         _health(
             "serving",
-            "200 when a load balancer should send traffic; 503 while draining, and whenever writes are refused or have"
-            " to wait: before the peers were heard after a start or a failover, while entries of its own are missing"
-            " here, without a disk that takes writes, with a clock that is off. `reason` says which",
+            "200 if a load balancer should send traffic here. 503 while draining, and while reads or writes are refused"
+            " or have to wait. `reason` says why",
         ),
         _health(
             "reading",
