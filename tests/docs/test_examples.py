@@ -242,15 +242,16 @@ class Stage:
         assert not expected or matches(expected, printed), f"$ {command}\nprinted:\n{printed}"
 
     def curl(self, command: str) -> str:
-        """As curl would print it; knows -X, -d, -H, -i, -s and -N."""
+        """As curl would print it; knows -X, --json, -H, -i, -s and -N."""
         words = iter(shlex.split(self.here(command))[1:])
         method, url, body, headers, head = "", "", None, {}, False
         for word in words:
             match word:
                 case "-X":
                     method = next(words)
-                case "-d":
+                case "--json":
                     body = next(words)
+                    headers |= {"content-type": "application/json", "accept": "application/json"}
                 case "-H":
                     name, _, value = next(words).partition(": ")
                     headers[name] = value

@@ -155,8 +155,9 @@ class Region:
         """`body`: bytes as they are, anything else as JSON."""
         assert self._pool is not None
         sent = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        given = {**({} if body is None else {"content-type": "application/json"}), **(headers or {})}
         response = self._pool.request(
-            method, path, body=sent, headers=dict(headers or {}), timeout=PATIENCE_S, redirect=False
+            method, path, body=sent, headers=given, timeout=PATIENCE_S, redirect=False
         )
         return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, response.data)
 

@@ -209,10 +209,10 @@ OPERATIONS = [
     ),
     Bad("a region that is none", "PUT", path_of("order", "bad"), {"region": "mars"}, 422, "invalid-document"),
     Bad("no such route", "POST", "/v1/nothing", {}, 404, "unknown-collection"),
-    Bad("no such method", "POST", PROFILE, ANN, 404, "not-found"),
+    Bad("no such method", "POST", PROFILE, ANN, 405, "method-not-allowed"),
     Bad("no such page", "GET", "/v2", None, 404, "not-found"),
     Bad("no such kind of id", "POST", "/v1/ids/uuid9", None, 422, "invalid-operation"),
-    Bad("too many ids", "POST", "/v1/ids/uuid4?count=99999999", None, 422, "invalid-operation"),
+    Bad("too many ids", "POST", "/v1/ids/uuid4?count=99999999", None, 400, "malformed-request"),
 ]
 QUERIES = [
     Bad("a level that is none", "GET", PROFILE + "?consistency=perfect", None, 400, "malformed-request"),
@@ -360,13 +360,15 @@ def test_a_decrement_past_the_bound_says_what_is_left(shared: Cluster) -> None:
 
 
 def test_a_body_cut_short_changes_nothing(tokyo: Region) -> None:
-    head = b"PUT /v1/profile/bad HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
+    head = b"PUT /v1/profile/bad HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head += b"content-length: 100\r\n\r\n"
     tokyo.raw(head + b'{"name": "Ann"}', shut=True)
     assert tokyo.get("profile", "bad").status == 404
 
 
 def test_a_body_that_lies_about_its_length_is_bounded(tokyo: Region) -> None:
     head = b"PUT /v1/profile/bad HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+    head += b"content-type: application/json\r\n"
     answer = tokyo.raw(head + b"content-length: 99999999999\r\n\r\n{}")
     assert b" 413 " in answer.split(b"\r\n")[0]
     chunks = b"transfer-encoding: chunked\r\n\r\n" + b"10000\r\n" + b" " * 0x10000 + b"\r\n"
@@ -389,8 +391,9 @@ def test_a_request_for_no_path_is_no_defect(tokyo: Region) -> None:
 
 @pytest.mark.parametrize("name", ["call", "stream"])
 def test_who_is_no_region_may_not_ask_as_one(tokyo: Region, name: str) -> None:
+    octets = {"content-type": "application/vnd.atoll"}
     for seal in ("", "tokyo:1:00", "virginia:99999999999999999999:aa", "mars:1:\xff"):
-        answer = tokyo.request("POST", f"/replication/{name}", b"\x91", {"atoll-seal": seal})
+        answer = tokyo.request("POST", f"/replication/{name}", b"\x91", {**octets, "atoll-seal": seal})
         assert answer.status == 400
         assert b"hostile-entry" in answer.body
 

@@ -15,6 +15,7 @@ from atoll.config.config import Config, RegionConfig, load_config
 from atoll.errors import AtollError, ConfigError, RegionUnreachable, error_classes
 
 _MOST_AT_ONCE = 32
+_JSON = {"content-type": "application/json"}
 _PROBLEM = "urn:atoll:problem:"
 _PROBLEM_MEMBERS = frozenset({"type", "title", "status", "detail", "definite"})
 
@@ -95,7 +96,7 @@ class Regions:
         failure: urllib3.exceptions.HTTPError | None = None
         for url in urls:
             try:
-                return self._pool.request(method, f"{url}{path}", body=sent)
+                return self._pool.request(method, f"{url}{path}", body=sent, headers=_JSON)
             except urllib3.exceptions.HTTPError as error:
                 failure = failure or error
         assert failure is not None

@@ -11,7 +11,6 @@ from random import Random
 from typing import Any
 
 import aiohttp
-import msgspec
 
 from atoll.demo.ledger import Collision, Ledger
 from atoll.demo.till import Till, Unanswered
@@ -215,7 +214,7 @@ class Collisions:
 
     async def _resolve(self, region: str, conflict_id: str, chosen: dict[str, Any]) -> None:
         url = f"{self._till.urls[region]}/v1/conflicts/{conflict_id}/resolve"
-        async with self._till.http.post(url, data=msgspec.json.encode({"value": chosen})) as response:
+        async with self._till.http.post(url, json={"value": chosen}) as response:
             if response.status == 200:
                 self._ledger.resolved_by_hand += 1
             else:

@@ -51,7 +51,7 @@ class Till:
         session: str | None = None,
     ) -> Answer:
         """Send until there is a definite answer. Raises Unanswered."""
-        headers = {"idempotency-key": idempotency_key}
+        headers = {"idempotency-key": idempotency_key, "content-type": "application/json"}
         if session is not None:
             headers["atoll-session"] = session
         data = None if body is None else _encode(body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from atoll.errors import AtollError, MalformedRequest, MethodNotAllowed
+from atoll.errors import AtollError, MalformedRequest, MethodNotAllowed, UnsupportedMediaType
 from atoll.http.admin import Admin
 from atoll.http.audit import Audit
 from atoll.http.documents import Documents
@@ -15,7 +15,7 @@ from atoll.http.metrics import Metrics
 from atoll.http.openapi import Description
 from atoll.http.parameters import read_query
 from atoll.http.peering import Peering
-from atoll.http.route import Handlers, Place
+from atoll.http.route import Bound, Handlers, Place
 from atoll.http.routes import TABLE
 from atoll.http.sessions import Sessions
 from atoll.ids import IdService
@@ -23,6 +23,8 @@ from atoll.region.region import Region
 from atoll.replication.emulation import Emulation
 
 logger = logging.getLogger("atoll.http")
+
+_CONDITIONS = (b"if-match", b"if-none-match")
 
 
 class App:
@@ -75,6 +77,7 @@ class App:
             return await self._other_method(exchange, place, values)
         if exchange.multiplexed and not bound.multiplexed:
             raise MalformedRequest(f"{exchange.shown} cannot be asked with others")
+        _check_head(exchange, bound)
         if bound.of_data:
             self._region.health.check_whole()
         query = exchange.query_string
@@ -90,3 +93,33 @@ class App:
                 f"there is no {exchange.shown}; the path takes {', '.join(place.allow)}", allow=place.allow
             )
         await exchange.answer_nothing(204, [(b"allow", ", ".join(place.allow).encode())])
+
+
+def _check_head(exchange: Exchange, bound: Bound) -> None:
+    """Raises MalformedRequest for a condition that the call does not take, UnsupportedMediaType."""
+    headers = exchange.headers
+    for name in _CONDITIONS:
+        if name in headers and name not in bound.conditions:
+            raise MalformedRequest(f"{exchange.shown} takes no {name.decode()}; leave it out")
+    if bound.media_type is None:
+        return
+    given = headers.get(b"content-type", b"")
+    if given != bound.media_type and not _is_type(given, bound.media_type):
+        told = given[:64].decode("latin-1") or "none"
+        raise UnsupportedMediaType(
+            f"{exchange.shown} takes a body of content-type {bound.media_type.decode()}, not {told}"
+        )
+    encoding = headers.get(b"content-encoding", b"identity")
+    if encoding != b"identity":
+        raise UnsupportedMediaType(
+            f"the body's content-encoding is {encoding[:64].decode('latin-1')}; send it as it is"
+        )
+
+
+def _is_type(given: bytes, wanted: bytes) -> bool:
+    """Whether a content type with parameters is the one that is wanted, in UTF-8 if it says so."""
+    essence, *parameters = (part.strip().lower() for part in given.split(b";"))
+    charsets = [each for each in parameters if each.startswith(b"charset=")]
+    return essence == wanted and all(
+        each.removeprefix(b"charset=").strip(b'"') == b"utf-8" for each in charsets
+    )

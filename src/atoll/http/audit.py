@@ -32,7 +32,8 @@ class Audit:
         rows = await self._region.store.conflicts(wanted, after=after, limit=limit + 1)
         more = len(rows) > limit
         later = encode_cursor(f"{rows[limit - 1].stamp_ms} {rows[limit - 1].id}") if more else None
-        await exchange.answer_json({"items": [shown(row) for row in rows[:limit]], "cursor": later})
+        answer = msgspec.json.encode({"items": [shown(row) for row in rows[:limit]], "cursor": later})
+        await exchange.answer_tagged(answer)
 
     async def resolve(self, exchange: Exchange, conflict_id: str) -> None:
         """Write the value that the application chose. The write has seen all siblings, so it resolves the conflict."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from atoll.documents.mutation import ANY_VERSION, Delete, Mutation, Write, patch
 from atoll.documents.register import Version
 from atoll.documents.rules import Rules
 from atoll.documents.trace import parse_traceparent
-from atoll.errors import InvalidCursor, InvalidOperation, MalformedRequest, NotFound
+from atoll.errors import InvalidCursor, MalformedRequest, NotFound
 from atoll.http.exchange import Exchange, parse_json
 from atoll.http.sessions import HEADER, Sessions
 from atoll.region.reading import ReadOptions
@@ -27,6 +28,7 @@ MAX_CONDITIONS = 20
 MAX_IDEMPOTENCY_KEY = 255
 _OPERATORS = ("eq", "ne", "lt", "le", "gt", "ge", "contains")
 _BATCH_BYTES = 16 << 20
+_ONE_VERSION = re.compile(r'"[^"]*"')
 _MINIMAL = "return=minimal"
 
 Headers = list[tuple[bytes, bytes]]
@@ -75,6 +77,8 @@ class Documents:
                 NotFound(f"{rules.name}/{key} does not exist", collection=rules.name, key=key), headers
             )
         headers.append((b"etag", b'"' + reading.version.encode() + b'"'))
+        if exchange.holds(reading.version):
+            return await exchange.answer_nothing(304, headers)
         body = _document(key, reading.value, reading.version)
         if rules.schema.policy.resolve in ("manual", "custom") and reading.region == region.name:
             body = await self._with_siblings(rules, key, body)
@@ -93,9 +97,7 @@ class Documents:
         rules.schema.validate_key(key)
         token = await self._sessions.of(exchange)
         operators = await exchange.json(self._region.options.document_bytes)
-        if_match, if_absent = _preconditions(exchange)
-        if if_absent:
-            raise InvalidOperation("If-None-Match belongs to PUT; a PATCH changes what exists")
+        if_match, _ = _preconditions(exchange)
         await self._write_one(exchange, rules, patch_of(rules, key, operators, if_match=if_match), token)
 
     async def delete(self, exchange: Exchange, rules: Rules, key: str) -> None:
@@ -220,7 +222,7 @@ class Documents:
         if degraded is not None:
             headers.append((b"atoll-degraded", degraded.encode()))
         body = b'{"items":[' + b",".join(items) + b'],"cursor":' + cursor + b"}"
-        await exchange.answer(200, body, headers)
+        await exchange.answer_tagged(body, headers)
 
     def rules(self, collection: str) -> Rules:
         """Raises UnknownCollection."""
@@ -288,11 +290,11 @@ def _preconditions(exchange: Exchange) -> tuple[str | None, bool]:
     if if_match is None:
         return None, if_none_match is not None
     if_match = if_match.strip()
-    if if_match == ANY_VERSION:
-        return ANY_VERSION, False
-    if len(if_match) < 2 or not (if_match[0] == if_match[-1] == '"'):
-        raise MalformedRequest("If-Match takes one version in double quotes, as ETag gave it, or *")
-    return if_match[1:-1], False
+    if if_match != ANY_VERSION:
+        if not _ONE_VERSION.fullmatch(if_match):
+            raise MalformedRequest("If-Match takes one version in double quotes, as ETag gave it, or *")
+        if_match = if_match[1:-1]
+    return if_match, if_none_match is not None
 
 
 def idempotency_key_of(exchange: Exchange) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from hashlib import blake2b
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -19,6 +21,11 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 MULTIPLEXED = "atoll.multiplexed"
 """In the scope of a request that came within another one."""
 _JSON = (b"content-type", b"application/json")
+_ONCE = frozenset(
+    {b"atoll-session", b"atoll-seal", b"content-encoding", b"content-length", b"content-type", b"host"}
+    | {b"idempotency-key", b"last-event-id", b"traceparent"}
+)
+_TAG = re.compile(r'"([^"]*)"')
 
 
 class ClientGone(Exception):
@@ -56,11 +63,19 @@ class Exchange:
         raw: bytes = self._scope["query_string"]
         return raw
 
+    @property
+    def headers(self) -> Mapping[bytes, bytes]:
+        """By lower-case name. Raises MalformedRequest where one that counts once is repeated."""
+        if self._headers is None:
+            given: list[tuple[bytes, bytes]] = self._scope["headers"]
+            self._headers = dict(given)
+            if len(self._headers) != len(given):
+                self._headers = _joined(given)
+        return self._headers
+
     def header(self, name: bytes) -> str | None:
         """A request header by its lower-case name."""
-        if self._headers is None:
-            self._headers = dict(self._scope["headers"])
-        value = self._headers.get(name)
+        value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
 
     async def body(self, limit_bytes: int) -> bytes:
@@ -106,6 +121,19 @@ class Exchange:
         await self._send({"type": "http.response.start", "status": status, "headers": sent})
         await self._send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
 
+    async def answer_tagged(self, body: bytes, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+        """A good answer to a GET with an entity tag of its bytes; 304 where the caller has them."""
+        tag = blake2b(body, digest_size=12).hexdigest()
+        headers = [*(headers or ()), (b"etag", b'"' + tag.encode() + b'"')]
+        if self.holds(tag):
+            return await self.answer_nothing(304, headers)
+        return await self.answer(200, body, headers)
+
+    def holds(self, tag: str) -> bool:
+        """Whether `If-None-Match` names this entity tag (RFC 9110, weak comparison)."""
+        value = self.header(b"if-none-match")
+        return value is not None and (value.strip() == "*" or tag in _TAG.findall(value))
+
     async def answer_nothing(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """An answer of a status that has no body."""
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
@@ -138,6 +166,16 @@ class Exchange:
         """Return when the client has closed the connection."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+
+def _joined(given: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Several lines of one field are one list (RFC 9110), unless it counts once. Raises MalformedRequest."""
+    found: dict[bytes, bytes] = {}
+    for name, value in given:
+        if name in found and name in _ONCE:
+            raise MalformedRequest(f"the header {name.decode()} is given more than once")
+        found[name] = found[name] + b", " + value if name in found else value
+    return found
 
 
 def parse_json(body: bytes) -> Any:

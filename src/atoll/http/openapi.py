@@ -59,7 +59,7 @@ class Description:
     async def answer(self, exchange: Exchange) -> None:
         if self._encoded is None:
             self._encoded = msgspec.json.encode(describe(self._application, self._url))
-        await exchange.answer(200, self._encoded)
+        await exchange.answer_tagged(self._encoded)
 
 
 def describe(application: Application, url: str) -> dict[str, Any]:

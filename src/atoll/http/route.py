@@ -93,7 +93,9 @@ class Bound:
     handler: Handler
     query: Query
     defaults: Mapping[str, Any]
-    media_type: str | None
+    media_type: bytes | None
+    conditions: frozenset[bytes]
+    """The preconditions that it takes, as header names in lower case."""
     multiplexed: bool
     of_data: bool
     """It reads or writes what the region holds, which must be whole."""
@@ -136,7 +138,8 @@ class Table:
             route.handler,
             route.query,
             defaults_of(route.query),
-            None if route.body is None else route.body.media_type,
+            None if route.body is None else route.body.media_type.encode(),
+            frozenset(each.name.lower().encode() for each in route.parameters if each.name.startswith("If-")),
             route.multiplexed,
             route.path.startswith("/v1/"),
         )

@@ -139,7 +139,7 @@ class Caller:
             async with deployment.http.request(
                 request.method,
                 urls[region] + request.path,
-                data=None if request.body is None else json.dumps(request.body).encode(),
+                json=request.body,
                 headers=request.headers,
                 timeout=request.timeout,
             ) as response:

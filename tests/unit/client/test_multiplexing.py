@@ -295,8 +295,9 @@ async def test_a_client_that_closes_leaves_nobody_waiting() -> None:
 async def test_a_real_region_answers_each_of_them() -> None:
     async with Served() as it:
         transport = Multiplexed(it.transport(), ClientOptions(multiplex_beyond=2))
+        json = {"content-type": "application/json"}
         puts = [
-            Request("a", "PUT", f"/v1/profile/{number}", "", {}, b'{"name":"%d"}' % number, 5.0)
+            Request("a", "PUT", f"/v1/profile/{number}", "", json, b'{"name":"%d"}' % number, 5.0)
             for number in range(100)
         ]
         assert {each.status for each in await asyncio.gather(*map(transport.send, puts))} == {200}

@@ -95,11 +95,14 @@ class Served(World):
         region: str = "a",
         **headers: str,
     ) -> Answer:
-        """Header names are given with underscores; a body that is not bytes is sent as JSON."""
+        """Header names are given with underscores; a body that is not bytes is sent as JSON, which it also is called
+        unless `content_type` says otherwise."""
         if not isinstance(body, bytes):
             body = msgspec.json.encode(body)
         if not isinstance(query, str):
             query = urlencode(query, doseq=True)
+        if method in ("PUT", "PATCH", "POST"):
+            headers = {"content_type": "application/json", **headers}
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         response = await self.transport(region).send(Request(region, method, path, query, named, body, 5.0))
         return Answer(response.status, dict(response.headers), response.body)

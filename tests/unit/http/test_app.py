@@ -63,7 +63,8 @@ async def test_a_client_that_leaves_midway_has_done_nothing() -> None:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        scope = {"type": "http", "method": "PUT", "path": "/v1/profile/k", "query_string": b"", "headers": []}
+        scope = {"type": "http", "method": "PUT", "path": "/v1/profile/k", "query_string": b""}
+        scope["headers"] = [(b"content-type", b"application/json")]
         await it.apps["a"](scope, receive, send)
         assert (sent, it["a"].vector) == ([], {})
 
@@ -96,7 +97,7 @@ async def test_every_request_is_answered(method: str, path: str) -> None:
 
 
 async def call(it: Served, path: str, body: bytes, sealed: str | None) -> Any:
-    headers = {} if sealed is None else {seal.HEADER: sealed}
+    headers = {"content-type": "application/vnd.atoll"} | ({} if sealed is None else {seal.HEADER: sealed})
     response = await it.transport().send(Request("a", "POST", path, "", headers, body, 5.0))
     return response.status, msgspec.msgpack.decode(response.body)
 
@@ -159,7 +160,8 @@ async def test_a_peer_that_is_cut_off_gets_no_answer() -> None:
 def _asked(it: Served, name: str) -> Request:
     body = msgspec.msgpack.encode(StreamRequest(name, {}, ("a",)))
     sealed = seal.sign(CALLS_KEY, "b", STREAM_PATH, it["b"].now_ms(), body)
-    return Request("a", "POST", STREAM_PATH, "", {seal.HEADER: sealed}, body, 5.0)
+    headers = {"content-type": "application/vnd.atoll", seal.HEADER: sealed}
+    return Request("a", "POST", STREAM_PATH, "", headers, body, 5.0)
 
 
 @in_virtual_time

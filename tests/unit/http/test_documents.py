@@ -138,13 +138,51 @@ async def test_if_none_match_creates_only() -> None:
         assert (await it.ask("PUT", "/v1/profile/ann", ANN, if_none_match="*")).status == 200
         again = await it.ask("PUT", "/v1/profile/ann", ANN, if_none_match="*")
         assert (again.status, again.problem) == (412, "version-mismatch")
-        patch = await it.ask("PATCH", "/v1/profile/ann", {"$set": {"age": 1}}, if_none_match="*")
-        assert patch.problem == "invalid-operation"
+        both = await it.ask("PUT", "/v1/profile/ann", ANN, if_none_match="*", if_match="*")
+        assert both.problem == "version-mismatch"
+
+
+@pytest.mark.parametrize(
+    ("method", "condition"),
+    [("PATCH", "if_none_match"), ("DELETE", "if_none_match"), ("GET", "if_match")],
+)
+async def test_a_condition_that_a_call_does_not_take_is_refused(method: str, condition: str) -> None:
+    async with Served() as it:
+        await it.ask("PUT", "/v1/profile/ann", ANN)
+        answer = await it.ask(method, "/v1/profile/ann", {"$set": {"age": 1}}, **{condition: "*"})
+        assert (answer.status, answer.problem) == (400, "malformed-request")
+        assert it.shown("a", "profile", "ann") == ANN
+
+
+@pytest.mark.parametrize("path", ["/v1/profile/ann", "/v1/profile", "/v1/conflicts", "/openapi.json"])
+async def test_what_the_caller_has_is_not_sent_again(path: str) -> None:
+    async with Served() as it:
+        await it.ask("PUT", "/v1/profile/ann", ANN)
+        tag = (await it.ask("GET", path)).headers["etag"]
+        for held in (tag, f'"x", W/{tag}', "*"):
+            answer = await it.ask("GET", path, if_none_match=held)
+            assert (answer.status, answer.body, answer.headers["etag"]) == (304, b"", tag)
+        assert (await it.ask("GET", path, if_none_match='"x"')).status == 200
+
+
+async def test_a_document_that_changed_is_sent_again() -> None:
+    async with Served() as it:
+        tag = (await it.ask("PUT", "/v1/profile/ann", ANN)).headers["etag"]
+        await it.ask("PATCH", "/v1/profile/ann", {"$set": {"name": "Anne"}})
+        for path in ("/v1/profile/ann", "/v1/profile"):
+            assert (await it.ask("GET", path, if_none_match=tag)).status == 200
 
 
 @pytest.mark.parametrize(
     "headers",
-    [{"if_match": "x"}, {"if_match": ""}, {"if_match": '"'}, {"if_match": "W/x"}, {"if_none_match": '"x"'}],
+    [
+        {"if_match": "x"},
+        {"if_match": ""},
+        {"if_match": '"'},
+        {"if_match": "W/x"},
+        {"if_match": '"x", "y"'},
+        {"if_none_match": '"x"'},
+    ],
 )
 async def test_a_precondition_that_cannot_be_read_is_refused(headers: dict[str, str]) -> None:
     async with Served() as it:

@@ -16,12 +16,19 @@ from .served import CODEC, Served
 def asked(method: str, path: str, body: Any = b"", query: str = "", **headers: str) -> Asked:
     if not isinstance(body, bytes):
         body = msgspec.json.encode(body)
+    if method != "GET":
+        headers = {"content_type": "application/json", **headers}
     return Asked(method, path, query, {name.replace("_", "-"): text for name, text in headers.items()}, body)
 
 
 async def chunks(it: Served, *requests: Asked) -> list[list[Answered]]:
     """What came in each piece of the answer."""
-    connection = Connection("POST", multiplex.PATH.encode(), multiplex.encode_asked(requests))
+    connection = Connection(
+        "POST",
+        multiplex.PATH.encode(),
+        multiplex.encode_asked(requests),
+        headers={b"content-type": multiplex.CONTENT_TYPE.encode()},
+    )
     await it.apps["a"](connection.scope, connection.receive, connection.send)
     assert connection.status == 200, connection.body
     reader = AnswerReader(1 << 20)
@@ -115,10 +122,10 @@ async def test_what_cannot_be_asked_with_others_is_refused_alone(request_: Asked
 
 async def test_a_body_that_holds_no_requests_is_refused() -> None:
     async with Served() as it:
-        answer = await it.ask("POST", multiplex.PATH, b"[]")
+        answer = await it.ask("POST", multiplex.PATH, b"[]", content_type=multiplex.CONTENT_TYPE)
         assert (answer.status, answer.problem) == (400, "malformed-request")
-        one = asked("GET", "/v1/profile/k")
-        answer = await it.ask("POST", multiplex.PATH, multiplex.encode_asked([one] * 257))
+        many = multiplex.encode_asked([asked("GET", "/v1/profile/k")] * 257)
+        answer = await it.ask("POST", multiplex.PATH, many, content_type=multiplex.CONTENT_TYPE)
         assert (answer.status, answer.problem) == (413, "too-large")
 
 

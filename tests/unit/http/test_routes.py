@@ -9,10 +9,11 @@ import pytest
 from atoll.client import multiplex
 from atoll.client.multiplexing import _may_share
 from atoll.client.transport import Request
-from atoll.http.route import Route
+from atoll.http.route import JSON, Route
 from atoll.http.routes import TABLE
 from atoll.schema.collection import RESERVED_NAMES
 
+from .asgi import Connection
 from .served import Served
 
 ROUTES = TABLE.routes
@@ -83,9 +84,55 @@ async def test_head_is_answered_as_get_without_a_body(path: str) -> None:
 )
 async def test_a_query_parameter_that_is_unknown_is_refused(route: Route) -> None:
     async with Served() as it:
-        answer = await it.ask(route.method, concrete(route.path), b"{}", query="nonsense=1")
+        kind = JSON if route.body is None else route.body.media_type
+        answer = await it.ask(
+            route.method, concrete(route.path), b"{}", query="nonsense=1", content_type=kind
+        )
     assert (answer.status, answer.problem) == (400, "malformed-request")
     assert all(name in answer.json["detail"] for name in route.query)
+
+
+TYPES = [
+    "",
+    "text/plain",
+    "application/x-www-form-urlencoded",
+    "application/json;charset=latin-1",
+    "application/jso",
+]
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.body], ids=lambda route: route.name)
+async def test_a_body_of_another_type_is_refused(route: Route) -> None:
+    """A page of another site may send these, and its visitor's browser does not ask whether it may."""
+    async with Served() as it:
+        for given in TYPES:
+            answer = await it.ask(route.method, concrete(route.path), b"{}", content_type=given)
+            assert (answer.status, answer.problem) == (415, "unsupported-media-type")
+        assert route.body is not None
+        answer = await it.ask(
+            route.method,
+            concrete(route.path),
+            b"{}",
+            content_type=route.body.media_type,
+            content_encoding="gzip",
+        )
+        assert (answer.status, answer.problem) == (415, "unsupported-media-type")
+        assert it["a"].vector == {}
+
+
+@pytest.mark.parametrize("given", ["application/json;charset=utf-8", 'Application/JSON ; Charset="UTF-8"'])
+async def test_json_in_utf_8_is_taken(given: str) -> None:
+    async with Served() as it:
+        assert (await it.ask("PUT", "/v1/profile/k", {"name": "x"}, content_type=given)).status == 200
+
+
+async def test_a_header_that_counts_once_is_not_given_twice() -> None:
+    async with Served() as it:
+        for name in ("Idempotency-Key", "Atoll-Session", "Host"):
+            twice = Connection("GET", b"/v1/profile/k")
+            twice.scope["headers"] = [(name.lower().encode(), value) for value in (b"one", b"two")]
+            await it.apps["a"](twice.scope, twice.receive, twice.send)
+            assert (twice.status, b"more than once" in twice.body) == (400, True)
 
 
 def test_what_a_client_sends_with_others_can_be_asked_so() -> None:

@@ -56,8 +56,10 @@ async def test_a_feed_of_it_is_refused() -> None:
 
 async def test_a_multiplexed_call_does_not_reach_it() -> None:
     async with Served() as it:
-        sent = multiplex.encode_asked([Asked("PUT", f"/v1/{NAMES[0]}/k", "", {}, b"{}")])
-        connection = Connection("POST", multiplex.PATH.encode(), sent)
+        json = {"content-type": "application/json"}
+        sent = multiplex.encode_asked([Asked("PUT", f"/v1/{NAMES[0]}/k", "", json, b"{}")])
+        head = {b"content-type": multiplex.CONTENT_TYPE.encode()}
+        connection = Connection("POST", multiplex.PATH.encode(), sent, headers=head)
         await it.apps["a"](connection.scope, connection.receive, connection.send)
         found = [
             each for message in connection.sent[1:] for each in AnswerReader(1 << 20).feed(message["body"])
