@@ -18,13 +18,14 @@ from typing import BinaryIO, NoReturn, TypeVar
 import msgspec
 import zstandard
 
-from atoll.errors import ConfigError, StoreCorrupt
+from atoll.errors import StoreCorrupt
+from atoll.store.formats import check_format
 from atoll.store.port import Chunk
 
 T = TypeVar("T")
 
 _MAGIC = b"ATOLLBAK"
-_VERSION = 1
+_VERSION = 2
 _START = struct.Struct(">8sB")
 _FRAME = struct.Struct(">cI16s")
 _HEADER, _CHUNK, _END = b"H", b"P", b"E"
@@ -100,7 +101,7 @@ class ArchiveReader:
     """Reads one, and believes nothing before its digest is right."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
-        """Raises StoreCorrupt for what is no backup or damaged, ConfigError for a newer version."""
+        """Raises StoreCorrupt for what is no backup or damaged, ConfigError for another format."""
         self.totals = Totals()
         self._file = file
         self._path = path
@@ -110,10 +111,7 @@ class ArchiveReader:
         if len(start) < _START.size or not start.startswith(_MAGIC):
             raise StoreCorrupt(f"{path}: is no backup that Atoll made")
         version = _START.unpack(start)[1]
-        if version > _VERSION:
-            raise ConfigError(
-                f"{path}: has version {version}; this Atoll reads up to {_VERSION}: restore it with the newer one"
-            )
+        check_format(str(path), version, _VERSION)
         kind, body = self._frame()
         if kind != _HEADER:
             self._refuse("it does not begin as a backup does")

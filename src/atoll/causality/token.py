@@ -1,7 +1,8 @@
 """Session tokens: a version vector as a short signed text that any region can read back.
 
     token     = base64url without padding of: version (1 byte) · vector · signature (10 bytes)
-    vector    = msgpack map of region number → seq, in order of number, zero components left out
+    vector    = msgpack map of region number → seq, in order of number, zero components left out;
+                seq is [seq, incarnation] where the region has numbered anew
     number    = 21 bits of BLAKE2b over the region's name, so that adding a region changes no other's
     signature = HMAC-SHA256 under the deployment's key and name, cut to 80 bits as RFC 2104 section 5 allows
 
@@ -14,10 +15,12 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import NoReturn
 
 import msgspec
 
+from atoll.causality.types import FIRST_INCARNATION, Incarnation
 from atoll.causality.vector import VersionVector
 from atoll.errors import ConfigError, InvalidToken
 
@@ -25,7 +28,7 @@ MAX_TOKEN_CHARS = 2048
 MAX_SEQ = 1 << 53
 """The highest seq that a token may claim: beyond it JSON clients lose digits."""
 
-_VERSION = b"\x01"
+_VERSION = b"\x02"
 _SIGNATURE_BYTES = 10
 _NUMBER_BITS = 21
 _MIN_KEY_BYTES = 16
@@ -34,7 +37,7 @@ _TO_URL = bytes.maketrans(b"+/", b"-_")
 _FROM_URL = bytes.maketrans(b"-_", b"+/")
 
 _pack_vector = msgspec.msgpack.Encoder().encode
-_unpack_vector = msgspec.msgpack.Decoder(dict[int, int]).decode
+_unpack_vector = msgspec.msgpack.Decoder(dict[int, int | tuple[int, Incarnation]]).decode
 
 
 def region_token_number(region: str) -> int:
@@ -47,17 +50,25 @@ class TokenCodec:
     """Encodes and decodes the tokens of one deployment; stateless, so shared by all sessions of a process.
 
     `regions` names every region of the deployment, retired ones too while tokens that mention them live.
+    `incarnations` is asked each time: under which each region numbers its entries, where it is not the first.
     Raises ConfigError for a key under 16 bytes and for two regions whose numbers collide (3 in 10,000
     deployments of 32 regions).
     """
 
-    __slots__ = ("_names", "_numbers", "_signer")
+    __slots__ = ("_incarnations", "_names", "_numbers", "_signer")
 
-    def __init__(self, key: bytes, deployment: str, regions: Collection[str]) -> None:
+    def __init__(
+        self,
+        key: bytes,
+        deployment: str,
+        regions: Collection[str],
+        incarnations: Mapping[str, Incarnation] = MappingProxyType({}),
+    ) -> None:
         if len(key) < _MIN_KEY_BYTES:
             raise ConfigError(
                 f"the deployment's key has {len(key)} bytes: give it at least {_MIN_KEY_BYTES} random ones"
             )
+        self._incarnations = incarnations
         self._names: dict[int, str] = {}
         for region in sorted(set(regions)):
             other = self._names.setdefault(region_token_number(region), region)
@@ -73,9 +84,14 @@ class TokenCodec:
 
     def encode(self, vector: Mapping[str, int]) -> str:
         """The token for `vector`; raises ConfigError when it names a region that the deployment does not."""
-        components = {number: vector[region] for region, number in self._numbers if vector.get(region)}
+        components: dict[int, int | tuple[int, Incarnation]] = {
+            number: vector[region] for region, number in self._numbers if vector.get(region)
+        }
         if len(components) < len(vector):
             self._require_known(vector)
+        for region, incarnation in self._incarnations.items():
+            if vector.get(region) and incarnation != FIRST_INCARNATION:
+                components[region_token_number(region)] = (vector[region], incarnation)
         signed = _VERSION + _pack_vector(components)
         raw = signed + self._sign(signed)
         # Trailing padding carries nothing: the length says it.
@@ -86,7 +102,8 @@ class TokenCodec:
 
         `issued` holds, for the regions whose journal the caller knows to its end (its own, usually), the
         last seq ever given out. Raises InvalidToken; its `details["reason"]` is one of `too-long`,
-        `malformed`, `unknown-version`, `bad-signature`, `absurd`, `unknown-region`, `never-issued`.
+        `malformed`, `unknown-version`, `bad-signature`, `absurd`, `unknown-region`, `never-issued`,
+        `other-incarnation`: it speaks of entries under numbers that mean others by now.
         """
         if len(text) > MAX_TOKEN_CHARS:
             _refuse("too-long", f"it has {len(text)} characters, and {MAX_TOKEN_CHARS} are the most")
@@ -110,9 +127,10 @@ class TokenCodec:
         signer.update(signed)
         return signer.digest()[:_SIGNATURE_BYTES]
 
-    def _name(self, components: Mapping[int, int]) -> VersionVector:
+    def _name(self, components: Mapping[int, int | tuple[int, Incarnation]]) -> VersionVector:
         vector = {}
-        for number, seq in components.items():
+        for number, component in components.items():
+            seq, incarnation = (component, FIRST_INCARNATION) if isinstance(component, int) else component
             region = self._names.get(number)
             if region is None:
                 _refuse(
@@ -122,6 +140,12 @@ class TokenCodec:
                 )
             if not 1 <= seq <= MAX_SEQ:
                 _refuse("absurd", f"it claims entry {seq} of {region}, outside 1 to {MAX_SEQ}")
+            if incarnation != self._incarnations.get(region, FIRST_INCARNATION):
+                _refuse(
+                    "other-incarnation",
+                    f"it speaks of incarnation {incarnation} of {region}, which is in incarnation "
+                    f"{self._incarnations.get(region, FIRST_INCARNATION)}: what it had seen is lost in part",
+                )
             vector[region] = seq
         return vector
 

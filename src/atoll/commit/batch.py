@@ -28,6 +28,7 @@ from atoll.documents.entry import (
     LosingVersion,
     decode_entry,
     encode_frame,
+    has_sections,
 )
 from atoll.documents.mutation import Put, Receipt, Write, Written
 from atoll.documents.register import Operation, Version
@@ -117,7 +118,10 @@ class Batch:
         self._adopted: dict[str, int] = {}
         self._kept: list[tuple[str, str, bytes]] = []
         self._runs: list[tuple[str, int, list[bytes]]] = []
-        """(origin, first seq, frames): dense, so the last seq follows."""
+        """(origin, first seq, frames): dense, so the last seq follows. Frames with sections have runs of their own,
+        so that a sender sees by the first frame whether a segment may go out as it is."""
+        self._sectioned = False
+        """Whether the last run has sections."""
         self._now_ms = now_ms
 
     # -- local ---------------------------------------------------------------------------------------
@@ -428,10 +432,12 @@ class Batch:
         self._adopted.pop(entry.origin, None)
         self.vector[entry.origin] = entry.seq
         self.entries.append(entry)
-        if self._runs and self._runs[-1][0] == entry.origin:
-            self._runs[-1][2].append(frame)
+        run, sectioned = (self._runs[-1] if self._runs else None), has_sections(frame)
+        if run is not None and run[0] == entry.origin and self._sectioned == sectioned:
+            run[2].append(frame)
         else:
             self._runs.append((entry.origin, entry.seq, [frame]))
+            self._sectioned = sectioned
 
     @property
     def empty(self) -> bool:

@@ -1,36 +1,61 @@
-"""Journal entries and their frames.
+"""Journal entries and their frames, format 2.
 
-An entry is a transaction: all its changes become visible together, in every region. Its frame is
+An entry is a transaction: all its changes become visible together, in every region. It is a header and sections.
+Nearly every entry has its changes for all regions in the header, and no section:
 
-    length  u32 little-endian   bytes of the payload
-    crc32   u32 little-endian   of the payload
-    payload msgpack             the `Entry`, as an array
+    length   u32 LE    bytes of the header
+    check    u32 LE    CRC-32 of the header
+    header   msgpack   the `Entry` as an array, with the format's number first
 
-so that a reader can skip without decoding, and a damaged byte is found before it is believed.
+Changes that only some regions may hold lie behind the header, in a section for each audience:
+
+    length   u32 LE    bytes of all that comes after `check`; bit 31 is set
+    check    u32 LE    CRC-32 of the header
+    head     u32 LE    bytes of the header
+    header   msgpack   as above; it names the audience, length and digest of each section
+    present  bits      one for each section, the first is the lowest; whole bytes
+    sections           those that are present: 16 random bytes, then msgpack of the changes
+
+A region outside an audience gets the frame without that section. Its journal is dense all the same. It can check and
+relay the entry, since header and check are those of the origin. The random bytes keep it from guessing: without them
+the digest would confirm a guess of what the section holds.
+
+A reader can skip a frame without decoding it, and finds a damaged byte before it believes one.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
+from atoll.causality.types import FIRST_INCARNATION, Audience, Ballot, Epoch, Incarnation, RegionName
 from atoll.documents.trace import Trace
 from atoll.errors import CorruptEntry, HostileEntry
 
-MAX_ENTRY_BYTES = 64 << 20
-UNREADABLE = -1
+FORMAT: Final = 2
+MAX_ENTRY_BYTES: Final = 64 << 20
+SALT_BYTES: Final = 16
+UNREADABLE: Final = -1
 """The operation of a change that stands for what could not be read."""
-_HEADER = struct.Struct("<II")
+_DIGEST_BYTES: Final = 16
+_SECTIONED: Final = 1 << 31
+_HEADER: Final = struct.Struct("<II")
+_HEAD: Final = struct.Struct("<I")
+_FIRST: Final = _HEADER.size + _HEAD.size
+"""Where the header of a frame with sections begins."""
 
 
 Seq = Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)]
 Seen = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 Stamp = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Digest = Annotated[bytes, msgspec.Meta(min_length=_DIGEST_BYTES, max_length=_DIGEST_BYTES)]
+Identifier = Annotated[bytes, msgspec.Meta(max_length=32)]
 
 
 class LosingVersion(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -55,7 +80,30 @@ class Change(msgspec.Struct, array_like=True, frozen=True, gc=False):
     resolved: tuple[LosingVersion, ...] = ()
 
 
-class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class Section(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What the header says of the changes behind it."""
+
+    audience: Audience
+    length: Annotated[int, msgspec.Meta(ge=SALT_BYTES, le=MAX_ENTRY_BYTES)]
+    digest: Digest
+    """BLAKE2b of the section's bytes."""
+
+
+class Extension(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What few headers have."""
+
+    sections: tuple[Section, ...] = ()
+    epoch: Annotated[Epoch, msgspec.Meta(ge=0, lt=1 << 53)] = Epoch(0)
+    """Under which the owner of the documents wrote them; 0 where nobody is fenced."""
+    ballot: Ballot | None = None
+    """Of a value that a consensus register decided."""
+    revision: Identifier = b""
+    """Of the declarations that the writer had."""
+    key: Identifier = b""
+    """Names the key under which the changes are sealed."""
+
+
+class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=FORMAT):
     """One transaction of one region."""
 
     origin: Name
@@ -65,11 +113,15 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     context: dict[str, Seen]
     """The version vector of the origin just before this entry."""
     changes: tuple[Change, ...]
+    """In a header those for everyone; once decoded also those of the sections that are here, in their order."""
     trace: Trace | None = None
     """W3C trace context of the request."""
+    incarnation: Annotated[Incarnation, msgspec.Meta(ge=0, lt=1 << 53)] = FIRST_INCARNATION
+    """Of the origin: a number is given out once under each."""
+    extension: Extension | None = None
 
 
-class _Header(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class _Header(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=FORMAT):
     """An entry whose changes are left unread."""
 
     origin: Name
@@ -79,6 +131,8 @@ class _Header(msgspec.Struct, array_like=True, frozen=True, gc=False):
     context: dict[str, Seen]
     changes: msgspec.Raw
     trace: Trace | None = None
+    incarnation: Annotated[Incarnation, msgspec.Meta(ge=0, lt=1 << 53)] = FIRST_INCARNATION
+    extension: Extension | None = None
 
 
 class EncodedEntry(msgspec.Struct, frozen=True, gc=False):
@@ -86,15 +140,50 @@ class EncodedEntry(msgspec.Struct, frozen=True, gc=False):
 
     entry: Entry
     frame: bytes
+    withheld: tuple[Audience, ...] = ()
+    """Of the sections that are not here."""
+
+
+class Restricted(NamedTuple):
+    """Changes for some regions, to be put into a section of their own."""
+
+    audience: Audience
+    changes: tuple[Change, ...]
+    salt: bytes
+    """SALT_BYTES random ones, never used before."""
+
+
+class _Frame(NamedTuple):
+    """A frame with sections, taken apart."""
+
+    head: bytes
+    entry: Entry
+    parts: tuple[bytes | None, ...]
+    """The sections; None for one that is not here."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Entry).decode
 _decode_header = msgspec.msgpack.Decoder(_Header).decode
+_decode_changes = msgspec.msgpack.Decoder(tuple[Change, ...]).decode
+_unpack = _HEADER.unpack_from
 _crc32 = zlib.crc32
 
 
-def encode_frame(entry: Entry) -> bytes:
+def audience_of(*regions: str) -> Audience:
+    """The same for the same set of regions. Raises ValueError for none at all."""
+    if not regions:
+        raise ValueError("an audience without regions: nobody could hold the changes")
+    return tuple(RegionName(name) for name in sorted(set(regions)))
+
+
+# -- encoding --------------------------------------------------------------------------------------------
+
+
+def encode_frame(entry: Entry, restricted: Sequence[Restricted] = ()) -> bytes:
+    """The frame that is stored and sent: `entry` with its changes for everyone, and those for some regions only."""
+    if restricted:
+        return _encode_sections(entry, restricted)
     return frame_of(_encode(entry))
 
 
@@ -103,30 +192,121 @@ def frame_of(payload: bytes) -> bytes:
     return _HEADER.pack(len(payload), _crc32(payload)) + payload
 
 
+def _encode_sections(entry: Entry, restricted: Sequence[Restricted]) -> bytes:
+    parts = tuple(each.salt + _encode(each.changes) for each in restricted)
+    sections = tuple(
+        Section(each.audience, len(part), _digest(part)) for each, part in zip(restricted, parts, strict=True)
+    )
+    extension = msgspec.structs.replace(entry.extension or Extension(), sections=sections)
+    return _assembled(_encode(msgspec.structs.replace(entry, extension=extension)), parts)
+
+
+def _assembled(head: bytes, parts: tuple[bytes | None, ...]) -> bytes:
+    present = sum(1 << number for number, part in enumerate(parts) if part is not None)
+    here = b"".join(part for part in parts if part is not None)
+    body = head + present.to_bytes(_bitmap_bytes(len(parts)), "little") + here
+    length = _HEAD.size + len(body)
+    return _HEADER.pack(_SECTIONED | length, _crc32(head)) + _HEAD.pack(len(head)) + body
+
+
+def _bitmap_bytes(sections: int) -> int:
+    return (sections + 7) // 8
+
+
+def _digest(data: bytes) -> bytes:
+    return blake2b(data, digest_size=_DIGEST_BYTES).digest()
+
+
+# -- decoding --------------------------------------------------------------------------------------------
+
+
 def decode_frames(body: bytes) -> Iterator[EncodedEntry]:
     """Read the frames of a segment or of a link's batch.
 
-    Raises CorruptEntry where a length or checksum is wrong, HostileEntry where the payload is well
+    Raises CorruptEntry where a length, checksum or digest is wrong, HostileEntry where the payload is well
     framed and yet no entry.
     """
     at, end, view = 0, len(body), memoryview(body)
     while at < end:
         if end - at < _HEADER.size:
             raise CorruptEntry(f"a journal frame is cut short at byte {at} of {end}", offset=at)
-        length, checksum = _HEADER.unpack_from(body, at)
+        length, checksum = _unpack(body, at)
         start = at + _HEADER.size
         stop = start + length
         if length > MAX_ENTRY_BYTES or stop > end:
-            raise CorruptEntry(
-                f"a journal frame at byte {at} claims {length} bytes, {end - start} remain",
-                offset=at,
-                length=length,
-            )
-        payload = view[start:stop]
-        if _crc32(payload) != checksum:
+            stop = start + (length & ~_SECTIONED)
+            if not length & _SECTIONED or stop - start > MAX_ENTRY_BYTES or stop > end:
+                raise CorruptEntry(
+                    f"a journal frame at byte {at} claims {stop - start} bytes, {end - start} remain",
+                    offset=at,
+                    length=stop - start,
+                )
+            yield _decode_sectioned(body[at:stop], at)
+            at = stop
+            continue
+        header = view[start:stop]
+        if _crc32(header) != checksum:
             raise CorruptEntry(f"the checksum of the journal frame at byte {at} does not match", offset=at)
-        yield EncodedEntry(decode_entry(payload), body[at:stop])
+        entry = decode_entry(header)
+        if entry.extension is not None and entry.extension.sections:
+            raise HostileEntry(f"entry {entry.seq} of {entry.origin} names sections, and its frame has none")
+        yield EncodedEntry(entry, body[at:stop])
         at = stop
+
+
+def _decode_sectioned(frame: bytes, at: int) -> EncodedEntry:
+    _, entry, parts = _taken_apart(frame, at)
+    changes, withheld = entry.changes, []
+    for section, part in zip(_sections(entry), parts, strict=True):
+        if part is None:
+            withheld.append(section.audience)
+        else:
+            changes += _changes_in(part)
+    return EncodedEntry(msgspec.structs.replace(entry, changes=changes), frame, tuple(withheld))
+
+
+def _taken_apart(frame: bytes, at: int = 0) -> _Frame:
+    """Raises CorruptEntry, and HostileEntry for a header that contradicts itself."""
+    place = _FIRST + _HEAD.unpack_from(frame, _HEADER.size)[0] if len(frame) >= _FIRST else len(frame) + 1
+    head = frame[_FIRST:place]
+    if place > len(frame) or _crc32(head) != _unpack(frame)[1]:
+        raise CorruptEntry(f"the checksum of the journal frame at byte {at} does not match", offset=at)
+    entry = decode_entry(head)
+    sections = _sections(entry)
+    for audience in (section.audience for section in sections):
+        if audience is not None and (not audience or audience != audience_of(*audience)):
+            raise HostileEntry(
+                f"entry {entry.seq} of {entry.origin} has a section for {audience!r}, no set of regions"
+            )
+    size = _bitmap_bytes(len(sections))
+    present = int.from_bytes(frame[place : place + size], "little")
+    place += size
+    parts: list[bytes | None] = []
+    for number, section in enumerate(sections):
+        part = frame[place : place + section.length] if present >> number & 1 else None
+        if part is not None and _digest(part) != section.digest:
+            raise CorruptEntry(
+                f"the digest of section {number} of the frame at byte {at} does not match", offset=at
+            )
+        place += 0 if part is None else section.length
+        parts.append(part)
+    if not sections or present >> len(sections) or place != len(frame):
+        raise CorruptEntry(
+            f"the journal frame at byte {at} does not hold the sections that it names", offset=at
+        )
+    return _Frame(head, entry, tuple(parts))
+
+
+def _sections(entry: Entry) -> tuple[Section, ...]:
+    return () if entry.extension is None else entry.extension.sections
+
+
+def _changes_in(section: bytes) -> tuple[Change, ...]:
+    data = section[SALT_BYTES:]
+    try:
+        return _decode_changes(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return (_unreadable_change(data),)
 
 
 def decode_entry(payload: bytes | memoryview) -> Entry:
@@ -154,10 +334,34 @@ def _unreadable(payload: bytes | memoryview, why: Exception) -> Entry:
         raise HostileEntry(
             f"a frame holds no journal entry, or one that claims the impossible: {why}"
         ) from None
-    change = Change("", "", UNREADABLE, {}, {"": bytes(found.changes)})
     return Entry(
-        found.origin, found.seq, found.stamp, found.uncertainty_ms, found.context, (change,), found.trace
+        found.origin,
+        found.seq,
+        found.stamp,
+        found.uncertainty_ms,
+        found.context,
+        (_unreadable_change(bytes(found.changes)),),
+        found.trace,
+        found.incarnation,
+        found.extension,
     )
+
+
+def _unreadable_change(data: bytes) -> Change:
+    return Change("", "", UNREADABLE, {}, {"": data})
+
+
+# -- frames ----------------------------------------------------------------------------------------------
+
+
+def has_sections(frame: bytes) -> bool:
+    """Whether the first frame has any. A segment's frames are alike in this: see `Batch`."""
+    return frame[3] & 0x80 != 0
+
+
+def digest_of(frame: bytes) -> bytes:
+    """Of the header, which is the same in every region, and names the digests of all sections."""
+    return _digest(_taken_apart(frame).head if has_sections(frame) else frame[_HEADER.size :])
 
 
 def frames_past(body: bytes, seq: int) -> bytes:
@@ -168,3 +372,34 @@ def frames_past(body: bytes, seq: int) -> bytes:
             break
         at += len(encoded.frame)
     return body[at:]
+
+
+def frames_for(region: str, body: bytes) -> tuple[bytes, int | None]:
+    """The frames of a segment without the sections that `region` may not hold.
+
+    Ends before an entry of which a section for it is not here: then with that entry's seq, else with None.
+    """
+    kept: list[bytes] = []
+    for encoded in decode_frames(body):
+        if not has_sections(encoded.frame):
+            kept.append(encoded.frame)
+            continue
+        if lacks(encoded, region):
+            return b"".join(kept), encoded.entry.seq
+        head, entry, parts = _taken_apart(encoded.frame)
+        audiences = (section.audience for section in _sections(entry))
+        allowed = tuple(
+            part if _admits(audience, region) else None
+            for audience, part in zip(audiences, parts, strict=True)
+        )
+        kept.append(_assembled(head, allowed))
+    return b"".join(kept), None
+
+
+def lacks(encoded: EncodedEntry, region: str) -> bool:
+    """Whether a section that `region` must have is not here."""
+    return any(_admits(audience, region) for audience in encoded.withheld)
+
+
+def _admits(audience: Audience, region: str) -> bool:
+    return audience is None or region in audience

@@ -8,10 +8,9 @@ history only ever grew.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 
-from atoll.documents.entry import decode_frames
+from atoll.documents.entry import decode_frames, digest_of
 from atoll.store.port import Store
 
 
@@ -22,7 +21,7 @@ async def entry_digest(store: Store, origin: str, seq: int) -> bytes | None:
         return None
     for encoded in decode_frames(segment.body):
         if encoded.entry.seq == seq:
-            return hashlib.blake2b(encoded.frame, digest_size=16).digest()
+            return digest_of(encoded.frame)
     return None
 
 

@@ -10,7 +10,8 @@ from random import Random
 from typing import Protocol
 
 from atoll.causality import vector as vectors
-from atoll.documents.entry import EncodedEntry
+from atoll.causality.types import FIRST_INCARNATION, check_incarnations
+from atoll.documents.entry import EncodedEntry, lacks
 from atoll.errors import AtollError, RegionUnreachable, ReplicationError
 from atoll.replication.messages import Peers, StreamRequest
 from atoll.replication.signal import Signal
@@ -222,6 +223,7 @@ class Link:
                 raise ReplicationError(
                     f"the region at {self._peer}'s address calls itself {message.region!r}"
                 )
+            check_incarnations({self._peer: message.incarnation}, self._peer)
             self._advertised = vectors.merge(self._advertised, message.vector)
             self.status.advertised = self._advertised
             self._receiver.heard(self._peer, message)
@@ -230,9 +232,14 @@ class Link:
             self._receiver.too_late(self._peer, message.past)
             return
         for encoded in message:
-            if encoded.entry.origin not in self._regions:
+            entry = encoded.entry
+            if entry.origin not in self._regions:
+                raise ReplicationError(f"{self._peer} sent an entry of {entry.origin!r}, no region of ours")
+            if entry.incarnation != FIRST_INCARNATION:
+                check_incarnations({entry.origin: entry.incarnation}, self._peer)
+            if encoded.withheld and lacks(encoded, self._name):
                 raise ReplicationError(
-                    f"{self._peer} sent an entry of {encoded.entry.origin!r}, no region of ours"
+                    f"{self._peer} sent entry {entry.seq} of {entry.origin} without a section for {self._name}"
                 )
         self.status.received_entries += len(message)
         self._receiver.deliver(message, self._peer)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 import zstandard
 
+from atoll.causality.types import check_incarnations
 from atoll.conflicts import records
 from atoll.documents.document import received
 from atoll.documents.entry import MAX_ENTRY_BYTES, LosingVersion
@@ -143,7 +144,11 @@ def open_page(page: SnapshotReply) -> Content:
 
 
 def check_content(page: SnapshotReply, content: Content, rules: Mapping[str, Rules]) -> None:
-    """The checks that entries pass, before anything of the page is believed. Raises HostileEntry."""
+    """The checks that entries pass, before anything of the page is believed.
+
+    Raises HostileEntry, and ProtocolMismatch for numbers of another incarnation.
+    """
+    check_incarnations(page.incarnations, "a snapshot")
     if content.documents:
         known = rules.get(content.collection)
         if known is None or content.collection not in page.declared:

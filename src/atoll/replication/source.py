@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from atoll.documents.entry import frames_past
+from atoll.causality.types import check_incarnations
+from atoll.documents.entry import frames_for, frames_past, has_sections
 from atoll.replication.messages import StreamRequest
 from atoll.replication.signal import Signal
 from atoll.replication.wire import FrameWriter, Heartbeat, JournalBegins
-from atoll.store.port import Store
+from atoll.store.port import Segment, Store
 
 _BATCH_BYTES = 1 << 20
 _HEARSAY_MS = 1000
@@ -33,6 +34,7 @@ async def stream(
     Nothing is skipped in silence: where the journal no longer holds, or never held, what comes next of an
     origin (it was truncated, or the region took a snapshot over), the peer is told, and hears heartbeats only.
     """
+    check_incarnations(request.incarnations, request.region)
     wanted = set(request.origins)
     sent = dict(request.vector)
     after_id = await store.journal_start(sent, sorted(wanted))
@@ -61,8 +63,11 @@ async def stream(
             if segment.first_seq > have + 1:
                 gone[segment.origin] = segment.first_seq - 1
                 break
-            chunk.append(segment.body if segment.first_seq > have else frames_past(segment.body, have))
-            sent[segment.origin] = segment.last_seq
+            body, sent[segment.origin] = _for_peer(segment, have, request.region)
+            chunk.append(body)
+            if sent[segment.origin] < segment.last_seq:
+                # The peer asks others, too, and has what depends on this wait: the stream goes on without the origin.
+                wanted.discard(segment.origin)
         if (
             not numbered
         ):  # then all that was here at the last heartbeat has been sent, or is not in the journal
@@ -80,6 +85,16 @@ async def stream(
                     await committed.wait()
             except TimeoutError:
                 due_s = loop.time()
+
+
+def _for_peer(segment: Segment, have: int, peer: str) -> tuple[bytes, int]:
+    """What the peer lacks of it and may hold, and the last seq of that: it ends before an entry of which a section
+    that the peer must have is not here."""
+    body = segment.body if segment.first_seq > have else frames_past(segment.body, have)
+    if not has_sections(body):
+        return body, segment.last_seq
+    body, incomplete = frames_for(peer, body)
+    return body, segment.last_seq if incomplete is None else incomplete - 1
 
 
 class _Told:

@@ -24,10 +24,11 @@ from typing import Final
 import msgspec
 import zstandard
 
+from atoll.causality.types import FIRST_INCARNATION, Incarnation
 from atoll.documents.entry import MAX_ENTRY_BYTES, EncodedEntry, decode_frames
 from atoll.errors import CorruptEntry, ProtocolMismatch
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 MAX_FRAME_BYTES: Final = MAX_ENTRY_BYTES + (4 << 20)
 _COMPRESS_FROM_BYTES: Final = 512
 _SHARE_UP_TO_BYTES: Final = 2 << 20
@@ -53,6 +54,8 @@ class Heartbeat(msgspec.Struct, array_like=True, frozen=True):
     fresh: dict[str, int]
     """origin → unix milliseconds of the origin's clock, as of which this peer has everything of it; later ones
     leave out origins that the stream does not carry and whose moment is hardly newer."""
+    incarnation: Incarnation = FIRST_INCARNATION
+    """Under which it numbers its own entries."""
 
 
 class JournalBegins(msgspec.Struct, array_like=True, frozen=True):
@@ -129,7 +132,8 @@ class FrameReader:
             magic, version, kind, length = _HEADER.unpack_from(self._buffer)
             if magic != _MAGIC or version != PROTOCOL:
                 raise ProtocolMismatch(
-                    f"the peer speaks {bytes(magic)!r} version {version}, this region {_MAGIC!r} version {PROTOCOL}"
+                    f"the peer speaks {bytes(magic)!r} version {version}, this region {_MAGIC!r} version {PROTOCOL}: "
+                    "run the same version of Atoll in all regions; a store of an older one moves by export and import"
                 )
             if _CHECK.unpack_from(self._buffer, _HEADER.size)[0] != zlib.crc32(self._buffer[: _HEADER.size]):
                 raise CorruptEntry("a frame's header was damaged on the way")

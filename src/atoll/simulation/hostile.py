@@ -130,9 +130,9 @@ def _misshapen(random: Random, entry: Entry) -> bytes:
     """The entry as bytes, with a part of it of another type or beyond all bounds."""
     parts: list[object] = list(msgspec.to_builtins(entry, builtin_types=(bytes,)))
     at, what = random.choice((
-        (5, [5]), (5, [["profile"]]), (5, {"a": 1}), (5, "none"), (5, [[1, 2, 3, 4]]), (5, 7),
-        (0, ""), (0, 17), (1, 0), (1, -4), (1, 1 << 60), (2, -1), (2, 1 << 63), (3, -1), (3, 1 << 63),
-        (4, []), (4, {"tokyo": -1}), (4, {}), (6, 12),
+        (6, [5]), (6, [["profile"]]), (6, {"a": 1}), (6, "none"), (6, [[1, 2, 3, 4]]), (6, 7),
+        (1, ""), (1, 17), (2, 0), (2, -4), (2, 1 << 60), (3, -1), (3, 1 << 63), (4, -1), (4, 1 << 63),
+        (5, []), (5, {"tokyo": -1}), (5, {}), (7, 12), (0, 1), (8, -1), (9, [[[["tokyo"], 20, bytes(16)]]]), (9, 3),
     ))  # fmt: skip
     parts[at] = what
     return frame_of(msgspec.msgpack.encode(parts))

@@ -100,6 +100,8 @@ def test_frames_missing_doubled_or_in_another_order_are_found() -> None:
             read(b"".join(wrong))
 
 
-def test_a_newer_version_is_named() -> None:
-    with pytest.raises(ConfigError, match="has version 2; this Atoll reads up to 1"):
-        read(WHOLE[:8] + b"\x02" + WHOLE[9:])
+def test_another_format_is_named() -> None:
+    with pytest.raises(ConfigError, match="has format 3; this Atoll knows up to 2"):
+        read(WHOLE[:8] + b"\x03" + WHOLE[9:])
+    with pytest.raises(ConfigError, match=r"has format 1; .* `atoll export`.* `atoll import`"):
+        read(WHOLE[:8] + b"\x01" + WHOLE[9:])

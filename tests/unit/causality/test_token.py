@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from atoll.causality import token
 from atoll.causality.token import MAX_SEQ, TokenCodec, region_token_number
+from atoll.causality.types import Incarnation
 from atoll.errors import ConfigError, InvalidToken
 
 KEY = b"a key of at least sixteen bytes"
@@ -29,7 +30,7 @@ def signed(body: bytes) -> str:
 
 
 def claiming(components: object) -> str:
-    return signed(b"\x01" + msgspec.msgpack.encode(components))
+    return signed(b"\x02" + msgspec.msgpack.encode(components))
 
 
 def reason_for(text: str, **options: dict[str, int]) -> str:
@@ -57,7 +58,18 @@ def test_equal_vectors_have_equal_tokens(items: list[tuple[str, int]]) -> None:
 
 
 def test_token_is_the_same_in_every_process() -> None:
-    assert CODEC.encode({"tokyo": 7}) == "AYHOAAW4ZQfcUE5KihvbAJEh"
+    assert CODEC.encode({"tokyo": 7}) == "AoHOAAW4ZQcsOy-_NP3m3JzY"
+
+
+def test_a_token_speaks_of_the_incarnation_that_it_was_given_in() -> None:
+    again = TokenCodec(KEY, "shop", REGIONS, {"tokyo": Incarnation(2)})
+    assert again.decode(again.encode(VECTOR)) == VECTOR
+    before = {region: seq for region, seq in VECTOR.items() if region != "tokyo"}
+    assert again.decode(CODEC.encode(before)) == before
+    for reader, writer in ((again, CODEC), (CODEC, again)):
+        with pytest.raises(InvalidToken) as caught:
+            reader.decode(writer.encode({**VECTOR, "tokyo": 7}))
+        assert caught.value.details["reason"] == "other-incarnation"
 
 
 def test_token_outlives_the_addition_of_a_region() -> None:
@@ -70,7 +82,7 @@ def test_token_outlives_the_addition_of_a_region() -> None:
 def test_no_altered_character_passes(vector: dict[str, int], data: st.DataObject) -> None:
     text = CODEC.encode(vector)
     place = data.draw(st.integers(0, len(text) - 1))
-    other = data.draw(st.sampled_from("AQgw059-_+/=é ").filter(lambda c: c != text[place]))
+    other = data.draw(st.sampled_from("AgQw059-_+/=é ").filter(lambda c: c != text[place]))
     assert reason_for(text[:place] + other + text[place + 1 :]) in {
         "malformed",
         "bad-signature",
@@ -86,21 +98,21 @@ def test_arbitrary_text_is_refused(text: str) -> None:
 @given(st.binary(max_size=60))
 def test_signed_garbage_raises_nothing_but_invalid_token(body: bytes) -> None:
     with contextlib.suppress(InvalidToken):
-        CODEC.decode(signed(b"\x01" + body))
+        CODEC.decode(signed(b"\x02" + body))
 
 
 def test_long_text_is_refused_unread() -> None:
     assert reason_for("A" * 2049) == "too-long"
 
 
-@pytest.mark.parametrize("text", ["", "A", "!!!", "AQ==", "AQ", "AYA", "A" * 2048])
+@pytest.mark.parametrize("text", ["", "A", "!!!", "Ag==", "Ag", "AoA", "A" * 2048])
 def test_text_that_no_codec_writes_is_refused(text: str) -> None:
     assert reason_for(text) in {"malformed", "unknown-version"}
 
 
 def test_unknown_version_is_named() -> None:
-    text = signed(b"\x02" + msgspec.msgpack.encode({}))
-    with pytest.raises(InvalidToken, match="version 2 is not known here, only 1"):
+    text = signed(b"\x03" + msgspec.msgpack.encode({}))
+    with pytest.raises(InvalidToken, match="version 3 is not known here, only 2"):
         CODEC.decode(text)
 
 

@@ -178,7 +178,7 @@ async def test_silence_counts_as_a_break() -> None:
     "chunk",
     [
         b"HTTP/1.1 400 Bad Request\r\n\r\n" + bytes(40),
-        hello()[:-1] + b"\x00",
+        hello()[:-1] + b"\x01",
         FrameWriter(b"x" * 32).heartbeat(Heartbeat("b", 1, {}, {})),
         hello(region="c"),
         WRITER.entries(encoded("mars", 1).frame),

@@ -10,6 +10,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atoll.documents.entry import FORMAT
 from atoll.errors import CorruptEntry, HostileEntry, ProtocolMismatch, ReplicationError
 from atoll.replication.wire import (
     MAX_FRAME_BYTES,
@@ -155,7 +156,7 @@ def test_a_well_framed_body_that_is_no_entry_is_hostile() -> None:
 
 
 def test_an_entry_with_a_gap_behind_it_is_hostile() -> None:
-    entry = ["tokyo", 5, 1 << 40, 5, {"tokyo": 2}, []]
+    entry = [FORMAT, "tokyo", 5, 1 << 40, 5, {"tokyo": 2}, []]
     with pytest.raises(HostileEntry, match="dense"):
         read(frame(2, _encoded(msgspec.msgpack.encode(entry))))
 

@@ -267,6 +267,23 @@ async def test_a_newer_format_is_refused(store: PostgresStore, database: Postgre
         await database.open().open_collections(["note"])
 
 
+async def test_an_older_format_is_refused_and_left_as_it_is(
+    store: PostgresStore, database: PostgresHarness
+) -> None:
+    tables = "SELECT table_name FROM information_schema.tables WHERE table_schema = $1 ORDER BY 1"
+
+    async def contents() -> dict[str, list[str]]:
+        names = [row[0] for row in await database.fetch(tables, database.name)]
+        rows = {name: await database.fetch(f'SELECT t::text FROM "{name}" AS t') for name in names}
+        return {name: sorted(row[0] for row in found) for name, found in rows.items()}
+
+    await database.fetch("UPDATE _settings SET value = '1' WHERE name = 'format'")
+    before = await contents()
+    with pytest.raises(ConfigError, match=r"has format 1; .* `atoll export`.* `atoll import`"):
+        await database.open().open_collections(["note", "new"])
+    assert await contents() == before
+
+
 async def test_nodes_that_start_at_once_migrate_once(
     database: PostgresHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from atoll.errors import ConfigError, Indefinite, StoreCorrupt, StoreLocked, Sto
 from atoll.store.memory.store import MemoryStore
 from atoll.store.port import Commit, Condition, Row, Segment, Shape, Store, Wanted
 from atoll.store.scanning import condition_sql
+from atoll.store.sqlite import database as sqlite_database
 from atoll.store.sqlite.database import DATABASE_FILE, WAL_KEPT_BYTES
 from atoll.store.sqlite.store import SqliteStore, open_sqlite
 
@@ -154,8 +156,35 @@ async def test_newer_format_is_refused(harness: SqliteHarness, store: SqliteStor
     with sqlite3.connect(harness.folder / DATABASE_FILE) as tool:
         tool.execute("UPDATE settings SET value = 99 WHERE name = 'format'")
     tool.close()
-    with pytest.raises(ConfigError, match="format 99; this Atoll knows up to 1"):
+    with pytest.raises(ConfigError, match="format 99; this Atoll knows up to 2"):
         harness.open()
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("ended", ["closed", "crashed", "crashed at once"])
+async def test_older_format_is_refused_and_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: str, read_only: bool
+) -> None:
+    monkeypatch.setattr(sqlite_database, "FORMAT", 1)
+    store = open_sqlite(tmp_path / "old", region="tokyo", deployment="shop")
+    await store.open_collections(["note"])
+    await commit(store, put(("a", {}), ("b", {})))
+    if ended == "crashed":
+        await store.checkpoint()
+        await commit(store, put(("c", {})))
+    if ended == "closed":
+        await store.close()
+    left = tmp_path / "left"
+    shutil.copytree(tmp_path / "old", left)
+    await store.close()
+    monkeypatch.undo()
+    before = {path.name: path.read_bytes() for path in left.iterdir()}
+    assert ("region.sqlite-wal" in before) == (ended != "closed")
+    with pytest.raises(
+        ConfigError, match=r"left/region.sqlite has format 1; .* `atoll export`.* `atoll import`"
+    ):
+        open_sqlite(left, region="tokyo", deployment="shop", read_only=read_only)
+    assert {path.name: path.read_bytes() for path in left.iterdir()} == before
 
 
 def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from atoll.errors import (
     StoreUnreachable,
     StoreUnwritable,
 )
+from atoll.store.formats import check_format
 from atoll.store.postgresql.history import WHICH, History, history_of
 from atoll.store.postgresql.sql import quoted_name
 from atoll.store.postgresql.url import DatabaseUrl
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
 
 LEAST_VERSION = 16
 MIGRATIONS = ("schema.sql",)
-"""The n-th script leads from format n-1 to format n."""
+"""The first makes the tables, in FIRST_FORMAT; each one more leads to the next format."""
+FIRST_FORMAT = 2
+"""Earlier ones hold entries in another encoding."""
 CALL_S = 10.0
 CONNECT_S = 5.0
 CONNECT_EACH_S = 2.0
@@ -456,20 +459,18 @@ class Database:
                     "atoll.toml, or give this region a schema of its own with ?schema="
                 )
         found = int(settings["format"])
-        if found > len(MIGRATIONS):
-            raise ConfigError(
-                f"{self.where} has format {found}; this Atoll knows up to {len(MIGRATIONS)}: start it with the newer "
-                "Atoll that wrote it"
-            )
+        if not FIRST_FORMAT <= found <= _newest_format():
+            check_format(self.where, found, _newest_format())
         return found
 
     async def _identified(self, connection: asyncpg.Connection[Any]) -> bool:
         """Whether a database that takes no writes can be read from, as it is."""
-        return await self._format(connection) == len(MIGRATIONS)
+        return await self._format(connection) == _newest_format()
 
     async def _migrate(self, connection: asyncpg.Connection[Any]) -> None:
         found = await self._format(connection)
-        if found == len(MIGRATIONS):
+        newest = _newest_format()
+        if found == newest:
             return
         if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", quoted_name(self.schema)):
             await connection.execute(f"CREATE SCHEMA {quoted_name(self.schema)}")
@@ -479,12 +480,14 @@ class Database:
                 "INSERT INTO _settings (name, value) VALUES ($1, $2)",
                 [("format", "0"), ("region", self.region), ("deployment", self.deployment)],
             )
-        for script in MIGRATIONS[found:]:
+        for script in MIGRATIONS[found and found - FIRST_FORMAT + 1 :]:
             await connection.execute(script_text(script))
-        await connection.execute(
-            "UPDATE _settings SET value = $1 WHERE name = 'format'", str(len(MIGRATIONS))
-        )
-        logger.info("%s: format %d, was %d", self.where, len(MIGRATIONS), found)
+        await connection.execute("UPDATE _settings SET value = $1 WHERE name = 'format'", str(newest))
+        logger.info("%s: format %d, was %d", self.where, newest, found)
+
+
+def _newest_format() -> int:
+    return FIRST_FORMAT + len(MIGRATIONS) - 1
 
 
 async def hang_up(connection: asyncpg.Connection[Any]) -> None:

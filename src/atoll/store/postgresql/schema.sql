@@ -1,4 +1,4 @@
--- Atoll's own tables in a region's schema, format 1. Their names start with `_`; a name without is a view for people
+-- Atoll's own tables in a region's schema, format 2. Their names start with `_`; a name without is a view for people
 -- (see postgresql_views.py). Each collection's table is made by open_collections: _doc_<collection>(key, doc, meta).
 
 -- One row: where the region stands. Whoever commits moves `commits` on from what it saw (compare-and-set).

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import apsw
 
 from atoll.errors import ConfigError, StoreCorrupt, StoreUnwritable
 from atoll.store.exclusive import RegionLock
+from atoll.store.formats import check_format
 
 DATABASE_FILE = "region.sqlite"
-FORMAT = 1
+FORMAT = 2
 
 PAGE_BYTES = 4096
 WAL_KEPT_BYTES = 64 << 20
@@ -57,6 +60,7 @@ class Opened:
 def open_database(folder: Path, *, region: str, deployment: str, read_only: bool, vfs: str | None) -> Opened:
     """Open or create the database in `folder`; errors as in `open_sqlite`."""
     database = folder / DATABASE_FILE
+    _check_format_untouched(database, vfs)
     if read_only:
         if not database.exists():
             raise ConfigError(
@@ -168,6 +172,38 @@ def _create(writer: apsw.Connection, region: str, deployment: str) -> None:
         )
 
 
+def _check_format_untouched(database: Path, vfs: str | None) -> None:
+    """Raises ConfigError for another format, before anything is opened in a way that could change a file.
+
+    Even a connection that only reads takes locks, and one that may write recovers and empties the write-ahead log.
+    """
+    try:
+        found = _format_in(f"{database.absolute().as_uri()}?immutable=1", vfs)
+        if found is None and _wal_size(database) and database.stat().st_size <= PAGE_BYTES:
+            # Nothing was ever checkpointed: all is in the log, which an immutable connection passes over.
+            with TemporaryDirectory() as folder:
+                copy = Path(folder) / DATABASE_FILE
+                shutil.copyfile(database, copy)
+                shutil.copyfile(f"{database}-wal", f"{copy}-wal")
+                found = _format_in(str(copy), None)
+    except (OSError, apsw.Error):
+        return  # absent, damaged or out of reach: opening it in earnest tells
+    if found is not None:
+        check_format(str(database), found, FORMAT)
+
+
+def _format_in(filename: str, vfs: str | None) -> int | None:
+    """None where it is not said. Raises apsw.Error."""
+    connection = apsw.Connection(filename, _READ, vfs=vfs)
+    try:
+        found = connection.execute("SELECT value FROM settings WHERE name = 'format'").get
+    except apsw.SQLError:
+        return None
+    finally:
+        connection.close()
+    return found if isinstance(found, int) else None
+
+
 def _identify(connection: apsw.Connection, database: Path, region: str, deployment: str) -> None:
     try:
         settings = dict(connection.execute("SELECT name, value FROM settings"))
@@ -179,11 +215,7 @@ def _identify(connection: apsw.Connection, database: Path, region: str, deployme
     found = settings.get("format")
     if not isinstance(found, int):
         raise StoreCorrupt(f"{database} does not say its format: it is damaged", database=str(database))
-    if found > FORMAT:
-        raise ConfigError(
-            f"{database} has format {found}; this Atoll knows up to {FORMAT}: "
-            "start it with the newer Atoll that wrote it"
-        )
+    check_format(str(database), found, FORMAT)
     for what, wanted in (("deployment", deployment), ("region", region)):
         if settings.get(what) != wanted:
             raise ConfigError(

@@ -1,4 +1,4 @@
--- One region's database, format 1. Each collection's table is made by open_collections:
+-- One region's database, format 2. Each collection's table is made by open_collections:
 -- doc_<collection>(key, value, meta). Rowid tables throughout: WITHOUT ROWID halves the write rate at 4 kB pages.
 
 -- The journal in this region's commit order: one row per group commit and origin.

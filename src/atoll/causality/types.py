@@ -1,0 +1,45 @@
+"""The plain values that must not be mixed up, as types of their own.
+
+Regions, seqs, stamps and epochs are texts and integers everywhere. A checker tells them apart where a signature names
+these; at run time they cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple, NewType
+
+from atoll.errors import ProtocolMismatch
+
+RegionName = NewType("RegionName", str)
+Seq = NewType("Seq", int)
+"""An entry's place in its origin's journal, from 1."""
+Stamp = NewType("Stamp", int)
+"""Of the hybrid logical clock: milliseconds and a counter, as one integer."""
+Epoch = NewType("Epoch", int)
+"""Of a membership or an owner; a later one overrules."""
+Incarnation = NewType("Incarnation", int)
+"""Which numbering of a region's journal: a region that lost entries numbers anew under a higher one."""
+FIRST_INCARNATION: Final = Incarnation(0)
+"""The only one so far."""
+EVERYONE: Final = None
+"""The audience of all regions, present and future."""
+Audience = tuple[RegionName, ...] | None
+"""The regions that may hold some data, in order of their names; or EVERYONE."""
+
+
+class Ballot(NamedTuple):
+    """Orders the values of one consensus register."""
+
+    number: int
+    region: RegionName
+
+
+def check_incarnations(incarnations: Mapping[str, Incarnation], told_by: str) -> None:
+    """Raises ProtocolMismatch unless all that a peer speaks of was numbered under the first incarnation."""
+    for region, incarnation in incarnations.items():
+        if incarnation != FIRST_INCARNATION:
+            raise ProtocolMismatch(
+                f"{told_by} speaks of incarnation {incarnation} of {region}; this version knows "
+                f"{FIRST_INCARNATION} only: run the same version of Atoll in all regions"
+            )
