@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from atoll.config.version import VERSION
 from atoll.errors import AtollError, InvalidOperation, MalformedRequest
+from atoll.http.bodies import Cut, Delay, Drain, Gone
 from atoll.http.exchange import Exchange
 from atoll.ids import IdService
 from atoll.region.region import Region
@@ -66,30 +67,31 @@ class Admin:
         await exchange.answer_json({"items": items})
 
     async def drain(self, exchange: Exchange) -> None:
-        self._region.health.draining = await self._flag(exchange, "draining")
+        self._region.health.draining = (await exchange.decode(Drain, _SMALL_BODY)).draining
         await exchange.answer_json({"draining": self._region.health.draining})
 
     async def forget(self, exchange: Exchange) -> None:
-        peer, gone = await self._peer(exchange, "gone", bool)
-        if not gone:
+        asked = await exchange.decode(Gone, _SMALL_BODY)
+        self._check_peer(asked.peer)
+        if not asked.gone:
             raise MalformedRequest(
                 "gone accepts true only; a peer that is back is recognised without a request"
             )
-        self._region.forget(peer)
-        await exchange.answer_json({"gone": peer})
+        self._region.forget(asked.peer)
+        await exchange.answer_json({"gone": asked.peer})
 
     async def partition(self, exchange: Exchange) -> None:
         self._only_on_test_topologies("cut links")
-        peer, cut = await self._peer(exchange, "cut", bool)
-        self._emulation.partition(peer, cut)
+        asked = await exchange.decode(Cut, _SMALL_BODY)
+        self._check_peer(asked.peer)
+        self._emulation.partition(asked.peer, asked.cut)
         await exchange.answer_json({"cut": self._emulation.cut})
 
     async def delay(self, exchange: Exchange) -> None:
         self._only_on_test_topologies("change delays")
-        peer, rtt_ms = await self._peer(exchange, "rtt_ms", (int, float))
-        if not 0 <= rtt_ms <= 60_000:
-            raise MalformedRequest(f"rtt_ms takes 0 to 60000 milliseconds, not {rtt_ms}")
-        self._emulation.delay(peer, rtt_ms / 2000)
+        asked = await exchange.decode(Delay, _SMALL_BODY)
+        self._check_peer(asked.peer)
+        self._emulation.delay(asked.peer, asked.rtt_ms / 2000)
         await exchange.answer_json({"one_way_s": self._emulation.one_way_s})
 
     def status(self) -> dict[str, Any]:
@@ -199,21 +201,9 @@ class Admin:
             found[collection] = {"documents": reply.count, "digest": _folded(reply)}
         await exchange.answer_json({"region": self._region.name, "collections": found})
 
-    async def _flag(self, exchange: Exchange, name: str) -> bool:
-        body = await exchange.json(_SMALL_BODY)
-        if not isinstance(body, dict) or set(body) != {name} or not isinstance(body[name], bool):
-            raise MalformedRequest(f'send {{"{name}": true}} or {{"{name}": false}}')
-        return bool(body[name])
-
-    async def _peer(self, exchange: Exchange, name: str, kind: Any) -> tuple[str, Any]:
-        body = await exchange.json(_SMALL_BODY)
-        if not isinstance(body, dict) or set(body) != {"peer", name} or not isinstance(body[name], kind):
-            raise MalformedRequest(f'send {{"peer": "…", "{name}": …}}')
-        if not isinstance(body["peer"], str) or body["peer"] not in self._region.links:
-            raise MalformedRequest(
-                f"there is no peer {body['peer']!r}; there are {', '.join(self._region.links)}"
-            )
-        return body["peer"], body[name]
+    def _check_peer(self, name: str) -> None:
+        if name not in self._region.links:
+            raise MalformedRequest(f"there is no peer {name!r}; there are {', '.join(self._region.links)}")
 
     def _only_on_test_topologies(self, what: str) -> None:
         if not self._test_topology:

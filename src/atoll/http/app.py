@@ -53,7 +53,7 @@ class App:
             metrics=Metrics(region),
             admin=Admin(region, emulation, ids, test_topology=test_topology),
             peering=Peering(region, link_key, emulation, self.closing),
-            description=Description(region.application, url),
+            description=Description(TABLE.routes, region.application, url),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,7 +9,8 @@ import msgspec
 from atoll.causality.clock import format_stamp
 from atoll.conflicts import records
 from atoll.documents.mutation import Write, put_of
-from atoll.errors import Conflict, InvalidCursor, InvalidOperation, MalformedRequest, NotFound
+from atoll.errors import Conflict, InvalidCursor, InvalidOperation, NotFound
+from atoll.http.bodies import Resolution
 from atoll.http.documents import Documents, decode_cursor, encode_cursor, idempotency_key_of
 from atoll.http.exchange import Exchange
 from atoll.http.sessions import HEADER, Sessions
@@ -37,10 +38,8 @@ class Audit:
 
     async def resolve(self, exchange: Exchange, conflict_id: str) -> None:
         """Write the value that the application chose. The write has seen all siblings, so it resolves the conflict."""
-        body = await exchange.json(self._region.options.document_bytes)
+        asked = await exchange.decode(Resolution, self._region.options.document_bytes)
         idempotency_key = idempotency_key_of(exchange)
-        if not isinstance(body, dict) or set(body) != {"value"}:
-            raise MalformedRequest('to resolve a conflict, send {"value": {…the document as it should be…}}')
         row = await self._region.store.conflict(conflict_id)
         if row is None:
             raise NotFound(f"there is no conflict {conflict_id!r}")
@@ -53,7 +52,7 @@ class Audit:
             )
         rules = self._documents.rules(row.collection)
         token = await self._sessions.of(exchange)
-        put = put_of(rules, row.key, msgspec.json.encode(body["value"]))
+        put = put_of(rules, row.key, bytes(asked.value))
         reply = await self._region.write(Write((put,), idempotency_key), token)
         written = reply.receipt.written[0]
         value = None if written.value is None else msgspec.Raw(written.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -14,6 +14,7 @@ from atoll.errors import AtollError, InvalidKey, MalformedRequest, TooLarge
 from atoll.http.parameters import check_escapes
 from atoll.http.problems import CONTENT_TYPE, headers_of, problem
 
+T = TypeVar("T")
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -107,6 +108,14 @@ class Exchange:
     async def json(self, limit_bytes: int) -> Any:
         """The body as JSON. Raises MalformedRequest."""
         return parse_json(await self.body(limit_bytes))
+
+    async def decode(self, kind: type[T], limit_bytes: int) -> T:
+        """The body as JSON of this type. Raises MalformedRequest, which says what does not fit."""
+        body = await self.body(limit_bytes)
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise MalformedRequest(f"the body does not fit {self.shown}: {error}") from None
 
     async def answer(
         self,

@@ -1,130 +1,53 @@
-"""`/openapi.json`, made from the declared collections."""
+"""`/openapi.json`, derived from the table of routes and the declared collections."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from atoll.client import multiplex
 from atoll.config.version import VERSION
-from atoll.errors import error_classes
+from atoll.errors import AtollError, MalformedRequest, StoreCorrupt, TooLarge, error_classes
+from atoll.http.bodies import Schema, batch
 from atoll.http.exchange import Exchange
+from atoll.http.parameters import Parameter
+from atoll.http.problems import CONTENT_TYPE, PREFIX, headers_of
 from atoll.schema.application import Application
+from atoll.schema.compiled import CollectionSchema
 
-_SESSION = {
-    "name": "Atoll-Session",
-    "in": "header",
-    "schema": {"type": "string"},
-    "description": "What the session has seen.",
-}
-_IDEMPOTENCY = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}}
-_IF_MATCH = {"name": "If-Match", "in": "header", "schema": {"type": "string"}}
-_KEY = {
-    "name": "key",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "minLength": 1, "maxLength": 512},
-}
-_READ = [
-    {
-        "name": "consistency",
-        "in": "query",
-        "schema": {"type": "string", "enum": ["eventual", "session", "causal", "bounded", "strong"]},
-    },
-    {"name": "max_staleness", "in": "query", "schema": {"type": "number", "minimum": 0}},
-    {"name": "max_wait", "in": "query", "schema": {"type": "number", "minimum": 0}},
-]
-_LIST = [
-    {"name": "prefix", "in": "query", "schema": {"type": "string"}},
-    {
-        "name": "where",
-        "in": "query",
-        "schema": {"type": "array", "items": {"type": "string"}},
-        "description": "field:op:value with op one of eq, ne, lt, le, gt, ge, contains",
-    },
-    {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000}},
-    {"name": "cursor", "in": "query", "schema": {"type": "string"}},
-]
+if TYPE_CHECKING:
+    from atoll.http.route import Answer, Body, Route
+
+_REFERENCE = "#/components/schemas/{name}"
+_ANYWHERE = (MalformedRequest, TooLarge, AtollError, StoreCorrupt)
+"""Problems that any call may answer with."""
 
 
 class Description:
     """The document of one region, made when it is first asked for."""
 
-    def __init__(self, application: Application, url: str) -> None:
+    def __init__(self, routes: Iterable[Route], application: Application, url: str) -> None:
+        self._routes = routes
         self._application = application
         self._url = url
         self._encoded: bytes | None = None
 
     async def answer(self, exchange: Exchange) -> None:
         if self._encoded is None:
-            self._encoded = msgspec.json.encode(describe(self._application, self._url))
+            self._encoded = msgspec.json.encode(describe(self._routes, self._application, self._url))
         await exchange.answer_tagged(self._encoded)
 
 
-def describe(application: Application, url: str) -> dict[str, Any]:
-    """An OpenAPI 3.1 document."""
+def describe(routes: Iterable[Route], application: Application, url: str) -> dict[str, Any]:
+    """An OpenAPI 3.1 document; a route of a collection is described once for each."""
+    schemas = {**application.json_schemas(), "Problem": _problem(), "Batch": batch(application.collections)}
     paths: dict[str, Any] = {}
-    for name in application.collections:
-        document = {"$ref": f"#/components/schemas/{name}"}
-        shown = {
-            "type": "object",
-            "required": ["key", "value", "version"],
-            "properties": {"key": {"type": "string"}, "value": document, "version": {"type": "string"}},
-        }
-        paths[f"/v1/{name}"] = {
-            "get": _operation(
-                f"list_{name}",
-                [*_LIST, *_READ, _SESSION],
-                {
-                    "type": "object",
-                    "properties": {
-                        "items": {"type": "array", "items": shown},
-                        "cursor": {"type": ["string", "null"]},
-                    },
-                },
-            )
-        }
-        paths[f"/v1/{name}/{{key}}"] = {
-            "get": _operation(f"get_{name}", [_KEY, *_READ, _SESSION], shown),
-            "put": _operation(f"put_{name}", [_KEY, _SESSION, _IDEMPOTENCY, _IF_MATCH], shown, body=document),
-            "patch": _operation(
-                f"patch_{name}", [_KEY, _SESSION, _IDEMPOTENCY, _IF_MATCH], shown, body={"type": "object"}
-            ),
-            "delete": _operation(f"delete_{name}", [_KEY, _SESSION, _IDEMPOTENCY, _IF_MATCH], shown),
-        }
-    anything = {"type": "object"}
-    paths["/v1/batch"] = {"post": _operation("batch", [_SESSION, _IDEMPOTENCY], anything, body=anything)}
-    binary = {"type": "string", "format": "binary"}
-    paths["/v1/multiplex"] = {
-        "post": _operation("multiplex", [], binary, body=binary, content_type=multiplex.CONTENT_TYPE)
-    }
-    paths["/v1/changes"] = {"get": _operation("changes", [], anything)}
-    paths["/v1/conflicts"] = {"get": _operation("conflicts", [], anything)}
-    paths["/v1/conflicts/{id}/resolve"] = {
-        "post": _operation("resolve_conflict", [{**_KEY, "name": "id"}], anything, body=anything)
-    }
-    paths["/v1/ids/{kind}"] = {"post": _operation("new_ids", [{**_KEY, "name": "kind"}], anything)}
-    for check in ("live", "ready", "serving", "reading"):
-        paths[f"/health/{check}"] = {"get": _operation(f"health_{check}", [], anything)}
-    paths["/metrics"] = {
-        "get": {"operationId": "metrics", "responses": {"200": {"description": "Prometheus text"}}}
-    }
-    schemas = application.json_schemas()
-    schemas["Problem"] = {
-        "type": "object",
-        "description": "RFC 9457. `definite` tells whether surely nothing happened.",
-        "properties": {
-            "type": {
-                "type": "string",
-                "enum": sorted(f"urn:atoll:problem:{slug}" for slug in error_classes()),
-            },
-            "title": {"type": "string"},
-            "status": {"type": "integer"},
-            "detail": {"type": "string"},
-            "definite": {"type": "boolean"},
-        },
-    }
+    for route in routes:
+        named = application.collections.values() if "{collection}" in route.path else (None,)
+        for collection in named:
+            path = route.path if collection is None else route.path.replace("{collection}", collection.name)
+            paths.setdefault(path, {})[route.method.lower()] = _operation(route, collection, schemas)
     return {
         "openapi": "3.1.0",
         "info": {"title": f"Atoll: {application.name}", "version": VERSION},
@@ -134,24 +57,105 @@ def describe(application: Application, url: str) -> dict[str, Any]:
     }
 
 
-def _operation(
-    name: str,
-    parameters: list[dict[str, Any]],
-    answer: dict[str, Any],
-    body: dict[str, Any] | None = None,
-    content_type: str = "application/json",
-) -> dict[str, Any]:
+def _operation(route: Route, collection: CollectionSchema | None, schemas: dict[str, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
-        "operationId": name,
-        "parameters": parameters,
+        "operationId": route.name if collection is None else f"{route.name}_{collection.name}",
+        "description": route.meaning,
+        "x-atoll-access": route.access,
+        "parameters": [
+            _parameter(each)
+            for each in route.parameters
+            if collection is None or (each.place, each.name) != ("path", "collection")
+        ],
         "responses": {
-            "200": {"description": "Done", "content": {content_type: {"schema": answer}}},
-            "default": {
-                "description": "A problem document",
-                "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-            },
+            **{str(each.status): _answer(each, collection, schemas) for each in route.answers},
+            **_problems(route),
         },
     }
-    if body is not None:
-        operation["requestBody"] = {"required": True, "content": {content_type: {"schema": body}}}
+    if route.body is not None:
+        operation["requestBody"] = {"required": True, "content": _content(route.body, collection, schemas)}
     return operation
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    schema = parameter.kind.schema()
+    if parameter.most > 1:
+        schema = {"type": "array", "items": schema, "maxItems": parameter.most}
+    elif parameter.default is not None:
+        schema["default"] = parameter.default
+    return {
+        "name": parameter.name,
+        "in": parameter.place,
+        "description": parameter.meaning,
+        "required": parameter.required or parameter.place == "path",
+        "schema": schema,
+    }
+
+
+def _answer(answer: Answer, collection: CollectionSchema | None, schemas: dict[str, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": answer.meaning}
+    if answer.schema is not None:
+        described["content"] = _content(answer, collection, schemas)
+    if answer.headers:
+        described["headers"] = {each.name: _header(each) for each in answer.headers}
+    return described
+
+
+def _header(header: Parameter) -> dict[str, Any]:
+    return {"description": header.meaning, "required": header.required, "schema": header.kind.schema()}
+
+
+def _content(
+    carried: Answer | Body, collection: CollectionSchema | None, schemas: dict[str, Any]
+) -> dict[str, Any]:
+    return {carried.media_type: {"schema": _schema(carried.schema, collection, schemas)}}
+
+
+def _schema(described: Any, collection: CollectionSchema | None, schemas: dict[str, Any]) -> Schema:
+    if isinstance(described, Mapping):
+        return dict(described)
+    if not isinstance(described, type):
+        found: Schema = described(collection)
+        return found
+    (reference,), found = msgspec.json.schema_components([described], ref_template=_REFERENCE)
+    schemas |= found
+    return reference
+
+
+def _problems(route: Route) -> dict[str, Any]:
+    by_status: dict[int, list[type[AtollError]]] = {}
+    kinds: tuple[type[AtollError], ...] = (*route.problems, *_ANYWHERE)
+    for problem in dict.fromkeys(kinds):
+        by_status.setdefault(problem.status, []).append(problem)
+    return {str(status): _refusal(kinds) for status, kinds in sorted(by_status.items())}
+
+
+def _refusal(kinds: list[type[AtollError]]) -> dict[str, Any]:
+    types = sorted(kind.type for kind in kinds)
+    schema = {
+        "allOf": [{"$ref": "#/components/schemas/Problem"}],
+        "properties": {"type": {"enum": [PREFIX + each for each in types]}},
+    }
+    described: dict[str, Any] = {
+        "description": ", ".join(types),
+        "content": {CONTENT_TYPE.decode(): {"schema": schema}},
+    }
+    names = {name for kind in kinds for name, _ in headers_of(kind("")) if name == b"retry-after"}
+    if names:
+        described["headers"] = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
+    return described
+
+
+def _problem() -> Schema:
+    return {
+        "type": "object",
+        "description": "RFC 9457. `definite` tells whether surely nothing happened; further members hold details.",
+        "required": ["type", "title", "status", "detail", "definite"],
+        "properties": {
+            "type": {"type": "string", "enum": sorted(PREFIX + slug for slug in error_classes())},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "definite": {"type": "boolean"},
+        },
+    }

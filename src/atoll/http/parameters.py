@@ -134,6 +134,8 @@ class Parameter:
     kind: Kind
     meaning: str
     place: Place = "query"
+    required: bool = False
+    """Of a request: it is refused without. Of an answer: it always has it."""
     default: Any = None
     """What a request without it means."""
     most: int = 1

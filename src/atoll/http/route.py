@@ -9,6 +9,7 @@ from typing import Any, Literal
 from atoll.errors import AtollError, NotFound
 from atoll.http.admin import Admin
 from atoll.http.audit import Audit
+from atoll.http.bodies import Described
 from atoll.http.direct import App
 from atoll.http.documents import Documents
 from atoll.http.exchange import Exchange, text_of
@@ -45,8 +46,7 @@ class Handlers:
 class Body:
     """What a request has to bring along."""
 
-    schema: Any
-    """A type that msgspec describes, a JSON schema, or a function of a collection that gives one."""
+    schema: Described
     media_type: str = JSON
 
 
@@ -55,8 +55,8 @@ class Answer:
     """One good outcome of a call."""
 
     meaning: str
-    schema: Any = None
-    """As of `Body`; None for an answer without a body."""
+    schema: Described | None = None
+    """None for an answer without a body."""
     status: int = 200
     media_type: str = JSON
     headers: tuple[Parameter, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from atoll.client import multiplex
+from atoll.client.answers import BatchAnswer, DocumentAnswer, IdsAnswer
 from atoll.conflicts.records import STATUSES
 from atoll.documents.strategies import KINDS as CONFLICT_KINDS
 from atoll.errors import (
@@ -34,7 +35,7 @@ from atoll.errors import (
     UnsupportedMediaType,
     VersionMismatch,
 )
-from atoll.http import multiplexing
+from atoll.http import bodies, multiplexing
 from atoll.http.admin import Check
 from atoll.http.documents import MAX_CONDITIONS, MAX_IDEMPOTENCY_KEY, MAX_PAGE
 from atoll.http.parameters import Choice, Moment, Parameter, Seconds, Text, Whole
@@ -129,8 +130,8 @@ _WRITING = (
 )
 _BODY = (UnsupportedMediaType, TooLarge)
 
-_TOKEN = Parameter("Atoll-Session", Text(), "the token to send next", "header")
-_REGION = Parameter("Atoll-Region", Text(), "who answered", "header")
+_TOKEN = Parameter("Atoll-Session", Text(), "the token to send next", "header", required=True)
+_REGION = Parameter("Atoll-Region", Text(), "who answered", "header", required=True)
 _DEGRADED = Parameter(
     "Atoll-Degraded",
     Text(),
@@ -141,7 +142,11 @@ _REPLAYED = Parameter(
     "Atoll-Replayed", Choice(("true",)), "the answer that was given to this idempotency key before", "header"
 )
 _ETAG = Parameter(
-    "ETag", Text(), "the version, in quotes; equal in regions that hold the same state", "header"
+    "ETag",
+    Text(),
+    "the version, in quotes; equal in regions that hold the same state",
+    "header",
+    required=True,
 )
 _SHOWN = (_TOKEN, _REGION, _DEGRADED, _ETAG)
 
@@ -154,7 +159,7 @@ def _health(check: Check, meaning: str) -> Route:
         handler=lambda on, exchange, at: on.admin.health(exchange, check),
         access="public",
         meaning=meaning,
-        answers=(Answer("yes"), Answer("no, for the `reason`", status=503)),
+        answers=(Answer("yes", bodies.Health), Answer("no, for the `reason`", bodies.Health, status=503)),
     )
 
 
@@ -166,9 +171,9 @@ def _between_regions(path: str, name: str, meaning: str) -> Route:
         handler=lambda on, exchange, at: on.peering.answer(exchange, path),
         access="peer",
         meaning=meaning,
-        parameters=(Parameter(SEAL, Text(), "of the deployment's key", "header"),),
-        body=Body(bytes, _OCTETS),
-        answers=(Answer(meaning, bytes, media_type=_OCTETS),),
+        parameters=(Parameter(SEAL, Text(), "of the deployment's key", "header", required=True),),
+        body=Body(bodies.BINARY, _OCTETS),
+        answers=(Answer(meaning, bodies.BINARY, media_type=_OCTETS),),
         problems=(HostileEntry, *_BODY),
     )
 
@@ -185,7 +190,7 @@ TABLE = Table(
             ' also `siblings`: `{"value", "region", "seq", "stamp"}` each',
             parameters=(*_DOCUMENT, *_READ, _SESSION, _IF_CHANGED),
             answers=(
-                Answer("the document", headers=_SHOWN),
+                Answer("the document", bodies.shown, headers=_SHOWN),
                 Answer("the caller has it", status=304, headers=_SHOWN),
             ),
             problems=(UnknownCollection, InvalidKey, NotFound, InvalidOperation, *_READING),
@@ -199,8 +204,8 @@ TABLE = Table(
             access="write",
             meaning="writes the whole document, the body; answers as GET does",
             parameters=(*_DOCUMENT, *_WRITE, _IF_MATCH, _IF_ABSENT),
-            body=Body(None),
-            answers=(Answer("the document as it is now", headers=(*_SHOWN, _REPLAYED)),),
+            body=Body(bodies.document),
+            answers=(Answer("the document as it is now", bodies.written, headers=(*_SHOWN, _REPLAYED)),),
             problems=(UnknownCollection, InvalidKey, InvalidDocument, UnknownField, *_WRITING, *_BODY),
             multiplexed=True,
         ),
@@ -212,8 +217,8 @@ TABLE = Table(
             access="write",
             meaning="applies [operators](#operators); creates the document if all required fields are given",
             parameters=(*_DOCUMENT, *_WRITE, _IF_MATCH),
-            body=Body(None),
-            answers=(Answer("the document as it is now", headers=(*_SHOWN, _REPLAYED)),),
+            body=Body(bodies.operators),
+            answers=(Answer("the document as it is now", bodies.written, headers=(*_SHOWN, _REPLAYED)),),
             problems=(
                 UnknownCollection,
                 InvalidKey,
@@ -233,7 +238,7 @@ TABLE = Table(
             access="write",
             meaning='`"value": null`; 404 when there was none',
             parameters=(*_DOCUMENT, *_WRITE, _IF_MATCH),
-            answers=(Answer("it is deleted", headers=(*_SHOWN, _REPLAYED)),),
+            answers=(Answer("it is deleted", bodies.written, headers=(*_SHOWN, _REPLAYED)),),
             problems=(UnknownCollection, InvalidKey, NotFound, *_WRITING),
             multiplexed=True,
         ),
@@ -261,7 +266,7 @@ TABLE = Table(
                 _IF_CHANGED,
             ),
             answers=(
-                Answer("a page", headers=_SHOWN),
+                Answer("a page", bodies.page, headers=_SHOWN),
                 Answer("the caller has it", status=304, headers=_SHOWN),
             ),
             problems=(UnknownCollection, UnknownField, InvalidOperation, InvalidCursor, *_READING),
@@ -276,8 +281,8 @@ TABLE = Table(
             meaning='many writes, one atomic entry: `{"writes": [{"put": {…}}, {"patch": {…}}, {"delete": {…}}]}` →'
             ' `{"written": […]}`',
             parameters=(*_WRITE, _PREFER),
-            body=Body(None),
-            answers=(Answer("all are done", headers=(_TOKEN, _REGION, _DEGRADED, _REPLAYED)),),
+            body=Body({"$ref": "#/components/schemas/Batch"}),
+            answers=(Answer("all are done", BatchAnswer, headers=(_TOKEN, _REGION, _DEGRADED, _REPLAYED)),),
             problems=(
                 UnknownCollection,
                 InvalidKey,
@@ -297,8 +302,8 @@ TABLE = Table(
             access="public",
             meaning="up to 256 of these calls in one exchange (8 MiB). Each is answered as if it were alone, as soon as"
             " possible. `client/multiplex.py` defines the format",
-            body=Body(bytes, multiplex.CONTENT_TYPE),
-            answers=(Answer("the answers, as they come", bytes, media_type=multiplex.CONTENT_TYPE),),
+            body=Body(bodies.BINARY, multiplex.CONTENT_TYPE),
+            answers=(Answer("the answers, as they come", bodies.BINARY, media_type=multiplex.CONTENT_TYPE),),
             problems=(MalformedRequest, *_BODY),
         ),
         Route(
@@ -318,7 +323,7 @@ TABLE = Table(
                 Parameter("collection", Text(), "only these", most=100),
                 Parameter("Last-Event-ID", Text(format="feed-cursor"), "goes before `cursor`", "header"),
             ),
-            answers=(Answer("the changes", media_type="text/event-stream", headers=(_REGION,)),),
+            answers=(Answer("the changes", bodies.TEXT, media_type="text/event-stream", headers=(_REGION,)),),
             problems=(MalformedRequest, InvalidCursor, CursorExpired, UnknownCollection, Unavailable),
         ),
         Route(
@@ -341,7 +346,7 @@ TABLE = Table(
                 _IF_CHANGED,
             ),
             answers=(
-                Answer("a page of records", headers=(_ETAG,)),
+                Answer("a page of records", bodies.AuditPage, headers=(_ETAG,)),
                 Answer("the caller has it", status=304, headers=(_ETAG,)),
             ),
             problems=(MalformedRequest, InvalidCursor, Unavailable),
@@ -355,8 +360,8 @@ TABLE = Table(
             access="write",
             meaning='settles a conflict with `{"value": {…}}`, the document as it should be',
             parameters=(Parameter("id", Text(), "of the record", "path"), *_WRITE),
-            body=Body(None),
-            answers=(Answer("the document as it is now", headers=(_TOKEN,)),),
+            body=Body(bodies.Resolution),
+            answers=(Answer("the document as it is now", DocumentAnswer, headers=(_TOKEN,)),),
             problems=(
                 NotFound,
                 Conflict,
@@ -379,7 +384,7 @@ TABLE = Table(
                 Parameter("kind", Choice(KINDS), "of the identifiers", "path"),
                 Parameter("count", Whole(1, MAX_COUNT), "how many", default=1),
             ),
-            answers=(Answer("identifiers"),),
+            answers=(Answer("identifiers", IdsAnswer),),
             problems=(MalformedRequest, InvalidOperation, Unavailable, *_STORE),
             multiplexed=True,
         ),
@@ -401,7 +406,7 @@ TABLE = Table(
             handler=lambda on, exchange, at: on.metrics.answer(exchange),
             access="observe",
             meaning="[Prometheus](#metrics)",
-            answers=(Answer("the metrics", str, media_type="text/plain"),),
+            answers=(Answer("the metrics", bodies.TEXT, media_type="text/plain"),),
         ),
         Route(
             method="GET",
@@ -412,7 +417,7 @@ TABLE = Table(
             meaning="OpenAPI 3.1 of every call and of the declared collections",
             parameters=(_IF_CHANGED,),
             answers=(
-                Answer("the description", headers=(_ETAG,)),
+                Answer("the description", bodies.OBJECT, headers=(_ETAG,)),
                 Answer("the caller has it", status=304, headers=(_ETAG,)),
             ),
         ),
@@ -423,7 +428,7 @@ TABLE = Table(
             handler=lambda on, exchange, at: exchange.answer_json(on.admin.status()),
             access="observe",
             meaning="position, links, lag, inbox, counts, clock",
-            answers=(Answer("the state of this node"),),
+            answers=(Answer("the state of this node", bodies.Status),),
         ),
         Route(
             method="GET",
@@ -432,7 +437,7 @@ TABLE = Table(
             handler=lambda on, exchange, at: on.admin.statistics(exchange),
             access="observe",
             meaning="documents, tombstones, conflicts, parked changes, bytes; may scan the store",
-            answers=(Answer("counts"),),
+            answers=(Answer("counts", bodies.Statistics),),
             problems=_STORE,
         ),
         Route(
@@ -442,7 +447,7 @@ TABLE = Table(
             handler=lambda on, exchange, at: on.admin.digest(exchange),
             access="observe",
             meaning="of each collection: documents, and a digest that is equal in regions with the same state",
-            answers=(Answer("digests"),),
+            answers=(Answer("digests", bodies.Digests),),
             problems=_STORE,
         ),
         Route(
@@ -452,7 +457,7 @@ TABLE = Table(
             handler=lambda on, exchange, at: on.admin.verify(exchange),
             access="observe",
             meaning="compares the digests with every peer's, and names the documents that differ",
-            answers=(Answer("what differs"),),
+            answers=(Answer("what differs", bodies.Verification),),
             problems=_STORE,
         ),
         Route(
@@ -462,7 +467,7 @@ TABLE = Table(
             handler=lambda on, exchange, at: on.admin.parked(exchange),
             access="observe",
             meaning="changes that could not be merged, with the reason",
-            answers=(Answer("parked changes"),),
+            answers=(Answer("parked changes", bodies.ParkedChanges),),
             problems=_STORE,
         ),
         Route(
@@ -473,8 +478,8 @@ TABLE = Table(
             access="operate",
             meaning='`{"peer": "frankfurt", "gone": true}`: this node does not wait for it after a failover, it is'
             " [gone for good](postgresql.md#failover); `atoll region forget` tells all nodes",
-            body=Body(None),
-            answers=(Answer("it is not waited for"),),
+            body=Body(bodies.Gone),
+            answers=(Answer("it is not waited for", bodies.Forgotten),),
             problems=(MalformedRequest, *_BODY),
         ),
         Route(
@@ -484,8 +489,8 @@ TABLE = Table(
             handler=lambda on, exchange, at: on.admin.drain(exchange),
             access="operate",
             meaning='`{"draining": true}`: `/health/serving` says 503 from now on',
-            body=Body(None),
-            answers=(Answer("how it is now"),),
+            body=Body(bodies.Drain),
+            answers=(Answer("how it is now", bodies.Drained),),
             problems=(MalformedRequest, *_BODY),
         ),
         Route(
@@ -495,8 +500,8 @@ TABLE = Table(
             handler=lambda on, exchange, at: on.admin.partition(exchange),
             access="operate",
             meaning='test topologies only: `{"peer": "frankfurt", "cut": true}` cuts this side of a link',
-            body=Body(None),
-            answers=(Answer("the links that are cut"),),
+            body=Body(bodies.Cut),
+            answers=(Answer("the links that are cut", bodies.CutLinks),),
             problems=(MalformedRequest, InvalidOperation, *_BODY),
         ),
         Route(
@@ -506,8 +511,8 @@ TABLE = Table(
             handler=lambda on, exchange, at: on.admin.delay(exchange),
             access="operate",
             meaning='test topologies only: `{"peer": "frankfurt", "rtt_ms": 230}`',
-            body=Body(None),
-            answers=(Answer("the delays of all links"),),
+            body=Body(bodies.Delay),
+            answers=(Answer("the delays of all links", bodies.Delays),),
             problems=(MalformedRequest, InvalidOperation, *_BODY),
         ),
         _between_regions(CALL_PATH, "call", "a question and its answer"),

@@ -9,11 +9,12 @@ import pytest
 
 from atoll.errors import error_classes
 from atoll.http.openapi import describe
+from atoll.http.routes import TABLE
 
 from ..commit.shop import SHOP
 from .served import Served
 
-DOCUMENT = describe(SHOP, "http://here:8401")
+DOCUMENT = describe(TABLE.routes, SHOP, "http://here:8401")
 METHODS = {"get", "put", "patch", "delete", "post"}
 
 
@@ -74,12 +75,45 @@ def test_every_parameter_is_complete() -> None:
 
 
 def test_every_answer_is_described() -> None:
-    for path, _, operation in operations():
+    for _, _, operation in operations():
         assert "200" in operation["responses"]
-        if path.startswith("/v1/"):
-            content = operation["responses"]["default"]["content"]
-            assert list(content) == ["application/problem+json"]
-        assert all(response["description"] for response in operation["responses"].values())
+        for status, response in operation["responses"].items():
+            assert response["description"]
+            if int(status) >= 400 and status not in ("503",):
+                assert set(response["content"]) <= {"application/problem+json", "application/vnd.atoll"}
+
+
+def test_every_route_is_described() -> None:
+    described = {(path, method) for path, method, _ in operations()}
+    for route in TABLE.routes:
+        assert (route.path.replace("{collection}", "profile"), route.method.lower()) in described
+
+
+def test_every_parameter_and_header_of_a_route_is_described() -> None:
+    put = DOCUMENT["paths"]["/v1/profile/{key}"]["put"]
+    assert {each["name"] for each in put["parameters"]} >= {
+        "key",
+        "If-Match",
+        "If-None-Match",
+        "Idempotency-Key",
+    }
+    assert set(put["responses"]["200"]["headers"]) >= {
+        "Atoll-Session",
+        "Atoll-Region",
+        "ETag",
+        "Atoll-Replayed",
+    }
+    assert set(put["responses"]) >= {"400", "404", "409", "412", "413", "415", "422", "503", "504", "507"}
+
+
+def test_a_patch_says_which_operator_fits_which_field() -> None:
+    schema = DOCUMENT["paths"]["/v1/cart/{key}"]["patch"]["requestBody"]["content"]["application/json"][
+        "schema"
+    ]
+    operators = schema["properties"]
+    assert set(operators) == {"$set", "$unset", "$add", "$remove"}
+    assert set(operators["$add"]["properties"]) == {"items"}
+    assert set(operators["$set"]["patternProperties"]) == {"^labels\\."}
 
 
 def test_every_reference_leads_somewhere() -> None:
@@ -99,4 +133,4 @@ async def test_it_is_served() -> None:
     async with Served() as it:
         answer = await it.ask("GET", "/openapi.json")
     assert answer.status == 200
-    assert answer.json == describe(SHOP, "http://here")
+    assert answer.json == describe(TABLE.routes, SHOP, "http://here")

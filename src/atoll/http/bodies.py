@@ -1,0 +1,278 @@
+"""The JSON bodies of requests and answers, as types: they are decoded by them, and described from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from atoll.conflicts.records import Record
+from atoll.schema.compiled import CollectionSchema
+from atoll.schema.fields import INT_MAX, INT_MIN
+
+Schema = dict[str, Any]
+Described = type | Schema | Callable[[CollectionSchema], Schema]
+"""A type, a JSON schema, or one for each collection."""
+
+Count = Annotated[int, Meta(ge=0)]
+Counts = dict[str, Count]
+
+
+class Drain(msgspec.Struct, forbid_unknown_fields=True):
+    draining: bool
+
+
+class Gone(msgspec.Struct, forbid_unknown_fields=True):
+    peer: str
+    gone: bool
+
+
+class Cut(msgspec.Struct, forbid_unknown_fields=True):
+    peer: str
+    cut: bool
+
+
+class Delay(msgspec.Struct, forbid_unknown_fields=True):
+    peer: str
+    rtt_ms: Annotated[float, Meta(ge=0, le=60_000)]
+
+
+class Resolution(msgspec.Struct, forbid_unknown_fields=True):
+    value: msgspec.Raw
+
+
+class Health(msgspec.Struct):
+    region: str
+    status: str
+    reason: str | None
+
+
+class Drained(msgspec.Struct):
+    draining: bool
+
+
+class Forgotten(msgspec.Struct):
+    gone: str
+
+
+class CutLinks(msgspec.Struct):
+    cut: list[str]
+
+
+class Delays(msgspec.Struct):
+    one_way_s: dict[str, float]
+
+
+class Statistics(msgspec.Struct):
+    documents: Counts
+    tombstones: Counts
+    conflicts: Count
+    parked: Count
+    size_bytes: Count
+
+
+class CollectionDigest(msgspec.Struct):
+    documents: Count
+    digest: str
+
+
+class Digests(msgspec.Struct):
+    region: str
+    collections: dict[str, CollectionDigest]
+
+
+class PeerComparison(msgspec.Struct):
+    different: list[str]
+    documents: int = 0
+    error: str = ""
+
+
+class Comparison(msgspec.Struct):
+    documents: Count
+    digest: str
+    peers: dict[str, PeerComparison]
+
+
+class Verification(msgspec.Struct):
+    region: str
+    equal: bool
+    collections: dict[str, Comparison]
+
+
+class ParkedChange(msgspec.Struct):
+    origin: str
+    seq: int
+    change: int
+    reason: str
+
+
+class ParkedChanges(msgspec.Struct):
+    items: list[ParkedChange]
+
+
+class LinkStatus(msgspec.Struct):
+    connected: bool
+    held: bool
+    since_ms: int | None
+    lag_s: float | None
+    propagation_p50_ms: float | None
+    received_entries: Count
+    received_bytes: Count
+    relays: list[str]
+    behind: Count
+    round_trip_ms: float | None
+    clock_offset_ms: float | None
+    clock_error_ms: float | None
+    refused: Count
+    last_error: str | None
+
+
+class Status(msgspec.Struct):
+    region: str
+    version: str
+    pid: int
+    regions: list[str]
+    serving: bool
+    out_of_service: str | None
+    warnings: list[str]
+    caught_up: bool
+    position: Counts
+    uncertainty_ms: float
+    links: dict[str, LinkStatus]
+    inbox: dict[str, Any]
+    journal: dict[str, int | None]
+    counted: dict[str, Any]
+    emulated: dict[str, Any] | None
+
+
+class AuditPage(msgspec.Struct):
+    items: list[Record]
+    cursor: str | None
+
+
+BINARY: Schema = {"type": "string", "format": "binary"}
+TEXT: Schema = {"type": "string"}
+OBJECT: Schema = {"type": "object"}
+
+
+def document(collection: CollectionSchema) -> Schema:
+    return {"$ref": f"#/components/schemas/{collection.name}"}
+
+
+def shown(collection: CollectionSchema) -> Schema:
+    """A document that is there."""
+    siblings = {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "required": ["value", "region", "seq", "stamp"],
+            "properties": {
+                "value": {"anyOf": [document(collection), {"type": "null"}]},
+                "region": TEXT,
+                "seq": {"type": "integer"},
+                "stamp": {"type": "integer"},
+            },
+        },
+    }
+    return _versioned(document(collection), siblings=siblings)
+
+
+def written(collection: CollectionSchema) -> Schema:
+    """What is shown after a write: null where that is a deletion."""
+    return _versioned({"anyOf": [document(collection), {"type": "null"}]})
+
+
+def page(collection: CollectionSchema) -> Schema:
+    return {
+        "type": "object",
+        "required": ["items", "cursor"],
+        "properties": {
+            "items": {"type": "array", "items": _versioned(document(collection))},
+            "cursor": {"type": ["string", "null"]},
+        },
+    }
+
+
+def _versioned(value: Schema, **more: Schema) -> Schema:
+    return {
+        "type": "object",
+        "required": ["key", "value", "version"],
+        "properties": {"key": TEXT, "value": value, "version": TEXT, **more},
+    }
+
+
+def operators(collection: CollectionSchema) -> Schema:
+    """A patch of one collection: which operator fits which field, with which argument."""
+    fields = collection.json_schema(f"#/components/schemas/{collection.name}.{{model}}")["properties"]
+    members = {f"^{name}\\.": fields[name]["additionalProperties"] for name in collection.maps}
+    number = {"type": "integer", "minimum": INT_MIN, "maximum": INT_MAX}
+    by_operator: dict[str, Schema] = {"$set": dict(fields)}
+    for name, lattice in collection.lattices.items():
+        elements = {"type": "array", "items": fields[name].get("items", {})}
+        inserted = elements if lattice.kind == "list" else TEXT
+        splice = {
+            "type": "object",
+            "properties": {
+                "at": {**number, "minimum": 0},
+                "remove": {**number, "minimum": 0},
+                "insert": inserted,
+            },
+            "required": ["at"],
+            "additionalProperties": False,
+        }
+        arguments = {
+            "$inc": number,
+            "$add": elements,
+            "$remove": elements,
+            "$append": TEXT,
+            "$splice": splice,
+        }
+        for operator in lattice.operators & arguments.keys():
+            by_operator.setdefault(operator, {})[name] = arguments[operator]
+    properties: Schema = {
+        operator: {"type": "object", "properties": named, "minProperties": 1, "additionalProperties": False}
+        for operator, named in sorted(by_operator.items())
+    }
+    properties["$set"]["patternProperties"] = members
+    names = {"enum": [name for name in fields if "default" in fields[name]]}
+    properties["$unset"] = {
+        "type": "array",
+        "minItems": 1,
+        "items": {"anyOf": [names, *({"type": "string", "pattern": pattern} for pattern in members)]},
+    }
+    return {"type": "object", "properties": properties, "minProperties": 1, "additionalProperties": False}
+
+
+def batch(collections: Mapping[str, CollectionSchema]) -> Schema:
+    """The writes of a batch, of any collection."""
+    kinds = []
+    for collection in collections.values():
+        head = {"collection": {"const": collection.name}, "key": {"type": "string", "format": "key"}}
+        for verb, more in (
+            ("put", {"value": document(collection)}),
+            ("patch", {"operators": operators(collection)}),
+            ("delete", {}),
+        ):
+            item = {
+                "type": "object",
+                "properties": {**head, **more, "if_match": {"type": ["string", "null"]}},
+                "required": [*head, *more],
+                "additionalProperties": False,
+            }
+            kinds.append(
+                {
+                    "type": "object",
+                    "properties": {verb: item},
+                    "required": [verb],
+                    "additionalProperties": False,
+                }
+            )
+    writes = {"type": "array", "minItems": 1, "maxItems": 1000, "items": {"oneOf": kinds}}
+    return {
+        "type": "object",
+        "properties": {"writes": writes},
+        "required": ["writes"],
+        "additionalProperties": False,
+    }
