@@ -58,7 +58,7 @@ class Progress:
         """
         found = await self._store.positions()
         clock = await self._store.clock()
-        self.vector = dict(found)
+        self.move(found)  # not only backwards: another node may have brought what waits here
         return clock
 
     def follow(self, follower: Follower) -> None:

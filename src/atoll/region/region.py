@@ -15,7 +15,7 @@ from typing import Any
 
 from atoll.causality.clock import HybridLogicalClock, stamp_ms
 from atoll.commit.batch import Batch, Identity
-from atoll.commit.snapshot_page import check_merged
+from atoll.commit.snapshot_page import KEPT_ASIDE, check_merged
 from atoll.conflicts.guard import guarded
 from atoll.documents.entry import EncodedEntry
 from atoll.documents.mutation import Write
@@ -327,6 +327,7 @@ class Region:
 
         Raises TokenNotReached, TooStale, RegionUnreachable, InvalidOperation.
         """
+        self.health.check_whole()
         return await self.reader.read(collection, key, options)
 
     def forget(self, peer: str) -> None:
@@ -419,6 +420,8 @@ class Region:
         self.failover.history_changed(history, lossy=lossy)
 
     async def _rewind(self) -> int:
+        # Tables that were made last may be missing, too.
+        await self.store.open_collections([*self.application.stored, KEPT_ASIDE])
         clock = await self.progress.rewind()
         self._own_at_first = self.group_commit.vector.get(self.name, 0)
         self.freshness.forget()

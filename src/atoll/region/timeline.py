@@ -52,12 +52,12 @@ class Timeline:
             if self._history_changed is not None:
                 self._history_changed(view.history, False)
             if behind:
-                progress.vector = dict(view.positions)
+                progress.move(dict(view.positions))
         if view.positions == progress.vector:
             return
         if behind:
             # Seqs that were given out must not be given out again: peers may hold them.
-            progress.vector = dict(view.positions)
+            progress.move(dict(view.positions))
             self._trusted = None
             if self._history_changed is not None:
                 self._history_changed(view.history, True)
