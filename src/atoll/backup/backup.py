@@ -29,6 +29,10 @@ Tell = Callable[[int, int, int | None], None]
 """`tell(rows, done, total)`: rows so far; bytes of the archive that were read, of how many, where that is known."""
 
 
+def _untold(*progress: int | None) -> None:
+    """Nobody looks on."""
+
+
 async def back_up(config: Config, region: str, path: Path, now_ms: int, tell: Tell, *, force: bool) -> Totals:
     """The region's data, which may be serving, as of one moment.
 
@@ -41,11 +45,8 @@ async def back_up(config: Config, region: str, path: Path, now_ms: int, tell: Te
     part = path.with_name(path.name + ".part")
     try:
         with _created(part) as file:
-            writer = ArchiveWriter(file, Header(config.name, region, now_ms, VERSION))
-            async for chunk in store.contents():
-                writer.chunk(chunk)
-                tell(_rows(writer.totals), 0, None)
-            writer.end()
+            header = Header(config.name, region, now_ms, VERSION)
+            totals = await write_archive(store, file, header, tell)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -55,6 +56,16 @@ async def back_up(config: Config, region: str, path: Path, now_ms: int, tell: Te
     finally:
         await store.close()
         part.unlink(missing_ok=True)
+    return totals
+
+
+async def write_archive(store: Store, file: BinaryIO, header: Header, tell: Tell = _untold) -> Totals:
+    """All that a store holds, as of one moment."""
+    writer = ArchiveWriter(file, header)
+    async for chunk in store.contents():
+        writer.chunk(chunk)
+        tell(_rows(writer.totals), 0, None)
+    writer.end()
     return writer.totals
 
 
@@ -124,24 +135,33 @@ async def _opened_store(config: Config, region: str) -> Store:
     return open_sqlite(config.region_data(region), region=region, deployment=config.name, read_only=True)
 
 
+async def restored_chunks(
+    reader: ArchiveReader, now_ms: int, gone: Collection[str], tell: Callable[[int], None] = _untold
+) -> AsyncIterator[Chunk]:
+    """The pieces, and at last the marks. Raises StoreCorrupt, ClockUnsafe."""
+    counters: dict[str, int] = {}
+    for chunk in reader.chunks():
+        counters |= chunk.counters
+        yield chunk
+        tell(_rows(reader.totals))
+    # Above what the archive may hold of an earlier restore, whatever the clock says.
+    restored_ms = max(now_ms, counters.get(RESTORED, 0) + 1)
+    marks = {RESTORED: restored_ms} | {without(peer): restored_ms for peer in gone}
+    yield Chunk(
+        counters=marks | counters_after_restore(counters, made_ms=reader.header.made_ms, now_ms=now_ms)
+    )
+
+
 async def _restored(
     path: Path, header: Header, now_ms: int, gone: Collection[str], tell: Tell
 ) -> AsyncIterator[Chunk]:
-    """The pieces, and at last the marks."""
-    counters: dict[str, int] = {}
     with _opened(path) as file:
         reader = ArchiveReader(file, path)
         if reader.header != header:
             raise StoreError(f"{path}: was replaced while it was read; nothing was changed")
         total = _size(path)
-        for chunk in reader.chunks():
-            counters |= chunk.counters
+        async for chunk in restored_chunks(reader, now_ms, gone, lambda rows: tell(rows, file.tell(), total)):
             yield chunk
-            tell(_rows(reader.totals), file.tell(), total)
-    # Above what the archive may hold of an earlier restore, whatever the clock says.
-    restored_ms = max(now_ms, counters.get(RESTORED, 0) + 1)
-    marks = {RESTORED: restored_ms} | {without(peer): restored_ms for peer in gone}
-    yield Chunk(counters=marks | counters_after_restore(counters, made_ms=header.made_ms, now_ms=now_ms))
 
 
 def _rows(totals: Totals) -> int:

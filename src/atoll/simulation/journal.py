@@ -18,6 +18,7 @@ from atoll.documents.trace import TRACE_BYTES
 from atoll.errors import AtollError
 from atoll.simulation.failures import Verdict
 from atoll.store.port import Commit, Segment
+from atoll.testing.disk import Replaced
 
 Dot = tuple[str, int]
 
@@ -37,6 +38,18 @@ class Touch(NamedTuple):
     """Which change of the entry."""
 
 
+class Loss(NamedTuple):
+    """Of a region's own entries, when its data went back."""
+
+    kept: int
+    """The last one that it still had."""
+    newest: int
+    """The last one that it ever had written."""
+
+
+HOLDS_BACK = "a region that went back first takes what its peers have"
+
+
 class Journal:
     """Checks each commit as it becomes durable: dense, causal, whole, once, and the same bytes everywhere."""
 
@@ -52,8 +65,14 @@ class Journal:
         """Entries that no honest region would have written."""
         self.refused: set[tuple[str, int, int]] = set()
         """(origin, seq, change) that no region may merge."""
-        self.forgetful: dict[str, int] = {}
-        """Regions that lost their disks → the last of their entries before."""
+        self.losses: dict[str, Loss] = {}
+        """Of regions whose data went back to what they were before, or are gone."""
+        self._restored: set[str] = set()
+        """Those that were restored, and have not started since."""
+        self._owed: dict[str, Mapping[str, int]] = {}
+        """What a region whose data went back must have again before it writes."""
+        self.withheld: dict[str, Mapping[str, int]] = {}
+        """The same, before it may be read."""
         self.patient = False
         """Whether journals keep what a region lacks, however long it is away."""
         self.commits = 0
@@ -116,7 +135,7 @@ class Journal:
 
     def cut(self, region: str, segments: Iterable[Segment]) -> None:
         """A region has cut its journal. Checked where no region is given up, and none has lost its disk."""
-        if self.forgetful or not self.patient:
+        if self.losses or not self.patient:
             return
         for segment in segments:
             for other, vector in self.vectors.items():
@@ -139,24 +158,26 @@ class Journal:
                 "an entry comes after what its writer had seen",
                 f"{region} applied {dot} without {vectors.missing(vector, entry.context)}",
             )
-        vector[entry.origin] = entry.seq
         known = self._frames.get(dot)
         if known is not None and known != frame and region == entry.origin and self._only_here(dot):
             self._strike(dot)  # it went with the disk, and its number is free
             known = None
         if known is None:
             self._first(region, dot, entry, frame)
+            if region == entry.origin and region in self._owed:
+                self._check_owed(dot, vector)
         elif known != frame:
             safety(
                 "an entry is the same in every region",
                 f"{region} holds {dot} with other bytes than its origin",
             )
-        elif region == entry.origin and region not in self.forgetful:
+        elif region == entry.origin and not self.may_be_lost(dot):
             safety("sequence numbers are used once", f"{region} committed {dot} a second time")
+        vector[entry.origin] = entry.seq
 
     def _only_here(self, dot: Dot) -> bool:
         origin, seq = dot
-        return seq <= self.forgetful.get(origin, 0) and not any(
+        return self.may_be_lost(dot) and not any(
             vector.get(origin, 0) >= seq for region, vector in self.vectors.items() if region != origin
         )
 
@@ -185,9 +206,7 @@ class Journal:
         if entry.trace is not None:
             self._by_trace.setdefault(entry.trace, []).append(dot)
             # Answers to idempotency keys are kept in the region alone, and go with its disk.
-            forgotten = any(
-                seq <= self.forgetful.get(origin, 0) for origin, seq in self._by_trace[entry.trace]
-            )
+            forgotten = any(map(self.may_be_lost, self._by_trace[entry.trace]))
             if len(self._by_trace[entry.trace]) > 1 and not forgotten:
                 self._verdict.safety(
                     "a retried write counts once", f"one write became {self._by_trace[entry.trace]}"
@@ -205,21 +224,54 @@ class Journal:
                 "what is durable survives a crash",
                 f"{region} came back with {dict(positions)}, it had {held}",
             )
+        if region in self._restored:
+            self._restored.discard(region)
+            self._owed[region] = self.withheld[region] = self._held_by_others(region)
 
-    def lose(self, region: str) -> None:
-        """A region's disk is gone, and with it what no other region has: that, and only that, may be missing."""
-        self.vectors[region] = {}
-        self.forgetful[region] = max((seq for origin, seq in self.entries if origin == region), default=0)
+    def replaced(self, region: str, positions: Mapping[str, int], how: Replaced) -> None:
+        """A region's data went back to `positions`: what no other region has beyond them, and only that, is lost."""
+        self.vectors[region] = dict(positions)
+        newest = max((seq for origin, seq in self.entries if origin == region), default=0)
+        before = self.losses.get(region, Loss(newest, newest))
+        self.losses[region] = Loss(min(before.kept, positions.get(region, 0)), max(before.newest, newest))
+        match how:
+            case "restored":  # it is read again once it has what the others have when it starts
+                self._restored.add(region)
+            case "failed over":  # it goes on being read
+                self._owed[region] = {region: self._held_by_others(region).get(region, 0)}
+            case "lost":
+                """It waits for its peers for some time only."""
+
+    def _held_by_others(self, region: str) -> dict[str, int]:
+        held: dict[str, int] = {}
+        for other, vector in self.vectors.items():
+            held = held if other == region else vectors.merge(held, vector)
+        return held
+
+    def check_held_back(self, region: str, vector: Mapping[str, int]) -> None:
+        """A region was read at `vector`."""
+        if region in self.withheld and not vectors.descends(vector, self.withheld[region]):
+            lacking = vectors.missing(vector, self.withheld[region])
+            self._verdict.safety(HOLDS_BACK, f"{region} was read before it had {lacking} again")
+
+    def _check_owed(self, dot: Dot, vector: Mapping[str, int]) -> None:
+        owed = self._owed.pop(dot[0], {})
+        if not vectors.descends(vector, owed):
+            lacking = vectors.missing(vector, owed)
+            self._verdict.safety(HOLDS_BACK, f"{dot[0]} wrote {dot} before it had {lacking} again")
 
     def strike_lost(self) -> None:
-        """At the end: what went with a disk before it had reached another region never happened."""
-        for region, last in sorted(self.forgetful.items()):
-            for seq in range(self.newest.get(region, 0) + 1, last + 1):
+        """At the end: what was lost before it had reached another region never happened."""
+        for region, loss in sorted(self.losses.items()):
+            for seq in range(self.newest.get(region, 0) + 1, loss.newest + 1):
                 self._strike((region, seq))
 
     def may_be_lost(self, dot: Dot) -> bool:
-        """Whether it was there before its region's disk was lost: then it may be gone, or another have its number."""
-        return dot[1] <= self.forgetful.get(dot[0], 0)
+        """Whether it was written before its region's data went back, and after what they went back to: then it may be
+        gone, or another entry have its number.
+        """
+        loss = self.losses.get(dot[0])
+        return loss is not None and loss.kept < dot[1] <= loss.newest
 
     def _strike(self, dot: Dot) -> None:
         entry = self.entries.pop(dot, None)

@@ -20,25 +20,49 @@ class Nemesis:
     def __init__(self, cluster: Cluster, plan: Plan) -> None:
         self._cluster = cluster
         self._plan = plan
+        self._began_s = 0.0
 
     async def run(self) -> None:
+        self._began_s = self._cluster.loop.time()
         await asyncio.gather(*(self._befall(fault) for fault in self._plan.faults))
 
     async def _befall(self, fault: Fault) -> None:
-        await asyncio.sleep(fault.at_s)
+        await self._until(fault.at_s)
         self._begin(fault)
-        if fault.kind == "upgrade":
-            await self._upgrade(fault)
-        await asyncio.sleep(fault.until_s - fault.at_s)
+        match fault.kind:
+            case "upgrade":
+                await self._upgrade(fault)
+            case "restore":
+                await self._restore(fault)
+            case "failover":
+                await self._fail_over(fault)
+        await self._until(fault.until_s)
         if fault.kind == "lost_disk":
             await self._all_in_reach(fault.regions[0])
         self._end(fault)
+
+    async def _until(self, at_s: float) -> None:
+        await asyncio.sleep(max(0.0, self._began_s + at_s - self._cluster.loop.time()))
 
     async def _upgrade(self, fault: Fault) -> None:
         """One node of a region after the other, as a rollout does."""
         for node in self._cluster.of(fault.regions[0]):
             self._cluster.upgrade(node.name, built_in(int(fault.amount)))
             await asyncio.sleep(_BETWEEN_NODES_S)
+
+    async def _restore(self, fault: Fault) -> None:
+        """A backup is made while the region serves; and later it takes the place of what came since."""
+        name = fault.regions[0]
+        archive = await self._cluster.back_up(name)
+        await asyncio.sleep(fault.amount)
+        await self._cluster.restore(name, archive)
+
+    async def _fail_over(self, fault: Fault) -> None:
+        """The standby gets nothing for a while; then the primary dies."""
+        disk = self._cluster[fault.regions[0]].disk
+        disk.detach_standby()
+        await asyncio.sleep(fault.amount)
+        disk.faults.cut = 1.0
 
     async def _all_in_reach(self, name: str) -> None:
         """A region that has lost its disk has to hear all others before it numbers new entries: its operator
@@ -101,7 +125,7 @@ class Nemesis:
                 cluster.lose_disk(name)
                 for node in nodes:
                     node.options = replace(node.options, startup_check_s=60.0)
-            case "upgrade":
+            case "upgrade" | "restore" | "failover":
                 pass  # it takes its time
             case other:
                 raise ValueError(f"no such fault: {other}")
@@ -119,7 +143,7 @@ class Nemesis:
             case "slow":
                 for path in self._paths(fault):
                     path.jitter_s = max(0.0, path.jitter_s - fault.amount)
-            case "kill" | "absent" | "lost_disk":
+            case "kill" | "absent" | "lost_disk" | "restore":
                 cluster.start(name)
             case "kill_in_commit":
                 faults.kill_before = faults.kill_after = 0.0
@@ -135,6 +159,9 @@ class Nemesis:
                 self._cut(name, 0.0)
             case "slow_disk":
                 faults.sync_s = 0.0005
+            case "failover":
+                faults.cut = 0.0
+                cluster[name].disk.fail_over()
 
     def _cut(self, name: str, amount: float) -> None:
         """The way to the database of one node; or of all of a region."""

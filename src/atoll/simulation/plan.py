@@ -41,6 +41,9 @@ KINDS = (
 )  # fmt: skip
 
 
+LOSSES = ("lost_disk", "restore", "failover")
+"""What takes data back that were durable: of one region in a run, for what two have lost may rightly be gone."""
+
 NODE_KINDS = ("kill", "kill", "restart", "pause", "cut_database", "clock_step")
 """What befalls single nodes, where a region has several."""
 
@@ -129,11 +132,13 @@ def draw(
     faults = () if healthy else _faults(random, names, duration_s)
     trips_s, cuts = _databases(Random(f"{seed}/databases"), names, duration_s)
     for fault in faults:
-        if fault.kind == "lost_disk" and (trip_s := trips_s[fault.regions[0]]) is not None:
-            trips_s[fault.regions[0]] = min(trip_s, 0.001)  # or it is not back in time, at an entry a commit
+        if fault.kind == "lost_disk":
+            trips_s[fault.regions[0]] = _near(
+                trips_s[fault.regions[0]]
+            )  # or it is not back in time, at an entry a commit
     if healthy:
         # What is served there at once must not wait for a database that takes three commits a second.
-        trips_s = {name: None if trip_s is None else min(trip_s, 0.001) for name, trip_s in trips_s.items()}
+        trips_s = {name: _near(trip_s) for name, trip_s in trips_s.items()}
     else:
         faults = tuple(sorted((*faults, *cuts), key=lambda fault: fault.at_s))
     plan = Plan(
@@ -157,7 +162,8 @@ def draw(
     plan = with_truncation(plan)
     if "versions" in workloads:
         plan = with_rollout(plan)
-    return _with_nodes(plan, nodes, healthy=healthy)
+    plan = _with_nodes(plan, nodes, healthy=healthy)
+    return plan if healthy else with_loss(plan)
 
 
 def _with_nodes(plan: Plan, wanted: int | None, *, healthy: bool) -> Plan:
@@ -209,6 +215,42 @@ def _faults_of_nodes(random: Random, nodes: list[str], duration_s: float) -> lis
                 amount = random.choice((-5000, -700, -60, 60, 700, 5000))
         faults.append(Fault(kind, at_s, until_s, (random.choice(nodes),), amount))
     return faults
+
+
+def with_loss(plan: Plan, kind: str | None = None) -> Plan:
+    """In some deployments a region's data go back to what they were before. `kind`: surely, and in this way."""
+    random = Random(f"{plan.seed}/losses")
+    drawn = random.choice((None, None, None, "restore", "failover"))
+    if kind is None and any(fault.kind in LOSSES for fault in plan.faults):
+        return plan
+    kind = kind or drawn
+    behind = [
+        name
+        for name in plan.regions
+        if name in plan.nodes or (plan.trips_s[name] is not None and not plan.files)
+    ]
+    regions = behind if kind == "failover" else plan.regions
+    if kind is None or not regions:
+        return plan
+    name = random.choice(regions)
+    at_s = random.uniform(0.0, plan.duration_s * 0.6)
+    after_s = random.uniform(0.1, plan.duration_s * 0.8 - at_s)
+    if kind == "failover":
+        after_s = random.choice((0.0, 0.05, 0.3, after_s))
+    until_s = random.uniform(at_s + after_s, plan.duration_s)
+    back = Fault(kind, at_s, until_s, (name,), after_s)
+    faults = tuple(sorted((*plan.faults, back), key=lambda fault: fault.at_s))
+    # Or it is not back in time, at an entry a commit.
+    trips_s = {each: _near(trip_s) if each == name else trip_s for each, trip_s in plan.trips_s.items()}
+    nodes_s = {
+        each: min(trip_s, 0.001) if each.partition("/")[0] == name else trip_s
+        for each, trip_s in plan.node_trips_s.items()
+    }
+    return replace(plan, faults=faults, trips_s=trips_s, node_trips_s=nodes_s)
+
+
+def _near(trip_s: float | None) -> float | None:
+    return None if trip_s is None else min(trip_s, 0.001)
 
 
 def with_truncation(plan: Plan, *, always: bool = False) -> Plan:

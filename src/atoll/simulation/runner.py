@@ -37,6 +37,7 @@ from atoll.simulation.mistakes import Mistakes
 from atoll.simulation.nemesis import Nemesis
 from atoll.simulation.placements import Feed, Identifiers, Orders
 from atoll.simulation.plan import Plan
+from atoll.simulation.returning import Returning
 from atoll.simulation.sessions import Batches, Posts, Retries, Sessions
 from atoll.simulation.several_nodes import check_snapshot_page, check_waits
 from atoll.simulation.traffic import Traffic
@@ -141,7 +142,7 @@ async def _simulate(
             disk.trip_s = plan.trips_s.get(name)
         disk.faults.untold, disk.faults.told_late_s = plan.untold, plan.told_late_s
         disk.observers.append(journal.observe)
-        disk.replaced = journal.lose
+        disk.replaced = journal.replaced
         disk.truncated = journal.cut
         for node in cluster.of(name):
             node.kernel_uncertainty_ms = plan.kernel_uncertainty_ms
@@ -368,12 +369,13 @@ def rules_of(application: Application) -> dict[str, Rules]:
 def _workloads(plan: Plan, application: Application, *, own: bool) -> list[Workload]:
     if own:
         return [Traffic(tuple(application.collections), plan.clients + 1, plan.mean_s)]
-    return [
+    made = [
         Traffic(TRAFFIC, plan.clients, plan.mean_s)
         if name == "traffic"
         else _MAKERS[name](plan.clients, plan.mean_s)
         for name in plan.workloads
     ]
+    return [*made, Returning()] if any(fault.kind == "restore" for fault in plan.faults) else made
 
 
 def _fill(report: Report, world: World) -> None:

@@ -239,6 +239,8 @@ class Client:
                 f"{self.name} read {collection}/{key} in {reading.region} without "
                 f"{vectors.missing(reading.vector, token)}",
             )
+        if reading.region == self.region:
+            world.journal.check_held_back(self.region, reading.vector)
         self._check_reading(collection, key, reading, versions.get(reading.region))
         if level != "eventual":
             self.token = vectors.merge(self.token, reading.vector)

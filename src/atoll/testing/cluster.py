@@ -18,7 +18,8 @@ from atoll.region.region import Region
 from atoll.replication.wire import derive_key
 from atoll.schema.application import Application
 from atoll.store.port import AuditFilter, Store
-from atoll.testing.clocks import NodeClock
+from atoll.testing import backups
+from atoll.testing.clocks import EPOCH_MS, NodeClock
 from atoll.testing.disk import Connection, SimulatedDisk
 from atoll.testing.network import SimulatedNetwork
 from atoll.testing.torn_files import TornMedium
@@ -289,6 +290,21 @@ class Cluster:
         self[region].disk.lose()
         for node in self.of(region):
             node.make_tables()
+
+    async def back_up(self, region: str) -> bytes:
+        """An archive of a region's data, as `atoll backup` makes it on a machine whose clock is right."""
+        return await backups.back_up(self[region].disk, self.now_ms())
+
+    async def restore(self, region: str, archive: bytes) -> None:
+        """Kill a region's nodes, and put what an archive holds in the place of its data, as `atoll restore` does."""
+        self.kill(region)
+        await backups.restore(self[region].disk, archive, self.now_ms())
+        for node in self.of(region):
+            node.make_tables()
+
+    def now_ms(self) -> int:
+        """The true time, as unix milliseconds."""
+        return EPOCH_MS + round(self.loop.time() * 1000)
 
     def close(self) -> None:
         """Dispose of the disks."""

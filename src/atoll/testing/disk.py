@@ -11,20 +11,25 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from atoll.errors import AtollError, Indefinite, SerializationConflict, StoreError, StoreUnreachable
-from atoll.store.memory.store import MemoryTables, MemoryTransaction
-from atoll.store.port import Commit, Segment, Shape, Wanted
+from atoll.store.memory.store import MemoryStore, MemoryTables, MemoryTransaction
+from atoll.store.port import Commit, Segment, Shape, Store, Wanted
 from atoll.testing.transaction_queue import TransactionQueue
 from atoll.testing.virtual_time import Life, NodeKilled
 
 Observer = Callable[[str, Commit], None]
 """Told the region and each commit once it is durable; what it raises ends the simulation."""
 
+Replaced = Literal["lost", "restored", "failed over"]
+"""How other data came into the place of a region's."""
+
 Follower = Callable[[Mapping[str, int]], None]
 
-_WRITES = ("open_collections", "raise_counter", "advance_counter", "forget", "lease", "give_back", "truncate")
+_WRITES = (
+    "open_collections", "raise_counter", "advance_counter", "forget", "lease", "give_back", "truncate", "take_up",
+)  # fmt: skip
 _POLL_S = 1.0
 """How often a node asks what others have committed, in case it was not told."""
 _CROWDED_S = 5.0
@@ -69,6 +74,10 @@ class Connection:
     cut: float = 0.0
     """Probability that it breaks on either way of a call; beside what befalls the connections of all nodes."""
 
+    def __deepcopy__(self, memo: object) -> Connection:
+        """A standby knows by whom leases are held."""
+        return self
+
 
 class Medium(Protocol):
     """What the bytes lie on."""
@@ -98,6 +107,15 @@ class Medium(Protocol):
     def lose(self) -> None:
         """Put in an empty disk."""
 
+    def opened(self) -> Store:
+        """What lies there, for whoever makes a copy of it or fills it, beside the nodes."""
+
+    def copied(self) -> MemoryTables:
+        """What a standby has that gets everything at once."""
+
+    def fail_over(self, standby: MemoryTables, history: str) -> None:
+        """Let a standby take the place of what lies there."""
+
     def close(self) -> None:
         """Dispose of everything."""
 
@@ -109,6 +127,7 @@ class MemoryMedium:
 
     def __init__(self) -> None:
         self.store = MemoryTables()
+        self.store.history = self.store.history_taken_up = "simulated/1/1"
         self.synced: MemoryTables | None = None
         """What a lying disk will come back with."""
 
@@ -130,7 +149,18 @@ class MemoryMedium:
             self.synced = copy.deepcopy(self.store)
 
     def lose(self) -> None:
+        history = self.store.history
         self.store, self.synced = MemoryTables(), None
+        self.store.history = self.store.history_taken_up = history
+
+    def opened(self) -> Store:
+        return MemoryStore(self.store)
+
+    def copied(self) -> MemoryTables:
+        return self.store.copied()
+
+    def fail_over(self, standby: MemoryTables, history: str) -> None:
+        self.store.fail_over(standby, history)
 
     def close(self) -> None:
         """Nothing outlives the process."""
@@ -155,11 +185,15 @@ class SimulatedDisk:
         self.commits = 0
         self.lost = False
         """Whether it was ever replaced by an empty one."""
+        self.failovers = 0
+        """Each breaks all connections to the database."""
+        self.standby: MemoryTables | None = None
+        """Of a database: what its standby has, once that gets nothing more."""
         self.observers: list[Observer] = []
         self.truncated: Callable[[str, list[Segment]], None] | None = None
         """Told the region what was cut from its journal."""
-        self.replaced: Callable[[str], None] | None = None
-        """Told the region when an empty disk takes this one's place."""
+        self.replaced: Callable[[str, Mapping[str, int], Replaced], None] | None = None
+        """Told the region, the vector of what takes the place of all that was on the disk, and how that came."""
         self.random = random
         self._killed = killed
         self._imposed = ""
@@ -189,11 +223,35 @@ class SimulatedDisk:
         return mounted
 
     def lose(self) -> None:
-        """Replace it by an empty one, while its node is down."""
+        """Replace it by an empty one, while its nodes are down."""
+        self.empty()
+        self.lost = True
+        self.tell_replaced("lost")
+
+    def empty(self) -> None:
+        """Make room for what is put in its place, while its nodes are down."""
         self.medium.lose()
-        self.lost, self._doubtful, self._fresh = True, None, True
+        self._doubtful, self._fresh = None, True
+
+    def detach_standby(self) -> None:
+        """From now on the database's standby gets nothing more."""
+        self.standby = self.medium.copied()
+        self.standby.refusal = ""
+
+    def fail_over(self) -> None:
+        """The primary is dead, and the standby takes its place. Nodes notice when they next ask it for something."""
+        if self.standby is None:
+            self.detach_standby()
+        assert self.standby is not None
+        self.failovers += 1
+        self.medium.fail_over(self.standby, f"simulated/{self.failovers + 1}/1")
+        self.standby, self._imposed = None, ""
+        self.tell_replaced("failed over")
+
+    def tell_replaced(self, how: Replaced) -> None:
+        """Something else lies on it now."""
         if self.replaced is not None:
-            self.replaced(self.region)
+            self.replaced(self.region, self.store.positions(), how)
 
     def commit(self, life: Life, commit: Commit) -> None:
         faults, draw = self.faults, self.random.random
@@ -251,7 +309,15 @@ class SimulatedDisk:
 class MountedDisk:
     """`Store` for one run of a node; once the node is dead it refuses everything."""
 
-    __slots__ = ("_followers", "connection", "crowded_until_s", "disk", "life")
+    __slots__ = (
+        "_followers",
+        "_history",
+        "_history_changed",
+        "connection",
+        "crowded_until_s",
+        "disk",
+        "life",
+    )
     warning = ""
 
     def __init__(self, disk: SimulatedDisk, life: Life, connection: Connection) -> None:
@@ -261,6 +327,8 @@ class MountedDisk:
         self.crowded_until_s = 0.0
         """Until then other nodes are likely to come in between."""
         self._followers: list[Follower] = []
+        self._history_changed: list[Callable[[str], None]] = []
+        self._history: str = disk.store.history
 
     def __getattr__(self, name: str) -> Any:
         return functools.partial(self._call, name)
@@ -272,19 +340,20 @@ class MountedDisk:
         """Nothing: every scan is in memory."""
 
     def follow(self, follower: Follower, history_changed: Callable[[str], None] | None = None) -> None:
+        if history_changed is not None:
+            self._history_changed.append(history_changed)
         if self.disk.shared:
             self._followers.append(follower)
             self.life.spawn(self._ask_now_and_then(follower), f"{self.life.name}: follows the other nodes")
 
     async def history(self) -> str:
-        """A disk has only one."""
-        return ""
+        await self._call("positions")
+        return self._history
 
     async def history_taken_up(self) -> str:
-        return ""
-
-    async def take_up(self, history: str, counters: Mapping[str, int]) -> None:
-        """There is nothing else to take up."""
+        await self._call("positions")
+        taken_up: str = self.disk.store.history_taken_up
+        return taken_up
 
     @property
     def holder(self) -> str:
@@ -320,7 +389,12 @@ class MountedDisk:
             if draw() >= max(disk.faults.untold, disk.faults.cut, self.connection.cut):
                 late_s = self.trip_s() + draw() * disk.faults.told_late_s
                 context = self.life.context.copy()
-                self.life.loop.call_later(late_s, follower, positions, context=context)
+                notice = functools.partial(self._notify, follower, positions, disk.failovers)
+                self.life.loop.call_later(late_s, notice, context=context)
+
+    def _notify(self, follower: Follower, positions: Mapping[str, int], failovers: int) -> None:
+        if failovers == self.disk.failovers:  # else it went with the connection
+            follower(positions)
 
     async def _ask_now_and_then(self, follower: Follower) -> None:
         while True:
@@ -331,17 +405,37 @@ class MountedDisk:
     async def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Whatever is no commit."""
         self.check()
-        await self.travel(writes=method in _WRITES)
+        disk, failovers, writes = self.disk, self.disk.failovers, method in _WRITES
+        await self.travel(writes=writes)
         self.check()
-        if method in _WRITES:
-            self.disk.refuse()
-        disk = self.disk
+        self.reach(failovers)
+        if writes:
+            disk.refuse()
         oldest = disk.store.journal(0, limit=1000) if method == "truncate" and disk.truncated else []
         result = getattr(disk.store, method)(*args, **kwargs)
         if disk.truncated is not None and oldest:
             disk.truncated(disk.region, [each.segment for each in oldest[:result]])
-        await self.travel(writes=method in _WRITES)
+        await self.travel(writes=writes)
+        self.hold_on(failovers, writes=writes)
         return result
+
+    def reach(self, failovers: int) -> None:
+        """A call that set out after so many failovers arrives. Raises StoreUnreachable where there was another one.
+
+        If another database is there than this node has seen before, it learns so before it learns anything else.
+        """
+        if failovers != self.disk.failovers:
+            raise StoreUnreachable(f"the database of {self.disk.region} died")
+        found = self.disk.store.history
+        if found != self._history:
+            self._history = found
+            for changed in self._history_changed:
+                changed(found)
+
+    def hold_on(self, failovers: int, *, writes: bool) -> None:
+        """The answer of such a call comes back. Raises StoreUnreachable or Indefinite where there was another one."""
+        if failovers != self.disk.failovers:
+            raise (Indefinite if writes else StoreUnreachable)(f"the database of {self.disk.region} died")
 
     def trip_s(self) -> float:
         """How long one way to the database takes, at most."""
@@ -372,7 +466,7 @@ class MountedDisk:
 class MountedTransaction(MemoryTransaction):
     """A turn over the connection to the database, if there is one."""
 
-    __slots__ = ("_locked", "_mounted")
+    __slots__ = ("_failovers", "_locked", "_mounted")
 
     def __init__(self, mounted: MountedDisk, wanted: Wanted) -> None:
         super().__init__(mounted.disk.store, wanted)
@@ -382,14 +476,16 @@ class MountedTransaction(MemoryTransaction):
     async def __aenter__(self) -> MountedTransaction:
         mounted = self._mounted
         mounted.check()
+        self._failovers = mounted.disk.failovers
         await mounted.travel(writes=False)
         if mounted.crowded_until_s > mounted.life.loop.time():
             await mounted.disk.queue.take(mounted.life)
             self._locked = True
         try:
+            mounted.reach(self._failovers)
             await super().__aenter__()
-            self.history = ""  # a disk has only one
             await mounted.travel(writes=False)
+            mounted.hold_on(self._failovers, writes=False)
         except BaseException:
             self._unlock()
             raise
@@ -407,6 +503,7 @@ class MountedTransaction(MemoryTransaction):
         mounted, disk = self._mounted, self._mounted.disk
         mounted.check()
         await mounted.travel(writes=True, extra_s=disk.faults.sync_s)
+        mounted.reach(self._failovers)
         try:
             self.check()
         except SerializationConflict:
@@ -415,3 +512,4 @@ class MountedTransaction(MemoryTransaction):
         disk.commit(mounted.life, commit)
         disk.announce(mounted.life)
         await mounted.travel(writes=True)
+        mounted.hold_on(self._failovers, writes=True)

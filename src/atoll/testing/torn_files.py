@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import apsw
 
-from atoll.store.port import AuditRow, Commit, Row, Wanted
+from atoll.store.memory.store import MemoryTables
+from atoll.store.port import AuditRow, Commit, Row, Store, Wanted
 from atoll.store.sqlite.store import SqliteStore, open_sqlite
 
 T = TypeVar("T")
@@ -113,6 +114,9 @@ class _File(apsw.VFSFile):
 
 class SqliteTables:
     """What `MemoryTables` offers, of a SQLite database: an embedded store never waits."""
+
+    history = history_taken_up = ""
+    """A file has only one."""
 
     def __init__(self, sqlite: SqliteStore) -> None:
         self.sqlite = sqlite
@@ -219,6 +223,16 @@ class TornMedium:
         shutil.rmtree(self._folder)
         self._folder.mkdir()
         self.store = self._open()
+
+    def opened(self) -> Store:
+        """The database, for whoever makes a copy of it or fills it."""
+        return self.store.sqlite
+
+    def copied(self) -> MemoryTables:
+        raise NotImplementedError("an embedded store has no standby")
+
+    def fail_over(self, standby: MemoryTables, history: str) -> None:
+        raise NotImplementedError("an embedded store has no standby")
 
     def close(self) -> None:
         """End the simulation: nothing is kept."""

@@ -345,6 +345,13 @@ class MemoryTables:
         self._followers, self._history_changed = nodes
         self.history = history
 
+    def take_up(self, history: str, counters: Mapping[str, int]) -> None:
+        if history != self.history:
+            raise SerializationConflict("the database has changed once more meanwhile")
+        for name, value in counters.items():
+            self.raise_counter(name, value)
+        self.history_taken_up = history
+
     def look(self, node: object, seen: str) -> None:
         """Tell the node which history this is, if it has `seen` another one before."""
         for each, history_changed in self._history_changed:
@@ -481,11 +488,7 @@ class MemoryStore:
         return self._open().history_taken_up
 
     async def take_up(self, history: str, counters: Mapping[str, int]) -> None:
-        if history != self._open().history:
-            raise SerializationConflict("the database has changed once more meanwhile")
-        for name, value in counters.items():
-            self.tables.raise_counter(name, value)
-        self.tables.history_taken_up = history
+        self._open().take_up(history, counters)
 
     async def holders(self) -> Mapping[str, str]:
         return self._open().holders(asyncio.get_running_loop().time())
