@@ -20,6 +20,8 @@ import urllib3
 
 T = TypeVar("T")
 
+QUIET = "events_max = 0"
+"""Nothing but a test writes."""
 KEY = "the-key-of-a-deployment-under-test"
 REGIONS = ("frankfurt", "tokyo", "virginia")
 PATIENCE_S = 20.0
@@ -233,7 +235,8 @@ class Cluster:
         self.regions = {name: Region(name, folder, port) for name, port in ports.items()}
         for name, region in self.regions.items():
             region.config = folder / f"{name}.toml"
-            lines = [f'[deployment]\nname = "shop"\napp = "shop.py"\nkey = "{KEY}"\n{deployment}']
+            settings = deployment if "events_max" in deployment else f"{deployment}\n{QUIET}"
+            lines = [f'[deployment]\nname = "shop"\napp = "shop.py"\nkey = "{KEY}"\n{settings}']
             for other, port in ports.items():
                 reached = port if other == name else (through or {}).get(other, port)
                 lines.append(f'[regions.{other}]\nurl = "http://127.0.0.1:{reached}"')

@@ -14,7 +14,7 @@ import urllib3
 
 from atoll.testing.postgres_server import PostgresServer
 
-from .cluster import KEY, SHOP, Cluster, Region, free_ports, until
+from .cluster import KEY, QUIET, SHOP, Cluster, Region, free_ports, until
 
 NAMES = ("frankfurt", "tokyo")
 
@@ -35,7 +35,7 @@ class Nodes(Cluster):
         self.regions = {f"{name} {node.node}": node for name in NAMES for node in self.of[name]}
 
     def start(self) -> Nodes:
-        lines = [f'[deployment]\nname = "shop"\napp = "shop.py"\nkey = "{KEY}"']
+        lines = [f'[deployment]\nname = "shop"\napp = "shop.py"\nkey = "{KEY}"\n{QUIET}']
         for name, server in self.servers.items():
             server.start()
             server.sql("CREATE ROLE shop LOGIN")

@@ -455,8 +455,9 @@ class Batch:
         )
 
     @property
-    def parked_count(self) -> int:
-        return len(self._parked)
+    def parked(self) -> Sequence[Parked]:
+        """Changes that could not be merged."""
+        return self._parked
 
     def commit(self) -> Commit:
         """What the store must make durable before any answer leaves; empty when nothing changed."""

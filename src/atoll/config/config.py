@@ -68,6 +68,8 @@ class Config:
     max_clock_offset_ms: int
     audit_days: int
     audit_max: int
+    events_days: int
+    events_max: int
     idempotency_hours: int
     journal_hours: float
     journal_absent_hours: float
@@ -152,6 +154,8 @@ class _Reader:
             max_clock_offset_ms=deployment.max_clock_offset_ms,
             audit_days=deployment.audit_days,
             audit_max=deployment.audit_max,
+            events_days=deployment.events_days,
+            events_max=deployment.events_max,
             idempotency_hours=deployment.idempotency_hours,
             journal_hours=deployment.journal_hours,
             journal_absent_hours=deployment.journal_absent_hours,

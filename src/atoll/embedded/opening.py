@@ -68,6 +68,8 @@ def _alone(application: Application, region: str, data: str | os.PathLike[str] |
         max_clock_offset_ms=500,
         audit_days=30,
         audit_max=1_000_000,
+        events_days=30,
+        events_max=10_000,
         idempotency_hours=24,
         journal_hours=24,
         journal_absent_hours=168,

@@ -144,6 +144,8 @@ def options_of(config: Config) -> RegionOptions:
         idempotency_s=config.idempotency_hours * 3600.0,
         audit_s=config.audit_days * 86_400.0,
         audit_most=config.audit_max,
+        events_s=config.events_days * 86_400.0,
+        events_most=config.events_max,
         journal_s=config.journal_hours * 3600.0,
         journal_round_s=min(60.0, max(1.0, config.journal_hours * 3600.0 / 16)),
         journal_absent_s=config.journal_absent_hours * 3600.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from atoll.conflicts.guard import GuardOptions
+from atoll.region.event_queue import EventLimits
 from atoll.region.group_commit import GroupCommitOptions
 from atoll.region.intake import IntakeOptions
 from atoll.replication.link import LinkOptions
@@ -42,6 +43,11 @@ class RegionOptions:
     """How long conflict records are kept; manual ones that wait for a person stay."""
     audit_most: int = 1_000_000
     """The most conflict records that are kept."""
+    events_s: float = 30 * 24 * 3600.0
+    """How long events are kept, counted back from the newest one."""
+    events_most: int = 10_000
+    """The most events that are kept; with 0 nothing is recorded."""
+    events: EventLimits = field(default_factory=EventLimits)
     journal_s: float = 24 * 3600.0
     """How long journal entries are kept at least, for consumers of changes that are away."""
     journal_absent_s: float = 7 * 24 * 3600.0

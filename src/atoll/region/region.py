@@ -27,6 +27,7 @@ from atoll.recovery.relays import RelayState
 from atoll.region.clocks import Clocks
 from atoll.region.divergence import entry_digest, forked_entry
 from atoll.region.driver import Driver, Performer
+from atoll.region.event_log import Completions, EventLog
 from atoll.region.feed import Feed
 from atoll.region.freshness import Freshness
 from atoll.region.group_commit import GroupCommit
@@ -264,6 +265,22 @@ class Region:
             now_ms=physical_ms,
             options=options,
         )
+        self.events = EventLog(
+            name,
+            store.holder,
+            links=self.links,
+            held=self.holds,
+            completions=Completions(
+                restoring=lambda: self.restore.pending,
+                failed_over=lambda: self.failover.state.taken_up,
+                snapshots=lambda: self.snapshot_install.completed,
+            ),
+            write=lambda write: self.writer.write(write, None),
+            now_ms=physical_ms,
+            random=random,
+            limits=options.events,
+        )
+        self.group_commit.listen(self.events.committed)
         self._tasks: list[asyncio.Task[None]] = []
 
     # -- life ------------------------------------------------------------------------------------------
@@ -279,6 +296,9 @@ class Region:
         await self.restore.open()
         await self.failover.open()
         await self.snapshot_install.open()
+        if self.options.events_most:
+            self.events.open()
+            self._spawn(self.events.run(), "events")
         self._spawn(self.node_leases.run(), "leases")
         for peer, link in self.links.items():
             self._spawn(link.run(self._review_links), f"link to {peer}")
@@ -413,6 +433,7 @@ class Region:
     def _review_links(self) -> None:
         for link in self.links.values():
             link.review()
+        self.events.links_changed()
 
     # -- another database ------------------------------------------------------------------------------
 

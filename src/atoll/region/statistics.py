@@ -41,7 +41,7 @@ class Statistics:
             delays.append(max(0, now_ms - (applied.stamp >> 16)))
         for record in batch.detected:
             self.conflicts[(record.collection, record.kind)] += 1
-        self.parked += batch.parked_count
+        self.parked += len(batch.parked)
 
     def propagation_p50_ms(self, origin: str) -> int | None:
         delays = sorted(self.propagation_ms.get(origin, ()))

@@ -150,7 +150,7 @@ def draw(
         offsets_ms={name: random.randint(-120, 120) for name in names},
         drifts_ppm={name: random.choice((0, 0, -100, 80, 150)) for name in names},
         kernel_uncertainty_ms=random.choice((None, 20, 130)),
-        options=_options(random),
+        options=replace(_options(random), events_most=_events_most(seed)),
         duration_s=duration_s,
         workloads=workloads,
         clients=random.choice((1, 2, 3)),
@@ -309,6 +309,11 @@ def _options(random: Random) -> RegionOptions:
         link=LinkOptions(inbox_bytes=random.choice((600, 32 << 20, 32 << 20))),
         guard=GuardOptions(wall_s=600.0),
     )
+
+
+def _events_most(seed: int | str) -> int:
+    """In every fourth deployment nodes write events, and few are kept in some."""
+    return Random(f"{seed}/events").choice((0, 0, 0, 0, 0, 0, 5, 10_000))
 
 
 def _faults(random: Random, regions: tuple[str, ...], duration_s: float) -> tuple[Fault, ...]:

@@ -1,0 +1,199 @@
+"""The events of one node: a part of the region that writes what happens to the deployment into `_events`.
+
+Whoever notices something calls `record`, which never waits, never fails and writes nothing: a task of the log's own
+writes, as any other writer does. While the region refuses writes, events wait in bounded memory
+(`region.event_queue`). Those that wait when the process ends are lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Protocol
+
+import msgspec
+
+from atoll.commit.batch import Batch
+from atoll.documents.entry import decode_entry
+from atoll.documents.mutation import Put, Write, put_of
+from atoll.documents.rules import Rules
+from atoll.errors import AtollError, RequestError
+from atoll.region.event_queue import EventLimits, EventQueue, Kind, LinkSeen, Occurrence
+from atoll.replication.link import LinkStatus
+from atoll.schema.system import EVENTS, system_collections
+
+logger = logging.getLogger("atoll.region")
+
+_LOOK_S = 1.0
+"""How often the log looks whether something has been completed, and tries again what was refused."""
+_COMPLETED: dict[Kind, str] = {
+    "failed-over": "the database was replaced or started again, and the region holds what its peers had of it",
+    "snapshot-installed": "a peer's journal began too late for the region, which has taken its documents over",
+}
+_MOST_DETAIL = 500
+"""Characters of a detail that are kept."""
+
+
+class Linked(Protocol):
+    """A link, as far as it is needed here."""
+
+    @property
+    def status(self) -> LinkStatus:
+        """What it knows of its peer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completions:
+    """What is counted elsewhere, each since the node's start."""
+
+    restoring: Callable[[], bool]
+    """Whether restore recovery is under way."""
+    failed_over: Callable[[], int]
+    snapshots: Callable[[], int]
+
+
+class EventLog:
+    """`open` it once the region knows how it starts, and `run` it."""
+
+    def __init__(
+        self,
+        region: str,
+        node: str,
+        *,
+        links: Mapping[str, Linked],
+        held: Callable[[str], bool],
+        completions: Completions,
+        write: Callable[[Write], Awaitable[object]],
+        now_ms: Callable[[], int],
+        random: Random,
+        limits: EventLimits,
+    ) -> None:
+        """`held` says whether this node keeps the link to a peer for its region."""
+        self.written: Counter[str] = Counter()
+        """kind → events that this node has written."""
+        self.left_out = 0
+        """How many it did not write, because too many came at once."""
+        self._region = region
+        self._node = node
+        self._links = links
+        self._held = held
+        self._completions = completions
+        self._write = write
+        self._now_ms = now_ms
+        self._random = random
+        self._rules = Rules(system_collections()[EVENTS])
+        self._queue = EventQueue(limits)
+        self._restoring = False
+        self._counted = {"failed-over": 0, "snapshot-installed": 0}
+        self._woken = asyncio.Event()
+        self._opened = False
+
+    def open(self) -> None:
+        """The node starts."""
+        self._opened = True
+        self._restoring = self._completions.restoring()
+        self._queue.started(Occurrence("region-started", self._now_ms()), self._now_s())
+        self.links_changed()
+
+    def record(self, kind: Kind, *, peer: str = "", detail: str = "", count: int = 1) -> None:
+        """It has just happened."""
+        if self._opened:
+            self._queue.note(Occurrence(kind, self._now_ms(), peer, _short(detail), count))
+            self._woken.set()
+
+    def links_changed(self) -> None:
+        """A link went up or down, or another node keeps it now."""
+        if not self._opened:
+            return
+        seen = {
+            peer: LinkSeen(status.connected, status.since_ms, _short(status.last_error or ""))
+            for peer, link in self._links.items()
+            if self._held(peer)
+            for status in (link.status,)
+        }
+        self._queue.look(seen, self._now_s())
+        self._woken.set()
+
+    def committed(self, batch: Batch) -> None:
+        """After each commit of this node."""
+        if not (batch.parked and self._opened):
+            return
+        first = batch.parked[0]
+        with contextlib.suppress(AtollError):
+            change = decode_entry(first.body).changes[0]
+            if change.collection != EVENTS:  # or regions that refuse each other's events would go on for ever
+                detail = f"{change.collection}/{change.key} of {first.origin}: {first.reason}"
+                self.record("change-parked", peer=first.origin, detail=detail, count=len(batch.parked))
+
+    async def run(self) -> None:
+        """Write, for ever."""
+        while True:
+            pause_s = min(_LOOK_S, max(0.0, self._queue.wake_s() - self._now_s()))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._woken.wait()
+            self._woken.clear()
+            self._look()
+            taken = self._queue.take(self._now_s())
+            if taken:
+                left_out, self._queue.left_out = self._queue.left_out, 0
+                self.left_out += left_out
+                await self._append(taken, left_out)
+
+    def _look(self) -> None:
+        """Note what has been completed since the last time."""
+        restoring = self._completions.restoring()
+        if self._restoring and not restoring:
+            self.record("restored", detail="the region serves again")
+        self._restoring = restoring
+        found: dict[Kind, int] = {
+            "failed-over": self._completions.failed_over(),
+            "snapshot-installed": self._completions.snapshots(),
+        }
+        for kind, count in found.items():
+            if count > self._counted[kind]:
+                self.record(kind, detail=_COMPLETED[kind], count=count - self._counted[kind])
+                self._counted[kind] = count
+
+    async def _append(self, taken: list[Occurrence], left_out: int) -> None:
+        """One entry for all of them, exactly once however often it has to be tried."""
+        puts = [self._put(each, left_out if at == 0 else 0) for at, each in enumerate(taken)]
+        write = Write(tuple(puts), f"{EVENTS} {self._random.getrandbits(96):024x}")
+        while True:
+            try:
+                await self._write(write)
+            except RequestError as error:
+                logger.error("%s cannot write its events: %s", self._region, error.message)
+                self.left_out += len(taken)
+                return
+            except AtollError:  # the region takes no writes at present
+                await asyncio.sleep(_LOOK_S)
+            else:
+                self.written.update(each.kind for each in taken)
+                return
+
+    def _put(self, occurrence: Occurrence, left_out: int) -> Put:
+        document = {
+            "kind": occurrence.kind,
+            "region": self._region,
+            "node": self._node,
+            "peer": occurrence.peer,
+            "at_ms": occurrence.at_ms,
+            "detail": occurrence.detail,
+            "count": occurrence.times,
+            "left_out": left_out,
+        }
+        return put_of(self._rules, "", msgspec.json.encode(document))
+
+    @staticmethod
+    def _now_s() -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _short(detail: str) -> str:
+    return detail[:_MOST_DETAIL].encode("utf-8", "replace").decode()
