@@ -28,6 +28,7 @@
     │   ├── Overloaded            a queue is at its bound
     │   ├── StoreUnreachable      this region's database does not answer
     │   ├── SerializationConflict              another node of this region committed first
+    │   │   └── FenceLost         a node lease that the commit depends on has another holder
     │   └── ClockUnsafe           this node's clock is out of bounds
     └── Indefinite                the write may have happened: retry with the same idempotency key
 
@@ -228,6 +229,10 @@ class StoreUnreachable(Unavailable):
 
 class SerializationConflict(Unavailable):
     status, type = 503, "serialization-conflict"
+
+
+class FenceLost(SerializationConflict):
+    status, type = 503, "fence-lost"
 
 
 class ClockUnsafe(Unavailable):

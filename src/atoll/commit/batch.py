@@ -102,6 +102,10 @@ class Batch:
         """Everything committed, in order, for the change feed."""
         self.schemas: dict[str, str] = {}
         """See `Commit.schemas`."""
+        self.states: dict[tuple[str, str], bytes | None] = {}
+        """See `Commit.states`."""
+        self.fences: dict[str, int] = {}
+        """See `Commit.fences`."""
         self._identity = identity
         self._actor = Actor(identity.region, identity.regions)
         self._rules = rules
@@ -452,6 +456,7 @@ class Batch:
             or self._adopted
             or self._kept
             or self.schemas
+            or self.states
         )
 
     @property
@@ -474,6 +479,8 @@ class Batch:
             parked=self._parked,
             unparked=self._unparked,
             schemas=self.schemas,
+            states=self.states,
+            fences=self.fences,
         )
         for (collection, key), row in self._changed.items():
             commit.documents.setdefault(collection, []).append((key, row.value, row.meta))

@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from atoll.commit.batch import Batch
 from atoll.documents.entry import Entry, decode_entry
 from atoll.documents.rules import Rules
-from atoll.errors import AtollError
+from atoll.errors import AtollError, FenceLost
 from atoll.store.port import Parked, View, Wanted
 
 
 class Wants:
     """Collects what the works of one group need to have loaded."""
 
-    __slots__ = ("_documents", "_open_records", "_rules", "answers", "records")
+    __slots__ = (
+        "_documents",
+        "_fences",
+        "_open_records",
+        "_rules",
+        "_spaces",
+        "_states",
+        "answers",
+        "records",
+    )
 
     def __init__(self, rules: Mapping[str, Rules]) -> None:
         self.answers: list[str] = []
@@ -28,6 +37,9 @@ class Wants:
         self.records: list[str] = []
         """Ids of conflict records."""
         self._rules = rules
+        self._states: dict[tuple[str, str], None] = {}
+        self._spaces: dict[str, None] = {}
+        self._fences: dict[str, None] = {}
         self._documents: dict[str, set[str]] = {}
         self._open_records: dict[str, set[str]] = {}
 
@@ -52,15 +64,50 @@ class Wants:
         with contextlib.suppress(AtollError):
             self.entry(decode_entry(parked.body))
 
+    def fence(self, lease: str) -> None:
+        """The generation of a node lease."""
+        self._fences[lease] = None
+
+    def state(self, space: str, key: str) -> None:
+        """A protocol's state."""
+        self._states[space, key] = None
+
+    def space(self, space: str) -> None:
+        """All states of a space: see `Wanted.spaces`."""
+        self._spaces[space] = None
+
     def wanted(self) -> Wanted:
         """For the store."""
         return Wanted(
-            _in_order(self._documents), self.answers, self.records, open_records=_in_order(self._open_records)
+            _in_order(self._documents),
+            self.answers,
+            self.records,
+            open_records=_in_order(self._open_records),
+            states=tuple(self._states),
+            spaces=tuple(self._spaces),
+            fences=tuple(self._fences),
         )
 
 
 def _in_order(keys: Mapping[str, set[str]]) -> dict[str, list[str]]:
     return {name: sorted(found) for name, found in keys.items()}
+
+
+class Fence(NamedTuple):
+    """A node lease that a step depends on: nothing of it is committed once another node has taken the lease over."""
+
+    lease: str
+    generation: int
+    """When this node got it."""
+
+    def want(self, wants: Wants) -> None:
+        wants.fence(self.lease)
+
+    def hold(self, batch: Batch, view: View) -> None:
+        """Raises FenceLost when the lease is lost already; else the commit is refused if it is lost by then."""
+        if view.generations.get(self.lease) != self.generation:
+            raise FenceLost(f"another node has taken the lease {self.lease!r} over", lease=self.lease)
+        batch.fences[self.lease] = self.generation
 
 
 class Step(Protocol):

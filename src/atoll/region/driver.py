@@ -130,7 +130,7 @@ class Performer:
             case ReadHolders():
                 return HoldersRead(await self.store.holders())
             case Lease(names, for_s):
-                return Leased(names, await self.store.lease(names, for_s))
+                return Leased(names, frozenset(await self.store.lease(names, for_s)))
             case GiveBack(names):
                 await self.store.give_back(names)
                 return GivenBack(names)

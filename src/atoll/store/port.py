@@ -129,6 +129,11 @@ class Commit:
     such one. One with a `?` is on the way there: see `region.redeclare`. Of the collection of a snapshot's pages: the
     round whose vector was installed, until its documents are merged; see `region.snapshot_install`."""
 
+    states: dict[tuple[str, str], bytes | None] = field(default_factory=dict)
+    """(space, key) → what a protocol keeps there; None removes it. A space is a protocol's own."""
+    fences: dict[str, int] = field(default_factory=dict)
+    """node lease → its generation: with another one at present nothing is committed."""
+
 
 @dataclass(slots=True)
 class Chunk:
@@ -200,6 +205,13 @@ class Wanted:
     open_records: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """collection → keys of documents whose open conflict records are wanted."""
 
+    states: Sequence[tuple[str, str]] = ()
+    """(space, key) of protocols' states."""
+    spaces: Sequence[str] = ()
+    """Spaces of which all states are wanted; they are read with each transaction, and should be small."""
+    fences: Sequence[str] = ()
+    """Names of node leases."""
+
 
 class View(Protocol):
     """What a transaction shows. All of it is of one moment."""
@@ -236,6 +248,14 @@ class View(Protocol):
     def open_records(self) -> Mapping[tuple[str, str], Sequence[AuditRow]]:
         """(collection, key) → the open conflict records of the wanted documents, newest first."""
 
+    @property
+    def states(self) -> Mapping[tuple[str, str], bytes]:
+        """(space, key) → the wanted states that exist."""
+
+    @property
+    def generations(self) -> Mapping[str, int]:
+        """node lease → its generation, of those wanted that were ever held; see `Store.lease`."""
+
 
 class Transaction(View, Protocol):
     """The region's turn to commit: what is committed now, and the right to add to it.
@@ -247,7 +267,8 @@ class Transaction(View, Protocol):
     async def commit(self, commit: Commit) -> None:
         """Write all of it in one transaction, at most once in a turn; durable on return.
 
-        Raises SerializationConflict when another node has committed since the transaction began, StoreUnwritable
+        Raises SerializationConflict when another node has committed since the transaction began, and FenceLost when a
+        node lease has another generation than `Commit.fences` says; StoreUnwritable
         (full, read-only or failing disk) and other StoreErrors: then nothing has changed. Raises Indefinite when
         nobody can say whether it was written; the next transaction's `positions` tell. A commit that is cut is
         Indefinite, too.
@@ -298,10 +319,12 @@ class Store(Protocol):
         """The region has again what its peers had of it. Raises counters as `raise_counter` does, before; durable on
         return. Raises SerializationConflict when the database is in another history by now."""
 
-    async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
-        """Hold these for so many seconds from now on, unless other nodes do; returns those that this node holds.
+    async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, int]:
+        """Hold these for so many seconds from now on, unless other nodes do.
 
-        A store that only one node can open gives all of them.
+        Returns name → generation of those that this node holds. The generation grows each time that the holder
+        changes, and a node that is started again is another holder: see `Commit.fences`. A store that only one node
+        can open gives all of them, in their first generation.
         """
 
     @property
@@ -392,6 +415,14 @@ class Store(Protocol):
 
     async def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
         """Apply retention: by age, and at most `audit_keep` records (manual ones are kept). Returns rows removed."""
+
+    async def state(self, space: str, key: str) -> bytes | None:
+        """What a protocol keeps under a key; see `Commit.states`."""
+
+    async def states(
+        self, space: str, *, prefix: str = "", after: str | None = None, limit: int = 1000
+    ) -> list[tuple[str, bytes]]:
+        """A space's states in key order (by code point), strictly past `after`, all of one moment."""
 
     async def counter(self, name: str) -> int:
         """A durable number, 0 at first."""

@@ -369,10 +369,10 @@ class MountedDisk:
         if self.disk.shared:
             await self._call("give_back", self.connection, names)
 
-    async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
+    async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, int]:
         if not self.disk.shared:
-            return frozenset(names)
-        held: frozenset[str] = await self._call("lease", self.connection, names, for_s)
+            return self.disk.store.lease(self.connection, self.life, names, for_s)  # type: ignore[no-any-return]
+        held: Mapping[str, int] = await self._call("lease", self.connection, self.life, names, for_s)
         return held
 
     async def checkpoint(self) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import shutil
 import tempfile
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple, TypeVar
@@ -21,6 +21,7 @@ import apsw
 from atoll.store.memory.store import MemoryTables
 from atoll.store.port import AuditRow, Commit, Row, Store, Wanted
 from atoll.store.sqlite.store import SqliteStore, open_sqlite
+from atoll.store.sqlite.transaction import FIRST_GENERATION
 
 T = TypeVar("T")
 
@@ -143,6 +144,15 @@ class SqliteTables:
     def conflict(self, id: str) -> AuditRow | None:
         found: AuditRow | None = self._transaction(Wanted({}, [], [id])).transaction.audit.get(id)
         return found
+
+    def lease(self, holder: object, run: object, names: Sequence[str], for_s: float) -> Mapping[str, int]:
+        return _at_once(self.sqlite.lease(names, for_s))
+
+    def load_states(self, wanted: Wanted) -> dict[tuple[str, str], bytes]:
+        return self.sqlite.load_states(wanted)
+
+    def generation(self, lease: str) -> int:
+        return FIRST_GENERATION
 
     def open_records(self, collection: str, key: str) -> list[AuditRow]:
         return self.sqlite.audit.open_records(collection, [key])

@@ -40,6 +40,8 @@ class Shown:
     remembered: Mapping[str, bytes] = field(default_factory=dict)
     audit: Mapping[str, AuditRow] = field(default_factory=dict)
     schemas: Mapping[str, str] = field(default_factory=dict)
+    states: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
+    generations: Mapping[str, int] = field(default_factory=dict)
     open_records: Mapping[tuple[str, str], list[AuditRow]] = field(default_factory=dict)
 
 

@@ -10,9 +10,11 @@ import pytest
 
 from atoll.commit.batch import Batch
 from atoll.commit.snapshot_page import KEPT_ASIDE, SnapshotPage, check_merged
+from atoll.commit.work import Fence, Wants
 from atoll.documents.mutation import Receipt, Write
 from atoll.errors import (
     AtollError,
+    FenceLost,
     Indefinite,
     Overloaded,
     OwnershipFixed,
@@ -23,7 +25,7 @@ from atoll.errors import (
 from atoll.region.local_writes import LocalWrites
 from atoll.region.redeclare import MarkMixed, Redeclare
 from atoll.store.memory.store import MemoryStore, MemoryTables, MemoryTransaction
-from atoll.store.port import Commit, Wanted
+from atoll.store.port import Commit, View, Wanted
 
 from ..commit.shop import SHOP
 from ..virtual_time import in_virtual_time, turns
@@ -406,3 +408,37 @@ async def test_an_entry_from_the_future_is_held_once_when_turns_are_lost() -> No
     await it.writes.write(named("k"))
     assert it.intake.held is not None
     assert len(it.intake.inbox) == 1
+
+
+class Fenced:
+    """A step that must not be committed once its lease is lost."""
+
+    def __init__(self, fence: Fence) -> None:
+        self.fence = fence
+
+    def want(self, wants: Wants) -> None:
+        self.fence.want(wants)
+        wants.state("test", "k")
+
+    def perform(self, batch: Batch, view: View) -> None:
+        self.fence.hold(batch, view)
+        batch.states["test", "k"] = view.states.get(("test", "k"), b"") + b"x"
+
+
+@in_virtual_time
+async def test_a_step_of_a_paused_lease_holder_is_left_out() -> None:
+    it = await opened()
+    other = await opened(it.tables)
+    generation = (await it.store.lease(["pages"], 1))["pages"]
+    fenced = Fenced(Fence("pages", generation))
+    await it.group_commit.commit(fenced)
+    assert it.tables.state("test", "k") == b"x"
+    await asyncio.sleep(2)
+    step = asyncio.ensure_future(it.group_commit.commit(fenced))
+    write = asyncio.ensure_future(it.writes.write(named("k")))
+    await asyncio.sleep(1.5 * TRIP_S)  # the transaction has begun
+    assert await other.store.lease(["pages"], 1) == {"pages": generation + 1}
+    with pytest.raises(FenceLost):
+        await step
+    assert (await write).seq == 1
+    assert it.tables.state("test", "k") == b"x"

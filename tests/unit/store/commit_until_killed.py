@@ -24,6 +24,7 @@ async def main(folder: Path) -> None:
                     segments=[Segment("tokyo", first, seq, b"entry" * len(span))],
                     positions={"tokyo": seq},
                     clock=seq,
+                    states={("seq", f"{n % 7}"): b"%d" % n for n in span},
                     audit=[
                         AuditRow(f"c{n:08}", "note", "k", "", "k", "open", n, "a", "b", "lww", False, b"{}")
                         for n in span

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import pytest
 
 from atoll.errors import (
+    FenceLost,
     Indefinite,
     InvalidKey,
     InvalidOperation,
@@ -507,8 +508,61 @@ class StoreConformance:
 
     async def test_a_lease_is_had_and_renewed(self, store: Store) -> None:
         for _ in range(2):
-            assert await store.lease(["link oregon", "link paris"], 60) == {"link oregon", "link paris"}
-        assert await store.lease([], 60) == frozenset()
+            assert await store.lease(["link oregon", "link paris"], 60) == {"link oregon": 1, "link paris": 1}
+        assert await store.lease([], 60) == {}
+
+    async def test_a_fence_that_is_current_lets_a_commit_pass(self, store: Store) -> None:
+        held = await store.lease(["pages", "spare"], 60)
+        async with store.begin(Wanted(fences=["pages"])) as transaction:
+            assert transaction.generations == {"pages": held["pages"]}
+            fenced = put(("a", 1))
+            fenced.fences = dict(held)
+            await transaction.commit(fenced)
+        assert keys(await store.scan("note")) == ["a"]
+
+    @pytest.mark.parametrize("fences", [{"pages": 2}, {"pages": 1, "spare": 9}, {"pages": 0}])
+    async def test_a_fence_that_is_not_current_refuses_the_whole_commit(
+        self, store: Store, fences: dict[str, int]
+    ) -> None:
+        await store.lease(["pages", "spare"], 60)
+        fenced = put(("a", 1))
+        fenced.positions, fenced.states, fenced.fences = {"tokyo": 1}, {("s", "k"): b"v"}, fences
+        with pytest.raises(FenceLost):
+            await commit(store, fenced)
+        assert (await store.get("note", "a"), await store.positions(), await store.states("s")) == (
+            None,
+            {},
+            [],
+        )
+
+    # Protocols' states
+
+    async def test_a_transaction_shows_the_states_that_it_wants(self, store: Store) -> None:
+        await commit(
+            store, Commit(states={("a", "1"): b"x", ("a", "2/\x00"): b"", ("b", "1"): bytes(range(256))})
+        )
+        async with store.begin(Wanted(states=[("a", "2/\x00"), ("b", "1"), ("b", "2")])) as transaction:
+            assert transaction.states == {("a", "2/\x00"): b"", ("b", "1"): bytes(range(256))}
+        async with store.begin(Wanted(spaces=["a", "c"])) as transaction:
+            assert transaction.states == {("a", "1"): b"x", ("a", "2/\x00"): b""}
+        async with store.begin(Wanted(states=[("a", "1")], spaces=["b"])) as transaction:
+            assert transaction.states == {("a", "1"): b"x", ("b", "1"): bytes(range(256))}
+        async with store.begin(Wanted()) as transaction:
+            assert transaction.states == {}
+
+    async def test_a_state_is_replaced_and_removed(self, store: Store) -> None:
+        await commit(store, Commit(states={("a", "1"): b"x", ("a", "2"): b"y", ("b", "1"): b"z"}))
+        await commit(store, Commit(states={("a", "1"): b"new", ("a", "2"): None, ("a", "never"): None}))
+        assert await store.states("a") == [("1", b"new")]
+        assert (await store.state("a", "2"), await store.state("b", "1")) == (None, b"z")
+
+    async def test_states_are_read_by_prefix_and_page(self, store: Store) -> None:
+        names = ["", "p", "p/1", "p/2", "p/\U0010ffff", "q", "é"]
+        await commit(store, Commit(states={("a", name): name.encode() for name in reversed(names)}))
+        assert await store.states("a") == [(name, name.encode()) for name in names]
+        assert [key for key, _ in await store.states("a", prefix="p/")] == names[2:5]
+        assert [key for key, _ in await store.states("a", prefix="p", after="p/1", limit=1)] == ["p/2"]
+        assert await store.states("other") == []
 
     # Turns
 
@@ -665,6 +719,7 @@ class StoreConformance:
         )
         everything.audit, everything.remembered = [audit("c")], [Remembered("k", 1, b"r")]
         everything.parked = [Parked("tokyo", 2, 0, "why", b"p")]
+        everything.states = {("s", "k"): b"v"}
         await commit(store, everything)
         await store.close()
         again = harness.open()
@@ -677,6 +732,7 @@ class StoreConformance:
         )
         assert await again.conflict("c") == audit("c")
         assert (await again.remembered(["k"]), await again.parked()) == ({"k": b"r"}, everything.parked)
+        assert await again.state("s", "k") == b"v"
 
     async def test_contents_fill_another_store_that_is_then_equal(
         self, harness: Harness, other: Harness, store: Store
@@ -690,6 +746,7 @@ class StoreConformance:
         everything.remembered = [Remembered("k", 1, b"r")]
         everything.parked = [Parked("tokyo", 2, 0, "why", b"p")]
         everything.schemas = {"note": "new"}
+        everything.states = {("pages", f"{n:04}\ufdd0"): b"p" * 1000 for n in range(3000)}
         await commit(store, everything)
         await store.raise_counter("ids", 9)
         filled = other.open()
@@ -705,6 +762,9 @@ class StoreConformance:
         assert await again.parked() == everything.parked
         assert await again.remembered(["k"]) == {"k": b"r"}
         assert (await again.schemas(), await again.counter("ids")) == ({"note": "new"}, 9)
+        assert dict(await again.states("pages", limit=9999)) == {
+            key: value for (_, key), value in everything.states.items()
+        }
         # And it goes on.
         await commit(again, segments(("tokyo", 3, 3)))
         assert (await again.positions())["tokyo"] == 3
@@ -742,7 +802,13 @@ class StoreConformance:
         assert keys(await store.scan_all("note")) == ["b"]
 
     @pytest.mark.parametrize(
-        "held", [Chunk(put(("a", None))), Chunk(counters={"ids": 1}), Chunk(segments(("t", 1, 1)))]
+        "held",
+        [
+            Chunk(put(("a", None))),
+            Chunk(counters={"ids": 1}),
+            Chunk(segments(("t", 1, 1))),
+            Chunk(Commit(states={("s", "k"): b"v"})),
+        ],
     )
     async def test_only_an_empty_store_is_filled(self, store: Store, held: Chunk) -> None:
         await store.fill(given([held]))
@@ -797,3 +863,44 @@ class StoreConformance:
             await store.get("note", "a")
         with pytest.raises(StoreError):
             await commit(store, put(("a", {})))
+
+
+class SharedStoreConformance:
+    """Of a store that several nodes may open; with a fixture `nodes`: two of them on one database."""
+
+    async def test_a_lease_has_a_generation_for_each_holder(self, nodes: tuple[Store, Store]) -> None:
+        one, other = nodes
+        assert await one.lease(["pages"], 60) == {"pages": 1}
+        assert await other.lease(["pages"], 60) == {}
+        assert await one.lease(["pages"], 60) == {"pages": 1}
+        await one.give_back(["pages"])
+        assert await other.lease(["pages"], 60) == {"pages": 2}
+        assert await one.lease(["pages"], 60) == {}
+        await other.lease(["pages"], -1)  # it has run out
+        assert await one.lease(["pages"], 60) == {"pages": 3}
+
+    async def test_a_commit_of_a_paused_holder_is_refused(self, nodes: tuple[Store, Store]) -> None:
+        paused, other = nodes
+        held = await paused.lease(["pages"], -1)
+        async with paused.begin(Wanted(fences=["pages"])) as transaction:
+            assert transaction.generations == held
+            taken = await other.lease(["pages"], 60)
+            late = put(("a", "late"))
+            late.fences = dict(held)
+            with pytest.raises(FenceLost):
+                await transaction.commit(late)
+        assert await paused.get("note", "a") is None
+        fenced = put(("a", "new"))
+        fenced.fences = dict(taken)
+        await commit(other, fenced)
+        row = await paused.get("note", "a")
+        assert row is not None
+        assert row.value == b'"new"'
+
+    async def test_a_lease_that_nobody_took_over_still_fences(self, nodes: tuple[Store, Store]) -> None:
+        one, _ = nodes
+        held = await one.lease(["pages"], -1)
+        fenced = put(("a", 1))
+        fenced.fences = dict(held)
+        await commit(one, fenced)
+        assert keys(await one.scan("note")) == ["a"]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.store.conformance import StoreConformance, commit, segments
+from tests.unit.store.conformance import SharedStoreConformance, StoreConformance, commit, segments
 
 from atoll.errors import SerializationConflict
 from atoll.store.memory.store import MemoryStore, MemoryTables
@@ -30,6 +30,14 @@ class TestMemoryStore(StoreConformance):
     @pytest.fixture
     def other(self) -> MemoryHarness:
         return MemoryHarness()
+
+
+class TestSharedMemory(SharedStoreConformance):
+    @pytest.fixture
+    async def nodes(self) -> tuple[Store, Store]:
+        tables = MemoryTables()
+        tables.open_collections(["note"])
+        return MemoryStore(tables), MemoryStore(tables)
 
 
 async def test_of_two_nodes_one_has_the_turn() -> None:

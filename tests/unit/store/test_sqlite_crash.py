@@ -44,6 +44,8 @@ async def check_whole(folder: Path) -> int:
     assert [key for key, _ in await store.scan_all("note", limit=1 << 30)] == [
         f"k{n:08}" for n in range(1, last + 1)
     ]
+    states = {key: int(value) for key, value in await store.states("seq")}
+    assert states == {f"{n % 7}": n for n in range(1, last + 1)}
     audit = await store.conflicts(AuditFilter(), limit=1 << 30)
     assert [row.id for row in reversed(audit)] == [f"c{n:08}" for n in range(1, last + 1)]
     await store.close()

@@ -7,8 +7,10 @@ import bisect
 import copy
 import json
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from atoll.errors import (
+    FenceLost,
     SerializationConflict,
     StoreCorrupt,
     StoreError,
@@ -34,6 +36,20 @@ from atoll.store.port import (
 )
 from atoll.store.scanning import check_condition, matches
 
+_NEVER = float("-inf")
+
+
+@dataclass(slots=True)
+class _Lease:
+    """Kept when it is given back: the next holder gets the next generation."""
+
+    holder: object
+    run: object
+    """Of the holder's process."""
+    generation: int
+    until_s: float = _NEVER
+    """By the event loop's clock."""
+
 
 class MemoryTables:
     """What a store holds, in dictionaries, and what can be asked of it: `MemoryStore` without the waiting."""
@@ -54,8 +70,8 @@ class MemoryTables:
         self._parked: dict[tuple[str, int, int], Parked] = {}
         self._counters: dict[str, int] = {}
         self._schemas: dict[str, str] = {}
-        self._leases: dict[str, tuple[object, float]] = {}
-        """name → who has it, and until when by the event loop's clock"""
+        self._states: dict[tuple[str, str], bytes] = {}
+        self._leases: dict[str, _Lease] = {}
         self._followers: list[tuple[object, Callable[[Mapping[str, int]], None]]] = []
         self._history_changed: list[tuple[object, Callable[[str], None]]] = []
         self.commits = 0
@@ -139,9 +155,18 @@ class MemoryTables:
             self._parked.pop(dot, None)
         self._parked.update((change[:3], change) for change in commit.parked)
         self._schemas.update(commit.schemas)
+        for address, value in commit.states.items():
+            if value is None:
+                self._states.pop(address, None)
+            else:
+                self._states[address] = value
         self.commits += 1
 
     def _check(self, commit: Commit) -> None:
+        for name, generation in commit.fences.items():
+            held = self.generation(name)
+            if held != generation:
+                raise FenceLost(f"the lease {name!r} is in generation {held}, not {generation}", lease=name)
         for name in commit.documents:
             self._collection(name)
         last_seqs = {(segment.origin, segment.last_seq) for segment in commit.segments}
@@ -253,6 +278,28 @@ class MemoryTables:
             del self._audit[id]
         return len(old) + len(going)
 
+    def state(self, space: str, key: str) -> bytes | None:
+        return self._states.get((space, key))
+
+    def states(
+        self, space: str, *, prefix: str = "", after: str | None = None, limit: int = 1000
+    ) -> list[tuple[str, bytes]]:
+        found = sorted(
+            (key, value)
+            for (held, key), value in self._states.items()
+            if held == space and key.startswith(prefix) and (after is None or key > after)
+        )
+        return found[:limit]
+
+    def load_states(self, wanted: Wanted) -> dict[tuple[str, str], bytes]:
+        """Those that a transaction wants."""
+        asked = set(wanted.states)
+        return {
+            address: value
+            for address, value in self._states.items()
+            if address in asked or address[0] in wanted.spaces
+        }
+
     def counter(self, name: str) -> int:
         return self._counters.get(name, 0)
 
@@ -282,11 +329,12 @@ class MemoryTables:
             remembered=list(self._remembered.values()),
             parked=list(self._parked.values()),
         )
+        rest.states.update(self._states)
         return [Chunk(first, dict(self._counters)), Chunk(rest)]
 
     def fill(self, chunks: Sequence[Chunk]) -> None:
         self._check_writable()
-        if self._journal or self._counters or any(self._documents.values()):
+        if self._journal or self._counters or self._states or any(self._documents.values()):
             raise StoreError("the store holds something already: only an empty one can be filled")
         for chunk in chunks:
             self.open_collections(chunk.commit.documents)
@@ -294,31 +342,41 @@ class MemoryTables:
             for name, value in chunk.counters.items():
                 self.raise_counter(name, value)
 
-    def lease(self, holder: object, names: Sequence[str], for_s: float) -> frozenset[str]:
+    def lease(self, holder: object, run: object, names: Sequence[str], for_s: float) -> dict[str, int]:
         now_s = asyncio.get_running_loop().time()
-        until_s = now_s + for_s
-        held = set()
+        granted = {}
         for name in names:
-            other, ends_s = self._leases.get(name, (holder, now_s))
-            if other is holder or ends_s < now_s:
-                self._leases[name] = (holder, until_s)
-                held.add(name)
-        return frozenset(held)
+            held = self._leases.get(name)
+            if held is None:
+                held = self._leases[name] = _Lease(holder, run, 1)
+            elif held.holder is not holder and held.until_s >= now_s:
+                continue
+            elif held.run is not run:
+                held = self._leases[name] = _Lease(holder, run, held.generation + 1)
+            held.until_s = now_s + for_s
+            granted[name] = held.generation
+        return granted
+
+    def generation(self, lease: str) -> int:
+        """0 of one that was never held."""
+        held = self._leases.get(lease)
+        return 0 if held is None else held.generation
 
     def holders(self, now_s: float) -> dict[str, str]:
         held = self._leases.items()
-        return {name: getattr(node, "holder", "") for name, (node, ends_s) in held if ends_s >= now_s}
+        return {name: getattr(lease.holder, "holder", "") for name, lease in held if lease.until_s >= now_s}
 
-    def give_back(self, holder: object, names: Sequence[str]) -> None:
+    def give_back(self, holder: object, names: Iterable[str]) -> None:
         for name in names:
-            if self._leases.get(name, (None, 0.0))[0] is holder:
-                del self._leases[name]
+            lease = self._leases.get(name)
+            if lease is not None and lease.holder is holder:
+                lease.until_s = _NEVER
 
     def leave(self, holder: object) -> None:
         """Nothing is told to, or held by, this node any more."""
         self._followers = [pair for pair in self._followers if pair[0] is not holder]
         self._history_changed = [pair for pair in self._history_changed if pair[0] is not holder]
-        self._leases = {name: lease for name, lease in self._leases.items() if lease[0] is not holder}
+        self.give_back(holder, self._leases)
 
     def follow(
         self,
@@ -408,12 +466,14 @@ class MemoryTransaction:
         "_wanted",
         "audit",
         "clock",
+        "generations",
         "history",
         "open_records",
         "positions",
         "remembered",
         "rows",
         "schemas",
+        "states",
     )
 
     def __init__(self, tables: MemoryTables, wanted: Wanted, node: object = None) -> None:
@@ -434,6 +494,8 @@ class MemoryTransaction:
         }
         self.remembered = tables.remembered(wanted.remembered)
         self.schemas = tables.schemas()
+        self.states = tables.load_states(wanted) if wanted.states or wanted.spaces else {}
+        self.generations = {name: tables.generation(name) for name in wanted.fences}
         self.audit = {id: row for id in wanted.audit if (row := tables.conflict(id)) is not None}
         self.open_records = {
             (collection, key): tables.open_records(collection, key)
@@ -496,8 +558,8 @@ class MemoryStore:
     async def give_back(self, names: Sequence[str]) -> None:
         self._open().give_back(self, names)
 
-    async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
-        return self._open().lease(self, names, for_s)
+    async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, int]:
+        return self._open().lease(self, self, names, for_s)
 
     def begin(self, wanted: Wanted) -> MemoryTransaction:
         return MemoryTransaction(self._open(), wanted, self)
@@ -569,6 +631,14 @@ class MemoryStore:
         return self._open().forget(
             remembered_before_ms=remembered_before_ms, audit_before_ms=audit_before_ms, audit_keep=audit_keep
         )
+
+    async def state(self, space: str, key: str) -> bytes | None:
+        return self._open().state(space, key)
+
+    async def states(
+        self, space: str, *, prefix: str = "", after: str | None = None, limit: int = 1000
+    ) -> list[tuple[str, bytes]]:
+        return self._open().states(space, prefix=prefix, after=after, limit=limit)
 
     async def counter(self, name: str) -> int:
         return self._open().counter(name)

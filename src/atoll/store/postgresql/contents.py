@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 2 << 20
 _CHUNK_ROWS = 5_000
 _ROWS_AT_ONCE = 200
-_HELD = ("_journal", "_counters", "_audit", "_remembered", "_parked")
+_HELD = ("_journal", "_counters", "_states", "_audit", "_remembered", "_parked")
 _TABLES = r"""
 SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'
 AND relname LIKE '\_doc\_%' ORDER BY relname COLLATE "C"
@@ -35,7 +35,8 @@ async def is_empty(connection: asyncpg.Connection[Any]) -> bool:
 async def clear(connection: asyncpg.Connection[Any]) -> None:
     """As if nothing had ever been committed, in this transaction; tables, views and settings stay."""
     await connection.execute("UPDATE _region SET commits = 0, clock = 0, journal_tail = 0, positions = '{}'")
-    held = [*_HELD, "_leases", "_schemas"]
+    await connection.execute("UPDATE _leases SET until = '-infinity'")  # their generations go on
+    held = [*_HELD, "_schemas"]
     held += [sql.quoted_name(row[0]) for row in await connection.fetch(_TABLES)]
     await connection.execute(f"TRUNCATE {', '.join(held)}")
 
@@ -62,6 +63,8 @@ async def chunks_of(connection: asyncpg.Connection[Any]) -> AsyncGenerator[Chunk
         connection, "SELECT origin, first_seq, last_seq, body FROM _journal ORDER BY id", Segment._make
     ):
         yield Chunk(Commit(segments=rows))
+    async for rows in _runs(connection, "SELECT space, key, value FROM _states ORDER BY space, key", _state):
+        yield Chunk(Commit(states=dict(rows)))
     async for rows in _runs(connection, f"SELECT {sql.AUDIT_COLUMNS} FROM _audit ORDER BY id", audit_row):
         yield Chunk(Commit(audit=rows))
     async for rows in _runs(
@@ -101,6 +104,10 @@ async def _runs(
 
 def _document(row: Sequence[Any]) -> tuple[str, bytes | None, bytes]:
     return given(row[0]), row[1], row[2]
+
+
+def _state(row: Sequence[Any]) -> tuple[tuple[str, str], bytes]:
+    return (row[0], given(row[1])), row[2]
 
 
 def _remembered(row: Sequence[Any]) -> Remembered:

@@ -28,6 +28,14 @@ CREATE TABLE _schemas (
     fingerprint text NOT NULL
 );
 
+-- What protocols keep, each in a space of its own.
+CREATE TABLE _states (
+    space text COLLATE "C" NOT NULL,
+    key   text COLLATE "C" NOT NULL,
+    value bytea NOT NULL,
+    PRIMARY KEY (space, key)
+);
+
 -- Durable numbers that only rise.
 CREATE TABLE _counters (
     name  text COLLATE "C" PRIMARY KEY,
@@ -73,9 +81,11 @@ CREATE TABLE _parked (
 
 -- What one of the region's nodes does for all: a peer's link, a machine number of snowflakes.
 CREATE TABLE _leases (
-    name   text COLLATE "C" PRIMARY KEY,
-    holder text NOT NULL,
-    until  timestamptz NOT NULL
+    name       text COLLATE "C" PRIMARY KEY,
+    holder     text NOT NULL,
+    run        text NOT NULL,                 -- of the holder's process
+    until      timestamptz NOT NULL,
+    generation bigint NOT NULL DEFAULT 1      -- grows with each change of the holder: no row is ever deleted
 ) WITH (fillfactor = 50);
 
 -- Views and indexes as they were made, to be made anew when a declaration changes.

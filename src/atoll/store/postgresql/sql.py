@@ -72,9 +72,16 @@ def create_table(collection: str) -> str:
     )
 
 
+REMEMBERED, STATES, FENCES = -2, -3, -4
+"""What a row of `transaction_sql` is of; a document has the number of its collection."""
+
+
 @lru_cache(maxsize=256)
-def transaction_sql(collections: tuple[str, ...], remembered: bool) -> str:
-    """$1 the lock or 0, then the keys of each collection, then the idempotency keys. The first row is the region's.
+def transaction_sql(
+    collections: tuple[str, ...], *, remembered: bool = False, states: bool = False, fences: bool = False
+) -> str:
+    """$1 the lock or 0, then the keys of each collection, then the idempotency keys, then spaces and states (three
+    arrays), then names of leases. The first row is the region's; of the others `part` says what they are.
 
     The snapshot is older than the lock; if somebody committed in between, the commit's compare-and-set will tell.
     """
@@ -87,10 +94,22 @@ def transaction_sql(collections: tuple[str, ...], remembered: bool) -> str:
         parts.append(
             f"SELECT {at}, key, doc, meta, 0, 0, 0 FROM {table_of(collection)} WHERE key = ANY (${at + 2}::text[])"
         )
+    place = len(collections) + 2
     if remembered:
-        at = len(collections)
         parts.append(
-            f"SELECT {at}, key, NULL, answer, 0, 0, 0 FROM _remembered WHERE key = ANY (${at + 2}::text[])"
+            f"SELECT {REMEMBERED}, key, NULL, answer, 0, 0, 0 FROM _remembered WHERE key = ANY (${place}::text[])"
+        )
+        place += 1
+    if states:
+        parts.append(
+            f"SELECT {STATES}, space || '/' || key, NULL, value, 0, 0, 0 FROM _states "
+            f"WHERE space = ANY (${place}::text[]) OR (space, key) IN "
+            f"(SELECT given.* FROM unnest(${place + 1}::text[], ${place + 2}::text[]) AS given)"
+        )
+        place += 3
+    if fences:
+        parts.append(
+            f"SELECT {FENCES}, name, NULL, NULL, generation, 0, 0 FROM _leases WHERE name = ANY (${place}::text[])"
         )
     return " UNION ALL ".join(parts)
 
@@ -100,13 +119,21 @@ def commit_sql(collections: tuple[str, ...], parts: frozenset[str]) -> str:
     """One statement for a whole commit: it does nothing, and returns no row, when another one came first.
 
     $1 the `commits` that was seen, $2 clock, $3 journal's tail, $4 positions, $5 channel, $6 what to tell there;
-    then three arrays for each collection, and the arrays of each part in the order below.
+    then the arrays of fences, three arrays for each collection, and the arrays of each part in the order below.
     """
+    # Leases are locked until the commit ends: whoever takes one over knows that none comes after.
+    fences = (
+        "fences AS (SELECT held.name FROM _leases AS held JOIN unnest($7::text[], $8::bigint[]) AS fence "
+        "(name, generation) USING (name, generation) FOR SHARE OF held), "
+    )
+    held = " AND (SELECT count(*) FROM fences) = cardinality($7::text[])"
+    fenced = "fences" in parts
     statements = [
-        "WITH turn AS (UPDATE _region SET commits = commits + 1, clock = greatest(clock, $2::bigint), "
-        "journal_tail = $3::bigint, positions = $4::json WHERE commits = $1::bigint RETURNING commits)"
+        f"WITH {fences if fenced else ''}turn AS (UPDATE _region SET commits = commits + 1, "
+        "clock = greatest(clock, $2::bigint), journal_tail = $3::bigint, positions = $4::json "
+        f"WHERE commits = $1::bigint{held if fenced else ''} RETURNING commits)"
     ]
-    next_place = 7
+    next_place = 9 if fenced else 7
 
     def arrays(*types: str) -> str:
         nonlocal next_place
@@ -158,6 +185,17 @@ def commit_sql(collections: tuple[str, ...], parts: frozenset[str]) -> str:
             "schemas AS (INSERT INTO _schemas (collection, fingerprint) "
             f"SELECT given.* FROM {arrays('text', 'text')} "
             "ON CONFLICT (collection) DO UPDATE SET fingerprint = excluded.fingerprint)"
+        )
+    if "states_removed" in parts:
+        statements.append(
+            f"states_removed AS (DELETE FROM _states USING {arrays('text', 'text')} (space, key) "
+            "WHERE (_states.space, _states.key) = (given.space, given.key))"
+        )
+    if "states" in parts:
+        statements.append(
+            "states AS (INSERT INTO _states (space, key, value) "
+            f"SELECT given.* FROM {arrays('text', 'text', 'bytea')} "
+            "ON CONFLICT (space, key) DO UPDATE SET value = excluded.value)"
         )
     return ", ".join(statements) + " SELECT pg_notify($5::text, $6::text) FROM turn"
 

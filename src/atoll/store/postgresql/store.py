@@ -76,11 +76,15 @@ WITH gone AS (DELETE FROM _remembered WHERE key IN
 SELECT count(*) FROM gone
 """
 _LEASE = """
-INSERT INTO _leases AS held (name, holder, until)
-SELECT name, $2, now() + make_interval(secs => $3) FROM unnest($1::text[]) AS wanted (name) ORDER BY name
-ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until
-WHERE held.holder = excluded.holder OR held.until < now() RETURNING name
+INSERT INTO _leases AS held (name, holder, run, until)
+SELECT name, $2, $4, now() + make_interval(secs => $3) FROM unnest($1::text[]) AS wanted (name) ORDER BY name
+ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, run = excluded.run, until = excluded.until,
+    generation = held.generation + CASE WHEN held.run = excluded.run THEN 0 ELSE 1 END
+WHERE held.holder = excluded.holder OR held.until < now() RETURNING name, generation
 """
+_GIVE_BACK = "UPDATE _leases SET until = '-infinity' WHERE name = ANY ($1::text[]) AND run = $2"
+_GIVE_ALL_BACK = "UPDATE _leases SET until = '-infinity' WHERE run = $1"
+_STATE = "SELECT value FROM _states WHERE space = $1 AND key = $2"
 
 
 def open_postgresql(url: str, *, region: str, deployment: str, node: int = 1) -> PostgresStore:
@@ -206,14 +210,7 @@ class PostgresStore:
         where: Sequence[Condition] = (),
     ) -> list[tuple[str, Row]]:
         bound = sql.Bound()
-        terms = ["doc IS NOT NULL"]
-        if after is not None and after >= prefix:
-            terms.append(f"key > {bound.place(kept(after), 'text')}")
-        elif prefix:
-            terms.append(f"key >= {bound.place(kept(prefix), 'text')}")
-        end = prefix_end(prefix)
-        if end is not None:
-            terms.append(f"key < {bound.place(kept(end), 'text')}")
+        terms = ["doc IS NOT NULL", *_range_of(bound, prefix, after)]
         indexed = self._indexed.get(collection, frozenset())
         terms += [
             sql.condition_sql(
@@ -308,6 +305,19 @@ class PostgresStore:
         )
         return int(gone[0][0]) + records
 
+    async def state(self, space: str, key: str) -> bytes | None:
+        rows = await self.database.rows(_STATE, space, kept(key))
+        return rows[0][0] if rows else None
+
+    async def states(
+        self, space: str, *, prefix: str = "", after: str | None = None, limit: int = 1000
+    ) -> list[tuple[str, bytes]]:
+        bound = sql.Bound()
+        terms = [f"space = {bound.place(space, 'text')}", *_range_of(bound, prefix, after)]
+        query = f"SELECT key, value FROM _states WHERE {' AND '.join(terms)} ORDER BY key"
+        rows = await self.database.rows(f"{query} LIMIT {bound.place(limit, 'bigint')}", *bound.values)
+        return [(given(key), value) for key, value in rows]
+
     async def counter(self, name: str) -> int:
         rows = await self.database.rows("SELECT value FROM _counters WHERE name = $1", name)
         return int(rows[0][0]) if rows else 0
@@ -326,17 +336,14 @@ class PostgresStore:
             )
         return int(rows[0][0])
 
-    async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
-        rows = await self.database.rows(_LEASE, list(names), self.holder, for_s)
-        return frozenset(row[0] for row in rows)
+    async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, int]:
+        return dict(await self.database.rows(_LEASE, list(names), self.holder, for_s, self._run))
 
     async def holders(self) -> Mapping[str, str]:
         return dict(await self.database.rows("SELECT name, holder FROM _leases WHERE until >= now()"))
 
     async def give_back(self, names: Sequence[str]) -> None:
-        await self.database.rows(
-            "DELETE FROM _leases WHERE name = ANY ($1::text[]) AND holder = $2", list(names), self.holder
-        )
+        await self.database.rows(_GIVE_BACK, list(names), self._run)
 
     async def contents(self) -> AsyncGenerator[Chunk, None]:
         connection = await self.database.connect(long=True)
@@ -427,7 +434,7 @@ class PostgresStore:
             self._writer = None
         if not self.database.closed and self._watch is not None:
             with contextlib.suppress(AtollError):  # another node need not wait until they run out
-                await self.database.rows("DELETE FROM _leases WHERE holder = $1", self.holder)
+                await self.database.rows(_GIVE_ALL_BACK, self._run)
         await self.database.close()
 
     # -- the connection that commits -------------------------------------------------------------------
@@ -452,3 +459,16 @@ class PostgresStore:
         if self._writer is not None:
             self._writer.terminate()
             self._writer = None
+
+
+def _range_of(bound: sql.Bound, prefix: str, after: str | None) -> list[str]:
+    """Conditions on keys with a prefix, strictly past `after`."""
+    terms: list[str] = []
+    if after is not None and after >= prefix:
+        terms.append(f"key > {bound.place(kept(after), 'text')}")
+    elif prefix:
+        terms.append(f"key >= {bound.place(kept(prefix), 'text')}")
+    end = prefix_end(prefix)
+    if end is not None:
+        terms.append(f"key < {bound.place(kept(end), 'text')}")
+    return terms

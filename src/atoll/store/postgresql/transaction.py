@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from atoll.errors import AtollError, SerializationConflict, StoreUnreachable
+from atoll.errors import AtollError, FenceLost, SerializationConflict, StoreUnreachable
 from atoll.store.port import AuditRow, Commit, Row, Wanted
 from atoll.store.postgresql import sql
 from atoll.store.postgresql.sql import audit_row, given, kept
@@ -56,12 +56,14 @@ class PostgresTransaction:
         "_wanted",
         "audit",
         "clock",
+        "generations",
         "history",
         "open_records",
         "positions",
         "remembered",
         "rows",
         "schemas",
+        "states",
     )
 
     def __init__(self, store: PostgresStore, wanted: Wanted) -> None:
@@ -93,10 +95,19 @@ class PostgresTransaction:
         wanted = self._wanted
         self.history = self._store.database.history_seen_by(self._connection)
         collections = tuple(sorted(wanted.documents))
-        statement = sql.transaction_sql(collections, bool(wanted.remembered))
+        states = bool(wanted.states or wanted.spaces)
+        statement = sql.transaction_sql(
+            collections, remembered=bool(wanted.remembered), states=states, fences=bool(wanted.fences)
+        )
         bindings = [[kept(key) for key in wanted.documents[name]] for name in collections]
         if wanted.remembered:
             bindings.append([kept(key) for key in wanted.remembered])
+        if states:
+            bindings.append(list(wanted.spaces))
+            bindings.append([space for space, _ in wanted.states])
+            bindings.append([kept(key) for _, key in wanted.states])
+        if wanted.fences:
+            bindings.append(list(wanted.fences))
         self._locked = self._store.crowded_until_s > asyncio.get_running_loop().time()
         lock = self._store.transaction_lock if self._locked else 0
         rows = await self._connection.fetch(statement, lock, *bindings)
@@ -108,11 +119,18 @@ class PostgresTransaction:
         self.positions: Mapping[str, int] = decode_positions(positions)
         self.rows = {}
         self.remembered: dict[str, bytes] = {}
-        for part, key, doc, meta, *_ in rows[1:]:
-            if part < len(collections):
+        self.states: dict[tuple[str, str], bytes] = {}
+        self.generations: dict[str, int] = {}
+        for part, key, doc, meta, number, *_ in rows[1:]:
+            if part >= 0:
                 self.rows[collections[part], given(key)] = Row(doc, meta)
-            else:
+            elif part == sql.REMEMBERED:
                 self.remembered[given(key)] = meta
+            elif part == sql.STATES:
+                space, _, name = key.partition("/")
+                self.states[space, given(name)] = meta
+            else:
+                self.generations[key] = number
         self.audit: dict[str, AuditRow] = {}
         if wanted.audit:
             found = await self._connection.fetch(
@@ -180,8 +198,21 @@ class PostgresTransaction:
             self._store.drop_writer()
             raise
         if not won:
+            await self._check_fences(commit)
             self._store.crowded_until_s = asyncio.get_running_loop().time() + _CROWDED_S
             raise SerializationConflict("another node of this region has committed since this turn began")
+
+    async def _check_fences(self, commit: Commit) -> None:
+        """Raises FenceLost where that is why nothing was committed."""
+        if not commit.fences:
+            return
+        asked = "SELECT name, generation FROM _leases WHERE name = ANY ($1::text[])"
+        held = dict(await self._store.database.rows(asked, list(commit.fences)))
+        for name, generation in commit.fences.items():
+            if held.get(name) != generation:
+                raise FenceLost(
+                    f"the lease {name!r} is in generation {held.get(name, 0)}, not {generation}", lease=name
+                )
 
     def _statement(self, commit: Commit) -> tuple[str, list[Any]]:
         positions = encode_positions({**self.positions, **commit.positions})
@@ -197,6 +228,14 @@ class PostgresTransaction:
             "unparked": [dot for dot in set(commit.unparked) if dot not in parked],
             "parked": [row._replace(reason=kept(row.reason)) for row in parked.values()],
             "schemas": [*commit.schemas.items()],
+            "states_removed": [
+                (space, kept(key)) for (space, key), value in commit.states.items() if value is None
+            ],
+            "states": [
+                (space, kept(key), value)
+                for (space, key), value in commit.states.items()
+                if value is not None
+            ],
         }
         collections = tuple(sorted(name for name, rows in commit.documents.items() if rows))
         bindings: list[Any] = [
@@ -207,10 +246,13 @@ class PostgresTransaction:
             self._store.channel,
             self._store.told(positions),
         ]
+        if commit.fences:
+            bindings += [list(commit.fences), list(commit.fences.values())]
         for name in collections:
             keys, docs, metas = zip(*commit.documents[name], strict=True)
             bindings += [[kept(key) for key in keys], docs, metas]
         present = {name: rows for name, rows in parts.items() if rows}
         for rows in present.values():
             bindings += [list(column) for column in zip(*rows, strict=True)]
-        return sql.commit_sql(collections, frozenset(present)), bindings
+        kinds = frozenset(present) | frozenset({"fences"} if commit.fences else ())
+        return sql.commit_sql(collections, kinds), bindings

@@ -14,7 +14,7 @@ COLLECTION_TABLES = (
 )
 _CHUNK_BYTES = 2 << 20
 _CHUNK_ROWS = 5_000
-_HELD = ("journal", "positions", "counters", "audit", "remembered", "parked")
+_HELD = ("journal", "positions", "counters", "states", "audit", "remembered", "parked")
 
 
 def is_empty(connection: apsw.Connection) -> bool:
@@ -44,6 +44,11 @@ def chunks_of(connection: apsw.Connection) -> Iterator[Chunk]:
         connection,
         "SELECT origin, first_seq, last_seq, body FROM journal ORDER BY id",
         lambda rows: Commit(segments=[Segment._make(row) for row in rows]),
+    )
+    yield from _chunks(
+        connection,
+        "SELECT space, key, value FROM states ORDER BY space, key",
+        lambda rows: Commit(states={(space, key): value for space, key, value in rows}),
     )
     columns = ", ".join(AuditRow._fields[:-1])
     yield from _chunks(

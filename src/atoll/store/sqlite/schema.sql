@@ -25,6 +25,14 @@ CREATE TABLE settings (
     value NOT NULL
 );
 
+-- What protocols keep, each in a space of its own.
+CREATE TABLE states (
+    space TEXT NOT NULL,
+    key   TEXT NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (space, key)
+);
+
 -- Durable numbers that only rise.
 CREATE TABLE counters (
     name  TEXT PRIMARY KEY NOT NULL,

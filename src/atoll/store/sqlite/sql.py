@@ -24,6 +24,11 @@ ADVANCE_COUNTER = (
     "INSERT INTO counters (name, value) VALUES (?, ?) "
     "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value RETURNING value"
 )
+SET_STATE = (
+    "INSERT INTO states (space, key, value) VALUES (?, ?, ?) "
+    "ON CONFLICT (space, key) DO UPDATE SET value = excluded.value"
+)
+REMOVE_STATE = "DELETE FROM states WHERE space = ? AND key = ?"
 _AUDIT_COLUMNS = ", ".join(AuditRow._fields[:-1])
 SELECT_AUDIT = f"SELECT {_AUDIT_COLUMNS}, CAST(body AS BLOB) FROM audit"
 SET_AUDIT = f"INSERT OR REPLACE INTO audit ({_AUDIT_COLUMNS}, body) VALUES ({'?, ' * 11}CAST(? AS TEXT))"

@@ -14,7 +14,7 @@ from typing import Any
 
 import apsw
 
-from atoll.errors import StoreCorrupt, StoreError
+from atoll.errors import FenceLost, StoreCorrupt, StoreError
 from atoll.store.port import (
     AuditFilter,
     AuditRow,
@@ -38,9 +38,10 @@ from atoll.store.sqlite.connections import Connections
 from atoll.store.sqlite.contents import COLLECTION_TABLES, chunks_of, is_empty
 from atoll.store.sqlite.database import Opened
 from atoll.store.sqlite.journal import Journal
-from atoll.store.sqlite.transaction import SqliteTransaction
+from atoll.store.sqlite.transaction import FIRST_GENERATION, SqliteTransaction
 
 _FORGOTTEN_AT_ONCE = 5_000
+_STATE = "SELECT value FROM states WHERE space = ? AND key = ?"
 _INDEXES = r"SELECT name FROM sqlite_schema WHERE type = 'index' AND name LIKE 'by\_%' ESCAPE '\'"
 
 
@@ -159,8 +160,8 @@ class SqliteStore:
     async def give_back(self, names: Sequence[str]) -> None:
         """Nobody else could hold them."""
 
-    async def lease(self, names: Sequence[str], for_s: float) -> frozenset[str]:
-        return frozenset(names)
+    async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, int]:
+        return dict.fromkeys(names, FIRST_GENERATION)
 
     async def get(self, collection: str, key: str) -> Row | None:
         return self._get(collection, key)
@@ -186,18 +187,8 @@ class SqliteStore:
         where: Sequence[Condition] = (),
     ) -> list[tuple[str, Row]]:
         table = self._collections[collection].table
-        terms = ["value IS NOT NULL"]
-        bindings: list[Any] = []
-        if after is not None and after >= prefix:
-            terms.append("key > ?")
-            bindings.append(after)
-        elif prefix:
-            terms.append("key >= ?")
-            bindings.append(prefix)
-        end = prefix_end(prefix)
-        if end is not None:
-            terms.append("key < ?")
-            bindings.append(end)
+        terms, bindings = _range_of(prefix, after)
+        terms.append("value IS NOT NULL")
         for condition in where:
             indexed = condition.field in self._indexed.get(collection, ())
             term, bound = condition_sql(condition, f"{table}.value", indexed=indexed)
@@ -229,6 +220,17 @@ class SqliteStore:
     def load(self, collection: str, keys: Sequence[str]) -> Iterator[tuple[str, bytes | None, bytes, int]]:
         return self.connections.among(self._collections[collection].load, keys)
 
+    def load_states(self, wanted: Wanted) -> dict[tuple[str, str], bytes]:
+        """For a turn."""
+        found: dict[tuple[str, str], bytes] = {}
+        for space in wanted.spaces:
+            rows = self.connections.load("SELECT key, value FROM states WHERE space = ?", (space,))
+            found.update(((space, key), value) for key, value in rows)
+        for address in wanted.states:
+            for (value,) in self.connections.load(_STATE, address):
+                found[address] = value
+        return found
+
     def answers(self, keys: Sequence[str]) -> dict[str, bytes]:
         return dict(self.connections.among("SELECT key, answer FROM remembered WHERE key IN ", keys))
 
@@ -240,6 +242,9 @@ class SqliteStore:
         written = [
             (self._collections[name], *_apart(name, rows, found)) for name, rows in commit.documents.items()
         ]
+        for name, generation in commit.fences.items():
+            if generation != FIRST_GENERATION:
+                raise FenceLost(f"the lease {name!r} is not in generation {generation}", lease=name)
         with self.connections.transaction() as writer:
             for statements, new, known in written:
                 if new:
@@ -285,6 +290,11 @@ class SqliteStore:
             executemany(sql.PARK, commit.parked)
         if commit.schemas:
             executemany(sql.SET_SCHEMA, commit.schemas.items())
+        for (space, key), value in commit.states.items():
+            if value is None:
+                execute(sql.REMOVE_STATE, (space, key))
+            else:
+                execute(sql.SET_STATE, (space, key, value))
 
     async def positions(self) -> dict[str, int]:
         return dict(self._positions) if self._alone else self._stored_positions()
@@ -349,6 +359,18 @@ class SqliteStore:
             )
             self.audit.forget(writer, before_ms=audit_before_ms, keep=audit_keep, most=_FORGOTTEN_AT_ONCE)
             return writer.total_changes() - before
+
+    async def state(self, space: str, key: str) -> bytes | None:
+        rows = self.connections.rows(_STATE, (space, key))
+        return rows[0][0] if rows else None
+
+    async def states(
+        self, space: str, *, prefix: str = "", after: str | None = None, limit: int = 1000
+    ) -> list[tuple[str, bytes]]:
+        terms, bindings = _range_of(prefix, after)
+        where = " AND ".join(["space = ?", *terms])
+        query = f"SELECT key, value FROM states WHERE {where} ORDER BY key LIMIT ?"
+        return self.connections.rows(query, [space, *bindings, limit])
 
     async def counter(self, name: str) -> int:
         rows = self.connections.rows("SELECT value FROM counters WHERE name = ?", (name,))
@@ -415,6 +437,23 @@ class SqliteStore:
 
     async def close(self) -> None:
         self.connections.close()
+
+
+def _range_of(prefix: str, after: str | None) -> tuple[list[str], list[Any]]:
+    """Conditions on keys with a prefix, strictly past `after`, and their bindings."""
+    terms: list[str] = []
+    bindings: list[Any] = []
+    if after is not None and after >= prefix:
+        terms.append("key > ?")
+        bindings.append(after)
+    elif prefix:
+        terms.append("key >= ?")
+        bindings.append(prefix)
+    end = prefix_end(prefix)
+    if end is not None:
+        terms.append("key < ?")
+        bindings.append(end)
+    return terms, bindings
 
 
 def _apart(

@@ -10,6 +10,9 @@ from atoll.store.port import AuditRow, Commit, Row, Wanted
 if TYPE_CHECKING:
     from atoll.store.sqlite.store import SqliteStore
 
+FIRST_GENERATION = 1
+"""Of every lease: no other node can ever hold one."""
+
 
 class SqliteTransaction:
     """A turn of the only node there is: nobody can come in between."""
@@ -20,11 +23,13 @@ class SqliteTransaction:
         "_wanted",
         "audit",
         "clock",
+        "generations",
         "open_records",
         "positions",
         "remembered",
         "rows",
         "schemas",
+        "states",
     )
     history = ""
 
@@ -45,6 +50,8 @@ class SqliteTransaction:
                 self._rowids[collection, key] = rowid
         self.remembered = store.answers(wanted.remembered) if wanted.remembered else {}
         self.audit = {row.id: row for row in store.audit.records(wanted.audit)} if wanted.audit else {}
+        self.states = store.load_states(wanted) if wanted.states or wanted.spaces else {}
+        self.generations: Mapping[str, int] = dict.fromkeys(wanted.fences, FIRST_GENERATION)
         self.open_records: dict[tuple[str, str], list[AuditRow]] = {}
         for collection, keys in wanted.open_records.items():
             for row in store.audit.open_records(collection, keys):
