@@ -12,8 +12,8 @@ from typing import Any
 
 import aiohttp
 
+from atoll.demo.http_client import HttpClient, Unanswered
 from atoll.demo.ledger import Collision, Ledger
-from atoll.demo.till import Till, Unanswered
 from atoll.demo.topology import one_way_s
 
 EVERY_S = 0.35
@@ -36,14 +36,14 @@ class Collisions:
 
     def __init__(
         self,
-        till: Till,
+        client: HttpClient,
         ledger: Ledger,
         regions: Sequence[str],
         *,
         alive: Callable[[str], bool],
         random: Random,
     ) -> None:
-        self._till = till
+        self._client = client
         self._ledger = ledger
         self._regions = tuple(regions)
         self._alive = alive
@@ -120,7 +120,7 @@ class Collisions:
         return surely
 
     async def _send(self, collection: str, key: str, edit: Edit) -> Any:
-        return await self._till.write(
+        return await self._client.write(
             edit.region,
             edit.method,
             f"/v1/{collection}/{key}",
@@ -204,7 +204,7 @@ class Collisions:
         path = f"/v1/conflicts?collection=review&key={key}&status=manual"
         while time.monotonic() < deadline:
             try:
-                found = (await self._till.read(region, path)).body.get("items")
+                found = (await self._client.read(region, path)).body.get("items")
                 if found:
                     await self._resolve(region, found[0]["id"], chosen)
                     return
@@ -213,8 +213,8 @@ class Collisions:
             await asyncio.sleep(0.3)
 
     async def _resolve(self, region: str, conflict_id: str, chosen: dict[str, Any]) -> None:
-        url = f"{self._till.urls[region]}/v1/conflicts/{conflict_id}/resolve"
-        async with self._till.http.post(url, json={"value": chosen}) as response:
+        url = f"{self._client.urls[region]}/v1/conflicts/{conflict_id}/resolve"
+        async with self._client.http.post(url, json={"value": chosen}) as response:
             if response.status == 200:
                 self._ledger.resolved_by_hand += 1
             else:

@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from atoll.demo.till import Till
+from atoll.demo.http_client import HttpClient
 from atoll.errors import AtollError
 
 _PAGE = 1000
@@ -33,13 +33,13 @@ class Findings:
 
 
 async def settle(
-    till: Till, regions: tuple[str, ...], *, within_s: float, tell: Callable[[str], None]
+    client: HttpClient, regions: tuple[str, ...], *, within_s: float, tell: Callable[[str], None]
 ) -> bool:
     """Wait until all regions have seen the same; False when they have not in time."""
     deadline = time.monotonic() + within_s
     while True:
         try:
-            found = await asyncio.gather(*(till.read(region, "/admin/status") for region in regions))
+            found = await asyncio.gather(*(client.read(region, "/admin/status") for region in regions))
             positions = [answer.body["position"] for answer in found]
             waiting = sum(answer.body["inbox"]["entries"] for answer in found)
             if all(position == positions[0] for position in positions) and not waiting:
@@ -52,37 +52,37 @@ async def settle(
         await asyncio.sleep(_PAUSE_S)
 
 
-async def collect(till: Till, region: str) -> Findings:
+async def collect(client: HttpClient, region: str) -> Findings:
     """Everything that the proof compares. Raises AtollError when the region does not answer as it should."""
     found = Findings(region)
-    found.position = (await _get(till, region, "/admin/status"))["position"]
-    found.digests = (await _get(till, region, "/admin/digest"))["collections"]
-    found.parked = len((await _get(till, region, "/admin/parked"))["items"])
+    found.position = (await _get(client, region, "/admin/status"))["position"]
+    found.digests = (await _get(client, region, "/admin/digest"))["collections"]
+    found.parked = len((await _get(client, region, "/admin/parked"))["items"])
     for collection in found.digests:
         documents: dict[str, Any] = {}
-        for item in await _pages(till, region, f"/v1/{collection}?limit={_PAGE}"):
+        for item in await _pages(client, region, f"/v1/{collection}?limit={_PAGE}"):
             if item["key"] in documents:
                 found.listed_twice.append(f"{collection}/{item['key']}")
             documents[item["key"]] = item["value"]
         found.documents[collection] = documents
-    found.conflicts = await _pages(till, region, f"/v1/conflicts?limit={_PAGE}")
+    found.conflicts = await _pages(client, region, f"/v1/conflicts?limit={_PAGE}")
     return found
 
 
-async def _pages(till: Till, region: str, path: str) -> list[dict[str, Any]]:
+async def _pages(client: HttpClient, region: str, path: str) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     cursor = ""
     while True:
-        page = await _get(till, region, path + cursor)
+        page = await _get(client, region, path + cursor)
         items += page["items"]
         if page["cursor"] is None:
             return items
         cursor = f"&cursor={page['cursor']}"
 
 
-async def _get(till: Till, region: str, path: str) -> Any:
+async def _get(client: HttpClient, region: str, path: str) -> Any:
     try:
-        answer = await till.read(region, path)
+        answer = await client.read(region, path)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise AtollError(f"{region} does not answer {path}: {error!r}") from error
     if answer.status != 200:

@@ -23,6 +23,7 @@ from rich.console import Console
 from atoll.demo.collisions import Collisions
 from atoll.demo.databases import Databases
 from atoll.demo.findings import collect, settle
+from atoll.demo.http_client import HttpClient, Unanswered
 from atoll.demo.ledger import Ledger
 from atoll.demo.nemesis import Nemesis, Weather
 from atoll.demo.observer import Observer
@@ -30,7 +31,6 @@ from atoll.demo.proof import prove
 from atoll.demo.purchases import load_sample
 from atoll.demo.report import Report
 from atoll.demo.shoppers import LINES_PER_S, Plan, Shoppers, plan
-from atoll.demo.till import Till, Unanswered
 from atoll.demo.topology import REGIONS, Topology
 from atoll.demo.view import LiveView, PlainView, Scene, View, beside
 from atoll.errors import AtollError
@@ -148,28 +148,32 @@ class _Demo:
             "serving: "
             + ", ".join(f"{region} at {topology.urls[region]} (process {pids[region]})" for region in REGIONS)
         )
-        till = Till(http, topology.urls, ledger)
-        collisions = Collisions(till, ledger, REGIONS, alive=topology.alive, random=Random(options.seed + 1))
+        client = HttpClient(http, topology.urls, ledger)
+        collisions = Collisions(
+            client, ledger, REGIONS, alive=topology.alive, random=Random(options.seed + 1)
+        )
         scene.step = "filling the shelves"
-        await self._fill(topology, till, stock, collisions.base(options.seconds))
+        await self._fill(topology, client, stock, collisions.base(options.seconds))
         observer = scene.observer = Observer(topology, http, self._weather, ledger.surprises.append)
         async with beside(observer.watch()):
-            await self._trade(topology, http, till, stock, collisions)
+            await self._trade(topology, http, client, stock, collisions)
             await asyncio.sleep(_LAST_MARKS_S)
         settled = await settle(
-            till, REGIONS, within_s=_SETTLE_S, tell=lambda text: setattr(scene, "step", text)
+            client, REGIONS, within_s=_SETTLE_S, tell=lambda text: setattr(scene, "step", text)
         )
         scene.say(
             "all regions have seen the same" if settled else "the regions have not seen the same in time"
         )
         scene.step = "asking each region for everything it holds"
-        findings = list(await asyncio.gather(*(collect(till, region) for region in REGIONS)))
+        findings = list(await asyncio.gather(*(collect(client, region) for region in REGIONS)))
         checks = await asyncio.to_thread(prove, ledger, findings)
         return Report(
             checks, ledger, findings, observer.by_phase(), scene.events, time.monotonic() - scene.began
         )
 
-    async def _fill(self, topology: Topology, till: Till, stock: Plan, base: list[dict[str, Any]]) -> None:
+    async def _fill(
+        self, topology: Topology, client: HttpClient, stock: Plan, base: list[dict[str, Any]]
+    ) -> None:
         """Put all stock on the shelves in one region, and wait until the others have it."""
         writes = base + [
             {
@@ -181,11 +185,11 @@ class _Demo:
             }
             for sku, units in stock.stock.items()
         ]
-        till.give_up_at = time.monotonic() + _SETTLE_S
+        client.give_up_at = time.monotonic() + _SETTLE_S
         for start in range(0, len(writes), _BATCH):
             body = {"writes": writes[start : start + _BATCH]}
             try:
-                answer = await till.write(
+                answer = await client.write(
                     REGIONS[0], "POST", "/v1/batch", body, idempotency_key=f"fill-{start}"
                 )
             except Unanswered:
@@ -193,7 +197,7 @@ class _Demo:
             if answer.status != 200:
                 raise AtollError(f"the shelves cannot be filled: {answer.body}")
         self._ledger.given = dict(stock.stock)
-        if not await settle(till, REGIONS, within_s=_SETTLE_S, tell=lambda _: None):
+        if not await settle(client, REGIONS, within_s=_SETTLE_S, tell=lambda _: None):
             raise AtollError("the stock did not reach all regions in time; see the regions' logs")
         self._scene.say(f"{len(stock.stock)} products in stock everywhere, {sum(stock.stock.values())} units")
 
@@ -201,18 +205,18 @@ class _Demo:
         self,
         topology: Topology,
         http: aiohttp.ClientSession,
-        till: Till,
+        client: HttpClient,
         stock: Plan,
         collisions: Collisions,
     ) -> None:
         scene, seconds = self._scene, self._options.seconds
         shoppers = Shoppers(
-            till, self._ledger, stock, alive=topology.alive, random=Random(self._options.seed + 2)
+            client, self._ledger, stock, alive=topology.alive, random=Random(self._options.seed + 2)
         )
         scene.opened = time.monotonic()
         scene.step = "the shop is open"
         scene.say(f"the shop opens: {len(stock.baskets)} baskets, {stock.lines} lines")
-        till.give_up_at = scene.opened + seconds + _GIVE_UP_S
+        client.give_up_at = scene.opened + seconds + _GIVE_UP_S
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(Nemesis(topology, http, self._weather, scene.say).run(seconds))

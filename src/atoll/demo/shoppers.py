@@ -12,9 +12,9 @@ from typing import Any
 
 import aiohttp
 
+from atoll.demo.http_client import HttpClient, Unanswered
 from atoll.demo.ledger import Ledger
 from atoll.demo.purchases import Line, Sample, assign_region
-from atoll.demo.till import Till, Unanswered
 
 LINES_PER_S = 120
 """Each is three writes; leaves half of two cores for the regions' own replication."""
@@ -107,9 +107,9 @@ class Shoppers:
     """Everyone who buys. `run` returns when the last basket is paid or overtaken by the closing hour."""
 
     def __init__(
-        self, till: Till, ledger: Ledger, plan: Plan, *, alive: Callable[[str], bool], random: Random
+        self, client: HttpClient, ledger: Ledger, plan: Plan, *, alive: Callable[[str], bool], random: Random
     ) -> None:
-        self._till = till
+        self._client = client
         self._ledger = ledger
         self._plan = plan
         self._alive = alive
@@ -146,7 +146,7 @@ class Shoppers:
             await self._look_elsewhere(basket, *last)
 
     async def _view(self, region: str, line: Line, name: str) -> None:
-        answer = await self._till.write(
+        answer = await self._client.write(
             region,
             "PATCH",
             f"/v1/page_view/{line.product}",
@@ -159,12 +159,12 @@ class Shoppers:
     async def _take(self, region: str, line: Line, name: str) -> bool:
         """Take the line's units from the worldwide stock; False when the shop cannot sell them."""
         path, body = f"/v1/inventory/{line.product}", {"$inc": {"stock": -line.quantity}}
-        answer = await self._till.write(region, "PATCH", path, body, idempotency_key=f"take-{name}")
+        answer = await self._client.write(region, "PATCH", path, body, idempotency_key=f"take-{name}")
         if answer.status == 200:
             self._ledger.sold[str(line.product)] += line.quantity
             if self._random.random() < _IMPATIENT:
                 self._ledger.pressed_twice += 1
-                await self._till.write(region, "PATCH", path, body, idempotency_key=f"take-{name}")
+                await self._client.write(region, "PATCH", path, body, idempotency_key=f"take-{name}")
             return True
         if answer.body.get("left_in_all", 0) >= line.quantity:
             self._ledger.out_of_reach += 1
@@ -182,7 +182,7 @@ class Shoppers:
             "price_cents": line.price_cents,
             "at": line.at_ms,
         }
-        answer = await self._till.write(
+        answer = await self._client.write(
             basket.via,
             "PUT",
             f"/v1/order/{name}",
@@ -208,7 +208,7 @@ class Shoppers:
             return
         region = self._random.choice(others)
         try:
-            answer = await self._till.read(
+            answer = await self._client.read(
                 region, f"/v1/order/{name}?max_wait=2", session=self._sessions.get(basket.lines[0].household)
             )
         except (aiohttp.ClientError, TimeoutError, OSError):

@@ -94,7 +94,7 @@ def run(
     """
     report = Report(plan)
     loop = VirtualLoop()
-    dice = random.getstate()
+    state = random.getstate()
     random.seed(plan.seed)  # only a team's own function may use it: even then a run can be replayed
     try:
         loop.run_simulation(_simulate(plan, application, report, prepare))
@@ -105,7 +105,7 @@ def run(
     except Exception as error:
         report.failure = CrashFound("the simulation ends", f"{type(error).__name__}: {error}")
     finally:
-        random.setstate(dice)
+        random.setstate(state)
     report.steps = loop.steps
     report.virtual_s = loop.time()
     return report

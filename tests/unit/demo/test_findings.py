@@ -8,7 +8,7 @@ from aiohttp import web
 from atoll.demo.findings import collect, settle
 from atoll.errors import AtollError
 
-from .till_region import till_at
+from .client_region import client_at
 
 PAGES: dict[str, dict[str, Any]] = {
     "": {"items": [{"key": "a", "value": 1}, {"key": "b", "value": 2}], "cursor": "next"},
@@ -32,8 +32,8 @@ async def region(request: web.Request) -> web.Response:
 
 
 async def test_everything_is_collected_from_all_pages() -> None:
-    async with till_at(region) as till:
-        found = await collect(till, "tokyo")
+    async with client_at(region) as client:
+        found = await collect(client, "tokyo")
     assert found.documents == {"order": {"a": 1, "b": 2}}
     assert found.listed_twice == ["order/b"]
     assert (found.position, found.conflicts, found.parked) == ({"tokyo": 3}, [{"id": "r1"}], 1)
@@ -43,14 +43,14 @@ async def test_region_that_refuses_is_an_error() -> None:
     async def broken(request: web.Request) -> web.Response:
         return web.json_response({"detail": "a defect"}, status=500)
 
-    async with till_at(broken) as till:
+    async with client_at(broken) as client:
         with pytest.raises(AtollError, match="tokyo answered 500 to /admin/status"):
-            await collect(till, "tokyo")
+            await collect(client, "tokyo")
 
 
 async def test_regions_at_one_position_have_settled() -> None:
-    async with till_at(region) as till:
-        assert await settle(till, ("tokyo", "frankfurt"), within_s=0.0, tell=lambda text: None)
+    async with client_at(region) as client:
+        assert await settle(client, ("tokyo", "frankfurt"), within_s=0.0, tell=lambda text: None)
 
 
 async def test_regions_that_never_agree_have_not_settled() -> None:
@@ -61,5 +61,5 @@ async def test_regions_that_never_agree_have_not_settled() -> None:
         asked += 1
         return web.json_response({"position": {"tokyo": asked}, "inbox": {"entries": 0}})
 
-    async with till_at(drifting) as till:
-        assert not await settle(till, ("tokyo", "frankfurt"), within_s=0.0, tell=lambda text: None)
+    async with client_at(drifting) as client:
+        assert not await settle(client, ("tokyo", "frankfurt"), within_s=0.0, tell=lambda text: None)

@@ -1,4 +1,4 @@
-"""How the shop's programs talk to a region: plain JSON over HTTP, repeated until it is answered."""
+"""The HTTP client of the shop's programs: JSON requests, repeated until a region answers."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class Answer(NamedTuple):
 
 
 class Unanswered(Exception):
-    """Given up: nobody knows whether the write happened."""
+    """No region answered in time. The write may have happened."""
 
 
-class Till:
-    """One place to send requests from. A write carries an idempotency key, so repeating it is safe."""
+class HttpClient:
+    """Sends requests to regions. A write carries an idempotency key, so a repetition is safe."""
 
     def __init__(self, http: aiohttp.ClientSession, urls: Mapping[str, str], ledger: Ledger) -> None:
         self.http = http
         self.ledger = ledger
         self.urls = urls
         self.give_up_at = float("inf")
-        """On the monotonic clock; only a region that never comes back makes it matter."""
+        """On the monotonic clock. It matters only if a region never comes back."""
 
     async def write(
         self,

@@ -3,15 +3,15 @@ from __future__ import annotations
 import pytest
 from aiohttp import web
 
-from atoll.demo import till as tills
-from atoll.demo.till import Unanswered
+from atoll.demo import http_client
+from atoll.demo.http_client import Unanswered
 
-from .till_region import till_at
+from .client_region import client_at
 
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tills, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(http_client, "_PAUSE_S", 0.0)
 
 
 async def test_acknowledged_write_is_booked_with_its_session() -> None:
@@ -20,8 +20,8 @@ async def test_acknowledged_write_is_booked_with_its_session() -> None:
         assert request.headers["atoll-session"] == "before"
         return web.json_response({"key": "ann"}, headers={"atoll-session": "after"})
 
-    async with till_at(region) as till:
-        answer = await till.write(
+    async with client_at(region) as client:
+        answer = await client.write(
             "tokyo", "PUT", "/v1/profile/ann", {}, idempotency_key="k1", session="before"
         )
         assert (answer.status, answer.body, answer.session, answer.attempts) == (
@@ -30,7 +30,7 @@ async def test_acknowledged_write_is_booked_with_its_session() -> None:
             "after",
             1,
         )
-        assert (till.ledger.acknowledged, till.ledger.retries, till.ledger.replayed) == (1, 0, 0)
+        assert (client.ledger.acknowledged, client.ledger.retries, client.ledger.replayed) == (1, 0, 0)
 
 
 async def test_write_is_repeated_under_its_key_until_it_is_answered() -> None:
@@ -44,36 +44,36 @@ async def test_write_is_repeated_under_its_key_until_it_is_answered() -> None:
             return web.json_response({"detail": "later"}, status=503 if len(keys) == 2 else 504)
         return web.json_response({}, headers={"atoll-replayed": "true"})
 
-    async with till_at(region) as till:
-        answer = await till.write("tokyo", "PATCH", "/v1/profile/ann", {}, idempotency_key="k1")
+    async with client_at(region) as client:
+        answer = await client.write("tokyo", "PATCH", "/v1/profile/ann", {}, idempotency_key="k1")
         assert (answer.attempts, keys) == (4, ["k1"] * 4)
-        assert (till.ledger.acknowledged, till.ledger.retries, till.ledger.replayed) == (1, 3, 1)
+        assert (client.ledger.acknowledged, client.ledger.retries, client.ledger.replayed) == (1, 3, 1)
 
 
 async def test_refusal_is_an_answer_and_no_surprise() -> None:
     async def region(request: web.Request) -> web.Response:
         return web.json_response({"left_in_all": 0}, status=409)
 
-    async with till_at(region) as till:
-        answer = await till.write("tokyo", "PATCH", "/v1/inventory/7", {}, idempotency_key="k")
-        assert (answer.status, till.ledger.acknowledged, till.ledger.surprises) == (409, 0, [])
+    async with client_at(region) as client:
+        answer = await client.write("tokyo", "PATCH", "/v1/inventory/7", {}, idempotency_key="k")
+        assert (answer.status, client.ledger.acknowledged, client.ledger.surprises) == (409, 0, [])
 
 
 async def test_answer_that_no_client_should_get_is_a_surprise() -> None:
     async def region(request: web.Request) -> web.Response:
         return web.json_response({"detail": "a defect"}, status=500)
 
-    async with till_at(region) as till:
-        await till.write("tokyo", "PATCH", "/v1/inventory/7", {}, idempotency_key="k")
-        assert till.ledger.surprises == ["tokyo answered 500 to /v1/inventory/7: a defect"]
+    async with client_at(region) as client:
+        await client.write("tokyo", "PATCH", "/v1/inventory/7", {}, idempotency_key="k")
+        assert client.ledger.surprises == ["tokyo answered 500 to /v1/inventory/7: a defect"]
 
 
 async def test_write_that_is_given_up_is_on_the_books() -> None:
     async def region(request: web.Request) -> web.Response:
         return web.json_response({}, status=503)
 
-    async with till_at(region) as till:
-        till.give_up_at = 0.0
+    async with client_at(region) as client:
+        client.give_up_at = 0.0
         with pytest.raises(Unanswered):
-            await till.write("tokyo", "PUT", "/v1/order/b-0", {}, idempotency_key="k")
-        assert till.ledger.unanswered == ["PUT /v1/order/b-0 in tokyo"]
+            await client.write("tokyo", "PUT", "/v1/order/b-0", {}, idempotency_key="k")
+        assert client.ledger.unanswered == ["PUT /v1/order/b-0 in tokyo"]

@@ -8,15 +8,15 @@ from contextlib import asynccontextmanager
 import aiohttp
 from aiohttp import web
 
+from atoll.demo.http_client import HttpClient
 from atoll.demo.ledger import Ledger
-from atoll.demo.till import Till
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def till_at(handler: Handler) -> AsyncIterator[Till]:
-    """A till for regions `tokyo` and `frankfurt`, both answered by `handler`."""
+async def client_at(handler: Handler) -> AsyncIterator[HttpClient]:
+    """A client for regions `tokyo` and `frankfurt`, both answered by `handler`."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app)
@@ -27,6 +27,6 @@ async def till_at(handler: Handler) -> AsyncIterator[Till]:
     urls = dict.fromkeys(("tokyo", "frankfurt"), f"http://127.0.0.1:{port}")
     try:
         async with aiohttp.ClientSession() as http:
-            yield Till(http, urls, Ledger())
+            yield HttpClient(http, urls, Ledger())
     finally:
         await runner.cleanup()
