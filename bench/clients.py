@@ -23,10 +23,10 @@ from bench.documents import document_body, document_key
 from bench.figures import Figure, Goal
 from bench.load import load, put_document
 from bench.peers import NotMeasured, aiohttp_exchange, postgresql, redis_server
+from bench.record import Record
 from bench.regions import APPLICATION, COLLECTION, PREFIX
 from bench.rounds import Say, Scale
 from bench.served import serving
-from bench.shelf import Shelf
 
 WRITERS = 64
 T = TypeVar("T")
@@ -195,8 +195,8 @@ def _of(found: T | NotMeasured) -> T:
     return found
 
 
-def _model(number: int) -> Shelf:
-    return Shelf(key=document_key(number), **_BODIES[number % len(_BODIES)])
+def _model(number: int) -> Record:
+    return Record(key=document_key(number), **_BODIES[number % len(_BODIES)])
 
 
 def _bare(url: str, count: int) -> Calls:
@@ -229,7 +229,7 @@ async def client_reads(url: str, keys: int, count: int) -> Calls:
     async with atoll.client.connect({"here": url}) as database:
 
         async def get(number: int) -> None:
-            assert await database.get(Shelf, document_key(number % keys)) is not None
+            assert await database.get(Record, document_key(number % keys)) is not None
 
         return await drive([get], range(count))
 
@@ -245,6 +245,6 @@ async def embedded_reads(folder: Path, keys: int, count: int, as_text: bool) -> 
             if as_text:
                 assert (await region.read(COLLECTION, chosen[number])).value is not None
             else:
-                assert await database.get(Shelf, chosen[number]) is not None
+                assert await database.get(Record, chosen[number]) is not None
 
         return await drive([get], range(count))

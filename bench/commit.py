@@ -14,9 +14,9 @@ from atoll.documents.mutation import Write
 from bench.documents import document_body, document_key
 from bench.figures import Figure, Goal
 from bench.raw import raw_commit_rate
+from bench.record import Record
 from bench.regions import APPLICATION, acquaint, fresh_copy, preload, put_number, region_in, rules_of, run
 from bench.rounds import Say, Scale, interleaved, middle
-from bench.shelf import Shelf
 
 WRITERS = 64
 _BODIES = [json.loads(document_body(number)) for number in range(4096)]
@@ -71,7 +71,7 @@ async def _opened_rate(folder: Path, scale: Scale) -> float:
     async with atoll.open(APPLICATION, data=folder) as database:
 
         async def put(number: int) -> None:
-            await database.put(Shelf(key=document_key(number), **_BODIES[number % len(_BODIES)]))
+            await database.put(Record(key=document_key(number), **_BODIES[number % len(_BODIES)]))
 
         return await _rate(put, scale)
 

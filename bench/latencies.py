@@ -13,10 +13,10 @@ from bench.documents import document_key
 from bench.figures import Figure
 from bench.load import get_document, load, put_document
 from bench.raw import raw_commit_rate
+from bench.record import Record
 from bench.regions import PREFIX, preload, put_number, region_in, rules_of, run
 from bench.rounds import Say, Scale, interleaved, middle
 from bench.served import serving
-from bench.shelf import Shelf
 
 _PRELOADED = 10_000
 _CALLS = 3_000
@@ -104,7 +104,7 @@ async def _gets(url: str, calls: int) -> Took:
     async with atoll.client.connect({"here": url}) as database:
         for number in range(calls):
             before = time.perf_counter_ns()
-            found = await database.get(Shelf, document_key(number % _KEYS))
+            found = await database.get(Record, document_key(number % _KEYS))
             took_ns.append(time.perf_counter_ns() - before)
             assert found is not None
     return _milliseconds(took_ns)

@@ -27,10 +27,10 @@ from bench import failover, recovery_simulated
 from bench.documents import document_body, document_key
 from bench.figures import Figure, Goal
 from bench.peers import NotMeasured
+from bench.record import Record
 from bench.regions import PREFIX, run
 from bench.rounds import Say, Scale
 from bench.served import Served, cut_apart, linked, serving, settled, wait_for
-from bench.shelf import Shelf
 
 ONE_WAY_MS = 25
 _NAMES = ("tokyo", "frankfurt", "virginia")
@@ -290,7 +290,7 @@ async def _callers(
 
         async def put_anywhere(number: int) -> bool:
             with suppress(AtollError):
-                await database.put(Shelf(key=document_key(number), **json.loads(document_body(number))))
+                await database.put(Record(key=document_key(number), **json.loads(document_body(number))))
                 return True
             return False
 

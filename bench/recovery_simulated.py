@@ -32,7 +32,7 @@ from bench.scaling.sizes import APPLICATION
 
 GROUP = "recovery on virtual time"
 REGIONS = 5
-_COLLECTION = "shelf"
+_COLLECTION = "record"
 _WARM_UP_S = 6.0
 """By then all links are up, and clocks have been compared."""
 _BEFORE_S = 1.0

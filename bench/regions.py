@@ -26,12 +26,12 @@ from atoll.schema.application import Application, application_of
 from atoll.store.memory.store import MemoryStore
 from atoll.store.sqlite.store import open_sqlite
 from bench.documents import document_body, document_key
+from bench.record import Record
 from bench.rounds import Say
-from bench.shelf import Shelf
 
 T = TypeVar("T")
 
-APPLICATION = application_of(Shelf, name="bench")
+APPLICATION = application_of(Record, name="bench")
 (COLLECTION,) = APPLICATION.collections
 PREFIX = f"/v1/{COLLECTION}/"
 REGIONS = ("here", "there", "yonder")

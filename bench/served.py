@@ -19,7 +19,7 @@ import psutil  # type: ignore[import-untyped]
 
 from atoll.errors import Unavailable
 
-SHELF = Path(__file__).with_name("shelf.py")
+RECORD = Path(__file__).with_name("record.py")
 _START_S = 30
 _STOP_S = 15
 _POLL_S = 0.02
@@ -114,7 +114,7 @@ def serving(
     names: Sequence[str],
     rtt_ms: Mapping[str, float] | None = None,
     stores: Mapping[str, str] | None = None,
-    app: Path = SHELF,
+    app: Path = RECORD,
     *,
     deployment: Sequence[str] = (),
 ) -> Iterator[list[Served]]:
@@ -133,7 +133,7 @@ def serving(
 
 
 @contextmanager
-def serving_nodes(folder: Path, count: int, store: str, app: Path = SHELF) -> Iterator[list[Served]]:
+def serving_nodes(folder: Path, count: int, store: str, app: Path = RECORD) -> Iterator[list[Served]]:
     """One region, `here`, with so many nodes on one PostgreSQL database, whose URL is `store`."""
     urls = [f"http://127.0.0.1:{port}" for port in free_ports(count)]
     config = folder / "atoll.toml"

@@ -25,7 +25,7 @@ from bench.served import connect, free_ports
 
 DURABILITY = "no fsync before the acknowledgement"
 VERSION = "4.2.0"
-DATABASE = "/shelf"
+DATABASE = "/record"
 _CACHE = Path(__file__).parents[1] / ".cache" / f"pouchdb-server-{VERSION}"
 _INSTALL_S = 600.0
 _PROGRAM = _CACHE / "node_modules" / ".bin" / "pouchdb-server"

@@ -12,7 +12,7 @@ from atoll.testing import Cluster
 from bench.documents import document_body
 from bench.scaling.sizes import APPLICATION
 
-(COLLECTION,) = (name for name in APPLICATION.collections if name == "shelf")
+(COLLECTION,) = (name for name in APPLICATION.collections if name == "record")
 Pair = tuple[str, str]
 WARM_UP_S = 6.0
 """By then all links are up, and clocks have been compared."""

@@ -14,7 +14,7 @@ from atoll.replication.wire import FrameWriter, Heartbeat, derive_key
 from atoll.schema.application import application_of
 from atoll.simulation.runner import rules_of
 from bench.documents import document_body, document_key
-from bench.shelf import Shelf
+from bench.record import Record
 
 SEEN = 1_000_000
 """What every region has written: seqs have the length that they have after a while."""
@@ -28,8 +28,8 @@ class Tally(Collection):
     count: Counter
 
 
-APPLICATION = application_of(Shelf, Tally, name="scale")
-_SHELF, _TALLY = sorted(APPLICATION.collections)
+APPLICATION = application_of(Record, Tally, name="scale")
+_RECORD, _TALLY = sorted(APPLICATION.collections)
 _RULES = rules_of(APPLICATION)
 
 
@@ -62,7 +62,7 @@ def _frames(regions: tuple[str, ...]) -> list[bytes]:
     for number in range(BATCH):
         context = dict.fromkeys(regions, SEEN + number)
         context[regions[0]] = SEEN + number
-        change = Change(_SHELF, document_key(number), int(Operation.UPDATE), {WHOLE: document_body(number)})
+        change = Change(_RECORD, document_key(number), int(Operation.UPDATE), {WHOLE: document_body(number)})
         entry = Entry(regions[0], SEEN + number + 1, _STAMP + (number << 16), 10, context, (change,))
         frames.append(encode_frame(entry))
     return frames
@@ -76,7 +76,7 @@ def _audit_row(regions: tuple[str, ...]) -> int:
     """The record of one value of 1 kB that lost to another."""
     vector = dict.fromkeys(regions, SEEN)
     sides = tuple(_version(region, vector, document_body(at)) for at, region in enumerate(regions[:2]))
-    found = records.open_records(_RULES[_SHELF], "key", Document({WHOLE: sides}, {}))
+    found = records.open_records(_RULES[_RECORD], "key", Document({WHOLE: sides}, {}))
     (record,) = found.values()
     return len(records.row_of(record).body)
 

@@ -30,4 +30,4 @@ async def test_documents_are_loaded_once_and_then_replaced(tmp_path: Path) -> No
         assert rate > 0
         assert read_us > 0
         async with region_in(tmp_path / "region") as region:
-            assert (await region.store.statistics()).documents == {COLLECTION: documents}
+            assert (await region.store.statistics()).documents[COLLECTION] == documents

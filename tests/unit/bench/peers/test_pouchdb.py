@@ -11,7 +11,7 @@ from bench.peers.pouchdb import batch_of, put_document, replicating
 
 def test_requests_hold_the_documents_that_everybody_writes() -> None:
     single = put_document(2, first=5)
-    assert (single.path, single.body) == (f"/shelf/{document_key(7)}", document_body(7))
+    assert (single.path, single.body) == (f"/record/{document_key(7)}", document_body(7))
     documents = json.loads(batch_of(1, size=3, first=10).body)["docs"]
     assert [document.pop("_id") for document in documents] == [
         document_key(number) for number in (13, 14, 15)

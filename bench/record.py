@@ -5,7 +5,7 @@ from __future__ import annotations
 from atoll import Collection
 
 
-class Shelf(Collection):
+class Record(Collection):
     """One kilobyte of plain fields."""
 
     title: str
