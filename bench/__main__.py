@@ -16,13 +16,13 @@ from rich.console import Console
 
 from bench import (
     apply,
+    bulk,
     clients,
     commit,
     conflicts,
     growth,
     latencies,
     memory,
-    moving,
     nodes,
     over_http,
     propagation,
@@ -45,7 +45,7 @@ MEASURES: dict[str, Callable[[Scale, Path, Say], Measured]] = {
     "propagation": propagation.measure,
     "latency": latencies.measure,
     "memory": memory.measure,
-    "moving": moving.measure,
+    "bulk": bulk.measure,
     "clients": clients.measure,
     "replication": replication.measure,
     "conflicts": conflicts.measure,

@@ -84,7 +84,7 @@ SECTIONS = {
         "How cost grows",
         "Writes replace documents that are there, so their number stays. All regions share the cores of this machine.",
     ),
-    "moving": ("Moving in and out", "Rows of a file through `atoll import` and `atoll export`, over HTTP."),
+    "bulk": ("Import and export", "Rows of a file through `atoll import` and `atoll export`, over HTTP."),
     "nodes": (
         "Several nodes of a region",
         "One, two and four nodes on one PostgreSQL. They, the database and the callers share the cores of this machine,"

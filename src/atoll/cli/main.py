@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from atoll.cli.backup import backup, restore
+from atoll.cli.bulk import export, import_
 from atoll.cli.conflicts import conflicts
 from atoll.cli.demo import demo
 from atoll.cli.init import init
-from atoll.cli.moving import export, import_
 from atoll.cli.region import region_commands
 from atoll.cli.serve import serve
 from atoll.cli.simulate import simulate

@@ -36,7 +36,7 @@ def measure(scale: Scale, folder: Path, say: Say) -> list[Figure]:
     )
     return [
         Figure(
-            name="moving",
+            name="bulk",
             measure=f"import of 1 kB rows, JSON Lines over HTTP, batches of {BATCH}",
             unit="rows/s",
             value=middle(ours, lambda each: each[0]),
@@ -50,7 +50,7 @@ def measure(scale: Scale, folder: Path, say: Say) -> list[Figure]:
             },
         ),
         Figure(
-            name="moving",
+            name="bulk",
             measure="export of 1 kB rows, JSON Lines over HTTP",
             unit="rows/s",
             value=middle(ours, lambda each: each[1]),
