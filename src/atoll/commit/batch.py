@@ -170,6 +170,8 @@ class Batch:
             if not rules.quick or address in after or not documents.succeeded(row, context):
                 return None
             shown = None if row is None else row.value
+            if row is not None and shown is not None and not documents.shows_register(row):
+                return None
             plain = documents.carried_over(rules, shown, put.plain)
             if len(plain) > identity.document_bytes:
                 return None

@@ -50,6 +50,8 @@ class _Dots(msgspec.Struct, array_like=True, gc=False):
 
 _encode_meta: Callable[[Any], bytes] = msgspec.msgpack.Encoder(order="sorted").encode
 _decode_meta = msgspec.msgpack.Decoder(_Meta).decode
+_SHOWN = _encode_meta(ELSEWHERE) + _encode_meta({})
+"""Ends the merge state of a row whose one version has its value in the JSON column, and which has no lattices."""
 _OPERATIONS = frozenset(map(int, Operation))
 _decode_dots = msgspec.msgpack.Decoder(_Dots).decode
 _any_json = msgspec.json.Decoder().decode
@@ -258,6 +260,14 @@ def succeeded(row: Row | None, context: Mapping[str, int]) -> bool:
         and len(held) == len(versions) == 1
         and context.get(versions[0].region, 0) >= versions[0].seq
     )
+
+
+def shows_register(row: Row) -> bool:
+    """Whether a row's JSON column holds the one register of the document, as `row_of` leaves it.
+
+    A node with other declarations may show more than that: its mergeable fields. Only for a row that is `succeeded`.
+    """
+    return row.meta.endswith(_SHOWN)
 
 
 def row_of(value: bytes | None, version: Version) -> Row:

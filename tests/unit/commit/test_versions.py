@@ -249,3 +249,18 @@ def test_an_upgrade_to_the_same_changes_nothing(rules: dict[str, Rules]) -> None
     before = dict(replica.rows)
     replica.upgrade(rules)
     assert replica.rows == before
+
+
+def test_a_node_with_older_declarations_replaces_what_the_register_holds_not_what_is_shown() -> None:
+    """Two nodes share a database during a rollout: the newer one's document shows a counter, which is no member."""
+    node = Replica("a", NEW)
+    put(node, "person", {"name": "Ann", "age": 7})
+    node.rules = OLD  # the write comes to the other node
+    put(node, "person", {"name": "Bob", "nick": "B"})
+    register = documents.decode_row(OLD["person"], node.rows["person", "k"]).registers[""][0].value
+    assert register is not None
+    assert msgspec.json.decode(register) == {"name": "Bob", "nick": "B", "age": 7, "tier": "plain"}
+    node.upgrade(NEW)
+    value = node.shown("person", "k")
+    assert value is not None
+    assert value.count(b'"visits"') == 1
