@@ -9,9 +9,10 @@ space sorts before all characters of a region's name.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from atoll.causality.clock import Stamp, pack
+from atoll.causality.clock import Stamp, pack, stamp_ms
 
 _KEY = re.compile(r"([0-9a-f]{16}) ([^ ]+) ([0-9a-f]{14}) ([0-9a-f]{4})")
 
@@ -37,6 +38,20 @@ def place_of(key: str) -> Place | None:
         return None
     stamp, region, seq, number = found.groups()
     return Place(int(stamp, 16), region, int(seq, 16), int(number, 16))
+
+
+def horizon(keys: Sequence[str], age_ms: int, most: int) -> str:
+    """What retention keeps of a collection with these sorted keys: the ones from here on.
+
+    It keeps the `most` newest, and of these what is at most `age_ms` older than the newest one. The rule depends on the
+    keys alone, and it does not matter when it is applied: keep(A ∪ B) = keep(keep(A) ∪ B). So each region removes by
+    itself what the rule does not keep, without a tombstone, and all regions come to the same.
+    """
+    newest = next((place for key in reversed(keys) if (place := place_of(key)) is not None), None)
+    if newest is None:
+        return ""
+    oldest = since(stamp_ms(newest.stamp) - age_ms)
+    return max(oldest, keys[-most]) if len(keys) > most else oldest
 
 
 def since(ms: int) -> str:

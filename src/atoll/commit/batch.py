@@ -121,6 +121,7 @@ class Batch:
         self._unparked: list[tuple[str, int, int]] = []
         self._adopted: dict[str, int] = {}
         self._kept: list[tuple[str, str, bytes]] = []
+        self._erased: set[Address] = set()
         self._runs: list[tuple[str, int, list[bytes]]] = []
         """(origin, first seq, frames): dense, so the last seq follows. Frames with sections have runs of their own,
         so that a sender sees by the first frame whether a segment may go out as it is."""
@@ -356,6 +357,10 @@ class Batch:
         after = documents.merge(rules, before, theirs)
         self._install(address, before, after, documents.encode_row(rules, after), ())
 
+    def erase(self, address: Address) -> None:
+        """Remove a row for good, unless this batch writes it: only for documents that no region shows any more."""
+        self._erased.add(address)
+
     def park(self, parked: Parked) -> None:
         """Take over what a peer has parked: merge it if there is a place for it here, else keep it."""
         try:
@@ -457,6 +462,7 @@ class Batch:
             or self._unparked
             or self._adopted
             or self._kept
+            or self._erased
             or self.schemas
             or self.states
         )
@@ -486,6 +492,8 @@ class Batch:
         )
         for (collection, key), row in self._changed.items():
             commit.documents.setdefault(collection, []).append((key, row.value, row.meta))
+        for collection, key in sorted(self._erased - self._changed.keys()):
+            commit.erased.setdefault(collection, []).append(key)
         for collection, key, data in self._kept:
             commit.documents.setdefault(collection, []).append((key, None, data))
         return commit

@@ -47,6 +47,8 @@ class RegionOptions:
     """How long events are kept, counted back from the newest one."""
     events_most: int = 10_000
     """The most events that are kept; with 0 nothing is recorded."""
+    events_round_s: float = 600.0
+    """How often events are removed that are kept no longer."""
     events: EventLimits = field(default_factory=EventLimits)
     journal_s: float = 24 * 3600.0
     """How long journal entries are kept at least, for consumers of changes that are away."""

@@ -28,6 +28,7 @@ from atoll.region.clocks import Clocks
 from atoll.region.divergence import entry_digest, forked_entry
 from atoll.region.driver import Driver, Performer
 from atoll.region.event_log import Completions, EventLog
+from atoll.region.event_retention import EventRetention
 from atoll.region.feed import Feed
 from atoll.region.freshness import Freshness
 from atoll.region.group_commit import GroupCommit
@@ -242,7 +243,8 @@ class Region:
         self.feed = Feed(
             name, self.regions, store, self.group_commit, failover=self.failover, committed=self.committed
         )
-        self.digests = Digests(stored, store)
+        self.event_retention = EventRetention(store, self.group_commit, options)
+        self.digests = Digests(stored, store, self.event_retention.horizon_of)
         self._journal_sender = JournalSender(
             name,
             self.links,
@@ -299,6 +301,7 @@ class Region:
         if self.options.events_most:
             self.events.open()
             self._spawn(self.events.run(), "events")
+            self._spawn(self.event_retention.run(), "retention of events")
         self._spawn(self.node_leases.run(), "leases")
         for peer, link in self.links.items():
             self._spawn(link.run(self._review_links), f"link to {peer}")

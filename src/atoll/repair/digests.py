@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import bisect
+from collections.abc import Callable, Mapping, Sequence
 
 from atoll.documents import document as documents
 from atoll.documents.rules import Rules
@@ -17,9 +18,13 @@ BUCKETS = 256
 class Digests:
     """Of one region's collections."""
 
-    def __init__(self, rules: Mapping[str, Rules], store: Store) -> None:
+    def __init__(
+        self, rules: Mapping[str, Rules], store: Store, horizon_of: Callable[[Sequence[str]], str]
+    ) -> None:
+        """`horizon_of`: the key from which on retention keeps documents that are written once, given all keys."""
         self._rules = rules
         self._store = store
+        self._horizon_of = horizon_of
 
     async def of(self, collection: str, bucket: int | None = None) -> DigestReply:
         """Of each bucket of keys, or of each document in one bucket; tombstones count. Raises UnknownCollection."""
@@ -28,7 +33,7 @@ class Digests:
             raise UnknownCollection(
                 f"no collection {collection[:64]!r} is declared here", collection=collection[:256]
             )
-        count, after = 0, None
+        count, after = 0, await self._before_horizon(collection) if rules.appended else None
         found: dict[str, bytes] = {}
         while rows := await self._store.scan_all(collection, after=after):
             after = rows[-1][0]
@@ -43,3 +48,12 @@ class Digests:
                 elif number == bucket:
                     found[key] = documents.digest(rules, key, documents.decode_row(rules, row))
         return DigestReply(count, found, await self._store.positions())
+
+    async def _before_horizon(self, collection: str) -> str | None:
+        """The last key that retention does not keep: regions may remove it at different times."""
+        keys: list[str] = []
+        while rows := await self._store.scan_all(collection, after=keys[-1] if keys else None):
+            keys += [key for key, _ in rows]
+            await asyncio.sleep(0)
+        gone = bisect.bisect_left(keys, self._horizon_of(keys))
+        return keys[gone - 1] if gone else None

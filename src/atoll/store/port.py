@@ -112,6 +112,8 @@ class Commit:
 
     documents: dict[str, list[tuple[str, bytes | None, bytes]]] = field(default_factory=dict)
     """collection → rows of (key, value, meta); no key twice in one collection."""
+    erased: dict[str, list[str]] = field(default_factory=dict)
+    """collection → keys whose rows go without leaving a tombstone. None need exist, and none is in `documents`."""
     segments: list[Segment] = field(default_factory=list)
     positions: dict[str, int] = field(default_factory=dict)
     """origin → highest seq applied; only those that moved."""

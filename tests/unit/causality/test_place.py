@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll.causality.place import Place, place_of, since
+from atoll.causality.place import Place, horizon, place_of, since
 
 PLACES = st.builds(
     Place,
@@ -30,3 +30,33 @@ def test_since_lies_between_two_milliseconds(place: Place, ms: int) -> None:
 )
 def test_other_keys_are_no_places(key: str) -> None:
     assert place_of(key) is None
+
+
+KEYS = st.lists(
+    st.builds(
+        Place,
+        stamp=st.integers(0, 50).map(lambda ms: ms << 16),
+        region=st.sampled_from("ab"),
+        seq=st.integers(1, 3),
+        number=st.just(0),
+    ),
+    max_size=8,
+).map(lambda places: {place.key for place in places})
+
+
+def kept(keys: set[str], age_ms: int, most: int) -> set[str]:
+    return {key for key in keys if key >= horizon(sorted(keys), age_ms, most)}
+
+
+@given(KEYS, KEYS, st.integers(0, 40), st.integers(1, 6))
+def test_what_is_kept_does_not_depend_on_when(one: set[str], other: set[str], age_ms: int, most: int) -> None:
+    early = kept(kept(one, age_ms, most) | kept(other, age_ms, most), age_ms, most)
+    assert early == kept(one | other, age_ms, most)
+    assert len(early) <= most
+
+
+@given(KEYS, st.integers(0, 40), st.integers(1, 6))
+def test_the_newest_are_kept(keys: set[str], age_ms: int, most: int) -> None:
+    found = kept(keys, age_ms, most)
+    assert bool(found) == bool(keys)
+    assert found == set(sorted(keys)[len(keys) - len(found) :])

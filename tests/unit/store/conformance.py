@@ -221,6 +221,14 @@ class StoreConformance:
         assert keys(await store.scan("note")) == ["b"]
         assert keys(await store.scan_all("note")) == ["a", "b"]
 
+    async def test_erased_rows_leave_nothing(self, store: Store) -> None:
+        await commit(store, put(("a", 1), ("b", 2), ("c", None)))
+        await commit(store, Commit(documents=put(("b", 3)).documents, erased={"note": ["a", "c", "never"]}))
+        assert [key for key, _ in await store.scan_all("note")] == ["b"]
+        assert await load(store, "note", ["a", "b", "c"]) == {"b": Row(b"3", b"m:b")}
+        await commit(store, put(("a", 4)))
+        assert [key for key, _ in await store.scan_all("note")] == ["a", "b"]
+
     async def test_collections_are_separate(self, store: Store) -> None:
         await commit(store, put(("a", {"n": 1})))
         assert await store.get("cart", "a") is None

@@ -142,6 +142,11 @@ class MemoryTables:
                 if key not in rows:
                     bisect.insort(keys, key)
                 rows[key] = Row(value, meta)
+        for name, erased in commit.erased.items():
+            rows, keys = self._documents[name], self._keys[name]
+            for key in erased:
+                if rows.pop(key, None) is not None:
+                    del keys[bisect.bisect_left(keys, key)]
         for segment in commit.segments:
             self._journal.append(segment)
             self._by_origin.setdefault(segment.origin, []).append(self.journal_tail())
@@ -167,7 +172,7 @@ class MemoryTables:
             held = self.generation(name)
             if held != generation:
                 raise FenceLost(f"the lease {name!r} is in generation {held}, not {generation}", lease=name)
-        for name in commit.documents:
+        for name in (*commit.documents, *commit.erased):
             self._collection(name)
         last_seqs = {(segment.origin, segment.last_seq) for segment in commit.segments}
         if len(last_seqs) < len(commit.segments) or any(

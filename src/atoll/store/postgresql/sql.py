@@ -115,11 +115,12 @@ def transaction_sql(
 
 
 @lru_cache(maxsize=1024)
-def commit_sql(collections: tuple[str, ...], parts: frozenset[str]) -> str:
+def commit_sql(collections: tuple[str, ...], erased: tuple[str, ...], parts: frozenset[str]) -> str:
     """One statement for a whole commit: it does nothing, and returns no row, when another one came first.
 
     $1 the `commits` that was seen, $2 clock, $3 journal's tail, $4 positions, $5 channel, $6 what to tell there;
-    then the arrays of fences, three arrays for each collection, and the arrays of each part in the order below.
+    then the arrays of fences, three arrays for each collection, one of keys for each that loses rows, and the arrays of
+    each part in the order below.
     """
     # Leases are locked until the commit ends: whoever takes one over knows that none comes after.
     fences = (
@@ -146,6 +147,11 @@ def commit_sql(collections: tuple[str, ...], parts: frozenset[str]) -> str:
             f"documents{at} AS (INSERT INTO {table_of(collection)} (key, doc, meta) "
             f"SELECT given.* FROM {arrays('text', 'json', 'bytea')} "
             "ON CONFLICT (key) DO UPDATE SET doc = excluded.doc, meta = excluded.meta)"
+        )
+    for at, collection in enumerate(erased):
+        statements.append(
+            f"erased{at} AS (DELETE FROM {table_of(collection)} AS gone USING {arrays('text')} (key) "
+            "WHERE gone.key = given.key)"
         )
     if "segments" in parts:
         statements.append(

@@ -181,7 +181,7 @@ class PostgresTransaction:
 
     async def commit(self, commit: Commit) -> None:
         connection, database = self._connection, self._store.database
-        for collection in commit.documents:
+        for collection in (*commit.documents, *commit.erased):
             self._store.table(collection)
         if connection.is_closed():
             raise StoreUnreachable(
@@ -251,8 +251,10 @@ class PostgresTransaction:
         for name in collections:
             keys, docs, metas = zip(*commit.documents[name], strict=True)
             bindings += [[kept(key) for key in keys], docs, metas]
+        erased = tuple(sorted(name for name, keys in commit.erased.items() if keys))
+        bindings += [[kept(key) for key in commit.erased[name]] for name in erased]
         present = {name: rows for name, rows in parts.items() if rows}
         for rows in present.values():
             bindings += [list(column) for column in zip(*rows, strict=True)]
         kinds = frozenset(present) | frozenset({"fences"} if commit.fences else ())
-        return sql.commit_sql(collections, kinds), bindings
+        return sql.commit_sql(collections, erased, kinds), bindings

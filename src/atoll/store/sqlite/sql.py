@@ -48,6 +48,7 @@ class Statements(NamedTuple):
     insert: str
     update: str
     """By rowid: a turn has found the row already, and need not search its key again."""
+    erase: str
 
     @classmethod
     def of(cls, collection: str) -> Statements:
@@ -59,6 +60,7 @@ class Statements(NamedTuple):
             f"INSERT INTO {table} (key, value, meta) VALUES (?, CAST(? AS TEXT), ?) "
             "ON CONFLICT (key) DO UPDATE SET value = excluded.value, meta = excluded.meta",
             f"UPDATE {table} SET value = CAST(? AS TEXT), meta = ? WHERE rowid = ?",
+            f"DELETE FROM {table} WHERE key = ?",
         )
 
 

@@ -245,7 +245,10 @@ class SqliteStore:
         for name, generation in commit.fences.items():
             if generation != FIRST_GENERATION:
                 raise FenceLost(f"the lease {name!r} is not in generation {generation}", lease=name)
+        erased = [(self._collections[name].erase, keys) for name, keys in commit.erased.items()]
         with self.connections.transaction() as writer:
+            for erase, keys in erased:
+                writer.executemany(erase, [(key,) for key in keys])
             for statements, new, known in written:
                 if new:
                     writer.executemany(statements.insert, new)
