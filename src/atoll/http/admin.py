@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from atoll.config.version import VERSION
 from atoll.errors import AtollError, InvalidOperation, MalformedRequest
 from atoll.http.bodies import Cut, Delay, Drain, Gone
 from atoll.http.exchange import Exchange
 from atoll.ids import IdService
+from atoll.region.health import Check
 from atoll.region.region import Region
 from atoll.replication.emulation import Emulation
 from atoll.replication.messages import DigestCall, DigestReply
-
-Check = Literal["live", "ready", "serving", "reading"]
 
 _SMALL_BODY = 4096
 
@@ -29,17 +28,7 @@ class Admin:
         self._test_topology = test_topology
 
     async def health(self, exchange: Exchange, check: Check) -> None:
-        health = self._region.health
-        reason: str | None
-        match check:
-            case "live":
-                reason = None
-            case "ready":
-                reason = None if health.caught_up else "not caught up with its peers yet"
-            case "serving":
-                reason = health.out_of_service
-            case "reading":
-                reason = health.reads_nothing
+        reason = self._region.health.of(check)
         status = "ok" if reason is None else "unavailable"
         body = {"region": self._region.name, "status": status, "reason": reason}
         await exchange.answer_json(body, 200 if reason is None else 503)
@@ -67,8 +56,8 @@ class Admin:
         await exchange.answer_json({"items": items})
 
     async def drain(self, exchange: Exchange) -> None:
-        self._region.health.draining = (await exchange.decode(Drain, _SMALL_BODY)).draining
-        await exchange.answer_json({"draining": self._region.health.draining})
+        self._region.gates.draining = (await exchange.decode(Drain, _SMALL_BODY)).draining
+        await exchange.answer_json({"draining": self._region.gates.draining})
 
     async def forget(self, exchange: Exchange) -> None:
         asked = await exchange.decode(Gone, _SMALL_BODY)
@@ -121,8 +110,8 @@ class Admin:
             "version": VERSION,
             "pid": os.getpid(),
             "regions": list(region.regions),
-            "serving": region.health.out_of_service is None,
-            "out_of_service": region.health.out_of_service,
+            "serving": region.gates.closed is None,
+            "out_of_service": region.gates.closed,
             "warnings": [region.store.warning] if region.store.warning else [],
             "caught_up": region.health.caught_up,
             "position": region.vector,

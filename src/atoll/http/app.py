@@ -79,7 +79,7 @@ class App:
             raise MalformedRequest(f"{exchange.shown} cannot be asked with others")
         _check_head(exchange, bound)
         if bound.of_data:
-            self._region.health.check_whole()
+            self._region.gates.enter()
         query = exchange.query_string
         exchange.arguments = read_query(query, bound.query, bound.defaults) if query else bound.defaults
         return await bound.handler(self._handlers, exchange, values)

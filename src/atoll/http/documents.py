@@ -211,10 +211,12 @@ class Documents:
         after = None if asked["cursor"] is None else decode_cursor(asked["cursor"])
         prefix: str = asked["prefix"]
         store = self._region.store
+        entered = self._region.gates.enter()
         rows = await store.scan(rules.name, prefix=prefix, after=after, limit=limit + 1, where=where)
         items = [_document(key, row.value, documents.version_tag(row)) for key, row in rows[:limit]]
         cursor = msgspec.json.encode(encode_cursor(rows[limit - 1][0]) if len(rows) > limit else None)
         vector = await store.positions()  # no less than what the rows show
+        self._region.gates.leave(entered)
         headers = self._headers(self._region.name, self._sessions.after(vector, token))
         degraded = (
             stale or self._standing_fallback(rules) or ("causal listing" if level == "strong" else None)

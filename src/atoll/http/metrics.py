@@ -76,7 +76,7 @@ class RegionCollector(Collector):
         yield inbox
         yield from _journal(region)
         serving = GaugeMetricFamily("atoll_serving", "Whether this region should get traffic.")
-        serving.add_metric((), float(region.health.out_of_service is None))
+        serving.add_metric((), float(region.gates.closed is None))
         yield serving
 
 

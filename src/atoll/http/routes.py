@@ -36,11 +36,11 @@ from atoll.errors import (
     VersionMismatch,
 )
 from atoll.http import bodies, multiplexing
-from atoll.http.admin import Check
 from atoll.http.documents import MAX_CONDITIONS, MAX_IDEMPOTENCY_KEY, MAX_PAGE
 from atoll.http.parameters import Choice, Moment, Parameter, Seconds, Text, Whole
 from atoll.http.route import Answer, Body, Route, Table
 from atoll.ids import KINDS, MAX_COUNT
+from atoll.region.health import Check
 from atoll.replication.http_peers import CALL_PATH, STREAM_PATH
 from atoll.replication.seal import HEADER as SEAL
 from atoll.schema.policy import CONSISTENCIES
@@ -397,7 +397,7 @@ TABLE = Table(
         ),
         _health(
             "reading",
-            "the same for reads alone: 503 only while draining, and while a restored region waits for its peers",
+            "the same for reads alone: 503 only while draining, and while reads are refused",
         ),
         Route(
             method="GET",

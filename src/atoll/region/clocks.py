@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.uncertainty import OffsetEstimator
-from atoll.errors import AtollError, ClockUnsafe
+from atoll.errors import AtollError
 from atoll.region.options import RegionOptions
 from atoll.replication.messages import Call, PingCall, PingReply, Reply
 
@@ -68,17 +68,17 @@ class Clocks:
             self.offsets.stepped(now_ms - before)
         self._wall_minus_loop_ms = now_ms
 
-    def check(self) -> None:
-        """Raises ClockUnsafe while nothing may be stamped here."""
+    def writes(self) -> str | None:
+        """Why nothing may be stamped here; None while the clock is safe."""
         if self.off_ms > 0:
-            raise ClockUnsafe(
+            return (
                 f"the clock of {self._region} is {self.off_ms} ms outside what its peers can agree on; "
                 "it takes no writes until it is set right"
             )
         lead_ms = self._clock.lead_ms()
         if lead_ms > self._options.max_clock_offset_ms:
-            raise ClockUnsafe(
+            return (
                 f"the clock of {self._region} was set back, and its stamps run {lead_ms} ms ahead of it: no peer would "
-                "take its writes before then; write in another region",
-                lead_ms=lead_ms,
+                "take its writes before then; write in another region"
             )
+        return None

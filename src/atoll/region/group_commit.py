@@ -204,6 +204,10 @@ class GroupCommit:
         self._ends.append(over)
         await over
 
+    def trouble(self) -> str | None:
+        """Why the last commit failed, if the store has taken no write since."""
+        return None if self.store_error is None else self.store_error.message
+
     async def close(self) -> None:
         """Refuse what still waits; nothing of it was acknowledged. A commit under way may end, or is cut."""
         self._closed = True

@@ -11,9 +11,9 @@ from atoll.documents import document as documents
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, InvalidOperation, RegionUnreachable, Unavailable
 from atoll.ownership.ownership import Ownership
+from atoll.region.gates import Gates
 from atoll.region.group_commit import GroupCommit
 from atoll.region.reading import Reading, ReadOptions
-from atoll.region.snapshot_install import SnapshotInstall
 from atoll.region.statistics import Statistics
 from atoll.region.waits import Waits
 from atoll.replication.link import Link
@@ -34,7 +34,7 @@ class Reader:
         *,
         ask: Callable[[str, Call], Awaitable[Reply]],
         ownership: Ownership,
-        snapshot_install: SnapshotInstall,
+        gates: Gates,
         waits: Waits,
         statistics: Statistics,
     ) -> None:
@@ -44,7 +44,7 @@ class Reader:
         self._group_commit = group_commit
         self._ownership = ownership
         self._links = links
-        self._snapshot_install = snapshot_install
+        self._gates = gates
         self._waits = waits
         self._statistics = statistics
         self._ask = ask
@@ -75,14 +75,16 @@ class Reader:
 
     async def read_here(self, collection: str, key: str) -> Reading:
         """What this region has, and what it had seen at that very moment."""
+        entered = self._gates.enter()
         row, vector = await self._store.read(collection, key)
-        self._snapshot_install.check()
+        self._gates.leave(entered)
         if row is None or row.value is None:
             return Reading(None, "", self._region, vector)
         return Reading(row.value, documents.version_tag(row), self._region, vector)
 
     async def _reach(self, collection: str, key: str, options: ReadOptions) -> Reading | None:
         """Wait for the session's token here, or read in a region that has it."""
+        self._gates.enter()
         token = dict(options.token or {})
         if await self._waits.wait_for(token, options.max_wait_s):
             return None
@@ -110,6 +112,7 @@ class Reader:
         if policy.fallback is not None:
             weaker = await self.read(collection, key, options._replace(consistency="causal"))
             return weaker._replace(degraded=policy.fallback)
+        self._gates.enter()
         owner = self._ownership.of_document(collection, key, await self._store.get(collection, key))
         if owner is None:
             return await self._read_somewhere(collection, key)

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping
 
-from atoll.errors import Unavailable
 from atoll.recovery import failover, restore, startup_check
 from atoll.recovery.failover import FailoverState
 from atoll.recovery.restore import RestoreState
@@ -43,10 +42,9 @@ class RestoreRecovery:
         """What is waited for."""
         return self._driver.state.reason
 
-    def check(self) -> None:
-        """Raises Unavailable while the region holds back."""
-        if self.pending:
-            raise Unavailable(f"{self.reason}: it serves nothing before", region=self._driver.state.region)
+    def reads(self) -> str | None:
+        """Why nothing is read or written here; None once the region has what its peers had."""
+        return f"{self.reason}: it serves nothing before" if self.pending else None
 
 
 class StartupCheck:
@@ -82,13 +80,16 @@ class StartupCheck:
         """Until the peers were heard, or for as long as that may take."""
         await self._driver.until(lambda state: state.over)
 
-    async def check(self) -> None:
-        """Raises Unavailable while peers hold entries that this region has lost."""
+    async def passed(self) -> None:
+        """Wait before a write as long as `wait` does. Raises what the store raises."""
+        await self.wait()
         if self.lacks_own:
             # Another node of this region may have written them a moment ago.
             await self._performer.group_commit.refresh()
-        if self.lacks_own:
-            raise Unavailable(self.reason)
+
+    def writes(self) -> str | None:
+        """Why no write may be taken: peers were not heard, or hold entries that this region has lost."""
+        return None if self.knows_its_own else self.reason
 
     @property
     def over(self) -> bool:
@@ -155,15 +156,12 @@ class FailoverRecovery:
         """What is waited for."""
         return self._driver.state.reason
 
-    async def passed(self) -> None:
-        """Wait until writes may be taken. Raises Unavailable when that takes longer than a mere restart does."""
-        if self.pending:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.state.patience_s + 2 * failover.RETRY_S):
-                    await self._driver.until(lambda state: not state.pending)
-            self.check()
+    async def wait(self) -> None:
+        """Until writes may be taken, or for longer than a mere restart takes."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.state.patience_s + 2 * failover.RETRY_S):
+                await self._driver.until(lambda state: not state.pending)
 
-    def check(self) -> None:
-        """Raises Unavailable while no write may be taken."""
-        if self.pending:
-            raise Unavailable(f"{self.reason}: it takes no writes before", region=self.state.region)
+    def writes(self) -> str | None:
+        """Why no write may be taken; None once the region has what its peers had."""
+        return f"{self.reason}: it takes no writes before" if self.pending else None

@@ -21,6 +21,7 @@ from atoll.documents.entry import EncodedEntry
 from atoll.documents.mutation import Write
 from atoll.documents.rules import Rules, plain_text
 from atoll.documents.strategies import Resolver
+from atoll.errors import ClockUnsafe
 from atoll.ownership.ownership import Ownership, Stored
 from atoll.recovery import relays
 from atoll.recovery.relays import RelayState
@@ -31,6 +32,7 @@ from atoll.region.event_log import Completions, EventLog
 from atoll.region.event_retention import EventRetention
 from atoll.region.feed import Feed
 from atoll.region.freshness import Freshness
+from atoll.region.gates import Gates
 from atoll.region.group_commit import GroupCommit
 from atoll.region.health import Health
 from atoll.region.housekeeping import Housekeeping
@@ -100,6 +102,7 @@ class Region:
         self.store = store
         self.options = options
         self.now_ms = physical_ms
+        self.gates = Gates(name)
         self.statistics = Statistics()
         self.freshness = Freshness(name)
         self.committed = Signal()
@@ -184,26 +187,16 @@ class Region:
             ask=lambda peer, call, timeout_s: peers.call(peer, call, timeout_s=timeout_s),
             claim=self.node_leases.claim,
             release=self.node_leases.release,
-            review=self._review_links,
+            review=self._snapshot_changed,
             now_ms=physical_ms,
             options=options,
         )
-        self.health = Health(
-            name,
-            self.links,
-            self.group_commit,
-            clocks=self.clocks,
-            startup_check=self.startup_check,
-            restore=self.restore,
-            failover=self.failover,
-            snapshot_install=self.snapshot_install,
-        )
+        self.health = self._gated()
         self.waits = Waits(
             name,
             self.rules,
             self.group_commit,
             peers=self.links,
-            snapshot_install=self.snapshot_install,
             freshness=self.freshness,
             committed=self.committed,
             statistics=self.statistics,
@@ -218,7 +211,7 @@ class Region:
             self.group_commit,
             ask=self.ask,
             ownership=self.ownership,
-            snapshot_install=self.snapshot_install,
+            gates=self.gates,
             waits=self.waits,
             statistics=self.statistics,
         )
@@ -230,11 +223,7 @@ class Region:
             self.group_commit,
             peers=peers,
             ownership=self.ownership,
-            clocks=self.clocks,
-            startup_check=self.startup_check,
-            failover=self.failover,
-            snapshot_install=self.snapshot_install,
-            health=self.health,
+            gates=self.gates,
             waits=self.waits,
             writes=self.local_writes,
             statistics=self.statistics,
@@ -285,6 +274,16 @@ class Region:
         self.group_commit.listen(self.events.committed)
         self._tasks: list[asyncio.Task[None]] = []
 
+    def _gated(self) -> Health:
+        gates = self.gates
+        gates.register(reads=self.restore.reads)
+        gates.register(reads=self.snapshot_install.reads)
+        gates.register(writes=self.failover.writes, wait=self.failover.wait)
+        gates.register(writes=self.startup_check.writes, wait=self.startup_check.passed)
+        gates.register(writes=self.clocks.writes, error=ClockUnsafe)
+        gates.advise(writes=self.group_commit.trouble)
+        return Health(self.name, self.links, self.group_commit, gates)
+
     # -- life ------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -332,7 +331,7 @@ class Region:
         """Background work never ends by itself: a defect that ends it must not pass unseen."""
         if not task.cancelled() and task.exception() is not None:
             logger.error("%s ended", task.get_name(), exc_info=task.exception())
-            self.health.broken = f"{task.get_name()} ended: {task.exception()!r}"
+            self.gates.broken = f"{task.get_name()} ended: {task.exception()!r}"
 
     # -- clients ---------------------------------------------------------------------------------------
 
@@ -350,7 +349,6 @@ class Region:
 
         Raises TokenNotReached, TooStale, RegionUnreachable, InvalidOperation.
         """
-        self.health.check_whole()
         return await self.reader.read(collection, key, options)
 
     def forget(self, peer: str) -> None:
@@ -370,15 +368,16 @@ class Region:
             case WriteCall():
                 return await self.writer.take(call.write, call.vector)
             case ReadCall():
-                self.health.check_whole()
                 await self.waits.require(call.vector)
                 reading = await self.reader.read_here(call.collection, call.key)
                 return ReadReply(reading.value, reading.version, dict(reading.vector))
             case SnapshotCall():
                 return await self.snapshot_install.page(call.place)
             case DigestCall():
-                self.snapshot_install.check()
-                return await self.digests.of(call.collection, call.bucket)
+                entered = self.gates.enter()
+                digest = await self.digests.of(call.collection, call.bucket)
+                self.gates.leave(entered)
+                return digest
             case PingCall():
                 return PingReply(self.name, self.now_ms(), self.application.fingerprint())
             case EntryCall():
@@ -438,10 +437,17 @@ class Region:
             link.review()
         self.events.links_changed()
 
+    def _snapshot_changed(self) -> None:
+        if self.snapshot_install.pending:
+            self.gates.closing(reads=True)
+        self._review_links()
+
     # -- another database ------------------------------------------------------------------------------
 
     def _history_changed(self, history: str, lossy: bool = False) -> None:
         self.failover.history_changed(history, lossy=lossy)
+        if self.failover.pending:
+            self.gates.closing(reads=False)
 
     async def _rewind(self) -> int:
         # Tables that were made last may be missing, too.

@@ -249,23 +249,19 @@ class SnapshotInstall:
             parts.append(self._trouble)
         return "; ".join(parts)
 
-    @property
-    def serves_nothing(self) -> str | None:
-        """Why documents here may not be what the vector says."""
+    def reads(self) -> str | None:
+        """Why nothing is read or written here: documents may not be what the vector says. None while they are."""
         if self.pending:
-            return self.reason
+            return f"{self.reason}: it serves nothing before"
         if self._options.shares_store:
             # Whoever adopts a vector waits longer than that. A node that was paused may not know of it.
             unsure_s = asyncio.get_running_loop().time() - self._looked_s
             if unsure_s > _SURE_FOR * self._options.lease_s:
-                return f"this node of {self._region} could not look at its database for {unsure_s:.1f} s"
+                return (
+                    f"this node of {self._region} could not look at its database for {unsure_s:.1f} s: it serves "
+                    "nothing before"
+                )
         return None
-
-    def check(self) -> None:
-        """Raises Unavailable while the region, or this node of it, holds back."""
-        reason = self.serves_nothing
-        if reason is not None:
-            raise Unavailable(f"{reason}: it serves nothing before", region=self._region)
 
     # -- noticing --------------------------------------------------------------------------------------
 
@@ -446,7 +442,7 @@ class SnapshotInstall:
 
     async def _adopt(self) -> None:
         """From now on the vector says more than the documents show."""
-        if self._options.shares_store:  # nobody reads here any more then: see `check`
+        if self._options.shares_store:  # nobody reads here any more then: see `reads`
             await asyncio.sleep(_ADOPTED_AFTER * self._options.lease_s)
         self._late.clear()
         await self._store.raise_counter(_ADOPTING, self._number)

@@ -13,7 +13,6 @@ from atoll.region.freshness import Freshness
 from atoll.region.group_commit import GroupCommit
 from atoll.region.options import RegionOptions
 from atoll.region.reading import ReadOptions
-from atoll.region.snapshot_install import SnapshotInstall
 from atoll.region.statistics import Statistics
 from atoll.replication.signal import Signal
 
@@ -28,7 +27,6 @@ class Waits:
         group_commit: GroupCommit,
         *,
         peers: Iterable[str],
-        snapshot_install: SnapshotInstall,
         freshness: Freshness,
         committed: Signal,
         statistics: Statistics,
@@ -39,7 +37,6 @@ class Waits:
         self._peers = tuple(peers)
         self._rules = rules
         self._group_commit = group_commit
-        self._snapshot_install = snapshot_install
         self._freshness = freshness
         self._committed = committed
         self._statistics = statistics
@@ -59,7 +56,6 @@ class Waits:
                 await self._group_commit.covered(token)
         except TimeoutError:
             return False
-        self._snapshot_install.check()  # a snapshot that is taken over moves the vector before the documents
         return True
 
     async def require(self, token: Mapping[str, int], max_wait_s: float | None = None) -> None:
@@ -99,7 +95,6 @@ class Waits:
         while True:
             lag_s = self.staleness_s()
             if lag_s <= bound_s:
-                self._snapshot_install.check()
                 return None
             left_s = deadline - asyncio.get_running_loop().time()
             if left_s <= 0:

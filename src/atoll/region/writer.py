@@ -14,13 +14,10 @@ from atoll.errors import AtollError, RegionUnreachable, Unavailable
 from atoll.lattices.base import Escrowed
 from atoll.ownership.escrow import Escrow
 from atoll.ownership.ownership import Ownership, Stored
-from atoll.region.clocks import Clocks
+from atoll.region.gates import Gates
 from atoll.region.group_commit import GroupCommit
-from atoll.region.health import Health
 from atoll.region.local_writes import LocalWrites
 from atoll.region.options import RegionOptions
-from atoll.region.recovery import FailoverRecovery, StartupCheck
-from atoll.region.snapshot_install import SnapshotInstall
 from atoll.region.statistics import Statistics
 from atoll.region.waits import Waits
 from atoll.replication.messages import Peers, WriteCall, WriteReply
@@ -40,11 +37,7 @@ class Writer:
         *,
         peers: Peers,
         ownership: Ownership,
-        clocks: Clocks,
-        startup_check: StartupCheck,
-        failover: FailoverRecovery,
-        snapshot_install: SnapshotInstall,
-        health: Health,
+        gates: Gates,
         waits: Waits,
         writes: LocalWrites,
         statistics: Statistics,
@@ -68,11 +61,7 @@ class Writer:
         self._store = store
         self._group_commit = group_commit
         self._ownership = ownership
-        self._clocks = clocks
-        self._startup_check = startup_check
-        self._failover = failover
-        self._snapshot_install = snapshot_install
-        self._health = health
+        self._gates = gates
         self._waits = waits
         self._writes = writes
         self._statistics = statistics
@@ -88,6 +77,7 @@ class Writer:
         owner = await self._owner(write)
         if owner is None:
             # What is waited for here may bring the document, and with it say whose it is.
+            await self._gates.wait()
             await self._catch_up(write, token)
             owner = await self._owner(write)
         if owner is None or owner == self._region:
@@ -106,7 +96,7 @@ class Writer:
 
     def admit(self, write: Write, stored: Stored) -> None:
         """At the write's turn: what came in between may have said whose the document is."""
-        self._snapshot_install.check()
+        self._gates.check_writes()
         owner = self._ownership.of_write(write, stored)
         if owner not in (None, self._region):
             raise RegionUnreachable(
@@ -116,7 +106,9 @@ class Writer:
     # -- whose it is -----------------------------------------------------------------------------------
 
     async def _owner(self, write: Write) -> str | None:
+        entered = self._gates.enter()
         rows = {address: await self._store.get(*address) for address in self._ownership.concerned(write)}
+        self._gates.leave(entered)
         return self._ownership.of_write(write, rows.get)
 
     def _check_declared(self, write: Write) -> None:
@@ -158,23 +150,19 @@ class Writer:
     # -- here ------------------------------------------------------------------------------------------
 
     async def _write_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
-        self._health.check_whole()
-        turns = self._failover.state.turns
-        await self._failover.passed()
+        closings = self._gates.closings
         try:
             return await self._commit_here(write, token)
         except Unavailable:
-            if self._failover.state.turns == turns:
+            if self._gates.closings == closings:
                 raise
-        # It was this write that found another database there, and surely did nothing.
-        await self._failover.passed()
+        # It may be this write that found another database there; it surely did nothing.
         return await self._commit_here(write, token)
 
     async def _commit_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
-        if token or not self._startup_check.over:
+        if token:
             await self._catch_up(write, token)
-        await self._startup_check.check()
-        self._clocks.check()
+        await self._gates.admit()
         if self._escrowed and any(mutation.collection in self._escrowed for mutation in write.mutations):
             receipt = await self.escrow.write(lambda: self._writes.write(write))
         else:
@@ -184,8 +172,6 @@ class Writer:
     async def _catch_up(self, write: Write, token: Mapping[str, int] | None) -> None:
         if token and not vectors.descends(self._group_commit.vector, token) and self._ordered(write):
             await self._waits.require(token)
-        if not self._startup_check.over:
-            await self._startup_check.wait()
 
     def _ordered(self, write: Write) -> bool:
         """Whether the write must come after what its session has seen."""

@@ -80,7 +80,7 @@ class Hostile:
 
     def _send(self, world: World, region: Region, random: Random, stored: int) -> None:
         """Put one absurd entry into the group commit; a write that stands there already may take its number."""
-        if not region.startup_check.knows_its_own or region.health.out_of_service:
+        if not region.startup_check.knows_its_own or region.gates.closed:
             return
         seq = region.vector.get(region.name, 0) + 1
         context = {**region.vector, region.name: seq - 1}

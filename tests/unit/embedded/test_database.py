@@ -22,10 +22,12 @@ from atoll.errors import (
     InvalidOperation,
     NotFound,
     StoreLocked,
+    Unavailable,
     UnknownCollection,
     UnknownField,
     VersionMismatch,
 )
+from atoll.recovery.restore import RESTORED
 
 from .shop import SHOP, Item, Page, Profile
 
@@ -287,3 +289,18 @@ def test_a_port_that_is_taken_leaves_nothing_locked(deployment: Path) -> None:
         for _ in range(2):
             with pytest.raises(ConfigError, match="in use"):
                 atoll.open(deployment, region="a")
+
+
+async def test_a_restored_region_shows_nothing_before_its_peers_were_heard(deployment: Path) -> None:
+    class Note(atoll.Collection):
+        text: str = ""
+
+    async with atoll.open(deployment, region="a", listen=False) as db:
+        await db.put(Note(key="k", text="deleted since, elsewhere"))
+        await db.region.store.raise_counter(RESTORED, 1)
+    async with atoll.open(deployment, region="a", listen=False) as db:
+        for road in (db.get, db.read):
+            with pytest.raises(Unavailable, match="restored from a backup and has not yet heard b"):
+                await road(Note, "k")
+        with pytest.raises(Unavailable, match="restored from a backup"):
+            await db.put(Note(key="k"))

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 from atoll.documents.mutation import put_of
 from atoll.errors import InvalidCursor
 from atoll.http.documents import decode_cursor, encode_cursor
+from atoll.store.port import Row
 
 from ..region.world import APPLICATION
 from ..virtual_time import in_virtual_time
@@ -480,6 +484,44 @@ async def test_a_listing_comes_after_its_session() -> None:
         late = await it.ask("GET", "/v1/note", query="max_wait=0", atoll_session=token)
         assert late.problem == "token-not-reached"
         assert (await it.ask("GET", "/v1/profile", atoll_session=token)).status == 200
+
+
+async def too_late(it: Served) -> None:
+    """Region b has written what its journal no longer holds, while a was away; `partition()` lets a find out."""
+    await it.settled()
+    it.partition("ab")
+    await asyncio.sleep(60)
+    await it.write("b", "profile", "ann", {"name": "Ann"})
+    await asyncio.sleep(60)
+    await it.write("b", "profile", "ben", {"name": "Ben"})  # the newest segment is never cut
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("adopted_only", [True, False])
+@in_virtual_time
+async def test_a_listing_beside_a_snapshot_has_no_token_for_what_it_did_not_show(adopted_only: bool) -> None:
+    async with Served("a", "b", journal_s=0.0, journal_round_s=1.0, journal_absent_s=30.0) as it:
+        await too_late(it)
+        scan = it.stores["a"].scan
+
+        async def slow(*arguments: Any, **named: Any) -> list[tuple[str, Row]]:
+            rows = await scan(*arguments, **named)
+            it.partition()
+            while not it["a"].vector:
+                await it["a"].committed.wait()
+            while not (adopted_only or it.shown("a", "profile", "ann")):  # noqa: ASYNC110 — virtual time
+                await asyncio.sleep(0.01)
+            return rows
+
+        it.stores["a"].scan = slow  # type: ignore[method-assign]
+        answer = await it.ask("GET", "/v1/profile")
+        assert (answer.status, answer.problem) == (503, "unavailable")
+        assert "atoll-session" not in answer.headers
+        it.stores["a"].scan = scan  # type: ignore[method-assign]
+        await asyncio.sleep(5)
+        answer = await it.ask("GET", "/v1/profile")
+        assert [item["key"] for item in answer.json["items"]] == ["ann", "ben"]
+        assert CODEC.decode(answer.headers["atoll-session"]) == {"b": 2}
 
 
 @given(st.text(min_size=1))

@@ -82,7 +82,7 @@ async def test_a_peer_that_was_never_heard_has_no_lag() -> None:
 async def test_whether_it_serves_is_a_number() -> None:
     async with Served() as it:
         assert (await scrape(it))["atoll_serving", ""] == 1
-        it["a"].health.draining = True
+        it["a"].gates.draining = True
         assert (await scrape(it))["atoll_serving", ""] == 0
 
 

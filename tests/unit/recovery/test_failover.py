@@ -77,13 +77,13 @@ async def test_writes_wait_for_every_peer_where_commits_may_be_missing() -> None
         await asyncio.sleep(60)
         with pytest.raises(Unavailable, match="has not yet heard b"):
             await put(it, it.other, "new")
-        assert it.one.health.writes_nothing is not None
-        assert it.one.health.reads_nothing is None
+        assert it.one.gates.closed is not None
+        assert it.one.gates.reads_closed is None
         assert (await it.one.read("note", "k2")).value == b'{"text":"k2"}'
         it.partition()
         await asyncio.sleep(5)
         assert await put(it, it.one, "new") == 6
-        assert it.one.health.writes_nothing is None
+        assert it.one.gates.closed is None
 
 
 @in_virtual_time
@@ -224,6 +224,6 @@ async def test_two_servers_that_both_took_writes_are_found_out() -> None:
         with pytest.raises(Unavailable):
             await put(it, it.one, "new")
         await asyncio.sleep(5)
-        assert "entry 2 of a is another one at b" in (it.one.health.writes_nothing or "")
+        assert "entry 2 of a is another one at b" in (it.one.gates.closed or "")
         with pytest.raises(Unavailable, match="history that was abandoned"):
             await put(it, it.one, "new")

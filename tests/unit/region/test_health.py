@@ -24,17 +24,17 @@ async def test_a_region_is_caught_up_once_it_has_what_its_peers_have() -> None:
 async def test_why_a_region_is_out_of_service() -> None:
     async with World() as it:
         region = it["a"]
-        assert "has just started and has not yet heard b, c" in (region.health.out_of_service or "")
-        assert region.health.reads_nothing is None
+        assert "has just started and has not yet heard b, c" in (region.gates.closed or "")
+        assert region.gates.reads_closed is None
         await asyncio.sleep(1)
-        assert region.health.out_of_service is None
-        region.health.draining = True
-        assert region.health.out_of_service == "draining"
-        region.health.draining = False
+        assert region.gates.closed is None
+        region.gates.draining = True
+        assert region.gates.closed == "draining"
+        region.gates.draining = False
         it.stores["a"].tables.refusal = "no space left"
         with pytest.raises(StoreUnwritable):
             await it.write("a", "note", "k", {})
-        assert "no space left" in (region.health.out_of_service or "")
+        assert "no space left" in (region.gates.closed or "")
 
 
 @in_virtual_time
@@ -48,5 +48,5 @@ async def test_background_work_that_breaks_is_told(
 
         monkeypatch.setattr(it["a"].clocks.offsets, "interval", defect)
         await asyncio.sleep(3)
-        assert "clock of c ended" in (it["a"].health.out_of_service or "")
+        assert "clock of c ended" in (it["a"].gates.closed or "")
         assert "ZeroDivisionError" in caplog.text

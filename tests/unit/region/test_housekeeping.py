@@ -25,4 +25,4 @@ async def test_a_region_finds_out_by_itself_that_its_disk_is_well_again(
             await it.write("a", "note", "k", {})
         it.stores["a"].tables.refusal = ""
         await asyncio.sleep(1)
-        assert it["a"].health.out_of_service is None
+        assert it["a"].gates.closed is None

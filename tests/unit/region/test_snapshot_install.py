@@ -173,7 +173,7 @@ async def test_nothing_is_read_or_written_before_the_snapshot_is_here() -> None:
         refused = 0
         while it["c"].snapshot_install.pending:
             assert not it["c"].health.caught_up
-            assert "snapshot" in (it["c"].health.out_of_service or "")
+            assert "snapshot" in (it["c"].gates.closed or "")
             with pytest.raises(Unavailable, match="snapshot"):
                 await it.write("c", "note", "k", {"text": "too early"})
             with pytest.raises(Unavailable, match="snapshot"):
