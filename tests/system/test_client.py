@@ -327,5 +327,5 @@ async def test_stranger_at_the_url_is_named(shared: Cluster) -> None:
     async with await asyncio.start_server(stranger, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         async with connect({"tokyo": f"http://127.0.0.1:{port}"}) as one:
-            with pytest.raises(ConfigError, match="no Atoll server"):
+            with pytest.raises(ConfigError, match="not an Atoll server"):
                 await one.get(Profile, "k")

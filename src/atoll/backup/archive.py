@@ -109,7 +109,7 @@ class ArchiveReader:
         self._decompressor = zstandard.ZstdDecompressor()
         start = file.read(_START.size)
         if len(start) < _START.size or not start.startswith(_MAGIC):
-            raise StoreCorrupt(f"{path}: is no backup that Atoll made")
+            raise StoreCorrupt(f"{path}: is not a backup made by Atoll")
         version = _START.unpack(start)[1]
         check_format(str(path), version, _VERSION)
         kind, body = self._frame()

@@ -36,7 +36,7 @@ def _untold(*progress: int | None) -> None:
 async def back_up(config: Config, region: str, path: Path, now_ms: int, tell: Tell, *, force: bool) -> Totals:
     """The region's data, which may be serving, as of one moment.
 
-    Raises ConfigError where there is no data or `path` is there already, StoreUnwritable.
+    Raises ConfigError where there is no data or `path` already exists, StoreUnwritable.
     """
     config.region(region)
     if not force:
@@ -98,7 +98,7 @@ async def restore(
     for peer in gone:
         if config.region(peer).name == settings.name:
             raise ConfigError(
-                f"--without names peers that are gone for good, and {region} is the region itself"
+                f"--without names peers that are permanently lost, and {region} is the region itself"
             )
     header, totals = verify(path, lambda *_: None)
     for what, found, wanted in (
@@ -181,7 +181,7 @@ def _opened(path: Path) -> BinaryIO:
 
 def _check_absent(path: Path) -> None:
     if path.exists():
-        raise ConfigError(f"{path}: is there already; --force replaces it")
+        raise ConfigError(f"{path}: already exists; --force replaces it")
 
 
 def _size(path: Path) -> int:

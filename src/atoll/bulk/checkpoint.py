@@ -25,7 +25,7 @@ class Checkpoint:
     """Open one for a run. `state` is what was last saved, None at the very first start."""
 
     def __init__(self, path: Path) -> None:
-        """Raises InvalidOperation when another run uses it, or it cannot be read or made."""
+        """Raises InvalidOperation when another run uses it, or it cannot be read or created."""
         self.path = path
         self.state: dict[str, Any] | None = None
         try:

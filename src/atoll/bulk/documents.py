@@ -39,7 +39,7 @@ def _key_of(name: str, text: msgspec.Raw) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     raise InvalidKey(
-        f"{name}: names the document, so it is a string or a whole number, not {bytes(text)[:60]!r}"
+        f"{name}: names the document, so it must be a string or a whole number, not {bytes(text)[:60]!r}"
     )
 
 

@@ -82,7 +82,7 @@ def export_file(
             return ExportReport(state, 0, STREAM, state.size_bytes)
         target, part = Path(wish.file), Path(f"{wish.file}.part")
         if target.exists() and not wish.force and checkpoint.state is None:
-            raise InvalidOperation(f"{target}: is there already; --force replaces it")
+            raise InvalidOperation(f"{target}: already exists; --force replaces it")
         if not state.read or part.exists():
             output = exporting.open_part(part, state, "zst" if kind.format == "parquet" else kind.compression)
             with output.file:

@@ -76,7 +76,7 @@ class Output:
             if self.durable:
                 os.fsync(self.file.fileno())
         except BrokenPipeError:
-            raise InvalidOperation("whoever reads the export has closed it") from None
+            raise InvalidOperation("the reader of the export has closed it") from None
         except OSError as error:
             raise StoreUnwritable(f"the export cannot be written: {error.strerror}") from None
         return len(data)
@@ -93,7 +93,7 @@ def open_part(path: Path, state: ExportState, compression: Compression | None) -
     if size < state.size_bytes:
         file.close()
         raise InvalidOperation(
-            f"{path}: holds {size} bytes, and the checkpoint says {state.size_bytes}; --restart begins anew"
+            f"{path}: holds {size} bytes, and the checkpoint says {state.size_bytes}; --restart starts over"
         )
     file.truncate(state.size_bytes)
     file.seek(state.size_bytes)
@@ -171,7 +171,7 @@ def resumed_export(checkpoint: Checkpoint, about: dict[str, Any]) -> ExportState
             {name: value for name, value in checkpoint.state.items() if name != "version"}, ExportState
         )
     except msgspec.ValidationError as error:
-        raise InvalidOperation(f"{checkpoint.path}: is no checkpoint of an export: {error}") from None
+        raise InvalidOperation(f"{checkpoint.path}: is not a checkpoint of an export: {error}") from None
     if state.about != about:
         differing = sorted(name for name in about if about[name] != state.about.get(name))
         raise InvalidOperation(

@@ -47,7 +47,7 @@ def kind_of(name: str, given: str | None = None) -> FileKind:
     found: Format | None = given if given is not None else _SUFFIXES.get(suffix)
     if found is None:
         raise InvalidOperation(
-            f"{name}: its name does not say what it holds; name it .jsonl, .csv or .parquet (and .gz or .zst after it),"
+            f"{name}: its name does not give its format; name it .jsonl, .csv or .parquet (and .gz or .zst after it),"
             " or give --format"
         )
     if found == "parquet" and (compression or name == STREAM):

@@ -87,7 +87,7 @@ def import_file(
             state = importing.new_state(about, asyncio.run(_region_of(config, wish.region)))
         elif wish.region not in (None, state.region):
             raise InvalidOperation(
-                f"this import goes to {state.region}, where its batches are remembered; --restart puts all rows"
+                f"this import writes to {state.region}, which remembers its batches; --restart imports all rows"
                 f" again, in {wish.region}"
             )
         path = None if checkpoint is None else checkpoint.path
@@ -183,14 +183,14 @@ def _rejects_of(wish: ImportWish) -> Path | None:
     if wish.rejects is not None:
         return Path(wish.rejects)
     if wish.file == STREAM:
-        raise InvalidOperation("bad rows of stdin need a place: give --rejects FILE with --on-error skip")
+        raise InvalidOperation("bad rows of stdin need a file: give --rejects FILE with --on-error skip")
     return Path(f"{wish.file}.rejects.jsonl")
 
 
 def _check_unused(rejects: Path | None) -> None:
     if rejects is not None and rejects.exists() and rejects.stat().st_size:
         raise InvalidOperation(
-            f"{rejects}: is there already; move it away, or name another place with --rejects"
+            f"{rejects}: already exists; move it away, or name another place with --rejects"
         )
 
 

@@ -331,13 +331,13 @@ def resumed_state(checkpoint: Checkpoint, about: dict[str, Any]) -> ImportState 
             {name: value for name, value in checkpoint.state.items() if name != "version"}, ImportState
         )
     except msgspec.ValidationError as error:
-        raise InvalidOperation(f"{checkpoint.path}: is no checkpoint of an import: {error}") from None
+        raise InvalidOperation(f"{checkpoint.path}: is not a checkpoint of an import: {error}") from None
     if state.about == about:
         return state
     if state.done:
         return None
     differing = sorted(name for name in about if about[name] != state.about.get(name))
     raise InvalidOperation(
-        f"{checkpoint.path}: an import stands at line {state.position.place}, and since then"
-        f" {', '.join(differing)} changed; --restart puts all rows again from the start"
+        f"{checkpoint.path}: an import stopped at line {state.position.place}, and since then"
+        f" {', '.join(differing)} changed; --restart imports all rows again"
     )

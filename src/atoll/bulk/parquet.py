@@ -79,7 +79,7 @@ class ParquetRows:
             try:
                 batch = next(batches, None)
             except (OSError, arrow().ArrowException) as error:
-                raise InvalidOperation(f"{self._name}: cannot be read on, damaged: {error}") from None
+                raise InvalidOperation(f"{self._name}: damaged, reading stopped: {error}") from None
             if batch is None:
                 return
             yield from islice(batch.to_pylist(), after, None)

@@ -73,8 +73,8 @@ class Layout:
             raise InvalidOperation(f"{name}: there are two columns called {twice[0]!r}; rename one")
         if self.key not in columns:
             raise InvalidOperation(
-                f"{name}: no column is called {self.key!r}, which is to name each document; there are"
-                f" {', '.join(columns) or 'none'}. Say which one does with --key"
+                f"{name}: no column is called {self.key!r}, and it must name each document; the columns are"
+                f" {', '.join(columns) or 'none'}. Select the column with --key"
             )
         for column in columns:
             if column != self.key and column not in self.ignored and column not in self.schema.forms:
@@ -139,7 +139,7 @@ class CsvRows:
                 record = next(records, None)
             except csv.Error as error:
                 raise InvalidOperation(
-                    f"{self._source.name}: line {first}: no CSV: {error}; what follows cannot be told apart"
+                    f"{self._source.name}: line {first}: not CSV: {error}; the following rows cannot be separated"
                 ) from None
             if record is None:
                 return
@@ -151,9 +151,9 @@ class CsvRows:
         try:
             columns = next(self._records(), None)
         except csv.Error as error:
-            raise InvalidOperation(f"{self._source.name}: line 1: no CSV: {error}") from None
+            raise InvalidOperation(f"{self._source.name}: line 1: not CSV: {error}") from None
         if not columns:
-            raise InvalidOperation(f"{self._source.name}: line 1 is to name the columns, and is empty")
+            raise InvalidOperation(f"{self._source.name}: line 1 must name the columns, and is empty")
         columns = [columns[0].removeprefix("\ufeff"), *columns[1:]]
         self._layout.check_columns(self._source.name, columns)
         return columns
@@ -230,12 +230,12 @@ def go_to(source: Input, offset: int, at: int = 0) -> None:
         raise _damaged(source, error) from error
     if reached < offset - at:
         raise InvalidOperation(
-            f"{source.name}: ends before where the run before this one stood; is it the same? --restart begins anew"
+            f"{source.name}: ends before the position of the previous run; is it the same file? --restart starts over"
         )
 
 
 def _damaged(source: Input, error: Exception) -> InvalidOperation:
-    return InvalidOperation(f"{source.name}: cannot be read on, damaged or cut off: {error}")
+    return InvalidOperation(f"{source.name}: damaged or cut off: {error}")
 
 
 def too_long(size: int, layout: Layout) -> RequestError:

@@ -91,7 +91,7 @@ class HybridLogicalClock:
             raise ClockAhead(
                 f"the stamp {format_stamp(remote)} is {ahead_ms} ms ahead of this node's clock, which reads "
                 f"{format_stamp(pack(physical_ms))}; at most {self.max_offset_ms} ms are allowed: "
-                "synchronise the sender's clock, or this node's where it is the slow one",
+                "synchronise the sender's clock, or this node's if it is the slow one",
                 remote_ms=stamp_ms(remote),
                 physical_ms=physical_ms,
                 ahead_ms=ahead_ms,

@@ -50,7 +50,7 @@ def backup(
         )
         return
     if region is None:
-        raise InvalidOperation("--region says whose data to back up")
+        raise InvalidOperation("--region is required: the region whose data to back up")
     settings = open_config(config)
     with progress(f"backing up {region}") as report:
         totals = asyncio.run(

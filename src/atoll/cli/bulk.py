@@ -151,7 +151,7 @@ def export(
     settings = open_config(config)
     application = load_application(Path(settings.app), limits=settings.limits)
     if as_json and file == "-":
-        raise InvalidOperation("stdout takes the export or its summary; give a file with --json")
+        raise InvalidOperation("stdout cannot take both the export and its summary; give a file with --json")
     wish = ExportWish(
         collection=collection,
         file=file,

@@ -118,7 +118,7 @@ class Regions:
             answer = json.loads(response.data)
         except ValueError:
             raise ConfigError(
-                f"{region.url} answers {response.status} with something that is not Atoll's;"
+                f"{region.url} answers {response.status} and is not an Atoll region;"
                 f" correct the url of {region.name} in {self.config.source}"
             ) from None
         if response.status == 200:

@@ -15,7 +15,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 def write_project(folder: Path, name: str) -> list[Path]:
     """Write the templates into `folder`, made if needed, for a deployment called `name`; return their paths.
 
-    Raises ConfigError, having written nothing, when a file is there already, `name` is no name or the folder
+    Raises ConfigError, having written nothing, when a file already exists, `name` is no name or the folder
     cannot be written to.
     """
     if not _NAME.fullmatch(name):
@@ -26,7 +26,7 @@ def write_project(folder: Path, name: str) -> list[Path]:
     for path in paths:
         if path.exists() or path.is_symlink():
             raise ConfigError(
-                f"{path} is there already and stays as it is; choose another folder, or move it away"
+                f"{path} already exists and stays as it is; choose another folder, or move it away"
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)

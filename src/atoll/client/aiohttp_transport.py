@@ -93,7 +93,7 @@ class AiohttpTransport:
         except TimeoutError:
             raise Overloaded(
                 f"all {self._options.connections} connections were in use for {request.patience_s:.1f} s; "
-                "raise connections in ClientOptions, or ask less at once"
+                "raise connections in ClientOptions, or send fewer requests at once"
             ) from None
         return max(end_s - loop.time(), 0.001)
 
@@ -162,7 +162,7 @@ class AiohttpTransport:
         if size_bytes > bound_bytes:
             raise TooLarge(
                 f"the answer of {request.region} has more than {bound_bytes} bytes;"
-                " ask for less at once (limit=), or raise response_bytes in ClientOptions",
+                " request less at once (limit=), or raise response_bytes in ClientOptions",
                 limit_bytes=bound_bytes,
             )
 

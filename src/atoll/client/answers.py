@@ -74,8 +74,8 @@ def not_atoll(response: Response, reason: str) -> NoReturn:
     kind = response.headers.get("content-type") or "no content type"
     start = response.body[:80].decode("utf-8", "replace")
     raise ConfigError(
-        f"what answers there is no Atoll server of this version (status {response.status}, {kind}, beginning"
-        f" with {start!r}: {reason}); check the region's url and what stands in front of it"
+        f"the server there is not an Atoll server of this version (status {response.status}, {kind}, beginning"
+        f" with {start!r}: {reason}); check the region's url and what is in front of it"
     )
 
 

@@ -280,7 +280,7 @@ def _shown(model: type[M]) -> Callable[[Response, str], M]:
         found = _document(response)
         shown = _model(schema_of(model), found)
         if shown is None:
-            raise NotFound(f"of {found.key!r} a concurrent deletion is shown")
+            raise NotFound(f"{found.key!r} was written, but a concurrent deletion is shown")
         return cast(M, shown)
 
     return read

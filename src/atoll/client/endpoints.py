@@ -67,7 +67,7 @@ def nearest_first(endpoints: tuple[Endpoint, ...], near: str | None) -> tuple[En
     if near not in names:
         close = get_close_matches(near, names, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
-        raise ConfigError(f"near={near!r} is no region of this deployment; {hint}")
+        raise ConfigError(f"near={near!r} is not a region of this deployment; {hint}")
     home = endpoints[names.index(near)]
     return tuple(sorted(endpoints, key=lambda endpoint: (endpoint is not home, distance_km(home, endpoint))))
 

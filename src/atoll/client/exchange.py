@@ -242,7 +242,7 @@ class Exchanges:
         told = told or "no time was left to ask"
         if attempts.pinned is not None:
             raise Indefinite(
-                f"this write may have happened: {self.where(attempts.pinned)} was sent it and has not said so"
+                f"this write may have happened: {self.where(attempts.pinned)} received it and did not confirm it"
                 f" ({told}). Repeat it with idempotency_key={attempts.key!r}: it then counts once and you"
                 " learn the outcome. This client repeats it in that region; another one should be"
                 f" connected near={attempts.pinned!r}",

@@ -134,7 +134,7 @@ class Feed:
         if self._exchanges.now_s() - self._served_s > self._exchanges.options.feed_timeout_s:
             told = "; ".join(f"{region}: {message}" for region, message in self._failures.items())
             raise RegionUnreachable(
-                f"no region serves the change feed ({told}); go on later with cursor={self._cursor!r}",
+                f"no region serves the change feed ({told}); continue later with cursor={self._cursor!r}",
                 cursor=self._cursor,
             )
         return self._exchanges.jitter_s(self._rounds)

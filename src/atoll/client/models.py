@@ -21,7 +21,7 @@ def schema_of(model: type[Collection], limits: Limits | None = None) -> Collecti
     """The collection of a class. Raises InvalidOperation for what is none."""
     if not (isinstance(model, type) and issubclass(model, Collection)) or is_base(model):
         raise InvalidOperation(
-            f"{getattr(model, '__name__', model)!r} is no collection; pass a class that inherits from Collection"
+            f"{getattr(model, '__name__', model)!r} is not a collection; pass a class that inherits from Collection"
         )
     return compile_collection(model, limits)
 

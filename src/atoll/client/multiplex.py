@@ -91,6 +91,6 @@ class AnswerReader:
             try:
                 yield _answered(buffer[at + _LENGTH.size : end])
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise MalformedRequest(f"what came is no answer: {error}") from None
+                raise MalformedRequest(f"the data received is not an answer: {error}") from None
             at = end
         del buffer[:at]

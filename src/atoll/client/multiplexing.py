@@ -110,7 +110,7 @@ class Multiplexed:
             if one in lane.waiting:
                 lane.waiting.remove(one)
                 raise Overloaded(
-                    "not sent in time: too many other calls are under way; ask less at once"
+                    "not sent in time: too many other calls are in flight; send fewer at once"
                 ) from None
             raise Indefinite("no answer in time") from None
 

@@ -218,5 +218,5 @@ class SyncVerbs:
         for chunk in stream.chunks:
             body += chunk
             if len(body) > self._exchanges.options.response_bytes:
-                raise TooLarge("the region's refusal of the change feed is too large to be one")
+                raise TooLarge("the region's error answer to the change feed is too large")
         return Response(stream.status, stream.headers, body)

@@ -57,7 +57,7 @@ class Urllib3Transport:
                     response.close()
                     raise TooLarge(
                         f"the answer of {request.region} has more than {bound_bytes} bytes;"
-                        " ask for less at once (limit=), or raise response_bytes in ClientOptions",
+                        " request less at once (limit=), or raise response_bytes in ClientOptions",
                         limit_bytes=bound_bytes,
                     )
                 return Response(response.status, response.headers, body)

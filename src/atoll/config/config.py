@@ -47,8 +47,8 @@ class RegionConfig:
         listening = self.nodes or (self.url,)
         if not 1 <= node <= len(listening):
             raise ConfigError(
-                f"region {self.name} has {len(listening)} node{'s' * (len(listening) > 1)}, and node {node} is none of"
-                f" them; add its url to `nodes` under [regions.{self.name}]"
+                f"region {self.name} has {len(listening)} node{'s' * (len(listening) > 1)}, and node {node} is not"
+                f" one of them; add its url to `nodes` under [regions.{self.name}]"
             )
         return address_of(listening[node - 1])
 

@@ -38,7 +38,7 @@ def deployment_key(config: Config, environment: Mapping[str, str] | None = None)
         key = path.read_bytes().strip()
     except OSError as error:
         raise ConfigError(
-            f"{path}: the deployment's key cannot be read or made: {error.strerror};"
+            f"{path}: the deployment's key cannot be read or created: {error.strerror};"
             f" make the folder writable, or set {VARIABLE}"
         ) from error
     if len(key) < SHORTEST:

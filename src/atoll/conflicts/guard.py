@@ -95,9 +95,9 @@ def _resolved(
     try:
         return validate(result)
     except AtollError as error:
-        raise ResolverFailed(f"it returned no valid document: {error.message}") from None
+        raise ResolverFailed(f"it returned an invalid document: {error.message}") from None
     except Exception as error:
-        raise ResolverFailed(f"it returned no valid document: {error!r}") from None
+        raise ResolverFailed(f"it returned an invalid document: {error!r}") from None
 
 
 class _OverBudget(BaseException):

@@ -195,7 +195,7 @@ class _Demo:
             except Unanswered:
                 raise AtollError(f"{REGIONS[0]} does not answer; see {topology.log(REGIONS[0])}") from None
             if answer.status != 200:
-                raise AtollError(f"the shelves cannot be filled: {answer.body}")
+                raise AtollError(f"the stock cannot be written: {answer.body}")
         self._ledger.given = dict(stock.stock)
         if not await settle(client, REGIONS, within_s=_SETTLE_S, tell=lambda _: None):
             raise AtollError("the stock did not reach all regions in time; see the regions' logs")

@@ -85,4 +85,4 @@ class Nemesis:
                     f"{region} does not answer: {error!r}; see {self._topology.log(region)}"
                 ) from error
             if status != 200:
-                raise AtollError(f"{region} would not cut or heal its link: {told}")
+                raise AtollError(f"{region} refused to cut or heal its link: {told}")

@@ -133,7 +133,7 @@ def received(rules: Rules, key: str, row: Row, stamp: int) -> Document:
             raise HostileEntry(f"no collection has a register {name[:64]!r}")
         dots = {(version.region, version.seq) for version in versions}
         if not versions or len(dots) < len(versions) or not all(_sane(each, stamp) for each in versions):
-            raise HostileEntry(f"the versions of {rules.name}/{key} in {name[:64]!r} cannot be as they are")
+            raise HostileEntry(f"the versions of {rules.name}/{key} in {name[:64]!r} are not possible")
         if list(versions) != sorted(versions, key=registers.canonical_order):
             raise HostileEntry(f"the versions of {rules.name}/{key} in {name[:64]!r} are out of order")
         for version in versions:
@@ -178,7 +178,9 @@ def delta_of(rules: Rules, entry: Entry, change: Change) -> Document:
     does depends on the change alone, never on the document, or regions would come to differ.
     """
     if change.operation not in _OPERATIONS:
-        raise HostileEntry(f"the change of {rules.name}/{change.key} is no operation: {change.operation}")
+        raise HostileEntry(
+            f"the change of {rules.name}/{change.key} has an unknown operation: {change.operation}"
+        )
     if rules.appended:
         _check_appended(rules, change.key, change.registers, (entry.stamp, entry.origin, entry.seq))
     versions: dict[str, Register] = {}

@@ -156,7 +156,7 @@ class EmbeddedDatabase(Database):
         reply = await self.region.write(Write((mutation,), idempotency_key))
         value = reply.receipt.written[0].value
         if value is None:
-            raise NotFound(f"written, but a concurrent deletion is what {self.region.name} shows of {key!r}")
+            raise NotFound(f"{key!r} was written, but {self.region.name} shows a concurrent deletion of it")
         if stored is not None and isinstance(mutation, Put) and value == mutation.plain:
             return cast(M, stored)
         return model_of(model, key, value)

@@ -39,7 +39,7 @@ def open(
         config = _alone(application, region or "local", data)
     name = region or (config.region_names[0] if len(config.regions) == 1 else None)
     if name is None:
-        raise ConfigError(f"{config.source} has {', '.join(config.region_names)}: say which one with region=")
+        raise ConfigError(f"{config.source} has {', '.join(config.region_names)}: select one with region=")
     if listen is None:
         listen = len(config.regions) > 1
     listener = Listener.bound(config, name, node) if listen else None
@@ -56,7 +56,7 @@ def open(
 
 def _alone(application: Application, region: str, data: str | os.PathLike[str] | None) -> Config:
     if data is None:
-        raise ConfigError("atoll.open of an application needs data=, the folder to keep it in")
+        raise ConfigError("atoll.open of an application needs data=, the folder for its data")
     folder = Path(data).resolve()
     limits = next((schema.limits for schema in application.collections.values()), Limits())
     return Config(

@@ -21,4 +21,4 @@ class Machines:
         for number in range(MOST_MACHINES):
             if await self._claim(f"machine {number}"):
                 return number
-        raise Overloaded(f"snowflakes know {MOST_MACHINES} nodes in a region, and all numbers are taken")
+        raise Overloaded(f"snowflakes support {MOST_MACHINES} nodes in a region, and all numbers are in use")

@@ -86,5 +86,5 @@ def parse_prefixed(text: str) -> PrefixedId:
         raise InvalidOperation(f"{text[:60]!r} is not a prefixed id, such as tokyo-000123")
     found = PrefixedId(match[1], int(match[2]))
     if str(found) != text:
-        raise InvalidOperation(f"{text[:60]!r} is not how {found} is written")
+        raise InvalidOperation(f"{text[:60]!r} is not the canonical form of {found}")
     return found

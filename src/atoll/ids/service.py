@@ -131,5 +131,5 @@ class _Hold:
                 self._held_ms = until_ms
                 return
         raise SerializationConflict(
-            "another node of this region makes identifiers under this node's number; try again"
+            "another node of this region uses this node's number for identifiers; try again"
         )

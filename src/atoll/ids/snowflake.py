@@ -190,9 +190,7 @@ def region_number(regions: Collection[str], region: str, explicit: Mapping[str, 
     explicit = explicit or {}
     names = sorted(set(regions))
     if len(names) > _MAX_NODE + 1:
-        raise ConfigError(
-            f"the deployment has {len(names)} regions; snowflakes have room for {_MAX_NODE + 1}"
-        )
+        raise ConfigError(f"the deployment has {len(names)} regions; snowflakes support {_MAX_NODE + 1}")
     if strangers := sorted({region, *explicit} - set(names)):
         raise ConfigError(f"no region {', '.join(strangers)} in the deployment: it has {', '.join(names)}")
     numbers: dict[int, str] = {}
@@ -209,7 +207,7 @@ def region_number(regions: Collection[str], region: str, explicit: Mapping[str, 
 
 def _require_node(what: str, number: int) -> None:
     if not 0 <= number <= _MAX_NODE:
-        raise ConfigError(f"{what} is {number}; snowflakes have room for 0 to {_MAX_NODE}")
+        raise ConfigError(f"{what} is {number}; snowflakes support 0 to {_MAX_NODE}")
 
 
 def _moment(unix_ms: int) -> datetime:

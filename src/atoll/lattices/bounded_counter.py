@@ -136,7 +136,7 @@ class BoundedCounterLattice:
                 raise self._exceeded(state, actor.region, held, -amount)
             return {actor.region: (_grown(used, -amount), {})}
         if self.minimum + self.left(state) + amount > INT_MAX:
-            raise InvalidOperation(f"the counter would leave 64 bits: {self.value(state)} + {amount}")
+            raise InvalidOperation(f"the counter would exceed 64 bits: {self.value(state)} + {amount}")
         granted = {actor.region: _grown(grants.get(actor.region, 0), amount)}
         others = [region for region in actor.regions if region != actor.region]
         share = amount // (len(others) + 1) if self.split == "equal" else 0
@@ -159,6 +159,6 @@ class BoundedCounterLattice:
 def _grown(total: int, amount: int) -> int:
     if total + amount > TOTAL_MAX:
         raise InvalidOperation(
-            "all that ever passed through this counter here would pass 2^64; use a new document"
+            "the total of all operations on this counter would exceed 2^64; use a new document"
         )
     return total + amount

@@ -77,7 +77,7 @@ class CounterLattice:
             return None
         total = _sum(state)
         if total + amount > INT_MAX if amount > 0 else total + amount < INT_MIN:
-            raise InvalidOperation(f"the counter would leave 64 bits: {total} + {amount}")
+            raise InvalidOperation(f"the counter would exceed 64 bits: {total} + {amount}")
         up, down = state.get(actor.region, (0, 0))
         up, down = (up + amount, down) if amount > 0 else (up, down - amount)
         if up > TOTAL_MAX or down > TOTAL_MAX:

@@ -26,6 +26,8 @@ def lattice_for(kind: str, **options: Any) -> Lattice[Any]:
     try:
         return LATTICES[kind](**options)
     except KeyError:
-        raise DeclarationError(f"no field type is called {kind!r}; there are {', '.join(LATTICES)}") from None
+        raise DeclarationError(
+            f"no field type is called {kind!r}; the types are {', '.join(LATTICES)}"
+        ) from None
     except TypeError as error:
         raise DeclarationError(f"{kind} does not take {options}: {error}") from None

@@ -197,7 +197,7 @@ def _splice(argument: Any, length: int, nothing: Any) -> tuple[int, int, Any]:
     at = check_integer(argument["at"], "$splice at")
     remove = check_integer(argument.get("remove", 0), "$splice remove")
     if at < 0 or remove < 0 or at + remove > length:
-        raise InvalidOperation(f"$splice of {remove} at {at} is outside the {length} that are here")
+        raise InvalidOperation(f"$splice of {remove} at {at} is outside the present length, {length}")
     return at, remove, argument.get("insert", nothing)
 
 

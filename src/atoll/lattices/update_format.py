@@ -107,7 +107,7 @@ def _check_struct(cursor: Cursor, content: int, check: Callable[[str], object]) 
     if kind == DELETED:
         cursor.positive()
     elif kind != content:
-        raise ValueError(f"content of kind {kind} does not belong here")
+        raise ValueError(f"content of kind {kind} is not allowed here")
     elif kind == STRING:
         check(cursor.string())
     else:

@@ -82,7 +82,7 @@ def application_of(*models: type[Collection], name: str = "app", limits: Limits 
     for model in models:
         if is_base(model):
             raise DeclarationError(
-                f"{model.__name__} only serves others to inherit from; list the classes that do"
+                f"{model.__name__} is only a base class; list the classes that inherit from it"
             )
         if model in SYSTEM:
             raise DeclarationError(

@@ -88,7 +88,7 @@ class CollectionSchema:
                 f"{self.name}: a validator of the collection raised {type(error).__name__}: {error}"
             ) from error
         if "key" in document.__pydantic_fields_set__:
-            raise InvalidDocument(f"{self.name}: the key stands in the URL; leave it out of the document")
+            raise InvalidDocument(f"{self.name}: the key is in the URL; omit it from the document")
         try:
             text = self._to_json(document)
         except PydanticSerializationError as error:

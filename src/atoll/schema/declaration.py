@@ -110,12 +110,12 @@ def _check_index(model: type[Collection], forms: Mapping[str, FieldForm], name: 
     if name not in forms:
         close = get_close_matches(name, forms, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(forms)}"
-        raise DeclarationError(f"{where}: indexes names {name!r}, which is no field; {hint}")
+        raise DeclarationError(f"{where}: indexes names {name!r}, which is not a field; {hint}")
     marker = marker_of(model.model_fields[name])
     if (marker is not None and marker.kind not in _COUNTERS) or forms[name].node_types() & _CONTAINERS:
         raise DeclarationError(
-            f"{where}.{name}: an index finds single values such as str or int, and this field holds more than one;"
-            " drop it from indexes"
+            f"{where}.{name}: an index needs single values such as str or int, and this field holds several;"
+            " remove it from indexes"
         )
 
 
@@ -125,7 +125,7 @@ def _form(where: str, info: FieldInfo) -> FieldForm:
         form.model.model_json_schema(mode="validation")
     except PydanticUserError as error:
         raise DeclarationError(
-            f"{where}: JSON cannot carry its type ({_first_line(error)}) Use types such as str, int, float,"
+            f"{where}: JSON cannot represent its type ({_first_line(error)}) Use types such as str, int, float,"
             " bool, datetime, list, dict, or a pydantic model of them."
         ) from error
     return form
@@ -141,7 +141,7 @@ def _check_model(model: type[Collection], where: str) -> None:
             break
         if "key" in get_annotations(base):
             raise DeclarationError(
-                f"{where}.key: every document has its key, a string, already; drop the field"
+                f"{where}.key: every document already has its key, a string; remove the field"
             )
     for option, value in CONFIG.items():
         if model.model_config.get(option, value) != value:
@@ -178,7 +178,9 @@ def _check_field(where: str, name: str, info: FieldInfo, form: FieldForm) -> Non
             f"{where}: a field's name has letters, digits and _, starts with a letter, and is at most 64 long"
         )
     if info.alias is not None or info.validation_alias is not None or info.serialization_alias is not None:
-        raise DeclarationError(f"{where}: an alias would give one field two names; name the field itself so")
+        raise DeclarationError(
+            f"{where}: an alias gives one field two names; give the field itself that name"
+        )
     if info.exclude:
         raise DeclarationError(
             f"{where}: exclude=True would keep it from being stored; drop it, or drop the field"
@@ -226,7 +228,7 @@ def _check_policy(model: type[Collection], policy: Policy, where: str) -> None:
         isinstance(marker_of(info), Bound) for info in fields.values()
     ):
         raise DeclarationError(
-            f'{where}: fallback="escrow" sells on from bounded counters, and there is none;'
+            f'{where}: fallback="escrow" needs a bounded counter, and there is none;'
             " declare one as BoundedCounter, or drop the fallback"
         )
     if isinstance(policy.placement, HomeRegion):

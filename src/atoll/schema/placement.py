@@ -135,6 +135,6 @@ def tenants(mapping: Mapping[str, str], separator: str = "/", default: str | Non
 def _check_region(region: str, where: str) -> None:
     if not isinstance(region, str) or not REGION_NAME.fullmatch(region):
         raise DeclarationError(
-            f"{where}: {region!r} is no region's name; it needs a small letter, then small letters,"
+            f"{where}: {region!r} is not a region's name; use a small letter, then small letters,"
             " digits, - and _"
         )

@@ -65,7 +65,7 @@ def build_policy(where: str, options: Mapping[str, Any]) -> Policy:
     placement = options.get("placement") or Everywhere()
     if not isinstance(placement, Placement):
         raise DeclarationError(
-            f"{where}: placement={placement!r} is no placement;"
+            f"{where}: placement={placement!r} is not a placement;"
             " use home_region(field), key_ranges({...}) or tenants({...})"
         )
     consistency = options.get("consistency", "eventual")
@@ -83,7 +83,7 @@ def build_policy(where: str, options: Mapping[str, Any]) -> Policy:
 def _indexes(where: str, options: Mapping[str, Any]) -> tuple[str, ...]:
     given = options.get("indexes", ())
     if isinstance(given, str) or not all(isinstance(name, str) for name in given):
-        raise DeclarationError(f'{where}: indexes={given!r} is no list of fields; write indexes=["sku"]')
+        raise DeclarationError(f'{where}: indexes={given!r} is not a list of fields; write indexes=["sku"]')
     return tuple(dict.fromkeys(given))
 
 

@@ -200,10 +200,10 @@ def test_a_record_of_the_wrong_length_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "line 1 is to name the columns"),
+        (b"", "line 1 must name the columns"),
         (b"key,key\n", "two columns called 'key'"),
         (b"id,number\n", "no column is called 'key'"),
-        (HEADER + b'a,1,"never closed\n', "line 2: no CSV"),
+        (HEADER + b'a,1,"never closed\n', "line 2: not CSV"),
         (HEADER + b"a,1,\xff\n", "line 2: not UTF-8"),
         (HEADER + b"a,1," + b"x" * (1 << 20) + b"\n", "line 2: everything: the line has"),
     ],

@@ -28,5 +28,5 @@ def test_existing_files_stay_and_it_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text("mine", "utf-8")
     result = CliRunner().invoke(app, ["init", str(tmp_path)])
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "is there already" in result.stderr
+    assert "already exists" in result.stderr
     assert (tmp_path / "shop.py").read_text("utf-8") == "mine"

@@ -29,7 +29,7 @@ def test_silent_region_is_unreachable_and_says_how_to_start_it(deployment: Deplo
 
 def test_something_else_at_the_url_is_a_mistake_in_the_file(deployment: Deployment) -> None:
     deployment.answers("tokyo", lambda path, query: (200, b"<html>"))
-    with pytest.raises(ConfigError, match="not Atoll's"):
+    with pytest.raises(ConfigError, match="not an Atoll region"):
         Regions(open_config(deployment.config)).ask("tokyo", "/admin/status")
 
 

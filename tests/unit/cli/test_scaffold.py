@@ -40,7 +40,7 @@ def test_declarations_of_the_project_compile(tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "atoll.toml").write_text("mine")
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         write_project(tmp_path, "shop")
     assert [path.name for path in tmp_path.iterdir()] == ["atoll.toml"]
 

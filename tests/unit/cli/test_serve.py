@@ -90,4 +90,4 @@ def test_node_that_is_not_there_is_a_usage_error(project: Path) -> None:
         app, ["serve", "-r", "tokyo", "--node", "2", "-c", str(project / "atoll.toml")]
     )
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "node 2 is none of them" in result.stderr
+    assert "node 2 is not one of them" in result.stderr

@@ -167,7 +167,7 @@ def test_session_sends_the_newest_token() -> None:
 def test_something_else_than_atoll_is_named_with_its_url() -> None:
     world = World("tokyo", "frankfurt")
     world.regions["tokyo"] = lambda _: Response(200, {"content-type": "text/html"}, b"<html>It works!</html>")
-    with pytest.raises(errors.ConfigError, match=r"tokyo \(http://tokyo\).*no Atoll server.*It works"):
+    with pytest.raises(errors.ConfigError, match=r"tokyo \(http://tokyo\).*not an Atoll server.*It works"):
         world.drive(world.exchanges.run(get()))
     assert world.asked == ["tokyo"]
 

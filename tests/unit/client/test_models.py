@@ -80,7 +80,7 @@ def test_update_without_changes_is_refused() -> None:
 
 @pytest.mark.parametrize("what", [Collection, dict, "inventory", Address])
 def test_only_collections_are_taken(what: type[Collection]) -> None:
-    with pytest.raises(errors.InvalidOperation, match="no collection"):
+    with pytest.raises(errors.InvalidOperation, match="not a collection"):
         schema_of(what)
 
 

@@ -56,5 +56,5 @@ def test_an_answer_beyond_the_bound_is_refused_before_it_is_read() -> None:
 
 
 def test_what_is_no_answer_is_refused() -> None:
-    with pytest.raises(MalformedRequest, match="is no answer"):
+    with pytest.raises(MalformedRequest, match="is not an answer"):
         list(AnswerReader(1000).feed(b"\x01\x00\x00\x00\xc1"))

@@ -238,7 +238,7 @@ def test_each_node_of_a_region_has_its_url(tmp_path: Path) -> None:
     tokyo = load(tmp_path, TWO_NODES).region("tokyo")
     assert tokyo.urls == ("http://127.0.0.1:8400", "http://10.0.0.1:8401", "http://10.0.0.2:8401")
     assert [tokyo.address(node) for node in (1, 2)] == [("10.0.0.1", 8401), ("10.0.0.2", 8401)]
-    with pytest.raises(ConfigError, match="has 2 nodes, and node 3 is none of them"):
+    with pytest.raises(ConfigError, match="has 2 nodes, and node 3 is not one of them"):
         tokyo.address(3)
 
 

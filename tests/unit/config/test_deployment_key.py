@@ -55,5 +55,5 @@ def test_damaged_key_file_is_not_replaced(config: Config) -> None:
 
 def test_unwritable_folder_is_named(config: Config) -> None:
     config.data.write_text("a file where the folder should be")
-    with pytest.raises(ConfigError, match="cannot be read or made"):
+    with pytest.raises(ConfigError, match="cannot be read or created"):
         deployment_key(config, {})

@@ -71,5 +71,5 @@ async def test_everything_that_breaks_is_mended() -> None:
 
 
 async def test_region_that_refuses_to_be_cut_off_is_an_error() -> None:
-    with pytest.raises(AtollError, match="tokyo would not cut or heal its link"):
+    with pytest.raises(AtollError, match="tokyo refused to cut or heal its link"):
         await play(status=422)

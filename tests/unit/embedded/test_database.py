@@ -269,7 +269,7 @@ def deployment(tmp_path: Path) -> Path:
 
 
 async def test_of_several_regions_one_must_be_named(deployment: Path) -> None:
-    with pytest.raises(ConfigError, match="say which one with region="):
+    with pytest.raises(ConfigError, match="select one with region="):
         atoll.open(deployment)
     with pytest.raises(ConfigError, match="no region is called 'c'"):
         atoll.open(deployment, region="c")

@@ -182,7 +182,7 @@ def test_what_is_no_snowflake_is_refused(text: int | str) -> None:
 
 @pytest.mark.parametrize(("region", "machine"), [(32, 0), (0, 32), (-1, 0)])
 def test_numbers_that_do_not_fit_are_refused(region: int, machine: int) -> None:
-    with pytest.raises(ConfigError, match="room for 0 to 31"):
+    with pytest.raises(ConfigError, match="support 0 to 31"):
         SnowflakeGenerator(region, machine, Hands())
 
 
@@ -206,7 +206,7 @@ def test_regions_never_share_a_number(wanted: dict[str, int]) -> None:
         (["a"], {"a": 32}, "a's number is 32"),
         (["a"], {"z": 1}, "no region z in the deployment"),
         (["b"], None, "no region a in the deployment"),
-        ([f"r{n}" for n in range(33)], None, "33 regions; snowflakes have room for 32"),
+        ([f"r{n}" for n in range(33)], None, "33 regions; snowflakes support 32"),
     ],
 )
 def test_numbering_that_cannot_be_is_refused(

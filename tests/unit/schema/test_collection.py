@@ -85,8 +85,8 @@ class Nested(BaseModel):
     ("given", "reason"),
     [
         ({"key": int}, "has its key"),
-        ({"a": Color}, "JSON cannot carry"),
-        ({"a": Callable[[], int]}, "JSON cannot carry"),
+        ({"a": Color}, "JSON cannot represent"),
+        ({"a": Callable[[], int]}, "JSON cannot represent"),
         ({"a": set[str]}, "has no order"),
         ({"a": list[frozenset[int]]}, "has no order"),
         ({"a": Nested}, "has no order"),

@@ -66,7 +66,7 @@ def test_tenants_that_cannot_be_are_refused(mapping: dict[str, str], separator: 
 
 @pytest.mark.parametrize("region", ["Tokyo", "", "1a", "a" * 33, "a b"])
 def test_region_names_are_checked(region: str) -> None:
-    with pytest.raises(DeclarationError, match="no region's name"):
+    with pytest.raises(DeclarationError, match="not a region's name"):
         key_ranges({"": region})
 
 

@@ -50,7 +50,7 @@ def test_resolver_is_a_function_or_its_address(resolve: Any) -> None:
         ({"resolve": "nowhere:f"}, "cannot be imported"),
         ({"resolve": "math:nowhere"}, "cannot be imported"),
         ({"resolve": "math:pi"}, "not a function"),
-        ({"placement": "tokyo"}, "no placement"),
+        ({"placement": "tokyo"}, "not a placement"),
         ({"fallback": "none", "consistency": "strong"}, "unknown"),
         ({"consistancy": "strong"}, "did you mean 'consistency'"),
     ],
