@@ -10,6 +10,7 @@ from atoll.cli.backup import backup, restore
 from atoll.cli.bulk import export, import_
 from atoll.cli.conflicts import conflicts
 from atoll.cli.demo import demo
+from atoll.cli.events import events
 from atoll.cli.init import init
 from atoll.cli.region import region_commands
 from atoll.cli.serve import serve
@@ -42,7 +43,7 @@ def atoll(
     """Active-active, multi-region data: every region writable, one coherent answer."""
 
 
-for each in (demo, init, serve, status, verify, conflicts, simulate):
+for each in (demo, init, serve, status, verify, conflicts, events, simulate):
     app.command()(each)
 app.command("import")(import_)
 app.command("export")(export)

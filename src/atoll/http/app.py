@@ -9,6 +9,7 @@ from atoll.errors import AtollError, MalformedRequest, MethodNotAllowed, Unsuppo
 from atoll.http.admin import Admin
 from atoll.http.audit import Audit
 from atoll.http.documents import Documents
+from atoll.http.events import Events
 from atoll.http.exchange import ClientGone, Exchange, Receive, Scope, Send
 from atoll.http.feed import Feed
 from atoll.http.metrics import Metrics
@@ -49,6 +50,7 @@ class App:
             app=self,
             documents=documents,
             audit=Audit(region, sessions, documents),
+            events=Events(region),
             feed=Feed(region, sessions, self.closing),
             metrics=Metrics(region),
             admin=Admin(region, emulation, ids, test_topology=test_topology),

@@ -147,6 +147,29 @@ class Status(msgspec.Struct):
     emulated: dict[str, Any] | None
 
 
+class Event(msgspec.Struct):
+    """What happened to the deployment. A later version may know more kinds, and more members."""
+
+    id: str
+    """Its place in the timeline: ids sort as events do."""
+    at: str
+    """The stamp of its entry; `at_ms` is when it happened."""
+    seq: Count
+    kind: str
+    region: str
+    node: str
+    peer: str
+    at_ms: int
+    detail: str
+    count: Count
+    left_out: Count
+
+
+class EventPage(msgspec.Struct):
+    items: list[Event]
+    cursor: str | None
+
+
 class AuditPage(msgspec.Struct):
     items: list[Record]
     cursor: str | None

@@ -75,6 +75,7 @@ class RegionCollector(Collector):
         inbox.add_metric((), region.intake.inbox.size_bytes)
         yield inbox
         yield from _journal(region)
+        yield from _events(region)
         serving = GaugeMetricFamily("atoll_serving", "Whether this region should get traffic.")
         serving.add_metric((), float(region.gates.closed is None))
         yield serving
@@ -96,6 +97,14 @@ def _journal(region: Region) -> Iterator[Metric]:
     yield _counter(
         "atoll_snapshots", "Snapshots of peers that were taken over.", region.snapshot_install.completed
     )
+
+
+def _events(region: Region) -> Iterator[Metric]:
+    written = CounterMetricFamily("atoll_events", "Events that this node has written.", labels=("kind",))
+    for kind, count in sorted(region.events.written.items()):
+        written.add_metric((kind,), count)
+    yield written
+    yield _counter("atoll_events_left_out", "Events left out since too many came.", region.events.left_out)
 
 
 def _counter(name: str, text: str, value: int) -> Metric:

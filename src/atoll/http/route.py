@@ -12,6 +12,7 @@ from atoll.http.audit import Audit
 from atoll.http.bodies import Described
 from atoll.http.direct import App
 from atoll.http.documents import Documents
+from atoll.http.events import Events
 from atoll.http.exchange import Exchange, text_of
 from atoll.http.feed import Feed
 from atoll.http.metrics import Metrics
@@ -35,6 +36,7 @@ class Handlers:
     app: App
     documents: Documents
     audit: Audit
+    events: Events
     feed: Feed
     metrics: Metrics
     admin: Admin

@@ -374,6 +374,29 @@ TABLE = Table(
             multiplexed=True,
         ),
         Route(
+            method="GET",
+            path="/v1/events",
+            name="events",
+            handler=lambda on, exchange, at: on.events.list(exchange),
+            access="observe",
+            meaning="the [timeline](operations.md#the-timeline) of the deployment, in causal order, oldest first:"
+            ' `{"items", "cursor"}`',
+            parameters=(
+                Parameter("kind", Text(), "only of this kind"),
+                Parameter("region", Text(), "only what this region noticed"),
+                Parameter("since", Moment(), "written then or later"),
+                _LIMIT,
+                _CURSOR,
+                _IF_CHANGED,
+            ),
+            answers=(
+                Answer("a page of events", bodies.EventPage, headers=(_ETAG,)),
+                Answer("the caller has it", status=304, headers=(_ETAG,)),
+            ),
+            problems=(MalformedRequest, InvalidCursor, Unavailable),
+            multiplexed=True,
+        ),
+        Route(
             method="POST",
             path="/v1/ids/{kind}",
             name="ids",

@@ -1,7 +1,8 @@
-"""Retention of events: each region removes by itself what the rule does not keep (`causality.place.horizon`).
+"""Events as they are listed, and their retention.
 
-No tombstones are written, so nothing of a removed event stays. What comes late and lies past the horizon is removed in
-the next round. Digests and listings leave it out before.
+Each region removes by itself what the rule does not keep (`causality.place.horizon`). No tombstones are written, so
+nothing of a removed event stays. What comes late and lies past the horizon is removed in the next round. Digests and
+listings leave it out before.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from atoll.errors import AtollError
 from atoll.region.group_commit import GroupCommit
 from atoll.region.options import RegionOptions
 from atoll.schema.system import EVENTS
-from atoll.store.port import Store, View
+from atoll.store.port import Condition, Store, View
 
 _AT_ONCE = 500
 
@@ -52,6 +53,15 @@ class EventRetention:
         """The key from which on events with these sorted keys are kept."""
         return horizon(keys, int(self._options.events_s * 1000), self._options.events_most)
 
+    async def page(
+        self, *, after: str, limit: int, where: Sequence[Condition] = ()
+    ) -> list[tuple[str, bytes]]:
+        """(key, JSON text) of the events past a key, in the order of all regions. Raises what the store raises."""
+        rows = await self._store.scan(
+            EVENTS, after=max(after, _before(self.horizon)) or None, limit=limit, where=where
+        )
+        return [(key, row.value) for key, row in rows if row.value is not None]
+
     async def run(self) -> None:
         """For ever."""
         while True:
@@ -70,3 +80,8 @@ class EventRetention:
         for first in range(0, gone, _AT_ONCE):
             await self._group_commit.commit(Erase(EVENTS, tuple(keys[first : min(gone, first + _AT_ONCE)])))
         return gone
+
+
+def _before(key: str) -> str:
+    """Sorts before the key, and after every place that does."""
+    return key and f"{key[:-1]}{chr(ord(key[-1]) - 1)}~"

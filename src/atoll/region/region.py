@@ -74,7 +74,7 @@ from atoll.replication.messages import (
 from atoll.replication.signal import Signal
 from atoll.replication.wire import Heartbeat
 from atoll.schema.application import Application, CollectionSchema
-from atoll.store.port import Store
+from atoll.store.port import Condition, Store
 
 logger = logging.getLogger("atoll.region")
 
@@ -350,6 +350,12 @@ class Region:
         Raises TokenNotReached, TooStale, RegionUnreachable, InvalidOperation.
         """
         return await self.reader.read(collection, key, options)
+
+    async def list_events(
+        self, *, after: str, limit: int, where: Sequence[Condition] = ()
+    ) -> list[tuple[str, bytes]]:
+        """(key, JSON text) of the deployment's events past a key, in causal order. Raises what the store raises."""
+        return await self.event_retention.page(after=after, limit=limit, where=where)
 
     def forget(self, peer: str) -> None:
         """The operator says that this peer is gone for good: nobody waits for it, or for what it alone held."""
