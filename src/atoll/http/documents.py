@@ -17,7 +17,7 @@ from atoll.documents.trace import parse_traceparent
 from atoll.errors import InvalidCursor, MalformedRequest, NotFound
 from atoll.http.exchange import Exchange, parse_json
 from atoll.http.sessions import HEADER, Sessions
-from atoll.region.reading import ReadOptions
+from atoll.region.reading import ListOptions, ReadOptions
 from atoll.region.region import Region
 from atoll.replication.messages import WriteReply
 from atoll.schema.fields import INT_MAX, INT_MIN
@@ -69,9 +69,8 @@ class Documents:
         options = _read_options(exchange, token)
         reading = await region.read(rules.name, key, options)
         headers = self._headers(reading.region, self._sessions.after(reading.vector, token))
-        degraded = reading.degraded or self._standing_fallback(rules)
-        if degraded is not None:
-            headers.append((b"atoll-degraded", degraded.encode()))
+        if reading.degraded is not None:
+            headers.append((b"atoll-degraded", reading.degraded.encode()))
         if reading.value is None:
             return await exchange.refuse(
                 NotFound(f"{rules.name}/{key} does not exist", collection=rules.name, key=key), headers
@@ -115,7 +114,7 @@ class Documents:
         written = reply.receipt.written[0]
         headers = self._after(reply, token)
         headers.append((b"etag", b'"' + written.version.encode() + b'"'))
-        fallback = self._standing_fallback(rules)
+        fallback = rules.schema.policy.standing_fallback
         if fallback is not None:
             headers.append((b"atoll-degraded", fallback.encode()))
         await exchange.answer(200, _document(written.key, written.value, written.version), headers)
@@ -145,7 +144,9 @@ class Documents:
             for each in reply.receipt.written
         ]
         headers = self._after(reply, token)
-        fallbacks = {self._standing_fallback(self.rules(each.collection)) for each in mutations} - {None}
+        fallbacks = {self.rules(each.collection).schema.policy.standing_fallback for each in mutations} - {
+            None
+        }
         if fallbacks:
             headers.append((b"atoll-degraded", ", ".join(sorted(map(str, fallbacks))).encode()))
         if brief:
@@ -202,27 +203,18 @@ class Documents:
         asked = exchange.arguments
         token = await self._sessions.of(exchange)
         options = _read_options(exchange, token)
-        level = options.consistency or rules.schema.policy.consistency
-        if level != "eventual" and token:
-            await self._region.waits.require(token, options.max_wait_s)
-        stale = await self._region.waits.fresh_enough(rules.name, options)
-        limit: int = asked["limit"]
-        where = _conditions(rules, asked["where"])
-        after = None if asked["cursor"] is None else decode_cursor(asked["cursor"])
-        prefix: str = asked["prefix"]
-        store = self._region.store
-        entered = self._region.gates.enter()
-        rows = await store.scan(rules.name, prefix=prefix, after=after, limit=limit + 1, where=where)
-        items = [_document(key, row.value, documents.version_tag(row)) for key, row in rows[:limit]]
-        cursor = msgspec.json.encode(encode_cursor(rows[limit - 1][0]) if len(rows) > limit else None)
-        vector = await store.positions()  # no less than what the rows show
-        self._region.gates.leave(entered)
-        headers = self._headers(self._region.name, self._sessions.after(vector, token))
-        degraded = (
-            stale or self._standing_fallback(rules) or ("causal listing" if level == "strong" else None)
+        wanted = ListOptions(
+            prefix=asked["prefix"],
+            where=_conditions(rules, asked["where"]),
+            after=None if asked["cursor"] is None else decode_cursor(asked["cursor"]),
+            limit=asked["limit"],
         )
-        if degraded is not None:
-            headers.append((b"atoll-degraded", degraded.encode()))
+        found = await self._region.list(rules.name, wanted, options)
+        items = [_document(key, row.value, documents.version_tag(row)) for key, row in found.rows]
+        cursor = msgspec.json.encode(encode_cursor(found.rows[-1][0]) if found.more else None)
+        headers = self._headers(self._region.name, self._sessions.after(found.vector, token))
+        if found.degraded is not None:
+            headers.append((b"atoll-degraded", found.degraded.encode()))
         body = b'{"items":[' + b",".join(items) + b'],"cursor":' + cursor + b"}"
         await exchange.answer_tagged(body, headers)
 
@@ -236,21 +228,11 @@ class Documents:
         )
 
     async def _with_siblings(self, rules: Rules, key: str, body: bytes) -> bytes:
-        row = await self._region.store.get(rules.name, key)
-        if row is None:
-            return body
-        found = documents.siblings(rules, documents.decode_row(rules, row))
+        found = await self._region.siblings(rules.name, key)
         if not found:
             return body
-        return (
-            body[:-1] + b',"siblings":' + msgspec.json.encode([_sibling(version) for version in found]) + b"}"
-        )
-
-    @staticmethod
-    def _standing_fallback(rules: Rules) -> str | None:
-        """Strong collections with a fallback run on it for as long as there is no strong path: never silently."""
-        policy = rules.schema.policy
-        return policy.fallback if policy.consistency == "strong" else None
+        shown = msgspec.json.encode([_sibling(version) for version in found])
+        return body[:-1] + b',"siblings":' + shown + b"}"
 
     def _headers(self, region: str, token: bytes) -> Headers:
         name = self._own if region == self._region.name else region.encode()

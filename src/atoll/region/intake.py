@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from atoll.commit.batch import Batch
@@ -91,7 +91,7 @@ class Intake:
 
     # -- links -----------------------------------------------------------------------------------------
 
-    def deliver(self, encoded: list[EncodedEntry], link: str) -> None:
+    def deliver(self, encoded: Sequence[EncodedEntry], link: str) -> None:
         """Take entries from a link; they are applied when their contexts are covered."""
         for each in encoded:
             self.inbox.add(each, link, self._progress.vector)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import assert_never
 
 from atoll.causality import vector as vectors
 from atoll.documents import document as documents
+from atoll.documents.register import Version
 from atoll.documents.rules import Rules
-from atoll.errors import AtollError, InvalidOperation, RegionUnreachable, Unavailable
+from atoll.errors import AtollError, RegionUnreachable, Unavailable
 from atoll.ownership.ownership import Ownership
 from atoll.region.gates import Gates
 from atoll.region.group_commit import GroupCommit
-from atoll.region.reading import Reading, ReadOptions
+from atoll.region.read_plan import AtOwner, Here, WaitFor, plan_read
+from atoll.region.reading import Listing, ListOptions, Reading, ReadOptions
 from atoll.region.statistics import Statistics
 from atoll.region.waits import Waits
 from atoll.replication.link import Link
@@ -52,26 +55,67 @@ class Reader:
     async def read(self, collection: str, key: str, options: ReadOptions) -> Reading:
         """Under the collection's consistency, or the one asked for; raises what `Region.read` does."""
         self._statistics.reads += 1
-        policy = self._rules[collection].schema.policy
-        level = options.consistency or policy.consistency
-        if level == "strong":
-            return await self._read_strong(collection, key, options)
-        if (
-            level != "eventual"
-            and options.token
-            and not vectors.descends(self._group_commit.vector, options.token)
-        ):
-            elsewhere = await self._reach(collection, key, options)
-            if elsewhere is not None:
-                return elsewhere
-        degraded = await self._waits.fresh_enough(collection, options)
+        match plan_read(self._rules[collection].schema, options):
+            case Here() as here:
+                return await self._read_once_fresh(collection, key, here, options)
+            case WaitFor(token, here):
+                return await self._read_after(collection, key, token, here, options)
+            case AtOwner():
+                return await self._read_strong(collection, key)
+            case unreachable:
+                assert_never(unreachable)
+
+    async def _read_once_fresh(self, collection: str, key: str, here: Here, options: ReadOptions) -> Reading:
+        stale = None if here.bound_s is None else await self._waits.fresh_enough(here, options.max_wait_s)
         reading = await self.read_here(collection, key)
-        if level != "eventual" and options.token and not vectors.descends(reading.vector, options.token):
-            # A database that lost commits has just taken the other's place.
-            await self._group_commit.rewind()
-            elsewhere = await self._reach(collection, key, options)
-            reading = elsewhere or await self.read_here(collection, key)
+        degraded = stale or here.degraded
         return reading if degraded is None else reading._replace(degraded=degraded)
+
+    async def _read_after(
+        self, collection: str, key: str, token: Mapping[str, int], here: Here, options: ReadOptions
+    ) -> Reading:
+        if not vectors.descends(self._group_commit.vector, token):
+            elsewhere = await self._reach(collection, key, token, options.max_wait_s)
+            if elsewhere is not None:
+                return elsewhere._replace(degraded=here.degraded)
+        reading = await self._read_once_fresh(collection, key, here, options)
+        if vectors.descends(reading.vector, token):
+            return reading
+        # A database that lost commits has just taken the other's place.
+        await self._group_commit.rewind()
+        elsewhere = await self._reach(collection, key, token, options.max_wait_s)
+        return (elsewhere or await self.read_here(collection, key))._replace(degraded=reading.degraded)
+
+    async def list(self, collection: str, wanted: ListOptions, options: ReadOptions) -> Listing:
+        """A page of a collection, under the same plan as a read; raises what `Region.list` does."""
+        plan = plan_read(self._rules[collection].schema, options, listing=True)
+        assert not isinstance(plan, AtOwner), "no region orders the writes of a whole collection"
+        here = plan.here if isinstance(plan, WaitFor) else plan
+        if isinstance(plan, WaitFor):
+            await self._waits.require(plan.token, options.max_wait_s)
+        stale = None if here.bound_s is None else await self._waits.fresh_enough(here, options.max_wait_s)
+        entered = self._gates.enter()
+        rows = await self._store.scan(
+            collection,
+            prefix=wanted.prefix,
+            after=wanted.after,
+            limit=wanted.limit + 1,
+            where=wanted.where,
+        )
+        vector = await self._store.positions()  # no less than what the rows show
+        self._gates.leave(entered)
+        more = len(rows) > wanted.limit
+        return Listing(rows[: wanted.limit], more, vector, stale or here.degraded)
+
+    async def siblings(self, collection: str, key: str) -> Sequence[Version]:
+        """The concurrent versions of a document, as the region holds them; empty when there is one."""
+        entered = self._gates.enter()
+        row = await self._store.get(collection, key)
+        self._gates.leave(entered)
+        if row is None:
+            return ()
+        rules = self._rules[collection]
+        return documents.siblings(rules, documents.decode_row(rules, row))
 
     async def read_here(self, collection: str, key: str) -> Reading:
         """What this region has, and what it had seen at that very moment."""
@@ -82,16 +126,18 @@ class Reader:
             return Reading(None, "", self._region, vector)
         return Reading(row.value, documents.version_tag(row), self._region, vector)
 
-    async def _reach(self, collection: str, key: str, options: ReadOptions) -> Reading | None:
+    async def _reach(
+        self, collection: str, key: str, token: Mapping[str, int], max_wait_s: float | None
+    ) -> Reading | None:
         """Wait for the session's token here, or read in a region that has it."""
         self._gates.enter()
-        token = dict(options.token or {})
-        if await self._waits.wait_for(token, options.max_wait_s):
+        if await self._waits.wait_for(token, max_wait_s):
             return None
+        call = ReadCall(collection, key, dict(token))
         for peer, link in sorted(self._links.items()):
             if link.status.connected and vectors.descends(link.status.advertised, token):
                 with contextlib.suppress(Unavailable):
-                    return await self._read_at(peer, ReadCall(collection, key, token))
+                    return await self._read_at(peer, call)
         raise self._waits.not_reached(token)
 
     async def _read_at(self, peer: str, call: ReadCall) -> Reading:
@@ -101,17 +147,7 @@ class Reader:
             raise AtollError(f"{peer} answered a read with {type(reply).__name__}")
         return Reading(reply.value, reply.version, peer, reply.vector)
 
-    async def _read_strong(self, collection: str, key: str, options: ReadOptions) -> Reading:
-        policy = self._rules[collection].schema.policy
-        if policy.consistency != "strong":
-            raise InvalidOperation(
-                f"collection {collection!r} is declared {policy.consistency}: its writes have no global order that a "
-                'strong read could see; declare it with consistency="strong"',
-                collection=collection,
-            )
-        if policy.fallback is not None:
-            weaker = await self.read(collection, key, options._replace(consistency="causal"))
-            return weaker._replace(degraded=policy.fallback)
+    async def _read_strong(self, collection: str, key: str) -> Reading:
         self._gates.enter()
         owner = self._ownership.of_document(collection, key, await self._store.get(collection, key))
         if owner is None:

@@ -19,6 +19,7 @@ from atoll.commit.snapshot_page import KEPT_ASIDE, check_merged
 from atoll.conflicts.guard import guarded
 from atoll.documents.entry import EncodedEntry
 from atoll.documents.mutation import Write
+from atoll.documents.register import Version
 from atoll.documents.rules import Rules, plain_text
 from atoll.documents.strategies import Resolver
 from atoll.errors import ClockUnsafe
@@ -43,7 +44,7 @@ from atoll.region.node_leases import NodeLeases
 from atoll.region.options import DEFAULT_OPTIONS, RegionOptions
 from atoll.region.progress import Progress
 from atoll.region.reader import Reader
-from atoll.region.reading import PLAIN_READ, Reading, ReadOptions
+from atoll.region.reading import FIRST_PAGE, PLAIN_READ, Listing, ListOptions, Reading, ReadOptions
 from atoll.region.recovery import FailoverRecovery, RestoreRecovery, StartupCheck
 from atoll.region.redeclare import Redeclaration
 from atoll.region.shapes import shapes_of
@@ -194,7 +195,6 @@ class Region:
         self.health = self._gated()
         self.waits = Waits(
             name,
-            self.rules,
             self.group_commit,
             peers=self.links,
             freshness=self.freshness,
@@ -353,9 +353,19 @@ class Region:
 
     async def list_events(
         self, *, after: str, limit: int, where: Sequence[Condition] = ()
-    ) -> list[tuple[str, bytes]]:
+    ) -> Sequence[tuple[str, bytes]]:
         """(key, JSON text) of the deployment's events past a key, in causal order. Raises what the store raises."""
         return await self.event_retention.page(after=after, limit=limit, where=where)
+
+    async def list(
+        self, collection: str, wanted: ListOptions = FIRST_PAGE, options: ReadOptions = PLAIN_READ
+    ) -> Listing:
+        """A page of a collection as this region shows it. Raises what `read` raises."""
+        return await self.reader.list(collection, wanted, options)
+
+    async def siblings(self, collection: str, key: str) -> Sequence[Version]:
+        """The concurrent versions of a document, if there are several."""
+        return await self.reader.siblings(collection, key)
 
     def forget(self, peer: str) -> None:
         """The operator says that this peer is gone for good: nobody waits for it, or for what it alone held."""
@@ -400,7 +410,7 @@ class Region:
         """What this region has."""
         return self.group_commit.vector
 
-    def deliver(self, encoded: list[EncodedEntry], link: str) -> None:
+    def deliver(self, encoded: Sequence[EncodedEntry], link: str) -> None:
         self.intake.deliver(encoded, link)
 
     async def backpressure(self, link: str, bytes_waiting: int) -> None:

@@ -7,12 +7,11 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping
 
 from atoll.causality import vector as vectors
-from atoll.documents.rules import Rules
-from atoll.errors import InvalidOperation, TokenNotReached, TooStale
+from atoll.errors import TokenNotReached, TooStale
 from atoll.region.freshness import Freshness
 from atoll.region.group_commit import GroupCommit
 from atoll.region.options import RegionOptions
-from atoll.region.reading import ReadOptions
+from atoll.region.read_plan import Here
 from atoll.region.statistics import Statistics
 from atoll.replication.signal import Signal
 
@@ -23,7 +22,6 @@ class Waits:
     def __init__(
         self,
         region: str,
-        rules: Mapping[str, Rules],
         group_commit: GroupCommit,
         *,
         peers: Iterable[str],
@@ -35,7 +33,6 @@ class Waits:
     ) -> None:
         self._region = region
         self._peers = tuple(peers)
-        self._rules = rules
         self._group_commit = group_commit
         self._freshness = freshness
         self._committed = committed
@@ -72,25 +69,15 @@ class Waits:
             missing=missing,
         )
 
-    async def fresh_enough(self, collection: str, options: ReadOptions) -> str | None:
-        """Meet the bound on staleness that is asked for or declared, if any; why it is not met where the
-        collection accepts that. Raises TooStale, and InvalidOperation where no bound is said.
-        """
-        policy = self._rules[collection].schema.policy
-        bound = options.max_staleness_s
-        if bound is None and (options.consistency or policy.consistency) == "bounded":
-            bound = policy.max_staleness_s
-            if bound is None:
-                raise InvalidOperation(
-                    f"consistency=bounded needs max_staleness, the bound in seconds: {collection!r} declares none"
-                )
-        if bound is None:
-            return None
-        return await self._within(bound, options, fallback=policy.fallback == "eventual")
+    async def fresh_enough(self, here: Here, max_wait_s: float | None) -> str | None:
+        """Wait until nothing here is staler than the bound of the plan.
 
-    async def _within(self, bound_s: float, options: ReadOptions, *, fallback: bool) -> str | None:
-        """Wait until nothing here is staler than the bound."""
-        wait_s = self._options.max_wait_s if options.max_wait_s is None else options.max_wait_s
+        Returns why it is, where the collection accepts that. Raises TooStale where it does not.
+        """
+        bound_s = here.bound_s
+        if bound_s is None:
+            return None
+        wait_s = self._options.max_wait_s if max_wait_s is None else max_wait_s
         deadline = asyncio.get_running_loop().time() + min(wait_s, self._options.longest_wait_s)
         while True:
             lag_s = self.staleness_s()
@@ -102,7 +89,7 @@ class Waits:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left_s, self._options.heartbeat_s)):
                     await self._committed.wait()
-        if fallback:
+        if here.stale_allowed:
             return f"stale by {lag_s:.1f} s"
         raise TooStale(
             f"{self._region} may lag by {lag_s:.1f} s, more than the {bound_s} s asked for; try again, or another "

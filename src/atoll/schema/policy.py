@@ -43,6 +43,11 @@ class Policy:
     indexes: tuple[str, ...] = ()
     """Fields that listings look documents up by. Each region's own affair: it changes nothing that regions agree on."""
 
+    @property
+    def standing_fallback(self) -> str | None:
+        """What a strong collection runs on all the time, as there is no strong path yet: answers must name it."""
+        return self.fallback if self.consistency == "strong" else None
+
     def describe(self) -> dict[str, Any]:
         """As plain JSON data, equal in every process: for fingerprints and reports."""
         resolver = self.resolver
