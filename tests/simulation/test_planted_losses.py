@@ -139,7 +139,7 @@ def tail_forgotten(patch: Patch) -> None:
         self._progress.move(dict(view.positions))
 
     patch.setattr(StartupCheck, "lacks_own", False)
-    patch.setattr(Region, "_history_changed", lambda self, history, lossy: None)
+    patch.setattr(Region, "_history_changed", lambda self, *changed: None)
     patch.setattr(Timeline, "take_up", follow)
     patch.setattr(Timeline, "check", lambda self, view: None)
 
