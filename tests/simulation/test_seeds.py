@@ -13,7 +13,7 @@ import pytest
 from atoll.cli.simulate import Subject, run_seed
 from atoll.simulation.application import built_in
 from atoll.simulation.failures import LivenessViolation, SafetyViolation
-from atoll.simulation.plan import KINDS, LOSSES, NODE_KINDS, WORKLOADS, Fault, Plan, draw
+from atoll.simulation.plan import EXTRA_WORKLOADS, KINDS, LOSSES, NODE_KINDS, WORKLOADS, Fault, Plan, draw
 from atoll.simulation.runner import Report, run
 from atoll.simulation.shrinking import Cut, shrink
 
@@ -81,7 +81,7 @@ def test_a_run_does_not_depend_on_what_ran_before_it() -> None:
 def test_seeds_draw_every_fault_and_every_workload() -> None:
     plans = [draw(seed) for seed in range(300)]
     assert {fault.kind for plan in plans for fault in plan.faults} == {*KINDS, *NODE_KINDS, *LOSSES}
-    assert {name for plan in plans for name in plan.workloads} == {*WORKLOADS, "freshness"}
+    assert {name for plan in plans for name in plan.workloads} == {*WORKLOADS, *EXTRA_WORKLOADS}
     assert {len(plan.regions) for plan in plans} == {2, 3, 4, 5, 6, 7}
     assert {count for plan in plans for count in plan.nodes.values()} == {2, 3, 4}
     of_nodes = {fault.kind for plan in plans for fault in plan.faults if "/" in fault.regions[0]}

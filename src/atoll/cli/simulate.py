@@ -22,7 +22,7 @@ from atoll.cli.terminal import JsonOption, command, print_json
 from atoll.schema.application import Application
 from atoll.simulation.failures import SimulationFailure
 from atoll.simulation.geography import PLACES
-from atoll.simulation.plan import WORKLOADS, Plan, draw
+from atoll.simulation.plan import EXTRA_WORKLOADS, WORKLOADS, Plan, draw
 from atoll.simulation.runner import Report, run
 from atoll.simulation.shrinking import Cut, shrink
 
@@ -290,7 +290,7 @@ def _cut(
     names = None
     if workloads is not None:
         names = tuple(workloads.split(","))
-        unknown = sorted(set(names) - {*WORKLOADS, "freshness"})
+        unknown = sorted(set(names) - {*WORKLOADS, *EXTRA_WORKLOADS})
         if unknown:
             raise ValueError(f"no workload is called {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
     return Cut(numbers, names, duration, clients, detour)

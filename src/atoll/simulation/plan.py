@@ -35,6 +35,10 @@ WORKLOADS = (
     "identifiers", "feed", "versions", "hostile", "mistakes",
 )  # fmt: skip
 
+EXTRA_WORKLOADS = ("freshness", "interface")
+"""Beside the others: in runs without faults, and through HTTP in a share of those with faults."""
+_INTERFACE = 0.3
+
 KINDS = (
     "partition", "one_way", "degrade", "slow", "reset", "kill", "kill_in_commit", "absent", "full_disk",
     "failing_disk", "slow_disk", "pause", "clock_step", "clock_drift", "torn_write", "lost_disk", "upgrade",
@@ -163,7 +167,11 @@ def draw(
     if "versions" in workloads:
         plan = with_rollout(plan)
     plan = _with_nodes(plan, nodes, healthy=healthy)
-    return plan if healthy else with_loss(plan)
+    if healthy:
+        return plan
+    if Random(f"{seed}/interface").random() < _INTERFACE:
+        plan = replace(plan, workloads=(*plan.workloads, "interface"))
+    return with_loss(plan)
 
 
 def _with_nodes(plan: Plan, wanted: int | None, *, healthy: bool) -> Plan:

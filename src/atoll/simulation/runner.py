@@ -32,6 +32,7 @@ from atoll.simulation.failures import (
 )
 from atoll.simulation.freshness import Freshness
 from atoll.simulation.hostile import Hostile
+from atoll.simulation.interface import Interface
 from atoll.simulation.journal import Journal
 from atoll.simulation.mistakes import Mistakes
 from atoll.simulation.nemesis import Nemesis
@@ -55,7 +56,7 @@ _MAKERS: Mapping[str, Callable[[int, float], Workload]] = {
     each.name: each
     for each in (
         Counters, Inventory, Sets, Texts, Sessions, Posts, Batches, Retries, Orders, Identifiers, Feed, Freshness,
-        Versions, Hostile, Mistakes,
+        Versions, Hostile, Mistakes, Interface,
     )
 }  # fmt: skip
 TRAFFIC = ("profile", "claim", "page", "draft", "cart", "setting")

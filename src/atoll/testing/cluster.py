@@ -28,7 +28,7 @@ from atoll.testing.virtual_time import Life, VirtualLoop
 T = TypeVar("T")
 
 _RESTART_S = 0.5
-_KEY = b"a key for simulated deployments only"
+KEY = b"a key for simulated deployments only"
 OPTIONS = RegionOptions(guard=GuardOptions(wall_s=600.0), events_most=0)
 """The defaults; but a slow machine must not change what a resolver comes to, and nothing but the test writes."""
 
@@ -103,7 +103,7 @@ class SimulatedNode:
             self.application,
             store,
             peers=cluster.network.peers(life),
-            link_key=derive_key(_KEY, "links"),
+            link_key=derive_key(KEY, "links"),
             physical_ms=self.clock,
             random=cluster.split(f"region {self.name} run {self.runs}"),
             kernel_uncertainty_ms=lambda: self.kernel_uncertainty_ms,
