@@ -36,13 +36,12 @@ from atoll.documents.rules import WHOLE, Rules
 from atoll.errors import (
     AtollError,
     CorruptEntry,
-    HostileEntry,
     IdempotencyKeyReused,
     InvalidOperation,
     TooLarge,
 )
 from atoll.lattices.base import Actor
-from atoll.store.port import AuditRow, Commit, Parked, Remembered, Row, Segment
+from atoll.store.port import AuditRow, Cause, Commit, Parked, Remembered, Row, Segment
 
 Address = tuple[str, str]
 """(collection, key)"""
@@ -54,9 +53,6 @@ _AS_ASKED = b""
 """Stands, in what is remembered, for the document that the write itself holds; it is no JSON."""
 _pack = msgspec.msgpack.Encoder().encode
 _receipt = msgspec.msgpack.Decoder(Receipt).decode
-
-OLDER = "is this region's schema older?"
-"""Ends the reason why a change is parked that newer declarations would have a place for."""
 
 
 class Identity(NamedTuple):
@@ -283,26 +279,26 @@ class Batch:
 
     def _taken(self, entry: Entry, index: int, change: Change) -> Parked | None:
         """Merge a change; what of it has to be parked, and why."""
-        left: Change | None = change
+        left = change
+        cause: Cause = "refused"
         try:
             rules = self._rules.get(change.collection)
             if change.operation == UNREADABLE:
-                raise HostileEntry("the changes of the entry cannot be read")
-            if rules is None:
-                raise HostileEntry(f"no collection {change.collection!r} is declared here; {OLDER}")
-            self._apply_change(rules, entry, change)
-            left = documents.unknown_part(rules, change) if change.deltas else None
-            if left is None:
-                return None
-            names = ", ".join(sorted(left.deltas))
-            reason = f"no mergeable field {names} of {rules.name!r} is declared here; {OLDER}"
+                cause, reason = "unreadable", "the changes of the entry cannot be read"
+            elif rules is None:
+                cause, reason = "undeclared", f"no collection {change.collection!r} is declared here"
+            else:
+                self._apply_change(rules, entry, change)
+                unknown = documents.unknown_part(rules, change) if change.deltas else None
+                if unknown is None:
+                    return None
+                names = ", ".join(sorted(unknown.deltas))
+                left, cause = unknown, "undeclared"
+                reason = f"no mergeable field {names} of {rules.name!r} is declared here"
         except Exception as error:  # whatever it is, it must not stop the link
             reason = f"{type(error).__name__}: {error}"
-            left = change
-        whole = Entry(
-            entry.origin, entry.seq, entry.stamp, entry.uncertainty_ms, entry.context, (left,), entry.trace
-        )
-        return Parked(entry.origin, entry.seq, index, reason, _pack(whole))
+        whole = msgspec.structs.replace(entry, changes=(left,))
+        return Parked(entry.origin, entry.seq, index, cause, reason, _pack(whole))
 
     def _apply_change(self, rules: Rules, entry: Entry, change: Change) -> None:
         rules.schema.validate_key(change.key)

@@ -50,7 +50,7 @@ class Admin:
 
     async def parked(self, exchange: Exchange) -> None:
         items = [
-            {"origin": p.origin, "seq": p.seq, "change": p.change, "reason": p.reason}
+            {"origin": p.origin, "seq": p.seq, "change": p.change, "cause": p.cause, "reason": p.reason}
             for p in await self._region.store.parked()
         ]
         await exchange.answer_json({"items": items})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -105,6 +105,8 @@ class ParkedChange(msgspec.Struct):
     origin: str
     seq: int
     change: int
+    cause: Literal["undeclared", "unreadable", "refused"]
+    """`undeclared`: newer declarations have a place for it; `unreadable`: it is no change; `refused`: it is invalid."""
     reason: str
 
 

@@ -12,7 +12,6 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from atoll.causality import vector as vectors
-from atoll.commit.batch import OLDER
 from atoll.documents.entry import Change, Entry, decode_frames
 from atoll.documents.trace import TRACE_BYTES
 from atoll.errors import AtollError
@@ -112,7 +111,7 @@ class Journal:
                 )
         for parked in commit.parked:
             # Nobody parks what it wrote itself, unless it was made to write it, or wrote it before a downgrade.
-            made = OLDER not in parked.reason or parked[:2] in self.hostile
+            made = parked.cause != "undeclared" or parked[:2] in self.hostile
             if parked.origin == region and made:
                 self.refused.add(parked[:3])
         for row in sorted(commit.audit):

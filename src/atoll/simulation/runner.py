@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 
-from atoll.commit.batch import OLDER
 from atoll.conflicts.guard import guarded
 from atoll.documents.rules import Rules, plain_text
 from atoll.schema.application import Application
@@ -273,9 +272,10 @@ async def _check_agreement(world: World, *, history: bool) -> None:
         for parked in cluster[name].disk.store.parked(limit=100_000):
             if parked[:3] in world.journal.refused:
                 continue
-            older = OLDER in parked.reason
+            undeclared = parked.cause == "undeclared"
             raise SafetyViolation(
-                LOSES_NO_FIELD if older else "nothing is parked between equals", f"{name}: {parked.reason}"
+                LOSES_NO_FIELD if undeclared else "nothing is parked between equals",
+                f"{name}: {parked.reason}",
             )
         for node in cluster.of(name):
             _nothing_waits(cluster, node.name)

@@ -87,6 +87,11 @@ class AuditRow(NamedTuple):
     """The whole record as JSON text."""
 
 
+Cause = Literal["undeclared", "unreadable", "refused"]
+"""Why a change was parked: newer declarations have a place for it; its bytes are no change; it is invalid, or the merge
+failed."""
+
+
 class Parked(NamedTuple):
     """A change that could not be merged. Its entry's position moves on; the change is kept for a person."""
 
@@ -94,7 +99,9 @@ class Parked(NamedTuple):
     seq: int
     change: int
     """Which change of the entry."""
+    cause: Cause
     reason: str
+    """For people."""
     body: bytes
 
 

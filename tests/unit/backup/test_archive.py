@@ -27,7 +27,7 @@ CHUNKS = [
                 AuditRow("i", "note", "k", "", "insert_exists", "manual", 5, "a", "b", "lww", True, b"{}")
             ],
             remembered=[Remembered("k", 1, b"r")],
-            parked=[Parked("a", 1, 0, "why", b"p")],
+            parked=[Parked("a", 1, 0, "refused", "why", b"p")],
         )
     ),
 ]

@@ -11,6 +11,7 @@ from atoll.causality.clock import HybridLogicalClock
 from atoll.commit.batch import Applied, Batch, Identity, check_batch
 from atoll.documents.document import decode_row
 from atoll.documents.entry import (
+    UNREADABLE,
     Change,
     EncodedEntry,
     Entry,
@@ -302,22 +303,28 @@ def test_the_clock_follows_what_is_applied() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("change", "cause", "reason"),
     [
-        (Change("unheard", "k", 0, {"": b"{}"}), "HostileEntry: no collection 'unheard'"),
-        (Change("profile", "", 0, {"": b"{}"}), "InvalidKey: "),
-        (Change("profile", "k", 99, {"": b"{}"}), "HostileEntry: .*no operation: 99"),
-        (Change("views", "k", 99, {}, {"seen": b"\x80"}), "HostileEntry: .*no operation: 99"),
-        (Change("profile", "k", 0, {"": b"[]"}), "HostileEntry: .*not a JSON object"),
-        (Change("profile", "k", 0, {}, {"name": b""}), "no mergeable field name of 'profile'"),
-        (Change("views", "k", 0, {}, {"seen": b"\xff"}), "HostileEntry: "),
+        (Change("unheard", "k", 0, {"": b"{}"}), "undeclared", "no collection 'unheard'"),
+        (
+            Change("", "", UNREADABLE, {}, {"": b"\xc1"}),
+            "unreadable",
+            "the changes of the entry cannot be read",
+        ),
+        (Change("profile", "", 0, {"": b"{}"}), "refused", "InvalidKey: "),
+        (Change("profile", "k", 99, {"": b"{}"}), "refused", "HostileEntry: .*unknown operation: 99"),
+        (Change("views", "k", 99, {}, {"seen": b"\x80"}), "refused", "HostileEntry: .*unknown operation: 99"),
+        (Change("profile", "k", 0, {"": b"[]"}), "refused", "HostileEntry: .*not a JSON object"),
+        (Change("profile", "k", 0, {}, {"name": b""}), "undeclared", "no mergeable field name of 'profile'"),
+        (Change("views", "k", 0, {}, {"seen": b"\xff"}), "refused", "HostileEntry: "),
         (
             named("B", resolved=(LosingVersion("id", "resolved", b"no record"),)),
+            "refused",
             "HostileEntry: .*cannot be read",
         ),
     ],
 )
-def test_a_change_that_cannot_be_merged_is_parked(change: Change, reason: str) -> None:
+def test_a_change_that_cannot_be_merged_is_parked(change: Change, cause: str, reason: str) -> None:
     it = batch()
     it.apply(remote(1, named("before", "x"), change, named("after", "y")))
     it.apply(remote(2, named("next", "z")))
@@ -326,6 +333,7 @@ def test_a_change_that_cannot_be_merged_is_parked(change: Change, reason: str) -
     assert (parked.origin, parked.seq, parked.change, len(it.parked)) == ("b", 1, 1, 1)
     kept = decode_entry(parked.body)
     assert (kept.origin, kept.seq, kept.changes) == ("b", 1, (change,))
+    assert parked.cause == cause
     assert re.match(reason, parked.reason)
     assert [key for key, *_ in commit.documents["profile"]] == ["x", "y", "z"]
     assert commit.positions == {"b": 2}

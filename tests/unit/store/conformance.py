@@ -674,15 +674,18 @@ class StoreConformance:
         assert await store.remembered([]) == {}
 
     async def test_parked_changes_are_listed_by_dot(self, store: Store) -> None:
-        changes = [Parked("tokyo", 2, 1, "unknown kind", b"b"), Parked("tokyo", 2, 0, "unknown kind", b"a")]
-        changes.append(Parked("oregon", 9, 0, "too deep", b"c"))
+        changes = [
+            Parked("tokyo", 2, 1, "refused", "unknown kind", b"b"),
+            Parked("tokyo", 2, 0, "refused", "unknown kind", b"a"),
+        ]
+        changes.append(Parked("oregon", 9, 0, "refused", "too deep", b"c"))
         await commit(store, Commit(parked=changes))
         await commit(store, Commit(parked=changes[:1]))
         assert await store.parked() == sorted(changes)
         assert await store.parked(limit=1) == [changes[2]]
 
     async def test_parked_changes_page_and_go_once_they_are_merged(self, store: Store) -> None:
-        changes = [Parked("tokyo", seq, 0, "unknown kind", b"x") for seq in (1, 2, 10)]
+        changes = [Parked("tokyo", seq, 0, "refused", "unknown kind", b"x") for seq in (1, 2, 10)]
         await commit(store, Commit(parked=changes))
         assert await store.parked(limit=1, after=("tokyo", 1, 0)) == [changes[1]]
         await commit(store, Commit(unparked=[("tokyo", 1, 0), ("tokyo", 2, 0)], parked=[changes[1]]))
@@ -726,7 +729,7 @@ class StoreConformance:
             7,
         )
         everything.audit, everything.remembered = [audit("c")], [Remembered("k", 1, b"r")]
-        everything.parked = [Parked("tokyo", 2, 0, "why", b"p")]
+        everything.parked = [Parked("tokyo", 2, 0, "refused", "why", b"p")]
         everything.states = {("s", "k"): b"v"}
         await commit(store, everything)
         await store.close()
@@ -752,7 +755,7 @@ class StoreConformance:
         everything.positions, everything.clock = {"tokyo": 2, "oregon": 1}, 7
         everything.audit = [audit("c", uncertain=True), audit("d", body='{"ä":1}'.encode())]
         everything.remembered = [Remembered("k", 1, b"r")]
-        everything.parked = [Parked("tokyo", 2, 0, "why", b"p")]
+        everything.parked = [Parked("tokyo", 2, 0, "refused", "why", b"p")]
         everything.schemas = {"note": "new"}
         everything.states = {("pages", f"{n:04}\ufdd0"): b"p" * 1000 for n in range(3000)}
         await commit(store, everything)
@@ -850,7 +853,7 @@ class StoreConformance:
 
     async def test_statistics_count_what_is_there(self, store: Store) -> None:
         await commit(store, put(("a", {}), ("b", {}), ("c", None)))
-        await commit(store, Commit(audit=[audit("x")], parked=[Parked("tokyo", 1, 0, "why", b"")]))
+        await commit(store, Commit(audit=[audit("x")], parked=[Parked("tokyo", 1, 0, "refused", "why", b"")]))
         found = await store.statistics()
         assert (found.documents["note"], found.tombstones["note"]) == (2, 1)
         assert (found.documents["cart"], found.conflicts, found.parked) == (0, 1, 1)

@@ -91,7 +91,10 @@ async def test_a_commit_on_what_is_no_longer_so_does_nothing(
     async with store.begin(Wanted()) as transaction:
         await commit(other, segments(("tokyo", 1, 1)))
         late = put(("a", {}))
-        late.remembered, late.parked = [Remembered("k", 1, b"")], [Parked("tokyo", 1, 0, "why", b"")]
+        late.remembered, late.parked = (
+            [Remembered("k", 1, b"")],
+            [Parked("tokyo", 1, 0, "refused", "why", b"")],
+        )
         with pytest.raises(SerializationConflict):
             await transaction.commit(late)
     assert await store.positions() == {"tokyo": 1}

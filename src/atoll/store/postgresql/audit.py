@@ -56,7 +56,8 @@ class Audit:
     async def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
         past = "WHERE (origin, seq, change) > ($2, $3, $4)" if after is not None else ""
         rows = await self._database.rows(
-            f"SELECT origin, seq, change, reason, body FROM _parked {past} ORDER BY origin, seq, change LIMIT $1",
+            f"SELECT origin, seq, change, cause, reason, body FROM _parked {past} "
+            "ORDER BY origin, seq, change LIMIT $1",
             limit,
             *(after or ()),
         )

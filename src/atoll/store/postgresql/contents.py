@@ -73,7 +73,7 @@ async def chunks_of(connection: asyncpg.Connection[Any]) -> AsyncGenerator[Chunk
         yield Chunk(Commit(remembered=rows))
     async for rows in _runs(
         connection,
-        "SELECT origin, seq, change, reason, body FROM _parked ORDER BY origin, seq, change",
+        "SELECT origin, seq, change, cause, reason, body FROM _parked ORDER BY origin, seq, change",
         _parked,
     ):
         yield Chunk(Commit(parked=rows))

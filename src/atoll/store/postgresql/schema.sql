@@ -74,6 +74,7 @@ CREATE TABLE _parked (
     origin text COLLATE "C" NOT NULL,
     seq    bigint NOT NULL,
     change integer NOT NULL,
+    cause  text NOT NULL,
     reason text NOT NULL,
     body   bytea NOT NULL,
     PRIMARY KEY (origin, seq, change)

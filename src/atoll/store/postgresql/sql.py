@@ -182,9 +182,10 @@ def commit_sql(collections: tuple[str, ...], erased: tuple[str, ...], parts: fro
         )
     if "parked" in parts:
         statements.append(
-            "parked AS (INSERT INTO _parked (origin, seq, change, reason, body) "
-            f"SELECT given.* FROM {arrays('text', 'bigint', 'integer', 'text', 'bytea')} "
-            "ON CONFLICT (origin, seq, change) DO UPDATE SET reason = excluded.reason, body = excluded.body)"
+            "parked AS (INSERT INTO _parked (origin, seq, change, cause, reason, body) "
+            f"SELECT given.* FROM {arrays('text', 'bigint', 'integer', 'text', 'text', 'bytea')} "
+            "ON CONFLICT (origin, seq, change) DO UPDATE "
+            "SET cause = excluded.cause, reason = excluded.reason, body = excluded.body)"
         )
     if "schemas" in parts:
         statements.append(

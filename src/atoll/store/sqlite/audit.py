@@ -58,7 +58,8 @@ class Audit:
 
     def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
         past = ' WHERE (origin, seq, "index") > (?, ?, ?)' if after is not None else ""
-        sql = f'SELECT origin, seq, "index", reason, body FROM parked{past} ORDER BY origin, seq, "index" LIMIT ?'
+        sql = f'SELECT origin, seq, "index", cause, reason, body FROM parked{past}'
+        sql += ' ORDER BY origin, seq, "index" LIMIT ?'
         return [Parked._make(row) for row in self._connections.rows(sql, (*(after or ()), limit))]
 
     def records(self, ids: Sequence[str]) -> Iterator[AuditRow]:

@@ -65,7 +65,7 @@ def chunks_of(connection: apsw.Connection) -> Iterator[Chunk]:
     )
     yield from _chunks(
         connection,
-        'SELECT origin, seq, "index", reason, body FROM parked ORDER BY origin, seq, "index"',
+        'SELECT origin, seq, "index", cause, reason, body FROM parked ORDER BY origin, seq, "index"',
         lambda rows: Commit(parked=[Parked._make(row) for row in rows]),
     )
 

@@ -71,6 +71,7 @@ CREATE TABLE parked (
     origin  TEXT NOT NULL,
     seq     INTEGER NOT NULL,
     "index" INTEGER NOT NULL,
+    cause   TEXT NOT NULL,
     reason  TEXT NOT NULL,
     body    BLOB NOT NULL,
     PRIMARY KEY (origin, seq, "index")

@@ -33,7 +33,7 @@ _AUDIT_COLUMNS = ", ".join(AuditRow._fields[:-1])
 SELECT_AUDIT = f"SELECT {_AUDIT_COLUMNS}, CAST(body AS BLOB) FROM audit"
 SET_AUDIT = f"INSERT OR REPLACE INTO audit ({_AUDIT_COLUMNS}, body) VALUES ({'?, ' * 11}CAST(? AS TEXT))"
 REMEMBER = "INSERT OR REPLACE INTO remembered (key, at_ms, answer) VALUES (?, ?, ?)"
-PARK = 'INSERT OR REPLACE INTO parked (origin, seq, "index", reason, body) VALUES (?, ?, ?, ?, ?)'
+PARK = 'INSERT OR REPLACE INTO parked (origin, seq, "index", cause, reason, body) VALUES (?, ?, ?, ?, ?, ?)'
 UNPARK = 'DELETE FROM parked WHERE origin = ? AND seq = ? AND "index" = ?'
 COLUMNS = "(key TEXT PRIMARY KEY NOT NULL, value TEXT, meta BLOB NOT NULL)"
 SET_SCHEMA = "INSERT OR REPLACE INTO settings (name, value) VALUES ('schema ' || ?, ?)"
