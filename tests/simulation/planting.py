@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from atoll.region.options import RegionOptions
-from atoll.simulation.plan import Plan, draw
+from atoll.simulation.plan import Plan, draw, with_truncation
 from atoll.simulation.runner import Report, run
 from atoll.simulation.shrinking import Cut
 from atoll.testing.cluster import Cluster
@@ -35,6 +35,20 @@ def as_drawn(plan: Plan) -> Plan:
 
 def busy(plan: Plan) -> Plan:
     return replace(plan, clients=3, mean_s=0.05)
+
+
+def cut_soon(plan: Plan) -> Plan:
+    """Journals are cut at once, and a region that is away is given up soon."""
+    plan = with_truncation(plan, always=True)
+    options = replace(
+        plan.options,
+        journal_s=0.0,
+        journal_absent_s=0.5,
+        journal_round_s=0.2,
+        journal_most_bytes=None,
+        snapshot_page_rows=5,
+    )
+    return replace(plan, options=options)
 
 
 def planting(plants: dict[str, Plant]) -> Callable[..., Callable[[Bug], Bug]]:

@@ -24,7 +24,7 @@ from atoll.lattices import counter
 from atoll.lattices.bounded_counter import BoundedCounterLattice
 from atoll.lattices.counter import CounterLattice
 from atoll.ownership.ownership import Ownership
-from atoll.region import snapshot_install, writer
+from atoll.region import snapshot_pages, writer
 from atoll.region.intake import Intake
 from atoll.region.progress import Progress
 from atoll.region.reader import Reader
@@ -37,7 +37,7 @@ from atoll.replication import snapshot
 from atoll.replication.inbox import Inbox
 from atoll.replication.link import Link, LinkOptions
 from atoll.replication.messages import SnapshotReply
-from atoll.simulation.plan import Fault, Plan, draw, with_truncation
+from atoll.simulation.plan import Fault, Plan, draw
 from atoll.simulation.shrinking import Cut
 from atoll.store.memory.store import MemoryTables
 from atoll.store.port import Commit, Row
@@ -46,7 +46,7 @@ from atoll.testing.cluster import Cluster
 from atoll.testing.disk import MountedTransaction, SimulatedDisk
 from atoll.testing.virtual_time import Life
 
-from .planting import Patch, Plant, as_drawn, busy, is_found, is_no_bug_by_itself, planting
+from .planting import Patch, Plant, as_drawn, busy, cut_soon, is_found, is_no_bug_by_itself, planting
 
 PLANTS: dict[str, Plant] = {}
 plant = planting(PLANTS)
@@ -952,20 +952,6 @@ def never_dropped(patch: Patch) -> None:
     patch.setattr(Inbox, "drop", lambda self, origin, first, last: None)
 
 
-def cut_soon(plan: Plan) -> Plan:
-    """Journals are cut at once, and a region that is away is given up soon."""
-    plan = with_truncation(plan, always=True)
-    options = replace(
-        plan.options,
-        journal_s=0.0,
-        journal_absent_s=0.5,
-        journal_round_s=0.2,
-        journal_most_bytes=None,
-        snapshot_page_rows=5,
-    )
-    return replace(plan, options=options)
-
-
 def cut_patiently(plan: Plan) -> Plan:
     """Journals are cut at once, but for what a region lacks."""
     plan = cut_soon(plan)
@@ -1015,7 +1001,7 @@ def adopted_too_early(patch: Patch) -> None:
         page = await snapshot.read_page(*args, **options)
         return msgspec.structs.replace(page, next=None)
 
-    patch.setattr(snapshot_install, "snapshot", _Changed(snapshot, read_page=read_page))
+    patch.setattr(snapshot_pages, "snapshot", _Changed(snapshot, read_page=read_page))
 
 
 @plant(
@@ -1031,7 +1017,7 @@ def without_tombstones(patch: Patch) -> None:
         content.documents = [row for row in content.documents if row[1] is not None]
         return content
 
-    patch.setattr(snapshot_install, "snapshot", _Changed(snapshot, open_page=open_page))
+    patch.setattr(snapshot_pages, "snapshot", _Changed(snapshot, open_page=open_page))
 
 
 class _Changed:

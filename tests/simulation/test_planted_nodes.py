@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
+from atoll.commit import snapshot_page
 from atoll.commit.batch import Batch
-from atoll.commit.snapshot_page import SnapshotPage
 from atoll.documents.entry import EncodedEntry
 from atoll.ids.machines import Machines
 from atoll.ids.service import _Hold
 from atoll.protocol.effects import Next
-from atoll.recovery import node_leases
+from atoll.recovery import node_leases, snapshot_install
 from atoll.recovery.node_leases import LeasesState
-from atoll.region import snapshot_install
+from atoll.region import snapshot_install as region_install
 from atoll.region.intake import Intake
 from atoll.region.reader import Reader
 from atoll.region.reading import Reading
@@ -26,11 +26,11 @@ from atoll.region.timeline import Timeline
 from atoll.simulation.plan import Fault, Plan, draw
 from atoll.simulation.shrinking import Cut
 from atoll.store.memory.store import MemoryTables, MemoryTransaction
-from atoll.store.port import Commit, Row, View
+from atoll.store.port import Commit, Row
 from atoll.testing.cluster import Cluster
 from atoll.testing.disk import MountedDisk, MountedTransaction
 
-from .planting import Patch, Plant, is_found, is_no_bug_by_itself, planting
+from .planting import Patch, Plant, cut_soon, is_found, is_no_bug_by_itself, planting
 
 PLANTS: dict[str, Plant] = {}
 plant = planting(PLANTS)
@@ -78,9 +78,18 @@ def stopped_past_its_lease(plan: Plan) -> Plan:
     )
 
 
-def as_it_was_found(plan: Plan) -> Plan:
-    """A region that has lost its disk, and one of its nodes that does not hear that another one adopts a vector."""
-    return replace(draw(951), seed=955)
+def emptied(plan: Plan) -> Plan:
+    """A region of two nodes, far from its database, loses its disk, and journals are cut at once."""
+    plan = cut_soon(close_by(plan))
+    return replace(
+        plan,
+        options=replace(plan.options, lease_s=1.0),
+        node_trips_s=dict.fromkeys(plan.node_trips_s, 0.02),
+        clients=4,
+        mean_s=0.03,
+        duration_s=14.0,
+        faults=(Fault("lost_disk", 2.0, 2.1, ("frankfurt",)),),
+    )
 
 
 def at_the_same_moment(cluster: Cluster) -> None:
@@ -313,21 +322,17 @@ def numbers_shared(patch: Patch) -> None:
 
 
 @plant(
-    "writes beside an adopted vector",
-    workloads=("versions",),
-    seeds=1,
-    found_by=("old and new declarations lose no field",),
-    alter=as_it_was_found,
+    "writes beside an installed position",
+    workloads=("counters",),
+    seeds=4,
+    found_by=("nothing is written beside an installed position",),
+    alter=emptied,
 )
 def written_beside(patch: Patch) -> None:
-    perform = SnapshotPage.perform
-
-    def unmarked(self: SnapshotPage, batch: Batch, view: View) -> None:
-        perform(self._replace(schemas={}), batch, view)
-
-    patch.setattr(snapshot_install, "_ADOPTED_AFTER", 0.0)
-    patch.setattr(snapshot_install, "_LOOK_EVERY", 5.0)
-    patch.setattr(SnapshotPage, "perform", unmarked)
+    """No node asks the others, and no transaction compares."""
+    patch.setattr(snapshot_install, "LOOK_EVERY", 1e9)
+    patch.setattr(region_install, "SURE_FOR", 1e9)
+    patch.setattr(snapshot_page, "INCOMPLETE", "never said")
 
 
 @pytest.mark.parametrize("name", PLANTS)
@@ -335,7 +340,7 @@ def test_planted_bug_is_found(name: str, monkeypatch: Patch) -> None:
     is_found(PLANTS[name], monkeypatch)
 
 
-@pytest.mark.parametrize("alter", [close_by, never_notified, stopped_past_its_lease, rolling])
+@pytest.mark.parametrize("alter", [close_by, never_notified, stopped_past_its_lease, rolling, emptied])
 def test_nothing_is_found_without_a_bug(alter: Any) -> None:
     workloads = ("counters", "sessions", "inventory")
     is_no_bug_by_itself(Plant(lambda patch: None, workloads, 3, (), at_the_same_moment, alter))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 from atoll.commit.batch import Batch
@@ -14,13 +12,13 @@ from atoll.store.port import Parked, Row, View
 
 KEPT_ASIDE = "_snapshot"
 """The collection of a snapshot's pages; no declared one has such a name."""
+INCOMPLETE = "incomplete"
+"""Ends what the store says of `KEPT_ASIDE` while the region's vector says more than its documents show."""
 
 
 class SnapshotPage(NamedTuple):
     """What one commit takes over of a peer's snapshot."""
 
-    kept: tuple[tuple[str, str, bytes], ...] = ()
-    """(collection, key, bytes): pages to be kept aside, in a collection that nobody declares."""
     documents: tuple[tuple[str, str, Row], ...] = ()
     """(collection, key, the peer's state)."""
     stamp: int = 0
@@ -28,10 +26,6 @@ class SnapshotPage(NamedTuple):
     resolved: tuple[LosingVersion, ...] = ()
     """Of its audit; its open records follow from the documents."""
     parked: tuple[Parked, ...] = ()
-    vector: Mapping[str, int] = MappingProxyType({})
-    """What the region has from now on, as it holds it in some form."""
-    schemas: Mapping[str, str] = MappingProxyType({})
-    """What to commit for `KEPT_ASIDE`: while anything is said of it, the vector says more than the documents show."""
 
     def want(self, wants: Wants) -> None:
         for collection, key, _ in self.documents:
@@ -42,19 +36,15 @@ class SnapshotPage(NamedTuple):
 
     def perform(self, batch: Batch, view: View) -> None:
         """Raises HostileEntry for a state that no region could have come to hold."""
-        for each in self.kept:
-            batch.keep(*each)
         for collection, key, row in self.documents:
             batch.install(collection, key, row, self.stamp)
         batch.resolved(self.resolved)
         for parked in self.parked:
             batch.park(parked)
-        batch.advance(self.vector)
-        batch.schemas.update(self.schemas)
 
 
 def check_merged(view: View) -> None:
     """Raises Unavailable while the region's vector says more than its documents show: a write would claim to have
     seen what is not here yet."""
-    if view.schemas.get(KEPT_ASIDE):
+    if view.schemas.get(KEPT_ASIDE, "").endswith(INCOMPLETE):
         raise Unavailable("this region takes over a snapshot: it takes no writes before")

@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from atoll.commit.snapshot_page import SnapshotPage
+from atoll.commit.work import Step
 from atoll.errors import AtollError
+from atoll.replication.messages import SnapshotPlace, SnapshotReply
 
 # -- effects: what a step asks for ----------------------------------------------------------------------
 
@@ -102,8 +105,94 @@ class GiveBack:
     names: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ReopenLinks:
+    """Ask these peers anew. Done at once."""
+
+    peers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A warning for whoever operates the region. Done at once."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Hold this lease from now on, unless another node does. Ends in `Claimed`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Hold what was claimed no longer. Ends in `Released`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Make the step part of a transaction, and take note of a peer's stamp before. Ends in `Committed`."""
+
+    step: Step
+    stamp: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Look at the store and at the links. Ends in `Surveyed`."""
+
+    lease: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AskPage:
+    """Ask a peer for a page of its snapshot. Ends in `PageReceived`; what the page holds was checked."""
+
+    peer: str
+    place: SnapshotPlace
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AskPositions:
+    """Ask peers what they have now. Ends in `PositionsRead`."""
+
+    peers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScanKept:
+    """Read the next page that was kept aside, past a key. Ends in `KeptScanned`."""
+
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenKept:
+    """Read what a page holds that was kept aside. Ends in `KeptOpened`."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDigests:
+    """Read the digests of entries as they are here. Ends in `DigestsRead`."""
+
+    dots: tuple[tuple[str, int], ...]
+
+
+Snapshots = AskPage | AskPositions | ScanKept | OpenKept | ReadDigests
 Waited = (
-    RefreshPosition
+    Snapshots
+    | Claim
+    | Release
+    | Commit
+    | Survey
+    | RefreshPosition
     | Rewind
     | AwaitCovered
     | CompareHistories
@@ -115,7 +204,7 @@ Waited = (
     | GiveBack
 )
 """They end in an outcome, or in `Failed`."""
-Effect = WakeAt | ReviewLinks | RenewLinks | Trust | Waited
+Effect = WakeAt | ReviewLinks | RenewLinks | ReopenLinks | Trust | Log | Waited
 
 State = TypeVar("State")
 Next = tuple[State, tuple[Effect, ...]]
@@ -208,6 +297,79 @@ class GivenBack:
 
 
 @dataclass(frozen=True, slots=True)
+class Claimed:
+    """Whether this node holds the lease."""
+
+    name: str
+    granted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Another node may hold it."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The step is durable."""
+
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """What the store says of collections, what the region has, which peers are connected."""
+
+    schemas: Mapping[str, str]
+    vector: Mapping[str, int]
+    connected: frozenset[str]
+    holds_lease: bool
+    """The one that was named."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageReceived:
+    """A page of a peer's snapshot."""
+
+    peer: str
+    page: SnapshotReply
+
+
+@dataclass(frozen=True, slots=True)
+class PositionsRead:
+    """peer → what it has now; only those that answered."""
+
+    positions: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptScanned:
+    """A page and its key; `round` is 0 where a page was removed, and the key is empty after the last one."""
+
+    key: str
+    round: int = 0
+    peer: str = ""
+    page: SnapshotReply | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptOpened:
+    """What the page holds, in pieces for one commit each."""
+
+    number: int
+    pieces: tuple[SnapshotPage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DigestsRead:
+    """(origin, seq) → digest; None where the journal does not hold it."""
+
+    digests: Mapping[tuple[str, int], bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """An effect came to nothing."""
 
@@ -228,5 +390,14 @@ Outcome = (
     | HoldersRead
     | Leased
     | GivenBack
+    | Claimed
+    | Released
+    | Committed
+    | Surveyed
+    | PageReceived
+    | PositionsRead
+    | KeptScanned
+    | KeptOpened
+    | DigestsRead
     | Failed
 )

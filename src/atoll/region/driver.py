@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
+from atoll.causality.clock import HybridLogicalClock
 from atoll.errors import AtollError
 from atoll.ids.after_restore import counters_after_failover
 from atoll.protocol.effects import (
     AwaitCovered,
+    Claim,
+    Claimed,
+    Commit,
+    Committed,
     Compared,
     CompareHistories,
     CountersRaised,
@@ -31,6 +37,7 @@ from atoll.protocol.effects import (
     HoldersRead,
     Lease,
     Leased,
+    Log,
     Next,
     Outcome,
     RaiseCounters,
@@ -38,10 +45,15 @@ from atoll.protocol.effects import (
     ReadHolders,
     Refreshed,
     RefreshPosition,
+    Release,
+    Released,
     RenewLinks,
+    ReopenLinks,
     ReviewLinks,
     Rewind,
     Rewound,
+    Survey,
+    Surveyed,
     TakenUp,
     TakeUp,
     Trust,
@@ -50,36 +62,60 @@ from atoll.protocol.effects import (
     Woken,
 )
 from atoll.region.group_commit import GroupCommit
+from atoll.region.snapshot_pages import SnapshotPages
+from atoll.replication.link import LinkStatus
 from atoll.replication.signal import Signal
 from atoll.store.port import Store
 
 State = TypeVar("State")
 Event = TypeVar("Event")
+logger = logging.getLogger("atoll.region")
 Work = Callable[[], Awaitable[Outcome]]
 
 
 class Linked(Protocol):
     """A link, as far as protocols act on it."""
 
+    @property
+    def status(self) -> LinkStatus:
+        """What it knows of its peer."""
+
     def review(self) -> None:
         """Ask for other origins, if others are wanted by now."""
+
+    def reopen(self) -> None:
+        """Ask anew."""
 
     def renew(self) -> None:
         """Ask anew, and have the peer drop what it has not stored of this region."""
 
 
 @dataclass(frozen=True, slots=True)
+class Actions:
+    """What other parts of the node do for its protocols."""
+
+    rewind: Callable[[], Awaitable[int]]
+    """Go to the database's position; returns its clock (unix milliseconds)."""
+    forked_entry: Callable[[], Awaitable[str]]
+    trust: Callable[[str], None]
+    claim: Callable[[str], Awaitable[bool]]
+    release: Callable[[str], Awaitable[None]]
+    held: Callable[[], frozenset[str]]
+    """The leases that the node holds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Performer:
     """What the effects of one node's protocols act on."""
 
+    region: str
     store: Store
     group_commit: GroupCommit
     links: Mapping[str, Linked]
-    rewind: Callable[[], Awaitable[int]]
-    forked_entry: Callable[[], Awaitable[str]]
-    trust: Callable[[str], None]
+    pages: SnapshotPages
+    actions: Actions
+    clock: HybridLogicalClock
     now_ms: Callable[[], int]
-    region: str
 
     def perform(self, effect: Effect) -> Work | None:
         """Do it, or return what does it and has to be waited for."""
@@ -92,8 +128,15 @@ class Performer:
                 for link in self.links.values():
                     link.renew()
                 return None
+            case ReopenLinks(peers):
+                for peer in peers:
+                    self.links[peer].reopen()
+                return None
             case Trust(history):
-                self.trust(history)
+                self.actions.trust(history)
+                return None
+            case Log(message):
+                logger.warning("%s", message)
                 return None
             case WakeAt():
                 raise AssertionError("a driver keeps its own time")
@@ -110,12 +153,12 @@ class Performer:
                 await self.group_commit.refresh()
                 return Refreshed(self.group_commit.vector)
             case Rewind():
-                return Rewound(await self.rewind())
+                return Rewound(await self.actions.rewind())
             case AwaitCovered(vector):
                 await self.group_commit.covered(vector)
                 return Covered()
             case CompareHistories():
-                return Compared(await self.forked_entry())
+                return Compared(await self.actions.forked_entry())
             case RaiseCounters(counters):
                 for name, value in counters.items():
                     await self.store.raise_counter(name, value)
@@ -127,13 +170,27 @@ class Performer:
                 leapt = counters_after_failover(ids, last_ms=clock_ms, now_ms=self.now_ms())
                 await self.store.take_up(history, leapt)
                 return TakenUp(self.own)
-            case ReadHolders():
-                return HoldersRead(await self.store.holders())
-            case Lease(names, for_s):
-                return Leased(names, frozenset(await self.store.lease(names, for_s)))
-            case GiveBack(names):
-                await self.store.give_back(names)
-                return GivenBack(names)
+            case ReadHolders() | Lease() | GiveBack():
+                return await lease_outcome(self.store, effect)
+            case Claim(name):
+                return Claimed(name, await self.actions.claim(name))
+            case Release(name):
+                await self.actions.release(name)
+                return Released(name)
+            case Commit(step, stamp):
+                self.clock.update(stamp)
+                await self.group_commit.commit(step)
+                return Committed(step)
+            case Survey(lease):
+                return await self._survey(lease)
+            case _:
+                return await self.pages.outcome(effect)
+
+    async def _survey(self, lease: str) -> Surveyed:
+        schemas = await self.store.schemas()
+        connected = frozenset(peer for peer, link in self.links.items() if link.status.connected)
+        holds_lease = lease in self.actions.held()
+        return Surveyed(schemas, dict(self.group_commit.vector), connected, holds_lease)
 
     @property
     def own(self) -> int:
@@ -141,16 +198,40 @@ class Performer:
         return self.group_commit.vector.get(self.region, 0)
 
 
+async def lease_outcome(store: Store, effect: ReadHolders | Lease | GiveBack) -> Outcome:
+    match effect:
+        case ReadHolders():
+            return HoldersRead(await store.holders())
+        case Lease(names, for_s):
+            return Leased(names, frozenset(await store.lease(names, for_s)))
+        case GiveBack(names):
+            await store.give_back(names)
+            return GivenBack(names)
+
+
+class Performing(Protocol):
+    """What a driver leaves to its performer."""
+
+    def perform(self, effect: Effect) -> Work | None:
+        """Do it, or return what does it and has to be waited for."""
+
+
 class Driver(Generic[State, Event]):
     """Of one protocol of one node. `post` events at any time, and `run` it."""
 
     def __init__(
-        self, state: State, step: Callable[[State, Event | Outcome, float], Next[State]], performer: Performer
+        self,
+        state: State,
+        step: Callable[[State, Event | Outcome, float], Next[State]],
+        performer: Performing,
+        changed: Callable[[State, State], None] = lambda before, after: None,
     ) -> None:
+        """`changed(before, after)` is called with the states around each step."""
         self.state = state
         self.changed = Signal()
         """Notified after each step that changed the state."""
         self._step = step
+        self._on_change = changed
         self._performer = performer
         self._wake_s = math.inf
         self._to_do: list[tuple[Effect, Work]] = []
@@ -162,6 +243,7 @@ class Driver(Generic[State, Event]):
         """Take the step that the event leads to."""
         before = self.state
         self.state, effects = self._step(before, event, asyncio.get_running_loop().time())
+        self._on_change(before, self.state)
         for effect in effects:
             self._present[type(effect)] = effect
             if isinstance(effect, WakeAt):

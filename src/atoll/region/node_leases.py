@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 from atoll.protocol.effects import Woken
 from atoll.recovery.node_leases import Claimed, LeasesState, Released, step
-from atoll.region.driver import Driver, Performer
+from atoll.region.driver import Driver, Performing
+from atoll.store.port import Store
 
 
 class NodeLeases:
     """`take` once, then `run`."""
 
-    def __init__(self, wanted: Sequence[str], performer: Performer, *, lease_s: float) -> None:
-        self._store = performer.store
-        state = LeasesState(self._store.holder, tuple(wanted), lease_s)
+    def __init__(self, wanted: Sequence[str], store: Store, performer: Performing, *, lease_s: float) -> None:
+        self._store = store
+        state = LeasesState(store.holder, tuple(wanted), lease_s)
         self._driver = Driver(state, step, performer)
         self.run = self._driver.run
 

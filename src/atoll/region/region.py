@@ -28,7 +28,7 @@ from atoll.recovery import relays
 from atoll.recovery.relays import RelayState
 from atoll.region.clocks import Clocks
 from atoll.region.divergence import entry_digest, forked_entry
-from atoll.region.driver import Driver, Performer
+from atoll.region.driver import Actions, Driver, Performer
 from atoll.region.event_log import Completions, EventLog
 from atoll.region.event_retention import EventRetention
 from atoll.region.feed import Feed
@@ -49,6 +49,7 @@ from atoll.region.recovery import FailoverRecovery, RestoreRecovery, StartupChec
 from atoll.region.redeclare import Redeclaration
 from atoll.region.shapes import shapes_of
 from atoll.region.snapshot_install import SnapshotInstall
+from atoll.region.snapshot_pages import SnapshotPages
 from atoll.region.statistics import Statistics
 from atoll.region.timeline import Timeline
 from atoll.region.truncation import Truncation
@@ -157,18 +158,9 @@ class Region:
             for peer in self.regions
             if peer != name
         }
-        performer = Performer(
-            store,
-            self.group_commit,
-            self.links,
-            rewind=self._rewind,
-            forked_entry=self._forked_entry,
-            trust=self._trust,
-            now_ms=physical_ms,
-            region=name,
-        )
+        performer = self._performer(stored)
         self.node_leases = NodeLeases(
-            [_link_to(peer) for peer in self.links], performer, lease_s=options.lease_s
+            [_link_to(peer) for peer in self.links], store, performer, lease_s=options.lease_s
         )
         self._own_at_first = 0
         """Its own position when it was restored, or rewound: what came since is the peers' own account."""
@@ -178,19 +170,7 @@ class Region:
         self.restore = RestoreRecovery(name, self.links, performer)
         self.failover = FailoverRecovery(name, self.links, performer, patience_s=patience_s)
         self.snapshot_install = SnapshotInstall(
-            name,
-            stored,
-            self.links,
-            store,
-            self.group_commit,
-            declared=self.redeclaration.declared,
-            clock=self.clock,
-            ask=lambda peer, call, timeout_s: peers.call(peer, call, timeout_s=timeout_s),
-            claim=self.node_leases.claim,
-            release=self.node_leases.release,
-            review=self._snapshot_changed,
-            now_ms=physical_ms,
-            options=options,
+            performer, store, physical_ms, options, closed=lambda: self.gates.closing(reads=True)
         )
         self.health = self._gated()
         self.waits = Waits(
@@ -273,6 +253,28 @@ class Region:
         )
         self.group_commit.listen(self.events.committed)
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _performer(self, rules: Mapping[str, Rules]) -> Performer:
+        pages = SnapshotPages(
+            self.name,
+            rules,
+            self.store,
+            self._peers,
+            fingerprints=self.redeclaration.declared,
+            timeout_s=self.options.peer_timeout_s,
+            most_rows=self.options.snapshot_page_rows,
+        )
+        actions = Actions(
+            self._rewind,
+            self._forked_entry,
+            self._trust,
+            claim=lambda lease: self.node_leases.claim(lease),  # noqa: PLW0108 - they come later
+            release=lambda lease: self.node_leases.release(lease),  # noqa: PLW0108
+            held=lambda: self.node_leases.held,
+        )
+        return Performer(
+            self.name, self.store, self.group_commit, self.links, pages, actions, self.clock, self.now_ms
+        )
 
     def _gated(self) -> Health:
         gates = self.gates
@@ -452,11 +454,6 @@ class Region:
         for link in self.links.values():
             link.review()
         self.events.links_changed()
-
-    def _snapshot_changed(self) -> None:
-        if self.snapshot_install.pending:
-            self.gates.closing(reads=True)
-        self._review_links()
 
     # -- another database ------------------------------------------------------------------------------
 

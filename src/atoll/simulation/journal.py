@@ -12,9 +12,11 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from atoll.causality import vector as vectors
+from atoll.commit.snapshot_page import KEPT_ASIDE
 from atoll.documents.entry import Change, Entry, decode_frames
 from atoll.documents.trace import TRACE_BYTES
 from atoll.errors import AtollError
+from atoll.recovery.snapshot_record import Record
 from atoll.simulation.failures import Verdict
 from atoll.store.port import Commit, Segment
 from atoll.testing.disk import Replaced
@@ -75,6 +77,8 @@ class Journal:
         self.patient = False
         """Whether journals keep what a region lacks, however long it is away."""
         self.commits = 0
+        self._incomplete: set[str] = set()
+        """Regions whose position says more than their documents show: a snapshot is not merged yet."""
         self.adoptions = 0
         """Origins whose position in a region was moved by a snapshot."""
         self._frames: dict[Dot, bytes] = {}
@@ -103,6 +107,9 @@ class Journal:
             self._verdict.safety("journal is readable", f"{region} committed a damaged segment: {error}")
         if not commit.segments:
             self._adopt(region, vector, commit)
+        if KEPT_ASIDE in commit.schemas:
+            known = self._incomplete - {region}
+            self._incomplete = known | {region} if Record.of(commit.schemas).incomplete else known
         for origin, seq in commit.positions.items():
             if vector.get(origin, 0) != seq:
                 self._verdict.safety(
@@ -186,6 +193,11 @@ class Journal:
                 "nothing leaves before it is durable",
                 f"{region} has {dot}, which {entry.origin} has not stored",
             )
+        if region in self._incomplete:
+            self._verdict.safety(
+                "nothing is written beside an installed position",
+                f"{region} wrote {dot} before its snapshot was merged",
+            )
         before = self.entries.get((entry.origin, entry.seq - 1))
         if before is not None and before.stamp >= entry.stamp:
             self._verdict.safety(
@@ -230,6 +242,7 @@ class Journal:
     def replaced(self, region: str, positions: Mapping[str, int], how: Replaced) -> None:
         """A region's data went back to `positions`: what no other region has beyond them, and only that, is lost."""
         self.vectors[region] = dict(positions)
+        self._incomplete.discard(region)
         newest = max((seq for origin, seq in self.entries if origin == region), default=0)
         before = self.losses.get(region, Loss(newest, newest))
         self.losses[region] = Loss(min(before.kept, positions.get(region, 0)), max(before.newest, newest))

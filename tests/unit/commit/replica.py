@@ -9,6 +9,7 @@ from functools import partial
 from atoll.causality.clock import HybridLogicalClock
 from atoll.commit.batch import Batch, Identity
 from atoll.commit.snapshot_page import SnapshotPage
+from atoll.commit.work import Step
 from atoll.conflicts.guard import guarded
 from atoll.documents import document as documents
 from atoll.documents.entry import EncodedEntry, LosingVersion, decode_frames
@@ -118,9 +119,9 @@ class Replica:
             batch.apply(each)
         self._take(batch)
 
-    def install_page(self, snapshot_page: SnapshotPage) -> None:
+    def perform(self, step: Step) -> None:
         batch = self._batch()
-        snapshot_page.perform(batch, Shown())
+        step.perform(batch, Shown())
         self._take(batch)
 
     def snapshot(self) -> list[SnapshotPage]:

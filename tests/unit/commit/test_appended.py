@@ -124,12 +124,12 @@ def test_a_snapshot_holds_each_in_its_place() -> None:
     giver, taker = Replica("b", RULES), Replica("a", RULES)
     giver.write(event())
     for page in giver.snapshot():
-        taker.install_page(page)
+        taker.perform(page)
     assert taker.digests() == giver.digests()
     ((address, row),) = giver.rows.items()
     moved = SnapshotPage(documents=((address[0], "elsewhere", row),), stamp=giver.clock.last)
     with pytest.raises(HostileEntry, match="cannot have written"):
-        taker.install_page(moved)
+        taker.perform(moved)
 
 
 def test_nothing_deletes_one_by_its_key() -> None:

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.commit.snapshot_page import SnapshotPage
 from atoll.conflicts.records import record_id
 from atoll.documents.document import decode_row, delta_of
 from atoll.documents.mutation import Delete, Mutation, patch_of, put_of
 from atoll.documents.register import Version
 from atoll.errors import RequestError
+from atoll.recovery.snapshot_record import MoveRecord, Record
 
 
 def _beside(name: str) -> Any:
@@ -136,12 +136,12 @@ def _install_page(world: dict[str, Any], here: str, there: str, began: dict[str,
     """`began` is what `there` had when its first page was read; the others are read now."""
     taker, until, pages = world[here], dict(world[there].vector), world[there].snapshot()
     world[here].clock.update(world[there].clock.last)
-    taker.install_page(SnapshotPage(vector=began))
+    taker.perform(MoveRecord(Record(), Record().next_round(), began))
     while any(taker.vector.get(origin, 0) < seq for origin, seq in until.items()):
         encoded = next(each for name in REGIONS if (each := taker.ready_from(world[name])) is not None)
         taker.receive([encoded])
     for page in (*pages, *pages[::2]):  # after a crash some come again
-        taker.install_page(page)
+        taker.perform(page)
 
 
 @settings(max_examples=300, deadline=None)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from atoll.commit.batch import Batch
-from atoll.commit.snapshot_page import KEPT_ASIDE, SnapshotPage, check_merged
+from atoll.commit.snapshot_page import SnapshotPage, check_merged
 from atoll.commit.work import Fence, Wants
 from atoll.documents.mutation import Receipt, Write
 from atoll.errors import (
@@ -22,6 +22,7 @@ from atoll.errors import (
     StoreUnreachable,
     Unavailable,
 )
+from atoll.recovery.snapshot_record import KeepPages, MergePage, MoveRecord, Record
 from atoll.region.local_writes import LocalWrites
 from atoll.region.redeclare import MarkMixed, Redeclare
 from atoll.store.memory.store import MemoryStore, MemoryTables, MemoryTransaction
@@ -185,13 +186,57 @@ async def test_two_nodes_make_one_dense_sequence() -> None:
 async def test_no_node_writes_while_another_one_takes_a_snapshot_over() -> None:
     it = await opened()
     unaware = await opened(it.tables)
-    await it.group_commit.commit(SnapshotPage(vector={"b": 3}, schemas={KEPT_ASIDE: "1"}))
+    pulling = Record().next_round()
+    await it.group_commit.commit(MoveRecord(Record(), pulling))
+    await it.group_commit.commit(MoveRecord(pulling, pulling.moved("installing"), {"b": 3}))
     with pytest.raises(Unavailable, match="snapshot"):
         await unaware.writes.write(named("k"))
     unaware.intake.deliver([stamped("b", 4, NOW_MS - 1000)], "b")
     await unaware.group_commit.covered({"b": 4})
-    await it.group_commit.commit(SnapshotPage(schemas={KEPT_ASIDE: ""}))
+    await it.group_commit.commit(MoveRecord(pulling.moved("installing"), pulling.moved("done")))
     assert (await unaware.writes.write(named("k"))).seq == 1
+
+
+@in_virtual_time
+async def test_a_round_that_another_node_has_ended_is_not_opened_anew() -> None:
+    """Found by seed 502365: a node that was paused installed it once more, and no node took writes any more."""
+    it = await opened()
+    paused = await opened(it.tables)
+    pulling = Record().next_round()
+    installing, done = pulling.moved("installing"), pulling.moved("done")
+    await it.group_commit.commit(MoveRecord(Record(), pulling))
+    await it.group_commit.commit(MoveRecord(pulling, installing, {"b": 3}))
+    await it.group_commit.commit(MoveRecord(installing, done))
+    for late in (
+        MoveRecord(Record(), pulling),
+        MoveRecord(pulling, installing, {"b": 3}),
+        MoveRecord(installing, done),
+        KeepPages(pulling, (("00000001", b"page"),)),
+        MergePage(installing, {"b": 3}, SnapshotPage()),
+    ):
+        with pytest.raises(Unavailable, match="another node"):
+            await paused.group_commit.commit(late)
+    assert (await paused.writes.write(named("k"))).seq == 1
+
+
+@in_virtual_time
+async def test_a_page_is_merged_only_once_its_entries_are_here() -> None:
+    it = await opened()
+    installing = Record().next_round().moved("installing")
+    await it.group_commit.commit(MoveRecord(Record(), installing, {"b": 3}))
+    with pytest.raises(Unavailable):
+        await it.group_commit.commit(MergePage(installing, {"b": 4}, SnapshotPage()))
+    await it.group_commit.commit(MergePage(installing, {"b": 3}, SnapshotPage()))
+
+
+@in_virtual_time
+async def test_a_round_may_end_that_another_nodes_link_comes_too_late_for() -> None:
+    it = await opened()
+    installing = Record().next_round().moved("installing")
+    late = installing.moved("late")
+    await it.group_commit.commit(MoveRecord(Record(), installing))
+    await it.group_commit.commit(MoveRecord(installing, late))
+    await it.group_commit.commit(MoveRecord(installing, installing.moved("done")))
 
 
 @in_virtual_time

@@ -2,23 +2,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
-from atoll.causality.clock import HybridLogicalClock
-from atoll.commit.batch import Identity
-from atoll.region.driver import Performer
-from atoll.region.group_commit import GroupCommit
+from atoll.protocol.effects import Effect, GiveBack, Lease, ReadHolders, ReviewLinks
+from atoll.region.driver import Work, lease_outcome
 from atoll.region.node_leases import NodeLeases
-from atoll.region.progress import Progress
-from atoll.region.timeline import Timeline
 from atoll.store.memory.store import MemoryStore, MemoryTables
 
 from ..virtual_time import in_virtual_time
 
 LEASE_S = 3.0
-
-
-async def nothing_forked() -> str:
-    return ""
 
 
 class Node:
@@ -27,36 +20,18 @@ class Node:
     def __init__(self, tables: MemoryTables, links: Sequence[str] = ("link b", "link c")) -> None:
         self.store = MemoryStore(tables)
         self.changes = 0
-        clock = HybridLogicalClock(lambda: 0, 0, 500)
-        progress = Progress(self.store)
-        timeline = Timeline(progress)
-        group_commit = GroupCommit(
-            self.store,
-            {},
-            clock,
-            lambda: Identity("a", ("a",), 0, 0),
-            lambda: 0,
-            progress=progress,
-            timeline=timeline,
-        )
-        performer = Performer(
-            self.store,
-            group_commit,
-            {"": self},
-            rewind=progress.rewind,
-            forked_entry=nothing_forked,
-            trust=timeline.trust,
-            now_ms=lambda: 0,
-            region="a",
-        )
-        self.node_leases = NodeLeases(links, performer, lease_s=LEASE_S)
+        self.node_leases = NodeLeases(links, self.store, self, lease_s=LEASE_S)
         self.task: asyncio.Task[None] | None = None
 
-    def review(self) -> None:
-        self.changes += 1
-
-    def renew(self) -> None:
-        raise AssertionError
+    def perform(self, effect: Effect) -> Work | None:
+        match effect:
+            case ReviewLinks():
+                self.changes += 1
+                return None
+            case ReadHolders() | Lease() | GiveBack():
+                return partial(lease_outcome, self.store, effect)
+            case _:
+                raise AssertionError(effect)
 
     async def start(self) -> None:
         await self.node_leases.take()

@@ -367,23 +367,3 @@ async def test_a_node_that_cannot_know_whether_another_one_takes_a_snapshot_over
         await asyncio.sleep(2.5)
         with pytest.raises(Unavailable, match="could not look at its database"):
             await it["a"].reader.read_here("note", "k")
-
-
-@in_virtual_time
-async def test_a_round_that_another_node_ends_meanwhile_stops_no_links() -> None:
-    async with World("a", "b", shares_store=True, lease_s=1.0) as it:
-        store = it.stores["a"]
-        counter = store.counter
-
-        async def ended_meanwhile(name: str) -> int:
-            value = await counter(name)
-            if name == "snapshot done":
-                await store.raise_counter(name, await counter("snapshot round"))
-            return value
-
-        store.counter = ended_meanwhile  # type: ignore[method-assign]
-        await store.raise_counter("snapshot round", 1)
-        await asyncio.sleep(5)
-        await it.write("b", "note", "k", {"text": "first"})
-        await it.settled()
-        assert not it["a"].snapshot_install.pulling

@@ -1,0 +1,196 @@
+"""How far a region is with its peers' snapshots: the durable record, and the steps of group commits that move it.
+
+Each step names the record that it goes on from, and the transaction compares. So a node that was paused, and goes on
+with a round that another node has ended meanwhile, changes nothing. That holds whoever has the lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from atoll.causality import vector as vectors
+from atoll.commit.batch import Batch
+from atoll.commit.snapshot_page import INCOMPLETE, KEPT_ASIDE, SnapshotPage
+from atoll.commit.work import Wants
+from atoll.errors import Unavailable
+from atoll.replication.messages import SnapshotPlace, SnapshotReply
+from atoll.store.port import View
+
+Phase = Literal["pulling", "installing", "late", "done"]
+"""`late`: since the install, a node's link was told once more that it comes too late: it takes another snapshot."""
+_PHASES: dict[str, Phase] = {"pulling": "pulling", "installing": "installing", "late": "late", "done": "done"}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Of the last round. A round that is not done keeps reads and writes away."""
+
+    number: int = 0
+    phase: Phase = "done"
+    done: int = 0
+    """The last round that was done: pages of it and of earlier ones do not count."""
+    incomplete: bool = False
+    """Whether the vector says more than the documents show: that of this round, or of an earlier one, is installed."""
+
+    def encode(self) -> str:
+        return f"{self.number} {self.phase} {self.done}" + (f" {INCOMPLETE}" if self.incomplete else "")
+
+    @classmethod
+    def of(cls, schemas: Mapping[str, str]) -> Record:
+        """From what the store says of the collection of kept pages."""
+        number, _, rest = schemas.get(KEPT_ASIDE, "").partition(" ")
+        phase, _, rest = rest.partition(" ")
+        done, _, incomplete = rest.partition(" ")
+        if not number:
+            return cls()
+        return cls(int(number), _PHASES[phase], int(done), incomplete == INCOMPLETE)
+
+    def next_round(self) -> Record:
+        return replace(self, number=self.number + 1, phase="pulling")
+
+    def moved(self, phase: Phase) -> Record:
+        """To a later phase of the same round."""
+        if phase == "done":
+            return Record(self.number, phase, self.number)
+        return replace(self, phase=phase, incomplete=True)
+
+    def goes_on_from(self, earlier: Record) -> bool:
+        """Whether nobody has moved the record since, but to say that a link comes too late."""
+        return self == earlier or (self.phase == "late" and replace(self, phase="installing") == earlier)
+
+
+def _check(view: View, record: Record) -> None:
+    """Raises Unavailable when another node has moved the record."""
+    found = Record.of(view.schemas)
+    if not found.goes_on_from(record):
+        raise Unavailable(f"another node went on with the snapshot: {found.encode()}, not {record.encode()}")
+
+
+class MoveRecord(NamedTuple):
+    """The record moves; `vector` is what the region has from then on, as it holds it in some form."""
+
+    before: Record
+    after: Record
+    vector: Mapping[str, int] = MappingProxyType({})
+
+    def want(self, wants: Wants) -> None:
+        """Every transaction shows the record."""
+
+    def perform(self, batch: Batch, view: View) -> None:
+        _check(view, self.before)
+        batch.advance(self.vector)
+        batch.schemas[KEPT_ASIDE] = self.after.encode()
+
+
+class KeepPages(NamedTuple):
+    """Pages are kept aside, or removed where they are empty."""
+
+    record: Record
+    rows: tuple[tuple[str, bytes], ...]
+
+    def want(self, wants: Wants) -> None:
+        """They are written whatever is there."""
+
+    def perform(self, batch: Batch, view: View) -> None:
+        _check(view, self.record)
+        for key, data in self.rows:
+            batch.keep(KEPT_ASIDE, key, data)
+
+
+class MergePage(NamedTuple):
+    """Documents of a page are merged, once every entry that may be in them is here."""
+
+    record: Record
+    until: Mapping[str, int]
+    page: SnapshotPage
+
+    def want(self, wants: Wants) -> None:
+        self.page.want(wants)
+
+    def perform(self, batch: Batch, view: View) -> None:
+        _check(view, self.record)
+        if not vectors.descends(view.positions, self.until):
+            raise Unavailable("the database was replaced while a snapshot was merged")
+        self.page.perform(batch, view)
+
+
+class KeptPage(msgspec.Struct, array_like=True, frozen=True):
+    """A page as it lies in the store."""
+
+    round: int
+    peer: str
+    page: SnapshotReply
+
+
+pack = msgspec.msgpack.Encoder().encode
+
+
+def key_of(number: int) -> str:
+    """Where a page lies."""
+    return f"{number:08d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A snapshot as far as it is here."""
+
+    peer: str
+    began: Mapping[str, int]
+    """What the peer had before it read the first page: all of that is in the snapshot."""
+    until: Mapping[str, int]
+    """What it had after the last one: nothing later is in it."""
+    incarnation: tuple[int, int]
+    declared: Mapping[str, Mapping[str, str]]
+    next: SnapshotPlace | None
+    pages: tuple[int, ...] = ()
+    lasts: Mapping[int, bytes] = field(default_factory=dict)
+    """seq → digest of entries of the peer's own that pages may show, and that are not in what was installed."""
+
+    @classmethod
+    def of(cls, peer: str, page: SnapshotReply) -> Round:
+        return cls(peer, page.before, page.after, page.incarnation, page.declared, page.next)
+
+    def goes_on_with(self, page: SnapshotReply) -> bool:
+        """Whether the page is of the same snapshot: of a peer that has lost nothing, and reads alike."""
+        return (page.incarnation, page.declared) == (self.incarnation, self.declared) and vectors.descends(
+            page.before, self.began
+        )
+
+    def take(self, page: SnapshotReply, number: int) -> Round:
+        lasts, seq = dict(self.lasts), page.after.get(self.peer, 0)
+        if page.last is not None and seq > self.began.get(self.peer, 0):
+            lasts.setdefault(seq, page.last)
+        until = vectors.merge(self.until, page.after)
+        return replace(self, until=until, next=page.next, pages=(*self.pages, number), lasts=lasts)
+
+
+Rounds = Mapping[int, Round]
+
+
+def with_page(rounds: Rounds, number: int, kept: KeptPage) -> Rounds:
+    """Page `number` belongs to its round."""
+    found = rounds.get(kept.round) or Round.of(kept.peer, kept.page)
+    return {**rounds, kept.round: found.take(kept.page, number)}
+
+
+def finished(rounds: Rounds) -> tuple[Round, ...]:
+    """Those that are complete, and whose place no later one has taken."""
+    complete = [each for _, each in sorted(rounds.items()) if each.next is None]
+    return tuple(
+        each
+        for at, each in enumerate(complete)
+        if not any(vectors.descends(later.began, each.began) for later in complete[at + 1 :])
+    )
+
+
+def until_of(rounds: Rounds) -> dict[str, int]:
+    """Every entry that may be in the pages."""
+    until: dict[str, int] = {}
+    for each in finished(rounds):
+        until = vectors.merge(until, each.until)
+    return until

@@ -1,0 +1,155 @@
+"""Pages of snapshots: read for peers, asked of peers, kept aside in the store, and opened again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from atoll.commit.snapshot_page import KEPT_ASIDE, SnapshotPage
+from atoll.documents.rules import Rules
+from atoll.errors import AtollError, StoreCorrupt, Unavailable
+from atoll.protocol.effects import (
+    AskPage,
+    AskPositions,
+    DigestsRead,
+    KeptOpened,
+    KeptScanned,
+    OpenKept,
+    Outcome,
+    PageReceived,
+    PositionsRead,
+    ReadDigests,
+    ScanKept,
+    Snapshots,
+)
+from atoll.recovery.restore import RESTORED
+from atoll.recovery.snapshot_record import KeptPage, Record, key_of
+from atoll.region.divergence import entry_digest
+from atoll.replication import snapshot
+from atoll.replication.messages import Peers, SnapshotCall, SnapshotPlace, SnapshotReply
+from atoll.replication.snapshot import Content
+from atoll.store.port import Row, Store
+
+BORN = "born_ms"
+"""When this store was first opened: it tells a peer's new disk from its old one."""
+_MERGED_AT_ONCE = 200
+
+_decode = msgspec.msgpack.Decoder(KeptPage).decode
+
+
+class SnapshotPages:
+    """Of one node."""
+
+    def __init__(
+        self,
+        region: str,
+        rules: Mapping[str, Rules],
+        store: Store,
+        peers: Peers,
+        *,
+        fingerprints: Mapping[str, str],
+        timeout_s: float,
+        most_rows: int,
+    ) -> None:
+        """`fingerprints`: collection → that of its declaration at this node."""
+        self._region = region
+        self._rules = rules
+        self._store = store
+        self._peers = peers
+        self._fingerprints = fingerprints
+        self._timeout_s = timeout_s
+        self._most_rows = most_rows
+
+    @property
+    def declared(self) -> Mapping[str, Mapping[str, str]]:
+        """collection → mergeable field → its kind."""
+        return snapshot.declared(self._rules)
+
+    async def page(self, place: SnapshotPlace) -> SnapshotReply:
+        """For a peer. Raises Unavailable while documents here are not what the vector says, and what the store
+        raises.
+        """
+        stored = await self._store.schemas()
+        if any(stored.get(name) != wanted for name, wanted in self._fingerprints.items()):
+            raise Unavailable(f"{self._region} is taking up new declarations: ask again", region=self._region)
+        counter = self._store.counter
+        incarnation = (await counter(BORN), await counter(RESTORED))
+        page = await snapshot.read_page(
+            self._store, self._rules, place, incarnation, self._check_merged, most_rows=self._most_rows
+        )
+        last = await entry_digest(self._store, self._region, page.after.get(self._region, 0))
+        return msgspec.structs.replace(page, last=last)
+
+    async def _check_merged(self) -> None:
+        """Asked after the vector was read: whoever installs one says so in the same commit."""
+        if Record.of(await self._store.schemas()).incomplete:
+            raise Unavailable(
+                f"{self._region} is itself taking a snapshot over: ask again", region=self._region
+            )
+
+    async def outcome(self, effect: Snapshots) -> Outcome:
+        """Perform it. Raises what the peer and the store raise, and ReplicationErrors for what is refused."""
+        match effect:
+            case AskPage(peer, place, timeout_s):
+                page = await self._ask(peer, place, timeout_s)
+                snapshot.check_content(page, snapshot.open_page(page), self._rules)
+                return PageReceived(peer, page)
+            case AskPositions(peers):
+                return PositionsRead(await self._positions(peers))
+            case ScanKept(after):
+                return await self._scanned(after)
+            case OpenKept(number):
+                row = await self._store.get(KEPT_ASIDE, key_of(number))
+                if row is None or not row.meta:
+                    raise StoreCorrupt(f"page {number} of a snapshot is no longer in the store")
+                page = _kept(row).page
+                return KeptOpened(number, tuple(_pieces(snapshot.open_page(page), page.clock)))
+            case ReadDigests(dots):
+                return DigestsRead({dot: await entry_digest(self._store, *dot) for dot in dots})
+
+    async def _ask(self, peer: str, place: SnapshotPlace, timeout_s: float) -> SnapshotReply:
+        page = await self._peers.call(peer, SnapshotCall(place), timeout_s=timeout_s)
+        if not isinstance(page, SnapshotReply):
+            raise AtollError(f"{peer} answered with {type(page).__name__} when asked for a snapshot")
+        return page
+
+    async def _positions(self, peers: tuple[str, ...]) -> dict[str, Mapping[str, int]]:
+        found: dict[str, Mapping[str, int]] = {}
+        for peer in peers:
+            with contextlib.suppress(AtollError):  # it says nothing
+                page = await self._ask(peer, SnapshotPlace("parked"), self._timeout_s)  # as a rule empty
+                found[peer] = page.before
+        return found
+
+    async def _scanned(self, after: str) -> KeptScanned:
+        if not after:
+            await self._store.open_collections([KEPT_ASIDE])
+        rows = await self._store.scan_all(KEPT_ASIDE, after=after or None, limit=1)
+        if not rows:
+            return KeptScanned("")
+        ((key, row),) = rows
+        if not row.meta:
+            return KeptScanned(key)
+        kept = _kept(row)
+        return KeptScanned(key, kept.round, kept.peer, kept.page)
+
+
+def _pieces(content: Content, stamp: int) -> Iterator[SnapshotPage]:
+    for at in range(0, len(content.documents), _MERGED_AT_ONCE):
+        rows = content.documents[at : at + _MERGED_AT_ONCE]
+        documents = tuple((content.collection, key, Row(value, meta)) for key, value, meta in rows)
+        yield SnapshotPage(documents=documents, stamp=stamp)
+    resolved = snapshot.resolved_of(content)
+    for at in range(0, len(resolved), _MERGED_AT_ONCE):
+        yield SnapshotPage(resolved=resolved[at : at + _MERGED_AT_ONCE])
+    for at in range(0, len(content.parked), _MERGED_AT_ONCE):
+        yield SnapshotPage(parked=tuple(content.parked[at : at + _MERGED_AT_ONCE]))
+
+
+def _kept(row: Row) -> KeptPage:
+    try:
+        return _decode(row.meta)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StoreCorrupt(f"a snapshot's page that was kept aside cannot be read: {error}") from None
