@@ -20,7 +20,7 @@ from atoll.config.version import VERSION
 from atoll.errors import ConfigError, StoreError, StoreUnwritable
 from atoll.ids.after_restore import counters_after_restore
 from atoll.recovery.restore import RESTORED, without
-from atoll.store.port import Chunk, Store
+from atoll.store.port import Chunk, Maintenance, Store
 from atoll.store.postgresql.url import is_postgresql
 from atoll.store.replacing import replace_sqlite
 from atoll.store.sqlite.store import open_sqlite
@@ -59,7 +59,7 @@ async def back_up(config: Config, region: str, path: Path, now_ms: int, tell: Te
     return totals
 
 
-async def write_archive(store: Store, file: BinaryIO, header: Header, tell: Tell = _untold) -> Totals:
+async def write_archive(store: Maintenance, file: BinaryIO, header: Header, tell: Tell = _untold) -> Totals:
     """All that a store holds, as of one moment."""
     writer = ArchiveWriter(file, header)
     async for chunk in store.contents():

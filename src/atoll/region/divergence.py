@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from atoll.documents.entry import decode_frames, digest_of
-from atoll.store.port import Store
+from atoll.store.port import Journal
 
 
-async def entry_digest(store: Store, origin: str, seq: int) -> bytes | None:
+async def entry_digest(store: Journal, origin: str, seq: int) -> bytes | None:
     """Of one entry as it was written; None where the journal does not hold it (any more)."""
     segment = await store.segment(origin, seq)
     if segment is None:
@@ -26,7 +26,7 @@ async def entry_digest(store: Store, origin: str, seq: int) -> bytes | None:
 
 
 async def forked_entry(
-    store: Store,
+    store: Journal,
     region: str,
     own: int,
     held: Mapping[str, int],

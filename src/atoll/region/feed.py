@@ -11,7 +11,7 @@ from atoll.errors import CursorExpired
 from atoll.region.group_commit import GroupCommit
 from atoll.region.recovery import FailoverRecovery
 from atoll.replication.signal import Signal
-from atoll.store.port import Store
+from atoll.store.port import Journal
 
 
 class Feed:
@@ -21,7 +21,7 @@ class Feed:
         self,
         region: str,
         regions: Sequence[str],
-        store: Store,
+        store: Journal,
         group_commit: GroupCommit,
         *,
         failover: FailoverRecovery,

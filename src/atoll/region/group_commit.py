@@ -12,9 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
 
 from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.vector import descends, merge
@@ -24,7 +22,7 @@ from atoll.documents.rules import Rules
 from atoll.errors import AtollError, Indefinite, Overloaded, SerializationConflict
 from atoll.region.progress import Progress
 from atoll.region.timeline import Timeline
-from atoll.store.port import Transaction, View, Wanted
+from atoll.store.port import Transactions, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +41,6 @@ _MOST_TURNS = 8
 """Of the event loop, that a work waits at most while each brings others."""
 _MOST_LOST = 8
 """Transactions that may be lost to other nodes before the works are told."""
-
-
-class Transactions(Protocol):
-    """The part of the store that is needed here."""
-
-    def begin(self, wanted: Wanted) -> AbstractAsyncContextManager[Transaction]:
-        """Begin the region's next transaction."""
 
 
 class Awaited:

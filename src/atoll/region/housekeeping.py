@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import Protocol
 
 from atoll.errors import AtollError
 from atoll.region.group_commit import GroupCommit
 from atoll.region.options import RegionOptions
 from atoll.region.redeclare import Redeclaration
 from atoll.region.truncation import Truncation
-from atoll.store.port import Store
+from atoll.store.port import Audit, Maintenance, States
 
 _LOOKED_AFTER_S = 10.0
 """How often a region looks whether its documents still are all as it declares them."""
@@ -21,12 +22,16 @@ _FORGETS_EVERY = 60
 """Rounds."""
 
 
+class Stored(Audit, Maintenance, States, Protocol):
+    """The ports of the store that are needed here."""
+
+
 class Housekeeping:
     """Of one node. Each of its works goes on for ever; a failing disk is the commit path's to report."""
 
     def __init__(
         self,
-        store: Store,
+        store: Stored,
         group_commit: GroupCommit,
         *,
         redeclaration: Redeclaration,

@@ -13,7 +13,7 @@ from atoll.replication.link import Link
 from atoll.replication.messages import StreamRequest
 from atoll.replication.signal import Signal
 from atoll.replication.wire import FrameWriter, Heartbeat
-from atoll.store.port import Store
+from atoll.store.port import Journal
 
 
 class JournalSender:
@@ -23,7 +23,7 @@ class JournalSender:
         self,
         region: str,
         links: Mapping[str, Link],
-        store: Store,
+        store: Journal,
         group_commit: GroupCommit,
         intake: Intake,
         *,

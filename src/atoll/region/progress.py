@@ -7,28 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from atoll.causality.vector import descends, merge
+from atoll.store.port import Journal, Transactions
 
 Follower = Callable[[dict[str, int], dict[str, int]], None]
 
 
-class Positions(Protocol):
-    """The part of the store that is needed here."""
-
-    async def positions(self) -> dict[str, int]:
-        """The region's version vector, with all that any node has committed."""
-
-    async def clock(self) -> int:
-        """The highest stamp ever committed, 0 at first."""
-
-    def follow(
-        self,
-        follower: Callable[[Mapping[str, int]], None],
-        history_changed: Callable[[str], None] | None = None,
-    ) -> None:
-        """`follower` gets the region's positions soon after other nodes have moved them.
-
-        `history_changed` gets the history before anything of another one is read.
-        """
+class Positions(Journal, Transactions, Protocol):
+    """The ports of the store that are needed here."""
 
 
 class Progress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from atoll.causality import vector as vectors
 from atoll.documents import document as documents
@@ -21,7 +21,11 @@ from atoll.region.statistics import Statistics
 from atoll.region.waits import Waits
 from atoll.replication.link import Link
 from atoll.replication.messages import Call, ReadCall, ReadReply, Reply
-from atoll.store.port import Store
+from atoll.store.port import Documents, Journal
+
+
+class Stored(Documents, Journal, Protocol):
+    """The ports of the store that are needed here."""
 
 
 class Reader:
@@ -32,7 +36,7 @@ class Reader:
         region: str,
         rules: Mapping[str, Rules],
         links: Mapping[str, Link],
-        store: Store,
+        store: Stored,
         group_commit: GroupCommit,
         *,
         ask: Callable[[str, Call], Awaitable[Reply]],

@@ -13,7 +13,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from atoll.commit.batch import Batch
 from atoll.commit.snapshot_page import KEPT_ASIDE
@@ -22,12 +22,16 @@ from atoll.documents.entry import decode_entry
 from atoll.errors import AtollError
 from atoll.region.group_commit import GroupCommit
 from atoll.schema.application import Application
-from atoll.store.port import Parked, Store, View
+from atoll.store.port import Audit, Documents, Parked, States, View
 
 _AT_ONCE = 200
 _REPORTED = 20_000
 
 logger = logging.getLogger("atoll.region")
+
+
+class Stored(Documents, Audit, States, Protocol):
+    """The ports of the store that are needed here."""
 
 
 class Redeclare(NamedTuple):
@@ -91,7 +95,7 @@ class Redeclaration:
     """Brings what a region has stored under the declarations that it runs with."""
 
     def __init__(
-        self, application: Application, store: Store, group_commit: GroupCommit, nonce: Callable[[], str]
+        self, application: Application, store: Stored, group_commit: GroupCommit, nonce: Callable[[], str]
     ) -> None:
         """`nonce` makes what no other pass has."""
         self._store = store

@@ -227,7 +227,9 @@ class Region:
             link_key=link_key,
             heartbeat_s=options.heartbeat_s,
         )
-        self.truncation = Truncation(self.regions, self.links, store, physical_ms, options)
+        self.truncation = Truncation(
+            self.regions, self.links, store, self.group_commit.commit, now_ms=physical_ms, options=options
+        )
         self._housekeeping = Housekeeping(
             store,
             self.group_commit,

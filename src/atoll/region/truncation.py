@@ -7,13 +7,17 @@ So nothing here has to be exact: too little knowledge of the peers only keeps mo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import NamedTuple, Protocol
 
+import msgspec
+
+from atoll.commit.batch import Batch
+from atoll.commit.work import Step, Wants
 from atoll.documents.entry import decode_frames
 from atoll.region.options import RegionOptions
 from atoll.replication.link import LinkStatus
-from atoll.store.port import JournalExtent, Store
+from atoll.store.port import Journal, JournalExtent, States, View
 
 _PARTS = 16
 """Retention and absence are kept to within a sixteenth of themselves."""
@@ -29,6 +33,45 @@ class Linked(Protocol):
         """What it knows of its peer."""
 
 
+class Stored(Journal, States, Protocol):
+    """The ports of the store that are needed here."""
+
+
+class Known(msgspec.Struct, frozen=True, array_like=True):
+    """What the region's nodes know of the journal's age and of their peers, across restarts."""
+
+    marks: tuple[tuple[int, int], ...] = ()
+    """(unix milliseconds, the journal's tail at that time or a little before), the newest last."""
+    heard_ms: dict[str, int] = {}
+    """peer → when it was last heard (unix milliseconds)."""
+
+
+_STATE = ("truncation", "known")
+_encode = msgspec.msgpack.Encoder(order="sorted").encode
+_decode = msgspec.msgpack.Decoder(Known).decode
+
+
+class Remember(NamedTuple):
+    """A step of a group commit: what one node has come to know."""
+
+    mark: tuple[int, int] | None
+    heard_ms: Mapping[str, int]
+
+    def want(self, wants: Wants) -> None:
+        wants.state(*_STATE)
+
+    def perform(self, batch: Batch, view: View) -> None:
+        stored = view.states.get(_STATE)
+        batch.states[_STATE] = _encode(self.added_to(Known() if stored is None else _decode(stored)))
+
+    def added_to(self, known: Known) -> Known:
+        marks = known.marks
+        if self.mark is not None and self.mark > (marks[-1] if marks else (0, 0)):
+            marks = (*marks, self.mark)[-_MARKS:]
+        latest = {peer: max(at_ms, known.heard_ms.get(peer, 0)) for peer, at_ms in self.heard_ms.items()}
+        return Known(marks, {**known.heard_ms, **latest})
+
+
 class Truncation:
     """Call `round` now and then, beside the writers."""
 
@@ -36,7 +79,9 @@ class Truncation:
         self,
         regions: Iterable[str],
         links: Mapping[str, Linked],
-        store: Store,
+        store: Stored,
+        commit: Callable[[Step], Awaitable[None]],
+        *,
         now_ms: Callable[[], int],
         options: RegionOptions,
     ) -> None:
@@ -51,26 +96,18 @@ class Truncation:
         self._store = store
         self._now_ms = now_ms
         self._options = options
-        self._marks: list[tuple[int, int]] = []
-        """(unix milliseconds, the journal's tail at that time or a little before), in slots that are used in turn."""
-        self._heard_ms: dict[str, int] = {}
-        """peer → when it was last heard, also by earlier runs; what the store holds of it."""
-
-    async def _open(self) -> None:
-        """Take up what earlier runs knew."""
-        store = self._store
-        marks = [(await store.counter(_at(slot)), await store.counter(_tail(slot))) for slot in range(_MARKS)]
-        self._heard_ms = {peer: await store.counter(_heard(peer)) for peer in self._links}
-        self._marks = marks
+        self._commit = commit
+        self._known: Known | None = None
+        """What the store holds of it; None before the first round."""
 
     async def round(self) -> int:
         """Cut what may go; how many segments went. Raises what the store raises."""
-        if not self._marks:
-            await self._open()
+        if self._known is None:
+            stored = await self._store.state(*_STATE)
+            self._known = Known() if stored is None else _decode(stored)
         now_ms = self._now_ms()
         extent = await self._store.journal_extent()
-        await self._mark(now_ms, extent.tail)
-        await self._remember_heard(now_ms)
+        await self._remember(self._known, now_ms, extent.tail)
         up_to_id = min(self._aged(now_ms, extent.tail), await self._had_by(self._present(now_ms)))
         most = self._options.journal_most_bytes
         if most is not None and extent.size_bytes > most:
@@ -89,15 +126,17 @@ class Truncation:
         """The last segment that is surely older than the retention."""
         until_ms = now_ms - int(self._options.journal_s * 1000)
         # A copy that was restored counts its segments anew: marks past its tail are of another journal.
-        return max((id for at_ms, id in self._marks if 0 < at_ms <= until_ms and id <= tail), default=0)
+        marks = () if self._known is None else self._known.marks
+        return max((id for at_ms, id in marks if at_ms <= until_ms and id <= tail), default=0)
 
     def _present(self, now_ms: int) -> list[str]:
         """The peers that hold the journal back by what they lack."""
         absent_ms = int(self._options.journal_absent_s * 1000)
+        heard_ms = {} if self._known is None else self._known.heard_ms
         return [
             peer
             for peer, link in self._links.items()
-            if link.status.connected or now_ms - max(link.status.heard_ms, self._heard_ms[peer]) <= absent_ms
+            if link.status.connected or now_ms - max(link.status.heard_ms, heard_ms.get(peer, 0)) <= absent_ms
         ]
 
     async def _had_by(self, peers: Iterable[str]) -> int:
@@ -108,40 +147,24 @@ class Truncation:
         common = {origin: min(vector.get(origin, 0) for vector in vectors) for origin in self._regions}
         return await self._store.journal_start(common, self._regions)
 
-    async def _mark(self, now_ms: int, tail: int) -> None:
-        """Remember that the segments up to `tail` are at least as old as this moment."""
-        newest = max(range(_MARKS), key=lambda slot: self._marks[slot][0])
-        if (now_ms - self._marks[newest][0]) * _PARTS < self._options.journal_s * 1000:
-            return
-        slot = (newest + 1) % _MARKS
-        # In this order: a crash in between leaves a mark that says too little, not too much.
-        await self._store.raise_counter(_at(slot), now_ms)
-        await self._store.raise_counter(_tail(slot), tail)
-        self._marks[slot] = (now_ms, tail)
-
-    async def _remember_heard(self, now_ms: int) -> None:
-        """Across restarts, a sixteenth of the allowed absence at a time; one never heard counts from now."""
+    async def _remember(self, known: Known, now_ms: int, tail: int) -> None:
+        """For later runs and other nodes: that the segments up to `tail` are at least as old as this moment, and when
+        each peer was heard. A peer that was never heard counts from now."""
+        marked_ms = known.marks[-1][0] if known.marks else 0
+        due = (now_ms - marked_ms) * _PARTS >= self._options.journal_s * 1000
         step_ms = self._options.journal_absent_s * 1000 / _PARTS
+        heard_ms = {}
         for peer, link in self._links.items():
-            known_ms = self._heard_ms[peer]
-            heard_ms = link.status.heard_ms or (0 if known_ms else now_ms)
-            if heard_ms > known_ms and (heard_ms - known_ms >= step_ms or not known_ms):
-                await self._store.raise_counter(_heard(peer), heard_ms)
-                self._heard_ms[peer] = heard_ms
+            known_ms = known.heard_ms.get(peer, 0)
+            at_ms = link.status.heard_ms or (0 if known_ms else now_ms)
+            if at_ms > known_ms and (at_ms - known_ms >= step_ms or not known_ms):
+                heard_ms[peer] = at_ms
+        if due or heard_ms:
+            step = Remember((now_ms, tail) if due else None, heard_ms)
+            await self._commit(step)
+            self._known = step.added_to(known)
 
     async def _look(self) -> None:
         self.extent = await self._store.journal_extent()
         oldest = await self._store.journal(self.extent.after_id, limit=1)
         self.oldest_ms = next(decode_frames(oldest[0].segment.body)).entry.stamp >> 16 if oldest else None
-
-
-def _at(slot: int) -> str:
-    return f"journal mark {slot} ms"
-
-
-def _tail(slot: int) -> str:
-    return f"journal mark {slot} tail"
-
-
-def _heard(peer: str) -> str:
-    return f"heard {peer} ms"

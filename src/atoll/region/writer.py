@@ -21,7 +21,7 @@ from atoll.region.options import RegionOptions
 from atoll.region.statistics import Statistics
 from atoll.region.waits import Waits
 from atoll.replication.messages import Peers, WriteCall, WriteReply
-from atoll.store.port import Store
+from atoll.store.port import Documents
 
 
 class Writer:
@@ -32,7 +32,7 @@ class Writer:
         region: str,
         rules: Mapping[str, Rules],
         links: Iterable[str],
-        store: Store,
+        store: Documents,
         group_commit: GroupCommit,
         *,
         peers: Peers,

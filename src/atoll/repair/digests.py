@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import bisect
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from atoll.documents import document as documents
 from atoll.documents.rules import Rules
 from atoll.errors import UnknownCollection
 from atoll.replication.messages import DigestReply
-from atoll.store.port import Store
+from atoll.store.port import Documents, Journal
 
 BUCKETS = 256
+
+
+class Stored(Documents, Journal, Protocol):
+    """The ports of the store that are needed here."""
 
 
 class Digests:
     """Of one region's collections."""
 
     def __init__(
-        self, rules: Mapping[str, Rules], store: Store, horizon_of: Callable[[Sequence[str]], str]
+        self, rules: Mapping[str, Rules], store: Stored, horizon_of: Callable[[Sequence[str]], str]
     ) -> None:
         """`horizon_of`: the key from which on retention keeps documents that are written once, given all keys."""
         self._rules = rules

@@ -22,7 +22,7 @@ from atoll.documents.entry import MAX_ENTRY_BYTES, LosingVersion
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, CorruptEntry, HostileEntry
 from atoll.replication.messages import SnapshotPlace, SnapshotReply
-from atoll.store.port import AuditFilter, Parked, Row, Store
+from atoll.store.port import Audit, AuditFilter, Documents, Parked, Row, Store
 
 _PAGE_BYTES = 1 << 20
 _ROWS_AT_ONCE = 50
@@ -85,7 +85,7 @@ async def read_page(
     return SnapshotReply(incarnation, declared(rules), before, after, clock, content, read.next)
 
 
-async def _documents(store: Store, names: list[str], place: SnapshotPlace, most_rows: int) -> _Read:
+async def _documents(store: Documents, names: list[str], place: SnapshotPlace, most_rows: int) -> _Read:
     left = [name for name in names if name >= place.collection]
     if not left:
         return _Read(Content(), SnapshotPlace("audit"))
@@ -104,7 +104,7 @@ async def _documents(store: Store, names: list[str], place: SnapshotPlace, most_
     return _Read(content, SnapshotPlace("documents", name, after))
 
 
-async def _audit(store: Store, place: SnapshotPlace, most_rows: int) -> _Read:
+async def _audit(store: Audit, place: SnapshotPlace, most_rows: int) -> _Read:
     content, after = Content(), place.record
     size_bytes = 0
     while size_bytes < _PAGE_BYTES and (limit := min(_ROWS_AT_ONCE, most_rows - len(content.resolved))):
@@ -118,7 +118,7 @@ async def _audit(store: Store, place: SnapshotPlace, most_rows: int) -> _Read:
     return _Read(content, SnapshotPlace("audit", record=after))
 
 
-async def _parked(store: Store, place: SnapshotPlace, most_rows: int) -> _Read:
+async def _parked(store: Audit, place: SnapshotPlace, most_rows: int) -> _Read:
     content, after = Content(), place.change
     size_bytes = 0
     while size_bytes < _PAGE_BYTES and (limit := min(_ROWS_AT_ONCE, most_rows - len(content.parked))):

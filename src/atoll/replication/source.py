@@ -10,7 +10,7 @@ from atoll.documents.entry import frames_for, frames_past, has_sections
 from atoll.replication.messages import StreamRequest
 from atoll.replication.signal import Signal
 from atoll.replication.wire import FrameWriter, Heartbeat, JournalBegins
-from atoll.store.port import Segment, Store
+from atoll.store.port import Journal, Segment
 
 _BATCH_BYTES = 1 << 20
 _HEARSAY_MS = 1000
@@ -18,7 +18,7 @@ _HEARSAY_MS = 1000
 
 
 async def stream(
-    store: Store,
+    store: Journal,
     request: StreamRequest,
     committed: Signal,
     heartbeat: Callable[[], Awaitable[Heartbeat]],

@@ -284,12 +284,8 @@ class Transaction(View, Protocol):
         """
 
 
-class Store(Protocol):
-    """What a region keeps."""
-
-    @property
-    def warning(self) -> str:
-        """What is unsafe about it, for `atoll status`; empty when nothing is."""
+class Documents(Protocol):
+    """The documents of a region, as they are committed."""
 
     async def open_collections(self, names: Iterable[str]) -> None:
         """Make the store ready, and make sure that each collection has its table; idempotent, durable on return.
@@ -301,56 +297,6 @@ class Store(Protocol):
         """Make the indexes, and views for SQL tools where the database has users of its own; idempotent.
 
         Building an index takes long once. Those that are no longer declared go away.
-        """
-
-    def follow(
-        self,
-        follower: Callable[[Mapping[str, int]], None],
-        history_changed: Callable[[str], None] | None = None,
-    ) -> None:
-        """`follower` gets the region's positions soon after other nodes have moved them.
-
-        `history_changed` gets the history before anything of another one is read. Neither may raise.
-        """
-
-    async def history(self) -> str:
-        """Names the history that the database is in, `family/number/run`, or is empty where there is only one.
-
-        In another one, commits may be missing that were durable before: a standby was promoted, or a copy put in the
-        database's place. Another `run` alone is the same database, started again.
-        """
-
-    async def history_taken_up(self) -> str:
-        """The one that the region has last taken up. Until it is the present one, bar its run, `advance_counter` is
-        refused with Unavailable: numbers that were given out could come again."""
-
-    async def take_up(self, history: str, counters: Mapping[str, int]) -> None:
-        """The region has again what its peers had of it. Raises counters as `raise_counter` does, before; durable on
-        return. Raises SerializationConflict when the database is in another history by now."""
-
-    async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, int]:
-        """Hold these for so many seconds from now on, unless other nodes do.
-
-        Returns name → generation of those that this node holds. The generation grows each time that the holder
-        changes, and a node that is started again is another holder: see `Commit.fences`. A store that only one node
-        can open gives all of them, in their first generation.
-        """
-
-    @property
-    def holder(self) -> str:
-        """What `holders` calls this node."""
-
-    async def holders(self) -> Mapping[str, str]:
-        """name → the node that holds it at present. Nothing for a store that only one node can open."""
-
-    async def give_back(self, names: Sequence[str]) -> None:
-        """Hold these no longer; idempotent."""
-
-    def begin(self, wanted: Wanted) -> AbstractAsyncContextManager[Transaction]:
-        """Take the region's turn: `async with store.begin(wanted) as turn`.
-
-        A turn that is left without `commit` changes nothing. One node has at most one turn at a time, and awaits
-        nothing in it but the turn's own methods.
         """
 
     async def get(self, collection: str, key: str) -> Row | None:
@@ -374,6 +320,10 @@ class Store(Protocol):
         self, collection: str, *, after: str | None = None, limit: int = 1000
     ) -> list[tuple[str, Row]]:
         """All rows in key order, tombstones included: for digests and repair."""
+
+
+class Journal(Protocol):
+    """The journal in this region's own commit order, and how far the region has come."""
 
     async def positions(self) -> dict[str, int]:
         """The region's version vector, with all that any node has committed."""
@@ -405,8 +355,9 @@ class Store(Protocol):
         The newest one stays whatever is asked, since its id is what the next is counted from.
         """
 
-    async def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
-        """idempotency key → the answer that was given."""
+
+class Audit(Protocol):
+    """Conflict records, parked changes, and the answers given to idempotency keys."""
 
     async def conflicts(
         self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
@@ -419,11 +370,15 @@ class Store(Protocol):
     async def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
         """Parked changes by (origin, seq, change), strictly past `after`."""
 
-    async def schemas(self) -> dict[str, str]:
-        """collection → fingerprint, as last committed."""
+    async def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """idempotency key → the answer that was given."""
 
     async def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
         """Apply retention: by age, and at most `audit_keep` records (manual ones are kept). Returns rows removed."""
+
+
+class States(Protocol):
+    """What protocols keep, and numbers that only rise."""
 
     async def state(self, space: str, key: str) -> bytes | None:
         """What a protocol keeps under a key; see `Commit.states`."""
@@ -433,6 +388,9 @@ class Store(Protocol):
     ) -> list[tuple[str, bytes]]:
         """A space's states in key order (by code point), strictly past `after`, all of one moment."""
 
+    async def schemas(self) -> dict[str, str]:
+        """collection → fingerprint, as last committed."""
+
     async def counter(self, name: str) -> int:
         """A durable number, 0 at first."""
 
@@ -441,6 +399,51 @@ class Store(Protocol):
 
     async def advance_counter(self, name: str, by: int) -> int:
         """Add `by`, at least 1, and return the new value; durable on return. No two calls return the same."""
+
+
+class Leases(Protocol):
+    """What one of a region's nodes does for all, and which database they share."""
+
+    async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, int]:
+        """Hold these for so many seconds from now on, unless other nodes do.
+
+        Returns name → generation of those that this node holds. The generation grows each time that the holder
+        changes, and a node that is started again is another holder: see `Commit.fences`. A store that only one node
+        can open gives all of them, in their first generation.
+        """
+
+    @property
+    def holder(self) -> str:
+        """What `holders` calls this node."""
+
+    async def holders(self) -> Mapping[str, str]:
+        """name → the node that holds it at present. Nothing for a store that only one node can open."""
+
+    async def give_back(self, names: Sequence[str]) -> None:
+        """Hold these no longer; idempotent."""
+
+    async def history(self) -> str:
+        """Names the history that the database is in, `family/number/run`, or is empty where there is only one.
+
+        In another one, commits may be missing that were durable before: a standby was promoted, or a copy put in the
+        database's place. Another `run` alone is the same database, started again.
+        """
+
+    async def history_taken_up(self) -> str:
+        """The one that the region has last taken up. Until it is the present one, bar its run, `advance_counter` is
+        refused with Unavailable: numbers that were given out could come again."""
+
+    async def take_up(self, history: str, counters: Mapping[str, int]) -> None:
+        """The region has again what its peers had of it. Raises counters as `raise_counter` does, before; durable on
+        return. Raises SerializationConflict when the database is in another history by now."""
+
+
+class Maintenance(Protocol):
+    """What operators do with a store as a whole."""
+
+    @property
+    def warning(self) -> str:
+        """What is unsafe about it, for `atoll status`; empty when nothing is."""
 
     def contents(self) -> AsyncGenerator[Chunk, None]:
         """All that the region holds, of one moment, in pieces of a few MiB; commits go on meanwhile.
@@ -462,3 +465,28 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Release everything; idempotent."""
+
+
+class Transactions(Protocol):
+    """Where a region's data change: the group commit."""
+
+    def begin(self, wanted: Wanted) -> AbstractAsyncContextManager[Transaction]:
+        """Take the region's turn: `async with store.begin(wanted) as turn`.
+
+        A turn that is left without `commit` changes nothing. One node has at most one turn at a time, and awaits
+        nothing in it but the turn's own methods.
+        """
+
+    def follow(
+        self,
+        follower: Callable[[Mapping[str, int]], None],
+        history_changed: Callable[[str], None] | None = None,
+    ) -> None:
+        """`follower` gets the region's positions soon after other nodes have moved them.
+
+        `history_changed` gets the history before anything of another one is read. Neither may raise.
+        """
+
+
+class Store(Documents, Journal, Audit, States, Leases, Maintenance, Transactions, Protocol):
+    """What an adapter offers: all of the ports. Each part of a region asks for those that it uses."""

@@ -371,8 +371,8 @@ class MountedDisk:
 
     async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, int]:
         if not self.disk.shared:
-            return self.disk.store.lease(self.connection, self.life, names, for_s)  # type: ignore[no-any-return]
-        held: Mapping[str, int] = await self._call("lease", self.connection, self.life, names, for_s)
+            return self.disk.store.lease(self.connection, self.life.number, names, for_s)  # type: ignore[no-any-return]
+        held: Mapping[str, int] = await self._call("lease", self.connection, self.life.number, names, for_s)
         return held
 
     async def checkpoint(self) -> None:

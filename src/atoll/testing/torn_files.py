@@ -145,7 +145,7 @@ class SqliteTables:
         found: AuditRow | None = self._transaction(Wanted({}, [], [id])).transaction.audit.get(id)
         return found
 
-    def lease(self, holder: object, run: object, names: Sequence[str], for_s: float) -> Mapping[str, int]:
+    def lease(self, holder: object, run: int, names: Sequence[str], for_s: float) -> Mapping[str, int]:
         return _at_once(self.sqlite.lease(names, for_s))
 
     def load_states(self, wanted: Wanted) -> dict[tuple[str, str], bytes]:

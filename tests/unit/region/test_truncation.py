@@ -4,6 +4,9 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+from atoll.causality.clock import HybridLogicalClock
+from atoll.commit.batch import Batch, Identity
+from atoll.commit.work import Step, Wants
 from atoll.documents.entry import Change, Entry, encode_frame
 from atoll.region.options import RegionOptions
 from atoll.region.truncation import Truncation
@@ -30,9 +33,28 @@ class Kept:
             "abc",
             self.links,
             self.store,
-            lambda: self.now_ms,
-            RegionOptions(journal_s=KEEP_S, journal_absent_s=64 * 3600.0, **options),
+            self.commit,
+            now_ms=lambda: self.now_ms,
+            options=RegionOptions(journal_s=KEEP_S, journal_absent_s=64 * 3600.0, **options),
         )
+
+    async def commit(self, step: Step) -> None:
+        """As the group commit does."""
+        wants = Wants({})
+        step.want(wants)
+        async with self.store.begin(wants.wanted()) as transaction:
+            batch = Batch(
+                Identity("a", tuple("abc"), 0, 0),
+                {},
+                HybridLogicalClock(lambda: self.now_ms),
+                transaction.positions,
+                rows={},
+                remembered={},
+                audit={},
+                now_ms=self.now_ms,
+            )
+            step.perform(batch, transaction)
+            await transaction.commit(batch.commit())
 
     def append(self, origin: str, seq: int, size: int = 1) -> None:
         change = Change("note", "k", 0, {"": b"x" * size})
@@ -156,8 +178,8 @@ async def test_marks_of_a_journal_that_a_backup_replaced_are_not_believed() -> N
         it.append("a", seq)
     await it.hours(3)
     copy = MemoryStore()
-    for name, value in it.store.tables.contents()[0].counters.items():
-        await copy.raise_counter(name, value)
+    copied = {("truncation", key): value for key, value in it.store.tables.states("truncation")}
+    copy.tables.commit(Commit(states={**copied}))
     again = Kept(copy, it.now_ms + 17 * HOUR_MS)
     again.append("a", 6)
     again.append("a", 7)

@@ -44,8 +44,8 @@ class _Lease:
     """Kept when it is given back: the next holder gets the next generation."""
 
     holder: object
-    run: object
-    """Of the holder's process."""
+    run: int
+    """Counts the runs of the holder's process."""
     generation: int
     until_s: float = _NEVER
     """By the event loop's clock."""
@@ -347,7 +347,7 @@ class MemoryTables:
             for name, value in chunk.counters.items():
                 self.raise_counter(name, value)
 
-    def lease(self, holder: object, run: object, names: Sequence[str], for_s: float) -> dict[str, int]:
+    def lease(self, holder: object, run: int, names: Sequence[str], for_s: float) -> dict[str, int]:
         now_s = asyncio.get_running_loop().time()
         granted = {}
         for name in names:
@@ -356,7 +356,7 @@ class MemoryTables:
                 held = self._leases[name] = _Lease(holder, run, 1)
             elif held.holder is not holder and held.until_s >= now_s:
                 continue
-            elif held.run is not run:
+            elif held.holder is not holder or held.run != run:
                 held = self._leases[name] = _Lease(holder, run, held.generation + 1)
             held.until_s = now_s + for_s
             granted[name] = held.generation
@@ -564,7 +564,7 @@ class MemoryStore:
         self._open().give_back(self, names)
 
     async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, int]:
-        return self._open().lease(self, self, names, for_s)
+        return self._open().lease(self, 1, names, for_s)
 
     def begin(self, wanted: Wanted) -> MemoryTransaction:
         return MemoryTransaction(self._open(), wanted, self)
