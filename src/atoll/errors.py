@@ -3,13 +3,13 @@
     AtollError
     ├── DeclarationError          a collection's declaration contradicts itself
     ├── ConfigError               atoll.toml is wrong; names file, line and fix
-    ├── RequestError              the caller's input is at fault: nothing happened
+    ├── RequestError              the caller's input is wrong: nothing happened
     │   ├── UnknownCollection · UnknownField · InvalidDocument · InvalidKey
     │   ├── InvalidOperation
     │   │   └── IdempotencyKeyReused   the key was used for another write
     │   ├── MalformedRequest · MethodNotAllowed · UnsupportedMediaType
     │   ├── TooLarge · InvalidToken · InvalidCursor
-    │   ├── CursorExpired         what comes next in the change feed is no longer in the journal
+    │   ├── CursorExpired         the journal no longer holds the next changes
     │   ├── NotFound
     │   └── Conflict
     │       ├── VersionMismatch   If-Match names another version
@@ -19,10 +19,10 @@
     │   ├── CorruptEntry · HostileEntry · ClockAhead · ProtocolMismatch
     ├── StoreError
     │   ├── StoreLocked           another process holds this region's database
-    │   ├── StoreUnwritable       disk full or read-only: writes stop, reads go on
+    │   ├── StoreUnwritable       disk full or read-only: writes stop, reads continue
     │   └── StoreCorrupt
     ├── Unavailable               try again, here or elsewhere
-    │   ├── RegionUnreachable     the region that must take this write does not answer
+    │   ├── RegionUnreachable     the region that must execute this does not answer
     │   ├── TokenNotReached       this region has not yet seen what the session has
     │   ├── TooStale              the bound on staleness cannot be met here
     │   ├── Overloaded            a queue is at its bound
@@ -32,7 +32,7 @@
     │   └── ClockUnsafe           this node's clock is out of bounds
     └── Indefinite                the write may have happened: retry with the same idempotency key
 
-Every class states its HTTP `status` and a stable `type` slug, which `server.problems` turns into an
+Every class states its HTTP `status` and a stable `type` slug, which `http.problems` turns into an
 RFC 9457 document, and the clients turn back into the same class. `details` hold plain JSON values.
 An error is *definite* (nothing happened) unless it is `Indefinite`.
 """

@@ -1,8 +1,8 @@
 """A region's whole store into an archive, and back.
 
-A backup reads one moment while the region serves. A restore makes a new store of it, marks it as restored, so that
-the region holds back until its peers have told it what it lacks (`region.restore`), and raises the counters
-of identifiers past all that may have been given out since (`ids.after_restore`).
+A backup reads one moment while the region serves. A restore creates a new store from it and marks it
+as restored. So the region serves nothing until it has what its peers had (`recovery.restore`). The restore also
+raises the counters of identifiers past all that may have been used since (`ids.after_restore`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Tell = Callable[[int, int, int | None], None]
 
 
 def _untold(*progress: int | None) -> None:
-    """Nobody looks on."""
+    """Ignores progress."""
 
 
 async def back_up(config: Config, region: str, path: Path, now_ms: int, tell: Tell, *, force: bool) -> Totals:
@@ -91,8 +91,9 @@ async def restore(
 ) -> Totals:
     """The region's store as the archive has it; the region must not run. `gone` names peers that never return.
 
-    Raises StoreCorrupt for a damaged archive, ConfigError for another deployment's or region's, StoreError when
-    the region holds data and `force` is not given, StoreLocked, ClockUnsafe: then nothing is changed.
+    Raises StoreCorrupt for a damaged archive, and ConfigError for one of another deployment or region. Raises
+    StoreError if the region holds data and `force` is not given. Raises StoreLocked, ClockUnsafe. After an error
+    nothing is changed.
     """
     settings = config.region(region)
     for peer in gone:

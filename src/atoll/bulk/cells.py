@@ -1,9 +1,8 @@
 """A field's value as one cell of text, both ways, going by the declaration.
 
-Strings stand as they are; everything else as JSON text: `12`, `true`, `["a","b"]`. An empty cell is null where
-the field may be null, the empty string where it is a plain string, and otherwise says that the field is not
-given. Where a string could be taken for something else (`Any`, `int | str`, `str | None`) it is written as a
-JSON string, in quotes.
+Strings are written unchanged, everything else as JSON text: `12`, `true`, `["a","b"]`. An empty cell is null if
+the field may be null, and the empty string if it is a plain string. Otherwise the field is not given. If a string
+could be taken for something else (`Any`, `int | str`, `str | None`), it is a JSON string, in quotes.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A whole import: rows become batches, each of which counts once, whatever ends the run and however often.
 
 A run has a random name, made durable before anything is sent, and cuts the file into chunks that depend on the
-file alone. The idempotency key of a batch is run and chunk, so what was under way when a run died is answered
-from the region's memory when it is sent again. All goes to one region (or to each row's owner), which the
-checkpoint names, since only that one remembers.
+file alone. The idempotency key of a batch is run and chunk. So a batch that was in flight when a run died gets its
+earlier answer when it is sent again. All batches go to one region (or to each row's owner). The checkpoint names
+it, because only that region knows the keys.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Parquet, by way of pyarrow: `pip install 'atoll[parquet]'`.
 
-pyarrow is large (55 MB), so it is an extra. The leaner arro3 (12 MB) was tried: it makes no nested columns from
-Python values and reads no row group by itself, and fastparquet brings pandas.
+pyarrow is large (55 MB), so it is an extra. Alternatives: arro3 (12 MB) makes no nested
+columns from Python values and cannot read one row group, and fastparquet needs pandas.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Hybrid logical clock: physical milliseconds that never go back and always exceed what was seen.
 
-Kulkarni, Demirbas, Madappa, Avva and Leone, "Logical Physical Clocks", OPODIS 2014; their pair (l, c) is
-packed into one integer, so that to compare, store or send a stamp is to do so with an int.
+Kulkarni, Demirbas, Madappa, Avva and Leone, "Logical Physical Clocks", OPODIS 2014. Their pair (l, c) is
+packed into one integer, so stamps are compared, stored and sent as integers.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class TokenCodec:
         `issued` holds, for the regions whose journal the caller knows to its end (its own, usually), the
         last seq ever given out. Raises InvalidToken; its `details["reason"]` is one of `too-long`,
         `malformed`, `unknown-version`, `bad-signature`, `absurd`, `unknown-region`, `never-issued`,
-        `other-incarnation`: it speaks of entries under numbers that mean others by now.
+        `other-incarnation` (its numbers mean other entries by now).
         """
         if len(text) > MAX_TOKEN_CHARS:
             _refuse("too-long", f"it has {len(text)} characters, and {MAX_TOKEN_CHARS} are the most")

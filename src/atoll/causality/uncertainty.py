@@ -86,7 +86,7 @@ class OffsetEstimator:
 
     One exchange bounds a peer's offset by its round trip, however unequal the two ways are. Of the last
     `window` exchanges the one with the tightest bound counts, as in NTP's clock filter (RFC 5905, section
-    10); a bound widens by `drift_ppm` of its age. Without a bound from the kernel this node's own clock
+    10). A bound widens by `drift_ppm` of its age. Without a bound from the kernel this node's own clock
     counts as within `max_offset_ms`.
     """
 
@@ -134,11 +134,11 @@ class OffsetEstimator:
     def interval(self, now_ms: int, kernel_ms: int | None = None) -> Interval:
         """Where the time lies, when this node's clock reads `now_ms` and the kernel bounds its error.
 
-        It is this node's own bound, cut to what a majority of clocks (its own among them) can share, in the
-        manner of Marzullo, "Maintaining the time in a distributed system", 1984. So it holds the time while
-        the kernel and most clocks keep their bounds, and a minority that runs away moves it nowhere. Where
-        the own bound and the majority's share nothing, it is the majority's, and `distance_ms(now_ms)` says
-        how far off this node is; where no majority shares anything, it covers all clocks.
+        It is the intersection of this node's own bound with what a majority of clocks, its own included, share
+        (Marzullo, "Maintaining the time in a distributed system", 1984). It contains the true time while the
+        kernel and most clocks keep their bounds. A minority that runs away does not move it. If the own bound
+        and the majority's are disjoint, it is the majority's, and `distance_ms(now_ms)` says how far off this
+        node is. If no majority shares anything, it covers all clocks.
         """
         own_ms = self._max_offset_ms if kernel_ms is None else kernel_ms
         bounds = [(-own_ms, own_ms)]

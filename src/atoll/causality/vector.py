@@ -1,8 +1,8 @@
 """Version vectors as plain dictionaries: region → highest seq seen, absent meaning 0.
 
-A vector names a causally closed prefix of every region's journal, so one number a region is enough
+A vector names a causally closed prefix of every region's journal, so one number for each region is enough
 (Parker et al., "Detection of mutual inconsistency in distributed systems", 1983). These are functions over
-`Mapping[str, int]` rather than a class: they run for every entry applied and every read that waits.
+`Mapping[str, int]` and not a class, because they run for every applied entry and every waiting read.
 """
 
 from __future__ import annotations

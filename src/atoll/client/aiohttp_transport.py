@@ -23,8 +23,8 @@ async def _send_once(
 ) -> aiohttp.ClientResponse:
     """Keep aiohttp from repeating a request when a kept connection breaks.
 
-    Its second attempt may end in a refused connection, as if nothing had been sent; the write would then be
-    repeated in another region although the first one may have executed it.
+    Its second attempt may end in a refused connection, as if nothing had been sent. The write would then be
+    repeated in another region, although the first region may have executed it.
     """
     try:
         return await handler(request)

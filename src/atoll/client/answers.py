@@ -82,8 +82,8 @@ def not_atoll(response: Response, reason: str) -> NoReturn:
 def problem_of(response: Response) -> AtollError:
     """The error that a problem document (RFC 9457) stands for, of the class that the region raised.
 
-    Without such a document it comes from something in between. Of 502, 503 and 504 nobody knows whether the
-    region got the request (some gateways say 503 when a connection broke under way): Indefinite. Anything
+    Without such a document it comes from something in between. After 502, 503 and 504 it is unknown whether
+    the region got the request (some gateways answer 503 if a connection broke): Indefinite. Anything
     else is ConfigError.
     """
     try:

@@ -4,9 +4,9 @@
                                             yields Pause, is sent None
                                             returns the result, or raises
 
-Reads go from region to region until one answers. A write moves on only while it surely has not happened;
-once an attempt is indefinite, the region that got it is the only one that can tell, by the idempotency
-key, so all further attempts go there.
+Reads go from region to region until one answers. A write moves to another region only after a definite
+failure. After an indefinite attempt, only the region that got it can know the outcome, by the idempotency
+key. So all further attempts go there.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ class Multiplexed:
                 lane.unanswered -= 1
                 self._carry_on(region, lane)
 
-        await asyncio.sleep(0)  # whoever comes in this turn of the event loop shares the exchange
+        await asyncio.sleep(0)  # calls of the same turn of the event loop share the exchange
         late = asyncio.get_running_loop().call_later(_PATIENCE_S, answered)
         try:
             if shared := lane.next():

@@ -22,8 +22,8 @@ class _Suspicion:
 class Router:
     """Remembers which regions are down. Times are in seconds of the caller's monotonic clock.
 
-    A region that failed comes last until it says that it is well, so nobody waits for it meanwhile; when all
-    have failed, all are tried. Threads may share it: every change is a single step under the interpreter's lock.
+    A region that failed comes last until its health answers 200, so no call waits for it. If all have failed,
+    all are tried. Threads may share it: every change is a single step under the interpreter's lock.
     """
 
     __slots__ = (

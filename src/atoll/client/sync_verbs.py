@@ -24,8 +24,8 @@ T = TypeVar("T")
 class SyncVerbs:
     """What can be asked of a database, within a session or without one.
 
-    Every call raises the `atoll.errors` that the region answered with, RegionUnreachable when no region
-    answered, and writes Indefinite when it is not known whether they happened.
+    Every call raises the error that the region answered with, or RegionUnreachable if no region answered.
+    Writes raise Indefinite if it is unknown whether they happened.
     """
 
     def __init__(self, calls: Calls, exchanges: Exchanges, transport: SyncTransport) -> None:

@@ -58,9 +58,9 @@ class Transport(Protocol):
     """Delivers requests. It never repeats one by itself: a repetition could count twice elsewhere."""
 
     async def send(self, request: Request) -> Response:
-        """Raises RegionUnreachable when the region surely got nothing, Indefinite when it may have, Overloaded
-        when the client itself had no connection free, TooLarge when the answer is beyond its bound, ConfigError when no
-        HTTP server answers."""
+        """Raises RegionUnreachable if the region got nothing, and Indefinite if it may have got the request.
+        Raises Overloaded if the client had no free connection, TooLarge if the answer exceeds its bound, and
+        ConfigError if no HTTP server answers."""
 
     def stream(self, request: Request) -> AbstractAsyncContextManager[Stream]:
         """Open a stream; leaving the context closes it. Raises as `send` does."""

@@ -24,8 +24,8 @@ T = TypeVar("T")
 class Verbs:
     """What can be asked of a database, within a session or without one.
 
-    Every call raises the `atoll.errors` that the region answered with, RegionUnreachable when no region
-    answered, and writes Indefinite when it is not known whether they happened.
+    Every call raises the error that the region answered with, or RegionUnreachable if no region answered.
+    Writes raise Indefinite if it is unknown whether they happened.
     """
 
     def __init__(self, calls: Calls, exchanges: Exchanges, transport: Transport) -> None:
@@ -221,7 +221,7 @@ class Verbs:
     ) -> AsyncIterator[Change]:
         """Every change from `cursor` on, as it comes, over broken connections and lost regions.
 
-        None starts with the oldest change that is kept, `"now"` with the next one; after a restart go on
+        None starts with the oldest change that is kept, `"now"` with the next one. After a restart, continue
         with the `cursor` of the last change handled. Raises InvalidCursor, CursorExpired when no region
         has kept all changes since, and RegionUnreachable when none serves the feed for `feed_timeout_s`.
         """

@@ -1,4 +1,4 @@
-"""The shape of `atoll.toml`, and what to advise whoever departs from it."""
+"""The shape of `atoll.toml`, and the advice for each mistake."""
 
 from __future__ import annotations
 

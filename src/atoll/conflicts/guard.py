@@ -1,9 +1,9 @@
 """A team's own conflict function, held to its bounds.
 
-The function must be pure. It runs in a thread of its own under a budget of executed lines, which is the
-same in every region, and so cuts an endless loop at the same place everywhere; a wall-clock bound catches
-what no line count can, such as a blocking call. Whatever it does wrong ends as ResolverFailed: the
-siblings are kept and the conflict is filed as manual.
+The function must be pure. It runs in a thread of its own under a budget of executed lines. The budget is
+the same in every region, so it ends an endless loop at the same place everywhere. A wall-clock bound ends
+blocking calls, which execute no lines. Every failure is a ResolverFailed: the siblings are kept, and the
+conflict is recorded as manual.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """The demo: a shop on three regions of this machine, what befalls them, and the proof that nothing was lost.
 
-`main` runs it; `topology` holds the processes, `shoppers` and `collisions` the workload, `nemesis` the faults,
-`ledger` what was acknowledged, `findings` what the regions hold afterwards, and `proof` compares the two.
+`main` runs it. `topology` holds the processes, `shoppers` and `collisions` the workload, `nemesis` the faults.
+`ledger` records what was acknowledged, `findings` what the regions hold afterwards. `proof` compares the two.
 """

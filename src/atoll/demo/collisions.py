@@ -105,7 +105,7 @@ class Collisions:
         field: str = "",
         in_turn: bool = False,
     ) -> bool:
-        """Send the edits at once, or one right after the other; True when they were surely concurrent."""
+        """Send the edits at once, or one right after the other; True if they are certain to be concurrent."""
         began = time.monotonic()
         sending = [self._send(collection, key, edit) for edit in edits]
         answers = [await each for each in sending] if in_turn else list(await asyncio.gather(*sending))

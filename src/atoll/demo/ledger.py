@@ -53,7 +53,7 @@ class Ledger:
     replayed: int = 0
     """Retried writes that had happened, and were answered from memory instead of happening twice."""
     unanswered: list[str] = field(default_factory=list)
-    """Writes that were given up without an answer: nobody knows whether they happened."""
+    """Writes without an answer: they may have happened."""
     surprises: list[str] = field(default_factory=list)
     """Answers that no client of the shop should ever get."""
     sessions_checked: int = 0

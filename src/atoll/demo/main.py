@@ -152,7 +152,7 @@ class _Demo:
         collisions = Collisions(
             client, ledger, REGIONS, alive=topology.alive, random=Random(options.seed + 1)
         )
-        scene.step = "filling the shelves"
+        scene.step = "writing the stock"
         await self._fill(topology, client, stock, collisions.base(options.seconds))
         observer = scene.observer = Observer(topology, http, self._weather, ledger.surprises.append)
         async with beside(observer.watch()):
@@ -174,7 +174,7 @@ class _Demo:
     async def _fill(
         self, topology: Topology, client: HttpClient, stock: Plan, base: list[dict[str, Any]]
     ) -> None:
-        """Put all stock on the shelves in one region, and wait until the others have it."""
+        """Write all stock in one region, and wait until the others have it."""
         writes = base + [
             {
                 "put": {

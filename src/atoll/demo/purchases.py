@@ -100,7 +100,7 @@ def load_sample() -> Sample:
 def assign_region(household_id: int, regions: Sequence[str]) -> str:
     """The region where a household shops: the same in every run, about an equal share for each region.
 
-    Rendezvous hashing (Thaler and Ravishankar, 1998): the order of `regions` does not matter, and a region
+    Rendezvous hashing (Thaler and Ravishankar, 1998): the order of `regions` does not matter. A region
     that joins or leaves moves only its own share of households.
 
     Raises:

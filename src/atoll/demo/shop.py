@@ -20,7 +20,7 @@ class Inventory(Collection, consistency="strong", fallback="escrow"):
 
 
 class Order(Collection, placement=home_region("region"), consistency="session"):
-    """Belongs to the household's region; whoever placed it sees it, wherever they look next."""
+    """Belongs to the household's region. Its author sees it in every region."""
 
     region: str
     household: int
@@ -52,7 +52,7 @@ class Cart(Collection, resolve="merge"):
 
 
 class Coupon(Collection, resolve="fww"):
-    """Whoever claims it first has it."""
+    """The first claim wins."""
 
     household: int
     region: str

@@ -124,7 +124,7 @@ _SHORT = aiohttp.ClientTimeout(total=1.0)
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody uses; all are held at once, so that they differ."""
+    """Free loopback ports. All are held at once, so that they differ."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

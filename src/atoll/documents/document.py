@@ -83,8 +83,9 @@ class Document:
 
 
 def touches(document: Document) -> Register:
-    """The touch register, with the deletions that had not seen it: a region where nothing is mergeable in the
-    collection yet deletes a document without writing this register.
+    """The touch register, with the deletions that had not seen it.
+
+    A region without mergeable fields in its declaration deletes a document without writing this register.
     """
     touch = document.registers.get(TOUCH, ())
     known = {(version.region, version.seq) for version in touch}
@@ -236,7 +237,7 @@ def check_value(rules: Rules, key: str, register: str, value: bytes) -> None:
 def carried_over(rules: Rules, shown: bytes | None, plain: bytes) -> bytes:
     """The document `plain` that replaces `shown`, with those members of it that this region's declarations lack.
 
-    Whoever writes the whole document says what it knows of it, and nothing of what another version added.
+    A write of the whole document states the fields that its region knows, and not those of another version.
     """
     if shown is None or (unknown := _members(shown).keys() - rules.known) == frozenset():
         return plain
@@ -393,8 +394,8 @@ def siblings(rules: Rules, document: Document) -> tuple[Version, ...]:
 
 
 def digest(rules: Rules, key: str, document: Document) -> bytes:
-    """16 bytes, equal in every region that has seen the same operations on this document, and has the same
-    declarations: what they have no place for is left out.
+    """16 bytes, equal in regions that have seen the same operations on this document and have the same
+    declarations. Undeclared parts are left out.
     """
     hashed = blake2b(key.encode(), digest_size=16)
     for name in sorted(document.registers):

@@ -74,7 +74,7 @@ class Write(msgspec.Struct, frozen=True, array_like=True):
     idempotency_key: str | None = None
     trace: Trace | None = None
     brief: bool = False
-    """Nobody asks what the documents came to: several at once are then neither answered nor remembered."""
+    """The caller does not need the resulting documents. Those of several writes are then not returned or kept."""
 
 
 class Written(msgspec.Struct, array_like=True, frozen=True, gc=False):

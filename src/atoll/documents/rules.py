@@ -98,8 +98,8 @@ class Rules:
 def well_named(register: str) -> bool:
     """Whether any version of the declarations may have this register.
 
-    A register is merged also where its field is not known, so that nothing is lost while regions differ in
-    their declarations, and all of them keep the same.
+    A register is merged also if its field is unknown. So nothing is lost while regions differ in their
+    declarations, and all regions keep the same state.
     """
     return register in (WHOLE, TOUCH) or register.partition(".")[0].isidentifier()
 

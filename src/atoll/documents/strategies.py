@@ -44,7 +44,7 @@ def first_write_wins(register: Register) -> Fold:
 
 
 def update_wins(register: Register) -> Fold:
-    """For a document's presence under `merge`: whoever still uses it prevails over whoever deletes it."""
+    """For a document's presence under `merge`: an update wins over a concurrent deletion."""
     alive = [version for version in register if version.value is not None]
     if len(alive) in (0, len(register)):
         return last_write_wins(register)

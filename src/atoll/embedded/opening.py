@@ -24,10 +24,10 @@ def open(
 ) -> EmbeddedDatabase:
     """A region inside this process, for `async with`.
 
-    `deployment` is a path to atoll.toml or a `Config`: then `region` says which one this is, and `node` which of
-    several; it replicates with the others, and it listens on its url so that they reach it (`listen=False` leaves
-    that out, and then nobody pulls from it). Or it is an `Application` or a list of collections: then it is one
-    region on its own, kept in the folder `data`. Raises ConfigError, StoreLocked, StoreUnwritable.
+    `deployment` is a path to atoll.toml or a `Config`. Then `region` selects the region, and `node` one of its nodes.
+    It replicates with the others and listens on its url. With `listen=False` it does not listen, and peers cannot pull
+    from it. Otherwise `deployment` is an `Application` or a list of collections: one region on its own, in the folder
+    `data`. Raises ConfigError, StoreLocked, StoreUnwritable.
     """
     application: Application | None = None
     if isinstance(deployment, str | os.PathLike):

@@ -10,7 +10,7 @@ MOST_MACHINES = 32
 
 
 class Machines:
-    """Finds a free number; it is kept, and renewed by whoever renews the leases, for as long as the node runs."""
+    """Finds a free number. The node keeps it, and renews it with its other leases, as long as it runs."""
 
     def __init__(self, claim: Callable[[str], Awaitable[bool]]) -> None:
         """`claim(name)` leases a name to this node, or says that another one has it."""

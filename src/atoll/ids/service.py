@@ -28,9 +28,9 @@ class IdService:
 
     `clock` gives unix milliseconds, `random(n)` n bytes that cannot be guessed (`os.urandom` in production).
     `region_number` (0 to 31) differs between any two regions, and `machine` gives a number (0 to 31) that no other
-    node of the region should have at present. Should two have one all the same, as when a node was paused for longer
-    than it held its number, they notice by the number's counter before either gives out an identifier, and take
-    others. The counters also keep identifiers from coming twice after a restart.
+    node of the region should have at present. Two nodes can hold one number nevertheless, if a node was paused for
+    longer than its lease. They detect it by the number's counter before either assigns an identifier, and take other
+    numbers. The counters also prevent repeated identifiers after a restart.
     """
 
     __slots__ = ("_clock", "_counters", "_machine", "_makers", "_region_number", "_snowflakes")
@@ -62,8 +62,8 @@ class IdService:
     async def generate(self, kind: str, count: int = 1) -> list[str]:
         """`count` new identifiers; all kinds but uuid4 in rising order.
 
-        Raises InvalidOperation for an unknown kind and for a count outside 1 to 10,000, ClockUnsafe when
-        the clock lets no snowflake be made, and what the durable counter raises.
+        Raises InvalidOperation for an unknown kind or a count outside 1 to 10,000. Raises ClockUnsafe if the
+        clock allows no snowflake, and what the durable counter raises.
         """
         make = self._makers.get(kind)
         if make is None:
@@ -104,7 +104,7 @@ class IdService:
 class _Hold:
     """The right to give out identifiers up to a time, under one number, by a counter that every holder moves.
 
-    Whoever moves it and does not find what it expects has learnt that another node does so, too; and so will that one.
+    A node that moves it and finds an unexpected value knows that another node uses it too. So will that node.
     """
 
     __slots__ = ("_counter", "_counters", "_held_ms", "machine")

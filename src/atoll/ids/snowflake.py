@@ -6,8 +6,8 @@
     12 bits  sequence within the millisecond
 
 The layout is Twitter's (2010), with its data centre as the region. Two generators with different region or
-machine cannot collide; one generator never gives out a (millisecond, sequence) twice, because its
-milliseconds never go back, whatever the clock does.
+machine cannot collide. One generator never uses a (millisecond, sequence) twice, because its milliseconds
+never go back, whatever the clock does.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ class SnowflakeGenerator:
     """Gives out snowflakes in rising order; belongs to one event loop.
 
     `clock` gives unix milliseconds and may step in either direction. After a step back the generator stays
-    at the millisecond it had reached. When a millisecond's 4,096 are used up it borrows the next one, at
-    most `max_lead_ms` ahead of the time that has passed; then it raises ClockUnsafe rather than run away.
+    at the millisecond it had reached. If the 4,096 of a millisecond are used up, it borrows the next
+    one, at most `max_lead_ms` ahead of the elapsed time. Beyond that it raises ClockUnsafe.
 
     A generator that starts again must not repeat its earlier run. `hold`, if given, is awaited with a unix
-    millisecond before any id up to it is given out, and must be durable on return; the next run passes the
-    highest as `last_ms`. It is called about once in `HOLD_MS` of use. Without it, a restart is safe as long
+    millisecond before any id up to it is used, and must be durable on return. The next run passes the highest
+    one as `last_ms`. It is called about once in `HOLD_MS` of use. Without it, a restart is safe as long
     as the clock is past where the earlier run ended.
     """
 
@@ -108,8 +108,8 @@ class SnowflakeGenerator:
     async def next(self) -> int:
         """One id, greater than all before.
 
-        Raises ClockUnsafe, without using up an id, when more than 4,096 per millisecond were asked for over
-        longer than `max_lead_ms`, and when the clock is outside 2024 to 2093.
+        Raises ClockUnsafe, without using up an id, if more than 4,096 per millisecond were requested for
+        longer than `max_lead_ms`. Also raises it if the clock is outside 2024 to 2093.
         """
         return (await self.take(1))[0]
 
@@ -149,8 +149,8 @@ class SnowflakeGenerator:
     def _read(self) -> int:
         """The clock since the epoch; also moves the pace, which borrowing is measured against.
 
-        The pace is the highest reading at first, and after a step back goes on as fast as the clock does:
-        so a step back of a day does not stop the generator for a day.
+        At first the pace is the highest reading. After a step back it advances as fast as the clock does. So a
+        step back of a day does not stop the generator for a day.
         """
         now_ms = max(0, self._clock() - EPOCH_MS)
         if now_ms == 0 and self._ms == 0:

@@ -1,7 +1,7 @@
 """What every mergeable field type offers: a join-semilattice with deltas.
 
 `merge` is commutative, associative and idempotent, and a delta is a state (Almeida, Shoker and Baquero,
-"Delta state replicated data types", 2018); so replication, repair and bootstrap are one function.
+"Delta state replicated data types", 2018). So replication, repair and bootstrap are one function.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Balegas et al., "Extending eventually consistent cloud databases for enforcing numeric invariants", 2015.
 Every unit above the minimum is a right, held by one region. Creating, spending and handing over rights are
-decided from a region's own cells of the state, which no other region writes; so no coordination is needed.
+decided from a region's own cells of the state. No other region writes those, so no coordination is needed.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _OPERATORS = frozenset({"$inc"})
 class BoundedCounterLattice:
     """An integer of 64 bits, at least `minimum`.
 
-    `split` says who holds new rights: `equal` shares among the actor's regions and leaves the remainder with
-    the actor; `creator` leaves all with the actor, to be handed over when asked for.
+    `split` says who holds new rights. `equal` shares them among the actor's regions and leaves the remainder
+    with the actor. `creator` leaves all with the actor, which transfers them on request.
     """
 
     minimum: int = 0

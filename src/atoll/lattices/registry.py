@@ -1,4 +1,4 @@
-"""The field types by name, for schemas and for whoever reads a journal without one."""
+"""The field types by name, for schemas and for readers of a journal without one."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The part of the Yjs update format that texts and lists use, checked before the library sees it.
 
-Update format 1: github.com/yjs/yjs `src/utils/encoding.js` and `src/structs/`. The library reserves what
-counts claim and recurses into what is nested: four bytes made it touch half a gigabyte, a megabyte of nested
-arrays overflowed its stack, neither of which can be caught. So only flat, named content is let in.
+Update format 1: github.com/yjs/yjs `src/utils/encoding.js` and `src/structs/`. The library
+allocates what counts claim and recurses into nested content. Four bytes made it touch half a gigabyte, and a
+megabyte of nested arrays overflowed its stack. Neither can be caught, so only flat, named content is accepted.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Nicolaescu, Jahns, Derntl and Klamma, "Near real-time peer-to-peer shared editing on extensible data types"
 (YATA), 2016. An update is a set of insertions and deletions, with ids (client, clock) and references to other
-ids; union of updates is the join. What refers to something unseen waits. The library's documents leave what
-waits out of what they export, and forget to look at some of it again when more arrives; therefore a state in
-which anything waits keeps the union itself, and builds its document anew. Causal delivery never meets this.
+ids; union of updates is the join. An update that refers to an unseen one waits. The library's documents do
+not export waiting updates, and do not always retry them when more arrives. Therefore a state with a waiting
+update keeps the union itself and builds its document again. Causal delivery never leads to this.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ Document = Doc[Any]
 class SequenceState:
     """The union of some updates: of `whole`, and of `later` ones that no document has been asked to fold in.
 
-    `spare` holds at most one document that shows this state. `merge` moves it on to the next state rather
-    than building another; a state that lost it builds its own from the updates when asked again.
+    `spare` holds at most one document that shows this state. `merge` moves it to the next state instead
+    of building another. A state that lost it builds its own from the updates at the next use.
     """
 
     whole: bytes = EMPTY
@@ -112,7 +112,7 @@ def decode(data: bytes, content: int, check: Callable[[str], object]) -> Sequenc
 
 
 def inserted_by(state: SequenceState, region: str) -> bool:
-    """Whether a decoded state holds nobody's insertions but this region's."""
+    """Whether a decoded state holds only this region's insertions."""
     return state.clients <= {client_of(Actor(region, ()))}
 
 

@@ -18,7 +18,7 @@ _BACKLOG = 2048
 
 
 class _Server(uvicorn.Server):
-    """Leaves the process's signals to whoever embeds it, and says when it is up."""
+    """Leaves signals to the embedding process, and reports when it is up."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

@@ -53,7 +53,7 @@ class Escrow:
                 waited = lock.locked()
                 try:
                     async with asyncio.timeout(max(0.0, deadline - self._now_s())), lock:
-                        # Whoever held the lock may have brought enough for everyone who waited.
+                        # The holder of the lock may have obtained enough for all waiting writers.
                         if not waited and not await self._obtain(address, shortage, tried):
                             raise
                 except TimeoutError:

@@ -25,7 +25,7 @@ _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 class Collection(BaseModel):
-    """One kind of document, and how its concurrent changes are settled.
+    """One kind of document, and how its conflicts are resolved.
 
     Options stand in the class statement: `class Order(Collection, placement=home_region("region"))`.
 
@@ -33,7 +33,7 @@ class Collection(BaseModel):
     - `consistency`: what a read waits for: `eventual` (default), `session`, `causal`, `bounded` or `strong`.
     - `max_staleness_s`: the bound of `bounded`.
     - `resolve`: `lww` (default), `fww`, `merge`, `manual`, or a function of the concurrent versions.
-    - `fallback`: what a strong collection does when cut off from the majority: `escrow` or `eventual`.
+    - `fallback`: how every region writes a strong collection without its owner: `escrow` or `eventual`.
     - `indexes`: fields that listings look documents up by, such as `["sku"]`.
     - `name`: in URLs; by default the class's name in snake_case.
 

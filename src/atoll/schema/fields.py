@@ -37,8 +37,8 @@ class Mergeable:
 class Bound:
     """Marks a bounded counter, and says how: `stock: Annotated[BoundedCounter, Bound(split="creator")]`.
 
-    `minimum` is the value that no region ever goes below. `split` says who holds the rights to spend after a
-    document is created or restocked: every region an equal part, or the creating region all of them.
+    No region's value is ever below `minimum`. `split` says who holds new rights: every region an equal part, or the
+    creating region all of them.
     """
 
     minimum: int = 0

@@ -100,7 +100,7 @@ def home_region(field: str) -> HomeRegion:
 def key_ranges(starts: Mapping[str, str]) -> KeyRanges:
     """Map each range's first key to its region: `key_ranges({"": "tokyo", "m": "frankfurt"})`.
 
-    Raises DeclarationError when keys before the first range would be nobody's, or a region's name is no name.
+    Raises DeclarationError if keys before the first range have no region, or a region's name is invalid.
     """
     if "" not in starts:
         raise DeclarationError(

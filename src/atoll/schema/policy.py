@@ -38,8 +38,10 @@ class Policy:
     resolver: Resolver | None = None
     """The team's own function under `custom`: pure and deterministic, or regions would differ for good."""
     fallback: Fallback | None = None
-    """What a strong collection does when cut off from the majority: refuse (None), sell on what this region
-    holds of bounded counters (`escrow`), or accept writes that may conflict (`eventual`)."""
+    """What a strong collection does instead of asking the owner.
+
+    None: refuse without the owner. `escrow`: spend this region's rights of bounded counters. `eventual`: accept
+    writes that may conflict."""
     indexes: tuple[str, ...] = ()
     """Fields that listings look documents up by. Each region's own affair: it changes nothing that regions agree on."""
 
