@@ -49,7 +49,7 @@ class App:
         self._handlers = Handlers(
             app=self,
             documents=documents,
-            audit=Audit(region, sessions, documents),
+            audit=Audit(region, sessions),
             events=Events(region),
             feed=Feed(region, sessions, self.closing),
             metrics=Metrics(region),
@@ -81,7 +81,7 @@ class App:
             raise MalformedRequest(f"{exchange.shown} cannot be asked with others")
         _check_head(exchange, bound)
         if bound.of_data:
-            self._region.gates.enter()
+            self._region.check_whole()
         query = exchange.query_string
         exchange.arguments = read_query(query, bound.query, bound.defaults) if query else bound.defaults
         return await bound.handler(self._handlers, exchange, values)

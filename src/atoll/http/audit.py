@@ -8,10 +8,9 @@ import msgspec
 
 from atoll.causality.clock import format_stamp
 from atoll.conflicts import records
-from atoll.documents.mutation import Write, put_of
-from atoll.errors import Conflict, InvalidCursor, InvalidOperation, NotFound
+from atoll.errors import InvalidCursor
 from atoll.http.bodies import Resolution
-from atoll.http.documents import Documents, decode_cursor, encode_cursor, idempotency_key_of
+from atoll.http.documents import decode_cursor, encode_cursor, idempotency_key_of
 from atoll.http.exchange import Exchange
 from atoll.http.sessions import HEADER, Sessions
 from atoll.region.region import Region
@@ -19,10 +18,9 @@ from atoll.store.port import AuditFilter, AuditRow
 
 
 class Audit:
-    def __init__(self, region: Region, sessions: Sessions, documents: Documents) -> None:
+    def __init__(self, region: Region, sessions: Sessions) -> None:
         self._region = region
         self._sessions = sessions
-        self._documents = documents
 
     async def list(self, exchange: Exchange) -> None:
         asked = dict(exchange.arguments)
@@ -30,7 +28,7 @@ class Audit:
         cursor = asked.pop("cursor")
         wanted = AuditFilter(since_ms=asked.pop("since"), until_ms=asked.pop("until"), **asked)
         after = None if cursor is None else _position(cursor)
-        rows = await self._region.store.conflicts(wanted, after=after, limit=limit + 1)
+        rows = await self._region.list_conflicts(wanted, after=after, limit=limit + 1)
         more = len(rows) > limit
         later = encode_cursor(f"{rows[limit - 1].stamp_ms} {rows[limit - 1].id}") if more else None
         answer = msgspec.json.encode({"items": [shown(row) for row in rows[:limit]], "cursor": later})
@@ -40,20 +38,10 @@ class Audit:
         """Write the value that the application chose. The write has seen all siblings, so it resolves the conflict."""
         asked = await exchange.decode(Resolution, self._region.options.document_bytes)
         idempotency_key = idempotency_key_of(exchange)
-        row = await self._region.store.conflict(conflict_id)
-        if row is None:
-            raise NotFound(f"there is no conflict {conflict_id!r}")
-        repeated = idempotency_key is not None and await self._region.store.remembered([idempotency_key])
-        if row.status == "resolved" and not repeated:
-            raise Conflict(f"conflict {conflict_id} is resolved already", id=conflict_id)
-        if row.field:
-            raise InvalidOperation(
-                f"conflict {conflict_id} is about {row.collection}.{row.field} alone; PATCH the document instead"
-            )
-        rules = self._documents.rules(row.collection)
         token = await self._sessions.of(exchange)
-        put = put_of(rules, row.key, bytes(asked.value))
-        reply = await self._region.write(Write((put,), idempotency_key), token)
+        reply = await self._region.resolve(
+            conflict_id, bytes(asked.value), idempotency_key=idempotency_key, token=token
+        )
         written = reply.receipt.written[0]
         value = None if written.value is None else msgspec.Raw(written.value)
         await exchange.answer_json(

@@ -123,7 +123,7 @@ class Documents:
         header = exchange.header(b"traceparent")
         trace = None if header is None else parse_traceparent(header)
         if trace is None and header is not None:
-            self._region.statistics.invalid_traces += 1
+            self._region.count_invalid_trace()
         return trace
 
     async def batch(self, exchange: Exchange) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from atoll.documents.entry import Entry
 from atoll.documents.register import Operation
-from atoll.errors import CursorExpired, InvalidCursor, InvalidToken
+from atoll.errors import CursorExpired, InvalidCursor, InvalidToken, Unavailable
 from atoll.http.exchange import Exchange
 from atoll.http.sessions import Sessions
 from atoll.region.region import Region
@@ -39,17 +39,15 @@ class Feed:
         only: Sequence[str] = exchange.arguments["collection"]
         for collection in only:
             self._region.application.collection(collection)
-        vector: dict[str, int] = {}
+        vector: dict[str, int] | None = None
         if cursor == "now":
-            vector = dict(self._region.vector)
-        elif not cursor:
-            vector = await self._region.feed.oldest_cursor()
-        else:
+            vector = self._region.vector
+        elif cursor:
             try:
                 vector = self._sessions.decode(cursor)
             except InvalidToken as error:
                 raise InvalidCursor(f"the cursor cannot be used: {error.message}") from None
-        await self._region.feed.check_cursor(vector)
+        vector = await self._region.cursor(vector)
         await exchange.begin_stream(b"text/event-stream", {b"atoll-region": self._region.name.encode()})
         if exchange.method == "HEAD":
             return await exchange.end()
@@ -62,13 +60,13 @@ class Feed:
             for task in (*over, pump):
                 task.cancel()
             outcome = (await asyncio.gather(pump, *over, return_exceptions=True))[0]
-        # A consumer so slow that the journal was cut before it comes back with its cursor, and is told.
-        if isinstance(outcome, Exception) and not isinstance(outcome, CursorExpired):
+        # A consumer so slow that the journal was cut before, or cut off by a closed gate, comes back and is told.
+        if isinstance(outcome, Exception) and not isinstance(outcome, CursorExpired | Unavailable):
             logger.error("a change feed ended", exc_info=outcome)
         return await exchange.end()
 
     async def _pump(self, exchange: Exchange, vector: dict[str, int], only: Sequence[str]) -> None:
-        async for found in self._region.feed.changes(vector, idle_s=_KEEPALIVE_S):
+        async for found in self._region.changes(vector, idle_s=_KEEPALIVE_S):
             if found is None:
                 await exchange.chunk(b": nothing new\n" + self._place(vector))
                 continue
@@ -100,14 +98,13 @@ class Feed:
         for change in entry.changes:
             if change.collection not in self._region.rules or (only and change.collection not in only):
                 continue
-            row = await self._region.store.get(change.collection, change.key)
-            value = None if row is None or row.value is None else msgspec.Raw(row.value)
+            value = await self._region.shown(change.collection, change.key)
             changes.append(
                 {
                     "collection": change.collection,
                     "key": change.key,
                     "operation": _OPERATIONS.get(change.operation, "update"),
-                    "value": value,
+                    "value": None if value is None else msgspec.Raw(value),
                 }
             )
         return changes

@@ -38,7 +38,7 @@ class Peering:
             # A node whose clock is far off could never find out if nobody told it the time.
             now_ms = None if body == _PING and path == CALL_PATH else self._region.now_ms()
             peer = seal.verify(self._key, exchange.header(seal.HEADER.encode()) or "", path, now_ms, body)
-            if peer not in self._region.links:
+            if peer not in self._region.peers:
                 raise HostileEntry(f"{peer!r} is no other region of this deployment")
             self._emulation.check(peer)
             if path == CALL_PATH:

@@ -29,8 +29,8 @@ class Sessions:
         vector = self._codec.decode(text)
         own = self._region.name
         if vector.get(own, 0) > self._region.vector.get(own, 0):
-            await self._region.group_commit.refresh()  # another node of this region may have issued it
-            self._codec.decode(text, {own: self._region.vector.get(own, 0)})
+            here = await self._region.refresh()  # another node of this region may have issued it
+            self._codec.decode(text, {own: here.get(own, 0)})
         return vector
 
     def decode(self, text: str) -> dict[str, int]:

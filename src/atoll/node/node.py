@@ -103,7 +103,7 @@ class Node:
         return IdService(
             self.region.name,
             region_number=region_number(self.config.region_names, self.region.name, explicit or None),
-            machine=Machines(self.region.node_leases.claim),
+            machine=Machines(self.region.claim),
             clock=self._now_ms,
             random=os.urandom,
             counters=self.store,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import Any
@@ -17,7 +18,7 @@ from atoll.causality.clock import HybridLogicalClock, stamp_ms
 from atoll.commit.batch import Batch, Identity
 from atoll.commit.snapshot_page import KEPT_ASIDE, check_merged
 from atoll.conflicts.guard import guarded
-from atoll.documents.entry import EncodedEntry
+from atoll.documents.entry import EncodedEntry, Entry
 from atoll.documents.mutation import Write
 from atoll.documents.register import Version
 from atoll.documents.rules import Rules, plain_text
@@ -27,6 +28,7 @@ from atoll.ownership.ownership import Ownership, Stored
 from atoll.recovery import relays
 from atoll.recovery.relays import RelayState
 from atoll.region.clocks import Clocks
+from atoll.region.conflicts import Conflicts
 from atoll.region.divergence import entry_digest, forked_entry
 from atoll.region.driver import Actions, Driver, Performer
 from atoll.region.event_log import Completions, EventLog
@@ -35,7 +37,7 @@ from atoll.region.feed import Feed
 from atoll.region.freshness import Freshness
 from atoll.region.gates import Gates
 from atoll.region.group_commit import GroupCommit
-from atoll.region.health import Health
+from atoll.region.health import Check, Health
 from atoll.region.housekeeping import Housekeeping
 from atoll.region.intake import Intake
 from atoll.region.journal_sender import JournalSender
@@ -51,8 +53,10 @@ from atoll.region.shapes import shapes_of
 from atoll.region.snapshot_install import SnapshotInstall
 from atoll.region.snapshot_pages import SnapshotPages
 from atoll.region.statistics import Statistics
+from atoll.region.status import status_of
 from atoll.region.timeline import Timeline
 from atoll.region.truncation import Truncation
+from atoll.region.verification import Verification
 from atoll.region.waits import Waits
 from atoll.region.writer import Writer
 from atoll.repair.digests import Digests
@@ -76,7 +80,7 @@ from atoll.replication.messages import (
 from atoll.replication.signal import Signal
 from atoll.replication.wire import Heartbeat
 from atoll.schema.application import Application, CollectionSchema
-from atoll.store.port import Condition, Store
+from atoll.store.port import AuditFilter, AuditRow, Condition, Parked, Store, StoreStatistics
 
 logger = logging.getLogger("atoll.region")
 
@@ -164,11 +168,10 @@ class Region:
         )
         self._own_at_first = 0
         """Its own position when it was restored, or rewound: what came since is the peers' own account."""
-        patience_s = options.startup_check_s
-        self.startup_check = StartupCheck(name, self.links, performer, patience_s=patience_s)
+        self.startup_check = StartupCheck(name, self.links, performer, patience_s=options.startup_check_s)
         self._relays = Driver(RelayState(name), relays.step, performer)
         self.restore = RestoreRecovery(name, self.links, performer)
-        self.failover = FailoverRecovery(name, self.links, performer, patience_s=patience_s)
+        self.failover = FailoverRecovery(name, self.links, performer, patience_s=options.startup_check_s)
         self.snapshot_install = SnapshotInstall(
             performer, store, physical_ms, options, closed=lambda: self.gates.closing(reads=True)
         )
@@ -254,6 +257,7 @@ class Region:
             limits=options.events,
         )
         self.group_commit.listen(self.events.committed)
+        self._conflicts = Conflicts(self.rules, store, self.gates, self.write)
         self._tasks: list[asyncio.Task[None]] = []
 
     def _performer(self, rules: Mapping[str, Rules]) -> Performer:
@@ -371,6 +375,96 @@ class Region:
         """The concurrent versions of a document, if there are several."""
         return await self.reader.siblings(collection, key)
 
+    async def shown(self, collection: str, key: str) -> bytes | None:
+        """The document as JSON text, as this region shows it now."""
+        return (await self.reader.read_here(collection, key)).value
+
+    def changes(
+        self, vector: Mapping[str, int], *, idle_s: float
+    ) -> AsyncIterator[tuple[Entry, dict[str, int]] | None]:
+        """Every entry past a cursor, see `Feed.changes`. Raises CursorExpired."""
+        return self.feed.changes(vector, idle_s=idle_s)
+
+    async def cursor(self, vector: Mapping[str, int] | None) -> dict[str, int]:
+        """A cursor that `changes` can start from; without one, the oldest. Raises CursorExpired."""
+        entered = self.gates.enter()
+        found = await self.feed.oldest_cursor() if vector is None else dict(vector)
+        await self.feed.check_cursor(found)
+        self.gates.leave(entered)
+        return found
+
+    async def list_conflicts(
+        self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
+    ) -> Sequence[AuditRow]:
+        """Records of the audit, newest first."""
+        return await self._conflicts.page(wanted, after=after, limit=limit)
+
+    async def resolve(
+        self,
+        conflict_id: str,
+        value: bytes,
+        *,
+        idempotency_key: str | None = None,
+        token: Mapping[str, int] | None = None,
+    ) -> WriteReply:
+        """Write the value that the application chose. Raises NotFound, Conflict, and what `write` raises."""
+        return await self._conflicts.resolve(conflict_id, value, idempotency_key=idempotency_key, token=token)
+
+    async def refresh(self) -> dict[str, int]:
+        """What the region has, with all that its other nodes have committed. Raises what the store raises."""
+        await self.group_commit.refresh()
+        return self.vector
+
+    # -- operators -------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """What the region reports of itself, as plain JSON data."""
+        return status_of(self)
+
+    def health_of(self, check: Check) -> str | None:
+        """Why the node is not live, ready, serving or reading; None when it is."""
+        return self.health.of(check)
+
+    def check_whole(self) -> None:
+        """Raises Unavailable while reads are closed."""
+        self.gates.enter()
+
+    def count_invalid_trace(self) -> None:
+        """A trace context was malformed, and dropped."""
+        self.statistics.invalid_traces += 1
+
+    async def claim(self, name: str) -> bool:
+        """Lease a name to this node of the region; False while another node has it. Raises what the store raises."""
+        return await self.node_leases.claim(name)
+
+    def drain(self, draining: bool) -> None:
+        """Have load balancers send requests elsewhere; those that come are served."""
+        self.gates.draining = draining
+
+    async def contents(self) -> StoreStatistics:
+        """How much the store holds; may take a full scan."""
+        found = await self.store.statistics()
+        return replace(
+            found,
+            documents={name: n for name, n in found.documents.items() if not name.startswith("_")},
+            tombstones={name: n for name, n in found.tombstones.items() if not name.startswith("_")},
+        )
+
+    async def digest(self) -> dict[str, Any]:
+        """collection → how many documents, and a digest that is equal in regions with the same state."""
+        return await self._verification().digest()
+
+    async def verify(self) -> dict[str, Any]:
+        """Compare this region's digests with every peer's, and name the documents that differ."""
+        return await self._verification().compare()
+
+    def _verification(self) -> Verification:
+        return Verification(self.application.stored, self.links, self.digests, self.ask)
+
+    async def parked(self) -> Sequence[Parked]:
+        """Changes that could not be merged."""
+        return await self.store.parked()
+
     def forget(self, peer: str) -> None:
         """The operator says that this peer is gone for good: nobody waits for it, or for what it alone held."""
         self.failover.forget(peer)
@@ -408,6 +502,11 @@ class Region:
         return self._journal_sender.stream(request)
 
     # -- links -----------------------------------------------------------------------------------------
+
+    @property
+    def peers(self) -> Collection[str]:
+        """The other regions."""
+        return self.links
 
     @property
     def vector(self) -> dict[str, int]:

@@ -174,7 +174,7 @@ class Feed:
         expired: CursorExpired | None = None
 
         async def pull(region: Region) -> None:
-            stream = region.feed.changes(dict(self._cursor), idle_s=0.05)
+            stream = region.changes(dict(self._cursor), idle_s=0.05)
             async for found in stream:
                 if found is None:
                     break

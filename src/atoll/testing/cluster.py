@@ -167,7 +167,7 @@ class SimulatedNode:
         return IdService(
             region.name,
             region_number=region_number(self._cluster.names, region.name, None),
-            machine=Machines(region.node_leases.claim),
+            machine=Machines(region.claim),
             clock=self.clock,
             random=random.randbytes,
             counters=store,

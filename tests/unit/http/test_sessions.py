@@ -21,10 +21,11 @@ def sessions(*, database: int = 0, **vector: int) -> Sessions:
     """Of a node that has heard of so much, while its region's database holds up to `database` of its own."""
     region: Any = SimpleNamespace(name="a", vector=vector)
 
-    async def refresh() -> None:
+    async def refresh() -> dict[str, int]:
         vector["a"] = max(vector.get("a", 0), database)
+        return vector
 
-    region.group_commit = SimpleNamespace(refresh=refresh)
+    region.refresh = refresh
     return Sessions(cast(Any, region), CODEC)
 
 

@@ -1,0 +1,79 @@
+"""What a region reports of itself: for `atoll status`, `/admin/status` and the metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from atoll.region.region import Region
+
+
+def status_of(region: Region) -> dict[str, Any]:
+    """As plain JSON data, without a look into the store."""
+    inbox, closed = region.intake.inbox, region.gates.closed
+    kept = region.truncation
+    return {
+        "region": region.name,
+        "regions": list(region.regions),
+        "serving": closed is None,
+        "out_of_service": closed,
+        "warnings": [region.store.warning] if region.store.warning else [],
+        "caught_up": region.health.caught_up,
+        "position": region.vector,
+        "uncertainty_ms": region.clocks.uncertainty_ms,
+        "links": {peer: _link(region, peer) for peer in sorted(region.links)},
+        "inbox": {
+            "entries": len(inbox),
+            "bytes": inbox.size_bytes,
+            "blocked_on": inbox.blocked_on(region.vector),
+            "held": None if region.intake.held is None else region.intake.held.message,
+        },
+        "journal": {
+            "bytes": kept.extent.size_bytes,
+            "segments": kept.extent.segments,
+            "oldest_ms": kept.oldest_ms,
+            "truncated": kept.truncated,
+        },
+        "counted": _counted(region),
+    }
+
+
+def _link(region: Region, peer: str) -> dict[str, Any]:
+    status, now_ms = region.links[peer].status, region.now_ms()
+    offset = region.clocks.offsets.offset(peer, now_ms)
+    return {
+        "connected": status.connected,
+        "held": region.holds(peer),
+        "since_ms": status.since_ms,
+        "lag_s": region.freshness.lag_s(peer, now_ms),
+        "propagation_p50_ms": region.statistics.propagation_p50_ms(peer),
+        "received_entries": status.received_entries,
+        "received_bytes": status.received_bytes,
+        "relays": [origin for origin in status.relays if origin != region.name],
+        "behind": max(0, status.advertised.get(peer, 0) - region.vector.get(peer, 0)),
+        "round_trip_ms": None if offset is None else offset.round_trip_ms,
+        "clock_offset_ms": None if offset is None else offset.offset_ms,
+        "clock_error_ms": None if offset is None else offset.error_ms,
+        "refused": status.refused,
+        "last_error": status.last_error,
+    }
+
+
+def _counted(region: Region) -> dict[str, Any]:
+    """Since the node's start."""
+    counted = region.statistics
+    return {
+        "writes": counted.writes,
+        "commits": counted.commits,
+        "reads": counted.reads,
+        "applied": dict(counted.entries_applied),
+        "forwarded": counted.forwarded,
+        "parked": counted.parked,
+        "rights_requests": region.writer.escrow.requests,
+        "token_waits": counted.token_waits,
+        "invalid_traces": counted.invalid_traces,
+        "snapshots": region.snapshot_install.completed,
+        "conflicts": {f"{name}/{kind}": number for (name, kind), number in sorted(counted.conflicts.items())},
+        "events": dict(region.events.written),
+        "events_left_out": region.events.left_out,
+    }
