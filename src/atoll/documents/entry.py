@@ -46,7 +46,8 @@ _DIGEST_BYTES: Final = 16
 _SECTIONED: Final = 1 << 31
 _HEADER: Final = struct.Struct("<II")
 _HEAD: Final = struct.Struct("<I")
-_FIRST: Final = _HEADER.size + _HEAD.size
+_PREFIX: Final = _HEADER.size
+_FIRST: Final = _PREFIX + _HEAD.size
 """Where the header of a frame with sections begins."""
 
 
@@ -166,6 +167,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Entry).decode
 _decode_header = msgspec.msgpack.Decoder(_Header).decode
 _decode_changes = msgspec.msgpack.Decoder(tuple[Change, ...]).decode
+_pack = _HEADER.pack
 _unpack = _HEADER.unpack_from
 _crc32 = zlib.crc32
 
@@ -184,12 +186,13 @@ def encode_frame(entry: Entry, restricted: Sequence[Restricted] = ()) -> bytes:
     """The frame that is stored and sent: `entry` with its changes for everyone, and those for some regions only."""
     if restricted:
         return _encode_sections(entry, restricted)
-    return frame_of(_encode(entry))
+    header = _encode(entry)
+    return _pack(len(header), _crc32(header)) + header
 
 
 def frame_of(payload: bytes) -> bytes:
     """The payload with its length and checksum before it."""
-    return _HEADER.pack(len(payload), _crc32(payload)) + payload
+    return _pack(len(payload), _crc32(payload)) + payload
 
 
 def _encode_sections(entry: Entry, restricted: Sequence[Restricted]) -> bytes:
@@ -206,7 +209,7 @@ def _assembled(head: bytes, parts: tuple[bytes | None, ...]) -> bytes:
     here = b"".join(part for part in parts if part is not None)
     body = head + present.to_bytes(_bitmap_bytes(len(parts)), "little") + here
     length = _HEAD.size + len(body)
-    return _HEADER.pack(_SECTIONED | length, _crc32(head)) + _HEAD.pack(len(head)) + body
+    return _pack(_SECTIONED | length, _crc32(head)) + _HEAD.pack(len(head)) + body
 
 
 def _bitmap_bytes(sections: int) -> int:
@@ -228,10 +231,10 @@ def decode_frames(body: bytes) -> Iterator[EncodedEntry]:
     """
     at, end, view = 0, len(body), memoryview(body)
     while at < end:
-        if end - at < _HEADER.size:
+        if end - at < _PREFIX:
             raise CorruptEntry(f"a journal frame is cut short at byte {at} of {end}", offset=at)
         length, checksum = _unpack(body, at)
-        start = at + _HEADER.size
+        start = at + _PREFIX
         stop = start + length
         if length > MAX_ENTRY_BYTES or stop > end:
             stop = start + (length & ~_SECTIONED)
@@ -267,7 +270,7 @@ def _decode_sectioned(frame: bytes, at: int) -> EncodedEntry:
 
 def _taken_apart(frame: bytes, at: int = 0) -> _Frame:
     """Raises CorruptEntry, and HostileEntry for a header that contradicts itself."""
-    place = _FIRST + _HEAD.unpack_from(frame, _HEADER.size)[0] if len(frame) >= _FIRST else len(frame) + 1
+    place = _FIRST + _HEAD.unpack_from(frame, _PREFIX)[0] if len(frame) >= _FIRST else len(frame) + 1
     head = frame[_FIRST:place]
     if place > len(frame) or _crc32(head) != _unpack(frame)[1]:
         raise CorruptEntry(f"the checksum of the journal frame at byte {at} does not match", offset=at)
@@ -361,7 +364,7 @@ def has_sections(frame: bytes) -> bool:
 
 def digest_of(frame: bytes) -> bytes:
     """Of the header, which is the same in every region, and names the digests of all sections."""
-    return _digest(_taken_apart(frame).head if has_sections(frame) else frame[_HEADER.size :])
+    return _digest(_taken_apart(frame).head if has_sections(frame) else frame[_PREFIX:])
 
 
 def frames_past(body: bytes, seq: int) -> bytes:
