@@ -13,8 +13,9 @@ from atoll.region.region import Region
 from atoll.replication import seal
 from atoll.replication.emulation import Emulation
 from atoll.replication.failure import Failure
-from atoll.replication.http_peers import CALL_PATH
+from atoll.replication.http_peers import CALL_PATH, PROTOCOL_HEADER
 from atoll.replication.messages import Call, PingCall, StreamRequest
+from atoll.replication.wire import PROTOCOL, protocol_mismatch
 
 _OCTETS = (b"content-type", b"application/vnd.atoll")
 _MAX_CALL_BYTES = 32 << 20
@@ -40,6 +41,11 @@ class Peering:
             peer = seal.verify(self._key, exchange.header(seal.HEADER.encode()) or "", path, now_ms, body)
             if peer not in self._region.peers:
                 raise HostileEntry(f"{peer!r} is no other region of this deployment")
+            version = exchange.header(PROTOCOL_HEADER.encode()) or "1"
+            if version != str(PROTOCOL):
+                error = protocol_mismatch(f"version {version!r}")
+                self._region.links[peer].refuse(error)
+                raise error
             self._emulation.check(peer)
             if path == CALL_PATH:
                 await self._answer(exchange, body)

@@ -22,6 +22,7 @@ from atoll.errors import (
     NotFound,
     Overloaded,
     OwnershipFixed,
+    ProtocolMismatch,
     RegionUnreachable,
     SerializationConflict,
     StoreUnreachable,
@@ -41,7 +42,7 @@ from atoll.http.parameters import Choice, Moment, Parameter, Seconds, Text, Whol
 from atoll.http.route import Answer, Body, Route, Table
 from atoll.ids import KINDS, MAX_COUNT
 from atoll.region.health import Check
-from atoll.replication.http_peers import CALL_PATH, STREAM_PATH
+from atoll.replication.http_peers import CALL_PATH, PROTOCOL_HEADER, STREAM_PATH
 from atoll.replication.seal import HEADER as SEAL
 from atoll.schema.policy import CONSISTENCIES
 
@@ -171,10 +172,15 @@ def _between_regions(path: str, name: str, meaning: str) -> Route:
         handler=lambda on, exchange, at: on.peering.answer(exchange, path),
         access="peer",
         meaning=meaning,
-        parameters=(Parameter(SEAL, Text(), "of the deployment's key", "header", required=True),),
+        parameters=(
+            Parameter(SEAL, Text(), "of the deployment's key", "header", required=True),
+            Parameter(
+                PROTOCOL_HEADER, Text(), "version of the wire that the asker speaks", "header", required=True
+            ),
+        ),
         body=Body(bodies.BINARY, _OCTETS),
         answers=(Answer(meaning, bodies.BINARY, media_type=_OCTETS),),
-        problems=(HostileEntry, *_BODY),
+        problems=(HostileEntry, ProtocolMismatch, *_BODY),
     )
 
 

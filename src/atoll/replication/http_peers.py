@@ -18,9 +18,12 @@ from atoll.replication import seal
 from atoll.replication.emulation import Emulation
 from atoll.replication.failure import Failure
 from atoll.replication.messages import Call, Reply, StreamRequest
+from atoll.replication.wire import PROTOCOL
 
 CALL_PATH = "/replication/call"
 STREAM_PATH = "/replication/stream"
+PROTOCOL_HEADER = "atoll-protocol"
+"""The version of `replication.wire` that the asker speaks; 1 did not say it."""
 _MAX_REPLY_BYTES = 64 << 20
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -164,5 +167,6 @@ class HttpPeers:
     def _headers(self, path: str, body: bytes) -> dict[str, str]:
         return {
             seal.HEADER: seal.sign(self._key, self._region, path, self._now_ms(), body),
+            PROTOCOL_HEADER: str(PROTOCOL),
             "content-type": "application/vnd.atoll",
         }

@@ -135,6 +135,11 @@ class Link:
         """What is still on its way was sent before the peer lost its disk: ask anew."""
         self._again.set()
 
+    def refuse(self, error: ReplicationError) -> None:
+        """The peer has asked for something that it is refused: shown and counted as what its stream brings is."""
+        self.status.refused += 1
+        self.status.last_error = error.message
+
     def reachable(self) -> None:
         """The peer has just asked this region for something: a link that waits to try again need not wait."""
         self._reachable.set()

@@ -80,6 +80,13 @@ def derive_key(deployment_key: bytes, purpose: str) -> bytes:
     return blake2b(purpose.encode(), key=deployment_key[:64], digest_size=32).digest()
 
 
+def protocol_mismatch(spoken: str) -> ProtocolMismatch:
+    return ProtocolMismatch(
+        f"the peer speaks {spoken}, this region {_MAGIC!r} version {PROTOCOL}: run the same version of Atoll in all "
+        "regions; a store of an older one moves by export and import"
+    )
+
+
 class FrameWriter:
     def __init__(self, key: bytes) -> None:
         self._key = key
@@ -131,10 +138,7 @@ class FrameReader:
         while len(self._buffer) >= _PREFIX_BYTES:
             magic, version, kind, length = _HEADER.unpack_from(self._buffer)
             if magic != _MAGIC or version != PROTOCOL:
-                raise ProtocolMismatch(
-                    f"the peer speaks {bytes(magic)!r} version {version}, this region {_MAGIC!r} version {PROTOCOL}: "
-                    "run the same version of Atoll in all regions; a store of an older one moves by export and import"
-                )
+                raise protocol_mismatch(f"{bytes(magic)!r} version {version}")
             if _CHECK.unpack_from(self._buffer, _HEADER.size)[0] != zlib.crc32(self._buffer[: _HEADER.size]):
                 raise CorruptEntry("a frame's header was damaged on the way")
             if length > MAX_FRAME_BYTES:

@@ -11,7 +11,7 @@ from atoll.client.transport import Request, Response
 from atoll.errors import AtollError, StoreUnwritable, error_classes
 from atoll.replication import seal
 from atoll.replication.failure import Failure
-from atoll.replication.http_peers import CALL_PATH, STREAM_PATH
+from atoll.replication.http_peers import CALL_PATH, PROTOCOL_HEADER, STREAM_PATH
 from atoll.replication.messages import DigestCall, PingCall, StreamRequest
 from atoll.replication.wire import FrameReader, Heartbeat
 
@@ -96,8 +96,9 @@ async def test_every_request_is_answered(method: str, path: str) -> None:
 # -- between regions -----------------------------------------------------------------------------------
 
 
-async def call(it: Served, path: str, body: bytes, sealed: str | None) -> Any:
-    headers = {"content-type": "application/vnd.atoll"} | ({} if sealed is None else {seal.HEADER: sealed})
+async def call(it: Served, path: str, body: bytes, sealed: str | None, version: str = "2") -> Any:
+    headers = {"content-type": "application/vnd.atoll", PROTOCOL_HEADER: version}
+    headers |= {} if sealed is None else {seal.HEADER: sealed}
     response = await it.transport().send(Request("a", "POST", path, "", headers, body, 5.0))
     return response.status, msgspec.msgpack.decode(response.body)
 
@@ -148,6 +149,22 @@ async def test_nobody_asks_without_a_seal() -> None:
                 assert (status, "hostile-entry" in failure) == (400, True)
 
 
+@pytest.mark.parametrize("version", ["", "1", "3", "two"])
+@in_virtual_time
+async def test_a_peer_of_another_version_is_refused_and_counted(version: str) -> None:
+    async with Served("a", "b", application=APPLICATION) as it:
+        for path in (CALL_PATH, STREAM_PATH):
+            sealed = seal.sign(CALLS_KEY, "b", path, it["b"].now_ms(), PING)
+            status, failure = await call(it, path, PING, sealed, version)
+            assert (status, "protocol-mismatch" in failure) == (400, True)
+        link = it["a"].links["b"].status
+        assert link.refused == 2
+        assert link.last_error is not None
+        assert "run the same version of Atoll in all regions" in link.last_error
+        told = (await it.ask("GET", "/metrics")).body.decode()
+        assert 'atoll_link_refused_total{peer="b"} 2.0' in told
+
+
 @in_virtual_time
 async def test_a_peer_that_is_cut_off_gets_no_answer() -> None:
     async with Served("a", "b", application=APPLICATION) as it:
@@ -160,7 +177,7 @@ async def test_a_peer_that_is_cut_off_gets_no_answer() -> None:
 def _asked(it: Served, name: str) -> Request:
     body = msgspec.msgpack.encode(StreamRequest(name, {}, ("a",)))
     sealed = seal.sign(CALLS_KEY, "b", STREAM_PATH, it["b"].now_ms(), body)
-    headers = {"content-type": "application/vnd.atoll", seal.HEADER: sealed}
+    headers = {"content-type": "application/vnd.atoll", PROTOCOL_HEADER: "2", seal.HEADER: sealed}
     return Request("a", "POST", STREAM_PATH, "", headers, body, 5.0)
 
 

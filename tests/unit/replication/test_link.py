@@ -178,13 +178,14 @@ async def test_silence_counts_as_a_break() -> None:
     "chunk",
     [
         b"HTTP/1.1 400 Bad Request\r\n\r\n" + bytes(40),
+        b"At\x01" + hello()[3:],
         hello()[:-1] + b"\x01",
         FrameWriter(b"x" * 32).heartbeat(Heartbeat("b", 1, {}, {})),
         hello(region="c"),
         WRITER.entries(encoded("mars", 1).frame),
         WRITER.entries(encoded("b", 1).frame[:-1] + b"\x00"),
     ],
-    ids=["protocol", "damage", "key", "another region", "stranger's entry", "checksum"],
+    ids=["protocol", "older wire", "damage", "key", "another region", "stranger's entry", "checksum"],
 )
 @in_virtual_time
 async def test_what_cannot_be_believed_is_refused_and_reported(chunk: bytes) -> None:
