@@ -26,7 +26,11 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("ownership", "which region may write; escrow of bounded counters"),
     ("repair", "digests that compare regions"),
     ("protocol", "the form of a protocol: a pure step, its effects and their outcomes"),
-    ("recovery", "start-up check, restore from a backup, failover of a database"),
+    (
+        "recovery",
+        "start-up check, node leases, relays, restore, failover and snapshot install, as pure steps",
+    ),
+    ("rollout", "documents follow new declarations"),
     (
         "region",
         "`Region`: group commit, reads, writes and their waits, feed, clocks, health, maintenance",

@@ -20,9 +20,9 @@ from atoll.region import snapshot_install as region_install
 from atoll.region.intake import Intake
 from atoll.region.reader import Reader
 from atoll.region.reading import Reading
-from atoll.region.redeclare import MarkMixed
 from atoll.region.region import Region
 from atoll.region.timeline import Timeline
+from atoll.rollout.redeclare import MarkMixed
 from atoll.simulation.plan import Fault, Plan, draw
 from atoll.simulation.shrinking import Cut
 from atoll.store.memory.store import MemoryTables, MemoryTransaction

@@ -11,7 +11,17 @@ import pytest
 import atoll
 
 ROOT = Path(atoll.__file__).parent
-PURE = ("causality", "commit", "conflicts", "documents", "lattices", "protocol", "recovery", "schema")
+PURE = (
+    "causality",
+    "commit",
+    "conflicts",
+    "documents",
+    "lattices",
+    "protocol",
+    "recovery",
+    "rollout",
+    "schema",
+)
 EXCEPT = {"conflicts/guard.py", "causality/uncertainty.py", "schema/loading.py"}
 """Each has one function that runs or asks what is outside, and says so."""
 IMPURE = {

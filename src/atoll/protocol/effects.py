@@ -15,6 +15,7 @@ from atoll.commit.snapshot_page import SnapshotPage
 from atoll.commit.work import Step
 from atoll.errors import AtollError
 from atoll.replication.messages import SnapshotPlace, SnapshotReply
+from atoll.store.port import Parked
 
 # -- effects: what a step asks for ----------------------------------------------------------------------
 
@@ -185,9 +186,26 @@ class ReadDigests:
     dots: tuple[tuple[str, int], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ReadParked:
+    """Read some parked changes past one. Ends in `ParkedRead`."""
+
+    after: tuple[str, int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScanKeys:
+    """Read some keys of a collection past one, deleted documents' too. Ends in `KeysScanned`."""
+
+    collection: str
+    after: str | None
+
+
 Snapshots = AskPage | AskPositions | ScanKept | OpenKept | ReadDigests
 Waited = (
     Snapshots
+    | ReadParked
+    | ScanKeys
     | Claim
     | Release
     | Commit
@@ -370,6 +388,20 @@ class DigestsRead:
 
 
 @dataclass(frozen=True, slots=True)
+class ParkedRead:
+    """Parked changes in their order; none after the last one."""
+
+    page: tuple[Parked, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeysScanned:
+    """Keys in their order; none after the last one."""
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """An effect came to nothing."""
 
@@ -399,5 +431,7 @@ Outcome = (
     | KeptScanned
     | KeptOpened
     | DigestsRead
+    | ParkedRead
+    | KeysScanned
     | Failed
 )

@@ -35,14 +35,17 @@ from atoll.protocol.effects import (
     GivenBack,
     HistoryRead,
     HoldersRead,
+    KeysScanned,
     Lease,
     Leased,
     Log,
     Next,
     Outcome,
+    ParkedRead,
     RaiseCounters,
     ReadHistory,
     ReadHolders,
+    ReadParked,
     Refreshed,
     RefreshPosition,
     Release,
@@ -52,6 +55,7 @@ from atoll.protocol.effects import (
     ReviewLinks,
     Rewind,
     Rewound,
+    ScanKeys,
     Survey,
     Surveyed,
     TakenUp,
@@ -69,6 +73,8 @@ from atoll.store.port import Store
 
 State = TypeVar("State")
 Event = TypeVar("Event")
+_AT_ONCE = 200
+"""Documents, or changes, that one commit brings under new declarations."""
 logger = logging.getLogger("atoll.region")
 Work = Callable[[], Awaitable[Outcome]]
 
@@ -172,6 +178,11 @@ class Performer:
                 return TakenUp(self.own)
             case ReadHolders() | Lease() | GiveBack():
                 return await lease_outcome(self.store, effect)
+            case ReadParked(after):
+                return ParkedRead(tuple(await self.store.parked(_AT_ONCE, after=after)))
+            case ScanKeys(collection, after):
+                rows = await self.store.scan_all(collection, after=after, limit=_AT_ONCE)
+                return KeysScanned(tuple(key for key, _ in rows))
             case Claim(name):
                 return Claimed(name, await self.actions.claim(name))
             case Release(name):

@@ -1,4 +1,4 @@
-"""What is done now and then beside the writers, and how often: checkpoints, retention, new declarations."""
+"""What is done now and then beside the writers, and how often: checkpoints and retention."""
 
 from __future__ import annotations
 
@@ -10,14 +10,9 @@ from typing import Protocol
 from atoll.errors import AtollError
 from atoll.region.group_commit import GroupCommit
 from atoll.region.options import RegionOptions
-from atoll.region.redeclare import Redeclaration
 from atoll.region.truncation import Truncation
 from atoll.store.port import Audit, Maintenance, States
 
-_LOOKED_AFTER_S = 10.0
-"""How often a region looks whether its documents still are all as it declares them."""
-_SHARE = 10
-"""Of the time, one part at most goes into bringing documents under new declarations while others undo it."""
 _FORGETS_EVERY = 60
 """Rounds."""
 
@@ -34,14 +29,12 @@ class Housekeeping:
         store: Stored,
         group_commit: GroupCommit,
         *,
-        redeclaration: Redeclaration,
         truncation: Truncation,
         now_ms: Callable[[], int],
         options: RegionOptions,
     ) -> None:
         self._store = store
         self._group_commit = group_commit
-        self._redeclaration = redeclaration
         self._truncation = truncation
         self._now_ms = now_ms
         self._options = options
@@ -64,19 +57,6 @@ class Housekeeping:
                 with contextlib.suppress(AtollError):
                     await self._truncation.round()
             await asyncio.sleep(self._options.journal_round_s)
-
-    async def follow_declarations(self) -> None:
-        """Another node may write by other declarations as long as a rollout lasts."""
-        loop = asyncio.get_running_loop()
-        while True:
-            began_s = loop.time()
-            try:
-                done = await self._redeclaration.run()
-            except AtollError:
-                await asyncio.sleep(self._options.housekeeping_s)  # a full disk may have room again
-                continue
-            pause_s = _LOOKED_AFTER_S if done else self._options.housekeeping_s
-            await asyncio.sleep(max(pause_s, _SHARE * (loop.time() - began_s)))
 
     async def _probe_store(self) -> None:
         """Once nobody sends writes here any more, this is how the region learns that it can take them again."""

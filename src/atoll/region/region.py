@@ -48,7 +48,7 @@ from atoll.region.progress import Progress
 from atoll.region.reader import Reader
 from atoll.region.reading import FIRST_PAGE, PLAIN_READ, Listing, ListOptions, Reading, ReadOptions
 from atoll.region.recovery import FailoverRecovery, RestoreRecovery, StartupCheck
-from atoll.region.redeclare import Redeclaration
+from atoll.region.redeclaration import Redeclaration
 from atoll.region.shapes import shapes_of
 from atoll.region.snapshot_install import SnapshotInstall
 from atoll.region.snapshot_pages import SnapshotPages
@@ -79,6 +79,7 @@ from atoll.replication.messages import (
 )
 from atoll.replication.signal import Signal
 from atoll.replication.wire import Heartbeat
+from atoll.rollout.redeclare import fingerprints
 from atoll.schema.application import Application, CollectionSchema
 from atoll.store.port import AuditFilter, AuditRow, Condition, Parked, Store, StoreStatistics
 
@@ -143,9 +144,6 @@ class Region:
         self.group_commit.listen(self._after_commit)
         self.progress.follow(self._after_move)
         self.local_writes = LocalWrites(self.group_commit, (self.timeline.check, check_merged), self._admit)
-        self.redeclaration = Redeclaration(
-            application, store, self.group_commit, lambda: f"{random.getrandbits(48):x}"
-        )
         self.links = {
             peer: Link(
                 name,
@@ -163,6 +161,12 @@ class Region:
             if peer != name
         }
         performer = self._performer(stored)
+        self.redeclaration = Redeclaration(
+            performer.pages.fingerprints,
+            performer,
+            nonce=f"{random.getrandbits(48):x}",
+            retry_s=options.housekeeping_s,
+        )
         self.node_leases = NodeLeases(
             [_link_to(peer) for peer in self.links], store, performer, lease_s=options.lease_s
         )
@@ -236,7 +240,6 @@ class Region:
         self._housekeeping = Housekeeping(
             store,
             self.group_commit,
-            redeclaration=self.redeclaration,
             truncation=self.truncation,
             now_ms=physical_ms,
             options=options,
@@ -266,7 +269,7 @@ class Region:
             rules,
             self.store,
             self._peers,
-            fingerprints=self.redeclaration.declared,
+            fingerprints=fingerprints(self.application),
             timeout_s=self.options.peer_timeout_s,
             most_rows=self.options.snapshot_page_rows,
         )
@@ -317,7 +320,7 @@ class Region:
         self._spawn(self._housekeeping.keep_store(), "housekeeping")
         self._spawn(self._housekeeping.cut_journal(), "truncation of the journal")
         self._spawn(self.snapshot_install.run(), "catching up from a snapshot")
-        self._spawn(self._housekeeping.follow_declarations(), "new declarations")
+        self._spawn(self.redeclaration.run(), "new declarations")
         self._spawn(self.restore.run(), "restore recovery")
         self._spawn(self.failover.run(), "another database")
 

@@ -58,7 +58,7 @@ class SnapshotPages:
         self._rules = rules
         self._store = store
         self._peers = peers
-        self._fingerprints = fingerprints
+        self.fingerprints = fingerprints
         self._timeout_s = timeout_s
         self._most_rows = most_rows
 
@@ -72,7 +72,7 @@ class SnapshotPages:
         raises.
         """
         stored = await self._store.schemas()
-        if any(stored.get(name) != wanted for name, wanted in self._fingerprints.items()):
+        if any(stored.get(name) != wanted for name, wanted in self.fingerprints.items()):
             raise Unavailable(f"{self._region} is taking up new declarations: ask again", region=self._region)
         counter = self._store.counter
         incarnation = (await counter(BORN), await counter(RESTORED))

@@ -135,7 +135,7 @@ class Commit:
     """(origin, seq, change) of what was parked and has been merged after all; removed before `parked` is written."""
     schemas: dict[str, str] = field(default_factory=dict)
     """collection → fingerprint of the declaration that all its stored documents are shown by; empty when there is no
-    such one. One with a `?` is on the way there: see `region.redeclare`. Of the collection of a snapshot's pages: the
+    such one. One with a `?` is on the way there: see `rollout.redeclare`. Of the collection of a snapshot's pages: the
     round whose vector was installed, until its documents are merged; see `region.snapshot_install`."""
 
     states: dict[tuple[str, str], bytes | None] = field(default_factory=dict)

@@ -24,7 +24,7 @@ from atoll.errors import (
 )
 from atoll.recovery.snapshot_record import KeepPages, MergePage, MoveRecord, Record
 from atoll.region.local_writes import LocalWrites
-from atoll.region.redeclare import MarkMixed, Redeclare
+from atoll.rollout.redeclare import MarkMixed, Redeclare
 from atoll.store.memory.store import MemoryStore, MemoryTables, MemoryTransaction
 from atoll.store.port import Commit, View, Wanted
 

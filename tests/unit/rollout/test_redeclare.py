@@ -1,0 +1,134 @@
+"""The decisions of a pass under new declarations, one event at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+import pytest
+
+from atoll.documents.entry import Change, Entry
+from atoll.errors import StoreUnwritable
+from atoll.protocol.effects import (
+    Commit,
+    Committed,
+    Effect,
+    Failed,
+    KeysScanned,
+    Log,
+    Outcome,
+    ParkedRead,
+    ReadParked,
+    ScanKeys,
+    Survey,
+    Surveyed,
+    WakeAt,
+    Woken,
+)
+from atoll.rollout.redeclare import LOOKED_AFTER_S, SHARE, Redeclare, RedeclareState, step
+from atoll.store.port import Parked
+
+DECLARED = {"like": "new", "note": "new"}
+MARK = {"like": "new?n1", "note": "new?n1"}
+
+
+class Pass:
+    """A node on a store whose documents follow old declarations."""
+
+    def __init__(self) -> None:
+        self.state = RedeclareState(DECLARED, "n", 1.0)
+        self.now_s = 0.0
+        self.asked: tuple[Effect, ...] = ()
+
+    def meets(self, event: Outcome) -> tuple[Effect, ...]:
+        self.state, self.asked = step(self.state, event, self.now_s)
+        return self.asked
+
+    def looks(self, stored: Mapping[str, str]) -> tuple[Effect, ...]:
+        return self.meets(Surveyed(stored, {}, frozenset(), False))
+
+    def commits(self) -> tuple[Effect, ...]:
+        (commit,) = self.asked
+        assert isinstance(commit, Commit)
+        return self.meets(Committed(commit.step))
+
+    def begins(self) -> None:
+        assert self.meets(Woken()) == (Survey(),)
+        assert self.looks({"note": "old"}) == (Commit(Redeclare(schemas=MARK)),)
+        assert self.commits() == (ReadParked(None),)
+
+    def goes_over_all(self) -> None:
+        self.begins()
+        assert self.meets(ParkedRead(())) == (ScanKeys("like", None),)
+        assert self.meets(KeysScanned(())) == (ScanKeys("note", None),)
+        assert self.meets(KeysScanned(("k1", "k2"))) == (Commit(Redeclare("note", ("k1", "k2"))),)
+        assert self.commits() == (ScanKeys("note", "k2"),)
+        assert self.meets(KeysScanned(())) == (Commit(Redeclare(schemas=DECLARED, instead_of=MARK)),)
+        assert self.commits() == (Survey(),)
+
+
+def test_where_all_is_as_declared_nothing_is_done() -> None:
+    it = Pass()
+    it.meets(Woken())
+    assert it.looks(DECLARED) == (WakeAt(LOOKED_AFTER_S),)
+
+
+def test_a_pass_goes_over_all_that_is_due() -> None:
+    it = Pass()
+    it.goes_over_all()
+    assert it.looks(DECLARED) == (WakeAt(LOOKED_AFTER_S),)
+
+
+def test_what_was_parked_is_tried_again_if_it_can_be_read() -> None:
+    entry = Entry("b", 1, 1, 0, {"b": 0}, (Change("note", "k", 0, {"": b"{}"}),))
+    whole = Parked("b", 1, 0, "undeclared", "why", msgspec.msgpack.encode(entry))
+    damaged = Parked("b", 2, 0, "unreadable", "why", b"rubbish")
+    it = Pass()
+    it.begins()
+    it.meets(ParkedRead((whole, damaged)))
+    (commit,) = it.asked
+    assert isinstance(commit, Commit)
+    assert isinstance(commit.step, Redeclare)
+    assert commit.step.parked == (whole,)
+    assert it.commits() == (ReadParked(("b", 2, 0)),)
+
+
+def test_a_pass_that_another_node_wrote_into_is_made_again_soon() -> None:
+    it = Pass()
+    it.goes_over_all()
+    assert it.looks({"note": ""}) == (WakeAt(1.0),)
+    it.meets(Woken())
+    it.looks({"note": ""})
+    (commit,) = it.asked
+    assert isinstance(commit, Commit)
+    assert commit.step == Redeclare(schemas={"like": "new?n2", "note": "new?n2"})  # a mark of its own
+
+
+def test_passes_take_a_small_share_of_the_time() -> None:
+    it = Pass()
+    it.goes_over_all()
+    it.now_s = 60.0
+    assert it.looks({"note": ""}) == (WakeAt(60.0 + SHARE * 60.0),)
+
+
+@pytest.mark.parametrize("so_far", range(3))
+def test_what_fails_begins_anew(so_far: int) -> None:
+    it = Pass()
+    it.meets(Woken())
+    for event in (Surveyed({}, {}, frozenset(), False), Committed(Redeclare()), ParkedRead(()))[:so_far]:
+        it.meets(event)
+    assert it.meets(Failed(it.asked[0], StoreUnwritable("full"))) == (WakeAt(1.0),)
+    assert it.meets(Woken()) == (Survey(),)
+
+
+def test_progress_is_told_now_and_then() -> None:
+    it = Pass()
+    it.begins()
+    it.meets(ParkedRead(()))
+    told = 0
+    for page in range(101):
+        it.meets(KeysScanned(tuple(f"{page:03}-{number}" for number in range(200))))
+        it.commits()
+        told += any(isinstance(effect, Log) for effect in it.asked)
+        it.asked = it.asked[-1:]
+    assert told == 1
