@@ -56,7 +56,8 @@ async def collect(client: HttpClient, region: str) -> Findings:
     """Everything that the proof compares. Raises AtollError when the region does not answer as it should."""
     found = Findings(region)
     found.position = (await _get(client, region, "/admin/status"))["position"]
-    found.digests = (await _get(client, region, "/admin/digest"))["collections"]
+    digests: dict[str, dict[str, Any]] = (await _get(client, region, "/admin/digest"))["collections"]
+    found.digests = {name: digest for name, digest in digests.items() if not name.startswith("_")}
     found.parked = len((await _get(client, region, "/admin/parked"))["items"])
     for collection in found.digests:
         documents: dict[str, Any] = {}

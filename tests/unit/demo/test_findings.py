@@ -21,7 +21,9 @@ async def region(request: web.Request) -> web.Response:
         case "/admin/status":
             return web.json_response({"position": {"tokyo": 3}, "inbox": {"entries": 0}})
         case "/admin/digest":
-            return web.json_response({"collections": {"order": {"documents": 2, "digest": "d"}}})
+            return web.json_response(
+                {"collections": {"order": {"documents": 2, "digest": "d"}, "_events": {}}}
+            )
         case "/admin/parked":
             return web.json_response({"items": [{}]})
         case "/v1/order":
