@@ -10,6 +10,7 @@ import msgspec
 from atoll.documents.rules import Rules
 from atoll.documents.trace import Trace
 from atoll.errors import InvalidOperation, UnknownField
+from atoll.lattices.json_values import check_value
 
 ANY_VERSION = "*"
 """`if_match` of a write that needs the document to exist."""
@@ -212,6 +213,9 @@ def _step(rules: Rules, operator: str, path: str, argument: Any) -> Step:
         )
     if lattice.kind in ("set", "list"):
         argument = _elements(rules, name, operator, argument)
+    if not isinstance(argument, list):
+        # Before it is packed for another region, or compared with an earlier write of its idempotency key.
+        check_value(argument, operator)
     return Step(operator, name, None, argument)
 
 

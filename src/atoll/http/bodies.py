@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from atoll.conflicts.records import Record
 from atoll.schema.compiled import CollectionSchema
@@ -16,8 +16,40 @@ Schema = dict[str, Any]
 Described = type | Schema | Callable[[CollectionSchema], Schema]
 """A type, a JSON schema, or one for each collection."""
 
+Peer = Annotated[str, Meta(extra_json_schema={"format": "peer"})]
+"""The name of another region of the deployment."""
 Count = Annotated[int, Meta(ge=0)]
 Counts = dict[str, Count]
+
+
+class DeleteItem(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
+    collection: str
+    key: Annotated[str, Meta(extra_json_schema={"format": "key"})]
+    if_match: str | None = None
+
+
+class PutItem(DeleteItem, forbid_unknown_fields=True, gc=False, kw_only=True):
+    value: msgspec.Raw
+    """The document stays the bytes that came."""
+
+
+class PatchItem(DeleteItem, forbid_unknown_fields=True, gc=False, kw_only=True):
+    operators: dict[str, Any]
+
+
+class BatchWrite(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One of the three."""
+
+    put: PutItem | UnsetType = UNSET
+    patch: PatchItem | UnsetType = UNSET
+    delete: DeleteItem | UnsetType = UNSET
+
+
+class Writes(msgspec.Struct, forbid_unknown_fields=True):
+    writes: list[BatchWrite]
+
+
+decode_writes = msgspec.json.Decoder(Writes).decode
 
 
 class Drain(msgspec.Struct, forbid_unknown_fields=True):
@@ -25,17 +57,17 @@ class Drain(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Gone(msgspec.Struct, forbid_unknown_fields=True):
-    peer: str
-    gone: bool
+    peer: Peer
+    gone: Annotated[bool, Meta(extra_json_schema={"const": True})]
 
 
 class Cut(msgspec.Struct, forbid_unknown_fields=True):
-    peer: str
+    peer: Peer
     cut: bool
 
 
 class Delay(msgspec.Struct, forbid_unknown_fields=True):
-    peer: str
+    peer: Peer
     rtt_ms: Annotated[float, Meta(ge=0, le=60_000)]
 
 
@@ -172,11 +204,39 @@ class EventPage(msgspec.Struct):
     cursor: str | None
 
 
+class ChangedDocument(msgspec.Struct):
+    collection: str
+    key: str
+    operation: str
+    value: msgspec.Raw
+
+
+class Change(msgspec.Struct):
+    cursor: str
+    origin: str
+    seq: Count
+    stamp: Count
+    changes: list[ChangedDocument]
+
+
 class AuditPage(msgspec.Struct):
     items: list[Record]
     cursor: str | None
 
 
+EVENT: Schema = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string", "format": "feed-cursor"},
+        "event": {"const": "change"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/Change"},
+        },
+    },
+}
 BINARY: Schema = {"type": "string", "format": "binary"}
 TEXT: Schema = {"type": "string"}
 OBJECT: Schema = {"type": "object"}
@@ -230,12 +290,12 @@ def _versioned(value: Schema, **more: Schema) -> Schema:
 
 def operators(collection: CollectionSchema) -> Schema:
     """A patch of one collection: which operator fits which field, with which argument."""
-    fields = collection.json_schema(f"#/components/schemas/{collection.name}.{{model}}")["properties"]
-    members = {f"^{name}\\.": fields[name]["additionalProperties"] for name in collection.maps}
+    at = f"#/components/schemas/{collection.name}/properties"
+    members = {f"^{name}\\.": {"$ref": f"{at}/{name}/additionalProperties"} for name in collection.maps}
     number = {"type": "integer", "minimum": INT_MIN, "maximum": INT_MAX}
-    by_operator: dict[str, Schema] = {"$set": dict(fields)}
+    by_operator: dict[str, Schema] = {"$set": {name: {"$ref": f"{at}/{name}"} for name in collection.fields}}
     for name, lattice in collection.lattices.items():
-        elements = {"type": "array", "items": fields[name].get("items", {})}
+        elements = {"type": "array", "items": {"$ref": f"{at}/{name}/items"}}
         inserted = elements if lattice.kind == "list" else TEXT
         splice = {
             "type": "object",
@@ -257,14 +317,14 @@ def operators(collection: CollectionSchema) -> Schema:
         for operator in lattice.operators & arguments.keys():
             by_operator.setdefault(operator, {})[name] = arguments[operator]
     properties: Schema = {
-        operator: {"type": "object", "properties": named, "minProperties": 1, "additionalProperties": False}
+        operator: {"type": "object", "properties": named, "additionalProperties": False}
         for operator, named in sorted(by_operator.items())
     }
     properties["$set"]["patternProperties"] = members
-    names = {"enum": [name for name in fields if "default" in fields[name]]}
+    optional = collection.body_model.model_fields
+    names = {"enum": [name for name in collection.fields if not optional[name].is_required()]}
     properties["$unset"] = {
         "type": "array",
-        "minItems": 1,
         "items": {"anyOf": [names, *({"type": "string", "pattern": pattern} for pattern in members)]},
     }
     return {"type": "object", "properties": properties, "minProperties": 1, "additionalProperties": False}

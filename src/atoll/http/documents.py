@@ -15,7 +15,8 @@ from atoll.documents.register import Version
 from atoll.documents.rules import Rules
 from atoll.documents.trace import parse_traceparent
 from atoll.errors import InvalidCursor, MalformedRequest, NotFound
-from atoll.http.exchange import Exchange, parse_json
+from atoll.http.bodies import DeleteItem, PatchItem, PutItem, decode_writes
+from atoll.http.exchange import Exchange
 from atoll.http.sessions import HEADER, Sessions
 from atoll.region.reading import ListOptions, ReadOptions
 from atoll.region.region import Region
@@ -32,26 +33,6 @@ _ONE_VERSION = re.compile(r'"[^"]*"')
 _MINIMAL = "return=minimal"
 
 Headers = list[tuple[bytes, bytes]]
-
-
-class _PutItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    collection: str
-    key: str
-    value: msgspec.Raw
-    if_match: str | None = None
-
-
-class _PutWrite(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    put: _PutItem
-
-
-class _Puts(msgspec.Struct, forbid_unknown_fields=True):
-    """What loads data: a batch of nothing but puts. Its documents stay the bytes that came."""
-
-    writes: list[_PutWrite]
-
-
-_decode_puts = msgspec.json.Decoder(_Puts).decode
 
 
 class Documents:
@@ -155,49 +136,28 @@ class Documents:
 
     def _mutations(self, body: bytes) -> tuple[Mutation, ...]:
         try:
-            puts = _decode_puts(body).writes
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            # Other writes than puts, or a mistake that the long way names.
-            parsed = parse_json(body)
-            if (
-                not isinstance(parsed, dict)
-                or set(parsed) != {"writes"}
-                or not isinstance(parsed["writes"], list)
-            ):
-                raise MalformedRequest(
-                    'a batch is {"writes": [{"put": {…}}, {"patch": {…}}, {"delete": {…}}]}'
-                ) from None
-            return tuple(self._mutation(index, each) for index, each in enumerate(parsed["writes"]))
+            writes = decode_writes(body).writes
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise MalformedRequest(
+                f'a batch is {{"writes": [{{"put": {{…}}}}, {{"patch": {{…}}}}, {{"delete": {{…}}}}]}}: {error}'
+            ) from None
         found: list[Mutation] = []
         rules: Rules | None = None
-        for each in puts:
-            item = each.put
+        for index, write in enumerate(writes):
+            item = write.put or write.patch or write.delete
+            if not item or bool(write.put) + bool(write.patch) + bool(write.delete) != 1:
+                raise MalformedRequest(f"write {index} of the batch needs one of put, patch, delete")
             if rules is None or rules.name != item.collection:
                 rules = self.rules(item.collection)
             key = rules.schema.validate_key(item.key)
-            found.append(put_of(rules, key, bytes(item.value), if_match=item.if_match))
+            match item:
+                case PutItem():
+                    found.append(put_of(rules, key, bytes(item.value), if_match=item.if_match))
+                case PatchItem():
+                    found.append(patch_of(rules, key, item.operators, if_match=item.if_match))
+                case DeleteItem():
+                    found.append(Delete(rules.name, key, item.if_match))
         return tuple(found)
-
-    def _mutation(self, index: int, write: Any) -> Mutation:
-        where = f"write {index} of the batch"
-        if not isinstance(write, dict) or len(write) != 1:
-            raise MalformedRequest(f"{where} is not an object with one of put, patch, delete")
-        ((verb, body),) = write.items()
-        if not isinstance(body, dict) or not isinstance(body.get("key"), str):
-            raise MalformedRequest(f"{where} needs a collection and a key")
-        rules = self.rules(str(body.get("collection")))
-        key = rules.schema.validate_key(body["key"])
-        if_match = body.get("if_match")
-        if if_match is not None and not isinstance(if_match, str):
-            raise MalformedRequest(f"if_match in {where} is not a version")
-        match verb:
-            case "put":
-                return put_of(rules, key, msgspec.json.encode(body.get("value")), if_match=if_match)
-            case "patch":
-                return patch_of(rules, key, body.get("operators"), if_match=if_match)
-            case "delete":
-                return Delete(rules.name, key, if_match)
-        raise MalformedRequest(f"{where} says {verb!r}; there are put, patch, delete")
 
     async def list(self, exchange: Exchange, rules: Rules) -> None:
         asked = exchange.arguments
@@ -283,8 +243,8 @@ def _preconditions(exchange: Exchange) -> tuple[str | None, bool]:
 
 def idempotency_key_of(exchange: Exchange) -> str | None:
     key = exchange.header(b"idempotency-key")
-    if key is not None and not (0 < len(key) <= MAX_IDEMPOTENCY_KEY and key.isprintable()):
-        raise MalformedRequest(f"Idempotency-Key takes 1 to {MAX_IDEMPOTENCY_KEY} printable characters")
+    if key is not None and not (0 < len(key) <= MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable()):
+        raise MalformedRequest(f"Idempotency-Key takes 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters")
     return key
 
 

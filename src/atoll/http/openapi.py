@@ -9,7 +9,7 @@ import msgspec
 
 from atoll.config.version import VERSION
 from atoll.errors import AtollError, MalformedRequest, StoreCorrupt, TooLarge, error_classes
-from atoll.http.bodies import Schema, batch
+from atoll.http.bodies import Change, Schema, batch
 from atoll.http.exchange import Exchange
 from atoll.http.parameters import Parameter
 from atoll.http.problems import CONTENT_TYPE, PREFIX, headers_of
@@ -42,6 +42,7 @@ class Description:
 def describe(routes: Iterable[Route], application: Application, url: str) -> dict[str, Any]:
     """An OpenAPI 3.1 document; a route of a collection is described once for each."""
     schemas = {**application.json_schemas(), "Problem": _problem(), "Batch": batch(application.collections)}
+    schemas |= msgspec.json.schema_components([Change], ref_template=_REFERENCE)[1]
     paths: dict[str, Any] = {}
     for route in routes:
         named = application.collections.values() if "{collection}" in route.path else (None,)
@@ -67,14 +68,24 @@ def _operation(route: Route, collection: CollectionSchema | None, schemas: dict[
             for each in route.parameters
             if collection is None or (each.place, each.name) != ("path", "collection")
         ],
-        "responses": {
-            **{str(each.status): _answer(each, collection, schemas) for each in route.answers},
-            **_problems(route),
-        },
+        "responses": _responses(route, collection, schemas),
     }
     if route.body is not None:
         operation["requestBody"] = {"required": True, "content": _content(route.body, collection, schemas)}
     return operation
+
+
+def _responses(
+    route: Route, collection: CollectionSchema | None, schemas: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """By status; one that has a good answer and a problem has the content of both."""
+    found = _problems(route)
+    for answer in route.answers:
+        described = _answer(answer, collection, schemas)
+        refused = found.get(str(answer.status), {})
+        content = {**refused.get("content", {}), **described.get("content", {})}
+        found[str(answer.status)] = {**refused, **described, **({"content": content} if content else {})}
+    return dict(sorted(found.items()))
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:

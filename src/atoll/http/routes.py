@@ -11,7 +11,7 @@ from atoll.errors import (
     ClockUnsafe,
     Conflict,
     CursorExpired,
-    HostileEntry,
+    IdempotencyKeyReused,
     Indefinite,
     InvalidCursor,
     InvalidDocument,
@@ -74,7 +74,7 @@ _SESSION = Parameter(
 )
 _IDEMPOTENCY = Parameter(
     "Idempotency-Key",
-    Text(min_length=1, max_length=MAX_IDEMPOTENCY_KEY),
+    Text(pattern="^[!-~]([ -~]*[!-~])?$", max_length=MAX_IDEMPOTENCY_KEY),
     "the same write with the same key counts once in the region that took it",
     "header",
 )
@@ -117,6 +117,7 @@ _WRITING = (
     InvalidToken,
     TooLarge,
     InvalidOperation,
+    IdempotencyKeyReused,
     BoundExceeded,
     OwnershipFixed,
     VersionMismatch,
@@ -179,8 +180,14 @@ def _between_regions(path: str, name: str, meaning: str) -> Route:
             ),
         ),
         body=Body(bodies.BINARY, _OCTETS),
-        answers=(Answer(meaning, bodies.BINARY, media_type=_OCTETS),),
-        problems=(HostileEntry, ProtocolMismatch, *_BODY),
+        answers=(
+            Answer(meaning, bodies.BINARY, media_type=_OCTETS),
+            *(
+                Answer("sealed, as the answer is", bodies.BINARY, status=status, media_type=_OCTETS)
+                for status in (400, 503)
+            ),
+        ),
+        problems=(ProtocolMismatch, *_BODY),
     )
 
 
@@ -326,10 +333,12 @@ TABLE = Table(
                     Text(format="feed-cursor"),
                     "where to go on, in any region; `now` for what comes next; nothing for the beginning",
                 ),
-                Parameter("collection", Text(), "only these", most=100),
+                Parameter("collection", Text(format="collection"), "only these", most=50),
                 Parameter("Last-Event-ID", Text(format="feed-cursor"), "goes before `cursor`", "header"),
             ),
-            answers=(Answer("the changes", bodies.TEXT, media_type="text/event-stream", headers=(_REGION,)),),
+            answers=(
+                Answer("the changes", bodies.EVENT, media_type="text/event-stream", headers=(_REGION,)),
+            ),
             problems=(MalformedRequest, InvalidCursor, CursorExpired, UnknownCollection, Unavailable),
         ),
         Route(
@@ -348,7 +357,7 @@ TABLE = Table(
                 Parameter("since", Moment(), "the losing value was written then or later"),
                 Parameter("until", Moment(), "the losing value was written before"),
                 _LIMIT,
-                _CURSOR,
+                Parameter("cursor", Text(format="record-cursor"), "from the page before"),
                 _IF_CHANGED,
             ),
             answers=(
@@ -392,7 +401,7 @@ TABLE = Table(
                 Parameter("region", Text(), "only what this region noticed"),
                 Parameter("since", Moment(), "written then or later"),
                 _LIMIT,
-                _CURSOR,
+                Parameter("cursor", Text(format="event-cursor"), "from the page before"),
                 _IF_CHANGED,
             ),
             answers=(

@@ -61,6 +61,8 @@ class Application:
         schemas: dict[str, Any] = {}
         for name, collection in self.collections.items():
             schema = collection.json_schema(f"#/components/schemas/{name}.{{model}}")
+            for kept in schema["properties"].values():
+                kept.pop("uniqueItems", None)  # a set takes an element that is given twice as given once
             for nested, definition in schema.pop("$defs", {}).items():
                 schemas[f"{name}.{nested}"] = definition
             schemas[name] = schema

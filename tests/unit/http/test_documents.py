@@ -193,6 +193,21 @@ async def test_a_precondition_that_cannot_be_read_is_refused(headers: dict[str, 
         assert (await it.ask("PUT", "/v1/profile/k", ANN, **headers)).problem == "malformed-request"
 
 
+@pytest.mark.parametrize(
+    ("key", "patch"),
+    [
+        ("views/k", b'{"$inc":{"seen":-9223372036854775809}}'),
+        ("note/k", b'{"$splice":{"body":{"at":9223372036854775808}}}'),
+        ("cart/k", b'{"$add":{"items":{"a":9223372036854775808}}}'),
+    ],
+)
+async def test_a_number_that_no_store_holds_is_refused_under_a_used_key(key: str, patch: bytes) -> None:
+    async with Served() as it:
+        await it.ask("PUT", "/v1/profile/ann", ANN, idempotency_key="once")
+        answer = await it.ask("PATCH", f"/v1/{key}", patch, idempotency_key="once")
+        assert (answer.status, answer.problem) == (422, "invalid-operation")
+
+
 # -- sessions, consistency -----------------------------------------------------------------------------
 
 
@@ -383,11 +398,17 @@ async def test_a_batch_is_all_or_nothing() -> None:
         ({"writes": [{"put": {}, "delete": {}}]}, "malformed-request"),
         ({"writes": [{"put": []}]}, "malformed-request"),
         ({"writes": [{"put": {"collection": "profile"}}]}, "malformed-request"),
-        ({"writes": [{"put": {"key": "k"}}]}, "unknown-collection"),
-        ({"writes": [{"put": {"collection": "profile", "key": ""}}]}, "invalid-key"),
-        ({"writes": [{"put": {"collection": "profile", "key": "k"}}]}, "invalid-document"),
+        ({"writes": [{"put": {"key": "k", "value": {}}}]}, "malformed-request"),
+        ({"writes": [{"delete": {"collection": "x", "key": "k"}}]}, "unknown-collection"),
+        ({"writes": [{"delete": {"collection": "profile", "key": ""}}]}, "invalid-key"),
+        ({"writes": [{"put": {"collection": "profile", "key": "k"}}]}, "malformed-request"),
+        ({"writes": [{"put": {"collection": "profile", "key": "k", "value": 1}}]}, "invalid-document"),
+        ({"writes": [{"delete": {"collection": "profile", "key": "k", "why": 1}}]}, "malformed-request"),
         ({"writes": [{"replace": {"collection": "profile", "key": "k"}}]}, "malformed-request"),
-        ({"writes": [{"patch": {"collection": "profile", "key": "k"}}]}, "invalid-operation"),
+        (
+            {"writes": [{"patch": {"collection": "profile", "key": "k", "operators": {}}}]},
+            "invalid-operation",
+        ),
         ({"writes": [{"delete": {"collection": "profile", "key": "k", "if_match": 1}}]}, "malformed-request"),
     ],
 )
