@@ -11,6 +11,7 @@ from pathlib import Path
 LAYERS: tuple[tuple[str, str], ...] = (
     ("errors", "one tree of errors; each has a status, a type, and says whether it is definite"),
     ("causality", "hybrid logical clock, version vectors, session tokens, clock uncertainty"),
+    ("membership", "which regions there are: a value with an epoch, that every part asks for"),
     ("lattices", "counter, bounded counter, set, list, text: see [mergeable fields](lattices.md)"),
     ("schema", "declarations: fields, policy, placement; checks of documents"),
     ("store", "the ports of a store in `store/port.py`; SQLite, PostgreSQL and memory, a folder each"),

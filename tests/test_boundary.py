@@ -17,7 +17,7 @@ OFFERED = {
     *("list_conflicts", "resolve", "list_events"),  # records
     *("status", "health_of", "check_whole", "drain", "forget", "contents", "parked", "digest", "verify"),
     *("count_invalid_trace", "claim"),  # what a node does for its clients
-    *("start", "stop", "answer", "stream", "deliver"),  # its life, and its peers
+    *("start", "stop", "answer", "stream", "refused", "deliver"),  # its life, and its peers
 }
 """All that another package may use of a `Region`."""
 OBSERVED = {

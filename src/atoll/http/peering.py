@@ -44,7 +44,7 @@ class Peering:
             version = exchange.header(PROTOCOL_HEADER.encode()) or "1"
             if version != str(PROTOCOL):
                 error = protocol_mismatch(f"version {version!r}")
-                self._region.links[peer].refuse(error)
+                self._region.refused(peer, error)
                 raise error
             self._emulation.check(peer)
             if path == CALL_PATH:

@@ -15,6 +15,7 @@ from atoll.commit.batch import Address
 from atoll.documents.mutation import Delete, Mutation, Patch, Put, Transfer, Write
 from atoll.documents.rules import Rules
 from atoll.errors import InvalidDocument, InvalidOperation, OwnershipFixed
+from atoll.membership.members import Members
 from atoll.schema.application import CollectionSchema
 from atoll.schema.placement import Everywhere
 from atoll.store.port import Row
@@ -26,8 +27,8 @@ Stored = Callable[[Address], Row | None]
 class Ownership:
     """Pure decisions over what the store holds: made before a write is queued, and once more at its turn."""
 
-    def __init__(self, regions: tuple[str, ...], rules: Mapping[str, Rules]) -> None:
-        self._regions = regions
+    def __init__(self, members: Members, rules: Mapping[str, Rules]) -> None:
+        self._members = members
         self._rules = rules
         self._owned = frozenset(
             name
@@ -101,7 +102,7 @@ class Ownership:
         return wanted
 
     def _owner(self, rules: Rules, key: str, document: Mapping[str, Any] | None) -> str | None:
-        return owner_by_declaration(rules.schema, self._regions, key, document)
+        return owner_by_declaration(rules.schema, self._members.regions, key, document)
 
 
 def _visible(row: Row | None) -> dict[str, Any] | None:

@@ -229,6 +229,13 @@ Next = tuple[State, tuple[Effect, ...]]
 """What a step returns: the state that follows, and what is to be done."""
 
 
+@dataclass(frozen=True, slots=True)
+class MembersChanged:
+    """An event of every protocol: these are the peers by now. Nobody waits for one that has left."""
+
+    peers: frozenset[str]
+
+
 # -- outcomes: what a step hears of it ------------------------------------------------------------------
 
 

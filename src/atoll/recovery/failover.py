@@ -20,6 +20,7 @@ from atoll.protocol.effects import (
     Covered,
     Failed,
     HistoryRead,
+    MembersChanged,
     Next,
     Outcome,
     ReadHistory,
@@ -121,7 +122,7 @@ class Forgotten:
     peer: str
 
 
-Event = Opened | HistoryChanged | Heard | Forgotten | Outcome
+Event = Opened | HistoryChanged | Heard | Forgotten | MembersChanged | Outcome
 
 
 def step(state: FailoverState, event: Event, now_s: float) -> Next[FailoverState]:
@@ -141,6 +142,8 @@ def step(state: FailoverState, event: Event, now_s: float) -> Next[FailoverState
                 return state, ()
             awaited, own = state.awaited - {peer}, max(state.own, own)
             return _heard_all(replace(state, awaited=awaited, own=own))
+        case MembersChanged(peers):
+            return _heard_all(replace(state, peers=peers, awaited=state.awaited & peers))
         case Forgotten(peer):
             return _heard_all(replace(state, forgotten=state.forgotten | {peer}))
         case Failed():

@@ -56,13 +56,20 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the nodes share out among them is something else by now."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
     """The node holds what it had claimed no longer."""
 
     name: str
 
 
-def step(state: LeasesState, event: Claimed | Released | Outcome, now_s: float) -> Next[LeasesState]:
+def step(state: LeasesState, event: Claimed | Released | Wanted | Outcome, now_s: float) -> Next[LeasesState]:
     match event:
         case Woken():
             return state, (ReadHolders(), WakeAt(now_s + state.lease_s / 3))
@@ -76,6 +83,9 @@ def step(state: LeasesState, event: Claimed | Released | Outcome, now_s: float) 
             return replace(state, claimed=state.claimed | {name}, held=state.held | {name}), ()
         case Released(name):
             return replace(state, claimed=state.claimed - {name}, held=state.held - {name}), ()
+        case Wanted(names):
+            # What is no longer wanted is not renewed, and runs out.
+            return replace(state, wanted=names), (ReadHolders(), WakeAt(now_s + state.lease_s / 3))
         case GivenBack() | Failed():
             return state, ()  # while the store does not answer, this node goes on as it was
         case _:

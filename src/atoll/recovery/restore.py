@@ -20,6 +20,7 @@ from atoll.protocol.effects import (
     CountersRead,
     Covered,
     Failed,
+    MembersChanged,
     Next,
     Outcome,
     RaiseCounters,
@@ -83,7 +84,7 @@ def counters(peers: Iterable[str]) -> list[str]:
     return [RESTORED, RECOVERED, *(without(peer) for peer in peers)]
 
 
-def step(state: RestoreState, event: Heard | Outcome, now_s: float) -> Next[RestoreState]:
+def step(state: RestoreState, event: Heard | MembersChanged | Outcome, now_s: float) -> Next[RestoreState]:
     match event:
         case CountersRead(found):
             return _opened(state, found)
@@ -92,6 +93,9 @@ def step(state: RestoreState, event: Heard | Outcome, now_s: float) -> Next[Rest
                 return state, ()  # what peers write meanwhile is not waited for
             target = vectors.merge(state.target, vector)
             return _compared_next(replace(state, awaited=state.awaited - {peer}, target=target))
+        case MembersChanged(peers):
+            state = replace(state, peers=peers, awaited=state.awaited & peers)
+            return _compared_next(state) if state.phase == "listening" else (state, ())
         case Compared(""):
             # Entries are taken only of a history that is the peers' own.
             return replace(state, phase="catching up", fault=""), (AwaitCovered(state.target),)

@@ -40,6 +40,7 @@ from atoll.protocol.effects import (
     KeptOpened,
     KeptScanned,
     Log,
+    MembersChanged,
     Next,
     OpenKept,
     Outcome,
@@ -84,7 +85,7 @@ _REMOVED_AT_ONCE = 200
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What does not change while a node runs."""
+    """What does not change while a node runs, but for its peers."""
 
     region: str
     peers: tuple[str, ...]
@@ -180,7 +181,7 @@ class TooLate:
     past: Mapping[str, int]
 
 
-Event = Opened | TooLate | Outcome
+Event = Opened | TooLate | MembersChanged | Outcome
 _Next = Next[InstallState]
 
 
@@ -197,6 +198,10 @@ def _step(state: InstallState, event: Event, now_s: float) -> _Next:
         case Opened(record):
             state = replace(state, record=record, looked_s=now_s)
             return _claimed_next(state) if state.pending else _idle(state, now_s)
+        case MembersChanged(peers):
+            settings = replace(state.settings, peers=tuple(sorted(peers)))
+            late = {peer: past for peer, past in state.late.items() if peer in peers}
+            return replace(state, settings=settings, late=late), ()
         case TooLate(peer, past):
             state = replace(state, late={**state.late, peer: dict(past)})
             if state.phase == "idle":
@@ -376,6 +381,7 @@ def _source(state: InstallState) -> str:
     return min(
         state.settings.peers,
         key=lambda peer: (peer == state.avoided, peer not in state.connected, peer not in state.late, peer),
+        default=state.source,
     )
 
 

@@ -16,6 +16,7 @@ from atoll.protocol.effects import (
     CountersRead,
     Effect,
     Failed,
+    MembersChanged,
     Next,
     Outcome,
     RaiseCounters,
@@ -101,7 +102,7 @@ class Forgotten:
     peer: str
 
 
-Event = Started | Heard | Rewound | Forgotten | Outcome
+Event = Started | Heard | Rewound | Forgotten | MembersChanged | Outcome
 
 
 def counters(peers: Iterable[str]) -> list[str]:
@@ -132,6 +133,11 @@ def step(state: StartupState, event: Event, now_s: float) -> Next[StartupState]:
             return replace(state, kept=kept), ()
         case Rewound():
             return replace(state, held={}), ()
+        case MembersChanged(peers):
+            left, state = state.peers - peers, replace(state, peers=peers, heard=state.heard & peers)
+            held = {peer: seq for peer, seq in state.held.items() if peer in peers}
+            void = {void_at(peer): state.held.get(peer, 0) for peer in sorted(left)}
+            return _heard_all(replace(state, held=held), (RaiseCounters(void), RefreshPosition()))
         case Forgotten(peer):
             held = {other: seq for other, seq in state.held.items() if other != peer}
             gone = max(state.held.get(peer, 0), state.kept.get(peer, 0))

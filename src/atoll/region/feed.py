@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 
 from atoll.causality import vector as vectors
 from atoll.documents.entry import Entry, decode_frames
 from atoll.errors import CursorExpired
+from atoll.membership.members import Members
 from atoll.region.group_commit import GroupCommit
 from atoll.region.recovery import FailoverRecovery
 from atoll.replication.signal import Signal
@@ -20,7 +21,7 @@ class Feed:
     def __init__(
         self,
         region: str,
-        regions: Sequence[str],
+        members: Members,
         store: Journal,
         group_commit: GroupCommit,
         *,
@@ -28,7 +29,7 @@ class Feed:
         committed: Signal,
     ) -> None:
         self._region = region
-        self._regions = tuple(regions)
+        self._members = members
         self._store = store
         self._group_commit = group_commit
         self._failover = failover
@@ -49,7 +50,7 @@ class Feed:
             count, here = self._committed.count, self._group_commit.vector
             if known != self._failover.state.turns:
                 known = self._failover.state.turns
-                after_id = await self._store.journal_start(seen, self._regions)
+                after_id = await self._store.journal_start(seen, self._members.origins)
             numbered = await self._store.journal(after_id, limit=16)
             if known != self._failover.state.turns:
                 continue  # the journal is another database's

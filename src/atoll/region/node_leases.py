@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from atoll.protocol.effects import Woken
-from atoll.recovery.node_leases import Claimed, LeasesState, Released, step
+from atoll.recovery.node_leases import Claimed, LeasesState, Released, Wanted, step
 from atoll.region.driver import Driver, Performing
 from atoll.store.port import Store
 
@@ -29,6 +29,10 @@ class NodeLeases:
         """
         self._driver.post(Woken())
         await self._driver.settle()
+
+    def want(self, names: Sequence[str]) -> None:
+        """Share these out from now on."""
+        self._driver.post(Wanted(tuple(names)))
 
     async def claim(self, name: str) -> bool:
         """Hold this as well from now on; False when another node does. Raises what the store raises."""

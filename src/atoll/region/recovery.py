@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping
 
+from atoll.protocol.effects import MembersChanged
 from atoll.recovery import failover, restore, startup_check
 from atoll.recovery.failover import FailoverState
 from atoll.recovery.restore import RestoreState
@@ -27,6 +28,10 @@ class RestoreRecovery:
     async def open(self) -> None:
         """Look whether the store was restored since it last served. Raises what the store raises."""
         self._driver.post(await self._performer.read_counters(restore.counters(self._driver.state.peers)))
+
+    def members_changed(self, peers: frozenset[str]) -> None:
+        """These are the peers by now."""
+        self._driver.post(MembersChanged(peers))
 
     def heard(self, peer: str, vector: Mapping[str, int]) -> None:
         """A peer announced what it has."""
@@ -62,6 +67,10 @@ class StartupCheck:
             await self._performer.read_counters(startup_check.counters(self._driver.state.peers))
         )
         self._driver.post(startup_check.Started())
+
+    def members_changed(self, peers: frozenset[str]) -> None:
+        """These are the peers by now."""
+        self._driver.post(MembersChanged(peers))
 
     def heard(self, peer: str, vector: Mapping[str, int]) -> None:
         """A peer announced what it has."""
@@ -134,6 +143,10 @@ class FailoverRecovery:
     def history_changed(self, history: str, *, lossy: bool = False) -> None:
         """The database is in this history now. `lossy`: it lacks what this node had seen."""
         self._driver.post(failover.HistoryChanged(history, lossy))
+
+    def members_changed(self, peers: frozenset[str]) -> None:
+        """These are the peers by now."""
+        self._driver.post(MembersChanged(peers))
 
     def heard(self, peer: str, vector: Mapping[str, int]) -> None:
         """A peer announced what it has stored, on a link that was opened since."""

@@ -23,7 +23,8 @@ from atoll.documents.mutation import Write
 from atoll.documents.register import Version
 from atoll.documents.rules import Rules, plain_text
 from atoll.documents.strategies import Resolver
-from atoll.errors import ClockUnsafe
+from atoll.errors import ClockUnsafe, ReplicationError
+from atoll.membership.members import Members, Membership
 from atoll.ownership.ownership import Ownership, Stored
 from atoll.recovery import relays
 from atoll.recovery.relays import RelayState
@@ -89,6 +90,9 @@ logger = logging.getLogger("atoll.region")
 class Region:
     """Create it, `start` it inside a running event loop, `stop` it."""
 
+    _own_at_first = 0
+    """Its own position when it was restored, or rewound: what came since is the peers' own account."""
+
     def __init__(
         self,
         name: str,
@@ -104,7 +108,7 @@ class Region:
         options: RegionOptions = DEFAULT_OPTIONS,
     ) -> None:
         self.name = name
-        self.regions = tuple(sorted(regions))
+        self.members = Members(Membership.of(regions))
         self.application = application
         self.store = store
         self.options = options
@@ -126,7 +130,7 @@ class Region:
             ask=self.ask,
             options=options,
         )
-        self.ownership = Ownership(self.regions, self.rules)
+        self.ownership = Ownership(self.members, self.rules)
         self.progress = Progress(store, self._history_changed)
         self.timeline = Timeline(self.progress, self._history_changed)
         self.group_commit = GroupCommit(
@@ -144,22 +148,8 @@ class Region:
         self.group_commit.listen(self._after_commit)
         self.progress.follow(self._after_move)
         self.local_writes = LocalWrites(self.group_commit, (self.timeline.check, check_merged), self._admit)
-        self.links = {
-            peer: Link(
-                name,
-                peer,
-                self,
-                peers,
-                link_key,
-                origins=self._origins,
-                regions=frozenset(self.regions),
-                now_ms=physical_ms,
-                random=random,
-                options=options.link,
-            )
-            for peer in self.regions
-            if peer != name
-        }
+        self._key_and_random = link_key, random
+        self.links = {peer: self._link(peer) for peer in self.regions if peer != name}
         performer = self._performer(stored)
         self.redeclaration = Redeclaration(
             performer.pages.fingerprints,
@@ -170,8 +160,6 @@ class Region:
         self.node_leases = NodeLeases(
             [_link_to(peer) for peer in self.links], store, performer, lease_s=options.lease_s
         )
-        self._own_at_first = 0
-        """Its own position when it was restored, or rewound: what came since is the peers' own account."""
         self.startup_check = StartupCheck(name, self.links, performer, patience_s=options.startup_check_s)
         self._relays = Driver(RelayState(name), relays.step, performer)
         self.restore = RestoreRecovery(name, self.links, performer)
@@ -217,7 +205,7 @@ class Region:
             options=options,
         )
         self.feed = Feed(
-            name, self.regions, store, self.group_commit, failover=self.failover, committed=self.committed
+            name, self.members, store, self.group_commit, failover=self.failover, committed=self.committed
         )
         self.event_retention = EventRetention(store, self.group_commit, options)
         self.digests = Digests(stored, store, self.event_retention.horizon_of)
@@ -235,7 +223,7 @@ class Region:
             heartbeat_s=options.heartbeat_s,
         )
         self.truncation = Truncation(
-            self.regions, self.links, store, self.group_commit.commit, now_ms=physical_ms, options=options
+            self.members, self.links, store, self.group_commit.commit, now_ms=physical_ms, options=options
         )
         self._housekeeping = Housekeeping(
             store,
@@ -261,7 +249,22 @@ class Region:
         )
         self.group_commit.listen(self.events.committed)
         self._conflicts = Conflicts(self.rules, store, self.gates, self.write)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def _link(self, peer: str) -> Link:
+        key, random = self._key_and_random
+        return Link(
+            self.name,
+            peer,
+            self,
+            self._peers,
+            key,
+            origins=self._origins,
+            members=self.members,
+            now_ms=self.now_ms,
+            random=random,
+            options=self.options.link,
+        )
 
     def _performer(self, rules: Mapping[str, Rules]) -> Performer:
         pages = SnapshotPages(
@@ -313,9 +316,8 @@ class Region:
             self._spawn(self.events.run(), "events")
             self._spawn(self.event_retention.run(), "retention of events")
         self._spawn(self.node_leases.run(), "leases")
-        for peer, link in self.links.items():
-            self._spawn(link.run(self._review_links), f"link to {peer}")
-            self._spawn(self.clocks.compare(peer), f"clock of {peer}")
+        for peer in self.links:
+            self._open_link(peer)
         self._spawn(self.startup_check.run(), "start-up position check")
         self._spawn(self._housekeeping.keep_store(), "housekeeping")
         self._spawn(self._housekeeping.cut_journal(), "truncation of the journal")
@@ -326,19 +328,45 @@ class Region:
 
     async def stop(self) -> None:
         """End everything that `start` began; the store stays open for whoever owns it."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        tasks = list(self._tasks.values())
         self._tasks.clear()
+        await _ended(tasks)
         self.intake.close()
         await self.group_commit.close()
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=f"{self.name}: {name}")
-        task.add_done_callback(self._ended)
-        self._tasks.append(task)
+    async def change_members(self, to: Membership) -> None:
+        """Follow a membership of a later epoch: open links to regions that came, end links to those that left.
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+        Raises ConfigError. Nobody waits for a region that has left; its entries stay, and are relayed.
+        """
+        self.members.change(to, own=self.name)
+        peers = frozenset(to.regions) - {self.name}
+        left = [peer for peer in self.links if peer not in peers]
+        running = bool(self._tasks)
+        for peer in left:
+            del self.links[peer]
+        for peer in sorted(peers - self.links.keys()):
+            self.links[peer] = self._link(peer)
+            if running:
+                self._open_link(peer)
+        for part in (self.startup_check, self.restore, self.failover, self.snapshot_install):
+            part.members_changed(peers)
+        self.node_leases.want([_link_to(peer) for peer in self.links])
+        self._review_links()
+        names = [name for peer in left for name in (_link_task(peer), _clock_task(peer)) if running]
+        await _ended([self._tasks.pop(name) for name in names])
+        for peer in left:
+            self.clocks.offsets.forget(peer)
+
+    def _open_link(self, peer: str) -> None:
+        self._spawn(self.links[peer].run(self._review_links), _link_task(peer))
+        self._spawn(self.clocks.compare(peer), _clock_task(peer))
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks[name] = task = asyncio.create_task(work, name=f"{self.name}: {name}")
+        task.add_done_callback(self._note_end)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
         """Background work never ends by itself: a defect that ends it must not pass unseen."""
         if not task.cancelled() and task.exception() is not None:
             logger.error("%s ended", task.get_name(), exc_info=task.exception())
@@ -500,11 +528,20 @@ class Region:
             case EntryCall():
                 return EntryReply(await entry_digest(self.store, call.origin, call.seq))
 
+    def refused(self, peer: str, error: ReplicationError) -> None:
+        """What a peer sent was refused."""
+        self.links[peer].refuse(error)
+
     def stream(self, request: StreamRequest) -> AsyncGenerator[bytes, None]:
         """This region's journal for one peer, as frames of `replication.wire`."""
         return self._journal_sender.stream(request)
 
     # -- links -----------------------------------------------------------------------------------------
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The members, this one among them."""
+        return self.members.regions
 
     @property
     def peers(self) -> Collection[str]:
@@ -523,9 +560,13 @@ class Region:
         await self.intake.backpressure(link, bytes_waiting)
 
     def too_late(self, peer: str, past: dict[str, int]) -> None:
+        if peer not in self.links:
+            return  # it left while this was on its way
         self.snapshot_install.too_late(peer, past)
 
     def heard(self, peer: str, heartbeat: Heartbeat) -> None:
+        if peer not in self.links:
+            return
         self.freshness.heard(heartbeat, self.group_commit.vector)
         self.startup_check.heard(peer, heartbeat.vector)
         self.restore.heard(peer, heartbeat.vector)
@@ -611,6 +652,20 @@ class Region:
     def _after_move(self, before: dict[str, int], vector: dict[str, int]) -> None:
         self.freshness.moved(vector)
         self.committed.notify()
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _link_task(peer: str) -> str:
+    return f"link to {peer}"
+
+
+def _clock_task(peer: str) -> str:
+    return f"clock of {peer}"
 
 
 def _link_to(peer: str) -> str:

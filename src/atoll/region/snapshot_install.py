@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
+from atoll.protocol.effects import MembersChanged
 from atoll.recovery.snapshot_install import (
     SURE_FOR,
     InstallState,
@@ -55,6 +56,10 @@ class SnapshotInstall:
         if not await self._store.counter(BORN):
             await self._store.raise_counter(BORN, self._now_ms())
         self._driver.post(Opened(Record.of(await self._store.schemas())))
+
+    def members_changed(self, peers: frozenset[str]) -> None:
+        """These are the peers by now."""
+        self._driver.post(MembersChanged(peers))
 
     def too_late(self, peer: str, past: Mapping[str, int]) -> None:
         """A peer's journal no longer holds what comes next here."""

@@ -15,6 +15,7 @@ import msgspec
 from atoll.commit.batch import Batch
 from atoll.commit.work import Step, Wants
 from atoll.documents.entry import decode_frames
+from atoll.membership.members import Members
 from atoll.region.options import RegionOptions
 from atoll.replication.link import LinkStatus
 from atoll.store.port import Journal, JournalExtent, States, View
@@ -77,7 +78,7 @@ class Truncation:
 
     def __init__(
         self,
-        regions: Iterable[str],
+        members: Members,
         links: Mapping[str, Linked],
         store: Stored,
         commit: Callable[[Step], Awaitable[None]],
@@ -91,7 +92,7 @@ class Truncation:
         """When the oldest entry was written that is kept (unix milliseconds, from its stamp)."""
         self.truncated = 0
         """Segments that this node has removed."""
-        self._regions = tuple(regions)
+        self._members = members
         self._links = links
         self._store = store
         self._now_ms = now_ms
@@ -144,8 +145,9 @@ class Truncation:
         vectors = [self._links[peer].status.advertised for peer in peers]
         if not vectors:
             return self.extent.tail
-        common = {origin: min(vector.get(origin, 0) for vector in vectors) for origin in self._regions}
-        return await self._store.journal_start(common, self._regions)
+        origins = self._members.origins
+        common = {origin: min(vector.get(origin, 0) for vector in vectors) for origin in origins}
+        return await self._store.journal_start(common, origins)
 
     async def _remember(self, known: Known, now_ms: int, tail: int) -> None:
         """For later runs and other nodes: that the segments up to `tail` are at least as old as this moment, and when

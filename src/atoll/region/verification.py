@@ -45,7 +45,7 @@ class Verification:
     async def _compare(self, collection: str) -> dict[str, Any]:
         here = await self._digests.of(collection)
         peers: dict[str, Any] = {}
-        for peer in self._peers:
+        for peer in tuple(self._peers):
             try:
                 there = await self._digest_of(peer, collection)
                 different = []

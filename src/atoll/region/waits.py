@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from atoll.causality import vector as vectors
 from atoll.errors import TokenNotReached, TooStale
@@ -24,7 +24,7 @@ class Waits:
         region: str,
         group_commit: GroupCommit,
         *,
-        peers: Iterable[str],
+        peers: Collection[str],
         freshness: Freshness,
         committed: Signal,
         statistics: Statistics,
@@ -32,7 +32,7 @@ class Waits:
         options: RegionOptions,
     ) -> None:
         self._region = region
-        self._peers = tuple(peers)
+        self._peers = peers
         self._group_commit = group_commit
         self._freshness = freshness
         self._committed = committed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from atoll.causality import vector as vectors
 from atoll.commit.batch import check_batch
@@ -31,7 +31,7 @@ class Writer:
         self,
         region: str,
         rules: Mapping[str, Rules],
-        links: Iterable[str],
+        links: Collection[str],
         store: Documents,
         group_commit: GroupCommit,
         *,
@@ -66,7 +66,7 @@ class Writer:
         self._writes = writes
         self._statistics = statistics
         self._peers = peers
-        self._others = tuple(links)
+        self._others = links
         self._options = options
 
     async def write(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:

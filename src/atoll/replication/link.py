@@ -13,6 +13,7 @@ from atoll.causality import vector as vectors
 from atoll.causality.types import FIRST_INCARNATION, check_incarnations
 from atoll.documents.entry import EncodedEntry, lacks
 from atoll.errors import AtollError, RegionUnreachable, ReplicationError
+from atoll.membership.members import Members
 from atoll.replication.messages import Peers, StreamRequest
 from atoll.replication.signal import Signal
 from atoll.replication.wire import FrameReader, Heartbeat, JournalBegins, Message
@@ -85,7 +86,7 @@ class Link:
         key: bytes,
         *,
         origins: Callable[[str], tuple[str, ...]],
-        regions: frozenset[str],
+        members: Members,
         now_ms: Callable[[], int],
         random: Random,
         options: LinkOptions = LinkOptions(),
@@ -98,7 +99,7 @@ class Link:
         self._peers = peers
         self._key = key
         self._origins = origins
-        self._regions = regions
+        self._members = members
         self._now_ms = now_ms
         self._random = random
         self._options = options
@@ -238,7 +239,7 @@ class Link:
             return
         for encoded in message:
             entry = encoded.entry
-            if entry.origin not in self._regions:
+            if entry.origin not in self._members.origins:
                 raise ReplicationError(f"{self._peer} sent an entry of {entry.origin!r}, no region of ours")
             if entry.incarnation != FIRST_INCARNATION:
                 check_incarnations({entry.origin: entry.incarnation}, self._peer)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from atoll.documents.mutation import Delete, Mutation, Write, patch_of, put_of
 from atoll.documents.rules import Rules
 from atoll.errors import InvalidDocument, InvalidOperation, OwnershipFixed
+from atoll.membership.members import Members, Membership
 from atoll.ownership.ownership import Ownership, rendezvous
 from atoll.schema.application import application_of
 from atoll.schema.collection import Collection
@@ -45,7 +46,7 @@ STORED = {("order", "b-order"): Row(b'{"region":"b","quantity":1}', b"")}
 
 @pytest.fixture
 def ownership() -> Ownership:
-    return Ownership(REGIONS, RULES)
+    return Ownership(Members(Membership.of(REGIONS)), RULES)
 
 
 def put(collection: str, key: str, document: Any) -> Mutation:

@@ -362,7 +362,7 @@ async def test_a_node_that_cannot_know_whether_another_one_takes_a_snapshot_over
         await it.write("a", "note", "k", {"text": "first"})
         await asyncio.sleep(10)
         assert (await it["a"].reader.read_here("note", "k")).value is not None
-        looking = next(task for task in it["a"]._tasks if "catching up" in task.get_name())
+        looking = next(task for task in it["a"]._tasks.values() if "catching up" in task.get_name())
         looking.cancel()  # as if the node were paused
         await asyncio.sleep(2.5)
         with pytest.raises(Unavailable, match="could not look at its database"):

@@ -8,6 +8,7 @@ import pytest
 
 from atoll.documents.entry import EncodedEntry
 from atoll.errors import HostileEntry, RegionUnreachable
+from atoll.membership.members import Members, Membership
 from atoll.replication.link import Link, LinkOptions
 from atoll.replication.messages import Call, Reply, StreamRequest
 from atoll.replication.wire import FrameWriter, Heartbeat, JournalBegins
@@ -84,7 +85,7 @@ class Setup:
             self.peers,
             KEY,
             origins=lambda peer: self.origins,
-            regions=frozenset("abc"),
+            members=Members(Membership.of("abc")),
             now_ms=lambda: NOW_MS,
             random=Random(7),
             options=LinkOptions(first_retry_s=0.1, longest_retry_s=2.0, silence_s=3.0),
