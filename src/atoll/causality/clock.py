@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from atoll.causality.types import Stamp
 from atoll.errors import ClockAhead
-
-Stamp = int
-"""`(unix milliseconds << 16) | counter`."""
 
 COUNTER_BITS = 16
 _COUNTER_MASK = (1 << COUNTER_BITS) - 1
@@ -21,7 +19,7 @@ _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def pack(ms: int, counter: int = 0) -> Stamp:
     """The stamp of unix time `ms` and `counter`; a counter past 65,535 carries into the milliseconds."""
-    return (ms << COUNTER_BITS) + counter
+    return Stamp((ms << COUNTER_BITS) + counter)
 
 
 def stamp_ms(stamp: Stamp) -> int:
@@ -57,9 +55,9 @@ class HybridLogicalClock:
 
     __slots__ = ("last", "max_offset_ms", "physical")
 
-    def __init__(self, physical: Callable[[], int], last: Stamp = 0, max_offset_ms: int = 500) -> None:
+    def __init__(self, physical: Callable[[], int], last: int = 0, max_offset_ms: int = 500) -> None:
         self.physical = physical
-        self.last: Stamp = last
+        self.last = Stamp(last)
         """The highest stamp given out or seen."""
         self.max_offset_ms = max_offset_ms
 
@@ -69,8 +67,8 @@ class HybridLogicalClock:
         if stamp <= self.last:
             # Stepped back, or the same millisecond again: a full counter carries into the next one.
             stamp = self.last + 1
-        self.last = stamp
-        return stamp
+        self.last = Stamp(stamp)
+        return self.last
 
     def update(self, remote: Stamp) -> Stamp:
         """Take note of a peer's stamp, so that `now` exceeds it; returns the highest stamp seen.

@@ -15,7 +15,7 @@ RegionName = NewType("RegionName", str)
 Seq = NewType("Seq", int)
 """An entry's place in its origin's journal, from 1."""
 Stamp = NewType("Stamp", int)
-"""Of the hybrid logical clock: milliseconds and a counter, as one integer."""
+"""Of the hybrid logical clock: `(unix milliseconds << 16) | counter`."""
 Epoch = NewType("Epoch", int)
 """Of a membership or an owner; a later one overrules."""
 Incarnation = NewType("Incarnation", int)

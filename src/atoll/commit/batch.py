@@ -14,6 +14,7 @@ import msgspec
 
 from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.place import Place
+from atoll.causality.types import Seq, Stamp
 from atoll.causality.vector import descends, merge, missing
 from atoll.commit.draft import Draft
 from atoll.conflicts import records
@@ -137,7 +138,7 @@ class Batch:
         if admit is not None:
             admit(write, self._row)
         region = identity.region
-        seq = self.vector.get(region, 0) + 1
+        seq = Seq(self.vector.get(region, 0) + 1)
         context = dict(self.vector)
         context[region] = seq - 1
         stamp = self._clock.now()
@@ -150,7 +151,7 @@ class Batch:
             self._to_remember.append(Remembered(write.idempotency_key, self._now_ms, answer))
         return receipt
 
-    def _replace(self, write: Write, seq: int, context: dict[str, int], stamp: int) -> Receipt | None:
+    def _replace(self, write: Write, seq: Seq, context: dict[str, int], stamp: Stamp) -> Receipt | None:
         """The commonest write in few steps: the whole of documents that are one register each, uncontested.
 
         None where a mutation is not that, or is to be refused: the write then takes the long way.
@@ -184,7 +185,7 @@ class Batch:
         self._append(entry, frame)
         return Receipt(region, seq, stamp, () if write.brief else tuple(map(self._written, after)))
 
-    def _draft(self, write: Write, seq: int, context: dict[str, int], stamp: int) -> Receipt:
+    def _draft(self, write: Write, seq: Seq, context: dict[str, int], stamp: Stamp) -> Receipt:
         identity = self._identity
         region = identity.region
         dot = Version(region, seq, stamp, identity.uncertainty_ms, 0, context, None)

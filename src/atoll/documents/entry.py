@@ -33,6 +33,7 @@ from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
+from atoll.causality import types
 from atoll.causality.types import FIRST_INCARNATION, Audience, Ballot, Epoch, Incarnation, RegionName
 from atoll.documents.trace import Trace
 from atoll.errors import CorruptEntry, HostileEntry
@@ -51,10 +52,10 @@ _FIRST: Final = _PREFIX + _HEAD.size
 """Where the header of a frame with sections begins."""
 
 
-Seq = Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)]
+Seq = Annotated[types.Seq, msgspec.Meta(ge=1, lt=1 << 53)]
 Seen = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 Name = Annotated[str, msgspec.Meta(min_length=1)]
-Stamp = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Stamp = Annotated[types.Stamp, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=_DIGEST_BYTES, max_length=_DIGEST_BYTES)]
 Identifier = Annotated[bytes, msgspec.Meta(max_length=32)]
 

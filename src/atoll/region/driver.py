@@ -16,6 +16,7 @@ from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from atoll.causality.clock import HybridLogicalClock
+from atoll.causality.types import Stamp
 from atoll.errors import AtollError
 from atoll.ids.after_restore import counters_after_failover
 from atoll.protocol.effects import (
@@ -189,7 +190,7 @@ class Performer:
                 await self.actions.release(name)
                 return Released(name)
             case Commit(step, stamp):
-                self.clock.update(stamp)
+                self.clock.update(Stamp(stamp))
                 await self.group_commit.commit(step)
                 return Committed(step)
             case Survey(lease):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from atoll.causality.clock import HybridLogicalClock
+from atoll.causality.types import Stamp
 from atoll.causality.vector import descends, merge
 from atoll.commit.batch import Batch, Identity
 from atoll.commit.work import Step, Wants, Work
@@ -127,7 +128,7 @@ class GroupCommit:
 
         Idempotent: a region whose first start failed elsewhere may be started again.
         """
-        self._clock.last = max(self._clock.last, await self._progress.open())
+        self._clock.last = Stamp(max(self._clock.last, await self._progress.open()))
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="group commit")
 
@@ -297,7 +298,7 @@ class GroupCommit:
         for companion in self._companions:
             companion.want(wants)
         async with self._store.begin(wants.wanted()) as transaction:
-            self._clock.last = max(self._clock.last, transaction.clock)
+            self._clock.last = Stamp(max(self._clock.last, transaction.clock))
             self._unsure = False
             self._timeline.take_up(transaction, known)
             batch = self._performed(group, transaction)

@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 from atoll.causality.clock import HybridLogicalClock, stamp_ms
+from atoll.causality.types import Stamp
 from atoll.commit.batch import Batch, Identity
 from atoll.commit.snapshot_page import KEPT_ASIDE, check_merged
 from atoll.conflicts.guard import guarded
@@ -614,7 +615,7 @@ class Region:
         self._own_at_first = self.group_commit.vector.get(self.name, 0)
         self.freshness.forget()
         self.startup_check.rewound()
-        return stamp_ms(clock)
+        return stamp_ms(Stamp(clock))
 
     async def _forked_entry(self) -> str:
         async def ask(peer: str, seq: int) -> bytes | None:

@@ -13,6 +13,7 @@ from random import Random
 
 import msgspec
 
+from atoll.causality.types import Seq, Stamp
 from atoll.documents.entry import Change, Entry, LosingVersion, decode_frames, encode_frame, frame_of
 from atoll.documents.rules import TOUCH, WHOLE
 from atoll.errors import ReplicationError
@@ -91,8 +92,8 @@ class Hostile:
         changes = list({(each[0].collection, each[0].key): each for each in drawn}.values())
         entry = Entry(
             region.name,
-            seq,
-            max(region.clock.now(), stored + 1),
+            Seq(seq),
+            Stamp(max(region.clock.now(), stored + 1)),
             5,
             context,
             tuple(change for change, _ in changes),
