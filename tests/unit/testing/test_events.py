@@ -42,8 +42,9 @@ def counted(cluster: Cluster, kind: str, **members: Any) -> list[int]:
     ]
 
 
-async def started(application: Application = NEWER) -> Cluster:
-    cluster = Cluster(application, NAMES, seed=1, options=RECORDING)
+async def started(application: Application = NEWER, **options: Any) -> Cluster:
+    nodes = options.pop("nodes", {})
+    cluster = Cluster(application, NAMES, seed=1, options=replace(RECORDING, **options), nodes=nodes)
     cluster.start()
     await asyncio.sleep(10)
     return cluster
@@ -117,5 +118,62 @@ def test_a_lost_disk_brings_its_events_back() -> None:
         await asyncio.sleep(30)
         await agreed(cluster)
         assert counted(cluster, "region-started", region="tokyo") == [2, 2, 2]
+
+    simulated(scenario)
+
+
+def test_a_restore_is_an_event_and_keeps_the_others() -> None:
+    async def scenario() -> None:
+        cluster = await started()
+        archive = await cluster.back_up("tokyo")
+        await cluster.restore("tokyo", archive)
+        cluster.start("tokyo")
+        await asyncio.sleep(30)
+        await agreed(cluster)
+        assert counted(cluster, "restored", region="tokyo") == [1, 1, 1]
+        assert counted(cluster, "region-started", region="tokyo") == [2, 2, 2]
+
+    simulated(scenario)
+
+
+def test_a_snapshot_install_is_an_event() -> None:
+    async def scenario() -> None:
+        cluster = await started(journal_s=0.5, journal_absent_s=1.0, journal_round_s=0.5)
+        cluster.lose_disk("tokyo")
+        await asyncio.sleep(5)
+        cluster.start("tokyo")
+        await asyncio.sleep(40)
+        await agreed(cluster)
+        assert counted(cluster, "snapshot-installed", region="tokyo") == [1, 1, 1]
+        assert counted(cluster, "region-started", region="tokyo") == [2, 2, 2]
+
+    simulated(scenario)
+
+
+def test_of_several_nodes_one_reports_a_link() -> None:
+    async def scenario() -> None:
+        cluster = await started(nodes={"tokyo": 3})
+        cluster.partition(["virginia"])
+        await asyncio.sleep(30)
+        cluster.partition()
+        await asyncio.sleep(30)
+        await agreed(cluster)
+        for kind in ("link-down", "link-up"):
+            assert counted(cluster, kind, region="tokyo", peer="virginia") == [1, 1, 1]
+        assert counted(cluster, "region-started", region="tokyo") == [3, 3, 3]
+        assert len({each["node"] for each in events(cluster, "tokyo") if each["region"] == "tokyo"}) == 3
+
+    simulated(scenario)
+
+
+def test_a_failover_is_an_event_of_each_node() -> None:
+    async def scenario() -> None:
+        cluster = await started(nodes={"tokyo": 2})
+        disk = cluster["tokyo"].disk
+        disk.detach_standby()
+        disk.fail_over()
+        await asyncio.sleep(30)
+        await agreed(cluster)
+        assert counted(cluster, "failed-over", region="tokyo") == [2, 2, 2]
 
     simulated(scenario)
