@@ -19,11 +19,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, replace
 
 from atoll.causality import vector as vectors
-from atoll.commit.snapshot_page import SnapshotPage
 from atoll.errors import AtollError, ClockAhead, ReplicationError, Unavailable
 from atoll.protocol.effects import (
     AskPage,
@@ -63,13 +61,13 @@ from atoll.recovery.snapshot_record import (
     MergePage,
     MoveRecord,
     Record,
-    Round,
     finished,
     key_of,
     pack,
     until_of,
     with_page,
 )
+from atoll.recovery.snapshot_state import InstallState
 from atoll.replication.messages import SnapshotPlace, SnapshotReply
 
 LEASE = "snapshot"
@@ -81,89 +79,6 @@ _MOST_FAILURES = 5
 """In a row, before another peer is asked instead; two, when the link to this one is down. So often is a peer out of
 reach, too, before what it alone has is no longer waited for."""
 _REMOVED_AT_ONCE = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What does not change while a node runs, but for its peers."""
-
-    region: str
-    peers: tuple[str, ...]
-    declared: Mapping[str, Mapping[str, str]]
-    """collection → mergeable field → its kind, as declared here."""
-    lease_s: float
-    grace_s: float
-    retry_s: float
-    timeout_s: float
-    shares_store: bool
-
-
-@dataclass(frozen=True, slots=True)
-class InstallState:
-    """Of one node."""
-
-    settings: Settings
-    phase: Literal[
-        "idle", "grace", "claiming", "beginning", "looking on", "taking up", "pulling", "settling", "covering",
-        "comparing", "merging", "removing",
-    ] = "idle"  # fmt: skip
-    record: Record = field(default_factory=Record)
-    rounds: Mapping[int, Round] = field(default_factory=dict)
-    pages: int = 0
-    """The number of the last one that is kept."""
-    late: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """peer → what its journal no longer holds and was asked for."""
-    connected: frozenset[str] = frozenset()
-    failures: int = 0
-    """In a row, to get a page."""
-    source: str = ""
-    """The peer whose pages are asked for, before the first one is here."""
-    avoided: str = ""
-    """The peer whose pages were given up last."""
-    incoming: KeptPage | None = None
-    """The page that is about to be kept."""
-    here: Mapping[str, int] = field(default_factory=dict)
-    """What the region had at the last look."""
-    missed: Mapping[str, int] = field(default_factory=dict)
-    """peer → how often in a row it was out of reach while its entries were waited for."""
-    grace: bool = False
-    """While entries are waited for: whether a link was told that it comes too late."""
-    to_merge: tuple[int, ...] = ()
-    pieces: tuple[SnapshotPage, ...] = ()
-    """What is left of the page that is merged."""
-    merged: int = 0
-    trouble: str = ""
-    survey_s: float = 0.0
-    """When the last look at the store began."""
-    looked_s: float = 0.0
-    """When the last look began that has ended."""
-    completed: int = 0
-    """Snapshots that this node has taken over."""
-
-    @property
-    def pending(self) -> bool:
-        """Whether the region holds back."""
-        return self.record.phase != "done"
-
-    @property
-    def pulling(self) -> bool:
-        """Whether pages are fetched: no entries are, meanwhile."""
-        return self.record.phase == "pulling"
-
-    @property
-    def reason(self) -> str:
-        """What is waited for, and how far it is."""
-        region = self.settings.region
-        parts = [f"{region} takes over a snapshot, since journals no longer hold what it lacks"]
-        parts += [
-            f"{each.peer}: {len(each.pages)} pages" + ("" if each.next is not None else ", all of it")
-            for each in self.rounds.values()
-        ]
-        if self.merged:
-            parts.append(f"{self.merged} of {self.merged + len(self.to_merge)} pages merged")
-        if self.trouble:
-            parts.append(self.trouble)
-        return "; ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)

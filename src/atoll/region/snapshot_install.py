@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping
 from atoll.protocol.effects import MembersChanged
 from atoll.recovery.snapshot_install import (
     SURE_FOR,
-    InstallState,
     Opened,
-    Settings,
     TooLate,
     step,
 )
 from atoll.recovery.snapshot_record import Record
+from atoll.recovery.snapshot_state import InstallState, Settings
 from atoll.region.driver import Driver, Performer
 from atoll.region.options import RegionOptions
 from atoll.region.snapshot_pages import BORN

@@ -38,13 +38,12 @@ from atoll.recovery.snapshot_install import (
     INSTALLED_AFTER,
     LEASE,
     Event,
-    InstallState,
     Opened,
-    Settings,
     TooLate,
     step,
 )
 from atoll.recovery.snapshot_record import KeepPages, MergePage, MoveRecord, Record
+from atoll.recovery.snapshot_state import InstallState, Settings
 from atoll.replication.messages import SnapshotPlace, SnapshotReply
 
 NEXT = SnapshotPlace("audit")
