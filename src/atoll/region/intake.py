@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ class IntakeOptions:
     """How long to wait before remote entries are tried again after the store refused them."""
     stuck_s: float = 2.0
     """How long a link at its bound waits for anything to be applied, before it may bring more."""
+    refresh_s: float = 0.2
+    """How often the database is asked whether another node has brought what entries here wait for."""
 
 
 class RemoteEntries:
@@ -85,6 +88,8 @@ class Intake:
         self._held_back: set[str] = set()
         self._granted: dict[str, int] = {}
         self._waiting: list[asyncio.Future[None]] = []
+        self._blocked = asyncio.Event()
+        """Set when entries wait, and none can be applied."""
         self._applied_s = 0.0
         """When remote entries were last applied, by the event loop's clock."""
         progress.follow(self._moved)
@@ -134,6 +139,17 @@ class Intake:
                 if not self._refused and self.held is None:
                     self._granted[link] = waiting + bytes_waiting
 
+    async def ask_for_others(self) -> None:
+        """For ever: notices of other nodes' commits may be lost, and those nodes may wait for entries here in turn."""
+        while True:
+            await self._blocked.wait()
+            self._blocked.clear()
+            await asyncio.sleep(self._options.refresh_s)
+            if self.inbox:
+                with contextlib.suppress(AtollError):  # the next time tells
+                    await self._progress.refresh()
+                self._call()
+
     def close(self) -> None:
         """Let every link go on: nothing more is taken."""
         self._closed = True
@@ -147,6 +163,8 @@ class Intake:
             return None
         ready = self.inbox.ready(self._progress.vector, self._options.entries_per_commit, self._held_back)
         self._in_flight = ready
+        if not ready:
+            self._blocked.set()
         return RemoteEntries(self, ready) if ready else None
 
     def committed(self, work: RemoteEntries) -> None:

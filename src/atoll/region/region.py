@@ -323,6 +323,8 @@ class Region:
         self._spawn(self._housekeeping.keep_store(), "housekeeping")
         self._spawn(self._housekeeping.cut_journal(), "truncation of the journal")
         self._spawn(self.snapshot_install.run(), "catching up from a snapshot")
+        if self.options.shares_store:
+            self._spawn(self.intake.ask_for_others(), "what other nodes brought")
         self._spawn(self.redeclaration.run(), "new declarations")
         self._spawn(self.restore.run(), "restore recovery")
         self._spawn(self.failover.run(), "another database")

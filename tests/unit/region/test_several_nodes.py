@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from atoll.causality.vector import descends
 from atoll.documents.mutation import Write
 from atoll.errors import Unavailable
 from atoll.region.reading import ReadOptions
@@ -27,8 +28,8 @@ class Pair(World):
 
 
 @asynccontextmanager
-async def pair() -> AsyncIterator[Pair]:
-    async with Pair("a", "b") as it:
+async def pair(*names: str) -> AsyncIterator[Pair]:
+    async with Pair(*(names or ("a", "b")), shares_store=True) as it:
         it.one = it["a"]
         it.stores["a"] = MemoryStore(it.stores["a"].tables)
         it.other = it.create("a")
@@ -112,3 +113,20 @@ async def test_what_another_node_wrote_is_not_taken_for_lost() -> None:
         it.other.heard("b", Heartbeat("b", it.one.now_ms(), {"a": 9}, {}))
         with pytest.raises(Unavailable, match="has lost entries"):
             await it.other.write(Write((it.mutation("note", "k3", {"text": "x"}),)))
+
+
+@in_virtual_time
+async def test_nodes_that_hear_nothing_of_each_other_do_not_wait_for_each_others_entries() -> None:
+    """One pulls from b and the other from c; what c writes comes after what b wrote."""
+    async with pair("a", "b", "c") as it:
+        await asyncio.sleep(4)
+        assert [it.one.holds(peer) for peer in "bc"] != [it.other.holds(peer) for peer in "bc"]
+        tables = it.stores["a"].tables
+        tables._followers.clear()  # notices are lost
+        for number in range(5):
+            first, second = ("b", "c") if number % 2 else ("c", "b")
+            reply = await it.write(first, "note", f"k{number}", {"text": first})
+            reply = await it.write(second, "note", f"k{number}", {"text": second}, reply.vector)
+            async with asyncio.timeout(0.5):
+                while not descends(tables.positions(), reply.vector):  # noqa: ASYNC110 — virtual time
+                    await asyncio.sleep(0.01)
