@@ -50,6 +50,7 @@ performance: install
 
 docs: install
 	@$(BIN)/python -m tests.layers
+	@$(BIN)/python -m tests.http_reference
 
 simulate: install
 	@$(BIN)/atoll simulate --seeds 1000 $(ARGS)

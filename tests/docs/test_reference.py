@@ -24,6 +24,8 @@ from atoll.schema import application_of
 from atoll.schema.policy import CONSISTENCIES, FALLBACKS, OPTIONS, STRATEGIES
 from atoll.store.memory.store import MemoryStore
 
+from ..http_reference import group_of, with_tables
+
 PAGE = (Path(__file__).parents[2] / "docs" / "reference.md").read_text("utf-8")
 CODE = set(re.findall(r"`([^`\n]+)`", PAGE))
 """Everything that stands in code marks."""
@@ -51,6 +53,11 @@ def first_cells(heading: str) -> set[str]:
 def test_every_route_is_described() -> None:
     described = {text for text in CODE if re.fullmatch(r"(GET|PUT|PATCH|POST|DELETE) /\S+", text)}
     assert described == {f"{route.method} {route.path}" for route in TABLE.routes}
+
+
+def test_the_tables_of_calls_are_made_of_the_routes() -> None:
+    assert with_tables(PAGE) == PAGE, "run `make docs`"
+    assert {group_of(route) for route in TABLE.routes} == {"documents", "data", "health", "admin", "regions"}
 
 
 def test_every_parameter_is_described() -> None:

@@ -22,31 +22,24 @@ from atoll.errors import (
     NotFound,
     Overloaded,
     OwnershipFixed,
-    ProtocolMismatch,
     RegionUnreachable,
     SerializationConflict,
-    StoreUnreachable,
-    StoreUnwritable,
     TokenNotReached,
     TooLarge,
     TooStale,
     Unavailable,
     UnknownCollection,
     UnknownField,
-    UnsupportedMediaType,
     VersionMismatch,
 )
 from atoll.http import bodies, multiplexing
 from atoll.http.documents import MAX_CONDITIONS, MAX_IDEMPOTENCY_KEY, MAX_PAGE
+from atoll.http.operations import BODY, ETAG, IF_CHANGED, OPERATIONS, STORE
 from atoll.http.parameters import Choice, Moment, Parameter, Seconds, Text, Whole
 from atoll.http.route import Answer, Body, Route, Table
 from atoll.ids import KINDS, MAX_COUNT
-from atoll.region.health import Check
-from atoll.replication.http_peers import CALL_PATH, PROTOCOL_HEADER, STREAM_PATH
-from atoll.replication.seal import HEADER as SEAL
 from atoll.schema.policy import CONSISTENCIES
 
-_OCTETS = "application/vnd.atoll"
 _DAY_S = 86_400
 
 _COLLECTION = Parameter("collection", Text(), "a declared collection", "path")
@@ -75,7 +68,7 @@ _SESSION = Parameter(
 _IDEMPOTENCY = Parameter(
     "Idempotency-Key",
     Text(pattern="^[!-~]([ -~]*[!-~])?$", max_length=MAX_IDEMPOTENCY_KEY),
-    "the same write with the same key counts once in the region that took it",
+    "1 to 255 printable ASCII characters; the same write with the same key counts once in the region that took it",
     "header",
 )
 _IF_MATCH = Parameter(
@@ -85,13 +78,11 @@ _IF_MATCH = Parameter(
     "header",
 )
 _IF_ABSENT = Parameter("If-None-Match", Choice(("*",)), "the document must not exist", "header")
-_IF_CHANGED = Parameter(
-    "If-None-Match", Text(format="etag"), "versions that the caller has: 304 where one is shown", "header"
-)
 _TRACE = Parameter(
     "traceparent",
     Text(format="traceparent"),
-    "W3C trace context; it travels with the journal entry",
+    "W3C trace context of version 00; it travels with the journal entry. Any other form is dropped, and counted in"
+    " `atoll_traceparent_invalid_total`",
     "header",
 )
 _PREFER = Parameter(
@@ -102,7 +93,6 @@ _PREFER = Parameter(
 )
 _WRITE = (_SESSION, _IDEMPOTENCY, _TRACE)
 
-_STORE = (StoreUnreachable, StoreUnwritable)
 _READING = (
     MalformedRequest,
     InvalidToken,
@@ -128,9 +118,8 @@ _WRITING = (
     SerializationConflict,
     ClockUnsafe,
     Indefinite,
-    *_STORE,
+    *STORE,
 )
-_BODY = (UnsupportedMediaType, TooLarge)
 
 _TOKEN = Parameter("Atoll-Session", Text(), "the token to send next", "header", required=True)
 _REGION = Parameter("Atoll-Region", Text(), "who answered", "header", required=True)
@@ -140,55 +129,14 @@ _DEGRADED = Parameter(
     "why the answer is weaker than the collection's policy; absent when it is not",
     "header",
 )
+_APPLIED = Parameter("Preference-Applied", Text(), "`return=minimal`, where it was heeded", "header")
 _REPLAYED = Parameter(
-    "Atoll-Replayed", Choice(("true",)), "the answer that was given to this idempotency key before", "header"
-)
-_ETAG = Parameter(
-    "ETag",
-    Text(),
-    "the version, in quotes; equal in regions that hold the same state",
+    "Atoll-Replayed",
+    Choice(("true",)),
+    "`true`: the answer that was given to this idempotency key before",
     "header",
-    required=True,
 )
-_SHOWN = (_TOKEN, _REGION, _DEGRADED, _ETAG)
-
-
-def _health(check: Check, meaning: str) -> Route:
-    return Route(
-        method="GET",
-        path=f"/health/{check}",
-        name=f"health_{check}",
-        handler=lambda on, exchange, at: on.admin.health(exchange, check),
-        access="public",
-        meaning=meaning,
-        answers=(Answer("yes", bodies.Health), Answer("no, for the `reason`", bodies.Health, status=503)),
-    )
-
-
-def _between_regions(path: str, name: str, meaning: str) -> Route:
-    return Route(
-        method="POST",
-        path=path,
-        name=f"replication_{name}",
-        handler=lambda on, exchange, at: on.peering.answer(exchange, path),
-        access="peer",
-        meaning=meaning,
-        parameters=(
-            Parameter(SEAL, Text(), "of the deployment's key", "header", required=True),
-            Parameter(
-                PROTOCOL_HEADER, Text(), "version of the wire that the asker speaks", "header", required=True
-            ),
-        ),
-        body=Body(bodies.BINARY, _OCTETS),
-        answers=(
-            Answer(meaning, bodies.BINARY, media_type=_OCTETS),
-            *(
-                Answer("sealed, as the answer is", bodies.BINARY, status=status, media_type=_OCTETS)
-                for status in (400, 503)
-            ),
-        ),
-        problems=(ProtocolMismatch, *_BODY),
-    )
+_SHOWN = (_TOKEN, _REGION, _DEGRADED, ETAG)
 
 
 TABLE = Table(
@@ -199,9 +147,9 @@ TABLE = Table(
             name="get",
             handler=lambda on, exchange, at: on.documents.get(exchange, on.documents.rules(at[0]), at[1]),
             access="read",
-            meaning='`{"key", "value", "version"}`; 404 `not-found`. Under `manual`, or a function that failed,'
-            ' also `siblings`: `{"value", "region", "seq", "stamp"}` each',
-            parameters=(*_DOCUMENT, *_READ, _SESSION, _IF_CHANGED),
+            meaning='200 `{"key", "value", "version"}`; 404 `not-found`. Under `manual`, or a function that '
+            'failed, also `siblings`: `{"value", "region", "seq", "stamp"}` each',
+            parameters=(*_DOCUMENT, *_READ, _SESSION, IF_CHANGED),
             answers=(
                 Answer("the document", bodies.shown, headers=_SHOWN),
                 Answer("the caller has it", status=304, headers=_SHOWN),
@@ -215,11 +163,11 @@ TABLE = Table(
             name="put",
             handler=lambda on, exchange, at: on.documents.put(exchange, on.documents.rules(at[0]), at[1]),
             access="write",
-            meaning="writes the whole document, the body; answers as GET does",
+            meaning="writes the whole document, the body; 200 as GET",
             parameters=(*_DOCUMENT, *_WRITE, _IF_MATCH, _IF_ABSENT),
             body=Body(bodies.document),
             answers=(Answer("the document as it is now", bodies.written, headers=(*_SHOWN, _REPLAYED)),),
-            problems=(UnknownCollection, InvalidKey, InvalidDocument, UnknownField, *_WRITING, *_BODY),
+            problems=(UnknownCollection, InvalidKey, InvalidDocument, UnknownField, *_WRITING, *BODY),
             multiplexed=True,
         ),
         Route(
@@ -239,7 +187,7 @@ TABLE = Table(
                 InvalidDocument,
                 UnknownField,
                 *_WRITING,
-                *_BODY,
+                *BODY,
             ),
             multiplexed=True,
         ),
@@ -249,7 +197,7 @@ TABLE = Table(
             name="delete",
             handler=lambda on, exchange, at: on.documents.delete(exchange, on.documents.rules(at[0]), at[1]),
             access="write",
-            meaning='`"value": null`; 404 when there was none',
+            meaning='200 with `"value": null`; 404 when there was none',
             parameters=(*_DOCUMENT, *_WRITE, _IF_MATCH),
             answers=(Answer("it is deleted", bodies.written, headers=(*_SHOWN, _REPLAYED)),),
             problems=(UnknownCollection, InvalidKey, NotFound, *_WRITING),
@@ -269,14 +217,14 @@ TABLE = Table(
                     "where",
                     Text(format="condition"),
                     "`field:op:value`; op is `eq`, `ne`, `lt`, `le`, `gt`, `ge` or `contains` (element of a list,"
-                    " substring of a text); the value is JSON or bare text",
+                    " substring of a text). The value is JSON or bare text",
                     most=MAX_CONDITIONS,
                 ),
                 _LIMIT,
                 _CURSOR,
                 *_READ,
                 _SESSION,
-                _IF_CHANGED,
+                IF_CHANGED,
             ),
             answers=(
                 Answer("a page", bodies.page, headers=_SHOWN),
@@ -295,7 +243,11 @@ TABLE = Table(
             ' `{"written": […]}`',
             parameters=(*_WRITE, _PREFER),
             body=Body({"$ref": "#/components/schemas/Batch"}),
-            answers=(Answer("all are done", BatchAnswer, headers=(_TOKEN, _REGION, _DEGRADED, _REPLAYED)),),
+            answers=(
+                Answer(
+                    "all are done", BatchAnswer, headers=(_TOKEN, _REGION, _DEGRADED, _REPLAYED, _APPLIED)
+                ),
+            ),
             problems=(
                 UnknownCollection,
                 InvalidKey,
@@ -303,7 +255,7 @@ TABLE = Table(
                 InvalidDocument,
                 UnknownField,
                 *_WRITING,
-                *_BODY,
+                *BODY,
             ),
             multiplexed=True,
         ),
@@ -317,7 +269,7 @@ TABLE = Table(
             " possible. `client/multiplex.py` defines the format",
             body=Body(bodies.BINARY, multiplex.CONTENT_TYPE),
             answers=(Answer("the answers, as they come", bodies.BINARY, media_type=multiplex.CONTENT_TYPE),),
-            problems=(MalformedRequest, *_BODY),
+            problems=(MalformedRequest, *BODY),
         ),
         Route(
             method="GET",
@@ -358,11 +310,11 @@ TABLE = Table(
                 Parameter("until", Moment(), "the losing value was written before"),
                 _LIMIT,
                 Parameter("cursor", Text(format="record-cursor"), "from the page before"),
-                _IF_CHANGED,
+                IF_CHANGED,
             ),
             answers=(
-                Answer("a page of records", bodies.AuditPage, headers=(_ETAG,)),
-                Answer("the caller has it", status=304, headers=(_ETAG,)),
+                Answer("a page of records", bodies.AuditPage, headers=(ETAG,)),
+                Answer("the caller has it", status=304, headers=(ETAG,)),
             ),
             problems=(MalformedRequest, InvalidCursor, Unavailable),
             multiplexed=True,
@@ -373,7 +325,7 @@ TABLE = Table(
             name="resolve",
             handler=lambda on, exchange, at: on.audit.resolve(exchange, at[0]),
             access="write",
-            meaning='settles a conflict with `{"value": {…}}`, the document as it should be',
+            meaning='resolves a conflict with `{"value": {…}}`, the document as it should be',
             parameters=(Parameter("id", Text(), "of the record", "path"), *_WRITE),
             body=Body(bodies.Resolution),
             answers=(Answer("the document as it is now", DocumentAnswer, headers=(_TOKEN,)),),
@@ -384,7 +336,7 @@ TABLE = Table(
                 UnknownField,
                 UnknownCollection,
                 *_WRITING,
-                *_BODY,
+                *BODY,
             ),
             multiplexed=True,
         ),
@@ -402,11 +354,11 @@ TABLE = Table(
                 Parameter("since", Moment(), "written then or later"),
                 _LIMIT,
                 Parameter("cursor", Text(format="event-cursor"), "from the page before"),
-                _IF_CHANGED,
+                IF_CHANGED,
             ),
             answers=(
-                Answer("a page of events", bodies.EventPage, headers=(_ETAG,)),
-                Answer("the caller has it", status=304, headers=(_ETAG,)),
+                Answer("a page of events", bodies.EventPage, headers=(ETAG,)),
+                Answer("the caller has it", status=304, headers=(ETAG,)),
             ),
             problems=(MalformedRequest, InvalidCursor, Unavailable),
             multiplexed=True,
@@ -417,143 +369,16 @@ TABLE = Table(
             name="ids",
             handler=lambda on, exchange, at: on.admin.new_ids(exchange, at[0]),
             access="write",
-            meaning='`{"ids": […]}`, see [identifiers](ids.md)',
+            meaning='`{"ids": […]}`; `kind` is `uuid4`, `uuid7`, `ulid`, `snowflake` or `prefixed`, see '
+            "[identifiers](ids.md)",
             parameters=(
                 Parameter("kind", Choice(KINDS), "of the identifiers", "path"),
                 Parameter("count", Whole(1, MAX_COUNT), "how many", default=1),
             ),
             answers=(Answer("identifiers", IdsAnswer),),
-            problems=(MalformedRequest, InvalidOperation, Unavailable, *_STORE),
+            problems=(MalformedRequest, InvalidOperation, Unavailable, *STORE),
             multiplexed=True,
         ),
-        _health("live", "200 while the process is up"),
-        _health("ready", "200 once nothing is missing that the reachable peers had"),
-        _health(
-            "serving",
-            "200 if a load balancer should send traffic here. 503 while draining, and while reads or writes are refused"
-            " or have to wait. `reason` says why",
-        ),
-        _health(
-            "reading",
-            "the same for reads alone: 503 only while draining, and while reads are refused",
-        ),
-        Route(
-            method="GET",
-            path="/metrics",
-            name="metrics",
-            handler=lambda on, exchange, at: on.metrics.answer(exchange),
-            access="observe",
-            meaning="[Prometheus](#metrics)",
-            answers=(Answer("the metrics", bodies.TEXT, media_type="text/plain"),),
-        ),
-        Route(
-            method="GET",
-            path="/openapi.json",
-            name="openapi",
-            handler=lambda on, exchange, at: on.description.answer(exchange),
-            access="public",
-            meaning="OpenAPI 3.1 of every call and of the declared collections",
-            parameters=(_IF_CHANGED,),
-            answers=(
-                Answer("the description", bodies.OBJECT, headers=(_ETAG,)),
-                Answer("the caller has it", status=304, headers=(_ETAG,)),
-            ),
-        ),
-        Route(
-            method="GET",
-            path="/admin/status",
-            name="status",
-            handler=lambda on, exchange, at: exchange.answer_json(on.admin.status()),
-            access="observe",
-            meaning="position, links, lag, inbox, counts, clock",
-            answers=(Answer("the state of this node", bodies.Status),),
-        ),
-        Route(
-            method="GET",
-            path="/admin/statistics",
-            name="statistics",
-            handler=lambda on, exchange, at: on.admin.statistics(exchange),
-            access="observe",
-            meaning="documents, tombstones, conflicts, parked changes, bytes; may scan the store",
-            answers=(Answer("counts", bodies.Statistics),),
-            problems=_STORE,
-        ),
-        Route(
-            method="GET",
-            path="/admin/digest",
-            name="digest",
-            handler=lambda on, exchange, at: on.admin.digest(exchange),
-            access="observe",
-            meaning="of each collection: documents, and a digest that is equal in regions with the same state",
-            answers=(Answer("digests", bodies.Digests),),
-            problems=_STORE,
-        ),
-        Route(
-            method="GET",
-            path="/admin/verify",
-            name="verify",
-            handler=lambda on, exchange, at: on.admin.verify(exchange),
-            access="observe",
-            meaning="compares the digests with every peer's, and names the documents that differ",
-            answers=(Answer("what differs", bodies.Verification),),
-            problems=_STORE,
-        ),
-        Route(
-            method="GET",
-            path="/admin/parked",
-            name="parked",
-            handler=lambda on, exchange, at: on.admin.parked(exchange),
-            access="observe",
-            meaning="changes that could not be merged, with the reason",
-            answers=(Answer("parked changes", bodies.ParkedChanges),),
-            problems=_STORE,
-        ),
-        Route(
-            method="POST",
-            path="/admin/forget",
-            name="forget",
-            handler=lambda on, exchange, at: on.admin.forget(exchange),
-            access="operate",
-            meaning='`{"peer": "frankfurt", "gone": true}`: this node does not wait for it after a failover, it is'
-            " [gone for good](postgresql.md#failover); `atoll region forget` tells all nodes",
-            body=Body(bodies.Gone),
-            answers=(Answer("it is not waited for", bodies.Forgotten),),
-            problems=(MalformedRequest, *_BODY),
-        ),
-        Route(
-            method="POST",
-            path="/admin/drain",
-            name="drain",
-            handler=lambda on, exchange, at: on.admin.drain(exchange),
-            access="operate",
-            meaning='`{"draining": true}`: `/health/serving` says 503 from now on',
-            body=Body(bodies.Drain),
-            answers=(Answer("how it is now", bodies.Drained),),
-            problems=(MalformedRequest, *_BODY),
-        ),
-        Route(
-            method="POST",
-            path="/admin/partition",
-            name="partition",
-            handler=lambda on, exchange, at: on.admin.partition(exchange),
-            access="operate",
-            meaning='test topologies only: `{"peer": "frankfurt", "cut": true}` cuts this side of a link',
-            body=Body(bodies.Cut),
-            answers=(Answer("the links that are cut", bodies.CutLinks),),
-            problems=(MalformedRequest, InvalidOperation, *_BODY),
-        ),
-        Route(
-            method="POST",
-            path="/admin/delay",
-            name="delay",
-            handler=lambda on, exchange, at: on.admin.delay(exchange),
-            access="operate",
-            meaning='test topologies only: `{"peer": "frankfurt", "rtt_ms": 230}`',
-            body=Body(bodies.Delay),
-            answers=(Answer("the delays of all links", bodies.Delays),),
-            problems=(MalformedRequest, InvalidOperation, *_BODY),
-        ),
-        _between_regions(CALL_PATH, "call", "a question and its answer"),
-        _between_regions(STREAM_PATH, "stream", "entries and heartbeats, for ever"),
+        *OPERATIONS,
     )
 )
