@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from random import Random
 
+import msgspec
 import pytest
 
-from atoll.documents.entry import EncodedEntry
+from atoll.causality.types import Incarnation
+from atoll.documents.entry import EncodedEntry, Restricted, audience_of, encode_frame, frames_for
 from atoll.errors import HostileEntry, RegionUnreachable
 from atoll.membership.members import Members, Membership
 from atoll.replication.link import Link, LinkOptions
@@ -175,6 +177,12 @@ async def test_silence_counts_as_a_break() -> None:
     assert it.times[1] == pytest.approx(3.0, abs=0.11)
 
 
+WITHOUT_ITS_SECTION = frames_for(
+    "c", encode_frame(encoded("b", 1).entry, [Restricted(audience_of("a", "b"), (), bytes(16))])
+)[0]
+"""Region a is in the audience."""
+
+
 @pytest.mark.parametrize(
     "chunk",
     [
@@ -185,8 +193,22 @@ async def test_silence_counts_as_a_break() -> None:
         hello(region="c"),
         WRITER.entries(encoded("mars", 1).frame),
         WRITER.entries(encoded("b", 1).frame[:-1] + b"\x00"),
+        WRITER.heartbeat(Heartbeat("b", 1, {}, {}, Incarnation(1))),
+        WRITER.entries(encode_frame(msgspec.structs.replace(encoded("b", 1).entry, incarnation=1))),
+        WRITER.entries(WITHOUT_ITS_SECTION),
     ],
-    ids=["protocol", "older wire", "damage", "key", "another region", "stranger's entry", "checksum"],
+    ids=[
+        "protocol",
+        "older wire",
+        "damage",
+        "key",
+        "another region",
+        "stranger's entry",
+        "checksum",
+        "heartbeat's incarnation",
+        "entry's incarnation",
+        "section withheld",
+    ],
 )
 @in_virtual_time
 async def test_what_cannot_be_believed_is_refused_and_reported(chunk: bytes) -> None:
