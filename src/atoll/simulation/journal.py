@@ -76,6 +76,8 @@ class Journal:
         """The same, before it may be read."""
         self.patient = False
         """Whether journals keep what a region lacks, however long it is away."""
+        self.erased: set[tuple[str, str]] = set()
+        """(collection, key) of documents that retention has removed in some region: each keeps its own time."""
         self.commits = 0
         self._incomplete: set[str] = set()
         """Regions whose position says more than their documents show: a snapshot is not merged yet."""
@@ -121,6 +123,7 @@ class Journal:
             made = parked.cause != "undeclared" or parked[:2] in self.hostile
             if parked.origin == region and made:
                 self.refused.add(parked[:3])
+        self.erased |= {(name, key) for name, keys in commit.erased.items() for key in keys}
         for row in sorted(commit.audit):
             self._digest.update(row.body)
 

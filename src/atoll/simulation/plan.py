@@ -200,8 +200,9 @@ def _with_nodes(plan: Plan, wanted: int | None, *, healthy: bool) -> Plan:
         nodes=counts,
         node_trips_s=trips_s,
         offsets_ms=offsets_ms,
-        untold=random.choice((0.0, 0.1, 0.5)),
-        told_late_s=random.choice((0.0, 0.05, 1.0)),
+        # A network on which notices are lost is not healthy: each lost one costs up to a second.
+        untold=random.choice((0.0, 0.1, 0.5)) * (not healthy),
+        told_late_s=random.choice((0.0, 0.05, 1.0)) * (not healthy),
         options=replace(plan.options, lease_s=random.choice((1.0, 3.0, 3.0))),
         faults=tuple(sorted((*plan.faults, *faults), key=lambda fault: fault.at_s)),
     )

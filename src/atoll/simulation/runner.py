@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from atoll.causality import vector as vectors
 from atoll.conflicts.guard import guarded
 from atoll.documents.rules import Rules, plain_text
 from atoll.schema.application import Application
@@ -48,6 +49,8 @@ from atoll.testing.virtual_time import Stalled, VirtualLoop
 
 _CONVERGE_S = 30.0
 """Once healed, all regions must agree within this, beyond what a clock that ran ahead has to wait for."""
+_TRIPS = 6
+"""To the database and back, that one commit makes, with one that is lost to another node."""
 _MOST_LATE = 20
 _FINISH_S = 90.0
 
@@ -230,9 +233,22 @@ async def _settle(cluster: Cluster, invariant: str) -> None:
         for node in cluster.nodes.values()
     )
     try:
-        await cluster.settle(_CONVERGE_S + _snapshots_s(cluster) + max(0, ahead_ms) / 1000)
+        within_s = _CONVERGE_S + _snapshots_s(cluster) + _commits_s(cluster)
+        await cluster.settle(within_s + max(0, ahead_ms) / 1000)
     except NotSettled as error:
         raise LivenessViolation(invariant, str(error)) from None
+
+
+def _commits_s(cluster: Cluster) -> float:
+    """What a region lacks comes in commits of bounded size, and each makes some trips to its database."""
+    newest: dict[str, int] = {}
+    for node in cluster.nodes.values():
+        newest = vectors.merge(newest, node.disk.store.positions())
+    return max(
+        sum(newest.values()) / node.options.intake.entries_per_commit * _TRIPS * trip_s
+        for node in cluster.nodes.values()
+        for trip_s in (node.connection.trip_s or node.disk.trip_s or 0.0,)
+    )
 
 
 def _snapshots_s(cluster: Cluster) -> float:
@@ -267,7 +283,7 @@ async def _check_agreement(world: World, *, history: bool) -> None:
     cluster = world.cluster
     world.oracle.ask_functions()  # first, because it says whose fault it is
     first = world.names[0]
-    shown, audit, digests = cluster.shown(first), cluster.audit(first), await cluster.digests(first)
+    shown, audit, digests = _kept(world, first), cluster.audit(first), await _digests(world, first)
     for name in world.names:
         for parked in cluster[name].disk.store.parked(limit=100_000):
             if parked[:3] in world.journal.refused:
@@ -281,12 +297,24 @@ async def _check_agreement(world: World, *, history: bool) -> None:
             _nothing_waits(cluster, node.name)
         if name == first:
             continue
-        _same("documents converge", first, name, shown, cluster.shown(name))
-        if await cluster.digests(name) != digests:
+        _same("documents converge", first, name, shown, _kept(world, name))
+        if await _digests(world, name) != digests:
             raise SafetyViolation("merge states converge", f"the digests of {first} and {name} differ")
         _same("the audit is the same in every region", first, name, audit, cluster.audit(name))
     if history:
         _check_history(world, shown, audit)
+
+
+def _kept(world: World, name: str) -> dict[tuple[str, str], bytes]:
+    """What a region shows, without what retention has removed in some region."""
+    erased = world.journal.erased
+    return {place: value for place, value in world.cluster.shown(name).items() if place not in erased}
+
+
+async def _digests(world: World, name: str) -> dict[str, dict[str, bytes]]:
+    erased = {collection for collection, _ in world.journal.erased}
+    found = await world.cluster.digests(name)
+    return {collection: digests for collection, digests in found.items() if collection not in erased}
 
 
 def _nothing_waits(cluster: Cluster, name: str) -> None:
@@ -308,7 +336,7 @@ def _same(invariant: str, one: str, other: str, ours: Mapping[Any, Any], theirs:
 
 def _check_history(world: World, shown: Mapping[tuple[str, str], bytes], audit: Mapping[str, bytes]) -> None:
     for collection, key in sorted(world.journal.by_document):
-        if collection not in world.rules:
+        if collection not in world.rules or (collection, key) in world.journal.erased:
             continue
         rules = world.rules[collection]
         value = shown.get((collection, key))

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from atoll.causality import vector as vectors
 from atoll.errors import AtollError
 from atoll.simulation.failures import LivenessViolation
-from atoll.simulation.world import World
+from atoll.simulation.world import Client, World
 from atoll.testing.cluster import SimulatedNode
 
 LINKS_MOVE = "links move when their node dies"
 WAITS_END = "a wait ends when another node commits"
+WRITES_GO_ON = "a healed region takes writes"
 _ROUNDS = 3
 """Round trips to the database that may come between a lease's end and its new holder."""
 _ARRIVES_S = 15.0
@@ -44,10 +45,9 @@ async def _wake(world: World, region: str, nodes: list[SimulatedNode]) -> None:
         if node.running
     ]
     # It has seen what one of the nodes wrote a moment before; the others may not yet know of that.
-    client.region = region
-    await client.put("member", f"waits-{region}", {"text": region})
-    client.region = peer
-    await client.put("member", f"waits-{region}", {"text": peer})
+    for place in (region, peer):
+        client.region = place
+        await _put(world, client, f"waits-{region}")
     if await _becomes(lambda: vectors.descends(disk.store.positions(), wanted), _arrives_s(world)):
         _, late = await asyncio.wait(waiting, timeout=_WOKEN_S)
         if late:
@@ -58,6 +58,21 @@ async def _wake(world: World, region: str, nodes: list[SimulatedNode]) -> None:
     for outcome in await asyncio.gather(*waiting, return_exceptions=True):
         if isinstance(outcome, AtollError):
             world.note_error(outcome)
+
+
+async def _put(world: World, client: Client, key: str) -> None:
+    """What is checked with it means nothing unless it is written."""
+    loop = world.cluster.loop
+    lead_ms = max(node.region.clock.lead_ms() for node in world.cluster.nodes.values() if node.region)
+    deadline_s = loop.time() + _arrives_s(world) + lead_ms / 1000
+    while (await client.put("member", key, {"text": client.region})).state != "acked":
+        if loop.time() > deadline_s:
+            # A region may rightly wait for a peer from which it is still cut off.
+            if not any(path.cut for path in world.cluster.network.paths.values()):
+                message = f"{client.region} takes none, {_arrives_s(world):g} s after all was healed"
+                world.verdict.fail(LivenessViolation(WRITES_GO_ON, message))
+            return
+        await asyncio.sleep(0.5)
 
 
 async def check_snapshot_page(world: World) -> None:

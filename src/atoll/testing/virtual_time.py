@@ -63,6 +63,10 @@ class Life:
         self.context: Context = copy_context()
         self.context.run(_life.set, self)
 
+    def __deepcopy__(self, memo: object) -> Life:
+        """A copy of a disk knows whose leases it holds."""
+        return self
+
     def spawn(self, work: Coroutine[Any, Any, T], name: str = "") -> asyncio.Task[T]:
         """Run a coroutine as this node."""
         return self.loop.create_task(work, name=name or self.name, context=self.context.copy())
