@@ -14,7 +14,7 @@ help:
 	@echo "make bench     measure, as ratios against the raw engine and against peers that it starts"
 	@echo "make performance  docs/performance.md from what was measured (ARGS=bench/results/latest.json)"
 	@echo "make docs      the parts of docs/ that are made of the code"
-	@echo "make simulate  1,000 seeds through the deterministic simulator"
+	@echo "make simulate  1,000 new seeds through the deterministic simulator"
 	@echo "make chaos     faults on real processes (ARGS='--minutes 30 --seed 1')"
 
 $(VENV)/.installed: pyproject.toml

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from random import SystemRandom
 from typing import Annotated, NamedTuple
 
 import typer
@@ -35,7 +36,9 @@ _KINDS = {5: "crash", 3: "safety", 4: "liveness"}
 def simulate(  # noqa: PLR0917 — typer passes them by name
     seed: Annotated[int | None, typer.Option(help="Run this one seed, and say what it drew.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Run so many seeds.")] = 100,
-    first: Annotated[int, typer.Option(help="The first of them.")] = 0,
+    first: Annotated[
+        int | None, typer.Option(help="The first of them; without it seeds are drawn that hardly ran before.")
+    ] = None,
     shrinking: Annotated[
         bool, typer.Option("--shrink", help="Cut a failing run down to a short one.")
     ] = False,
@@ -76,6 +79,8 @@ def simulate(  # noqa: PLR0917 — typer passes them by name
         if reports[0].failure is not None:
             _tell(console, reports[0], subject, cut)
     else:
+        first = fresh_seed() if first is None else first
+        console.print(f"seeds from {first} on: --first {first} repeats them")
         reports = _many(console, range(first, first + seeds), subject, cut, jobs)
     failed = [report for report in reports if report.failure is not None]
     shrunk = _shrink_all(console, failed, subject, cut) if shrinking else {}
@@ -85,6 +90,11 @@ def simulate(  # noqa: PLR0917 — typer passes them by name
     for code in _KINDS:
         if code in codes:
             raise typer.Exit(code)
+
+
+def fresh_seed() -> int:
+    """Where to begin so that other seeds run than ever before."""
+    return SystemRandom().randrange(1_000_000, 1_000_000_000)
 
 
 class Subject(NamedTuple):
