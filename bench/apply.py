@@ -126,7 +126,7 @@ async def _rate(
         wanted = {"there": target["there"]}
         started = perf_counter()
         await deliver(region, chunks)
-        await region.group_commit.covered(wanted)
+        await region.group_commit.progress.covered(wanted)
         elapsed = perf_counter() - started
         conflicts.append(region.statistics.conflicts.total())
         return entries / elapsed

@@ -105,7 +105,7 @@ async def applied(folder: Path, collection: str, chunks: list[bytes], count: int
     async with region_in(folder, application=_APPLICATION) as region:
         started = perf_counter()
         await deliver(region, chunks)
-        await region.group_commit.covered({"there": count})
+        await region.group_commit.progress.covered({"there": count})
         elapsed = perf_counter() - started
         found = region.statistics.conflicts.total()
         assert found >= conflicts if conflicts else found == 0, f"{found} conflicts, not {conflicts}"

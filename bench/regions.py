@@ -101,7 +101,7 @@ async def acquaint(region: Region, others: Sequence[str]) -> None:
         entry = Entry(other, Seq(1), pack(unix_ms()), 0, {}, ())
         seen.append(EncodedEntry(entry, encode_frame(entry)))
     region.deliver(seen, "bench")
-    await region.group_commit.covered(dict.fromkeys(others, 1))
+    await region.group_commit.progress.covered(dict.fromkeys(others, 1))
 
 
 async def preload(region: Region, count: int, say: Say) -> None:

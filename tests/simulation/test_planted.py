@@ -412,7 +412,7 @@ def token_as_one_number(patch: Patch) -> None:
     honest = Waits.wait_for
 
     async def wait_for(self: Waits, token: Mapping[str, int], max_wait_s: float | None = None) -> bool:
-        if sum(self._group_commit.vector.values()) >= sum(token.values()):
+        if sum(self._group_commit.progress.vector.values()) >= sum(token.values()):
             return True
         return await honest(self, token, max_wait_s)
 
@@ -902,7 +902,7 @@ def vector_of_another_moment(patch: Patch) -> None:
     honest = Reader.read_here
 
     async def read_here(self: Reader, collection: str, key: str) -> Any:
-        return (await honest(self, collection, key))._replace(vector=self._group_commit.vector)
+        return (await honest(self, collection, key))._replace(vector=self._group_commit.progress.vector)
 
     patch.setattr(Reader, "read_here", read_here)
 

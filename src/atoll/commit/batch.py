@@ -7,7 +7,6 @@ visible outside until the store has made the whole batch durable.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import blake2b
 from typing import NamedTuple
 
 import msgspec
@@ -16,6 +15,7 @@ from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.place import Place
 from atoll.causality.types import Seq, Stamp
 from atoll.causality.vector import descends, merge, missing
+from atoll.commit import idempotency
 from atoll.commit.draft import Draft
 from atoll.conflicts import records
 from atoll.conflicts.records import Record
@@ -37,7 +37,6 @@ from atoll.documents.rules import WHOLE, Rules
 from atoll.errors import (
     AtollError,
     CorruptEntry,
-    IdempotencyKeyReused,
     InvalidOperation,
     TooLarge,
 )
@@ -50,10 +49,7 @@ Address = tuple[str, str]
 Admit = Callable[[Write, Callable[[Address], Row | None]], None]
 """Raises an AtollError where a write may not be committed here, given the documents as they are at its turn."""
 
-_AS_ASKED = b""
-"""Stands, in what is remembered, for the document that the write itself holds; it is no JSON."""
 _pack = msgspec.msgpack.Encoder().encode
-_receipt = msgspec.msgpack.Decoder(Receipt).decode
 
 
 class Identity(NamedTuple):
@@ -134,7 +130,7 @@ class Batch:
         if write.idempotency_key is not None:
             given = self._remembered.get(write.idempotency_key)
             if given is not None:
-                return _replay(_receipt(given), write)
+                return idempotency.replay(given, write)
         if admit is not None:
             admit(write, self._row)
         region = identity.region
@@ -146,7 +142,7 @@ class Batch:
         if receipt is None:
             receipt = self._draft(write, seq, context, stamp)
         if write.idempotency_key is not None:
-            answer = _pack(_remembered(receipt, write))
+            answer = idempotency.answer_of(receipt, write)
             self._remembered[write.idempotency_key] = answer
             self._to_remember.append(Remembered(write.idempotency_key, self._now_ms, answer))
         return receipt
@@ -373,10 +369,6 @@ class Batch:
         self._adopted |= missing(self.vector, vector)
         self.vector = merge(self.vector, self._adopted)
 
-    def contested(self, address: Address) -> bool:
-        """Whether a stored document holds concurrent versions."""
-        return self._row(address) is not None and self._document(address).contested
-
     def re_resolve(self, address: Address, recorded: Sequence[AuditRow]) -> None:
         """Show a stored document, and what it lost, as the present declarations say: others may have written it.
 
@@ -494,35 +486,6 @@ class Batch:
         for collection, key, data in self._kept:
             commit.documents.setdefault(collection, []).append((key, None, data))
         return commit
-
-
-def _fingerprint(write: Write) -> bytes:
-    return blake2b(_pack(write.mutations), digest_size=8).digest()
-
-
-def _remembered(receipt: Receipt, write: Write) -> Receipt:
-    """The answer, without what whoever repeats the write brings along anyway: nearly all of it."""
-    written = receipt.written
-    if len(written) == len(write.mutations) == 1:
-        (put,), (only,) = write.mutations, written
-        if type(put) is Put and put.plain == only.value:
-            written = (Written(only.collection, only.key, _AS_ASKED, only.version),)
-    return Receipt(receipt.region, receipt.seq, receipt.stamp, written, _fingerprint(write))
-
-
-def _replay(receipt: Receipt, write: Write) -> Receipt:
-    if receipt.fingerprint != _fingerprint(write):
-        raise IdempotencyKeyReused(
-            f"the idempotency key {write.idempotency_key!r} was used for another write; take a new key for each write",
-            idempotency_key=write.idempotency_key,
-        )
-    written = tuple(
-        Written(each.collection, each.key, write.mutations[0].plain, each.version)  # type: ignore[union-attr]
-        if each.value == _AS_ASKED
-        else each
-        for each in receipt.written
-    )
-    return msgspec.structs.replace(receipt, written=written, replayed=True)
 
 
 def check_batch(write: Write, *, most: int) -> None:

@@ -157,12 +157,12 @@ class Performer:
     async def _outcome(self, effect: Waited) -> Outcome:
         match effect:
             case RefreshPosition():
-                await self.group_commit.refresh()
-                return Refreshed(self.group_commit.vector)
+                await self.group_commit.progress.refresh()
+                return Refreshed(self.group_commit.progress.vector)
             case Rewind():
                 return Rewound(await self.actions.rewind())
             case AwaitCovered(vector):
-                await self.group_commit.covered(vector)
+                await self.group_commit.progress.covered(vector)
                 return Covered()
             case CompareHistories():
                 return Compared(await self.actions.forked_entry())
@@ -202,12 +202,12 @@ class Performer:
         schemas = await self.store.schemas()
         connected = frozenset(peer for peer, link in self.links.items() if link.status.connected)
         holds_lease = lease in self.actions.held()
-        return Surveyed(schemas, dict(self.group_commit.vector), connected, holds_lease)
+        return Surveyed(schemas, dict(self.group_commit.progress.vector), connected, holds_lease)
 
     @property
     def own(self) -> int:
         """The region's own position."""
-        return self.group_commit.vector.get(self.region, 0)
+        return self.group_commit.progress.vector.get(self.region, 0)
 
 
 async def lease_outcome(store: Store, effect: ReadHolders | Lease | GiveBack) -> Outcome:

@@ -47,7 +47,7 @@ class Feed:
         seen = dict(vector)
         known, taken_up = -1, self._failover.state.taken_up
         while True:
-            count, here = self._committed.count, self._group_commit.vector
+            count, here = self._committed.count, self._group_commit.progress.vector
             if known != self._failover.state.turns:
                 known = self._failover.state.turns
                 after_id = await self._store.journal_start(seen, self._members.origins)
@@ -80,7 +80,7 @@ class Feed:
 
     async def check_cursor(self, vector: Mapping[str, int]) -> None:
         """Raises CursorExpired where `changes` would, on its first entries."""
-        nexts = {o: vector.get(o, 0) + 1 for o in vectors.missing(vector, self._group_commit.vector)}
+        nexts = {o: vector.get(o, 0) + 1 for o in vectors.missing(vector, self._group_commit.progress.vector)}
         gone = {o: seq for o, seq in nexts.items() if await self._store.segment(o, seq) is None}
         if gone:
             raise self._expired(gone)
@@ -88,7 +88,7 @@ class Feed:
     async def oldest_cursor(self) -> dict[str, int]:
         """Just before the oldest change of each origin that the journal holds."""
         found: dict[str, int] = {}
-        for origin, newest in sorted(self._group_commit.vector.items()):
+        for origin, newest in sorted(self._group_commit.progress.vector.items()):
             first, past = 1, newest + 1  # the first entry that is kept lies in between, or there is none
             while first < past and await self._store.segment(origin, first) is None:
                 middle = (first + past) // 2

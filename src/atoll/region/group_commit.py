@@ -102,7 +102,7 @@ class GroupCommit:
         self._clock = clock
         self._identify = identify
         self._now_ms = now_ms
-        self._progress = progress
+        self.progress = progress
         self._timeline = timeline
         self._options = options
         self._queue: deque[Work] = deque()
@@ -128,7 +128,7 @@ class GroupCommit:
 
         Idempotent: a region whose first start failed elsewhere may be started again.
         """
-        self._clock.last = Stamp(max(self._clock.last, await self._progress.open()))
+        self._clock.last = Stamp(max(self._clock.last, await self.progress.open()))
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="group commit")
 
@@ -172,23 +172,6 @@ class GroupCommit:
         if not self._called.is_set():
             self._waited = len(self._queue)
             self._called.set()
-
-    @property
-    def vector(self) -> dict[str, int]:
-        """As `Progress.vector`."""
-        return self._progress.vector
-
-    async def covered(self, vector: Mapping[str, int]) -> None:
-        """As `Progress.covered`."""
-        await self._progress.covered(vector)
-
-    async def refresh(self) -> None:
-        """As `Progress.refresh`."""
-        await self._progress.refresh()
-
-    async def rewind(self) -> int:
-        """As `Progress.rewind`."""
-        return await self._progress.rewind()
 
     async def await_commit(self) -> None:
         """Wait until the commit that is under way has ended, one way or the other."""
@@ -255,7 +238,7 @@ class GroupCommit:
             if group:
                 await self._run_transactions(group)
             elif self._unsure:
-                await self._progress.refresh()
+                await self.progress.refresh()
                 self._unsure = False
         except AtollError as error:
             self.store_error = error
@@ -291,7 +274,7 @@ class GroupCommit:
                 left_out.work.failed(left_out.error)
 
     async def _run_transaction(self, group: list[Work]) -> None:
-        known = self._progress.vector
+        known = self.progress.vector
         wants = Wants(self._rules)
         for work in group:
             work.want(wants)
@@ -310,8 +293,8 @@ class GroupCommit:
                 self._in_doubt = False
                 self.store_error = None
             # Nothing is awaited between the commit and its announcement.
-            here = self._progress.vector
-            self._progress.move(batch.vector if descends(batch.vector, here) else merge(batch.vector, here))
+            here = self.progress.vector
+            self.progress.move(batch.vector if descends(batch.vector, here) else merge(batch.vector, here))
             for work in group:
                 work.committed()
             for listener in self._listeners:

@@ -39,7 +39,7 @@ class Health:
     @property
     def caught_up(self) -> bool:
         """Whether each peer that can be reached has been heard and nothing it had then is missing."""
-        here = self._group_commit.vector
+        here = self._group_commit.progress.vector
         statuses = [link.status for link in self._links.values()]
         reachable = [status for status in statuses if status.connected]
         return (

@@ -78,7 +78,7 @@ class Reader:
     async def _read_after(
         self, collection: str, key: str, token: Mapping[str, int], here: Here, options: ReadOptions
     ) -> Reading:
-        if not vectors.descends(self._group_commit.vector, token):
+        if not vectors.descends(self._group_commit.progress.vector, token):
             elsewhere = await self._reach(collection, key, token, options.max_wait_s)
             if elsewhere is not None:
                 return elsewhere._replace(degraded=here.degraded)
@@ -86,7 +86,7 @@ class Reader:
         if vectors.descends(reading.vector, token):
             return reading
         # A database that lost commits has just taken the other's place.
-        await self._group_commit.rewind()
+        await self._group_commit.progress.rewind()
         elsewhere = await self._reach(collection, key, token, options.max_wait_s)
         return (elsewhere or await self.read_here(collection, key))._replace(degraded=reading.degraded)
 

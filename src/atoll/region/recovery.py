@@ -94,7 +94,7 @@ class StartupCheck:
         await self.wait()
         if self.lacks_own:
             # Another node of this region may have written them a moment ago.
-            await self._performer.group_commit.refresh()
+            await self._performer.group_commit.progress.refresh()
 
     def writes(self) -> str | None:
         """Why no write may be taken: peers were not heard, or hold entries that this region has lost."""

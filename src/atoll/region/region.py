@@ -307,7 +307,7 @@ class Region:
         await self.store.declare(shapes_of(self.application))
         await self.node_leases.take()
         await self.group_commit.open()
-        self._own_at_first = self.group_commit.vector.get(self.name, 0)
+        self._own_at_first = self.group_commit.progress.vector.get(self.name, 0)
         await self.startup_check.open()
         await self.restore.open()
         await self.failover.open()
@@ -446,7 +446,7 @@ class Region:
 
     async def refresh(self) -> dict[str, int]:
         """What the region has, with all that its other nodes have committed. Raises what the store raises."""
-        await self.group_commit.refresh()
+        await self.group_commit.progress.refresh()
         return self.vector
 
     # -- operators -------------------------------------------------------------------------------------
@@ -554,7 +554,7 @@ class Region:
     @property
     def vector(self) -> dict[str, int]:
         """What this region has."""
-        return self.group_commit.vector
+        return self.group_commit.progress.vector
 
     def deliver(self, encoded: Sequence[EncodedEntry], link: str) -> None:
         self.intake.deliver(encoded, link)
@@ -570,11 +570,11 @@ class Region:
     def heard(self, peer: str, heartbeat: Heartbeat) -> None:
         if peer not in self.links:
             return
-        self.freshness.heard(heartbeat, self.group_commit.vector)
+        self.freshness.heard(heartbeat, self.group_commit.progress.vector)
         self.startup_check.heard(peer, heartbeat.vector)
         self.restore.heard(peer, heartbeat.vector)
         announced = self.links[peer].status.advertised
-        self._relays.post(relays.Heard(peer, announced, self.group_commit.vector))
+        self._relays.post(relays.Heard(peer, announced, self.group_commit.progress.vector))
         if not self.links[peer].renewing:
             self.failover.heard(peer, heartbeat.vector)
 
@@ -614,7 +614,7 @@ class Region:
         # Tables that were made last may be missing, too.
         await self.store.open_collections([*self.application.stored, KEPT_ASIDE])
         clock = await self.progress.rewind()
-        self._own_at_first = self.group_commit.vector.get(self.name, 0)
+        self._own_at_first = self.group_commit.progress.vector.get(self.name, 0)
         self.freshness.forget()
         self.startup_check.rewound()
         return stamp_ms(Stamp(clock))

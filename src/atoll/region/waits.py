@@ -42,7 +42,7 @@ class Waits:
 
     async def wait_for(self, token: Mapping[str, int], max_wait_s: float | None = None) -> bool:
         """Wait until this region has seen `token`; False when it did not in time."""
-        if vectors.descends(self._group_commit.vector, token):
+        if vectors.descends(self._group_commit.progress.vector, token):
             return True
         self._statistics.token_waits += 1
         wait_s = (
@@ -50,7 +50,7 @@ class Waits:
         )
         try:
             async with asyncio.timeout(wait_s):
-                await self._group_commit.covered(token)
+                await self._group_commit.progress.covered(token)
         except TimeoutError:
             return False
         return True
@@ -61,7 +61,7 @@ class Waits:
             raise self.not_reached(token)
 
     def not_reached(self, token: Mapping[str, int]) -> TokenNotReached:
-        missing = vectors.missing(self._group_commit.vector, token)
+        missing = vectors.missing(self._group_commit.progress.vector, token)
         return TokenNotReached(
             f"{self._region} has not yet seen what this session has: "
             + ", ".join(f"{origin} up to {seq}" for origin, seq in sorted(missing.items()))

@@ -47,7 +47,7 @@ class Writer:
             region,
             self._holders,
             self._ask,
-            group_commit.covered,
+            group_commit.progress.covered,
             lambda: asyncio.get_running_loop().time(),
             timeout_s=options.escrow_timeout_s,
         )
@@ -167,10 +167,10 @@ class Writer:
             receipt = await self.escrow.write(lambda: self._writes.write(write))
         else:
             receipt = await self._writes.write(write)
-        return WriteReply(receipt, self._group_commit.vector)
+        return WriteReply(receipt, self._group_commit.progress.vector)
 
     async def _catch_up(self, write: Write, token: Mapping[str, int] | None) -> None:
-        if token and not vectors.descends(self._group_commit.vector, token) and self._ordered(write):
+        if token and not vectors.descends(self._group_commit.progress.vector, token) and self._ordered(write):
             await self._waits.require(token)
 
     def _ordered(self, write: Write) -> bool:

@@ -259,7 +259,7 @@ class Stage:
         seq = Seq(region.vector.get(name, 0) + 1)
         entry = Entry(name, seq, region.clock.now(), 5, {**region.vector, name: seq - 1}, (change,))
         region.deliver(list(decode_frames(encode_frame(entry))), name)
-        await region.group_commit.covered({name: seq})
+        await region.group_commit.progress.covered({name: seq})
         return [f"{name}:{seq}"]
 
     async def _do_parked(self, rest: str) -> list[str]:

@@ -40,7 +40,7 @@ async def _wake(world: World, region: str, nodes: list[SimulatedNode]) -> None:
     disk = nodes[0].disk
     wanted = {peer: world.cluster[peer].disk.store.positions().get(peer, 0) + 1}
     waiting = [
-        asyncio.ensure_future(node.ask(lambda each: each.group_commit.covered(wanted)))
+        asyncio.ensure_future(node.ask(lambda each: each.group_commit.progress.covered(wanted)))
         for node in nodes
         if node.running
     ]

@@ -78,7 +78,7 @@ class SimulatedNode:
             self.region is not None
             and not self.due
             and not self.region.snapshot_install.due
-            and self.region.group_commit.vector == self.disk.store.positions()
+            and self.region.group_commit.progress.vector == self.disk.store.positions()
         )
 
     @property

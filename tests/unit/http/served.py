@@ -114,4 +114,4 @@ class Served(World):
         for mutation in mutations:
             replica.write(mutation)
         self["a"].deliver(replica.journal, "b")
-        await self["a"].group_commit.covered({"b": len(mutations)})
+        await self["a"].group_commit.progress.covered({"b": len(mutations)})

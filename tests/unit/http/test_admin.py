@@ -119,7 +119,7 @@ async def test_parked_changes_are_listed_with_their_reason() -> None:
     async with Served() as it:
         entry = Entry("b", 1, 7, 5, {}, (Change("unheard", "k", 0, {"": b"{}"}),))
         it["a"].deliver(list(decode_frames(encode_frame(entry))), "b")
-        await it["a"].group_commit.covered({"b": 1})
+        await it["a"].group_commit.progress.covered({"b": 1})
         (item,) = (await it.ask("GET", "/admin/parked")).json["items"]
     assert (item["origin"], item["seq"], item["change"]) == ("b", 1, 0)
     assert "unheard" in item["reason"]

@@ -143,7 +143,7 @@ async def brought(it: Served, *entries: tuple[Change, ...]) -> None:
     for seq, changes in enumerate(entries, 1):
         entry = Entry("b", seq, 7, 5, {"b": seq - 1} if seq > 1 else {}, changes)
         it["a"].deliver(list(decode_frames(encode_frame(entry))), "b")
-    await it["a"].group_commit.covered({"b": len(entries)})
+    await it["a"].group_commit.progress.covered({"b": len(entries)})
 
 
 KNOWN = Change("profile", "k", 1, {"": b'{"name":"x","age":0}'})

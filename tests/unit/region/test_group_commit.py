@@ -126,7 +126,7 @@ async def test_whoever_is_ready_shares_one_commit() -> None:
     receipts = await all_of(it.writes, *(named(f"k{n}") for n in range(50)))
     assert [receipt.seq for receipt in receipts if isinstance(receipt, Receipt)] == list(range(1, 51))
     assert len(it.tables.seen) == 1
-    assert it.group_commit.vector == {"a": 50}
+    assert it.group_commit.progress.vector == {"a": 50}
 
 
 @in_virtual_time
@@ -142,7 +142,7 @@ async def test_remote_entries_share_the_commit_with_local_writes() -> None:
     it.intake.deliver(entries_of("b", "x", "y"), "b")
     await it.writes.write(named("z"))
     assert len(it.tables.seen) == 1
-    assert it.group_commit.vector == {"a": 1, "b": 2}
+    assert it.group_commit.progress.vector == {"a": 1, "b": 2}
 
 
 @in_virtual_time
@@ -152,7 +152,7 @@ async def test_a_refused_write_leaves_its_neighbours_alone() -> None:
     assert isinstance(good, Receipt)
     assert isinstance(bad, VersionMismatch)
     assert isinstance(after, Receipt)
-    assert it.group_commit.vector == {"a": 2}
+    assert it.group_commit.progress.vector == {"a": 2}
     assert it.name_of("k") == b'{"name":"Ann","age":0}'
 
 
@@ -176,7 +176,7 @@ async def test_a_full_disk_refuses_writes_and_spares_reads() -> None:
     assert isinstance(first, StoreUnwritable)
     assert isinstance(second, StoreUnwritable)
     assert it.group_commit.store_error is not None
-    assert it.group_commit.vector == {"a": 1}
+    assert it.group_commit.progress.vector == {"a": 1}
     assert it.name_of("k") == b'{"name":"Ann","age":0}'
 
 
@@ -197,9 +197,9 @@ async def test_remote_entries_wait_for_the_disk_to_have_room() -> None:
     it.tables.refusal = "the disk is full"
     it.intake.deliver(entries_of("b", "x", "y"), "b")
     await asyncio.sleep(5)
-    assert (it.group_commit.vector, len(it.intake.inbox)) == ({}, 2)
+    assert (it.group_commit.progress.vector, len(it.intake.inbox)) == ({}, 2)
     it.tables.refusal = ""
-    await it.group_commit.covered({"b": 2})
+    await it.group_commit.progress.covered({"b": 2})
     assert it.name_of("y") == b'{"name":"b","age":0}'
 
 
@@ -234,9 +234,9 @@ async def test_an_entry_from_the_future_is_held_and_applied_in_time() -> None:
     it.intake.deliver([stamped("b", 1, NOW_MS + 60_000)], "b")
     await asyncio.sleep(1)
     assert isinstance(it.intake.held, ClockAhead)
-    assert it.group_commit.vector == {}
+    assert it.group_commit.progress.vector == {}
     it.now_ms += 59_700
-    await it.group_commit.covered({"b": 1})
+    await it.group_commit.progress.covered({"b": 1})
     await turns()
     assert it.intake.held is None
 
@@ -247,9 +247,9 @@ async def test_an_entry_from_the_future_holds_nobody_else_back() -> None:
     it.intake.deliver([stamped("b", seq, NOW_MS + 10**12) for seq in range(1, 10)], "b")
     it.intake.deliver(entries_of("c", *(f"k{n}" for n in range(9))), "c")
     async with asyncio.timeout(1.0):
-        await it.group_commit.covered({"c": 9})
+        await it.group_commit.progress.covered({"c": 9})
     assert it.intake.held is not None
-    assert it.group_commit.vector == {"c": 9}
+    assert it.group_commit.progress.vector == {"c": 9}
 
 
 @in_virtual_time
@@ -259,7 +259,7 @@ async def test_a_held_entry_comes_in_order_with_those_behind_it() -> None:
     await asyncio.sleep(2)
     assert it.name_of("near") is None
     it.now_ms += 60_000
-    await it.group_commit.covered({"b": 2})
+    await it.group_commit.progress.covered({"b": 2})
     assert it.name_of("near") is not None
 
 
@@ -278,7 +278,7 @@ async def test_a_write_that_was_given_up_is_not_committed() -> None:
     given_up.cancel()
     await it.writes.write(named("l"))
     assert it.name_of("k") is None
-    assert it.group_commit.vector == {"a": 1}
+    assert it.group_commit.progress.vector == {"a": 1}
 
 
 @in_virtual_time
@@ -317,14 +317,14 @@ async def test_a_failed_commit_does_not_count_as_done() -> None:
 @in_virtual_time
 async def test_whoever_waits_for_a_position_is_told() -> None:
     it = await opened()
-    waiting = asyncio.ensure_future(it.group_commit.covered({"b": 2}))
+    waiting = asyncio.ensure_future(it.group_commit.progress.covered({"b": 2}))
     one, two = entries_of("b", "x", "y")
     it.intake.deliver([two], "b")
     await turns()
     assert not waiting.done()
     it.intake.deliver([one], "b")
     await waiting
-    assert it.group_commit.vector == {"b": 2}
+    assert it.group_commit.progress.vector == {"b": 2}
 
 
 @in_virtual_time

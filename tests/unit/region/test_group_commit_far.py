@@ -162,9 +162,9 @@ async def test_nothing_is_shown_or_answered_before_its_commit_is_known() -> None
     it = await opened()
     write = asyncio.ensure_future(it.writes.write(named("k")))
     await asyncio.sleep(2.5 * TRIP_S)
-    assert (len(it.store.seen), write.done(), it.group_commit.vector) == (1, False, {})
+    assert (len(it.store.seen), write.done(), it.group_commit.progress.vector) == (1, False, {})
     assert (await write).seq == 1
-    assert it.group_commit.vector == {"a": 1}
+    assert it.group_commit.progress.vector == {"a": 1}
 
 
 @in_virtual_time
@@ -192,7 +192,7 @@ async def test_no_node_writes_while_another_one_takes_a_snapshot_over() -> None:
     with pytest.raises(Unavailable, match="snapshot"):
         await unaware.writes.write(named("k"))
     unaware.intake.deliver([stamped("b", 4, NOW_MS - 1000)], "b")
-    await unaware.group_commit.covered({"b": 4})
+    await unaware.group_commit.progress.covered({"b": 4})
     await it.group_commit.commit(MoveRecord(pulling.moved("installing"), pulling.moved("done")))
     assert (await unaware.writes.write(named("k"))).seq == 1
 
@@ -260,7 +260,7 @@ async def test_a_write_counts_once_however_often_its_turn_is_lost() -> None:
     it.store.meanwhile = meanwhile
     assert (await it.writes.write(named("k"))).seq == 1
     assert it.journal == [("a", 1, 1)]
-    assert it.group_commit.vector == {"a": 1, "b": 3}
+    assert it.group_commit.progress.vector == {"a": 1, "b": 3}
 
 
 @in_virtual_time
@@ -302,7 +302,7 @@ async def test_entries_of_a_commit_in_doubt_are_applied_once() -> None:
     it = await opened(retry_s=1.0)
     it.store.lost_replies = 1
     it.intake.deliver(entries_of("b", "x", "y"), "b")
-    await it.group_commit.covered({"b": 2})
+    await it.group_commit.progress.covered({"b": 2})
     await it.writes.write(named("k"))
     assert it.journal == [("b", 1, 2), ("a", 1, 1)]
     assert (len(it.intake.inbox), it.intake.inbox.size_bytes) == (0, 0)
@@ -315,7 +315,7 @@ async def test_what_comes_again_while_it_is_committed_does_not_stay() -> None:
     it.intake.deliver(entries, "b")
     await asyncio.sleep(1.5 * TRIP_S)
     it.intake.deliver(entries, "c")
-    await it.group_commit.covered({"b": 2})
+    await it.group_commit.progress.covered({"b": 2})
     assert (len(it.intake.inbox), it.intake.inbox.size_bytes) == (0, 0)
 
 
@@ -326,11 +326,11 @@ async def test_what_another_node_applied_leaves_the_inbox() -> None:
     first, second, third = entries_of("b", "x", "y", "z")
     it.intake.deliver([second], "b")
     other.intake.deliver([first, second], "b")
-    await other.group_commit.covered({"b": 2})
-    await it.group_commit.refresh()
+    await other.group_commit.progress.covered({"b": 2})
+    await it.group_commit.progress.refresh()
     assert len(it.intake.inbox) == 0
     it.intake.deliver([third], "b")
-    await it.group_commit.covered({"b": 3})
+    await it.group_commit.progress.covered({"b": 3})
 
 
 @in_virtual_time
@@ -344,7 +344,7 @@ async def test_what_waited_for_another_nodes_commit_is_applied() -> None:
     other.intake.deliver([cause], "b")
     await asyncio.sleep(1)
     assert it.journal == [("b", 1, 1), ("b", 2, 2)]
-    assert it.group_commit.vector == {"b": 2}
+    assert it.group_commit.progress.vector == {"b": 2}
 
 
 @in_virtual_time
@@ -352,8 +352,8 @@ async def test_whoever_waits_for_a_position_need_not_wait_for_this_node() -> Non
     it = await opened()
     other = await opened(it.tables)
     await other.writes.write(named("k"))
-    await it.group_commit.covered({"a": 1})
-    assert it.group_commit.vector == {"a": 1}
+    await it.group_commit.progress.covered({"a": 1})
+    assert it.group_commit.progress.vector == {"a": 1}
 
 
 @in_virtual_time
@@ -397,7 +397,7 @@ async def test_a_database_that_lost_commits_is_noticed_before_a_seq_is_used_agai
     (answer,) = await all_of(it.writes, named("k"))
     assert isinstance(answer, StoreUnreachable)
     assert older.journal(0) == []
-    assert it.group_commit.vector == {"a": 2}
+    assert it.group_commit.progress.vector == {"a": 2}
 
 
 @in_virtual_time
@@ -412,7 +412,7 @@ async def test_a_database_out_of_reach_fails_writers_and_keeps_entries() -> None
     (answer,) = await all_of(it.writes, named("k"))
     assert isinstance(answer, StoreUnreachable)
     it.store.meanwhile = lambda: None
-    await it.group_commit.covered({"b": 1})
+    await it.group_commit.progress.covered({"b": 1})
     assert it.group_commit.store_error is None
 
 
@@ -440,8 +440,8 @@ async def test_a_listener_hears_of_this_nodes_commits_alone() -> None:
     heard: list[Batch] = []
     it.group_commit.listen(heard.append)
     await other.writes.write(named("k"))
-    await it.group_commit.refresh()
-    assert (heard, it.group_commit.vector) == ([], {"a": 1})
+    await it.group_commit.progress.refresh()
+    assert (heard, it.group_commit.progress.vector) == ([], {"a": 1})
 
 
 @in_virtual_time

@@ -89,7 +89,7 @@ async def test_what_only_an_unreachable_peer_holds_comes_by_way_of_one_that_reac
         await it.settled()
         it.partition("ab", "bc")
         await it.write("a", "like", "k", {"$inc": {"count": 1}})
-        await it["c"].group_commit.covered({"a": 2})
+        await it["c"].group_commit.progress.covered({"a": 2})
         await it["a"].stop()
         it.stores["a"] = MemoryStore()
         it.partition("ac")
