@@ -9,7 +9,7 @@ import pytest
 
 from atoll.backup import backup
 from atoll.backup.archive import ArchiveReader
-from atoll.protocol.effects import Next, Outcome
+from atoll.protocol import ask, hear
 from atoll.recovery import restore
 from atoll.recovery.restore import RESTORED, RestoreState
 from atoll.region.recovery import StartupCheck
@@ -92,7 +92,9 @@ def not_marked(patch: Patch) -> None:
 def one_peer_is_enough(patch: Patch) -> None:
     step = restore.step
 
-    def hasty(state: RestoreState, event: restore.Heard | Outcome, now_s: float) -> Next[RestoreState]:
+    def hasty(
+        state: RestoreState, event: restore.Heard | hear.Outcome, now_s: float
+    ) -> ask.Next[RestoreState]:
         if isinstance(event, restore.Heard) and event.peer in state.awaited:
             state = replace(state, awaited=frozenset({event.peer}))
         return step(state, event, now_s)

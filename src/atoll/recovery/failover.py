@@ -13,26 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from atoll.protocol.effects import (
-    AwaitCovered,
-    Compared,
-    CompareHistories,
-    Covered,
-    Failed,
-    HistoryRead,
-    MembersChanged,
-    Next,
-    Outcome,
-    ReadHistory,
-    RenewLinks,
-    Rewind,
-    Rewound,
-    TakenUp,
-    TakeUp,
-    Trust,
-    WakeAt,
-    Woken,
-)
+from atoll.protocol import ask, hear
 
 RETRY_S = 0.5
 """Between two attempts while something fails, and between two looks whether another node has come through."""
@@ -122,84 +103,86 @@ class Forgotten:
     peer: str
 
 
-Event = Opened | HistoryChanged | Heard | Forgotten | MembersChanged | Outcome
+Event = Opened | HistoryChanged | Heard | Forgotten | hear.MembersChanged | hear.Outcome
 
 
-def step(state: FailoverState, event: Event, now_s: float) -> Next[FailoverState]:
+def step(state: FailoverState, event: Event, now_s: float) -> ask.Next[FailoverState]:
     match event:
         case Opened(history, taken_up, own):
             if _line(history) != _line(taken_up):
                 return step(state, HistoryChanged(history), now_s)
-            return replace(state, history=history, kept=own), (Trust(history),)
+            return replace(state, history=history, kept=own), (ask.Trust(history),)
         case HistoryChanged(history, lossy):
             if history == state.history and not lossy:
                 return state, ()
             lossy = lossy or state.lossy
             state = replace(state, history=history, lossy=lossy, turns=state.turns + 1)
-            return replace(state, phase="rewinding"), (Rewind(),)
+            return replace(state, phase="rewinding"), (ask.Rewind(),)
         case Heard(peer, own):
             if peer not in state.awaited:
                 return state, ()
             awaited, own = state.awaited - {peer}, max(state.own, own)
             return _heard_all(replace(state, awaited=awaited, own=own))
-        case MembersChanged(peers):
+        case hear.MembersChanged(peers):
             return _heard_all(replace(state, peers=peers, awaited=state.awaited & peers))
         case Forgotten(peer):
             return _heard_all(replace(state, forgotten=state.forgotten | {peer}))
-        case Failed():
+        case hear.Failed():
             if state.phase == "trusting":
                 return state, ()
-            return replace(state, phase="failed"), (WakeAt(now_s + RETRY_S),)
+            return replace(state, phase="failed"), (ask.WakeAt(now_s + RETRY_S),)
         case _:
             return _advanced(state, event, now_s)
 
 
-def _advanced(state: FailoverState, event: Outcome, now_s: float) -> Next[FailoverState]:
+def _advanced(state: FailoverState, event: hear.Outcome, now_s: float) -> ask.Next[FailoverState]:
     """What this phase waits for has come. An outcome of an earlier round leads nowhere."""
     match state.phase, event:
-        case "rewinding", Rewound(clock_ms):
+        case "rewinding", hear.Rewound(clock_ms):
             # Links are renewed after the rewind: their requests say what is left of the region.
             until_s = now_s + state.patience_s
             state = replace(state, awaited=state.peers, own=0, clock_ms=clock_ms, until_s=until_s)
             after, effects = _heard_all(replace(state, phase="listening"))
-            return after, (RenewLinks(), *effects, WakeAt(now_s + RETRY_S))
-        case "listening", Woken():
+            return after, (ask.RenewLinks(), *effects, ask.WakeAt(now_s + RETRY_S))
+        case "listening", hear.Woken():
             if now_s < state.until_s:
-                return state, (WakeAt(now_s + RETRY_S),)
-            return state, (ReadHistory(),)
-        case "listening", HistoryRead(taken_up):
+                return state, (ask.WakeAt(now_s + RETRY_S),)
+            return state, (ask.ReadHistory(),)
+        case "listening", hear.HistoryRead(taken_up):
             # Where commits may be missing every peer is waited for, unless another node has come through.
             if _may_lack(state, taken_up):
-                return state, (WakeAt(now_s + RETRY_S),)
-            return replace(state, phase="comparing"), (CompareHistories(),)
-        case "comparing", Compared(""):
-            return replace(state, phase="catching up", fault=""), (AwaitCovered({state.region: state.own}),)
-        case "comparing", Compared(fault):
-            return replace(state, phase="failed", fault=fault), (WakeAt(now_s + RETRY_S),)
-        case "catching up", Covered():
-            return replace(state, phase="looking"), (ReadHistory(),)
-        case "looking", HistoryRead(taken_up, own):
+                return state, (ask.WakeAt(now_s + RETRY_S),)
+            return replace(state, phase="comparing"), (ask.CompareHistories(),)
+        case "comparing", hear.Compared(""):
+            return replace(state, phase="catching up", fault=""), (
+                ask.AwaitCovered({state.region: state.own}),
+            )
+        case "comparing", hear.Compared(fault):
+            return replace(state, phase="failed", fault=fault), (ask.WakeAt(now_s + RETRY_S),)
+        case "catching up", hear.Covered():
+            return replace(state, phase="looking"), (ask.ReadHistory(),)
+        case "looking", hear.HistoryRead(taken_up, own):
             if _may_lack(state, taken_up):
-                return replace(state, phase="recording"), (TakeUp(state.history, state.clock_ms),)
+                return replace(state, phase="recording"), (ask.TakeUp(state.history, state.clock_ms),)
             return _trusted(state, own)
-        case "recording", TakenUp(own):
+        case "recording", hear.TakenUp(own):
             return _trusted(state, own)
-        case "failed", Woken():
-            return replace(state, phase="rewinding"), (Rewind(),)
+        case "failed", hear.Woken():
+            return replace(state, phase="rewinding"), (ask.Rewind(),)
         case _:
             return state, ()
 
 
-def _heard_all(state: FailoverState) -> Next[FailoverState]:
+def _heard_all(state: FailoverState) -> ask.Next[FailoverState]:
     if state.phase != "listening" or state.unheard:
         return state, ()
-    return replace(state, phase="comparing"), (CompareHistories(),)
+    return replace(state, phase="comparing"), (ask.CompareHistories(),)
 
 
-def _trusted(state: FailoverState, own: int) -> Next[FailoverState]:
+def _trusted(state: FailoverState, own: int) -> ask.Next[FailoverState]:
     assert own >= state.own, "numbers that peers hold are not given out again"
     state = replace(state, phase="trusting", lossy=False, awaited=frozenset(), kept=own)
-    return replace(state, taken_up=state.taken_up + 1), (Trust(state.history),)
+    return replace(state, taken_up=state.taken_up + 1), (ask.Trust(state.history),)
 
 
 def _may_lack(state: FailoverState, taken_up: str) -> bool:

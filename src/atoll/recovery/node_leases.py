@@ -10,21 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from atoll.protocol.effects import (
-    Effect,
-    Failed,
-    GiveBack,
-    GivenBack,
-    HoldersRead,
-    Lease,
-    Leased,
-    Next,
-    Outcome,
-    ReadHolders,
-    ReviewLinks,
-    WakeAt,
-    Woken,
-)
+from atoll.protocol import ask, hear
 
 _PRESENT = "present: "
 """A lease that each node has of its own: so the others know that it is there."""
@@ -69,15 +55,17 @@ class Released:
     name: str
 
 
-def step(state: LeasesState, event: Claimed | Released | Wanted | Outcome, now_s: float) -> Next[LeasesState]:
+def step(
+    state: LeasesState, event: Claimed | Released | Wanted | hear.Outcome, now_s: float
+) -> ask.Next[LeasesState]:
     match event:
-        case Woken():
-            return state, (ReadHolders(), WakeAt(now_s + state.lease_s / 3))
-        case HoldersRead(holders):
+        case hear.Woken():
+            return state, (ask.ReadHolders(), ask.WakeAt(now_s + state.lease_s / 3))
+        case hear.HoldersRead(holders):
             share = _share(state, holders)
             names = (state.presence, *share, *sorted(state.claimed))
-            return replace(state, share=share), (Lease(names, state.lease_s),)
-        case Leased(asked, granted):
+            return replace(state, share=share), (ask.Lease(names, state.lease_s),)
+        case hear.Leased(asked, granted):
             return _leased(state, frozenset(asked), granted - {state.presence})
         case Claimed(name):
             return replace(state, claimed=state.claimed | {name}, held=state.held | {name}), ()
@@ -85,21 +73,21 @@ def step(state: LeasesState, event: Claimed | Released | Wanted | Outcome, now_s
             return replace(state, claimed=state.claimed - {name}, held=state.held - {name}), ()
         case Wanted(names):
             # What is no longer wanted is not renewed, and runs out.
-            return replace(state, wanted=names), (ReadHolders(), WakeAt(now_s + state.lease_s / 3))
-        case GivenBack() | Failed():
+            return replace(state, wanted=names), (ask.ReadHolders(), ask.WakeAt(now_s + state.lease_s / 3))
+        case hear.GivenBack() | hear.Failed():
             return state, ()  # while the store does not answer, this node goes on as it was
         case _:
             raise AssertionError(f"node leases never ask for {event}")
 
 
-def _leased(state: LeasesState, asked: frozenset[str], granted: frozenset[str]) -> Next[LeasesState]:
+def _leased(state: LeasesState, asked: frozenset[str], granted: frozenset[str]) -> ask.Next[LeasesState]:
     # What was claimed since it was asked is held, and not in the answer.
     held = granted | (state.claimed - asked)
     surplus = tuple(name for name in state.wanted if name in state.held and name not in state.share)
     after = replace(state, held=held, claimed=state.claimed & held)
-    effects: tuple[Effect, ...] = () if held == state.held else (ReviewLinks(),)
+    effects: tuple[ask.Effect, ...] = () if held == state.held else (ask.ReviewLinks(),)
     # The links let go of what is given back before another node may take it.
-    return after, (*effects, GiveBack(surplus)) if surplus else effects
+    return after, (*effects, ask.GiveBack(surplus)) if surplus else effects
 
 
 def _share(state: LeasesState, holders: Mapping[str, str]) -> tuple[str, ...]:

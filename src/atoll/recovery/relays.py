@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from atoll.protocol.effects import Next, Outcome, ReviewLinks
+from atoll.protocol import ask, hear
 
 AFTER_S = 1.0
 
@@ -39,7 +39,7 @@ class Heard:
     here: Mapping[str, int]
 
 
-def step(state: RelayState, event: Heard | Outcome, now_s: float) -> Next[RelayState]:
+def step(state: RelayState, event: Heard | hear.Outcome, now_s: float) -> ask.Next[RelayState]:
     match event:
         case Heard(peer, announced, here):
             itself = {**state.itself, peer: announced.get(peer, 0), state.region: here.get(state.region, 0)}
@@ -56,6 +56,6 @@ def step(state: RelayState, event: Heard | Outcome, now_s: float) -> Next[RelayS
                 elif now_s - noticed[relay][1] >= AFTER_S:
                     asked.add(relay)
             after = replace(state, itself=itself, noticed=noticed, asked=frozenset(asked))
-            return after, () if after.asked == state.asked else (ReviewLinks(),)
+            return after, () if after.asked == state.asked else (ask.ReviewLinks(),)
         case _:
             raise AssertionError(f"relays never ask for {event}")

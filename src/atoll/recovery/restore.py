@@ -12,21 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from atoll.causality import vector as vectors
-from atoll.protocol.effects import (
-    AwaitCovered,
-    Compared,
-    CompareHistories,
-    CountersRaised,
-    CountersRead,
-    Covered,
-    Failed,
-    MembersChanged,
-    Next,
-    Outcome,
-    RaiseCounters,
-    WakeAt,
-    Woken,
-)
+from atoll.protocol import ask, hear
 
 RETRY_S = 1.0
 RESTORED = "restored_ms"
@@ -84,38 +70,40 @@ def counters(peers: Iterable[str]) -> list[str]:
     return [RESTORED, RECOVERED, *(without(peer) for peer in peers)]
 
 
-def step(state: RestoreState, event: Heard | MembersChanged | Outcome, now_s: float) -> Next[RestoreState]:
+def step(
+    state: RestoreState, event: Heard | hear.MembersChanged | hear.Outcome, now_s: float
+) -> ask.Next[RestoreState]:
     match event:
-        case CountersRead(found):
+        case hear.CountersRead(found):
             return _opened(state, found)
         case Heard(peer, vector):
             if state.phase != "listening" or peer not in state.awaited:
                 return state, ()  # what peers write meanwhile is not waited for
             target = vectors.merge(state.target, vector)
             return _compared_next(replace(state, awaited=state.awaited - {peer}, target=target))
-        case MembersChanged(peers):
+        case hear.MembersChanged(peers):
             state = replace(state, peers=peers, awaited=state.awaited & peers)
             return _compared_next(state) if state.phase == "listening" else (state, ())
-        case Compared(""):
+        case hear.Compared(""):
             # Entries are taken only of a history that is the peers' own.
-            return replace(state, phase="catching up", fault=""), (AwaitCovered(state.target),)
-        case Compared(fault):
-            return replace(state, fault=fault), (WakeAt(now_s + RETRY_S),)
-        case Covered():
-            return replace(state, phase="recording"), (RaiseCounters({RECOVERED: state.restored_ms}),)
-        case CountersRaised():
+            return replace(state, phase="catching up", fault=""), (ask.AwaitCovered(state.target),)
+        case hear.Compared(fault):
+            return replace(state, fault=fault), (ask.WakeAt(now_s + RETRY_S),)
+        case hear.Covered():
+            return replace(state, phase="recording"), (ask.RaiseCounters({RECOVERED: state.restored_ms}),)
+        case hear.CountersRaised():
             assert not state.awaited, "a region serves only after every peer was heard"
             return replace(state, phase="done"), ()
-        case Failed(_, error):
+        case hear.Failed(_, error):
             fault = error.message if state.phase == "comparing" else ""
-            return replace(state, fault=fault), (WakeAt(now_s + RETRY_S),)
-        case Woken():
+            return replace(state, fault=fault), (ask.WakeAt(now_s + RETRY_S),)
+        case hear.Woken():
             return _again(state)
         case _:
             raise AssertionError(f"restore recovery never asks for {event}")
 
 
-def _opened(state: RestoreState, found: Mapping[str, int]) -> Next[RestoreState]:
+def _opened(state: RestoreState, found: Mapping[str, int]) -> ask.Next[RestoreState]:
     restored_ms = found[RESTORED]
     if restored_ms <= found[RECOVERED]:
         return replace(state, phase="done"), ()
@@ -123,19 +111,19 @@ def _opened(state: RestoreState, found: Mapping[str, int]) -> Next[RestoreState]
     return _compared_next(replace(state, phase="listening", awaited=awaited, restored_ms=restored_ms))
 
 
-def _compared_next(state: RestoreState) -> Next[RestoreState]:
+def _compared_next(state: RestoreState) -> ask.Next[RestoreState]:
     if state.awaited:
         return state, ()
-    return replace(state, phase="comparing"), (CompareHistories(),)
+    return replace(state, phase="comparing"), (ask.CompareHistories(),)
 
 
-def _again(state: RestoreState) -> Next[RestoreState]:
+def _again(state: RestoreState) -> ask.Next[RestoreState]:
     match state.phase:
         case "comparing":
-            return state, (CompareHistories(),)
+            return state, (ask.CompareHistories(),)
         case "catching up":
-            return state, (AwaitCovered(state.target),)
+            return state, (ask.AwaitCovered(state.target),)
         case "recording":
-            return state, (RaiseCounters({RECOVERED: state.restored_ms}),)
+            return state, (ask.RaiseCounters({RECOVERED: state.restored_ms}),)
         case "closed" | "listening" | "done":
             return state, ()

@@ -23,38 +23,7 @@ from dataclasses import dataclass, replace
 
 from atoll.causality import vector as vectors
 from atoll.errors import AtollError, ClockAhead, ReplicationError, Unavailable
-from atoll.protocol.effects import (
-    AskPage,
-    AskPositions,
-    AwaitCovered,
-    Claim,
-    Claimed,
-    Commit,
-    Committed,
-    Covered,
-    DigestsRead,
-    Effect,
-    Failed,
-    KeptOpened,
-    KeptScanned,
-    Log,
-    MembersChanged,
-    Next,
-    OpenKept,
-    Outcome,
-    PageReceived,
-    PositionsRead,
-    ReadDigests,
-    Release,
-    Released,
-    ReopenLinks,
-    ReviewLinks,
-    ScanKept,
-    Survey,
-    Surveyed,
-    WakeAt,
-    Woken,
-)
+from atoll.protocol import ask, hear
 from atoll.recovery.snapshot_record import (
     KeepPages,
     KeptPage,
@@ -96,16 +65,16 @@ class TooLate:
     past: Mapping[str, int]
 
 
-Event = Opened | TooLate | MembersChanged | Outcome
-_Next = Next[InstallState]
+Event = Opened | TooLate | hear.MembersChanged | hear.Outcome
+_Next = ask.Next[InstallState]
 
 
 def step(state: InstallState, event: Event, now_s: float) -> _Next:
     """The next state. Links are reviewed whenever they are to pull again, or no longer."""
     after, effects = _step(state, event, now_s)
-    if any(isinstance(effect, Survey) for effect in effects):
+    if any(isinstance(effect, ask.Survey) for effect in effects):
         after = replace(after, survey_s=now_s)
-    return after, effects if after.pulling == state.pulling else (ReviewLinks(), *effects)
+    return after, effects if after.pulling == state.pulling else (ask.ReviewLinks(), *effects)
 
 
 def _step(state: InstallState, event: Event, now_s: float) -> _Next:
@@ -113,53 +82,53 @@ def _step(state: InstallState, event: Event, now_s: float) -> _Next:
         case Opened(record):
             state = replace(state, record=record, looked_s=now_s)
             return _claimed_next(state) if state.pending else _idle(state, now_s)
-        case MembersChanged(peers):
+        case hear.MembersChanged(peers):
             settings = replace(state.settings, peers=tuple(sorted(peers)))
             late = {peer: past for peer, past in state.late.items() if peer in peers}
             return replace(state, settings=settings, late=late), ()
         case TooLate(peer, past):
             state = replace(state, late={**state.late, peer: dict(past)})
             if state.phase == "idle":
-                return replace(state, phase="grace"), (WakeAt(now_s + state.settings.grace_s),)
+                return replace(state, phase="grace"), (ask.WakeAt(now_s + state.settings.grace_s),)
             if state.phase == "covering" and not state.grace:
-                return replace(state, grace=True), (WakeAt(now_s + state.settings.grace_s),)
+                return replace(state, grace=True), (ask.WakeAt(now_s + state.settings.grace_s),)
             return state, ()
-        case Woken():
-            return state, (Survey(LEASE),)
-        case Surveyed():
+        case hear.Woken():
+            return state, (ask.Survey(LEASE),)
+        case hear.Surveyed():
             return _surveyed(replace(state, looked_s=state.survey_s), event, now_s)
-        case Claimed(_, granted):
+        case hear.Claimed(_, granted):
             return _claimed(state, granted, now_s)
-        case Committed(done):
+        case hear.Committed(done):
             return _committed(state, done, now_s)
-        case Failed(Release()) | Released():
+        case hear.Failed(ask.Release()) | hear.Released():
             return state, ()  # the next look releases once more
-        case Failed(_, error):
+        case hear.Failed(_, error):
             return _failed(state, error, now_s)
         case _:
             return _advanced(state, event, now_s)
 
 
-def _advanced(state: InstallState, event: Outcome, now_s: float) -> _Next:
+def _advanced(state: InstallState, event: hear.Outcome, now_s: float) -> _Next:
     match state.phase, event:
-        case "taking up", KeptScanned(key, round, peer, page):
+        case "taking up", hear.KeptScanned(key, round, peer, page):
             if not key:
-                return state, (Survey(LEASE),)  # a scan is slow: the round may be over by now
+                return state, (ask.Survey(LEASE),)  # a scan is slow: the round may be over by now
             state = replace(state, pages=int(key))
             if page is not None and round > state.record.done:
                 rounds = with_page(state.rounds, state.pages, KeptPage(round, peer, page))
                 state = replace(state, rounds=rounds)
-            return state, (ScanKept(key),)
-        case "pulling", PageReceived(peer, page):
+            return state, (ask.ScanKept(key),)
+        case "pulling", hear.PageReceived(peer, page):
             return _received(state, peer, page, now_s)
-        case "covering", Covered():
+        case "covering", hear.Covered():
             dots = tuple((each.peer, seq) for each in finished(state.rounds) for seq in each.lasts)
-            return replace(state, phase="comparing"), (ReadDigests(dots), WakeAt(math.inf))
-        case "covering", PositionsRead(positions):
+            return replace(state, phase="comparing"), (ask.ReadDigests(dots), ask.WakeAt(math.inf))
+        case "covering", hear.PositionsRead(positions):
             return _positions(state, positions)
-        case "comparing", DigestsRead(digests):
+        case "comparing", hear.DigestsRead(digests):
             return _compared(state, digests)
-        case "merging", KeptOpened(_, pieces):
+        case "merging", hear.KeptOpened(_, pieces):
             state = replace(state, pieces=pieces)
             return _merged_next(state) if pieces else _page_merged(state)
         case _:
@@ -169,7 +138,7 @@ def _advanced(state: InstallState, event: Outcome, now_s: float) -> _Next:
 # -- what a look at the store and the links leads to ----------------------------------------------------
 
 
-def _surveyed(state: InstallState, seen: Surveyed, now_s: float) -> _Next:
+def _surveyed(state: InstallState, seen: hear.Surveyed, now_s: float) -> _Next:
     before, found = state.record, Record.of(seen.schemas)
     state = replace(state, record=found, connected=seen.connected, here=seen.vector)
     if found.phase == "done":
@@ -187,7 +156,7 @@ def _surveyed(state: InstallState, seen: Surveyed, now_s: float) -> _Next:
             return _asked(state)
         case "settling":
             began = state.rounds[found.number].began
-            return state, (Commit(MoveRecord(found, found.moved("installing"), began)),)
+            return state, (ask.Commit(MoveRecord(found, found.moved("installing"), began)),)
         case "covering":
             return _covering(state, now_s)
         case "comparing" | "merging":
@@ -206,14 +175,14 @@ def _ended(state: InstallState, now_s: float) -> _Next:
     if not state.late:
         after, more = _idle(state, now_s)
         return after, effects + more
-    return replace(state, phase="beginning"), (*effects, Claim(LEASE))
+    return replace(state, phase="beginning"), (*effects, ask.Claim(LEASE))
 
 
-def _still_late(state: InstallState) -> tuple[InstallState, tuple[Effect, ...]]:
+def _still_late(state: InstallState) -> tuple[InstallState, tuple[ask.Effect, ...]]:
     """Without what has come another way meanwhile; those links ask anew."""
     left = {peer: past for peer, past in state.late.items() if not vectors.descends(state.here, past)}
     again = tuple(sorted(state.late.keys() - left.keys()))
-    return replace(state, late=left, grace=False), (ReopenLinks(again),) if again else ()
+    return replace(state, late=left, grace=False), (ask.ReopenLinks(again),) if again else ()
 
 
 def _idle(state: InstallState, now_s: float) -> _Next:
@@ -223,12 +192,15 @@ def _idle(state: InstallState, now_s: float) -> _Next:
         state, rounds={}, pages=0, merged=0, to_merge=(), pieces=(), trouble="", source="", avoided=""
     )
     if state.late:
-        return replace(state, phase="grace"), (Release(LEASE), WakeAt(now_s + settings.grace_s))
-    return replace(state, phase="idle"), (Release(LEASE), WakeAt(now_s + LOOK_EVERY * settings.lease_s))
+        return replace(state, phase="grace"), (ask.Release(LEASE), ask.WakeAt(now_s + settings.grace_s))
+    return replace(state, phase="idle"), (
+        ask.Release(LEASE),
+        ask.WakeAt(now_s + LOOK_EVERY * settings.lease_s),
+    )
 
 
 def _claimed_next(state: InstallState) -> _Next:
-    return replace(state, phase="claiming", to_merge=(), pieces=()), (Claim(LEASE), WakeAt(math.inf))
+    return replace(state, phase="claiming", to_merge=(), pieces=()), (ask.Claim(LEASE), ask.WakeAt(math.inf))
 
 
 def _looked_on(state: InstallState) -> _Next:
@@ -242,7 +214,7 @@ def _looked_on(state: InstallState) -> _Next:
     if not state.late:
         after, more = _claimed_next(state)
         return after, effects + more
-    return state, (*effects, Commit(MoveRecord(state.record, state.record.moved("late"))))
+    return state, (*effects, ask.Commit(MoveRecord(state.record, state.record.moved("late"))))
 
 
 def _claimed(state: InstallState, granted: bool, now_s: float) -> _Next:
@@ -253,19 +225,23 @@ def _claimed(state: InstallState, granted: bool, now_s: float) -> _Next:
     if granted:
         return _taking_up(state)
     state = replace(state, phase="looking on", rounds={}, merged=0)
-    return state, (WakeAt(now_s + LOOK_EVERY * state.settings.lease_s),)
+    return state, (ask.WakeAt(now_s + LOOK_EVERY * state.settings.lease_s),)
 
 
 def _taking_up(state: InstallState) -> _Next:
     """Find out how far the round is, by its pages."""
-    return replace(state, phase="taking up", rounds={}, pages=0, merged=0, grace=False), (ScanKept(""),)
+    return replace(state, phase="taking up", rounds={}, pages=0, merged=0, grace=False), (ask.ScanKept(""),)
 
 
 def _begun(state: InstallState, *why: str) -> _Next:
     """A new round. Complete ones that are not merged stay until it has taken their place."""
     state = replace(state, phase="beginning", failures=0, source="", grace=False)
-    logs = tuple(Log(f"{state.settings.region} begins a snapshot anew: {reason}") for reason in why)
-    return state, (*logs, WakeAt(math.inf), Commit(MoveRecord(state.record, state.record.next_round())))
+    logs = tuple(ask.Log(f"{state.settings.region} begins a snapshot anew: {reason}") for reason in why)
+    return state, (
+        *logs,
+        ask.WakeAt(math.inf),
+        ask.Commit(MoveRecord(state.record, state.record.next_round())),
+    )
 
 
 def _resumed(state: InstallState, now_s: float) -> _Next:
@@ -274,7 +250,7 @@ def _resumed(state: InstallState, now_s: float) -> _Next:
     if state.record.phase == "pulling":
         if current is not None and current.next is None:
             return _settling(state, now_s)
-        return replace(state, phase="pulling"), (Survey(LEASE),)
+        return replace(state, phase="pulling"), (ask.Survey(LEASE),)
     if state.record.phase == "late" or not finished(state.rounds):
         return _begun(state)
     return _covering(replace(state, phase="covering"), now_s)
@@ -288,7 +264,7 @@ def _asked(state: InstallState) -> _Next:
     peer = current.peer if current is not None else state.source or _source(state)
     place = SnapshotPlace() if current is None or current.next is None else current.next
     timeout_s = min(state.settings.timeout_s * (1 + state.failures), _LONGEST_TIMEOUT_S)
-    return replace(state, source=peer), (AskPage(peer, place, timeout_s),)
+    return replace(state, source=peer), (ask.AskPage(peer, place, timeout_s),)
 
 
 def _source(state: InstallState) -> str:
@@ -309,7 +285,7 @@ def _received(state: InstallState, peer: str, page: SnapshotReply, now_s: float)
         return _failed(state, Unavailable(refusal), now_s)
     kept = KeptPage(state.record.number, peer, page)
     row = (key_of(state.pages + 1), pack(kept))
-    return replace(state, incoming=kept), (Commit(KeepPages(state.record, (row,)), page.clock),)
+    return replace(state, incoming=kept), (ask.Commit(KeepPages(state.record, (row,)), page.clock),)
 
 
 def _undeclared(state: InstallState, peer: str, page: SnapshotReply) -> str:
@@ -338,11 +314,11 @@ def _kept(state: InstallState, now_s: float) -> _Next:
     state = replace(state, rounds=rounds, pages=number, incoming=None, failures=0, avoided="", trouble="")
     if rounds[state.record.number].next is None:
         return _settling(state, now_s)
-    return state, (Survey(LEASE),)
+    return state, (ask.Survey(LEASE),)
 
 
 def _failed(state: InstallState, error: AtollError, now_s: float) -> _Next:
-    wait = WakeAt(now_s + state.settings.retry_s)
+    wait = ask.WakeAt(now_s + state.settings.retry_s)
     if state.phase != "pulling":
         return replace(state, trouble=error.message), (wait,)
     state = replace(state, trouble=f"{state.source}: {error.message}", failures=state.failures + 1)
@@ -366,7 +342,7 @@ def _hopeless(state: InstallState, error: AtollError) -> bool:
 def _settling(state: InstallState, now_s: float) -> _Next:
     """From the install on the vector says more than the documents show. No other node reads any more then."""
     wait_s = INSTALLED_AFTER * state.settings.lease_s if state.settings.shares_store else 0.0
-    return replace(state, phase="settling"), (WakeAt(now_s + wait_s),)
+    return replace(state, phase="settling"), (ask.WakeAt(now_s + wait_s),)
 
 
 def _covering(state: InstallState, now_s: float) -> _Next:
@@ -376,7 +352,7 @@ def _covering(state: InstallState, now_s: float) -> _Next:
     """
     if state.record.phase == "late":
         return _begun(state)
-    effects: tuple[Effect, ...] = ()
+    effects: tuple[ask.Effect, ...] = ()
     if state.grace:
         state, effects = _still_late(state)
         if state.late:
@@ -389,9 +365,9 @@ def _covering(state: InstallState, now_s: float) -> _Next:
         if not 0 < times < _MOST_FAILURES:
             asked |= state.connected if times else {each.peer}
     if asked:
-        effects += (AskPositions(tuple(sorted(asked))),)
-    wait = WakeAt(now_s + state.settings.lease_s)
-    return replace(state, missed=missed), (*effects, AwaitCovered(until_of(state.rounds)), wait)
+        effects += (ask.AskPositions(tuple(sorted(asked))),)
+    wait = ask.WakeAt(now_s + state.settings.lease_s)
+    return replace(state, missed=missed), (*effects, ask.AwaitCovered(until_of(state.rounds)), wait)
 
 
 def _positions(state: InstallState, positions: Mapping[str, Mapping[str, int]]) -> _Next:
@@ -427,10 +403,10 @@ def _compared(state: InstallState, digests: Mapping[tuple[str, int], bytes | Non
 
 def _merged_next(state: InstallState) -> _Next:
     if state.pieces:
-        return state, (Commit(MergePage(state.record, until_of(state.rounds), state.pieces[0])),)
+        return state, (ask.Commit(MergePage(state.record, until_of(state.rounds), state.pieces[0])),)
     if state.to_merge:
-        return state, (OpenKept(state.to_merge[0]),)
-    return state, (Commit(MoveRecord(state.record, state.record.moved("done"))),)
+        return state, (ask.OpenKept(state.to_merge[0]),)
+    return state, (ask.Commit(MoveRecord(state.record, state.record.moved("done"))),)
 
 
 def _page_merged(state: InstallState) -> _Next:
@@ -441,7 +417,7 @@ def _committed(state: InstallState, done: object, now_s: float) -> _Next:
     match state.phase, done:
         case "beginning", MoveRecord(_, record):
             after, effects = _taking_up(replace(state, record=record))
-            return after, (Log(state.reason), *effects)
+            return after, (ask.Log(state.reason), *effects)
         case "looking on", MoveRecord(_, record):
             return _claimed_next(replace(state, record=record))
         case "pulling", KeepPages():
@@ -449,12 +425,16 @@ def _committed(state: InstallState, done: object, now_s: float) -> _Next:
         case "settling", MoveRecord(_, record):
             state = replace(state, phase="covering", record=record, late={}, missed={}, grace=False)
             until, lease_s = until_of(state.rounds), state.settings.lease_s
-            return state, (ReopenLinks(state.settings.peers), AwaitCovered(until), WakeAt(now_s + lease_s))
+            return state, (
+                ask.ReopenLinks(state.settings.peers),
+                ask.AwaitCovered(until),
+                ask.WakeAt(now_s + lease_s),
+            )
         case "merging", MergePage():
             state = replace(state, pieces=state.pieces[1:])
             return _merged_next(state) if state.pieces else _page_merged(state)
         case "merging", MoveRecord(_, record):
-            log = Log(f"{state.settings.region} has taken over a snapshot of {state.merged} pages")
+            log = ask.Log(f"{state.settings.region} has taken over a snapshot of {state.merged} pages")
             left = tuple(range(1, state.pages + 1))
             state = replace(
                 state, record=record, completed=state.completed + 1, phase="removing", to_merge=left
@@ -470,4 +450,4 @@ def _committed(state: InstallState, done: object, now_s: float) -> _Next:
 def _removed_next(state: InstallState, now_s: float) -> _Next:
     """What lay aside is removed, unless another round has begun by now, which numbers its pages anew."""
     rows = tuple((key_of(number), b"") for number in state.to_merge[:_REMOVED_AT_ONCE])
-    return (state, (Commit(KeepPages(state.record, rows)),)) if rows else _idle(state, now_s)
+    return (state, (ask.Commit(KeepPages(state.record, rows)),)) if rows else _idle(state, now_s)

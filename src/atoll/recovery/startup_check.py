@@ -11,21 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from atoll.protocol.effects import (
-    CountersRaised,
-    CountersRead,
-    Effect,
-    Failed,
-    MembersChanged,
-    Next,
-    Outcome,
-    RaiseCounters,
-    Refreshed,
-    RefreshPosition,
-    ReviewLinks,
-    WakeAt,
-    Woken,
-)
+from atoll.protocol import ask, hear
 
 
 def held_by(peer: str) -> str:
@@ -102,7 +88,7 @@ class Forgotten:
     peer: str
 
 
-Event = Started | Heard | Rewound | Forgotten | MembersChanged | Outcome
+Event = Started | Heard | Rewound | Forgotten | hear.MembersChanged | hear.Outcome
 
 
 def counters(peers: Iterable[str]) -> list[str]:
@@ -110,58 +96,58 @@ def counters(peers: Iterable[str]) -> list[str]:
     return [name for peer in peers for name in (held_by(peer), void_at(peer))]
 
 
-def step(state: StartupState, event: Event, now_s: float) -> Next[StartupState]:
+def step(state: StartupState, event: Event, now_s: float) -> ask.Next[StartupState]:
     match event:
-        case CountersRead(found):
+        case hear.CountersRead(found):
             held = {peer: found[held_by(peer)] for peer in sorted(state.peers)}
             held = {peer: seq for peer, seq in held.items() if seq > found[void_at(peer)]}
             return replace(state, held=held, kept=held, over=not state.peers), ()
         case Started():
-            return state, () if state.over else (WakeAt(now_s + state.patience_s),)
-        case Woken():
+            return state, () if state.over else (ask.WakeAt(now_s + state.patience_s),)
+        case hear.Woken():
             return replace(state, over=True), ()
         case Heard(peer, there, here):
             return _heard(state, peer, there, here)
-        case Refreshed(vector):
+        case hear.Refreshed(vector):
             if (state.own_elsewhere > vector.get(state.region, 0)) == state.recovering:
                 return state, ()
-            return replace(state, recovering=not state.recovering), (ReviewLinks(),)
-        case CountersRaised(raised):
+            return replace(state, recovering=not state.recovering), (ask.ReviewLinks(),)
+        case hear.CountersRaised(raised):
             kept = dict(state.kept)
             for peer in state.peers:
                 kept[peer] = max(kept.get(peer, 0), raised.get(held_by(peer), 0))
             return replace(state, kept=kept), ()
         case Rewound():
             return replace(state, held={}), ()
-        case MembersChanged(peers):
+        case hear.MembersChanged(peers):
             left, state = state.peers - peers, replace(state, peers=peers, heard=state.heard & peers)
             held = {peer: seq for peer, seq in state.held.items() if peer in peers}
             void = {void_at(peer): state.held.get(peer, 0) for peer in sorted(left)}
-            return _heard_all(replace(state, held=held), (RaiseCounters(void), RefreshPosition()))
+            return _heard_all(replace(state, held=held), (ask.RaiseCounters(void), ask.RefreshPosition()))
         case Forgotten(peer):
             held = {other: seq for other, seq in state.held.items() if other != peer}
             gone = max(state.held.get(peer, 0), state.kept.get(peer, 0))
             state = replace(state, held=held, heard=state.heard | {peer})
-            return _heard_all(state, (RaiseCounters({void_at(peer): gone}), RefreshPosition()))
-        case Failed():
+            return _heard_all(state, (ask.RaiseCounters({void_at(peer): gone}), ask.RefreshPosition()))
+        case hear.Failed():
             return state, ()  # the next heartbeat brings it again
         case _:
             raise AssertionError(f"the start-up check never asks for {event}")
 
 
-def _heard(state: StartupState, peer: str, there: int, here: int) -> Next[StartupState]:
+def _heard(state: StartupState, peer: str, there: int, here: int) -> ask.Next[StartupState]:
     there = max(there, state.held.get(peer, 0))
     state = replace(state, heard=state.heard | {peer}, held={**state.held, peer: there})
     lacks = state.own_elsewhere > here
-    effects: tuple[Effect, ...] = ()
+    effects: tuple[ask.Effect, ...] = ()
     if there > here and there > state.kept.get(peer, 0):
-        effects = (RaiseCounters({held_by(peer): there}),)
+        effects = (ask.RaiseCounters({held_by(peer): there}),)
     if lacks != state.recovering:
-        effects += (RefreshPosition(),)  # another node of this region may have written them a moment ago
+        effects += (ask.RefreshPosition(),)  # another node of this region may have written them a moment ago
     return _heard_all(state, effects)
 
 
-def _heard_all(state: StartupState, effects: tuple[Effect, ...]) -> Next[StartupState]:
+def _heard_all(state: StartupState, effects: tuple[ask.Effect, ...]) -> ask.Next[StartupState]:
     if state.over or state.peers - state.heard:
         return state, effects
-    return replace(state, over=True), (*effects, WakeAt(math.inf))
+    return replace(state, over=True), (*effects, ask.WakeAt(math.inf))

@@ -19,53 +19,7 @@ from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.types import Stamp
 from atoll.errors import AtollError
 from atoll.ids.after_restore import counters_after_failover
-from atoll.protocol.effects import (
-    AwaitCovered,
-    Claim,
-    Claimed,
-    Commit,
-    Committed,
-    Compared,
-    CompareHistories,
-    CountersRaised,
-    CountersRead,
-    Covered,
-    Effect,
-    Failed,
-    GiveBack,
-    GivenBack,
-    HistoryRead,
-    HoldersRead,
-    KeysScanned,
-    Lease,
-    Leased,
-    Log,
-    Next,
-    Outcome,
-    ParkedRead,
-    RaiseCounters,
-    ReadHistory,
-    ReadHolders,
-    ReadParked,
-    Refreshed,
-    RefreshPosition,
-    Release,
-    Released,
-    RenewLinks,
-    ReopenLinks,
-    ReviewLinks,
-    Rewind,
-    Rewound,
-    ScanKeys,
-    Survey,
-    Surveyed,
-    TakenUp,
-    TakeUp,
-    Trust,
-    Waited,
-    WakeAt,
-    Woken,
-)
+from atoll.protocol import ask, hear
 from atoll.region.group_commit import GroupCommit
 from atoll.region.snapshot_pages import SnapshotPages
 from atoll.replication.link import LinkStatus
@@ -77,7 +31,7 @@ Event = TypeVar("Event")
 _AT_ONCE = 200
 """Documents, or changes, that one commit brings under new declarations."""
 logger = logging.getLogger("atoll.region")
-Work = Callable[[], Awaitable[Outcome]]
+Work = Callable[[], Awaitable[hear.Outcome]]
 
 
 class Linked(Protocol):
@@ -124,85 +78,85 @@ class Performer:
     clock: HybridLogicalClock
     now_ms: Callable[[], int]
 
-    def perform(self, effect: Effect) -> Work | None:
+    def perform(self, effect: ask.Effect) -> Work | None:
         """Do it, or return what does it and has to be waited for."""
         match effect:
-            case ReviewLinks():
+            case ask.ReviewLinks():
                 for link in self.links.values():
                     link.review()
                 return None
-            case RenewLinks():
+            case ask.RenewLinks():
                 for link in self.links.values():
                     link.renew()
                 return None
-            case ReopenLinks(peers):
+            case ask.ReopenLinks(peers):
                 for peer in peers:
                     self.links[peer].reopen()
                 return None
-            case Trust(history):
+            case ask.Trust(history):
                 self.actions.trust(history)
                 return None
-            case Log(message):
+            case ask.Log(message):
                 logger.warning("%s", message)
                 return None
-            case WakeAt():
+            case ask.WakeAt():
                 raise AssertionError("a driver keeps its own time")
             case _:
                 return partial(self._outcome, effect)
 
-    async def read_counters(self, names: Iterable[str]) -> CountersRead:
+    async def read_counters(self, names: Iterable[str]) -> hear.CountersRead:
         """What a protocol is opened with. Raises what the store raises."""
-        return CountersRead({name: await self.store.counter(name) for name in names})
+        return hear.CountersRead({name: await self.store.counter(name) for name in names})
 
-    async def _outcome(self, effect: Waited) -> Outcome:
+    async def _outcome(self, effect: ask.Waited) -> hear.Outcome:
         match effect:
-            case RefreshPosition():
+            case ask.RefreshPosition():
                 await self.group_commit.progress.refresh()
-                return Refreshed(self.group_commit.progress.vector)
-            case Rewind():
-                return Rewound(await self.actions.rewind())
-            case AwaitCovered(vector):
+                return hear.Refreshed(self.group_commit.progress.vector)
+            case ask.Rewind():
+                return hear.Rewound(await self.actions.rewind())
+            case ask.AwaitCovered(vector):
                 await self.group_commit.progress.covered(vector)
-                return Covered()
-            case CompareHistories():
-                return Compared(await self.actions.forked_entry())
-            case RaiseCounters(counters):
+                return hear.Covered()
+            case ask.CompareHistories():
+                return hear.Compared(await self.actions.forked_entry())
+            case ask.RaiseCounters(counters):
                 for name, value in counters.items():
                     await self.store.raise_counter(name, value)
-                return CountersRaised(counters)
-            case ReadHistory():
-                return HistoryRead(await self.store.history_taken_up(), self.own)
-            case TakeUp(history, clock_ms):
+                return hear.CountersRaised(counters)
+            case ask.ReadHistory():
+                return hear.HistoryRead(await self.store.history_taken_up(), self.own)
+            case ask.TakeUp(history, clock_ms):
                 ids = await self.store.counter("ids")
                 leapt = counters_after_failover(ids, last_ms=clock_ms, now_ms=self.now_ms())
                 await self.store.take_up(history, leapt)
-                return TakenUp(self.own)
-            case ReadHolders() | Lease() | GiveBack():
+                return hear.TakenUp(self.own)
+            case ask.ReadHolders() | ask.Lease() | ask.GiveBack():
                 return await lease_outcome(self.store, effect)
-            case ReadParked(after):
-                return ParkedRead(tuple(await self.store.parked(_AT_ONCE, after=after)))
-            case ScanKeys(collection, after):
+            case ask.ReadParked(after):
+                return hear.ParkedRead(tuple(await self.store.parked(_AT_ONCE, after=after)))
+            case ask.ScanKeys(collection, after):
                 rows = await self.store.scan_all(collection, after=after, limit=_AT_ONCE)
-                return KeysScanned(tuple(key for key, _ in rows))
-            case Claim(name):
-                return Claimed(name, await self.actions.claim(name))
-            case Release(name):
+                return hear.KeysScanned(tuple(key for key, _ in rows))
+            case ask.Claim(name):
+                return hear.Claimed(name, await self.actions.claim(name))
+            case ask.Release(name):
                 await self.actions.release(name)
-                return Released(name)
-            case Commit(step, stamp):
+                return hear.Released(name)
+            case ask.Commit(step, stamp):
                 self.clock.update(Stamp(stamp))
                 await self.group_commit.commit(step)
-                return Committed(step)
-            case Survey(lease):
+                return hear.Committed(step)
+            case ask.Survey(lease):
                 return await self._survey(lease)
             case _:
                 return await self.pages.outcome(effect)
 
-    async def _survey(self, lease: str) -> Surveyed:
+    async def _survey(self, lease: str) -> hear.Surveyed:
         schemas = await self.store.schemas()
         connected = frozenset(peer for peer, link in self.links.items() if link.status.connected)
         holds_lease = lease in self.actions.held()
-        return Surveyed(schemas, dict(self.group_commit.progress.vector), connected, holds_lease)
+        return hear.Surveyed(schemas, dict(self.group_commit.progress.vector), connected, holds_lease)
 
     @property
     def own(self) -> int:
@@ -210,21 +164,21 @@ class Performer:
         return self.group_commit.progress.vector.get(self.region, 0)
 
 
-async def lease_outcome(store: Store, effect: ReadHolders | Lease | GiveBack) -> Outcome:
+async def lease_outcome(store: Store, effect: ask.ReadHolders | ask.Lease | ask.GiveBack) -> hear.Outcome:
     match effect:
-        case ReadHolders():
-            return HoldersRead(await store.holders())
-        case Lease(names, for_s):
-            return Leased(names, frozenset(await store.lease(names, for_s)))
-        case GiveBack(names):
+        case ask.ReadHolders():
+            return hear.HoldersRead(await store.holders())
+        case ask.Lease(names, for_s):
+            return hear.Leased(names, frozenset(await store.lease(names, for_s)))
+        case ask.GiveBack(names):
             await store.give_back(names)
-            return GivenBack(names)
+            return hear.GivenBack(names)
 
 
 class Performing(Protocol):
     """What a driver leaves to its performer."""
 
-    def perform(self, effect: Effect) -> Work | None:
+    def perform(self, effect: ask.Effect) -> Work | None:
         """Do it, or return what does it and has to be waited for."""
 
 
@@ -234,7 +188,7 @@ class Driver(Generic[State, Event]):
     def __init__(
         self,
         state: State,
-        step: Callable[[State, Event | Outcome, float], Next[State]],
+        step: Callable[[State, Event | hear.Outcome, float], ask.Next[State]],
         performer: Performing,
         changed: Callable[[State, State], None] = lambda before, after: None,
     ) -> None:
@@ -246,19 +200,19 @@ class Driver(Generic[State, Event]):
         self._on_change = changed
         self._performer = performer
         self._wake_s = math.inf
-        self._to_do: list[tuple[Effect, Work]] = []
-        self._present: dict[type[Effect], Effect] = {}
+        self._to_do: list[tuple[ask.Effect, Work]] = []
+        self._present: dict[type[ask.Effect], ask.Effect] = {}
         """The last effect of each kind: of earlier ones nothing is heard any more."""
         self._posted = asyncio.Event()
 
-    def post(self, event: Event | Outcome) -> None:
+    def post(self, event: Event | hear.Outcome) -> None:
         """Take the step that the event leads to."""
         before = self.state
         self.state, effects = self._step(before, event, asyncio.get_running_loop().time())
         self._on_change(before, self.state)
         for effect in effects:
             self._present[type(effect)] = effect
-            if isinstance(effect, WakeAt):
+            if isinstance(effect, ask.WakeAt):
                 self._wake_s = effect.at_s
                 self._posted.set()
             elif (work := self._performer.perform(effect)) is not None:
@@ -279,7 +233,7 @@ class Driver(Generic[State, Event]):
 
     async def run(self) -> None:
         """For ever. Ends with the exception of a defect that a step or an effect meets."""
-        running: dict[type[Effect], asyncio.Task[None]] = {}
+        running: dict[type[ask.Effect], asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._posted.clear()
@@ -297,12 +251,12 @@ class Driver(Generic[State, Event]):
                 await self._posted.wait()
             return
         self._wake_s = math.inf
-        self.post(Woken())
+        self.post(hear.Woken())
 
-    async def _perform(self, effect: Effect, work: Work) -> None:
+    async def _perform(self, effect: ask.Effect, work: Work) -> None:
         try:
             outcome = await work()
         except AtollError as error:
-            outcome = Failed(effect, error)
+            outcome = hear.Failed(effect, error)
         if self._present.get(type(effect)) is effect:
             self.post(outcome)

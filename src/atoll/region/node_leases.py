@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from atoll.protocol.effects import Woken
+from atoll.protocol import hear
 from atoll.recovery.node_leases import Claimed, LeasesState, Released, Wanted, step
 from atoll.region.driver import Driver, Performing
 from atoll.store.port import Store
@@ -27,7 +27,7 @@ class NodeLeases:
         """Hold this node's share, if nobody else does yet, and give back what is another's. Raises what the store
         raises.
         """
-        self._driver.post(Woken())
+        self._driver.post(hear.Woken())
         await self._driver.settle()
 
     def want(self, names: Sequence[str]) -> None:

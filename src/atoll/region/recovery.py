@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping
 
-from atoll.protocol.effects import MembersChanged
+from atoll.protocol import hear
 from atoll.recovery import failover, restore, startup_check
 from atoll.recovery.failover import FailoverState
 from atoll.recovery.restore import RestoreState
@@ -31,7 +31,7 @@ class RestoreRecovery:
 
     def members_changed(self, peers: frozenset[str]) -> None:
         """These are the peers by now."""
-        self._driver.post(MembersChanged(peers))
+        self._driver.post(hear.MembersChanged(peers))
 
     def heard(self, peer: str, vector: Mapping[str, int]) -> None:
         """A peer announced what it has."""
@@ -70,7 +70,7 @@ class StartupCheck:
 
     def members_changed(self, peers: frozenset[str]) -> None:
         """These are the peers by now."""
-        self._driver.post(MembersChanged(peers))
+        self._driver.post(hear.MembersChanged(peers))
 
     def heard(self, peer: str, vector: Mapping[str, int]) -> None:
         """A peer announced what it has."""
@@ -146,7 +146,7 @@ class FailoverRecovery:
 
     def members_changed(self, peers: frozenset[str]) -> None:
         """These are the peers by now."""
-        self._driver.post(MembersChanged(peers))
+        self._driver.post(hear.MembersChanged(peers))
 
     def heard(self, peer: str, vector: Mapping[str, int]) -> None:
         """A peer announced what it has stored, on a link that was opened since."""

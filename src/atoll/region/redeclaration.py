@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from atoll.protocol.effects import Woken
+from atoll.protocol import hear
 from atoll.region.driver import Driver, Performer
 from atoll.rollout import redeclare
 from atoll.rollout.redeclare import MarkMixed, RedeclareState
@@ -26,5 +26,5 @@ class Redeclaration:
 
     async def run(self) -> None:
         """For ever: another node may write by other declarations as long as a rollout lasts."""
-        self._driver.post(Woken())
+        self._driver.post(hear.Woken())
         await self._driver.run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from atoll.protocol.effects import MembersChanged
+from atoll.protocol import hear
 from atoll.recovery.snapshot_install import (
     SURE_FOR,
     Opened,
@@ -58,7 +58,7 @@ class SnapshotInstall:
 
     def members_changed(self, peers: frozenset[str]) -> None:
         """These are the peers by now."""
-        self._driver.post(MembersChanged(peers))
+        self._driver.post(hear.MembersChanged(peers))
 
     def too_late(self, peer: str, past: Mapping[str, int]) -> None:
         """A peer's journal no longer holds what comes next here."""

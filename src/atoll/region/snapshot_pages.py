@@ -10,20 +10,7 @@ import msgspec
 from atoll.commit.snapshot_page import KEPT_ASIDE, SnapshotPage
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, StoreCorrupt, Unavailable
-from atoll.protocol.effects import (
-    AskPage,
-    AskPositions,
-    DigestsRead,
-    KeptOpened,
-    KeptScanned,
-    OpenKept,
-    Outcome,
-    PageReceived,
-    PositionsRead,
-    ReadDigests,
-    ScanKept,
-    Snapshots,
-)
+from atoll.protocol import ask, hear
 from atoll.recovery.restore import RESTORED
 from atoll.recovery.snapshot_record import KeptPage, Record, key_of
 from atoll.region.divergence import entry_digest
@@ -89,25 +76,25 @@ class SnapshotPages:
                 f"{self._region} is itself taking a snapshot over: ask again", region=self._region
             )
 
-    async def outcome(self, effect: Snapshots) -> Outcome:
+    async def outcome(self, effect: ask.Snapshots) -> hear.Outcome:
         """Perform it. Raises what the peer and the store raise, and ReplicationErrors for what is refused."""
         match effect:
-            case AskPage(peer, place, timeout_s):
+            case ask.AskPage(peer, place, timeout_s):
                 page = await self._ask(peer, place, timeout_s)
                 snapshot.check_content(page, snapshot.open_page(page), self._rules)
-                return PageReceived(peer, page)
-            case AskPositions(peers):
-                return PositionsRead(await self._positions(peers))
-            case ScanKept(after):
+                return hear.PageReceived(peer, page)
+            case ask.AskPositions(peers):
+                return hear.PositionsRead(await self._positions(peers))
+            case ask.ScanKept(after):
                 return await self._scanned(after)
-            case OpenKept(number):
+            case ask.OpenKept(number):
                 row = await self._store.get(KEPT_ASIDE, key_of(number))
                 if row is None or not row.meta:
                     raise StoreCorrupt(f"page {number} of a snapshot is no longer in the store")
                 page = _kept(row).page
-                return KeptOpened(number, tuple(_pieces(snapshot.open_page(page), page.clock)))
-            case ReadDigests(dots):
-                return DigestsRead({dot: await entry_digest(self._store, *dot) for dot in dots})
+                return hear.KeptOpened(number, tuple(_pieces(snapshot.open_page(page), page.clock)))
+            case ask.ReadDigests(dots):
+                return hear.DigestsRead({dot: await entry_digest(self._store, *dot) for dot in dots})
 
     async def _ask(self, peer: str, place: SnapshotPlace, timeout_s: float) -> SnapshotReply:
         page = await self._peers.call(peer, SnapshotCall(place), timeout_s=timeout_s)
@@ -123,17 +110,17 @@ class SnapshotPages:
                 found[peer] = page.before
         return found
 
-    async def _scanned(self, after: str) -> KeptScanned:
+    async def _scanned(self, after: str) -> hear.KeptScanned:
         if not after:
             await self._store.open_collections([KEPT_ASIDE])
         rows = await self._store.scan_all(KEPT_ASIDE, after=after or None, limit=1)
         if not rows:
-            return KeptScanned("")
+            return hear.KeptScanned("")
         ((key, row),) = rows
         if not row.meta:
-            return KeptScanned(key)
+            return hear.KeptScanned(key)
         kept = _kept(row)
-        return KeptScanned(key, kept.round, kept.peer, kept.page)
+        return hear.KeptScanned(key, kept.round, kept.peer, kept.page)
 
 
 def _pieces(content: Content, stamp: int) -> Iterator[SnapshotPage]:

@@ -20,22 +20,7 @@ from atoll.commit.snapshot_page import KEPT_ASIDE
 from atoll.commit.work import Wants
 from atoll.documents.entry import decode_entry
 from atoll.errors import AtollError
-from atoll.protocol.effects import (
-    Commit,
-    Committed,
-    Failed,
-    KeysScanned,
-    Log,
-    Next,
-    Outcome,
-    ParkedRead,
-    ReadParked,
-    ScanKeys,
-    Survey,
-    Surveyed,
-    WakeAt,
-    Woken,
-)
+from atoll.protocol import ask, hear
 from atoll.schema.application import Application
 from atoll.store.port import Parked, View
 
@@ -135,59 +120,61 @@ def due(declared: Mapping[str, str], stored: Mapping[str, str]) -> dict[str, str
     return {name: wanted for name, wanted in declared.items() if stored.get(name) != wanted}
 
 
-def step(state: RedeclareState, event: Outcome, now_s: float) -> Next[RedeclareState]:
+def step(state: RedeclareState, event: hear.Outcome, now_s: float) -> ask.Next[RedeclareState]:
     """Go over all that is due, again and again.
 
     Nodes of one region may run with different declarations while a rollout lasts, and one that writes takes the mark of
     a pass away (`MarkMixed`). So only a pass that nobody wrote into says that it is done.
     """
     match state.phase, event:
-        case _, Woken():
-            return replace(state, began_s=now_s), (Survey(),)
-        case _, Failed():  # a full disk may have room again
-            return replace(state, phase="waiting"), (WakeAt(now_s + state.retry_s),)
-        case "waiting", Surveyed(stored):
+        case _, hear.Woken():
+            return replace(state, began_s=now_s), (ask.Survey(),)
+        case _, hear.Failed():  # a full disk may have room again
+            return replace(state, phase="waiting"), (ask.WakeAt(now_s + state.retry_s),)
+        case "waiting", hear.Surveyed(stored):
             found = due(state.declared, stored)
             if not found:
                 return _waiting(state, LOOKED_AFTER_S, now_s)
             state = replace(state, due=found, left=tuple(sorted(found)), passes=state.passes + 1)
             state = replace(state, phase="marking", after=None, after_parked=None, shown=0)
-            return state, (Commit(Redeclare(schemas=state.mark)),)
-        case "marking" | "unparking", Committed():
-            return replace(state, phase="unparking"), (ReadParked(state.after_parked),)
-        case "unparking", ParkedRead(()):
+            return state, (ask.Commit(Redeclare(schemas=state.mark)),)
+        case "marking" | "unparking", hear.Committed():
+            return replace(state, phase="unparking"), (ask.ReadParked(state.after_parked),)
+        case "unparking", hear.ParkedRead(()):
             return _showing(state)
-        case "unparking", ParkedRead(page):
+        case "unparking", hear.ParkedRead(page):
             readable = tuple(each for each in page if _readable(each))
-            return replace(state, after_parked=page[-1][:3]), (Commit(Redeclare(parked=readable)),)
-        case "showing", KeysScanned(()):
+            return replace(state, after_parked=page[-1][:3]), (ask.Commit(Redeclare(parked=readable)),)
+        case "showing", hear.KeysScanned(()):
             return _showing(replace(state, left=state.left[1:], after=None, shown=0))
-        case "showing", KeysScanned(keys):
-            return replace(state, after=keys[-1]), (Commit(Redeclare(state.left[0], keys)),)
-        case "showing", Committed(Redeclare(collection, keys)):
+        case "showing", hear.KeysScanned(keys):
+            return replace(state, after=keys[-1]), (ask.Commit(Redeclare(state.left[0], keys)),)
+        case "showing", hear.Committed(Redeclare(collection, keys)):
             shown = state.shown + len(keys)
             after, effects = _showing(replace(state, shown=shown))
             if shown // _REPORTED > state.shown // _REPORTED:
-                effects = (Log(f"{collection}: {shown} documents follow its new declaration"), *effects)
+                effects = (ask.Log(f"{collection}: {shown} documents follow its new declaration"), *effects)
             return after, effects
-        case "finishing", Committed():
-            return replace(state, phase="checking"), (Survey(),)
-        case "checking", Surveyed(stored):
+        case "finishing", hear.Committed():
+            return replace(state, phase="checking"), (ask.Survey(),)
+        case "checking", hear.Surveyed(stored):
             done = not due(state.declared, stored)
             return _waiting(state, LOOKED_AFTER_S if done else state.retry_s, now_s)
         case _:
             raise AssertionError(f"no such event while {state.phase}: {event}")
 
 
-def _showing(state: RedeclareState) -> Next[RedeclareState]:
+def _showing(state: RedeclareState) -> ask.Next[RedeclareState]:
     if state.left:
-        return replace(state, phase="showing"), (ScanKeys(state.left[0], state.after),)
-    return replace(state, phase="finishing"), (Commit(Redeclare(schemas=state.due, instead_of=state.mark)),)
+        return replace(state, phase="showing"), (ask.ScanKeys(state.left[0], state.after),)
+    return replace(state, phase="finishing"), (
+        ask.Commit(Redeclare(schemas=state.due, instead_of=state.mark)),
+    )
 
 
-def _waiting(state: RedeclareState, pause_s: float, now_s: float) -> Next[RedeclareState]:
+def _waiting(state: RedeclareState, pause_s: float, now_s: float) -> ask.Next[RedeclareState]:
     pause_s = max(pause_s, SHARE * (now_s - state.began_s))
-    return replace(state, phase="waiting"), (WakeAt(now_s + pause_s),)
+    return replace(state, phase="waiting"), (ask.WakeAt(now_s + pause_s),)
 
 
 def fingerprints(application: Application) -> Mapping[str, str]:

@@ -5,24 +5,7 @@ from __future__ import annotations
 import pytest
 
 from atoll.errors import StoreUnreachable
-from atoll.protocol.effects import (
-    AwaitCovered,
-    Compared,
-    CompareHistories,
-    Covered,
-    Effect,
-    Failed,
-    HistoryRead,
-    ReadHistory,
-    RenewLinks,
-    Rewind,
-    Rewound,
-    TakenUp,
-    TakeUp,
-    Trust,
-    WakeAt,
-    Woken,
-)
+from atoll.protocol import ask, hear
 from atoll.recovery.failover import (
     RETRY_S,
     Event,
@@ -43,39 +26,39 @@ class Node:
 
     def __init__(self, *peers: str) -> None:
         self.state = FailoverState("a", frozenset(peers), PATIENCE_S)
-        self.asked: tuple[Effect, ...] = ()
+        self.asked: tuple[ask.Effect, ...] = ()
         self.now_s = 0.0
         self.meets(Opened(FIRST, FIRST, 4))
 
-    def meets(self, event: Event) -> tuple[Effect, ...]:
+    def meets(self, event: Event) -> tuple[ask.Effect, ...]:
         self.state, self.asked = step(self.state, event, self.now_s)
         return self.asked
 
     def replaced(self, history: str = SECOND) -> None:
         """Another database is there, and the links were opened anew."""
         self.meets(HistoryChanged(history))
-        assert self.asked == (Rewind(),)
-        self.meets(Rewound(77))
-        assert self.asked[0] == RenewLinks()
+        assert self.asked == (ask.Rewind(),)
+        self.meets(hear.Rewound(77))
+        assert self.asked[0] == ask.RenewLinks()
 
     def caught_up(self) -> None:
         """All peers hold nothing more, and know the same entries."""
         for peer in sorted(self.state.awaited):
             self.meets(Heard(peer, 3))
-        self.meets(Compared(""))
-        self.meets(Covered())
+        self.meets(hear.Compared(""))
+        self.meets(hear.Covered())
 
 
 def test_the_history_that_was_taken_up_is_trusted_at_once() -> None:
     it = Node("b")
-    assert it.asked == (Trust(FIRST),)
+    assert it.asked == (ask.Trust(FIRST),)
     assert (it.state.pending, it.state.kept) == (False, 4)
     assert it.meets(HistoryChanged(FIRST)) == ()
 
 
 def test_a_start_on_another_database_is_a_failover() -> None:
     it = Node("b")
-    assert it.meets(Opened(SECOND, FIRST, 4)) == (Rewind(),)
+    assert it.meets(Opened(SECOND, FIRST, 4)) == (ask.Rewind(),)
     assert it.state.pending
 
 
@@ -84,12 +67,12 @@ def test_what_peers_hold_comes_back_before_the_history_is_taken_up() -> None:
     it.replaced()
     it.meets(Heard("b", 5))
     assert "has not yet heard c" in it.state.reason
-    assert it.meets(Heard("c", 3)) == (CompareHistories(),)
-    assert it.meets(Compared("")) == (AwaitCovered({"a": 5}),)
-    assert it.meets(Covered()) == (ReadHistory(),)
-    assert it.meets(HistoryRead(FIRST, 5)) == (TakeUp(SECOND, 77),)
+    assert it.meets(Heard("c", 3)) == (ask.CompareHistories(),)
+    assert it.meets(hear.Compared("")) == (ask.AwaitCovered({"a": 5}),)
+    assert it.meets(hear.Covered()) == (ask.ReadHistory(),)
+    assert it.meets(hear.HistoryRead(FIRST, 5)) == (ask.TakeUp(SECOND, 77),)
     assert it.state.pending  # until that is durable
-    assert it.meets(TakenUp(5)) == (Trust(SECOND),)
+    assert it.meets(hear.TakenUp(5)) == (ask.Trust(SECOND),)
     assert (it.state.pending, it.state.kept, it.state.turns, it.state.taken_up) == (False, 5, 1, 1)
 
 
@@ -97,15 +80,15 @@ def test_what_another_node_has_taken_up_is_not_taken_up_again() -> None:
     it = Node("b")
     it.replaced()
     it.caught_up()
-    assert it.meets(HistoryRead(SECOND, 3)) == (Trust(SECOND),)
+    assert it.meets(hear.HistoryRead(SECOND, 3)) == (ask.Trust(SECOND),)
 
 
 def test_a_node_that_saw_what_is_lost_takes_it_up_all_the_same() -> None:
     it = Node("b")
     it.meets(HistoryChanged(FIRST, lossy=True))
-    it.meets(Rewound(77))
+    it.meets(hear.Rewound(77))
     it.caught_up()
-    assert it.meets(HistoryRead(FIRST, 3)) == (TakeUp(FIRST, 77),)
+    assert it.meets(hear.HistoryRead(FIRST, 3)) == (ask.TakeUp(FIRST, 77),)
 
 
 def test_every_peer_is_waited_for_where_commits_may_be_missing() -> None:
@@ -113,30 +96,30 @@ def test_every_peer_is_waited_for_where_commits_may_be_missing() -> None:
     it.replaced()
     for at_s in (1.0, 4.0, 400.0):
         it.now_s = at_s
-        if it.meets(Woken()) == (ReadHistory(),):
-            assert it.meets(HistoryRead(FIRST, 3)) == (WakeAt(at_s + RETRY_S),)
+        if it.meets(hear.Woken()) == (ask.ReadHistory(),):
+            assert it.meets(hear.HistoryRead(FIRST, 3)) == (ask.WakeAt(at_s + RETRY_S),)
     assert "has not yet heard b" in it.state.reason
-    assert it.meets(Forgotten("b")) == (CompareHistories(),)
+    assert it.meets(Forgotten("b")) == (ask.CompareHistories(),)
 
 
 def test_a_database_that_was_only_started_again_is_not_waited_for_for_ever() -> None:
     it = Node("b")
     it.replaced(AGAIN)
     it.now_s = PATIENCE_S - 0.1
-    assert it.meets(Woken()) == (WakeAt(it.now_s + RETRY_S),)
+    assert it.meets(hear.Woken()) == (ask.WakeAt(it.now_s + RETRY_S),)
     it.now_s = PATIENCE_S
-    assert it.meets(Woken()) == (ReadHistory(),)
-    assert it.meets(HistoryRead(FIRST, 3)) == (CompareHistories(),)
+    assert it.meets(hear.Woken()) == (ask.ReadHistory(),)
+    assert it.meets(hear.HistoryRead(FIRST, 3)) == (ask.CompareHistories(),)
 
 
 @pytest.mark.parametrize("so_far", range(5))
 def test_another_change_begins_anew(so_far: int) -> None:
     it = Node("b")
     it.replaced()
-    for event in (Heard("b", 3), Compared(""), Covered(), HistoryRead(FIRST, 3))[:so_far]:
+    for event in (Heard("b", 3), hear.Compared(""), hear.Covered(), hear.HistoryRead(FIRST, 3))[:so_far]:
         it.meets(event)
-    assert it.meets(HistoryChanged("cluster/3/0")) == (Rewind(),)
-    for stale in (Compared(""), Covered(), HistoryRead(SECOND, 3), TakenUp(3)):
+    assert it.meets(HistoryChanged("cluster/3/0")) == (ask.Rewind(),)
+    for stale in (hear.Compared(""), hear.Covered(), hear.HistoryRead(SECOND, 3), hear.TakenUp(3)):
         assert it.meets(stale) == ()
     assert it.state.pending
 
@@ -145,16 +128,16 @@ def test_two_servers_that_both_took_writes_are_found_out() -> None:
     it = Node("b")
     it.replaced()
     it.meets(Heard("b", 3))
-    assert it.meets(Compared("entry 2 of a is another one at b")) == (WakeAt(RETRY_S),)
+    assert it.meets(hear.Compared("entry 2 of a is another one at b")) == (ask.WakeAt(RETRY_S),)
     assert "cannot take part: entry 2" in it.state.reason
-    assert it.meets(Woken()) == (Rewind(),)
+    assert it.meets(hear.Woken()) == (ask.Rewind(),)
 
 
 def test_what_fails_begins_anew() -> None:
     it = Node("b")
     it.replaced()
     it.meets(Heard("b", 3))
-    assert it.meets(Failed(CompareHistories(), StoreUnreachable("no"))) == (WakeAt(RETRY_S),)
-    assert it.meets(Woken()) == (Rewind(),)
-    assert it.meets(Failed(Rewind(), StoreUnreachable("no"))) == (WakeAt(RETRY_S),)
-    assert it.meets(Woken()) == (Rewind(),)
+    assert it.meets(hear.Failed(ask.CompareHistories(), StoreUnreachable("no"))) == (ask.WakeAt(RETRY_S),)
+    assert it.meets(hear.Woken()) == (ask.Rewind(),)
+    assert it.meets(hear.Failed(ask.Rewind(), StoreUnreachable("no"))) == (ask.WakeAt(RETRY_S),)
+    assert it.meets(hear.Woken()) == (ask.Rewind(),)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from atoll.protocol.effects import Effect, ReviewLinks
+from atoll.protocol import ask
 from atoll.recovery.relays import AFTER_S, Heard, RelayState, step
 
 
@@ -14,7 +14,7 @@ class Node:
         self.here: dict[str, int] = {}
         self.now_s = 0.0
 
-    def hears(self, peer: str, announced: Mapping[str, int]) -> tuple[Effect, ...]:
+    def hears(self, peer: str, announced: Mapping[str, int]) -> tuple[ask.Effect, ...]:
         self.state, effects = step(self.state, Heard(peer, announced, dict(self.here)), self.now_s)
         return effects
 
@@ -28,7 +28,7 @@ def test_a_peer_that_holds_what_its_origin_has_lost_is_asked_for_it() -> None:
     it.hears("b", {"b": 3})  # it has lost the rest
     assert it.hears("c", {"b": 5, "c": 1}) == ()
     it.passes(AFTER_S)
-    assert it.hears("c", {"b": 5, "c": 1}) == (ReviewLinks(),)
+    assert it.hears("c", {"b": 5, "c": 1}) == (ask.ReviewLinks(),)
     assert it.state.asked == {("c", "b")}
 
 
@@ -70,5 +70,5 @@ def test_a_relay_goes_on_until_it_is_not_needed() -> None:
         assert it.hears("c", {"b": 5}) == ()
         assert it.state.asked == {("c", "b")}
     it.here = {"b": 5}
-    assert it.hears("c", {"b": 5}) == (ReviewLinks(),)
+    assert it.hears("c", {"b": 5}) == (ask.ReviewLinks(),)
     assert it.state.asked == frozenset()

@@ -3,20 +3,7 @@ from __future__ import annotations
 import pytest
 
 from atoll.errors import RegionUnreachable
-from atoll.protocol.effects import (
-    AwaitCovered,
-    Compared,
-    CompareHistories,
-    CountersRaised,
-    CountersRead,
-    Covered,
-    Effect,
-    Failed,
-    Outcome,
-    RaiseCounters,
-    WakeAt,
-    Woken,
-)
+from atoll.protocol import ask, hear
 from atoll.recovery.restore import RECOVERED, RESTORED, RETRY_S, Heard, RestoreState, counters, step, without
 
 NOW_S = 5.0
@@ -27,10 +14,10 @@ class Restoring:
 
     def __init__(self, *peers: str, **stored: int) -> None:
         self.state = RestoreState("a", frozenset(peers))
-        self.asked: tuple[Effect, ...] = ()
-        self.meets(CountersRead(dict.fromkeys(counters(peers), 0) | {RESTORED: 50} | stored))
+        self.asked: tuple[ask.Effect, ...] = ()
+        self.meets(hear.CountersRead(dict.fromkeys(counters(peers), 0) | {RESTORED: 50} | stored))
 
-    def meets(self, event: Heard | Outcome) -> tuple[Effect, ...]:
+    def meets(self, event: Heard | hear.Outcome) -> tuple[ask.Effect, ...]:
         self.state, self.asked = step(self.state, event, NOW_S)
         return self.asked
 
@@ -46,20 +33,20 @@ def test_it_holds_back_until_all_peers_were_heard_and_what_they_had_has_come() -
     it = Restoring("b", "c")
     assert it.meets(Heard("b", {"a": 7, "b": 2})) == ()
     assert "has not yet heard c" in it.state.reason
-    assert it.meets(Heard("c", {"a": 9, "c": 1})) == (CompareHistories(),)
+    assert it.meets(Heard("c", {"a": 9, "c": 1})) == (ask.CompareHistories(),)
     assert it.meets(Heard("c", {"a": 9, "c": 1000})) == ()  # what they write meanwhile is not waited for
     assert "is catching up" in it.state.reason
-    assert it.meets(Compared("")) == (AwaitCovered({"a": 9, "b": 2, "c": 1}),)
+    assert it.meets(hear.Compared("")) == (ask.AwaitCovered({"a": 9, "b": 2, "c": 1}),)
     assert it.state.pending
 
 
 def test_it_serves_once_the_mark_is_durable() -> None:
     it = Restoring("b")
     it.meets(Heard("b", {}))
-    it.meets(Compared(""))
-    assert it.meets(Covered()) == (RaiseCounters({RECOVERED: 50}),)
+    it.meets(hear.Compared(""))
+    assert it.meets(hear.Covered()) == (ask.RaiseCounters({RECOVERED: 50}),)
     assert it.state.pending
-    assert it.meets(CountersRaised({RECOVERED: 50})) == ()
+    assert it.meets(hear.CountersRaised({RECOVERED: 50})) == ()
     assert not it.state.pending
 
 
@@ -70,7 +57,7 @@ def test_a_restart_in_between_begins_anew() -> None:
 
 def test_peers_that_are_gone_are_not_waited_for() -> None:
     it = Restoring("b", "c", **{without("b"): 50, without("c"): 50})
-    assert it.asked == (CompareHistories(),)
+    assert it.asked == (ask.CompareHistories(),)
 
 
 def test_gone_at_an_earlier_restore_is_not_gone_now() -> None:
@@ -81,27 +68,27 @@ def test_gone_at_an_earlier_restore_is_not_gone_now() -> None:
 
 def test_a_region_without_peers_serves_at_once() -> None:
     it = Restoring()
-    it.meets(Compared(""))
-    assert it.asked == (AwaitCovered({}),)
+    it.meets(hear.Compared(""))
+    assert it.asked == (ask.AwaitCovered({}),)
 
 
 def test_a_copy_of_an_abandoned_history_never_serves() -> None:
     it = Restoring("b")
     it.meets(Heard("b", {}))
     for _ in range(3):
-        assert it.meets(Compared("entry 7 of a is another one at b")) == (WakeAt(NOW_S + RETRY_S),)
+        assert it.meets(hear.Compared("entry 7 of a is another one at b")) == (ask.WakeAt(NOW_S + RETRY_S),)
         assert "cannot take part: entry 7 of a is another one at b" in it.state.reason
-        assert it.meets(Woken()) == (CompareHistories(),)
-    assert it.meets(Compared("")) == (AwaitCovered({}),)
+        assert it.meets(hear.Woken()) == (ask.CompareHistories(),)
+    assert it.meets(hear.Compared("")) == (ask.AwaitCovered({}),)
     assert "cannot take part" not in it.state.reason
 
 
-@pytest.mark.parametrize("done", [(), (Compared(""),), (Compared(""), Covered())])
-def test_what_failed_is_tried_again(done: tuple[Outcome, ...]) -> None:
+@pytest.mark.parametrize("done", [(), (hear.Compared(""),), (hear.Compared(""), hear.Covered())])
+def test_what_failed_is_tried_again(done: tuple[hear.Outcome, ...]) -> None:
     it = Restoring("b")
     it.meets(Heard("b", {}))
     for event in done:
         it.meets(event)
     asked = it.asked
-    assert it.meets(Failed(asked[0], RegionUnreachable("cut off"))) == (WakeAt(NOW_S + RETRY_S),)
-    assert it.meets(Woken()) == asked
+    assert it.meets(hear.Failed(asked[0], RegionUnreachable("cut off"))) == (ask.WakeAt(NOW_S + RETRY_S),)
+    assert it.meets(hear.Woken()) == asked

@@ -2,17 +2,7 @@ from __future__ import annotations
 
 import math
 
-from atoll.protocol.effects import (
-    CountersRaised,
-    CountersRead,
-    Effect,
-    RaiseCounters,
-    Refreshed,
-    RefreshPosition,
-    ReviewLinks,
-    WakeAt,
-    Woken,
-)
+from atoll.protocol import ask, hear
 from atoll.recovery.startup_check import (
     Event,
     Forgotten,
@@ -34,28 +24,28 @@ class Starting:
 
     def __init__(self, *peers: str, **stored: int) -> None:
         self.state = StartupState("a", frozenset(peers), 3.0)
-        self.asked: tuple[Effect, ...] = ()
-        self.meets(CountersRead(dict.fromkeys(counters(peers), 0) | stored))
+        self.asked: tuple[ask.Effect, ...] = ()
+        self.meets(hear.CountersRead(dict.fromkeys(counters(peers), 0) | stored))
         self.meets(Started())
 
-    def meets(self, event: Event) -> tuple[Effect, ...]:
+    def meets(self, event: Event) -> tuple[ask.Effect, ...]:
         self.state, self.asked = step(self.state, event, 0.0)
         return self.asked
 
 
 def test_it_waits_for_every_peer_for_so_long() -> None:
     it = Starting(*PEERS)
-    assert it.asked == (WakeAt(3.0),)
+    assert it.asked == (ask.WakeAt(3.0),)
     it.meets(Heard("b", 0, 0))
     assert "has not yet heard c" in it.state.reason
-    it.meets(Woken())
+    it.meets(hear.Woken())
     assert it.state.over
 
 
 def test_it_is_over_when_the_last_peer_was_heard() -> None:
     it = Starting(*PEERS)
     it.meets(Heard("b", 0, 0))
-    assert it.meets(Heard("c", 0, 0)) == (WakeAt(math.inf),)
+    assert it.meets(Heard("c", 0, 0)) == (ask.WakeAt(math.inf),)
     assert it.state.over
 
 
@@ -65,39 +55,39 @@ def test_a_region_without_peers_waits_for_nobody() -> None:
 
 def test_what_another_node_wrote_is_not_taken_for_lost() -> None:
     it = Starting("b")
-    assert RefreshPosition() in it.meets(Heard("b", 4, 3))
-    assert it.meets(Refreshed({"a": 4})) == ()
+    assert ask.RefreshPosition() in it.meets(Heard("b", 4, 3))
+    assert it.meets(hear.Refreshed({"a": 4})) == ()
     assert not it.state.recovering
 
 
 def test_lost_entries_are_asked_for_everywhere_until_they_are_back() -> None:
     it = Starting("b")
     assert it.meets(Heard("b", 4, 1)) == (
-        RaiseCounters({held_by("b"): 4}),
-        RefreshPosition(),
-        WakeAt(math.inf),
+        ask.RaiseCounters({held_by("b"): 4}),
+        ask.RefreshPosition(),
+        ask.WakeAt(math.inf),
     )
-    assert it.meets(Refreshed({"a": 1})) == (ReviewLinks(),)
+    assert it.meets(hear.Refreshed({"a": 1})) == (ask.ReviewLinks(),)
     assert (it.state.recovering, it.state.own_elsewhere) == (True, 4)
-    it.meets(CountersRaised({held_by("b"): 4}))
+    it.meets(hear.CountersRaised({held_by("b"): 4}))
     assert it.meets(Heard("b", 4, 3)) == ()  # it is durable, and asked for already
-    assert it.meets(Heard("b", 4, 4)) == (RefreshPosition(),)
-    assert it.meets(Refreshed({"a": 4})) == (ReviewLinks(),)
+    assert it.meets(Heard("b", 4, 4)) == (ask.RefreshPosition(),)
+    assert it.meets(hear.Refreshed({"a": 4})) == (ask.ReviewLinks(),)
     assert not it.state.recovering
 
 
 def test_what_a_peer_held_is_known_after_a_restart_without_it() -> None:
     it = Starting(*PEERS, **{held_by("c"): 9})
     it.meets(Heard("b", 0, 0))
-    it.meets(Refreshed({}))
-    it.meets(Woken())
+    it.meets(hear.Refreshed({}))
+    it.meets(hear.Woken())
     assert "up to 9" in it.state.reason
 
 
 def test_a_peer_that_was_forgotten_does_not_count_any_more() -> None:
     it = Starting(*PEERS, **{held_by("c"): 9})
     it.meets(Heard("b", 7, 0))
-    assert it.meets(Forgotten("c"))[0] == RaiseCounters({void_at("c"): 9})
+    assert it.meets(Forgotten("c"))[0] == ask.RaiseCounters({void_at("c"): 9})
     assert (it.state.over, it.state.own_elsewhere) == (True, 7)
     again = Starting(*PEERS, **{held_by("c"): 9, void_at("c"): 9})
     assert again.state.own_elsewhere == 0

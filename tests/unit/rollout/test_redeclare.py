@@ -9,22 +9,7 @@ import pytest
 
 from atoll.documents.entry import Change, Entry
 from atoll.errors import StoreUnwritable
-from atoll.protocol.effects import (
-    Commit,
-    Committed,
-    Effect,
-    Failed,
-    KeysScanned,
-    Log,
-    Outcome,
-    ParkedRead,
-    ReadParked,
-    ScanKeys,
-    Survey,
-    Surveyed,
-    WakeAt,
-    Woken,
-)
+from atoll.protocol import ask, hear
 from atoll.rollout.redeclare import LOOKED_AFTER_S, SHARE, Redeclare, RedeclareState, step
 from atoll.store.port import Parked
 
@@ -38,45 +23,45 @@ class Pass:
     def __init__(self) -> None:
         self.state = RedeclareState(DECLARED, "n", 1.0)
         self.now_s = 0.0
-        self.asked: tuple[Effect, ...] = ()
+        self.asked: tuple[ask.Effect, ...] = ()
 
-    def meets(self, event: Outcome) -> tuple[Effect, ...]:
+    def meets(self, event: hear.Outcome) -> tuple[ask.Effect, ...]:
         self.state, self.asked = step(self.state, event, self.now_s)
         return self.asked
 
-    def looks(self, stored: Mapping[str, str]) -> tuple[Effect, ...]:
-        return self.meets(Surveyed(stored, {}, frozenset(), False))
+    def looks(self, stored: Mapping[str, str]) -> tuple[ask.Effect, ...]:
+        return self.meets(hear.Surveyed(stored, {}, frozenset(), False))
 
-    def commits(self) -> tuple[Effect, ...]:
+    def commits(self) -> tuple[ask.Effect, ...]:
         (commit,) = self.asked
-        assert isinstance(commit, Commit)
-        return self.meets(Committed(commit.step))
+        assert isinstance(commit, ask.Commit)
+        return self.meets(hear.Committed(commit.step))
 
     def begins(self) -> None:
-        assert self.meets(Woken()) == (Survey(),)
-        assert self.looks({"note": "old"}) == (Commit(Redeclare(schemas=MARK)),)
-        assert self.commits() == (ReadParked(None),)
+        assert self.meets(hear.Woken()) == (ask.Survey(),)
+        assert self.looks({"note": "old"}) == (ask.Commit(Redeclare(schemas=MARK)),)
+        assert self.commits() == (ask.ReadParked(None),)
 
     def goes_over_all(self) -> None:
         self.begins()
-        assert self.meets(ParkedRead(())) == (ScanKeys("like", None),)
-        assert self.meets(KeysScanned(())) == (ScanKeys("note", None),)
-        assert self.meets(KeysScanned(("k1", "k2"))) == (Commit(Redeclare("note", ("k1", "k2"))),)
-        assert self.commits() == (ScanKeys("note", "k2"),)
-        assert self.meets(KeysScanned(())) == (Commit(Redeclare(schemas=DECLARED, instead_of=MARK)),)
-        assert self.commits() == (Survey(),)
+        assert self.meets(hear.ParkedRead(())) == (ask.ScanKeys("like", None),)
+        assert self.meets(hear.KeysScanned(())) == (ask.ScanKeys("note", None),)
+        assert self.meets(hear.KeysScanned(("k1", "k2"))) == (ask.Commit(Redeclare("note", ("k1", "k2"))),)
+        assert self.commits() == (ask.ScanKeys("note", "k2"),)
+        assert self.meets(hear.KeysScanned(())) == (ask.Commit(Redeclare(schemas=DECLARED, instead_of=MARK)),)
+        assert self.commits() == (ask.Survey(),)
 
 
 def test_where_all_is_as_declared_nothing_is_done() -> None:
     it = Pass()
-    it.meets(Woken())
-    assert it.looks(DECLARED) == (WakeAt(LOOKED_AFTER_S),)
+    it.meets(hear.Woken())
+    assert it.looks(DECLARED) == (ask.WakeAt(LOOKED_AFTER_S),)
 
 
 def test_a_pass_goes_over_all_that_is_due() -> None:
     it = Pass()
     it.goes_over_all()
-    assert it.looks(DECLARED) == (WakeAt(LOOKED_AFTER_S),)
+    assert it.looks(DECLARED) == (ask.WakeAt(LOOKED_AFTER_S),)
 
 
 def test_what_was_parked_is_tried_again_if_it_can_be_read() -> None:
@@ -85,22 +70,22 @@ def test_what_was_parked_is_tried_again_if_it_can_be_read() -> None:
     damaged = Parked("b", 2, 0, "unreadable", "why", b"rubbish")
     it = Pass()
     it.begins()
-    it.meets(ParkedRead((whole, damaged)))
+    it.meets(hear.ParkedRead((whole, damaged)))
     (commit,) = it.asked
-    assert isinstance(commit, Commit)
+    assert isinstance(commit, ask.Commit)
     assert isinstance(commit.step, Redeclare)
     assert commit.step.parked == (whole,)
-    assert it.commits() == (ReadParked(("b", 2, 0)),)
+    assert it.commits() == (ask.ReadParked(("b", 2, 0)),)
 
 
 def test_a_pass_that_another_node_wrote_into_is_made_again_soon() -> None:
     it = Pass()
     it.goes_over_all()
-    assert it.looks({"note": ""}) == (WakeAt(1.0),)
-    it.meets(Woken())
+    assert it.looks({"note": ""}) == (ask.WakeAt(1.0),)
+    it.meets(hear.Woken())
     it.looks({"note": ""})
     (commit,) = it.asked
-    assert isinstance(commit, Commit)
+    assert isinstance(commit, ask.Commit)
     assert commit.step == Redeclare(schemas={"like": "new?n2", "note": "new?n2"})  # a mark of its own
 
 
@@ -108,27 +93,31 @@ def test_passes_take_a_small_share_of_the_time() -> None:
     it = Pass()
     it.goes_over_all()
     it.now_s = 60.0
-    assert it.looks({"note": ""}) == (WakeAt(60.0 + SHARE * 60.0),)
+    assert it.looks({"note": ""}) == (ask.WakeAt(60.0 + SHARE * 60.0),)
 
 
 @pytest.mark.parametrize("so_far", range(3))
 def test_what_fails_begins_anew(so_far: int) -> None:
     it = Pass()
-    it.meets(Woken())
-    for event in (Surveyed({}, {}, frozenset(), False), Committed(Redeclare()), ParkedRead(()))[:so_far]:
+    it.meets(hear.Woken())
+    for event in (
+        hear.Surveyed({}, {}, frozenset(), False),
+        hear.Committed(Redeclare()),
+        hear.ParkedRead(()),
+    )[:so_far]:
         it.meets(event)
-    assert it.meets(Failed(it.asked[0], StoreUnwritable("full"))) == (WakeAt(1.0),)
-    assert it.meets(Woken()) == (Survey(),)
+    assert it.meets(hear.Failed(it.asked[0], StoreUnwritable("full"))) == (ask.WakeAt(1.0),)
+    assert it.meets(hear.Woken()) == (ask.Survey(),)
 
 
 def test_progress_is_told_now_and_then() -> None:
     it = Pass()
     it.begins()
-    it.meets(ParkedRead(()))
+    it.meets(hear.ParkedRead(()))
     told = 0
     for page in range(101):
-        it.meets(KeysScanned(tuple(f"{page:03}-{number}" for number in range(200))))
+        it.meets(hear.KeysScanned(tuple(f"{page:03}-{number}" for number in range(200))))
         it.commits()
-        told += any(isinstance(effect, Log) for effect in it.asked)
+        told += any(isinstance(effect, ask.Log) for effect in it.asked)
         it.asked = it.asked[-1:]
     assert told == 1
