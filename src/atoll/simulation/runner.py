@@ -127,8 +127,6 @@ async def _simulate(
         seed=plan.seed,
         one_way_s=plan.one_way_s,
         options=plan.options,
-        offsets_ms=plan.offsets_ms,
-        drifts_ppm=plan.drifts_ppm,
         files=plan.files,
         nodes=plan.nodes,
     )
@@ -149,6 +147,8 @@ async def _simulate(
         disk.truncated = journal.cut
         for node in cluster.of(name):
             node.kernel_uncertainty_ms = plan.kernel_uncertainty_ms
+            node.clock.set_right(offset_ms=plan.offsets_ms.get(node.name, plan.offsets_ms[name]))
+            node.clock.drift_ppm = plan.drifts_ppm[name]
             node.connection.trip_s = plan.node_trips_s.get(node.name)
             node.mounted = journal.mounted
             if application is None and name in plan.versions:

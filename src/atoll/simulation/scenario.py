@@ -110,10 +110,9 @@ class Stage:
 
     def __init__(self, application: Application) -> None:
         self._application = application
-        self._rules = rules_of(application)
+        self.rules = rules_of(application)
         self._cluster: Cluster | None = None
-        self._sessions: dict[str, dict[str, int]] = {}
-        self._copies: dict[str, Any] = {}
+        self._commands = (self, _Documents(self), _Faults(self), _Looks(self))
 
     @property
     def cluster(self) -> Cluster:
@@ -124,12 +123,12 @@ class Stage:
     async def perform(self, command: str) -> list[str]:
         """Lines of output. Raises ValueError for a command that there is not."""
         verb, _, rest = command.partition(" ")
-        act: Callable[[str], Coroutine[Any, Any, list[str] | None]] | None = getattr(
-            self, f"_do_{verb}", None
-        )
-        if act is None:
-            raise ValueError(f"no such command: {command}")
-        return await act(rest) or []
+        for commands in self._commands:
+            act: Callable[[str], Coroutine[Any, Any, list[str] | None]] | None
+            act = getattr(commands, f"_do_{verb}", None)
+            if act is not None:
+                return await act(rest) or []
+        raise ValueError(f"no such command: {command}")
 
     async def _do_regions(self, rest: str) -> None:
         given = [each.partition("*") for each in rest.split()]
@@ -145,6 +144,14 @@ class Stage:
                 node.application = built_in(int(version))
         self._cluster.start()
         await asyncio.sleep(1.0)
+
+
+class _Documents:
+    """Commands of clients, and of those who craft entries."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._sessions: dict[str, dict[str, int]] = {}
 
     async def _do_put(self, rest: str) -> list[str]:
         region, collection, key, body, session = _document(rest)
@@ -166,94 +173,24 @@ class Stage:
         mutations = []
         for part in writes.split(" ; "):
             _, collection, key, body, _ = _document(f"{region} {part}")
-            mutations.append(put_of(self._rules[collection], key, body.encode()))
+            mutations.append(put_of(self._stage.rules[collection], key, body.encode()))
         return await self._write(region, None, *mutations)
-
-    def _rules_in(self, region: str, collection: str) -> Rules:
-        """By the declarations of the region that takes the write."""
-        running = self.cluster[region].region
-        return (self._rules if running is None else running.rules)[collection]
-
-    async def _write(self, region: str, session: str | None, *mutations: Mutation) -> list[str]:
-        token = self._sessions.get(session or "", {})
-        try:
-            reply = await self.cluster[region].ask(lambda node: node.write(Write(mutations), token))
-        except AtollError as error:
-            return [f"{type(error).__name__}: {error.message}"]
-        if session is not None:
-            self._sessions[session] = vectors.merge(token, reply.vector)
-        return [f"{reply.receipt.region}:{reply.receipt.seq}"]
 
     async def _do_read(self, rest: str) -> list[str]:
         region, collection, key, _, session = _document(rest)
         token = self._sessions.get(session or "", {})
         options = ReadOptions(None if session is None else "session", token)
         try:
-            reading = await self.cluster[region].ask(lambda node: node.read(collection, key, options))
+            reading = await self._stage.cluster[region].ask(lambda node: node.read(collection, key, options))
         except AtollError as error:
             return [f"{type(error).__name__}: {error.message}"]
         if session is not None:
             self._sessions[session] = vectors.merge(token, reading.vector)
         return [f"{reading.region}: {_text(reading.value)}"]
 
-    async def _do_partition(self, rest: str) -> None:
-        self.cluster.partition(*(group.split() for group in rest.split("/")))
-
-    async def _do_cut(self, rest: str) -> None:
-        one, other = rest.split()
-        self.cluster.network.cut(one, other)
-        self.cluster.network.cut(other, one)
-
-    async def _do_heal(self, rest: str) -> None:
-        self.cluster.heal()
-
-    async def _do_crash(self, rest: str) -> None:
-        self.cluster.kill(rest)
-
-    async def _do_restart(self, rest: str) -> None:
-        self.cluster.restart(rest)
-
-    async def _do_notices(self, rest: str) -> None:
-        name, late = rest.split()
-        faults = self.cluster[name].disk.faults
-        faults.untold, faults.told_late_s = (1.0, 0.0) if late == "lost" else (0.0, float(late))
-
-    async def _do_pause(self, rest: str) -> None:
-        name, seconds = rest.split()
-        for node in self.cluster.of(name):
-            if node.life is not None:
-                node.life.occupy(float(seconds))
-
-    async def _do_pulls(self, rest: str) -> list[str]:
-        lines = []
-        for node in self.cluster.of(rest):
-            region = node.region
-            held = [] if region is None else [peer for peer in region.links if region.holds(peer)]
-            lines.append(f"{node.name}: {' '.join(held) or ('down' if region is None else 'nobody')}")
-        return lines
-
-    async def _do_upgrade(self, rest: str) -> None:
-        name, version = rest.split()
-        self.cluster.upgrade(name, built_in(int(version)))
-        await asyncio.sleep(1.0)
-
-    async def _do_lose(self, rest: str) -> None:
-        self.cluster.lose_disk(rest)
-
-    async def _do_copy(self, rest: str) -> None:
-        self._copies[rest] = copy.deepcopy(self.cluster[rest].disk.medium.store)
-
-    async def _do_restore(self, rest: str) -> None:
-        self.cluster.kill(rest)
-        self.cluster[rest].disk.medium.store = self._copies[rest]
-        self.cluster.restart(rest)
-
-    async def _do_truncate(self, rest: str) -> list[str]:
-        return [f"{rest} cut {self.cluster[rest].disk.store.truncate(1 << 60)} segments"]
-
     async def _do_craft(self, rest: str) -> list[str]:
         name, _, text = rest.partition(" ")
-        region, said = self.cluster.region(name), msgspec.json.decode(text)
+        region, said = self._stage.cluster.region(name), msgspec.json.decode(text)
         registers = {register: value.encode() for register, value in said["registers"].items()}
         change = Change(said["collection"], said["key"], said["operation"], registers)
         seq = Seq(region.vector.get(name, 0) + 1)
@@ -262,45 +199,120 @@ class Stage:
         await region.group_commit.progress.covered({name: seq})
         return [f"{name}:{seq}"]
 
-    async def _do_parked(self, rest: str) -> list[str]:
-        lines = [
-            f"{name}: {each.origin}:{each.seq} {each.reason}"
-            for name in self.cluster.names
-            for each in self.cluster[name].disk.store.parked()
-        ]
-        return lines or ["none"]
+    def _rules_in(self, region: str, collection: str) -> Rules:
+        """By the declarations of the region that takes the write."""
+        running = self._stage.cluster[region].region
+        return (self._stage.rules if running is None else running.rules)[collection]
+
+    async def _write(self, region: str, session: str | None, *mutations: Mutation) -> list[str]:
+        token = self._sessions.get(session or "", {})
+        try:
+            reply = await self._stage.cluster[region].ask(lambda node: node.write(Write(mutations), token))
+        except AtollError as error:
+            return [f"{type(error).__name__}: {error.message}"]
+        if session is not None:
+            self._sessions[session] = vectors.merge(token, reply.vector)
+        return [f"{reply.receipt.region}:{reply.receipt.seq}"]
+
+
+class _Faults:
+    """Commands that break something, and mend it."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._copies: dict[str, Any] = {}
+
+    async def _do_partition(self, rest: str) -> None:
+        self._stage.cluster.partition(*(group.split() for group in rest.split("/")))
+
+    async def _do_cut(self, rest: str) -> None:
+        one, other = rest.split()
+        self._stage.cluster.network.cut(one, other)
+        self._stage.cluster.network.cut(other, one)
+
+    async def _do_heal(self, rest: str) -> None:
+        self._stage.cluster.heal()
+
+    async def _do_crash(self, rest: str) -> None:
+        self._stage.cluster.kill(rest)
+
+    async def _do_restart(self, rest: str) -> None:
+        self._stage.cluster.restart(rest)
+
+    async def _do_notices(self, rest: str) -> None:
+        name, late = rest.split()
+        faults = self._stage.cluster[name].disk.faults
+        faults.untold, faults.told_late_s = (1.0, 0.0) if late == "lost" else (0.0, float(late))
+
+    async def _do_pause(self, rest: str) -> None:
+        name, seconds = rest.split()
+        for node in self._stage.cluster.of(name):
+            if node.life is not None:
+                node.life.occupy(float(seconds))
+
+    async def _do_upgrade(self, rest: str) -> None:
+        name, version = rest.split()
+        self._stage.cluster.upgrade(name, built_in(int(version)))
+        await asyncio.sleep(1.0)
+
+    async def _do_lose(self, rest: str) -> None:
+        self._stage.cluster.lose_disk(rest)
+
+    async def _do_copy(self, rest: str) -> None:
+        self._copies[rest] = copy.deepcopy(self._stage.cluster[rest].disk.medium.store)
+
+    async def _do_restore(self, rest: str) -> None:
+        self._stage.cluster.kill(rest)
+        self._stage.cluster[rest].disk.medium.store = self._copies[rest]
+        self._stage.cluster.restart(rest)
+
+    async def _do_truncate(self, rest: str) -> list[str]:
+        return [f"{rest} cut {self._stage.cluster[rest].disk.store.truncate(1 << 60)} segments"]
 
     async def _do_disk(self, rest: str) -> None:
         name, state = rest.split()
-        self.cluster[name].disk.faults.refusal = "no space left on device" if state == "full" else ""
+        self._stage.cluster[name].disk.faults.refusal = "no space left on device" if state == "full" else ""
 
     async def _do_clock(self, rest: str) -> None:
         name, ms = rest.split()
-        self.cluster[name].clock.step(int(ms))
+        self._stage.cluster[name].clock.step(int(ms))
 
-    async def _do_wait(self, rest: str) -> None:
-        await asyncio.sleep(float(rest))
 
-    async def _do_settle(self, rest: str) -> list[str] | None:
-        try:
-            await self.cluster.settle(float(rest or 30))
-        except NotSettled as error:
-            return [f"not resolved {error}"]
-        return None
+class _Looks:
+    """Commands that look, and wait for something to look at."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    async def _do_pulls(self, rest: str) -> list[str]:
+        lines = []
+        for node in self._stage.cluster.of(rest):
+            region = node.region
+            held = [] if region is None else [peer for peer in region.links if region.holds(peer)]
+            lines.append(f"{node.name}: {' '.join(held) or ('down' if region is None else 'nobody')}")
+        return lines
+
+    async def _do_parked(self, rest: str) -> list[str]:
+        lines = [
+            f"{name}: {each.origin}:{each.seq} {each.reason}"
+            for name in self._stage.cluster.names
+            for each in self._stage.cluster[name].disk.store.parked()
+        ]
+        return lines or ["none"]
 
     async def _do_show(self, rest: str) -> list[str]:
         collection, key = rest.split()
         rows = {
-            name: self.cluster[name].disk.store.get(collection, key)
-            for name in self.cluster.names
-            if collection in self.cluster[name].application.collections
+            name: self._stage.cluster[name].disk.store.get(collection, key)
+            for name in self._stage.cluster.names
+            if collection in self._stage.cluster[name].application.collections
         }
         return [f"{name}: {_text(None if row is None else row.value)}" for name, row in rows.items()]
 
     async def _do_conflicts(self, rest: str) -> list[str]:
         wanted = rest.split()
-        audits = {name: self.cluster.audit(name) for name in self.cluster.names}
-        first = self.cluster.names[0]
+        audits = {name: self._stage.cluster.audit(name) for name in self._stage.cluster.names}
+        first = self._stage.cluster.names[0]
         lines: list[str] = []
         for body in sorted(audits[first].values()):
             record = msgspec.json.decode(body)
@@ -308,6 +320,16 @@ class Stage:
                 lines.extend(_told(record))
         same = all(audit == audits[first] for audit in audits.values())
         return [*(lines or ["none"]), "the same in every region" if same else "regions differ"]
+
+    async def _do_wait(self, rest: str) -> None:
+        await asyncio.sleep(float(rest))
+
+    async def _do_settle(self, rest: str) -> list[str] | None:
+        try:
+            await self._stage.cluster.settle(float(rest or 30))
+        except NotSettled as error:
+            return [f"not resolved {error}"]
+        return None
 
 
 def _document(rest: str) -> tuple[str, str, str, str, str | None]:

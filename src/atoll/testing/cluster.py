@@ -185,8 +185,6 @@ class Cluster:
         seed: int | str = 0,
         one_way_s: float | Mapping[tuple[str, str], float] = 0.05,
         options: RegionOptions = OPTIONS,
-        offsets_ms: Mapping[str, int] = {},
-        drifts_ppm: Mapping[str, int] = {},
         files: bool = False,
         nodes: Mapping[str, int] = {},
     ) -> None:
@@ -210,11 +208,8 @@ class Cluster:
             disk, names = self._disk_of(region, nodes.get(region, 1))
             self._regions[region] = []
             for name in names:
-                offset_ms = offsets_ms.get(name, offsets_ms.get(region, 0))
-                drift_ppm = drifts_ppm.get(name, drifts_ppm.get(region, 0))
-                clock = NodeClock(loop.time, offset_ms=offset_ms, drift_ppm=drift_ppm)
                 own = replace(options, shares_store=disk.shared)
-                self.nodes[name] = SimulatedNode(self, name, disk, clock, own)
+                self.nodes[name] = SimulatedNode(self, name, disk, NodeClock(loop.time), own)
                 self._regions[region].append(self.nodes[name])
         for source, target in self.pairs():
             delay = one_way_s if isinstance(one_way_s, float | int) else one_way_s[(source, target)]
