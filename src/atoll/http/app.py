@@ -99,10 +99,12 @@ class App:
 
 def _check_head(exchange: Exchange, bound: Bound) -> None:
     """Raises MalformedRequest for a condition that the call does not take, UnsupportedMediaType."""
+    exchange.join_headers()
     headers = exchange.headers
-    for name in _CONDITIONS:
-        if name in headers and name not in bound.conditions:
-            raise MalformedRequest(f"{exchange.shown} takes no {name.decode()}; leave it out")
+    if b"if-match" in headers or b"if-none-match" in headers:
+        for name in _CONDITIONS:
+            if name in headers and name not in bound.conditions:
+                raise MalformedRequest(f"{exchange.shown} takes no {name.decode()}; leave it out")
     if bound.media_type is None:
         return
     given = headers.get(b"content-type", b"")

@@ -36,13 +36,14 @@ class ClientGone(Exception):
 class Exchange:
     """A request and the way to answer it."""
 
-    __slots__ = ("_headers", "_receive", "_scope", "_send", "arguments", "method", "segments")
+    __slots__ = ("_receive", "_scope", "_send", "arguments", "headers", "method", "segments")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._headers: dict[bytes, bytes] | None = None
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        """By lower-case name."""
         self.arguments: Mapping[str, Any] = {}
         """The values of the route's query parameters, those included that were not given."""
         self.method: str = scope["method"]
@@ -64,15 +65,11 @@ class Exchange:
         raw: bytes = self._scope["query_string"]
         return raw
 
-    @property
-    def headers(self) -> Mapping[bytes, bytes]:
-        """By lower-case name. Raises MalformedRequest where one that counts once is repeated."""
-        if self._headers is None:
-            given: list[tuple[bytes, bytes]] = self._scope["headers"]
-            self._headers = dict(given)
-            if len(self._headers) != len(given):
-                self._headers = _joined(given)
-        return self._headers
+    def join_headers(self) -> None:
+        """Make one of several lines of a field. Raises MalformedRequest where one that counts once is repeated."""
+        given: list[tuple[bytes, bytes]] = self._scope["headers"]
+        if len(self.headers) != len(given):
+            self.headers = _joined(given)
 
     def header(self, name: bytes) -> str | None:
         """A request header by its lower-case name."""
