@@ -36,6 +36,8 @@ class Gates:
         """How often for reads: one that began before a closing and ended after it is not to be trusted."""
         self._region = region
         self._reads: tuple[Ask, ...] = ()
+        self._timed: tuple[Ask, ...] = ()
+        """Those of `_reads` that time alone closes, without a call of `closing`."""
         self._writes: tuple[_Gate, ...] = ()
         self._advice: tuple[Ask, ...] = ()
 
@@ -43,6 +45,7 @@ class Gates:
         self,
         *,
         reads: Ask | None = None,
+        timed: bool = False,
         writes: Ask | None = None,
         wait: Callable[[], Awaitable[None]] | None = None,
         error: type[Unavailable] = Unavailable,
@@ -50,10 +53,11 @@ class Gates:
         """A part that may close. What closes reads closes writes, too: it need not be given twice.
 
         `wait` is awaited, while writes are closed, before one is refused: it returns when they may be open, or when
-        that takes too long. A gate that closes while the region runs also calls `closing`.
+        that takes too long. A gate that closes while the region runs also calls `closing`, unless it is `timed`.
         """
         if reads is not None:
             self._reads += (reads,)
+            self._timed += (reads,) if timed else ()
         if writes is not None:
             self._writes += (_Gate(writes, error, wait),)
 
@@ -78,7 +82,12 @@ class Gates:
 
     def leave(self, entered: int) -> None:
         """After a read, before anything of it is shown. Raises Unavailable when a gate has closed in between."""
-        if self.enter() != entered:
+        for ask in self._timed:
+            reason = ask()
+            if reason is not None:
+                raise Unavailable(reason, region=self._region)
+        if self._reads_closings != entered:
+            self.enter()  # it may know the reason
             raise Unavailable(
                 f"{self._region} stopped serving while it was read; try again", region=self._region
             )

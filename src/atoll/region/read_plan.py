@@ -35,7 +35,7 @@ class AtOwner:
 
 
 ReadPlan = Here | WaitFor | AtOwner
-_AT_ONCE = Here()
+AT_ONCE = Here()
 _AT_OWNER = AtOwner()
 CAUSAL_LISTING = "causal listing"
 """No region orders the writes of a whole collection: a listing is as good as a causal one."""
@@ -59,7 +59,7 @@ def plan_read(schema: CollectionSchema, options: ReadOptions, *, listing: bool =
             return _AT_OWNER
     bound_s = _bound_s(schema, options, level)
     if bound_s is None and degraded is None:
-        here = _AT_ONCE
+        here = AT_ONCE
     else:
         here = Here(bound_s, degraded, stale_allowed=policy.fallback == "eventual")
     if level == "eventual" or not options.token:

@@ -15,7 +15,7 @@ from atoll.errors import AtollError, RegionUnreachable, Unavailable
 from atoll.ownership.ownership import Ownership
 from atoll.region.gates import Gates
 from atoll.region.group_commit import GroupCommit
-from atoll.region.read_plan import AtOwner, Here, WaitFor, plan_read
+from atoll.region.read_plan import AT_ONCE, AtOwner, Here, ReadPlan, WaitFor, plan_read
 from atoll.region.reading import Listing, ListOptions, Reading, ReadOptions
 from atoll.region.statistics import Statistics
 from atoll.region.waits import Waits
@@ -52,6 +52,8 @@ class Reader:
         self._ownership = ownership
         self._links = links
         self._gates = gates
+        self._plans: dict[tuple[str, str | None], ReadPlan] = {}
+        """(collection, level asked for) → the plan of a read that asks for nothing more."""
         self._waits = waits
         self._statistics = statistics
         self._ask = ask
@@ -59,7 +61,15 @@ class Reader:
     async def read(self, collection: str, key: str, options: ReadOptions) -> Reading:
         """Under the collection's consistency, or the one asked for; raises what `Region.read` does."""
         self._statistics.reads += 1
-        match plan_read(self._rules[collection].schema, options):
+        plain = not options.token and options.max_staleness_s is None
+        plan = self._plans.get((collection, options.consistency)) if plain else None
+        if plan is None:
+            plan = plan_read(self._rules[collection].schema, options)
+            if plain:
+                self._plans[collection, options.consistency] = plan
+        if plan is AT_ONCE:
+            return await self.read_here(collection, key)
+        match plan:
             case Here() as here:
                 return await self._read_once_fresh(collection, key, here, options)
             case WaitFor(token, here):

@@ -292,7 +292,7 @@ class Region:
     def _gated(self) -> Health:
         gates = self.gates
         gates.register(reads=self.restore.reads)
-        gates.register(reads=self.snapshot_install.reads)
+        gates.register(reads=self.snapshot_install.reads, timed=self.options.shares_store)
         gates.register(writes=self.failover.writes, wait=self.failover.wait)
         gates.register(writes=self.startup_check.writes, wait=self.startup_check.passed)
         gates.register(writes=self.clocks.writes, error=ClockUnsafe)
