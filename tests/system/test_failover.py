@@ -156,7 +156,7 @@ def test_writes_wait_for_a_peer_that_may_hold_what_was_lost(make: Callable[[], W
     until(lambda: _refused(one) and _refused(other), "both refuse writes", 30)
     assert one.get("profile", "kept").status == 200
     health = one.request("GET", "/health/serving")
-    assert "has not yet heard frankfurt" in health.json["reason"]
+    assert "waits for frankfurt" in health.json["reason"]
     for node in cluster.of["frankfurt"]:
         node.start()
         node.wait()

@@ -84,7 +84,7 @@ class Draft:
         tag = None if self._row is None else version_tag(self._row)
         if absent and self._alive:
             raise VersionMismatch(
-                f"{where} exists already, and the request says that it must not", version=tag
+                f"{where} exists already, and the request requires that it does not", version=tag
             )
         if if_match is None:
             return
@@ -94,7 +94,7 @@ class Draft:
             )
         if if_match not in (ANY_VERSION, tag):
             raise VersionMismatch(
-                f"{where} is at version {tag}, not {if_match}; read it again and repeat the change on what you see",
+                f"{where} is at version {tag}, not {if_match}; read it again and repeat the change",
                 version=tag,
             )
 
@@ -278,7 +278,7 @@ class Draft:
         lattice = self.rules.lattices.get(transfer.field)
         if not isinstance(lattice, Escrowed):
             raise InvalidOperation(
-                f"{self.rules.name}.{transfer.field} is no BoundedCounter: it has no rights to give"
+                f"{self.rules.name}.{transfer.field} is not a BoundedCounter: it has no rights to transfer"
             )
         state = self._state(transfer.field)
         spare = lattice.rights(state, self._actor.region)

@@ -34,7 +34,7 @@ def replay(answer: bytes, write: Write) -> Receipt:
     receipt = _receipt(answer)
     if receipt.fingerprint != _fingerprint(write):
         raise IdempotencyKeyReused(
-            f"the idempotency key {write.idempotency_key!r} was used for another write; take a new key for each write",
+            f"the idempotency key {write.idempotency_key!r} was used for another write; use a new key for each write",
             idempotency_key=write.idempotency_key,
         )
     written = tuple(

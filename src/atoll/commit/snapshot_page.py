@@ -47,4 +47,4 @@ def check_merged(view: View) -> None:
     """Raises Unavailable while the region's vector says more than its documents show: a write would claim to have
     seen what is not here yet."""
     if view.schemas.get(KEPT_ASIDE, "").endswith(INCOMPLETE):
-        raise Unavailable("this region takes over a snapshot: it takes no writes before")
+        raise Unavailable("this region is installing a snapshot: it accepts no writes until then")

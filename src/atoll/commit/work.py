@@ -106,7 +106,7 @@ class Fence(NamedTuple):
     def hold(self, batch: Batch, view: View) -> None:
         """Raises FenceLost when the lease is lost already; else the commit is refused if it is lost by then."""
         if view.generations.get(self.lease) != self.generation:
-            raise FenceLost(f"another node has taken the lease {self.lease!r} over", lease=self.lease)
+            raise FenceLost(f"another node holds the lease {self.lease!r} now", lease=self.lease)
         batch.fences[self.lease] = self.generation
 
 

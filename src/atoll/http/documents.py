@@ -229,7 +229,7 @@ def _sibling(version: Version) -> dict[str, Any]:
 def _preconditions(exchange: Exchange) -> tuple[str | None, bool]:
     if_none_match = exchange.header(b"if-none-match")
     if if_none_match is not None and if_none_match.strip() != ANY_VERSION:
-        raise MalformedRequest("If-None-Match takes only *, which asks that the document does not exist")
+        raise MalformedRequest("If-None-Match takes only *, which requires that the document does not exist")
     if_match = exchange.header(b"if-match")
     if if_match is None:
         return None, if_none_match is not None
@@ -286,4 +286,4 @@ def decode_cursor(text: str) -> str:
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError, ValueError):
-        raise InvalidCursor("the cursor is none that this interface gave; begin without one") from None
+        raise InvalidCursor("the cursor is not one of this interface; start without a cursor") from None

@@ -40,7 +40,7 @@ class Peering:
             now_ms = None if body == _PING and path == CALL_PATH else self._region.now_ms()
             peer = seal.verify(self._key, exchange.header(seal.HEADER.encode()) or "", path, now_ms, body)
             if peer not in self._region.peers:
-                raise HostileEntry(f"{peer!r} is no other region of this deployment")
+                raise HostileEntry(f"{peer!r} is not another region of this deployment")
             version = exchange.header(PROTOCOL_HEADER.encode()) or "1"
             if version != str(PROTOCOL):
                 error = protocol_mismatch(f"version {version!r}")
@@ -75,7 +75,7 @@ class Peering:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise HostileEntry(f"a request for a stream cannot be read: {error}") from None
         if request.region != peer:
-            raise HostileEntry(f"{peer!r} asks in the name of {request.region!r}")
+            raise HostileEntry(f"{peer!r} sends a request in the name of {request.region!r}")
         await exchange.begin_stream(_OCTETS[1])
         over = [asyncio.ensure_future(exchange.gone()), asyncio.ensure_future(self._closing.wait())]
         pump = asyncio.ensure_future(self._pump(exchange, peer, self._region.stream(request)))

@@ -96,7 +96,7 @@ class Ownership:
         if stored is not None and current is not None and wanted != current:
             raise OwnershipFixed(
                 f"{mutation.collection}/{mutation.key} belongs to {current}, and a write cannot move it to {wanted}; "
-                "delete it there and create it anew",
+                "delete it and create it again",
                 owner=current,
             )
         return wanted
@@ -123,7 +123,7 @@ def owner_by_declaration(
     owner = schema.policy.placement.owner(key, document)
     if owner is not None and owner not in regions:
         raise InvalidDocument(
-            f"{schema.name}/{key} names {owner!r} as its region; there are {', '.join(regions)}",
+            f"{schema.name}/{key} names {owner!r} as its region; the regions are {', '.join(regions)}",
             region=owner,
         )
     return owner

@@ -3,7 +3,7 @@
 A standby was promoted, or a copy put there. What was acknowledged last may be missing in it, while peers hold it
 already. So each node, by itself, goes back to the database's position and opens every link anew. Peers then drop what
 they received and have not stored yet. The node takes no write before all peers were heard and the region's own entries
-are back. Reads go on. The store then records the history as taken up, which other nodes and later runs go by.
+are back. Reads continue. The store then records the history as taken up, which other nodes and later runs go by.
 
 The same database, started again, is handled in the same way. Then peers are not waited for longer than at a start.
 """
@@ -63,11 +63,9 @@ class FailoverState:
     def reason(self) -> str:
         """What is waited for."""
         if self.fault:
-            return (
-                f"the database of {self.region} was replaced, and the region cannot take part: {self.fault}"
-            )
+            return f"the database of {self.region} was replaced, and the region cannot serve: {self.fault}"
         waiting = ", ".join(sorted(self.unheard))
-        what = f"has not yet heard {waiting}" if waiting else "is taking its own entries back"
+        what = f"waits for {waiting}" if waiting else "is fetching its own entries"
         return f"the database of {self.region} was replaced or started again, and the region {what}"
 
 

@@ -49,11 +49,9 @@ class RestoreState:
     def reason(self) -> str:
         """What is waited for."""
         if self.fault:
-            return f"{self.region} was restored from a backup and cannot take part: {self.fault}"
-        if self.awaited:
-            waiting = f"has not yet heard {', '.join(sorted(self.awaited))}"
-        else:
-            waiting = "is catching up with its peers"
+            return f"{self.region} was restored from a backup and cannot serve: {self.fault}"
+        awaited = ", ".join(sorted(self.awaited))
+        waiting = f"waits for {awaited}" if awaited else "is catching up with its peers"
         return f"{self.region} was restored from a backup and {waiting}"
 
 

@@ -81,7 +81,7 @@ class InstallState:
     def reason(self) -> str:
         """What is waited for, and how far it is."""
         region = self.settings.region
-        parts = [f"{region} takes over a snapshot, since journals no longer hold what it lacks"]
+        parts = [f"{region} is installing a snapshot, because journals no longer hold what it lacks"]
         parts += [
             f"{each.peer}: {len(each.pages)} pages" + ("" if each.next is not None else ", all of it")
             for each in self.rounds.values()

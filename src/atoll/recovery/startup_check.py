@@ -55,7 +55,7 @@ class StartupState:
     def reason(self) -> str:
         """What is waited for."""
         if not self.over:
-            return f"{self.region} has just started and has not yet heard {', '.join(self.unheard)}"
+            return f"{self.region} has just started and waits for {', '.join(self.unheard)}"
         return (
             f"{self.region} has lost entries that its peers hold, up to {self.own_elsewhere}; "
             "it takes no writes until it has them back"

@@ -150,7 +150,7 @@ class GroupCommit:
             raise Overloaded(
                 "this region is closing"
                 if self._closed
-                else f"{len(self._queue)} writes wait already; slow down"
+                else f"{len(self._queue)} writes are waiting; send fewer at once"
             )
         self._queue.append(work)
         self.call()

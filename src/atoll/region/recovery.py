@@ -49,7 +49,7 @@ class RestoreRecovery:
 
     def reads(self) -> str | None:
         """Why nothing is read or written here; None once the region has what its peers had."""
-        return f"{self.reason}: it serves nothing before" if self.pending else None
+        return f"{self.reason}: it serves nothing until then" if self.pending else None
 
 
 class StartupCheck:
@@ -177,4 +177,4 @@ class FailoverRecovery:
 
     def writes(self) -> str | None:
         """Why no write may be taken; None once the region has what its peers had."""
-        return f"{self.reason}: it takes no writes before" if self.pending else None
+        return f"{self.reason}: it accepts no writes until then" if self.pending else None

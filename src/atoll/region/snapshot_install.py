@@ -93,14 +93,14 @@ class SnapshotInstall:
         """Why nothing is read or written here: documents may not be what the vector says. None while they are."""
         state = self._driver.state
         if state.pending:
-            return f"{state.reason}: it serves nothing before"
+            return f"{state.reason}: it serves nothing until then"
         if state.settings.shares_store:
             # Whoever installs a position waits longer than that. A node that was paused may not know of it.
             unsure_s = asyncio.get_running_loop().time() - state.looked_s
             if unsure_s > SURE_FOR * state.settings.lease_s:
                 return (
                     f"this node of {state.settings.region} could not look at its database for {unsure_s:.1f} s: it "
-                    "serves nothing before"
+                    "serves nothing until then"
                 )
         return None
 

@@ -60,7 +60,9 @@ class SnapshotPages:
         """
         stored = await self._store.schemas()
         if any(stored.get(name) != wanted for name, wanted in self.fingerprints.items()):
-            raise Unavailable(f"{self._region} is taking up new declarations: ask again", region=self._region)
+            raise Unavailable(
+                f"{self._region} is installing new declarations: ask again", region=self._region
+            )
         counter = self._store.counter
         incarnation = (await counter(BORN), await counter(RESTORED))
         page = await snapshot.read_page(
@@ -73,7 +75,7 @@ class SnapshotPages:
         """Asked after the vector was read: whoever installs one says so in the same commit."""
         if Record.of(await self._store.schemas()).incomplete:
             raise Unavailable(
-                f"{self._region} is itself taking a snapshot over: ask again", region=self._region
+                f"{self._region} is installing a snapshot itself: ask again", region=self._region
             )
 
     async def outcome(self, effect: ask.Snapshots) -> hear.Outcome:
@@ -99,7 +101,7 @@ class SnapshotPages:
     async def _ask(self, peer: str, place: SnapshotPlace, timeout_s: float) -> SnapshotReply:
         page = await self._peers.call(peer, SnapshotCall(place), timeout_s=timeout_s)
         if not isinstance(page, SnapshotReply):
-            raise AtollError(f"{peer} answered with {type(page).__name__} when asked for a snapshot")
+            raise AtollError(f"{peer} answered a request for a snapshot with {type(page).__name__}")
         return page
 
     async def _positions(self, peers: tuple[str, ...]) -> dict[str, Mapping[str, int]]:
@@ -139,4 +141,4 @@ def _kept(row: Row) -> KeptPage:
     try:
         return _decode(row.meta)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StoreCorrupt(f"a snapshot's page that was kept aside cannot be read: {error}") from None
+        raise StoreCorrupt(f"a stored page of a snapshot cannot be read: {error}") from None

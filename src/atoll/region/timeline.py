@@ -36,9 +36,7 @@ class Timeline:
     def check(self, view: View) -> None:
         """Raises Unavailable for a local write while the history is not trusted."""
         if not self._trusts(view):
-            raise Unavailable(
-                "another database has taken the place of this region's; it is asking its peers first"
-            )
+            raise Unavailable("another database has replaced this region's; the region asks its peers first")
 
     def take_up(self, view: View, known: Mapping[str, int]) -> None:
         """Go on from where the database stands: other nodes may have committed, or a commit in doubt happened.
@@ -62,8 +60,8 @@ class Timeline:
             if self._history_changed is not None:
                 self._history_changed(view.history, True)
             raise StoreUnreachable(
-                f"the database stands at {dict(view.positions)}, and stood at {dict(known)} already: it has "
-                "lost commits, by a failover or a restored copy; what peers hold of them comes back by their links"
+                f"the database is at {dict(view.positions)}, and was at {dict(known)} before: it has "
+                "lost commits, by a failover or a restored copy. Peers send back what they hold of them"
             )
         if not descends(progress.vector, view.positions):
             progress.move(merge(progress.vector, view.positions))

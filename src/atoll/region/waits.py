@@ -92,7 +92,7 @@ class Waits:
         if here.stale_allowed:
             return f"stale by {lag_s:.1f} s"
         raise TooStale(
-            f"{self._region} may lag by {lag_s:.1f} s, more than the {bound_s} s asked for; try again, or another "
+            f"{self._region} may lag by {lag_s:.1f} s, more than the requested {bound_s} s; try again, or use another "
             "region",
             lag_s=round(lag_s, 3) if lag_s != float("inf") else None,
         )

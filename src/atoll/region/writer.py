@@ -91,7 +91,9 @@ class Writer:
         self._check_declared(write)
         owner = await self._owner(write)
         if owner not in (None, self._region):
-            raise RegionUnreachable(f"{self._region} believes that {owner} owns this document", owner=owner)
+            raise RegionUnreachable(
+                f"{self._region} expects {owner} to own this document; send the write again", owner=owner
+            )
         return await self._write_here(write, token)
 
     def admit(self, write: Write, stored: Stored) -> None:
@@ -100,7 +102,7 @@ class Writer:
         owner = self._ownership.of_write(write, stored)
         if owner not in (None, self._region):
             raise RegionUnreachable(
-                f"{owner} has just come to own this document; send the write again", region=owner
+                f"{owner} became the owner of this document just now; send the write again", region=owner
             )
 
     # -- whose it is -----------------------------------------------------------------------------------
@@ -118,7 +120,7 @@ class Writer:
             if rules is None or fields_of(mutation) - rules.known:
                 raise Unavailable(
                     f"{self._region} orders the writes of {mutation.collection}/{mutation.key} and still runs other "
-                    "declarations, which lack some of what is written; try again after its upgrade",
+                    "declarations, which lack some of the written fields; try again after its upgrade",
                     region=self._region,
                 )
 
@@ -129,7 +131,7 @@ class Writer:
             reply = await self._peers.call(region, WriteCall(write, dict(token or {})), timeout_s=timeout_s)
         except RegionUnreachable as error:
             raise RegionUnreachable(
-                f"{region} must take this write and cannot be reached from {self._region}: {error.message}",
+                f"{region} must execute this write and cannot be reached from {self._region}: {error.message}",
                 region=region,
             ) from error
         if not isinstance(reply, WriteReply):

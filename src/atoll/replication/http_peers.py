@@ -60,7 +60,7 @@ class HttpPeers:
             await self._emulation.travel(region)
         except RegionUnreachable as error:
             raise Indefinite(
-                f"{region} was asked, and its answer was lost: {error.message}", region=region
+                f"{region} received the request, and its answer was lost: {error.message}", region=region
             ) from error
         try:
             target = seal.reply_target(headers[seal.HEADER], status)
@@ -68,8 +68,8 @@ class HttpPeers:
             reply = _reply.decode(answer) if status == 200 else _failure.decode(answer)
         except (HostileEntry, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Indefinite(
-                f"{region} was asked, and what came back (status {status}) is damaged or not its own: {error}; "
-                "what was asked may have happened: repeat it with the same idempotency key",
+                f"{region} received the request, and the answer (status {status}) is damaged or not its own: {error}; "
+                "the request may have been executed: repeat it with the same idempotency key",
                 region=region,
             ) from error
         if not isinstance(reply, Failure):
@@ -78,7 +78,7 @@ class HttpPeers:
         if isinstance(refusal, ReplicationError):
             # The request was damaged on its way or the keys differ: nothing that a client could correct.
             raise RegionUnreachable(
-                f"{region} refuses what {self._region} asks: {refusal.message}", region=region
+                f"{region} refuses the request of {self._region}: {refusal.message}", region=region
             )
         raise refusal
 
@@ -99,8 +99,8 @@ class HttpPeers:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 self._leave(region, url)
                 raise Indefinite(
-                    f"{region} was asked and did not answer within {timeout_s} s ({type(error).__name__}); what was "
-                    "asked may have happened: repeat it with the same idempotency key",
+                    f"{region} received the request and did not answer within {timeout_s} s ({type(error).__name__}); "
+                    "the request may have been executed: repeat it with the same idempotency key",
                     region=region,
                 ) from error
         raise AssertionError
@@ -113,7 +113,7 @@ class HttpPeers:
         ) as response:
             if (response.content_length or 0) > _MAX_REPLY_BYTES:
                 raise Indefinite(
-                    f"{region} answers with {response.content_length} bytes, more than is accepted",
+                    f"{region} answers with {response.content_length} bytes, more than the limit",
                     region=region,
                 )
             return response.status, response.headers.get(seal.HEADER, ""), await response.read()

@@ -240,7 +240,9 @@ class Link:
         for encoded in message:
             entry = encoded.entry
             if entry.origin not in self._members.origins:
-                raise ReplicationError(f"{self._peer} sent an entry of {entry.origin!r}, no region of ours")
+                raise ReplicationError(
+                    f"{self._peer} sent an entry of {entry.origin!r}, which is not a region of this deployment"
+                )
             if entry.incarnation != FIRST_INCARNATION:
                 check_incarnations({entry.origin: entry.incarnation}, self._peer)
             if encoded.withheld and lacks(encoded, self._name):

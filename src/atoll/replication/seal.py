@@ -27,7 +27,7 @@ def verify(key: bytes, seal: str, target: str, now_ms: int | None, body: bytes) 
     stamp, _, digest = rest.partition(":")
     if not stamp.isdecimal() or len(stamp) > 16 or not digest or not seal.isascii():
         raise HostileEntry(
-            "a request between regions carries no seal; only regions of the deployment may ask this"
+            "a request between regions carries no seal; only regions of the deployment may send it"
         )
     if not hmac.compare_digest(digest.encode(), _digest(key, region, target, int(stamp), body).encode()):
         raise HostileEntry(

@@ -153,7 +153,7 @@ def check_content(page: SnapshotReply, content: Content, rules: Mapping[str, Rul
         known = rules.get(content.collection)
         if known is None or content.collection not in page.declared:
             raise HostileEntry(
-                f"a snapshot holds documents of {content.collection[:64]!r}, no collection here"
+                f"a snapshot holds documents of {content.collection[:64]!r}, which is not declared here"
             )
         for key, value, meta in content.documents:
             try:

@@ -140,7 +140,7 @@ class FrameReader:
             if magic != _MAGIC or version != PROTOCOL:
                 raise protocol_mismatch(f"{bytes(magic)!r} version {version}")
             if _CHECK.unpack_from(self._buffer, _HEADER.size)[0] != zlib.crc32(self._buffer[: _HEADER.size]):
-                raise CorruptEntry("a frame's header was damaged on the way")
+                raise CorruptEntry("a frame's header was damaged in transit")
             if length > MAX_FRAME_BYTES:
                 raise CorruptEntry(f"a frame claims {length} bytes, the limit is {MAX_FRAME_BYTES}")
             end = _PREFIX_BYTES + length
@@ -152,7 +152,7 @@ class FrameReader:
             del self._buffer[:end]
             if not hmac.compare_digest(seal, _seal(self._key, header, body)):
                 raise CorruptEntry(
-                    "a frame's seal does not match: damaged on the way, or another deployment's key"
+                    "a frame's seal does not match: damaged in transit, or sealed with another key"
                 )
             yield self._message(kind, body)
 
@@ -161,7 +161,7 @@ class FrameReader:
             try:
                 return _heartbeat(body) if kind == _HEARTBEAT else _begins(body)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise CorruptEntry(f"what a peer says of itself cannot be read: {error}") from None
+                raise CorruptEntry(f"a heartbeat cannot be read: {error}") from None
         if kind == _COMPRESSED:
             try:
                 size = zstandard.frame_content_size(body)

@@ -30,7 +30,7 @@ async def replace_sqlite(
     try:
         if not force and not await _is_empty(folder, region, deployment):
             raise StoreError(
-                f"{folder} holds a region's data already; --force replaces it, and what no peer has of it is then lost"
+                f"{folder} holds a region's data already; --force replaces it, and data that no peer has is then lost"
             )
         making = folder / _MAKING
         shutil.rmtree(making, ignore_errors=True)

@@ -241,7 +241,7 @@ def test_a_transfer_gives_what_is_asked_or_half_the_spare(wanted: int, given: in
 
 @pytest.mark.parametrize(("collection", "field"), [("profile", "age"), ("views", "seen"), ("stock", "title")])
 def test_only_a_bounded_counter_has_rights_to_give(collection: str, field: str) -> None:
-    with pytest.raises(InvalidOperation, match="no BoundedCounter"):
+    with pytest.raises(InvalidOperation, match="not a BoundedCounter"):
         Replica("a", RULES).write(Transfer(collection, "k", field, "b", 1))
 
 

@@ -300,7 +300,7 @@ async def test_a_restored_region_shows_nothing_before_its_peers_were_heard(deplo
         await db.region.store.raise_counter(RESTORED, 1)
     async with atoll.open(deployment, region="a", listen=False) as db:
         for road in (db.get, db.read):
-            with pytest.raises(Unavailable, match="restored from a backup and has not yet heard b"):
+            with pytest.raises(Unavailable, match="restored from a backup and waits for b"):
                 await road(Note, "k")
         with pytest.raises(Unavailable, match="restored from a backup"):
             await db.put(Note(key="k"))

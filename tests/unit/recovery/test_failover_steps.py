@@ -66,7 +66,7 @@ def test_what_peers_hold_comes_back_before_the_history_is_taken_up() -> None:
     it = Node("b", "c")
     it.replaced()
     it.meets(Heard("b", 5))
-    assert "has not yet heard c" in it.state.reason
+    assert "waits for c" in it.state.reason
     assert it.meets(Heard("c", 3)) == (ask.CompareHistories(),)
     assert it.meets(hear.Compared("")) == (ask.AwaitCovered({"a": 5}),)
     assert it.meets(hear.Covered()) == (ask.ReadHistory(),)
@@ -98,7 +98,7 @@ def test_every_peer_is_waited_for_where_commits_may_be_missing() -> None:
         it.now_s = at_s
         if it.meets(hear.Woken()) == (ask.ReadHistory(),):
             assert it.meets(hear.HistoryRead(FIRST, 3)) == (ask.WakeAt(at_s + RETRY_S),)
-    assert "has not yet heard b" in it.state.reason
+    assert "waits for b" in it.state.reason
     assert it.meets(Forgotten("b")) == (ask.CompareHistories(),)
 
 
@@ -129,7 +129,7 @@ def test_two_servers_that_both_took_writes_are_found_out() -> None:
     it.replaced()
     it.meets(Heard("b", 3))
     assert it.meets(hear.Compared("entry 2 of a is another one at b")) == (ask.WakeAt(RETRY_S),)
-    assert "cannot take part: entry 2" in it.state.reason
+    assert "cannot serve: entry 2" in it.state.reason
     assert it.meets(hear.Woken()) == (ask.Rewind(),)
 
 

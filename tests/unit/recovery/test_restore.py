@@ -32,7 +32,7 @@ def test_a_region_that_was_not_restored_waits_for_nobody() -> None:
 def test_it_holds_back_until_all_peers_were_heard_and_what_they_had_has_come() -> None:
     it = Restoring("b", "c")
     assert it.meets(Heard("b", {"a": 7, "b": 2})) == ()
-    assert "has not yet heard c" in it.state.reason
+    assert "waits for c" in it.state.reason
     assert it.meets(Heard("c", {"a": 9, "c": 1})) == (ask.CompareHistories(),)
     assert it.meets(Heard("c", {"a": 9, "c": 1000})) == ()  # what they write meanwhile is not waited for
     assert "is catching up" in it.state.reason
@@ -52,7 +52,7 @@ def test_it_serves_once_the_mark_is_durable() -> None:
 
 def test_a_restart_in_between_begins_anew() -> None:
     Restoring("b", "c").meets(Heard("b", {}))
-    assert "has not yet heard b, c" in Restoring("b", "c").state.reason
+    assert "waits for b, c" in Restoring("b", "c").state.reason
 
 
 def test_peers_that_are_gone_are_not_waited_for() -> None:
@@ -77,10 +77,10 @@ def test_a_copy_of_an_abandoned_history_never_serves() -> None:
     it.meets(Heard("b", {}))
     for _ in range(3):
         assert it.meets(hear.Compared("entry 7 of a is another one at b")) == (ask.WakeAt(NOW_S + RETRY_S),)
-        assert "cannot take part: entry 7 of a is another one at b" in it.state.reason
+        assert "cannot serve: entry 7 of a is another one at b" in it.state.reason
         assert it.meets(hear.Woken()) == (ask.CompareHistories(),)
     assert it.meets(hear.Compared("")) == (ask.AwaitCovered({}),)
-    assert "cannot take part" not in it.state.reason
+    assert "cannot serve" not in it.state.reason
 
 
 @pytest.mark.parametrize("done", [(), (hear.Compared(""),), (hear.Compared(""), hear.Covered())])

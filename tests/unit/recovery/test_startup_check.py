@@ -37,7 +37,7 @@ def test_it_waits_for_every_peer_for_so_long() -> None:
     it = Starting(*PEERS)
     assert it.asked == (ask.WakeAt(3.0),)
     it.meets(Heard("b", 0, 0))
-    assert "has not yet heard c" in it.state.reason
+    assert "waits for c" in it.state.reason
     it.meets(hear.Woken())
     assert it.state.over
 

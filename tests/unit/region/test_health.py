@@ -24,7 +24,7 @@ async def test_a_region_is_caught_up_once_it_has_what_its_peers_have() -> None:
 async def test_why_a_region_is_out_of_service() -> None:
     async with World() as it:
         region = it["a"]
-        assert "has just started and has not yet heard b, c" in (region.gates.closed or "")
+        assert "has just started and waits for b, c" in (region.gates.closed or "")
         assert region.gates.reads_closed is None
         await asyncio.sleep(1)
         assert region.gates.closed is None

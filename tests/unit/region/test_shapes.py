@@ -72,10 +72,10 @@ def test_an_index_changes_nothing_that_regions_agree_on() -> None:
 @pytest.mark.parametrize(
     ("indexes", "reason"),
     [
-        ("sku", "no list of fields"),
+        ("sku", "not a list of fields"),
         (["sko"], "did you mean 'sku'"),
         (["tags"], "single values"),
-        ([3], "no list"),
+        ([3], "not a list"),
     ],
 )
 def test_an_index_that_makes_no_sense_is_refused(indexes: list[str], reason: str) -> None:

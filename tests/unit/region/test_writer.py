@@ -86,7 +86,7 @@ async def test_a_document_does_not_change_hands() -> None:
 async def test_an_owner_that_is_cut_off_cannot_be_replaced() -> None:
     async with World() as it:
         it.partition("ab")
-        with pytest.raises(RegionUnreachable, match="b must take this write") as caught:
+        with pytest.raises(RegionUnreachable, match="b must execute this write") as caught:
             await it.write("a", "order", "k", {"region": "b"})
         assert caught.value.details == {"region": "b"}
 
@@ -95,7 +95,7 @@ async def test_an_owner_that_is_cut_off_cannot_be_replaced() -> None:
 async def test_a_forwarded_write_is_not_forwarded_again() -> None:
     async with World() as it:
         call = WriteCall(Write((it.mutation("order", "k", {"region": "b"}),)))
-        with pytest.raises(RegionUnreachable, match="c believes that b owns"):
+        with pytest.raises(RegionUnreachable, match="c expects b to own"):
             await it["c"].answer(call)
 
 

@@ -82,7 +82,7 @@ async def test_a_refusal_is_the_peer_s() -> None:
 
 async def test_a_request_that_was_damaged_is_no_fault_of_the_client() -> None:
     async with asking(Failure.of(HostileEntry("a wrong seal")), 400) as peers:
-        with pytest.raises(RegionUnreachable, match="tokyo refuses what frankfurt asks: a wrong seal"):
+        with pytest.raises(RegionUnreachable, match="tokyo refuses the request of frankfurt: a wrong seal"):
             await peers.call("tokyo", PingCall(), timeout_s=5)
 
 

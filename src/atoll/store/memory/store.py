@@ -315,9 +315,7 @@ class MemoryTables:
     def advance_counter(self, name: str, by: int) -> int:
         self._check_writable()
         if self.history.rpartition("/")[0] != self.history_taken_up.rpartition("/")[0]:
-            raise Unavailable(
-                "the store may have lost what it gave out; the region is asking its peers first"
-            )
+            raise Unavailable("the store may have lost assigned numbers; the region asks its peers first")
         self._counters[name] = advanced = self._counters.get(name, 0) + by
         return advanced
 
@@ -340,7 +338,7 @@ class MemoryTables:
     def fill(self, chunks: Sequence[Chunk]) -> None:
         self._check_writable()
         if self._journal or self._counters or self._states or any(self._documents.values()):
-            raise StoreError("the store holds something already: only an empty one can be filled")
+            raise StoreError("the store is not empty: only an empty one can be filled")
         for chunk in chunks:
             self.open_collections(chunk.commit.documents)
             self.commit(chunk.commit)
@@ -410,7 +408,7 @@ class MemoryTables:
 
     def take_up(self, history: str, counters: Mapping[str, int]) -> None:
         if history != self.history:
-            raise SerializationConflict("the database has changed once more meanwhile")
+            raise SerializationConflict("the database has been replaced again meanwhile")
         for name, value in counters.items():
             self.raise_counter(name, value)
         self.history_taken_up = history
@@ -457,7 +455,7 @@ class MemoryTables:
     def _check_writable(self) -> None:
         if self.refusal:
             raise StoreUnwritable(
-                f"the store cannot be written: {self.refusal}. Reads go on", reason=self.refusal
+                f"the store cannot be written: {self.refusal}. Reads continue", reason=self.refusal
             )
 
 
@@ -520,7 +518,9 @@ class MemoryTransaction:
     def check(self) -> None:
         """Raise SerializationConflict when somebody has committed meanwhile."""
         if self._tables.commits != self._commits:
-            raise SerializationConflict("another node of this region has committed since this turn began")
+            raise SerializationConflict(
+                "another node of this region has committed since this transaction began"
+            )
 
 
 class MemoryStore:

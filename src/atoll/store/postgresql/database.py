@@ -215,7 +215,7 @@ class Database:
         newest = self._timelines.get(history.system, 0)
         if history.timeline < newest:
             raise StoreUnreachable(
-                f"{self.url.shown}: a server is on timeline {history.timeline}, and {newest} was seen already: "
+                f"{self.url.shown}: a server is on timeline {history.timeline}, and {newest} was seen before: "
                 "it is an old primary that came back; shut it down, or make it a standby of the new one",
                 store=self.url.shown,
             )
@@ -281,7 +281,7 @@ class Database:
                 raise
             self._keep(connection)
             if self.outdated(connection):
-                raise _Outdated("another server has taken its place meanwhile")
+                raise _Outdated("another server has replaced it meanwhile")
 
     def _keep(self, connection: asyncpg.Connection[Any]) -> None:
         if self.closed or self.outdated(connection):
@@ -387,7 +387,7 @@ class Database:
             case _:
                 return StoreError(f"{self.where}: {_said(error)}", **details)
         return StoreUnwritable(
-            f"{self.where} cannot be written: {reason} ({_said(error)}); {remedy}. Reads go on",
+            f"{self.where} cannot be written: {reason} ({_said(error)}); {remedy}. Reads continue",
             reason=reason,
             **details,
         )
@@ -418,7 +418,7 @@ class Database:
                 raise self.failure(error) from None
         except self._driver.InsufficientPrivilegeError as error:
             raise ConfigError(
-                f"{self.where}: {error}. Let an administrator run, for the role of `store`: "
+                f"{self.where}: {error}. An administrator has to run, for the role of `store`: "
                 f"CREATE SCHEMA {quoted_name(self.schema)} AUTHORIZATION <role>"
             ) from None
         except Exception as error:

@@ -172,7 +172,7 @@ class PostgresStore:
         for name, value in counters.items():
             await self.database.rows(_RAISE_COUNTER, name, value)
         if history != await self.history():
-            raise SerializationConflict("the database has changed once more meanwhile")
+            raise SerializationConflict("the database has been replaced again meanwhile")
         await self.database.rows(_TAKE_UP, history)
 
     def told(self, positions: bytes) -> str:
@@ -332,7 +332,7 @@ class PostgresStore:
         rows = await self.database.change(_ADVANCE_COUNTER, name, by, line)
         if not rows:
             raise Unavailable(
-                f"{self.database.where} may have lost what it gave out; the region is asking its peers first"
+                f"{self.database.where} may have lost assigned numbers; the region asks its peers first"
             )
         return int(rows[0][0])
 
@@ -377,8 +377,8 @@ class PostgresStore:
                     await postgresql_contents.clear(connection)
                 elif not await postgresql_contents.is_empty(connection):
                     raise StoreError(
-                        f"{self.database.where} holds something already: only an empty one can be filled; "
-                        "`atoll restore --force` replaces it, and what no peer has of it is then lost"
+                        f"{self.database.where} is not empty: only an empty one can be filled; "
+                        "`atoll restore --force` replaces it, and data that no peer has is then lost"
                     )
                 await self._fill(connection, chunks)
         except Exception as error:
@@ -448,7 +448,7 @@ class PostgresStore:
             self.drop_writer()  # once it is promoted, the next connection tells which history that is
             raise StoreUnwritable(
                 f"{self.database.where} cannot be written: it is a standby; point `store` at the primary, or promote "
-                "this one. Reads go on",
+                "this one. Reads continue",
                 reason="it is read-only",
                 store=self.database.url.shown,
             )

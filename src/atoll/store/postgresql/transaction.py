@@ -166,7 +166,7 @@ class PostgresTransaction:
                     raise
                 await self._connection.fetch(_TAKE_AWAY, self._store.transaction_lock)
         raise StoreUnreachable(
-            f"{self._store.database.url.shown} is too busy: the turn to commit did not come in time"
+            f"{self._store.database.url.shown} is too busy: the transaction did not start in time"
         )
 
     async def __aexit__(self, *failure: object) -> None:
@@ -200,7 +200,9 @@ class PostgresTransaction:
         if not won:
             await self._check_fences(commit)
             self._store.crowded_until_s = asyncio.get_running_loop().time() + _CROWDED_S
-            raise SerializationConflict("another node of this region has committed since this turn began")
+            raise SerializationConflict(
+                "another node of this region has committed since this transaction began"
+            )
 
     async def _check_fences(self, commit: Commit) -> None:
         """Raises FenceLost where that is why nothing was committed."""

@@ -39,7 +39,7 @@ def database_url(store: str) -> DatabaseUrl:
         port = None if "," in parts.netloc else parts.port  # of several hosts the driver finds one that fits
     except ValueError:
         raise ConfigError(
-            "the store is no URL: write postgresql://role@host:5432/database,"
+            "the store is not a URL: write postgresql://role@host:5432/database,"
             " with special characters of a password percent-encoded"
         ) from None
     if not parts.path.strip("/") or "/" in parts.path.strip("/") or port == 0:
@@ -53,7 +53,9 @@ def database_url(store: str) -> DatabaseUrl:
         and '"' not in schema
         and not schema.startswith("pg_")
     ):
-        raise ConfigError(f"schema={schema!r} in the store's URL is no schema of yours: write ?schema=shop")
+        raise ConfigError(
+            f"schema={schema!r} in the store's URL is not a schema for Atoll: write ?schema=shop"
+        )
     user, at, host = parts.netloc.rpartition("@")
     several = host.split(",")
     if len(several) > 1:

@@ -136,7 +136,7 @@ def unwritable(database: Path, error: BaseException, *, opening: bool = False) -
             remedy = "check the disk, its mount and the system's log"
             remedy += ", then restart the region" if opening else ""
     return StoreUnwritable(
-        f"{database} cannot be written: {reason} ({error}); {remedy}. Reads go on",
+        f"{database} cannot be written: {reason} ({error}); {remedy}. Reads continue",
         reason=reason,
         database=str(database),
     )
@@ -209,7 +209,7 @@ def _identify(connection: apsw.Connection, database: Path, region: str, deployme
         settings = dict(connection.execute("SELECT name, value FROM settings"))
     except apsw.SQLError as error:
         raise StoreCorrupt(
-            f"{database} is not a database that Atoll made ({error}): give the region another folder",
+            f"{database} is not an Atoll database ({error}): give the region another folder",
             database=str(database),
         ) from error
     found = settings.get("format")
@@ -249,7 +249,7 @@ def _fall_back(database: Path, region: str, deployment: str, error: BaseExceptio
     except OSError:
         pass
     raise StoreUnwritable(
-        refused.message.removesuffix(". Reads go on") + ". There is no database to read from either",
+        refused.message.removesuffix(". Reads continue") + ". There is no database to read from either",
         **refused.details,
     ) from error
 
@@ -274,7 +274,7 @@ def _open_for_reading(database: Path, region: str, deployment: str, refusal: str
         if isinstance(error, apsw.Error):
             raise StoreUnwritable(
                 f"{refusal}, and cannot be read in this state ({error}): make the folder writable, so that "
-                "what the last run left in the write-ahead log can be recovered",
+                "the write-ahead log of the last run can be recovered",
                 database=str(database),
             ) from error
         raise

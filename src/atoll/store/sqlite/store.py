@@ -403,9 +403,7 @@ class SqliteStore:
     async def fill(self, chunks: AsyncIterable[Chunk]) -> None:
         with self.connections.transaction() as writer:
             if not is_empty(writer):
-                raise StoreError(
-                    f"{self.database} holds something already: only an empty store can be filled"
-                )
+                raise StoreError(f"{self.database} is not empty: only an empty store can be filled")
             async for chunk in chunks:
                 commit = chunk.commit
                 for name, rows in commit.documents.items():
