@@ -39,7 +39,7 @@ from atoll.replication.link import Link, LinkOptions
 from atoll.replication.messages import SnapshotReply
 from atoll.simulation.plan import Fault, Plan, draw
 from atoll.simulation.shrinking import Cut
-from atoll.store.memory.store import MemoryTables
+from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import Commit, Row
 from atoll.store.sqlite import database as sqlite_database
 from atoll.testing.cluster import Cluster

@@ -14,7 +14,7 @@ from atoll.errors import AtollError, Indefinite
 from atoll.http import exchange
 from atoll.simulation import interface
 from atoll.simulation.plan import Plan
-from atoll.store.memory.store import MemoryTables
+from atoll.store.memory.tables import MemoryTables
 
 from .planting import Patch, Plant, is_found, is_no_bug_by_itself, planting
 from .test_planted_losses import losing

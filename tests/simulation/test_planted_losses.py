@@ -19,7 +19,7 @@ from atoll.simulation.journal import HOLDS_BACK
 from atoll.simulation.plan import Fault, Plan, draw
 from atoll.simulation.returning import Returning
 from atoll.simulation.world import World
-from atoll.store.memory.store import MemoryTables
+from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import Chunk, View
 from atoll.testing import backups
 

@@ -25,7 +25,8 @@ from atoll.region.timeline import Timeline
 from atoll.rollout.redeclare import MarkMixed
 from atoll.simulation.plan import Fault, Plan, draw
 from atoll.simulation.shrinking import Cut
-from atoll.store.memory.store import MemoryTables, MemoryTransaction
+from atoll.store.memory.store import MemoryTransaction
+from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import Commit, Row
 from atoll.testing.cluster import Cluster
 from atoll.testing.disk import MountedDisk, MountedTransaction

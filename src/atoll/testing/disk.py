@@ -14,7 +14,8 @@ from random import Random
 from typing import Any, Literal, Protocol
 
 from atoll.errors import AtollError, Indefinite, SerializationConflict, StoreError, StoreUnreachable
-from atoll.store.memory.store import MemoryStore, MemoryTables, MemoryTransaction
+from atoll.store.memory.store import MemoryStore, MemoryTransaction
+from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import Commit, Segment, Shape, Store, Wanted
 from atoll.testing.transaction_queue import TransactionQueue
 from atoll.testing.virtual_time import Life, NodeKilled

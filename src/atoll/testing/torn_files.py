@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import apsw
 
-from atoll.store.memory.store import MemoryTables
+from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import AuditRow, Commit, Row, Store, Wanted
 from atoll.store.sqlite.store import SqliteStore, open_sqlite
 from atoll.store.sqlite.transaction import FIRST_GENERATION

@@ -13,7 +13,8 @@ from ulid import ULID
 from atoll.errors import InvalidOperation, Overloaded, SerializationConflict
 from atoll.ids import KINDS, IdService, SnowflakeParts, parse_prefixed, parse_snowflake
 from atoll.ids.machines import Machines
-from atoll.store.memory.store import MemoryStore, MemoryTables
+from atoll.store.memory.store import MemoryStore
+from atoll.store.memory.tables import MemoryTables
 
 NOW_MS = 1_793_696_400_000
 

@@ -28,7 +28,8 @@ from atoll.region.intake import Intake, IntakeOptions
 from atoll.region.local_writes import LocalWrites
 from atoll.region.progress import Progress
 from atoll.region.timeline import Timeline
-from atoll.store.memory.store import MemoryStore, MemoryTables
+from atoll.store.memory.store import MemoryStore
+from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import Commit, Store, View
 
 from ..commit.replica import REGIONS, Replica, rules_of

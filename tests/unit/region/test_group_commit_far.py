@@ -25,7 +25,8 @@ from atoll.errors import (
 from atoll.recovery.snapshot_record import KeepPages, MergePage, MoveRecord, Record
 from atoll.region.local_writes import LocalWrites
 from atoll.rollout.redeclare import MarkMixed, Redeclare
-from atoll.store.memory.store import MemoryStore, MemoryTables, MemoryTransaction
+from atoll.store.memory.store import MemoryStore, MemoryTransaction
+from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import Commit, View, Wanted
 
 from ..commit.shop import SHOP

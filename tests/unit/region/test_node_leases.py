@@ -7,7 +7,8 @@ from functools import partial
 from atoll.protocol import ask
 from atoll.region.driver import Work, lease_outcome
 from atoll.region.node_leases import NodeLeases
-from atoll.store.memory.store import MemoryStore, MemoryTables
+from atoll.store.memory.store import MemoryStore
+from atoll.store.memory.tables import MemoryTables
 
 from ..virtual_time import in_virtual_time
 

@@ -9,7 +9,8 @@ import pytest
 from atoll.errors import CorruptEntry, HostileEntry, RegionUnreachable, Unavailable
 from atoll.replication import snapshot
 from atoll.replication.messages import SnapshotCall, SnapshotPlace, StreamRequest
-from atoll.store.memory.store import MemoryStore, MemoryTables
+from atoll.store.memory.store import MemoryStore
+from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import AuditFilter
 
 from ..virtual_time import in_virtual_time

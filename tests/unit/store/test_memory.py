@@ -4,7 +4,8 @@ import pytest
 from tests.unit.store.conformance import SharedStoreConformance, StoreConformance, commit, segments
 
 from atoll.errors import SerializationConflict
-from atoll.store.memory.store import MemoryStore, MemoryTables
+from atoll.store.memory.store import MemoryStore
+from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import Store, Wanted
 
 

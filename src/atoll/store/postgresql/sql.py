@@ -114,96 +114,77 @@ def transaction_sql(
     return " UNION ALL ".join(parts)
 
 
+def _upsert(table: str, keys: int, columns: dict[str, str]) -> tuple[str, tuple[str, ...]]:
+    """Rows are inserted, or replaced where the first `keys` columns are held: its SQL and the arrays' types.
+
+    `{given}` stands for the arrays.
+    """
+    names = list(columns)
+    updates = ", ".join(f"{name} = excluded.{name}" for name in names[keys:])
+    conflict = f" ON CONFLICT ({', '.join(names[:keys])}) DO UPDATE SET {updates}" if keys else ""
+    return (
+        f"INSERT INTO {table} ({', '.join(names)}) SELECT given.* FROM {{given}}{conflict}",
+        tuple(columns.values()),
+    )
+
+
+def _delete(table: str, columns: dict[str, str]) -> tuple[str, tuple[str, ...]]:
+    names = ", ".join(columns)
+    held, given = (", ".join(f"{side}.{name}" for name in columns) for side in ("gone", "given"))
+    return (
+        f"DELETE FROM {table} AS gone USING {{given}} ({names}) WHERE ({held}) = ({given})",
+        tuple(columns.values()),
+    )
+
+
+_DOT = {"origin": "text", "seq": "bigint", "change": "integer"}
+_AUDIT_TYPES = [*["text"] * 6, "bigint", *["text"] * 3, "boolean", "json"]
+_PARTS = {
+    "segments": _upsert(
+        "_journal",
+        0,
+        {"id": "bigint", "origin": "text", "first_seq": "bigint", "last_seq": "bigint", "body": "bytea"},
+    ),
+    "audit_removed": _delete("_audit", {"id": "text"}),
+    "audit": _upsert("_audit", 1, dict(zip(AuditRow._fields, _AUDIT_TYPES, strict=True))),
+    "remembered": _upsert("_remembered", 1, {"key": "text", "at_ms": "bigint", "answer": "bytea"}),
+    "unparked": _delete("_parked", _DOT),
+    "parked": _upsert("_parked", 3, {**_DOT, "cause": "text", "reason": "text", "body": "bytea"}),
+    "schemas": _upsert("_schemas", 1, {"collection": "text", "fingerprint": "text"}),
+    "states_removed": _delete("_states", {"space": "text", "key": "text"}),
+    "states": _upsert("_states", 2, {"space": "text", "key": "text", "value": "bytea"}),
+}
+_FENCES = (
+    # Leases are locked until the commit ends: whoever takes one over knows that none comes after.
+    "fences AS (SELECT held.name FROM _leases AS held JOIN unnest($7::text[], $8::bigint[]) AS fence "
+    "(name, generation) USING (name, generation) FOR SHARE OF held), "
+)
+_FENCED = " AND (SELECT count(*) FROM fences) = cardinality($7::text[])"
+
+
 @lru_cache(maxsize=1024)
 def commit_sql(collections: tuple[str, ...], erased: tuple[str, ...], parts: frozenset[str]) -> str:
     """One statement for a whole commit: it does nothing, and returns no row, when another one came first.
 
     $1 the `commits` that was seen, $2 clock, $3 journal's tail, $4 positions, $5 channel, $6 what to tell there;
     then the arrays of fences, three arrays for each collection, one of keys for each that loses rows, and the arrays of
-    each part in the order below.
+    each part in the order of `_PARTS`.
     """
-    # Leases are locked until the commit ends: whoever takes one over knows that none comes after.
-    fences = (
-        "fences AS (SELECT held.name FROM _leases AS held JOIN unnest($7::text[], $8::bigint[]) AS fence "
-        "(name, generation) USING (name, generation) FOR SHARE OF held), "
-    )
-    held = " AND (SELECT count(*) FROM fences) = cardinality($7::text[])"
     fenced = "fences" in parts
     statements = [
-        f"WITH {fences if fenced else ''}turn AS (UPDATE _region SET commits = commits + 1, "
+        f"WITH {_FENCES if fenced else ''}turn AS (UPDATE _region SET commits = commits + 1, "
         "clock = greatest(clock, $2::bigint), journal_tail = $3::bigint, positions = $4::json "
-        f"WHERE commits = $1::bigint{held if fenced else ''} RETURNING commits)"
+        f"WHERE commits = $1::bigint{_FENCED if fenced else ''} RETURNING commits)"
     ]
     next_place = 9 if fenced else 7
-
-    def arrays(*types: str) -> str:
-        nonlocal next_place
+    documents = {"key": "text", "doc": "json", "meta": "bytea"}
+    changes = {f"documents{at}": _upsert(table_of(name), 1, documents) for at, name in enumerate(collections)}
+    changes |= {f"erased{at}": _delete(table_of(name), {"key": "text"}) for at, name in enumerate(erased)}
+    changes |= {name: part for name, part in _PARTS.items() if name in parts}
+    for name, (sql, types) in changes.items():
         places = ", ".join(f"${next_place + at}::{kind}[]" for at, kind in enumerate(types))
         next_place += len(types)
-        return f"turn, unnest({places}) AS given"
-
-    for at, collection in enumerate(collections):
-        statements.append(
-            f"documents{at} AS (INSERT INTO {table_of(collection)} (key, doc, meta) "
-            f"SELECT given.* FROM {arrays('text', 'json', 'bytea')} "
-            "ON CONFLICT (key) DO UPDATE SET doc = excluded.doc, meta = excluded.meta)"
-        )
-    for at, collection in enumerate(erased):
-        statements.append(
-            f"erased{at} AS (DELETE FROM {table_of(collection)} AS gone USING {arrays('text')} (key) "
-            "WHERE gone.key = given.key)"
-        )
-    if "segments" in parts:
-        statements.append(
-            "segments AS (INSERT INTO _journal (id, origin, first_seq, last_seq, body) "
-            f"SELECT given.* FROM {arrays('bigint', 'text', 'bigint', 'bigint', 'bytea')})"
-        )
-    if "audit_removed" in parts:
-        statements.append(
-            f"audit_removed AS (DELETE FROM _audit USING {arrays('text')} (id) WHERE _audit.id = given.id)"
-        )
-    if "audit" in parts:
-        updates = ", ".join(f"{name} = excluded.{name}" for name in AuditRow._fields[1:])
-        kinds = [*["text"] * 6, "bigint", *["text"] * 3, "boolean", "json"]
-        statements.append(
-            f"audit AS (INSERT INTO _audit ({AUDIT_COLUMNS}) SELECT given.* FROM {arrays(*kinds)} "
-            f"ON CONFLICT (id) DO UPDATE SET {updates})"
-        )
-    if "remembered" in parts:
-        statements.append(
-            "remembered AS (INSERT INTO _remembered (key, at_ms, answer) "
-            f"SELECT given.* FROM {arrays('text', 'bigint', 'bytea')} "
-            "ON CONFLICT (key) DO UPDATE SET at_ms = excluded.at_ms, answer = excluded.answer)"
-        )
-    if "unparked" in parts:
-        statements.append(
-            f"unparked AS (DELETE FROM _parked USING {arrays('text', 'bigint', 'integer')} (origin, seq, change) "
-            "WHERE (_parked.origin, _parked.seq, _parked.change) = (given.origin, given.seq, given.change))"
-        )
-    if "parked" in parts:
-        statements.append(
-            "parked AS (INSERT INTO _parked (origin, seq, change, cause, reason, body) "
-            f"SELECT given.* FROM {arrays('text', 'bigint', 'integer', 'text', 'text', 'bytea')} "
-            "ON CONFLICT (origin, seq, change) DO UPDATE "
-            "SET cause = excluded.cause, reason = excluded.reason, body = excluded.body)"
-        )
-    if "schemas" in parts:
-        statements.append(
-            "schemas AS (INSERT INTO _schemas (collection, fingerprint) "
-            f"SELECT given.* FROM {arrays('text', 'text')} "
-            "ON CONFLICT (collection) DO UPDATE SET fingerprint = excluded.fingerprint)"
-        )
-    if "states_removed" in parts:
-        statements.append(
-            f"states_removed AS (DELETE FROM _states USING {arrays('text', 'text')} (space, key) "
-            "WHERE (_states.space, _states.key) = (given.space, given.key))"
-        )
-    if "states" in parts:
-        statements.append(
-            "states AS (INSERT INTO _states (space, key, value) "
-            f"SELECT given.* FROM {arrays('text', 'text', 'bytea')} "
-            "ON CONFLICT (space, key) DO UPDATE SET value = excluded.value)"
-        )
+        statements.append(f"{name} AS ({sql.replace('{given}', f'turn, unnest({places}) AS given')})")
     return ", ".join(statements) + " SELECT pg_notify($5::text, $6::text) FROM turn"
 
 
