@@ -145,8 +145,10 @@ def lease_believed(patch: Patch) -> None:
 def leases_for_ever(patch: Patch) -> None:
     honest = MemoryTables.lease
 
-    def lease(self: MemoryTables, holder: object, names: Sequence[str], for_s: float) -> frozenset[str]:
-        return honest(self, holder, names, 1e9)
+    def lease(
+        self: MemoryTables, holder: object, run: int, names: Sequence[str], for_s: float
+    ) -> dict[str, int]:
+        return honest(self, holder, run, names, 1e9)
 
     patch.setattr(MemoryTables, "lease", lease)
 
@@ -186,7 +188,11 @@ def nothing_woken(patch: Patch) -> None:
         honest(self, before, vector)
         self._call = call
 
+    async def never(self: Intake) -> None:
+        """Nor does a node that is blocked look by itself."""
+
     patch.setattr(Intake, "_moved", moved)
+    patch.setattr(Intake, "ask_for_others", never)
 
 
 @plant(
