@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Mapping
 from random import Random
+from typing import Any
 
 import msgspec
 
@@ -77,6 +78,8 @@ class _User:
         self._count = 0
         self._written: dict[str, int] = {}
         """Key → the last number that was acknowledged to be written there."""
+        self._in_doubt: set[int] = set()
+        """Numbers that may still be written, by a request that its client gave up: whenever that comes through."""
         self._counted = self._doubtful = 0
 
     async def act(self, mean_s: float) -> None:
@@ -115,10 +118,20 @@ class _User:
         return f"{self._name}-{self._random.randrange(_KEYS)}"
 
     async def _put(self) -> None:
-        key = self._key()
+        await self._write(self._key())
+
+    async def _write(self, key: str, **condition: Any) -> None:
         self._count += 1
         number = self._count
-        await self._session.put(Member(key=key, text=str(number)))
+        self._in_doubt.add(number)
+        try:
+            await self._session.put(Member(key=key, text=str(number)), **condition)
+        except Indefinite:
+            raise
+        except AtollError:
+            self._in_doubt.discard(number)
+            raise
+        self._in_doubt.discard(number)
         self._written[key] = number
 
     async def _get(self) -> None:
@@ -128,8 +141,8 @@ class _User:
 
     def _check_found(self, invariant: str, key: str, text: str | None) -> None:
         """It is what was acknowledged last, or what was written later and may have happened."""
-        least = self._written.get(key, 0)
-        if int(text or 0) < least and not self._is_lost(key, least):
+        least, shown = self._written.get(key, 0), int(text or 0)
+        if shown < least and shown not in self._in_doubt and not self._is_lost(key, least):
             self._fail(
                 invariant, f"{key} is {text} in {self._session.region}, after {least} was acknowledged"
             )
@@ -164,7 +177,8 @@ class _User:
         if self._world.journal.losses:
             return  # a session's token may name what is lost
         expected = self._world.oracle.visible_plain("member", key, vector)
-        if expected is not None and int(text or 0) < int(expected["text"]):
+        shown = int(text or 0)
+        if expected is not None and shown < int(expected["text"]) and shown not in self._in_doubt:
             self._fail(LISTS_WHAT_IT_SAYS, f"{key} is {text} in a listing at {vector}, and {expected} there")
 
     async def _condition(self) -> None:
@@ -173,21 +187,13 @@ class _User:
         found = await self._session.read(Member, key)
         stale = found.version is not None and self._random.random() < 0.5
         if stale:
-            self._count += 1
-            await self._session.put(Member(key=key, text=str(self._count)))
-            self._written[key] = self._count
-        self._count += 1
-        number = self._count
+            await self._write(key)
         create = found.version is None or self._random.random() < 0.2
         try:
-            if create:
-                await self._session.put(Member(key=key, text=str(number)), create=True)
-            else:
-                await self._session.put(Member(key=key, text=str(number)), if_match=found.version)
+            await self._write(key, **({"create": True} if create else {"if_match": found.version}))
         except VersionMismatch as error:
             self._world.note_error(error)
             return
-        self._written[key] = number
         if (stale or (create and found.version is not None)) and not self._world.journal.losses:
             self._fail(MEETS_ITS_CONDITION, f"{key} was written over version {found.version}")
 

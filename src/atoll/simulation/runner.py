@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -46,6 +46,9 @@ from atoll.simulation.versions import LOSES_NO_FIELD, Versions
 from atoll.simulation.world import Workload, World
 from atoll.testing.cluster import Cluster, NotSettled
 from atoll.testing.virtual_time import Stalled, VirtualLoop
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 _CONVERGE_S = 30.0
 """Once healed, all regions must agree within this, beyond what a clock that ran ahead has to wait for."""
@@ -283,7 +286,7 @@ async def _check_agreement(world: World, *, history: bool) -> None:
     cluster = world.cluster
     world.oracle.ask_functions()  # first, because it says whose fault it is
     first = world.names[0]
-    shown, audit, digests = _kept(world, first), cluster.audit(first), await _digests(world, first)
+    shown, audit, digests = cluster.shown(first), cluster.audit(first), await cluster.digests(first)
     for name in world.names:
         for parked in cluster[name].disk.store.parked(limit=100_000):
             if parked[:3] in world.journal.refused:
@@ -297,24 +300,19 @@ async def _check_agreement(world: World, *, history: bool) -> None:
             _nothing_waits(cluster, node.name)
         if name == first:
             continue
-        _same("documents converge", first, name, shown, _kept(world, name))
-        if await _digests(world, name) != digests:
+        theirs, their_digests = cluster.shown(name), await cluster.digests(name)
+        erased = world.journal.erased  # by now: retention goes on beside all this
+        _same("documents converge", first, name, _without(shown, erased), _without(theirs, erased))
+        incomplete = {collection for collection, _ in erased}
+        if _without(their_digests, incomplete) != _without(digests, incomplete):
             raise SafetyViolation("merge states converge", f"the digests of {first} and {name} differ")
         _same("the audit is the same in every region", first, name, audit, cluster.audit(name))
     if history:
         _check_history(world, shown, audit)
 
 
-def _kept(world: World, name: str) -> dict[tuple[str, str], bytes]:
-    """What a region shows, without what retention has removed in some region."""
-    erased = world.journal.erased
-    return {place: value for place, value in world.cluster.shown(name).items() if place not in erased}
-
-
-async def _digests(world: World, name: str) -> dict[str, dict[str, bytes]]:
-    erased = {collection for collection, _ in world.journal.erased}
-    found = await world.cluster.digests(name)
-    return {collection: digests for collection, digests in found.items() if collection not in erased}
+def _without(found: Mapping[K, V], left_out: Container[K]) -> dict[K, V]:
+    return {key: value for key, value in found.items() if key not in left_out}
 
 
 def _nothing_waits(cluster: Cluster, name: str) -> None:
