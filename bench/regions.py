@@ -22,6 +22,7 @@ from atoll.errors import RegionUnreachable
 from atoll.node.node import unix_ms
 from atoll.region.options import RegionOptions
 from atoll.region.region import Region
+from atoll.region.site import Site
 from atoll.replication.messages import Call, Reply, StreamRequest
 from atoll.schema.application import Application, application_of
 from atoll.store.memory.store import MemoryStore
@@ -67,15 +68,17 @@ async def region_in(
     """A started region on the database in `folder`; in memory without one."""
     store = MemoryStore() if folder is None else open_sqlite(folder, region=name, deployment="bench")
     region = Region(
-        name,
+        Site(
+            name,
+            NoPeers(),
+            LINK_KEY,
+            unix_ms,
+            Random(name),
+            options=RegionOptions(startup_check_s=0.0),  # nobody is there to be heard before the first write
+        ),
         regions,
         application,
         store,
-        peers=NoPeers(),
-        link_key=LINK_KEY,
-        physical_ms=unix_ms,
-        random=Random(name),
-        options=RegionOptions(startup_check_s=0.0),  # nobody is there to be heard before the first write
     )
     await region.start()
     try:

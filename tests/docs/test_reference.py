@@ -20,6 +20,7 @@ from atoll.http.metrics import Metrics
 from atoll.http.routes import TABLE
 from atoll.ids import KINDS
 from atoll.region.region import Region
+from atoll.region.site import Site
 from atoll.schema import application_of
 from atoll.schema.policy import CONSISTENCIES, FALLBACKS, OPTIONS, STRATEGIES
 from atoll.store.memory.store import MemoryStore
@@ -71,16 +72,8 @@ def test_every_problem_is_described_with_status_and_class() -> None:
 
 
 def test_every_metric_is_described() -> None:
-    region = Region(
-        "tokyo",
-        ["tokyo", "frankfurt"],
-        NOTES,
-        MemoryStore(),
-        peers=None,  # type: ignore[arg-type]
-        link_key=bytes(32),
-        physical_ms=lambda: 0,
-        random=Random(1),
-    )
+    site = Site("tokyo", None, bytes(32), lambda: 0, Random(1))  # type: ignore[arg-type]
+    region = Region(site, ["tokyo", "frankfurt"], NOTES, MemoryStore())
     families = list(text_string_to_metric_families(Metrics(region).render().decode()))
     assert first_cells("Metrics") == {f.name + ("_total" if f.type == "counter" else "") for f in families}
 

@@ -24,6 +24,7 @@ from atoll.ids import IdService, region_number
 from atoll.ids.machines import Machines
 from atoll.region.options import RegionOptions
 from atoll.region.region import Region
+from atoll.region.site import Site
 from atoll.replication.emulation import Emulation
 from atoll.replication.http_peers import HttpPeers
 from atoll.replication.wire import derive_key
@@ -75,18 +76,16 @@ class Node:
             self._now_ms,
             self.emulation,
         )
-        self.region = Region(
+        site = Site(
             region,
-            names,
-            self.application,
-            self.store,
-            peers=self._peers,
-            link_key=link_key,
-            physical_ms=self._now_ms,
-            random=Random(SystemRandom().getrandbits(64)),
-            kernel_uncertainty_ms=kernel_uncertainty_ms,
-            options=replace(options_of(config), shares_store=is_postgresql(self.settings.store)),
+            self._peers,
+            link_key,
+            self._now_ms,
+            Random(SystemRandom().getrandbits(64)),
+            kernel_uncertainty_ms,
+            replace(options_of(config), shares_store=is_postgresql(self.settings.store)),
         )
+        self.region = Region(site, names, self.application, self.store)
         self.sessions = Sessions(self.region, TokenCodec(key, config.name, names))
         self.app = App(
             self.region,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.uncertainty import OffsetEstimator
 from atoll.errors import AtollError
-from atoll.region.options import RegionOptions
-from atoll.replication.messages import Call, PingCall, PingReply, Reply
+from atoll.region.site import Site
+from atoll.replication.messages import PingCall, PingReply
 
 _MOST_UNCERTAIN_MS = 60_000
 _STEP_MS = 100
@@ -21,24 +20,20 @@ class Clocks:
 
     def __init__(
         self,
-        region: str,
+        site: Site,
         clock: HybridLogicalClock,
-        *,
-        now_ms: Callable[[], int],
-        kernel_uncertainty_ms: Callable[[], int | None],
-        ask: Callable[[str, Call], Awaitable[Reply]],
-        options: RegionOptions,
     ) -> None:
+        options = site.options
         self.offsets = OffsetEstimator(max_offset_ms=options.max_clock_offset_ms)
         self.uncertainty_ms = options.max_clock_offset_ms
         """Half-width of this node's clock error, as stamped on its entries."""
         self.off_ms = 0
         """How far the clock is outside what the peers agree on; 0 while that is not too far."""
-        self._region = region
+        self._region = site.name
         self._clock = clock
-        self._now_ms = now_ms
-        self._kernel_uncertainty_ms = kernel_uncertainty_ms
-        self._ask = ask
+        self._now_ms = site.now_ms
+        self._kernel_uncertainty_ms = site.kernel_uncertainty_ms
+        self._ask = site.ask
         self._options = options
         self._wall_minus_loop_ms: int | None = None
 

@@ -13,7 +13,6 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from random import Random
 from typing import Protocol
 
 import msgspec
@@ -23,7 +22,8 @@ from atoll.documents.entry import decode_entry
 from atoll.documents.mutation import Put, Write, put_of
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, RequestError
-from atoll.region.event_queue import EventLimits, EventQueue, Kind, LinkSeen, Occurrence
+from atoll.region.event_queue import EventQueue, Kind, LinkSeen, Occurrence
+from atoll.region.site import Site
 from atoll.replication.link import LinkStatus
 from atoll.schema.system import EVENTS, system_collections
 
@@ -62,38 +62,35 @@ class EventLog:
 
     def __init__(
         self,
-        region: str,
+        site: Site,
         node: str,
         *,
         links: Mapping[str, Linked],
         held: Callable[[str], bool],
         completions: Completions,
         write: Callable[[Write], Awaitable[object]],
-        now_ms: Callable[[], int],
-        random: Random,
-        limits: EventLimits,
     ) -> None:
         """`held` says whether this node keeps the link to a peer for its region."""
         self.written: Counter[str] = Counter()
         """kind → events that this node has written."""
         self.left_out = 0
         """How many it did not write, because too many came at once."""
-        self._region = region
+        self._region = site.name
         self._node = node
         self._links = links
         self._held = held
         self._completions = completions
         self._write = write
-        self._now_ms = now_ms
-        self._random = random
+        self._now_ms = site.now_ms
+        self._random = site.random
         self._rules = Rules(system_collections()[EVENTS])
-        self._queue = EventQueue(limits)
+        self._queue = EventQueue(site.options.events)
         self._restoring = False
         self._counted = {"failed-over": 0, "snapshot-installed": 0}
         self._woken = asyncio.Event()
         self._opened = False
 
-    def open(self) -> None:
+    async def open(self) -> None:
         """The node starts."""
         self._opened = True
         self._restoring = self._completions.restoring()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from typing import Protocol
 
 from atoll.errors import AtollError
 from atoll.region.group_commit import GroupCommit
-from atoll.region.options import RegionOptions
+from atoll.region.site import Site
 from atoll.region.truncation import Truncation
 from atoll.store.port import Audit, Maintenance, States
 
@@ -26,18 +25,16 @@ class Housekeeping:
 
     def __init__(
         self,
+        site: Site,
         store: Stored,
         group_commit: GroupCommit,
-        *,
         truncation: Truncation,
-        now_ms: Callable[[], int],
-        options: RegionOptions,
     ) -> None:
         self._store = store
         self._group_commit = group_commit
         self._truncation = truncation
-        self._now_ms = now_ms
-        self._options = options
+        self._now_ms = site.now_ms
+        self._options = site.options
 
     async def keep_store(self) -> None:
         """Checkpoints, retention, and a look whether a store that refused can be written again."""

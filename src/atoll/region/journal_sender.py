@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 from atoll.region.freshness import Freshness
 from atoll.region.group_commit import GroupCommit
 from atoll.region.intake import Intake
 from atoll.region.recovery import FailoverRecovery
+from atoll.region.site import Site
 from atoll.replication import source
 from atoll.replication.link import Link
 from atoll.replication.messages import StreamRequest
@@ -21,7 +22,7 @@ class JournalSender:
 
     def __init__(
         self,
-        region: str,
+        site: Site,
         links: Mapping[str, Link],
         store: Journal,
         group_commit: GroupCommit,
@@ -30,11 +31,8 @@ class JournalSender:
         failover: FailoverRecovery,
         freshness: Freshness,
         committed: Signal,
-        now_ms: Callable[[], int],
-        link_key: bytes,
-        heartbeat_s: float,
     ) -> None:
-        self._region = region
+        self._region = site.name
         self._links = links
         self._store = store
         self._group_commit = group_commit
@@ -42,9 +40,9 @@ class JournalSender:
         self._failover = failover
         self._freshness = freshness
         self._committed = committed
-        self._now_ms = now_ms
-        self._writer = FrameWriter(link_key)
-        self._heartbeat_s = heartbeat_s
+        self._now_ms = site.now_ms
+        self._writer = FrameWriter(site.link_key)
+        self._heartbeat_s = site.options.heartbeat_s
 
     async def stream(self, request: StreamRequest) -> AsyncGenerator[bytes, None]:
         """This region's journal for one peer, as frames of `replication.wire`.

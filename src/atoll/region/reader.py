@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, assert_never
 
 from atoll.causality import vector as vectors
@@ -12,15 +12,13 @@ from atoll.documents import document as documents
 from atoll.documents.register import Version
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, RegionUnreachable, Unavailable
-from atoll.ownership.ownership import Ownership
-from atoll.region.gates import Gates
+from atoll.region.admission import Admission
 from atoll.region.group_commit import GroupCommit
 from atoll.region.read_plan import AT_ONCE, AtOwner, Here, ReadPlan, WaitFor, plan_read
 from atoll.region.reading import Listing, ListOptions, Reading, ReadOptions
-from atoll.region.statistics import Statistics
-from atoll.region.waits import Waits
+from atoll.region.site import Site
 from atoll.replication.link import Link
-from atoll.replication.messages import Call, ReadCall, ReadReply, Reply
+from atoll.replication.messages import ReadCall, ReadReply
 from atoll.store.port import Documents, Journal
 
 
@@ -33,30 +31,23 @@ class Reader:
 
     def __init__(
         self,
-        region: str,
+        site: Site,
         rules: Mapping[str, Rules],
         links: Mapping[str, Link],
         store: Stored,
-        group_commit: GroupCommit,
         *,
-        ask: Callable[[str, Call], Awaitable[Reply]],
-        ownership: Ownership,
-        gates: Gates,
-        waits: Waits,
-        statistics: Statistics,
+        group_commit: GroupCommit,
+        admission: Admission,
     ) -> None:
-        self._region = region
+        self._region = site.name
         self._rules = rules
         self._store = store
         self._group_commit = group_commit
-        self._ownership = ownership
         self._links = links
-        self._gates = gates
         self._plans: dict[tuple[str, str | None], ReadPlan] = {}
         """(collection, level asked for) → the plan of a read that asks for nothing more."""
-        self._waits = waits
-        self._statistics = statistics
-        self._ask = ask
+        self._ownership, self._gates, self._waits, self._statistics = admission
+        self._ask = site.ask
 
     async def read(self, collection: str, key: str, options: ReadOptions) -> Reading:
         """Under the collection's consistency, or the one asked for; raises what `Region.read` does."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 
 from atoll.causality import vector as vectors
 from atoll.errors import TokenNotReached, TooStale
 from atoll.region.freshness import Freshness
 from atoll.region.group_commit import GroupCommit
-from atoll.region.options import RegionOptions
 from atoll.region.read_plan import Here
+from atoll.region.site import Site
 from atoll.region.statistics import Statistics
 from atoll.replication.signal import Signal
 
@@ -21,24 +21,22 @@ class Waits:
 
     def __init__(
         self,
-        region: str,
+        site: Site,
         group_commit: GroupCommit,
         *,
         peers: Collection[str],
         freshness: Freshness,
         committed: Signal,
         statistics: Statistics,
-        now_ms: Callable[[], int],
-        options: RegionOptions,
     ) -> None:
-        self._region = region
+        self._region = site.name
         self._peers = peers
         self._group_commit = group_commit
         self._freshness = freshness
         self._committed = committed
         self._statistics = statistics
-        self._now_ms = now_ms
-        self._options = options
+        self._now_ms = site.now_ms
+        self._options = site.options
 
     async def wait_for(self, token: Mapping[str, int], max_wait_s: float | None = None) -> bool:
         """Wait until this region has seen `token`; False when it did not in time."""

@@ -13,14 +13,12 @@ from atoll.documents.rules import Rules
 from atoll.errors import AtollError, RegionUnreachable, Unavailable
 from atoll.lattices.base import Escrowed
 from atoll.ownership.escrow import Escrow
-from atoll.ownership.ownership import Ownership, Stored
-from atoll.region.gates import Gates
+from atoll.ownership.ownership import Stored
+from atoll.region.admission import Admission
 from atoll.region.group_commit import GroupCommit
 from atoll.region.local_writes import LocalWrites
-from atoll.region.options import RegionOptions
-from atoll.region.statistics import Statistics
-from atoll.region.waits import Waits
-from atoll.replication.messages import Peers, WriteCall, WriteReply
+from atoll.region.site import Site
+from atoll.replication.messages import WriteCall, WriteReply
 from atoll.store.port import Documents
 
 
@@ -29,45 +27,37 @@ class Writer:
 
     def __init__(
         self,
-        region: str,
+        site: Site,
         rules: Mapping[str, Rules],
         links: Collection[str],
         store: Documents,
-        group_commit: GroupCommit,
         *,
-        peers: Peers,
-        ownership: Ownership,
-        gates: Gates,
-        waits: Waits,
+        group_commit: GroupCommit,
         writes: LocalWrites,
-        statistics: Statistics,
-        options: RegionOptions,
+        admission: Admission,
     ) -> None:
         self.escrow = Escrow(
-            region,
+            site.name,
             self._holders,
             self._ask,
             group_commit.progress.covered,
             lambda: asyncio.get_running_loop().time(),
-            timeout_s=options.escrow_timeout_s,
+            timeout_s=site.options.escrow_timeout_s,
         )
         self._escrowed = frozenset(
             name
             for name, each in rules.items()
             if any(isinstance(lattice, Escrowed) for lattice in each.lattices.values())
         )
-        self._region = region
+        self._region = site.name
         self._rules = rules
         self._store = store
         self._group_commit = group_commit
-        self._ownership = ownership
-        self._gates = gates
-        self._waits = waits
+        self._ownership, self._gates, self._waits, self._statistics = admission
         self._writes = writes
-        self._statistics = statistics
-        self._peers = peers
+        self._peers = site.peers
         self._others = links
-        self._options = options
+        self._options = site.options
 
     async def write(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
         """Here, or in the region that owns the documents; raises what `Region.write` does."""

@@ -15,6 +15,7 @@ from atoll.ids import IdService, region_number
 from atoll.ids.machines import Machines
 from atoll.region.options import RegionOptions
 from atoll.region.region import Region
+from atoll.region.site import Site
 from atoll.replication.wire import derive_key
 from atoll.schema.application import Application
 from atoll.store.port import AuditFilter, Store
@@ -96,19 +97,16 @@ class SimulatedNode:
         store = cast(Store, self.disk.mount(life, self.connection))
         if self.mounted is not None:
             self.mounted(self.disk.region, self.disk.store.positions())
-        self.region = region = life.run(
-            Region,
+        site = Site(
             self.disk.region,
-            cluster.names,
-            self.application,
-            store,
-            peers=cluster.network.peers(life),
-            link_key=derive_key(KEY, "links"),
-            physical_ms=self.clock,
-            random=cluster.split(f"region {self.name} run {self.runs}"),
-            kernel_uncertainty_ms=lambda: self.kernel_uncertainty_ms,
-            options=self.options,
+            cluster.network.peers(life),
+            derive_key(KEY, "links"),
+            self.clock,
+            cluster.split(f"region {self.name} run {self.runs}"),
+            lambda: self.kernel_uncertainty_ms,
+            self.options,
         )
+        self.region = region = life.run(Region, site, cluster.names, self.application, store)
         self.ids = self._ids(store, region, cluster.split(f"ids of {self.name} run {self.runs}"))
         self._opened = opened = asyncio.Event()
         life.spawn(self._open(life, region, opened), f"{self.name}: start")

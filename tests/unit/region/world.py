@@ -15,6 +15,7 @@ from atoll.errors import RegionUnreachable
 from atoll.ownership.ownership import rendezvous
 from atoll.region.options import RegionOptions
 from atoll.region.region import Region
+from atoll.region.site import Site
 from atoll.replication.messages import Call, Reply, StreamRequest, WriteReply
 from atoll.schema import Bound, BoundedCounter, Collection, Counter, home_region, key_ranges
 from atoll.schema.application import Application, application_of
@@ -111,17 +112,15 @@ class World:
 
     def create(self, name: str) -> Region:
         loop = asyncio.get_running_loop()
-        region = Region(
+        site = Site(
             name,
-            self.names,
-            self.application,
-            self.stores[name],
-            peers=LocalPeers(self, name),
-            link_key=KEY,
-            physical_ms=lambda: START_MS + int(loop.time() * 1000) + self.skew_ms.get(name, 0),
-            random=Random(name),
+            LocalPeers(self, name),
+            KEY,
+            lambda: START_MS + int(loop.time() * 1000) + self.skew_ms.get(name, 0),
+            Random(name),
             options=self.options,
         )
+        region = Region(site, self.names, self.application, self.stores[name])
         self.regions[name] = region
         return region
 

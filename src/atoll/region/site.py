@@ -1,0 +1,31 @@
+"""What a region is given by its surroundings: its name, network, clock, randomness, key and options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from atoll.region.options import DEFAULT_OPTIONS, RegionOptions
+from atoll.replication.messages import Call, Peers, Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Of one node. Production and simulation give others; nothing else tells the two apart."""
+
+    name: str
+    """Of the region."""
+    peers: Peers
+    link_key: bytes
+    """Seals what crosses between regions."""
+    now_ms: Callable[[], int]
+    """The wall clock, in unix milliseconds."""
+    random: Random
+    kernel_uncertainty_ms: Callable[[], int | None] = lambda: None
+    """The kernel's own bound on the error of its clock; None where it gives none."""
+    options: RegionOptions = DEFAULT_OPTIONS
+
+    async def ask(self, region: str, call: Call) -> Reply:
+        """Ask one peer. Raises RegionUnreachable, Indefinite."""
+        return await self.peers.call(region, call, timeout_s=self.options.peer_timeout_s)

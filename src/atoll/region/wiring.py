@@ -1,0 +1,393 @@
+"""The parts of a region's node, and how they are connected.
+
+Groups are built in the order in which they need each other: what decides, commits, links and recovery, requests,
+background. A part is given what it calls; where two need each other, one of them gets a method of `Parts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from atoll.causality.clock import HybridLogicalClock, stamp_ms
+from atoll.causality.types import Stamp
+from atoll.commit.batch import Batch, Identity
+from atoll.commit.snapshot_page import KEPT_ASIDE, check_merged
+from atoll.conflicts.guard import guarded
+from atoll.documents.entry import EncodedEntry
+from atoll.documents.mutation import Write
+from atoll.documents.rules import Rules, plain_text
+from atoll.documents.strategies import Resolver
+from atoll.errors import ClockUnsafe
+from atoll.membership.members import Members, Membership
+from atoll.ownership.ownership import Ownership, Stored
+from atoll.recovery import relays
+from atoll.recovery.relays import RelayState
+from atoll.region.admission import Admission
+from atoll.region.clocks import Clocks
+from atoll.region.conflicts import Conflicts
+from atoll.region.divergence import forked_entry
+from atoll.region.driver import Actions, Driver, Performer
+from atoll.region.event_log import Completions, EventLog
+from atoll.region.event_retention import EventRetention
+from atoll.region.feed import Feed
+from atoll.region.freshness import Freshness
+from atoll.region.gates import Gates
+from atoll.region.group_commit import GroupCommit
+from atoll.region.health import Health
+from atoll.region.housekeeping import Housekeeping
+from atoll.region.intake import Intake
+from atoll.region.journal_sender import JournalSender
+from atoll.region.local_writes import LocalWrites
+from atoll.region.node_leases import NodeLeases
+from atoll.region.progress import Progress
+from atoll.region.reader import Reader
+from atoll.region.recovery import FailoverRecovery, RestoreRecovery, StartupCheck
+from atoll.region.redeclaration import Redeclaration
+from atoll.region.site import Site
+from atoll.region.snapshot_install import SnapshotInstall
+from atoll.region.snapshot_pages import SnapshotPages
+from atoll.region.statistics import Statistics
+from atoll.region.timeline import Timeline
+from atoll.region.truncation import Truncation
+from atoll.region.waits import Waits
+from atoll.region.writer import Writer
+from atoll.repair.digests import Digests
+from atoll.replication.link import Link
+from atoll.replication.messages import (
+    EntryCall,
+    EntryReply,
+)
+from atoll.replication.signal import Signal
+from atoll.replication.wire import Heartbeat
+from atoll.rollout.redeclare import fingerprints
+from atoll.schema.application import Application, CollectionSchema
+from atoll.store.port import Store
+
+
+class Background(NamedTuple):
+    """A part that works beside the requests: `open` is awaited in order, then every `run` goes on for ever."""
+
+    name: str
+    run: Callable[[], Coroutine[Any, Any, None]]
+    open: Callable[[], Awaitable[None]] | None = None
+
+
+class Parts:
+    """Of one node. `Region` offers what others may ask of them."""
+
+    def __init__(self, site: Site, regions: Sequence[str], application: Application, store: Store) -> None:
+        self.site = site
+        self.name = site.name
+        self.application = application
+        self.store = store
+        self.options = site.options
+        self.now_ms = site.now_ms
+        self.members = Members(Membership.of(regions))
+        self._own_at_first = 0
+        """Its own position when it was restored, or rewound: what came since is the peers' own account."""
+        self._stored_rules = {
+            name: Rules(schema, self._resolver(schema)) for name, schema in application.stored.items()
+        }
+        self.rules: dict[str, Rules] = {name: self._stored_rules[name] for name in application.collections}
+        """Of what a client may name: the team's collections."""
+        self.gates = Gates(self.name)
+        self.statistics = Statistics()
+        self.freshness = Freshness(self.name)
+        self.committed = Signal()
+        self.clock = HybridLogicalClock(site.now_ms, 0, site.options.max_clock_offset_ms)
+        self.clocks = Clocks(site, self.clock)
+        self.ownership = Ownership(self.members, self.rules)
+        self._wire_commits()
+        self._wire_recovery()
+        self._wire_gates()
+        self._wire_requests()
+        self._wire_background()
+
+    def _wire_commits(self) -> None:
+        """What makes changes durable."""
+        self.progress = Progress(self.store, self._history_changed)
+        self.timeline = Timeline(self.progress, self._history_changed)
+        self.group_commit = GroupCommit(
+            self.store,
+            self._stored_rules,
+            self.clock,
+            self._identity,
+            self.now_ms,
+            progress=self.progress,
+            timeline=self.timeline,
+            options=self.options.group_commit,
+        )
+        self.intake = Intake(self.progress, self.group_commit.call, self.options.intake)
+        self.local_writes = LocalWrites(self.group_commit, (self.timeline.check, check_merged), self._admit)
+        self.group_commit.supply(self.intake.take)
+        self.group_commit.listen(self._after_commit)
+        self.progress.follow(self._after_move)
+
+    def _wire_recovery(self) -> None:
+        """Links to the peers, and the protocols that act on them."""
+        self.links = {peer: self._link(peer) for peer in self.members.regions if peer != self.name}
+        performer = self._performer()
+        patience_s = self.options.startup_check_s
+        self.redeclaration = Redeclaration(
+            performer.pages.fingerprints,
+            performer,
+            nonce=f"{self.site.random.getrandbits(48):x}",
+            retry_s=self.options.housekeeping_s,
+        )
+        leases = [link_lease(peer) for peer in self.links]
+        self.node_leases = NodeLeases(leases, self.store, performer, lease_s=self.options.lease_s)
+        self.startup_check = StartupCheck(self.name, self.links, performer, patience_s=patience_s)
+        self._relays = Driver(RelayState(self.name), relays.step, performer)
+        self.restore = RestoreRecovery(self.name, self.links, performer)
+        self.failover = FailoverRecovery(self.name, self.links, performer, patience_s=patience_s)
+        self.snapshot_install = SnapshotInstall(
+            performer, self.store, self.now_ms, self.options, closed=partial(self.gates.closing, reads=True)
+        )
+
+    def _wire_gates(self) -> None:
+        gates = self.gates
+        gates.register(reads=self.restore.reads)
+        gates.register(reads=self.snapshot_install.reads, timed=self.options.shares_store)
+        gates.register(writes=self.failover.writes, wait=self.failover.wait)
+        gates.register(writes=self.startup_check.writes, wait=self.startup_check.passed)
+        gates.register(writes=self.clocks.writes, error=ClockUnsafe)
+        gates.advise(writes=self.group_commit.trouble)
+        self.health = Health(self.name, self.links, self.group_commit, gates)
+
+    def _wire_requests(self) -> None:
+        """What answers clients and peers."""
+        site, store, commits = self.site, self.store, self.group_commit
+        self.waits = Waits(
+            site,
+            commits,
+            peers=self.links,
+            freshness=self.freshness,
+            committed=self.committed,
+            statistics=self.statistics,
+        )
+        admission = Admission(self.ownership, self.gates, self.waits, self.statistics)
+        self.reader = Reader(site, self.rules, self.links, store, group_commit=commits, admission=admission)
+        self.writer = Writer(
+            site,
+            self.rules,
+            self.links,
+            store,
+            group_commit=commits,
+            writes=self.local_writes,
+            admission=admission,
+        )
+        self.feed = Feed(
+            self.name, self.members, store, commits, failover=self.failover, committed=self.committed
+        )
+        self.conflicts = Conflicts(self.rules, store, self.gates, self.writer.write)
+        self.event_retention = EventRetention(store, commits, self.options)
+        self.digests = Digests(self._stored_rules, store, self.event_retention.horizon_of)
+        self.journal_sender = JournalSender(
+            site,
+            self.links,
+            store,
+            commits,
+            self.intake,
+            failover=self.failover,
+            freshness=self.freshness,
+            committed=self.committed,
+        )
+
+    def _wire_background(self) -> None:
+        """What works beside requests; opened in this order."""
+        self.truncation = Truncation(
+            self.members,
+            self.links,
+            self.store,
+            self.group_commit.commit,
+            now_ms=self.now_ms,
+            options=self.options,
+        )
+        housekeeping = Housekeeping(self.site, self.store, self.group_commit, self.truncation)
+        self.events = EventLog(
+            self.site,
+            self.store.holder,
+            links=self.links,
+            held=self.holds,
+            completions=Completions(
+                restoring=lambda: self.restore.pending,
+                failed_over=lambda: self.failover.state.taken_up,
+                snapshots=lambda: self.snapshot_install.completed,
+            ),
+            write=lambda write: self.writer.write(write, None),
+        )
+        self.group_commit.listen(self.events.committed)
+        self.background: tuple[Background, ...] = (
+            Background("leases", self.node_leases.run, self.node_leases.take),
+            Background("start-up position check", self.startup_check.run, self._open_commits),
+            Background("restore recovery", self.restore.run, self.restore.open),
+            Background("another database", self.failover.run, self.failover.open),
+            Background("catching up from a snapshot", self.snapshot_install.run, self.snapshot_install.open),
+            Background("housekeeping", housekeeping.keep_store),
+            Background("truncation of the journal", housekeeping.cut_journal),
+            Background("new declarations", self.redeclaration.run),
+        )
+        if self.options.shares_store:
+            self.background += (Background("what other nodes brought", self.intake.ask_for_others),)
+        if self.options.events_most:
+            self.background += (
+                Background("events", self.events.run, self.events.open),
+                Background("retention of events", self.event_retention.run),
+            )
+
+    async def _open_commits(self) -> None:
+        await self.group_commit.open()
+        self._own_at_first = self.vector.get(self.name, 0)
+        await self.startup_check.open()
+
+    def _link(self, peer: str) -> Link:
+        return Link(
+            self.name,
+            peer,
+            self,
+            self.site.peers,
+            self.site.link_key,
+            origins=self._origins,
+            members=self.members,
+            now_ms=self.now_ms,
+            random=self.site.random,
+            options=self.options.link,
+        )
+
+    def _performer(self) -> Performer:
+        pages = SnapshotPages(
+            self.name,
+            self._stored_rules,
+            self.store,
+            self.site.peers,
+            fingerprints=fingerprints(self.application),
+            timeout_s=self.options.peer_timeout_s,
+            most_rows=self.options.snapshot_page_rows,
+        )
+        actions = Actions(
+            self._rewind,
+            self._forked_entry,
+            self._trust,
+            claim=lambda lease: self.node_leases.claim(lease),  # noqa: PLW0108 - they come later
+            release=lambda lease: self.node_leases.release(lease),  # noqa: PLW0108
+            held=lambda: self.node_leases.held,
+        )
+        return Performer(
+            self.name, self.store, self.group_commit, self.links, pages, actions, self.clock, self.now_ms
+        )
+
+    # -- links -----------------------------------------------------------------------------------------
+
+    @property
+    def vector(self) -> dict[str, int]:
+        """What this region has."""
+        return self.group_commit.progress.vector
+
+    def deliver(self, encoded: Sequence[EncodedEntry], link: str) -> None:
+        self.intake.deliver(encoded, link)
+
+    async def backpressure(self, link: str, bytes_waiting: int) -> None:
+        await self.intake.backpressure(link, bytes_waiting)
+
+    def too_late(self, peer: str, past: dict[str, int]) -> None:
+        if peer not in self.links:
+            return  # it left while this was on its way
+        self.snapshot_install.too_late(peer, past)
+
+    def heard(self, peer: str, heartbeat: Heartbeat) -> None:
+        if peer not in self.links:
+            return
+        self.freshness.heard(heartbeat, self.group_commit.progress.vector)
+        self.startup_check.heard(peer, heartbeat.vector)
+        self.restore.heard(peer, heartbeat.vector)
+        announced = self.links[peer].status.advertised
+        self._relays.post(relays.Heard(peer, announced, self.group_commit.progress.vector))
+        if not self.links[peer].renewing:
+            self.failover.heard(peer, heartbeat.vector)
+
+    def _origins(self, peer: str) -> tuple[str, ...]:
+        """The peer's own entries; and those of everyone out of reach, through every peer, for any one of
+        them may be just as cut off: what comes twice is dropped on arrival.
+
+        This region's own are asked for, everywhere, while peers hold some that it lost with its disk. Asked for
+        at other times, each would come back from every peer. So are those that an origin has lost (`recovery.relays`).
+        Of several nodes one pulls from a peer; the others only want to hear how far it is.
+        """
+        if not self.holds(peer) or self.snapshot_install.pulling:
+            return ()
+        wanted = {origin for relay, origin in self._relays.state.asked if relay == peer}
+        if self.startup_check.recovering:
+            wanted.add(self.name)
+        wanted.update(other for other, link in self.links.items() if not link.status.connected)
+        return (peer, *sorted(wanted - {peer}))
+
+    def holds(self, peer: str) -> bool:
+        """Whether it is this node of the region that pulls from `peer`."""
+        return link_lease(peer) in self.node_leases.held
+
+    def review_links(self) -> None:
+        for link in self.links.values():
+            link.review()
+        self.events.links_changed()
+
+    # -- another database ------------------------------------------------------------------------------
+
+    def _history_changed(self, history: str, lossy: bool = False) -> None:
+        self.failover.history_changed(history, lossy=lossy)
+        if self.failover.pending:
+            self.gates.closing(reads=False)
+
+    async def _rewind(self) -> int:
+        # Tables that were made last may be missing, too.
+        await self.store.open_collections([*self.application.stored, KEPT_ASIDE])
+        clock = await self.progress.rewind()
+        self._own_at_first = self.group_commit.progress.vector.get(self.name, 0)
+        self.freshness.forget()
+        self.startup_check.rewound()
+        return stamp_ms(Stamp(clock))
+
+    async def _forked_entry(self) -> str:
+        async def ask(peer: str, seq: int) -> bytes | None:
+            reply = await self.site.ask(peer, EntryCall(self.name, seq))
+            return reply.digest if isinstance(reply, EntryReply) else None
+
+        held = {
+            peer: link.status.advertised.get(self.name, 0)
+            for peer, link in self.links.items()
+            if link.status.connected
+        }
+        return await forked_entry(self.store, self.name, self._own_at_first, held, ask)
+
+    def _trust(self, history: str) -> None:
+        self.timeline.trust(history)
+        self.committed.notify()
+
+    # -- commits ---------------------------------------------------------------------------------------
+
+    def _identity(self) -> Identity:
+        return Identity(
+            self.name, self.members.regions, self.clocks.uncertainty_ms, self.options.document_bytes
+        )
+
+    def _resolver(self, schema: CollectionSchema) -> Resolver | None:
+        function = schema.policy.resolver
+        return (
+            None if function is None else guarded(function, partial(plain_text, schema), self.options.guard)
+        )
+
+    def _admit(self, write: Write, stored: Stored) -> None:
+        self.writer.admit(write, stored)
+
+    def _after_commit(self, batch: Batch) -> None:
+        self.statistics.committed(batch, self.name, self.now_ms())
+
+    def _after_move(self, before: dict[str, int], vector: dict[str, int]) -> None:
+        self.freshness.moved(vector)
+        self.committed.notify()
+
+
+def link_lease(peer: str) -> str:
+    """The name of a lease."""
+    return f"link {peer}"
