@@ -95,7 +95,7 @@ def test_a_call_whose_answer_is_lost_is_indefinite() -> None:
         cluster = await _started()
         cluster.network.path("frankfurt", "tokyo").loss = 1.0
         with pytest.raises(Indefinite):
-            await cluster["tokyo"].ask(lambda region: region.ask("frankfurt", PingCall()))
+            await cluster["tokyo"].ask(lambda region: region.site.ask("frankfurt", PingCall()))
 
     simulated(scenario)
 
@@ -105,7 +105,7 @@ def test_a_region_that_is_down_is_unreachable() -> None:
         cluster = await _started()
         cluster.kill("frankfurt")
         with pytest.raises(RegionUnreachable):
-            await cluster["tokyo"].ask(lambda region: region.ask("frankfurt", PingCall()))
+            await cluster["tokyo"].ask(lambda region: region.site.ask("frankfurt", PingCall()))
         with pytest.raises(RegionUnreachable):
             await cluster["frankfurt"].ask(_put("Ann"))
 

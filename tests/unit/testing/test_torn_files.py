@@ -22,7 +22,12 @@ def medium() -> Iterator[TornMedium]:
 def commit(medium: TornMedium, seq: int) -> None:
     row = ("k", b'{"n":%d}' % seq, b"meta")
     medium.store.commit(
-        Commit({"profile": [row]}, [Segment("tokyo", seq, seq, b"x" * 5000)], {"tokyo": seq}, seq)
+        Commit(
+            documents={"profile": [row]},
+            segments=[Segment("tokyo", seq, seq, b"x" * 5000)],
+            positions={"tokyo": seq},
+            clock=seq,
+        )
     )
 
 
