@@ -696,7 +696,7 @@ def numbers_used_again(patch: Patch) -> None:
     found_by=("strong documents are linearizable",),
 )
 def strong_reads_anywhere(patch: Patch) -> None:
-    async def read_strong(self: Reader, collection: str, key: str, options: Any) -> Any:
+    async def read_strong(self: Reader, collection: str, key: str) -> Any:
         return await self.read_here(collection, key)
 
     patch.setattr(Reader, "_read_strong", read_strong)
@@ -838,7 +838,7 @@ def unknown_fields_dropped(patch: Patch) -> None:
 @plant(
     "unknown registers dropped",
     workloads=("versions",),
-    seeds=4,
+    seeds=6,
     found_by=("documents converge", "merge states converge", "a read shows what its region has seen"),
     alter=busy,
 )

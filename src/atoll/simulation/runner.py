@@ -203,6 +203,7 @@ async def _phases(plan: Plan, world: World, workloads: Iterable[Workload]) -> No
         await _settle(cluster, "a cut between two that both reach a third stops nothing")
         _heal(plan, cluster, ())
     await _settle(cluster, "healed regions agree in time")
+    await _serve(cluster)
     await check_agreement(world, history=False)
     # A clock that was set right is compared anew, and one that was set back has to be caught up with.
     lead_ms = max(cluster.region(name).clock.lead_ms() for name in cluster.nodes)
@@ -240,6 +241,15 @@ async def _settle(cluster: Cluster, invariant: str) -> None:
         await cluster.settle(within_s + max(0, ahead_ms) / 1000)
     except NotSettled as error:
         raise LivenessViolation(invariant, str(error)) from None
+
+
+async def _serve(cluster: Cluster) -> None:
+    """Once all regions agree, one that was restored soon takes note that it has everything again."""
+    deadline_s = cluster.loop.time() + _CONVERGE_S
+    while closed := [why for name in cluster.nodes if (why := cluster.region(name).health.of("reading"))]:
+        if cluster.loop.time() > deadline_s:
+            raise LivenessViolation("a healed region serves reads", "; ".join(closed))
+        await asyncio.sleep(0.05)
 
 
 def _commits_s(cluster: Cluster) -> float:
