@@ -15,7 +15,7 @@ from atoll.http import bodies
 from atoll.http.parameters import Parameter, Text
 from atoll.http.route import Answer, Body, Route
 from atoll.region.health import Check
-from atoll.replication.http_peers import CALL_PATH, PROTOCOL_HEADER, STREAM_PATH
+from atoll.replication.seal import CALL_PATH, PROTOCOL_HEADER, STREAM_PATH
 from atoll.replication.seal import HEADER as SEAL
 
 _OCTETS = "application/vnd.atoll"

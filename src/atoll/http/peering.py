@@ -13,8 +13,8 @@ from atoll.region.region import Region
 from atoll.replication import seal
 from atoll.replication.emulation import Emulation
 from atoll.replication.failure import Failure
-from atoll.replication.http_peers import CALL_PATH, PROTOCOL_HEADER
 from atoll.replication.messages import Call, PingCall, StreamRequest
+from atoll.replication.seal import CALL_PATH, PROTOCOL_HEADER
 from atoll.replication.wire import PROTOCOL, protocol_mismatch
 
 _OCTETS = (b"content-type", b"application/vnd.atoll")

@@ -18,12 +18,9 @@ from atoll.replication import seal
 from atoll.replication.emulation import Emulation
 from atoll.replication.failure import Failure
 from atoll.replication.messages import Call, Reply, StreamRequest
+from atoll.replication.seal import CALL_PATH, PROTOCOL_HEADER, STREAM_PATH
 from atoll.replication.wire import PROTOCOL
 
-CALL_PATH = "/replication/call"
-STREAM_PATH = "/replication/stream"
-PROTOCOL_HEADER = "atoll-protocol"
-"""The version of `replication.wire` that the asker speaks; 1 did not say it."""
 _MAX_REPLY_BYTES = 64 << 20
 
 _pack = msgspec.msgpack.Encoder().encode

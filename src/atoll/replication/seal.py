@@ -7,6 +7,10 @@ from hashlib import blake2b
 
 from atoll.errors import HostileEntry
 
+CALL_PATH = "/replication/call"
+STREAM_PATH = "/replication/stream"
+PROTOCOL_HEADER = "atoll-protocol"
+"""The version of `replication.wire` that the asker speaks; 1 did not say it."""
 HEADER = "atoll-seal"
 _VALID_MS = 60_000
 

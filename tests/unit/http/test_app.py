@@ -11,8 +11,8 @@ from atoll.client.transport import Request, Response
 from atoll.errors import AtollError, StoreUnwritable, error_classes
 from atoll.replication import seal
 from atoll.replication.failure import Failure
-from atoll.replication.http_peers import CALL_PATH, PROTOCOL_HEADER, STREAM_PATH
 from atoll.replication.messages import DigestCall, PingCall, StreamRequest
+from atoll.replication.seal import CALL_PATH, PROTOCOL_HEADER, STREAM_PATH
 from atoll.replication.wire import FrameReader, Heartbeat
 
 from ..region.world import APPLICATION, KEY

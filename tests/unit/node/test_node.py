@@ -94,9 +94,9 @@ def test_the_clock_counts_unix_milliseconds() -> None:
 async def test_stamps_and_numbers_go_on_after_a_restart(config: Config) -> None:
     async with Node(config, "a") as node:
         write = Write((put_of(node.region.rules["note"], "k", b"{}"),))
-        first = await node.region.local_writes.write(write)
+        first = (await node.region.write(write)).receipt
     async with Node(config, "a") as node:
-        again = await node.region.local_writes.write(write)
+        again = (await node.region.write(write)).receipt
     assert again.seq == first.seq + 1
     assert again.stamp > first.stamp
 

@@ -12,8 +12,9 @@ from atoll.errors import HostileEntry, Indefinite, NotFound, RegionUnreachable
 from atoll.replication import seal
 from atoll.replication.emulation import Emulation
 from atoll.replication.failure import Failure
-from atoll.replication.http_peers import CALL_PATH, HttpPeers
+from atoll.replication.http_peers import HttpPeers
 from atoll.replication.messages import PingCall, PingReply
+from atoll.replication.seal import CALL_PATH
 
 KEY = b"k" * 32
 NOW_MS = 1_700_000_000_000
