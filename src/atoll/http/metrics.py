@@ -12,6 +12,20 @@ from prometheus_client.registry import Collector
 from atoll.http.exchange import Exchange
 from atoll.region.region import Region
 
+_COUNTERS = (
+    ("atoll_writes", "Local entries committed.", "writes"),
+    ("atoll_commits", "Group commits, each one fsync.", "commits"),
+    ("atoll_reads", "Documents read.", "reads"),
+    ("atoll_forwarded", "Requests that another region answered.", "forwarded"),
+    ("atoll_token_waits", "Reads that waited for their session's token.", "token_waits"),
+    ("atoll_traceparent_invalid", "Malformed trace contexts that were dropped.", "invalid_traces"),
+    ("atoll_parked_changes", "Changes from peers that could not be merged.", "parked"),
+    ("atoll_rights_requests", "Times that peers were asked for rights.", "rights_requests"),
+    ("atoll_events_left_out", "Events left out since too many came.", "events_left_out"),
+    ("atoll_snapshots", "Snapshots of peers that were installed.", "snapshots"),
+)
+"""(metric, help, what it is called in the region's status)"""
+
 
 class RegionCollector(Collector):
     def __init__(self, region: Region) -> None:
@@ -20,104 +34,76 @@ class RegionCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         status = self._region.status()
         counted = status["counted"]
-        yield _counter("atoll_writes", "Local entries committed.", counted["writes"])
-        yield _counter("atoll_commits", "Group commits, each one fsync.", counted["commits"])
-        yield _counter("atoll_reads", "Documents read.", counted["reads"])
-        yield _counter("atoll_forwarded", "Requests that another region answered.", counted["forwarded"])
+        for name, text, key in _COUNTERS:
+            yield _counter(name, text, _single(counted[key]))
+        conflicts = {tuple(place.split("/")): number for place, number in counted["conflicts"].items()}
         yield _counter(
-            "atoll_token_waits", "Reads that waited for their session's token.", counted["token_waits"]
-        )
-        yield _counter(
-            "atoll_traceparent_invalid",
-            "Malformed trace contexts that were dropped.",
-            counted["invalid_traces"],
+            "atoll_conflicts", "Conflicts detected in this region.", conflicts, "collection", "kind"
         )
         yield _counter(
-            "atoll_parked_changes", "Changes from peers that could not be merged.", counted["parked"]
+            "atoll_entries_applied", "Entries merged from peers.", _keyed(counted["applied"]), "origin"
         )
         yield _counter(
-            "atoll_rights_requests", "Times that peers were asked for rights.", counted["rights_requests"]
+            "atoll_events", "Events that this node has written.", _keyed(counted["events"]), "kind"
         )
-        conflicts = CounterMetricFamily(
-            "atoll_conflicts", "Conflicts detected in this region.", labels=("collection", "kind")
+        yield from _links(status["links"])
+        yield _gauge(
+            "atoll_position", "Highest entry of each origin here.", _keyed(status["position"]), "origin"
         )
-        for place, number in counted["conflicts"].items():
-            conflicts.add_metric(tuple(place.split("/")), number)
-        yield conflicts
-        entries = CounterMetricFamily(
-            "atoll_entries_applied", "Entries merged from peers.", labels=("origin",)
-        )
-        for origin, number in sorted(counted["applied"].items()):
-            entries.add_metric((origin,), number)
-        yield entries
-        lag = GaugeMetricFamily(
-            "atoll_lag_seconds", "Age of the state that is known to be complete here.", labels=("origin",)
-        )
-        connected = GaugeMetricFamily(
-            "atoll_link_up", "Whether the link to a peer is open.", labels=("peer",)
-        )
-        refused = CounterMetricFamily(
-            "atoll_link_refused", "Frames refused as corrupt or hostile.", labels=("peer",)
-        )
-        received = CounterMetricFamily(
-            "atoll_link_received_bytes", "Bytes read from a peer.", labels=("peer",)
-        )
-        for peer, link in status["links"].items():
-            if link["lag_s"] is not None:
-                lag.add_metric((peer,), link["lag_s"])
-            connected.add_metric((peer,), float(link["connected"]))
-            refused.add_metric((peer,), link["refused"])
-            received.add_metric((peer,), link["received_bytes"])
-        yield from (lag, connected, refused, received)
-        position = GaugeMetricFamily(
-            "atoll_position", "Highest entry of each origin here.", labels=("origin",)
-        )
-        for origin, seq in sorted(status["position"].items()):
-            position.add_metric((origin,), seq)
-        yield position
-        inbox = GaugeMetricFamily("atoll_inbox_bytes", "Entries that wait for what their writers had seen.")
-        inbox.add_metric((), status["inbox"]["bytes"])
-        yield inbox
-        yield from _journal(status)
-        yield from _events(counted)
-        serving = GaugeMetricFamily("atoll_serving", "Whether this region should get traffic.")
-        serving.add_metric((), float(status["serving"]))
-        yield serving
+        inbox = _single(status["inbox"]["bytes"])
+        yield _gauge("atoll_inbox_bytes", "Entries that wait for what their writers had seen.", inbox)
+        yield from _journal(status["journal"])
+        serving = _single(float(status["serving"]))
+        yield _gauge("atoll_serving", "Whether this region should get traffic.", serving)
 
 
-def _journal(status: Mapping[str, Any]) -> Iterator[Metric]:
-    """As of the last time that somebody looked whether some of it may go."""
-    kept = status["journal"]
-    size = GaugeMetricFamily("atoll_journal_bytes", "What the journal holds, about.")
-    size.add_metric((), kept["bytes"])
-    yield size
-    oldest = GaugeMetricFamily(
-        "atoll_journal_oldest_timestamp_seconds", "When the oldest entry was written that is kept."
+def _links(links: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
+    lags = {peer: link["lag_s"] for peer, link in links.items() if link["lag_s"] is not None}
+    yield _gauge(
+        "atoll_lag_seconds", "Age of the state that is known to be complete here.", _keyed(lags), "origin"
     )
-    if kept["oldest_ms"] is not None:
-        oldest.add_metric((), kept["oldest_ms"] / 1000)
-    yield oldest
-    yield _counter(
-        "atoll_journal_truncated_segments", "Segments that this node has removed.", kept["truncated"]
+    up = {peer: float(link["connected"]) for peer, link in links.items()}
+    yield _gauge("atoll_link_up", "Whether the link to a peer is open.", _keyed(up), "peer")
+    refused = {peer: link["refused"] for peer, link in links.items()}
+    yield _counter("atoll_link_refused", "Frames refused as corrupt or hostile.", _keyed(refused), "peer")
+    received = {peer: link["received_bytes"] for peer, link in links.items()}
+    yield _counter("atoll_link_received_bytes", "Bytes read from a peer.", _keyed(received), "peer")
+
+
+def _journal(kept: Mapping[str, Any]) -> Iterator[Metric]:
+    """As of the last round of truncation."""
+    yield _gauge("atoll_journal_bytes", "What the journal holds, about.", _single(kept["bytes"]))
+    oldest: Values = {} if kept["oldest_ms"] is None else _single(kept["oldest_ms"] / 1000)
+    yield _gauge(
+        "atoll_journal_oldest_timestamp_seconds", "When the oldest entry was written that is kept.", oldest
     )
-    yield _counter(
-        "atoll_snapshots", "Snapshots of peers that were taken over.", status["counted"]["snapshots"]
-    )
+    removed = _single(kept["truncated"])
+    yield _counter("atoll_journal_truncated_segments", "Segments that this node has removed.", removed)
 
 
-def _events(counted: Mapping[str, Any]) -> Iterator[Metric]:
-    written = CounterMetricFamily("atoll_events", "Events that this node has written.", labels=("kind",))
-    for kind, count in sorted(counted["events"].items()):
-        written.add_metric((kind,), count)
-    yield written
-    yield _counter(
-        "atoll_events_left_out", "Events left out since too many came.", counted["events_left_out"]
-    )
+Values = Mapping[tuple[str, ...], float]
+"""label values → number"""
 
 
-def _counter(name: str, text: str, value: int) -> Metric:
-    family = CounterMetricFamily(name, text)
-    family.add_metric((), value)
+def _single(value: float) -> Values:
+    return {(): value}
+
+
+def _keyed(values: Mapping[str, float]) -> Values:
+    return {(label,): number for label, number in sorted(values.items())}
+
+
+def _counter(name: str, text: str, values: Values, *labels: str) -> Metric:
+    return _filled(CounterMetricFamily(name, text, labels=labels), values)
+
+
+def _gauge(name: str, text: str, values: Values, *labels: str) -> Metric:
+    return _filled(GaugeMetricFamily(name, text, labels=labels), values)
+
+
+def _filled(family: CounterMetricFamily | GaugeMetricFamily, values: Values) -> Metric:
+    for labels, number in values.items():
+        family.add_metric(labels, number)
     return family
 
 

@@ -41,6 +41,7 @@ from atoll.region.intake import Intake
 from atoll.region.journal_sender import JournalSender
 from atoll.region.local_writes import LocalWrites
 from atoll.region.node_leases import NodeLeases
+from atoll.region.options import RegionOptions
 from atoll.region.progress import Progress
 from atoll.region.reader import Reader
 from atoll.region.recovery import FailoverRecovery, RestoreRecovery, StartupCheck
@@ -88,7 +89,8 @@ class Parts:
         self._own_at_first = 0
         """Its own position when it was restored, or rewound: what came since is the peers' own account."""
         self._stored_rules = {
-            name: Rules(schema, self._resolver(schema)) for name, schema in application.stored.items()
+            name: Rules(schema, _resolver(schema, site.options))
+            for name, schema in application.stored.items()
         }
         self.rules: dict[str, Rules] = {name: self._stored_rules[name] for name in application.collections}
         """Of what a client may name: the team's collections."""
@@ -244,13 +246,10 @@ class Parts:
 
     def _link(self, peer: str) -> Link:
         return Link(
-            self.name,
             peer,
             self,
             self.site.peers,
             self.site.link_key,
-            origins=self._origins,
-            members=self.members,
             now_ms=self.now_ms,
             random=self.site.random,
             options=self.options.link,
@@ -307,7 +306,7 @@ class Parts:
         if not self.links[peer].renewing:
             self.failover.heard(peer, heartbeat.vector)
 
-    def _origins(self, peer: str) -> tuple[str, ...]:
+    def origins(self, peer: str) -> tuple[str, ...]:
         """The peer's own entries; and those of everyone out of reach, through every peer, for any one of
         them may be just as cut off: what comes twice is dropped on arrival.
 
@@ -371,12 +370,6 @@ class Parts:
             self.name, self.members.regions, self.clocks.uncertainty_ms, self.options.document_bytes
         )
 
-    def _resolver(self, schema: CollectionSchema) -> Resolver | None:
-        function = schema.policy.resolver
-        return (
-            None if function is None else guarded(function, partial(plain_text, schema), self.options.guard)
-        )
-
     def _admit(self, write: Write, stored: Stored) -> None:
         self.writer.admit(write, stored)
 
@@ -386,6 +379,11 @@ class Parts:
     def _after_move(self, before: dict[str, int], vector: dict[str, int]) -> None:
         self.freshness.moved(vector)
         self.committed.notify()
+
+
+def _resolver(schema: CollectionSchema, options: RegionOptions) -> Resolver | None:
+    function = schema.policy.resolver
+    return None if function is None else guarded(function, partial(plain_text, schema), options.guard)
 
 
 def link_lease(peer: str) -> str:

@@ -58,8 +58,19 @@ class Receiver(Protocol):
     """The region, as its links see it."""
 
     @property
+    def name(self) -> str:
+        """Of the region."""
+
+    @property
+    def members(self) -> Members:
+        """Which regions there are."""
+
+    @property
     def vector(self) -> dict[str, int]:
         """What it has."""
+
+    def origins(self, peer: str) -> tuple[str, ...]:
+        """Whose entries to pull through this peer at present."""
 
     def deliver(self, encoded: list[EncodedEntry], link: str) -> None:
         """Take entries, in the order in which they came."""
@@ -79,27 +90,20 @@ class Link:
 
     def __init__(
         self,
-        name: str,
         peer: str,
         receiver: Receiver,
         peers: Peers,
         key: bytes,
         *,
-        origins: Callable[[str], tuple[str, ...]],
-        members: Members,
         now_ms: Callable[[], int],
         random: Random,
         options: LinkOptions = LinkOptions(),
     ) -> None:
-        """`origins(peer)` says whose entries to pull through this peer at present."""
         self.status = LinkStatus(peer)
-        self._name = name
         self._peer = peer
         self._receiver = receiver
         self._peers = peers
         self._key = key
-        self._origins = origins
-        self._members = members
         self._now_ms = now_ms
         self._random = random
         self._options = options
@@ -119,7 +123,7 @@ class Link:
         # far away, start each other over and over.
         if not self.status.connected:
             return
-        wanted = self._origins(self._peer)
+        wanted = self._receiver.origins(self._peer)
         if not wanted or not {*wanted} <= {*self._requested}:
             self._again.set()
         elif len(wanted) < len(self._requested) and self._surplus is None:
@@ -129,7 +133,7 @@ class Link:
 
     def _drop_surplus(self) -> None:
         self._surplus = None
-        if self.status.connected and self._origins(self._peer) != self._requested:
+        if self.status.connected and self._receiver.origins(self._peer) != self._requested:
             self._again.set()
 
     def reopen(self) -> None:
@@ -202,11 +206,11 @@ class Link:
             return False
 
     async def _pull(self, changed: Callable[[], None]) -> None:
-        origins = self._requested = self._origins(self._peer)
+        origins = self._requested = self._receiver.origins(self._peer)
         self._advertised = {}  # the peer may have lost its disk
         reader = FrameReader(self._key)
         renewal, renewing = self._renewals, self.renewing
-        request = StreamRequest(self._name, dict(self._receiver.vector), origins, renewing)
+        request = StreamRequest(self._receiver.name, dict(self._receiver.vector), origins, renewing)
         async with aclosing(self._peers.stream(self._peer, request)) as stream:
             while True:
                 async with asyncio.timeout(self._options.silence_s):
@@ -239,15 +243,15 @@ class Link:
             return
         for encoded in message:
             entry = encoded.entry
-            if entry.origin not in self._members.origins:
+            if entry.origin not in self._receiver.members.origins:
                 raise ReplicationError(
                     f"{self._peer} sent an entry of {entry.origin!r}, which is not a region of this deployment"
                 )
             if entry.incarnation != FIRST_INCARNATION:
                 check_incarnations({entry.origin: entry.incarnation}, self._peer)
-            if encoded.withheld and lacks(encoded, self._name):
+            if encoded.withheld and lacks(encoded, self._receiver.name):
                 raise ReplicationError(
-                    f"{self._peer} sent entry {entry.seq} of {entry.origin} without a section for {self._name}"
+                    f"{self._peer} sent entry {entry.seq} of {entry.origin} without a section for {self._receiver.name}"
                 )
         self.status.received_entries += len(message)
         self._receiver.deliver(message, self._peer)

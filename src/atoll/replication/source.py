@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from atoll.causality.types import check_incarnations
 from atoll.documents.entry import frames_for, frames_past, has_sections
 from atoll.replication.messages import StreamRequest
 from atoll.replication.signal import Signal
 from atoll.replication.wire import FrameWriter, Heartbeat, JournalBegins
-from atoll.store.port import Journal, Segment
+from atoll.store.port import Journal, Numbered, Segment
 
 _BATCH_BYTES = 1 << 20
 _HEARSAY_MS = 1000
@@ -52,25 +52,10 @@ async def stream(
             await asyncio.sleep(due_s - loop.time())
             continue
         seen = committed.count
-        chunk: list[bytes] = []
-        gone: dict[str, int] = {}
         numbered = await store.journal(after_id, limit_bytes=_BATCH_BYTES)
-        for id_, segment in numbered:
-            after_id = id_
-            have = sent.get(segment.origin, 0)
-            if segment.origin not in wanted or segment.last_seq <= have:
-                continue
-            if segment.first_seq > have + 1:
-                gone[segment.origin] = segment.first_seq - 1
-                break
-            body, sent[segment.origin] = _for_peer(segment, have, request.region)
-            chunk.append(body)
-            if sent[segment.origin] < segment.last_seq:
-                # The peer asks others, too, and has what depends on this wait: the stream goes on without the origin.
-                wanted.discard(segment.origin)
-        if (
-            not numbered
-        ):  # then all that was here at the last heartbeat has been sent, or is not in the journal
+        after_id, chunk, gone = _batch(numbered, after_id, wanted, sent, request.region)
+        if not numbered:
+            # Then all that was here at the last heartbeat has been sent, or is not in the journal.
             gone = {o: seq for o in sorted(wanted) if (seq := now.vector.get(o, 0)) > sent.get(o, 0)}
         if chunk:
             yield writer.entries(b"".join(chunk))
@@ -85,6 +70,29 @@ async def stream(
                     await committed.wait()
             except TimeoutError:
                 due_s = loop.time()
+
+
+def _batch(
+    numbered: Sequence[Numbered], after_id: int, wanted: set[str], sent: dict[str, int], peer: str
+) -> tuple[int, list[bytes], dict[str, int]]:
+    """(id of the last segment looked at, bodies for the peer, origin → what the journal lacks up to).
+
+    Moves `sent` on, and takes origins off `wanted` that this stream goes on without.
+    """
+    chunk: list[bytes] = []
+    for id_, segment in numbered:
+        after_id = id_
+        have = sent.get(segment.origin, 0)
+        if segment.origin not in wanted or segment.last_seq <= have:
+            continue
+        if segment.first_seq > have + 1:
+            return after_id, chunk, {segment.origin: segment.first_seq - 1}
+        body, sent[segment.origin] = _for_peer(segment, have, peer)
+        chunk.append(body)
+        if sent[segment.origin] < segment.last_seq:
+            # The peer asks others, too, and has what depends on this wait: the stream goes on without the origin.
+            wanted.discard(segment.origin)
+    return after_id, chunk, {}
 
 
 def _for_peer(segment: Segment, have: int, peer: str) -> tuple[bytes, int]:

@@ -51,13 +51,20 @@ class FakePeers:
 
 
 class FakeReceiver:
+    name = "a"
+    members = Members(Membership.of("abc"))
+
     def __init__(self) -> None:
+        self.wanted: tuple[str, ...] = ("b", "a")
         self.vector: dict[str, int] = {}
         self.delivered: list[EncodedEntry] = []
         self.heartbeats: list[Heartbeat] = []
         self.late: list[tuple[str, dict[str, int]]] = []
         self.open = asyncio.Event()
         self.open.set()
+
+    def origins(self, peer: str) -> tuple[str, ...]:
+        return self.wanted
 
     def deliver(self, encoded: list[EncodedEntry], link: str) -> None:
         self.delivered += encoded
@@ -78,16 +85,12 @@ class Setup:
     def __init__(self, *scripts: Script) -> None:
         self.peers = FakePeers(*scripts)
         self.receiver = FakeReceiver()
-        self.origins: tuple[str, ...] = ("b", "a")
         self.changes: list[bool] = []
         self.link = Link(
-            "a",
             "b",
             self.receiver,
             self.peers,
             KEY,
-            origins=lambda peer: self.origins,
-            members=Members(Membership.of("abc")),
             now_ms=lambda: NOW_MS,
             random=Random(7),
             options=LinkOptions(first_retry_s=0.1, longest_retry_s=2.0, silence_s=3.0),
@@ -245,7 +248,7 @@ async def test_relays_are_asked_for_when_others_are_down() -> None:
 
     async def lose_c() -> None:
         await asyncio.sleep(1)
-        it.origins = ("b", "a", "c")
+        it.receiver.wanted = ("b", "a", "c")
         it.link.review()
         it.link.review()
 
@@ -345,12 +348,12 @@ async def test_a_journal_that_begins_later_is_reported_and_heartbeats_go_on() ->
 @in_virtual_time
 async def test_origins_that_others_pull_again_are_left_to_them_later() -> None:
     it = Setup(saying(hello()), saying(hello()))
-    it.origins = ("b", "a", "c")
+    it.receiver.wanted = ("b", "a", "c")
 
     async def c_is_back() -> None:
         await asyncio.sleep(1)
         for at in range(10):  # one link after the other comes up
-            it.origins = ("b", "a") if at % 2 else ("b",)
+            it.receiver.wanted = ("b", "a") if at % 2 else ("b",)
             it.link.review()
             await asyncio.sleep(0.05)
 
@@ -365,7 +368,7 @@ async def test_a_link_that_is_to_bring_nothing_ends_at_once() -> None:
 
     async def held_by_another() -> None:
         await asyncio.sleep(1)
-        it.origins = ()
+        it.receiver.wanted = ()
         it.link.review()
 
     await asyncio.gather(it.run(2), held_by_another())
