@@ -164,6 +164,8 @@ class Intake:
         ready = self.inbox.ready(self._progress.vector, self._options.entries_per_commit, self._held_back)
         self._in_flight = ready
         if not ready:
+            # The store refuses nothing any more: what is left waits for its past, which a link may have to bring.
+            self._refused = False
             self._blocked.set()
         return RemoteEntries(self, ready) if ready else None
 

@@ -56,3 +56,17 @@ async def test_a_link_waits_as_long_as_a_clock_runs_ahead() -> None:
     assert not backpressure.done()
     it.now_ms += 60_000
     await backpressure
+
+
+@in_virtual_time
+async def test_a_refusal_is_over_once_nothing_is_left_to_refuse() -> None:
+    it = await opened(stuck_s=2.0)
+    one, two = entries_of("b", "x", "y")
+    it.tables.refusal = "the disk is full"
+    it.intake.deliver([one], "b")
+    await asyncio.sleep(0.1)
+    it.intake.discard_pending("b", 0)
+    it.tables.refusal = ""
+    it.intake.deliver([two], "b")  # what it waits for lies behind it in the stream
+    async with asyncio.timeout(10):
+        await it.intake.backpressure("b", 10)
