@@ -22,8 +22,6 @@ EXCEPTIONS: dict[str, str] = {
     "store/memory/tables.py:MemoryTables": "a store adapter has the methods of all ports",
     "store/postgresql/store.py:PostgresStore": "a store adapter has the methods of all ports",
     "store/sqlite/store.py:SqliteStore": "a store adapter has the methods of all ports",
-    "store/postgresql/database.py": "to be divided next: connections, schema and leases",
-    "store/postgresql/database.py:Database": "to be divided next: connections, schema and leases",
     "testing/disk.py": "to be divided next: disk, standby and mounted store",
 }
 """`file` for a module, `file:name` for a function, a class or a constructor → why."""

@@ -28,7 +28,7 @@ from atoll.errors import (
     StoreUnwritable,
 )
 from atoll.store.port import Condition, Parked, Remembered, Row, Segment, Shape, Store, Wanted
-from atoll.store.postgresql import database as postgresql_database
+from atoll.store.postgresql import migration
 from atoll.store.postgresql.sql import Bound, condition_sql
 from atoll.store.postgresql.store import PostgresStore, open_postgresql
 from atoll.store.postgresql.url import database_url
@@ -304,13 +304,11 @@ async def test_nodes_that_start_at_once_migrate_once(
     await first.open_collections(["note"])
     await first.close()
     # A script that cannot run twice stands for the next format.
-    monkeypatch.setattr(
-        postgresql_database, "MIGRATIONS", (*postgresql_database.MIGRATIONS, "postgresql_schema_next.sql")
-    )
+    monkeypatch.setattr(migration, "MIGRATIONS", (*migration.MIGRATIONS, "postgresql_schema_next.sql"))
     script = "CREATE TABLE _next (n integer); INSERT INTO _next VALUES (1)"
-    read = postgresql_database.script_text
+    read = migration.script_text
     monkeypatch.setattr(
-        postgresql_database, "script_text", lambda name: script if name.endswith("next.sql") else read(name)
+        migration, "script_text", lambda name: script if name.endswith("next.sql") else read(name)
     )
     nodes = [database.open() for _ in range(4)]
     await asyncio.gather(*(node.open_collections(["note", "cart"]) for node in nodes))

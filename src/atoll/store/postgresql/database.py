@@ -1,4 +1,4 @@
-"""Connections to a region's PostgreSQL database, what its errors mean, and the tables of Atoll's own.
+"""Connections to a region's PostgreSQL database, and what its errors mean.
 
 Timeouts bound whatever can go wrong: a call ends within `CALL_S`, a lock is waited for `LOCK_MS`, and the server
 notices a client whose machine is gone.
@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -25,7 +23,6 @@ from atoll.errors import (
     StoreUnreachable,
     StoreUnwritable,
 )
-from atoll.store.formats import check_format
 from atoll.store.postgresql.history import WHICH, History, history_of
 from atoll.store.postgresql.sql import quoted_name
 from atoll.store.postgresql.url import DatabaseUrl
@@ -33,11 +30,6 @@ from atoll.store.postgresql.url import DatabaseUrl
 if TYPE_CHECKING:
     import asyncpg
 
-LEAST_VERSION = 16
-MIGRATIONS = ("schema.sql",)
-"""The first makes the tables, in FIRST_FORMAT; each one more leads to the next format."""
-FIRST_FORMAT = 2
-"""Earlier ones hold entries in another encoding."""
 CALL_S = 10.0
 CONNECT_S = 5.0
 CONNECT_EACH_S = 2.0
@@ -61,8 +53,6 @@ _SETTINGS = {
     "jit": "off",
 }
 
-logger = logging.getLogger("atoll.store")
-
 
 def driver() -> Any:
     """asyncpg. Raises ConfigError where it is not installed."""
@@ -73,10 +63,6 @@ def driver() -> Any:
             "a store on PostgreSQL needs the driver asyncpg: pip install 'atoll[postgresql]'"
         ) from None
     return asyncpg
-
-
-def script_text(name: str) -> str:
-    return files("atoll.store.postgresql").joinpath(name).read_text("utf-8")
 
 
 def lock_number(*names: str) -> int:
@@ -102,7 +88,6 @@ class Database:
         """What is unsafe about the server's settings; empty when nothing is."""
         self.closed = False
         self._driver = driver()
-        self._migration_lock = lock_number("atoll", self.schema, "migrate")
         self.history: History | None = None
         """That the newest connection to a primary saw."""
         self.history_changed: list[Callable[[str], None]] = []
@@ -391,103 +376,6 @@ class Database:
             reason=reason,
             **details,
         )
-
-    # -- Atoll's own tables ----------------------------------------------------------------------------
-
-    async def prepare(self) -> None:
-        """Make the schema and its tables, or bring them to this version's format; of many nodes one does it.
-
-        Raises ConfigError for another region's schema, a newer format, an unfit server, and missing rights.
-        """
-        await self.survey()
-        connection = await self.connect(long=True)
-        try:
-            await self._examine(connection)
-            async with connection.transaction():
-                await connection.execute(f"SELECT pg_advisory_xact_lock({self._migration_lock})")
-                await self._migrate(connection)
-                # Whoever finds another one there has missed a failover, or holds a copy.
-                await connection.execute(
-                    "INSERT INTO _settings (name, value) VALUES ('history', $1) ON CONFLICT DO NOTHING",
-                    str(self.history or History()),
-                )
-        except AtollError:
-            raise
-        except self._driver.ReadOnlySQLTransactionError as error:
-            if not await self._identified(connection):
-                raise self.failure(error) from None
-        except self._driver.InsufficientPrivilegeError as error:
-            raise ConfigError(
-                f"{self.where}: {error}. An administrator has to run, for the role of `store`: "
-                f"CREATE SCHEMA {quoted_name(self.schema)} AUTHORIZATION <role>"
-            ) from None
-        except Exception as error:
-            raise self.failure(error) from error
-        finally:
-            await hang_up(connection)
-
-    async def _examine(self, connection: asyncpg.Connection[Any]) -> None:
-        version = connection.get_server_version()
-        if version.major < LEAST_VERSION:
-            raise ConfigError(
-                f"{self.url.shown} is PostgreSQL {version.major}; Atoll needs {LEAST_VERSION} or later"
-            )
-        encoding = await connection.fetchval("SHOW server_encoding")
-        if encoding != "UTF8":
-            raise ConfigError(
-                f"{self.url.shown} has encoding {encoding}: create the database with encoding UTF8"
-            )
-        if await connection.fetchval("SHOW fsync") == "off":
-            self.warning = (
-                "the database runs with fsync = off: a power cut loses acknowledged writes, or all data"
-            )
-            logger.warning("%s: %s", self.url.shown, self.warning)
-
-    async def _format(self, connection: asyncpg.Connection[Any]) -> int:
-        found = await connection.fetchval(
-            "SELECT to_regclass($1) IS NOT NULL", f"{quoted_name(self.schema)}._settings"
-        )
-        if not found:
-            return 0
-        settings = dict(
-            await connection.fetch(f"SELECT name, value FROM {quoted_name(self.schema)}._settings")
-        )
-        for what, wanted in (("deployment", self.deployment), ("region", self.region)):
-            if settings.get(what) != wanted:
-                raise ConfigError(
-                    f"{self.where} belongs to {what} {settings.get(what)!r}, not {wanted!r}: correct `store` in "
-                    "atoll.toml, or give this region a schema of its own with ?schema="
-                )
-        found = int(settings["format"])
-        if not FIRST_FORMAT <= found <= _newest_format():
-            check_format(self.where, found, _newest_format())
-        return found
-
-    async def _identified(self, connection: asyncpg.Connection[Any]) -> bool:
-        """Whether a database that takes no writes can be read from, as it is."""
-        return await self._format(connection) == _newest_format()
-
-    async def _migrate(self, connection: asyncpg.Connection[Any]) -> None:
-        found = await self._format(connection)
-        newest = _newest_format()
-        if found == newest:
-            return
-        if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", quoted_name(self.schema)):
-            await connection.execute(f"CREATE SCHEMA {quoted_name(self.schema)}")
-        if found == 0:
-            await connection.execute("CREATE TABLE _settings (name text PRIMARY KEY, value text NOT NULL)")
-            await connection.executemany(
-                "INSERT INTO _settings (name, value) VALUES ($1, $2)",
-                [("format", "0"), ("region", self.region), ("deployment", self.deployment)],
-            )
-        for script in MIGRATIONS[found and found - FIRST_FORMAT + 1 :]:
-            await connection.execute(script_text(script))
-        await connection.execute("UPDATE _settings SET value = $1 WHERE name = 'format'", str(newest))
-        logger.info("%s: format %d, was %d", self.where, newest, found)
-
-
-def _newest_format() -> int:
-    return FIRST_FORMAT + len(MIGRATIONS) - 1
 
 
 async def hang_up(connection: asyncpg.Connection[Any]) -> None:

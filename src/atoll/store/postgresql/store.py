@@ -41,6 +41,7 @@ from atoll.store.postgresql import views as postgresql_views
 from atoll.store.postgresql.audit import Audit
 from atoll.store.postgresql.database import Database, hang_up, lock_number
 from atoll.store.postgresql.journal import Journal
+from atoll.store.postgresql.migration import prepare
 from atoll.store.postgresql.sql import given, kept
 from atoll.store.postgresql.transaction import PostgresTransaction
 from atoll.store.postgresql.url import database_url
@@ -123,7 +124,7 @@ class PostgresStore:
         """Raises ConfigError, as `Database.prepare` does."""
         missing = sorted(set(names) - self._collections)
         if self._watch is None:
-            await self.database.prepare()
+            await prepare(self.database)
         if missing:
             await self._make_tables(missing)
         self._collections.update(missing)
@@ -367,7 +368,7 @@ class PostgresStore:
         await self._fill_in_one(chunks, clear=True)
 
     async def _fill_in_one(self, chunks: AsyncIterable[Chunk], *, clear: bool) -> None:
-        await self.database.prepare()
+        await prepare(self.database)
         connection = await self.database.connect(long=True)
         try:
             if clear:
