@@ -176,7 +176,7 @@ def never_told(patch: Patch) -> None:
     "another node's commit wakes nothing that waits to be applied",
     workloads=("posts",),
     seeds=6,
-    found_by=("healed regions agree in time",),
+    found_by=("healed regions agree in time", "a healed region takes writes"),
     alter=never_notified,
 )
 def nothing_woken(patch: Patch) -> None:
@@ -337,7 +337,7 @@ def numbers_shared(patch: Patch) -> None:
 )
 def written_beside(patch: Patch) -> None:
     """No node asks the others, and no transaction compares."""
-    patch.setattr(snapshot_install, "LOOK_EVERY", 1e9)
+    patch.setattr(snapshot_install, "LOOK_EVERY", 8.0)
     patch.setattr(region_install, "SURE_FOR", 1e9)
     patch.setattr(snapshot_page, "INCOMPLETE", "never said")
 

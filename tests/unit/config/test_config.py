@@ -136,7 +136,7 @@ def test_ambiguous_pair_can_be_written_with_a_slash(tmp_path: Path) -> None:
         ("[35.68, 139]", "[139, 35.68]", 8, "latitude, longitude"),
         ('"sqlite"', '"postgresql://shop@db"', 9, "names no database"),
         ('"sqlite"', '"postgresql://shop@db:port/shop"', 9, "percent-encoded"),
-        ('"sqlite"', '"postgresql://db/shop?schema=pg_x"', 9, "no schema of yours"),
+        ('"sqlite"', '"postgresql://db/shop?schema=pg_x"', 9, "not a schema for Atoll"),
         ('"sqlite"', '"mysql"', 9, 'use "sqlite", or a URL'),
         ('store = "sqlite"', "number = 3", 11, "has no number, while tokyo has one"),
         ('store = "sqlite"', "number = 32", 9, "less than or equal to 31"),
