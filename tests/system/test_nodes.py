@@ -37,9 +37,12 @@ def test_a_retry_at_the_other_node_counts_once(cluster: Nodes) -> None:
 
 
 def test_one_node_of_a_region_pulls(cluster: Nodes) -> None:
+    def held(name: str) -> list[list[bool]]:
+        return sorted([link["held"] for link in node.status()["links"].values()] for node in cluster.of[name])
+
     for name in NAMES:
-        held = [[link["held"] for link in node.status()["links"].values()] for node in cluster.of[name]]
-        assert sorted(held) == [[False], [True]]
+        # A node that starts gives a lease back that falls to the other one's share, at its next renewal.
+        until(lambda: held(name) == [[False], [True]])  # noqa: B023
 
 
 def test_a_node_that_pulls_is_killed_and_another_goes_on(cluster: Nodes) -> None:
