@@ -18,11 +18,9 @@ CONSTRUCTOR_PARAMETERS = 8
 
 EXCEPTIONS: dict[str, str] = {
     "region/region.py:Region": "the one way in: a method for each thing that may be asked of a region",
-    "store/memory/store.py:MemoryStore": "a store adapter has the methods of all ports",
     "store/memory/tables.py:MemoryTables": "a store adapter has the methods of all ports",
     "store/postgresql/store.py:PostgresStore": "a store adapter has the methods of all ports",
     "store/sqlite/store.py:SqliteStore": "a store adapter has the methods of all ports",
-    "testing/disk.py": "to be divided next: disk, standby and mounted store",
 }
 """`file` for a module, `file:name` for a function, a class or a constructor → why."""
 

@@ -94,7 +94,7 @@ class SimulatedNode:
         cluster = self._cluster
         self.runs += 1
         self.life = life = Life(cluster.loop, self.name, self.runs, self.disk.region)
-        store = cast(Store, self.disk.mount(life, self.connection))
+        store = self.disk.mount(life, self.connection)
         if self.mounted is not None:
             self.mounted(self.disk.region, self.disk.store.positions())
         site = Site(

@@ -11,14 +11,18 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Literal, Protocol
+from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 from atoll.errors import AtollError, Indefinite, SerializationConflict, StoreError, StoreUnreachable
-from atoll.store.memory.store import MemoryStore, MemoryTransaction
+from atoll.store.memory.store import MemoryStore, MemoryTransaction, TablesStore
 from atoll.store.memory.tables import MemoryTables
-from atoll.store.port import Commit, Segment, Shape, Store, Wanted
+from atoll.store.port import Commit, Segment, Store, Wanted
+from atoll.testing.torn_files import TornMedium
 from atoll.testing.transaction_queue import TransactionQueue
 from atoll.testing.virtual_time import Life, NodeKilled
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Observer = Callable[[str, Commit], None]
 """Told the region and each commit once it is durable; what it raises ends the simulation."""
@@ -28,9 +32,6 @@ Replaced = Literal["lost", "restored", "failed over"]
 
 Follower = Callable[[Mapping[str, int]], None]
 
-_WRITES = (
-    "open_collections", "raise_counter", "advance_counter", "forget", "lease", "give_back", "truncate", "take_up",
-)  # fmt: skip
 _POLL_S = 1.0
 """How often a node asks what others have committed, in case it was not told."""
 _CROWDED_S = 5.0
@@ -80,54 +81,14 @@ class Connection:
         return self
 
 
-class Medium(Protocol):
-    """What the bytes lie on."""
-
-    store: Any
-    """What `MemoryTables` offers: for the region's turns, and for checkers that look at it from outside."""
-
-    @property
-    def dead(self) -> bool:
-        """Whether the power went out inside a write."""
-
-    def die_within(self, steps: int) -> None:
-        """Let the power go out at one of the next writes and syncs."""
-
-    def spare(self) -> None:
-        """Take that back."""
-
-    def recover(self, random: Random) -> None:
-        """After a crash: bring back what the disk kept."""
-
-    def checkpoint(self) -> None:
-        """As `Store.checkpoint`, at once."""
-
-    def pretend(self, sync: bool) -> None:
-        """Keep nothing of what is committed from now on, until `sync` is said."""
-
-    def lose(self) -> None:
-        """Put in an empty disk."""
-
-    def opened(self) -> Store:
-        """What lies there, for whoever makes a copy of it or fills it, beside the nodes."""
-
-    def copied(self) -> MemoryTables:
-        """What a standby has that gets everything at once."""
-
-    def fail_over(self, standby: MemoryTables, history: str) -> None:
-        """Let a standby take the place of what lies there."""
-
-    def close(self) -> None:
-        """Dispose of everything."""
-
-
 class MemoryMedium:
-    """Dictionaries: each commit is whole, or is not there."""
+    """Dictionaries: each commit is whole, or is not there. `TornMedium` has the same methods."""
 
     dead = False
 
     def __init__(self) -> None:
         self.store = MemoryTables()
+        """For the region's transactions, and for checkers that look at it from outside."""
         self.store.history = self.store.history_taken_up = "simulated/1/1"
         self.synced: MemoryTables | None = None
         """What a lying disk will come back with."""
@@ -155,6 +116,7 @@ class MemoryMedium:
         self.store.history = self.store.history_taken_up = history
 
     def opened(self) -> Store:
+        """What lies there, for whoever makes a copy of it or fills it, beside the nodes."""
         return MemoryStore(self.store)
 
     def copied(self) -> MemoryTables:
@@ -182,7 +144,8 @@ class SimulatedDisk:
         """None for an embedded store, which never suspends. Else the database lies behind a network: each call to it
         gives way to others, and takes up to so long to get there, and its answer to come back."""
         self.faults = DiskFaults()
-        self.medium: Medium = MemoryMedium()
+        self.medium: MemoryMedium | TornMedium = MemoryMedium()
+        """What the bytes lie on."""
         self.commits = 0
         self.lost = False
         """Whether it was ever replaced by an empty one."""
@@ -204,7 +167,7 @@ class SimulatedDisk:
         self._mounted: list[MountedDisk] = []
 
     @property
-    def store(self) -> Any:
+    def store(self) -> MemoryTables:
         """What lies on the disk."""
         return self.medium.store
 
@@ -253,6 +216,18 @@ class SimulatedDisk:
         """Something else lies on it now."""
         if self.replaced is not None:
             self.replaced(self.region, self.store.positions(), how)
+
+    def perform(
+        self, method: Callable[Concatenate[MemoryTables, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """A call that is no commit; whoever listens is told what it cut from the journal."""
+        listening = self.truncated is not None and method.__name__ == MemoryTables.truncate.__name__
+        before = self.store.journal(0, limit=1000) if listening else []
+        result: T = getattr(self.store, method.__name__)(*args, **kwargs)
+        if self.truncated is not None and before:
+            after_id = self.store.journal_extent().after_id
+            self.truncated(self.region, [each.segment for each in before if each.id <= after_id])
+        return result
 
     def commit(self, life: Life, commit: Commit) -> None:
         faults, draw = self.faults, self.random.random
@@ -307,38 +282,24 @@ class SimulatedDisk:
         raise NodeKilled(life.name)
 
 
-class MountedDisk:
+class MountedDisk(TablesStore):
     """`Store` for one run of a node; once the node is dead it refuses everything."""
-
-    __slots__ = (
-        "_followers",
-        "_history",
-        "_history_changed",
-        "connection",
-        "crowded_until_s",
-        "disk",
-        "life",
-    )
-    warning = ""
 
     def __init__(self, disk: SimulatedDisk, life: Life, connection: Connection) -> None:
         self.disk = disk
         self.life = life
         self.connection = connection
+        self.holder = life.name
+        self.lessee = connection
+        self.run = life.number
         self.crowded_until_s = 0.0
         """Until then other nodes are likely to come in between."""
         self._followers: list[Follower] = []
         self._history_changed: list[Callable[[str], None]] = []
-        self._history: str = disk.store.history
-
-    def __getattr__(self, name: str) -> Any:
-        return functools.partial(self._call, name)
+        self._history = disk.store.history
 
     def begin(self, wanted: Wanted) -> MountedTransaction:
         return MountedTransaction(self, wanted)
-
-    async def declare(self, shapes: Sequence[Shape]) -> None:
-        """Nothing: every scan is in memory."""
 
     def follow(self, follower: Follower, history_changed: Callable[[str], None] | None = None) -> None:
         if history_changed is not None:
@@ -348,33 +309,24 @@ class MountedDisk:
             self.life.spawn(self._ask_now_and_then(follower), f"{self.life.name}: follows the other nodes")
 
     async def history(self) -> str:
-        await self._call("positions")
+        await self.positions()
         return self._history
 
     async def history_taken_up(self) -> str:
-        await self._call("positions")
-        taken_up: str = self.disk.store.history_taken_up
-        return taken_up
-
-    @property
-    def holder(self) -> str:
-        return self.life.name
+        await self.positions()
+        return self.disk.store.history_taken_up
 
     async def holders(self) -> Mapping[str, str]:
-        if not self.disk.shared:
-            return {}
-        found: Mapping[str, str] = await self._call("holders", self.life.loop.time())
-        return found
+        return await super().holders() if self.disk.shared else {}
 
     async def give_back(self, names: Sequence[str]) -> None:
         if self.disk.shared:
-            await self._call("give_back", self.connection, names)
+            await super().give_back(names)
 
     async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, int]:
         if not self.disk.shared:
-            return self.disk.store.lease(self.connection, self.life.number, names, for_s)  # type: ignore[no-any-return]
-        held: Mapping[str, int] = await self._call("lease", self.connection, self.life.number, names, for_s)
-        return held
+            return self.disk.store.lease(self.connection, self.run, names, for_s)
+        return await super().lease(names, for_s)
 
     async def checkpoint(self) -> None:
         self.disk.medium.checkpoint()
@@ -400,24 +352,26 @@ class MountedDisk:
     async def _ask_now_and_then(self, follower: Follower) -> None:
         while True:
             with contextlib.suppress(AtollError):  # the next time tells
-                follower(await self._call("positions"))
+                follower(await self.positions())
             await asyncio.sleep(_POLL_S)
 
-    async def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Whatever is no commit."""
+    async def call(
+        self,
+        writing: bool,
+        method: Callable[Concatenate[MemoryTables, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         self.check()
-        disk, failovers, writes = self.disk, self.disk.failovers, method in _WRITES
-        await self.travel(writes=writes)
+        failovers = self.disk.failovers
+        await self.travel(writes=writing)
         self.check()
         self.reach(failovers)
-        if writes:
-            disk.refuse()
-        oldest = disk.store.journal(0, limit=1000) if method == "truncate" and disk.truncated else []
-        result = getattr(disk.store, method)(*args, **kwargs)
-        if disk.truncated is not None and oldest:
-            disk.truncated(disk.region, [each.segment for each in oldest[:result]])
-        await self.travel(writes=writes)
-        self.hold_on(failovers, writes=writes)
+        if writing:
+            self.disk.refuse()
+        result = self.disk.perform(method, *args, **kwargs)
+        await self.travel(writes=writing)
+        self.hold_on(failovers, writes=writing)
         return result
 
     def reach(self, failovers: int) -> None:

@@ -11,10 +11,10 @@ import contextlib
 import itertools
 import shutil
 import tempfile
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import apsw
 
@@ -23,6 +23,7 @@ from atoll.store.port import AuditRow, Commit, Row, Store, Wanted
 from atoll.store.sqlite.store import SqliteStore, open_sqlite
 from atoll.store.sqlite.transaction import FIRST_GENERATION
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _numbers = itertools.count()
@@ -113,19 +114,48 @@ class _File(apsw.VFSFile):
             self._files.unsynced.pop(self._name, None)
 
 
-class SqliteTables:
-    """What `MemoryTables` offers, of a SQLite database: an embedded store never waits."""
+def _from(
+    method: Callable[Concatenate[SqliteStore, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[SqliteTables, P], T]:
+    def call(tables: SqliteTables, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return _at_once(method(tables.sqlite, *args, **kwargs))
 
-    history = history_taken_up = ""
-    """A file has only one."""
+    return call
+
+
+class SqliteTables(MemoryTables):
+    """What `MemoryTables` offers to one node, of a SQLite database: an embedded store never waits."""
 
     def __init__(self, sqlite: SqliteStore) -> None:
+        super().__init__()
         self.sqlite = sqlite
-        self.commits = 0
 
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self.sqlite, name)
-        return lambda *args, **kwargs: _at_once(method(*args, **kwargs))
+    open_collections = _from(SqliteStore.open_collections)
+    get = _from(SqliteStore.get)
+    read = _from(SqliteStore.read)
+    scan = _from(SqliteStore.scan)
+    scan_all = _from(SqliteStore.scan_all)
+    positions = _from(SqliteStore.positions)
+    clock = _from(SqliteStore.clock)
+    journal = _from(SqliteStore.journal)
+    journal_start = _from(SqliteStore.journal_start)
+    segment = _from(SqliteStore.segment)
+    journal_tail = _from(SqliteStore.journal_tail)
+    journal_extent = _from(SqliteStore.journal_extent)
+    truncate = _from(SqliteStore.truncate)
+    conflicts = _from(SqliteStore.conflicts)
+    conflict = _from(SqliteStore.conflict)
+    parked = _from(SqliteStore.parked)
+    remembered = _from(SqliteStore.remembered)
+    forget = _from(SqliteStore.forget)
+    state = _from(SqliteStore.state)
+    states = _from(SqliteStore.states)
+    schemas = _from(SqliteStore.schemas)
+    counter = _from(SqliteStore.counter)
+    raise_counter = _from(SqliteStore.raise_counter)
+    advance_counter = _from(SqliteStore.advance_counter)
+    take_up = _from(SqliteStore.take_up)
+    statistics = _from(SqliteStore.statistics)
 
     @property
     def refusal(self) -> str:
@@ -136,17 +166,10 @@ class SqliteTables:
         self.sqlite.connections.refusal = reason
 
     def load(self, collection: str, keys: Sequence[str]) -> dict[str, Row]:
-        return self._transaction(Wanted({collection: list(keys)}, [], [])).rows_of(collection)
+        return {key: Row(value, meta) for key, value, meta, _ in self.sqlite.load(collection, keys)}
 
-    def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
-        return dict(self._transaction(Wanted({}, list(keys), [])).transaction.remembered)
-
-    def conflict(self, id: str) -> AuditRow | None:
-        found: AuditRow | None = self._transaction(Wanted({}, [], [id])).transaction.audit.get(id)
-        return found
-
-    def lease(self, holder: object, run: int, names: Sequence[str], for_s: float) -> Mapping[str, int]:
-        return _at_once(self.sqlite.lease(names, for_s))
+    def lease(self, holder: object, run: int, names: Sequence[str], for_s: float) -> dict[str, int]:
+        return dict(_at_once(self.sqlite.lease(names, for_s)))
 
     def load_states(self, wanted: Wanted) -> dict[tuple[str, str], bytes]:
         return self.sqlite.load_states(wanted)
@@ -158,20 +181,10 @@ class SqliteTables:
         return self.sqlite.audit.open_records(collection, [key])
 
     def commit(self, commit: Commit) -> None:
-        _at_once(self._transaction(Wanted({}, [], [])).transaction.commit(commit))
-        self.commits += 1
-
-    def _transaction(self, wanted: Wanted) -> _Begun:
-        transaction = self.sqlite.begin(wanted)
+        transaction = self.sqlite.begin(Wanted())
         _at_once(transaction.__aenter__())
-        return _Begun(transaction)
-
-
-class _Begun(NamedTuple):
-    transaction: Any
-
-    def rows_of(self, collection: str) -> dict[str, Row]:
-        return {key: row for (name, key), row in self.transaction.rows.items() if name == collection}
+        _at_once(transaction.commit(commit))
+        self.commits += 1
 
 
 def _at_once(work: Coroutine[Any, Any, T]) -> T:

@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
-from atoll.errors import (
-    SerializationConflict,
-    StoreError,
-)
+from atoll.errors import SerializationConflict, StoreError
 from atoll.store.memory.tables import MemoryTables
-from atoll.store.port import (
-    AuditFilter,
-    AuditRow,
-    Chunk,
-    Commit,
-    Condition,
-    JournalExtent,
-    Numbered,
-    Parked,
-    Row,
-    Segment,
-    Shape,
-    StoreStatistics,
-    Wanted,
-)
+from atoll.store.port import Chunk, Commit, Shape, Wanted
 
 
 class MemoryTransaction:
@@ -91,23 +75,123 @@ class MemoryTransaction:
             )
 
 
-class MemoryStore:
-    """`Store` over `MemoryTables`; several of them over the same are nodes of one region."""
+P = ParamSpec("P")
+T = TypeVar("T")
+_Asked: TypeAlias = Callable[Concatenate["TablesStore", P], Coroutine[Any, Any, T]]
+
+
+def _reads(method: Callable[Concatenate[MemoryTables, P], T]) -> _Asked[P, T]:
+    async def read(store: TablesStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await store.call(False, method, *args, **kwargs)
+
+    return read
+
+
+def _writes(method: Callable[Concatenate[MemoryTables, P], T]) -> _Asked[P, T]:
+    async def write(store: TablesStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await store.call(True, method, *args, **kwargs)
+
+    return write
+
+
+class TablesStore:
+    """`Store` over some `MemoryTables`: all methods of the ports that only ask the tables for something.
+
+    Each is one `call` with the method of the tables that has its name, and takes and returns what that does.
+    """
 
     warning = ""
+    lessee: object
+    """Who holds this node's leases."""
+    run: int
+    """As of `MemoryTables.lease`."""
+
+    async def call(
+        self,
+        writing: bool,
+        method: Callable[Concatenate[MemoryTables, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Perform a method of the tables, by its name. `writing` tells whether it changes them."""
+        raise NotImplementedError
+
+    open_collections = _writes(MemoryTables.open_collections)
+    get = _reads(MemoryTables.get)
+    read = _reads(MemoryTables.read)
+    scan = _reads(MemoryTables.scan)
+    scan_all = _reads(MemoryTables.scan_all)
+
+    positions = _reads(MemoryTables.positions)
+    clock = _reads(MemoryTables.clock)
+    journal = _reads(MemoryTables.journal)
+    journal_start = _reads(MemoryTables.journal_start)
+    segment = _reads(MemoryTables.segment)
+    journal_tail = _reads(MemoryTables.journal_tail)
+    journal_extent = _reads(MemoryTables.journal_extent)
+    truncate = _writes(MemoryTables.truncate)
+
+    conflicts = _reads(MemoryTables.conflicts)
+    conflict = _reads(MemoryTables.conflict)
+    parked = _reads(MemoryTables.parked)
+    remembered = _reads(MemoryTables.remembered)
+    forget = _writes(MemoryTables.forget)
+
+    state = _reads(MemoryTables.state)
+    states = _reads(MemoryTables.states)
+    schemas = _reads(MemoryTables.schemas)
+    counter = _reads(MemoryTables.counter)
+    raise_counter = _writes(MemoryTables.raise_counter)
+    advance_counter = _writes(MemoryTables.advance_counter)
+
+    take_up = _writes(MemoryTables.take_up)
+    statistics = _reads(MemoryTables.statistics)
+
+    async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, int]:
+        return await self.call(True, MemoryTables.lease, self.lessee, self.run, names, for_s)
+
+    async def give_back(self, names: Sequence[str]) -> None:
+        await self.call(True, MemoryTables.give_back, self.lessee, names)
+
+    async def holders(self) -> Mapping[str, str]:
+        return await self.call(False, MemoryTables.holders, asyncio.get_running_loop().time())
+
+    async def declare(self, shapes: Sequence[Shape]) -> None:
+        """Nothing: there are no SQL tools here, and every scan is in memory."""
+
+    async def contents(self) -> AsyncGenerator[Chunk, None]:
+        for chunk in await self.call(False, MemoryTables.contents):
+            yield chunk
+
+    async def fill(self, chunks: AsyncIterable[Chunk]) -> None:
+        await self.call(True, MemoryTables.fill, [chunk async for chunk in chunks])
+
+
+class MemoryStore(TablesStore):
+    """At once; several of them over the same tables are nodes of one region."""
+
+    run = 1
 
     def __init__(self, tables: MemoryTables | None = None) -> None:
         self.tables = tables or MemoryTables()
         self.tables.nodes += 1
         self.holder = f"node {self.tables.nodes}"
+        self.lessee = self
         self._seen = self.tables.history
         self._closed = False
 
-    async def open_collections(self, names: Iterable[str]) -> None:
-        self._open().open_collections(names)
+    async def call(
+        self,
+        writing: bool,
+        method: Callable[Concatenate[MemoryTables, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        result: T = getattr(self._open(), method.__name__)(*args, **kwargs)
+        return result
 
-    async def declare(self, shapes: Sequence[Shape]) -> None:
-        """Nothing: there are no SQL tools here, and every scan is in memory."""
+    def begin(self, wanted: Wanted) -> MemoryTransaction:
+        return MemoryTransaction(self._open(), wanted, self)
 
     def follow(
         self,
@@ -121,116 +205,6 @@ class MemoryStore:
 
     async def history_taken_up(self) -> str:
         return self._open().history_taken_up
-
-    async def take_up(self, history: str, counters: Mapping[str, int]) -> None:
-        self._open().take_up(history, counters)
-
-    async def holders(self) -> Mapping[str, str]:
-        return self._open().holders(asyncio.get_running_loop().time())
-
-    async def give_back(self, names: Sequence[str]) -> None:
-        self._open().give_back(self, names)
-
-    async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, int]:
-        return self._open().lease(self, 1, names, for_s)
-
-    def begin(self, wanted: Wanted) -> MemoryTransaction:
-        return MemoryTransaction(self._open(), wanted, self)
-
-    async def get(self, collection: str, key: str) -> Row | None:
-        return self._open().get(collection, key)
-
-    async def read(self, collection: str, key: str) -> tuple[Row | None, Mapping[str, int]]:
-        return self._open().read(collection, key)
-
-    async def scan(
-        self,
-        collection: str,
-        *,
-        prefix: str = "",
-        after: str | None = None,
-        limit: int = 100,
-        where: Sequence[Condition] = (),
-    ) -> list[tuple[str, Row]]:
-        return self._open().scan(collection, prefix=prefix, after=after, limit=limit, where=where)
-
-    async def scan_all(
-        self, collection: str, *, after: str | None = None, limit: int = 1000
-    ) -> list[tuple[str, Row]]:
-        return self._open().scan_all(collection, after=after, limit=limit)
-
-    async def positions(self) -> dict[str, int]:
-        return self._open().positions()
-
-    async def clock(self) -> int:
-        return self._open().clock()
-
-    async def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
-        return self._open().journal(after_id, limit=limit, limit_bytes=limit_bytes)
-
-    async def journal_start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
-        return self._open().journal_start(vector, origins)
-
-    async def segment(self, origin: str, seq: int) -> Segment | None:
-        return self._open().segment(origin, seq)
-
-    async def journal_tail(self) -> int:
-        return self._open().journal_tail()
-
-    async def journal_extent(self) -> JournalExtent:
-        return self._open().journal_extent()
-
-    async def truncate(self, up_to_id: int, *, limit: int = 500) -> int:
-        return self._open().truncate(up_to_id, limit=limit)
-
-    async def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
-        return self._open().remembered(keys)
-
-    async def conflicts(
-        self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
-    ) -> list[AuditRow]:
-        return self._open().conflicts(wanted, after=after, limit=limit)
-
-    async def conflict(self, id: str) -> AuditRow | None:
-        return self._open().conflict(id)
-
-    async def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
-        return self._open().parked(limit, after=after)
-
-    async def schemas(self) -> dict[str, str]:
-        return self._open().schemas()
-
-    async def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
-        return self._open().forget(
-            remembered_before_ms=remembered_before_ms, audit_before_ms=audit_before_ms, audit_keep=audit_keep
-        )
-
-    async def state(self, space: str, key: str) -> bytes | None:
-        return self._open().state(space, key)
-
-    async def states(
-        self, space: str, *, prefix: str = "", after: str | None = None, limit: int = 1000
-    ) -> list[tuple[str, bytes]]:
-        return self._open().states(space, prefix=prefix, after=after, limit=limit)
-
-    async def counter(self, name: str) -> int:
-        return self._open().counter(name)
-
-    async def raise_counter(self, name: str, value: int) -> None:
-        self._open().raise_counter(name, value)
-
-    async def advance_counter(self, name: str, by: int) -> int:
-        return self._open().advance_counter(name, by)
-
-    async def contents(self) -> AsyncGenerator[Chunk, None]:
-        for chunk in self._open().contents():
-            yield chunk
-
-    async def fill(self, chunks: AsyncIterable[Chunk]) -> None:
-        self._open().fill([chunk async for chunk in chunks])
-
-    async def statistics(self) -> StoreStatistics:
-        return self._open().statistics()
 
     async def checkpoint(self) -> None:
         """Nothing to do."""

@@ -51,11 +51,15 @@ class _Lease:
 
 
 class MemoryTables:
-    """What a store holds, in dictionaries, and what can be asked of it: `MemoryStore` without the waiting."""
+    """What a store holds, in dictionaries, and what can be asked of it without waiting.
+
+    `store.memory.store` makes a `Store` of it.
+    """
+
+    refusal = ""
+    """Set it to a reason, and commits raise StoreUnwritable with it, as on a full disk."""
 
     def __init__(self) -> None:
-        self.refusal = ""
-        """Set it to a reason, and commits raise StoreUnwritable with it, as on a full disk."""
         self._documents: dict[str, dict[str, Row]] = {}
         self._keys: dict[str, list[str]] = {}
         self._journal: list[Segment] = []
@@ -87,7 +91,7 @@ class MemoryTables:
     def get(self, collection: str, key: str) -> Row | None:
         return self._collection(collection).get(key)
 
-    def read(self, collection: str, key: str) -> tuple[Row | None, dict[str, int]]:
+    def read(self, collection: str, key: str) -> tuple[Row | None, Mapping[str, int]]:
         return self.get(collection, key), self.positions()
 
     def load(self, collection: str, keys: Sequence[str]) -> dict[str, Row]:
