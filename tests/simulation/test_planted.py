@@ -600,7 +600,7 @@ def relays_through_one_peer(patch: Patch) -> None:
         connected = [other for other, link in self.links.items() if link.status.connected]
         return (peer, self.name, *(down if not connected or peer == min(connected) else []))
 
-    patch.setattr(Region, "_origins", origins)
+    patch.setattr(Region, "origins", origins)
 
 
 @plant(

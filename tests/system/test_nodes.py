@@ -42,7 +42,7 @@ def test_one_node_of_a_region_pulls(cluster: Nodes) -> None:
 
     for name in NAMES:
         # A node that starts gives a lease back that falls to the other one's share, at its next renewal.
-        until(lambda: held(name) == [[False], [True]])  # noqa: B023
+        until(lambda: held(name) == [[False], [True]], "one node of each region pulls")  # noqa: B023
 
 
 def test_a_node_that_pulls_is_killed_and_another_goes_on(cluster: Nodes) -> None:
