@@ -11,6 +11,7 @@ from atoll.store.port import AuditFilter, AuditRow, Parked
 from atoll.store.sqlite.connections import Connections
 from atoll.store.sqlite.sql import SELECT_AUDIT, audit_row
 
+_ANY_RECORD = "SELECT 1 FROM audit WHERE collection = ? LIMIT 1"
 _OPEN_RECORDS = (
     f"{SELECT_AUDIT} WHERE collection = ? AND key = ? AND status <> 'resolved' "
     "ORDER BY stamp_ms DESC, id DESC"
@@ -68,6 +69,8 @@ class Audit:
 
     def open_records(self, collection: str, keys: Sequence[str]) -> list[AuditRow]:
         """For a turn: the open records of some documents, newest first."""
+        if not self._connections.load(_ANY_RECORD, (collection,)):
+            return []  # nearly always, and then each key need not be looked up
         found = [row for key in keys for row in self._connections.load(_OPEN_RECORDS, (collection, key))]
         return [audit_row(row) for row in found]
 
