@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from random import Random
 from typing import Self, TypeVar
 
@@ -31,16 +32,22 @@ class Session(Verbs):
     eventually consistent are read with `consistency="session"` here.
     """
 
-    def __init__(self, database: Database, token: str | None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        token: str | None,
+        turn: AbstractAsyncContextManager[None] | None = None,
+    ) -> None:
+        """`turn` is held during each call."""
         super().__init__(database._session_calls, database._exchanges, database._transport)
         self._owner = database
         self._state = SessionState(token)
-        self._turn = asyncio.Lock()
+        self._turn = turn or asyncio.Lock()
 
     @property
     def token(self) -> str | None:
-        """What the session has seen: hand it to `db.session(token)` to go on elsewhere, a browser's next
-        request for instance. None before the first answer."""
+        """What the session has seen. `db.session(token)` continues it elsewhere, as in a browser's next request.
+        None before the first answer."""
         return self._state.token
 
     @property
@@ -56,6 +63,9 @@ class Session(Verbs):
     async def _run(self, call: Call[T], key: str | None = None) -> T:
         async with self._turn:
             return await self._owner._drive(self._exchanges.run(call, self._state, key))
+
+    async def _sleep(self, seconds: float) -> None:
+        await self._owner._sleep(seconds)
 
     async def __aenter__(self) -> Self:
         return self
@@ -108,16 +118,14 @@ class Database(Verbs):
         """Close all connections."""
         for task in self._asking:
             task.cancel()
-        await asyncio.gather(*self._asking, return_exceptions=True)
+        if self._asking:
+            await asyncio.gather(*self._asking, return_exceptions=True)
         await self._transport.close()
 
     async def __aenter__(self) -> Self:
         if self._measures:
-            regions = self.regions
-            asked = [self._drive_steps(self._exchanges.ask_health(region)) for region in regions]
-            answers = await asyncio.gather(*asked)
-            known = {region: took for region, took in zip(regions, answers, strict=True) if took is not None}
-            self._exchanges.router.rank(known)
+            took = await self._ask_all(self.regions)
+            self._exchanges.router.rank({region: s for region, s in took.items() if s is not None})
         return self
 
     async def __aexit__(self, *failure: object) -> None:
@@ -126,12 +134,24 @@ class Database(Verbs):
     async def _run(self, call: Call[T], key: str | None = None) -> T:
         return await self._drive(self._exchanges.run(call, None, key))
 
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def _ask_all(self, regions: Sequence[str]) -> dict[str, float | None]:
+        """The health of each region: seconds until it said yes, or None."""
+        asked = [self._drive_steps(self._exchanges.ask_health(region)) for region in regions]
+        return dict(zip(regions, await asyncio.gather(*asked), strict=True))
+
+    async def _ask_soon(self, region: str) -> None:
+        """Ask for a region's health. No call waits for the answer."""
+        task = asyncio.create_task(self._drive_steps(self._exchanges.ask_health(region)))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
     async def _drive(self, steps: Steps[T]) -> T:
         region = self._exchanges.region_to_ask()
         if region is not None:
-            task = asyncio.create_task(self._drive_steps(self._exchanges.ask_health(region)))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            await self._ask_soon(region)
         return await self._drive_steps(steps)
 
     async def _drive_steps(self, steps: Steps[T]) -> T:
@@ -140,7 +160,7 @@ class Database(Verbs):
             while True:
                 step = steps.send(outcome)
                 if isinstance(step, Pause):
-                    await asyncio.sleep(step.seconds)
+                    await self._sleep(step.seconds)
                     outcome = None
                     continue
                 try:

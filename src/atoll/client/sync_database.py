@@ -1,61 +1,155 @@
-"""The client for callers without an event loop: `database`, call by call."""
+"""The client for callers without an event loop: `database`, with calls that block."""
 
 from __future__ import annotations
 
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager
+from functools import wraps
 from random import Random
-from typing import Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from atoll.client.calls import Call, Calls
-from atoll.client.endpoints import Endpoint, nearest_first
-from atoll.client.exchange import Exchanges, Outcome, Pause, Steps
+from atoll.client.database import Database, Session
+from atoll.client.endpoints import Endpoint
 from atoll.client.options import DEFAULTS, ClientOptions
-from atoll.client.routing import Router
-from atoll.client.session_state import SessionState
-from atoll.client.sync_verbs import SyncVerbs
-from atoll.client.transport import SyncTransport
-from atoll.errors import ConfigError, Indefinite, RegionUnreachable, TooLarge
-from atoll.schema import Collection, Limits
+from atoll.client.transport import Request, Response, Stream, SyncTransport
+from atoll.client.verbs import Verbs
+from atoll.schema import Limits
 
-M = TypeVar("M", bound=Collection)
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class _Blocking:
+    """A `Transport` over a synchronous one: it blocks the thread where others suspend."""
+
+    def __init__(self, inner: SyncTransport) -> None:
+        self._inner = inner
+
+    async def send(self, request: Request) -> Response:
+        return self._inner.send(request)
+
+    @asynccontextmanager
+    async def stream(self, request: Request) -> AsyncIterator[Stream]:
+        async def chunks() -> AsyncIterator[bytes]:
+            for chunk in opened.chunks:
+                yield chunk
+
+        with self._inner.stream(request) as opened:
+            yield Stream(opened.status, opened.headers, chunks())
+
+    async def close(self) -> None:
+        self._inner.close()
+
+
+class _BlockingDatabase(Database):
+    """A `Database` whose coroutines never suspend."""
+
+    async def _sleep(self, seconds: float) -> None:
+        time.sleep(seconds)  # noqa: ASYNC251 - no event loop runs here
+
+    async def _ask_all(self, regions: Sequence[str]) -> dict[str, float | None]:
+        return {region: await self._drive_steps(self._exchanges.ask_health(region)) for region in regions}
+
+    async def _ask_soon(self, region: str) -> None:
+        await self._ask_all((region,))
+
+
+class _Turn:
+    """Threads that share a session call one after the other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    async def __aenter__(self) -> None:
+        self._lock.acquire()
+
+    async def __aexit__(self, *failure: object) -> None:
+        self._lock.release()
+
+
+def _finished(call: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never suspends."""
+    try:
+        call.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    raise AssertionError("a blocking call suspended")
+
+
+def _call(
+    verb: Callable[Concatenate[Verbs, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[SyncVerbs, P], T]:
+    @wraps(verb)
+    def call(self: SyncVerbs, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return _finished(verb(self._verbs, *args, **kwargs))
+
+    return call
+
+
+def _iteration(
+    verb: Callable[Concatenate[Verbs, P], AsyncIterator[T]],
+) -> Callable[Concatenate[SyncVerbs, P], Iterator[T]]:
+    @wraps(verb)
+    def iterate(self: SyncVerbs, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        found = verb(self._verbs, *args, **kwargs)
+        assert isinstance(found, AsyncGenerator)
+        try:
+            while True:
+                try:
+                    yield _finished(found.__anext__())
+                except StopAsyncIteration:
+                    return
+        finally:
+            _finished(found.aclose())
+
+    return iterate
+
+
+class SyncVerbs:
+    """Each call is that of `Verbs`, and blocks until it has its answer."""
+
+    _verbs: Verbs
+
+    put = _call(Verbs.put)
+    get = _call(Verbs.get)
+    read = _call(Verbs.read)
+    update = _call(Verbs.update)
+    patch = _call(Verbs.patch)
+    delete = _call(Verbs.delete)
+    list = _iteration(Verbs.list)
+    batch = _call(Verbs.batch)
+    put_many = _call(Verbs.put_many)
+    texts = _call(Verbs.texts)
+    conflicts = _iteration(Verbs.conflicts)
+    resolve = _call(Verbs.resolve)
+    ids = _call(Verbs.ids)
+    changes = _iteration(Verbs.changes)
+
+
 class SyncSession(SyncVerbs):
-    """Reads see what the session has written and read before, in whatever region they end up.
+    """As `Session`; threads that share it call one after the other."""
 
-    Calls wait for one another: each builds on what the one before has seen. Collections that are only
-    eventually consistent are read with `consistency="session"` here.
-    """
-
-    def __init__(self, database: SyncDatabase, token: str | None) -> None:
-        super().__init__(database._session_calls, database._exchanges, database._transport)
-        self._owner = database
-        self._state = SessionState(token)
-        self._turn = threading.Lock()
+    def __init__(self, session: Session) -> None:
+        self._verbs = self._session = session
 
     @property
     def token(self) -> str | None:
-        """What the session has seen: hand it to `db.session(token)` to go on elsewhere, a browser's next
-        request for instance. None before the first answer."""
-        return self._state.token
+        """As `Session.token`."""
+        return self._session.token
 
     @property
     def region(self) -> str | None:
-        """The region that answered last."""
-        return self._state.region
+        """As `Session.region`."""
+        return self._session.region
 
     @property
     def degraded(self) -> str | None:
-        """Why the last answer was weaker than its collection's policy; None when it was not."""
-        return self._state.degraded
-
-    def _run(self, call: Call[T], key: str | None = None) -> T:
-        with self._turn:
-            return self._owner._drive(self._exchanges.run(call, self._state, key))
+        """As `Session.degraded`."""
+        return self._session.degraded
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +159,7 @@ class SyncSession(SyncVerbs):
 
 
 class SyncDatabase(SyncVerbs):
-    """A deployment: knows all regions, picks one, and moves on when it fails. Use it as a context manager."""
+    """As `Database`, and threads may share it. Use it as a context manager."""
 
     def __init__(
         self,
@@ -79,65 +173,34 @@ class SyncDatabase(SyncVerbs):
         random: Random | None = None,
         new_key: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
-        """`near` is the region to prefer; without it, the one that is quickest to say it is well."""
-        ordered = nearest_first(tuple(endpoints), near)
-        random = random or Random()
-        exchanges = Exchanges(
-            Router(tuple(endpoint.region for endpoint in ordered), options, random),
-            {endpoint.region: endpoint.url for endpoint in ordered},
-            options,
+        """As `Database`."""
+        self._verbs = self._database = _BlockingDatabase(
+            _Blocking(transport),
+            endpoints,
+            near=near,
+            options=options,
+            limits=limits,
             clock=clock,
             random=random,
             new_key=new_key,
         )
-        super().__init__(Calls(limits), exchanges, transport)
-        self._measures = near is None and len(ordered) > 1
-        self._session_calls = Calls(limits, in_session=True)
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """All regions, the one that calls go to first in front."""
-        return self._exchanges.router.order()
+        """As `Database.regions`."""
+        return self._database.regions
 
     def session(self, token: str | None = None) -> SyncSession:
         """A session that has seen nothing, or what `token` says."""
-        return SyncSession(self, token)
+        return SyncSession(Session(self._database, token, _Turn()))
 
     def close(self) -> None:
         """Close all connections."""
-        self._transport.close()
+        _finished(self._database.close())
 
     def __enter__(self) -> Self:
-        if self._measures:
-            took = {region: self._drive_steps(self._exchanges.ask_health(region)) for region in self.regions}
-            self._exchanges.router.rank({region: s for region, s in took.items() if s is not None})
+        _finished(self._database.__aenter__())
         return self
 
     def __exit__(self, *failure: object) -> None:
         self.close()
-
-    def _run(self, call: Call[T], key: str | None = None) -> T:
-        return self._drive(self._exchanges.run(call, None, key))
-
-    def _drive(self, steps: Steps[T]) -> T:
-        region = self._exchanges.region_to_ask()
-        if region is not None:
-            self._drive_steps(self._exchanges.ask_health(region))
-        return self._drive_steps(steps)
-
-    def _drive_steps(self, steps: Steps[T]) -> T:
-        outcome: Outcome = None
-        try:
-            while True:
-                step = steps.send(outcome)
-                if isinstance(step, Pause):
-                    time.sleep(step.seconds)
-                    outcome = None
-                    continue
-                try:
-                    outcome = self._transport.send(step)
-                except (RegionUnreachable, Indefinite, TooLarge, ConfigError) as error:
-                    outcome = error
-        except StopIteration as done:
-            result: T = done.value
-            return result

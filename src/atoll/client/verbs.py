@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -35,6 +34,9 @@ class Verbs:
 
     async def _run(self, call: Call[T], key: str | None = None) -> T:
         """Take one call to its end; `key` is an idempotency key given by the caller."""
+        raise NotImplementedError
+
+    async def _sleep(self, seconds: float) -> None:
         raise NotImplementedError
 
     async def put(
@@ -116,7 +118,7 @@ class Verbs:
         """Delete the document; False when there is none."""
         return await self._run(self._calls.delete(model, key, if_match), idempotency_key)
 
-    async def list(
+    def list(
         self,
         model: type[M],
         *,
@@ -130,16 +132,9 @@ class Verbs:
         `where` holds `(field, op, value)`, all of which must be met; op is one of eq, ne, lt, le, gt, ge,
         contains.
         """
-        cursor: str | None = None
-        while True:
-            page = await self._run(
-                self._calls.page(model, prefix, where, limit, cursor, consistency=consistency)
-            )
-            for item in page.items:
-                yield item
-            cursor = page.cursor
-            if cursor is None:
-                return
+        return self._items(
+            lambda cursor: self._calls.page(model, prefix, where, limit, cursor, consistency=consistency)
+        )
 
     async def batch(
         self, writes: Sequence[BatchWrite], *, idempotency_key: str | None = None
@@ -176,7 +171,7 @@ class Verbs:
             self._calls.texts(model, prefix, where, limit, cursor, consistency=consistency)
         )
 
-    async def conflicts(
+    def conflicts(
         self,
         *,
         collection: str | None = None,
@@ -199,14 +194,7 @@ class Verbs:
             "until": until,
             "limit": limit,
         }
-        cursor: str | None = None
-        while True:
-            page = await self._run(self._calls.conflicts(filters, cursor))
-            for item in page.items:
-                yield item
-            cursor = page.cursor
-            if cursor is None:
-                return
+        return self._items(lambda cursor: self._calls.conflicts(filters, cursor))
 
     async def resolve(self, conflict_id: str, value: Collection | Mapping[str, Any]) -> dict[str, Any]:
         """Settle a manual conflict with the document as it should be; returns it as the region shows it."""
@@ -238,7 +226,17 @@ class Verbs:
                                 yield change
             except (RegionUnreachable, Indefinite) as error:
                 feed.failed(error)
-            await asyncio.sleep(feed.pause_s())
+            await self._sleep(feed.pause_s())
+
+    async def _items(self, page_at: Callable[[str | None], Call[Page[T]]]) -> AsyncIterator[T]:
+        cursor: str | None = None
+        while True:
+            page = await self._run(page_at(cursor))
+            for item in page.items:
+                yield item
+            cursor = page.cursor
+            if cursor is None:
+                return
 
     async def _body(self, stream: Stream) -> Response:
         """The problem that came instead of a stream."""
