@@ -17,7 +17,7 @@ from atoll.region.region import Region
 from atoll.region.timeline import Timeline
 from atoll.simulation.journal import HOLDS_BACK
 from atoll.simulation.plan import Fault, Plan, draw
-from atoll.simulation.returning import Returning
+from atoll.simulation.sessions import Returning
 from atoll.simulation.world import World
 from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import Chunk, View

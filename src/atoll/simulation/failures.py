@@ -42,18 +42,17 @@ class Verdict:
 
     def __init__(self) -> None:
         self.failure: SimulationFailure | None = None
-        self._waiting: list[asyncio.Future[None]] = []
+        self._failed = asyncio.Event()
 
     def fail(self, failure: SimulationFailure) -> None:
-        if self.failure is None:
-            self.failure = failure
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
-        self._waiting.clear()
+        self.failure = self.failure or failure
+        self._failed.set()
 
     def safety(self, invariant: str, message: str) -> None:
         self.fail(SafetyViolation(invariant, message))
+
+    def liveness(self, invariant: str, message: str) -> None:
+        self.fail(LivenessViolation(invariant, message))
 
     def check(self) -> None:
         """Raise the failure, if there is one."""
@@ -62,7 +61,4 @@ class Verdict:
 
     async def failed(self) -> None:
         """Return at the first failure."""
-        if self.failure is None:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
-            await future
+        await self._failed.wait()

@@ -6,19 +6,18 @@ import asyncio
 
 from atoll.errors import AtollError, TooStale
 from atoll.region.reading import ReadOptions
-from atoll.simulation.failures import LivenessViolation
-from atoll.simulation.world import World
+from atoll.simulation.world import Workload, World
 
 _BOUND_S = 2.0
 
 
-class Freshness:
+class Freshness(Workload):
     """Only for runs without faults. One region writes at a steady pace; all others must know themselves fresh."""
 
     name = "freshness"
 
     def __init__(self, clients: int, mean_s: float) -> None:
-        self._mean_s = mean_s
+        super().__init__(clients, mean_s)
         self._reconnects: dict[tuple[str, str], int] = {}
 
     async def run(self, world: World) -> None:
@@ -38,9 +37,7 @@ class Freshness:
     async def finish(self, world: World) -> None:
         broken = {pair: n for pair, n in self._count(world).items() if n > self._reconnects.get(pair, n)}
         if broken:
-            world.verdict.fail(
-                LivenessViolation("links stay up on a healthy network", f"they were opened anew: {broken}")
-            )
+            world.verdict.liveness("links stay up on a healthy network", f"they were opened anew: {broken}")
 
     @staticmethod
     def _count(world: World) -> dict[tuple[str, str], int]:
@@ -56,8 +53,8 @@ class Freshness:
         try:
             await world.ask(name, lambda region: region.read("member", "fresh", options))
         except TooStale as error:
-            world.verdict.fail(
-                LivenessViolation("bounded reads are served on a healthy network", f"{name}: {error.message}")
+            world.verdict.liveness(
+                "bounded reads are served on a healthy network", f"{name}: {error.message}"
             )
         except AtollError as error:
             world.note_error(error)

@@ -7,7 +7,6 @@ nothing may come to a halt. Two different entries under one number are not among
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from random import Random
 
@@ -19,8 +18,7 @@ from atoll.documents.rules import TOUCH, WHOLE
 from atoll.errors import ReplicationError
 from atoll.lattices.counter import CounterLattice
 from atoll.region.region import Region
-from atoll.simulation.failures import LivenessViolation
-from atoll.simulation.world import World
+from atoll.simulation.world import Solo, World
 
 _ALIKE = "hostile entries are taken alike everywhere"
 PARKED, MERGED, EITHER = "parked", "merged", "either"
@@ -28,56 +26,39 @@ _SIMPLE = ("profile", "claim", "page", "draft", "row")
 _INT = 1 << 62
 
 
-class Hostile:
+class Hostile(Solo):
     """Writes absurd entries, and checks that all regions took them alike."""
 
     name = "hostile"
 
     def __init__(self, clients: int, mean_s: float) -> None:
-        self._mean_s = mean_s * 2
-        self._sent: list[tuple[Entry, list[str]]] = []
+        super().__init__(clients, mean_s * 2)
+        self._sent: list[tuple[Entry, tuple[str, ...]]] = []
         """Entries, and what is expected of each of their changes."""
-        self._refused = 0
 
-    async def run(self, world: World) -> None:
-        random = world.cluster.split("hostile")
-        while not world.stopped:
-            await asyncio.sleep(random.expovariate(1 / self._mean_s))
-            self._check_sent(world)
-            node = world.node(random.choice(world.names))
-            if (
-                node.region is not None
-                and node.life is not None
-                and node.life.busy_until <= world.cluster.loop.time()
-            ):
-                stored = node.disk.store.clock()  # another node may have moved it
-                node.life.run(self._send, world, node.region, random, stored)
+    async def draw(self, world: World, random: Random) -> None:
+        self._check_sent(world)
+        node = world.node(random.choice(world.names))
+        if node.region is not None and node.life is not None and not node.life.busy:
+            stored = node.disk.store.clock()  # another node may have moved it
+            node.life.run(self._send, world, node.region, random, stored)
 
     async def finish(self, world: World) -> None:
-        held = {
-            name: {each[:3] for each in world.cluster[name].disk.store.parked(100_000)}
-            for name in world.names
-        }
+        parked = {name: world.cluster[name].disk.store.parked(100_000) for name in world.names}
+        held = {name: {each[:3] for each in rows} for name, rows in parked.items()}
+        first = world.names[0]
         for name in world.names:
-            if held[name] != held[world.names[0]]:
-                dot = min(held[name] ^ held[world.names[0]])
+            if held[name] != held[first]:
                 world.verdict.safety(
-                    _ALIKE,
-                    f"{name} and {world.names[0]} differ over {dot}",
+                    _ALIKE, f"{name} and {first} differ over {min(held[name] ^ held[first])}"
                 )
             for dot, expected in sorted(self._expected(world).items()):
                 if expected != EITHER and (dot in held[name]) != (expected == PARKED):
                     world.verdict.safety(_ALIKE, f"{name}: {dot} was to be {expected}")
-            for each in world.cluster[name].disk.store.parked(100_000):
+            for each in parked[name]:
                 if not each.reason:
                     world.verdict.safety("what is parked has a reason", f"{name}: {each[:3]}")
-        client = world.client("hostile-last")
-        for name in world.names:
-            client.region = name
-            if (await client.put("profile", "after", {"name": name})).state != "acked":
-                world.verdict.fail(
-                    LivenessViolation("hostile entries stop nothing", f"{name} takes no write")
-                )
+        await world.check_takes_writes(world.client("hostile-last"), "after", "hostile entries stop nothing")
 
     def _send(self, world: World, region: Region, random: Random, stored: int) -> None:
         """Put one absurd entry into the group commit; a write that stands there already may take its number."""
@@ -86,28 +67,21 @@ class Hostile:
         seq = region.vector.get(region.name, 0) + 1
         context = {**region.vector, region.name: seq - 1}
         drawn = [
-            _KINDS[kind](random, region.name)
+            (make(random, region.name), expected)
             for kind in random.sample(sorted(_KINDS), random.choice((1, 1, 2, 5)))
+            for expected, make in (_KINDS[kind],)
         ]
-        changes = list({(each[0].collection, each[0].key): each for each in drawn}.values())
-        entry = Entry(
-            region.name,
-            Seq(seq),
-            Stamp(max(region.clock.now(), stored + 1)),
-            5,
-            context,
-            tuple(change for change, _ in changes),
-        )
+        found = {(change.collection, change.key): (change, expected) for change, expected in drawn}
+        changes, expectations = zip(*found.values(), strict=True)
+        stamp = Stamp(max(region.clock.now(), stored + 1))
+        entry = Entry(region.name, Seq(seq), stamp, 5, context, changes)
         frame = _misshapen(random, entry) if random.random() < 0.1 else encode_frame(entry)
         try:
             encoded = list(decode_frames(frame))
         except ReplicationError:
-            self._refused += 1  # as a link would
-            return
+            return  # a link would refuse it
         unreadable = encoded[0].entry.changes != entry.changes
-        self._sent.append(
-            (encoded[0].entry, [PARKED] if unreadable else [expected for _, expected in changes])
-        )
+        self._sent.append((encoded[0].entry, (PARKED,) if unreadable else expectations))
         world.journal.crafted.add(encoded[0].frame)
         region.deliver(encoded, region.name)
 
@@ -186,69 +160,63 @@ def _settled(random: Random, origin: str, body: bytes | None = None) -> tuple[Lo
     )
 
 
-_KINDS: Mapping[str, Callable[[Random, str], tuple[Change, str]]] = {
-    "unknown collection": lambda r, o: (Change("no_such", "k0", 0, {WHOLE: b"{}"}), PARKED),
-    "impossible key": lambda r, o: (
-        Change(_simple(r), r.choice(("", "x" * 600, "a\x00b", "\ud7ff" * 300)), 0, {WHOLE: b"{}"}),
-        PARKED,
+Making = Callable[[Random, str], Change]
+
+_PARKED: Mapping[str, Making] = {
+    "unknown collection": lambda r, o: Change("no_such", "k0", 0, {WHOLE: b"{}"}),
+    "impossible key": lambda r, o: Change(
+        _simple(r), r.choice(("", "x" * 600, "a\x00b", "\ud7ff" * 300)), 0, {WHOLE: b"{}"}
     ),
-    "no such operation": lambda r, o: (
-        Change(_simple(r), _key(r), r.choice((-7, 3, 99, _INT)), {WHOLE: b"{}"}),
-        PARKED,
+    "no such operation": lambda r, o: Change(
+        _simple(r), _key(r), r.choice((-7, 3, 99, _INT)), {WHOLE: b"{}"}
     ),
-    "no JSON": lambda r, o: (Change(_simple(r), _key(r), 1, {WHOLE: _value(r)}), PARKED),
-    "no JSON in a field": lambda r, o: (Change("cart", _key(r), 1, {"note": b"\xff", WHOLE: b"{}"}), PARKED),
-    "wrong types": lambda r, o: (
-        Change(
-            _simple(r), _key(r), 1, {WHOLE: b'{"name":[17],"title":null,"owner":{"a":1},"mark":2,"more":1}'}
-        ),
-        MERGED,
+    "no JSON": lambda r, o: Change(_simple(r), _key(r), 1, {WHOLE: _value(r)}),
+    "no JSON in a field": lambda r, o: Change("cart", _key(r), 1, {"note": b"\xff", WHOLE: b"{}"}),
+    "impossible registers": lambda r, o: Change(
+        "cart", _key(r), 1, {r.choice((" ", ".", "~~", "a b", "1", "\x00")): b"1"}
     ),
-    "wrong types in fields": lambda r, o: (
-        Change(
-            "cart",
-            _key(r),
-            1,
-            {WHOLE: b'{"x":1}', "note": b"17", "address": b'[{"a":1}]', "labels.a": b'"x"'},
-        ),
-        MERGED,
+    "numbers that no float holds": lambda r, o: Change("cart", _key(r), 1, {"note": b"1e999"}),
+    "no delta": lambda r, o: Change("view", "h0", 1, {}, {"seen": _delta(r, o)}),
+    "no bounded delta": lambda r, o: Change("stock", "h0", 1, {}, {"left": _delta(r, o)}),
+    "no set": lambda r, o: Change("basket", "h0", 1, {}, {"items": _delta(r, o)}),
+    "delta of no field": lambda r, o: Change("profile", "h0", 1, {}, {"name": b"\x80"}),
+    "good and bad at once": lambda r, o: Change(
+        "setting", _key(r), 1, {WHOLE: b'{"theme":"bad"}'}, {"uses": _delta(r, o)}
     ),
-    "huge": lambda r, o: (
-        Change("profile", _key(r), 1, {WHOLE: b'{"name":"' + b"x" * (1 << 20) + b'"}'}),
-        MERGED,
+    "settles what it cannot have seen": lambda r, o: Change(
+        "profile", _key(r), 1, {WHOLE: b'{"name":"x"}'}, {}, _settled(r, o)
     ),
-    "touch of a simple document": lambda r, o: (Change(_simple(r), _key(r), 1, {TOUCH: b'{"a":1}'}), MERGED),
-    "touch with rubbish": lambda r, o: (Change("setting", _key(r), 1, {TOUCH: b"[1,2]"}), MERGED),
-    "registers of another version": lambda r, o: (
-        Change(r.choice((*_SIMPLE, "cart", "setting")), _key(r), 1, {"colour9": b'"red"', "shapes.a": b"1"}),
-        MERGED,
+    "settles rubbish": lambda r, o: Change(
+        "profile", _key(r), 1, {WHOLE: b'{"name":"x"}'}, {}, _settled(r, o, b"rubbish")
     ),
-    "impossible registers": lambda r, o: (
-        Change("cart", _key(r), 1, {r.choice((" ", ".", "~~", "a b", "1", "\x00")): b"1"}),
-        PARKED,
+}
+
+_MERGED: Mapping[str, Making] = {
+    "wrong types": lambda r, o: Change(
+        _simple(r), _key(r), 1, {WHOLE: b'{"name":[17],"title":null,"owner":{"a":1},"mark":2,"more":1}'}
     ),
-    "numbers that no float holds": lambda r, o: (Change("cart", _key(r), 1, {"note": b"1e999"}), PARKED),
-    "no delta": lambda r, o: (Change("view", "h0", 1, {}, {"seen": _delta(r, o)}), PARKED),
-    "no bounded delta": lambda r, o: (Change("stock", "h0", 1, {}, {"left": _delta(r, o)}), PARKED),
-    "no set": lambda r, o: (Change("basket", "h0", 1, {}, {"items": _delta(r, o)}), PARKED),
-    "no text": lambda r, o: (Change("note", "h0", 1, {}, {"body": _delta(r, o)}), EITHER),
-    "no list": lambda r, o: (Change("note", "h0", 1, {}, {"lines": _delta(r, o)}), EITHER),
-    "turned bits": lambda r, o: (Change("view", "h0", 1, {}, {"seen": _mutated(r, o)}), EITHER),
-    "delta of no field": lambda r, o: (Change("profile", "h0", 1, {}, {"name": b"\x80"}), PARKED),
-    "huge numbers": lambda r, o: (
-        Change("view", "h0", 1, {}, {"seen": CounterLattice().encode({o: (2**64 - 1, r.randint(0, 9))})}),
-        MERGED,
+    "wrong types in fields": lambda r, o: Change(
+        "cart", _key(r), 1, {WHOLE: b'{"x":1}', "note": b"17", "address": b'[{"a":1}]', "labels.a": b'"x"'}
     ),
-    "good and bad at once": lambda r, o: (
-        Change("setting", _key(r), 1, {WHOLE: b'{"theme":"bad"}'}, {"uses": _delta(r, o)}),
-        PARKED,
+    "huge": lambda r, o: Change("profile", _key(r), 1, {WHOLE: b'{"name":"' + b"x" * (1 << 20) + b'"}'}),
+    "touch of a simple document": lambda r, o: Change(_simple(r), _key(r), 1, {TOUCH: b'{"a":1}'}),
+    "touch with rubbish": lambda r, o: Change("setting", _key(r), 1, {TOUCH: b"[1,2]"}),
+    "registers of another version": lambda r, o: Change(
+        r.choice((*_SIMPLE, "cart", "setting")), _key(r), 1, {"colour9": b'"red"', "shapes.a": b"1"}
     ),
-    "settles what it cannot have seen": lambda r, o: (
-        Change("profile", _key(r), 1, {WHOLE: b'{"name":"x"}'}, {}, _settled(r, o)),
-        PARKED,
+    "huge numbers": lambda r, o: Change(
+        "view", "h0", 1, {}, {"seen": CounterLattice().encode({o: (2**64 - 1, r.randint(0, 9))})}
     ),
-    "settles rubbish": lambda r, o: (
-        Change("profile", _key(r), 1, {WHOLE: b'{"name":"x"}'}, {}, _settled(r, o, b"rubbish")),
-        PARKED,
-    ),
+}
+
+_EITHER: Mapping[str, Making] = {
+    "no text": lambda r, o: Change("note", "h0", 1, {}, {"body": _delta(r, o)}),
+    "no list": lambda r, o: Change("note", "h0", 1, {}, {"lines": _delta(r, o)}),
+    "turned bits": lambda r, o: Change("view", "h0", 1, {}, {"seen": _mutated(r, o)}),
+}
+
+_KINDS: Mapping[str, tuple[str, Making]] = {
+    kind: (expected, make)
+    for expected, kinds in ((PARKED, _PARKED), (MERGED, _MERGED), (EITHER, _EITHER))
+    for kind, make in kinds.items()
 }

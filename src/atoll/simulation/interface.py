@@ -20,7 +20,7 @@ from atoll.errors import AtollError, Indefinite, InvalidToken, UnknownField, Ver
 from atoll.schema.operations import Increment
 from atoll.simulation.application import Member, View
 from atoll.simulation.failures import CrashFound
-from atoll.simulation.world import World
+from atoll.simulation.world import Workload, World
 from atoll.testing.http_transport import HttpFront, SimulatedTransport
 
 READS_ITS_WRITES = "a client reads its own writes, wherever it goes"
@@ -33,20 +33,19 @@ _KEYS = 3
 _LOSS = 0.03
 
 
-class Interface:
+class Interface(Workload):
     """Each client writes documents of its own, so that it knows what it must find."""
 
     name = "interface"
 
     def __init__(self, clients: int, mean_s: float) -> None:
-        self._clients = clients
-        self._mean_s = mean_s
+        super().__init__(clients, mean_s)
         self._users: list[_User] = []
 
     async def run(self, world: World) -> None:
         front = HttpFront(world.cluster)
-        self._users = [_User(world, front, number) for number in range(self._clients)]
-        await asyncio.gather(*(user.act(self._mean_s) for user in self._users))
+        self._users = [_User(world, front, number) for number in range(self.clients)]
+        await asyncio.gather(*(user.act(self.mean_s) for user in self._users))
 
     async def finish(self, world: World) -> None:
         for user in self._users:

@@ -81,8 +81,6 @@ class Journal:
         self.commits = 0
         self._incomplete: set[str] = set()
         """Regions whose position says more than their documents show: a snapshot is not merged yet."""
-        self.adoptions = 0
-        """Origins whose position in a region was moved by a snapshot."""
         self._frames: dict[Dot, bytes] = {}
         self._verdict = verdict
         self._digest = blake2b(digest_size=16)
@@ -139,7 +137,6 @@ class Journal:
                         f"{region} adopted {origin}:{seq}, which nobody wrote",
                     )
                 vector[origin] = seq
-                self.adoptions += 1
                 self._digest.update(f"{region} adopts {origin}:{seq}".encode())
 
     def cut(self, region: str, segments: Iterable[Segment]) -> None:

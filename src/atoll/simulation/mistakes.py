@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 from typing import Any
@@ -10,44 +9,32 @@ from typing import Any
 import msgspec
 
 from atoll.documents.mutation import Delete, Mutation, Put, Transfer, Write, patch_of, put_of
-from atoll.errors import AtollError, Indefinite, RequestError, StoreUnwritable, Unavailable
+from atoll.errors import Indefinite, RequestError, StoreUnwritable, Unavailable
 from atoll.region.reading import ReadOptions
 from atoll.region.region import Region
-from atoll.simulation.failures import LivenessViolation
 from atoll.simulation.journal import trace_of
-from atoll.simulation.world import World
+from atoll.simulation.world import Solo, World
 
 _CHANGES_NOTHING = "bad input changes nothing"
-_STOPS_NOTHING = "bad input stops nothing"
 
 
-class Mistakes:
+class Mistakes(Solo):
     """One client makes every mistake that the interface of a region lets it make."""
 
     name = "mistakes"
 
     def __init__(self, clients: int, mean_s: float) -> None:
-        self._mean_s = mean_s
+        super().__init__(clients, mean_s)
         self._traces: list[str] = []
-
-    async def run(self, world: World) -> None:
-        random = world.cluster.split("mistakes")
-        while not world.stopped:
-            await asyncio.sleep(random.expovariate(1 / self._mean_s))
-            kind = random.choice(sorted(_MISTAKES))
-            await self._make(world, random, kind)
 
     async def finish(self, world: World) -> None:
         for trace in self._traces:
             if dots := world.journal.dots(trace):
                 world.verdict.safety(_CHANGES_NOTHING, f"{trace} is {dots}")
-        client = world.client("mistakes-last")
-        for name in world.names:
-            client.region = name
-            if (await client.put("profile", "well-made", {"name": name})).state != "acked":
-                world.verdict.fail(LivenessViolation(_STOPS_NOTHING, f"{name} takes no write any more"))
+        await world.check_takes_writes(world.client("mistakes-last"), "well-made", "bad input stops nothing")
 
-    async def _make(self, world: World, random: Random, kind: str) -> None:
+    async def draw(self, world: World, random: Random) -> None:
+        kind = random.choice(sorted(_MISTAKES))
         trace = f"mistake {len(self._traces)}: {kind}"
         self._traces.append(trace)
         node = world.node(random.choice(world.names))
@@ -57,8 +44,6 @@ class Mistakes:
             # The last three say that the region is in trouble, which faults may bring it into.
             if not error.message:
                 world.verdict.safety("every error says what was wrong", f"{trace} in {node.name}")
-        except AtollError as error:
-            world.verdict.safety("bad input gets its own error", f"{trace} in {node.name}: {error!r}")
         except Exception as error:
             world.verdict.safety("bad input gets its own error", f"{trace} in {node.name}: {error!r}")
         else:

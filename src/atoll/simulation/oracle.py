@@ -44,6 +44,13 @@ class Expected(NamedTuple):
     resolved_by: tuple[int, str, int] | None
 
 
+def plain_part(rules: Rules, value: bytes | None) -> dict[str, Any] | None:
+    """A shown document without its mergeable fields."""
+    if value is None:
+        return None
+    return {name: member for name, member in msgspec.json.decode(value).items() if name not in rules.lattices}
+
+
 class Oracle:
     """Asks of one application's collections."""
 
@@ -179,8 +186,7 @@ def _open(
             same = losing.value == winner.value and outcome != "manual"
             if losing is winner or same or (register == TOUCH and losing.value is None):
                 continue
-            named = _Named(losing.region, losing.seq)
-            lost[record_id(rules.name, key, register, named)] = (  # type: ignore[arg-type]
+            lost[record_id(rules.name, key, register, losing)] = (  # type: ignore[arg-type]  # the names will do
                 register,
                 (losing.region, losing.seq),
                 (winner.region, winner.seq),
@@ -200,11 +206,6 @@ def _with_deletions(present: Mapping[str, list[Written]], touches: list[Written]
         and any(touch.value is not None and not each.saw(touch) for touch in touches)
     ]
     return sorted((*touches, *deletions), key=_canonically)
-
-
-class _Named(NamedTuple):
-    region: str
-    seq: int
 
 
 def _touch_counts(rules: Rules, present: Mapping[str, list[Written]], versions: list[Written]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from random import Random
 
 import msgspec
 
@@ -11,25 +12,22 @@ from atoll.causality import vector as vectors
 from atoll.documents.entry import Entry
 from atoll.errors import AtollError, CursorExpired
 from atoll.region.region import Region
-from atoll.simulation.failures import LivenessViolation
 from atoll.simulation.linearizability import Operation, linearizable
-from atoll.simulation.world import Client, World
+from atoll.simulation.world import Client, Solo, Workload, World
 from atoll.testing.cluster import SimulatedNode
 
+_MISSES_NOTHING = "the change feed misses nothing"
 
-class Orders:
+
+class Orders(Workload):
     """Each document has one writing region, and strong ones are linearizable."""
 
     name = "orders"
+    moves = 0.3
 
     def __init__(self, clients: int, mean_s: float) -> None:
-        self._clients = clients
-        self._mean_s = mean_s
+        super().__init__(clients, mean_s)
         self._seen: dict[str, list[Operation]] = {}
-
-    async def run(self, world: World) -> None:
-        clients = [world.client(f"{self.name}-{number}") for number in range(self._clients)]
-        await asyncio.gather(*(self._act(world, client) for client in clients))
 
     async def finish(self, world: World) -> None:
         self._check_order(world)
@@ -49,21 +47,15 @@ class Orders:
             elif collection == "account" and len(origins) > 1:
                 world.verdict.safety("a strong document has one writer", f"{key} was written in {origins}")
 
-    async def _act(self, world: World, client: Client) -> None:
-        count = 0
-        while not world.stopped:
-            await client.pause(self._mean_s)
-            if client.random.random() < 0.3:
-                client.move()
-            count += 1
-            if client.random.random() < 0.5:
-                home = client.random.choice(world.names)
-                key = f"{client.name}-{count}"
-                await client.put("order", key, {"region": home, "quantity": count})
-                await client.patch("order", key, {"$set": {"quantity": count + 1}})
-                await client.read("order", key)
-            else:
-                await self._account(world, client, count)
+    async def step(self, world: World, client: Client, count: int) -> None:
+        if client.random.random() < 0.5:
+            home = client.random.choice(world.names)
+            key = f"{client.name}-{count}"
+            await client.put("order", key, {"region": home, "quantity": count})
+            await client.patch("order", key, {"$set": {"quantity": count + 1}})
+            await client.read("order", key)
+        else:
+            await self._account(world, client, count)
 
     async def _account(self, world: World, client: Client, count: int) -> None:
         """Every balance is written once, so that a read says which write it saw."""
@@ -95,33 +87,30 @@ class Orders:
                 )
 
 
-class Identifiers:
+class Identifiers(Solo):
     """Never the same twice, with clocks stepping back and nodes dying."""
 
     name = "identifiers"
     kinds = ("uuid7", "ulid", "snowflake", "prefixed")
 
     def __init__(self, clients: int, mean_s: float) -> None:
-        self._clients = clients
-        self._mean_s = mean_s
+        super().__init__(clients, mean_s)
         self._given: dict[str, str] = {}
 
-    async def run(self, world: World) -> None:
-        random = world.cluster.split("identifiers")
-        while not world.stopped:
-            await asyncio.sleep(random.expovariate(1 / self._mean_s))
-            nodes = world.cluster.of(random.choice(world.names))
-            kind, count = random.choice(self.kinds), random.randint(1, 40)
-            if nodes[0].disk.lost and kind in ("prefixed", "snowflake"):
-                continue  # how far they were handed out lay on the disk
-            # All nodes of a region at once: so a number that two of them had would show.
-            await asyncio.gather(*(self._check(world, node, kind, count) for node in nodes))
+    async def draw(self, world: World, random: Random) -> None:
+        nodes = world.cluster.of(random.choice(world.names))
+        kind, count = random.choice(self.kinds), random.randint(1, 40)
+        if nodes[0].disk.lost and kind in ("prefixed", "snowflake"):
+            return  # how far they were handed out lay on the disk
+        # All nodes of a region at once: so a number that two of them had would show.
+        await asyncio.gather(*(self._check(world, node, kind, count) for node in nodes))
 
     async def _check(self, world: World, node: SimulatedNode, kind: str, count: int) -> None:
-        if node.ids is None or node.life is None or not node.life.alive:
+        ids = node.ids
+        if ids is None or node.life is None or not node.life.alive:
             return
         try:
-            fresh = await self._take(node, kind, count)
+            fresh = await node.ask(lambda region: ids.generate(kind, count))
         except AtollError as error:
             world.note_error(error)
             return
@@ -132,31 +121,18 @@ class Identifiers:
                 )
             self._given[each] = node.name
 
-    async def _take(self, node: SimulatedNode, kind: str, count: int) -> list[str]:
-        ids = node.ids
-        assert ids is not None
-        made: list[str] = await node.ask(lambda region: ids.generate(kind, count))
-        return made
 
-    async def finish(self, world: World) -> None:
-        """Each was checked when it was given out."""
-
-
-class Feed:
+class Feed(Solo):
     """A consumer of changes that moves between regions misses nothing and sees causes first."""
 
     name = "feed"
 
     def __init__(self, clients: int, mean_s: float) -> None:
-        self._clients = clients
-        self._mean_s = mean_s
+        super().__init__(clients, mean_s)
         self._cursor: dict[str, int] = {}
 
-    async def run(self, world: World) -> None:
-        random = world.cluster.split("feed")
-        while not world.stopped:
-            await asyncio.sleep(random.expovariate(1 / self._mean_s))
-            await self._consume(world, random.choice(world.names), random.randint(1, 30))
+    async def draw(self, world: World, random: Random) -> None:
+        await self._consume(world, random.choice(world.names), random.randint(1, 30))
 
     async def finish(self, world: World) -> None:
         # Later workloads may still write while they finish; what was there before must have come.
@@ -165,7 +141,7 @@ class Feed:
         while not vectors.descends(self._cursor, wanted):
             if world.cluster.loop.time() > deadline:
                 missing = vectors.missing(self._cursor, wanted)
-                world.verdict.fail(LivenessViolation("the change feed misses nothing", f"it lacks {missing}"))
+                world.verdict.liveness(_MISSES_NOTHING, f"it lacks {missing}")
                 return
             await self._consume(world, world.names[-1], 10_000)
 
@@ -193,9 +169,7 @@ class Feed:
             self._check(world, name, entry)
             self._cursor[entry.origin] = entry.seq
             if cursor != self._cursor:
-                world.verdict.safety(
-                    "the change feed misses nothing", f"{name} gave {cursor}, seen is {self._cursor}"
-                )
+                world.verdict.safety(_MISSES_NOTHING, f"{name} gave {cursor}, seen is {self._cursor}")
         if expired is not None:
             self._begin_anew(world, name, expired)
 
@@ -205,7 +179,7 @@ class Feed:
         for origin, seq in expired.gone.items():
             if seq != self._cursor.get(origin, 0) + 1 or store.segment(origin, seq) is not None:
                 world.verdict.safety(
-                    "the change feed misses nothing",
+                    _MISSES_NOTHING,
                     f"{name} says that {origin}:{seq} is gone, after {self._cursor}",
                 )
         self._cursor = vectors.merge(self._cursor, store.positions())

@@ -21,8 +21,6 @@ from atoll.conflicts.guard import guarded
 from atoll.documents.rules import Rules, plain_text
 from atoll.schema.application import Application
 from atoll.simulation.application import built_in
-from atoll.simulation.counters import Counters, Inventory
-from atoll.simulation.editing import Sets, Texts
 from atoll.simulation.failures import (
     CrashFound,
     LivenessViolation,
@@ -34,12 +32,13 @@ from atoll.simulation.freshness import Freshness
 from atoll.simulation.hostile import Hostile
 from atoll.simulation.interface import Interface
 from atoll.simulation.journal import Journal
+from atoll.simulation.mergeable import Counters, Inventory, Sets, Texts
 from atoll.simulation.mistakes import Mistakes
 from atoll.simulation.nemesis import Nemesis
+from atoll.simulation.oracle import plain_part
 from atoll.simulation.placements import Feed, Identifiers, Orders
 from atoll.simulation.plan import Plan
-from atoll.simulation.returning import Returning
-from atoll.simulation.sessions import Batches, Posts, Retries, Sessions
+from atoll.simulation.sessions import Batches, Posts, Retries, Returning, Sessions
 from atoll.simulation.several_nodes import check_snapshot_page, check_waits
 from atoll.simulation.traffic import Traffic
 from atoll.simulation.versions import LOSES_NO_FIELD, Versions
@@ -55,16 +54,17 @@ _CONVERGE_S = 30.0
 _TRIPS = 6
 """To the database and back, that one commit makes, with one that is lost to another node."""
 _MOST_LATE = 20
+_ASKED_EVERY_S = 0.1
+"""A region that comes back from a backup."""
 _FINISH_S = 90.0
 
 _MAKERS: Mapping[str, Callable[[int, float], Workload]] = {
     each.name: each
     for each in (
         Counters, Inventory, Sets, Texts, Sessions, Posts, Batches, Retries, Orders, Identifiers, Feed, Freshness,
-        Versions, Hostile, Mistakes, Interface,
+        Versions, Hostile, Mistakes, Interface, Traffic,
     )
 }  # fmt: skip
-TRAFFIC = ("profile", "claim", "page", "draft", "cart", "setting")
 
 
 @dataclass(slots=True)
@@ -348,9 +348,7 @@ def _check_history(world: World, shown: Mapping[tuple[str, str], bytes], audit: 
             continue
         rules = world.rules[collection]
         value = shown.get((collection, key))
-        plain = None if value is None else msgspec.json.decode(value)
-        if plain is not None:
-            plain = {name: member for name, member in plain.items() if name not in rules.lattices}
+        plain = plain_part(rules, value)
         expected = world.oracle.visible_plain(collection, key)
         if plain != expected:
             raise SafetyViolation(
@@ -405,14 +403,13 @@ def rules_of(application: Application) -> dict[str, Rules]:
 
 def _workloads(plan: Plan, application: Application, *, own: bool) -> list[Workload]:
     if own:
-        return [Traffic(tuple(application.collections), plan.clients + 1, plan.mean_s)]
-    made = [
-        Traffic(TRAFFIC, plan.clients, plan.mean_s)
-        if name == "traffic"
-        else _MAKERS[name](plan.clients, plan.mean_s)
-        for name in plan.workloads
-    ]
-    return [*made, Returning()] if any(fault.kind == "restore" for fault in plan.faults) else made
+        return [Traffic(plan.clients + 1, plan.mean_s, tuple(application.collections))]
+    made = [_MAKERS[name](plan.clients, plan.mean_s) for name in plan.workloads]
+    return (
+        [*made, Returning(1, _ASKED_EVERY_S)]
+        if any(fault.kind == "restore" for fault in plan.faults)
+        else made
+    )
 
 
 def _fill(report: Report, world: World) -> None:

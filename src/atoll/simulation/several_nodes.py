@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from atoll.causality import vector as vectors
 from atoll.errors import AtollError
-from atoll.simulation.failures import LivenessViolation
 from atoll.simulation.world import Client, World
 from atoll.testing.cluster import SimulatedNode
 
@@ -52,7 +51,7 @@ async def _wake(world: World, region: str, nodes: list[SimulatedNode]) -> None:
         _, late = await asyncio.wait(waiting, timeout=_WOKEN_S)
         if late:
             message = f"{len(late)} nodes of {region} do not know that it has {wanted}, {_WOKEN_S:g} s later"
-            world.verdict.fail(LivenessViolation(WAITS_END, message))
+            world.verdict.liveness(WAITS_END, message)
     for each in waiting:
         each.cancel()
     for outcome in await asyncio.gather(*waiting, return_exceptions=True):
@@ -70,7 +69,7 @@ async def _put(world: World, client: Client, key: str) -> None:
             # A region may rightly wait for a peer from which it is still cut off.
             if not any(path.cut for path in world.cluster.network.paths.values()):
                 message = f"{client.region} takes none, {_arrives_s(world):g} s after all was healed"
-                world.verdict.fail(LivenessViolation(WRITES_GO_ON, message))
+                world.verdict.liveness(WRITES_GO_ON, message)
             return
         await asyncio.sleep(0.5)
 
@@ -95,7 +94,7 @@ async def _install_page(world: World, region: str, nodes: list[SimulatedNode]) -
     if not await _becomes(lambda: {peer for node in left for peer in _held(node)} == peers, within_s):
         held = {node.name: sorted(_held(node)) for node in left}
         message = f"{within_s:.1f} s after {dead.name} died its region's other nodes hold {held}"
-        world.verdict.fail(LivenessViolation(LINKS_MOVE, message))
+        world.verdict.liveness(LINKS_MOVE, message)
         return
     if "member" in world.rules:
         await _get_an_entry(world, region, min(peers))
@@ -112,7 +111,7 @@ async def _get_an_entry(world: World, region: str, peer: str) -> None:
         within_s = _arrives_s(world)
         if not await _becomes(lambda: disk.store.positions().get(origin, 0) >= seq, within_s):
             message = f"{region} has not got {written.dot} within {within_s:g} s"
-            world.verdict.fail(LivenessViolation(LINKS_MOVE, message))
+            world.verdict.liveness(LINKS_MOVE, message)
 
 
 def _arrives_s(world: World) -> float:

@@ -11,24 +11,23 @@ import msgspec
 from atoll.documents.mutation import Delete, Mutation, patch_of, put_of
 from atoll.errors import RequestError
 from atoll.simulation.values import Generator
-from atoll.simulation.world import Client, World
+from atoll.simulation.world import Client, Workload, World
 
 _KEYS = ("k0", "k1", "k2")
+BUILT_IN = ("profile", "claim", "page", "draft", "cart", "setting")
 
 
-class Traffic:
+class Traffic(Workload):
     """The oracle knows what must be shown and recorded; so nothing is checked here but single reads."""
 
     name = "traffic"
 
-    def __init__(self, collections: Sequence[str], clients: int, mean_s: float) -> None:
-        self._collections = tuple(collections)
-        self._clients = clients
-        self._mean_s = mean_s
+    moves = 0.3
 
-    async def run(self, world: World) -> None:
-        clients = [world.client(f"traffic-{number}") for number in range(self._clients)]
-        await asyncio.gather(*(self._act(world, client) for client in clients))
+    def __init__(self, clients: int, mean_s: float, collections: Sequence[str] = BUILT_IN) -> None:
+        super().__init__(clients, mean_s)
+        self._collections = tuple(collections)
+        self._generators: dict[tuple[str, str], Generator] = {}
 
     async def finish(self, world: World) -> None:
         """One more collision of an update with a deletion in each collection; the audit is checked after it."""
@@ -43,22 +42,21 @@ class Traffic:
                 await asyncio.sleep(2.0)
                 await asyncio.gather(one.write(mutations[1]), other.write(Delete(name, "k0")))
 
-    async def _act(self, world: World, client: Client) -> None:
+    async def step(self, world: World, client: Client, count: int) -> None:
         random = client.random
-        generators = {name: Generator(world.rules[name], random, world.names) for name in self._collections}
-        while not world.stopped:
-            await client.pause(self._mean_s)
-            if random.random() < 0.3:
-                client.move()
-            collection, key = random.choice(self._collections), random.choice(_KEYS)
-            if random.random() < 0.3:
-                await client.read(collection, key)
-                continue
-            try:
-                mutation = self._mutation(world, generators[collection], collection, key, random.random())
-            except RequestError:
-                continue  # the declaration wants more than its JSON schema says
-            await client.write(mutation, session=random.random() < 0.5)
+        collection, key = random.choice(self._collections), random.choice(_KEYS)
+        if random.random() < 0.3:
+            await client.read(collection, key)
+            return
+        generator = self._generators.get((client.name, collection))
+        if generator is None:
+            generator = Generator(world.rules[collection], random, world.names)
+            self._generators[client.name, collection] = generator
+        try:
+            mutation = self._mutation(world, generator, collection, key, random.random())
+        except RequestError:
+            return  # the declaration wants more than its JSON schema says
+        await client.write(mutation, session=random.random() < 0.5)
 
     @staticmethod
     def _mutation(world: World, generator: Generator, collection: str, key: str, chance: float) -> Mutation:

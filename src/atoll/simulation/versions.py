@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,14 +10,15 @@ import msgspec
 from atoll.documents.mutation import Delete, Mutation, patch_of, put_of
 from atoll.documents.rules import WHOLE, Rules
 from atoll.region.region import Region
+from atoll.simulation.application import VERSIONED
 from atoll.simulation.journal import trace_of
-from atoll.simulation.world import Client, World
+from atoll.simulation.world import Client, Workload, World
 
 _KEYS = ("v0", "v1")
 LOSES_NO_FIELD = "old and new declarations lose no field"
 
 
-class Versions:
+class Versions(Workload):
     """Each client writes what the region that it talks to knows; the history is shown by the newest version.
 
     An older region carries what it does not know, so at the end the ordinary checks hold for every field. Beyond
@@ -26,16 +26,12 @@ class Versions:
     """
 
     name = "versions"
+    moves = 0.4
 
     def __init__(self, clients: int, mean_s: float) -> None:
-        self._clients = clients
-        self._mean_s = mean_s
+        super().__init__(clients + 1, mean_s)
         self._known: dict[bytes, frozenset[str]] = {}
         """trace → the fields that the writer's declarations knew."""
-
-    async def run(self, world: World) -> None:
-        clients = [world.client(f"{self.name}-{number}") for number in range(self._clients + 1)]
-        await asyncio.gather(*(self._act(world, client) for client in clients))
 
     async def finish(self, world: World) -> None:
         for key in _KEYS:
@@ -58,38 +54,22 @@ class Versions:
                         f"{entry.origin}:{entry.seq} knew {sorted(known)} of person/{key} and wiped out {lost}",
                     )
 
-    async def _act(self, world: World, client: Client) -> None:
-        count = 0
-        while not world.stopped:
-            await client.pause(self._mean_s)
-            if client.random.random() < 0.4:
-                client.move()
-            key, chance = client.random.choice(_KEYS), client.random.random()
-            if chance < 0.2:
-                await self._read(world, client, key)
-                continue
-            count += 1
-            word = f"{client.name[9:]}.{count}"
-            await client.write_here(
-                self._by_what_is_known(f"{client.name}/{client.count + 1}", key, word, chance)
-            )
+    async def step(self, world: World, client: Client, count: int) -> None:
+        key, chance = client.random.choice(_KEYS), client.random.random()
+        if chance < 0.2:
+            await self._read(world, client, key)
+            return
+        number = client.count + 1
 
-    def _by_what_is_known(
-        self, trace: str, key: str, word: str, chance: float
-    ) -> Callable[[Region], Sequence[Mutation]]:
         def build(region: Region) -> Sequence[Mutation]:
-            self._known[trace_of(trace)] = region.rules["person"].known
-            return _mutations(region.rules, key, word, chance)
+            self._known[trace_of(f"{client.name}/{number}")] = region.rules["person"].known
+            return _mutations(region.rules, key, f"{client.name[9:]}.{number}", chance)
 
-        return build
+        await client.write_here(build)
 
     async def _read(self, world: World, client: Client, key: str) -> None:
-        nodes = world.cluster.of(client.region)
-        known = [
-            name
-            for name in ("person", "board", "memo")
-            if all(name in node.application.collections for node in nodes)
-        ]
+        applications = [node.application.collections for node in world.cluster.of(client.region)]
+        known = [name for name in VERSIONED if all(name in declared for declared in applications)]
         await client.read(client.random.choice(known), key)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -27,10 +28,11 @@ from atoll.replication.messages import WriteReply
 from atoll.simulation.application import VERSIONED
 from atoll.simulation.failures import CrashFound, Verdict
 from atoll.simulation.journal import Journal, trace_of
-from atoll.simulation.oracle import Oracle
+from atoll.simulation.oracle import Oracle, plain_part
 from atoll.testing.cluster import Cluster, SimulatedNode
 
 T = TypeVar("T")
+DURABLE = "an acknowledged write is durable"
 _EXPECTED = (RequestError, Unavailable, Indefinite, StoreUnwritable, ReplicationError)
 
 
@@ -59,7 +61,7 @@ class World:
         self.oracle = Oracle(rules, journal)
         self.operations: dict[str, Operation] = {}
         self.reads = 0
-        self.errors: dict[str, int] = {}
+        self.errors: Counter[str] = Counter()
         self._dice = cluster.split("which node")
         self.stopped = False
         """Set when the time for workloads is over."""
@@ -89,30 +91,39 @@ class World:
 
     def note_error(self, error: AtollError) -> None:
         name = type(error).__name__
-        self.errors[name] = self.errors.get(name, 0) + 1
+        self.errors[name] += 1
         if not isinstance(error, _EXPECTED):
             self.verdict.fail(CrashFound("every error has its class", f"{name}: {error.message}"))
 
     def check_operations(self) -> None:
         """What clients were told is what happened."""
         for operation in self.operations.values():
-            dots = self.journal.dots(operation.trace)
-            if (
-                operation.dot is not None
-                and operation.dot not in dots
-                and self.journal.may_be_lost(operation.dot)
-            ):
-                continue
-            if operation.state == "acked" and operation.dot is not None and operation.dot not in dots:
+            dot, dots = operation.dot, self.journal.dots(operation.trace)
+            if dot is not None and dot not in dots:
+                if self.journal.may_be_lost(dot):
+                    continue
+                # It has a dot since it was acknowledged.
                 self.verdict.safety(
-                    "an acknowledged write is durable",
-                    f"{operation.trace} was acknowledged as {operation.dot}; the journals hold {dots}",
+                    DURABLE, f"{operation.trace} was acknowledged as {dot}; the journals hold {dots}"
                 )
             if operation.state == "refused" and dots:
                 self.verdict.safety(
                     "a definite error means that nothing happened",
                     f"{operation.trace} is {dots} all the same",
                 )
+
+    def stored(self, name: str, collection: str, key: str) -> Reading:
+        """What a region's database holds, whatever its nodes know."""
+        store = self.cluster[name].disk.store
+        row = store.get(collection, key)
+        return Reading(None if row is None else row.value, "", name, store.positions())
+
+    async def check_takes_writes(self, client: Client, key: str, invariant: str) -> None:
+        """Every region still takes a write."""
+        for name in self.names:
+            client.region = name
+            if (await client.put("profile", key, {"name": name})).state != "acked":
+                self.verdict.liveness(invariant, f"{name} takes no write")
 
 
 class Client:
@@ -149,53 +160,60 @@ class Client:
         self, *mutations: Mutation, note: Any = None, attempts: int = 4, session: bool = True
     ) -> Operation:
         """Never raises what a client may meet; the operation says how it ended."""
-        world = self.world
-        self.count += 1
-        operation = Operation(f"{self.name}/{self.count}", note=note)
-        world.operations[operation.trace] = operation
+        operation = self._begin(note)
         write = Write(mutations, operation.trace, trace_of(operation.trace))
         token = dict(self.token) if session else {}
         told = "refused"
         for attempt in range(attempts):
-            try:
-                reply = await self._ask(lambda region: region.write(write, token))
-            except Indefinite as error:
-                world.note_error(error)
-                told = "unknown"
-            except (Unavailable, StoreUnwritable) as error:
-                world.note_error(error)
-                if attempt + 1 < attempts and told == "refused" and world.stopped:
+            error = await self._attempt(operation, token, lambda region: write)
+            match error:
+                case None:
+                    return operation
+                case Indefinite():
+                    told = "unknown"
+                case Unavailable() | StoreUnwritable():
+                    if attempt + 1 < attempts and told == "refused" and self.world.stopped:
+                        break
+                case _:
                     break
-            except AtollError as error:
-                world.note_error(error)
-                break
-            else:
-                self._acknowledged(operation, reply, token, mutations)
-                return operation
             await asyncio.sleep(self.random.uniform(0.05, 0.4) * (attempt + 1))
         operation.state = told
         return operation
 
-    async def write_here(self, build: Callable[[Region], Sequence[Mutation]], note: Any = None) -> Operation:
+    async def write_here(self, build: Callable[[Region], Sequence[Mutation]]) -> Operation:
         """One attempt, with mutations made by the declarations of the region that takes them."""
-        world = self.world
+        operation = self._begin()
+        trace = trace_of(operation.trace)
+        error = await self._attempt(
+            operation, dict(self.token), lambda region: Write(tuple(build(region)), None, trace)
+        )
+        if error is not None:
+            operation.state = "unknown" if isinstance(error, Indefinite) else "refused"
+        return operation
+
+    def _begin(self, note: Any = None) -> Operation:
         self.count += 1
-        operation = Operation(f"{self.name}/{self.count}", "refused", note=note)
-        world.operations[operation.trace] = operation
-        token, made = dict(self.token), list[Mutation]()
+        operation = Operation(f"{self.name}/{self.count}", note=note)
+        self.world.operations[operation.trace] = operation
+        return operation
+
+    async def _attempt(
+        self, operation: Operation, token: dict[str, int], build: Callable[[Region], Write]
+    ) -> AtollError | None:
+        """Ask one node. Returns the error that came."""
+        made: list[Write] = []
 
         async def work(region: Region) -> WriteReply:
-            made.extend(build(region))
-            return await region.write(Write(tuple(made), None, trace_of(operation.trace)), token)
+            made.append(build(region))
+            return await region.write(made[-1], token)
 
         try:
             reply = await self._ask(work)
         except AtollError as error:
-            world.note_error(error)
-            operation.state = "unknown" if isinstance(error, Indefinite) else "refused"
-        else:
-            self._acknowledged(operation, reply, token, tuple(made))
-        return operation
+            self.world.note_error(error)
+            return error
+        self._acknowledged(operation, reply, token, made[-1].mutations)
+        return None
 
     def _acknowledged(
         self, operation: Operation, reply: WriteReply, token: dict[str, int], mutations: tuple[Mutation, ...]
@@ -208,9 +226,7 @@ class Client:
         operation.dot = (receipt.region, receipt.seq)
         entry = world.journal.entries.get(operation.dot)
         if entry is None or entry.trace != trace_of(operation.trace):
-            world.verdict.safety(
-                "an acknowledged write is durable", f"{operation.trace} was acknowledged as {operation.dot}"
-            )
+            world.verdict.safety(DURABLE, f"{operation.trace} was acknowledged as {operation.dot}")
             return
         policies = [world.rules[mutation.collection].schema.policy for mutation in mutations]
         ordered = any(each.consistency != "eventual" and each.fallback is None for each in policies)
@@ -271,9 +287,7 @@ class Client:
             rules = region.rules[collection]
             oracle = Oracle(region.rules, self.world.journal)
         expected = oracle.visible_plain(collection, key, reading.vector)
-        shown = None if reading.value is None else msgspec.json.decode(reading.value)
-        if shown is not None:
-            shown = {name: value for name, value in shown.items() if name not in rules.lattices}
+        shown = plain_part(rules, reading.value)
         if shown != expected:
             self.world.verdict.safety(
                 "a read shows what its region has seen",
@@ -288,13 +302,51 @@ class Client:
         return await node.ask(work)
 
 
-class Workload(Protocol):
-    """A client, a generator and a checker of one kind."""
+class Workload:
+    """Clients, what they do, and a checker of one kind. Several copies of one workload do not run at once."""
 
-    name: str
+    name: ClassVar[str]
+    moves: ClassVar[float] = 1.0
+    """Probability that a client goes on in another region before a step."""
+
+    def __init__(self, clients: int, mean_s: float) -> None:
+        self.clients = clients
+        self.mean_s = mean_s
+        """Between two steps of a client."""
 
     async def run(self, world: World) -> None:
-        """Act until `world.stopped`; several copies do not run at once."""
+        """Act until `world.stopped`."""
+        await asyncio.gather(*self.actors(world))
+
+    def actors(self, world: World) -> list[Coroutine[Any, Any, None]]:
+        return [self.act(world, world.client(f"{self.name}-{number}")) for number in range(self.clients)]
+
+    async def act(self, world: World, client: Client) -> None:
+        count = 0
+        while not world.stopped:
+            await client.pause(self.mean_s)
+            if self.moves == 1.0 or client.random.random() < self.moves:
+                client.move()
+            count += 1
+            await self.step(world, client, count)
+
+    async def step(self, world: World, client: Client, count: int) -> None:
+        """What a client does next; `count` is 1 at its first step."""
+        raise NotImplementedError
 
     async def finish(self, world: World) -> None:
-        """After the faults have healed and all regions agree: what must hold now."""
+        """Check what must hold after the faults have healed and all regions agree."""
+
+
+class Solo(Workload):
+    """A workload of one actor that is no client: it asks any region, and draws for itself."""
+
+    async def run(self, world: World) -> None:
+        random = world.cluster.split(self.name)
+        while not world.stopped:
+            await asyncio.sleep(random.expovariate(1 / self.mean_s))
+            await self.draw(world, random)
+
+    async def draw(self, world: World, random: Random) -> None:
+        """What it does next."""
+        raise NotImplementedError

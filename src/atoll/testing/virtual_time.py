@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -30,37 +31,27 @@ class Stalled(Exception):
     """No callback is ready and no timer is set: what is awaited can never happen."""
 
 
+@dataclass(slots=True, eq=False)
 class Life:
     """One run of a node's process, from its start to its end."""
 
-    __slots__ = (
-        "alive",
-        "busy_until",
-        "context",
-        "deferred",
-        "loop",
-        "name",
-        "number",
-        "over",
-        "region",
-        "tasks",
-    )
+    loop: VirtualLoop
+    name: str
+    number: int
+    """Counts this node's runs, from 1."""
+    region: str = ""
+    """Whose node it is; its name if it is the only one."""
+    alive: bool = True
+    """Whether its callbacks are run."""
+    over: bool = False
+    """Whether it was killed; then nothing that it does reaches a disk or the network."""
+    busy_until: float = 0.0
+    deferred: deque[events.Handle] = field(default_factory=deque)
+    tasks: list[asyncio.Task[Any]] = field(default_factory=list)
+    context: Context = field(default_factory=copy_context)
 
-    def __init__(self, loop: VirtualLoop, name: str, number: int, region: str = "") -> None:
-        self.loop = loop
-        self.name = name
-        self.number = number
-        """Counts this node's runs, from 1."""
-        self.region = region or name
-        """Whose node it is."""
-        self.alive = True
-        """Whether its callbacks are run."""
-        self.over = False
-        """Whether it was killed; then nothing that it does reaches a disk or the network."""
-        self.busy_until = 0.0
-        self.deferred: deque[events.Handle] = deque()
-        self.tasks: list[asyncio.Task[Any]] = []
-        self.context: Context = copy_context()
+    def __post_init__(self) -> None:
+        self.region = self.region or self.name
         self.context.run(_life.set, self)
 
     def __deepcopy__(self, memo: object) -> Life:
@@ -75,17 +66,16 @@ class Life:
         """Call a plain function as this node."""
         return self.context.copy().run(function, *args, **kwargs)
 
+    @property
+    def busy(self) -> bool:
+        return self.busy_until > self.loop.time()
+
     def occupy(self, seconds: float) -> None:
         """The node does nothing else for so long."""
         self.busy_until = max(self.busy_until, self.loop.time()) + seconds
 
 
 _life: ContextVar[Life | None] = ContextVar("atoll_simulated_life", default=None)
-
-
-def current_life() -> Life | None:
-    """The node whose code runs at present; None for clients, checkers and the nemesis."""
-    return _life.get()
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -168,7 +158,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 if not life.alive:
                     life.deferred.append(handle)  # only for disposal at the end
                     continue
-                if life.deferred or life.busy_until > self._now:
+                if life.deferred or life.busy:
                     self._defer(life, handle)
                     continue
             self.steps += 1
@@ -182,7 +172,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _resume(self, life: Life) -> None:
         if not life.alive:
             return
-        if life.busy_until > self._now and life.deferred:
+        if life.busy and life.deferred:
             self.call_at(life.busy_until, self._resume, life, context=Context())
             return
         self._ready.extendleft(reversed(life.deferred))
