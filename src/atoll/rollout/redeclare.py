@@ -79,6 +79,10 @@ class MarkMixed(NamedTuple):
     def perform(self, batch: Batch, view: View) -> None:
         if view.schemas == self.declared:
             return
+        if not view.schemas and not view.positions:
+            # The first transaction of all. No document is older, and those that it writes follow these declarations.
+            batch.schemas.update(self.declared)
+            return
         for name, fingerprint in view.schemas.items():
             if (
                 fingerprint
@@ -97,7 +101,9 @@ class RedeclareState:
     nonce: str
     """What no other run has."""
     retry_s: float
-    phase: Literal["waiting", "marking", "unparking", "showing", "finishing", "checking"] = "waiting"
+    phase: Literal["waiting", "marking", "marked", "unparking", "showing", "finishing", "checking"] = (
+        "waiting"
+    )
     passes: int = 0
     began_s: float = 0.0
     due: Mapping[str, str] = field(default_factory=dict)
@@ -138,7 +144,11 @@ def step(state: RedeclareState, event: hear.Outcome, now_s: float) -> ask.Next[R
             state = replace(state, due=found, left=tuple(sorted(found)), passes=state.passes + 1)
             state = replace(state, phase="marking", after=None, after_parked=None, shown=0)
             return state, (ask.Commit(Redeclare(schemas=state.mark)),)
-        case "marking" | "unparking", hear.Committed():
+        case "marking", hear.Committed():
+            return replace(state, phase="marked"), (ask.Survey(),)
+        case "marked", hear.Surveyed(stored) if not due(state.declared, stored):
+            return _waiting(state, LOOKED_AFTER_S, now_s)  # the region was empty: see `MarkMixed`
+        case ("marked", hear.Surveyed()) | ("unparking", hear.Committed()):
             return replace(state, phase="unparking"), (ask.ReadParked(state.after_parked),)
         case "unparking", hear.ParkedRead(()):
             return _showing(state)

@@ -40,7 +40,8 @@ class Pass:
     def begins(self) -> None:
         assert self.meets(hear.Woken()) == (ask.Survey(),)
         assert self.looks({"note": "old"}) == (ask.Commit(Redeclare(schemas=MARK)),)
-        assert self.commits() == (ask.ReadParked(None),)
+        assert self.commits() == (ask.Survey(),)
+        assert self.looks({"note": "new?n1"}) == (ask.ReadParked(None),)
 
     def goes_over_all(self) -> None:
         self.begins()
@@ -61,6 +62,14 @@ def test_where_all_is_as_declared_nothing_is_done() -> None:
 def test_a_pass_goes_over_all_that_is_due() -> None:
     it = Pass()
     it.goes_over_all()
+    assert it.looks(DECLARED) == (ask.WakeAt(LOOKED_AFTER_S),)
+
+
+def test_a_pass_ends_where_the_mark_was_the_first_commit_of_all() -> None:
+    it = Pass()
+    it.meets(hear.Woken())
+    it.looks({})
+    assert it.commits() == (ask.Survey(),)
     assert it.looks(DECLARED) == (ask.WakeAt(LOOKED_AFTER_S),)
 
 
@@ -96,13 +105,14 @@ def test_passes_take_a_small_share_of_the_time() -> None:
     assert it.looks({"note": ""}) == (ask.WakeAt(60.0 + SHARE * 60.0),)
 
 
-@pytest.mark.parametrize("so_far", range(3))
+@pytest.mark.parametrize("so_far", range(4))
 def test_what_fails_begins_anew(so_far: int) -> None:
     it = Pass()
     it.meets(hear.Woken())
     for event in (
         hear.Surveyed({}, {}, frozenset(), False),
         hear.Committed(Redeclare()),
+        hear.Surveyed({}, {}, frozenset(), False),
         hear.ParkedRead(()),
     )[:so_far]:
         it.meets(event)
