@@ -11,7 +11,7 @@ import pytest
 from atoll.commit import snapshot_page
 from atoll.commit.batch import Batch
 from atoll.documents.entry import EncodedEntry
-from atoll.ids.machines import Machines
+from atoll.ids import service as ids_service
 from atoll.ids.service import _Hold
 from atoll.protocol import ask
 from atoll.recovery import node_leases, snapshot_install
@@ -318,13 +318,13 @@ def own_answers(patch: Patch) -> None:
     alter=close_by,
 )
 def numbers_shared(patch: Patch) -> None:
-    async def first(self: Machines) -> int:
+    async def first(claim: object) -> int:
         return 0
 
     async def moved(self: _Hold, until_ms: int) -> None:
         await self._counters.advance_counter(self._counter, 1)
 
-    patch.setattr(Machines, "__call__", first)
+    patch.setattr(ids_service, "_free_number", first)
     patch.setattr(_Hold, "__call__", moved)
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from atoll.config.file import ConfigFile, EmulateSection, RegionSection, advice, meant
+from atoll.config.file import ConfigFile, DeploymentSection, EmulateSection, RegionSection, advice, meant
 from atoll.config.lines import line_of, line_of_syntax_error
 from atoll.errors import ConfigError
 from atoll.schema.limits import Limits
@@ -58,22 +58,12 @@ class Config:
     """A deployment. Made by `load_config`; relative paths in the file are resolved against its folder."""
 
     source: Path
-    name: str
+    deployment: DeploymentSection
+    """As the file has it: its key may lie elsewhere, where `deployment_key` finds it."""
     app: Path
     """The file that declares the collections."""
     data: Path
     """Holds a folder per region."""
-    key: str | None = field(repr=False)
-    """The shared secret as the file has it; `deployment_key` finds it elsewhere too."""
-    max_clock_offset_ms: int
-    audit_days: int
-    audit_max: int
-    events_days: int
-    events_max: int
-    idempotency_hours: int
-    journal_hours: float
-    journal_absent_hours: float
-    journal_max_gb: float | None
     limits: Limits
     regions: tuple[RegionConfig, ...]
     """Sorted by name."""
@@ -83,6 +73,10 @@ class Config:
     """Emulated, by pair of region names in sorted order."""
     clock_offsets_ms: Mapping[str, int] = field(default_factory=dict)
     """Emulated, by region: how far its clock runs ahead of this machine's."""
+
+    @property
+    def name(self) -> str:
+        return self.deployment.name
 
     @property
     def region_names(self) -> tuple[str, ...]:
@@ -147,19 +141,9 @@ class _Reader:
         folder = self.path.parent
         return Config(
             source=self.path,
-            name=deployment.name,
+            deployment=deployment,
             app=(folder / deployment.app).resolve(),
             data=(folder / deployment.data).resolve(),
-            key=deployment.key,
-            max_clock_offset_ms=deployment.max_clock_offset_ms,
-            audit_days=deployment.audit_days,
-            audit_max=deployment.audit_max,
-            events_days=deployment.events_days,
-            events_max=deployment.events_max,
-            idempotency_hours=deployment.idempotency_hours,
-            journal_hours=deployment.journal_hours,
-            journal_absent_hours=deployment.journal_absent_hours,
-            journal_max_gb=deployment.journal_max_gb,
             limits=Limits(**deployment.limits.model_dump()),
             regions=regions,
             emulated=file.emulate is not None,

@@ -24,8 +24,8 @@ def deployment_key(config: Config, environment: Mapping[str, str] | None = None)
     Of several regions that start at once, one makes the file and all read it. It suits regions that share a
     disk; others need the same `key` or ATOLL_KEY. Raises ConfigError.
     """
-    if config.key is not None:
-        return config.key.encode()
+    if config.deployment.key is not None:
+        return config.deployment.key.encode()
     given = (os.environ if environment is None else environment).get(VARIABLE)
     if given is not None:
         if len(given) < SHORTEST:

@@ -10,8 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 MOST_REGIONS = 32
 """Identifiers keep five bits for the region."""
-
-
 MOST_NODES = 32
 """And five for the node."""
 
@@ -30,7 +28,7 @@ class DeploymentSection(Section):
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")
     app: str = Field(min_length=1)
     data: str = Field("./data", min_length=1)
-    key: str | None = Field(None, min_length=16)
+    key: str | None = Field(None, min_length=16, repr=False)
     max_clock_offset_ms: int = Field(500, ge=1, le=60_000)
     audit_days: int = Field(30, ge=1, le=3650)
     audit_max: int = Field(1_000_000, ge=1)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from atoll.config.config import Config, RegionConfig, load_config
+from atoll.config.file import DeploymentSection
 from atoll.embedded.database import EmbeddedDatabase
 from atoll.errors import ConfigError
 from atoll.node.listening import Listener
@@ -61,19 +62,9 @@ def _alone(application: Application, region: str, data: str | os.PathLike[str] |
     limits = next((schema.limits for schema in application.collections.values()), Limits())
     return Config(
         source=folder,
-        name=application.name,
+        deployment=DeploymentSection.model_construct(name=application.name, app=""),
         app=folder,
         data=folder,
-        key=None,
-        max_clock_offset_ms=500,
-        audit_days=30,
-        audit_max=1_000_000,
-        events_days=30,
-        events_max=10_000,
-        idempotency_hours=24,
-        journal_hours=24,
-        journal_absent_hours=168,
-        journal_max_gb=None,
         limits=limits,
         regions=(RegionConfig(region, "http://127.0.0.1", None, "sqlite", None),),
         emulated=False,

@@ -6,22 +6,15 @@ repeats its identifiers.
 
 from __future__ import annotations
 
-from atoll.ids.prefixed import PrefixedId, RangeAllocator, Reserve, parse_prefixed
-from atoll.ids.service import KINDS, MAX_COUNT, Counters, IdService
-from atoll.ids.snowflake import SnowflakeGenerator, SnowflakeParts, parse_snowflake, region_number
-from atoll.ids.sortable import SortableIds
+from atoll.ids.prefixed import parse_prefixed
+from atoll.ids.service import KINDS, MAX_COUNT, IdService
+from atoll.ids.snowflake import SnowflakeParts, parse_snowflake, region_number
 
 __all__ = [
     "KINDS",
     "MAX_COUNT",
-    "Counters",
     "IdService",
-    "PrefixedId",
-    "RangeAllocator",
-    "Reserve",
-    "SnowflakeGenerator",
     "SnowflakeParts",
-    "SortableIds",
     "parse_prefixed",
     "parse_snowflake",
     "region_number",

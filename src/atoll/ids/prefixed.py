@@ -48,14 +48,10 @@ class RangeAllocator:
         self._next = self._end = 0
         self._turn = asyncio.Lock()
 
-    async def next(self) -> str:
-        """One id; raises what `reserve` raises."""
-        return (await self.take(1))[0]
-
     async def take(self, count: int) -> list[str]:
         """`count` ids with rising numbers; none is used up when `reserve` raises.
 
-        Raises StoreCorrupt when the counter gives a number that was given out before.
+        Raises what `reserve` raises, and StoreCorrupt when the counter gives a number that was given out before.
         """
         async with self._turn:
             numbers = list(range(self._next, min(self._end, self._next + count)))

@@ -6,12 +6,13 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from atoll.errors import Indefinite, InvalidOperation, SerializationConflict
+from atoll.errors import Indefinite, InvalidOperation, Overloaded, SerializationConflict
 from atoll.ids.prefixed import RangeAllocator
 from atoll.ids.snowflake import SnowflakeGenerator
 from atoll.ids.sortable import SortableIds
 
 MAX_COUNT = 10_000
+MOST_MACHINES = 32
 KINDS = ("uuid4", "uuid7", "ulid", "snowflake", "prefixed")
 
 
@@ -27,20 +28,21 @@ class IdService:
     """One node's identifiers; belongs to one event loop.
 
     `clock` gives unix milliseconds, `random(n)` n bytes that cannot be guessed (`os.urandom` in production).
-    `region_number` (0 to 31) differs between any two regions, and `machine` gives a number (0 to 31) that no other
-    node of the region should have at present. Two nodes can hold one number nevertheless, if a node was paused for
-    longer than its lease. They detect it by the number's counter before either assigns an identifier, and take other
-    numbers. The counters also prevent repeated identifiers after a restart.
+    `region_number` (0 to 31) differs between any two regions. `claim(name)` leases a name to this node, or says that
+    another node has it. The node so claims its number (0 to 31) within the region, and keeps it while it runs.
+    Two nodes can hold one number nevertheless, if a node was paused for longer than its lease. They detect it by the
+    number's counter before either assigns an identifier, and take other numbers. The counters also prevent repeated
+    identifiers after a restart.
     """
 
-    __slots__ = ("_clock", "_counters", "_machine", "_makers", "_region_number", "_snowflakes")
+    __slots__ = ("_claim", "_clock", "_counters", "_makers", "_region_number", "_snowflakes")
 
     def __init__(
         self,
         region: str,
         *,
         region_number: int,
-        machine: Callable[[], Awaitable[int]],
+        claim: Callable[[str], Awaitable[bool]],
         clock: Callable[[], int],
         random: Callable[[int], bytes],
         counters: Counters,
@@ -49,7 +51,7 @@ class IdService:
         self._clock = clock
         self._counters = counters
         self._region_number = region_number
-        self._machine = machine
+        self._claim = claim
         self._snowflakes: SnowflakeGenerator | None = None
         self._makers: dict[str, Callable[[int], list[str] | Awaitable[list[str]]]] = {
             "uuid4": lambda count: [str(uuid.UUID(bytes=random(16), version=4)) for _ in range(count)],
@@ -63,7 +65,7 @@ class IdService:
         """`count` new identifiers; all kinds but uuid4 in rising order.
 
         Raises InvalidOperation for an unknown kind or a count outside 1 to 10,000. Raises ClockUnsafe if the
-        clock allows no snowflake, and what the durable counter raises.
+        clock allows no snowflake, Overloaded if all nodes' numbers are in use, and what the durable counter raises.
         """
         make = self._makers.get(kind)
         if make is None:
@@ -85,7 +87,7 @@ class IdService:
     async def _snowflake(self, count: int) -> list[str]:
         generator = self._snowflakes
         if generator is None:
-            hold = _Hold(self._counters, await self._machine())
+            hold = _Hold(self._counters, await _free_number(self._claim))
             last_ms = await hold.open()
             generator = SnowflakeGenerator(self._region_number, hold.machine, self._clock, last_ms, hold=hold)
             if self._snowflakes is None:  # nobody else was faster
@@ -99,6 +101,13 @@ class IdService:
             raise
         # In decimal digits: as JSON numbers they would lose their last digits in many clients.
         return [str(number) for number in made]
+
+
+async def _free_number(claim: Callable[[str], Awaitable[bool]]) -> int:
+    for number in range(MOST_MACHINES):
+        if await claim(f"machine {number}"):
+            return number
+    raise Overloaded(f"snowflakes support {MOST_MACHINES} nodes in a region, and all numbers are in use")
 
 
 class _Hold:

@@ -105,16 +105,12 @@ class SnowflakeGenerator:
         """The unix millisecond of the newest id."""
         return self._ms + EPOCH_MS
 
-    async def next(self) -> int:
-        """One id, greater than all before.
-
-        Raises ClockUnsafe, without using up an id, if more than 4,096 per millisecond were requested for
-        longer than `max_lead_ms`. Also raises it if the clock is outside 2024 to 2093.
-        """
-        return (await self.take(1))[0]
-
     async def take(self, count: int) -> list[int]:
-        """`count` ids in rising order; raises as `next` does, and the ids made until then are lost."""
+        """`count` ids in rising order, each greater than all before.
+
+        Raises ClockUnsafe if more than 4,096 per millisecond were requested for longer than `max_lead_ms`. Also raises
+        it if the clock is outside 2024 to 2093. The ids made until then are lost.
+        """
         async with self._turn:
             return [await self._make() for _ in range(count)]
 

@@ -14,6 +14,7 @@ from random import Random, SystemRandom
 from types import TracebackType
 
 from atoll.causality.token import TokenCodec
+from atoll.causality.types import RegionName
 from atoll.causality.uncertainty import kernel_uncertainty_ms
 from atoll.config.config import Config
 from atoll.config.deployment_key import deployment_key
@@ -21,7 +22,6 @@ from atoll.errors import ConfigError
 from atoll.http.app import App
 from atoll.http.sessions import Sessions
 from atoll.ids import IdService, region_number
-from atoll.ids.machines import Machines
 from atoll.region.options import RegionOptions
 from atoll.region.region import Region
 from atoll.region.site import Site
@@ -77,7 +77,7 @@ class Node:
             self.emulation,
         )
         site = Site(
-            region,
+            RegionName(region),
             self._peers,
             link_key,
             self._now_ms,
@@ -102,7 +102,7 @@ class Node:
         return IdService(
             self.region.name,
             region_number=region_number(self.config.region_names, self.region.name, explicit or None),
-            machine=Machines(self.region.claim),
+            claim=self.region.claim,
             clock=self._now_ms,
             random=os.urandom,
             counters=self.store,
@@ -137,16 +137,17 @@ def open_store(config: Config, region: str, node: int = 1) -> Store:
 
 def options_of(config: Config) -> RegionOptions:
     """What atoll.toml says, over the defaults."""
+    given = config.deployment
     return RegionOptions(
-        max_clock_offset_ms=config.max_clock_offset_ms,
+        max_clock_offset_ms=given.max_clock_offset_ms,
         document_bytes=config.limits.document_bytes,
-        idempotency_s=config.idempotency_hours * 3600.0,
-        audit_s=config.audit_days * 86_400.0,
-        audit_most=config.audit_max,
-        events_s=config.events_days * 86_400.0,
-        events_most=config.events_max,
-        journal_s=config.journal_hours * 3600.0,
-        journal_round_s=min(60.0, max(1.0, config.journal_hours * 3600.0 / 16)),
-        journal_absent_s=config.journal_absent_hours * 3600.0,
-        journal_most_bytes=None if config.journal_max_gb is None else int(config.journal_max_gb * 1e9),
+        idempotency_s=given.idempotency_hours * 3600.0,
+        audit_s=given.audit_days * 86_400.0,
+        audit_most=given.audit_max,
+        events_s=given.events_days * 86_400.0,
+        events_most=given.events_max,
+        journal_s=given.journal_hours * 3600.0,
+        journal_round_s=min(60.0, max(1.0, given.journal_hours * 3600.0 / 16)),
+        journal_absent_s=given.journal_absent_hours * 3600.0,
+        journal_most_bytes=None if given.journal_max_gb is None else int(given.journal_max_gb * 1e9),
     )

@@ -9,10 +9,10 @@ from random import Random
 from typing import Any, TypeVar, cast
 
 from atoll.causality import vector as vectors
+from atoll.causality.types import RegionName
 from atoll.conflicts.guard import GuardOptions
 from atoll.errors import AtollError, Indefinite, RegionUnreachable
 from atoll.ids import IdService, region_number
-from atoll.ids.machines import Machines
 from atoll.region.options import RegionOptions
 from atoll.region.region import Region
 from atoll.region.site import Site
@@ -98,7 +98,7 @@ class SimulatedNode:
         if self.mounted is not None:
             self.mounted(self.disk.region, self.disk.store.positions())
         site = Site(
-            self.disk.region,
+            RegionName(self.disk.region),
             cluster.network.peers(life),
             derive_key(KEY, "links"),
             self.clock,
@@ -165,7 +165,7 @@ class SimulatedNode:
         return IdService(
             region.name,
             region_number=region_number(self._cluster.names, region.name, None),
-            machine=Machines(region.claim),
+            claim=region.claim,
             clock=self.clock,
             random=random.randbytes,
             counters=store,

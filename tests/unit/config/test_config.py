@@ -53,8 +53,9 @@ def test_defaults_are_those_of_the_documentation(tmp_path: Path) -> None:
     config = load(
         tmp_path, '[deployment]\nname = "s"\napp = "s.py"\n[regions.a]\nurl = "https://a.example"\n'
     )
-    assert (config.max_clock_offset_ms, config.audit_days, config.audit_max) == (500, 30, 1_000_000)
-    assert (config.idempotency_hours, config.limits, config.key) == (24, Limits(), None)
+    given = config.deployment
+    assert (given.max_clock_offset_ms, given.audit_days, given.audit_max) == (500, 30, 1_000_000)
+    assert (given.idempotency_hours, config.limits, given.key) == (24, Limits(), None)
     assert (config.region("a").store, config.region("a").number) == ("sqlite", None)
     assert config.region("a").address() == ("a.example", 443)
 
@@ -73,7 +74,7 @@ def test_limits_can_be_set(tmp_path: Path) -> None:
 
 def test_secret_is_not_shown(tmp_path: Path) -> None:
     config = load(tmp_path, FILE.replace("[deployment]", '[deployment]\nkey = "0123456789abcdef"'))
-    assert config.key == "0123456789abcdef"
+    assert config.deployment.key == "0123456789abcdef"
     assert "0123456789" not in repr(config)
 
 

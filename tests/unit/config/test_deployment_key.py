@@ -20,7 +20,7 @@ def config(tmp_path: Path) -> Config:
 
 
 def test_file_comes_before_environment(config: Config) -> None:
-    given = replace(config, key="from the file, long")
+    given = replace(config, deployment=config.deployment.model_copy(update={"key": "from the file, long"}))
     assert deployment_key(given, {"ATOLL_KEY": "from the environment"}) == b"from the file, long"
     assert deployment_key(config, {"ATOLL_KEY": "from the environment"}) == b"from the environment"
 

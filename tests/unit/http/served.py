@@ -15,7 +15,6 @@ from atoll.embedded.asgi_transport import AsgiTransport
 from atoll.http.app import App
 from atoll.http.sessions import Sessions
 from atoll.ids import IdService
-from atoll.ids.machines import Machines
 from atoll.replication.emulation import Emulation
 from atoll.replication.wire import derive_key
 from atoll.schema.application import Application
@@ -67,7 +66,7 @@ class Served(World):
         ids = IdService(
             name,
             region_number=1,
-            machine=Machines(region.node_leases.claim),
+            claim=region.node_leases.claim,
             clock=region.now_ms,
             random=os.urandom,
             counters=store,

@@ -58,7 +58,7 @@ async def test_counter_is_asked_once_in_a_block() -> None:
     counter = Counter()
     allocator = RangeAllocator("tokyo", counter, block=100)
     for _ in range(250):
-        await allocator.next()
+        await allocator.take(1)
     assert counter.calls == 3
 
 
@@ -97,7 +97,7 @@ async def test_counter_that_went_back_is_found_out() -> None:
     await allocator.take(5)
     counter.next = 3
     with pytest.raises(StoreCorrupt, match="gave 3 after 5"):
-        await allocator.next()
+        await allocator.take(1)
 
 
 @pytest.mark.parametrize(

@@ -12,21 +12,20 @@ from ulid import ULID
 
 from atoll.errors import InvalidOperation, Overloaded, SerializationConflict
 from atoll.ids import KINDS, IdService, SnowflakeParts, parse_prefixed, parse_snowflake
-from atoll.ids.machines import Machines
 from atoll.store.memory.store import MemoryStore
 from atoll.store.memory.tables import MemoryTables
 
 NOW_MS = 1_793_696_400_000
 
 
-async def third() -> int:
-    return 3
+async def third(name: str) -> bool:
+    return name == "machine 3"
 
 
 def service(seed: int = 1, **options: Any) -> IdService:
     defaults: dict[str, Any] = {
         "region_number": 2,
-        "machine": third,
+        "claim": third,
         "clock": lambda: NOW_MS,
         "random": Random(seed).randbytes,
         "counters": MemoryStore(),
@@ -116,9 +115,13 @@ async def test_each_node_finds_a_number_of_its_own() -> None:
 
         return claimed
 
-    assert [await Machines(claim(node))() for node in nodes] == [0, 1, 2]
+    async def machine(node: MemoryStore) -> int:
+        made = await service(claim=claim(node)).generate("snowflake")
+        return parse_snowflake(made[0]).machine
+
+    assert [await machine(node) for node in nodes] == [0, 1, 2]
     await nodes[1].close()
-    assert await Machines(claim(nodes[2]))() == 1
+    assert await machine(nodes[2]) == 1
 
 
 async def test_a_region_has_so_many_numbers_and_no_more() -> None:
@@ -126,4 +129,4 @@ async def test_a_region_has_so_many_numbers_and_no_more() -> None:
         return False
 
     with pytest.raises(Overloaded, match="32 nodes"):
-        await Machines(taken)()
+        await service(claim=taken).generate("snowflake")

@@ -42,7 +42,7 @@ def holder(held: list[int]) -> Callable[[int], Awaitable[None]]:
 
 @given(nodes, nodes, times)
 async def test_parsing_gives_back_what_went_in(region: int, machine: int, ms: int) -> None:
-    snowflake = await SnowflakeGenerator(region, machine, Hands(ms)).next()
+    snowflake = (await SnowflakeGenerator(region, machine, Hands(ms)).take(1))[0]
     assert parse_snowflake(snowflake) == SnowflakeParts(ms, region, machine, 0)
     assert parse_snowflake(str(snowflake)) == parse_snowflake(snowflake)
 
@@ -93,7 +93,7 @@ async def test_hold_covers_every_id_and_is_asked_rarely() -> None:
     held: list[int] = []
     generator = SnowflakeGenerator(1, 1, hands, hold=holder(held))
     for _ in range(3 * HOLD_MS):
-        await generator.next()
+        await generator.take(1)
         assert generator.last_ms <= held[-1]
         hands.ms += 1
     assert len(held) == 3
@@ -106,7 +106,7 @@ async def test_id_is_not_given_out_when_the_hold_fails() -> None:
     generator = SnowflakeGenerator(1, 1, Hands(), hold=full)
     for _ in range(2):
         with pytest.raises(OSError, match="disk full"):
-            await generator.next()
+            await generator.take(1)
     assert generator.last_ms == EPOCH_MS
 
 
@@ -121,7 +121,7 @@ async def test_borrowing_ends_at_the_lead_and_goes_on_with_the_clock() -> None:
     generator = SnowflakeGenerator(0, 0, hands, max_lead_ms=2)
     ids = await generator.take(3 * 4096)
     with pytest.raises(ClockUnsafe, match="run 2 ms ahead of the clock"):
-        await generator.next()
+        await generator.take(1)
     hands.ms += 1
     ids += await generator.take(4096)
     assert ids == sorted(set(ids))
@@ -139,36 +139,39 @@ async def test_step_back_of_a_day_does_not_stop_the_generator() -> None:
 
 
 async def test_next_run_starts_past_the_last_millisecond() -> None:
-    assert parse_snowflake(await SnowflakeGenerator(0, 0, Hands(), NOW_MS + 5).next()).unix_ms == NOW_MS + 6
+    assert (
+        parse_snowflake((await SnowflakeGenerator(0, 0, Hands(), NOW_MS + 5).take(1))[0]).unix_ms
+        == NOW_MS + 6
+    )
 
 
 async def test_ids_end_where_41_bits_do() -> None:
     hands = Hands(LAST_MS)
     generator = SnowflakeGenerator(31, 31, hands)
-    assert await generator.next() < 1 << 63
+    assert (await generator.take(1))[0] < 1 << 63
     hands.ms += 1
     with pytest.raises(ClockUnsafe, match="September 2093"):
-        await generator.next()
+        await generator.take(1)
 
 
 async def test_clock_that_was_never_set_is_refused() -> None:
     with pytest.raises(ClockUnsafe, match="not past 2024-01-01"):
-        await SnowflakeGenerator(0, 0, Hands(0)).next()
+        await SnowflakeGenerator(0, 0, Hands(0)).take(1)
 
 
 async def test_clock_glitch_past_the_end_harms_nothing() -> None:
     hands = Hands()
     generator = SnowflakeGenerator(0, 0, hands)
-    first = await generator.next()
+    first = (await generator.take(1))[0]
     hands.ms = 1 << 60
     with pytest.raises(ClockUnsafe):
-        await generator.next()
+        await generator.take(1)
     hands.ms = NOW_MS + 1
-    assert parse_snowflake(await generator.next()).unix_ms == parse_snowflake(first).unix_ms + 1
+    assert parse_snowflake((await generator.take(1))[0]).unix_ms == parse_snowflake(first).unix_ms + 1
 
 
 async def test_parts_tell_the_time() -> None:
-    parts = parse_snowflake(await SnowflakeGenerator(0, 0, Hands()).next())
+    parts = parse_snowflake((await SnowflakeGenerator(0, 0, Hands()).take(1))[0])
     assert parts.time == datetime(2026, 11, 3, 9, tzinfo=UTC)
 
 
