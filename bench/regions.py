@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import uvloop
 
 from atoll.causality.clock import pack
-from atoll.causality.types import Seq
+from atoll.causality.types import RegionName, Seq
 from atoll.documents.entry import EncodedEntry, Entry, encode_frame
 from atoll.documents.mutation import Put, Write, put_of
 from atoll.documents.rules import Rules
@@ -69,7 +69,7 @@ async def region_in(
     store = MemoryStore() if folder is None else open_sqlite(folder, region=name, deployment="bench")
     region = Region(
         Site(
-            name,
+            RegionName(name),
             NoPeers(),
             LINK_KEY,
             unix_ms,

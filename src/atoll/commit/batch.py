@@ -13,7 +13,7 @@ import msgspec
 
 from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.place import Place
-from atoll.causality.types import Seq, Stamp
+from atoll.causality.types import RegionName, Seq, Stamp
 from atoll.causality.vector import descends, merge, missing
 from atoll.commit import idempotency
 from atoll.commit.draft import Draft
@@ -55,8 +55,8 @@ _pack = msgspec.msgpack.Encoder().encode
 class Identity(NamedTuple):
     """Who commits."""
 
-    region: str
-    regions: tuple[str, ...]
+    region: RegionName
+    regions: tuple[RegionName, ...]
     uncertainty_ms: int
     """Half-width of the clock's error, stamped on every entry."""
     document_bytes: int

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from atoll.errors import HostileEntry, InvalidOperation
 from atoll.lattices import encoding
-from atoll.lattices.base import Actor
+from atoll.lattices.base import Actor, Lattice
 from atoll.lattices.encoding import SEQUENCE_MAX, RegionName, Sequence
 from atoll.lattices.json_values import canonical_text, check_list, order_of, parse_canonical, parse_texts
 
@@ -47,21 +47,15 @@ _Wire = tuple[
 ]
 _decoder = msgspec.msgpack.Decoder(_Wire)
 _EMPTY = SetState({}, {}, {})
-_OPERATORS = frozenset({"$add", "$remove"})
 _PLAINLY_ORDERED: list[set[type]] = [{str}, {int}]  # the common sets, for which Python's order is the same
 
 
 @dataclass(frozen=True, slots=True)
-class SetLattice:
+class SetLattice(Lattice[SetState]):
     """A set of JSON values, told apart by their canonical text; shown as a list in one order."""
 
-    @property
-    def kind(self) -> Literal["set"]:
-        return "set"
-
-    @property
-    def operators(self) -> frozenset[str]:
-        return _OPERATORS
+    kind = "set"
+    operators = frozenset({"$add", "$remove"})
 
     def empty(self) -> SetState:
         return _EMPTY
@@ -131,9 +125,6 @@ class SetLattice:
                 )
         return SetState(entries, *_compact(seen, {r: frozenset(numbers) for r, numbers in early.items()}))
 
-    def canonical(self, state: SetState) -> bytes:
-        return self.encode(state)
-
 
 def _texts(argument: Any, where: str) -> dict[str, None]:
     """Canonical texts of a list's elements, each once, in their order."""
@@ -167,7 +158,7 @@ def _change(state: SetState, add: Iterable[str], remove: Iterable[str], actor: A
             context.setdefault(region, set()).add(old)
     if not context:
         return None
-    entries = {actor.region: additions} if additions else {}
+    entries: Entries = {actor.region: additions} if additions else {}
     return SetState(entries, *_compact({}, {region: frozenset(ns) for region, ns in context.items()}))
 
 

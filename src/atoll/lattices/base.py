@@ -7,7 +7,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+from atoll.causality.types import RegionName
+from atoll.lattices import encoding
 
 State = TypeVar("State")
 
@@ -16,21 +19,18 @@ State = TypeVar("State")
 class Actor:
     """Who performs an operation."""
 
-    region: str
-    regions: tuple[str, ...]
+    region: RegionName
+    regions: tuple[RegionName, ...]
     """All regions of the deployment, sorted; a bounded counter splits its rights among them."""
 
 
 class Lattice(Protocol[State]):
     """One field type. Instances hold only the field's declaration, so they can be shared."""
 
-    @property
-    def kind(self) -> str:
-        """`counter`, `bounded_counter`, `set`, `list` or `text`."""
-
-    @property
-    def operators(self) -> frozenset[str]:
-        """The patch operators that it takes, such as `$inc`."""
+    kind: ClassVar[str]
+    """`counter`, `bounded_counter`, `set`, `list` or `text`."""
+    operators: ClassVar[frozenset[str]]
+    """The patch operators that it takes, such as `$inc`."""
 
     def empty(self) -> State:
         """The bottom: merging it changes nothing."""
@@ -55,20 +55,24 @@ class Lattice(Protocol[State]):
 
     def encode(self, state: State) -> bytes:
         """For the journal and the disk; `decode(encode(s))` merges and shows exactly as `s`."""
+        return encoding.encode(state)
 
     def decode(self, data: bytes) -> State:
         """Raises HostileEntry for bytes that no `encode` wrote, bounded in time and memory."""
 
     def written_by(self, delta: State, region: str) -> bool:
-        """Whether the region could have made this delta, just decoded: in its own name, that is. Deltas that
-        speak for another could collide with what that region says itself, and come to differ by arrival.
+        """Whether the region changed only its own part in this delta, just decoded.
+
+        A delta in another's name could collide with what that region writes itself, and regions could differ.
         """
 
     def restore(self, data: bytes) -> State:
         """`decode` for bytes of this region's own store: without checks that earlier calls made."""
+        return self.decode(data)
 
     def canonical(self, state: State) -> bytes:
         """Equal for every region that has seen the same operations, in whatever order: for digests."""
+        return self.encode(state)
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ import msgspec
 
 from atoll.errors import BoundExceeded, InvalidOperation
 from atoll.lattices import encoding
-from atoll.lattices.base import Actor
+from atoll.lattices.base import Actor, Escrowed
 from atoll.lattices.encoding import TOTAL_MAX, RegionName, Total
 from atoll.lattices.json_values import INT_MAX, check_integer
 
@@ -24,11 +24,10 @@ BoundedCounterState = dict[str, Row]
 """Region → the row that only this region writes, and whose cells only grow."""
 
 _decoder = msgspec.msgpack.Decoder(dict[RegionName, tuple[Total, dict[RegionName, Total]]])
-_OPERATORS = frozenset({"$inc"})
 
 
 @dataclass(frozen=True, slots=True)
-class BoundedCounterLattice:
+class BoundedCounterLattice(Escrowed[BoundedCounterState]):
     """An integer of 64 bits, at least `minimum`.
 
     `split` says who holds new rights. `equal` shares them among the actor's regions and leaves the remainder
@@ -38,13 +37,8 @@ class BoundedCounterLattice:
     minimum: int = 0
     split: Literal["equal", "creator"] = "equal"
 
-    @property
-    def kind(self) -> Literal["bounded_counter"]:
-        return "bounded_counter"
-
-    @property
-    def operators(self) -> frozenset[str]:
-        return _OPERATORS
+    kind = "bounded_counter"
+    operators = frozenset({"$inc"})
 
     def empty(self) -> BoundedCounterState:
         return {}
@@ -108,17 +102,11 @@ class BoundedCounterLattice:
             raise InvalidOperation(f"a bounded counter does not take {operator}; use $inc with an integer")
         return self._add(state, check_integer(argument, "$inc"), actor)
 
-    def encode(self, state: BoundedCounterState) -> bytes:
-        return encoding.encode(state)
-
     def decode(self, data: bytes) -> BoundedCounterState:
         return encoding.decode(_decoder, data, "bounded counter")
 
     def written_by(self, delta: BoundedCounterState, region: str) -> bool:
         return delta.keys() <= {region}
-
-    def restore(self, data: bytes) -> BoundedCounterState:
-        return self.decode(data)
 
     def canonical(self, state: BoundedCounterState) -> bytes:
         rows = {
@@ -137,7 +125,7 @@ class BoundedCounterLattice:
             return {actor.region: (_grown(used, -amount), {})}
         if self.minimum + self.left(state) + amount > INT_MAX:
             raise InvalidOperation(f"the counter would exceed 64 bits: {self.value(state)} + {amount}")
-        granted = {actor.region: _grown(grants.get(actor.region, 0), amount)}
+        granted: dict[str, int] = {actor.region: _grown(grants.get(actor.region, 0), amount)}
         others = [region for region in actor.regions if region != actor.region]
         share = amount // (len(others) + 1) if self.split == "equal" else 0
         if share:

@@ -7,13 +7,13 @@ types", 2011, specification 7.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from atoll.errors import InvalidOperation
 from atoll.lattices import encoding
-from atoll.lattices.base import Actor
+from atoll.lattices.base import Actor, Lattice
 from atoll.lattices.encoding import TOTAL_MAX, RegionName, Total
 from atoll.lattices.json_values import INT_MAX, INT_MIN, check_integer
 
@@ -21,20 +21,14 @@ CounterState = dict[str, tuple[int, int]]
 """Region → (sum of its increments, sum of its decrements); only that region moves its own pair."""
 
 _decoder = msgspec.msgpack.Decoder(dict[RegionName, tuple[Total, Total]])
-_OPERATORS = frozenset({"$inc"})
 
 
 @dataclass(frozen=True, slots=True)
-class CounterLattice:
+class CounterLattice(Lattice[CounterState]):
     """An integer of 64 bits. Sums past them, which only concurrent regions can reach, show as the limit."""
 
-    @property
-    def kind(self) -> Literal["counter"]:
-        return "counter"
-
-    @property
-    def operators(self) -> frozenset[str]:
-        return _OPERATORS
+    kind = "counter"
+    operators = frozenset({"$inc"})
 
     def empty(self) -> CounterState:
         return {}
@@ -57,17 +51,11 @@ class CounterLattice:
             raise InvalidOperation(f"a counter does not take {operator}; use $inc with an integer")
         return self._add(state, check_integer(argument, "$inc"), actor)
 
-    def encode(self, state: CounterState) -> bytes:
-        return encoding.encode(state)
-
     def decode(self, data: bytes) -> CounterState:
         return encoding.decode(_decoder, data, "counter")
 
     def written_by(self, delta: CounterState, region: str) -> bool:
         return delta.keys() <= {region}
-
-    def restore(self, data: bytes) -> CounterState:
-        return self.decode(data)
 
     def canonical(self, state: CounterState) -> bytes:
         return encoding.encode({region: pair for region, pair in state.items() if pair != (0, 0)})

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from atoll.errors import InvalidOperation
 from atoll.lattices import encoding, yjs
-from atoll.lattices.base import Actor
+from atoll.lattices.base import Actor, Lattice
 from atoll.lattices.edits import Edit, list_edits, text_edits
 from atoll.lattices.json_values import (
     canonical_text,
@@ -28,27 +28,33 @@ from atoll.lattices.update_format import ANY, STRING
 from atoll.lattices.yjs import Document, SequenceState
 
 _parse_array = msgspec.json.Decoder(list[str]).decode
-_TEXT_OPERATORS = frozenset({"$append", "$splice"})
-_LIST_OPERATORS = frozenset({"$add", "$remove", "$splice"})
 
 
-@dataclass(frozen=True, slots=True)
-class TextLattice:
-    """A string of Unicode characters. Concurrent insertions both stay, each in one piece."""
-
-    @property
-    def kind(self) -> Literal["text"]:
-        return "text"
-
-    @property
-    def operators(self) -> frozenset[str]:
-        return _TEXT_OPERATORS
+class _SequenceLattice(Lattice[SequenceState]):
+    """What texts and lists have in common."""
 
     def empty(self) -> SequenceState:
         return SequenceState()
 
     def merge(self, state: SequenceState, delta: SequenceState) -> SequenceState:
         return yjs.join(state, delta)
+
+    def encode(self, state: SequenceState) -> bytes:
+        return yjs.encode(state)
+
+    def written_by(self, delta: SequenceState, region: str) -> bool:
+        return yjs.inserted_by(delta, region)
+
+    def restore(self, data: bytes) -> SequenceState:
+        return yjs.restore(data)
+
+
+@dataclass(frozen=True, slots=True)
+class TextLattice(_SequenceLattice):
+    """A string of Unicode characters. Concurrent insertions both stay, each in one piece."""
+
+    kind = "text"
+    operators = frozenset({"$append", "$splice"})
 
     def value(self, state: SequenceState) -> str:
         return str(yjs.text_of(yjs.read(state)))
@@ -63,39 +69,19 @@ class TextLattice:
     ) -> SequenceState | None:
         return _change_text(state, actor, lambda old: _planned_text(old, operator, argument))
 
-    def encode(self, state: SequenceState) -> bytes:
-        return yjs.encode(state)
-
     def decode(self, data: bytes) -> SequenceState:
         return yjs.decode(data, STRING, _check_insertion)
-
-    def written_by(self, delta: SequenceState, region: str) -> bool:
-        return yjs.inserted_by(delta, region)
-
-    def restore(self, data: bytes) -> SequenceState:
-        return yjs.restore(data)
 
     def canonical(self, state: SequenceState) -> bytes:
         return encoding.encode((*yjs.identity(state), self.value(state)))
 
 
 @dataclass(frozen=True, slots=True)
-class ListLattice:
+class ListLattice(_SequenceLattice):
     """A list of JSON values, equal ones allowed. Concurrent insertions at one place all stay."""
 
-    @property
-    def kind(self) -> Literal["list"]:
-        return "list"
-
-    @property
-    def operators(self) -> frozenset[str]:
-        return _LIST_OPERATORS
-
-    def empty(self) -> SequenceState:
-        return SequenceState()
-
-    def merge(self, state: SequenceState, delta: SequenceState) -> SequenceState:
-        return yjs.join(state, delta)
+    kind = "list"
+    operators = frozenset({"$add", "$remove", "$splice"})
 
     def value(self, state: SequenceState) -> list[Any]:
         return parse_texts(_elements(yjs.read(state)))
@@ -110,17 +96,8 @@ class ListLattice:
     ) -> SequenceState | None:
         return _change_list(state, actor, lambda old: _planned_list(old, operator, argument))
 
-    def encode(self, state: SequenceState) -> bytes:
-        return yjs.encode(state)
-
     def decode(self, data: bytes) -> SequenceState:
         return yjs.decode(data, ANY, _check_element)
-
-    def written_by(self, delta: SequenceState, region: str) -> bool:
-        return yjs.inserted_by(delta, region)
-
-    def restore(self, data: bytes) -> SequenceState:
-        return yjs.restore(data)
 
     def canonical(self, state: SequenceState) -> bytes:
         return encoding.encode((*yjs.identity(state), _elements(yjs.read(state))))

@@ -9,7 +9,7 @@ update keeps the union itself and builds its document again. Causal delivery nev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -89,7 +89,7 @@ def change(state: SequenceState, actor: Actor, edit: Callable[[Document], None])
         written.append(event.update)
 
     with refusing_garbage():
-        document = _open(state, client_of(actor))
+        document = _open(state, client_of(actor.region, actor.regions))
         # The event of a transaction is a tenth of an export since a vector, which repeats every deletion.
         subscription = document.observe(record)
         with document.transaction():
@@ -113,7 +113,7 @@ def decode(data: bytes, content: int, check: Callable[[str], object]) -> Sequenc
 
 def inserted_by(state: SequenceState, region: str) -> bool:
     """Whether a decoded state holds only this region's insertions."""
-    return state.clients <= {client_of(Actor(region, ()))}
+    return state.clients <= {client_of(region)}
 
 
 def restore(data: bytes) -> SequenceState:
@@ -141,7 +141,7 @@ def identity(state: SequenceState) -> tuple[list[tuple[int, int]], list[tuple[in
 
 @contextmanager
 def refusing_garbage() -> Iterator[None]:
-    """Transaction what the library raises over bytes from elsewhere, panics included, into HostileEntry."""
+    """Turn what the library raises over bytes from elsewhere, panics included, into HostileEntry."""
     try:
         yield
     except AtollError:
@@ -153,9 +153,9 @@ def refusing_garbage() -> Iterator[None]:
         raise
 
 
-def client_of(actor: Actor) -> int:
-    """The region's Yjs client id."""
-    return _clients(tuple(sorted({actor.region, *actor.regions})))[actor.region]
+def client_of(region: str, others: Iterable[str] = ()) -> int:
+    """The region's Yjs client id. Raises DeclarationError if one of the others has the same."""
+    return _clients(tuple(sorted({region, *others})))[region]
 
 
 @lru_cache(maxsize=64)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from atoll.causality.types import Epoch, RegionName
 from atoll.errors import ConfigError
 
 
@@ -13,15 +14,15 @@ from atoll.errors import ConfigError
 class Membership:
     """The regions of a deployment at one epoch. A change makes the value of the next epoch."""
 
-    epoch: int
-    regions: tuple[str, ...]
+    epoch: Epoch
+    regions: tuple[RegionName, ...]
     """Sorted."""
-    left: tuple[str, ...] = ()
+    left: tuple[RegionName, ...] = ()
     """Regions that were members before. Their entries are still held, relayed and accepted."""
 
     @classmethod
     def of(cls, regions: Iterable[str], *, epoch: int = 1, left: Iterable[str] = ()) -> Membership:
-        return cls(epoch, tuple(sorted(regions)), tuple(sorted(left)))
+        return cls(Epoch(epoch), _sorted(regions), _sorted(left))
 
     def with_region(self, region: str) -> Membership:
         left = (each for each in self.left if each != region)
@@ -32,9 +33,13 @@ class Membership:
         return Membership.of(rest, epoch=self.epoch + 1, left={*self.left, region})
 
     @cached_property
-    def origins(self) -> frozenset[str]:
+    def origins(self) -> frozenset[RegionName]:
         """Whose entries there may be."""
         return frozenset((*self.regions, *self.left))
+
+
+def _sorted(regions: Iterable[str]) -> tuple[RegionName, ...]:
+    return tuple(map(RegionName, sorted(regions)))
 
 
 class Members:
@@ -52,9 +57,9 @@ class Members:
         self.current = to
 
     @property
-    def regions(self) -> tuple[str, ...]:
+    def regions(self) -> tuple[RegionName, ...]:
         return self.current.regions
 
     @property
-    def origins(self) -> frozenset[str]:
+    def origins(self) -> frozenset[RegionName]:
         return self.current.origins

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from atoll.causality.types import RegionName
 from atoll.region.options import DEFAULT_OPTIONS, RegionOptions
 from atoll.replication.messages import Call, Peers, Reply
 
@@ -14,7 +15,7 @@ from atoll.replication.messages import Call, Peers, Reply
 class Site:
     """Of one node. Production and simulation give others; nothing else tells the two apart."""
 
-    name: str
+    name: RegionName
     """Of the region."""
     peers: Peers
     link_key: bytes

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from atoll.causality.vector import VersionVector
 from atoll.commit.batch import Batch
 from atoll.commit.work import Step, Wants
 from atoll.documents.entry import decode_frames
@@ -146,7 +147,9 @@ class Truncation:
         if not vectors:
             return self.extent.tail
         origins = self._members.origins
-        common = {origin: min(vector.get(origin, 0) for vector in vectors) for origin in origins}
+        common: VersionVector = {
+            origin: min(vector.get(origin, 0) for vector in vectors) for origin in origins
+        }
         return await self._store.journal_start(common, origins)
 
     async def _remember(self, known: Known, now_ms: int, tail: int) -> None:

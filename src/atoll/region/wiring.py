@@ -129,7 +129,9 @@ class Parts:
 
     def _wire_recovery(self) -> None:
         """Links to the peers, and the protocols that act on them."""
-        self.links = {peer: self._link(peer) for peer in self.members.regions if peer != self.name}
+        self.links: dict[str, Link] = {
+            peer: self._link(peer) for peer in self.members.regions if peer != self.name
+        }
         performer = self._performer()
         patience_s = self.options.startup_check_s
         self.redeclaration = Redeclaration(

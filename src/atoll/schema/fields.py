@@ -120,8 +120,8 @@ def _marks_within(annotation: Any) -> Iterator[Marker]:
 
 def lattice_of(marker: Marker) -> Lattice[Any] | None:
     """The lattice that merges such a field; None for a map, which the core keeps as a register per member."""
-    from atoll.lattices.registry import lattice_for
+    from atoll.lattices.registry import LATTICES
 
     if isinstance(marker, Bound):
-        return lattice_for(marker.kind, minimum=marker.minimum, split=marker.split)
-    return None if marker.kind == "map" else lattice_for(marker.kind)
+        return LATTICES[marker.kind](minimum=marker.minimum, split=marker.split)
+    return None if marker.kind == "map" else LATTICES[marker.kind]()

@@ -1,21 +1,11 @@
 from __future__ import annotations
 
-import pytest
+from typing import get_args
 
-from atoll.errors import DeclarationError
-from atoll.lattices.bounded_counter import BoundedCounterLattice
-from atoll.lattices.registry import LATTICES, lattice_for
-
-
-def test_every_kind_is_found_by_the_name_that_it_gives_itself() -> None:
-    assert [lattice_for(kind).kind for kind in LATTICES] == list(LATTICES)
+from atoll.lattices.registry import LATTICES
+from atoll.schema.fields import Kind
 
 
-def test_options_reach_the_lattice() -> None:
-    assert lattice_for("bounded_counter", minimum=3, split="creator") == BoundedCounterLattice(3, "creator")
-
-
-@pytest.mark.parametrize(("kind", "options"), [("tree", {}), ("counter", {"minimum": 1})])
-def test_unknown_kinds_and_options_are_refused(kind: str, options: dict[str, int]) -> None:
-    with pytest.raises(DeclarationError, match=kind):
-        lattice_for(kind, **options)
+def test_every_kind_that_a_field_may_have_is_found_by_its_name() -> None:
+    assert {*LATTICES, "map"} == {*get_args(Kind)}
+    assert [LATTICES[kind]().kind for kind in LATTICES] == list(LATTICES)
