@@ -641,7 +641,7 @@ def ownership_decided_too_early(patch: Patch) -> None:
         return await self._ask(owner, write, self._options.peer_timeout_s, token)
 
     patch.setattr(Writer, "write", write)
-    patch.setattr(Writer, "admit", lambda self, write, stored: None)
+    patch.setattr(Ownership, "admit", lambda self, write, stored: None)
 
 
 @plant(

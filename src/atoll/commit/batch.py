@@ -99,6 +99,8 @@ class Batch:
         """See `Commit.states`."""
         self.fences: dict[str, int] = {}
         """See `Commit.fences`."""
+        self.admits_writes = False
+        """Whether local writes were found to be allowed in this transaction."""
         self._identity = identity
         self._actor = Actor(identity.region, identity.regions)
         self._rules = rules

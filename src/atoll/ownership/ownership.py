@@ -14,7 +14,7 @@ import msgspec
 from atoll.commit.batch import Address
 from atoll.documents.mutation import Delete, Mutation, Patch, Put, Transfer, Write
 from atoll.documents.rules import Rules
-from atoll.errors import InvalidDocument, InvalidOperation, OwnershipFixed
+from atoll.errors import InvalidDocument, InvalidOperation, OwnershipFixed, RegionUnreachable
 from atoll.membership.members import Members
 from atoll.schema.application import CollectionSchema
 from atoll.schema.placement import Everywhere
@@ -27,7 +27,8 @@ Stored = Callable[[Address], Row | None]
 class Ownership:
     """Pure decisions over what the store holds: made before a write is queued, and once more at its turn."""
 
-    def __init__(self, members: Members, rules: Mapping[str, Rules]) -> None:
+    def __init__(self, region: str, members: Members, rules: Mapping[str, Rules]) -> None:
+        self._region = region
         self._members = members
         self._rules = rules
         self._owned = frozenset(
@@ -67,6 +68,14 @@ class Ownership:
                 "send one batch to each"
             )
         return owners.pop() if owners else None
+
+    def admit(self, write: Write, stored: Stored) -> None:
+        """At the write's turn. Raises RegionUnreachable if another region has become the owner since it was asked."""
+        owner = self.of_write(write, stored)
+        if owner not in (None, self._region):
+            raise RegionUnreachable(
+                f"{owner} became the owner of this document just now; send the write again", region=owner
+            )
 
     def of_document(self, collection: str, key: str, row: Row | None) -> str | None:
         """The owner of a document that is stored as `row`, as far as this region knows."""

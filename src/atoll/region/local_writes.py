@@ -13,7 +13,10 @@ from atoll.region.group_commit import GroupCommit
 from atoll.store.port import View
 
 Gate = Callable[[View], None]
-"""Raises an AtollError while no local write may be committed on top of what the transaction shows."""
+"""Raises an AtollError while no local write may be committed on top of what the transaction shows.
+
+A group of writes asks once: nothing can close between two of them.
+"""
 
 
 class LocalWrite:
@@ -40,8 +43,10 @@ class LocalWrite:
     def perform(self, batch: Batch, view: View) -> None:
         """Raises nothing: a write that is refused leaves no trace in the batch, and the others go on."""
         try:
-            for gate in self._writes.gates:
-                gate(view)
+            if not batch.admits_writes:
+                for gate in self._writes.gates:
+                    gate(view)
+                batch.admits_writes = True
             self._result = batch.write(self.write, self._writes.admit)
         except AtollError as error:
             self._result = error

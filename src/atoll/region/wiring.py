@@ -16,12 +16,11 @@ from atoll.commit.batch import Batch, Identity
 from atoll.commit.snapshot_page import KEPT_ASIDE, check_merged
 from atoll.conflicts.guard import guarded
 from atoll.documents.entry import EncodedEntry
-from atoll.documents.mutation import Write
 from atoll.documents.rules import Rules, plain_text
 from atoll.documents.strategies import Resolver
 from atoll.errors import ClockUnsafe
 from atoll.membership.members import Members, Membership
-from atoll.ownership.ownership import Ownership, Stored
+from atoll.ownership.ownership import Ownership
 from atoll.recovery import relays
 from atoll.recovery.relays import RelayState
 from atoll.region.admission import Admission
@@ -100,7 +99,7 @@ class Parts:
         self.committed = Signal()
         self.clock = HybridLogicalClock(site.now_ms, 0, site.options.max_clock_offset_ms)
         self.clocks = Clocks(site, self.clock)
-        self.ownership = Ownership(self.members, self.rules)
+        self.ownership = Ownership(self.name, self.members, self.rules)
         self._wire_commits()
         self._wire_recovery()
         self._wire_gates()
@@ -122,7 +121,8 @@ class Parts:
             options=self.options.group_commit,
         )
         self.intake = Intake(self.progress, self.group_commit.call, self.options.intake)
-        self.local_writes = LocalWrites(self.group_commit, (self.timeline.check, check_merged), self._admit)
+        gates = (self.timeline.check, check_merged, lambda view: self.gates.check_writes())
+        self.local_writes = LocalWrites(self.group_commit, gates, self.ownership.admit)
         self.group_commit.supply(self.intake.take)
         self.group_commit.listen(self._after_commit)
         self.progress.follow(self._after_move)
@@ -371,9 +371,6 @@ class Parts:
         return Identity(
             self.name, self.members.regions, self.clocks.uncertainty_ms, self.options.document_bytes
         )
-
-    def _admit(self, write: Write, stored: Stored) -> None:
-        self.writer.admit(write, stored)
 
     def _after_commit(self, batch: Batch) -> None:
         self.statistics.committed(batch, self.name, self.now_ms())

@@ -13,7 +13,6 @@ from atoll.documents.rules import Rules
 from atoll.errors import AtollError, RegionUnreachable, Unavailable
 from atoll.lattices.base import Escrowed
 from atoll.ownership.escrow import Escrow
-from atoll.ownership.ownership import Stored
 from atoll.region.admission import Admission
 from atoll.region.group_commit import GroupCommit
 from atoll.region.local_writes import LocalWrites
@@ -86,15 +85,6 @@ class Writer:
             )
         return await self._write_here(write, token)
 
-    def admit(self, write: Write, stored: Stored) -> None:
-        """At the write's turn: what came in between may have said whose the document is."""
-        self._gates.check_writes()
-        owner = self._ownership.of_write(write, stored)
-        if owner not in (None, self._region):
-            raise RegionUnreachable(
-                f"{owner} became the owner of this document just now; send the write again", region=owner
-            )
-
     # -- whose it is -----------------------------------------------------------------------------------
 
     async def _owner(self, write: Write) -> str | None:
@@ -142,24 +132,22 @@ class Writer:
     # -- here ------------------------------------------------------------------------------------------
 
     async def _write_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
-        closings = self._gates.closings
-        try:
-            return await self._commit_here(write, token)
-        except Unavailable:
-            if self._gates.closings == closings:
-                raise
-        # It may be this write that found another database there; it surely did nothing.
-        return await self._commit_here(write, token)
-
-    async def _commit_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
-        if token:
-            await self._catch_up(write, token)
-        await self._gates.admit()
-        if self._escrowed and any(mutation.collection in self._escrowed for mutation in write.mutations):
-            receipt = await self.escrow.write(lambda: self._writes.write(write))
-        else:
-            receipt = await self._writes.write(write)
-        return WriteReply(receipt, self._group_commit.progress.vector)
+        closings: int | None = self._gates.closings
+        while True:
+            try:
+                if token:
+                    await self._catch_up(write, token)
+                await self._gates.admit()
+                if self._escrowed and any(each.collection in self._escrowed for each in write.mutations):
+                    receipt = await self.escrow.write(lambda: self._writes.write(write))
+                else:
+                    receipt = await self._writes.write(write)
+                return WriteReply(receipt, self._group_commit.progress.vector)
+            except Unavailable:
+                # It may be this write that found another database there. It surely did nothing: once more then.
+                if closings in (None, self._gates.closings):
+                    raise
+                closings = None
 
     async def _catch_up(self, write: Write, token: Mapping[str, int] | None) -> None:
         if token and not vectors.descends(self._group_commit.progress.vector, token) and self._ordered(write):

@@ -46,7 +46,7 @@ STORED = {("order", "b-order"): Row(b'{"region":"b","quantity":1}', b"")}
 
 @pytest.fixture
 def ownership() -> Ownership:
-    return Ownership(Members(Membership.of(REGIONS)), RULES)
+    return Ownership("a", Members(Membership.of(REGIONS)), RULES)
 
 
 def put(collection: str, key: str, document: Any) -> Mutation:
