@@ -302,7 +302,7 @@ def test_odd_but_sound_keys_are_kept_as_they_are(shared: Cluster) -> None:
         assert tokyo.delete("profile", key).status == 200
 
 
-TOKENS = TokenCodec(KEY.encode(), "shop", REGIONS)
+TOKENS = TokenCodec(KEY.encode(), "shop", lambda: REGIONS)
 
 
 @pytest.mark.parametrize(
@@ -313,9 +313,12 @@ TOKENS = TokenCodec(KEY.encode(), "shop", REGIONS)
         ("\xff\xfe", "malformed"),
         ("A" * 5000, "too-long"),
         (TOKENS.encode({"tokyo": 1})[:-4], "bad-signature"),
-        (TokenCodec(b"another deployment's key", "shop", REGIONS).encode({"tokyo": 1}), "bad-signature"),
-        (TokenCodec(KEY.encode(), "another", REGIONS).encode({"tokyo": 1}), "bad-signature"),
-        (TokenCodec(KEY.encode(), "shop", [*REGIONS, "mars"]).encode({"mars": 1}), "unknown-region"),
+        (
+            TokenCodec(b"another deployment's key", "shop", lambda: REGIONS).encode({"tokyo": 1}),
+            "bad-signature",
+        ),
+        (TokenCodec(KEY.encode(), "another", lambda: REGIONS).encode({"tokyo": 1}), "bad-signature"),
+        (TokenCodec(KEY.encode(), "shop", lambda: [*REGIONS, "mars"]).encode({"mars": 1}), "unknown-region"),
         (TOKENS.encode({"tokyo": 1 << 40}), "never-issued"),
         (TOKENS.encode({"virginia": 1 << 60}), "absurd"),
     ],

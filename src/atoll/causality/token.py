@@ -14,7 +14,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 import hmac
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import NoReturn
 
@@ -46,22 +46,34 @@ def region_token_number(region: str) -> int:
     return int.from_bytes(digest, "big") >> (32 - _NUMBER_BITS)
 
 
-class TokenCodec:
-    """Encodes and decodes the tokens of one deployment; stateless, so shared by all sessions of a process.
+def token_numbers(regions: Collection[str]) -> dict[int, str]:
+    """Number → region. Raises ConfigError for two regions with the same one."""
+    names: dict[int, str] = {}
+    for region in sorted(set(regions)):
+        other = names.setdefault(region_token_number(region), region)
+        if other != region:
+            raise ConfigError(
+                f"the regions {other!r} and {region!r} have the same number in session tokens: "
+                "rename the one that was added last"
+            )
+    return names
 
-    `regions` names every region of the deployment, retired ones too while tokens that mention them live.
-    `incarnations` is asked each time: under which each region numbers its entries, where it is not the first.
-    Raises ConfigError for a key under 16 bytes and for two regions whose numbers collide (3 in 10,000
-    deployments of 32 regions).
+
+class TokenCodec:
+    """Encodes and decodes the tokens of one deployment; shared by all sessions of a process.
+
+    `regions` and `incarnations` are asked each time. `regions` gives the members and the regions that have left:
+    a token may name either. An answer that is the same object as the one before costs nothing. `incarnations` tells
+    under which each region numbers its entries, where it is not the first. Raises ConfigError for a key under 16 bytes.
     """
 
-    __slots__ = ("_incarnations", "_names", "_numbers", "_signer")
+    __slots__ = ("_asked", "_incarnations", "_names", "_numbers", "_regions", "_signer")
 
     def __init__(
         self,
         key: bytes,
         deployment: str,
-        regions: Collection[str],
+        regions: Callable[[], Collection[str]],
         incarnations: Mapping[str, Incarnation] = MappingProxyType({}),
     ) -> None:
         if len(key) < _MIN_KEY_BYTES:
@@ -69,26 +81,21 @@ class TokenCodec:
                 f"the deployment's key has {len(key)} bytes: give it at least {_MIN_KEY_BYTES} random ones"
             )
         self._incarnations = incarnations
+        self._regions = regions
+        self._asked: Collection[str] = ()
         self._names: dict[int, str] = {}
-        for region in sorted(set(regions)):
-            other = self._names.setdefault(region_token_number(region), region)
-            if other != region:
-                raise ConfigError(
-                    f"the regions {other!r} and {region!r} have the same number in session tokens: "
-                    "rename the one that was added last"
-                )
-        # Ascending numbers, so that one vector has one encoding whatever the order of its keys.
-        self._numbers = [(self._names[number], number) for number in sorted(self._names)]
+        self._numbers: list[tuple[str, int]] = []
         # Hashing key and name once: each token then costs a copy of this state and one more block.
         self._signer = hmac.new(key, b"atoll session token\0" + deployment.encode() + b"\0", "sha256")
 
     def encode(self, vector: Mapping[str, int]) -> str:
-        """The token for `vector`; raises ConfigError when it names a region that the deployment does not."""
+        """The token for `vector`; raises ConfigError when it names a region that never was one."""
+        self._refresh()
         components: dict[int, int | tuple[int, Incarnation]] = {
             number: vector[region] for region, number in self._numbers if vector.get(region)
         }
         if len(components) < len(vector):
-            self._require_known(vector)
+            self._check_known(vector)
         for region, incarnation in self._incarnations.items():
             if vector.get(region) and incarnation != FIRST_INCARNATION:
                 components[region_token_number(region)] = (vector[region], incarnation)
@@ -117,10 +124,21 @@ class TokenCodec:
             components = _unpack_vector(signed[1:])
         except msgspec.MsgspecError as error:
             _refuse("malformed", f"its vector cannot be read ({error})")
+        self._refresh()
         vector = self._name(components)
         if issued is not None:
             _require_issued(vector, issued)
         return vector
+
+    def _refresh(self) -> None:
+        """Raises ConfigError for two regions with one number (3 in 10,000 deployments of 32 regions)."""
+        regions = self._regions()
+        if regions is self._asked:
+            return
+        self._names = token_numbers(regions)
+        # Ascending numbers, so that one vector has one encoding whatever the order of its keys.
+        self._numbers = [(self._names[number], number) for number in sorted(self._names)]
+        self._asked = regions
 
     def _sign(self, signed: bytes) -> bytes:
         signer = self._signer.copy()
@@ -135,7 +153,7 @@ class TokenCodec:
             if region is None:
                 _refuse(
                     "unknown-region",
-                    f"it names a region (number {number}) that is not configured here; regions here: "
+                    f"it names a region (number {number}) that never was one here; regions here: "
                     f"{', '.join(sorted(self._names.values()))}",
                 )
             if not 1 <= seq <= MAX_SEQ:
@@ -149,12 +167,12 @@ class TokenCodec:
             vector[region] = seq
         return vector
 
-    def _require_known(self, vector: Mapping[str, int]) -> None:
+    def _check_known(self, vector: Mapping[str, int]) -> None:
         known = set(self._names.values())
         if strangers := sorted(set(vector) - known):
             raise ConfigError(
                 f"the version vector names {', '.join(strangers)}, but the deployment's regions are "
-                f"{', '.join(sorted(known))}: keep retired regions in the list"
+                f"{', '.join(sorted(known))}"
             )
 
 

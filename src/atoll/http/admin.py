@@ -71,10 +71,10 @@ class Admin:
         asked = await exchange.decode(Delay, _SMALL_BODY)
         self._check_peer(asked.peer)
         self._emulation.delay(asked.peer, asked.rtt_ms / 2000)
-        await exchange.answer_json({"one_way_s": self._emulation.one_way_s})
+        await exchange.answer_json({"one_way_s": self._one_way_s()})
 
     def status(self) -> dict[str, Any]:
-        emulated = {"cut": self._emulation.cut, "one_way_s": self._emulation.one_way_s}
+        emulated = {"cut": self._emulation.cut, "one_way_s": self._one_way_s()}
         return {
             **self._region.status(),
             "version": VERSION,
@@ -90,6 +90,9 @@ class Admin:
     async def digest(self, exchange: Exchange) -> None:
         found = await self._region.digest()
         await exchange.answer_json({"region": self._region.name, "collections": found})
+
+    def _one_way_s(self) -> dict[str, float]:
+        return {peer: self._emulation.one_way_s(peer) for peer in self._region.peers}
 
     def _check_peer(self, name: str) -> None:
         if name not in self._region.peers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from atoll.causality.types import Epoch, RegionName
@@ -18,19 +18,25 @@ class Membership:
     regions: tuple[RegionName, ...]
     """Sorted."""
     left: tuple[RegionName, ...] = ()
-    """Regions that were members before. Their entries are still held, relayed and accepted."""
+    """Origins of entries that are no members. Their entries are still held, relayed and accepted.
+
+    They were members before, or a peer knows them as members and this node does not yet.
+    """
 
     @classmethod
     def of(cls, regions: Iterable[str], *, epoch: int = 1, left: Iterable[str] = ()) -> Membership:
         return cls(Epoch(epoch), _sorted(regions), _sorted(left))
 
+    def of_regions(self, regions: Iterable[str]) -> Membership:
+        """The next one, of these regions."""
+        members = frozenset(regions)
+        return Membership.of(members, epoch=self.epoch + 1, left=self.origins - members)
+
     def with_region(self, region: str) -> Membership:
-        left = (each for each in self.left if each != region)
-        return Membership.of({*self.regions, region}, epoch=self.epoch + 1, left=left)
+        return self.of_regions({*self.regions, region})
 
     def without(self, region: str) -> Membership:
-        rest = (each for each in self.regions if each != region)
-        return Membership.of(rest, epoch=self.epoch + 1, left={*self.left, region})
+        return self.of_regions(each for each in self.regions if each != region)
 
     @cached_property
     def origins(self) -> frozenset[RegionName]:
@@ -55,6 +61,12 @@ class Members:
         if own not in to.regions:
             raise ConfigError(f"membership {to.epoch} lacks {own}, which is to follow it")
         self.current = to
+
+    def remember(self, origins: Iterable[str]) -> None:
+        """Whose entries the store or a peer holds: those that are no members have left."""
+        left = frozenset(origins) - self.origins
+        if left:
+            self.current = replace(self.current, left=_sorted({*self.current.left, *left}))
 
     @property
     def regions(self) -> tuple[RegionName, ...]:

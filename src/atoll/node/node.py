@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random, SystemRandom
 from types import TracebackType
 
-from atoll.causality.token import TokenCodec
+from atoll.causality.token import TokenCodec, token_numbers
 from atoll.causality.types import RegionName
 from atoll.causality.uncertainty import kernel_uncertainty_ms
 from atoll.config.config import Config
@@ -57,25 +57,13 @@ class Node:
         self.config = config
         self.settings = config.region(region)
         self.application = application or load_application(Path(config.app), limits=config.limits)
-        unknown = set(self.application.regions()) - set(config.region_names)
-        if unknown:
-            raise ConfigError(
-                f"{config.app} places documents in {', '.join(sorted(unknown))}, and {config.source} has no such region"
-            )
+        self._check_placement(config)
         key = deployment_key(config)
         self._now_ms = shifted_ms(config.clock_offset_ms(region))
-        names = config.region_names
         self.store = open_store(config, region, number)
-        peers = tuple(name for name in names if name != region)
-        self.emulation = Emulation(region, {peer: config.rtt_ms(region, peer) / 2000 for peer in peers})
+        self.emulation = Emulation(region, lambda peer: self.config.rtt_ms(region, peer) / 2000)
         link_key = derive_key(key, "links")
-        self._peers = HttpPeers(
-            region,
-            {peer: config.region(peer).urls for peer in peers},
-            derive_key(key, "calls"),
-            self._now_ms,
-            self.emulation,
-        )
+        self._peers = HttpPeers(region, self._urls, derive_key(key, "calls"), self._now_ms, self.emulation)
         site = Site(
             RegionName(region),
             self._peers,
@@ -85,8 +73,9 @@ class Node:
             kernel_uncertainty_ms,
             replace(options_of(config), shares_store=is_postgresql(self.settings.store)),
         )
-        self.region = Region(site, names, self.application, self.store)
-        self.sessions = Sessions(self.region, TokenCodec(key, config.name, names))
+        self.region = Region(site, config.region_names, self.application, self.store)
+        codec = TokenCodec(key, config.name, lambda: self.region.members.origins)
+        self.sessions = Sessions(self.region, codec)
         self.app = App(
             self.region,
             self.sessions,
@@ -97,11 +86,43 @@ class Node:
             test_topology=config.emulated,
         )
 
+    async def follow(self, config: Config) -> None:
+        """Go on with the regions, addresses and emulated distances of another configuration; the rest stays.
+
+        Raises ConfigError, and nothing has changed then.
+        """
+        config.region(self.region.name)
+        self._check_placement(config)
+        to = self.region.members.current.of_regions(config.region_names)
+        token_numbers(to.origins)
+        if self._number(config) != self._number(self.config):
+            raise ConfigError(
+                f"{config.source}: identifiers of {self.region.name} would get another number;"
+                " give each region a `number`"
+            )
+        self.config = config
+        if to.regions != self.region.regions:
+            await self.region.change_members(to)
+
+    def _urls(self, peer: str) -> Sequence[str]:
+        return next((each.urls for each in self.config.regions if each.name == peer), ())
+
+    def _check_placement(self, config: Config) -> None:
+        unknown = set(self.application.regions()) - set(config.region_names)
+        if unknown:
+            raise ConfigError(
+                f"{config.app} places documents in {', '.join(sorted(unknown))}, and {config.source} has no such region"
+            )
+
+    def _number(self, config: Config) -> int:
+        """Of the region, in identifiers."""
+        explicit = {each.name: each.number for each in config.regions if each.number is not None}
+        return region_number(config.region_names, self.settings.name, explicit)
+
     def _ids(self) -> IdService:
-        explicit = {each.name: each.number for each in self.config.regions if each.number is not None}
         return IdService(
             self.region.name,
-            region_number=region_number(self.config.region_names, self.region.name, explicit or None),
+            region_number=self._number(self.config),
             claim=self.region.claim,
             clock=self._now_ms,
             random=os.urandom,

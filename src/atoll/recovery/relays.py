@@ -39,8 +39,16 @@ class Heard:
     here: Mapping[str, int]
 
 
-def step(state: RelayState, event: Heard | hear.Outcome, now_s: float) -> ask.Next[RelayState]:
+def step(
+    state: RelayState, event: Heard | hear.MembersChanged | hear.Outcome, now_s: float
+) -> ask.Next[RelayState]:
     match event:
+        case hear.MembersChanged(peers):
+            # What a region that has left said of itself bounds nobody: its peers hold all that there is.
+            itself = {origin: seq for origin, seq in state.itself.items() if origin in peers}
+            noticed = {relay: since for relay, since in state.noticed.items() if relay[0] in peers}
+            still = frozenset(relay for relay in state.asked if relay[0] in peers)
+            return replace(state, itself=itself, noticed=noticed, asked=still), ()
         case Heard(peer, announced, here):
             itself = {**state.itself, peer: announced.get(peer, 0), state.region: here.get(state.region, 0)}
             noticed, asked = dict(state.noticed), set(state.asked)

@@ -17,6 +17,7 @@ from atoll.documents.mutation import Write
 from atoll.documents.register import Version
 from atoll.errors import ReplicationError
 from atoll.membership.members import Membership
+from atoll.protocol import hear
 from atoll.region.divergence import entry_digest
 from atoll.region.health import Check
 from atoll.region.reading import FIRST_PAGE, PLAIN_READ, Listing, ListOptions, Reading, ReadOptions
@@ -92,6 +93,7 @@ class Region(Parts):
                 self._open_link(peer)
         for part in (self.startup_check, self.restore, self.failover, self.snapshot_install):
             part.members_changed(peers)
+        self._relays.post(hear.MembersChanged(peers))
         self.node_leases.want([link_lease(peer) for peer in self.links])
         self.review_links()
         names = [name for peer in left for name in (_link_task(peer), _clock_task(peer)) if running]

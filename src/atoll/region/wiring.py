@@ -304,6 +304,7 @@ class Parts:
         self.startup_check.heard(peer, heartbeat.vector)
         self.restore.heard(peer, heartbeat.vector)
         announced = self.links[peer].status.advertised
+        self.members.remember(announced)
         self._relays.post(relays.Heard(peer, announced, self.group_commit.progress.vector))
         if not self.links[peer].renewing:
             self.failover.heard(peer, heartbeat.vector)
@@ -376,6 +377,8 @@ class Parts:
         self.statistics.committed(batch, self.name, self.now_ms())
 
     def _after_move(self, before: dict[str, int], vector: dict[str, int]) -> None:
+        if len(vector) > len(before):
+            self.members.remember(vector)
         self.freshness.moved(vector)
         self.committed.notify()
 

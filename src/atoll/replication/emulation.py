@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 from atoll.errors import RegionUnreachable
@@ -14,9 +14,11 @@ _QUEUED_CHUNKS = 64
 class Emulation:
     """What the network between this region and its peers is made to look like."""
 
-    def __init__(self, region: str, one_way_s: Mapping[str, float]) -> None:
+    def __init__(self, region: str, one_way_s: Callable[[str], float]) -> None:
+        """`one_way_s` tells the distance of a peer for which `delay` has set none."""
         self._region = region
-        self._one_way_s = dict(one_way_s)
+        self._distance_s = one_way_s
+        self._delays_s: dict[str, float] = {}
         self._cut: dict[str, asyncio.Event] = {}
 
     @property
@@ -24,9 +26,9 @@ class Emulation:
         """Peers that cannot be reached at present."""
         return tuple(sorted(peer for peer, event in self._cut.items() if event.is_set()))
 
-    @property
-    def one_way_s(self) -> dict[str, float]:
-        return dict(self._one_way_s)
+    def one_way_s(self, peer: str) -> float:
+        delay_s = self._delays_s.get(peer)
+        return self._distance_s(peer) if delay_s is None else delay_s
 
     def partition(self, peer: str, cut: bool) -> None:
         """Cut or heal this side of the link; streams that are open break at once."""
@@ -37,7 +39,7 @@ class Emulation:
             event.clear()
 
     def delay(self, peer: str, one_way_s: float) -> None:
-        self._one_way_s[peer] = one_way_s
+        self._delays_s[peer] = one_way_s
 
     def check(self, peer: str) -> None:
         """Raises RegionUnreachable while cut off."""
@@ -47,7 +49,7 @@ class Emulation:
     async def travel(self, peer: str) -> None:
         """One way to or from a peer."""
         self.check(peer)
-        delay_s = self._one_way_s.get(peer, 0.0)
+        delay_s = self.one_way_s(peer)
         if delay_s:
             await asyncio.sleep(delay_s)
             self.check(peer)
@@ -60,7 +62,7 @@ class Emulation:
         async def read() -> None:
             try:
                 async for chunk in chunks:
-                    await queue.put((loop.time() + self._one_way_s.get(peer, 0.0), chunk))
+                    await queue.put((loop.time() + self.one_way_s(peer), chunk))
             except Exception as error:
                 await queue.put(error)
             else:

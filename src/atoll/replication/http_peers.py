@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 import aiohttp
@@ -35,14 +34,19 @@ class HttpPeers:
     def __init__(
         self,
         region: str,
-        urls: Mapping[str, Sequence[str]],
+        urls: Callable[[str], Sequence[str]],
         key: bytes,
         now_ms: Callable[[], int],
         emulation: Emulation,
     ) -> None:
-        """`urls`: of each peer, one or several; those after the first are asked when it does not answer."""
+        """`urls`: of a peer, one or several; those after the first are asked when it does not answer.
+
+        None at all for what is no region of the deployment, or none any more.
+        """
         self._region = region
-        self._urls = {peer: deque(url.rstrip("/") for url in given) for peer, given in urls.items()}
+        self._urls = urls
+        self._preferred: dict[str, str] = {}
+        """Peer → the node that is asked first."""
         self._key = key
         self._now_ms = now_ms
         self._emulation = emulation
@@ -83,8 +87,8 @@ class HttpPeers:
         self, region: str, body: bytes, headers: Mapping[str, str], timeout_s: float
     ) -> tuple[int, str, bytes]:
         """Status, seal and body of what the first node answers that can be connected to."""
-        for left in reversed(range(len(self._urls[region]))):
-            url = self._urls[region][0]
+        for left in reversed(range(len(self._urls(region)))):
+            url = self._first(region)
             try:
                 return await self._exchange(region, url, body, headers, timeout_s)
             except aiohttp.ClientConnectorError as error:
@@ -100,7 +104,7 @@ class HttpPeers:
                     "the request may have been executed: repeat it with the same idempotency key",
                     region=region,
                 ) from error
-        raise AssertionError
+        raise self._stranger(region)
 
     async def _exchange(
         self, region: str, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float
@@ -115,10 +119,23 @@ class HttpPeers:
                 )
             return response.status, response.headers.get(seal.HEADER, ""), await response.read()
 
+    def _first(self, region: str) -> str:
+        """The url to ask first. Raises RegionUnreachable where there is none."""
+        urls = self._urls(region)
+        if not urls:
+            raise self._stranger(region)
+        preferred = self._preferred.get(region, "")
+        return preferred if preferred in urls else urls[0]
+
     def _leave(self, region: str, url: str) -> None:
         """Ask another node of the region next, if there is one and nobody has turned to it meanwhile."""
-        if self._urls[region][0] == url:
-            self._urls[region].rotate(-1)
+        urls = self._urls(region)
+        if url in urls and self._first(region) == url:
+            self._preferred[region] = urls[(urls.index(url) + 1) % len(urls)]
+
+    @staticmethod
+    def _stranger(region: str) -> RegionUnreachable:
+        return RegionUnreachable(f"{region} is not a region of this deployment", region=region)
 
     def stream(self, region: str, request: StreamRequest) -> AsyncGenerator[bytes, None]:
         self._emulation.check(region)
@@ -126,7 +143,7 @@ class HttpPeers:
 
     async def _chunks(self, region: str, request: StreamRequest) -> AsyncGenerator[bytes, None]:
         body = _pack(request)
-        url = self._urls[region][0]
+        url = self._first(region)
         try:
             async with self._open().post(
                 url + STREAM_PATH,

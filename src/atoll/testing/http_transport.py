@@ -32,7 +32,7 @@ class HttpFront:
 
     @cached_property
     def codec(self) -> TokenCodec:
-        return TokenCodec(KEY, "simulation", self.cluster.names)
+        return TokenCodec(KEY, "simulation", lambda: self.cluster.names)
 
     def app(self, node: SimulatedNode) -> App:
         """Of the node's present run."""
@@ -43,7 +43,7 @@ class HttpFront:
             app = App(
                 node.region,
                 Sessions(node.region, self.codec),
-                Emulation(node.disk.region, {}),
+                Emulation(node.disk.region, lambda _: 0.0),
                 node.ids,
                 link_key=KEY,
                 url=f"http://{node.name}",

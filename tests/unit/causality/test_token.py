@@ -17,7 +17,7 @@ from atoll.errors import ConfigError, InvalidToken
 
 KEY = b"a key of at least sixteen bytes"
 REGIONS = ["tokyo", "frankfurt", "virginia"]
-CODEC = TokenCodec(KEY, "shop", REGIONS)
+CODEC = TokenCodec(KEY, "shop", lambda: REGIONS)
 VECTOR = {"tokyo": 20_511, "frankfurt": 3, "virginia": 4_000_000_000}
 vectors = st.dictionaries(st.sampled_from(REGIONS), st.integers(1, MAX_SEQ))
 
@@ -62,7 +62,7 @@ def test_token_is_the_same_in_every_process() -> None:
 
 
 def test_a_token_speaks_of_the_incarnation_that_it_was_given_in() -> None:
-    again = TokenCodec(KEY, "shop", REGIONS, {"tokyo": Incarnation(2)})
+    again = TokenCodec(KEY, "shop", lambda: REGIONS, {"tokyo": Incarnation(2)})
     assert again.decode(again.encode(VECTOR)) == VECTOR
     before = {region: seq for region, seq in VECTOR.items() if region != "tokyo"}
     assert again.decode(CODEC.encode(before)) == before
@@ -73,9 +73,20 @@ def test_a_token_speaks_of_the_incarnation_that_it_was_given_in() -> None:
 
 
 def test_token_outlives_the_addition_of_a_region() -> None:
-    grown = TokenCodec(KEY, "shop", ["aachen", *REGIONS, "zurich"])
+    grown = TokenCodec(KEY, "shop", lambda: ["aachen", *REGIONS, "zurich"])
     assert grown.decode(CODEC.encode(VECTOR)) == VECTOR
     assert CODEC.decode(grown.encode(VECTOR)) == VECTOR
+
+
+def test_the_regions_are_asked_each_time() -> None:
+    regions = frozenset(REGIONS)
+    codec = TokenCodec(KEY, "shop", lambda: regions)
+    foreign = TokenCodec(KEY, "shop", lambda: [*REGIONS, "zurich"]).encode({"zurich": 3})
+    with pytest.raises(InvalidToken, match="never was one here"):
+        codec.decode(foreign)
+    regions |= {"zurich"}
+    assert codec.decode(foreign) == {"zurich": 3}
+    assert codec.encode({"zurich": 3}) == foreign
 
 
 @given(vectors, st.data())
@@ -117,14 +128,18 @@ def test_unknown_version_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "codec", [TokenCodec(KEY, "other", REGIONS), TokenCodec(b"another key of 16 bytes", "shop", REGIONS)]
+    "codec",
+    [
+        TokenCodec(KEY, "other", lambda: REGIONS),
+        TokenCodec(b"another key of 16 bytes", "shop", lambda: REGIONS),
+    ],
 )
 def test_token_of_another_deployment_or_key_is_refused(codec: TokenCodec) -> None:
     assert reason_for(codec.encode(VECTOR)) == "bad-signature"
 
 
 def test_unknown_region_is_refused() -> None:
-    grown = TokenCodec(KEY, "shop", [*REGIONS, "sydney"])
+    grown = TokenCodec(KEY, "shop", lambda: [*REGIONS, "sydney"])
     assert reason_for(grown.encode({"sydney": 1})) == "unknown-region"
 
 
@@ -152,10 +167,10 @@ def test_vector_with_a_strange_region_is_not_encoded() -> None:
 
 def test_short_key_is_refused() -> None:
     with pytest.raises(ConfigError, match="at least 16"):
-        TokenCodec(b"secret", "shop", REGIONS)
+        TokenCodec(b"secret", "shop", lambda: REGIONS)
 
 
 def test_regions_with_one_number_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token, "region_token_number", len)
     with pytest.raises(ConfigError, match="'osaka' and 'tokyo' have the same number"):
-        TokenCodec(KEY, "shop", ["tokyo", "osaka", "frankfurt"])
+        TokenCodec(KEY, "shop", lambda: ["tokyo", "osaka", "frankfurt"]).encode({"tokyo": 1})

@@ -24,7 +24,7 @@ from ..commit.shop import SHOP
 from ..region.world import KEY, World
 
 RULES = rules_of(SHOP)
-CODEC = TokenCodec(KEY, "shop", ("a", "b", "c"))
+CODEC = TokenCodec(KEY, "shop", lambda: ("a", "b", "c"))
 CALLS_KEY = derive_key(KEY, "calls")
 
 
@@ -74,7 +74,7 @@ class Served(World):
         return App(
             region,
             Sessions(region, CODEC),
-            Emulation(name, {peer: 0.0 for peer in self.names if peer != name}),
+            Emulation(name, lambda _: 0.0),
             ids,
             link_key=CALLS_KEY,
             url="http://here",

@@ -13,7 +13,7 @@ from atoll.http.sessions import HEADER, Sessions
 
 from .asgi import Connection
 
-CODEC = TokenCodec(b"k" * 32, "shop", ("a", "b", "c"))
+CODEC = TokenCodec(b"k" * 32, "shop", lambda: ("a", "b", "c"))
 vectors = st.dictionaries(st.sampled_from("abc"), st.integers(1, 9))
 
 

@@ -53,7 +53,7 @@ async def test_a_node_is_put_together_from_its_file(config: Config) -> None:
     async with Node(config, "a") as node:
         assert node.region.name == "a"
         assert set(node.region.links) == {"b"}
-        assert node.emulation.one_way_s == {"b": 0.045}
+        assert node.emulation.one_way_s("b") == 0.045
         assert list(node.application.collections) == ["note"]
         assert node.region.application.collections["note"].limits.document_bytes == 2048
 

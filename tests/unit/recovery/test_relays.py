@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from atoll.protocol import ask
+from atoll.protocol import ask, hear
 from atoll.recovery.relays import AFTER_S, Heard, RelayState, step
 
 
@@ -71,4 +71,18 @@ def test_a_relay_goes_on_until_it_is_not_needed() -> None:
         assert it.state.asked == {("c", "b")}
     it.here = {"b": 5}
     assert it.hears("c", {"b": 5}) == (ask.ReviewLinks(),)
+    assert it.state.asked == frozenset()
+
+
+def test_what_a_region_announced_before_it_left_holds_nobody_back() -> None:
+    it = Node()
+    it.here = {"b": 3}
+    it.hears("b", {"b": 5})  # and it leaves before the last two have come
+    it.hears("c", {"b": 5})
+    it.state, _ = step(it.state, hear.MembersChanged(frozenset("c")), it.now_s)
+    it.hears("c", {"b": 5})
+    it.passes(AFTER_S)
+    it.hears("c", {"b": 5})
+    assert it.state.asked == {("c", "b")}
+    it.state, _ = step(it.state, hear.MembersChanged(frozenset("d")), it.now_s)
     assert it.state.asked == frozenset()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -8,6 +7,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from atoll.demo.topology import free_ports
 from atoll.errors import HostileEntry, Indefinite, NotFound, RegionUnreachable
 from atoll.replication import seal
 from atoll.replication.emulation import Emulation
@@ -47,7 +47,13 @@ async def asking(
     await site.start()
     port = runner.addresses[0][1]
     urls = {"tokyo": [*down, f"http://127.0.0.1:{port}"]}
-    peers = HttpPeers("frankfurt", urls, KEY, lambda: NOW_MS, Emulation("frankfurt", {}))
+    peers = HttpPeers(
+        "frankfurt",
+        lambda peer: urls.get(peer, ()),
+        KEY,
+        lambda: NOW_MS,
+        Emulation("frankfurt", lambda _: 0.0),
+    )
     try:
         yield peers
     finally:
@@ -88,8 +94,7 @@ async def test_a_request_that_was_damaged_is_no_fault_of_the_client() -> None:
 
 
 async def test_another_node_of_a_peer_is_asked_when_one_is_down() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        down = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    async with asking(PONG, down=[down, down]) as peers:
+    down = [f"http://127.0.0.1:{port}" for port in free_ports(2)]
+    async with asking(PONG, down=down) as peers:
         for _ in range(2):
             assert await peers.call("tokyo", PingCall(), timeout_s=5) == PONG

@@ -1,0 +1,176 @@
+"""Regions that come and go, between nodes that meet over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from atoll.config.config import Config, load_config
+from atoll.demo.topology import free_ports
+from atoll.errors import ConfigError, RegionUnreachable
+from atoll.node.listening import Listener
+from atoll.node.node import Node
+from atoll.replication.messages import PingCall
+
+NAMES = ("a", "b", "c")
+ALL = (*NAMES, "d")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """Of four regions."""
+    (tmp_path / "shop.py").write_text(
+        "from atoll import Collection\nclass Note(Collection, consistency='session'):\n    text: str = ''\n",
+        "utf-8",
+    )
+    regions = "".join(
+        f'[regions.{name}]\nurl = "http://127.0.0.1:{port}"\n'
+        for name, port in zip(ALL, free_ports(4), strict=True)
+    )
+    (tmp_path / "atoll.toml").write_text(
+        f'[deployment]\nname = "shop"\napp = "shop.py"\n{regions}[emulate]\nrtt_ms = {{ "a-c" = 2 }}\n',
+        "utf-8",
+    )
+    return load_config(tmp_path / "atoll.toml")
+
+
+def only(config: Config, *names: str) -> Config:
+    return replace(config, regions=tuple(config.region(name) for name in names))
+
+
+class Served:
+    """Nodes that serve on their ports, and a client."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+        self._stacks: dict[str, AsyncExitStack] = {}
+
+    async def __aenter__(self) -> Served:
+        self.http = aiohttp.ClientSession()
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        await self.http.close()
+        for name in list(self.nodes):
+            await self.stop(name)
+
+    async def start(self, config: Config, *names: str) -> None:
+        for name in names:
+            listener = Listener.bound(config, name)
+            stack = self._stacks[name] = AsyncExitStack()
+            node = self.nodes[name] = await stack.enter_async_context(Node(config, name))
+            listener.app = node.app
+            await listener.start()
+            stack.push_async_callback(listener.stop)
+            stack.callback(node.app.closing.set)
+
+    async def stop(self, name: str) -> None:
+        del self.nodes[name]
+        await self._stacks.pop(name).aclose()
+
+    async def ask(
+        self, name: str, method: str, path: str, body: Any = None, session: str | None = None
+    ) -> tuple[int, Any, str]:
+        headers = {} if session is None else {"atoll-session": session}
+        url = self.nodes[name].settings.url + path
+        async with self.http.request(method, url, json=body, headers=headers) as response:
+            return response.status, await response.json(), response.headers.get("atoll-session", "")
+
+    async def settled(self) -> None:
+        async with asyncio.timeout(20):
+            for one in self.nodes.values():
+                for other in self.nodes.values():
+                    await other.region.group_commit.progress.covered(dict(one.region.vector))
+
+
+async def test_a_region_is_added_while_the_others_serve(config: Config) -> None:
+    async with Served() as it:
+        await it.start(only(config, "a", "b"), "a", "b")
+        assert (await it.ask("a", "PUT", "/v1/note/before", {"text": "before"}))[0] == 200
+        for name in "ab":
+            await it.nodes[name].follow(only(config, *NAMES))
+        await it.start(only(config, *NAMES), "c")
+        status, _, token = await it.ask("c", "PUT", "/v1/note/k", {"text": "from c"})
+        assert status == 200
+        for name in "ab":
+            status, found, answered = await it.ask(name, "GET", "/v1/note/k?max_wait=10", session=token)
+            assert (status, found["value"]) == (200, {"text": "from c"})
+            assert it.nodes[name].sessions.decode(answered)["c"] == it.nodes["c"].region.vector["c"]
+        await it.settled()
+        assert (await it.ask("c", "GET", "/v1/note/before"))[1]["value"] == {"text": "before"}
+        emulated = (await it.ask("a", "GET", "/admin/status"))[1]["emulated"]
+        assert emulated["one_way_s"] == {"b": 0.0, "c": 0.001}
+
+
+async def test_a_region_that_is_removed_is_no_longer_asked(config: Config) -> None:
+    async with Served() as it:
+        await it.start(only(config, *NAMES), *NAMES)
+        token = (await it.ask("c", "PUT", "/v1/note/k", {"text": "from c"}))[2]
+        await it.settled()
+        for name in "ab":
+            await it.nodes[name].follow(only(config, "a", "b"))
+            with pytest.raises(RegionUnreachable, match="c is not a region of this deployment"):
+                await it.nodes[name].region.site.ask("c", PingCall())
+        assert (await it.ask("a", "GET", "/v1/note/k", session=token))[1]["value"] == {"text": "from c"}
+        assert (await it.ask("a", "PUT", "/v1/note/more", {"text": "more"}, session=token))[0] == 200
+        assert (await it.ask("a", "GET", "/admin/status"))[1]["emulated"]["one_way_s"] == {"b": 0.0}
+
+
+async def test_a_region_that_has_left_is_known_after_a_restart(config: Config) -> None:
+    """Its entries stay, tokens that name it count, and every request is answered."""
+    async with Served() as it:
+        await it.start(only(config, *NAMES), *NAMES)
+        token = (await it.ask("c", "PUT", "/v1/note/k", {"text": "from c"}))[2]
+        await it.settled()
+        for name in NAMES:
+            await it.stop(name)
+        rest = only(config, "a", "b")
+        await it.start(rest, "a", "b")
+        for name in "ab":
+            status, found, answered = await it.ask(name, "GET", "/v1/note/k", session=token)
+            assert (status, found["value"]) == (200, {"text": "from c"})
+            assert (await it.ask(name, "PUT", f"/v1/note/{name}", {"text": name}, session=answered))[0] == 200
+            assert (await it.ask(name, "GET", "/health/serving"))[0] == 200
+        await it.settled()
+        beyond = it.nodes["a"].sessions.encode({"c": 1000})
+        status, problem, _ = await it.ask("a", "GET", "/v1/note/k?max_wait=0", session=beyond)
+        assert (status, problem["type"]) == (503, "urn:atoll:problem:token-not-reached")
+        await it.stop("b")
+        await it.start(rest, "b")
+        assert (await it.ask("b", "GET", "/v1/note/a", session=token))[1]["value"] == {"text": "a"}
+
+
+async def test_a_file_that_a_node_cannot_follow_changes_nothing(config: Config) -> None:
+    async with Served() as it:
+        await it.start(config, "a")
+        with pytest.raises(ConfigError, match="no region is called 'a'"):
+            await it.nodes["a"].follow(only(config, "b", "c"))
+        early = replace(config.region("d"), name="_d")
+        with pytest.raises(ConfigError, match="would get another number"):
+            await it.nodes["a"].follow(replace(config, regions=(early, *config.regions)))
+        assert it.nodes["a"].region.regions == ALL
+        assert it.nodes["a"].config is config
+
+
+async def test_a_region_that_joins_later_takes_over_what_one_left(config: Config) -> None:
+    async with Served() as it:
+        await it.start(only(config, *NAMES), *NAMES)
+        token = (await it.ask("c", "PUT", "/v1/note/k", {"text": "from c"}))[2]
+        await it.settled()
+        await it.stop("c")
+        rest = only(config, "a", "b", "d")
+        for name in "ab":
+            await it.nodes[name].follow(rest)
+        await it.start(rest, "d")
+        await it.settled()
+        status, found, _ = await it.ask("d", "GET", "/v1/note/k?max_wait=10", session=token)
+        assert (status, found["value"]) == (200, {"text": "from c"})
+        assert (await it.ask("d", "PUT", "/v1/note/d", {"text": "d"}, session=token))[0] == 200
+        await it.settled()
+        assert (await it.ask("a", "GET", "/v1/note/d"))[1]["value"] == {"text": "d"}
