@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from atoll.simulation.application import built_in
 from atoll.simulation.plan import Fault, Plan
-from atoll.testing.cluster import Cluster
-from atoll.testing.network import Path
+from atoll.testing.cluster import Cluster, SimulatedNode
+from atoll.testing.disk import Connection, DiskFaults
 
 _BETWEEN_NODES_S = 0.7
 """Between the restarts of two nodes of a region, when it is upgraded."""
@@ -28,14 +28,7 @@ class Nemesis:
 
     async def _befall(self, fault: Fault) -> None:
         await self._until(fault.at_s)
-        self._begin(fault)
-        match fault.kind:
-            case "upgrade":
-                await self._upgrade(fault)
-            case "restore":
-                await self._restore(fault)
-            case "failover":
-                await self._fail_over(fault)
+        await self._begin(fault)
         await self._until(fault.until_s)
         if fault.kind == "lost_disk":
             await self._all_in_reach(fault.regions[0])
@@ -44,138 +37,138 @@ class Nemesis:
     async def _until(self, at_s: float) -> None:
         await asyncio.sleep(max(0.0, self._began_s + at_s - self._cluster.loop.time()))
 
-    async def _upgrade(self, fault: Fault) -> None:
-        """One node of a region after the other, as a rollout does."""
-        for node in self._cluster.of(fault.regions[0]):
-            self._cluster.upgrade(node.name, built_in(int(fault.amount)))
-            await asyncio.sleep(_BETWEEN_NODES_S)
-
-    async def _restore(self, fault: Fault) -> None:
-        """A backup is made while the region serves; and later it takes the place of what came since."""
-        name = fault.regions[0]
-        archive = await self._cluster.back_up(name)
-        await asyncio.sleep(fault.amount)
-        await self._cluster.restore(name, archive)
-
-    async def _fail_over(self, fault: Fault) -> None:
-        """The standby gets nothing for a while; then the primary dies."""
-        disk = self._cluster[fault.regions[0]].disk
-        disk.detach_standby()
-        await asyncio.sleep(fault.amount)
-        disk.faults.cut = 1.0
-
     async def _all_in_reach(self, name: str) -> None:
-        """A region that has lost its disk has to hear all others before it numbers new entries: its operator
-        starts it when it can, and lets it wait for them.
+        """Wait until a region that has lost its disk can hear all others: it must, before it numbers new entries.
+
+        Its operator starts it when it can, and lets it wait for them.
         """
         cluster = self._cluster
         others = [other for other in cluster.names if other != name]
-        while not all(  # noqa: ASYNC110 — virtual time: to look again costs nothing
-            any(node.running for node in cluster.of(other))
-            and not cluster.network.path(name, other).cut
-            and not cluster.network.path(other, name).cut
+        while any(  # noqa: ASYNC110 — virtual time: to look again costs nothing
+            not any(node.running for node in cluster.of(other))
+            or cluster.network.path(name, other).cut
+            or cluster.network.path(other, name).cut
             for other in others
         ):
             await asyncio.sleep(0.25)
 
-    def _begin(self, fault: Fault) -> None:
-        cluster, network, name = self._cluster, self._cluster.network, fault.regions[0]
+    async def _begin(self, fault: Fault) -> None:
+        cluster, name, amount = self._cluster, fault.regions[0], fault.amount
         nodes = cluster.of(name)
         disk = nodes[0].disk
         match fault.kind:
-            case "partition" | "one_way":
-                for source, target in self._directions(fault):
-                    network.cut(source, target)
-            case "degrade":
-                for path in self._paths(fault):
-                    path.loss = path.duplicate = path.reorder = path.corrupt = fault.amount / 4
-            case "slow":
-                for path in self._paths(fault):
-                    path.jitter_s += fault.amount
+            case "partition" | "one_way" | "degrade" | "slow":
+                self._begin_between(fault)
             case "reset":
-                network.reset(*fault.regions)
+                cluster.network.reset(*fault.regions)
             case "kill" | "absent":
                 cluster.kill(name)
             case "restart":
                 cluster.restart(name)
             case "kill_in_commit":
-                disk.faults.kill_before = max(0.0, -fault.amount)
-                disk.faults.kill_after = max(0.0, fault.amount)
+                disk.faults.kill_before, disk.faults.kill_after = max(0.0, -amount), max(0.0, amount)
             case "full_disk":
                 disk.faults.refusal = "no space left on device"
             case "failing_disk":
-                disk.faults.failing = fault.amount
+                disk.faults.failing = amount
             case "cut_database":
-                self._cut(name, fault.amount)
+                self._way(name).cut = amount
             case "slow_disk":
-                disk.faults.sync_s = fault.amount
-            case "pause":
-                for node in nodes:
-                    if node.life is not None:
-                        node.life.occupy(fault.amount)
-            case "clock_step":
-                for node in nodes:
-                    node.clock.step(int(fault.amount))
-            case "clock_drift":
-                for node in nodes:
-                    node.clock.drift_ppm = int(fault.amount)
+                disk.faults.sync_s = amount
             case "torn_write":
-                disk.faults.tear = fault.amount
+                disk.faults.tear = amount
+            case "pause" | "clock_step" | "clock_drift":
+                for node in nodes:
+                    self._begin_at(node, fault)
             case "lost_disk":
                 cluster.lose_disk(name)
                 for node in nodes:
                     node.options = replace(node.options, startup_check_s=60.0)
-            case "upgrade" | "restore" | "failover":
-                pass  # it takes its time
+            case "upgrade":  # one node of a region after the other, as a rollout does
+                for node in nodes:
+                    cluster.upgrade(node.name, built_in(int(amount)))
+                    await asyncio.sleep(_BETWEEN_NODES_S)
+            case "restore":  # a backup is made while the region serves, and later replaces what came since
+                archive = await cluster.back_up(name)
+                await asyncio.sleep(amount)
+                await cluster.restore(name, archive)
+            case "failover":  # the standby gets nothing for a while; then the primary dies
+                disk.detach_standby()
+                await asyncio.sleep(amount)
+                disk.faults.cut = 1.0
             case other:
                 raise ValueError(f"no such fault: {other}")
 
+    def _begin_between(self, fault: Fault) -> None:
+        for source, target in self._directions(fault):
+            path = self._cluster.network.path(source, target)
+            match fault.kind:
+                case "degrade":
+                    path.loss = path.duplicate = path.reorder = path.corrupt = fault.amount / 4
+                case "slow":
+                    path.jitter_s += fault.amount
+                case _:
+                    path.cut = True
+
+    @staticmethod
+    def _begin_at(node: SimulatedNode, fault: Fault) -> None:
+        match fault.kind:
+            case "clock_step":
+                node.clock.step(int(fault.amount))
+            case "clock_drift":
+                node.clock.drift_ppm = int(fault.amount)
+            case _ if node.life is not None:
+                node.life.occupy(fault.amount)
+
     def _end(self, fault: Fault) -> None:
         cluster, name = self._cluster, fault.regions[0]
-        faults = cluster[name].disk.faults
+        disk = cluster[name].disk
+        faults = disk.faults
         match fault.kind:
-            case "partition" | "one_way":
-                for source, target in self._directions(fault):
-                    cluster.network.heal(source, target)
-            case "degrade":
-                for path in self._paths(fault):
-                    path.loss = path.duplicate = path.reorder = path.corrupt = 0.0
-            case "slow":
-                for path in self._paths(fault):
-                    path.jitter_s = max(0.0, path.jitter_s - fault.amount)
-            case "kill" | "absent" | "lost_disk" | "restore":
-                cluster.start(name)
+            case "partition" | "one_way" | "degrade" | "slow":
+                self._end_between(fault)
             case "kill_in_commit":
                 faults.kill_before = faults.kill_after = 0.0
-                cluster.start(name)
             case "torn_write":
                 faults.tear = 0.0
-                cluster.start(name)
             case "full_disk":
                 faults.refusal = ""
             case "failing_disk":
                 faults.failing = 0.0
             case "cut_database":
-                self._cut(name, 0.0)
+                self._way(name).cut = 0.0
             case "slow_disk":
                 faults.sync_s = 0.0005
             case "failover":
                 faults.cut = 0.0
-                cluster[name].disk.fail_over()
+                disk.fail_over()
+        if fault.kind in ("kill", "absent", "lost_disk", "restore", "kill_in_commit", "torn_write"):
+            cluster.start(name)
 
-    def _cut(self, name: str, amount: float) -> None:
-        """The way to the database of one node; or of all of a region."""
-        if name in self._cluster.names:
-            self._cluster[name].disk.faults.cut = amount
-        else:
-            self._cluster[name].connection.cut = amount
+    def _end_between(self, fault: Fault) -> None:
+        network = self._cluster.network
+        for source, target in self._directions(fault):
+            path = network.path(source, target)
+            match fault.kind:
+                case "degrade":
+                    path.loss = path.duplicate = path.reorder = path.corrupt = 0.0
+                case "slow":
+                    path.jitter_s = max(0.0, path.jitter_s - fault.amount)
+                case _:
+                    network.heal(source, target)
+
+    def _way(self, name: str) -> DiskFaults | Connection:
+        """To the database, of one node or of all of a region."""
+        node = self._cluster[name]
+        return node.disk.faults if name in self._cluster.names else node.connection
 
     def _directions(self, fault: Fault) -> list[tuple[str, str]]:
-        if fault.kind == "one_way":
-            return [(fault.regions[0], fault.regions[1])]
-        inside = set(fault.regions)
-        return [(a, b) for a, b in self._cluster.pairs() if (a in inside) != (b in inside)]
-
-    def _paths(self, fault: Fault) -> list[Path]:
-        one, other = fault.regions
-        return [self._cluster.network.path(one, other), self._cluster.network.path(other, one)]
+        first, *rest = fault.regions
+        match fault.kind:
+            case "one_way":
+                return [(first, rest[0])]
+            case "partition":
+                return [
+                    (a, b) for a, b in self._cluster.pairs() if (a in fault.regions) != (b in fault.regions)
+                ]
+        return [(first, rest[0]), (rest[0], first)]

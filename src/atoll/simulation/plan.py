@@ -1,14 +1,15 @@
 """What one seed draws: the deployment, its options, the workloads and the faults. All of it is data.
 
-A plan can be cut down (fewer faults, fewer workloads, less time) and run again: that is how a failing run is
-shrunk, and why the nemesis decides nothing while the simulation runs.
+A failing run is shrunk by running its plan with fewer faults, fewer workloads and less time. For that reason
+the nemesis decides nothing while the simulation runs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from atoll.conflicts.guard import GuardOptions
 from atoll.region.group_commit import GroupCommitOptions
@@ -50,6 +51,25 @@ LOSSES = ("lost_disk", "restore", "failover")
 
 NODE_KINDS = ("kill", "kill", "restart", "pause", "cut_database", "clock_step")
 """What befalls single nodes, where a region has several."""
+
+_AMOUNTS: Mapping[str, tuple[float, ...]] = {
+    "degrade": (0.02, 0.1, 0.3),
+    "kill_in_commit": (-0.3, -0.05, 0.05, 0.3),
+    "torn_write": (0.05, 0.3),
+    "failing_disk": (0.1, 0.5),
+    "slow_disk": (0.01, 0.1, 0.4),
+    "pause": (0.3, 2.0, 6.0),
+    "cut_database": (0.02, 0.2, 1.0),
+    "clock_step": (-180_000, -5000, -700, -60, 60, 700, 5000, 60_000),
+    "clock_drift": (-50_000, -2000, 2000, 50_000),
+}
+"""Probabilities, seconds, milliseconds or parts per million, one of which is drawn."""
+
+_AMOUNTS_OF_NODES: Mapping[str, tuple[float, ...]] = {
+    "pause": (0.3, 2.0, 4.0, 8.0),
+    "cut_database": (0.05, 0.5, 1.0),
+    "clock_step": (-5000, -700, -60, 60, 700, 5000),
+}
 
 
 class Fault(NamedTuple):
@@ -98,6 +118,10 @@ class Plan:
     told_late_s: float = 0.0
     """Up to so much later it is told."""
 
+    def adding(self, *faults: Fault, **changes: Any) -> Plan:
+        """With more faults, and other changes."""
+        return replace(self, faults=_in_order((*self.faults, *faults)), **changes)
+
     def describe(self) -> str:
         faults = "".join(f"\n  fault {number}: {fault}" for number, fault in enumerate(self.faults))
         return (
@@ -112,12 +136,17 @@ class Plan:
         return region if count == 1 else f"{region} with {count} nodes"
 
 
+def _in_order(faults: Iterable[Fault]) -> tuple[Fault, ...]:
+    return tuple(sorted(faults, key=lambda fault: fault.at_s))
+
+
 def draw(
     seed: int, required: tuple[str, ...] = (), regions: int | None = None, nodes: int | None = None
 ) -> Plan:
-    """The plan of a seed: the same in every process. `required` are regions that an application names;
-    `regions` how many there are, instead of a number that is drawn: 2 to 30. `nodes`: so many has each region,
-    where by itself one seed in three draws several for some.
+    """The plan of a seed: the same in every process.
+
+    `required` are regions that an application names. `regions` is how many there are, 2 to 30; `nodes` how many
+    each region has. Both are drawn without it; then one seed in three has several nodes in some regions.
     """
     random = Random(f"{seed}/plan")
     drawn = random.choice((2, 3, 3, 3, 4, 4, 5, 6, 7))
@@ -135,21 +164,14 @@ def draw(
         workloads = ("freshness", *workloads[:1])
     faults = () if healthy else _faults(random, names, duration_s)
     trips_s, cuts = _databases(Random(f"{seed}/databases"), names, duration_s)
-    for fault in faults:
-        if fault.kind == "lost_disk":
-            trips_s[fault.regions[0]] = _near(
-                trips_s[fault.regions[0]]
-            )  # or it is not back in time, at an entry a commit
-    if healthy:
-        # What is served there at once must not wait for a database that takes three commits a second.
-        trips_s = {name: _near(trip_s) for name, trip_s in trips_s.items()}
-    else:
-        faults = tuple(sorted((*faults, *cuts), key=lambda fault: fault.at_s))
+    # What is served at once on a healthy network must not wait for a database that takes three commits a second.
+    # A region that lost its disk would not be back in time, at an entry a commit.
+    near = {*names} if healthy else {fault.regions[0] for fault in faults if fault.kind == "lost_disk"}
     plan = Plan(
         seed=seed,
         regions=names,
         one_way_s=_delays(random, names),
-        trips_s=trips_s,
+        trips_s={name: _near(trip_s) if name in near else trip_s for name, trip_s in trips_s.items()},
         jitter_s=random.choice((0.0, 0.002, 0.05)),
         offsets_ms={name: random.randint(-120, 120) for name in names},
         drifts_ppm={name: random.choice((0, 0, -100, 80, 150)) for name in names},
@@ -159,7 +181,7 @@ def draw(
         workloads=workloads,
         clients=random.choice((1, 2, 3)),
         mean_s=random.choice((0.08, 0.15, 0.3)) * (1.0 if count < 5 else 2.0),
-        faults=faults,
+        faults=() if healthy else _in_order((*faults, *cuts)),
         files=any(fault.kind == "torn_write" for fault in faults) or random.random() < 0.03,
         detour=_detour(random, names) if not healthy and random.random() < 0.5 else (),
     )
@@ -180,31 +202,26 @@ def _with_nodes(plan: Plan, wanted: int | None, *, healthy: bool) -> Plan:
     drawn = random.random() < 1 / 3
     several = random.sample(plan.regions, min(random.randint(1, 3), len(plan.regions)))
     counts = {name: random.choice((2, 2, 3, 4)) for name in several}
+    if wanted == 1 or (wanted is None and not drawn):
+        return plan
     if wanted is not None:
         counts = dict.fromkeys(plan.regions, wanted)
-    elif not drawn:
-        return plan
-    counts = {name: count for name, count in sorted(counts.items()) if count > 1}
-    if not counts:
-        return plan
     close = {fault.regions[0] for fault in plan.faults if fault.kind == "lost_disk"}
     trips_s, offsets_ms = dict(plan.node_trips_s), dict(plan.offsets_ms)
-    for region, count in counts.items():
+    for region, count in sorted(counts.items()):
         for number in range(1, count + 1):
             trip_s = random.choice((0.0, 0.001, 0.001, 0.02, 0.1))
             trips_s[f"{region}/{number}"] = min(trip_s, 0.001) if healthy or region in close else trip_s
             offsets_ms[f"{region}/{number}"] = random.randint(-120, 120)
-    faults = () if healthy else _faults_of_nodes(random, sorted(trips_s), plan.duration_s)
-    return replace(
-        plan,
-        nodes=counts,
+    return plan.adding(
+        *(() if healthy else _faults_of_nodes(random, sorted(trips_s), plan.duration_s)),
+        nodes=dict(sorted(counts.items())),
         node_trips_s=trips_s,
         offsets_ms=offsets_ms,
         # A network on which notices are lost is not healthy: each lost one costs up to a second.
         untold=random.choice((0.0, 0.1, 0.5)) * (not healthy),
         told_late_s=random.choice((0.0, 0.05, 1.0)) * (not healthy),
         options=replace(plan.options, lease_s=random.choice((1.0, 3.0, 3.0))),
-        faults=tuple(sorted((*plan.faults, *faults), key=lambda fault: fault.at_s)),
     )
 
 
@@ -212,18 +229,16 @@ def _faults_of_nodes(random: Random, nodes: list[str], duration_s: float) -> lis
     faults = []
     for _ in range(random.randint(1, 4)):
         kind = random.choice(NODE_KINDS)
-        at_s = random.uniform(0.5, duration_s * 0.8)
-        until_s = min(duration_s, at_s + random.expovariate(1 / 3.0) + 0.2)
-        amount = 0.0
-        match kind:
-            case "pause":
-                amount = random.choice((0.3, 2.0, 4.0, 8.0))
-            case "cut_database":
-                amount = random.choice((0.05, 0.5, 1.0))
-            case "clock_step":
-                amount = random.choice((-5000, -700, -60, 60, 700, 5000))
-        faults.append(Fault(kind, at_s, until_s, (random.choice(nodes),), amount))
+        spell = _spell(random, 0.5, duration_s)
+        amount = random.choice(_AMOUNTS_OF_NODES[kind]) if kind in _AMOUNTS_OF_NODES else 0.0
+        faults.append(Fault(kind, *spell, (random.choice(nodes),), amount))
     return faults
+
+
+def _spell(random: Random, earliest_s: float, duration_s: float) -> tuple[float, float]:
+    """When a fault begins and ends."""
+    at_s = random.uniform(earliest_s, duration_s * 0.8)
+    return at_s, min(duration_s, at_s + random.expovariate(1 / 3.0) + 0.2)
 
 
 def with_loss(plan: Plan, kind: str | None = None) -> Plan:
@@ -247,15 +262,13 @@ def with_loss(plan: Plan, kind: str | None = None) -> Plan:
     if kind == "failover":
         after_s = random.choice((0.0, 0.05, 0.3, after_s))
     until_s = random.uniform(at_s + after_s, plan.duration_s)
-    back = Fault(kind, at_s, until_s, (name,), after_s)
-    faults = tuple(sorted((*plan.faults, back), key=lambda fault: fault.at_s))
     # Or it is not back in time, at an entry a commit.
     trips_s = {each: _near(trip_s) if each == name else trip_s for each, trip_s in plan.trips_s.items()}
     nodes_s = {
         each: min(trip_s, 0.001) if each.partition("/")[0] == name else trip_s
         for each, trip_s in plan.node_trips_s.items()
     }
-    return replace(plan, faults=faults, trips_s=trips_s, node_trips_s=nodes_s)
+    return plan.adding(Fault(kind, at_s, until_s, (name,), after_s), trips_s=trips_s, node_trips_s=nodes_s)
 
 
 def _near(trip_s: float | None) -> float | None:
@@ -278,10 +291,9 @@ def with_truncation(plan: Plan, *, always: bool = False) -> Plan:
     )
     at_s = random.uniform(0.5, plan.duration_s * 0.4)
     away = Fault("absent", at_s, random.uniform(at_s + 2.0, plan.duration_s), (random.choice(plan.regions),))
-    faults = plan.faults and tuple(sorted((*plan.faults, away), key=lambda fault: fault.at_s))
     # Or it is not here in time, at a commit for each page.
     trips_s = {name: None if trip_s is None else min(trip_s, 0.02) for name, trip_s in plan.trips_s.items()}
-    return replace(plan, options=options, faults=faults, trips_s=trips_s)
+    return plan.adding(*([away] if plan.faults else []), options=options, trips_s=trips_s)
 
 
 def _delays(random: Random, regions: tuple[str, ...]) -> dict[tuple[str, str], float]:
@@ -329,35 +341,23 @@ def _faults(random: Random, regions: tuple[str, ...], duration_s: float) -> tupl
     faults = []
     for _ in range(random.randint(1, 6)):
         kind = random.choice(KINDS[:-1])
-        at_s = random.uniform(0.5, duration_s * 0.8)
-        until_s = min(duration_s, at_s + random.expovariate(1 / 3.0) + 0.2)
+        at_s, until_s = _spell(random, 0.5, duration_s)
         one, other = random.sample(regions, 2)
         chosen: tuple[str, ...] = (one,)
         amount = 0.0
         match kind:
             case "partition":
                 chosen = tuple(sorted(random.sample(regions, random.randint(1, len(regions) - 1))))
-            case "one_way" | "slow" | "reset" | "degrade":
-                chosen = (one, other)
-                amount = random.choice((0.02, 0.1, 0.3)) if kind == "degrade" else random.uniform(0.2, 2.0)
-            case "kill_in_commit":
-                amount = random.choice((-0.3, -0.05, 0.05, 0.3))
-            case "torn_write":
-                amount = random.choice((0.05, 0.3))
+            case "one_way" | "slow" | "reset":
+                chosen, amount = (one, other), random.uniform(0.2, 2.0)
+            case "degrade":
+                chosen, amount = (one, other), random.choice(_AMOUNTS[kind])
             case "absent" | "lost_disk":
                 at_s, until_s = at_s * 0.5, duration_s
-            case "failing_disk":
-                amount = random.choice((0.1, 0.5))
-            case "slow_disk":
-                amount = random.choice((0.01, 0.1, 0.4))
-            case "pause":
-                amount = random.choice((0.3, 2.0, 6.0))
-            case "clock_step":
-                amount = random.choice((-180_000, -5000, -700, -60, 60, 700, 5000, 60_000))
-            case "clock_drift":
-                amount = random.choice((-50_000, -2000, 2000, 50_000))
+            case _ if kind in _AMOUNTS:
+                amount = random.choice(_AMOUNTS[kind])
         faults.append(Fault(kind, at_s, until_s, chosen, amount))
-    return tuple(sorted(_at_most_one(faults, "lost_disk"), key=lambda fault: fault.at_s))
+    return _in_order(_at_most_one(faults, "lost_disk"))
 
 
 def _at_most_one(faults: list[Fault], kind: str) -> list[Fault]:
@@ -372,13 +372,10 @@ def with_rollout(plan: Plan) -> Plan:
     versions = {name: random.choice((1, 1, 1, 2, 3)) for name in plan.regions}
     upgrades = [
         Fault("upgrade", at_s, at_s, (random.choice(plan.regions),), random.choice((1, 2, 2, 3, 3)))
-        for at_s in (
-            random.uniform(0.5, plan.duration_s * 0.9)
-            for _ in range(random.randint(1, len(plan.regions) + 1))
-        )
+        for _ in range(random.randint(1, len(plan.regions) + 1))
+        for at_s in (random.uniform(0.5, plan.duration_s * 0.9),)
     ]
-    faults = tuple(sorted((*plan.faults, *upgrades), key=lambda fault: fault.at_s))
-    return replace(plan, faults=faults, versions=versions)
+    return plan.adding(*upgrades, versions=versions)
 
 
 def _databases(
@@ -391,9 +388,8 @@ def _databases(
     cuts = []
     for name in regions:
         if trips_s[name] is not None and random.random() < 0.3:
-            at_s = random.uniform(0.2, duration_s * 0.8)
-            until_s = min(duration_s, at_s + random.expovariate(1 / 3.0) + 0.2)
-            cuts.append(Fault("cut_database", at_s, until_s, (name,), random.choice((0.02, 0.2, 1.0))))
+            spell = _spell(random, 0.2, duration_s)
+            cuts.append(Fault("cut_database", *spell, (name,), random.choice(_AMOUNTS["cut_database"])))
     return trips_s, cuts
 
 
@@ -409,14 +405,7 @@ def _detour(random: Random, regions: tuple[str, ...]) -> tuple[tuple[str, str], 
 
 
 def _connected(regions: tuple[str, ...], edges: set[tuple[str, str]]) -> bool:
-    neighbours: dict[str, list[str]] = {name: [] for name in regions}
-    for one, other in sorted(edges):
-        neighbours[one].append(other)
-        neighbours[other].append(one)
-    reached, frontier = {regions[0]}, [regions[0]]
-    while frontier:
-        for there in neighbours[frontier.pop()]:
-            if there not in reached:
-                reached.add(there)
-                frontier.append(there)
+    reached = {regions[0]}
+    while grown := {end for edge in edges if reached & {*edge} for end in edge} - reached:
+        reached |= grown
     return len(reached) == len(regions)

@@ -85,14 +85,14 @@ async def check_snapshot_page(world: World) -> None:
 
 async def _install_page(world: World, region: str, nodes: list[SimulatedNode]) -> None:
     cluster = world.cluster
-    dead = max(nodes, key=lambda node: len(_held(node)))
+    dead = max(nodes, key=lambda node: len(node.pulled))
     left = [node for node in nodes if node is not dead]
     cluster.kill(dead.name)
     lease_s, trip_s = dead.options.lease_s, max(node.connection.trip_s or 0.0 for node in left)
     within_s = lease_s * 2 + _ROUNDS * 2 * trip_s
     peers = {name for name in world.names if name != region}
-    if not await _becomes(lambda: {peer for node in left for peer in _held(node)} == peers, within_s):
-        held = {node.name: sorted(_held(node)) for node in left}
+    if not await _becomes(lambda: {peer for node in left for peer in node.pulled} == peers, within_s):
+        held = {node.name: sorted(node.pulled) for node in left}
         message = f"{within_s:.1f} s after {dead.name} died its region's other nodes hold {held}"
         world.verdict.liveness(LINKS_MOVE, message)
         return
@@ -125,8 +125,3 @@ async def _becomes(true: Callable[[], bool], within_s: float) -> bool:
             return False
         await asyncio.sleep(0.05)
     return True
-
-
-def _held(node: SimulatedNode) -> set[str]:
-    region = node.region
-    return set() if region is None else {peer for peer in region.links if region.holds(peer)}

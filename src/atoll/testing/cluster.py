@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from random import Random
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from atoll.causality import vector as vectors
 from atoll.causality.types import RegionName
@@ -83,6 +83,12 @@ class SimulatedNode:
         )
 
     @property
+    def pulled(self) -> list[str]:
+        """The peers whose entries this node of its region pulls."""
+        region = self.region
+        return [] if region is None else [peer for peer in region.links if region.holds(peer)]
+
+    @property
     def due(self) -> list[str]:
         """Collections that are not yet stored as its declarations say."""
         return [] if self.region is None else sorted(self.region.redeclaration.due(self.disk.store.schemas()))
@@ -120,7 +126,7 @@ class SimulatedNode:
                 await asyncio.sleep(_RESTART_S)
             else:
                 break
-        self._cluster.network.attach(life, cast(Any, region))
+        self._cluster.network.attach(life, region)
         opened.set()
 
     def kill(self) -> None:

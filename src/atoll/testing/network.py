@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Protocol
 
 import msgspec
 
 from atoll.errors import AtollError, Indefinite, RegionUnreachable
+from atoll.region.region import Region
 from atoll.replication.failure import Failure
 from atoll.replication.messages import Call, Reply, StreamRequest
 from atoll.testing.virtual_time import Life
@@ -34,12 +34,12 @@ _reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 _failure = msgspec.msgpack.Decoder(Failure)
 
 
-class Answering(Protocol):
-    """A region, as the network sees it."""
+class Pulse(asyncio.Event):
+    """Wakes whoever waits just now."""
 
-    async def answer(self, call: Call) -> Reply: ...
-
-    def stream(self, request: StreamRequest) -> AsyncGenerator[bytes, None]: ...
+    def wake(self) -> None:
+        self.set()
+        self.clear()
 
 
 @dataclass(slots=True)
@@ -71,10 +71,10 @@ class SimulatedNetwork:
         self.size_bytes = 0
         """What they held, without what HTTP, TLS and TCP add."""
         self._loop = loop
-        self._nodes: dict[str, list[tuple[Life, Answering]]] = {}
+        self._nodes: dict[str, list[tuple[Life, Region]]] = {}
         self._pipes: list[_Pipe] = []
         self._calls: dict[asyncio.Future[bytes], Life] = {}
-        self._healed: list[asyncio.Future[None]] = []
+        self._healed = Pulse()
 
     def path(self, source: str, target: str) -> Path:
         found = self.paths.get((source, target))
@@ -86,7 +86,7 @@ class SimulatedNetwork:
         """What a node on this run is given as its network."""
         return SimulatedPeers(self, life)
 
-    def attach(self, life: Life, node: Answering) -> None:
+    def attach(self, life: Life, node: Region) -> None:
         nodes = self._nodes.setdefault(life.region, [])
         nodes.append((life, node))
         nodes.sort(key=lambda each: each[0].name)
@@ -107,10 +107,7 @@ class SimulatedNetwork:
 
     def heal(self, source: str, target: str) -> None:
         self.path(source, target).cut = False
-        for future in self._healed:
-            if not future.done():
-                future.set_result(None)
-        self._healed.clear()
+        self._healed.wake()
 
     def heal_all(self) -> None:
         """Whole again and healthy; the delays stay."""
@@ -135,16 +132,14 @@ class SimulatedNetwork:
         self.size_bytes += len(message)
         return path.delay_s + (self.random.random() * path.jitter_s if path.jitter_s else 0.0)
 
-    def nodes(self, region: str) -> list[tuple[Life, Answering]]:
+    def nodes(self, region: str) -> list[tuple[Life, Region]]:
         """Those of a region that run."""
         return self._nodes.get(region, [])
 
     async def whole(self, path_of: Callable[[], Path]) -> None:
         """Wait until a direction is not cut."""
         while path_of().cut:
-            future: asyncio.Future[None] = self._loop.create_future()
-            self._healed.append(future)
-            await future
+            await self._healed.wait()
 
     def open_pipe(self, reader: Life, writer: Life) -> _Pipe:
         pipe = _Pipe(self, reader, writer)
@@ -155,7 +150,7 @@ class SimulatedNetwork:
         if pipe in self._pipes:
             self._pipes.remove(pipe)
 
-    def serve(self, server: Life, node: Answering, body: bytes) -> asyncio.Future[bytes]:
+    def serve(self, server: Life, node: Region, body: bytes) -> asyncio.Future[bytes]:
         """Run a call in its server; the future breaks when the server dies."""
         future: asyncio.Future[bytes] = self._loop.create_future()
 
@@ -186,7 +181,7 @@ class SimulatedPeers:
         self._asked: dict[str, int] = {}
         """region → how often it was left for another node of it"""
 
-    def _node(self, region: str) -> tuple[Life, Answering] | None:
+    def _node(self, region: str) -> tuple[Life, Region] | None:
         nodes = self._network.nodes(region)
         if len(nodes) < 2:
             return nodes[0] if nodes else None
@@ -259,7 +254,7 @@ class SimulatedPeers:
             pipe.break_off()
 
 
-async def _answered(node: Answering, body: bytes) -> bytes:
+async def _answered(node: Region, body: bytes) -> bytes:
     try:
         return b"\1" + _pack(await node.answer(_call.decode(body)))
     except AtollError as error:
@@ -275,12 +270,12 @@ class _Pipe:
         self._network = network
         self._chunks: deque[tuple[float, bytes]] = deque()
         self._broken = False
-        self._moved: list[asyncio.Future[None]] = []
+        self._moved = Pulse()
 
     def break_off(self) -> None:
         self._broken = True
         self._network.close_pipe(self)
-        self._wake()
+        self._moved.wake()
 
     async def pump(self, source: AsyncGenerator[bytes, None]) -> None:
         """The writer's side."""
@@ -292,9 +287,9 @@ class _Pipe:
                     return
                 for each in self._suffered(path, chunk):
                     self._chunks.append((loop.time() + self._network.send(path, each), each))
-                self._wake()
+                self._moved.wake()
                 while len(self._chunks) >= _QUEUED_CHUNKS and not self._broken:
-                    await self._wait()
+                    await self._moved.wait()
         except AtollError:
             pass  # its store does not answer: all that the reader sees is a stream that ends
         finally:
@@ -310,7 +305,7 @@ class _Pipe:
                     f"the stream from {self.writer.region} broke", region=self.writer.region
                 )
             if not self._chunks:
-                await self._wait()
+                await self._moved.wait()
                 continue
             due, chunk = self._chunks[0]
             if due > loop.time():
@@ -320,7 +315,7 @@ class _Pipe:
                 await self._network.whole(self._path)
                 continue
             self._chunks.popleft()
-            self._wake()
+            self._moved.wake()
             return chunk
 
     def _path(self) -> Path:
@@ -341,14 +336,3 @@ class _Pipe:
             _, last = self._chunks.pop()
             return [chunk, last]
         return [chunk]
-
-    async def _wait(self) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._moved.append(future)
-        await future
-
-    def _wake(self) -> None:
-        for future in self._moved:
-            if not future.done():
-                future.set_result(None)
-        self._moved.clear()
