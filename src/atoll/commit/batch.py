@@ -50,6 +50,7 @@ Admit = Callable[[Write, Callable[[Address], Row | None]], None]
 """Raises an AtollError where a write may not be committed here, given the documents as they are at its turn."""
 
 _pack = msgspec.msgpack.Encoder().encode
+_INSERT, _UPDATE = int(Operation.INSERT), int(Operation.UPDATE)
 
 
 class Identity(NamedTuple):
@@ -61,14 +62,6 @@ class Identity(NamedTuple):
     """Half-width of the clock's error, stamped on every entry."""
     document_bytes: int
     """A document larger than this is refused, however it came about."""
-
-
-class Applied(msgspec.Struct, frozen=True, gc=False):
-    """A remote entry that was merged."""
-
-    origin: str
-    seq: int
-    stamp: int
 
 
 class Batch:
@@ -90,9 +83,10 @@ class Batch:
         self.vector = dict(vector)
         self.detected: list[Record] = []
         """Conflicts that were seen for the first time, for the metrics and the alarms."""
-        self.applied: list[Applied] = []
-        self.entries: list[Entry] = []
-        """Everything committed, in order, for the change feed."""
+        self.written: list[Entry] = []
+        """Entries of local writes."""
+        self.applied: list[Entry] = []
+        """Entries of peers that were merged."""
         self.schemas: dict[str, str] = {}
         """See `Commit.schemas`."""
         self.states: dict[tuple[str, str], bytes | None] = {}
@@ -171,17 +165,26 @@ class Batch:
             plain = documents.carried_over(rules, shown, put.plain)
             if len(plain) > identity.document_bytes:
                 return None
-            operation = int(Operation.INSERT if shown is None else Operation.UPDATE)
+            operation = _INSERT if shown is None else _UPDATE
             changes.append(Change(put.collection, put.key, operation, {WHOLE: plain}))
             version = Version(region, seq, stamp, uncertainty_ms, operation, context, documents.ELSEWHERE)
             after[address] = documents.row_of(plain, version)
         entry = Entry(region, seq, stamp, uncertainty_ms, context, tuple(changes), write.trace)
-        frame = encode_frame(entry)
-        for address, row in after.items():
+        self._append(entry, encode_frame(entry))
+        self.written.append(entry)
+        for address in after:
             self._documents.pop(address, None)
-            self._changed[address] = row
-        self._append(entry, frame)
-        return Receipt(region, seq, stamp, () if write.brief else tuple(map(self._written, after)))
+        self._changed |= after
+        return Receipt(
+            region,
+            seq,
+            stamp,
+            ()
+            if write.brief
+            else tuple(
+                Written(*address, row.value, documents.version_tag(row)) for address, row in after.items()
+            ),
+        )
 
     def _draft(self, write: Write, seq: Seq, context: dict[str, int], stamp: Stamp) -> Receipt:
         identity = self._identity
@@ -227,6 +230,7 @@ class Batch:
             for (address, draft, row), change in zip(changed, changes, strict=True):
                 self._install(address, draft.before, draft.document, row, change.resolved)
             self._append(entry, frame)
+            self.written.append(entry)
         return Receipt(
             region,
             seq if changes else 0,
@@ -261,8 +265,8 @@ class Batch:
             parked = self._taken(entry, index, change)
             if parked is not None:
                 self._parked.append(parked)
-        self._append(entry, encoded.frame)
-        self.applied.append(Applied(entry.origin, entry.seq, entry.stamp))
+        self._append(entry, encoded.frame, sectioned=has_sections(encoded.frame))
+        self.applied.append(entry)
 
     def reapply(self, parked: Parked) -> None:
         """Try again what was parked: this region's declarations may have a place for it by now.
@@ -430,11 +434,10 @@ class Batch:
             if audit_row is not None:
                 self._audit[losing.id] = audit_row
 
-    def _append(self, entry: Entry, frame: bytes) -> None:
+    def _append(self, entry: Entry, frame: bytes, *, sectioned: bool = False) -> None:
         self._adopted.pop(entry.origin, None)
         self.vector[entry.origin] = entry.seq
-        self.entries.append(entry)
-        run, sectioned = (self._runs[-1] if self._runs else None), has_sections(frame)
+        run = self._runs[-1] if self._runs else None
         if run is not None and run[0] == entry.origin and self._sectioned == sectioned:
             run[2].append(frame)
         else:

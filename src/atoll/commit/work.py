@@ -82,7 +82,7 @@ class Wants:
             _in_order(self._documents),
             self.answers,
             self.records,
-            open_records=_in_order(self._open_records),
+            open_records=_in_order(self._open_records) if self._open_records else {},
             states=tuple(self._states),
             spaces=tuple(self._spaces),
             fences=tuple(self._fences),

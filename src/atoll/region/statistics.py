@@ -30,9 +30,9 @@ class Statistics:
     propagation_ms: dict[str, deque[int]] = field(default_factory=dict)
     """origin → stamp to visible here, the last 512 (by two clocks, so an estimate)."""
 
-    def committed(self, batch: Batch, own: str, now_ms: int) -> None:
+    def committed(self, batch: Batch, now_ms: int) -> None:
         self.commits += 1
-        self.writes += sum(1 for entry in batch.entries if entry.origin == own)
+        self.writes += len(batch.written)
         for applied in batch.applied:
             self.entries_applied[applied.origin] += 1
             delays = self.propagation_ms.get(applied.origin)

@@ -45,14 +45,17 @@ class Timeline:
         has lost some of it.
         """
         progress = self._progress
+        trusted = self._trusts(view)
+        if trusted and view.positions == progress.vector:
+            return  # nearly always
         behind = not descends(view.positions, known)
-        if not self._trusts(view):
+        if not trusted:
             if self._history_changed is not None:
                 self._history_changed(view.history, False)
             if behind:
                 progress.move(dict(view.positions))
-        if view.positions == progress.vector:
-            return
+            if view.positions == progress.vector:
+                return
         if behind:
             # Seqs that were given out must not be given out again: peers may hold them.
             progress.move(dict(view.positions))

@@ -374,7 +374,7 @@ class Parts:
         )
 
     def _after_commit(self, batch: Batch) -> None:
-        self.statistics.committed(batch, self.name, self.now_ms())
+        self.statistics.committed(batch, self.now_ms())
 
     def _after_move(self, before: dict[str, int], vector: dict[str, int]) -> None:
         if len(vector) > len(before):

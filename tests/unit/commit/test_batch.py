@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.causality.clock import HybridLogicalClock
-from atoll.commit.batch import Applied, Batch, Identity, check_batch
+from atoll.commit.batch import Batch, Identity, check_batch
 from atoll.documents.document import decode_row
 from atoll.documents.entry import (
     UNREADABLE,
@@ -80,7 +80,7 @@ def test_a_write_is_one_entry_whatever_it_holds() -> None:
         Write((put("profile", b'{"name":"A"}'), patch("views", inc={"seen": 2})), trace=bytes(26))
     )
     assert (receipt.region, receipt.seq, it.vector) == ("a", 1, {"a": 1})
-    (entry,) = it.entries
+    (entry,) = it.written
     assert [change.collection for change in entry.changes] == ["profile", "views"]
     assert (entry.trace, entry.context, entry.uncertainty_ms) == (bytes(26), {"a": 0}, 5)
     assert [each.value for each in receipt.written] == [b'{"name":"A","age":0}', b'{"seen":2}']
@@ -99,7 +99,7 @@ def test_what_is_committed_is_one_chunk() -> None:
     ]
     assert commit.positions == {"a": 2, "b": 1}
     assert [key for key, *_ in commit.documents["profile"]] == ["k", "other", "third"]
-    assert commit.clock == it.entries[-1].stamp
+    assert commit.clock == it.written[-1].stamp
 
 
 def test_two_writes_of_one_document_become_one_row() -> None:
@@ -142,7 +142,7 @@ def test_a_write_after_a_failed_one_takes_its_place() -> None:
     with pytest.raises(NotFound):
         it.write(Write((put("profile", b'{"name":"A"}'), Delete("profile", "none"))))
     assert it.write(Write((put("profile", b'{"name":"B"}'),))).seq == 1
-    assert it.entries[0].context == {"a": 0}
+    assert it.written[0].context == {"a": 0}
 
 
 def test_a_document_cannot_grow_past_the_limit() -> None:
@@ -278,11 +278,12 @@ def test_the_trace_is_no_part_of_what_is_compared() -> None:
 
 def test_an_entry_is_applied_once() -> None:
     it = batch()
+    encoded = remote(1, named("B"))
     for _ in range(2):
-        it.apply(remote(1, named("B")))
-    assert it.applied == [Applied("b", 1, 7)]
+        it.apply(encoded)
+    assert it.applied == [encoded.entry]
     assert it.vector == {"b": 1}
-    assert len(it.entries) == 1
+    assert it.written == []
 
 
 def test_an_entry_out_of_turn_is_corrupt() -> None:

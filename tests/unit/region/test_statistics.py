@@ -36,7 +36,7 @@ def counted(*entries: EncodedEntry, now_ms: int = NOW_MS) -> Statistics:
     it, statistics = batch(), Statistics()
     for each in entries:
         it.apply(each)
-    statistics.committed(it, "a", now_ms)
+    statistics.committed(it, now_ms)
     return statistics
 
 
@@ -46,7 +46,7 @@ def test_local_and_remote_entries_are_told_apart() -> None:
         it.write(Write((put_of(RULES["profile"], name, b'{"name":"A"}'),)))
     it.apply(entry("b", 1, NOW_MS))
     it.apply(entry("c", 1, NOW_MS, key="l"))
-    statistics.committed(it, "a", NOW_MS)
+    statistics.committed(it, NOW_MS)
     assert (statistics.writes, statistics.commits) == (2, 1)
     assert statistics.entries_applied == {"b": 1, "c": 1}
 
