@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ from atoll.recovery.restore import RESTORED, RestoreState
 from atoll.region.recovery import StartupCheck
 from atoll.region.region import Region
 from atoll.region.timeline import Timeline
+from atoll.replication import snapshot
+from atoll.replication.messages import SnapshotReply
 from atoll.simulation.journal import HOLDS_BACK
 from atoll.simulation.plan import Fault, Plan, draw
 from atoll.simulation.sessions import Returning
@@ -23,7 +26,7 @@ from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import Chunk, View
 from atoll.testing import backups
 
-from .planting import Patch, Plant, is_found, is_no_bug_by_itself, planting
+from .planting import Patch, Plant, cut_soon, is_found, is_no_bug_by_itself, planting
 
 PLANTS: dict[str, Plant] = {}
 plant = planting(PLANTS)
@@ -63,6 +66,33 @@ def failed_over(plan: Plan) -> Plan:
     return losing(
         plan, Fault("failover", 0.05, 3.2, ("tokyo",), 2.9), Fault("restart", 4.5, 4.6, ("tokyo",)), nodes=2
     )
+
+
+def rolled_back(plan: Plan) -> Plan:
+    """Frankfurt goes back to declarations without `memo`. Tokyo, which has these, takes its snapshot over."""
+    plan = losing(
+        cut_soon(plan),
+        Fault("upgrade", 2.0, 2.0, ("frankfurt",), 1),
+        Fault("lost_disk", 2.0, 2.5, ("tokyo",)),
+        Fault("partition", 2.0, 7.0, ("virginia",)),
+    )
+    return replace(plan, versions={"frankfurt": 3, "tokyo": 1, "virginia": 3})
+
+
+@plant(
+    "a snapshot leaves out what its region no longer declares",
+    workloads=("versions",),
+    seeds=3,
+    found_by=("documents converge", "merge states converge"),
+    alter=rolled_back,
+)
+def undeclared_left_out(patch: Patch) -> None:
+    read_page = snapshot.read_page
+
+    async def declared_only(*args: Any, **options: Any) -> SnapshotReply:
+        return await read_page(*args, **{**options, "others": ()})
+
+    patch.setattr(snapshot, "read_page", declared_only)
 
 
 @plant(

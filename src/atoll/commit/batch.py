@@ -33,7 +33,7 @@ from atoll.documents.entry import (
 )
 from atoll.documents.mutation import Put, Receipt, Write, Written
 from atoll.documents.register import Operation, Version
-from atoll.documents.rules import WHOLE, Rules
+from atoll.documents.rules import WHOLE, Rules, undeclared
 from atoll.errors import (
     AtollError,
     CorruptEntry,
@@ -348,13 +348,20 @@ class Batch:
     def install(self, collection: str, key: str, row: Row, stamp: int) -> None:
         """Merge a peer's whole state of a document; `stamp` is the highest that the peer has seen.
 
-        Raises HostileEntry for what no region could have come to hold.
+        One of a collection that is not declared here is kept for a declaration to come.
+        Raises HostileEntry for what no region could have come to hold, and Unavailable for what cannot be merged here.
         """
-        rules, address = self._rules[collection], (collection, key)
+        address = (collection, key)
+        rules = self._rules_of(collection)
         theirs = documents.received(rules, key, row, stamp)
         before = self._document(address)
         after = documents.merge(rules, before, theirs)
-        self._install(address, before, after, documents.encode_row(rules, after), ())
+        shown = documents.encode_row(rules, after)
+        if collection in self._rules:
+            self._install(address, before, after, shown, ())
+        else:  # its records follow from the document once the strategy is known
+            self._documents[address], self._changed[address] = after, shown
+            self.schemas.setdefault(collection, "")
 
     def erase(self, address: Address) -> None:
         """Remove a row for good, unless this batch writes it: only for documents that no region shows any more."""
@@ -400,11 +407,14 @@ class Batch:
         changed = self._changed.get(address)
         return self._rows.get(address) if changed is None else changed
 
+    def _rules_of(self, collection: str) -> Rules:
+        return self._rules.get(collection) or undeclared(collection)
+
     def _document(self, address: Address) -> Document:
         found = self._documents.get(address)
         if found is None:
             row = self._row(address)
-            found = Document({}, {}) if row is None else documents.decode_row(self._rules[address[0]], row)
+            found = Document({}, {}) if row is None else documents.decode_row(self._rules_of(address[0]), row)
             self._documents[address] = found
         return found
 

@@ -29,7 +29,7 @@ class SnapshotPage(NamedTuple):
 
     def want(self, wants: Wants) -> None:
         for collection, key, _ in self.documents:
-            wants.document(collection, key)
+            wants.row(collection, key)
         wants.records += [losing.id for losing in self.resolved]
         for parked in self.parked:
             wants.parked(parked)

@@ -44,9 +44,13 @@ class Wants:
         self._open_records: dict[str, set[str]] = {}
 
     def document(self, collection: str, key: str) -> None:
-        """A document; one of a collection that is not declared here cannot be loaded, and is not."""
+        """A document; one of a collection that is not declared here may have no table, and is not loaded."""
         if collection in self._rules:
-            self._documents.setdefault(collection, set()).add(key)
+            self.row(collection, key)
+
+    def row(self, collection: str, key: str) -> None:
+        """A document of a collection that has its table, be it declared here or not."""
+        self._documents.setdefault(collection, set()).add(key)
 
     def open_records(self, collection: str, keys: Iterable[str]) -> None:
         """The documents' open conflict records."""

@@ -23,7 +23,7 @@ from atoll.documents import register as registers
 from atoll.documents.entry import Change, Entry
 from atoll.documents.register import Operation, Register, Version
 from atoll.documents.rules import TOUCH, WHOLE, Rules, well_named
-from atoll.errors import HostileEntry, InvalidDocument, StoreCorrupt
+from atoll.errors import HostileEntry, InvalidDocument, StoreCorrupt, Unavailable
 from atoll.schema.limits import Limits, check_text
 from atoll.store.port import Row
 
@@ -100,7 +100,10 @@ def touches(document: Document) -> Register:
 
 
 def merge(rules: Rules, ours: Document, theirs: Document) -> Document:
-    """The least upper bound of two states of one document."""
+    """The least upper bound of two states of one document.
+
+    Raises Unavailable where both hold another state of a field that is not declared here: its kind is unknown.
+    """
     if not (ours.registers or ours.lattices or theirs.lattices):
         return theirs
     merged = ours.copy()
@@ -108,10 +111,11 @@ def merge(rules: Rules, ours: Document, theirs: Document) -> Document:
         merged.registers[name] = registers.merge(merged.registers.get(name, ()), versions)
     for field, state in theirs.lattices.items():
         lattice = rules.lattices.get(field)
-        if (
-            lattice is None
-        ):  # bytes of another version of the declarations, which both have from entries before it
-            merged.lattices.setdefault(field, state)
+        if lattice is None:  # bytes of another version of the declarations
+            if merged.lattices.setdefault(field, state) != state:
+                raise Unavailable(
+                    f"{rules.name}.{field} cannot be merged while it is not declared: upgrade this region"
+                )
             continue
         merged.lattices[field] = lattice.merge(merged.lattices.get(field, lattice.empty()), state)
     return merged

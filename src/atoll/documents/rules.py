@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
+from types import new_class
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,6 +13,8 @@ from atoll.documents import strategies
 from atoll.documents.register import Register
 from atoll.documents.strategies import Fold, Resolver
 from atoll.lattices.base import Lattice
+from atoll.schema.collection import Collection
+from atoll.schema.compiled import compile_collection
 from atoll.schema.system import APPENDED
 
 if TYPE_CHECKING:
@@ -93,6 +96,16 @@ class Rules:
     def is_member(register: str) -> bool:
         """Whether the register is one member of a map field (`field.member`), be the map declared here or not."""
         return "." in register
+
+
+@lru_cache
+def undeclared(name: str) -> Rules:
+    """For documents of a collection that is not declared here: each field is one of another version.
+
+    Raises DeclarationError for a name that no collection may have.
+    """
+    model = new_class("Undeclared", (Collection,), {"name": name, "system": name.startswith("_")})
+    return Rules(compile_collection(model))
 
 
 def well_named(register: str) -> bool:

@@ -17,6 +17,7 @@ from atoll.region.divergence import entry_digest
 from atoll.replication import snapshot
 from atoll.replication.messages import Peers, SnapshotCall, SnapshotPlace, SnapshotReply
 from atoll.replication.snapshot import Content
+from atoll.rollout.redeclare import UNPARKED
 from atoll.store.port import Row, Store
 
 BORN = "born_ms"
@@ -63,13 +64,31 @@ class SnapshotPages:
             raise Unavailable(
                 f"{self._region} is installing new declarations: ask again", region=self._region
             )
-        counter = self._store.counter
-        incarnation = (await counter(BORN), await counter(RESTORED))
+        others = sorted(stored.keys() - self._rules.keys() - {KEPT_ASIDE})
+        await self._store.open_collections(others)
+        incarnation = await self._incarnation()
         page = await snapshot.read_page(
-            self._store, self._rules, place, incarnation, self._check_merged, most_rows=self._most_rows
+            self._store,
+            self._rules,
+            place,
+            incarnation,
+            self._check_merged,
+            others=others,
+            most_rows=self._most_rows,
         )
+        if await self._incarnation() != incarnation:
+            raise Unavailable(f"{self._region} has merged parked changes: ask again", region=self._region)
         last = await entry_digest(self._store, self._region, page.after.get(self._region, 0))
         return msgspec.structs.replace(page, last=last)
+
+    async def _incarnation(self) -> tuple[int, int]:
+        """Differs once the disk was replaced, and once changes went from the parked ones into documents.
+
+        Those who read documents before and parked changes after it would find them in neither.
+        """
+        store = self._store
+        unparked = int(await store.state(*UNPARKED) or 0)
+        return await store.counter(BORN), await store.counter(RESTORED) + unparked  # both only rise
 
     async def _check_merged(self) -> None:
         """Asked after the vector was read: whoever installs one says so in the same commit."""
@@ -94,7 +113,10 @@ class SnapshotPages:
                 if row is None or not row.meta:
                     raise StoreCorrupt(f"page {number} of a snapshot is no longer in the store")
                 page = _kept(row).page
-                return hear.KeptOpened(number, tuple(_pieces(snapshot.open_page(page), page.clock)))
+                content = snapshot.open_page(page)
+                if content.documents:
+                    await self._store.open_collections([content.collection])
+                return hear.KeptOpened(number, tuple(_pieces(content, page.clock)))
             case ask.ReadDigests(dots):
                 return hear.DigestsRead({dot: await entry_digest(self._store, *dot) for dot in dots})
 

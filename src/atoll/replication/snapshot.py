@@ -9,18 +9,19 @@ lattice, and whoever takes the snapshot over waits until it has every entry that
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
 import zstandard
 
 from atoll.causality.types import check_incarnations
+from atoll.commit.snapshot_page import KEPT_ASIDE
 from atoll.conflicts import records
 from atoll.documents.document import received
 from atoll.documents.entry import MAX_ENTRY_BYTES, LosingVersion
-from atoll.documents.rules import Rules
-from atoll.errors import AtollError, CorruptEntry, HostileEntry
+from atoll.documents.rules import Rules, undeclared
+from atoll.errors import AtollError, CorruptEntry, DeclarationError, HostileEntry
 from atoll.replication.messages import SnapshotPlace, SnapshotReply
 from atoll.store.port import Audit, AuditFilter, Documents, Parked, Row, Store
 
@@ -65,17 +66,19 @@ async def read_page(
     incarnation: tuple[int, int],
     check: Callable[[], Awaitable[None]],
     *,
+    others: Iterable[str],
     most_rows: int,
 ) -> SnapshotReply:
     """About a MiB, or `most_rows`, from `place` on.
 
-    Raises what the store raises, and `check`, which is asked once the vector is known.
+    `others` are the stored collections that are not declared here any more. Raises what the store raises, and `check`,
+    which is asked once the vector is known.
     """
     before = await store.positions()
     await check()
     match place.part:
         case "documents":
-            read = await _documents(store, sorted(rules), place, most_rows)
+            read = await _documents(store, sorted({*rules, *others}), place, most_rows)
         case "audit":
             read = await _audit(store, place, most_rows)
         case "parked":
@@ -150,11 +153,12 @@ def check_content(page: SnapshotReply, content: Content, rules: Mapping[str, Rul
     """
     check_incarnations(page.incarnations, "a snapshot")
     if content.documents:
-        known = rules.get(content.collection)
-        if known is None or content.collection not in page.declared:
-            raise HostileEntry(
-                f"a snapshot holds documents of {content.collection[:64]!r}, which is not declared here"
-            )
+        try:
+            known = rules.get(content.collection) or undeclared(content.collection)
+        except DeclarationError as error:
+            raise HostileEntry(f"a snapshot holds an impossible collection: {error}") from None
+        if content.collection == KEPT_ASIDE:
+            raise HostileEntry("a snapshot holds pages of another snapshot")
         for key, value, meta in content.documents:
             try:
                 known.schema.validate_key(key)

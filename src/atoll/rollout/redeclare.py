@@ -29,6 +29,8 @@ LOOKED_AFTER_S = 10.0
 SHARE = 10
 """Of the time, one part at most goes into bringing documents under new declarations while others undo it."""
 _REPORTED = 20_000
+UNPARKED = ("redeclare", "unparked")
+"""The state that counts the commits in which parked changes were tried again. A snapshot is of the time between two."""
 
 
 class Redeclare(NamedTuple):
@@ -47,6 +49,7 @@ class Redeclare(NamedTuple):
     def want(self, wants: Wants) -> None:
         for parked in self.parked:
             wants.parked(parked)
+            wants.state(*UNPARKED)
         for key in self.keys:
             wants.document(self.collection, key)
         if self.keys:
@@ -55,6 +58,8 @@ class Redeclare(NamedTuple):
     def perform(self, batch: Batch, view: View) -> None:
         for parked in self.parked:
             batch.reapply(parked)
+        if self.parked:
+            batch.states[UNPARKED] = b"%d" % (int(view.states.get(UNPARKED, 0)) + 1)
         for key in self.keys:
             address = (self.collection, key)
             batch.re_resolve(address, view.open_records.get(address, ()))
@@ -67,7 +72,7 @@ class MarkMixed(NamedTuple):
     """A part of every transaction: it says of which collections not all documents follow one declaration.
 
     That is so once a node commits beside documents that all follow another declaration than its own. Whoever starts
-    next, with these declarations or those, must find out.
+    next, with these declarations or those, must find out. So the store names every collection that may have documents.
     """
 
     declared: Mapping[str, str]
@@ -83,6 +88,8 @@ class MarkMixed(NamedTuple):
             # The first transaction of all. No document is older, and those that it writes follow these declarations.
             batch.schemas.update(self.declared)
             return
+        for name in self.declared.keys() - view.schemas.keys():
+            batch.schemas.setdefault(name, "")
         for name, fingerprint in view.schemas.items():
             if (
                 fingerprint

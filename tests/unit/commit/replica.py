@@ -62,7 +62,7 @@ class Replica:
         self.kept: dict[tuple[str, int, int], Parked] = {}
         self.detected = 0
 
-    def _batch(self) -> Batch:
+    def batch(self) -> Batch:
         identity = Identity(self.name, REGIONS, 5, 1 << 20)
         return Batch(
             identity,
@@ -96,7 +96,7 @@ class Replica:
 
     def write(self, *mutations: Mutation, idempotency_key: str | None = None) -> Receipt:
         self.time_ms += 7
-        batch = self._batch()
+        batch = self.batch()
         receipt = batch.write(Write(mutations, idempotency_key))
         self._take(batch)
         return receipt
@@ -104,7 +104,7 @@ class Replica:
     def upgrade(self, rules: dict[str, Rules]) -> None:
         """Restart with other declarations."""
         self.rules = rules
-        batch = self._batch()
+        batch = self.batch()
         for parked in [self.kept[dot] for dot in sorted(self.kept)]:
             batch.reapply(parked)
         for address in sorted(self.rows):
@@ -114,13 +114,13 @@ class Replica:
         self._take(batch)
 
     def receive(self, encoded: Iterable[EncodedEntry]) -> None:
-        batch = self._batch()
+        batch = self.batch()
         for each in encoded:
             batch.apply(each)
         self._take(batch)
 
     def perform(self, step: Step) -> None:
-        batch = self._batch()
+        batch = self.batch()
         step.perform(batch, Shown())
         self._take(batch)
 

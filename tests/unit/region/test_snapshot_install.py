@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
 import msgspec
 import pytest
 
+from atoll.causality.types import Seq, Stamp
+from atoll.documents.entry import Change, Entry
 from atoll.errors import CorruptEntry, HostileEntry, RegionUnreachable, Unavailable
 from atoll.replication import snapshot
 from atoll.replication.messages import SnapshotCall, SnapshotPlace, StreamRequest
+from atoll.rollout.redeclare import Redeclare
 from atoll.store.memory.store import MemoryStore
 from atoll.store.memory.tables import MemoryTables
-from atoll.store.port import AuditFilter
+from atoll.store.port import AuditFilter, Parked, Row
 
 from ..virtual_time import in_virtual_time
 from .world import World
@@ -245,10 +249,37 @@ async def test_damaged_and_impossible_pages_are_refused() -> None:
         for documents in ([(key, b"[", meta)], [(key, value, b"no msgpack")], [("", value, meta)]):
             with pytest.raises(HostileEntry):
                 snapshot.check_content(page, snapshot.Content("note", documents), it["b"].rules)
-        with pytest.raises(HostileEntry):
-            snapshot.check_content(page, snapshot.Content("none", content.documents), it["b"].rules)
+        for collection in ("No Name", "batch", "_snapshot", "x" * 99):
+            with pytest.raises(HostileEntry):
+                snapshot.check_content(page, snapshot.Content(collection, content.documents), it["b"].rules)
         with pytest.raises(HostileEntry):
             snapshot.check_content(page, snapshot.Content(resolved=[("x", b"{}")]), it["b"].rules)
+
+
+@in_virtual_time
+async def test_pages_from_before_and_after_parked_changes_were_merged_are_of_two_snapshots() -> None:
+    """Such a change lies in no document of the first page, and not among the parked ones of the second."""
+    async with Cut("a", "b") as it:
+        await lived_in_by_two(it)
+        entry = Entry("b", Seq(1), Stamp(1), 0, {}, (Change("memo", "k", 0, {"": b"{}"}),))
+        parked = Parked("b", 1, 0, "undeclared", "no collection", msgspec.msgpack.encode(entry))
+        merge = Redeclare(parked=(parked,))
+        here, store = it["a"], it.stores["a"]
+        first = await here.snapshot_install.page(SnapshotPlace())
+        assert (await here.snapshot_install.page(SnapshotPlace("parked"))).incarnation == first.incarnation
+        await here.group_commit.commit(merge)
+        assert (await here.snapshot_install.page(SnapshotPlace("parked"))).incarnation != first.incarnation
+
+        scan_all = store.scan_all
+
+        async def merged_meanwhile(collection: str, **options: Any) -> list[tuple[str, Row]]:
+            rows = await scan_all(collection, **options)
+            await here.group_commit.commit(merge)
+            return rows
+
+        store.__dict__["scan_all"] = merged_meanwhile
+        with pytest.raises(Unavailable, match="parked changes"):
+            await here.snapshot_install.page(SnapshotPlace())
 
 
 async def all_but_the_last_entries(it: Cut) -> dict[str, int]:

@@ -10,8 +10,10 @@ import pytest
 from atoll.documents.entry import Change, Entry
 from atoll.errors import StoreUnwritable
 from atoll.protocol import ask, hear
-from atoll.rollout.redeclare import LOOKED_AFTER_S, SHARE, Redeclare, RedeclareState, step
+from atoll.rollout.redeclare import LOOKED_AFTER_S, SHARE, MarkMixed, Redeclare, RedeclareState, step
 from atoll.store.port import Parked
+
+from ..commit.replica import Replica, Shown
 
 DECLARED = {"like": "new", "note": "new"}
 MARK = {"like": "new?n1", "note": "new?n1"}
@@ -118,6 +120,13 @@ def test_what_fails_begins_anew(so_far: int) -> None:
         it.meets(event)
     assert it.meets(hear.Failed(it.asked[0], StoreUnwritable("full"))) == (ask.WakeAt(1.0),)
     assert it.meets(hear.Woken()) == (ask.Survey(),)
+
+
+def test_the_store_names_every_collection_that_may_have_documents() -> None:
+    """Whoever starts next may declare none of them, and passes them on all the same."""
+    batch = Replica("a", {}).batch()
+    MarkMixed(DECLARED).perform(batch, Shown(schemas={"like": "new", "old": "gone"}))
+    assert batch.schemas == {"note": "", "old": ""}
 
 
 def test_progress_is_told_now_and_then() -> None:
