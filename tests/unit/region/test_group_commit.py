@@ -387,7 +387,7 @@ async def test_a_listener_sees_commits_in_order() -> None:
     seen: list[int] = []
 
     def listener(batch: Batch) -> None:
-        seen.extend(entry.seq for entry in batch.entries)
+        seen.extend(entry.seq for entry in batch.written)
 
     it.group_commit.listen(listener)
     await all_of(it.writes, *(named(f"k{n}") for n in range(4)))
