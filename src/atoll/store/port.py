@@ -2,15 +2,15 @@
 
 One conformance suite (`tests/unit/store/conformance.py`) holds every adapter to these sentences.
 
-A store belongs to one event loop. Its methods are coroutines, so that it may be a database behind a network; one that
-works in this process never suspends in them, except in `checkpoint` and `close`. A store that does suspend ends each
-call within a bounded time, be it with an error, and may be cut at any `await`: then what the call was to read is
-lost, and what it was to write may have happened. Every method that fails raises an AtollError: a definite one when
-surely nothing was changed, `Indefinite` otherwise.
+A store belongs to one event loop. Its methods are coroutines, so that it may be a database behind a network. One that
+works in this process suspends in `checkpoint` and `close` only. A store that does suspend ends each call within a
+bounded time, be it with an error. A call may be cut at any `await`: what it was to write may then have happened.
+Every method that fails raises an AtollError: a definite one when surely nothing was changed, `Indefinite` otherwise.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -203,7 +203,7 @@ class StoreStatistics:
 
 @dataclass(slots=True)
 class Wanted:
-    """What a turn is to bring along; nothing of it need exist."""
+    """What a transaction is to load; nothing of it need exist."""
 
     documents: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """collection → keys."""
@@ -222,65 +222,51 @@ class Wanted:
     """Names of node leases."""
 
 
-class View(Protocol):
+@dataclass(slots=True, init=False, eq=False, repr=False)
+class View:
     """What a transaction shows. All of it is of one moment."""
 
-    @property
-    def positions(self) -> Mapping[str, int]:
-        """The region's version vector."""
-
-    @property
-    def clock(self) -> int:
-        """The highest stamp ever committed, 0 at first."""
-
-    @property
-    def history(self) -> str:
-        """As `Store.history`."""
-
-    @property
-    def rows(self) -> Mapping[tuple[str, str], Row]:
-        """(collection, key) → the wanted rows that exist, tombstones included."""
-
-    @property
-    def remembered(self) -> Mapping[str, bytes]:
-        """idempotency key → the answer that was given."""
-
-    @property
-    def audit(self) -> Mapping[str, AuditRow]:
-        """id → conflict record."""
-
-    @property
-    def schemas(self) -> Mapping[str, str]:
-        """collection → what was last committed for it: see `Commit.schemas`."""
-
-    @property
-    def open_records(self) -> Mapping[tuple[str, str], Sequence[AuditRow]]:
-        """(collection, key) → the open conflict records of the wanted documents, newest first."""
-
-    @property
-    def states(self) -> Mapping[tuple[str, str], bytes]:
-        """(space, key) → the wanted states that exist."""
-
-    @property
-    def generations(self) -> Mapping[str, int]:
-        """node lease → its generation, of those wanted that were ever held; see `Store.lease`."""
+    positions: Mapping[str, int]
+    """The region's version vector."""
+    clock: int
+    """The highest stamp ever committed, 0 at first."""
+    history: str
+    """As `Store.history`."""
+    rows: Mapping[tuple[str, str], Row]
+    """(collection, key) → the wanted rows that exist, tombstones included."""
+    remembered: Mapping[str, bytes]
+    """idempotency key → the answer that was given."""
+    audit: Mapping[str, AuditRow]
+    """id → conflict record."""
+    schemas: Mapping[str, str]
+    """collection → what was last committed for it: see `Commit.schemas`."""
+    open_records: Mapping[tuple[str, str], Sequence[AuditRow]]
+    """(collection, key) → the open conflict records of the wanted documents, newest first."""
+    states: Mapping[tuple[str, str], bytes]
+    """(space, key) → the wanted states that exist."""
+    generations: Mapping[str, int]
+    """node lease → its generation, of those wanted that were ever held; see `Store.lease`."""
 
 
-class Transaction(View, Protocol):
-    """The region's turn to commit: what is committed now, and the right to add to it.
+class Transaction(View, ABC):
+    """What is committed now, and the right to add to it.
 
-    What it shows is still so when its commit becomes durable: of all nodes that share the database one commits at a
-    time, and each on top of what the one before left. So seqs that follow `positions` are dense, and in commit order.
+    What it shows is still so when its commit becomes durable. Of all nodes that share the database one commits at a
+    time, each on top of the one before. So seqs that follow `positions` are dense, and in commit order.
     """
 
-    async def commit(self, commit: Commit) -> None:
-        """Write all of it in one transaction, at most once in a turn; durable on return.
+    __slots__ = ()
 
-        Raises SerializationConflict when another node has committed since the transaction began, and FenceLost when a
-        node lease has another generation than `Commit.fences` says; StoreUnwritable
-        (full, read-only or failing disk) and other StoreErrors: then nothing has changed. Raises Indefinite when
-        nobody can say whether it was written; the next transaction's `positions` tell. A commit that is cut is
-        Indefinite, too.
+    @abstractmethod
+    async def commit(self, commit: Commit) -> None:
+        """Write all of it, at most once; durable on return. A commit that is cut is Indefinite.
+
+        Nothing has changed after a definite error:
+        - SerializationConflict: another node has committed since the transaction began.
+        - FenceLost: a node lease has another generation than `Commit.fences` says.
+        - StoreUnwritable: the disk is full, read-only or failing; and other StoreErrors.
+
+        Raises Indefinite when nobody can say whether it was written; the next transaction's `positions` tell.
         """
 
 
@@ -471,10 +457,9 @@ class Transactions(Protocol):
     """Where a region's data change: the group commit."""
 
     def begin(self, wanted: Wanted) -> AbstractAsyncContextManager[Transaction]:
-        """Take the region's turn: `async with store.begin(wanted) as turn`.
+        """`async with store.begin(wanted) as transaction`: one that is left without `commit` changes nothing.
 
-        A turn that is left without `commit` changes nothing. One node has at most one turn at a time, and awaits
-        nothing in it but the turn's own methods.
+        One node has at most one at a time, and awaits nothing in it but its own methods.
         """
 
     def follow(

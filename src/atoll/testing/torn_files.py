@@ -178,7 +178,7 @@ class SqliteTables(MemoryTables):
         return FIRST_GENERATION
 
     def open_records(self, collection: str, key: str) -> list[AuditRow]:
-        return self.sqlite.audit.open_records(collection, [key])
+        return self.sqlite.open_records(collection, [key])
 
     def commit(self, commit: Commit) -> None:
         transaction = self.sqlite.begin(Wanted())

@@ -8,28 +8,13 @@ from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from atoll.errors import SerializationConflict, StoreError
 from atoll.store.memory.tables import MemoryTables
-from atoll.store.port import Chunk, Commit, Shape, Wanted
+from atoll.store.port import Chunk, Commit, Shape, Transaction, Wanted
 
 
-class MemoryTransaction:
+class MemoryTransaction(Transaction):
     """Of whoever commits first: the others' `commit` raises SerializationConflict."""
 
-    __slots__ = (
-        "_commits",
-        "_node",
-        "_tables",
-        "_wanted",
-        "audit",
-        "clock",
-        "generations",
-        "history",
-        "open_records",
-        "positions",
-        "remembered",
-        "rows",
-        "schemas",
-        "states",
-    )
+    __slots__ = ("_commits", "_node", "_tables", "_wanted")
 
     def __init__(self, tables: MemoryTables, wanted: Wanted, node: object = None) -> None:
         self._tables = tables
@@ -40,14 +25,14 @@ class MemoryTransaction:
         tables, wanted = self._tables, self._wanted
         self._commits = tables.commits
         self.history = tables.history
-        self.positions: Mapping[str, int] = tables.positions()
+        self.positions = tables.positions()
         self.clock = tables.clock()
         self.rows = {
             (collection, key): row
             for collection, keys in wanted.documents.items()
             for key, row in tables.load(collection, keys).items()
         }
-        self.remembered = tables.remembered(wanted.remembered)
+        self.remembered = tables.remembered(wanted.remembered) if wanted.remembered else {}
         self.schemas = tables.schemas()
         self.states = tables.load_states(wanted) if wanted.states or wanted.spaces else {}
         self.generations = {name: tables.generation(name) for name in wanted.fences}
@@ -80,18 +65,15 @@ T = TypeVar("T")
 _Asked: TypeAlias = Callable[Concatenate["TablesStore", P], Coroutine[Any, Any, T]]
 
 
-def _reads(method: Callable[Concatenate[MemoryTables, P], T]) -> _Asked[P, T]:
-    async def read(store: TablesStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await store.call(False, method, *args, **kwargs)
+def _asks(method: Callable[Concatenate[MemoryTables, P], T], *, writing: bool = False) -> _Asked[P, T]:
+    def ask(store: TablesStore, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+        return store.call(writing, method, *args, **kwargs)
 
-    return read
+    return ask
 
 
-def _writes(method: Callable[Concatenate[MemoryTables, P], T]) -> _Asked[P, T]:
-    async def write(store: TablesStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await store.call(True, method, *args, **kwargs)
-
-    return write
+def _changes(method: Callable[Concatenate[MemoryTables, P], T]) -> _Asked[P, T]:
+    return _asks(method, writing=True)
 
 
 class TablesStore:
@@ -116,36 +98,36 @@ class TablesStore:
         """Perform a method of the tables, by its name. `writing` tells whether it changes them."""
         raise NotImplementedError
 
-    open_collections = _writes(MemoryTables.open_collections)
-    get = _reads(MemoryTables.get)
-    read = _reads(MemoryTables.read)
-    scan = _reads(MemoryTables.scan)
-    scan_all = _reads(MemoryTables.scan_all)
+    open_collections = _changes(MemoryTables.open_collections)
+    get = _asks(MemoryTables.get)
+    read = _asks(MemoryTables.read)
+    scan = _asks(MemoryTables.scan)
+    scan_all = _asks(MemoryTables.scan_all)
 
-    positions = _reads(MemoryTables.positions)
-    clock = _reads(MemoryTables.clock)
-    journal = _reads(MemoryTables.journal)
-    journal_start = _reads(MemoryTables.journal_start)
-    segment = _reads(MemoryTables.segment)
-    journal_tail = _reads(MemoryTables.journal_tail)
-    journal_extent = _reads(MemoryTables.journal_extent)
-    truncate = _writes(MemoryTables.truncate)
+    positions = _asks(MemoryTables.positions)
+    clock = _asks(MemoryTables.clock)
+    journal = _asks(MemoryTables.journal)
+    journal_start = _asks(MemoryTables.journal_start)
+    segment = _asks(MemoryTables.segment)
+    journal_tail = _asks(MemoryTables.journal_tail)
+    journal_extent = _asks(MemoryTables.journal_extent)
+    truncate = _changes(MemoryTables.truncate)
 
-    conflicts = _reads(MemoryTables.conflicts)
-    conflict = _reads(MemoryTables.conflict)
-    parked = _reads(MemoryTables.parked)
-    remembered = _reads(MemoryTables.remembered)
-    forget = _writes(MemoryTables.forget)
+    conflicts = _asks(MemoryTables.conflicts)
+    conflict = _asks(MemoryTables.conflict)
+    parked = _asks(MemoryTables.parked)
+    remembered = _asks(MemoryTables.remembered)
+    forget = _changes(MemoryTables.forget)
 
-    state = _reads(MemoryTables.state)
-    states = _reads(MemoryTables.states)
-    schemas = _reads(MemoryTables.schemas)
-    counter = _reads(MemoryTables.counter)
-    raise_counter = _writes(MemoryTables.raise_counter)
-    advance_counter = _writes(MemoryTables.advance_counter)
+    state = _asks(MemoryTables.state)
+    states = _asks(MemoryTables.states)
+    schemas = _asks(MemoryTables.schemas)
+    counter = _asks(MemoryTables.counter)
+    raise_counter = _changes(MemoryTables.raise_counter)
+    advance_counter = _changes(MemoryTables.advance_counter)
 
-    take_up = _writes(MemoryTables.take_up)
-    statistics = _reads(MemoryTables.statistics)
+    take_up = _changes(MemoryTables.take_up)
+    statistics = _asks(MemoryTables.statistics)
 
     async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, int]:
         return await self.call(True, MemoryTables.lease, self.lessee, self.run, names, for_s)
@@ -216,6 +198,8 @@ class MemoryStore(TablesStore):
     def _open(self) -> MemoryTables:
         if self._closed:
             raise StoreError("the store is closed")
-        self._seen, seen = self.tables.history, self._seen
-        self.tables.look(self, seen)
-        return self.tables
+        tables = self.tables
+        if tables.history != self._seen:
+            self._seen = tables.history
+            tables.tell_history(self)
+        return tables

@@ -96,7 +96,7 @@ class MemoryTables:
 
     def load(self, collection: str, keys: Sequence[str]) -> dict[str, Row]:
         rows = self._collection(collection)
-        return {key: rows[key] for key in sorted(set(keys)) if key in rows}
+        return {key: rows[key] for key in keys if key in rows}
 
     def scan(
         self,
@@ -416,18 +416,17 @@ class MemoryTables:
             self.raise_counter(name, value)
         self.history_taken_up = history
 
-    def look(self, node: object, seen: str) -> None:
-        """Tell the node which history this is, if it has `seen` another one before."""
+    def tell_history(self, node: object) -> None:
+        """The node learns which history this is."""
         for each, history_changed in self._history_changed:
-            if each is node and seen != self.history:
+            if each is node:
                 history_changed(self.history)
 
     def tell(self, node: object) -> None:
         """The other nodes hear soon that `node` has committed."""
-        positions = self.positions()
         for other, follower in self._followers:
             if other is not node:
-                asyncio.get_running_loop().call_soon(follower, positions)
+                asyncio.get_running_loop().call_soon(follower, self.positions())
 
     def statistics(self) -> StoreStatistics:
         visible = {

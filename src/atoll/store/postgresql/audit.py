@@ -1,76 +1,71 @@
-"""Conflict records and parked changes in a region's PostgreSQL database."""
+"""Conflict records, parked changes and remembered answers in a region's PostgreSQL database."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from atoll.store.port import AuditFilter, AuditRow, Parked
-from atoll.store.postgresql import sql
 from atoll.store.postgresql.database import Database
-from atoll.store.postgresql.sql import audit_row, given, kept
+from atoll.store.postgresql.sql import Bound, given_all, kept
+from atoll.store.queries import (
+    AUDIT_COLUMNS,
+    FORGOTTEN_AT_ONCE,
+    NEWEST_FIRST,
+    PARKED_COLUMNS,
+    audit_terms,
+    where,
+)
 
 _FORGET = """
 WITH gone AS (DELETE FROM _audit WHERE id IN
     (SELECT id FROM _audit WHERE status <> 'manual' AND stamp_ms < $1 ORDER BY stamp_ms, id LIMIT $2) RETURNING 1)
 SELECT count(*) FROM gone
 """
+_FORGET_ANSWERS = """
+WITH gone AS (DELETE FROM _remembered WHERE key IN
+    (SELECT key FROM _remembered WHERE at_ms < $1 ORDER BY at_ms LIMIT $2) RETURNING 1)
+SELECT count(*) FROM gone
+"""
 
 
-class Audit:
-    """What the port says of both."""
+class PostgresAudit:
+    """The port `Audit`."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    database: Database
 
     async def conflicts(
         self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
     ) -> list[AuditRow]:
-        bound = sql.Bound()
-        asked = (
-            ("collection", wanted.collection),
-            ("key", None if wanted.key is None else kept(wanted.key)),
-            ("kind", wanted.kind),
-            ("status", wanted.status),
-        )
-        terms = [f"{column} = {bound.place(value, 'text')}" for column, value in asked if value is not None]
-        if wanted.origin is not None:
-            terms.append(f"{bound.place(wanted.origin, 'text')} IN (losing_origin, winning_origin)")
-        if wanted.since_ms is not None:
-            terms.append(f"stamp_ms >= {bound.place(wanted.since_ms, 'bigint')}")
-        if wanted.until_ms is not None:
-            terms.append(f"stamp_ms <= {bound.place(wanted.until_ms, 'bigint')}")
-        if after is not None:
-            terms.append(
-                f"(stamp_ms, id) < ({bound.place(after[0], 'bigint')}, {bound.place(after[1], 'text')})"
-            )
-        where = f" WHERE {' AND '.join(terms)}" if terms else ""
-        rows = await self._database.rows(
-            f"SELECT {sql.AUDIT_COLUMNS} FROM _audit{where} "
-            f"ORDER BY stamp_ms DESC, id DESC LIMIT {bound.place(limit, 'bigint')}",
-            *bound.values,
-        )
-        return [audit_row(row) for row in rows]
+        bound = Bound()
+        terms = audit_terms(bound, wanted, after)
+        sql = f"SELECT {AUDIT_COLUMNS} FROM _audit{where(terms)} {NEWEST_FIRST}"
+        rows = await self.database.rows(f"{sql} LIMIT {bound.place(limit, 'bigint')}", *bound.values)
+        return [AuditRow(*given_all(row)) for row in rows]
 
     async def conflict(self, id: str) -> AuditRow | None:
-        rows = await self._database.rows(f"SELECT {sql.AUDIT_COLUMNS} FROM _audit WHERE id = $1", kept(id))
-        return audit_row(rows[0]) if rows else None
+        rows = await self.database.rows(f"SELECT {AUDIT_COLUMNS} FROM _audit WHERE id = $1", kept(id))
+        return AuditRow(*given_all(rows[0])) if rows else None
 
     async def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
-        past = "WHERE (origin, seq, change) > ($2, $3, $4)" if after is not None else ""
-        rows = await self._database.rows(
-            f"SELECT origin, seq, change, cause, reason, body FROM _parked {past} "
-            "ORDER BY origin, seq, change LIMIT $1",
-            limit,
-            *(after or ()),
-        )
-        return [Parked(*row)._replace(reason=given(row["reason"])) for row in rows]
+        past = " WHERE (origin, seq, change) > ($2, $3, $4)" if after is not None else ""
+        sql = f"SELECT {PARKED_COLUMNS} FROM _parked{past} ORDER BY origin, seq, change LIMIT $1"
+        return [Parked(*given_all(row)) for row in await self.database.rows(sql, limit, *(after or ()))]
 
-    async def forget(self, *, before_ms: int, keep: int, most: int) -> int:
-        """Remove at most so many of the oldest records, and no manual ones; how many those were."""
-        over = int((await self._database.rows("SELECT count(*) FROM _audit"))[0][0]) - keep
-        aged = await self._delete(before_ms, most)
+    async def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
+        sql = "SELECT key, answer FROM _remembered WHERE key = ANY ($1::text[])"
+        rows = await self.database.rows(sql, [kept(key) for key in keys])
+        return dict(map(given_all, rows))
+
+    async def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
+        """As in the port, a bounded number of rows a call, so that writers need not wait: call until 0."""
+        most = FORGOTTEN_AT_ONCE
+        answers = await self._count(_FORGET_ANSWERS, remembered_before_ms, most)
+        over = int((await self.database.rows("SELECT count(*) FROM _audit"))[0][0]) - audit_keep
+        aged = await self._count(_FORGET, audit_before_ms, most)
         over -= aged
         if over > 0 and aged < most:
-            aged += await self._delete((1 << 63) - 1, min(over, most - aged))
-        return aged
+            aged += await self._count(_FORGET, (1 << 63) - 1, min(over, most - aged))
+        return answers + aged
 
-    async def _delete(self, before_ms: int, most: int) -> int:
-        return int((await self._database.change(_FORGET, before_ms, most))[0][0])
+    async def _count(self, sql: str, before_ms: int, most: int) -> int:
+        return int((await self.database.change(sql, before_ms, most))[0][0])

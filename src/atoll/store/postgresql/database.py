@@ -206,9 +206,9 @@ class Database:
             )
         self._timelines[history.system] = history.timeline
         if history != self.history:
-            self._turn_to(history)
+            self._move_to(history)
 
-    def _turn_to(self, history: History) -> None:
+    def _move_to(self, history: History) -> None:
         """Nothing that sees another history is believed any more."""
         self.history = history
         idle, self._idle = self._idle, []
@@ -240,7 +240,7 @@ class Database:
                 if history is not None and history.timeline > self._timelines.get(history.system, 0):
                     self._timelines[history.system] = history.timeline
                     if self.history is not None:
-                        self._turn_to(history)
+                        self._move_to(history)
             except Exception as error:
                 raise self.failure(error) from None
             finally:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from atoll.store.port import MEASURED_SEGMENTS, JournalExtent, Numbered, Segment
 from atoll.store.postgresql.database import Database
+from atoll.store.queries import SEGMENT_COLUMNS
 
 _READ = """
 SELECT id, origin, first_seq, last_seq, body FROM (
@@ -18,9 +19,9 @@ SELECT min(first.id) FROM unnest($1::text[], $2::bigint[]) AS wanted (origin, se
     SELECT id FROM _journal WHERE origin = wanted.origin AND last_seq > wanted.seq ORDER BY last_seq LIMIT 1
 ) AS first
 """
-_SEGMENT = """
-SELECT origin, first_seq, last_seq, body FROM _journal WHERE origin = $1 AND last_seq >= $2 ORDER BY last_seq LIMIT 1
-"""
+_SEGMENT = (
+    f"SELECT {SEGMENT_COLUMNS} FROM _journal WHERE origin = $1 AND last_seq >= $2 ORDER BY last_seq LIMIT 1"
+)
 _EXTENT = """
 WITH bounds AS (SELECT coalesce(min(id), tail + 1) AS first, tail FROM _journal
     RIGHT JOIN (SELECT journal_tail AS tail FROM _region) AS region ON true GROUP BY tail)
@@ -36,32 +37,33 @@ WITH gone AS (DELETE FROM _journal WHERE id IN (
 """
 
 
-class Journal:
-    """What the port says of the journal."""
+class PostgresJournal:
+    """The segments of the port `Journal`."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    database: Database
 
-    async def read(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
-        rows = await self._database.rows(_READ, after_id, limit, limit_bytes)
+    async def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
+        rows = await self.database.rows(_READ, after_id, limit, limit_bytes)
         return [Numbered(id, Segment(*segment)) for id, *segment in rows]
 
-    async def start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
+    async def journal_start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
         # One origin's segments have rising ids, so its first one past the vector bounds them all.
         wanted = sorted(set(origins))
-        tail = await self.tail()  # first: what comes after it may be missed by the search, and must not be
-        rows = await self._database.rows(_START, wanted, [vector.get(origin, 0) for origin in wanted])
+        tail = (
+            await self.journal_tail()
+        )  # first: what comes after it may be missed by the search, and must not be
+        rows = await self.database.rows(_START, wanted, [vector.get(origin, 0) for origin in wanted])
         return int(tail if rows[0][0] is None else rows[0][0] - 1)
 
     async def segment(self, origin: str, seq: int) -> Segment | None:
-        rows = await self._database.rows(_SEGMENT, origin, seq)
+        rows = await self.database.rows(_SEGMENT, origin, seq)
         return Segment(*rows[0]) if rows and rows[0]["first_seq"] <= seq else None
 
-    async def tail(self) -> int:
-        return int((await self._database.rows("SELECT journal_tail FROM _region"))[0][0])
+    async def journal_tail(self) -> int:
+        return int((await self.database.rows("SELECT journal_tail FROM _region"))[0][0])
 
-    async def extent(self) -> JournalExtent:
-        return JournalExtent(*(await self._database.rows(_EXTENT, MEASURED_SEGMENTS))[0])
+    async def journal_extent(self) -> JournalExtent:
+        return JournalExtent(*(await self.database.rows(_EXTENT, MEASURED_SEGMENTS))[0])
 
     async def truncate(self, up_to_id: int, *, limit: int = 500) -> int:
-        return int((await self._database.change(_TRUNCATE, up_to_id, limit))[0][0])
+        return int((await self.database.change(_TRUNCATE, up_to_id, limit))[0][0])

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
+from atoll.store import queries
 from atoll.store.port import AuditRow, Condition
 from atoll.store.scanning import check_condition
 
-AUDIT_COLUMNS = ", ".join(AuditRow._fields)
 _LONGEST_NAME_BYTES = 63
 _HASH_DIGITS = 8
 _ORDERS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">="}
@@ -41,10 +41,14 @@ def shown(text: str) -> str:
     return text.replace(_NUL, _ESCAPE)
 
 
-def audit_row(row: Sequence[Any]) -> AuditRow:
-    """A conflict record, of its columns."""
-    read = AuditRow(*row)
-    return read._replace(key=given(read.key), field=given(read.field))
+def kept_all(row: Iterable[Any]) -> list[Any]:
+    """Values with their texts as they can be stored."""
+    return [kept(value) if type(value) is str else value for value in row]
+
+
+def given_all(row: Iterable[Any]) -> tuple[Any, ...]:
+    """Columns with their texts as they were."""
+    return tuple([given(value) if type(value) is str else value for value in row])
 
 
 def named(prefix: str, name: str) -> str:
@@ -172,7 +176,7 @@ def commit_sql(collections: tuple[str, ...], erased: tuple[str, ...], parts: fro
     """
     fenced = "fences" in parts
     statements = [
-        f"WITH {_FENCES if fenced else ''}turn AS (UPDATE _region SET commits = commits + 1, "
+        f"WITH {_FENCES if fenced else ''}won AS (UPDATE _region SET commits = commits + 1, "
         "clock = greatest(clock, $2::bigint), journal_tail = $3::bigint, positions = $4::json "
         f"WHERE commits = $1::bigint{_FENCED if fenced else ''} RETURNING commits)"
     ]
@@ -184,19 +188,19 @@ def commit_sql(collections: tuple[str, ...], erased: tuple[str, ...], parts: fro
     for name, (sql, types) in changes.items():
         places = ", ".join(f"${next_place + at}::{kind}[]" for at, kind in enumerate(types))
         next_place += len(types)
-        statements.append(f"{name} AS ({sql.replace('{given}', f'turn, unnest({places}) AS given')})")
-    return ", ".join(statements) + " SELECT pg_notify($5::text, $6::text) FROM turn"
+        statements.append(f"{name} AS ({sql.replace('{given}', f'won, unnest({places}) AS given')})")
+    return ", ".join(statements) + " SELECT pg_notify($5::text, $6::text) FROM won"
 
 
-class Bound:
-    """Values and their places in a statement."""
-
-    def __init__(self) -> None:
-        self.values: list[object] = []
+class Bound(queries.Bound):
+    """Values and their places in a statement of PostgreSQL."""
 
     def place(self, value: object, kind: str) -> str:
         self.values.append(value)
         return f"${len(self.values)}::{kind}"
+
+    def text(self, value: str) -> str:
+        return self.place(kept(value), "text")
 
 
 def condition_sql(condition: Condition, bound: Bound, *, indexed: bool = False) -> str:

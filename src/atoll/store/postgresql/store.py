@@ -21,16 +21,11 @@ from atoll.errors import (
     Unavailable,
     UnknownCollection,
 )
+from atoll.store import queries
 from atoll.store.port import (
-    AuditFilter,
-    AuditRow,
     Chunk,
     Condition,
-    JournalExtent,
-    Numbered,
-    Parked,
     Row,
-    Segment,
     Shape,
     StoreStatistics,
     Wanted,
@@ -38,20 +33,19 @@ from atoll.store.port import (
 from atoll.store.postgresql import contents as postgresql_contents
 from atoll.store.postgresql import sql
 from atoll.store.postgresql import views as postgresql_views
-from atoll.store.postgresql.audit import Audit
+from atoll.store.postgresql.audit import PostgresAudit
 from atoll.store.postgresql.database import Database, hang_up, lock_number
-from atoll.store.postgresql.journal import Journal
+from atoll.store.postgresql.journal import PostgresJournal
 from atoll.store.postgresql.migration import prepare
 from atoll.store.postgresql.sql import given, kept
 from atoll.store.postgresql.transaction import PostgresTransaction
 from atoll.store.postgresql.url import database_url
 from atoll.store.postgresql.watch import Watch, decode_positions, told
-from atoll.store.scanning import prefix_end
+from atoll.store.queries import key_range
 
 if TYPE_CHECKING:
     import asyncpg
 
-_FORGOTTEN_AT_ONCE = 5_000
 _POSITIONS = "SELECT positions FROM _region"
 _RAISE_COUNTER = """
 INSERT INTO _counters AS held (name, value) VALUES ($1, $2)
@@ -70,11 +64,6 @@ _LOOKS = 15
 _BETWEEN_LOOKS_S = 0.2
 _TAKE_UP = """
 INSERT INTO _settings (name, value) VALUES ('history', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value
-"""
-_FORGET_ANSWERS = """
-WITH gone AS (DELETE FROM _remembered WHERE key IN
-    (SELECT key FROM _remembered WHERE at_ms < $1 ORDER BY at_ms LIMIT $2) RETURNING 1)
-SELECT count(*) FROM gone
 """
 _LEASE = """
 INSERT INTO _leases AS held (name, holder, run, until)
@@ -96,7 +85,7 @@ def open_postgresql(url: str, *, region: str, deployment: str, node: int = 1) ->
     return PostgresStore(Database(database_url(url), region=region, deployment=deployment), node)
 
 
-class PostgresStore:
+class PostgresStore(PostgresJournal, PostgresAudit):
     """`Store` on PostgreSQL; made by `open_postgresql`."""
 
     def __init__(self, database: Database, node: int = 1) -> None:
@@ -107,8 +96,6 @@ class PostgresStore:
         self.transaction_lock = lock_number("atoll", database.schema, "turn")
         self.crowded_until_s = 0.0
         """Until then other nodes are likely to come in between, by the event loop's clock."""
-        self._journal = Journal(database)
-        self._audit = Audit(database)
         self._collections: set[str] = set()
         self._indexed: dict[str, frozenset[str]] = {}
         self._writer: asyncpg.Connection[Any] | None = None
@@ -211,7 +198,7 @@ class PostgresStore:
         where: Sequence[Condition] = (),
     ) -> list[tuple[str, Row]]:
         bound = sql.Bound()
-        terms = ["doc IS NOT NULL", *_range_of(bound, prefix, after)]
+        terms = ["doc IS NOT NULL", *key_range(bound, prefix, after)]
         indexed = self._indexed.get(collection, frozenset())
         terms += [
             sql.condition_sql(
@@ -225,18 +212,13 @@ class PostgresStore:
         self, collection: str, *, after: str | None = None, limit: int = 1000
     ) -> list[tuple[str, Row]]:
         bound = sql.Bound()
-        terms = [] if after is None else [f"key > {bound.place(kept(after), 'text')}"]
-        return await self._scan(collection, terms, bound, limit)
+        return await self._scan(collection, key_range(bound, "", after), bound, limit)
 
     async def _scan(
         self, collection: str, terms: Sequence[str], bound: sql.Bound, limit: int
     ) -> list[tuple[str, Row]]:
-        where = f" WHERE {' AND '.join(terms)}" if terms else ""
-        most = bound.place(limit, "bigint")
-        rows = await self.database.rows(
-            f"SELECT key, doc, meta FROM {self.table(collection)}{where} ORDER BY key LIMIT {most}",
-            *bound.values,
-        )
+        found = f"SELECT key, doc, meta FROM {self.table(collection)}{queries.where(terms)} ORDER BY key"
+        rows = await self.database.rows(f"{found} LIMIT {bound.place(limit, 'bigint')}", *bound.values)
         return [(given(key), Row(doc, meta)) for key, doc, meta in rows]
 
     def table(self, collection: str) -> str:
@@ -256,55 +238,10 @@ class PostgresStore:
     async def clock(self) -> int:
         return int((await self.database.rows("SELECT clock FROM _region"))[0][0])
 
-    async def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
-        return await self._journal.read(after_id, limit=limit, limit_bytes=limit_bytes)
-
-    async def journal_start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
-        return await self._journal.start(vector, origins)
-
-    async def segment(self, origin: str, seq: int) -> Segment | None:
-        return await self._journal.segment(origin, seq)
-
-    async def journal_tail(self) -> int:
-        return await self._journal.tail()
-
-    async def journal_extent(self) -> JournalExtent:
-        return await self._journal.extent()
-
-    async def truncate(self, up_to_id: int, *, limit: int = 500) -> int:
-        return await self._journal.truncate(up_to_id, limit=limit)
-
-    # -- the rest --------------------------------------------------------------------------------------
-
-    async def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
-        rows = await self.database.rows(
-            "SELECT key, answer FROM _remembered WHERE key = ANY ($1::text[])", [kept(key) for key in keys]
-        )
-        return {given(key): answer for key, answer in rows}
-
-    async def conflicts(
-        self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
-    ) -> list[AuditRow]:
-        return await self._audit.conflicts(wanted, after=after, limit=limit)
-
-    async def conflict(self, id: str) -> AuditRow | None:
-        return await self._audit.conflict(id)
-
-    async def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
-        return await self._audit.parked(limit, after=after)
-
     async def schemas(self) -> dict[str, str]:
         return dict(
             await self.database.rows("SELECT collection, fingerprint FROM _schemas ORDER BY collection")
         )
-
-    async def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
-        """As in the port, a bounded number of rows a call, so that writers need not wait: call until 0."""
-        gone = await self.database.change(_FORGET_ANSWERS, remembered_before_ms, _FORGOTTEN_AT_ONCE)
-        records = await self._audit.forget(
-            before_ms=audit_before_ms, keep=audit_keep, most=_FORGOTTEN_AT_ONCE
-        )
-        return int(gone[0][0]) + records
 
     async def state(self, space: str, key: str) -> bytes | None:
         rows = await self.database.rows(_STATE, space, kept(key))
@@ -314,9 +251,9 @@ class PostgresStore:
         self, space: str, *, prefix: str = "", after: str | None = None, limit: int = 1000
     ) -> list[tuple[str, bytes]]:
         bound = sql.Bound()
-        terms = [f"space = {bound.place(space, 'text')}", *_range_of(bound, prefix, after)]
-        query = f"SELECT key, value FROM _states WHERE {' AND '.join(terms)} ORDER BY key"
-        rows = await self.database.rows(f"{query} LIMIT {bound.place(limit, 'bigint')}", *bound.values)
+        terms = [f"space = {bound.text(space)}", *key_range(bound, prefix, after)]
+        found = f"SELECT key, value FROM _states{queries.where(terms)} ORDER BY key"
+        rows = await self.database.rows(f"{found} LIMIT {bound.place(limit, 'bigint')}", *bound.values)
         return [(given(key), value) for key, value in rows]
 
     async def counter(self, name: str) -> int:
@@ -460,16 +397,3 @@ class PostgresStore:
         if self._writer is not None:
             self._writer.terminate()
             self._writer = None
-
-
-def _range_of(bound: sql.Bound, prefix: str, after: str | None) -> list[str]:
-    """Conditions on keys with a prefix, strictly past `after`."""
-    terms: list[str] = []
-    if after is not None and after >= prefix:
-        terms.append(f"key > {bound.place(kept(after), 'text')}")
-    elif prefix:
-        terms.append(f"key >= {bound.place(kept(prefix), 'text')}")
-    end = prefix_end(prefix)
-    if end is not None:
-        terms.append(f"key < {bound.place(kept(end), 'text')}")
-    return terms

@@ -1,25 +1,27 @@
-"""A turn of a region's PostgreSQL store.
+"""A transaction of a region's PostgreSQL store.
 
-It is two statements. The first reads the region's row and what the batch addresses; the second is the whole
-commit, and a compare-and-set on the region's row: it does nothing if anybody has committed since. So seqs are dense
-however long a node was paused in between. A node that lost a turn takes an advisory lock for the next ones, as do the
-others that it comes between: they then wait for each other instead of losing work. A lock that nobody uses for two
-seconds is taken away.
+It is two statements. The first reads the region's row and what the batch addresses. The second is the whole commit, and
+a compare-and-set on the region's row: it does nothing if anybody has committed since. So seqs are dense however long a
+node was paused in between.
+
+A node whose commit came too late takes an advisory lock for its next ones, as do the others that it comes between. They
+then wait for each other instead of losing work. A lock that nobody uses for two seconds is taken away.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from atoll.errors import AtollError, FenceLost, SerializationConflict, StoreUnreachable
-from atoll.store.port import AuditRow, Commit, Row, Wanted
+from atoll.store.port import AuditRow, Commit, Row, Transaction, Wanted
 from atoll.store.postgresql import sql
-from atoll.store.postgresql.sql import audit_row, given, kept
+from atoll.store.postgresql.sql import given, given_all, kept, kept_all
 from atoll.store.postgresql.watch import decode_positions, encode_positions
+from atoll.store.queries import AUDIT_COLUMNS, NEWEST_FIRST
 
 if TYPE_CHECKING:
     import asyncpg
@@ -27,12 +29,13 @@ if TYPE_CHECKING:
     from atoll.store.postgresql.store import PostgresStore
 
 _CROWDED_S = 2.0
-"""For so long after a lost turn a node takes the lock for its turns."""
+"""For so long after a lost transaction a node takes the lock for its next ones."""
 _LOCK_WAITS = 4
-"""How often `LOCK_MS` is waited for the turn before the writers are told."""
+"""How often `LOCK_MS` is waited for the lock before the writers are told."""
+_RECORDS = f"SELECT {AUDIT_COLUMNS} FROM _audit WHERE id = ANY ($1::text[])"
 _OPEN_RECORDS = f"""
-SELECT {sql.AUDIT_COLUMNS} FROM _audit WHERE collection = $1 AND key = ANY ($2::text[]) AND status <> 'resolved'
-ORDER BY stamp_ms DESC, id DESC
+SELECT {AUDIT_COLUMNS} FROM _audit WHERE collection = $1 AND key = ANY ($2::text[]) AND status <> 'resolved'
+{NEWEST_FIRST}
 """
 _TAKE_AWAY = """
 SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity AS holder USING (pid)
@@ -44,27 +47,10 @@ AND holder.state = 'idle' AND holder.state_change < now() - interval '1 second'
 _decode_schemas = msgspec.json.Decoder(dict[str, str]).decode
 
 
-class PostgresTransaction:
-    """A turn: one statement that reads, and one that commits if nobody else has."""
+class PostgresTransaction(Transaction):
+    """One statement that reads, and one that commits if nobody else has."""
 
-    __slots__ = (
-        "_commits",
-        "_connection",
-        "_locked",
-        "_store",
-        "_tail",
-        "_wanted",
-        "audit",
-        "clock",
-        "generations",
-        "history",
-        "open_records",
-        "positions",
-        "remembered",
-        "rows",
-        "schemas",
-        "states",
-    )
+    __slots__ = ("_commits", "_connection", "_locked", "_store", "_tail", "_wanted")
 
     def __init__(self, store: PostgresStore, wanted: Wanted) -> None:
         self._store = store
@@ -95,17 +81,16 @@ class PostgresTransaction:
         wanted = self._wanted
         self.history = self._store.database.history_seen_by(self._connection)
         collections = tuple(sorted(wanted.documents))
-        states = bool(wanted.states or wanted.spaces)
+        keyed = bool(wanted.states or wanted.spaces)
         statement = sql.transaction_sql(
-            collections, remembered=bool(wanted.remembered), states=states, fences=bool(wanted.fences)
+            collections, remembered=bool(wanted.remembered), states=keyed, fences=bool(wanted.fences)
         )
-        bindings = [[kept(key) for key in wanted.documents[name]] for name in collections]
+        bindings = [kept_all(wanted.documents[name]) for name in collections]
         if wanted.remembered:
-            bindings.append([kept(key) for key in wanted.remembered])
-        if states:
+            bindings.append(kept_all(wanted.remembered))
+        if keyed:
             bindings.append(list(wanted.spaces))
-            bindings.append([space for space, _ in wanted.states])
-            bindings.append([kept(key) for _, key in wanted.states])
+            bindings += ([kept(address[at]) for address in wanted.states] for at in range(2))
         if wanted.fences:
             bindings.append(list(wanted.fences))
         self._locked = self._store.crowded_until_s > asyncio.get_running_loop().time()
@@ -115,33 +100,33 @@ class PostgresTransaction:
             await self._wait()
             rows = await self._connection.fetch(statement, 0, *bindings)
         _, _, positions, schemas, self._commits, self.clock, self._tail = rows[0]
-        self.schemas: Mapping[str, str] = _decode_schemas(schemas)
-        self.positions: Mapping[str, int] = decode_positions(positions)
-        self.rows = {}
-        self.remembered: dict[str, bytes] = {}
-        self.states: dict[tuple[str, str], bytes] = {}
-        self.generations: dict[str, int] = {}
+        self.schemas = _decode_schemas(schemas)
+        self.positions = decode_positions(positions)
+        self.rows = documents = {}
+        self.remembered = answers = {}
+        self.states = states = {}
+        self.generations = generations = {}
         for part, key, doc, meta, number, *_ in rows[1:]:
             if part >= 0:
-                self.rows[collections[part], given(key)] = Row(doc, meta)
+                documents[collections[part], given(key)] = Row(doc, meta)
             elif part == sql.REMEMBERED:
-                self.remembered[given(key)] = meta
+                answers[given(key)] = meta
             elif part == sql.STATES:
                 space, _, name = key.partition("/")
-                self.states[space, given(name)] = meta
+                states[space, given(name)] = meta
             else:
-                self.generations[key] = number
-        self.audit: dict[str, AuditRow] = {}
+                generations[key] = number
+        self.audit = {}
         if wanted.audit:
-            found = await self._connection.fetch(
-                f"SELECT {sql.AUDIT_COLUMNS} FROM _audit WHERE id = ANY ($1::text[])", list(wanted.audit)
-            )
-            self.audit = {row["id"]: audit_row(row) for row in found}
-        self.open_records: dict[tuple[str, str], list[AuditRow]] = {}
+            found = await self._connection.fetch(_RECORDS, list(wanted.audit))
+            self.audit = {row["id"]: AuditRow(*given_all(row)) for row in found}
+        open_records: dict[tuple[str, str], list[AuditRow]] = {}
         for collection, keys in wanted.open_records.items():
             found = await self._connection.fetch(_OPEN_RECORDS, collection, [kept(key) for key in keys])
-            for row in map(audit_row, found):
-                self.open_records.setdefault((collection, row.key), []).append(row)
+            for row in found:
+                record = AuditRow(*given_all(row))
+                open_records.setdefault((collection, record.key), []).append(record)
+        self.open_records = open_records
 
     def onto(self, connection: asyncpg.Connection[Any], *, after: Commit | None = None) -> None:
         """Stand on an empty store, or behind a commit of the same transaction."""
@@ -225,19 +210,13 @@ class PostgresTransaction:
         parts: dict[str, list[Sequence[Any]]] = {
             "segments": [*segments],
             "audit_removed": [(id,) for id in commit.audit_removed if id not in audit],
-            "audit": [row._replace(key=kept(row.key), field=kept(row.field)) for row in audit.values()],
-            "remembered": [row._replace(key=kept(row.key)) for row in remembered.values()],
+            "audit": [*audit.values()],
+            "remembered": [*remembered.values()],
             "unparked": [dot for dot in set(commit.unparked) if dot not in parked],
-            "parked": [row._replace(reason=kept(row.reason)) for row in parked.values()],
+            "parked": [*parked.values()],
             "schemas": [*commit.schemas.items()],
-            "states_removed": [
-                (space, kept(key)) for (space, key), value in commit.states.items() if value is None
-            ],
-            "states": [
-                (space, kept(key), value)
-                for (space, key), value in commit.states.items()
-                if value is not None
-            ],
+            "states_removed": [address for address, value in commit.states.items() if value is None],
+            "states": [(*address, value) for address, value in commit.states.items() if value is not None],
         }
         collections = tuple(sorted(name for name, rows in commit.documents.items() if rows))
         bindings: list[Any] = [
@@ -252,11 +231,11 @@ class PostgresTransaction:
             bindings += [list(commit.fences), list(commit.fences.values())]
         for name in collections:
             keys, docs, metas = zip(*commit.documents[name], strict=True)
-            bindings += [[kept(key) for key in keys], docs, metas]
+            bindings += [kept_all(keys), docs, metas]
         erased = tuple(sorted(name for name, keys in commit.erased.items() if keys))
-        bindings += [[kept(key) for key in commit.erased[name]] for name in erased]
+        bindings += [kept_all(commit.erased[name]) for name in erased]
         present = {name: rows for name, rows in parts.items() if rows}
         for rows in present.values():
-            bindings += [list(column) for column in zip(*rows, strict=True)]
+            bindings += map(kept_all, zip(*rows, strict=True))
         kinds = frozenset(present) | frozenset({"fences"} if commit.fences else ())
         return sql.commit_sql(collections, erased, kinds), bindings

@@ -1,85 +1,80 @@
-"""Conflict records and parked changes in a region's SQLite database."""
+"""Conflict records, parked changes and remembered answers in a region's SQLite database."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
-
-import apsw
 
 from atoll.store.port import AuditFilter, AuditRow, Parked
+from atoll.store.queries import (
+    FORGOTTEN_AT_ONCE,
+    NEWEST_FIRST,
+    PARKED_COLUMNS,
+    Bound,
+    audit_terms,
+    where,
+)
 from atoll.store.sqlite.connections import Connections
 from atoll.store.sqlite.sql import SELECT_AUDIT, audit_row
 
 _ANY_RECORD = "SELECT 1 FROM audit WHERE collection = ? LIMIT 1"
-_OPEN_RECORDS = (
-    f"{SELECT_AUDIT} WHERE collection = ? AND key = ? AND status <> 'resolved' "
-    "ORDER BY stamp_ms DESC, id DESC"
-)
+_OPEN_RECORDS = f"{SELECT_AUDIT} WHERE collection = ? AND key = ? AND status <> 'resolved' {NEWEST_FIRST}"
 _FORGET = (
     "DELETE FROM audit WHERE rowid IN (SELECT rowid FROM audit "
     "WHERE status <> 'manual' AND stamp_ms < ? ORDER BY stamp_ms, id LIMIT ?)"
 )
+_FORGET_ANSWERS = (
+    "DELETE FROM remembered WHERE rowid IN (SELECT rowid FROM remembered WHERE at_ms < ? LIMIT ?)"
+)
 
 
-class Audit:
-    """What the port says of both."""
+class SqliteAudit:
+    """The port `Audit`, and what a transaction loads of it."""
 
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
+    connections: Connections
 
-    def conflicts(
+    async def conflicts(
         self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
     ) -> list[AuditRow]:
-        asked: list[tuple[str, tuple[Any, ...]]] = [
-            (f"{column} = ?", (value,))
-            for column, value in (
-                ("collection", wanted.collection),
-                ("key", wanted.key),
-                ("kind", wanted.kind),
-                ("status", wanted.status),
-            )
-            if value is not None
-        ]
-        if wanted.origin is not None:
-            asked.append(("? IN (losing_origin, winning_origin)", (wanted.origin,)))
-        if wanted.since_ms is not None:
-            asked.append(("stamp_ms >= ?", (wanted.since_ms,)))
-        if wanted.until_ms is not None:
-            asked.append(("stamp_ms <= ?", (wanted.until_ms,)))
-        if after is not None:
-            asked.append(("(stamp_ms, id) < (?, ?)", after))
-        where = f" WHERE {' AND '.join(term for term, _ in asked)}" if asked else ""
-        bindings = [value for _, bound in asked for value in bound]
-        sql = f"{SELECT_AUDIT}{where} ORDER BY stamp_ms DESC, id DESC LIMIT ?"
-        return [audit_row(row) for row in self._connections.rows(sql, [*bindings, limit])]
+        bound = Bound()
+        terms = audit_terms(bound, wanted, after)
+        sql = f"{SELECT_AUDIT}{where(terms)} {NEWEST_FIRST} LIMIT {bound.place(limit, 'bigint')}"
+        return [audit_row(row) for row in self.connections.rows(sql, bound.values)]
 
-    def conflict(self, id: str) -> AuditRow | None:
+    async def conflict(self, id: str) -> AuditRow | None:
         return next(self.records([id]), None)
 
-    def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
-        past = ' WHERE (origin, seq, "index") > (?, ?, ?)' if after is not None else ""
-        sql = f'SELECT origin, seq, "index", cause, reason, body FROM parked{past}'
-        sql += ' ORDER BY origin, seq, "index" LIMIT ?'
-        return [Parked._make(row) for row in self._connections.rows(sql, (*(after or ()), limit))]
+    async def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
+        past = " WHERE (origin, seq, change) > (?, ?, ?)" if after is not None else ""
+        sql = f"SELECT {PARKED_COLUMNS} FROM parked{past} ORDER BY origin, seq, change LIMIT ?"
+        return [Parked(*row) for row in self.connections.rows(sql, (*(after or ()), limit))]
+
+    async def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
+        return self.answers(keys)
+
+    async def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
+        """As in the port, a bounded number of rows a call, so that writers need not wait: call until 0."""
+        most = FORGOTTEN_AT_ONCE
+        with self.connections as writer:
+            before = writer.total_changes()
+            writer.execute(_FORGET_ANSWERS, (remembered_before_ms, most))
+            kept = int(writer.execute("SELECT count(*) FROM audit").get)
+            aged = writer.total_changes()
+            writer.execute(_FORGET, (audit_before_ms, most))
+            aged = writer.total_changes() - aged
+            over = kept - aged - audit_keep
+            if over > 0 and aged < most:
+                writer.execute(_FORGET, ((1 << 63) - 1, min(over, most - aged)))
+            return writer.total_changes() - before
+
+    def answers(self, keys: Sequence[str]) -> dict[str, bytes]:
+        return dict(self.connections.among("SELECT key, answer FROM remembered WHERE key IN ", keys))
 
     def records(self, ids: Sequence[str]) -> Iterator[AuditRow]:
-        """For a turn: as its writer sees them."""
-        return map(audit_row, self._connections.among(f"{SELECT_AUDIT} WHERE id IN ", ids))
+        return map(audit_row, self.connections.among(f"{SELECT_AUDIT} WHERE id IN ", ids))
 
     def open_records(self, collection: str, keys: Sequence[str]) -> list[AuditRow]:
-        """For a turn: the open records of some documents, newest first."""
-        if not self._connections.load(_ANY_RECORD, (collection,)):
+        """Of some documents, newest first."""
+        if not self.connections.load(_ANY_RECORD, (collection,)):
             return []  # nearly always, and then each key need not be looked up
-        found = [row for key in keys for row in self._connections.load(_OPEN_RECORDS, (collection, key))]
+        found = [row for key in keys for row in self.connections.load(_OPEN_RECORDS, (collection, key))]
         return [audit_row(row) for row in found]
-
-    def forget(self, writer: apsw.Connection, *, before_ms: int, keep: int, most: int) -> None:
-        """Remove at most so many of the oldest records, and no manual ones, in the writer's transaction."""
-        kept = int(writer.execute("SELECT count(*) FROM audit").get)
-        aged = writer.total_changes()
-        writer.execute(_FORGET, (before_ms, most))
-        aged = writer.total_changes() - aged
-        over = kept - aged - keep
-        if over > 0 and aged < most:
-            writer.execute(_FORGET, ((1 << 63) - 1, min(over, most - aged)))

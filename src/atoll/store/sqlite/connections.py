@@ -1,7 +1,7 @@
 """The connections to one region's SQLite database: reads, transactions, the write-ahead log, and what errors mean.
 
-Reads go through a connection of their own: they see committed data only, also while a commit runs. What a turn loads is
-read by the writer's, whose cache outlives commits: the pages are about to be written.
+Reads go through a connection of their own: they see committed data only, also while a commit runs. A transaction reads
+by the writer's, whose cache outlives commits: the pages are about to be written.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Connections:
         return self._rows(self.reader, sql, bindings)
 
     def load(self, sql: str, bindings: Sequence[Any]) -> list[Any]:
-        """As `rows`, for a turn: what the writer sees."""
+        """As `rows`, in a transaction: what the writer sees."""
         return self._rows(self.loader, sql, bindings)
 
     def among(self, select: str, keys: Sequence[str]) -> Iterator[Any]:
@@ -68,27 +68,40 @@ class Connections:
         except apsw.Error as error:
             raise self.failure(error) from error
 
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[apsw.Connection]:
-        """All or nothing. Raises Indefinite when an fsync failed, then StoreUnwritable until reopened."""
-        writer = self.writer
-        if writer is None or self.refusal:
+    def __enter__(self) -> apsw.Connection:
+        """The writer, in a transaction: all or nothing.
+
+        Raises Indefinite when an fsync failed, then StoreUnwritable until reopened.
+        """
+        if self.writer is None or self.refusal:
             raise StoreUnwritable(self.refusal, database=str(self.database))
         try:
-            writer.execute("BEGIN IMMEDIATE")
-            yield writer
-            writer.execute("COMMIT")
-        except BaseException as error:
-            self._roll_back(writer)
-            if isinstance(error, apsw.Error):
-                raise self.failure(error) from error
-            raise
+            self.writer.execute("BEGIN IMMEDIATE")
+        except apsw.Error as error:
+            raise self.failure(error) from error
+        return self.writer
 
-    @staticmethod
-    def _roll_back(writer: apsw.Connection) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        assert self.writer is not None
+        if error is None:
+            try:
+                self.writer.execute("COMMIT")
+                return
+            except BaseException as refused:
+                error = refused
         with contextlib.suppress(apsw.Error):  # SQLite has rolled back already after some errors
-            if writer.in_transaction:
-                writer.execute("ROLLBACK")
+            if self.writer.in_transaction:
+                self.writer.execute("ROLLBACK")
+        if isinstance(error, apsw.Error):
+            raise self.failure(error) from error
+        raise error
+
+    def change(self, sql: str, bindings: Sequence[Any]) -> int:
+        """How many rows one statement has changed, in a transaction of its own."""
+        with self as writer:
+            before = writer.total_changes()
+            writer.execute(sql, bindings)
+            return writer.total_changes() - before
 
     def connect_reader(self) -> apsw.Connection:
         """One more, for a read that takes long."""
@@ -97,8 +110,8 @@ class Connections:
     def copy_log(self) -> None:
         """Copy the write-ahead log into the database; a disk that refuses is left for a commit to report.
 
-        The log's file is reused, not truncated: writing over it made single commits 1.45 times as fast
-        as growing it (`journal_size_limit` cuts it back after a burst).
+        The log's file is reused, not truncated (`journal_size_limit` cuts it back after a burst). Writing over it made
+        single commits 1.45 times as fast as growing it.
         """
         with self._checkpointing:
             if self._closed or self.refusal:
@@ -124,7 +137,7 @@ class Connections:
         """Copy what was written since `checkpoint` began, so that the next commit starts the log over.
 
         A writer that never pauses would let it grow for ever; and a RESTART from the other thread never
-        gets its turn beside one.
+        gets through beside one.
         """
         assert self.writer is not None
         self._log_nearly_copied = False
@@ -170,8 +183,8 @@ class Connections:
     def _stop_writing(self) -> None:
         """After a failed fsync nobody knows what the disk holds, and the next one would not tell.
 
-        The kernel forgets the pages that it failed to write. So the log stays as it is, with all that was
-        acknowledged: nothing is written over it and no checkpoint discards it until recovery has read it.
+        The kernel forgets the pages that it failed to write. So the log stays as it is, with all that was acknowledged.
+        Nothing is written over it, and no checkpoint discards it, until recovery has read it.
         """
         self.refusal = (
             f"{self.database} takes no writes since an fsync failed: check the disk, then restart the region"

@@ -68,11 +68,11 @@ CREATE INDEX remembered_age ON remembered (at_ms);
 
 -- Changes that could not be merged, kept for a person.
 CREATE TABLE parked (
-    origin  TEXT NOT NULL,
-    seq     INTEGER NOT NULL,
-    "index" INTEGER NOT NULL,
-    cause   TEXT NOT NULL,
-    reason  TEXT NOT NULL,
-    body    BLOB NOT NULL,
-    PRIMARY KEY (origin, seq, "index")
+    origin TEXT NOT NULL,
+    seq    INTEGER NOT NULL,
+    change INTEGER NOT NULL,
+    cause  TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    body   BLOB NOT NULL,
+    PRIMARY KEY (origin, seq, change)
 );

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from atoll.errors import UnknownCollection
 from atoll.store.port import AuditRow
+from atoll.store.queries import AUDIT_COLUMNS, PARKED_COLUMNS
 
 ADD_SEGMENT = "INSERT INTO journal (origin, first_seq, last_seq, body) VALUES (?, ?, ?, ?)"
 SET_POSITION = (
@@ -29,12 +30,16 @@ SET_STATE = (
     "ON CONFLICT (space, key) DO UPDATE SET value = excluded.value"
 )
 REMOVE_STATE = "DELETE FROM states WHERE space = ? AND key = ?"
-_AUDIT_COLUMNS = ", ".join(AuditRow._fields[:-1])
-SELECT_AUDIT = f"SELECT {_AUDIT_COLUMNS}, CAST(body AS BLOB) FROM audit"
-SET_AUDIT = f"INSERT OR REPLACE INTO audit ({_AUDIT_COLUMNS}, body) VALUES ({'?, ' * 11}CAST(? AS TEXT))"
+SELECT_STATES = "SELECT key, value FROM states"
+SELECT_AUDIT = f"SELECT {', '.join(AuditRow._fields[:-1])}, CAST(body AS BLOB) FROM audit"
+SELECT_DOCUMENTS = "SELECT key, CAST(value AS BLOB), meta FROM"
+SET_AUDIT = f"INSERT OR REPLACE INTO audit ({AUDIT_COLUMNS}) VALUES ({'?, ' * 11}CAST(? AS TEXT))"
 REMEMBER = "INSERT OR REPLACE INTO remembered (key, at_ms, answer) VALUES (?, ?, ?)"
-PARK = 'INSERT OR REPLACE INTO parked (origin, seq, "index", cause, reason, body) VALUES (?, ?, ?, ?, ?, ?)'
-UNPARK = 'DELETE FROM parked WHERE origin = ? AND seq = ? AND "index" = ?'
+PARK = f"INSERT OR REPLACE INTO parked ({PARKED_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"
+UNPARK = "DELETE FROM parked WHERE origin = ? AND seq = ? AND change = ?"
+COLLECTION_TABLES = (
+    r"SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'doc\_%' ESCAPE '\' ORDER BY name"
+)
 COLUMNS = "(key TEXT PRIMARY KEY NOT NULL, value TEXT, meta BLOB NOT NULL)"
 SET_SCHEMA = "INSERT OR REPLACE INTO settings (name, value) VALUES ('schema ' || ?, ?)"
 
@@ -47,7 +52,7 @@ class Statements(NamedTuple):
     load: str
     insert: str
     update: str
-    """By rowid: a turn has found the row already, and need not search its key again."""
+    """By rowid: the transaction has found the row already, and need not search its key again."""
     erase: str
 
     @classmethod

@@ -10,37 +10,32 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import apsw
 
 from atoll.errors import FenceLost, StoreCorrupt, StoreError
+from atoll.store import queries
 from atoll.store.port import (
-    AuditFilter,
-    AuditRow,
     Chunk,
     Commit,
     Condition,
-    JournalExtent,
-    Numbered,
-    Parked,
     Row,
-    Segment,
     Shape,
     StoreStatistics,
     Wanted,
 )
-from atoll.store.scanning import condition_sql, member_sql, prefix_end
+from atoll.store.queries import Bound, key_range
+from atoll.store.scanning import condition_sql, member_sql
 from atoll.store.sqlite import database as sqlite_database
 from atoll.store.sqlite import sql
-from atoll.store.sqlite.audit import Audit
+from atoll.store.sqlite.audit import SqliteAudit
 from atoll.store.sqlite.connections import Connections
-from atoll.store.sqlite.contents import COLLECTION_TABLES, chunks_of, is_empty
+from atoll.store.sqlite.contents import chunks_of, is_empty
 from atoll.store.sqlite.database import Opened
-from atoll.store.sqlite.journal import Journal
+from atoll.store.sqlite.journal import SqliteJournal
 from atoll.store.sqlite.transaction import FIRST_GENERATION, SqliteTransaction
 
-_FORGOTTEN_AT_ONCE = 5_000
 _STATE = "SELECT value FROM states WHERE space = ? AND key = ?"
 _INDEXES = r"SELECT name FROM sqlite_schema WHERE type = 'index' AND name LIKE 'by\_%' ESCAPE '\'"
 
@@ -64,7 +59,15 @@ def open_sqlite(
     )
 
 
-class SqliteStore:
+class Head(NamedTuple):
+    """What was last committed."""
+
+    positions: Mapping[str, int]
+    clock: int
+    schemas: Mapping[str, str]
+
+
+class SqliteStore(SqliteJournal, SqliteAudit):
     """`Store` on SQLite; made by `open_sqlite`."""
 
     warning = ""
@@ -72,21 +75,17 @@ class SqliteStore:
     def __init__(self, opened: Opened) -> None:
         self.database = opened.database
         self.connections = Connections(opened)
-        self.audit = Audit(self.connections)
         self._reader = opened.reader
         self._writer = opened.writer
-        self._journal = Journal(self.connections)
         self._alone = self._writer is not None
-        """Nobody else changes what is remembered here of the database."""
-        self._positions = self._stored_positions()
-        self._clock = self._stored_clock()
-        self._schemas = self._stored_schemas()
+        """Nobody else moves what `_head` remembers of the database."""
+        self._head = self._stored_head()
         self._indexed: dict[str, frozenset[str]] = {}
         self._collections = sql.Collections()
         self._find_collections()
 
     def _find_collections(self) -> None:
-        for (table,) in self.connections.rows(COLLECTION_TABLES):
+        for (table,) in self.connections.rows(sql.COLLECTION_TABLES):
             self._collections[table[4:]] = sql.Statements.of(table[4:])
 
     @property
@@ -109,7 +108,7 @@ class SqliteStore:
             for statements in made.values():
                 self._reader.execute(f"CREATE TEMP TABLE {statements.table} {sql.COLUMNS}")
         else:
-            with self.connections.transaction() as writer:
+            with self.connections as writer:
                 for statements in made.values():
                     writer.execute(f"CREATE TABLE {statements.table} {sql.COLUMNS}")
         self._collections.update(made)
@@ -128,7 +127,7 @@ class SqliteStore:
         found = {f'"{name}"' for (name,) in self.connections.rows(_INDEXES)}
         if found == wanted.keys():
             return
-        with self.connections.transaction() as writer:
+        with self.connections as writer:
             for name in sorted(found - wanted.keys()):
                 writer.execute(f"DROP INDEX {name}")
             for name in sorted(wanted.keys() - found):
@@ -167,8 +166,8 @@ class SqliteStore:
         return self._get(collection, key)
 
     async def read(self, collection: str, key: str) -> tuple[Row | None, Mapping[str, int]]:
-        # Of one moment: whoever changes `_positions` has just committed, and gives way to nobody in between.
-        return self._get(collection, key), self._positions if self._alone else await self.positions()
+        # Of one moment: whoever changes `_head` has just committed, and gives way to nobody in between.
+        return self._get(collection, key), self.head().positions
 
     def _get(self, collection: str, key: str) -> Row | None:
         try:
@@ -186,32 +185,25 @@ class SqliteStore:
         limit: int = 100,
         where: Sequence[Condition] = (),
     ) -> list[tuple[str, Row]]:
-        table = self._collections[collection].table
-        terms, bindings = _range_of(prefix, after)
-        terms.append("value IS NOT NULL")
+        bound = Bound()
+        terms = [*key_range(bound, prefix, after), "value IS NOT NULL"]
         for condition in where:
             indexed = condition.field in self._indexed.get(collection, ())
-            term, bound = condition_sql(condition, f"{table}.value", indexed=indexed)
+            value = f"{self._collections[collection].table}.value"
+            term, values = condition_sql(condition, value, indexed=indexed)
             terms.append(term)
-            bindings.extend(bound)
-        return self._scan(collection, terms, bindings, limit)
+            bound.values += values
+        return self._scan(collection, terms, bound, limit)
 
     async def scan_all(
         self, collection: str, *, after: str | None = None, limit: int = 1000
     ) -> list[tuple[str, Row]]:
-        return self._scan(
-            collection, ["key > ?"] if after is not None else [], [after] * (after is not None), limit
-        )
+        bound = Bound()
+        return self._scan(collection, key_range(bound, "", after), bound, limit)
 
-    def _scan(
-        self, collection: str, terms: Sequence[str], bindings: Sequence[Any], limit: int
-    ) -> list[tuple[str, Row]]:
-        where = f" WHERE {' AND '.join(terms)}" if terms else ""
-        query = (
-            f"SELECT key, CAST(value AS BLOB), meta FROM {self._collections[collection].table}{where} "
-            "ORDER BY key LIMIT ?"
-        )
-        rows = self.connections.rows(query, [*bindings, limit])
+    def _scan(self, collection: str, terms: Sequence[str], bound: Bound, limit: int) -> list[tuple[str, Row]]:
+        found = f"{sql.SELECT_DOCUMENTS} {self._collections[collection].table}{queries.where(terms)}"
+        rows = self.connections.rows(f"{found} ORDER BY key LIMIT ?", [*bound.values, limit])
         return [(key, Row(value, meta)) for key, value, meta in rows]
 
     def begin(self, wanted: Wanted) -> SqliteTransaction:
@@ -221,23 +213,19 @@ class SqliteStore:
         return self.connections.among(self._collections[collection].load, keys)
 
     def load_states(self, wanted: Wanted) -> dict[tuple[str, str], bytes]:
-        """For a turn."""
+        """Those that a transaction wants."""
         found: dict[tuple[str, str], bytes] = {}
         for space in wanted.spaces:
-            rows = self.connections.load("SELECT key, value FROM states WHERE space = ?", (space,))
+            rows = self.connections.load(f"{sql.SELECT_STATES} WHERE space = ?", (space,))
             found.update(((space, key), value) for key, value in rows)
         for address in wanted.states:
-            for (value,) in self.connections.load(_STATE, address):
-                found[address] = value
+            found.update((address, value) for (value,) in self.connections.load(_STATE, address))
         return found
-
-    def answers(self, keys: Sequence[str]) -> dict[str, bytes]:
-        return dict(self.connections.among("SELECT key, answer FROM remembered WHERE key IN ", keys))
 
     def commit(self, commit: Commit, found: Mapping[tuple[str, str], int]) -> None:
         """Raises Indefinite when an fsync failed, then StoreUnwritable until reopened.
 
-        `found`: (collection, key) → rowid of rows that the turn has seen.
+        `found`: (collection, key) → rowid of rows that the transaction has seen.
         """
         written = [
             (self._collections[name], *_apart(name, rows, found)) for name, rows in commit.documents.items()
@@ -245,10 +233,9 @@ class SqliteStore:
         for name, generation in commit.fences.items():
             if generation != FIRST_GENERATION:
                 raise FenceLost(f"the lease {name!r} is not in generation {generation}", lease=name)
-        erased = [(self._collections[name].erase, keys) for name, keys in commit.erased.items()]
-        with self.connections.transaction() as writer:
-            for erase, keys in erased:
-                writer.executemany(erase, [(key,) for key in keys])
+        with self.connections as writer:
+            for name, keys in commit.erased.items():
+                writer.executemany(self._collections[name].erase, [(key,) for key in keys])
             for statements, new, known in written:
                 if new:
                     writer.executemany(statements.insert, new)
@@ -262,12 +249,12 @@ class SqliteStore:
                             database=str(self.database),
                         )
             self._write(writer, commit)
-        if commit.positions:
-            self._positions = {**self._positions, **commit.positions}
-        if commit.schemas:
-            self._schemas = {**self._schemas, **commit.schemas}
-        if commit.clock is not None:
-            self._clock = max(self._clock, commit.clock)
+        positions, clock, schemas = self._head
+        self._head = Head(
+            {**positions, **commit.positions} if commit.positions else positions,
+            max(clock, commit.clock or 0),
+            {**schemas, **commit.schemas} if commit.schemas else schemas,
+        )
         if self.connections.log_must_be_copied:
             self.connections.copy_rest_of_log()
 
@@ -299,69 +286,24 @@ class SqliteStore:
             else:
                 execute(sql.SET_STATE, (space, key, value))
 
+    def head(self) -> Head:
+        """Nobody changes what it holds: a commit makes a new one."""
+        return self._head if self._alone else self._stored_head()
+
+    def _stored_head(self) -> Head:
+        positions = dict(self.connections.rows("SELECT origin, seq FROM positions ORDER BY origin"))
+        settings = dict(self.connections.rows("SELECT name, value FROM settings ORDER BY name"))
+        schemas = {name[7:]: value for name, value in settings.items() if name.startswith("schema ")}
+        return Head(positions, int(settings.get("clock", 0)), schemas)
+
     async def positions(self) -> dict[str, int]:
-        return dict(self._positions) if self._alone else self._stored_positions()
+        return dict(self.head().positions)
 
     async def clock(self) -> int:
-        return self._clock if self._alone else self._stored_clock()
-
-    def _stored_positions(self) -> dict[str, int]:
-        return dict(self.connections.rows("SELECT origin, seq FROM positions ORDER BY origin"))
-
-    def _stored_clock(self) -> int:
-        rows = self.connections.rows("SELECT value FROM settings WHERE name = 'clock'")
-        return int(rows[0][0]) if rows else 0
-
-    async def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
-        return self._journal.read(after_id, limit=limit, limit_bytes=limit_bytes)
-
-    async def journal_start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
-        return self._journal.start(vector, origins)
-
-    async def segment(self, origin: str, seq: int) -> Segment | None:
-        return self._journal.segment(origin, seq)
-
-    async def journal_tail(self) -> int:
-        return self._journal.tail()
-
-    async def journal_extent(self) -> JournalExtent:
-        return self._journal.extent()
-
-    async def truncate(self, up_to_id: int, *, limit: int = 500) -> int:
-        return self._journal.truncate(up_to_id, limit=limit)
-
-    async def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
-        return self.answers(keys)
-
-    async def conflicts(
-        self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
-    ) -> list[AuditRow]:
-        return self.audit.conflicts(wanted, after=after, limit=limit)
-
-    async def conflict(self, id: str) -> AuditRow | None:
-        return self.audit.conflict(id)
-
-    async def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
-        return self.audit.parked(limit, after=after)
+        return self.head().clock
 
     async def schemas(self) -> dict[str, str]:
-        return dict(self._schemas) if self._alone else self._stored_schemas()
-
-    def _stored_schemas(self) -> dict[str, str]:
-        query = "SELECT substr(name, 8), value FROM settings WHERE name LIKE 'schema %' ORDER BY name"
-        return dict(self.connections.rows(query))
-
-    async def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
-        """As in the port, a bounded number of rows a call, so that writers need not wait: call until 0."""
-        with self.connections.transaction() as writer:
-            before = writer.total_changes()
-            writer.execute(
-                "DELETE FROM remembered WHERE rowid IN "
-                "(SELECT rowid FROM remembered WHERE at_ms < ? LIMIT ?)",
-                (remembered_before_ms, _FORGOTTEN_AT_ONCE),
-            )
-            self.audit.forget(writer, before_ms=audit_before_ms, keep=audit_keep, most=_FORGOTTEN_AT_ONCE)
-            return writer.total_changes() - before
+        return dict(self.head().schemas)
 
     async def state(self, space: str, key: str) -> bytes | None:
         rows = self.connections.rows(_STATE, (space, key))
@@ -370,21 +312,21 @@ class SqliteStore:
     async def states(
         self, space: str, *, prefix: str = "", after: str | None = None, limit: int = 1000
     ) -> list[tuple[str, bytes]]:
-        terms, bindings = _range_of(prefix, after)
-        where = " AND ".join(["space = ?", *terms])
-        query = f"SELECT key, value FROM states WHERE {where} ORDER BY key LIMIT ?"
-        return self.connections.rows(query, [space, *bindings, limit])
+        bound = Bound()
+        terms = [f"space = {bound.text(space)}", *key_range(bound, prefix, after)]
+        found = f"{sql.SELECT_STATES}{queries.where(terms)} ORDER BY key LIMIT ?"
+        return self.connections.rows(found, [*bound.values, limit])
 
     async def counter(self, name: str) -> int:
         rows = self.connections.rows("SELECT value FROM counters WHERE name = ?", (name,))
         return int(rows[0][0]) if rows else 0
 
     async def raise_counter(self, name: str, value: int) -> None:
-        with self.connections.transaction() as writer:
+        with self.connections as writer:
             writer.execute(sql.RAISE_COUNTER, (name, value))
 
     async def advance_counter(self, name: str, by: int) -> int:
-        with self.connections.transaction() as writer:
+        with self.connections as writer:
             return int(writer.execute(sql.ADVANCE_COUNTER, (name, by)).get)
 
     async def contents(self) -> AsyncGenerator[Chunk, None]:
@@ -401,7 +343,7 @@ class SqliteStore:
             connection.close()
 
     async def fill(self, chunks: AsyncIterable[Chunk]) -> None:
-        with self.connections.transaction() as writer:
+        with self.connections as writer:
             if not is_empty(writer):
                 raise StoreError(f"{self.database} is not empty: only an empty store can be filled")
             async for chunk in chunks:
@@ -412,8 +354,7 @@ class SqliteStore:
                     writer.executemany(statements.insert, rows)
                 self._write(writer, commit)
                 writer.executemany(sql.RAISE_COUNTER, chunk.counters.items())
-        self._positions, self._clock = self._stored_positions(), self._stored_clock()
-        self._schemas = self._stored_schemas()
+        self._head = self._stored_head()
         self._find_collections()
 
     async def statistics(self) -> StoreStatistics:
@@ -438,23 +379,6 @@ class SqliteStore:
 
     async def close(self) -> None:
         self.connections.close()
-
-
-def _range_of(prefix: str, after: str | None) -> tuple[list[str], list[Any]]:
-    """Conditions on keys with a prefix, strictly past `after`, and their bindings."""
-    terms: list[str] = []
-    bindings: list[Any] = []
-    if after is not None and after >= prefix:
-        terms.append("key > ?")
-        bindings.append(after)
-    elif prefix:
-        terms.append("key >= ?")
-        bindings.append(prefix)
-    end = prefix_end(prefix)
-    if end is not None:
-        terms.append("key < ?")
-        bindings.append(end)
-    return terms, bindings
 
 
 def _apart(
