@@ -9,7 +9,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from atoll.bulk.importing import ImportOptions
+from atoll.bulk.importing import CHUNK_ROWS
 from bench.documents import document_body, document_key
 from bench.figures import Figure, Goal
 from bench.raw import WriteRate, raw_commit_rate
@@ -17,7 +17,7 @@ from bench.regions import COLLECTION
 from bench.rounds import Say, Scale, interleaved, middle
 from bench.served import serving
 
-BATCH = ImportOptions().chunk_rows
+BATCH = CHUNK_ROWS
 _ROUNDS_OF_ENTRIES = 3
 """An import has to outlast several checkpoints."""
 

@@ -11,12 +11,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from atoll.bulk.files import STREAM
 from atoll.errors import InvalidOperation, StoreUnwritable
+
+S = TypeVar("S")
 
 _VERSION = 1
 
@@ -49,8 +51,18 @@ class Checkpoint:
             if isinstance(found, dict) and found.get("version") == _VERSION:
                 self.state = found
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Durable on return. Raises StoreUnwritable."""
+    def saved(self, kind: type[S], what: str) -> S | None:
+        """`state` as a struct. Raises InvalidOperation where it is of something else."""
+        if self.state is None:
+            return None
+        try:
+            return msgspec.convert(self.state, kind)
+        except msgspec.ValidationError as error:
+            raise InvalidOperation(f"{self.path}: is not a checkpoint of an {what}: {error}") from None
+
+    def save(self, state: Any) -> None:
+        """A struct or a dict, durable on return. Raises StoreUnwritable."""
+        state = msgspec.to_builtins(state)
         line = b"\n" + msgspec.json.encode({**state, "version": _VERSION}) + b"\n"
         try:
             written = 0
@@ -87,6 +99,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def differing(about: dict[str, Any], before: dict[str, Any]) -> str:
+    """The names of what is not as it was."""
+    return ", ".join(sorted(name for name in about if about[name] != before.get(name)))
 
 
 @contextmanager

@@ -7,29 +7,54 @@ where its checkpoint stands; the file gets its name when it is whole.
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 
-from atoll.bulk.checkpoint import Checkpoint, sync_folder
+from atoll.bulk.checkpoint import Checkpoint, checkpoint_of, differing, sync_folder
 from atoll.bulk.documents import Document
-from atoll.bulk.files import Compression, compressed
-from atoll.bulk.writing import Writer
-from atoll.client import Database
+from atoll.bulk.files import Compression, check_delimiter, compressed, kind_of, open_input
+from atoll.bulk.importing import CLIENT
+from atoll.bulk.parquet import write_parquet
+from atoll.bulk.writing import Writer, csv_writer, documents_in, json_lines_writer
+from atoll.client import Database, connect
 from atoll.client.calls import Condition
+from atoll.config.config import Config
 from atoll.errors import InvalidOperation, StoreUnwritable, TooLarge
-from atoll.schema import CollectionSchema
+from atoll.schema import Application, CollectionSchema
 
-PAGE_ROWS = 1000
+_PAGE_ROWS = 1000
 """At most; fewer of larger documents, so that a page is about a block."""
 _FIRST_ROWS = 100
 """Before it is known how large they are."""
 _BLOCK_BYTES = 4 << 20
 """So much is written, fsynced and noted at a time; compressed, it is a frame of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What `atoll export` is asked for."""
+
+    collection: str
+    file: str
+    region: str | None = None
+    format: str | None = None
+    prefix: str = ""
+    where: tuple[str, ...] = ()
+    delimiter: str = ","
+    checkpoint: str | None = None
+    restart: bool = False
+    force: bool = False
+
+    def conditions(self) -> list[Condition]:
+        return [condition_of(text) for text in self.where]
 
 
 class ExportState(msgspec.Struct):
@@ -51,12 +76,10 @@ class ExportState(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which documents."""
-
-    schema: CollectionSchema
-    prefix: str = ""
-    where: Sequence[Condition] = ()
+class ExportReport:
+    state: ExportState
+    resumed_at: int
+    size_bytes: int
 
 
 @dataclass(slots=True)
@@ -82,7 +105,7 @@ class Output:
         return len(data)
 
 
-def open_part(path: Path, state: ExportState, compression: Compression | None) -> Output:
+def _open_part(path: Path, state: ExportState, compression: Compression | None) -> Output:
     """The unfinished file, cut to what the checkpoint knows. Raises InvalidOperation when it holds less."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -101,10 +124,11 @@ def open_part(path: Path, state: ExportState, compression: Compression | None) -
 
 
 @dataclass(slots=True)
-class Export:
+class _Export:
     """One run, from the checkpoint to the last page."""
 
-    wanted: Wanted
+    schema: CollectionSchema
+    options: ExportOptions
     writer: Writer
     output: Output
     checkpoint: Checkpoint | None
@@ -114,20 +138,19 @@ class Export:
 
     async def run(self, database: Database) -> None:
         """Raises what the regions answer; what is in the file by then is in the checkpoint."""
-        state, wanted = self.state, self.wanted
+        state, model = self.state, self.schema.model
+        prefix, where = self.options.prefix, self.options.conditions()
         session = database.session(state.token)
         if state.token_from is None:
             # A page's own token may tell of what was written while it was read; all pages after this have this one's.
-            await session.texts(wanted.schema.model, limit=1)
+            await session.texts(model, limit=1)
             state.token_from = session.token
         if state.size_bytes == 0:
-            state.size_bytes += self.output.write(self.writer.head())
+            state.size_bytes += self.output.write(self.writer.head)
         cursor, size, rows = state.cursor, 0, _FIRST_ROWS
         while not state.read:
             try:
-                page = await session.texts(
-                    wanted.schema.model, prefix=wanted.prefix, where=wanted.where, limit=rows, cursor=cursor
-                )
+                page = await session.texts(model, prefix=prefix, where=where, limit=rows, cursor=cursor)
             except TooLarge:
                 if rows == 1:
                     raise
@@ -138,7 +161,7 @@ class Export:
             page_bytes = sum(len(text) for _, text in page.items)
             size += page_bytes
             if page_bytes:
-                rows = max(1, min(PAGE_ROWS, len(page.items) * _BLOCK_BYTES // page_bytes))
+                rows = max(1, min(_PAGE_ROWS, len(page.items) * _BLOCK_BYTES // page_bytes))
             state.region = session.region
             state.degraded = session.degraded or state.degraded
             if cursor is None or size >= _BLOCK_BYTES:
@@ -153,29 +176,88 @@ class Export:
         self._waiting = []
         state.cursor, state.token, state.read = cursor, token, cursor is None
         if self.checkpoint is not None:
-            self.checkpoint.save(msgspec.to_builtins(state))
+            self.checkpoint.save(state)
 
 
-def put_in_place(part: Path, target: Path) -> None:
-    """Give the whole file its name, durably."""
-    os.replace(part, target)
-    sync_folder(target.parent)
+def export_file(
+    config: Config, application: Application, options: ExportOptions, tell: Callable[[int], None]
+) -> ExportReport:
+    """Raises RequestErrors, StoreUnwritable, and what the regions answer."""
+    schema = application.collection(options.collection)
+    kind = kind_of(options.file, options.format)
+    check_delimiter(options.delimiter)
+    options.conditions()
+    about = {
+        "collection": schema.name,
+        "deployment": config.name,
+        "format": [kind.format, kind.compression],
+        "prefix": options.prefix,
+        "where": list(options.where),
+        "delimiter": options.delimiter,
+    }
+    writer = csv_writer(schema, options.delimiter) if kind.format == "csv" else json_lines_writer()
+    suffix = f"{config.name}.{schema.name}.export"
+    with checkpoint_of(options.checkpoint, options.file, suffix, restart=options.restart) as checkpoint:
+        state = ExportState(about) if checkpoint is None else _resumed(checkpoint, about)
+        resumed_at = state.rows
+
+        def read(output: Output) -> None:
+            run = _Export(schema, options, writer, output, checkpoint, state, tell)
+            asyncio.run(_read(config, options.region, run))
+
+        if checkpoint is None:
+            read(Output(sys.stdout.buffer, kind.compression, durable=False))
+            return ExportReport(state, 0, state.size_bytes)
+        target, part = Path(options.file), Path(f"{options.file}.part")
+        if target.exists() and not options.force and checkpoint.state is None:
+            raise InvalidOperation(f"{target}: already exists; --force replaces it")
+        if not state.read or part.exists():
+            output = _open_part(part, state, "zst" if kind.format == "parquet" else kind.compression)
+            with output.file:
+                read(output)
+            whole = _as_parquet(part, schema) if kind.format == "parquet" else part
+            os.replace(whole, target)
+            sync_folder(target.parent)
+        part.unlink(missing_ok=True)
+        checkpoint.remove()
+        return ExportReport(state, resumed_at, target.stat().st_size)
 
 
-def resumed_export(checkpoint: Checkpoint, about: dict[str, Any]) -> ExportState:
-    """Where the last run stood, or the start. Raises InvalidOperation where it wrote something else."""
-    if checkpoint.state is None:
-        return ExportState(about)
+async def _read(config: Config, region: str | None, run: _Export) -> None:
+    if region is not None:
+        config = dataclasses.replace(config, regions=(config.region(region),))
+    async with connect(config, options=CLIENT) as database:
+        await run.run(database)
+
+
+def _as_parquet(part: Path, schema: CollectionSchema) -> Path:
+    """Parquet cannot be gone on with once it was cut off, so its rows are gathered first."""
+    made = part.with_name(f"{part.name}.parquet")
+    with open_input(str(part), "zst") as source:
+        write_parquet(made, schema, documents_in(source.stream))
+    with made.open("rb+") as file:
+        os.fsync(file.fileno())
+    return made
+
+
+def condition_of(text: str) -> Condition:
+    """`field:op:value`, as the HTTP interface has it. Raises InvalidOperation."""
+    field, first, rest = text.partition(":")
+    operator, second, value = rest.partition(":")
+    if not (field and first and second):
+        raise InvalidOperation(f"--where takes field:op:value, such as stock:lt:10, not {text!r}")
     try:
-        state = msgspec.convert(
-            {name: value for name, value in checkpoint.state.items() if name != "version"}, ExportState
-        )
-    except msgspec.ValidationError as error:
-        raise InvalidOperation(f"{checkpoint.path}: is not a checkpoint of an export: {error}") from None
+        return field, operator, msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return field, operator, value
+
+
+def _resumed(checkpoint: Checkpoint, about: dict[str, Any]) -> ExportState:
+    """Where the last run stood, or the start. Raises InvalidOperation where it wrote something else."""
+    state = checkpoint.saved(ExportState, "export") or ExportState(about)
     if state.about != about:
-        differing = sorted(name for name in about if about[name] != state.about.get(name))
         raise InvalidOperation(
-            f"{checkpoint.path}: an export of something else is unfinished ({', '.join(differing)} changed);"
+            f"{checkpoint.path}: an export of something else is unfinished ({differing(about, state.about)} changed);"
             " finish it with its own options, or give --restart"
         )
     return state

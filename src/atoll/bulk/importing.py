@@ -9,25 +9,30 @@ it, because only that region knows the keys.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import hashlib
 import os
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from atoll.bulk.checkpoint import Checkpoint
+from atoll.bulk.checkpoint import Checkpoint, checkpoint_of, differing
 from atoll.bulk.documents import Document, document_of, reject_line, told
-from atoll.bulk.reading import Layout, Position, Reader, Row
+from atoll.bulk.files import STREAM, FileKind, check_delimiter, kind_of, open_input
+from atoll.bulk.parquet import ParquetRows
+from atoll.bulk.reading import CsvRows, JsonLines, Layout, Position, Reader, Row
 from atoll.client import ClientOptions, Database, connect
 from atoll.config.config import Config
 from atoll.errors import (
+    AtollError,
     IdempotencyKeyReused,
     InvalidOperation,
     NotFound,
@@ -36,28 +41,59 @@ from atoll.errors import (
     UnknownCollection,
 )
 from atoll.ownership.ownership import owner_by_declaration
+from atoll.schema import Application, CollectionSchema
 from atoll.schema.placement import Everywhere, HomeRegion
-
-OnError = Literal["stop", "skip"]
 
 CLIENT = ClientOptions(timeout_s=60.0, write_timeout_s=30.0)
 """Batches are large, and a region that is busy with them answers late."""
 
+CHUNK_ROWS = 500
+"""Rows in a chunk; at most a region's `writes_per_batch`. More block a region's other writers longer."""
+_CHUNK_BYTES = 2 << 20
+"""A chunk ends when it holds so many."""
+_WINDOW = 4
+"""Chunks under way at once."""
+_SAVE_S = 1.0
+"""How often the checkpoint is written; what came after it is sent again after a crash."""
+_HEAD_BYTES = 1 << 16
+
+Tell = Callable[[int, int, int | None, str], None]
+"""`tell(rows, done, total, more)`: done are bytes of the file, in Parquet rows; `more` is about rejects."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    on_error: OnError = "stop"
+    """What `atoll import` is asked for."""
+
+    collection: str
+    file: str
+    region: str | None = None
+    format: str | None = None
+    key: str = "key"
+    ignored: tuple[str, ...] = ()
+    delimiter: str = ","
+    on_error: Literal["stop", "skip"] = "stop"
     """What a bad row does: end the run, or go into the reject file."""
-    chunk_rows: int = 500
-    """Rows in a chunk; at most a region's `writes_per_batch`. More block a region's other writers longer."""
-    chunk_bytes: int = 2 << 20
-    """A chunk ends when it holds so many."""
-    window: int = 4
-    """Chunks under way at once."""
-    save_s: float = 1.0
-    """How often the checkpoint is written; what came after it is sent again after a crash."""
-    rejects: Path | None = None
-    """The file that rejected rows are written to."""
+    rejects: str | None = None
+    chunk_rows: int = CHUNK_ROWS
+    checkpoint: str | None = None
+    restart: bool = False
+
+    def layout(self, schema: CollectionSchema) -> Layout:
+        # The longest way to write a document in JSON escapes every byte.
+        most = 6 * schema.limits.document_bytes + (1 << 16)
+        return Layout(schema, self.key, frozenset(self.ignored), most, self.delimiter)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    state: ImportState
+    resumed_at: int
+    """Rows that earlier runs had put."""
+    already: bool
+    """The file was imported before, and nothing was done."""
+    rejects: Path | None
+    checkpoint: Path | None
 
 
 class ImportState(msgspec.Struct):
@@ -104,38 +140,31 @@ class _Chunk:
         self.keys.add(document[0])
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    rows: int
-    rejected: int
-    position: Position
-
-
-class Import:
+class _Import:
     """One run, from the checkpoint to the end of the file."""
 
     def __init__(
         self,
         config: Config,
-        layout: Layout,
+        options: ImportOptions,
+        schema: CollectionSchema,
         reader: Reader,
         *,
-        name: str,
+        rejects: Path | None,
         checkpoint: Checkpoint | None,
         state: ImportState,
-        options: ImportOptions,
-        tell: Callable[[Progress], None],
+        tell: Callable[[], None],
     ) -> None:
-        """`name` stands for the file in messages; without a checkpoint the run cannot be resumed."""
+        """Without a checkpoint the run cannot be resumed."""
         self.state = state
         self._config = config
-        self._layout = layout
-        self._reader = reader
-        self._name = name
-        self._checkpoint = checkpoint
         self._options = options
+        self._layout = options.layout(schema)
+        self._reader = reader
+        self._rejects = rejects
+        self._checkpoint = checkpoint
         self._tell = tell
-        policy = layout.schema.policy
+        policy = schema.policy
         self._regions = config.region_names
         self._by_content = isinstance(policy.placement, HomeRegion)
         self._owned = not isinstance(policy.placement, Everywhere) or policy.consistency == "strong"
@@ -158,7 +187,7 @@ class Import:
                     await self._room_for(chunk)
                     if chunk.bad and self._options.on_error == "stop":
                         row, _, problem = chunk.bad[0]
-                        raise told(self._name, row, problem)
+                        raise told(self._options.file, row, problem)
                     self._started = True
                     self._underway.append((chunk, asyncio.create_task(self._send(chunk))))
                 while self._underway:
@@ -177,7 +206,7 @@ class Import:
         for row in self._reader.rows(self.state.position):
             chunk.add(self._layout, row)
             chunk.end = self._reader.position
-            if chunk.count >= options.chunk_rows or chunk.size_bytes >= options.chunk_bytes:
+            if chunk.count >= options.chunk_rows or chunk.size_bytes >= _CHUNK_BYTES:
                 yield chunk
                 number += 1
                 chunk = _Chunk(number, chunk.end)
@@ -186,7 +215,7 @@ class Import:
 
     async def _room_for(self, chunk: _Chunk) -> None:
         """Two batches under way may arrive in any order, so a key is only in one of them."""
-        while len(self._underway) >= self._options.window or any(
+        while len(self._underway) >= _WINDOW or any(
             not chunk.keys.isdisjoint(other.keys) for other, _ in self._underway
         ):
             await self._settle()
@@ -204,9 +233,9 @@ class Import:
         state.rejected += len(chunk.bad)
         prefix = f"{chunk.number}/"
         state.halved = [key for key in state.halved if not key.startswith(prefix)]
-        if time.monotonic() - self._saved_s >= self._options.save_s:
+        if time.monotonic() - self._saved_s >= _SAVE_S:
             self._save()
-        self._tell(Progress(state.rows, state.rejected, state.position))
+        self._tell()
 
     async def _abandon(self) -> None:
         """After a failure: what was sent before is still waited for, and taken note of in order."""
@@ -269,7 +298,7 @@ class Import:
     def _refuse(self, chunk: _Chunk, item: tuple[Row, Document], error: RequestError) -> None:
         row, (key, _) = item
         if self._options.on_error == "stop":
-            raise told(self._name, row, error)
+            raise told(self._options.file, row, error)
         chunk.bad.append((row, key, error))
 
     async def _database(self, region: str) -> Database:
@@ -286,58 +315,168 @@ class Import:
     def _save(self) -> None:
         self._saved_s = time.monotonic()
         if self._checkpoint is not None:
-            self._checkpoint.save(msgspec.to_builtins(self.state))
+            self._checkpoint.save(self.state)
 
     def _open_rejects(self) -> None:
         """Drop what the last run wrote after its checkpoint: it comes again."""
-        if self._options.rejects is None:
+        if self._rejects is None:
             return
         try:
-            handle = os.open(self._options.rejects, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = os.open(self._rejects, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             with os.fdopen(handle, "rb+") as file:
                 file.truncate(self.state.rejects_bytes)
         except OSError as error:
             raise InvalidOperation(
-                f"{self._options.rejects}: the reject file cannot be written: {error.strerror}"
+                f"{self._rejects}: the reject file cannot be written: {error.strerror}"
             ) from None
 
     def _reject(self, chunk: _Chunk) -> None:
-        if not chunk.bad or self._options.rejects is None:
+        if not chunk.bad or self._rejects is None:
             return
         lines = b"".join(
             reject_line(row, key, error)
             for row, key, error in sorted(chunk.bad, key=lambda item: item[0].place)
         )
         try:
-            with self._options.rejects.open("ab") as file:
+            with self._rejects.open("ab") as file:
                 file.write(lines)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise StoreUnwritable(f"{self._options.rejects}: cannot be written: {error.strerror}") from None
+            raise StoreUnwritable(f"{self._rejects}: cannot be written: {error.strerror}") from None
         self.state.rejects_bytes += len(lines)
 
 
-def new_state(about: dict[str, Any], region: str) -> ImportState:
-    return ImportState(uuid.uuid4().hex, about, region)
+def import_file(config: Config, application: Application, options: ImportOptions, tell: Tell) -> ImportReport:
+    """Raises RequestErrors, also for what the file holds, and what the regions answer."""
+    schema = application.collection(options.collection)
+    kind = kind_of(options.file, options.format)
+    check_delimiter(options.delimiter)
+    if not 1 <= options.chunk_rows <= 1000:
+        raise InvalidOperation(f"a chunk holds 1 to 1000 rows, not {options.chunk_rows}")
+    about = _about(config, schema, options, kind)
+    rejects = _rejects_of(options)
+    suffix = f"{config.name}.{schema.name}.import"
+    with (
+        _opened(options, kind, options.layout(schema)) as (reader, progress),
+        checkpoint_of(options.checkpoint, options.file, suffix, restart=options.restart) as checkpoint,
+    ):
+        state = None if checkpoint is None else _resumed(checkpoint, about)
+        if state is None:
+            _check_unused(rejects)
+            state = ImportState(uuid.uuid4().hex, about, asyncio.run(_region_of(config, options.region)))
+        elif options.region not in (None, state.region):
+            raise InvalidOperation(
+                f"this import writes to {state.region}, which remembers its batches; --restart imports all rows"
+                f" again, in {options.region}"
+            )
+        resumed_at, already = state.rows, state.done
+
+        def told() -> None:
+            tell(state.rows, *progress(), f", {state.rejected:,} put aside" if state.rejected else "")
+
+        if not already:
+            run = _Import(
+                config,
+                options,
+                schema,
+                reader,
+                rejects=rejects,
+                checkpoint=checkpoint,
+                state=state,
+                tell=told,
+            )
+            try:
+                asyncio.run(run.run())
+            except AtollError as error:
+                if checkpoint is None or not state.rows:
+                    raise
+                more = f" ({state.rows:,} rows are in; the same command goes on from there)"
+                raise type(error)(error.message + more, **error.details) from error
+        path = None if checkpoint is None else checkpoint.path
+        return ImportReport(state, resumed_at, already, rejects, path)
 
 
-def resumed_state(checkpoint: Checkpoint, about: dict[str, Any]) -> ImportState | None:
-    """Where the last run stood; None when there was none. Raises InvalidOperation where it read something else."""
-    if checkpoint.state is None:
-        return None
+@contextmanager
+def _opened(
+    options: ImportOptions, kind: FileKind, layout: Layout
+) -> Iterator[tuple[Reader, Callable[[], tuple[int, int | None]]]]:
+    """The file as rows, and how much of how much was read."""
+    if kind.format == "parquet":
+        with contextlib.closing(ParquetRows(options.file, layout)) as rows:
+            yield rows, lambda: (rows.position.place, rows.count)
+        return
+    with open_input(options.file, kind.compression) as source:
+        reader = JsonLines(source, layout) if kind.format == "jsonl" else CsvRows(source, layout)
+        yield reader, lambda: (source.tell(), source.size_bytes)
+
+
+def _about(
+    config: Config, schema: CollectionSchema, options: ImportOptions, kind: FileKind
+) -> dict[str, Any]:
+    """Whatever shapes the chunks, so that a batch that is sent again is the same."""
+    described = msgspec.json.encode(schema.describe(), enc_hook=repr)
+    return {
+        "file": _identity(options.file),
+        "collection": schema.name,
+        "deployment": config.name,
+        "declaration": hashlib.sha256(described).hexdigest()[:16],
+        "format": kind.format,
+        "key": options.key,
+        "ignored": sorted(options.ignored),
+        "delimiter": options.delimiter,
+        "chunk": [options.chunk_rows, _CHUNK_BYTES],
+    }
+
+
+def _identity(file: str) -> Any:
+    """Size, time of the last change and a digest of the beginning. Raises InvalidOperation."""
+    if file == STREAM:
+        return STREAM
     try:
-        state = msgspec.convert(
-            {name: value for name, value in checkpoint.state.items() if name != "version"}, ImportState
+        with Path(file).open("rb") as opened:
+            found = os.fstat(opened.fileno())
+            head = hashlib.sha256(opened.read(_HEAD_BYTES)).hexdigest()[:16]
+    except OSError as error:
+        raise InvalidOperation(f"{file}: cannot be read: {error.strerror}") from None
+    return [found.st_size, found.st_mtime_ns, head]
+
+
+def _rejects_of(options: ImportOptions) -> Path | None:
+    if options.on_error == "stop":
+        if options.rejects is not None:
+            raise InvalidOperation("--rejects says where bad rows go; it belongs to --on-error skip")
+        return None
+    if options.rejects is not None:
+        return Path(options.rejects)
+    if options.file == STREAM:
+        raise InvalidOperation("bad rows of stdin need a file: give --rejects FILE with --on-error skip")
+    return Path(f"{options.file}.rejects.jsonl")
+
+
+def _check_unused(rejects: Path | None) -> None:
+    if rejects is not None and rejects.exists() and rejects.stat().st_size:
+        raise InvalidOperation(
+            f"{rejects}: already exists; move it away, or name another place with --rejects"
         )
-    except msgspec.ValidationError as error:
-        raise InvalidOperation(f"{checkpoint.path}: is not a checkpoint of an import: {error}") from None
-    if state.about == about:
+
+
+async def _region_of(config: Config, given: str | None) -> str:
+    """The region that is named, or the quickest to answer."""
+    if given is not None:
+        return config.region(given).name
+    async with connect(config, options=CLIENT) as database:
+        return database.regions[0]
+
+
+def _resumed(checkpoint: Checkpoint, about: dict[str, Any]) -> ImportState | None:
+    """Where the last run stood; None when there was none. Raises InvalidOperation where it read something else."""
+    state = checkpoint.saved(ImportState, "import")
+    if state is None or state.about == about:
         return state
     if state.done:
         return None
-    differing = sorted(name for name in about if about[name] != state.about.get(name))
     raise InvalidOperation(
         f"{checkpoint.path}: an import stopped at line {state.position.place}, and since then"
-        f" {', '.join(differing)} changed; --restart imports all rows again"
+        f" {differing(about, state.about)} changed; --restart imports all rows again"
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
-from typing import BinaryIO, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 
@@ -14,64 +14,51 @@ from atoll.bulk.documents import Document
 from atoll.schema import CollectionSchema
 
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-class Writer(Protocol):
-    """Makes the bytes of one format; stateless, so that a run can go on in the middle."""
+class Writer(NamedTuple):
+    """Makes the bytes of one format; without state, so that a run can go on in the middle."""
 
-    def head(self) -> bytes:
-        """What stands before the first document."""
+    head: bytes
+    """What stands before the first document."""
+    block: Callable[[Iterable[Document]], bytes]
+    """Of some documents, in order."""
 
-    def block(self, documents: Iterable[Document]) -> bytes:
-        """Some documents, in order."""
 
-
-class JsonLinesWriter:
+def json_lines_writer() -> Writer:
     """An object a line, its key first."""
 
-    def head(self) -> bytes:
-        return b""
+    def line(key: str, text: bytes) -> bytes:
+        rest = text[1:]
+        return b'{"key":' + _encode(key) + (b"" if rest[:1] == b"}" else b",") + rest + b"\n"
 
-    def block(self, documents: Iterable[Document]) -> bytes:
-        lines = []
-        for key, text in documents:
-            rest = text[1:]
-            lines.append(b'{"key":' + _encode(key) + (b"" if rest[:1] == b"}" else b",") + rest + b"\n")
-        return b"".join(lines)
+    return Writer(b"", lambda documents: b"".join(line(key, text) for key, text in documents))
 
 
-class CsvWriter:
+def csv_writer(schema: CollectionSchema, delimiter: str) -> Writer:
     """A header with the key and the declared fields, then a record a document."""
+    write = Cells(schema).write
 
-    def __init__(self, schema: CollectionSchema, delimiter: str) -> None:
-        self._fields = schema.fields
-        self._cells = Cells(schema)
-        self._delimiter = delimiter
-        self._decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-    def head(self) -> bytes:
-        return self._lines([["key", *self._fields]])
-
-    def block(self, documents: Iterable[Document]) -> bytes:
-        return self._lines(self._record(key, text) for key, text in documents)
-
-    def _record(self, key: str, text: bytes) -> list[str]:
-        fields = self._decode(text)
-        write = self._cells.write
-        texts = ((field, fields.get(field)) for field in self._fields)
+    def record(key: str, text: bytes) -> list[str]:
+        fields = _decode(text)
+        texts = ((field, fields.get(field)) for field in schema.fields)
         return [key, *(write(field, None if text is None else bytes(text)) for field, text in texts)]
 
-    def _lines(self, records: Iterable[list[str]]) -> bytes:
+    def lines(records: Iterable[list[str]]) -> bytes:
         buffer = io.StringIO()
         # With this terminator, RFC 4180's, cells that hold either character are quoted.
-        csv.writer(buffer, delimiter=self._delimiter, lineterminator="\r\n").writerows(records)
+        csv.writer(buffer, delimiter=delimiter, lineterminator="\r\n").writerows(records)
         return buffer.getvalue().encode()
+
+    return Writer(
+        lines([["key", *schema.fields]]), lambda documents: lines(record(*each) for each in documents)
+    )
 
 
 def documents_in(stream: BinaryIO) -> Iterator[Document]:
-    """What `JsonLinesWriter` wrote."""
-    decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+    """What `json_lines_writer` wrote."""
     for line in stream:
-        fields = decode(line)
+        fields = _decode(line)
         key: str = msgspec.json.decode(fields.pop("key"))
         yield key, _encode(fields)

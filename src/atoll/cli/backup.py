@@ -36,9 +36,7 @@ def backup(
     started_s = time.monotonic()
     if verify:
         with progress(f"reading {file}") as report:
-            header, totals = backups.verify(
-                file, lambda rows, done, total: report(rows, done or None, total, "")
-            )
+            header, totals = backups.verify(file, report)
         _told(
             file,
             totals,
@@ -59,7 +57,7 @@ def backup(
                 region,
                 file,
                 time.time_ns() // 1_000_000,
-                lambda rows, done, total: report(rows, done or None, total, ""),
+                report,
                 force=force,
             )
         )
@@ -92,7 +90,7 @@ def restore(
                 region,
                 file,
                 time.time_ns() // 1_000_000,
-                lambda rows, done, total: report(rows, done or None, total, ""),
+                report,
                 gone=tuple(without or ()),
                 force=force,
             )

@@ -11,8 +11,8 @@ from atoll.cli.progress import progress
 from atoll.cli.terminal import ConfigOption, JsonOption, command, print_json, tell
 
 if TYPE_CHECKING:
-    from atoll.bulk.export_file import ExportReport
-    from atoll.bulk.import_file import ImportReport
+    from atoll.bulk.exporting import ExportReport
+    from atoll.bulk.importing import ImportReport
 
 CollectionArgument = Annotated[str, typer.Argument(help="As it is called in URLs, such as profile.")]
 FormatOption = Annotated[
@@ -59,16 +59,11 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Put the rows of a file into a collection; the same command again goes on where a run ended."""
-    from pathlib import Path
+    from atoll.bulk.importing import ImportOptions, import_file
+    from atoll.cli.regions import open_application
 
-    from atoll.bulk.import_file import ImportProgress, ImportWish, import_file
-    from atoll.bulk.importing import ImportOptions
-    from atoll.cli.regions import open_config
-    from atoll.schema.loading import load_application
-
-    settings = open_config(config)
-    application = load_application(Path(settings.app), limits=settings.limits)
-    wish = ImportWish(
+    settings, application = open_application(config)
+    options = ImportOptions(
         collection=collection,
         file=file,
         region=region,
@@ -76,18 +71,15 @@ def import_(
         key=key,
         ignored=tuple(ignore or ()),
         delimiter=delimiter,
+        on_error=on_error,
         rejects=rejects,
+        chunk_rows=chunk,
         checkpoint=checkpoint,
         restart=restart,
-        options=ImportOptions(on_error=on_error, chunk_rows=chunk),
     )
     started_s = time.monotonic()
     with progress(f"importing {collection}") as report:
-
-        def told(at: ImportProgress) -> None:
-            report(at.rows, at.done, at.total, f", {at.rejected:,} put aside" if at.rejected else "")
-
-        found = import_file(settings, application, wish, told)
+        found = import_file(settings, application, options, report)
     _tell_import(collection, file, found, time.monotonic() - started_s, as_json)
 
 
@@ -141,18 +133,14 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a collection's documents into a file; the same command again goes on where a run ended."""
-    from pathlib import Path
-
-    from atoll.bulk.export_file import ExportWish, export_file
-    from atoll.cli.regions import open_config
+    from atoll.bulk.exporting import ExportOptions, export_file
+    from atoll.cli.regions import open_application
     from atoll.errors import InvalidOperation
-    from atoll.schema.loading import load_application
 
-    settings = open_config(config)
-    application = load_application(Path(settings.app), limits=settings.limits)
+    settings, application = open_application(config)
     if as_json and file == "-":
         raise InvalidOperation("stdout cannot take both the export and its summary; give a file with --json")
-    wish = ExportWish(
+    options = ExportOptions(
         collection=collection,
         file=file,
         region=region,
@@ -166,17 +154,17 @@ def export(
     )
     started_s = time.monotonic()
     with progress(f"exporting {collection}") as report:
-        found = export_file(settings, application, wish, lambda rows: report(rows, None, None, ""))
-    _tell_export(collection, found, time.monotonic() - started_s, as_json)
+        found = export_file(settings, application, options, report)
+    _tell_export(collection, file, found, time.monotonic() - started_s, as_json)
 
 
-def _tell_export(collection: str, found: ExportReport, spent_s: float, as_json: bool) -> None:
+def _tell_export(collection: str, file: str, found: ExportReport, spent_s: float, as_json: bool) -> None:
     state = found.state
     if as_json:
         print_json(
             {
                 "collection": collection,
-                "file": found.file,
+                "file": file,
                 "region": state.region,
                 "rows": state.rows,
                 "bytes": found.size_bytes,

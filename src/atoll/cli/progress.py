@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from atoll.cli.terminal import tell
 
-Report = Callable[[int, int | None, int | None, str], None]
-"""`report(rows, done, total, more)`: rows so far, how much of how much, and what else there is to say."""
+
+class Report(Protocol):
+    """Told rows so far, how much of how much, and what else there is to say."""
+
+    def __call__(self, rows: int, done: int = 0, total: int | None = None, more: str = "") -> None: ...
+
 
 _FIRST_S = 2.0
 _EACH_S = 10.0
@@ -26,14 +31,14 @@ def progress(what: str) -> Iterator[Report]:
     started_s = time.monotonic()
     due_s = started_s + _FIRST_S
 
-    def line(rows: int, done: int | None, total: int | None, more: str) -> None:
+    def line(rows: int, done: int = 0, total: int | None = None, more: str = "") -> None:
         nonlocal due_s
         now_s = time.monotonic()
         if now_s < due_s:
             return
         due_s = now_s + _EACH_S
         spent_s = now_s - started_s
-        share = f", {done / total:.0%}" if done is not None and total else ""
+        share = f", {done / total:.0%}" if total else ""
         left = ""
         if done and total and done <= total:
             left = f", {spent_s * (total - done) / done:.0f} s left"
@@ -60,8 +65,8 @@ def _bar(what: str) -> Iterator[Report]:
     with Progress(*columns, console=Console(stderr=True)) as shown:
         task = shown.add_task(what, total=None, rows=0, rate=0.0, more="")
 
-        def report(rows: int, done: int | None, total: int | None, more: str) -> None:
+        def report(rows: int, done: int = 0, total: int | None = None, more: str = "") -> None:
             rate = rows / max(0.001, time.monotonic() - started_s)
-            shown.update(task, completed=done or 0, total=total, rows=rows, rate=rate, more=more)
+            shown.update(task, completed=done, total=total, rows=rows, rate=rate, more=more)
 
         yield report

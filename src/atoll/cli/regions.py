@@ -13,6 +13,8 @@ import urllib3
 
 from atoll.config.config import Config, RegionConfig, load_config
 from atoll.errors import AtollError, ConfigError, RegionUnreachable, error_classes
+from atoll.schema.application import Application
+from atoll.schema.loading import load_application
 
 _MOST_AT_ONCE = 32
 _JSON = {"content-type": "application/json"}
@@ -23,6 +25,12 @@ _PROBLEM_MEMBERS = frozenset({"type", "title", "status", "detail", "definite"})
 def open_config(path: str) -> Config:
     """Raises ConfigError."""
     return load_config(Path(path))
+
+
+def open_application(path: str) -> tuple[Config, Application]:
+    """With what it declares. Raises ConfigError, DeclarationError."""
+    config = open_config(path)
+    return config, load_application(config.app, limits=config.limits)
 
 
 class Node(NamedTuple):

@@ -12,7 +12,7 @@ from atoll.bulk.documents import Document, document_of
 from atoll.bulk.files import Compression, compressed, open_input
 from atoll.bulk.parquet import ParquetRows, write_parquet
 from atoll.bulk.reading import CsvRows, JsonLines, Layout, Position, Reader, Row
-from atoll.bulk.writing import CsvWriter, JsonLinesWriter
+from atoll.bulk.writing import csv_writer, json_lines_writer
 from atoll.errors import InvalidOperation, RequestError, UnknownField
 
 from .shop import EVERYTHING
@@ -69,8 +69,8 @@ def write(path: Path, kind: str, found: list[Document], compression: Compression
     if kind == "parquet":
         write_parquet(path, EVERYTHING, found)
         return
-    writer = JsonLinesWriter() if kind == "jsonl" else CsvWriter(EVERYTHING, ",")
-    path.write_bytes(compressed(writer.head(), compression) + compressed(writer.block(found), compression))
+    writer = json_lines_writer() if kind == "jsonl" else csv_writer(EVERYTHING, ",")
+    path.write_bytes(compressed(writer.head, compression) + compressed(writer.block(found), compression))
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
