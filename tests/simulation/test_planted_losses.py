@@ -32,10 +32,14 @@ PLANTS: dict[str, Plant] = {}
 plant = planting(PLANTS)
 
 
-def losing(plan: Plan, *faults: Fault, nodes: int = 1) -> Plan:
-    """Three regions that write a lot; of one the data go back."""
-    regions = ("frankfurt", "tokyo", "virginia")
-    plan = replace(draw(plan.seed, regions, 3, nodes), workloads=plan.workloads, options=plan.options)
+REGIONS = ("frankfurt", "tokyo", "virginia")
+
+
+def losing(plan: Plan, *faults: Fault, nodes: int = 1, regions: tuple[str, ...] = REGIONS) -> Plan:
+    """Regions that write a lot; of one the data go back."""
+    plan = replace(
+        draw(plan.seed, regions, len(regions), nodes), workloads=plan.workloads, options=plan.options
+    )
     return replace(
         plan,
         one_way_s={(a, b): 0.05 for a in regions for b in regions if a != b},
@@ -73,10 +77,10 @@ def rolled_back(plan: Plan) -> Plan:
     plan = losing(
         cut_soon(plan),
         Fault("upgrade", 2.0, 2.0, ("frankfurt",), 1),
-        Fault("lost_disk", 2.0, 2.5, ("tokyo",)),
-        Fault("partition", 2.0, 7.0, ("virginia",)),
+        Fault("lost_disk", 3.0, 3.5, ("tokyo",)),
+        regions=("frankfurt", "tokyo"),
     )
-    return replace(plan, versions={"frankfurt": 3, "tokyo": 1, "virginia": 3})
+    return replace(plan, versions={"frankfurt": 3, "tokyo": 1})
 
 
 @plant(
