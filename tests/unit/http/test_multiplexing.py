@@ -81,7 +81,7 @@ async def test_writes_that_come_together_share_one_commit() -> None:
     async with Served() as it:
         await it.ask("PUT", "/v1/profile/first", {"name": "A"})  # what a start has to do is done
         commits: list[int] = []
-        it["a"].group_commit.listen(lambda batch: commits.append(len(batch.entries)))
+        it["a"].group_commit.listen(lambda batch: commits.append(len(batch.written)))
         found = await answers(it, *(asked("PUT", f"/v1/profile/{n}", {"name": "A"}) for n in range(30)))
     assert [answered.status for answered in found] == [200] * 30
     assert [entries for entries in commits if entries] == [30]
