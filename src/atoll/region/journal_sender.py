@@ -72,7 +72,10 @@ class JournalSender:
     async def _discard_pending(self, peer: str, past: int) -> None:
         while True:
             if self._intake.discard_pending(peer, past):
-                self._links[peer].reopen()  # at once, for this call may be cut short
+                # At once, for this call may be cut short. What another peer has stored of them it is to send again.
+                for name, link in self._links.items():
+                    if name == peer or peer in link.status.relays:
+                        link.reopen()
             if not self._intake.in_flight(peer, past):
                 return
             await self._group_commit.await_commit()  # then its entries are stored, or wait again

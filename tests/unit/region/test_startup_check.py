@@ -49,6 +49,27 @@ async def test_a_region_that_lost_its_disk_gets_it_back_before_it_writes() -> No
 
 
 @in_virtual_time
+async def test_what_a_relay_has_stored_of_a_lost_disk_is_asked_for_again_once_it_was_let_go() -> None:
+    """Region b may not apply what it holds in memory of a, which may number others so. What c has stored, it may."""
+    async with World() as it:
+        it.stores["b"].tables.refusal = "the disk is full"
+        await it.write("a", "note", "k", {"text": "stored by c alone"})
+        while not it["c"].vector.get("a"):  # noqa: ASYNC110 — virtual time
+            await asyncio.sleep(0.01)
+        it.partition("ac")
+        await it["a"].stop()
+        it.stores["a"] = MemoryStore()
+        await it.create("a").start()
+        while it["b"].links["c"].status.relays != ("a",) or not it["b"].intake.inbox:  # noqa: ASYNC110 — virtual time
+            await asyncio.sleep(0.01)
+        it["a"].links["b"].reopen()
+        await asyncio.sleep(1)
+        it.stores["b"].tables.refusal = ""
+        await it.settled()
+        assert it.shown("a", "note", "k") == {"text": "stored by c alone"}
+
+
+@in_virtual_time
 async def test_what_a_peer_was_heard_to_hold_is_waited_for_after_a_restart_without_it() -> None:
     async with World("a", "b") as it:
         for _ in range(2):
