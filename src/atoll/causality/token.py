@@ -96,9 +96,10 @@ class TokenCodec:
         }
         if len(components) < len(vector):
             self._check_known(vector)
-        for region, incarnation in self._incarnations.items():
-            if vector.get(region) and incarnation != FIRST_INCARNATION:
-                components[region_token_number(region)] = (vector[region], incarnation)
+        if self._incarnations:
+            for region, incarnation in self._incarnations.items():
+                if vector.get(region) and incarnation != FIRST_INCARNATION:
+                    components[region_token_number(region)] = (vector[region], incarnation)
         signed = _VERSION + _pack_vector(components)
         raw = signed + self._sign(signed)
         # Trailing padding carries nothing: the length says it.
@@ -146,10 +147,13 @@ class TokenCodec:
         return signer.digest()[:_SIGNATURE_BYTES]
 
     def _name(self, components: Mapping[int, int | tuple[int, Incarnation]]) -> VersionVector:
-        vector = {}
+        vector, names, incarnations = {}, self._names, self._incarnations
         for number, component in components.items():
-            seq, incarnation = (component, FIRST_INCARNATION) if isinstance(component, int) else component
-            region = self._names.get(number)
+            if isinstance(component, int):
+                seq, incarnation = component, FIRST_INCARNATION
+            else:
+                seq, incarnation = component
+            region = names.get(number)
             if region is None:
                 _refuse(
                     "unknown-region",
@@ -158,11 +162,11 @@ class TokenCodec:
                 )
             if not 1 <= seq <= MAX_SEQ:
                 _refuse("absurd", f"it claims entry {seq} of {region}, outside 1 to {MAX_SEQ}")
-            if incarnation != self._incarnations.get(region, FIRST_INCARNATION):
+            if incarnation != incarnations.get(region, FIRST_INCARNATION):
                 _refuse(
                     "other-incarnation",
                     f"it speaks of incarnation {incarnation} of {region}, which is in incarnation "
-                    f"{self._incarnations.get(region, FIRST_INCARNATION)}: what it had seen is lost in part",
+                    f"{incarnations.get(region, FIRST_INCARNATION)}: what it had seen is lost in part",
                 )
             vector[region] = seq
         return vector

@@ -229,7 +229,7 @@ def check_value(rules: Rules, key: str, register: str, value: bytes) -> None:
         _any_json(value)  # in full: what can only be skipped could fail later, where values are folded
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
         raise HostileEntry(f"the value of {rules.name}/{key} is not JSON") from None
-    if value.count(b"[") + value.count(b"{") > _DEEPEST.depth:
+    if len(value) > _DEEPEST.depth and value.count(b"[") + value.count(b"{") > _DEEPEST.depth:
         try:
             check_text(value, _DEEPEST, rules.name)
         except InvalidDocument as error:
@@ -243,10 +243,9 @@ def carried_over(rules: Rules, shown: bytes | None, plain: bytes) -> bytes:
 
     A write of the whole document states the fields that its region knows, and not those of another version.
     """
-    if shown is None or (unknown := _members(shown).keys() - rules.known) == frozenset():
+    if shown is None or (found := _members(shown)).keys() <= rules.known:
         return plain
-    found = _members(shown)
-    rest = b",".join(_member(name, bytes(found[name])) for name in sorted(unknown))
+    rest = b",".join(_member(name, bytes(found[name])) for name in sorted(found.keys() - rules.known))
     return plain[:-1] + (b"," if len(plain) > 2 else b"") + rest + b"}"
 
 

@@ -102,8 +102,10 @@ def validate_key(key: str, limits: Limits) -> str:
     """Return `key` if every client, URL and store keeps it as it is; else raise InvalidKey."""
     if not isinstance(key, str) or not key:
         raise InvalidKey("a key is a string of at least one character")
+    size = len(key)
     if key.isascii():
-        size = len(key)
+        if key.isprintable() and "." not in key and size <= limits.key_bytes:
+            return key  # nearly every key
     else:
         try:
             size = len(key.encode())
