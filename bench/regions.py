@@ -101,7 +101,7 @@ async def acquaint(region: Region, others: Sequence[str]) -> None:
     """Let the region have seen something of the others, so that contexts have the length of real ones."""
     seen = []
     for other in others:
-        entry = Entry(other, Seq(1), pack(unix_ms()), 0, {}, ())
+        entry = Entry(RegionName(other), Seq(1), pack(unix_ms()), 0, {}, ())
         seen.append(EncodedEntry(entry, encode_frame(entry)))
     region.deliver(seen, "bench")
     await region.group_commit.progress.covered(dict.fromkeys(others, 1))

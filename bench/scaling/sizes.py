@@ -5,7 +5,7 @@ from __future__ import annotations
 from atoll import Collection, Counter
 from atoll.causality.clock import pack
 from atoll.causality.token import TokenCodec
-from atoll.causality.types import Seq, Stamp
+from atoll.causality.types import RegionName, Seq, Stamp
 from atoll.conflicts import records
 from atoll.documents.document import ELSEWHERE, Document, row_of
 from atoll.documents.entry import Change, Entry, encode_frame
@@ -65,14 +65,19 @@ def _frames(regions: tuple[str, ...]) -> list[bytes]:
         context[regions[0]] = SEEN + number
         change = Change(_RECORD, document_key(number), int(Operation.UPDATE), {WHOLE: document_body(number)})
         entry = Entry(
-            regions[0], Seq(SEEN + number + 1), Stamp(_STAMP + (number << 16)), 10, context, (change,)
+            RegionName(regions[0]),
+            Seq(SEEN + number + 1),
+            Stamp(_STAMP + (number << 16)),
+            10,
+            context,
+            (change,),
         )
         frames.append(encode_frame(entry))
     return frames
 
 
 def _version(region: str, context: dict[str, int], value: bytes) -> Version:
-    return Version(region, SEEN + 1, _STAMP, 10, int(Operation.UPDATE), context, value)
+    return Version(RegionName(region), Seq(SEEN + 1), _STAMP, 10, int(Operation.UPDATE), context, value)
 
 
 def _audit_row(regions: tuple[str, ...]) -> int:

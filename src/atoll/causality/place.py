@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from atoll.causality.clock import pack, stamp_ms
-from atoll.causality.types import Seq, Stamp
+from atoll.causality.types import RegionName, Seq, Stamp
 
 _KEY = re.compile(r"([0-9a-f]{16}) ([^ ]+) ([0-9a-f]{14}) ([0-9a-f]{4})")
 
@@ -22,7 +22,7 @@ class Place(NamedTuple):
     """Of one document of an entry."""
 
     stamp: Stamp
-    region: str
+    region: RegionName
     seq: Seq
     number: int
     """Of the document within its entry, from 0."""
@@ -38,7 +38,7 @@ def place_of(key: str) -> Place | None:
     if found is None:
         return None
     stamp, region, seq, number = found.groups()
-    return Place(Stamp(int(stamp, 16)), region, Seq(int(seq, 16)), int(number, 16))
+    return Place(Stamp(int(stamp, 16)), RegionName(region), Seq(int(seq, 16)), int(number, 16))
 
 
 def horizon(keys: Sequence[str], age_ms: int, most: int) -> str:

@@ -28,6 +28,20 @@ Audience = tuple[RegionName, ...] | None
 """The regions that may hold some data, in order of their names; or EVERYONE."""
 
 
+class Dot(NamedTuple):
+    """Names one entry."""
+
+    region: RegionName
+    seq: Seq
+
+    def __str__(self) -> str:
+        return f"{self.region}:{self.seq}"
+
+
+Order = tuple[Stamp, RegionName, Seq]
+"""Of writes: the same in every region, and an extension of causality. See `causality.place`."""
+
+
 class Ballot(NamedTuple):
     """Orders the values of one consensus register."""
 

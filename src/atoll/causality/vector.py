@@ -8,16 +8,8 @@ A vector names a causally closed prefix of every region's journal, so one number
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 VersionVector = dict[str, int]
-
-
-class Dot(NamedTuple):
-    """One change: the `seq`-th entry (from 1) of a region's journal."""
-
-    region: str
-    seq: int
 
 
 def covers(vector: Mapping[str, int], region: str, seq: int) -> bool:

@@ -233,7 +233,7 @@ class Batch:
             self.written.append(entry)
         return Receipt(
             region,
-            seq if changes else 0,
+            seq if changes else Seq(0),
             stamp,
             () if write.brief else tuple(self._written(address) for address in drafts),
         )

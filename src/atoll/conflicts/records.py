@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from atoll.causality.clock import stamp_ms
+from atoll.causality.types import Order, RegionName, Seq, Stamp
 from atoll.documents.document import Document, shown_plain, touches
 from atoll.documents.entry import Change, Entry, LosingVersion
 from atoll.documents.register import Operation, Version
@@ -28,9 +30,9 @@ _OPERATIONS = {Operation.INSERT: "insert", Operation.UPDATE: "update", Operation
 class Side(msgspec.Struct, frozen=True):
     """One of the two writes."""
 
-    region: str
-    seq: int
-    stamp: int
+    region: RegionName
+    seq: Seq
+    stamp: Stamp
     operation: str
     context: dict[str, int]
     value: msgspec.Raw
@@ -51,7 +53,7 @@ class Record(msgspec.Struct, frozen=True):
     uncertain: bool
     losing: Side
     winning: Side
-    resolved_by: tuple[int, str, int] | None = None
+    resolved_by: Order | None = None
     """(stamp, region, seq) of the write that replaced both."""
 
 
@@ -118,7 +120,7 @@ def _side(version: Version) -> Side:
     )
 
 
-def resolve(record: Record, by: tuple[int, str, int]) -> LosingVersion:
+def resolve(record: Record, by: Order) -> LosingVersion:
     """The record as the entry of the write `by` (stamp, region, seq) carries it."""
     reason = "chosen by the application" if record.status == "manual" else record.reason
     resolved = msgspec.structs.replace(record, status="resolved", resolved_by=by, reason=reason)
@@ -133,7 +135,7 @@ def row_of(record: Record) -> AuditRow:
         field=record.field,
         kind=record.kind,
         status=record.status,
-        stamp_ms=record.losing.stamp >> 16,
+        stamp_ms=stamp_ms(record.losing.stamp),
         losing_origin=record.losing.region,
         winning_origin=record.winning.region,
         strategy=record.strategy,
@@ -174,7 +176,7 @@ def check_resolved(losing: LosingVersion, entry: Entry, change: Change) -> None:
     if (
         (record.collection, record.key, record.id) != (change.collection, change.key, losing.id)
         or (record.status, losing.status) != ("resolved", "resolved")
-        or record.resolved_by != (entry.stamp, entry.origin, entry.seq)
+        or record.resolved_by != entry.order
         or not 0 < lost.seq <= entry.context.get(lost.region, 0)
         or not 0 <= lost.stamp < 1 << 63
         or losing.id not in [record_id(change.collection, change.key, name, lost) for name in registers]

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from atoll.causality.place import place_of
+from atoll.causality.types import Order, RegionName, Seq
 from atoll.documents import register as registers
 from atoll.documents.entry import Change, Entry
 from atoll.documents.register import Operation, Register, Version
@@ -36,15 +37,15 @@ class _Meta(msgspec.Struct, array_like=True, gc=False):
     lattices: dict[str, bytes] = {}
 
 
-class _Dot(msgspec.Struct, array_like=True, gc=False):
-    """The first two members of a version; its others are left unread."""
+class _Written(msgspec.Struct, array_like=True, gc=False):
+    """The first two members of a version, its dot; the others are left unread."""
 
-    region: str
-    seq: int
+    region: RegionName
+    seq: Seq
 
 
 class _Dots(msgspec.Struct, array_like=True, gc=False):
-    registers: dict[str, tuple[_Dot, ...]]
+    registers: dict[str, tuple[_Written, ...]]
     lattices: dict[str, msgspec.Raw] = {}
 
 
@@ -88,12 +89,12 @@ def touches(document: Document) -> Register:
     A region without mergeable fields in its declaration deletes a document without writing this register.
     """
     touch = document.registers.get(TOUCH, ())
-    known = {(version.region, version.seq) for version in touch}
+    known = {version.dot for version in touch}
     unseen = [
         deletion
         for deletion in document.registers.get(WHOLE, ())
         if deletion.value is None
-        and (deletion.region, deletion.seq) not in known
+        and deletion.dot not in known
         and any(t.value is not None and deletion.context.get(t.region, 0) < t.seq for t in touch)
     ]
     return tuple(sorted((*touch, *unseen), key=registers.canonical_order)) if unseen else touch
@@ -136,7 +137,7 @@ def received(rules: Rules, key: str, row: Row, stamp: int) -> Document:
     for name, versions in meta.registers.items():
         if not well_named(name):
             raise HostileEntry(f"no collection has a register {name[:64]!r}")
-        dots = {(version.region, version.seq) for version in versions}
+        dots = {version.dot for version in versions}
         if not versions or len(dots) < len(versions) or not all(_sane(each, stamp) for each in versions):
             raise HostileEntry(f"the versions of {rules.name}/{key} in {name[:64]!r} are not possible")
         if list(versions) != sorted(versions, key=registers.canonical_order):
@@ -147,7 +148,7 @@ def received(rules: Rules, key: str, row: Row, stamp: int) -> Document:
     if rules.appended:
         written = {name: versions[0].value for name, versions in meta.registers.items()}
         for only in meta.registers.get(WHOLE, ()):
-            _check_appended(rules, key, written, (only.stamp, only.region, only.seq))
+            _check_appended(rules, key, written, registers.canonical_order(only))
     known = rules.lattices
     lattices: dict[str, Any] = {
         field: known[field].decode(data) if field in known else data for field, data in meta.lattices.items()
@@ -155,9 +156,7 @@ def received(rules: Rules, key: str, row: Row, stamp: int) -> Document:
     return Document(meta.registers, lattices)
 
 
-def _check_appended(
-    rules: Rules, key: str, registers: Mapping[str, bytes | None], by: tuple[int, str, int]
-) -> None:
+def _check_appended(rules: Rules, key: str, registers: Mapping[str, bytes | None], by: Order) -> None:
     """Raises HostileEntry where the write `by` (stamp, region, seq) is not the one that the document's place names."""
     place = place_of(key)
     if place is None or place[:3] != by or registers.get(WHOLE) is None or len(registers) > 1:
@@ -187,7 +186,7 @@ def delta_of(rules: Rules, entry: Entry, change: Change) -> Document:
             f"the change of {rules.name}/{change.key} has an unknown operation: {change.operation}"
         )
     if rules.appended:
-        _check_appended(rules, change.key, change.registers, (entry.stamp, entry.origin, entry.seq))
+        _check_appended(rules, change.key, change.registers, entry.order)
     versions: dict[str, Register] = {}
     for name, value in change.registers.items():
         if not well_named(name):

@@ -34,7 +34,16 @@ from typing import Annotated, Final, NamedTuple
 import msgspec
 
 from atoll.causality import types
-from atoll.causality.types import FIRST_INCARNATION, Audience, Ballot, Epoch, Incarnation, RegionName
+from atoll.causality.types import (
+    FIRST_INCARNATION,
+    Audience,
+    Ballot,
+    Dot,
+    Epoch,
+    Incarnation,
+    Order,
+    RegionName,
+)
 from atoll.documents.trace import Trace
 from atoll.errors import CorruptEntry, HostileEntry
 
@@ -54,7 +63,7 @@ _FIRST: Final = _PREFIX + _HEAD.size
 
 Seq = Annotated[types.Seq, msgspec.Meta(ge=1, lt=1 << 53)]
 Seen = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
-Name = Annotated[str, msgspec.Meta(min_length=1)]
+Name = Annotated[RegionName, msgspec.Meta(min_length=1)]
 Stamp = Annotated[types.Stamp, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=_DIGEST_BYTES, max_length=_DIGEST_BYTES)]
 Identifier = Annotated[bytes, msgspec.Meta(max_length=32)]
@@ -121,6 +130,14 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=FORMAT):
     incarnation: Annotated[Incarnation, msgspec.Meta(ge=0, lt=1 << 53)] = FIRST_INCARNATION
     """Of the origin: a number is given out once under each."""
     extension: Extension | None = None
+
+    @property
+    def dot(self) -> Dot:
+        return Dot(self.origin, self.seq)
+
+    @property
+    def order(self) -> Order:
+        return (self.stamp, self.origin, self.seq)
 
 
 class _Header(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=FORMAT):

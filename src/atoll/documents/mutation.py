@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from atoll.causality.types import RegionName, Seq, Stamp
 from atoll.documents.rules import Rules
 from atoll.documents.trace import Trace
 from atoll.errors import InvalidOperation, UnknownField
@@ -91,10 +92,10 @@ class Written(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Receipt(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The answer to a write, remembered under its idempotency key."""
 
-    region: str
-    seq: int
+    region: RegionName
+    seq: Seq
     """Its place in the region's journal; 0 when nothing had to change."""
-    stamp: int
+    stamp: Stamp
     written: tuple[Written, ...]
     fingerprint: bytes = b""
     """Of the write, in what is remembered: a key that comes back with another write is refused."""

@@ -12,6 +12,8 @@ from enum import IntEnum
 
 import msgspec
 
+from atoll.causality.types import Dot, Order, RegionName, Seq, Stamp
+
 
 class Operation(IntEnum):
     """What the writer did, as far as it could see."""
@@ -24,9 +26,9 @@ class Operation(IntEnum):
 class Version(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One write to one register."""
 
-    region: str
-    seq: int
-    stamp: int
+    region: RegionName
+    seq: Seq
+    stamp: Stamp
     uncertainty_ms: int
     """Half-width of the writer's clock error; it says whether an order by stamps can be trusted."""
     operation: int
@@ -35,11 +37,15 @@ class Version(msgspec.Struct, array_like=True, frozen=True, gc=False):
     value: bytes | None
     """JSON text; None is a deletion."""
 
+    @property
+    def dot(self) -> Dot:
+        return Dot(self.region, self.seq)
+
 
 Register = tuple[Version, ...]
 
 
-def canonical_order(version: Version) -> tuple[int, str, int]:
+def canonical_order(version: Version) -> Order:
     return (version.stamp, version.region, version.seq)
 
 
@@ -63,12 +69,8 @@ def merge(ours: Register, theirs: Register) -> Register:
         return theirs
     elif not theirs:
         return ours
-    mine = {(version.region, version.seq) for version in ours}
-    kept = [
-        v
-        for v in ours
-        if any(v.region == o.region and v.seq == o.seq for o in theirs) or not _seen(v, theirs)
-    ]
-    kept += [v for v in theirs if (v.region, v.seq) not in mine and not _seen(v, ours)]
+    mine, others = {version.dot for version in ours}, {version.dot for version in theirs}
+    kept = [v for v in ours if v.dot in others or not _seen(v, theirs)]
+    kept += [v for v in theirs if v.dot not in mine and not _seen(v, ours)]
     kept.sort(key=canonical_order)
     return tuple(kept)

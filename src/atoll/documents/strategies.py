@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from atoll.causality.clock import stamp_ms
 from atoll.documents.register import Operation, Register, Version, canonical_order
 
 Outcome = Literal["picked", "merged", "manual"]
@@ -120,5 +121,5 @@ def kind_of(losing: Version, winning: Version) -> str:
 
 def within_uncertainty(one: Version, other: Version) -> bool:
     """Whether the two stamps lie so close that the clocks cannot tell which was first."""
-    apart_ms = abs((one.stamp >> 16) - (other.stamp >> 16))
+    apart_ms = abs(stamp_ms(one.stamp) - stamp_ms(other.stamp))
     return apart_ms <= one.uncertainty_ms + other.uncertainty_ms

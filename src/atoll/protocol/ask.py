@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from atoll.causality.types import Dot
 from atoll.commit.work import Step
 from atoll.replication.messages import SnapshotPlace
 
@@ -154,7 +155,7 @@ class OpenKept(msgspec.Struct, frozen=True):
 class ReadDigests(msgspec.Struct, frozen=True):
     """Read the digests of entries as they are here. Ends in `DigestsRead`."""
 
-    dots: tuple[tuple[str, int], ...]
+    dots: tuple[Dot, ...]
 
 
 class ReadParked(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from atoll.causality.types import Dot
 from atoll.commit.snapshot_page import SnapshotPage
 from atoll.commit.work import Step
 from atoll.errors import AtollError
@@ -151,7 +152,7 @@ class KeptOpened(msgspec.Struct, frozen=True):
 class DigestsRead(msgspec.Struct, frozen=True):
     """(origin, seq) → digest; None where the journal does not hold it."""
 
-    digests: Mapping[tuple[str, int], bytes | None]
+    digests: Mapping[Dot, bytes | None]
 
 
 class ParkedRead(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
+from atoll.causality.clock import stamp_ms
 from atoll.commit.batch import Batch
 
 
@@ -38,7 +39,7 @@ class Statistics:
             delays = self.propagation_ms.get(applied.origin)
             if delays is None:
                 delays = self.propagation_ms[applied.origin] = deque(maxlen=512)
-            delays.append(max(0, now_ms - (applied.stamp >> 16)))
+            delays.append(max(0, now_ms - stamp_ms(applied.stamp)))
         for record in batch.detected:
             self.conflicts[(record.collection, record.kind)] += 1
         self.parked += len(batch.parked)

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from atoll.causality.clock import stamp_ms
 from atoll.causality.vector import VersionVector
 from atoll.commit.batch import Batch
 from atoll.commit.work import Step, Wants
@@ -172,4 +173,4 @@ class Truncation:
     async def _look(self) -> None:
         self.extent = await self._store.journal_extent()
         oldest = await self._store.journal(self.extent.after_id, limit=1)
-        self.oldest_ms = next(decode_frames(oldest[0].segment.body)).entry.stamp >> 16 if oldest else None
+        self.oldest_ms = stamp_ms(next(decode_frames(oldest[0].segment.body)).entry.stamp) if oldest else None

@@ -96,7 +96,7 @@ class Hostile(Solo):
         return {
             (entry.origin, entry.seq, number): expected
             for entry, expectations in self._sent
-            if world.journal.entries.get((entry.origin, entry.seq)) == entry
+            if world.journal.entries.get(entry.dot) == entry
             for number, expected in enumerate(expectations)
         }
 

@@ -153,7 +153,7 @@ class _User:
             return False
         wanted = msgspec.json.encode({"text": str(number)})
         dots = [
-            (touch.entry.origin, touch.entry.seq)
+            touch.entry.dot
             for touch in journal.touches("member", key)
             if wanted in touch.change.registers.values()
         ]

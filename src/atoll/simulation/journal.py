@@ -12,6 +12,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from atoll.causality import vector as vectors
+from atoll.causality.types import Dot, RegionName, Seq
 from atoll.commit.snapshot_page import KEPT_ASIDE
 from atoll.documents.entry import Change, Entry, decode_frames
 from atoll.documents.trace import TRACE_BYTES
@@ -20,8 +21,6 @@ from atoll.recovery.snapshot_record import Record
 from atoll.simulation.failures import Verdict
 from atoll.store.port import Commit, Segment
 from atoll.testing.disk import Replaced
-
-Dot = tuple[str, int]
 
 
 @cache
@@ -152,7 +151,7 @@ class Journal:
                     )
 
     def _take(self, region: str, vector: dict[str, int], entry: Entry, frame: bytes) -> None:
-        dot = (entry.origin, entry.seq)
+        dot = entry.dot
         safety = self._verdict.safety
         if entry.seq != vector.get(entry.origin, 0) + 1:
             safety(
@@ -198,13 +197,13 @@ class Journal:
                 "nothing is written beside an installed position",
                 f"{region} wrote {dot} before its snapshot was merged",
             )
-        before = self.entries.get((entry.origin, entry.seq - 1))
+        before = self.entries.get(Dot(entry.origin, Seq(entry.seq - 1)))
         if before is not None and before.stamp >= entry.stamp:
             self._verdict.safety(
                 "stamps of a region rise", f"{dot} has a stamp no later than the one before it"
             )
         for origin, seq in entry.context.items():
-            seen = self.entries.get((origin, seq))
+            seen = self.entries.get(Dot(RegionName(origin), Seq(seq)))
             if seen is not None and seen.stamp >= entry.stamp:
                 self._verdict.safety(
                     "a stamp exceeds those its writer had seen",
@@ -276,7 +275,7 @@ class Journal:
         """At the end: what was lost before it had reached another region never happened."""
         for region, loss in sorted(self.losses.items()):
             for seq in range(self.newest.get(region, 0) + 1, loss.newest + 1):
-                self._strike((region, seq))
+                self._strike(Dot(RegionName(region), Seq(seq)))
 
     def may_be_lost(self, dot: Dot) -> bool:
         """Whether it was written before its region's data went back, and after what they went back to: then it may be

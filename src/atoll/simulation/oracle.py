@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from atoll.causality.types import Dot, Order, RegionName, Seq, Stamp
 from atoll.conflicts.records import record_id
 from atoll.documents.rules import TOUCH, WHOLE, Rules
 from atoll.simulation.failures import SafetyViolation
-from atoll.simulation.journal import Dot, Journal, Touch
+from atoll.simulation.journal import Journal, Touch
 
 _TIMES_ASKED = 6
 
@@ -25,11 +26,15 @@ _TIMES_ASKED = 6
 class Written(NamedTuple):
     """One value that one entry wrote to one register."""
 
-    stamp: int
-    region: str
-    seq: int
+    stamp: Stamp
+    region: RegionName
+    seq: Seq
     value: bytes | None
     context: Mapping[str, int]
+
+    @property
+    def dot(self) -> Dot:
+        return Dot(self.region, self.seq)
 
     def saw(self, other: Written) -> bool:
         return self.context.get(other.region, 0) >= other.seq
@@ -39,9 +44,9 @@ class Expected(NamedTuple):
     """One conflict record, as far as the history determines it."""
 
     status: str
-    losing: tuple[str, int]
-    winning: tuple[str, int]
-    resolved_by: tuple[int, str, int] | None
+    losing: Dot
+    winning: Dot
+    resolved_by: Order | None
 
 
 def plain_part(rules: Rules, value: bytes | None) -> dict[str, Any] | None:
@@ -111,12 +116,12 @@ class Oracle:
         present = _present(list(self._journal.touches(collection, key)))
         deletions = [version for version in present.get(WHOLE, ()) if version.value is None]
         return [
-            (register, (version.region, version.seq))
+            (register, version.dot)
             for register, versions in sorted(present.items())
             for version in versions
             if register != WHOLE
             and version.value is not None
-            and (version.region, version.seq) not in self._journal.hostile
+            and version.dot not in self._journal.hostile
             and not any(deletion.saw(version) for deletion in deletions)
         ]
 
@@ -134,15 +139,15 @@ class Oracle:
         if len(touches) < 2:
             return
         resolved: dict[str, Expected] = {}
-        for touch in sorted(touches, key=lambda each: (each.entry.stamp, each.entry.origin, each.entry.seq)):
+        for touch in sorted(touches, key=lambda each: each.entry.order):
             entry = touch.entry
-            if (entry.origin, entry.seq) in self._journal.hostile:
+            if entry.dot in self._journal.hostile:
                 continue  # it does not say what it overwrites
             seen = [other for other in touches if entry.context.get(other.entry.origin, 0) >= other.entry.seq]
             lost = _open(rules, key, _present(seen))
             for id_, (register, losing, winner, _) in lost.items():
                 if register in touch.change.registers and id_ not in resolved:
-                    by = (entry.stamp, entry.origin, entry.seq)
+                    by = entry.order
                     resolved[id_] = Expected("resolved", losing, winner, by)
         for id_, (_, losing, winner, status) in _open(rules, key, _present(touches)).items():
             expected[id_] = Expected(status, losing, winner, None)
@@ -168,15 +173,15 @@ def _present(touches: Sequence[Touch]) -> dict[str, list[Written]]:
     }
 
 
-def _canonically(version: Written) -> tuple[int, str, int]:
+def _canonically(version: Written) -> Order:
     return version[:3]
 
 
 def _open(
     rules: Rules, key: str, present: Mapping[str, list[Written]]
-) -> dict[str, tuple[str, tuple[str, int], tuple[str, int], str]]:
+) -> dict[str, tuple[str, Dot, Dot, str]]:
     """id → (register, losing, winning, status) of what is lost in this state."""
-    lost: dict[str, tuple[str, tuple[str, int], tuple[str, int], str]] = {}
+    lost: dict[str, tuple[str, Dot, Dot, str]] = {}
     for register, present_ones in present.items():
         versions = _with_deletions(present, present_ones) if register == TOUCH else present_ones
         if len(versions) < 2 or (register == TOUCH and not _touch_counts(rules, present, versions)):
@@ -188,8 +193,8 @@ def _open(
                 continue
             lost[record_id(rules.name, key, register, losing)] = (  # type: ignore[arg-type]  # the names will do
                 register,
-                (losing.region, losing.seq),
-                (winner.region, winner.seq),
+                losing.dot,
+                winner.dot,
                 "manual" if outcome == "manual" else "open",
             )
     return lost

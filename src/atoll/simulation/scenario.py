@@ -45,7 +45,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from atoll.causality import vector as vectors
-from atoll.causality.types import Seq
+from atoll.causality.types import RegionName, Seq
 from atoll.documents.entry import Change, Entry, decode_frames, encode_frame
 from atoll.documents.mutation import Delete, Mutation, Write, patch_of, put_of
 from atoll.errors import AtollError
@@ -205,7 +205,9 @@ class Stage:
         registers = {register: value.encode() for register, value in said["registers"].items()}
         change = Change(said["collection"], said["key"], said["operation"], registers)
         seq = Seq(region.vector.get(name, 0) + 1)
-        entry = Entry(name, seq, region.clock.now(), 5, {**region.vector, name: seq - 1}, (change,))
+        entry = Entry(
+            RegionName(name), seq, region.clock.now(), 5, {**region.vector, name: seq - 1}, (change,)
+        )
         region.deliver(list(decode_frames(encode_frame(entry))), name)
         await region.group_commit.progress.covered({name: seq})
         return [f"{name}:{seq}"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from atoll.causality.types import Dot
 from atoll.documents.mutation import Write, patch_of, put_of
 from atoll.errors import AtollError, InvalidOperation
 from atoll.region.region import Region
@@ -49,7 +50,7 @@ class Posts(Workload):
 
     def __init__(self, clients: int, mean_s: float) -> None:
         super().__init__(clients, mean_s)
-        self._dots: dict[str, tuple[str, int]] = {}
+        self._dots: dict[str, Dot] = {}
 
     def actors(self, world: World) -> list[Coroutine[Any, Any, None]]:
         return [*super().actors(world), self._watch(world)]
@@ -145,9 +146,7 @@ class Retries(Workload):
             if shown != committed:
                 world.verdict.safety(_COUNTS_ONCE, f"{name} counts {shown}, {committed} were made")
 
-    async def _again(
-        self, world: World, client: Client, trace: str, dot: tuple[str, int] | None, amount: int
-    ) -> None:
+    async def _again(self, world: World, client: Client, trace: str, dot: Dot | None, amount: int) -> None:
         """Send an increment under a key that was used. `dot`: what it was then, if this is the same write."""
         mutation = patch_of(world.rules["view"], "retried", {"$inc": {"seen": amount}})
         write = Write((mutation,), trace, trace_of(trace))

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 
 from atoll.causality import vector as vectors
+from atoll.causality.types import Dot
 from atoll.documents.mutation import Mutation, Write, patch_of, put_of
 from atoll.documents.rules import Rules
 from atoll.errors import (
@@ -43,7 +44,7 @@ class Operation:
     trace: str
     state: str = "unknown"
     """`acked`, `refused` or `unknown`: whether it happened, as the client was told."""
-    dot: tuple[str, int] | None = None
+    dot: Dot | None = None
     note: Any = None
     """What the workload wants to remember of it."""
 
@@ -223,7 +224,7 @@ class Client:
         self.token = vectors.merge(self.token, reply.vector)
         if not receipt.seq:
             return
-        operation.dot = (receipt.region, receipt.seq)
+        operation.dot = Dot(receipt.region, receipt.seq)
         entry = world.journal.entries.get(operation.dot)
         if entry is None or entry.trace != trace_of(operation.trace):
             world.verdict.safety(DURABLE, f"{operation.trace} was acknowledged as {operation.dot}")

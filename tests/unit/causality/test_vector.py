@@ -3,7 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll.causality.vector import Dot, concurrent_with, covers, descends, merge, missing
+from atoll.causality.types import Dot
+from atoll.causality.vector import concurrent_with, covers, descends, merge, missing
 
 regions = st.sampled_from(["frankfurt", "sydney", "tokyo", "virginia"])
 vectors = st.dictionaries(regions, st.integers(0, 5))
