@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import uvloop
 
 from atoll.causality.clock import pack
+from atoll.causality.origin import Origin
 from atoll.causality.types import RegionName, Seq
 from atoll.documents.entry import EncodedEntry, Entry, encode_frame
 from atoll.documents.mutation import Put, Write, put_of
@@ -101,7 +102,7 @@ async def acquaint(region: Region, others: Sequence[str]) -> None:
     """Let the region have seen something of the others, so that contexts have the length of real ones."""
     seen = []
     for other in others:
-        entry = Entry(RegionName(other), Seq(1), pack(unix_ms()), 0, {}, ())
+        entry = Entry(Origin(other), Seq(1), pack(unix_ms()), 0, {}, ())
         seen.append(EncodedEntry(entry, encode_frame(entry)))
     region.deliver(seen, "bench")
     await region.group_commit.progress.covered(dict.fromkeys(others, 1))

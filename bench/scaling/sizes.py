@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from atoll import Collection, Counter
 from atoll.causality.clock import pack
+from atoll.causality.origin import Origin
 from atoll.causality.token import TokenCodec
-from atoll.causality.types import RegionName, Seq, Stamp
+from atoll.causality.types import Seq, Stamp
 from atoll.conflicts import records
 from atoll.documents.document import ELSEWHERE, Document, row_of
 from atoll.documents.entry import Change, Entry, encode_frame
@@ -65,7 +66,7 @@ def _frames(regions: tuple[str, ...]) -> list[bytes]:
         context[regions[0]] = SEEN + number
         change = Change(_RECORD, document_key(number), int(Operation.UPDATE), {WHOLE: document_body(number)})
         entry = Entry(
-            RegionName(regions[0]),
+            Origin(regions[0]),
             Seq(SEEN + number + 1),
             Stamp(_STAMP + (number << 16)),
             10,
@@ -77,7 +78,7 @@ def _frames(regions: tuple[str, ...]) -> list[bytes]:
 
 
 def _version(region: str, context: dict[str, int], value: bytes) -> Version:
-    return Version(RegionName(region), Seq(SEEN + 1), _STAMP, 10, int(Operation.UPDATE), context, value)
+    return Version(Origin(region), Seq(SEEN + 1), _STAMP, 10, int(Operation.UPDATE), context, value)
 
 
 def _audit_row(regions: tuple[str, ...]) -> int:

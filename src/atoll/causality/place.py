@@ -1,6 +1,6 @@
 """The place of an append-only document in the order of all of them.
 
-The order is (stamp, region, seq, number). It extends causality: the writer of an entry has taken note of the stamps of
+The order is (stamp, origin, seq, number). It extends causality: the writer of an entry has taken note of the stamps of
 all entries that it has seen, so its own stamp is higher (`causality.clock`). Concurrent entries have an order too, and
 all regions agree on it. The place is the document's key. Keys sort as places do: numbers have a fixed width, and a
 space sorts before all characters of a region's name.
@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from atoll.causality.clock import pack, stamp_ms
-from atoll.causality.types import RegionName, Seq, Stamp
+from atoll.causality.origin import Origin
+from atoll.causality.types import Seq, Stamp
 
 _KEY = re.compile(r"([0-9a-f]{16}) ([^ ]+) ([0-9a-f]{14}) ([0-9a-f]{4})")
 
@@ -22,14 +23,14 @@ class Place(NamedTuple):
     """Of one document of an entry."""
 
     stamp: Stamp
-    region: RegionName
+    origin: Origin
     seq: Seq
     number: int
     """Of the document within its entry, from 0."""
 
     @property
     def key(self) -> str:
-        return f"{self.stamp:016x} {self.region} {self.seq:014x} {self.number:04x}"
+        return f"{self.stamp:016x} {self.origin} {self.seq:014x} {self.number:04x}"
 
 
 def place_of(key: str) -> Place | None:
@@ -37,8 +38,8 @@ def place_of(key: str) -> Place | None:
     found = _KEY.fullmatch(key)
     if found is None:
         return None
-    stamp, region, seq, number = found.groups()
-    return Place(Stamp(int(stamp, 16)), RegionName(region), Seq(int(seq, 16)), int(number, 16))
+    stamp, origin, seq, number = found.groups()
+    return Place(Stamp(int(stamp, 16)), Origin(origin), Seq(int(seq, 16)), int(number, 16))
 
 
 def horizon(keys: Sequence[str], age_ms: int, most: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple, NewType
 
+from atoll.causality.origin import Origin
 from atoll.errors import ProtocolMismatch
 
 RegionName = NewType("RegionName", str)
@@ -31,14 +32,14 @@ Audience = tuple[RegionName, ...] | None
 class Dot(NamedTuple):
     """Names one entry."""
 
-    region: RegionName
+    origin: Origin
     seq: Seq
 
     def __str__(self) -> str:
-        return f"{self.region}:{self.seq}"
+        return f"{self.origin}:{self.seq}"
 
 
-Order = tuple[Stamp, RegionName, Seq]
+Order = tuple[Stamp, Origin, Seq]
 """Of writes: the same in every region, and an extension of causality. See `causality.place`."""
 
 

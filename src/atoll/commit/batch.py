@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from atoll.causality.clock import HybridLogicalClock
+from atoll.causality.origin import Origin
 from atoll.causality.place import Place
 from atoll.causality.types import RegionName, Seq, Stamp
 from atoll.causality.vector import descends, merge, missing
@@ -56,7 +57,7 @@ _INSERT, _UPDATE = int(Operation.INSERT), int(Operation.UPDATE)
 class Identity(NamedTuple):
     """Who commits."""
 
-    region: RegionName
+    origin: Origin
     regions: tuple[RegionName, ...]
     uncertainty_ms: int
     """Half-width of the clock's error, stamped on every entry."""
@@ -96,7 +97,7 @@ class Batch:
         self.admits_writes = False
         """Whether local writes were found to be allowed in this transaction."""
         self._identity = identity
-        self._actor = Actor(identity.region, identity.regions)
+        self._actor = Actor(identity.origin, identity.regions)
         self._rules = rules
         self._clock = clock
         self._rows = dict(rows)
@@ -129,10 +130,10 @@ class Batch:
                 return idempotency.replay(given, write)
         if admit is not None:
             admit(write, self._row)
-        region = identity.region
-        seq = Seq(self.vector.get(region, 0) + 1)
+        origin = identity.origin
+        seq = Seq(self.vector.get(origin, 0) + 1)
         context = dict(self.vector)
-        context[region] = seq - 1
+        context[origin] = seq - 1
         stamp = self._clock.now()
         receipt = self._replace(write, seq, context, stamp)
         if receipt is None:
@@ -149,7 +150,7 @@ class Batch:
         None where a mutation is not that, or is to be refused: the write then takes the long way.
         """
         identity = self._identity
-        region, uncertainty_ms = identity.region, identity.uncertainty_ms
+        origin, uncertainty_ms = identity.origin, identity.uncertainty_ms
         changes: list[Change] = []
         after: dict[Address, Row] = {}
         for put in write.mutations:
@@ -167,16 +168,16 @@ class Batch:
                 return None
             operation = _INSERT if shown is None else _UPDATE
             changes.append(Change(put.collection, put.key, operation, {WHOLE: plain}))
-            version = Version(region, seq, stamp, uncertainty_ms, operation, context, documents.ELSEWHERE)
+            version = Version(origin, seq, stamp, uncertainty_ms, operation, context, documents.ELSEWHERE)
             after[address] = documents.row_of(plain, version)
-        entry = Entry(region, seq, stamp, uncertainty_ms, context, tuple(changes), write.trace)
+        entry = Entry(origin, seq, stamp, uncertainty_ms, context, tuple(changes), write.trace)
         self._append(entry, encode_frame(entry))
         self.written.append(entry)
         for address in after:
             self._documents.pop(address, None)
         self._changed |= after
         return Receipt(
-            region,
+            origin,
             seq,
             stamp,
             ()
@@ -188,12 +189,12 @@ class Batch:
 
     def _draft(self, write: Write, seq: Seq, context: dict[str, int], stamp: Stamp) -> Receipt:
         identity = self._identity
-        region = identity.region
-        dot = Version(region, seq, stamp, identity.uncertainty_ms, 0, context, None)
+        origin = identity.origin
+        dot = Version(origin, seq, stamp, identity.uncertainty_ms, 0, context, None)
         drafts: dict[Address, Draft] = {}
         for index, mutation in enumerate(write.mutations):
             rules = self._rules[mutation.collection]
-            key = Place(stamp, region, seq, index).key if rules.appended else mutation.key
+            key = Place(stamp, origin, seq, index).key if rules.appended else mutation.key
             address = (mutation.collection, key)
             draft = drafts.get(address)
             if draft is None:
@@ -221,18 +222,18 @@ class Batch:
             resolved: tuple[LosingVersion, ...] = ()
             if draft.before.contested:
                 lost = records.open_records(draft.rules, address[1], draft.before, draft.written_registers)
-                resolved = tuple(records.resolve(record, (stamp, region, seq)) for record in lost.values())
+                resolved = tuple(records.resolve(record, (stamp, origin, seq)) for record in lost.values())
             changed.append((address, draft, row))
             changes.append(draft.change(resolved))
         if changes:
-            entry = Entry(region, seq, stamp, identity.uncertainty_ms, context, tuple(changes), write.trace)
+            entry = Entry(origin, seq, stamp, identity.uncertainty_ms, context, tuple(changes), write.trace)
             frame = encode_frame(entry)
             for (address, draft, row), change in zip(changed, changes, strict=True):
                 self._install(address, draft.before, draft.document, row, change.resolved)
             self._append(entry, frame)
             self.written.append(entry)
         return Receipt(
-            region,
+            origin,
             seq if changes else Seq(0),
             stamp,
             () if write.brief else tuple(self._written(address) for address in drafts),

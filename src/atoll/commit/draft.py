@@ -104,7 +104,7 @@ class Draft:
             self.document = self.before.copy()
         self.document.registers[register] = (
             Version(
-                dot.region, dot.seq, dot.stamp, dot.uncertainty_ms, int(self._operation), dot.context, value
+                dot.origin, dot.seq, dot.stamp, dot.uncertainty_ms, int(self._operation), dot.context, value
             ),
         )
         self._registers[register] = value
@@ -281,10 +281,10 @@ class Draft:
                 f"{self.rules.name}.{transfer.field} is not a BoundedCounter: it has no rights to transfer"
             )
         state = self._state(transfer.field)
-        spare = lattice.rights(state, self._actor.region)
+        spare = lattice.rights(state, self._actor.origin)
         amount = min(spare, max(transfer.wanted, spare // 2))
         if amount > 0:
-            self._merge(transfer.field, lattice.transfer(state, self._actor.region, transfer.target, amount))
+            self._merge(transfer.field, lattice.transfer(state, self._actor.origin, transfer.target, amount))
 
     def _shown(self) -> bytes | None:
         """The plain fields as they are at this point of the request."""

@@ -26,7 +26,7 @@ def answer_of(receipt: Receipt, write: Write) -> bytes:
         (put,), (only,) = write.mutations, written
         if type(put) is Put and put.plain == only.value:
             written = (Written(only.collection, only.key, _AS_ASKED, only.version),)
-    return _pack(Receipt(receipt.region, receipt.seq, receipt.stamp, written, _fingerprint(write)))
+    return _pack(Receipt(receipt.origin, receipt.seq, receipt.stamp, written, _fingerprint(write)))
 
 
 def replay(answer: bytes, write: Write) -> Receipt:

@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from atoll.causality.clock import stamp_ms
-from atoll.causality.types import Order, RegionName, Seq, Stamp
+from atoll.causality.origin import Origin
+from atoll.causality.types import Dot, Order, Seq, Stamp
 from atoll.documents.document import Document, shown_plain, touches
 from atoll.documents.entry import Change, Entry, LosingVersion
 from atoll.documents.register import Operation, Version
@@ -30,12 +31,16 @@ _OPERATIONS = {Operation.INSERT: "insert", Operation.UPDATE: "update", Operation
 class Side(msgspec.Struct, frozen=True):
     """One of the two writes."""
 
-    region: RegionName
+    region: Origin
     seq: Seq
     stamp: Stamp
     operation: str
     context: dict[str, int]
     value: msgspec.Raw
+
+    @property
+    def dot(self) -> Dot:
+        return Dot(self.region, self.seq)
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -54,7 +59,7 @@ class Record(msgspec.Struct, frozen=True):
     losing: Side
     winning: Side
     resolved_by: Order | None = None
-    """(stamp, region, seq) of the write that replaced both."""
+    """(stamp, origin, seq) of the write that replaced both."""
 
 
 STATUSES = ("open", "manual", "resolved")
@@ -86,7 +91,7 @@ def open_records(
             if name == TOUCH and losing.value is None:
                 continue
             record = Record(
-                id=record_id(rules.name, key, name, losing),
+                id=record_id(rules.name, key, name, losing.dot),
                 collection=rules.name,
                 key=key,
                 field="" if name == TOUCH else name,
@@ -103,15 +108,15 @@ def open_records(
     return found
 
 
-def record_id(collection: str, key: str, register: str, losing: Version | Side) -> str:
+def record_id(collection: str, key: str, register: str, losing: Dot) -> str:
     """Names the losing version, so that every region gives the same record the same name."""
-    name = "\x00".join((collection, key, register, losing.region, str(losing.seq)))
+    name = "\x00".join((collection, key, register, losing.origin, str(losing.seq)))
     return blake2b(name.encode(), digest_size=12).hexdigest()
 
 
 def _side(version: Version) -> Side:
     return Side(
-        region=version.region,
+        region=version.origin,
         seq=version.seq,
         stamp=version.stamp,
         operation=_OPERATIONS[Operation(version.operation)],
@@ -121,7 +126,7 @@ def _side(version: Version) -> Side:
 
 
 def resolve(record: Record, by: Order) -> LosingVersion:
-    """The record as the entry of the write `by` (stamp, region, seq) carries it."""
+    """The record as the entry of the write `by` (stamp, origin, seq) carries it."""
     reason = "chosen by the application" if record.status == "manual" else record.reason
     resolved = msgspec.structs.replace(record, status="resolved", resolved_by=by, reason=reason)
     return LosingVersion(record.id, "resolved", _encode(resolved))
@@ -147,7 +152,7 @@ def row_of(record: Record) -> AuditRow:
 def resolved_row(losing: LosingVersion, known: Mapping[str, AuditRow]) -> AuditRow | None:
     """The row for a record that an entry carries; None if an earlier write resolved it already.
 
-    Two regions may resolve one record at the same time. All regions keep the smaller (stamp, region, seq).
+    Two regions may resolve one record at the same time. All regions keep the smaller (stamp, origin, seq).
     Raises msgspec.DecodeError for a body that is no record.
     """
     record = _decode(losing.body)
@@ -179,7 +184,7 @@ def check_resolved(losing: LosingVersion, entry: Entry, change: Change) -> None:
         or record.resolved_by != entry.order
         or not 0 < lost.seq <= entry.context.get(lost.region, 0)
         or not 0 <= lost.stamp < 1 << 63
-        or losing.id not in [record_id(change.collection, change.key, name, lost) for name in registers]
+        or losing.id not in [record_id(change.collection, change.key, name, lost.dot) for name in registers]
     ):
         raise HostileEntry(f"{entry.origin}:{entry.seq} resolves a conflict that its writer cannot have seen")
 
@@ -192,7 +197,8 @@ def check_recorded(losing: LosingVersion) -> None:
         raise HostileEntry(f"a resolved record cannot be read: {error}") from None
     lost = record.losing
     names = [
-        record_id(record.collection, record.key, name, lost) for name in {record.field, record.field or TOUCH}
+        record_id(record.collection, record.key, name, lost.dot)
+        for name in {record.field, record.field or TOUCH}
     ]
     if (
         record.status != "resolved"

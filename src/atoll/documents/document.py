@@ -18,8 +18,9 @@ from typing import Any
 
 import msgspec
 
+from atoll.causality.origin import Origin
 from atoll.causality.place import place_of
-from atoll.causality.types import Order, RegionName, Seq
+from atoll.causality.types import Order, Seq
 from atoll.documents import register as registers
 from atoll.documents.entry import Change, Entry
 from atoll.documents.register import Operation, Register, Version
@@ -40,7 +41,7 @@ class _Meta(msgspec.Struct, array_like=True, gc=False):
 class _Written(msgspec.Struct, array_like=True, gc=False):
     """The first two members of a version, its dot; the others are left unread."""
 
-    region: RegionName
+    origin: Origin
     seq: Seq
 
 
@@ -95,7 +96,7 @@ def touches(document: Document) -> Register:
         for deletion in document.registers.get(WHOLE, ())
         if deletion.value is None
         and deletion.dot not in known
-        and any(t.value is not None and deletion.context.get(t.region, 0) < t.seq for t in touch)
+        and any(t.value is not None and deletion.context.get(t.origin, 0) < t.seq for t in touch)
     ]
     return tuple(sorted((*touch, *unseen), key=registers.canonical_order)) if unseen else touch
 
@@ -157,7 +158,7 @@ def received(rules: Rules, key: str, row: Row, stamp: int) -> Document:
 
 
 def _check_appended(rules: Rules, key: str, registers: Mapping[str, bytes | None], by: Order) -> None:
-    """Raises HostileEntry where the write `by` (stamp, region, seq) is not the one that the document's place names."""
+    """Raises HostileEntry where the write `by` (stamp, origin, seq) is not the one that the document's place names."""
     place = place_of(key)
     if place is None or place[:3] != by or registers.get(WHOLE) is None or len(registers) > 1:
         raise HostileEntry(f"{by[1]}:{by[2]} cannot have written {rules.name}/{key[:64]}")
@@ -165,7 +166,7 @@ def _check_appended(rules: Rules, key: str, registers: Mapping[str, bytes | None
 
 def _sane(version: Version, stamp: int) -> bool:
     return (
-        bool(version.region)
+        bool(version.origin)
         and 1 <= version.seq < _MOST_SEQ
         and 0 <= version.stamp <= stamp
         and 0 <= version.uncertainty_ms < _MOST_SEQ
@@ -263,7 +264,7 @@ def succeeded(row: Row | None, context: Mapping[str, int]) -> bool:
     return (
         not meta.lattices
         and len(held) == len(versions) == 1
-        and context.get(versions[0].region, 0) >= versions[0].seq
+        and context.get(versions[0].origin, 0) >= versions[0].seq
     )
 
 
@@ -319,7 +320,7 @@ def encode_row(rules: Rules, document: Document) -> Row:
 def _valued(version: Version, value: bytes | None) -> Version:
     """The version with another value. (`msgspec.structs.replace` takes four times as long.)"""
     return Version(
-        version.region,
+        version.origin,
         version.seq,
         version.stamp,
         version.uncertainty_ms,

@@ -34,6 +34,7 @@ from typing import Annotated, Final, NamedTuple
 import msgspec
 
 from atoll.causality import types
+from atoll.causality.origin import Origin
 from atoll.causality.types import (
     FIRST_INCARNATION,
     Audience,
@@ -63,7 +64,7 @@ _FIRST: Final = _PREFIX + _HEAD.size
 
 Seq = Annotated[types.Seq, msgspec.Meta(ge=1, lt=1 << 53)]
 Seen = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
-Name = Annotated[RegionName, msgspec.Meta(min_length=1)]
+Name = Annotated[Origin, msgspec.Meta(min_length=1)]
 Stamp = Annotated[types.Stamp, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=_DIGEST_BYTES, max_length=_DIGEST_BYTES)]
 Identifier = Annotated[bytes, msgspec.Meta(max_length=32)]

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from atoll.causality.types import RegionName, Seq, Stamp
+from atoll.causality.origin import Origin
+from atoll.causality.types import Dot, Seq, Stamp
 from atoll.documents.rules import Rules
 from atoll.documents.trace import Trace
 from atoll.errors import InvalidOperation, UnknownField
@@ -92,7 +93,7 @@ class Written(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Receipt(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The answer to a write, remembered under its idempotency key."""
 
-    region: RegionName
+    origin: Origin
     seq: Seq
     """Its place in the region's journal; 0 when nothing had to change."""
     stamp: Stamp
@@ -100,6 +101,10 @@ class Receipt(msgspec.Struct, array_like=True, frozen=True, gc=False):
     fingerprint: bytes = b""
     """Of the write, in what is remembered: a key that comes back with another write is refused."""
     replayed: bool = False
+
+    @property
+    def dot(self) -> Dot:
+        return Dot(self.origin, self.seq)
 
 
 def fields_of(mutation: Mutation) -> frozenset[str]:

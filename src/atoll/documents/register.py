@@ -2,7 +2,7 @@
 
 A version carries its dot and the causal context of its writer, so a later write is distinguished from a
 concurrent one without clocks (Preguiça et al., "Dotted version vectors", 2010). A register is a tuple
-of versions in canonical order: by stamp, then region, then seq.
+of versions in canonical order: by stamp, then origin, then seq.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from enum import IntEnum
 
 import msgspec
 
-from atoll.causality.types import Dot, Order, RegionName, Seq, Stamp
+from atoll.causality.origin import Origin
+from atoll.causality.types import Dot, Order, Seq, Stamp
 
 
 class Operation(IntEnum):
@@ -26,7 +27,7 @@ class Operation(IntEnum):
 class Version(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One write to one register."""
 
-    region: RegionName
+    origin: Origin
     seq: Seq
     stamp: Stamp
     uncertainty_ms: int
@@ -39,21 +40,21 @@ class Version(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     @property
     def dot(self) -> Dot:
-        return Dot(self.region, self.seq)
+        return Dot(self.origin, self.seq)
 
 
 Register = tuple[Version, ...]
 
 
 def canonical_order(version: Version) -> Order:
-    return (version.stamp, version.region, version.seq)
+    return (version.stamp, version.origin, version.seq)
 
 
 def _seen(version: Version, by: Iterable[Version]) -> bool:
     """Whether any of `by` is this version or was written by someone who had seen it."""
-    region, seq = version.region, version.seq
+    origin, seq = version.origin, version.seq
     return any(
-        (other.region == region and other.seq >= seq) or other.context.get(region, 0) >= seq for other in by
+        (other.origin == origin and other.seq >= seq) or other.context.get(origin, 0) >= seq for other in by
     )
 
 
@@ -61,9 +62,9 @@ def merge(ours: Register, theirs: Register) -> Register:
     """Keep what neither side has overwritten: commutative, associative, idempotent."""
     if len(ours) == 1 and len(theirs) == 1:
         # Nearly every write: one version that succeeds the one that is here.
-        if theirs[0].context.get(ours[0].region, 0) >= ours[0].seq:
+        if theirs[0].context.get(ours[0].origin, 0) >= ours[0].seq:
             return theirs
-        if ours[0].region == theirs[0].region and ours[0].seq == theirs[0].seq:
+        if ours[0].origin == theirs[0].origin and ours[0].seq == theirs[0].seq:
             return ours
     elif not ours:
         return theirs

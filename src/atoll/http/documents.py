@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from atoll.causality.origin import region_of
 from atoll.documents import document as documents
 from atoll.documents.mutation import ANY_VERSION, Delete, Mutation, Write, patch_of, put_of
 from atoll.documents.register import Version
@@ -199,7 +200,7 @@ class Documents:
         return [(HEADER, token), (b"atoll-region", name)]
 
     def _after(self, reply: WriteReply, token: dict[str, int] | None) -> Headers:
-        headers = self._headers(reply.receipt.region, self._sessions.after(reply.vector, token))
+        headers = self._headers(region_of(reply.receipt.origin), self._sessions.after(reply.vector, token))
         if reply.receipt.replayed:
             headers.append((b"atoll-replayed", b"true"))
         return headers
@@ -220,7 +221,7 @@ def _document(key: str, value: bytes | None, version: str) -> bytes:
 def _sibling(version: Version) -> dict[str, Any]:
     return {
         "value": None if version.value is None else msgspec.Raw(version.value),
-        "region": version.region,
+        "region": region_of(version.origin),
         "seq": version.seq,
         "stamp": version.stamp,
     }

@@ -142,23 +142,23 @@ def _dots_by_element(state: SetState) -> dict[str, list[tuple[str, int]]]:
 def _change(state: SetState, add: Iterable[str], remove: Iterable[str], actor: Actor) -> SetState | None:
     """One delta: a new dot for each addition, and in the context every dot that it replaces or removes."""
     present = _dots_by_element(state)
-    n = state.highest(actor.region)
+    n = state.highest(actor.origin)
     additions: dict[int, str] = {}
     context: dict[str, set[int]] = {}
     for text in add:
         n += 1
         if n > SEQUENCE_MAX:
             raise InvalidOperation(
-                f"{actor.region} has no more dots for this set; continue in a new document"
+                f"{actor.origin} has no more dots for this set; continue in a new document"
             )
         additions[n] = text
-        context.setdefault(actor.region, set()).add(n)
+        context.setdefault(actor.origin, set()).add(n)
     for text in (*additions.values(), *remove):
         for region, old in present.get(text, ()):
             context.setdefault(region, set()).add(old)
     if not context:
         return None
-    entries: Entries = {actor.region: additions} if additions else {}
+    entries: Entries = {actor.origin: additions} if additions else {}
     return SetState(entries, *_compact({}, {region: frozenset(ns) for region, ns in context.items()}))
 
 

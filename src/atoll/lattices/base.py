@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
+from atoll.causality.origin import Origin
 from atoll.causality.types import RegionName
 from atoll.lattices import encoding
 
@@ -19,7 +20,7 @@ State = TypeVar("State")
 class Actor:
     """Who performs an operation."""
 
-    region: RegionName
+    origin: Origin
     regions: tuple[RegionName, ...]
     """All regions of the deployment, sorted; a bounded counter splits its rights among them."""
 

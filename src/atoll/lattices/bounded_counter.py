@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from atoll.causality.origin import region_of
 from atoll.errors import BoundExceeded, InvalidOperation
 from atoll.lattices import encoding
 from atoll.lattices.base import Actor, Escrowed
@@ -117,21 +118,21 @@ class BoundedCounterLattice(Escrowed[BoundedCounterState]):
     def _add(self, state: BoundedCounterState, amount: int, actor: Actor) -> BoundedCounterState | None:
         if amount == 0:
             return None
-        used, grants = state.get(actor.region, (0, {}))
+        used, grants = state.get(actor.origin, (0, {}))
         if amount < 0:
-            held = self.rights(state, actor.region)
+            held = self.rights(state, actor.origin)
             if -amount > held:
-                raise self._exceeded(state, actor.region, held, -amount)
-            return {actor.region: (_grown(used, -amount), {})}
+                raise self._exceeded(state, actor.origin, held, -amount)
+            return {actor.origin: (_grown(used, -amount), {})}
         if self.minimum + self.left(state) + amount > INT_MAX:
             raise InvalidOperation(f"the counter would exceed 64 bits: {self.value(state)} + {amount}")
-        granted: dict[str, int] = {actor.region: _grown(grants.get(actor.region, 0), amount)}
-        others = [region for region in actor.regions if region != actor.region]
+        granted: dict[str, int] = {actor.origin: _grown(grants.get(actor.origin, 0), amount)}
+        others = [region for region in actor.regions if region != region_of(actor.origin)]
         share = amount // (len(others) + 1) if self.split == "equal" else 0
         if share:
             for other in others:
                 granted[other] = _grown(grants.get(other, 0), share)
-        return {actor.region: (0, granted)}
+        return {actor.origin: (0, granted)}
 
     def _exceeded(self, state: BoundedCounterState, region: str, held: int, wanted: int) -> BoundExceeded:
         left = self.left(state)

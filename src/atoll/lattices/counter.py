@@ -66,14 +66,14 @@ class CounterLattice(Lattice[CounterState]):
         total = _sum(state)
         if total + amount > INT_MAX if amount > 0 else total + amount < INT_MIN:
             raise InvalidOperation(f"the counter would exceed 64 bits: {total} + {amount}")
-        up, down = state.get(actor.region, (0, 0))
+        up, down = state.get(actor.origin, (0, 0))
         up, down = (up + amount, down) if amount > 0 else (up, down - amount)
         if up > TOTAL_MAX or down > TOTAL_MAX:
             raise InvalidOperation(
-                f"all that {actor.region} ever added to or took from this counter would pass 2^64; "
+                f"all that {actor.origin} ever added to or took from this counter would pass 2^64; "
                 "continue in a new document"
             )
-        return {actor.region: (up, down)}
+        return {actor.origin: (up, down)}
 
 
 def _sum(state: CounterState) -> int:

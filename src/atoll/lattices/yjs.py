@@ -89,7 +89,7 @@ def change(state: SequenceState, actor: Actor, edit: Callable[[Document], None])
         written.append(event.update)
 
     with refusing_garbage():
-        document = _open(state, client_of(actor.region, actor.regions))
+        document = _open(state, client_of(actor.origin, actor.regions))
         # The event of a transaction is a tenth of an export since a vector, which repeats every deletion.
         subscription = document.observe(record)
         with document.transaction():

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from atoll.causality.origin import Origin, origin_of
 from atoll.causality.types import Epoch, RegionName
 from atoll.errors import ConfigError
 
@@ -39,9 +40,9 @@ class Membership:
         return self.of_regions(each for each in self.regions if each != region)
 
     @cached_property
-    def origins(self) -> frozenset[RegionName]:
+    def origins(self) -> frozenset[Origin]:
         """Whose entries there may be."""
-        return frozenset((*self.regions, *self.left))
+        return frozenset(origin_of(region, 0) for region in (*self.regions, *self.left))
 
 
 def _sorted(regions: Iterable[str]) -> tuple[RegionName, ...]:
@@ -73,5 +74,5 @@ class Members:
         return self.current.regions
 
     @property
-    def origins(self) -> frozenset[RegionName]:
+    def origins(self) -> frozenset[Origin]:
         return self.current.origins

@@ -22,7 +22,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from atoll.causality import vector as vectors
-from atoll.causality.types import Dot, RegionName, Seq
+from atoll.causality.origin import Origin
+from atoll.causality.types import Dot, Seq
 from atoll.errors import AtollError, ClockAhead, ReplicationError, Unavailable
 from atoll.protocol import ask, hear
 from atoll.recovery.snapshot_record import (
@@ -124,7 +125,7 @@ def _advanced(state: InstallState, event: hear.Outcome, now_s: float) -> _Next:
             return _received(state, peer, page, now_s)
         case "covering", hear.Covered():
             dots = tuple(
-                Dot(RegionName(each.peer), Seq(seq)) for each in finished(state.rounds) for seq in each.lasts
+                Dot(Origin(each.peer), Seq(seq)) for each in finished(state.rounds) for seq in each.lasts
             )
             return replace(state, phase="comparing"), (ask.ReadDigests(dots), ask.WakeAt(math.inf))
         case "covering", hear.PositionsRead(positions):
@@ -396,7 +397,7 @@ def _compared(state: InstallState, digests: Mapping[Dot, bytes | None]) -> _Next
     """Whether entries have come under numbers that the peer had given to others, which pages may show."""
     for each in finished(state.rounds):
         for seq, digest in each.lasts.items():
-            here = digests[Dot(RegionName(each.peer), Seq(seq))]
+            here = digests[Dot(Origin(each.peer), Seq(seq))]
             if here is not None and here != digest:
                 why = f"entry {seq} of {each.peer} is another one than its snapshot shows"
                 return _begun(state, why)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from atoll.causality.clock import HybridLogicalClock, stamp_ms
+from atoll.causality.origin import origin_of
 from atoll.causality.types import Stamp
 from atoll.commit.batch import Batch, Identity
 from atoll.commit.snapshot_page import KEPT_ASIDE, check_merged
@@ -370,7 +371,10 @@ class Parts:
 
     def _identity(self) -> Identity:
         return Identity(
-            self.name, self.members.regions, self.clocks.uncertainty_ms, self.options.document_bytes
+            origin_of(self.name, 0),
+            self.members.regions,
+            self.clocks.uncertainty_ms,
+            self.options.document_bytes,
         )
 
     def _after_commit(self, batch: Batch) -> None:

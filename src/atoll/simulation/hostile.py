@@ -12,6 +12,7 @@ from random import Random
 
 import msgspec
 
+from atoll.causality.origin import origin_of
 from atoll.causality.types import Seq, Stamp
 from atoll.documents.entry import Change, Entry, LosingVersion, decode_frames, encode_frame, frame_of
 from atoll.documents.rules import TOUCH, WHOLE
@@ -74,7 +75,7 @@ class Hostile(Solo):
         found = {(change.collection, change.key): (change, expected) for change, expected in drawn}
         changes, expectations = zip(*found.values(), strict=True)
         stamp = Stamp(max(region.clock.now(), stored + 1))
-        entry = Entry(region.name, Seq(seq), stamp, 5, context, changes)
+        entry = Entry(origin_of(region.name, 0), Seq(seq), stamp, 5, context, changes)
         frame = _misshapen(random, entry) if random.random() < 0.1 else encode_frame(entry)
         try:
             encoded = list(decode_frames(frame))

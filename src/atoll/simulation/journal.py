@@ -12,7 +12,8 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from atoll.causality import vector as vectors
-from atoll.causality.types import Dot, RegionName, Seq
+from atoll.causality.origin import Origin
+from atoll.causality.types import Dot, Seq
 from atoll.commit.snapshot_page import KEPT_ASIDE
 from atoll.documents.entry import Change, Entry, decode_frames
 from atoll.documents.trace import TRACE_BYTES
@@ -203,7 +204,7 @@ class Journal:
                 "stamps of a region rise", f"{dot} has a stamp no later than the one before it"
             )
         for origin, seq in entry.context.items():
-            seen = self.entries.get(Dot(RegionName(origin), Seq(seq)))
+            seen = self.entries.get(Dot(Origin(origin), Seq(seq)))
             if seen is not None and seen.stamp >= entry.stamp:
                 self._verdict.safety(
                     "a stamp exceeds those its writer had seen",
@@ -275,7 +276,7 @@ class Journal:
         """At the end: what was lost before it had reached another region never happened."""
         for region, loss in sorted(self.losses.items()):
             for seq in range(self.newest.get(region, 0) + 1, loss.newest + 1):
-                self._strike(Dot(RegionName(region), Seq(seq)))
+                self._strike(Dot(Origin(region), Seq(seq)))
 
     def may_be_lost(self, dot: Dot) -> bool:
         """Whether it was written before its region's data went back, and after what they went back to: then it may be

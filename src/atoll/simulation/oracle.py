@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from atoll.causality.types import Dot, Order, RegionName, Seq, Stamp
+from atoll.causality.origin import Origin
+from atoll.causality.types import Dot, Order, Seq, Stamp
 from atoll.conflicts.records import record_id
 from atoll.documents.rules import TOUCH, WHOLE, Rules
 from atoll.simulation.failures import SafetyViolation
@@ -27,17 +28,17 @@ class Written(NamedTuple):
     """One value that one entry wrote to one register."""
 
     stamp: Stamp
-    region: RegionName
+    origin: Origin
     seq: Seq
     value: bytes | None
     context: Mapping[str, int]
 
     @property
     def dot(self) -> Dot:
-        return Dot(self.region, self.seq)
+        return Dot(self.origin, self.seq)
 
     def saw(self, other: Written) -> bool:
-        return self.context.get(other.region, 0) >= other.seq
+        return self.context.get(other.origin, 0) >= other.seq
 
 
 class Expected(NamedTuple):
@@ -168,7 +169,7 @@ def _present(touches: Sequence[Touch]) -> dict[str, list[Written]]:
                 if seq > covered.get(region, 0):
                     covered[region] = seq
     return {
-        register: sorted((v for v in versions if seen[register].get(v.region, 0) < v.seq), key=_canonically)
+        register: sorted((v for v in versions if seen[register].get(v.origin, 0) < v.seq), key=_canonically)
         for register, versions in written.items()
     }
 

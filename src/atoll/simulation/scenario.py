@@ -45,7 +45,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from atoll.causality import vector as vectors
-from atoll.causality.types import RegionName, Seq
+from atoll.causality.origin import Origin
+from atoll.causality.types import Seq
 from atoll.documents.entry import Change, Entry, decode_frames, encode_frame
 from atoll.documents.mutation import Delete, Mutation, Write, patch_of, put_of
 from atoll.errors import AtollError
@@ -191,7 +192,7 @@ class Stage:
             self.sessions[session] = vectors.merge(token, answer.vector)
         if isinstance(answer, Reading):
             return [f"{answer.region}: {_text(answer.value)}"]
-        return [f"{answer.receipt.region}:{answer.receipt.seq}"]
+        return [str(answer.receipt.dot)]
 
     async def _batch(self, rest: str) -> list[str]:
         region, _, writes = rest.partition(" ")
@@ -205,9 +206,7 @@ class Stage:
         registers = {register: value.encode() for register, value in said["registers"].items()}
         change = Change(said["collection"], said["key"], said["operation"], registers)
         seq = Seq(region.vector.get(name, 0) + 1)
-        entry = Entry(
-            RegionName(name), seq, region.clock.now(), 5, {**region.vector, name: seq - 1}, (change,)
-        )
+        entry = Entry(Origin(name), seq, region.clock.now(), 5, {**region.vector, name: seq - 1}, (change,))
         region.deliver(list(decode_frames(encode_frame(entry))), name)
         await region.group_commit.progress.covered({name: seq})
         return [f"{name}:{seq}"]

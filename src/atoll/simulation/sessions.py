@@ -162,7 +162,7 @@ class Retries(Workload):
                 world.verdict.safety(
                     "one idempotency key is one write", f"{trace} was taken for another write too"
                 )
-            elif (reply.receipt.region, reply.receipt.seq) != dot or not reply.receipt.replayed:
+            elif reply.receipt.dot != dot or not reply.receipt.replayed:
                 world.verdict.safety(_COUNTS_ONCE, f"{trace} was {dot}, now {reply.receipt}")
 
 

@@ -224,7 +224,7 @@ class Client:
         self.token = vectors.merge(self.token, reply.vector)
         if not receipt.seq:
             return
-        operation.dot = Dot(receipt.region, receipt.seq)
+        operation.dot = receipt.dot
         entry = world.journal.entries.get(operation.dot)
         if entry is None or entry.trace != trace_of(operation.trace):
             world.verdict.safety(DURABLE, f"{operation.trace} was acknowledged as {operation.dot}")

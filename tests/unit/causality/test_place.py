@@ -9,7 +9,7 @@ from atoll.causality.place import Place, horizon, place_of, since
 PLACES = st.builds(
     Place,
     stamp=st.integers(0, (1 << 63) - 1),
-    region=st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True),
+    origin=st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True),
     seq=st.integers(1, (1 << 53) - 1),
     number=st.integers(0, (1 << 16) - 1),
 )
@@ -36,7 +36,7 @@ KEYS = st.lists(
     st.builds(
         Place,
         stamp=st.integers(0, 50).map(lambda ms: ms << 16),
-        region=st.sampled_from("ab"),
+        origin=st.sampled_from("ab"),
         seq=st.integers(1, 3),
         number=st.just(0),
     ),

@@ -77,8 +77,8 @@ def test_the_order_extends_causality_and_is_one(steps: list[tuple[str, str, Any]
     assert len(places) == len(order)
     for at, later in enumerate(places):
         for earlier in places[:at]:  # what comes before in the timeline has not seen what comes after
-            context = entries[(earlier.region, earlier.seq)].context
-            assert context.get(later.region, 0) < later.seq or later[1:3] == earlier[1:3]
+            context = entries[(earlier.origin, earlier.seq)].context
+            assert context.get(later.origin, 0) < later.seq or later[1:3] == earlier[1:3]
 
 
 def test_one_write_appends_many_in_their_order() -> None:

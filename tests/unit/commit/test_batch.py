@@ -79,7 +79,7 @@ def test_a_write_is_one_entry_whatever_it_holds() -> None:
     receipt = it.write(
         Write((put("profile", b'{"name":"A"}'), patch("views", inc={"seen": 2})), trace=bytes(26))
     )
-    assert (receipt.region, receipt.seq, it.vector) == ("a", 1, {"a": 1})
+    assert (receipt.origin, receipt.seq, it.vector) == ("a", 1, {"a": 1})
     (entry,) = it.written
     assert [change.collection for change in entry.changes] == ["profile", "views"]
     assert (entry.trace, entry.context, entry.uncertainty_ms) == (bytes(26), {"a": 0}, 5)

@@ -175,7 +175,7 @@ def _history(world: dict[str, Any], collection: str, key: str) -> list[Version]:
 
 
 def _saw(writer: Version, version: Version) -> bool:
-    return writer.context.get(version.region, 0) >= version.seq
+    return writer.context.get(version.origin, 0) >= version.seq
 
 
 def _frontier(versions: list[Version]) -> list[Version]:
@@ -183,10 +183,10 @@ def _frontier(versions: list[Version]) -> list[Version]:
 
 
 def _losing(collection: str, versions: list[Version]) -> set[tuple[str, int]]:
-    order = sorted(versions, key=lambda v: (v.stamp, v.region, v.seq))
+    order = sorted(versions, key=lambda v: (v.stamp, v.origin, v.seq))
     winner = order[0] if collection == "claim" else order[-1]
     same = {winner.value} if collection != "page" else set()
-    return {(v.region, v.seq) for v in order if v is not winner and v.value not in same}
+    return {(v.origin, v.seq) for v in order if v is not winner and v.value not in same}
 
 
 @pytest.mark.parametrize("collection", ["profile", "claim", "page"])
@@ -202,7 +202,7 @@ def test_the_audit_is_what_the_history_says(collection: str, steps: list[Any]) -
             seen = _frontier([version for version in history if _saw(writer, version)])
             if len(seen) > 1:
                 lost |= _losing(collection, seen)
-        expected = {record_id(collection, key, "", v) for v in history if (v.region, v.seq) in lost}
+        expected = {record_id(collection, key, "", v.dot) for v in history if (v.origin, v.seq) in lost}
         for replica in world.values():
             found = {r.id for r in replica.audit.values() if (r.collection, r.key) == (collection, key)}
             assert found == expected
@@ -216,7 +216,7 @@ def test_what_is_shown_is_what_the_history_says(steps: list[Any]) -> None:
         for key in ("k1", "k2"):
             frontier = _frontier(_history(world, collection, key))
             if frontier:
-                order = sorted(frontier, key=lambda v: (v.stamp, v.region, v.seq))
+                order = sorted(frontier, key=lambda v: (v.stamp, v.origin, v.seq))
                 expected = (order[0] if collection == "claim" else order[-1]).value
                 assert world["b"].shown(collection, key) == expected
 

@@ -134,7 +134,7 @@ def test_versions_carry_the_dot_and_what_was_seen() -> None:
     made = draft(RULES["profile"])
     made.mutate(put("profile", b'{"name":"A"}'))
     (version,) = made.document.registers[WHOLE]
-    assert (version.region, version.seq, version.stamp) == ("a", 4, 9 << 16)
+    assert (version.origin, version.seq, version.stamp) == ("a", 4, 9 << 16)
     assert version.context == {"a": 3, "b": 2}
 
 

@@ -137,13 +137,13 @@ def test_operations_under_a_deletion_are_recorded() -> None:
 def test_a_record_is_named_alike_everywhere() -> None:
     (record,) = collide(ANN, BEN)
     version = decode_row(RULES["profile"], _row(ANN)).registers[""][0]
-    assert record.id == records.record_id("profile", "k", "", version)
+    assert record.id == records.record_id("profile", "k", "", version.dot)
     others = {
-        records.record_id("profile", "l", "", version),
-        records.record_id("claim", "k", "", version),
-        records.record_id("profile", "k", "x", version),
-        records.record_id("profile", "k", "", msgspec.structs.replace(version, seq=2)),
-        records.record_id("profile", "k", "", msgspec.structs.replace(version, region="b")),
+        records.record_id("profile", "l", "", version.dot),
+        records.record_id("claim", "k", "", version.dot),
+        records.record_id("profile", "k", "x", version.dot),
+        records.record_id("profile", "k", "", version.dot._replace(seq=2)),
+        records.record_id("profile", "k", "", version.dot._replace(origin="b")),
     }
     assert len(others | {record.id}) == 6
 

@@ -189,6 +189,6 @@ def test_a_change_becomes_versions_that_carry_their_dot() -> None:
     change = Change("cart", "k", 1, {"": b"{}", "note": b'"x"', "labels.a": None})
     versions = delta_of(RULES["cart"], _entry(change), change).registers
     assert {name: v[0].value for name, v in versions.items()} == change.registers
-    assert {(v[0].region, v[0].seq, v[0].stamp, v[0].operation) for v in versions.values()} == {
+    assert {(v[0].origin, v[0].seq, v[0].stamp, v[0].operation) for v in versions.values()} == {
         ("b", 1, 7, 1)
     }

@@ -64,14 +64,14 @@ def test_merge_is_commutative_associative_and_idempotent(three: tuple[Register, 
 def test_a_merge_is_in_canonical_order_and_holds_no_dot_twice(three: tuple[Register, ...]) -> None:
     merged = merge(merge(three[0], three[1]), three[2])
     assert list(merged) == sorted(merged, key=canonical_order)
-    assert len({(version.region, version.seq) for version in merged}) == len(merged)
+    assert len({(version.origin, version.seq) for version in merged}) == len(merged)
 
 
 @given(states)
 def test_no_version_that_is_kept_has_seen_another(three: tuple[Register, ...]) -> None:
     merged = merge(merge(three[0], three[1]), three[2])
     for one, other in permutations(merged, 2):
-        assert other.context.get(one.region, 0) < one.seq
+        assert other.context.get(one.origin, 0) < one.seq
 
 
 def test_a_successor_replaces_what_it_has_seen_and_nothing_else() -> None:

@@ -57,8 +57,8 @@ def test_each_strategy_has_its_winner(strategy: Callable[[Register], Fold], winn
 
 def test_a_region_s_name_breaks_a_tie() -> None:
     tied = register(version("a", 10, "a"), version("b", 10, "b"))
-    assert strategies.last_write_wins(tied).winner.region == "b"
-    assert strategies.first_write_wins(tied).winner.region == "a"
+    assert strategies.last_write_wins(tied).winner.origin == "b"
+    assert strategies.first_write_wins(tied).winner.origin == "a"
 
 
 def test_objects_are_merged_member_by_member() -> None:
@@ -85,7 +85,7 @@ versions = st.builds(
 )
 
 
-@given(st.lists(versions, min_size=1, max_size=5, unique_by=lambda v: v.region), st.randoms())
+@given(st.lists(versions, min_size=1, max_size=5, unique_by=lambda v: v.origin), st.randoms())
 def test_the_order_of_arrival_changes_nothing(arrived: list[Version], random: Any) -> None:
     def joined(order: Sequence[Version]) -> Register:
         state: Register = ()

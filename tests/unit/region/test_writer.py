@@ -19,7 +19,7 @@ async def test_the_reply_says_what_the_writer_has_seen() -> None:
         await it.settled()
         reply = await it.write("b", "note", "l", {})
         assert reply.vector == {"a": 1, "b": 1}
-        assert (reply.receipt.region, reply.receipt.seq) == ("b", 1)
+        assert (reply.receipt.origin, reply.receipt.seq) == ("b", 1)
 
 
 @pytest.mark.parametrize("count", [0, 1001])
@@ -65,10 +65,10 @@ async def test_a_write_that_is_only_eventual_waits_for_nothing() -> None:
 async def test_a_write_goes_to_the_region_that_owns_the_document() -> None:
     async with World() as it:
         reply = await it.write("a", "order", "k", {"region": "b"})
-        assert reply.receipt.region == "b"
+        assert reply.receipt.origin == "b"
         assert it["a"].statistics.forwarded == 1
         await it.settled()
-        assert (await it.write("c", "order", "k", {"$set": {"sku": "x"}})).receipt.region == "b"
+        assert (await it.write("c", "order", "k", {"$set": {"sku": "x"}})).receipt.origin == "b"
         await it.settled()
         assert it.shown("a", "order", "k") == {"region": "b", "sku": "x"}
 
@@ -104,7 +104,7 @@ async def test_a_strong_document_has_one_writer_wherever_it_is_asked() -> None:
     async with World() as it:
         for name in it.names:
             reply = await it.write(name, "account", account_of("c"), {"$set": {"balance": 1}})
-            assert reply.receipt.region == "c"
+            assert reply.receipt.origin == "c"
 
 
 @in_virtual_time
