@@ -36,6 +36,13 @@ def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[
     return run
 
 
+def pause(time_s: float) -> None:
+    """The process stands still for so long: timers are late."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop.now_s += time_s
+
+
 async def turns(count: int = 5) -> None:
     """Let everything that is ready run, without time passing."""
     for _ in range(count):

@@ -55,9 +55,10 @@ class Released:
     name: str
 
 
-def step(
-    state: LeasesState, event: Claimed | Released | Wanted | hear.Outcome, now_s: float
-) -> ask.Next[LeasesState]:
+Event = Claimed | Released | Wanted | hear.Outcome
+
+
+def step(state: LeasesState, event: Event, now_s: float) -> ask.Next[LeasesState]:
     match event:
         case hear.Woken():
             return state, (ask.ReadHolders(), ask.WakeAt(now_s + state.lease_s / 3))

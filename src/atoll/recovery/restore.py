@@ -63,14 +63,15 @@ class Heard:
     vector: Mapping[str, int]
 
 
+Event = Heard | hear.MembersChanged | hear.Outcome
+
+
 def counters(peers: Iterable[str]) -> list[str]:
     """What to read of the store when the protocol is opened."""
     return [RESTORED, RECOVERED, *(without(peer) for peer in peers)]
 
 
-def step(
-    state: RestoreState, event: Heard | hear.MembersChanged | hear.Outcome, now_s: float
-) -> ask.Next[RestoreState]:
+def step(state: RestoreState, event: Event, now_s: float) -> ask.Next[RestoreState]:
     match event:
         case hear.CountersRead(found):
             return _opened(state, found)

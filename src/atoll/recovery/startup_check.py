@@ -42,6 +42,11 @@ class StartupState:
     """Whether peers are asked for this region's own entries."""
 
     @property
+    def pending(self) -> bool:
+        """Whether peers are waited for."""
+        return not self.over
+
+    @property
     def own_elsewhere(self) -> int:
         """The region's own position, by what the peers hold."""
         return max(self.held.values(), default=0)

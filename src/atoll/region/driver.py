@@ -190,14 +190,11 @@ class Driver(Generic[State, Event]):
         state: State,
         step: Callable[[State, Event | hear.Outcome, float], ask.Next[State]],
         performer: Performing,
-        changed: Callable[[State, State], None] = lambda before, after: None,
     ) -> None:
-        """`changed(before, after)` is called with the states around each step."""
         self.state = state
         self.changed = Signal()
         """Notified after each step that changed the state."""
         self._step = step
-        self._on_change = changed
         self._performer = performer
         self._wake_s = math.inf
         self._to_do: list[tuple[ask.Effect, Work]] = []
@@ -209,7 +206,7 @@ class Driver(Generic[State, Event]):
         """Take the step that the event leads to."""
         before = self.state
         self.state, effects = self._step(before, event, asyncio.get_running_loop().time())
-        self._on_change(before, self.state)
+        self._stepped(before)
         for effect in effects:
             self._present[type(effect)] = effect
             if isinstance(effect, ask.WakeAt):
@@ -220,6 +217,9 @@ class Driver(Generic[State, Event]):
                 self._posted.set()
         if self.state is not before:
             self.changed.notify()
+
+    def _stepped(self, before: State) -> None:
+        """What else follows from a step, before anything is done."""
 
     async def until(self, true: Callable[[State], bool]) -> None:
         """Wait until that is so of the state."""

@@ -3,6 +3,8 @@
 A part registers a function that returns why it closes reads, or writes, at present, as a whole sentence; None while it
 does not. Reads ask before and after they look into the store. Writes ask before they queue, and once more inside their
 commit. What `/health/…` answers is derived from the same functions.
+
+That all gates were found open is remembered until one calls `closing`. Requests then ask only those that time closes.
 """
 
 from __future__ import annotations
@@ -35,10 +37,16 @@ class Gates:
         self._reads_closings = 0
         """How often for reads: one that began before a closing and ended after it is not to be trusted."""
         self._region = region
+        self._reads_open = False
+        """Whether all of `_reads` were found open, and none has called `closing` since."""
+        self._writes_open = False
+        """The same of all gates."""
         self._reads: tuple[Ask, ...] = ()
-        self._timed: tuple[Ask, ...] = ()
+        self._timed_reads: tuple[Ask, ...] = ()
         """Those of `_reads` that time alone closes, without a call of `closing`."""
         self._writes: tuple[_Gate, ...] = ()
+        self._timed: tuple[Ask, ...] = ()
+        """Those of all gates that time alone closes."""
         self._advice: tuple[Ask, ...] = ()
 
     def register(
@@ -55,11 +63,14 @@ class Gates:
         `wait` is awaited, while writes are closed, before one is refused: it returns when they may be open, or when
         that takes too long. A gate that closes while the region runs also calls `closing`, unless it is `timed`.
         """
+        self._reads_open = self._writes_open = False
         if reads is not None:
             self._reads += (reads,)
+            self._timed_reads += (reads,) if timed else ()
             self._timed += (reads,) if timed else ()
         if writes is not None:
             self._writes += (_Gate(writes, error, wait),)
+            self._timed += (writes,) if timed else ()
 
     def advise(self, writes: Ask) -> None:
         """Writes are tried here all the same, but load balancers had better send them elsewhere."""
@@ -69,36 +80,53 @@ class Gates:
         """To be called when a gate closes that was open, before anything else is awaited."""
         self.closings += 1
         self._reads_closings += reads
+        self._writes_open = False
+        if reads:
+            self._reads_open = False
 
     # -- asked by every request ------------------------------------------------------------------------
 
     def enter(self) -> int:
         """Before a read. Returns what `leave` takes. Raises Unavailable."""
-        for ask in self._reads:
-            reason = ask()
-            if reason is not None:
-                raise Unavailable(reason, region=self._region)
+        if not self._reads_open or self._timed_reads:
+            self._check_reads()
         return self._reads_closings
 
     def leave(self, entered: int) -> None:
         """After a read, before anything of it is shown. Raises Unavailable when a gate has closed in between."""
-        for ask in self._timed:
-            reason = ask()
-            if reason is not None:
-                raise Unavailable(reason, region=self._region)
+        if self._timed_reads or self._reads_closings != entered:
+            self._check_reads()  # it may know the reason
         if self._reads_closings != entered:
-            self.enter()  # it may know the reason
             raise Unavailable(
                 f"{self._region} stopped serving while it was read; try again", region=self._region
             )
 
+    def _check_reads(self) -> None:
+        for ask in self._timed_reads if self._reads_open else self._reads:
+            reason = ask()
+            if reason is not None:
+                raise Unavailable(reason, region=self._region)
+        self._reads_open = True
+
+    def admits_writes(self) -> bool:
+        """Whether a write may be committed at once. False also when that is not known: `admit` finds out."""
+        if not self._writes_open:
+            return False
+        for ask in self._timed:  # noqa: SIM110 - a generator costs more than the gates do
+            if ask() is not None:
+                return False
+        return True
+
     def check_writes(self) -> None:
         """Raises Unavailable while no write may be committed here."""
-        self.enter()
+        if self.admits_writes():
+            return
+        self._check_reads()
         for gate in self._writes:
             reason = gate.ask()
             if reason is not None:
                 raise gate.error(reason, region=self._region)
+        self._writes_open = True
 
     async def wait(self) -> None:
         """Until writes may be open, or that takes too long. Raises what the waits of the gates raise."""

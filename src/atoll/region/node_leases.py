@@ -5,44 +5,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from atoll.protocol import hear
-from atoll.recovery.node_leases import Claimed, LeasesState, Released, Wanted, step
+from atoll.recovery.node_leases import Claimed, Event, LeasesState, Released, Wanted, step
 from atoll.region.driver import Driver, Performing
 from atoll.store.port import Store
 
 
-class NodeLeases:
+class NodeLeases(Driver[LeasesState, Event]):
     """`take` once, then `run`."""
 
     def __init__(self, wanted: Sequence[str], store: Store, performer: Performing, *, lease_s: float) -> None:
         self._store = store
-        state = LeasesState(store.holder, tuple(wanted), lease_s)
-        self._driver = Driver(state, step, performer)
-        self.run = self._driver.run
+        super().__init__(LeasesState(store.holder, tuple(wanted), lease_s), step, performer)
 
     @property
     def held(self) -> frozenset[str]:
-        return self._driver.state.held
+        return self.state.held
 
     async def take(self) -> None:
         """Hold this node's share, if nobody else does yet, and give back what is another's. Raises what the store
         raises.
         """
-        self._driver.post(hear.Woken())
-        await self._driver.settle()
+        self.post(hear.Woken())
+        await self.settle()
 
     def want(self, names: Sequence[str]) -> None:
         """Share these out from now on."""
-        self._driver.post(Wanted(tuple(names)))
+        self.post(Wanted(tuple(names)))
 
     async def claim(self, name: str) -> bool:
         """Hold this as well from now on; False when another node does. Raises what the store raises."""
-        if not await self._store.lease([name], self._driver.state.lease_s):
+        if not await self._store.lease([name], self.state.lease_s):
             return False
-        self._driver.post(Claimed(name))
+        self.post(Claimed(name))
         return True
 
     async def release(self, name: str) -> None:
         """Hold what was claimed no longer, so that another node may. Raises what the store raises."""
-        if name in self._driver.state.claimed:
-            self._driver.post(Released(name))
+        if name in self.state.claimed:
+            self.post(Released(name))
             await self._store.give_back([name])

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol, TypeVar
 
-from atoll.protocol import hear
+from atoll.protocol import ask, hear
 from atoll.recovery import failover, restore, startup_check
 from atoll.recovery.failover import FailoverState
 from atoll.recovery.restore import RestoreState
@@ -17,164 +18,168 @@ from atoll.recovery.startup_check import StartupState
 from atoll.region.driver import Driver, Performer
 
 
-class RestoreRecovery:
-    """Of one region to its peers. `open` it, `run` it."""
-
-    def __init__(self, region: str, peers: Iterable[str], performer: Performer) -> None:
-        self._performer = performer
-        self._driver = Driver(RestoreState(region, frozenset(peers)), restore.step, performer)
-        self.run = self._driver.run
-
-    async def open(self) -> None:
-        """Look whether the store was restored since it last served. Raises what the store raises."""
-        self._driver.post(await self._performer.read_counters(restore.counters(self._driver.state.peers)))
-
-    def members_changed(self, peers: frozenset[str]) -> None:
-        """These are the peers by now."""
-        self._driver.post(hear.MembersChanged(peers))
-
-    def heard(self, peer: str, vector: Mapping[str, int]) -> None:
-        """A peer announced what it has."""
-        self._driver.post(restore.Heard(peer, vector))
+class Closing(Protocol):
+    """The state of a protocol that closes reads, or writes."""
 
     @property
     def pending(self) -> bool:
         """Whether the region holds back."""
-        return self._driver.state.pending
 
     @property
     def reason(self) -> str:
         """What is waited for."""
-        return self._driver.state.reason
-
-    def reads(self) -> str | None:
-        """Why nothing is read or written here; None once the region has what its peers had."""
-        return f"{self.reason}: it serves nothing until then" if self.pending else None
 
 
-class StartupCheck:
-    """Of one node. `open` it, `run` it."""
+State = TypeVar("State", bound=Closing)
+Event = TypeVar("Event")
 
-    def __init__(self, region: str, peers: Iterable[str], performer: Performer, *, patience_s: float) -> None:
-        self._performer = performer
-        state = StartupState(region, frozenset(peers), patience_s)
-        self._driver = Driver(state, startup_check.step, performer)
-        self.run = self._driver.run
+
+class Recovery(Driver[State, Event]):
+    """A protocol with a gate. Whoever keeps the gates is told when it closes."""
+
+    def __init__(
+        self,
+        state: State,
+        step: Callable[[State, Event | hear.Outcome, float], ask.Next[State]],
+        performer: Performer,
+        closing: Callable[[], None],
+    ) -> None:
+        """`closing` is called at the step that closes what was open, before anything else is awaited."""
+        super().__init__(state, step, performer)
+        self._node = performer
+        self._closing = closing
+
+    @property
+    def pending(self) -> bool:
+        """Whether the region holds back."""
+        return self.state.pending
+
+    def _stepped(self, before: State) -> None:
+        if self.state.pending and not before.pending:
+            self._closing()
+
+
+class RestoreRecovery(Recovery[RestoreState, restore.Event]):
+    """Of one region to its peers. `open` it, `run` it."""
+
+    def __init__(
+        self, region: str, peers: Iterable[str], performer: Performer, closing: Callable[[], None]
+    ) -> None:
+        super().__init__(RestoreState(region, frozenset(peers)), restore.step, performer, closing)
 
     async def open(self) -> None:
-        """Take up what peers were heard to hold, and begin to wait for them. Raises what the store raises."""
-        self._driver.post(
-            await self._performer.read_counters(startup_check.counters(self._driver.state.peers))
-        )
-        self._driver.post(startup_check.Started())
-
-    def members_changed(self, peers: frozenset[str]) -> None:
-        """These are the peers by now."""
-        self._driver.post(hear.MembersChanged(peers))
+        """Look whether the store was restored since it last served. Raises what the store raises."""
+        self.post(await self._node.read_counters(restore.counters(self.state.peers)))
 
     def heard(self, peer: str, vector: Mapping[str, int]) -> None:
         """A peer announced what it has."""
-        own = vector.get(self._driver.state.region, 0)
-        self._driver.post(startup_check.Heard(peer, own, self._performer.own))
+        self.post(restore.Heard(peer, vector))
+
+    def reads(self) -> str | None:
+        """Why nothing is read or written here; None once the region has what its peers had."""
+        return f"{self.state.reason}: it serves nothing until then" if self.pending else None
+
+
+class StartupCheck(Recovery[StartupState, startup_check.Event]):
+    """Of one node. `open` it, `run` it.
+
+    It also closes when the region's own position goes back: `wiring` tells the gates.
+    """
+
+    def __init__(
+        self,
+        region: str,
+        peers: Iterable[str],
+        performer: Performer,
+        closing: Callable[[], None],
+        *,
+        patience_s: float,
+    ) -> None:
+        state = StartupState(region, frozenset(peers), patience_s)
+        super().__init__(state, startup_check.step, performer, closing)
+
+    async def open(self) -> None:
+        """Take up what peers were heard to hold, and begin to wait for them. Raises what the store raises."""
+        self.post(await self._node.read_counters(startup_check.counters(self.state.peers)))
+        self.post(startup_check.Started())
+
+    def heard(self, peer: str, vector: Mapping[str, int]) -> None:
+        """A peer announced what it has."""
+        self.post(startup_check.Heard(peer, vector.get(self.state.region, 0), self._node.own))
 
     def rewound(self) -> None:
         """The database is another one: every peer is heard anew."""
-        self._driver.post(startup_check.Rewound())
+        self.post(startup_check.Rewound())
 
     def forget(self, peer: str) -> None:
         """The operator says that this peer is gone for good, with what it alone held."""
-        self._driver.post(startup_check.Forgotten(peer))
+        self.post(startup_check.Forgotten(peer))
 
     async def wait(self) -> None:
-        """Until the peers were heard, or for as long as that may take."""
-        await self._driver.until(lambda state: state.over)
-
-    async def passed(self) -> None:
-        """Wait before a write as long as `wait` does. Raises what the store raises."""
-        await self.wait()
+        """Wait for the peers, as long as that may take, before a write. Raises what the store raises."""
+        await self.until(lambda state: not state.pending)
         if self.lacks_own:
             # Another node of this region may have written them a moment ago.
-            await self._performer.group_commit.progress.refresh()
+            await self._node.group_commit.progress.refresh()
 
     def writes(self) -> str | None:
         """Why no write may be taken: peers were not heard, or hold entries that this region has lost."""
-        return None if self.knows_its_own else self.reason
-
-    @property
-    def over(self) -> bool:
-        """Whether every peer was heard, or waited for long enough."""
-        return self._driver.state.over
-
-    @property
-    def recovering(self) -> bool:
-        """Whether peers are asked for this region's own entries."""
-        return self._driver.state.recovering
+        return None if self.knows_its_own else self.state.reason
 
     @property
     def lacks_own(self) -> bool:
-        return self._driver.state.own_elsewhere > self._performer.own
+        return self.state.own_elsewhere > self._node.own
 
     @property
     def knows_its_own(self) -> bool:
         """Whether it has heard its peers, and holds every entry of its own that they have."""
-        return self.over and not self.lacks_own
+        return not self.pending and not self.lacks_own
 
-    @property
-    def reason(self) -> str:
-        """What is waited for."""
-        return self._driver.state.reason
+    def _stepped(self, before: StartupState) -> None:
+        super()._stepped(before)
+        if before.own_elsewhere <= self._node.own < self.state.own_elsewhere:
+            self._closing()
 
 
-class FailoverRecovery:
+class FailoverRecovery(Recovery[FailoverState, failover.Event]):
     """Of one node. `open` it, `run` it; `history_changed` may be called at any time."""
 
-    def __init__(self, region: str, peers: Iterable[str], performer: Performer, *, patience_s: float) -> None:
-        self._store = performer.store
-        self._performer = performer
+    def __init__(
+        self,
+        region: str,
+        peers: Iterable[str],
+        performer: Performer,
+        closing: Callable[[], None],
+        *,
+        patience_s: float,
+    ) -> None:
         state = FailoverState(region, frozenset(peers), patience_s)
-        self._driver = Driver(state, failover.step, performer)
-        self.run = self._driver.run
+        super().__init__(state, failover.step, performer, closing)
 
     async def open(self) -> None:
         """Look whether the database is still in the history that the region took up. Raises what the store raises."""
-        history, taken_up = await self._store.history(), await self._store.history_taken_up()
-        self._driver.post(failover.Opened(history, taken_up, self._performer.own))
+        store = self._node.store
+        history, taken_up = await store.history(), await store.history_taken_up()
+        self.post(failover.Opened(history, taken_up, self._node.own))
 
     def history_changed(self, history: str, *, lossy: bool = False) -> None:
         """The database is in this history now. `lossy`: it lacks what this node had seen."""
-        self._driver.post(failover.HistoryChanged(history, lossy))
-
-    def members_changed(self, peers: frozenset[str]) -> None:
-        """These are the peers by now."""
-        self._driver.post(hear.MembersChanged(peers))
+        self.post(failover.HistoryChanged(history, lossy))
 
     def heard(self, peer: str, vector: Mapping[str, int]) -> None:
         """A peer announced what it has stored, on a link that was opened since."""
-        self._driver.post(failover.Heard(peer, vector.get(self._driver.state.region, 0)))
+        self.post(failover.Heard(peer, vector.get(self.state.region, 0)))
 
     def forget(self, peer: str) -> None:
         """The operator says that this peer is gone for good: nobody waits for it."""
-        self._driver.post(failover.Forgotten(peer))
-
-    @property
-    def state(self) -> FailoverState:
-        return self._driver.state
-
-    @property
-    def pending(self) -> bool:
-        return self._driver.state.pending
-
-    @property
-    def reason(self) -> str:
-        """What is waited for."""
-        return self._driver.state.reason
+        self.post(failover.Forgotten(peer))
 
     async def wait(self) -> None:
         """Until writes may be taken, or for longer than a mere restart takes."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.state.patience_s + 2 * failover.RETRY_S):
-                await self._driver.until(lambda state: not state.pending)
+                await self.until(lambda state: not state.pending)
 
     def writes(self) -> str | None:
         """Why no write may be taken; None once the region has what its peers had."""
-        return f"{self.reason}: it accepts no writes until then" if self.pending else None
+        return f"{self.state.reason}: it accepts no writes until then" if self.pending else None

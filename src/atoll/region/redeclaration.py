@@ -10,7 +10,7 @@ from atoll.rollout import redeclare
 from atoll.rollout.redeclare import MarkMixed, RedeclareState
 
 
-class Redeclaration:
+class Redeclaration(Driver[RedeclareState, hear.Outcome]):
     """Brings what a region has stored under the declarations that it runs with. `run` it."""
 
     def __init__(
@@ -18,7 +18,7 @@ class Redeclaration:
     ) -> None:
         self._declared = declared
         performer.group_commit.accompany(MarkMixed(declared))
-        self._driver = Driver(RedeclareState(declared, nonce, retry_s), redeclare.step, performer)
+        super().__init__(RedeclareState(declared, nonce, retry_s), redeclare.step, performer)
 
     def due(self, stored: Mapping[str, str]) -> dict[str, str]:
         """collection → fingerprint of those that are not yet as declared, by the `schemas` of the store."""
@@ -26,5 +26,5 @@ class Redeclaration:
 
     async def run(self) -> None:
         """For ever: another node may write by other declarations as long as a rollout lasts."""
-        self._driver.post(hear.Woken())
-        await self._driver.run()
+        self.post(hear.Woken())
+        await super().run()

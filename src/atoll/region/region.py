@@ -91,9 +91,8 @@ class Region(Parts):
             self.links[peer] = self._link(peer)
             if running:
                 self._open_link(peer)
-        for part in (self.startup_check, self.restore, self.failover, self.snapshot_install):
-            part.members_changed(peers)
-        self._relays.post(hear.MembersChanged(peers))
+        for post in self.protocols:
+            post(hear.MembersChanged(peers))
         self.node_leases.want([link_lease(peer) for peer in self.links])
         self.review_links()
         names = [name for peer in left for name in (_link_task(peer), _clock_task(peer)) if running]

@@ -72,7 +72,7 @@ def _counted(region: Region) -> dict[str, Any]:
         "rights_requests": region.writer.escrow.requests,
         "token_waits": counted.token_waits,
         "invalid_traces": counted.invalid_traces,
-        "snapshots": region.snapshot_install.completed,
+        "snapshots": region.snapshot_install.state.completed,
         "conflicts": {f"{name}/{kind}": number for (name, kind), number in sorted(counted.conflicts.items())},
         "events": dict(region.events.written),
         "events_left_out": region.events.left_out,

@@ -22,6 +22,7 @@ from atoll.documents.strategies import Resolver
 from atoll.errors import ClockUnsafe
 from atoll.membership.members import Members, Membership
 from atoll.ownership.ownership import Ownership
+from atoll.protocol import hear
 from atoll.recovery import relays
 from atoll.recovery.relays import RelayState
 from atoll.region.admission import Admission
@@ -143,21 +144,33 @@ class Parts:
         )
         leases = [link_lease(peer) for peer in self.links]
         self.node_leases = NodeLeases(leases, self.store, performer, lease_s=self.options.lease_s)
-        self.startup_check = StartupCheck(self.name, self.links, performer, patience_s=patience_s)
-        self._relays = Driver(RelayState(self.name), relays.step, performer)
-        self.restore = RestoreRecovery(self.name, self.links, performer)
-        self.failover = FailoverRecovery(self.name, self.links, performer, patience_s=patience_s)
-        self.snapshot_install = SnapshotInstall(
-            performer, self.store, self.now_ms, self.options, closed=partial(self.gates.closing, reads=True)
+        close_reads = partial(self.gates.closing, reads=True)
+        close_writes = partial(self.gates.closing, reads=False)
+        self.startup_check = StartupCheck(
+            self.name, self.links, performer, close_writes, patience_s=patience_s
         )
+        self._relays = Driver(RelayState(self.name), relays.step, performer)
+        self.restore = RestoreRecovery(self.name, self.links, performer, close_reads)
+        self.failover = FailoverRecovery(
+            self.name, self.links, performer, close_writes, patience_s=patience_s
+        )
+        self.snapshot_install = SnapshotInstall(performer, close_reads, self.store, self.now_ms, self.options)
+        self.protocols: tuple[Callable[[hear.MembersChanged], None], ...] = (
+            self.startup_check.post,
+            self.restore.post,
+            self.failover.post,
+            self.snapshot_install.post,
+            self._relays.post,
+        )
+        """Those that wait for peers."""
 
     def _wire_gates(self) -> None:
         gates = self.gates
         gates.register(reads=self.restore.reads)
         gates.register(reads=self.snapshot_install.reads, timed=self.options.shares_store)
         gates.register(writes=self.failover.writes, wait=self.failover.wait)
-        gates.register(writes=self.startup_check.writes, wait=self.startup_check.passed)
-        gates.register(writes=self.clocks.writes, error=ClockUnsafe)
+        gates.register(writes=self.startup_check.writes, wait=self.startup_check.wait)
+        gates.register(writes=self.clocks.writes, timed=True, error=ClockUnsafe)
         gates.advise(writes=self.group_commit.trouble)
         self.health = Health(self.name, self.links, self.group_commit, gates)
 
@@ -219,7 +232,7 @@ class Parts:
             completions=Completions(
                 restoring=lambda: self.restore.pending,
                 failed_over=lambda: self.failover.state.taken_up,
-                snapshots=lambda: self.snapshot_install.completed,
+                snapshots=lambda: self.snapshot_install.state.completed,
             ),
             write=lambda write: self.writer.write(write, None),
         )
@@ -318,10 +331,10 @@ class Parts:
         at other times, each would come back from every peer. So are those that an origin has lost (`recovery.relays`).
         Of several nodes one pulls from a peer; the others only want to hear how far it is.
         """
-        if not self.holds(peer) or self.snapshot_install.pulling:
+        if not self.holds(peer) or self.snapshot_install.state.pulling:
             return ()
         wanted = {origin for relay, origin in self._relays.state.asked if relay == peer}
-        if self.startup_check.recovering:
+        if self.startup_check.state.recovering:
             wanted.add(self.name)
         wanted.update(other for other, link in self.links.items() if not link.status.connected)
         return (peer, *sorted(wanted - {peer}))
@@ -339,8 +352,6 @@ class Parts:
 
     def _history_changed(self, history: str, lossy: bool = False) -> None:
         self.failover.history_changed(history, lossy=lossy)
-        if self.failover.pending:
-            self.gates.closing(reads=False)
 
     async def _rewind(self) -> int:
         # Tables that were made last may be missing, too.
@@ -383,6 +394,8 @@ class Parts:
     def _after_move(self, before: dict[str, int], vector: dict[str, int]) -> None:
         if len(vector) > len(before):
             self.members.remember(vector)
+        if vector.get(self.name, 0) < before.get(self.name, 0):
+            self.gates.closing(reads=False)  # peers may hold what it had: see `StartupCheck`
         self.freshness.moved(vector)
         self.committed.notify()
 

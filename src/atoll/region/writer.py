@@ -137,7 +137,8 @@ class Writer:
             try:
                 if token:
                     await self._catch_up(write, token)
-                await self._gates.admit()
+                if not self._gates.admits_writes():
+                    await self._gates.admit()
                 if self._escrowed and any(each.collection in self._escrowed for each in write.mutations):
                     receipt = await self.escrow.write(lambda: self._writes.write(write))
                 else:

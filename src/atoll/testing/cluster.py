@@ -78,7 +78,7 @@ class SimulatedNode:
         return (
             self.region is not None
             and not self.due
-            and not self.region.snapshot_install.due
+            and not (self.region.snapshot_install.pending or self.region.snapshot_install.state.late)
             and self.region.group_commit.progress.vector == self.disk.store.positions()
         )
 
@@ -356,7 +356,7 @@ class Cluster:
             if node.region is None:
                 lines.append(f"{name} is down")
             elif node.region.snapshot_install.pending:
-                lines.append(node.region.snapshot_install.reason)
+                lines.append(node.region.snapshot_install.state.reason)
             elif not missing and node.due:
                 lines.append(f"{name} has not yet taken up the declarations of {node.due}")
             elif not missing and not node.settled:

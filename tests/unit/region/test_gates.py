@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from atoll.errors import ClockUnsafe, Unavailable
+from atoll.protocol import hear
+from atoll.recovery.restore import RESTORED, counters
 from atoll.region.gates import Gates
+from atoll.region.region import Region
 
-from ..virtual_time import in_virtual_time
+from ..virtual_time import in_virtual_time, pause
 from .world import World
 
 
@@ -92,3 +99,122 @@ async def test_nothing_serves_while_its_writes_are_refused() -> None:
             await it.write("a", "note", "k", {})
         assert "was set back" in (it["a"].health.of("serving") or "")
         assert it["a"].health.of("reading") is None
+
+
+# -- what is remembered --------------------------------------------------------------------------------
+
+
+def passes(check: Callable[[], object]) -> bool:
+    try:
+        check()
+    except Unavailable:
+        return False
+    return True
+
+
+def check_remembered(gates: Gates) -> bool:
+    """Requests get the answer that every gate, asked anew, gives. Returns whether writes do."""
+    remembered = passes(gates.enter), passes(gates.check_writes)
+    assert gates.admits_writes() == remembered[1]
+    gates.register()  # nothing is remembered past it
+    assert not gates.admits_writes()
+    assert remembered == (passes(gates.enter), passes(gates.check_writes))
+    if remembered[0]:
+        gates.leave(gates.enter())
+    return remembered[1]
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(("close", "open", "look", "register")), st.integers(0, 5)), max_size=40
+)
+
+
+@given(STEPS)
+def test_requests_get_the_answer_of_every_gate(steps: list[tuple[str, int]]) -> None:
+    gates, parts = Gates("a"), [Part() for _ in range(6)]
+    register = (
+        lambda: gates.register(reads=parts[0].ask),
+        lambda: gates.register(reads=parts[1].ask, timed=True),
+        lambda: gates.register(writes=parts[2].ask),
+        lambda: gates.register(writes=parts[3].ask, timed=True),
+        lambda: gates.register(writes=parts[4].ask),
+        lambda: gates.register(reads=parts[5].ask),
+    )
+    registered: set[int] = set()
+    for step, number in steps:
+        part = parts[number]
+        if step == "close":
+            closed, part.reason = part.reason, "closed"
+            if closed is None and number in (0, 2, 4, 5):
+                gates.closing(reads=number in (0, 5))
+        elif step == "open":
+            part.reason = None
+        elif step == "register" and number not in registered:
+            registered.add(number)
+            register[number]()
+        else:
+            check_remembered(gates)
+    check_remembered(gates)
+
+
+async def disturb(region: Region, random: Random) -> None:
+    """Something happens that may close a gate, or open one."""
+    peer, seq = random.choice("bc"), random.randrange(4)
+    match random.randrange(15):
+        case 0:
+            region.startup_check.heard(peer, {"a": seq})
+        case 1:
+            region.startup_check.rewound()
+        case 2:
+            region.startup_check.forget(peer)
+        case 3 | 4:
+            region.progress.move(
+                {**region.vector, "a": seq}
+            )  # a database that lost commits, or its peers' account
+        case 5:
+            region._history_changed(f"history {seq}", random.random() < 0.5)
+        case 6:
+            region.failover.heard(peer, {"a": seq})
+        case 7:
+            region.failover.forget(peer)
+        case 8 if region.restore.state.phase == "done":
+            found = dict.fromkeys(counters("bc"), 0)
+            region.restore.post(hear.CountersRead({**found, RESTORED: seq}))
+        case 9:
+            region.restore.heard(peer, {})
+        case 10:
+            region.snapshot_install.too_late(peer, {peer: region.vector.get(peer, 0) + seq})
+            await asyncio.sleep(random.choice((0, 1.01)))
+        case 11:
+            region.clocks.off_ms = random.choice((0, 900))
+        case 12:
+            region.clock.last = (region.now_ms() + random.choice((0, 60_000))) << 16
+        case 13:
+            pause(30)
+        case _:
+            await asyncio.sleep(random.choice((0.0, 0.01, 1.0)))
+
+
+async def mend(region: Region) -> None:
+    """What closed gates, by `disturb`, is over."""
+    region.clocks.off_ms, region.clock.last = 0, region.now_ms() << 16
+    region.progress.move({**region.vector, "a": 3})
+    for peer in "bc":
+        region.failover.heard(peer, {"a": 3})
+        region.restore.heard(peer, {})
+    await asyncio.sleep(5)
+
+
+@in_virtual_time
+@pytest.mark.parametrize("shares_store", [False, True])
+async def test_whatever_closes_says_so(shares_store: bool) -> None:
+    """Random events at the real parts close gates under a remembered answer, and open them again."""
+    closed = 0
+    for seed in range(8):
+        random, opened = Random(seed), False
+        async with World(shares_store=shares_store, startup_check_s=0.5, heartbeat_s=2.0) as it:
+            for _ in range(60):
+                await (mend(it["a"]) if random.random() < 0.3 else disturb(it["a"], random))
+                before, opened = opened, check_remembered(it["a"].gates)
+                closed += before and not opened
+    assert closed > 20, closed

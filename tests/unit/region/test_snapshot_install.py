@@ -46,7 +46,7 @@ class Cut(World):
         """Wait until the region says so of its snapshot, or has taken it over."""
         here = self[name].snapshot_install
         async with asyncio.timeout(60):
-            while text not in here.reason and not here.completed:  # noqa: ASYNC110 — virtual time
+            while text not in here.state.reason and not here.state.completed:  # noqa: ASYNC110 — virtual time
                 await asyncio.sleep(0.0005)
 
     def silenced(self, name: str) -> None:
@@ -124,7 +124,7 @@ async def test_an_empty_disk_is_filled_from_a_snapshot() -> None:
         own = it["c"].vector["c"]
         await it.wiped("c")
         await it.agreed()
-        assert it["c"].snapshot_install.completed == 1
+        assert it["c"].snapshot_install.state.completed == 1
         assert len(it.audit("c")) == 4
         assert it.shown("c", "note", "k001") is None
         reply = await it.write("c", "note", "k005", {"text": "after"})
@@ -145,7 +145,7 @@ async def test_a_region_that_was_away_for_too_long_loses_nothing_of_its_own() ->
         await asyncio.sleep(5)
         it.partition()
         await it.agreed()
-        assert it["c"].snapshot_install.completed == 1
+        assert it["c"].snapshot_install.state.completed == 1
         assert [it.shown(name, "note", "mine") for name in it.names] == [{"text": "written alone"}] * 3
 
 
@@ -162,7 +162,7 @@ async def test_two_regions_that_gave_each_other_up_exchange_snapshots() -> None:
         await it.write("b", "note", "last", {"text": "b"})
         it.partition()
         await it.agreed()
-        assert [it[name].snapshot_install.completed for name in it.names] == [1, 1]
+        assert [it[name].snapshot_install.state.completed for name in it.names] == [1, 1]
         assert len(it.audit("a")) == 201
 
 
@@ -194,7 +194,7 @@ async def test_a_broken_connection_goes_on_where_it_was() -> None:
     async with Cut("a", "b") as it:
         await lived_in_by_two(it)
         await it.wiped("b")
-        while "pages" not in it["b"].snapshot_install.reason:  # noqa: ASYNC110 — virtual time
+        while "pages" not in it["b"].snapshot_install.state.reason:  # noqa: ASYNC110 — virtual time
             await asyncio.sleep(0.0005)
         it.partition("ab")
         await asyncio.sleep(20)
@@ -203,7 +203,7 @@ async def test_a_broken_connection_goes_on_where_it_was() -> None:
         await it.agreed()
         again = [call for _, _, call in it.calls if isinstance(call, SnapshotCall)][len(asked) :]
         assert SnapshotPlace() not in [call.place for call in again]
-        assert it["b"].snapshot_install.completed == 1
+        assert it["b"].snapshot_install.state.completed == 1
 
 
 @in_virtual_time
@@ -227,7 +227,7 @@ async def test_a_peer_with_a_new_disk_is_asked_anew() -> None:
         await lived_in(it)
         await asyncio.sleep(5)
         await it.wiped("c")
-        while "pages" not in it["c"].snapshot_install.reason:  # noqa: ASYNC110 — virtual time
+        while "pages" not in it["c"].snapshot_install.state.reason:  # noqa: ASYNC110 — virtual time
             await asyncio.sleep(0.0005)
         await it.wiped("a")
         await it.agreed()
@@ -300,7 +300,7 @@ async def test_what_a_page_shows_too_early_waits_for_its_entry() -> None:
         it.partition()
         it.heard_again()
         await it.agreed()
-        assert it["c"].snapshot_install.completed == 1
+        assert it["c"].snapshot_install.state.completed == 1
         assert it.shown("c", "stock", "later") == {"left": 7}
 
 
