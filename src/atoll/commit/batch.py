@@ -15,7 +15,7 @@ from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.origin import Origin
 from atoll.causality.place import Place
 from atoll.causality.types import RegionName, Seq, Stamp
-from atoll.causality.vector import descends, merge, missing
+from atoll.causality.vector import descends, missing
 from atoll.commit import idempotency
 from atoll.commit.draft import Draft
 from atoll.conflicts import records
@@ -88,29 +88,20 @@ class Batch:
         """Entries of local writes."""
         self.applied: list[Entry] = []
         """Entries of peers that were merged."""
-        self.schemas: dict[str, str] = {}
-        """See `Commit.schemas`."""
-        self.states: dict[tuple[str, str], bytes | None] = {}
-        """See `Commit.states`."""
-        self.fences: dict[str, int] = {}
-        """See `Commit.fences`."""
+        self.pending = Commit()
+        """What the store is to make durable, as far as it is known before `commit`."""
         self.admits_writes = False
         """Whether local writes were found to be allowed in this transaction."""
         self._identity = identity
         self._actor = Actor(identity.origin, identity.regions)
         self._rules = rules
         self._clock = clock
-        self._rows = dict(rows)
+        self._rows = rows
         self._documents: dict[Address, Document] = {}
         self._changed: dict[Address, Row] = {}
         self._known_audit = audit
         self._audit: dict[str, AuditRow | None] = {}
         self._remembered = dict(remembered)
-        self._to_remember: list[Remembered] = []
-        self._parked: list[Parked] = []
-        self._unparked: list[tuple[str, int, int]] = []
-        self._adopted: dict[str, int] = {}
-        self._kept: list[tuple[str, str, bytes]] = []
         self._erased: set[Address] = set()
         self._runs: list[tuple[str, int, list[bytes]]] = []
         """(origin, first seq, frames): dense, so the last seq follows. Frames with sections have runs of their own,
@@ -141,7 +132,7 @@ class Batch:
         if write.idempotency_key is not None:
             answer = idempotency.answer_of(receipt, write)
             self._remembered[write.idempotency_key] = answer
-            self._to_remember.append(Remembered(write.idempotency_key, self._now_ms, answer))
+            self.pending.remembered.append(Remembered(write.idempotency_key, self._now_ms, answer))
         return receipt
 
     def _replace(self, write: Write, seq: Seq, context: dict[str, int], stamp: Stamp) -> Receipt | None:
@@ -265,7 +256,7 @@ class Batch:
         for index, change in enumerate(entry.changes):
             parked = self._taken(entry, index, change)
             if parked is not None:
-                self._parked.append(parked)
+                self.pending.parked.append(parked)
         self._append(entry, encoded.frame, sectioned=has_sections(encoded.frame))
         self.applied.append(entry)
 
@@ -277,9 +268,9 @@ class Batch:
         entry = decode_entry(parked.body)
         left = self._taken(entry, parked.change, entry.changes[0])
         if left is None:
-            self._unparked.append((parked.origin, parked.seq, parked.change))
+            self.pending.unparked.append((parked.origin, parked.seq, parked.change))
         elif left != parked:
-            self._parked.append(left)
+            self.pending.parked.append(left)
 
     def _taken(self, entry: Entry, index: int, change: Change) -> Parked | None:
         """Merge a change; what of it has to be parked, and why."""
@@ -344,7 +335,7 @@ class Batch:
 
     def keep(self, collection: str, key: str, data: bytes) -> None:
         """Put bytes aside, in a collection that nobody declares."""
-        self._kept.append((collection, key, data))
+        self.pending.documents.setdefault(collection, []).append((key, None, data))
 
     def install(self, collection: str, key: str, row: Row, stamp: int) -> None:
         """Merge a peer's whole state of a document; `stamp` is the highest that the peer has seen.
@@ -362,7 +353,7 @@ class Batch:
             self._install(address, before, after, shown, ())
         else:  # its records follow from the document once the strategy is known
             self._documents[address], self._changed[address] = after, shown
-            self.schemas.setdefault(collection, "")
+            self.pending.schemas.setdefault(collection, "")
 
     def erase(self, address: Address) -> None:
         """Remove a row for good, unless this batch writes it: only for documents that no region shows any more."""
@@ -376,12 +367,13 @@ class Batch:
         except (AtollError, IndexError):
             left = parked
         if left is not None:
-            self._parked.append(left)
+            self.pending.parked.append(left)
 
     def advance(self, vector: Mapping[str, int]) -> None:
         """What the region has from now on, as it holds it in some form."""
-        self._adopted |= missing(self.vector, vector)
-        self.vector = merge(self.vector, self._adopted)
+        moved = missing(self.vector, vector)
+        self.pending.positions |= moved
+        self.vector |= moved
 
     def re_resolve(self, address: Address, recorded: Sequence[AuditRow]) -> None:
         """Show a stored document, and what it lost, as the present declarations say: others may have written it.
@@ -446,8 +438,7 @@ class Batch:
                 self._audit[losing.id] = audit_row
 
     def _append(self, entry: Entry, frame: bytes, *, sectioned: bool = False) -> None:
-        self._adopted.pop(entry.origin, None)
-        self.vector[entry.origin] = entry.seq
+        self.vector[entry.origin] = self.pending.positions[entry.origin] = entry.seq
         run = self._runs[-1] if self._runs else None
         if run is not None and run[0] == entry.origin and self._sectioned == sectioned:
             run[2].append(frame)
@@ -458,49 +449,24 @@ class Batch:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to commit."""
-        return not (
-            self._runs
-            or self._changed
-            or self._audit
-            or self._to_remember
-            or self._parked
-            or self._unparked
-            or self._adopted
-            or self._kept
-            or self._erased
-            or self.schemas
-            or self.states
-        )
-
-    @property
-    def parked(self) -> Sequence[Parked]:
-        """Changes that could not be merged."""
-        return self._parked
+        to_do = self.pending
+        moved = (to_do.positions, self._changed, to_do.documents, self._erased, self._audit, to_do.remembered)
+        return not any((*moved, to_do.parked, to_do.unparked, to_do.schemas, to_do.states))
 
     def commit(self) -> Commit:
-        """What the store must make durable before any answer leaves; empty when nothing changed."""
-        commit = Commit(
-            segments=[
-                Segment(origin, first, first + len(frames) - 1, b"".join(frames))
-                for origin, first, frames in self._runs
-            ],
-            positions={origin: self.vector[origin] for origin, _, _ in self._runs} | self._adopted,
-            clock=self._clock.last,
-            audit=[row for row in self._audit.values() if row is not None],
-            audit_removed=[record_id for record_id, row in self._audit.items() if row is None],
-            remembered=self._to_remember,
-            parked=self._parked,
-            unparked=self._unparked,
-            schemas=self.schemas,
-            states=self.states,
-            fences=self.fences,
-        )
+        """What the store must make durable before any answer leaves; empty when nothing changed. Called once."""
+        commit = self.pending
+        commit.segments = [
+            Segment(origin, first, first + len(frames) - 1, b"".join(frames))
+            for origin, first, frames in self._runs
+        ]
+        commit.clock = self._clock.last
+        commit.audit = [row for row in self._audit.values() if row is not None]
+        commit.audit_removed = [record_id for record_id, row in self._audit.items() if row is None]
         for (collection, key), row in self._changed.items():
             commit.documents.setdefault(collection, []).append((key, row.value, row.meta))
         for collection, key in sorted(self._erased - self._changed.keys()):
             commit.erased.setdefault(collection, []).append(key)
-        for collection, key, data in self._kept:
-            commit.documents.setdefault(collection, []).append((key, None, data))
         return commit
 
 

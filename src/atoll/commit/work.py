@@ -111,7 +111,7 @@ class Fence(NamedTuple):
         """Raises FenceLost when the lease is lost already; else the commit is refused if it is lost by then."""
         if view.generations.get(self.lease) != self.generation:
             raise FenceLost(f"another node holds the lease {self.lease!r} now", lease=self.lease)
-        batch.fences[self.lease] = self.generation
+        batch.pending.fences[self.lease] = self.generation
 
 
 class Step(Protocol):

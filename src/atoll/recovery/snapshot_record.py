@@ -84,7 +84,7 @@ class MoveRecord(NamedTuple):
     def perform(self, batch: Batch, view: View) -> None:
         _check(view, self.before)
         batch.advance(self.vector)
-        batch.schemas[KEPT_ASIDE] = self.after.encode()
+        batch.pending.schemas[KEPT_ASIDE] = self.after.encode()
 
 
 class KeepPages(NamedTuple):

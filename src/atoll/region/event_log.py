@@ -118,14 +118,16 @@ class EventLog:
 
     def committed(self, batch: Batch) -> None:
         """After each commit of this node."""
-        if not (batch.parked and self._opened):
+        if not (batch.pending.parked and self._opened):
             return
-        first = batch.parked[0]
+        first = batch.pending.parked[0]
         with contextlib.suppress(AtollError):
             change = decode_entry(first.body).changes[0]
             if change.collection != EVENTS:  # or regions that refuse each other's events would go on for ever
                 detail = f"{change.collection}/{change.key} of {first.origin}: {first.reason}"
-                self.record("change-parked", peer=first.origin, detail=detail, count=len(batch.parked))
+                self.record(
+                    "change-parked", peer=first.origin, detail=detail, count=len(batch.pending.parked)
+                )
 
     async def run(self) -> None:
         """Write, for ever."""

@@ -42,7 +42,7 @@ class Statistics:
             delays.append(max(0, now_ms - stamp_ms(applied.stamp)))
         for record in batch.detected:
             self.conflicts[(record.collection, record.kind)] += 1
-        self.parked += len(batch.parked)
+        self.parked += len(batch.pending.parked)
 
     def propagation_p50_ms(self, origin: str) -> int | None:
         delays = sorted(self.propagation_ms.get(origin, ()))

@@ -65,7 +65,7 @@ class Remember(NamedTuple):
 
     def perform(self, batch: Batch, view: View) -> None:
         stored = view.states.get(_STATE)
-        batch.states[_STATE] = _encode(self.added_to(Known() if stored is None else _decode(stored)))
+        batch.pending.states[_STATE] = _encode(self.added_to(Known() if stored is None else _decode(stored)))
 
     def added_to(self, known: Known) -> Known:
         marks = known.marks

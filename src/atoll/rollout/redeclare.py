@@ -59,13 +59,13 @@ class Redeclare(NamedTuple):
         for parked in self.parked:
             batch.reapply(parked)
         if self.parked:
-            batch.states[UNPARKED] = b"%d" % (int(view.states.get(UNPARKED, 0)) + 1)
+            batch.pending.states[UNPARKED] = b"%d" % (int(view.states.get(UNPARKED, 0)) + 1)
         for key in self.keys:
             address = (self.collection, key)
             batch.re_resolve(address, view.open_records.get(address, ()))
         for name, fingerprint in self.schemas.items():
             if name not in self.instead_of or view.schemas.get(name) == self.instead_of[name]:
-                batch.schemas[name] = fingerprint
+                batch.pending.schemas[name] = fingerprint
 
 
 class MarkMixed(NamedTuple):
@@ -86,17 +86,17 @@ class MarkMixed(NamedTuple):
             return
         if not view.schemas and not view.positions:
             # The first transaction of all. No document is older, and those that it writes follow these declarations.
-            batch.schemas.update(self.declared)
+            batch.pending.schemas.update(self.declared)
             return
         for name in self.declared.keys() - view.schemas.keys():
-            batch.schemas.setdefault(name, "")
+            batch.pending.schemas.setdefault(name, "")
         for name, fingerprint in view.schemas.items():
             if (
                 fingerprint
                 and name != KEPT_ASIDE
                 and fingerprint.partition("?")[0] != self.declared.get(name)
             ):
-                batch.schemas.setdefault(name, "")
+                batch.pending.schemas.setdefault(name, "")
 
 
 @dataclass(frozen=True, slots=True)

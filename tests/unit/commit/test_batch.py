@@ -160,7 +160,7 @@ def test_a_document_that_grew_elsewhere_is_taken() -> None:
     it = batch(document_bytes=40)
     it.apply(remote(1, named("x" * 60)))
     assert it.commit().documents["profile"]
-    assert not it.parked
+    assert not it.pending.parked
 
 
 @pytest.mark.parametrize("count", [0, 4])
@@ -331,7 +331,7 @@ def test_a_change_that_cannot_be_merged_is_parked(change: Change, cause: str, re
     it.apply(remote(2, named("next", "z")))
     commit = it.commit()
     (parked,) = commit.parked
-    assert (parked.origin, parked.seq, parked.change, len(it.parked)) == ("b", 1, 1, 1)
+    assert (parked.origin, parked.seq, parked.change, len(it.pending.parked)) == ("b", 1, 1, 1)
     kept = decode_entry(parked.body)
     assert (kept.origin, kept.seq, kept.changes) == ("b", 1, (change,))
     assert parked.cause == cause

@@ -468,7 +468,7 @@ class Fenced:
 
     def perform(self, batch: Batch, view: View) -> None:
         self.fence.hold(batch, view)
-        batch.states["test", "k"] = view.states.get(("test", "k"), b"") + b"x"
+        batch.pending.states["test", "k"] = view.states.get(("test", "k"), b"") + b"x"
 
 
 @in_virtual_time

@@ -126,7 +126,7 @@ def test_the_store_names_every_collection_that_may_have_documents() -> None:
     """Whoever starts next may declare none of them, and passes them on all the same."""
     batch = Replica("a", {}).batch()
     MarkMixed(DECLARED).perform(batch, Shown(schemas={"like": "new", "old": "gone"}))
-    assert batch.schemas == {"note": "", "old": ""}
+    assert batch.pending.schemas == {"note": "", "old": ""}
 
 
 def test_progress_is_told_now_and_then() -> None:
