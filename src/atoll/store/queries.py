@@ -1,11 +1,22 @@
-"""What both databases are asked in nearly the same words; how a value is bound is the dialect's own."""
+"""What both databases are asked in the same words. A dialect's own are its names, and how values are bound."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from atoll.store.port import AuditFilter, AuditRow, Chunk, Commit, Parked, Remembered, Segment
+from atoll.store.port import (
+    AuditFilter,
+    AuditRow,
+    Chunk,
+    Commit,
+    Condition,
+    Parked,
+    Remembered,
+    Row,
+    Segment,
+)
 from atoll.store.scanning import prefix_end
 
 AUDIT_COLUMNS = ", ".join(AuditRow._fields)
@@ -66,6 +77,12 @@ def audit_terms(bound: Bound, wanted: AuditFilter, after: tuple[int, str] | None
     return terms
 
 
+def audit_row(row: Sequence[Any]) -> AuditRow:
+    """A conflict record, of its columns."""
+    read = AuditRow(*row)
+    return read._replace(uncertain=bool(read.uncertain))  # SQLite's are numbers
+
+
 class Section(NamedTuple):
     """One table of a region's contents."""
 
@@ -84,7 +101,7 @@ SECTIONS = (
         "space, key",
         lambda rows: Commit(states={(space, key): value for space, key, value in rows}),
     ),
-    Section("audit", AuditRow._fields, "id", lambda rows: Commit(audit=[AuditRow(*row) for row in rows])),
+    Section("audit", AuditRow._fields, "id", lambda rows: Commit(audit=[audit_row(row) for row in rows])),
     Section(
         "remembered",
         Remembered._fields,
@@ -120,3 +137,108 @@ class Gathering:
         rows, self._rows, self._size_bytes = self._rows, [], 0
         if rows:
             yield Chunk(self._commit(rows))
+
+
+class SqlStore(ABC):
+    """Calls of a `Store` that both databases answer by the same statements."""
+
+    prefix: ClassVar[str]
+    """Of the names of tables that are Atoll's own."""
+    select_audit: ClassVar[str]
+    """The columns of conflict records, from their table."""
+    document: ClassVar[str]
+    """The column with a document's JSON, as an expression."""
+
+    @abstractmethod
+    def bound(self) -> Bound:
+        """To bind a statement's values."""
+
+    @abstractmethod
+    async def found(self, sql: str, values: Sequence[Any]) -> list[Sequence[Any]]:
+        """Rows of a statement that only reads, with texts as they were before they were stored."""
+
+    @abstractmethod
+    def table(self, collection: str) -> str:
+        """Raises UnknownCollection."""
+
+    @abstractmethod
+    def condition(self, collection: str, condition: Condition, bound: Bound) -> str:
+        """As SQL; see `store.scanning`."""
+
+    async def scan(
+        self,
+        collection: str,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int = 100,
+        where: Sequence[Condition] = (),
+    ) -> list[tuple[str, Row]]:
+        bound = self.bound()
+        terms = [*key_range(bound, prefix, after), f"{self.document} IS NOT NULL"]
+        terms += [self.condition(collection, each, bound) for each in where]
+        return await self._scan(collection, terms, bound, limit)
+
+    async def scan_all(
+        self, collection: str, *, after: str | None = None, limit: int = 1000
+    ) -> list[tuple[str, Row]]:
+        bound = self.bound()
+        return await self._scan(collection, key_range(bound, "", after), bound, limit)
+
+    async def _scan(
+        self, collection: str, terms: Sequence[str], bound: Bound, limit: int
+    ) -> list[tuple[str, Row]]:
+        select = f"SELECT key, {self.document}, meta FROM {self.table(collection)}{where(terms)} ORDER BY key"
+        return [(key, Row(value, meta)) for key, value, meta in await self._limited(select, bound, limit)]
+
+    async def conflicts(
+        self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
+    ) -> list[AuditRow]:
+        bound = self.bound()
+        select = f"{self.select_audit}{where(audit_terms(bound, wanted, after))} {NEWEST_FIRST}"
+        return [audit_row(row) for row in await self._limited(select, bound, limit)]
+
+    async def conflict(self, id: str) -> AuditRow | None:
+        bound = self.bound()
+        rows = await self.found(f"{self.select_audit} WHERE id = {bound.text(id)}", bound.values)
+        return audit_row(rows[0]) if rows else None
+
+    async def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
+        bound, terms = self.bound(), []
+        if after is not None:
+            places = ", ".join(map(bound.place, after, ("text", "bigint", "integer")))
+            terms = [f"(origin, seq, change) > ({places})"]
+        select = (
+            f"SELECT {PARKED_COLUMNS} FROM {self.prefix}parked{where(terms)} ORDER BY origin, seq, change"
+        )
+        return [Parked(*row) for row in await self._limited(select, bound, limit)]
+
+    async def state(self, space: str, key: str) -> bytes | None:
+        bound = self.bound()
+        terms = [f"space = {bound.text(space)}", f"key = {bound.text(key)}"]
+        rows = await self.found(f"SELECT value FROM {self.prefix}states{where(terms)}", bound.values)
+        return rows[0][0] if rows else None
+
+    async def states(
+        self, space: str, *, prefix: str = "", after: str | None = None, limit: int = 1000
+    ) -> list[tuple[str, bytes]]:
+        bound = self.bound()
+        terms = [f"space = {bound.text(space)}", *key_range(bound, prefix, after)]
+        select = f"SELECT key, value FROM {self.prefix}states{where(terms)} ORDER BY key"
+        return [(key, value) for key, value in await self._limited(select, bound, limit)]
+
+    async def counter(self, name: str) -> int:
+        bound = self.bound()
+        select = f"SELECT value FROM {self.prefix}counters WHERE name = {bound.text(name)}"
+        rows = await self.found(select, bound.values)
+        return int(rows[0][0]) if rows else 0
+
+    async def segment(self, origin: str, seq: int) -> Segment | None:
+        bound = self.bound()
+        terms = [f"origin = {bound.text(origin)}", f"last_seq >= {bound.place(seq, 'bigint')}"]
+        select = f"SELECT {SEGMENT_COLUMNS} FROM {self.prefix}journal{where(terms)} ORDER BY last_seq"
+        found = [Segment(*row) for row in await self._limited(select, bound, 1)]
+        return found[0] if found and found[0].first_seq <= seq else None
+
+    async def _limited(self, select: str, bound: Bound, limit: int) -> list[Sequence[Any]]:
+        return await self.found(f"{select} LIMIT {bound.place(limit, 'bigint')}", bound.values)

@@ -1,5 +1,6 @@
-"""A disk that survives its node, and fails in the ways in which disks do; or a database behind a network, which
-several nodes may share.
+"""A disk that survives its node, and fails in the ways in which disks do.
+
+It may also be a database behind a network, which several nodes share.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Follower = Callable[[Mapping[str, int]], None]
 _POLL_S = 1.0
 """How often a node asks what others have committed, in case it was not told."""
 _CROWDED_S = 5.0
-"""So long after a node lost a turn it waits in line for its next ones."""
+"""So long after a node lost a transaction it waits in line for its next ones."""
 
 
 @dataclass(slots=True)
@@ -139,10 +140,10 @@ class SimulatedDisk:
         self.region = region
         self.shared = shared
         self.queue = TransactionQueue()
-        """Of the nodes that have lost a turn."""
+        """Of the nodes that have lost a transaction."""
         self.trip_s: float | None = None
-        """None for an embedded store, which never suspends. Else the database lies behind a network: each call to it
-        gives way to others, and takes up to so long to get there, and its answer to come back."""
+        """None for an embedded store, which never suspends. Else each call to the database gives way to others. It
+        takes up to so long to get there, and so does its answer to come back."""
         self.faults = DiskFaults()
         self.medium: MemoryMedium | TornMedium = MemoryMedium()
         """What the bytes lie on."""
@@ -419,7 +420,7 @@ class MountedDisk(TablesStore):
 
 
 class MountedTransaction(MemoryTransaction):
-    """A turn over the connection to the database, if there is one."""
+    """A transaction over the connection to the database, if there is one."""
 
     __slots__ = ("_failovers", "_locked", "_mounted")
 

@@ -171,8 +171,10 @@ class SimulatedNetwork:
 
 
 class SimulatedPeers:
-    """`Peers` of one node on one run. Of a region with several nodes it asks the next one when one does not answer,
-    or when a stream of it has ended; and at times just so.
+    """`Peers` of one node on one run.
+
+    Of a region with several nodes it asks the next one when one does not answer, or when a stream has ended. At times
+    it does so without a reason.
     """
 
     def __init__(self, network: SimulatedNetwork, life: Life) -> None:

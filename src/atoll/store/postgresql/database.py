@@ -1,6 +1,6 @@
 """Connections to a region's PostgreSQL database, and what its errors mean.
 
-Timeouts bound whatever can go wrong: a call ends within `CALL_S`, a lock is waited for `LOCK_MS`, and the server
+Timeouts bound whatever can go wrong. A call ends within `CALL_S`, and a lock is waited for `LOCK_MS`. The server
 notices a client whose machine is gone.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -276,9 +276,6 @@ class Database:
 
     async def rows(self, sql: str, *bindings: Any) -> list[Any]:
         """Of a statement that may be sent twice: a connection that turns out to be broken is replaced once."""
-        return await self._repeated(sql, bindings)
-
-    async def _repeated(self, sql: str, bindings: Sequence[Any]) -> list[Any]:
         for attempt in range(2):
             try:
                 async with self.reader() as connection:

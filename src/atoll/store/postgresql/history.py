@@ -1,8 +1,8 @@
 """Which history of a PostgreSQL database a connection sees.
 
-A promoted standby goes on with a new timeline, and may lack the last commits of the server before it; a copy that was
-put in a database's place shows by another start of the server. A connection stays with one server process, so it is
-enough to ask once, when it is made.
+A promoted standby goes on with a new timeline, and may lack the last commits of the server before it. A copy that was
+put in a database's place shows by another start of the server. A connection stays with one server process, so it asks
+once, when it is made.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 
 from atoll.store.port import MEASURED_SEGMENTS, JournalExtent, Numbered, Segment
 from atoll.store.postgresql.database import Database
-from atoll.store.queries import SEGMENT_COLUMNS
 
 _READ = """
 SELECT id, origin, first_seq, last_seq, body FROM (
@@ -19,9 +18,6 @@ SELECT min(first.id) FROM unnest($1::text[], $2::bigint[]) AS wanted (origin, se
     SELECT id FROM _journal WHERE origin = wanted.origin AND last_seq > wanted.seq ORDER BY last_seq LIMIT 1
 ) AS first
 """
-_SEGMENT = (
-    f"SELECT {SEGMENT_COLUMNS} FROM _journal WHERE origin = $1 AND last_seq >= $2 ORDER BY last_seq LIMIT 1"
-)
 _EXTENT = """
 WITH bounds AS (SELECT coalesce(min(id), tail + 1) AS first, tail FROM _journal
     RIGHT JOIN (SELECT journal_tail AS tail FROM _region) AS region ON true GROUP BY tail)
@@ -54,10 +50,6 @@ class PostgresJournal:
         )  # first: what comes after it may be missed by the search, and must not be
         rows = await self.database.rows(_START, wanted, [vector.get(origin, 0) for origin in wanted])
         return int(tail if rows[0][0] is None else rows[0][0] - 1)
-
-    async def segment(self, origin: str, seq: int) -> Segment | None:
-        rows = await self.database.rows(_SEGMENT, origin, seq)
-        return Segment(*rows[0]) if rows and rows[0]["first_seq"] <= seq else None
 
     async def journal_tail(self) -> int:
         return int((await self.database.rows("SELECT journal_tail FROM _region"))[0][0])

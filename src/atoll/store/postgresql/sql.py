@@ -14,8 +14,10 @@ from typing import Any
 
 from atoll.store import queries
 from atoll.store.port import AuditRow, Condition
+from atoll.store.queries import AUDIT_COLUMNS
 from atoll.store.scanning import check_condition
 
+SELECT_AUDIT = f"SELECT {AUDIT_COLUMNS} FROM _audit"
 _LONGEST_NAME_BYTES = 63
 _HASH_DIGITS = 8
 _ORDERS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">="}
@@ -170,9 +172,9 @@ _FENCED = " AND (SELECT count(*) FROM fences) = cardinality($7::text[])"
 def commit_sql(collections: tuple[str, ...], erased: tuple[str, ...], parts: frozenset[str]) -> str:
     """One statement for a whole commit: it does nothing, and returns no row, when another one came first.
 
-    $1 the `commits` that was seen, $2 clock, $3 journal's tail, $4 positions, $5 channel, $6 what to tell there;
-    then the arrays of fences, three arrays for each collection, one of keys for each that loses rows, and the arrays of
-    each part in the order of `_PARTS`.
+    $1 the `commits` that was seen, $2 clock, $3 journal's tail, $4 positions, $5 channel, $6 what to tell there.
+    Then come arrays: two of fences, three for each collection, and one of keys for each that loses rows. Those of the
+    parts, in the order of `_PARTS`, end it.
     """
     fenced = "fences" in parts
     statements = [
@@ -203,7 +205,7 @@ class Bound(queries.Bound):
         return self.place(kept(value), "text")
 
 
-def condition_sql(condition: Condition, bound: Bound, *, indexed: bool = False) -> str:
+def condition_sql(condition: Condition, bound: queries.Bound, *, indexed: bool = False) -> str:
     """One condition over the column `doc`, with the meaning of `store.scanning`."""
     check_condition(condition)
     name, op, value = condition
@@ -221,7 +223,7 @@ def condition_sql(condition: Condition, bound: Bound, *, indexed: bool = False) 
     return f"({_indexed(member, op, value, bound)} AND {exact})" if indexed else f"({exact})"
 
 
-def _order(member: str, op: str, value: object, bound: Bound) -> str:
+def _order(member: str, op: str, value: object, bound: queries.Bound) -> str:
     if isinstance(value, str):
         text = bound.place(shown(value), "text")
         return (
@@ -230,7 +232,7 @@ def _order(member: str, op: str, value: object, bound: Bound) -> str:
     return f"jsonb_typeof({member}) = 'number' AND {member} {_ORDERS[op]} {bound.place(_json_of(value), 'jsonb')}"
 
 
-def _indexed(member: str, op: str, value: object, bound: Bound) -> str:
+def _indexed(member: str, op: str, value: object, bound: queries.Bound) -> str:
     """What an index of `index_expressions` can answer; never less than what is exactly asked for."""
     order = {"eq": "=", "lt": "<=", "le": "<=", "gt": ">=", "ge": ">="}[op]
     if isinstance(value, str):
@@ -246,7 +248,7 @@ def index_expressions(field: str) -> tuple[str, str]:
     return f'_text({member}) COLLATE "C"', f"_number({member})"
 
 
-def _contains(member: str, value: object, bound: Bound) -> str:
+def _contains(member: str, value: object, bound: queries.Bound) -> str:
     elements = f"CASE jsonb_typeof({member}) WHEN 'array' THEN {member} ELSE '[]' END"
     sought = bound.place(_json_of(value), "jsonb")
     listed = f"EXISTS (SELECT FROM jsonb_array_elements({elements}) AS element WHERE element = {sought})"

@@ -33,15 +33,14 @@ from atoll.store.port import (
 from atoll.store.postgresql import contents as postgresql_contents
 from atoll.store.postgresql import sql
 from atoll.store.postgresql import views as postgresql_views
-from atoll.store.postgresql.audit import PostgresAudit
 from atoll.store.postgresql.database import Database, hang_up, lock_number
 from atoll.store.postgresql.journal import PostgresJournal
 from atoll.store.postgresql.migration import prepare
-from atoll.store.postgresql.sql import given, kept
+from atoll.store.postgresql.sql import SELECT_AUDIT, Bound, given_all, kept
 from atoll.store.postgresql.transaction import PostgresTransaction
 from atoll.store.postgresql.url import database_url
 from atoll.store.postgresql.watch import Watch, decode_positions, told
-from atoll.store.queries import key_range
+from atoll.store.queries import FORGOTTEN_AT_ONCE, SqlStore
 
 if TYPE_CHECKING:
     import asyncpg
@@ -74,7 +73,16 @@ WHERE held.holder = excluded.holder OR held.until < now() RETURNING name, genera
 """
 _GIVE_BACK = "UPDATE _leases SET until = '-infinity' WHERE name = ANY ($1::text[]) AND run = $2"
 _GIVE_ALL_BACK = "UPDATE _leases SET until = '-infinity' WHERE run = $1"
-_STATE = "SELECT value FROM _states WHERE space = $1 AND key = $2"
+_FORGET = """
+WITH gone AS (DELETE FROM _audit WHERE id IN
+    (SELECT id FROM _audit WHERE status <> 'manual' AND stamp_ms < $1 ORDER BY stamp_ms, id LIMIT $2) RETURNING 1)
+SELECT count(*) FROM gone
+"""
+_FORGET_ANSWERS = """
+WITH gone AS (DELETE FROM _remembered WHERE key IN
+    (SELECT key FROM _remembered WHERE at_ms < $1 ORDER BY at_ms LIMIT $2) RETURNING 1)
+SELECT count(*) FROM gone
+"""
 
 
 def open_postgresql(url: str, *, region: str, deployment: str, node: int = 1) -> PostgresStore:
@@ -85,8 +93,12 @@ def open_postgresql(url: str, *, region: str, deployment: str, node: int = 1) ->
     return PostgresStore(Database(database_url(url), region=region, deployment=deployment), node)
 
 
-class PostgresStore(PostgresJournal, PostgresAudit):
+class PostgresStore(SqlStore, PostgresJournal):
     """`Store` on PostgreSQL; made by `open_postgresql`."""
+
+    prefix = "_"
+    select_audit = SELECT_AUDIT
+    document = "doc"
 
     def __init__(self, database: Database, node: int = 1) -> None:
         self.database = database
@@ -188,38 +200,18 @@ class PostgresStore(PostgresJournal, PostgresAudit):
         doc, meta, positions = rows[0]
         return None if meta is None else Row(doc, meta), decode_positions(positions)
 
-    async def scan(
-        self,
-        collection: str,
-        *,
-        prefix: str = "",
-        after: str | None = None,
-        limit: int = 100,
-        where: Sequence[Condition] = (),
-    ) -> list[tuple[str, Row]]:
-        bound = sql.Bound()
-        terms = ["doc IS NOT NULL", *key_range(bound, prefix, after)]
-        indexed = self._indexed.get(collection, frozenset())
-        terms += [
-            sql.condition_sql(
-                each, bound, indexed=each.field in indexed and each.op not in ("ne", "contains")
-            )
-            for each in where
-        ]
-        return await self._scan(collection, terms, bound, limit)
+    def bound(self) -> Bound:
+        return Bound()
 
-    async def scan_all(
-        self, collection: str, *, after: str | None = None, limit: int = 1000
-    ) -> list[tuple[str, Row]]:
-        bound = sql.Bound()
-        return await self._scan(collection, key_range(bound, "", after), bound, limit)
+    async def found(self, sql: str, values: Sequence[Any]) -> list[Sequence[Any]]:
+        return [given_all(row) for row in await self.database.rows(sql, *values)]
 
-    async def _scan(
-        self, collection: str, terms: Sequence[str], bound: sql.Bound, limit: int
-    ) -> list[tuple[str, Row]]:
-        found = f"SELECT key, doc, meta FROM {self.table(collection)}{queries.where(terms)} ORDER BY key"
-        rows = await self.database.rows(f"{found} LIMIT {bound.place(limit, 'bigint')}", *bound.values)
-        return [(given(key), Row(doc, meta)) for key, doc, meta in rows]
+    def condition(self, collection: str, condition: Condition, bound: queries.Bound) -> str:
+        indexed = condition.field in self._indexed.get(collection, ()) and condition.op not in (
+            "ne",
+            "contains",
+        )
+        return sql.condition_sql(condition, bound, indexed=indexed)
 
     def table(self, collection: str) -> str:
         """Raises UnknownCollection."""
@@ -243,22 +235,24 @@ class PostgresStore(PostgresJournal, PostgresAudit):
             await self.database.rows("SELECT collection, fingerprint FROM _schemas ORDER BY collection")
         )
 
-    async def state(self, space: str, key: str) -> bytes | None:
-        rows = await self.database.rows(_STATE, space, kept(key))
-        return rows[0][0] if rows else None
+    async def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
+        sql = "SELECT key, answer FROM _remembered WHERE key = ANY ($1::text[])"
+        rows = await self.database.rows(sql, [kept(key) for key in keys])
+        return dict(map(given_all, rows))
 
-    async def states(
-        self, space: str, *, prefix: str = "", after: str | None = None, limit: int = 1000
-    ) -> list[tuple[str, bytes]]:
-        bound = sql.Bound()
-        terms = [f"space = {bound.text(space)}", *key_range(bound, prefix, after)]
-        found = f"SELECT key, value FROM _states{queries.where(terms)} ORDER BY key"
-        rows = await self.database.rows(f"{found} LIMIT {bound.place(limit, 'bigint')}", *bound.values)
-        return [(given(key), value) for key, value in rows]
+    async def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
+        """As in the port, a bounded number of rows a call, so that writers need not wait: call until 0."""
+        most = FORGOTTEN_AT_ONCE
+        answers = await self._count(_FORGET_ANSWERS, remembered_before_ms, most)
+        over = int((await self.database.rows("SELECT count(*) FROM _audit"))[0][0]) - audit_keep
+        aged = await self._count(_FORGET, audit_before_ms, most)
+        over -= aged
+        if over > 0 and aged < most:
+            aged += await self._count(_FORGET, (1 << 63) - 1, min(over, most - aged))
+        return answers + aged
 
-    async def counter(self, name: str) -> int:
-        rows = await self.database.rows("SELECT value FROM _counters WHERE name = $1", name)
-        return int(rows[0][0]) if rows else 0
+    async def _count(self, sql: str, before_ms: int, most: int) -> int:
+        return int((await self.database.change(sql, before_ms, most))[0][0])
 
     async def raise_counter(self, name: str, value: int) -> None:
         await self.database.rows(_RAISE_COUNTER, name, value)

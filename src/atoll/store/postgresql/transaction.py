@@ -21,7 +21,7 @@ from atoll.store.port import AuditRow, Commit, Row, Transaction, Wanted
 from atoll.store.postgresql import sql
 from atoll.store.postgresql.sql import given, given_all, kept, kept_all
 from atoll.store.postgresql.watch import decode_positions, encode_positions
-from atoll.store.queries import AUDIT_COLUMNS, NEWEST_FIRST
+from atoll.store.queries import NEWEST_FIRST
 
 if TYPE_CHECKING:
     import asyncpg
@@ -32,9 +32,9 @@ _CROWDED_S = 2.0
 """For so long after a lost transaction a node takes the lock for its next ones."""
 _LOCK_WAITS = 4
 """How often `LOCK_MS` is waited for the lock before the writers are told."""
-_RECORDS = f"SELECT {AUDIT_COLUMNS} FROM _audit WHERE id = ANY ($1::text[])"
+_RECORDS = f"{sql.SELECT_AUDIT} WHERE id = ANY ($1::text[])"
 _OPEN_RECORDS = f"""
-SELECT {AUDIT_COLUMNS} FROM _audit WHERE collection = $1 AND key = ANY ($2::text[]) AND status <> 'resolved'
+{sql.SELECT_AUDIT} WHERE collection = $1 AND key = ANY ($2::text[]) AND status <> 'resolved'
 {NEWEST_FIRST}
 """
 _TAKE_AWAY = """

@@ -8,7 +8,7 @@ import apsw
 
 from atoll.store.port import Chunk, Commit
 from atoll.store.queries import HELD, SECTIONS, Gathering
-from atoll.store.sqlite.sql import COLLECTION_TABLES, SELECT_AUDIT, SELECT_DOCUMENTS, Statements, audit_row
+from atoll.store.sqlite.sql import COLLECTION_TABLES, SELECT_AUDIT, SELECT_DOCUMENTS, Statements
 
 
 def is_empty(connection: apsw.Connection) -> bool:
@@ -35,9 +35,8 @@ def chunks_of(connection: apsw.Connection) -> Iterator[Chunk]:
             yield from gathering.add(row)
         yield from gathering.rest()
     for table, columns, order, commit in SECTIONS:
-        records = table == "audit"
-        select = SELECT_AUDIT if records else f"SELECT {', '.join(columns)} FROM {table}"
+        select = SELECT_AUDIT if table == "audit" else f"SELECT {', '.join(columns)} FROM {table}"
         gathering = Gathering(commit)
         for row in connection.execute(f"{select} ORDER BY {order}"):
-            yield from gathering.add(audit_row(row) if records else row)
+            yield from gathering.add(row)
         yield from gathering.rest()

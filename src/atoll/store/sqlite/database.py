@@ -116,19 +116,12 @@ def connect(database: Path, vfs: str | None, *, cache_kib: int = 2_048) -> apsw.
 def unwritable(database: Path, error: BaseException, *, opening: bool = False) -> StoreUnwritable:
     """What to tell of a disk that does not take writes. A region opened without a writer stays without."""
     match error:
-        case OSError(errno=errno.EROFS):
-            reason, remedy = (
-                "it is read-only",
-                "make the folder and its files writable and restart the region",
-            )
         case apsw.FullError() | OSError(errno=errno.ENOSPC):
             reason, remedy = "the disk is full", "free some space"
             remedy += ", then restart the region" if opening else ": writes then work again by themselves"
-        case apsw.ReadOnlyError() | PermissionError() | apsw.PermissionsError():
-            reason, remedy = (
-                "it is read-only",
-                "make the folder and its files writable and restart the region",
-            )
+        case OSError(errno=errno.EROFS) | apsw.ReadOnlyError() | PermissionError() | apsw.PermissionsError():
+            reason = "it is read-only"
+            remedy = "make the folder and its files writable and restart the region"
         case apsw.BusyError() | apsw.LockedError():
             reason, remedy = "another program holds it locked", "end that program's transaction"
         case _:
@@ -231,9 +224,7 @@ def connect_reader(filename: str, vfs: str | None) -> apsw.Connection:
         connection.pragma("cache_size", -_READER_CACHE_KIB)
         connection.pragma("mmap_size", 0)
         connection.pragma("temp_store", "MEMORY")
-        connection.execute(
-            "SELECT 1 FROM sqlite_schema"
-        ).fetchall()  # opens the file and its WAL now, not later
+        connection.execute("SELECT 1 FROM sqlite_schema").fetchall()  # opens the file and its WAL now
     except BaseException:
         connection.close()
         raise

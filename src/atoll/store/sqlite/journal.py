@@ -13,9 +13,6 @@ from atoll.store.sqlite.connections import Connections
 _READ = f"SELECT id, {SEGMENT_COLUMNS} FROM journal WHERE id > ? ORDER BY id LIMIT ?"
 # One origin's segments have rising ids, so its first one past the vector bounds them all.
 _START = "SELECT id FROM journal WHERE origin = ? AND last_seq > ? ORDER BY last_seq LIMIT 1"
-_SEGMENT = (
-    f"SELECT {SEGMENT_COLUMNS} FROM journal WHERE origin = ? AND last_seq >= ? ORDER BY last_seq LIMIT 1"
-)
 _TRUNCATE = (
     "DELETE FROM journal WHERE id IN (SELECT id FROM journal "
     "WHERE id <= ? AND id < (SELECT max(id) FROM journal) ORDER BY id LIMIT ?)"
@@ -44,10 +41,6 @@ class SqliteJournal:
         found = (self.connections.rows(_START, (origin, vector.get(origin, 0))) for origin in origins)
         firsts = [id for rows in found for (id,) in rows]
         return min(firsts) - 1 if firsts else await self.journal_tail()
-
-    async def segment(self, origin: str, seq: int) -> Segment | None:
-        found = [Segment(*row) for row in self.connections.rows(_SEGMENT, (origin, seq))]
-        return found[0] if found and found[0].first_seq <= seq else None
 
     async def journal_tail(self) -> int:
         return int(self.connections.rows("SELECT coalesce(max(id), 0) FROM journal")[0][0])

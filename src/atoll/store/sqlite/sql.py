@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from atoll.errors import UnknownCollection
 from atoll.store.port import AuditRow
@@ -75,9 +74,3 @@ class Collections(dict[str, Statements]):
             f"the store has no table for collection {collection!r}: open_collections makes it",
             collection=collection,
         )
-
-
-def audit_row(row: Sequence[Any]) -> AuditRow:
-    """A conflict record, of its columns."""
-    read = AuditRow._make(row)
-    return read._replace(uncertain=bool(read.uncertain))

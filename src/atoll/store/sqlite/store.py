@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 
 from atoll.errors import FenceLost, StoreCorrupt, StoreError
-from atoll.store import queries
 from atoll.store.port import (
+    AuditRow,
     Chunk,
     Commit,
     Condition,
@@ -25,11 +25,10 @@ from atoll.store.port import (
     StoreStatistics,
     Wanted,
 )
-from atoll.store.queries import Bound, key_range
+from atoll.store.queries import FORGOTTEN_AT_ONCE, NEWEST_FIRST, Bound, SqlStore, audit_row
 from atoll.store.scanning import condition_sql, member_sql
 from atoll.store.sqlite import database as sqlite_database
 from atoll.store.sqlite import sql
-from atoll.store.sqlite.audit import SqliteAudit
 from atoll.store.sqlite.connections import Connections
 from atoll.store.sqlite.contents import chunks_of, is_empty
 from atoll.store.sqlite.database import Opened
@@ -37,6 +36,15 @@ from atoll.store.sqlite.journal import SqliteJournal
 from atoll.store.sqlite.transaction import FIRST_GENERATION, SqliteTransaction
 
 _STATE = "SELECT value FROM states WHERE space = ? AND key = ?"
+_ANY_RECORD = "SELECT 1 FROM audit WHERE collection = ? LIMIT 1"
+_OPEN_RECORDS = f"{sql.SELECT_AUDIT} WHERE collection = ? AND key = ? AND status <> 'resolved' {NEWEST_FIRST}"
+_FORGET = (
+    "DELETE FROM audit WHERE rowid IN (SELECT rowid FROM audit "
+    "WHERE status <> 'manual' AND stamp_ms < ? ORDER BY stamp_ms, id LIMIT ?)"
+)
+_FORGET_ANSWERS = (
+    "DELETE FROM remembered WHERE rowid IN (SELECT rowid FROM remembered WHERE at_ms < ? LIMIT ?)"
+)
 _INDEXES = r"SELECT name FROM sqlite_schema WHERE type = 'index' AND name LIKE 'by\_%' ESCAPE '\'"
 
 
@@ -67,10 +75,13 @@ class Head(NamedTuple):
     schemas: Mapping[str, str]
 
 
-class SqliteStore(SqliteJournal, SqliteAudit):
+class SqliteStore(SqlStore, SqliteJournal):
     """`Store` on SQLite; made by `open_sqlite`."""
 
     warning = ""
+    prefix = ""
+    select_audit = sql.SELECT_AUDIT
+    document = "CAST(value AS BLOB)"
 
     def __init__(self, opened: Opened) -> None:
         self.database = opened.database
@@ -176,35 +187,20 @@ class SqliteStore(SqliteJournal, SqliteAudit):
             raise self.connections.failure(error) from error
         return None if row is None else Row(*row)
 
-    async def scan(
-        self,
-        collection: str,
-        *,
-        prefix: str = "",
-        after: str | None = None,
-        limit: int = 100,
-        where: Sequence[Condition] = (),
-    ) -> list[tuple[str, Row]]:
-        bound = Bound()
-        terms = [*key_range(bound, prefix, after), "value IS NOT NULL"]
-        for condition in where:
-            indexed = condition.field in self._indexed.get(collection, ())
-            value = f"{self._collections[collection].table}.value"
-            term, values = condition_sql(condition, value, indexed=indexed)
-            terms.append(term)
-            bound.values += values
-        return self._scan(collection, terms, bound, limit)
+    def table(self, collection: str) -> str:
+        return self._collections[collection].table
 
-    async def scan_all(
-        self, collection: str, *, after: str | None = None, limit: int = 1000
-    ) -> list[tuple[str, Row]]:
-        bound = Bound()
-        return self._scan(collection, key_range(bound, "", after), bound, limit)
+    def bound(self) -> Bound:
+        return Bound()
 
-    def _scan(self, collection: str, terms: Sequence[str], bound: Bound, limit: int) -> list[tuple[str, Row]]:
-        found = f"{sql.SELECT_DOCUMENTS} {self._collections[collection].table}{queries.where(terms)}"
-        rows = self.connections.rows(f"{found} ORDER BY key LIMIT ?", [*bound.values, limit])
-        return [(key, Row(value, meta)) for key, value, meta in rows]
+    async def found(self, sql: str, values: Sequence[Any]) -> list[Sequence[Any]]:
+        return self.connections.rows(sql, values)
+
+    def condition(self, collection: str, condition: Condition, bound: Bound) -> str:
+        indexed = condition.field in self._indexed.get(collection, ())
+        term, values = condition_sql(condition, f"{self.table(collection)}.value", indexed=indexed)
+        bound.values += values
+        return term
 
     def begin(self, wanted: Wanted) -> SqliteTransaction:
         return SqliteTransaction(self, wanted)
@@ -305,21 +301,36 @@ class SqliteStore(SqliteJournal, SqliteAudit):
     async def schemas(self) -> dict[str, str]:
         return dict(self.head().schemas)
 
-    async def state(self, space: str, key: str) -> bytes | None:
-        rows = self.connections.rows(_STATE, (space, key))
-        return rows[0][0] if rows else None
+    async def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
+        return self.answers(keys)
 
-    async def states(
-        self, space: str, *, prefix: str = "", after: str | None = None, limit: int = 1000
-    ) -> list[tuple[str, bytes]]:
-        bound = Bound()
-        terms = [f"space = {bound.text(space)}", *key_range(bound, prefix, after)]
-        found = f"{sql.SELECT_STATES}{queries.where(terms)} ORDER BY key LIMIT ?"
-        return self.connections.rows(found, [*bound.values, limit])
+    async def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
+        """As in the port, a bounded number of rows a call, so that writers need not wait: call until 0."""
+        most = FORGOTTEN_AT_ONCE
+        with self.connections as writer:
+            before = writer.total_changes()
+            writer.execute(_FORGET_ANSWERS, (remembered_before_ms, most))
+            kept = int(writer.execute("SELECT count(*) FROM audit").get)
+            aged = writer.total_changes()
+            writer.execute(_FORGET, (audit_before_ms, most))
+            aged = writer.total_changes() - aged
+            over = kept - aged - audit_keep
+            if over > 0 and aged < most:
+                writer.execute(_FORGET, ((1 << 63) - 1, min(over, most - aged)))
+            return writer.total_changes() - before
 
-    async def counter(self, name: str) -> int:
-        rows = self.connections.rows("SELECT value FROM counters WHERE name = ?", (name,))
-        return int(rows[0][0]) if rows else 0
+    def answers(self, keys: Sequence[str]) -> dict[str, bytes]:
+        return dict(self.connections.among("SELECT key, answer FROM remembered WHERE key IN ", keys))
+
+    def records(self, ids: Sequence[str]) -> Iterator[AuditRow]:
+        return map(audit_row, self.connections.among(f"{sql.SELECT_AUDIT} WHERE id IN ", ids))
+
+    def open_records(self, collection: str, keys: Sequence[str]) -> list[AuditRow]:
+        """Of some documents, newest first."""
+        if not self.connections.load(_ANY_RECORD, (collection,)):
+            return []  # nearly always, and then each key need not be looked up
+        found = [row for key in keys for row in self.connections.load(_OPEN_RECORDS, (collection, key))]
+        return [audit_row(row) for row in found]
 
     async def raise_counter(self, name: str, value: int) -> None:
         with self.connections as writer:
