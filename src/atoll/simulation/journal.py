@@ -7,7 +7,7 @@ when, whatever the regions themselves believe.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from functools import cache, reduce
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -54,7 +54,7 @@ HOLDS_BACK = "a region that went back first takes what its peers have"
 class Journal:
     """Checks each commit as it becomes durable: dense, causal, whole, once, and the same bytes everywhere."""
 
-    def __init__(self, verdict: Verdict, max_offset_ms: int = 1 << 40) -> None:
+    def __init__(self, verdict: Verdict) -> None:
         self.entries: dict[Dot, Entry] = {}
         self._by_trace: dict[bytes, list[Dot]] = {}
         self.by_document: dict[tuple[str, str], list[Touch]] = {}
@@ -78,7 +78,6 @@ class Journal:
         """Whether journals keep what a region lacks, however long it is away."""
         self.erased: set[tuple[str, str]] = set()
         """(collection, key) of documents that retention has removed in some region: each keeps its own time."""
-        self.commits = 0
         self._incomplete: set[str] = set()
         """Regions whose position says more than their documents show: a snapshot is not merged yet."""
         self._frames: dict[Dot, bytes] = {}
@@ -96,7 +95,6 @@ class Journal:
 
     def observe(self, region: str, commit: Commit) -> None:
         """A commit of `region` has become durable."""
-        self.commits += 1
         vector = self.vectors.setdefault(region, {})
         try:
             for segment in commit.segments:
@@ -108,8 +106,9 @@ class Journal:
         if not commit.segments:
             self._adopt(region, vector, commit)
         if KEPT_ASIDE in commit.schemas:
-            known = self._incomplete - {region}
-            self._incomplete = known | {region} if Record.of(commit.schemas).incomplete else known
+            self._incomplete.discard(region)
+            if Record.of(commit.schemas).incomplete:
+                self._incomplete.add(region)
         for origin, seq in commit.positions.items():
             if vector.get(origin, 0) != seq:
                 self._verdict.safety(
@@ -126,8 +125,9 @@ class Journal:
             self._digest.update(row.body)
 
     def _adopt(self, region: str, vector: dict[str, int], commit: Commit) -> None:
-        """Positions without entries: of a snapshot that is taken over. What it holds, and so is claimed, has to be
-        an entry of somebody; whether it really holds that, the comparison of documents tells.
+        """Take positions without entries, of a snapshot that is installed. They have to be somebody's entries.
+
+        Whether the snapshot really holds these, the comparison of documents tells.
         """
         for origin, seq in commit.positions.items():
             if vector.get(origin, 0) < seq:
@@ -159,10 +159,9 @@ class Journal:
                 "each entry is applied exactly once",
                 f"{region} applied {entry.origin}:{entry.seq} when it had {vector.get(entry.origin, 0)} of it",
             )
-        if not vectors.descends(vector, entry.context):
+        if lacking := vectors.missing(vector, entry.context):
             safety(
-                "an entry comes after what its writer had seen",
-                f"{region} applied {dot} without {vectors.missing(vector, entry.context)}",
+                "an entry comes after what its writer had seen", f"{region} applied {dot} without {lacking}"
             )
         known = self._frames.get(dot)
         if known is not None and known != frame and region == entry.origin and self._only_here(dot):
@@ -170,8 +169,9 @@ class Journal:
             known = None
         if known is None:
             self._first(region, dot, entry, frame)
-            if region == entry.origin and region in self._owed:
-                self._check_owed(dot, vector)
+            owed = self._owed.pop(region, {}) if region == entry.origin else {}
+            if lacking := vectors.missing(vector, owed):
+                safety(HOLDS_BACK, f"{region} wrote {dot} before it had {lacking} again")
         elif known != frame:
             safety(
                 "an entry is the same in every region",
@@ -182,10 +182,7 @@ class Journal:
         vector[entry.origin] = entry.seq
 
     def _only_here(self, dot: Dot) -> bool:
-        origin, seq = dot
-        return self.may_be_lost(dot) and not any(
-            vector.get(origin, 0) >= seq for region, vector in self.vectors.items() if region != origin
-        )
+        return self.may_be_lost(dot) and not vectors.covers(self._held_by_others(dot[0]), *dot)
 
     def _first(self, region: str, dot: Dot, entry: Entry, frame: bytes) -> None:
         if region != entry.origin:
@@ -215,17 +212,14 @@ class Journal:
         if frame in self.crafted:
             self.hostile.add(dot)
         if entry.trace is not None:
-            self._by_trace.setdefault(entry.trace, []).append(dot)
+            became = self._by_trace.setdefault(entry.trace, [])
+            became.append(dot)
             # Answers to idempotency keys are kept in the region alone, and go with its disk.
-            forgotten = any(map(self.may_be_lost, self._by_trace[entry.trace]))
-            if len(self._by_trace[entry.trace]) > 1 and not forgotten:
-                self._verdict.safety(
-                    "a retried write counts once", f"one write became {self._by_trace[entry.trace]}"
-                )
+            if len(became) > 1 and not any(map(self.may_be_lost, became)):
+                self._verdict.safety("a retried write counts once", f"one write became {became}")
         for index, change in enumerate(entry.changes):
-            self.by_document.setdefault((change.collection, change.key), []).append(
-                Touch(entry, change, index)
-            )
+            touches = self.by_document.setdefault((change.collection, change.key), [])
+            touches.append(Touch(entry, change, index))
 
     def mounted(self, region: str, positions: Mapping[str, int]) -> None:
         """A node starts on what its disk kept; it must be all that was durable."""
@@ -255,22 +249,12 @@ class Journal:
                 """It waits for its peers for some time only."""
 
     def _held_by_others(self, region: str) -> dict[str, int]:
-        held: dict[str, int] = {}
-        for other, vector in self.vectors.items():
-            held = held if other == region else vectors.merge(held, vector)
-        return held
+        return reduce(vectors.merge, (held for other, held in self.vectors.items() if other != region), {})
 
     def check_held_back(self, region: str, vector: Mapping[str, int]) -> None:
         """A region was read at `vector`."""
-        if region in self.withheld and not vectors.descends(vector, self.withheld[region]):
-            lacking = vectors.missing(vector, self.withheld[region])
+        if lacking := vectors.missing(vector, self.withheld.get(region, {})):
             self._verdict.safety(HOLDS_BACK, f"{region} was read before it had {lacking} again")
-
-    def _check_owed(self, dot: Dot, vector: Mapping[str, int]) -> None:
-        owed = self._owed.pop(dot[0], {})
-        if not vectors.descends(vector, owed):
-            lacking = vectors.missing(vector, owed)
-            self._verdict.safety(HOLDS_BACK, f"{dot[0]} wrote {dot} before it had {lacking} again")
 
     def strike_lost(self) -> None:
         """At the end: what was lost before it had reached another region never happened."""
@@ -279,9 +263,7 @@ class Journal:
                 self._strike(Dot(Origin(region), Seq(seq)))
 
     def may_be_lost(self, dot: Dot) -> bool:
-        """Whether it was written before its region's data went back, and after what they went back to: then it may be
-        gone, or another entry have its number.
-        """
+        """Whether its region's data went back to before it. Then it may be gone, or another entry have its number."""
         loss = self.losses.get(dot[0])
         return loss is not None and loss.kept < dot[1] <= loss.newest
 
@@ -301,10 +283,7 @@ class Journal:
     @property
     def newest(self) -> dict[str, int]:
         """The vector that covers every durable entry."""
-        newest: dict[str, int] = {}
-        for vector in self.vectors.values():
-            newest = vectors.merge(newest, vector)
-        return newest
+        return reduce(vectors.merge, self.vectors.values(), {})
 
     def touches(self, collection: str, key: str, within: Mapping[str, int] | None = None) -> Iterator[Touch]:
         """What was done to a document, restricted to what a vector has seen; without what was refused."""

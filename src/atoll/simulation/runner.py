@@ -1,7 +1,7 @@
 """One run: faults and safety first, then detours, then everything heals and the regions must agree.
 
-Failures of the three classes are told apart: something that must never happen (safety), something that did
-not happen in time (liveness), and an exception that nobody expected (crash).
+There are three classes of failures. Something happened that must never happen (safety), something did not happen
+in time (liveness), or nobody expected an exception (crash).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from atoll.causality import vector as vectors
 from atoll.conflicts.guard import guarded
 from atoll.documents.rules import Rules, plain_text
 from atoll.schema.application import Application
@@ -254,11 +253,8 @@ async def _serve(cluster: Cluster) -> None:
 
 def _commits_s(cluster: Cluster) -> float:
     """What a region lacks comes in commits of bounded size, and each makes some trips to its database."""
-    newest: dict[str, int] = {}
-    for node in cluster.nodes.values():
-        newest = vectors.merge(newest, node.disk.store.positions())
     return max(
-        sum(newest.values()) / node.options.intake.entries_per_commit * _TRIPS * trip_s
+        sum(cluster.newest().values()) / node.options.intake.entries_per_commit * _TRIPS * trip_s
         for node in cluster.nodes.values()
         for trip_s in (node.connection.trip_s or node.disk.trip_s or 0.0,)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from random import Random
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from atoll.region.region import Region
 from atoll.region.site import Site
 from atoll.replication.wire import derive_key
 from atoll.schema.application import Application
-from atoll.store.port import AuditFilter, Store
+from atoll.store.port import AuditFilter
 from atoll.testing import backups
 from atoll.testing.clocks import EPOCH_MS, NodeClock
 from atoll.testing.disk import Connection, SimulatedDisk
@@ -113,7 +114,14 @@ class SimulatedNode:
             self.options,
         )
         self.region = region = life.run(Region, site, cluster.names, self.application, store)
-        self.ids = self._ids(store, region, cluster.split(f"ids of {self.name} run {self.runs}"))
+        self.ids = IdService(
+            region.name,
+            region_number=region_number(cluster.names, region.name, None),
+            claim=region.claim,
+            clock=self.clock,
+            random=cluster.split(f"ids of {self.name} run {self.runs}").randbytes,
+            counters=store,
+        )
         self._opened = opened = asyncio.Event()
         life.spawn(self._open(life, region, opened), f"{self.name}: start")
 
@@ -167,16 +175,6 @@ class SimulatedNode:
         finally:
             self._asked.pop(future, None)
 
-    def _ids(self, store: Store, region: Region, random: Random) -> IdService:
-        return IdService(
-            region.name,
-            region_number=region_number(self._cluster.names, region.name, None),
-            claim=region.claim,
-            clock=self.clock,
-            random=random.randbytes,
-            counters=store,
-        )
-
 
 class Cluster:
     """Create it inside a `VirtualLoop`; every random choice below it comes from `seed`."""
@@ -209,25 +207,21 @@ class Cluster:
         """By their own names."""
         self._regions: dict[str, list[SimulatedNode]] = {}
         for region in self.names:
-            disk, names = self._disk_of(region, nodes.get(region, 1))
-            self._regions[region] = []
-            for name in names:
-                own = replace(options, shares_store=disk.shared)
-                self.nodes[name] = SimulatedNode(self, name, disk, NodeClock(loop.time), own)
-                self._regions[region].append(self.nodes[name])
+            count = nodes.get(region, 1)
+            disk = SimulatedDisk(region, self.split(f"disk of {region}"), self.kill, shared=count > 1)
+            if disk.shared:
+                disk.trip_s = 0.0
+            elif self.files:
+                disk.medium = TornMedium(region)
+            names = [f"{region}/{number}" for number in range(1, count + 1)] if disk.shared else [region]
+            own = replace(options, shares_store=disk.shared)
+            self._regions[region] = [
+                SimulatedNode(self, name, disk, NodeClock(loop.time), own) for name in names
+            ]
+            self.nodes.update({node.name: node for node in self._regions[region]})
         for source, target in self.pairs():
             delay = one_way_s if isinstance(one_way_s, float | int) else one_way_s[(source, target)]
             self.network.path(source, target).delay_s = delay
-
-    def _disk_of(self, region: str, count: int) -> tuple[SimulatedDisk, list[str]]:
-        """What so many nodes share, and their names."""
-        disk = SimulatedDisk(region, self.split(f"disk of {region}"), self.kill, shared=count > 1)
-        if count == 1:
-            if self.files:
-                disk.medium = TornMedium(region)
-            return disk, [region]
-        disk.trip_s = 0.0
-        return disk, [f"{region}/{number}" for number in range(1, count + 1)]
 
     def split(self, concern: str) -> Random:
         """A generator of its own for each concern, so that a draw more in one shifts nothing in another."""
@@ -345,12 +339,15 @@ class Cluster:
                 raise NotSettled(f"after {within_s:g} s: " + self.describe_lag())
             await asyncio.sleep(0.05)
 
+    def newest(self) -> dict[str, int]:
+        """The vector that covers all that is stored anywhere."""
+        stored = (self[name].disk.store.positions() for name in self.names)
+        return reduce(vectors.merge, stored, {})
+
     def describe_lag(self) -> str:
         """Who misses what, and what their links say."""
         lines = []
-        newest: dict[str, int] = {}
-        for node in self.nodes.values():
-            newest = vectors.merge(newest, node.disk.store.positions())
+        newest = self.newest()
         for name, node in self.nodes.items():
             missing = vectors.missing(node.disk.store.positions(), newest)
             if node.region is None:
