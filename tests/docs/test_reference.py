@@ -16,7 +16,7 @@ import atoll
 from atoll.cli.main import app
 from atoll.config.file import DeploymentSection, EmulateSection, LimitsSection, RegionSection, Section
 from atoll.errors import error_classes
-from atoll.http.metrics import Metrics
+from atoll.http.metrics import render
 from atoll.http.routes import TABLE
 from atoll.ids import KINDS
 from atoll.region.region import Region
@@ -74,7 +74,7 @@ def test_every_problem_is_described_with_status_and_class() -> None:
 def test_every_metric_is_described() -> None:
     site = Site("tokyo", None, bytes(32), lambda: 0, Random(1))  # type: ignore[arg-type]
     region = Region(site, ["tokyo", "frankfurt"], NOTES, MemoryStore())
-    families = list(text_string_to_metric_families(Metrics(region).render().decode()))
+    families = list(text_string_to_metric_families(render(region).decode()))
     assert first_cells("Metrics") == {f.name + ("_total" if f.type == "counter" else "") for f in families}
 
 

@@ -3,101 +3,365 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
+import msgspec
+from msgspec import Meta
+
+from atoll.client.answers import IdsAnswer
 from atoll.config.version import VERSION
-from atoll.errors import InvalidOperation, MalformedRequest
-from atoll.http.bodies import Cut, Delay, Drain, Gone
+from atoll.errors import AtollError, InvalidOperation, MalformedRequest, Unavailable
+from atoll.http.bodies import Count, Counts
+from atoll.http.common import BODY, STORE
 from atoll.http.exchange import Exchange
-from atoll.ids import IdService
+from atoll.http.parameters import Choice, Parameter, Whole
+from atoll.http.route import Answer, Body, Route, Serving
+from atoll.ids import KINDS, MAX_COUNT
 from atoll.region.health import Check
-from atoll.region.region import Region
-from atoll.replication.emulation import Emulation
+from atoll.store.port import StoreStatistics
+
+T = TypeVar("T")
 
 _SMALL_BODY = 4096
 
+Peer = Annotated[str, Meta(extra_json_schema={"format": "peer"})]
+"""The name of another region of the deployment."""
 
-class Admin:
-    def __init__(self, region: Region, emulation: Emulation, ids: IdService, *, test_topology: bool) -> None:
-        self._region = region
-        self._emulation = emulation
-        self._ids = ids
-        self._test_topology = test_topology
 
-    async def health(self, exchange: Exchange, check: Check) -> None:
-        reason = self._region.health_of(check)
+class Drain(msgspec.Struct, forbid_unknown_fields=True):
+    draining: bool
+
+
+class Gone(msgspec.Struct, forbid_unknown_fields=True):
+    peer: Peer
+    gone: Annotated[bool, Meta(extra_json_schema={"const": True})]
+
+
+class Cut(msgspec.Struct, forbid_unknown_fields=True):
+    peer: Peer
+    cut: bool
+
+
+class Delay(msgspec.Struct, forbid_unknown_fields=True):
+    peer: Peer
+    rtt_ms: Annotated[float, Meta(ge=0, le=60_000)]
+
+
+class Forgotten(msgspec.Struct):
+    gone: str
+
+
+class CutLinks(msgspec.Struct):
+    cut: list[str]
+
+
+class Delays(msgspec.Struct):
+    one_way_s: dict[str, float]
+
+
+class Health(msgspec.Struct):
+    region: str
+    status: str
+    reason: str | None
+
+
+class CollectionDigest(msgspec.Struct):
+    documents: Count
+    digest: str
+
+
+class Digests(msgspec.Struct):
+    region: str
+    collections: dict[str, CollectionDigest]
+
+
+class PeerComparison(msgspec.Struct):
+    different: list[str]
+    documents: int = 0
+    error: str = ""
+
+
+class Comparison(CollectionDigest):
+    peers: dict[str, PeerComparison]
+
+
+class Verification(msgspec.Struct):
+    region: str
+    equal: bool
+    collections: dict[str, Comparison]
+
+
+class ParkedChange(msgspec.Struct):
+    origin: str
+    seq: int
+    change: int
+    cause: Literal["undeclared", "unreadable", "refused"]
+    """`undeclared`: newer declarations have a place for it; `unreadable`: it is no change; `refused`: it is invalid."""
+    reason: str
+
+
+class ParkedChanges(msgspec.Struct):
+    items: list[ParkedChange]
+
+
+class LinkStatus(msgspec.Struct):
+    connected: bool
+    held: bool
+    since_ms: int | None
+    lag_s: float | None
+    propagation_p50_ms: float | None
+    received_entries: Count
+    received_bytes: Count
+    relays: list[str]
+    behind: Count
+    round_trip_ms: float | None
+    clock_offset_ms: float | None
+    clock_error_ms: float | None
+    refused: Count
+    last_error: str | None
+
+
+class Status(msgspec.Struct):
+    region: str
+    version: str
+    pid: int
+    regions: list[str]
+    serving: bool
+    out_of_service: str | None
+    warnings: list[str]
+    caught_up: bool
+    position: Counts
+    uncertainty_ms: float
+    links: dict[str, LinkStatus]
+    inbox: dict[str, Any]
+    journal: dict[str, int | None]
+    counted: dict[str, Any]
+    emulated: dict[str, Any] | None
+
+
+async def _status(on: Serving) -> dict[str, Any]:
+    emulated = {"cut": on.emulation.cut, "one_way_s": _one_way_s(on)} if on.test_topology else None
+    return {**on.region.status(), "version": VERSION, "pid": os.getpid(), "emulated": emulated}
+
+
+async def _statistics(on: Serving) -> StoreStatistics:
+    return await on.region.contents()
+
+
+async def _digest(on: Serving) -> dict[str, Any]:
+    return {"region": on.region.name, "collections": await on.region.digest()}
+
+
+async def _verify(on: Serving) -> dict[str, Any]:
+    return {"region": on.region.name, **await on.region.verify()}
+
+
+async def _parked(on: Serving) -> ParkedChanges:
+    found = await on.region.parked()
+    return ParkedChanges([ParkedChange(p.origin, p.seq, p.change, p.cause, p.reason) for p in found])
+
+
+def _drain(on: Serving, asked: Drain) -> Drain:
+    on.region.drain(asked.draining)
+    return asked
+
+
+def _forget(on: Serving, asked: Gone) -> Forgotten:
+    _check_peer(on, asked.peer)
+    if not asked.gone:
+        raise MalformedRequest("gone accepts true only; a peer that is back is recognised without a request")
+    on.region.forget(asked.peer)
+    return Forgotten(asked.peer)
+
+
+def _partition(on: Serving, asked: Cut) -> CutLinks:
+    _check_peer(on, asked.peer)
+    on.emulation.partition(asked.peer, asked.cut)
+    return CutLinks(list(on.emulation.cut))
+
+
+def _delay(on: Serving, asked: Delay) -> Delays:
+    _check_peer(on, asked.peer)
+    on.emulation.delay(asked.peer, asked.rtt_ms / 2000)
+    return Delays(_one_way_s(on))
+
+
+def _one_way_s(on: Serving) -> dict[str, float]:
+    return {peer: on.emulation.one_way_s(peer) for peer in on.region.peers}
+
+
+def _check_peer(on: Serving, name: str) -> None:
+    if name not in on.region.peers:
+        raise MalformedRequest(f"there is no peer {name!r}; there are {', '.join(on.region.peers)}")
+
+
+async def _new_ids(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
+    on.region.check_whole()  # the counters may be behind what was given out
+    await exchange.answer_json({"ids": await on.ids.generate(at[0], exchange.arguments["count"])})
+
+
+def _health(check: Check, meaning: str) -> Route:
+    async def answer(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
+        reason = on.region.health_of(check)
         status = "ok" if reason is None else "unavailable"
-        body = {"region": self._region.name, "status": status, "reason": reason}
+        body = {"region": on.region.name, "status": status, "reason": reason}
         await exchange.answer_json(body, 200 if reason is None else 503)
 
-    async def new_ids(self, exchange: Exchange, kind: str) -> None:
-        await exchange.answer_json({"ids": await self._ids.generate(kind, exchange.arguments["count"])})
+    return Route(
+        method="GET",
+        path=f"/health/{check}",
+        name=f"health_{check}",
+        handler=answer,
+        access="public",
+        meaning=meaning,
+        answers=(Answer("yes", Health), Answer("no, for the `reason`", Health, status=503)),
+    )
 
-    async def statistics(self, exchange: Exchange) -> None:
-        await exchange.answer_json(asdict(await self._region.contents()))
 
-    async def parked(self, exchange: Exchange) -> None:
-        items = [
-            {"origin": p.origin, "seq": p.seq, "change": p.change, "cause": p.cause, "reason": p.reason}
-            for p in await self._region.parked()
-        ]
-        await exchange.answer_json({"items": items})
+def _report(
+    name: str,
+    find: Callable[[Serving], Awaitable[Any]],
+    meaning: str,
+    answer: Answer,
+    problems: tuple[type[AtollError], ...] = STORE,
+) -> Route:
+    """Answers with what `find` returns, as JSON."""
 
-    async def drain(self, exchange: Exchange) -> None:
-        asked = await exchange.decode(Drain, _SMALL_BODY)
-        self._region.drain(asked.draining)
-        await exchange.answer_json({"draining": asked.draining})
+    async def handler(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
+        await exchange.answer_json(await find(on))
 
-    async def forget(self, exchange: Exchange) -> None:
-        asked = await exchange.decode(Gone, _SMALL_BODY)
-        self._check_peer(asked.peer)
-        if not asked.gone:
-            raise MalformedRequest(
-                "gone accepts true only; a peer that is back is recognised without a request"
+    return Route(
+        method="GET",
+        path=f"/admin/{name}",
+        name=name,
+        handler=handler,
+        access="observe",
+        meaning=meaning,
+        answers=(answer,),
+        problems=problems,
+    )
+
+
+def _order(
+    name: str,
+    asked: type[T],
+    do: Callable[[Serving, T], Any],
+    meaning: str,
+    answer: Answer,
+    *,
+    test_only: str = "",
+) -> Route:
+    """Does what the body asks, and answers with what `do` returns. `test_only`: what only a test topology may."""
+
+    async def handler(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
+        if test_only and not on.test_topology:
+            raise InvalidOperation(
+                f"only a test topology may {test_only}; atoll.toml has no [emulate] section"
             )
-        self._region.forget(asked.peer)
-        await exchange.answer_json({"gone": asked.peer})
+        await exchange.answer_json(do(on, await exchange.decode(asked, _SMALL_BODY)))
 
-    async def partition(self, exchange: Exchange) -> None:
-        self._only_on_test_topologies("cut links")
-        asked = await exchange.decode(Cut, _SMALL_BODY)
-        self._check_peer(asked.peer)
-        self._emulation.partition(asked.peer, asked.cut)
-        await exchange.answer_json({"cut": self._emulation.cut})
+    return Route(
+        method="POST",
+        path=f"/admin/{name}",
+        name=name,
+        handler=handler,
+        access="operate",
+        meaning=meaning,
+        body=Body(asked),
+        answers=(answer,),
+        problems=(MalformedRequest, *((InvalidOperation,) if test_only else ()), *BODY),
+    )
 
-    async def delay(self, exchange: Exchange) -> None:
-        self._only_on_test_topologies("change delays")
-        asked = await exchange.decode(Delay, _SMALL_BODY)
-        self._check_peer(asked.peer)
-        self._emulation.delay(asked.peer, asked.rtt_ms / 2000)
-        await exchange.answer_json({"one_way_s": self._one_way_s()})
 
-    def status(self) -> dict[str, Any]:
-        emulated = {"cut": self._emulation.cut, "one_way_s": self._one_way_s()}
-        return {
-            **self._region.status(),
-            "version": VERSION,
-            "pid": os.getpid(),
-            "emulated": emulated if self._test_topology else None,
-        }
-
-    async def verify(self, exchange: Exchange) -> None:
-        """Compare this region's digests with every peer's, and name the documents that differ."""
-        found = await self._region.verify()
-        await exchange.answer_json({"region": self._region.name, **found})
-
-    async def digest(self, exchange: Exchange) -> None:
-        found = await self._region.digest()
-        await exchange.answer_json({"region": self._region.name, "collections": found})
-
-    def _one_way_s(self) -> dict[str, float]:
-        return {peer: self._emulation.one_way_s(peer) for peer in self._region.peers}
-
-    def _check_peer(self, name: str) -> None:
-        if name not in self._region.peers:
-            raise MalformedRequest(f"there is no peer {name!r}; there are {', '.join(self._region.peers)}")
-
-    def _only_on_test_topologies(self, what: str) -> None:
-        if not self._test_topology:
-            raise InvalidOperation(f"only a test topology may {what}; atoll.toml has no [emulate] section")
+ROUTES = (
+    Route(
+        method="POST",
+        path="/v1/ids/{kind}",
+        name="ids",
+        handler=_new_ids,
+        access="write",
+        meaning='`{"ids": […]}`; `kind` is `uuid4`, `uuid7`, `ulid`, `snowflake` or `prefixed`, see '
+        "[identifiers](ids.md)",
+        parameters=(
+            Parameter("kind", Choice(KINDS), "of the identifiers", "path"),
+            Parameter("count", Whole(1, MAX_COUNT), "how many", default=1),
+        ),
+        answers=(Answer("identifiers", IdsAnswer),),
+        problems=(MalformedRequest, InvalidOperation, Unavailable, *STORE),
+        multiplexed=True,
+    ),
+    _health("live", "200 while the process is up"),
+    _health("ready", "200 once nothing is missing that the reachable peers had"),
+    _health(
+        "serving",
+        "200 if a load balancer should send traffic here. 503 while draining, and while reads or writes are refused"
+        " or have to wait. `reason` says why",
+    ),
+    _health(
+        "reading",
+        "the same for reads alone: 503 only while draining, and while reads are refused",
+    ),
+    _report(
+        "status",
+        _status,
+        "position, links, lag, inbox, counts, clock",
+        Answer("the state of this node", Status),
+        problems=(),
+    ),
+    _report(
+        "statistics",
+        _statistics,
+        "documents, tombstones, conflicts, parked changes, bytes; may scan the store",
+        Answer("counts", StoreStatistics),
+    ),
+    _report(
+        "digest",
+        _digest,
+        "of each collection: documents, and a digest that is equal in regions with the same state",
+        Answer("digests", Digests),
+    ),
+    _report(
+        "verify",
+        _verify,
+        "compares the digests with every peer's, and names the documents that differ",
+        Answer("what differs", Verification),
+    ),
+    _report(
+        "parked",
+        _parked,
+        "changes that could not be merged, with the reason",
+        Answer("parked changes", ParkedChanges),
+    ),
+    _order(
+        "forget",
+        Gone,
+        _forget,
+        '`{"peer": "frankfurt", "gone": true}`: this node stops waiting for a peer that is '
+        "[permanently lost](postgresql.md#failover); `atoll region forget` sends it to all nodes",
+        Answer("it is not waited for", Forgotten),
+    ),
+    _order(
+        "drain",
+        Drain,
+        _drain,
+        '`{"draining": true}`: `/health/serving` says 503 from now on',
+        Answer("how it is now", Drain),
+    ),
+    _order(
+        "partition",
+        Cut,
+        _partition,
+        'test topologies only: `{"peer": "frankfurt", "cut": true}` cuts this side of a link',
+        Answer("the links that are cut", CutLinks),
+        test_only="cut links",
+    ),
+    _order(
+        "delay",
+        Delay,
+        _delay,
+        'test topologies only: `{"peer": "frankfurt", "rtt_ms": 230}`',
+        Answer("the delays of all links", Delays),
+        test_only="change delays",
+    ),
+)

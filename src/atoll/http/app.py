@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import cache
+
+import msgspec
 
 from atoll.errors import AtollError, MalformedRequest, MethodNotAllowed, UnsupportedMediaType
-from atoll.http.admin import Admin
-from atoll.http.audit import Audit
-from atoll.http.documents import Documents
-from atoll.http.events import Events
 from atoll.http.exchange import ClientGone, Exchange, Receive, Scope, Send
-from atoll.http.feed import Feed
-from atoll.http.metrics import Metrics
-from atoll.http.openapi import Description
+from atoll.http.openapi import describe
 from atoll.http.parameters import read_query
-from atoll.http.peering import Peering
-from atoll.http.route import Bound, Handlers, Place
+from atoll.http.route import Bound, Place, Serving
 from atoll.http.routes import TABLE
 from atoll.http.sessions import Sessions
 from atoll.ids import IdService
@@ -44,18 +40,16 @@ class App:
     ) -> None:
         self.closing = asyncio.Event()
         """Set when the server shuts down, so that streams end and do not hold it up."""
-        self._region = region
-        documents = Documents(region, sessions)
-        self._handlers = Handlers(
+        self._serving = Serving(
             app=self,
-            documents=documents,
-            audit=Audit(region, sessions),
-            events=Events(region),
-            feed=Feed(region, sessions, self.closing),
-            metrics=Metrics(region),
-            admin=Admin(region, emulation, ids, test_topology=test_topology),
-            peering=Peering(region, link_key, emulation, self.closing),
-            description=Description(TABLE.routes, region.application, url),
+            region=region,
+            sessions=sessions,
+            emulation=emulation,
+            ids=ids,
+            link_key=link_key,
+            test_topology=test_topology,
+            closing=self.closing,
+            description=cache(lambda: msgspec.json.encode(describe(TABLE.routes, region.application, url))),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,16 +74,14 @@ class App:
         if exchange.multiplexed and not bound.multiplexed:
             raise MalformedRequest(f"{exchange.shown} cannot be asked with others")
         _check_head(exchange, bound)
-        if bound.of_data:
-            self._region.check_whole()
         query = exchange.query_string
         exchange.arguments = read_query(query, bound.query, bound.defaults) if query else bound.defaults
-        return await bound.handler(self._handlers, exchange, values)
+        return await bound.handler(self._serving, exchange, values)
 
     async def _other_method(self, exchange: Exchange, place: Place, values: list[str]) -> None:
         """OPTIONS, and what the path does not take. Raises MethodNotAllowed, UnknownCollection."""
         if values and place.takes in ("collection", "key"):
-            self._region.application.collection(values[0])
+            self._serving.region.application.collection(values[0])
         if exchange.method != "OPTIONS":
             raise MethodNotAllowed(
                 f"there is no {exchange.shown}; the path takes {', '.join(place.allow)}", allow=place.allow

@@ -2,55 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from atoll import errors
 from atoll.causality.clock import format_stamp
+from atoll.client.answers import DocumentAnswer
 from atoll.conflicts import records
+from atoll.conflicts.records import STATUSES, Record
+from atoll.documents.strategies import KINDS
 from atoll.errors import InvalidCursor
-from atoll.http.bodies import Resolution
-from atoll.http.documents import decode_cursor, encode_cursor, idempotency_key_of
+from atoll.http.common import (
+    BODY,
+    LIMIT,
+    TOKEN,
+    WRITE,
+    WRITING,
+    answer_page,
+    decode_cursor,
+    idempotency_key_of,
+    page_route,
+)
 from atoll.http.exchange import Exchange
-from atoll.http.sessions import HEADER, Sessions
-from atoll.region.region import Region
+from atoll.http.parameters import Choice, Moment, Parameter, Text
+from atoll.http.route import Answer, Body, Route, Serving
+from atoll.http.sessions import HEADER
 from atoll.store.port import AuditFilter, AuditRow
 
 
-class Audit:
-    def __init__(self, region: Region, sessions: Sessions) -> None:
-        self._region = region
-        self._sessions = sessions
-
-    async def list(self, exchange: Exchange) -> None:
-        asked = dict(exchange.arguments)
-        limit: int = asked.pop("limit")
-        cursor = asked.pop("cursor")
-        wanted = AuditFilter(since_ms=asked.pop("since"), until_ms=asked.pop("until"), **asked)
-        after = None if cursor is None else _position(cursor)
-        rows = await self._region.list_conflicts(wanted, after=after, limit=limit + 1)
-        more = len(rows) > limit
-        later = encode_cursor(f"{rows[limit - 1].stamp_ms} {rows[limit - 1].id}") if more else None
-        answer = msgspec.json.encode({"items": [shown(row) for row in rows[:limit]], "cursor": later})
-        await exchange.answer_tagged(answer)
-
-    async def resolve(self, exchange: Exchange, conflict_id: str) -> None:
-        """Write the value that the application chose. The write has seen all siblings, so it resolves the conflict."""
-        asked = await exchange.decode(Resolution, self._region.options.document_bytes)
-        idempotency_key = idempotency_key_of(exchange)
-        token = await self._sessions.of(exchange)
-        reply = await self._region.resolve(
-            conflict_id, bytes(asked.value), idempotency_key=idempotency_key, token=token
-        )
-        written = reply.receipt.written[0]
-        value = None if written.value is None else msgspec.Raw(written.value)
-        await exchange.answer_json(
-            {"key": written.key, "value": value, "version": written.version},
-            headers=[(HEADER, self._sessions.after(reply.vector, token))],
-        )
+class Resolution(msgspec.Struct, forbid_unknown_fields=True):
+    value: msgspec.Raw
 
 
-def shown(row: AuditRow) -> dict[str, Any]:
+class AuditPage(msgspec.Struct):
+    items: list[Record]
+    cursor: str | None
+
+
+async def _list(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
+    asked = dict(exchange.arguments)
+    limit, cursor = asked.pop("limit"), asked.pop("cursor")
+    wanted = AuditFilter(since_ms=asked.pop("since"), until_ms=asked.pop("until"), **asked)
+    after = None if cursor is None else _position(cursor)
+    rows = await on.region.list_conflicts(wanted, after=after, limit=limit + 1)
+    await answer_page(exchange, rows, _shown, lambda row: f"{row.stamp_ms} {row.id}")
+
+
+async def _resolve(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
+    """Write the value that the application chose. The write has seen all siblings, so it resolves the conflict."""
+    asked = await exchange.decode(Resolution, on.region.options.document_bytes)
+    idempotency_key = idempotency_key_of(exchange)
+    token = await on.sessions.of(exchange)
+    reply = await on.region.resolve(at[0], bytes(asked.value), idempotency_key=idempotency_key, token=token)
+    written = reply.receipt.written[0]
+    value = None if written.value is None else msgspec.Raw(written.value)
+    await exchange.answer_json(
+        {"key": written.key, "value": value, "version": written.version},
+        headers=[(HEADER, on.sessions.after(reply.vector, token))],
+    )
+
+
+def _shown(row: AuditRow) -> dict[str, Any]:
     """A record with its stamps readable."""
     record = records.public(row)
     for side in (record["losing"], record["winning"]):
@@ -63,3 +77,47 @@ def _position(cursor: str) -> tuple[int, str]:
     if not stamp.isdecimal() or len(stamp) > 16 or not record_id:
         raise InvalidCursor("the cursor is none that /v1/conflicts gave; begin without one")
     return int(stamp), record_id
+
+
+ROUTES = (
+    page_route(
+        path="/v1/conflicts",
+        name="conflicts",
+        handler=_list,
+        access="audit",
+        meaning='the [audit](conflicts.md#the-audit), newest first: `{"items", "cursor"}`',
+        parameters=(
+            Parameter("collection", Text(), "only this one"),
+            Parameter("key", Text(), "only this document's"),
+            Parameter("kind", Choice(KINDS), "only of this kind"),
+            Parameter("status", Choice(STATUSES), "only of this status"),
+            Parameter("origin", Text(), "only where either side was written in this region"),
+            Parameter("since", Moment(), "the losing value was written then or later"),
+            Parameter("until", Moment(), "the losing value was written before"),
+            LIMIT,
+            Parameter("cursor", Text(format="record-cursor"), "from the page before"),
+        ),
+        page=("a page of records", AuditPage),
+    ),
+    Route(
+        method="POST",
+        path="/v1/conflicts/{id}/resolve",
+        name="resolve",
+        handler=_resolve,
+        access="write",
+        meaning='resolves a conflict with `{"value": {…}}`, the document as it should be',
+        parameters=(Parameter("id", Text(), "of the record", "path"), *WRITE),
+        body=Body(Resolution),
+        answers=(Answer("the document as it is now", DocumentAnswer, headers=(TOKEN,)),),
+        problems=(
+            errors.NotFound,
+            errors.Conflict,
+            errors.InvalidDocument,
+            errors.UnknownField,
+            errors.UnknownCollection,
+            *WRITING,
+            *BODY,
+        ),
+        multiplexed=True,
+    ),
+)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from atoll.conflicts.records import Record
 from atoll.schema.compiled import CollectionSchema
 from atoll.schema.fields import INT_MAX, INT_MIN
 
@@ -16,8 +15,6 @@ Schema = dict[str, Any]
 Described = type | Schema | Callable[[CollectionSchema], Schema]
 """A type, a JSON schema, or one for each collection."""
 
-Peer = Annotated[str, Meta(extra_json_schema={"format": "peer"})]
-"""The name of another region of the deployment."""
 Count = Annotated[int, Meta(ge=0)]
 Counts = dict[str, Count]
 
@@ -52,191 +49,6 @@ class Writes(msgspec.Struct, forbid_unknown_fields=True):
 decode_writes = msgspec.json.Decoder(Writes).decode
 
 
-class Drain(msgspec.Struct, forbid_unknown_fields=True):
-    draining: bool
-
-
-class Gone(msgspec.Struct, forbid_unknown_fields=True):
-    peer: Peer
-    gone: Annotated[bool, Meta(extra_json_schema={"const": True})]
-
-
-class Cut(msgspec.Struct, forbid_unknown_fields=True):
-    peer: Peer
-    cut: bool
-
-
-class Delay(msgspec.Struct, forbid_unknown_fields=True):
-    peer: Peer
-    rtt_ms: Annotated[float, Meta(ge=0, le=60_000)]
-
-
-class Resolution(msgspec.Struct, forbid_unknown_fields=True):
-    value: msgspec.Raw
-
-
-class Health(msgspec.Struct):
-    region: str
-    status: str
-    reason: str | None
-
-
-class Drained(msgspec.Struct):
-    draining: bool
-
-
-class Forgotten(msgspec.Struct):
-    gone: str
-
-
-class CutLinks(msgspec.Struct):
-    cut: list[str]
-
-
-class Delays(msgspec.Struct):
-    one_way_s: dict[str, float]
-
-
-class Statistics(msgspec.Struct):
-    documents: Counts
-    tombstones: Counts
-    conflicts: Count
-    parked: Count
-    size_bytes: Count
-
-
-class CollectionDigest(msgspec.Struct):
-    documents: Count
-    digest: str
-
-
-class Digests(msgspec.Struct):
-    region: str
-    collections: dict[str, CollectionDigest]
-
-
-class PeerComparison(msgspec.Struct):
-    different: list[str]
-    documents: int = 0
-    error: str = ""
-
-
-class Comparison(msgspec.Struct):
-    documents: Count
-    digest: str
-    peers: dict[str, PeerComparison]
-
-
-class Verification(msgspec.Struct):
-    region: str
-    equal: bool
-    collections: dict[str, Comparison]
-
-
-class ParkedChange(msgspec.Struct):
-    origin: str
-    seq: int
-    change: int
-    cause: Literal["undeclared", "unreadable", "refused"]
-    """`undeclared`: newer declarations have a place for it; `unreadable`: it is no change; `refused`: it is invalid."""
-    reason: str
-
-
-class ParkedChanges(msgspec.Struct):
-    items: list[ParkedChange]
-
-
-class LinkStatus(msgspec.Struct):
-    connected: bool
-    held: bool
-    since_ms: int | None
-    lag_s: float | None
-    propagation_p50_ms: float | None
-    received_entries: Count
-    received_bytes: Count
-    relays: list[str]
-    behind: Count
-    round_trip_ms: float | None
-    clock_offset_ms: float | None
-    clock_error_ms: float | None
-    refused: Count
-    last_error: str | None
-
-
-class Status(msgspec.Struct):
-    region: str
-    version: str
-    pid: int
-    regions: list[str]
-    serving: bool
-    out_of_service: str | None
-    warnings: list[str]
-    caught_up: bool
-    position: Counts
-    uncertainty_ms: float
-    links: dict[str, LinkStatus]
-    inbox: dict[str, Any]
-    journal: dict[str, int | None]
-    counted: dict[str, Any]
-    emulated: dict[str, Any] | None
-
-
-class Event(msgspec.Struct):
-    """What happened to the deployment. A later version may know more kinds, and more members."""
-
-    id: str
-    """Its place in the timeline: ids sort as events do."""
-    at: str
-    """The stamp of its entry; `at_ms` is when it happened."""
-    seq: Count
-    kind: str
-    region: str
-    node: str
-    peer: str
-    at_ms: int
-    detail: str
-    count: Count
-    left_out: Count
-
-
-class EventPage(msgspec.Struct):
-    items: list[Event]
-    cursor: str | None
-
-
-class ChangedDocument(msgspec.Struct):
-    collection: str
-    key: str
-    operation: str
-    value: msgspec.Raw
-
-
-class Change(msgspec.Struct):
-    cursor: str
-    origin: str
-    seq: Count
-    stamp: Count
-    changes: list[ChangedDocument]
-
-
-class AuditPage(msgspec.Struct):
-    items: list[Record]
-    cursor: str | None
-
-
-EVENT: Schema = {
-    "type": "object",
-    "required": ["id", "event", "data"],
-    "properties": {
-        "id": {"type": "string", "format": "feed-cursor"},
-        "event": {"const": "change"},
-        "data": {
-            "type": "string",
-            "contentMediaType": "application/json",
-            "contentSchema": {"$ref": "#/components/schemas/Change"},
-        },
-    },
-}
 BINARY: Schema = {"type": "string", "format": "binary"}
 TEXT: Schema = {"type": "string"}
 OBJECT: Schema = {"type": "object"}

@@ -2,220 +2,211 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from atoll import errors
 from atoll.causality.origin import region_of
+from atoll.client.answers import BatchAnswer
 from atoll.documents import document as documents
 from atoll.documents.mutation import ANY_VERSION, Delete, Mutation, Write, patch_of, put_of
 from atoll.documents.register import Version
 from atoll.documents.rules import Rules
 from atoll.documents.trace import parse_traceparent
-from atoll.errors import InvalidCursor, MalformedRequest, NotFound
+from atoll.errors import MalformedRequest, NotFound
+from atoll.http import bodies
 from atoll.http.bodies import DeleteItem, PatchItem, PutItem, decode_writes
-from atoll.http.exchange import Exchange
-from atoll.http.sessions import HEADER, Sessions
-from atoll.region.reading import ListOptions, ReadOptions
-from atoll.region.region import Region
+from atoll.http.common import (
+    BODY,
+    ETAG,
+    IF_CHANGED,
+    LIMIT,
+    REGION,
+    SESSION,
+    TOKEN,
+    WRITE,
+    WRITING,
+    decode_cursor,
+    encode_cursor,
+    idempotency_key_of,
+    tagged,
+)
+from atoll.http.exchange import Exchange, parse_json
+from atoll.http.parameters import Choice, Parameter, Seconds, Text
+from atoll.http.route import Answer, Body, Handler, Route, Serving
+from atoll.http.sessions import HEADER
+from atoll.region.reading import PLAIN_READ, ListOptions, ReadOptions
 from atoll.replication.messages import WriteReply
 from atoll.schema.fields import INT_MAX, INT_MIN
+from atoll.schema.policy import CONSISTENCIES
 from atoll.store.port import Condition
 
-MAX_PAGE = 1000
-MAX_CONDITIONS = 20
-MAX_IDEMPOTENCY_KEY = 255
+_MAX_CONDITIONS = 20
 _OPERATORS = ("eq", "ne", "lt", "le", "gt", "ge", "contains")
 _BATCH_BYTES = 16 << 20
 _ONE_VERSION = re.compile(r'"[^"]*"')
 _MINIMAL = "return=minimal"
+_SIBLINGS = ("manual", "custom")
+"""Strategies that may leave several values to show."""
+
+_encode = msgspec.json.Encoder().encode
 
 Headers = list[tuple[bytes, bytes]]
 
 
-class Documents:
-    """Reads and writes of one region."""
+async def _get(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
+    rules, key = on.rules(at[0]), at[1]
+    rules.schema.validate_key(key)
+    token = await on.sessions.of(exchange)
+    reading = await on.region.read(rules.name, key, _read_options(exchange, token))
+    headers = _headers(reading.region, on.sessions.after(reading.vector, token))
+    if reading.degraded is not None:
+        headers.append((b"atoll-degraded", reading.degraded.encode()))
+    if reading.value is None:
+        error = NotFound(f"{rules.name}/{key} does not exist", collection=rules.name, key=key)
+        return await exchange.refuse(error, headers)
+    headers.append((b"etag", b'"%b"' % reading.version.encode()))
+    if exchange.holds(reading.version):
+        return await exchange.answer_nothing(304, headers)
+    body = _document(key, reading.value, reading.version)
+    if rules.schema.policy.resolve in _SIBLINGS and reading.region == on.region.name:
+        siblings = await on.region.siblings(rules.name, key)
+        if siblings:
+            body = b'%b,"siblings":%b}' % (body[:-1], _encode([_sibling(version) for version in siblings]))
+    return await exchange.answer(200, body, headers)
 
-    def __init__(self, region: Region, sessions: Sessions) -> None:
-        self._region = region
-        self._sessions = sessions
-        self._own = region.name.encode()
 
-    async def get(self, exchange: Exchange, rules: Rules, key: str) -> None:
-        region = self._region
+def _writing(mutation: Callable[[Rules, str, bytes, str | None, bool], Mutation]) -> Handler:
+    """The handler of a write; `mutation` takes collection, key, body, If-Match, and whether nothing may be there."""
+
+    async def write(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
+        rules, key = on.rules(at[0]), at[1]
         rules.schema.validate_key(key)
-        token = await self._sessions.of(exchange)
-        options = _read_options(exchange, token)
-        reading = await region.read(rules.name, key, options)
-        headers = self._headers(reading.region, self._sessions.after(reading.vector, token))
-        if reading.degraded is not None:
-            headers.append((b"atoll-degraded", reading.degraded.encode()))
-        if reading.value is None:
-            return await exchange.refuse(
-                NotFound(f"{rules.name}/{key} does not exist", collection=rules.name, key=key), headers
-            )
-        headers.append((b"etag", b'"' + reading.version.encode() + b'"'))
-        if exchange.holds(reading.version):
-            return await exchange.answer_nothing(304, headers)
-        body = _document(key, reading.value, reading.version)
-        if rules.schema.policy.resolve in ("manual", "custom") and reading.region == region.name:
-            body = await self._with_siblings(rules, key, body)
-        await exchange.answer(200, body, headers)
-        return None
-
-    async def put(self, exchange: Exchange, rules: Rules, key: str) -> None:
-        rules.schema.validate_key(key)
-        token = await self._sessions.of(exchange)
-        body = await exchange.body(self._region.options.document_bytes)
+        token = await on.sessions.of(exchange)
+        body = b"" if exchange.method == "DELETE" else await exchange.body(on.region.options.document_bytes)
         if_match, if_absent = _preconditions(exchange)
-        put = put_of(rules, key, body, if_match=if_match, if_absent=if_absent)
-        await self._write_one(exchange, rules, put, token)
-
-    async def patch(self, exchange: Exchange, rules: Rules, key: str) -> None:
-        rules.schema.validate_key(key)
-        token = await self._sessions.of(exchange)
-        operators = await exchange.json(self._region.options.document_bytes)
-        if_match, _ = _preconditions(exchange)
-        await self._write_one(exchange, rules, patch_of(rules, key, operators, if_match=if_match), token)
-
-    async def delete(self, exchange: Exchange, rules: Rules, key: str) -> None:
-        rules.schema.validate_key(key)
-        token = await self._sessions.of(exchange)
-        if_match, _ = _preconditions(exchange)
-        await self._write_one(exchange, rules, Delete(rules.name, key, if_match), token)
-
-    async def _write_one(
-        self, exchange: Exchange, rules: Rules, mutation: Mutation, token: dict[str, int] | None
-    ) -> None:
-        reply = await self._region.write(
-            Write((mutation,), idempotency_key_of(exchange), self._trace(exchange)), token
-        )
+        made = mutation(rules, key, body, if_match, if_absent)
+        write = Write((made,), idempotency_key_of(exchange), _trace(on, exchange))
+        reply = await on.region.write(write, token)
         written = reply.receipt.written[0]
-        headers = self._after(reply, token)
-        headers.append((b"etag", b'"' + written.version.encode() + b'"'))
+        headers = _after(on, reply, token)
+        headers.append((b"etag", b'"%b"' % written.version.encode()))
         fallback = rules.schema.policy.standing_fallback
         if fallback is not None:
             headers.append((b"atoll-degraded", fallback.encode()))
         await exchange.answer(200, _document(written.key, written.value, written.version), headers)
 
-    def _trace(self, exchange: Exchange) -> bytes | None:
-        header = exchange.header(b"traceparent")
-        trace = None if header is None else parse_traceparent(header)
-        if trace is None and header is not None:
-            self._region.count_invalid_trace()
-        return trace
+    return write
 
-    async def batch(self, exchange: Exchange) -> None:
-        """Many writes, one atomic entry. With `Prefer: return=minimal` (RFC 7240) only whether it was done."""
-        token = await self._sessions.of(exchange)
-        mutations = self._mutations(await exchange.body(_BATCH_BYTES))
-        brief = len(mutations) > 1 and (exchange.header(b"prefer") or "").strip() == _MINIMAL
-        reply = await self._region.write(
-            Write(mutations, idempotency_key_of(exchange), self._trace(exchange), brief), token
-        )
-        written = [
-            {
-                "collection": each.collection,
-                "key": each.key,
-                "value": None if each.value is None else msgspec.Raw(each.value),
-                "version": each.version,
-            }
-            for each in reply.receipt.written
-        ]
-        headers = self._after(reply, token)
-        fallbacks = {self.rules(each.collection).schema.policy.standing_fallback for each in mutations} - {
-            None
+
+def _put(rules: Rules, key: str, body: bytes, if_match: str | None, if_absent: bool) -> Mutation:
+    return put_of(rules, key, body, if_match=if_match, if_absent=if_absent)
+
+
+def _patch(rules: Rules, key: str, body: bytes, if_match: str | None, _: bool) -> Mutation:
+    return patch_of(rules, key, parse_json(body), if_match=if_match)
+
+
+def _delete(rules: Rules, key: str, body: bytes, if_match: str | None, _: bool) -> Mutation:
+    return Delete(rules.name, key, if_match)
+
+
+async def _batch(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
+    """Many writes, one atomic entry. With `Prefer: return=minimal` (RFC 7240) only whether it was done."""
+    token = await on.sessions.of(exchange)
+    mutations = _mutations(on, await exchange.body(_BATCH_BYTES))
+    brief = len(mutations) > 1 and (exchange.header(b"prefer") or "").strip() == _MINIMAL
+    write = Write(mutations, idempotency_key_of(exchange), _trace(on, exchange), brief)
+    reply = await on.region.write(write, token)
+    written = [
+        {
+            "collection": each.collection,
+            "key": each.key,
+            "value": None if each.value is None else msgspec.Raw(each.value),
+            "version": each.version,
         }
-        if fallbacks:
-            headers.append((b"atoll-degraded", ", ".join(sorted(map(str, fallbacks))).encode()))
-        if brief:
-            headers.append((b"preference-applied", _MINIMAL.encode()))
-        await exchange.answer_json({"written": written}, headers=headers)
+        for each in reply.receipt.written
+    ]
+    headers = _after(on, reply, token)
+    fallbacks = {on.rules(each.collection).schema.policy.standing_fallback for each in mutations} - {None}
+    if fallbacks:
+        headers.append((b"atoll-degraded", ", ".join(sorted(map(str, fallbacks))).encode()))
+    if brief:
+        headers.append((b"preference-applied", _MINIMAL.encode()))
+    await exchange.answer_json({"written": written}, headers=headers)
 
-    def _mutations(self, body: bytes) -> tuple[Mutation, ...]:
-        try:
-            writes = decode_writes(body).writes
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise MalformedRequest(
-                f'a batch is {{"writes": [{{"put": {{…}}}}, {{"patch": {{…}}}}, {{"delete": {{…}}}}]}}: {error}'
-            ) from None
-        found: list[Mutation] = []
-        rules: Rules | None = None
-        for index, write in enumerate(writes):
-            item = write.put or write.patch or write.delete
-            if not item or bool(write.put) + bool(write.patch) + bool(write.delete) != 1:
-                raise MalformedRequest(f"write {index} of the batch needs one of put, patch, delete")
-            if rules is None or rules.name != item.collection:
-                rules = self.rules(item.collection)
-            key = rules.schema.validate_key(item.key)
-            match item:
-                case PutItem():
-                    found.append(put_of(rules, key, bytes(item.value), if_match=item.if_match))
-                case PatchItem():
-                    found.append(patch_of(rules, key, item.operators, if_match=item.if_match))
-                case DeleteItem():
-                    found.append(Delete(rules.name, key, item.if_match))
-        return tuple(found)
 
-    async def list(self, exchange: Exchange, rules: Rules) -> None:
-        asked = exchange.arguments
-        token = await self._sessions.of(exchange)
-        options = _read_options(exchange, token)
-        wanted = ListOptions(
-            prefix=asked["prefix"],
-            where=_conditions(rules, asked["where"]),
-            after=None if asked["cursor"] is None else decode_cursor(asked["cursor"]),
-            limit=asked["limit"],
-        )
-        found = await self._region.list(rules.name, wanted, options)
-        items = [_document(key, row.value, documents.version_tag(row)) for key, row in found.rows]
-        cursor = msgspec.json.encode(encode_cursor(found.rows[-1][0]) if found.more else None)
-        headers = self._headers(self._region.name, self._sessions.after(found.vector, token))
-        if found.degraded is not None:
-            headers.append((b"atoll-degraded", found.degraded.encode()))
-        body = b'{"items":[' + b",".join(items) + b'],"cursor":' + cursor + b"}"
-        await exchange.answer_tagged(body, headers)
+def _mutations(on: Serving, body: bytes) -> tuple[Mutation, ...]:
+    try:
+        writes = decode_writes(body).writes
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedRequest(
+            f'a batch is {{"writes": [{{"put": {{…}}}}, {{"patch": {{…}}}}, {{"delete": {{…}}}}]}}: {error}'
+        ) from None
+    found: list[Mutation] = []
+    rules: Rules | None = None
+    for index, write in enumerate(writes):
+        item = write.put or write.patch or write.delete
+        if not item or bool(write.put) + bool(write.patch) + bool(write.delete) != 1:
+            raise MalformedRequest(f"write {index} of the batch needs one of put, patch, delete")
+        if rules is None or rules.name != item.collection:
+            rules = on.rules(item.collection)
+        key = rules.schema.validate_key(item.key)
+        match item:
+            case PutItem():
+                found.append(put_of(rules, key, bytes(item.value), if_match=item.if_match))
+            case PatchItem():
+                found.append(patch_of(rules, key, item.operators, if_match=item.if_match))
+            case DeleteItem():
+                found.append(Delete(rules.name, key, item.if_match))
+    return tuple(found)
 
-    def rules(self, collection: str) -> Rules:
-        """Raises UnknownCollection."""
-        found = self._region.rules.get(collection)
-        return (
-            self._region.rules[self._region.application.collection(collection).name]
-            if found is None
-            else found
-        )
 
-    async def _with_siblings(self, rules: Rules, key: str, body: bytes) -> bytes:
-        found = await self._region.siblings(rules.name, key)
-        if not found:
-            return body
-        shown = msgspec.json.encode([_sibling(version) for version in found])
-        return body[:-1] + b',"siblings":' + shown + b"}"
+async def _list(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
+    rules, asked = on.rules(at[0]), exchange.arguments
+    token = await on.sessions.of(exchange)
+    wanted = ListOptions(
+        prefix=asked["prefix"],
+        where=_conditions(rules, asked["where"]),
+        after=None if asked["cursor"] is None else decode_cursor(asked["cursor"]),
+        limit=asked["limit"],
+    )
+    found = await on.region.list(rules.name, wanted, _read_options(exchange, token))
+    items = b",".join([_document(key, row.value, documents.version_tag(row)) for key, row in found.rows])
+    cursor = _encode(encode_cursor(found.rows[-1][0]) if found.more else None)
+    headers = _headers(on.region.name, on.sessions.after(found.vector, token))
+    if found.degraded is not None:
+        headers.append((b"atoll-degraded", found.degraded.encode()))
+    await exchange.answer_tagged(b'{"items":[%b],"cursor":%b}' % (items, cursor), headers)
 
-    def _headers(self, region: str, token: bytes) -> Headers:
-        name = self._own if region == self._region.name else region.encode()
-        return [(HEADER, token), (b"atoll-region", name)]
 
-    def _after(self, reply: WriteReply, token: dict[str, int] | None) -> Headers:
-        headers = self._headers(region_of(reply.receipt.origin), self._sessions.after(reply.vector, token))
-        if reply.receipt.replayed:
-            headers.append((b"atoll-replayed", b"true"))
-        return headers
+def _trace(on: Serving, exchange: Exchange) -> bytes | None:
+    header = exchange.header(b"traceparent")
+    if header is None:
+        return None
+    trace = parse_traceparent(header)
+    if trace is None:
+        on.region.count_invalid_trace()
+    return trace
+
+
+def _headers(region: str, token: bytes) -> Headers:
+    return [(HEADER, token), (b"atoll-region", region.encode())]
+
+
+def _after(on: Serving, reply: WriteReply, token: Mapping[str, int] | None) -> Headers:
+    headers = _headers(region_of(reply.receipt.origin), on.sessions.after(reply.vector, token))
+    if reply.receipt.replayed:
+        headers.append((b"atoll-replayed", b"true"))
+    return headers
 
 
 def _document(key: str, value: bytes | None, version: str) -> bytes:
-    return (
-        b'{"key":'
-        + msgspec.json.encode(key)
-        + b',"value":'
-        + (b"null" if value is None else value)
-        + b',"version":"'
-        + version.encode()
-        + b'"}'
-    )
+    shown = b"null" if value is None else value
+    return b'{"key":%b,"value":%b,"version":"%b"}' % (_encode(key), shown, version.encode())
 
 
 def _sibling(version: Version) -> dict[str, Any]:
@@ -242,15 +233,10 @@ def _preconditions(exchange: Exchange) -> tuple[str | None, bool]:
     return if_match, if_none_match is not None
 
 
-def idempotency_key_of(exchange: Exchange) -> str | None:
-    key = exchange.header(b"idempotency-key")
-    if key is not None and not (0 < len(key) <= MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable()):
-        raise MalformedRequest(f"Idempotency-Key takes 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters")
-    return key
-
-
-def _read_options(exchange: Exchange, token: dict[str, int] | None) -> ReadOptions:
+def _read_options(exchange: Exchange, token: Mapping[str, int] | None) -> ReadOptions:
     asked = exchange.arguments
+    if token is None and not exchange.query_string:
+        return PLAIN_READ
     return ReadOptions(asked["consistency"], token, asked["max_staleness"], asked["max_wait"])
 
 
@@ -279,12 +265,167 @@ def _conditions(rules: Rules, texts: list[str]) -> list[Condition]:
     return conditions
 
 
-def encode_cursor(key: str) -> str:
-    return base64.urlsafe_b64encode(key.encode()).rstrip(b"=").decode()
+_DAY_S = 86_400
+
+_COLLECTION = Parameter("collection", Text(), "a declared collection", "path")
+_KEY = Parameter("key", Text(format="key", min_length=1), "the document's key", "path")
+_DOCUMENT = (_COLLECTION, _KEY)
+_LEVEL = Parameter(
+    "consistency", Choice(CONSISTENCIES), "what the read waits for; the collection's own when left out"
+)
+_MAX_WAIT = Parameter(
+    "max_wait", Seconds(_DAY_S), "to wait for the session's token or the bound here (1), at most 30"
+)
+_MAX_STALENESS = Parameter(
+    "max_staleness",
+    Seconds(_DAY_S),
+    "the answer is not older, whatever the level (not for `strong`). `bounded` has the collection's own bound"
+    " without it, or none",
+)
+_READ = (_LEVEL, _MAX_STALENESS, _MAX_WAIT)
+_CURSOR = Parameter("cursor", Text(format="cursor"), "from the page before")
+_IF_MATCH = Parameter(
+    "If-Match",
+    Text(format="etag"),
+    '`"version"`, as `ETag` gave it, or `*`: else 412 `version-mismatch`',
+    "header",
+)
+_IF_ABSENT = Parameter("If-None-Match", Choice(("*",)), "the document must not exist", "header")
+_PREFER = Parameter(
+    "Prefer",
+    Text(),
+    '`return=minimal`, on a batch of more than one write: `{"written": []}`, and that is also what is remembered of it',
+    "header",
+)
+
+_READING = (
+    errors.MalformedRequest,
+    errors.InvalidToken,
+    errors.Unavailable,
+    errors.RegionUnreachable,
+    errors.TokenNotReached,
+    errors.TooStale,
+    errors.Indefinite,
+)
+
+_DEGRADED = Parameter(
+    "Atoll-Degraded",
+    Text(),
+    "why the answer is weaker than the collection's policy; absent when it is not",
+    "header",
+)
+_APPLIED = Parameter("Preference-Applied", Text(), "`return=minimal`, where it was heeded", "header")
+_REPLAYED = Parameter(
+    "Atoll-Replayed",
+    Choice(("true",)),
+    "`true`: the answer that was given to this idempotency key before",
+    "header",
+)
+_ADDRESSED = (errors.UnknownCollection, errors.InvalidKey)
+_CHECKED = (errors.InvalidDocument, errors.UnknownField, *WRITING, *BODY)
+_SHOWN = (TOKEN, REGION, _DEGRADED, ETAG)
+_DONE = (*_SHOWN, _REPLAYED)
 
 
-def decode_cursor(text: str) -> str:
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError, ValueError):
-        raise InvalidCursor("the cursor is not one of this interface; start without a cursor") from None
+ROUTES = (
+    Route(
+        method="GET",
+        path="/v1/{collection}/{key}",
+        name="get",
+        handler=_get,
+        access="read",
+        meaning='200 `{"key", "value", "version"}`; 404 `not-found`. Under `manual`, or a function that '
+        'failed, also `siblings`: `{"value", "region", "seq", "stamp"}` each',
+        parameters=(*_DOCUMENT, *_READ, SESSION, IF_CHANGED),
+        answers=tagged("the document", bodies.shown, _SHOWN),
+        problems=(*_ADDRESSED, errors.NotFound, errors.InvalidOperation, *_READING),
+        multiplexed=True,
+    ),
+    Route(
+        method="PUT",
+        path="/v1/{collection}/{key}",
+        name="put",
+        handler=_writing(_put),
+        access="write",
+        meaning="writes the whole document, the body; 200 as GET",
+        parameters=(*_DOCUMENT, *WRITE, _IF_MATCH, _IF_ABSENT),
+        body=Body(bodies.document),
+        answers=(Answer("the document as it is now", bodies.written, headers=_DONE),),
+        problems=(*_ADDRESSED, *_CHECKED),
+        multiplexed=True,
+    ),
+    Route(
+        method="PATCH",
+        path="/v1/{collection}/{key}",
+        name="patch",
+        handler=_writing(_patch),
+        access="write",
+        meaning="applies [operators](#operators); creates the document if all required fields are given",
+        parameters=(*_DOCUMENT, *WRITE, _IF_MATCH),
+        body=Body(bodies.operators),
+        answers=(Answer("the document as it is now", bodies.written, headers=_DONE),),
+        problems=(*_ADDRESSED, errors.NotFound, *_CHECKED),
+        multiplexed=True,
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/{collection}/{key}",
+        name="delete",
+        handler=_writing(_delete),
+        access="write",
+        meaning='200 with `"value": null`; 404 when there was none',
+        parameters=(*_DOCUMENT, *WRITE, _IF_MATCH),
+        answers=(Answer("it is deleted", bodies.written, headers=_DONE),),
+        problems=(*_ADDRESSED, errors.NotFound, *WRITING),
+        multiplexed=True,
+    ),
+    Route(
+        method="GET",
+        path="/v1/{collection}",
+        name="list",
+        handler=_list,
+        access="read",
+        meaning='a page in key order: `{"items": […], "cursor"}`; `cursor` is null on the last one',
+        parameters=(
+            _COLLECTION,
+            Parameter("prefix", Text(), "keys that start so", default=""),
+            Parameter(
+                "where",
+                Text(format="condition"),
+                "`field:op:value`; op is `eq`, `ne`, `lt`, `le`, `gt`, `ge` or `contains` (element of a list,"
+                " substring of a text). The value is JSON or bare text",
+                most=_MAX_CONDITIONS,
+            ),
+            LIMIT,
+            _CURSOR,
+            *_READ,
+            SESSION,
+            IF_CHANGED,
+        ),
+        answers=tagged("a page", bodies.page, _SHOWN),
+        problems=(
+            errors.UnknownCollection,
+            errors.UnknownField,
+            errors.InvalidOperation,
+            errors.InvalidCursor,
+            *_READING,
+        ),
+        multiplexed=True,
+    ),
+    Route(
+        method="POST",
+        path="/v1/batch",
+        name="batch",
+        handler=_batch,
+        access="write",
+        meaning='many writes, one atomic entry: `{"writes": [{"put": {…}}, {"patch": {…}}, {"delete": {…}}]}` →'
+        ' `{"written": […]}`',
+        parameters=(*WRITE, _PREFER),
+        body=Body({"$ref": "#/components/schemas/Batch"}),
+        answers=(
+            Answer("all are done", BatchAnswer, headers=(TOKEN, REGION, _DEGRADED, _REPLAYED, _APPLIED)),
+        ),
+        problems=(*_ADDRESSED, errors.NotFound, *_CHECKED),
+        multiplexed=True,
+    ),
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -9,30 +10,50 @@ import msgspec
 from atoll.causality.clock import format_stamp
 from atoll.causality.place import place_of, since
 from atoll.errors import InvalidCursor
-from atoll.http.documents import decode_cursor, encode_cursor
+from atoll.http.bodies import Count
+from atoll.http.common import LIMIT, answer_page, decode_cursor, page_route
 from atoll.http.exchange import Exchange
-from atoll.region.region import Region
+from atoll.http.parameters import Moment, Parameter, Text
+from atoll.http.route import Serving
 from atoll.store.port import Condition
 
 
-class Events:
-    def __init__(self, region: Region) -> None:
-        self._region = region
+class Event(msgspec.Struct):
+    """What happened to the deployment. A later version may know more kinds, and more members."""
 
-    async def list(self, exchange: Exchange) -> None:
-        asked = exchange.arguments
-        limit: int = asked["limit"]
-        where = [Condition(name, "eq", asked[name]) for name in ("kind", "region") if asked[name] is not None]
-        after = "" if asked["since"] is None else since(asked["since"])
-        if asked["cursor"] is not None:
-            after = max(after, _position(asked["cursor"]))
-        rows = await self._region.list_events(after=after, limit=limit + 1, where=where)
-        later = encode_cursor(rows[limit - 1][0]) if len(rows) > limit else None
-        items = [_shown(key, value) for key, value in rows[:limit]]
-        await exchange.answer_tagged(msgspec.json.encode({"items": items, "cursor": later}))
+    id: str
+    """Its place in the timeline: ids sort as events do."""
+    at: str
+    """The stamp of its entry; `at_ms` is when it happened."""
+    seq: Count
+    kind: str
+    region: str
+    node: str
+    peer: str
+    at_ms: int
+    detail: str
+    count: Count
+    left_out: Count
 
 
-def _shown(key: str, value: bytes) -> dict[str, Any]:
+class EventPage(msgspec.Struct):
+    items: list[Event]
+    cursor: str | None
+
+
+async def _list(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
+    on.region.check_whole()
+    asked = exchange.arguments
+    where = [Condition(name, "eq", asked[name]) for name in ("kind", "region") if asked[name] is not None]
+    after = "" if asked["since"] is None else since(asked["since"])
+    if asked["cursor"] is not None:
+        after = max(after, _position(asked["cursor"]))
+    rows = await on.region.list_events(after=after, limit=asked["limit"] + 1, where=where)
+    await answer_page(exchange, rows, _shown, lambda row: row[0])
+
+
+def _shown(row: tuple[str, bytes]) -> dict[str, Any]:
+    key, value = row
     place = place_of(key)
     assert place is not None, "an event lies in its place"
     return {"id": key, "at": format_stamp(place.stamp), "seq": place.seq, **msgspec.json.decode(value)}
@@ -43,3 +64,23 @@ def _position(cursor: str) -> str:
     if place_of(key) is None:
         raise InvalidCursor("the cursor is none that /v1/events gave; begin without one")
     return key
+
+
+ROUTES = (
+    page_route(
+        path="/v1/events",
+        name="events",
+        handler=_list,
+        access="observe",
+        meaning="the [timeline](operations.md#the-timeline) of the deployment, in causal order, oldest first:"
+        ' `{"items", "cursor"}`',
+        parameters=(
+            Parameter("kind", Text(), "only of this kind"),
+            Parameter("region", Text(), "only what this region noticed"),
+            Parameter("since", Moment(), "written then or later"),
+            LIMIT,
+            Parameter("cursor", Text(format="event-cursor"), "from the page before"),
+        ),
+        page=("a page of events", EventPage),
+    ),
+)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import aclosing
 from hashlib import blake2b
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from atoll.errors import AtollError, InvalidKey, MalformedRequest, TooLarge
+from atoll.errors import AtollError, CursorExpired, InvalidKey, MalformedRequest, TooLarge, Unavailable
 from atoll.http.parameters import check_escapes
 from atoll.http.problems import CONTENT_TYPE, headers_of, problem
+
+logger = logging.getLogger("atoll.http")
 
 T = TypeVar("T")
 Scope = MutableMapping[str, Any]
@@ -163,6 +168,28 @@ class Exchange:
     async def chunk(self, body: bytes) -> None:
         """Send one piece of a stream; waits while the client is slow."""
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def pump(self, chunks: AsyncGenerator[bytes, None], closing: asyncio.Event) -> None:
+        """Send a stream and end it: when `chunks` ends, when the client has gone, or when `closing` is set.
+
+        An Unavailable or CursorExpired of `chunks` ends it early. The caller asks again, and is told then.
+        """
+
+        async def send() -> None:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    await self.chunk(chunk)
+
+        tasks = [asyncio.ensure_future(each) for each in (send(), self.gone(), closing.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            outcome = (await asyncio.gather(*tasks, return_exceptions=True))[0]
+        if isinstance(outcome, Exception) and not isinstance(outcome, CursorExpired | Unavailable):
+            logger.error("the stream of %s ended", self.shown, exc_info=outcome)
+        await self.end()
 
     async def end(self) -> None:
         """Close a stream that this side ends; harmless when the client has gone."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 
 from atoll.documents.entry import Entry
 from atoll.documents.register import Operation
-from atoll.errors import CursorExpired, InvalidCursor, InvalidToken, Unavailable
+from atoll.errors import (
+    CursorExpired,
+    InvalidCursor,
+    InvalidToken,
+    MalformedRequest,
+    Unavailable,
+    UnknownCollection,
+)
+from atoll.http.bodies import Count, Schema
+from atoll.http.common import REGION
 from atoll.http.exchange import Exchange
-from atoll.http.sessions import Sessions
-from atoll.region.region import Region
-
-logger = logging.getLogger("atoll.http")
+from atoll.http.parameters import Parameter, Text
+from atoll.http.route import Answer, Route, Serving
 
 _KEEPALIVE_S = 10.0
 _OPERATIONS: dict[int, str] = {
@@ -26,85 +30,110 @@ _OPERATIONS: dict[int, str] = {
 }
 
 
-class Feed:
-    """The cursor is what the consumer has seen, signed like a session's token: any region can go on from it."""
+class ChangedDocument(msgspec.Struct):
+    collection: str
+    key: str
+    operation: str
+    value: msgspec.Raw | None
 
-    def __init__(self, region: Region, sessions: Sessions, closing: asyncio.Event) -> None:
-        self._region = region
-        self._sessions = sessions
-        self._closing = closing
 
-    async def stream(self, exchange: Exchange) -> None:
-        cursor = exchange.header(b"last-event-id") or exchange.arguments["cursor"]
-        only: Sequence[str] = exchange.arguments["collection"]
-        for collection in only:
-            self._region.application.collection(collection)
-        vector: dict[str, int] | None = None
-        if cursor == "now":
-            vector = self._region.vector
-        elif cursor:
-            try:
-                vector = self._sessions.decode(cursor)
-            except InvalidToken as error:
-                raise InvalidCursor(f"the cursor cannot be used: {error.message}") from None
-        vector = await self._region.cursor(vector)
-        await exchange.begin_stream(b"text/event-stream", {b"atoll-region": self._region.name.encode()})
-        if exchange.method == "HEAD":
-            return await exchange.end()
-        await exchange.chunk(b": changes of " + self._region.name.encode() + b"\n" + self._place(vector))
-        over = [asyncio.ensure_future(exchange.gone()), asyncio.ensure_future(self._closing.wait())]
-        pump = asyncio.ensure_future(self._pump(exchange, vector, only))
+class Change(msgspec.Struct):
+    cursor: str
+    """What the consumer has seen, signed like a session's token: any region can go on from it."""
+    origin: str
+    seq: Count
+    stamp: Count
+    changes: list[ChangedDocument]
+
+
+_EVENT: Schema = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string", "format": "feed-cursor"},
+        "event": {"const": "change"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/Change"},
+        },
+    },
+}
+
+
+async def _stream(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
+    region = on.region
+    cursor = exchange.header(b"last-event-id") or exchange.arguments["cursor"]
+    only: Sequence[str] = exchange.arguments["collection"]
+    for collection in only:
+        region.application.collection(collection)
+    vector: dict[str, int] | None = None
+    if cursor == "now":
+        vector = region.vector
+    elif cursor:
         try:
-            await asyncio.wait({*over, pump}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (*over, pump):
-                task.cancel()
-            outcome = (await asyncio.gather(pump, *over, return_exceptions=True))[0]
-        # A consumer so slow that the journal was cut before, or cut off by a closed gate, comes back and is told.
-        if isinstance(outcome, Exception) and not isinstance(outcome, CursorExpired | Unavailable):
-            logger.error("a change feed ended", exc_info=outcome)
+            vector = on.sessions.decode(cursor)
+        except InvalidToken as error:
+            raise InvalidCursor(f"the cursor cannot be used: {error.message}") from None
+    vector = await region.cursor(vector)
+    name = region.name.encode()
+    await exchange.begin_stream(b"text/event-stream", {b"atoll-region": name})
+    if exchange.method == "HEAD":
         return await exchange.end()
+    await exchange.chunk(b": changes of %b\n%b" % (name, _place(on, vector)))
+    return await exchange.pump(_chunks(on, vector, only), on.closing)
 
-    async def _pump(self, exchange: Exchange, vector: dict[str, int], only: Sequence[str]) -> None:
-        async for found in self._region.changes(vector, idle_s=_KEEPALIVE_S):
-            if found is None:
-                await exchange.chunk(b": nothing new\n" + self._place(vector))
-                continue
-            entry, vector = found
-            changes = await self._changes(entry, only)
-            if changes:
-                cursor = self._sessions.encode(vector)
-                event = {
-                    "cursor": cursor,
-                    "origin": entry.origin,
-                    "seq": entry.seq,
-                    "stamp": entry.stamp,
-                    "changes": changes,
-                }
-                await exchange.chunk(
-                    b"id: "
-                    + cursor.encode()
-                    + b"\nevent: change\ndata: "
-                    + msgspec.json.encode(event)
-                    + b"\n\n"
-                )
 
-    def _place(self, vector: dict[str, int]) -> bytes:
-        """An id without an event: a consumer that loses the stream here goes on from here."""
-        return b"id: " + self._sessions.encode(vector).encode() + b"\n\n"
+async def _chunks(on: Serving, vector: dict[str, int], only: Sequence[str]) -> AsyncGenerator[bytes, None]:
+    async for found in on.region.changes(vector, idle_s=_KEEPALIVE_S):
+        if found is None:
+            yield b": nothing new\n" + _place(on, vector)
+            continue
+        entry, vector = found
+        changes = await _changes(on, entry, only)
+        if changes:
+            cursor = on.sessions.encode(vector)
+            event = Change(cursor, entry.origin, entry.seq, entry.stamp, changes)
+            data = msgspec.json.encode(event)
+            yield b"id: %b\nevent: change\ndata: %b\n\n" % (cursor.encode(), data)
 
-    async def _changes(self, entry: Entry, only: Sequence[str]) -> list[dict[str, Any]]:
-        changes: list[dict[str, Any]] = []
-        for change in entry.changes:
-            if change.collection not in self._region.rules or (only and change.collection not in only):
-                continue
-            value = await self._region.shown(change.collection, change.key)
-            changes.append(
-                {
-                    "collection": change.collection,
-                    "key": change.key,
-                    "operation": _OPERATIONS.get(change.operation, "update"),
-                    "value": None if value is None else msgspec.Raw(value),
-                }
-            )
-        return changes
+
+def _place(on: Serving, vector: dict[str, int]) -> bytes:
+    """An id without an event: a consumer that loses the stream here goes on from here."""
+    return b"id: %b\n\n" % on.sessions.encode(vector).encode()
+
+
+async def _changes(on: Serving, entry: Entry, only: Sequence[str]) -> list[ChangedDocument]:
+    changes = []
+    for change in entry.changes:
+        if change.collection not in on.region.rules or (only and change.collection not in only):
+            continue
+        value = await on.region.shown(change.collection, change.key)
+        operation = _OPERATIONS.get(change.operation, "update")
+        shown = None if value is None else msgspec.Raw(value)
+        changes.append(ChangedDocument(change.collection, change.key, operation, shown))
+    return changes
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/v1/changes",
+        name="changes",
+        handler=_stream,
+        access="read",
+        meaning='server-sent events, for ever: `id` is the cursor, `data` `{"cursor", "origin", "seq", "stamp",'
+        ' "changes": [{"collection", "key", "operation", "value"}]}`',
+        parameters=(
+            Parameter(
+                "cursor",
+                Text(format="feed-cursor"),
+                "where to go on, in any region; `now` for what comes next; nothing for the beginning",
+            ),
+            Parameter("collection", Text(format="collection"), "only these", most=50),
+            Parameter("Last-Event-ID", Text(format="feed-cursor"), "goes before `cursor`", "header"),
+        ),
+        answers=(Answer("the changes", _EVENT, media_type="text/event-stream", headers=(REGION,)),),
+        problems=(MalformedRequest, InvalidCursor, CursorExpired, UnknownCollection, Unavailable),
+    ),
+)

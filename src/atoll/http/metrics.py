@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from atoll.http.bodies import TEXT
 from atoll.http.exchange import Exchange
+from atoll.http.route import Answer, Route, Serving
 from atoll.region.region import Region
 
+_CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _COUNTERS = (
     ("atoll_writes", "Local entries committed.", "writes"),
     ("atoll_commits", "Group commits, each one fsync.", "commits"),
@@ -107,15 +110,23 @@ def _filled(family: CounterMetricFamily | GaugeMetricFamily, values: Values) -> 
     return family
 
 
-class Metrics:
-    content_type = b"text/plain; version=0.0.4; charset=utf-8"
+def render(region: Region) -> bytes:
+    """All metrics in the text format of Prometheus."""
+    return generate_latest(RegionCollector(region))
 
-    def __init__(self, region: Region) -> None:
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(RegionCollector(region))
 
-    async def answer(self, exchange: Exchange) -> None:
-        await exchange.answer(200, self.render(), content_type=(b"content-type", self.content_type))
+async def _answer(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
+    await exchange.answer(200, render(on.region), content_type=(b"content-type", _CONTENT_TYPE))
 
-    def render(self) -> bytes:
-        return generate_latest(self._registry)
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/metrics",
+        name="metrics",
+        handler=_answer,
+        access="observe",
+        meaning="[Prometheus](#metrics)",
+        answers=(Answer("the metrics", TEXT, media_type="text/plain"),),
+    ),
+)

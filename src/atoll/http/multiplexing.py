@@ -1,30 +1,32 @@
 """`POST /v1/multiplex`: many requests in one HTTP exchange, each answered as soon as it can be.
 
 Where a client has many calls under way, exchanges cost more than what is asked for. What comes together also
-reaches the commit group commit together.
+reaches the group commit together.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from atoll.client import multiplex
 from atoll.client.multiplex import Answered, Asked
 from atoll.errors import MalformedRequest
-from atoll.http import direct
+from atoll.http import bodies, direct
+from atoll.http.common import BODY
 from atoll.http.direct import App
 from atoll.http.exchange import MULTIPLEXED, Exchange, Receive, Scope, Send
+from atoll.http.route import Answer, Body, Route, Serving
 
 
-async def answer(exchange: Exchange, app: App) -> None:
-    """Raises MalformedRequest, TooLarge, ClientGone."""
+async def _answer(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
     asked = multiplex.decode_asked(await exchange.body(multiplex.MOST_BYTES))
     await exchange.begin_stream(multiplex.CONTENT_TYPE.encode())
     finished: list[bytes] = []
     more = asyncio.Event()
 
     async def one(number: int, request: Asked) -> None:
-        finished.append(multiplex.encode_answered(await _answered(number, request, app)))
+        finished.append(multiplex.encode_answered(await _answered(number, request, on.app)))
         more.set()
 
     async with asyncio.TaskGroup() as group:
@@ -55,3 +57,19 @@ async def _answered(number: int, request: Asked, app: App) -> Answered:
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
     error = MalformedRequest("path, query and headers have to be percent-encoded text")
     await Exchange(scope, receive, send).refuse(error)
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path=multiplex.PATH,
+        name="multiplex",
+        handler=_answer,
+        access="public",
+        meaning="up to 256 of these calls in one exchange (8 MiB). Each is answered as if it were alone, as soon as"
+        " possible. `client/multiplex.py` defines the format",
+        body=Body(bodies.BINARY, multiplex.CONTENT_TYPE),
+        answers=(Answer("the answers, as they come", bodies.BINARY, media_type=multiplex.CONTENT_TYPE),),
+        problems=(MalformedRequest, *BODY),
+    ),
+)

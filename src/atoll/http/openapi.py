@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from atoll.config.version import VERSION
 from atoll.errors import AtollError, MalformedRequest, StoreCorrupt, TooLarge, error_classes
-from atoll.http.bodies import Change, Schema, batch
+from atoll.http.bodies import OBJECT, Schema, batch
+from atoll.http.common import IF_CHANGED, tagged
 from atoll.http.exchange import Exchange
+from atoll.http.feed import Change
 from atoll.http.parameters import Parameter
 from atoll.http.problems import CONTENT_TYPE, PREFIX, headers_of
+from atoll.http.route import Answer, Body, Route, Serving
 from atoll.schema.application import Application
 from atoll.schema.compiled import CollectionSchema
-
-if TYPE_CHECKING:
-    from atoll.http.route import Answer, Body, Route
 
 _REFERENCE = "#/components/schemas/{name}"
 _ANYWHERE = (MalformedRequest, TooLarge, AtollError, StoreCorrupt)
 """Problems that any call may answer with."""
-
-
-class Description:
-    """The document of one region, made when it is first asked for."""
-
-    def __init__(self, routes: Iterable[Route], application: Application, url: str) -> None:
-        self._routes = routes
-        self._application = application
-        self._url = url
-        self._encoded: bytes | None = None
-
-    async def answer(self, exchange: Exchange) -> None:
-        if self._encoded is None:
-            self._encoded = msgspec.json.encode(describe(self._routes, self._application, self._url))
-        await exchange.answer_tagged(self._encoded)
 
 
 def describe(routes: Iterable[Route], application: Application, url: str) -> dict[str, Any]:
@@ -170,3 +155,21 @@ def _problem() -> Schema:
             "definite": {"type": "boolean"},
         },
     }
+
+
+async def _show(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
+    await exchange.answer_tagged(on.description())
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/openapi.json",
+        name="openapi",
+        handler=_show,
+        access="public",
+        meaning="OpenAPI 3.1 of the declared collections",
+        parameters=(IF_CHANGED,),
+        answers=tagged("the description", OBJECT),
+    ),
+)

@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from atoll.documents.rules import Rules
 from atoll.errors import AtollError, NotFound
-from atoll.http.admin import Admin
-from atoll.http.audit import Audit
 from atoll.http.bodies import Described
 from atoll.http.direct import App
-from atoll.http.documents import Documents
-from atoll.http.events import Events
 from atoll.http.exchange import Exchange, text_of
-from atoll.http.feed import Feed
-from atoll.http.metrics import Metrics
-from atoll.http.openapi import Description
 from atoll.http.parameters import Parameter, Query, defaults_of
-from atoll.http.peering import Peering
+from atoll.http.sessions import Sessions
+from atoll.ids import IdService
+from atoll.region.region import Region
+from atoll.replication.emulation import Emulation
 
 Method = Literal["GET", "PUT", "PATCH", "POST", "DELETE"]
 Access = Literal["public", "read", "write", "audit", "observe", "operate", "peer"]
 """What a caller has to be allowed, once callers are told apart."""
-Handler = Callable[["Handlers", Exchange, Sequence[str]], Awaitable[None]]
+Handler = Callable[["Serving", Exchange, Sequence[str]], Awaitable[None]]
 """Answers the exchange. The texts are the values of the path's parameters, in its order."""
 
 JSON = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class Handlers:
-    """What answers the routes of one region."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """What handlers use to answer for one region."""
 
     app: App
-    documents: Documents
-    audit: Audit
-    events: Events
-    feed: Feed
-    metrics: Metrics
-    admin: Admin
-    peering: Peering
-    description: Description
+    region: Region
+    sessions: Sessions
+    emulation: Emulation
+    ids: IdService
+    link_key: bytes
+    test_topology: bool
+    closing: asyncio.Event
+    """Set when the server shuts down, so that streams end and do not hold it up."""
+    description: Callable[[], bytes]
+    """The OpenAPI document."""
+
+    def rules(self, collection: str) -> Rules:
+        """Raises UnknownCollection."""
+        region = self.region
+        return region.rules.get(collection) or region.rules[region.application.collection(collection).name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +104,6 @@ class Bound:
     conditions: frozenset[bytes]
     """The preconditions that it takes, as header names in lower case."""
     multiplexed: bool
-    of_data: bool
-    """It reads or writes what the region holds, which must be whole."""
 
 
 class Place:
@@ -143,7 +146,6 @@ class Table:
             None if route.body is None else route.body.media_type.encode(),
             frozenset(each.name.lower().encode() for each in route.parameters if each.name.startswith("If-")),
             route.multiplexed,
-            route.path.startswith("/v1/"),
         )
         place.methods[route.method] = bound
         if route.method == "GET":

@@ -29,6 +29,7 @@ class Sessions:
         vector = self._codec.decode(text)
         own = self._region.name
         if vector.get(own, 0) > self._region.vector.get(own, 0):
+            self._region.check_whole()  # a region that is being restored has forgotten what it issued
             here = await self._region.refresh()  # another node of this region may have issued it
             self._codec.decode(text, {own: here.get(own, 0)})
         return vector
@@ -40,7 +41,7 @@ class Sessions:
         return self._codec.encode(vector)
 
     def after(self, vector: Mapping[str, int], token: Mapping[str, int] | None) -> bytes:
-        """The token to answer with: nothing that the session had seen is forgotten."""
+        """The token to answer with. Nothing that the session had seen is forgotten."""
         if token is not None and not vectors.descends(vector, token):
             return self._codec.encode(vectors.merge(vector, token)).encode()
         if vector is not self._vector:

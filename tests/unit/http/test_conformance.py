@@ -22,7 +22,7 @@ from atoll import BoundedCounter, Collection, Counter, ListOf, MapOf, SetOf, Tex
 from atoll.causality.clock import Stamp
 from atoll.causality.place import Place
 from atoll.client import multiplex
-from atoll.http.documents import encode_cursor
+from atoll.http.common import encode_cursor
 from atoll.node.listening import Listener
 from atoll.schema import application_of
 

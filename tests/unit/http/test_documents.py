@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from atoll.documents.mutation import put_of
 from atoll.errors import InvalidCursor
-from atoll.http.documents import decode_cursor, encode_cursor
+from atoll.http.common import decode_cursor, encode_cursor
 from atoll.store.port import Row
 
 from ..region.world import APPLICATION

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.causality.token import TokenCodec
-from atoll.errors import InvalidToken
+from atoll.errors import InvalidToken, Unavailable
 from atoll.http.sessions import HEADER, Sessions
 
 from .asgi import Connection
@@ -17,15 +17,22 @@ CODEC = TokenCodec(b"k" * 32, "shop", lambda: ("a", "b", "c"))
 vectors = st.dictionaries(st.sampled_from("abc"), st.integers(1, 9))
 
 
-def sessions(*, database: int = 0, **vector: int) -> Sessions:
-    """Of a node that has heard of so much, while its region's database holds up to `database` of its own."""
+def sessions(*, database: int = 0, closed: bool = False, **vector: int) -> Sessions:
+    """Of a node that has heard of so much, while its region's database holds up to `database` of its own.
+
+    `closed`: it is being restored.
+    """
     region: Any = SimpleNamespace(name="a", vector=vector)
+
+    def check_whole() -> None:
+        if closed:
+            raise Unavailable("a lacks what its peers had of it")
 
     async def refresh() -> dict[str, int]:
         vector["a"] = max(vector.get("a", 0), database)
         return vector
 
-    region.refresh = refresh
+    region.refresh, region.check_whole = refresh, check_whole
     return Sessions(cast(Any, region), CODEC)
 
 
@@ -46,6 +53,12 @@ async def test_a_token_from_this_region_s_future_is_refused() -> None:
     with pytest.raises(InvalidToken, match="issued 3"):
         await sessions(a=3).of(asking(CODEC.encode({"a": 4})))
     assert await sessions(a=3).of(asking(CODEC.encode({"b": 99}))) == {"b": 99}
+
+
+async def test_a_region_that_is_being_restored_refuses_no_token() -> None:
+    """It issued it, perhaps; the client has to go to another region, and must not be told that the token is wrong."""
+    with pytest.raises(Unavailable):
+        await sessions(a=3, closed=True).of(asking(CODEC.encode({"a": 4})))
 
 
 async def test_a_token_of_another_node_of_this_region_is_taken() -> None:
