@@ -126,10 +126,8 @@ def not_marked(patch: Patch) -> None:
 def one_peer_is_enough(patch: Patch) -> None:
     step = restore.step
 
-    def hasty(
-        state: RestoreState, event: restore.Heard | hear.Outcome, now_s: float
-    ) -> ask.Next[RestoreState]:
-        if isinstance(event, restore.Heard) and event.peer in state.awaited:
+    def hasty(state: RestoreState, event: restore.Event, now_s: float) -> ask.Next[RestoreState]:
+        if isinstance(event, hear.Heard) and event.peer in state.awaited:
             state = replace(state, awaited=frozenset({event.peer}))
         return step(state, event, now_s)
 

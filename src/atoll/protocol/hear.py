@@ -21,6 +21,20 @@ class MembersChanged(msgspec.Struct, frozen=True):
     peers: frozenset[str]
 
 
+class Heard(msgspec.Struct, frozen=True):
+    """An event of several protocols: a peer announced what it has, when the region itself had `here`."""
+
+    peer: str
+    vector: Mapping[str, int]
+    here: Mapping[str, int]
+
+
+class Forgotten(msgspec.Struct, frozen=True):
+    """The operator says that this peer is gone for good, and what it alone held is, too."""
+
+    peer: str
+
+
 class Woken(msgspec.Struct, frozen=True):
     """The time of the last `WakeAt` has come."""
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import msgspec
+
 from atoll.protocol import ask, hear
 
 RETRY_S = 0.5
@@ -69,8 +71,7 @@ class FailoverState:
         return f"the database of {self.region} was replaced or started again, and the region {what}"
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """The node has started on a database in this history, and the region last took up `taken_up`."""
 
     history: str
@@ -78,30 +79,14 @@ class Opened:
     own: int
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryChanged:
+class HistoryChanged(msgspec.Struct, frozen=True):
     """The database is in this history now. `lossy`: it lacks what this node had seen."""
 
     history: str
     lossy: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """A peer announced the region's own position, on a link that was opened since."""
-
-    peer: str
-    own: int
-
-
-@dataclass(frozen=True, slots=True)
-class Forgotten:
-    """The operator says that this peer is gone for good."""
-
-    peer: str
-
-
-Event = Opened | HistoryChanged | Heard | Forgotten | hear.MembersChanged | hear.Outcome
+Event = Opened | HistoryChanged | hear.Heard | hear.Forgotten | hear.MembersChanged | hear.Outcome
 
 
 def step(state: FailoverState, event: Event, now_s: float) -> ask.Next[FailoverState]:
@@ -116,14 +101,14 @@ def step(state: FailoverState, event: Event, now_s: float) -> ask.Next[FailoverS
             lossy = lossy or state.lossy
             state = replace(state, history=history, lossy=lossy, turns=state.turns + 1)
             return replace(state, phase="rewinding"), (ask.Rewind(),)
-        case Heard(peer, own):
+        case hear.Heard(peer, vector):  # on a link that was opened since
             if peer not in state.awaited:
                 return state, ()
-            awaited, own = state.awaited - {peer}, max(state.own, own)
+            awaited, own = state.awaited - {peer}, max(state.own, vector.get(state.region, 0))
             return _heard_all(replace(state, awaited=awaited, own=own))
         case hear.MembersChanged(peers):
             return _heard_all(replace(state, peers=peers, awaited=state.awaited & peers))
-        case Forgotten(peer):
+        case hear.Forgotten(peer):
             return _heard_all(replace(state, forgotten=state.forgotten | {peer}))
         case hear.Failed():
             if state.phase == "trusting":

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from atoll.protocol import ask, hear
 
 _PRESENT = "present: "
@@ -34,22 +36,19 @@ class LeasesState:
         return _PRESENT + self.node
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(msgspec.Struct, frozen=True):
     """The node holds this as well from now on."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """What the nodes share out among them is something else by now."""
 
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Released:
+class Released(msgspec.Struct, frozen=True):
     """The node holds what it had claimed no longer."""
 
     name: str

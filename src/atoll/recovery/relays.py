@@ -30,18 +30,10 @@ class RelayState:
     asked: frozenset[Relay] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """A peer announced what it has; the region itself has `here`."""
-
-    peer: str
-    announced: Mapping[str, int]
-    here: Mapping[str, int]
+Event = hear.Heard | hear.MembersChanged | hear.Outcome
 
 
-def step(
-    state: RelayState, event: Heard | hear.MembersChanged | hear.Outcome, now_s: float
-) -> ask.Next[RelayState]:
+def step(state: RelayState, event: Event, now_s: float) -> ask.Next[RelayState]:
     match event:
         case hear.MembersChanged(peers):
             # What a region that has left said of itself bounds nobody: its peers hold all that there is.
@@ -49,7 +41,7 @@ def step(
             noticed = {relay: since for relay, since in state.noticed.items() if relay[0] in peers}
             still = frozenset(relay for relay in state.asked if relay[0] in peers)
             return replace(state, itself=itself, noticed=noticed, asked=still), ()
-        case Heard(peer, announced, here):
+        case hear.Heard(peer, announced, here):
             itself = {**state.itself, peer: announced.get(peer, 0), state.region: here.get(state.region, 0)}
             noticed, asked = dict(state.noticed), set(state.asked)
             for origin, seq in announced.items():

@@ -55,15 +55,7 @@ class RestoreState:
         return f"{self.region} was restored from a backup and {waiting}"
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """A peer announced what it has."""
-
-    peer: str
-    vector: Mapping[str, int]
-
-
-Event = Heard | hear.MembersChanged | hear.Outcome
+Event = hear.Heard | hear.MembersChanged | hear.Outcome
 
 
 def counters(peers: Iterable[str]) -> list[str]:
@@ -75,7 +67,7 @@ def step(state: RestoreState, event: Event, now_s: float) -> ask.Next[RestoreSta
     match event:
         case hear.CountersRead(found):
             return _opened(state, found)
-        case Heard(peer, vector):
+        case hear.Heard(peer, vector):
             if state.phase != "listening" or peer not in state.awaited:
                 return state, ()  # what peers write meanwhile is not waited for
             target = vectors.merge(state.target, vector)

@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+import msgspec
 
 from atoll.causality import vector as vectors
 from atoll.causality.origin import Origin
@@ -52,15 +54,13 @@ reach, too, before what it alone has is no longer waited for."""
 _REMOVED_AT_ONCE = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """The node has started; the store has this record."""
 
     record: Record
 
 
-@dataclass(frozen=True, slots=True)
-class TooLate:
+class TooLate(msgspec.Struct, frozen=True):
     """A peer's journal no longer holds what comes next here."""
 
     peer: str

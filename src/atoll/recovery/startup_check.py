@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+import msgspec
+
 from atoll.protocol import ask, hear
 
 
@@ -67,33 +69,15 @@ class StartupState:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(msgspec.Struct, frozen=True):
     """The links are open."""
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """A peer announced the region's own position `there`; the region itself knows of `here`."""
-
-    peer: str
-    there: int
-    here: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rewound:
+class Rewound(msgspec.Struct, frozen=True):
     """The database is another one: every peer is heard anew."""
 
 
-@dataclass(frozen=True, slots=True)
-class Forgotten:
-    """The operator says that this peer is gone for good, and what it alone held is, too."""
-
-    peer: str
-
-
-Event = Started | Heard | Rewound | Forgotten | hear.MembersChanged | hear.Outcome
+Event = Started | Rewound | hear.Heard | hear.Forgotten | hear.MembersChanged | hear.Outcome
 
 
 def counters(peers: Iterable[str]) -> list[str]:
@@ -111,8 +95,8 @@ def step(state: StartupState, event: Event, now_s: float) -> ask.Next[StartupSta
             return state, () if state.over else (ask.WakeAt(now_s + state.patience_s),)
         case hear.Woken():
             return replace(state, over=True), ()
-        case Heard(peer, there, here):
-            return _heard(state, peer, there, here)
+        case hear.Heard(peer, vector, here):
+            return _heard(state, peer, vector.get(state.region, 0), here.get(state.region, 0))
         case hear.Refreshed(vector):
             if (state.own_elsewhere > vector.get(state.region, 0)) == state.recovering:
                 return state, ()
@@ -129,7 +113,7 @@ def step(state: StartupState, event: Event, now_s: float) -> ask.Next[StartupSta
             held = {peer: seq for peer, seq in state.held.items() if peer in peers}
             void = {void_at(peer): state.held.get(peer, 0) for peer in sorted(left)}
             return _heard_all(replace(state, held=held), (ask.RaiseCounters(void), ask.RefreshPosition()))
-        case Forgotten(peer):
+        case hear.Forgotten(peer):
             held = {other: seq for other, seq in state.held.items() if other != peer}
             gone = max(state.held.get(peer, 0), state.kept.get(peer, 0))
             state = replace(state, held=held, heard=state.heard | {peer})

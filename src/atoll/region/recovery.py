@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 from atoll.protocol import ask, hear
@@ -71,10 +71,6 @@ class RestoreRecovery(Recovery[RestoreState, restore.Event]):
         """Look whether the store was restored since it last served. Raises what the store raises."""
         self.post(await self._node.read_counters(restore.counters(self.state.peers)))
 
-    def heard(self, peer: str, vector: Mapping[str, int]) -> None:
-        """A peer announced what it has."""
-        self.post(restore.Heard(peer, vector))
-
     def reads(self) -> str | None:
         """Why nothing is read or written here; None once the region has what its peers had."""
         return f"{self.state.reason}: it serves nothing until then" if self.pending else None
@@ -103,17 +99,13 @@ class StartupCheck(Recovery[StartupState, startup_check.Event]):
         self.post(await self._node.read_counters(startup_check.counters(self.state.peers)))
         self.post(startup_check.Started())
 
-    def heard(self, peer: str, vector: Mapping[str, int]) -> None:
-        """A peer announced what it has."""
-        self.post(startup_check.Heard(peer, vector.get(self.state.region, 0), self._node.own))
-
     def rewound(self) -> None:
         """The database is another one: every peer is heard anew."""
         self.post(startup_check.Rewound())
 
     def forget(self, peer: str) -> None:
         """The operator says that this peer is gone for good, with what it alone held."""
-        self.post(startup_check.Forgotten(peer))
+        self.post(hear.Forgotten(peer))
 
     async def wait(self) -> None:
         """Wait for the peers, as long as that may take, before a write. Raises what the store raises."""
@@ -166,13 +158,9 @@ class FailoverRecovery(Recovery[FailoverState, failover.Event]):
         """The database is in this history now. `lossy`: it lacks what this node had seen."""
         self.post(failover.HistoryChanged(history, lossy))
 
-    def heard(self, peer: str, vector: Mapping[str, int]) -> None:
-        """A peer announced what it has stored, on a link that was opened since."""
-        self.post(failover.Heard(peer, vector.get(self.state.region, 0)))
-
     def forget(self, peer: str) -> None:
         """The operator says that this peer is gone for good: nobody waits for it."""
-        self.post(failover.Forgotten(peer))
+        self.post(hear.Forgotten(peer))
 
     async def wait(self) -> None:
         """Until writes may be taken, or for longer than a mere restart takes."""

@@ -315,13 +315,14 @@ class Parts:
         if peer not in self.links:
             return
         self.freshness.heard(heartbeat, self.group_commit.progress.vector)
-        self.startup_check.heard(peer, heartbeat.vector)
-        self.restore.heard(peer, heartbeat.vector)
+        heard = hear.Heard(peer, heartbeat.vector, self.group_commit.progress.vector)
+        self.startup_check.post(heard)
+        self.restore.post(heard)
         announced = self.links[peer].status.advertised
         self.members.remember(announced)
-        self._relays.post(relays.Heard(peer, announced, self.group_commit.progress.vector))
+        self._relays.post(hear.Heard(peer, announced, self.group_commit.progress.vector))
         if not self.links[peer].renewing:
-            self.failover.heard(peer, heartbeat.vector)
+            self.failover.post(heard)
 
     def origins(self, peer: str) -> tuple[str, ...]:
         """The peer's own entries; and those of everyone out of reach, through every peer, for any one of

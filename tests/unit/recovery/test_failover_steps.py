@@ -10,8 +10,6 @@ from atoll.recovery.failover import (
     RETRY_S,
     Event,
     FailoverState,
-    Forgotten,
-    Heard,
     HistoryChanged,
     Opened,
     step,
@@ -44,9 +42,18 @@ class Node:
     def caught_up(self) -> None:
         """All peers hold nothing more, and know the same entries."""
         for peer in sorted(self.state.awaited):
-            self.meets(Heard(peer, 3))
+            self.meets(hear.Heard(peer, {"a": 3}, {}))
         self.meets(hear.Compared(""))
         self.meets(hear.Covered())
+
+
+def test_nobody_waits_for_a_peer_that_has_left() -> None:
+    it = Node("b", "c")
+    it.replaced()
+    it.meets(hear.Heard("b", {"a": 5}, {}))
+    assert it.meets(hear.MembersChanged(frozenset({"b"}))) == (ask.CompareHistories(),)
+    it.meets(hear.Compared(""))
+    assert it.asked == (ask.AwaitCovered({"a": 5}),)
 
 
 def test_the_history_that_was_taken_up_is_trusted_at_once() -> None:
@@ -65,9 +72,9 @@ def test_a_start_on_another_database_is_a_failover() -> None:
 def test_what_peers_hold_comes_back_before_the_history_is_taken_up() -> None:
     it = Node("b", "c")
     it.replaced()
-    it.meets(Heard("b", 5))
+    it.meets(hear.Heard("b", {"a": 5}, {}))
     assert "waits for c" in it.state.reason
-    assert it.meets(Heard("c", 3)) == (ask.CompareHistories(),)
+    assert it.meets(hear.Heard("c", {"a": 3}, {})) == (ask.CompareHistories(),)
     assert it.meets(hear.Compared("")) == (ask.AwaitCovered({"a": 5}),)
     assert it.meets(hear.Covered()) == (ask.ReadHistory(),)
     assert it.meets(hear.HistoryRead(FIRST, 5)) == (ask.TakeUp(SECOND, 77),)
@@ -99,7 +106,7 @@ def test_every_peer_is_waited_for_where_commits_may_be_missing() -> None:
         if it.meets(hear.Woken()) == (ask.ReadHistory(),):
             assert it.meets(hear.HistoryRead(FIRST, 3)) == (ask.WakeAt(at_s + RETRY_S),)
     assert "waits for b" in it.state.reason
-    assert it.meets(Forgotten("b")) == (ask.CompareHistories(),)
+    assert it.meets(hear.Forgotten("b")) == (ask.CompareHistories(),)
 
 
 def test_a_database_that_was_only_started_again_is_not_waited_for_for_ever() -> None:
@@ -116,7 +123,12 @@ def test_a_database_that_was_only_started_again_is_not_waited_for_for_ever() -> 
 def test_another_change_begins_anew(so_far: int) -> None:
     it = Node("b")
     it.replaced()
-    for event in (Heard("b", 3), hear.Compared(""), hear.Covered(), hear.HistoryRead(FIRST, 3))[:so_far]:
+    for event in (
+        hear.Heard("b", {"a": 3}, {}),
+        hear.Compared(""),
+        hear.Covered(),
+        hear.HistoryRead(FIRST, 3),
+    )[:so_far]:
         it.meets(event)
     assert it.meets(HistoryChanged("cluster/3/0")) == (ask.Rewind(),)
     for stale in (hear.Compared(""), hear.Covered(), hear.HistoryRead(SECOND, 3), hear.TakenUp(3)):
@@ -127,7 +139,7 @@ def test_another_change_begins_anew(so_far: int) -> None:
 def test_two_servers_that_both_took_writes_are_found_out() -> None:
     it = Node("b")
     it.replaced()
-    it.meets(Heard("b", 3))
+    it.meets(hear.Heard("b", {"a": 3}, {}))
     assert it.meets(hear.Compared("entry 2 of a is another one at b")) == (ask.WakeAt(RETRY_S),)
     assert "cannot serve: entry 2" in it.state.reason
     assert it.meets(hear.Woken()) == (ask.Rewind(),)
@@ -136,7 +148,7 @@ def test_two_servers_that_both_took_writes_are_found_out() -> None:
 def test_what_fails_begins_anew() -> None:
     it = Node("b")
     it.replaced()
-    it.meets(Heard("b", 3))
+    it.meets(hear.Heard("b", {"a": 3}, {}))
     assert it.meets(hear.Failed(ask.CompareHistories(), StoreUnreachable("no"))) == (ask.WakeAt(RETRY_S),)
     assert it.meets(hear.Woken()) == (ask.Rewind(),)
     assert it.meets(hear.Failed(ask.Rewind(), StoreUnreachable("no"))) == (ask.WakeAt(RETRY_S),)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from atoll.protocol import ask, hear
-from atoll.recovery.relays import AFTER_S, Heard, RelayState, step
+from atoll.recovery.relays import AFTER_S, RelayState, step
 
 
 class Node:
@@ -15,7 +15,7 @@ class Node:
         self.now_s = 0.0
 
     def hears(self, peer: str, announced: Mapping[str, int]) -> tuple[ask.Effect, ...]:
-        self.state, effects = step(self.state, Heard(peer, announced, dict(self.here)), self.now_s)
+        self.state, effects = step(self.state, hear.Heard(peer, announced, dict(self.here)), self.now_s)
         return effects
 
     def passes(self, seconds: float) -> None:
@@ -30,6 +30,20 @@ def test_a_peer_that_holds_what_its_origin_has_lost_is_asked_for_it() -> None:
     it.passes(AFTER_S)
     assert it.hears("c", {"b": 5, "c": 1}) == (ask.ReviewLinks(),)
     assert it.state.asked == {("c", "b")}
+
+
+def test_what_a_region_said_of_itself_bounds_nobody_once_it_has_left() -> None:
+    it = Node()
+    it.here = {"b": 3}
+    it.hears("b", {"b": 3})
+    it.hears("c", {"b": 3})
+    it.hears("d", {"b": 5})
+    it.state, effects = step(it.state, hear.MembersChanged(frozenset({"c"})), it.now_s)
+    assert effects == ()
+    assert (it.state.itself.keys(), it.state.noticed) == ({"c"}, {})
+    it.hears("c", {"b": 5})
+    it.passes(AFTER_S)
+    assert it.hears("c", {"b": 5}) == (ask.ReviewLinks(),)
 
 
 def test_a_peer_is_asked_for_what_this_region_itself_has_lost() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from atoll.errors import RegionUnreachable
 from atoll.protocol import ask, hear
-from atoll.recovery.restore import RECOVERED, RESTORED, RETRY_S, Heard, RestoreState, counters, step, without
+from atoll.recovery.restore import RECOVERED, RESTORED, RETRY_S, Event, RestoreState, counters, step, without
 
 NOW_S = 5.0
 
@@ -17,7 +17,7 @@ class Restoring:
         self.asked: tuple[ask.Effect, ...] = ()
         self.meets(hear.CountersRead(dict.fromkeys(counters(peers), 0) | {RESTORED: 50} | stored))
 
-    def meets(self, event: Heard | hear.Outcome) -> tuple[ask.Effect, ...]:
+    def meets(self, event: Event) -> tuple[ask.Effect, ...]:
         self.state, self.asked = step(self.state, event, NOW_S)
         return self.asked
 
@@ -31,18 +31,31 @@ def test_a_region_that_was_not_restored_waits_for_nobody() -> None:
 
 def test_it_holds_back_until_all_peers_were_heard_and_what_they_had_has_come() -> None:
     it = Restoring("b", "c")
-    assert it.meets(Heard("b", {"a": 7, "b": 2})) == ()
+    assert it.meets(hear.Heard("b", {"a": 7, "b": 2}, {})) == ()
     assert "waits for c" in it.state.reason
-    assert it.meets(Heard("c", {"a": 9, "c": 1})) == (ask.CompareHistories(),)
-    assert it.meets(Heard("c", {"a": 9, "c": 1000})) == ()  # what they write meanwhile is not waited for
+    assert it.meets(hear.Heard("c", {"a": 9, "c": 1}, {})) == (ask.CompareHistories(),)
+    assert (
+        it.meets(hear.Heard("c", {"a": 9, "c": 1000}, {})) == ()
+    )  # what they write meanwhile is not waited for
     assert "is catching up" in it.state.reason
     assert it.meets(hear.Compared("")) == (ask.AwaitCovered({"a": 9, "b": 2, "c": 1}),)
     assert it.state.pending
 
 
+def test_nobody_waits_for_a_peer_that_has_left() -> None:
+    it = Restoring("b", "c")
+    it.meets(hear.Heard("b", {"a": 7}, {}))
+    assert it.meets(hear.MembersChanged(frozenset({"b"}))) == (ask.CompareHistories(),)
+    it.meets(hear.Compared(""))
+    assert (
+        it.meets(hear.MembersChanged(frozenset({"b", "d"}))) == ()
+    )  # one that joins now has nothing of before
+    assert it.state.phase == "catching up"
+
+
 def test_it_serves_once_the_mark_is_durable() -> None:
     it = Restoring("b")
-    it.meets(Heard("b", {}))
+    it.meets(hear.Heard("b", {}, {}))
     it.meets(hear.Compared(""))
     assert it.meets(hear.Covered()) == (ask.RaiseCounters({RECOVERED: 50}),)
     assert it.state.pending
@@ -51,7 +64,7 @@ def test_it_serves_once_the_mark_is_durable() -> None:
 
 
 def test_a_restart_in_between_begins_anew() -> None:
-    Restoring("b", "c").meets(Heard("b", {}))
+    Restoring("b", "c").meets(hear.Heard("b", {}, {}))
     assert "waits for b, c" in Restoring("b", "c").state.reason
 
 
@@ -74,7 +87,7 @@ def test_a_region_without_peers_serves_at_once() -> None:
 
 def test_a_copy_of_an_abandoned_history_never_serves() -> None:
     it = Restoring("b")
-    it.meets(Heard("b", {}))
+    it.meets(hear.Heard("b", {}, {}))
     for _ in range(3):
         assert it.meets(hear.Compared("entry 7 of a is another one at b")) == (ask.WakeAt(NOW_S + RETRY_S),)
         assert "cannot serve: entry 7 of a is another one at b" in it.state.reason
@@ -86,7 +99,7 @@ def test_a_copy_of_an_abandoned_history_never_serves() -> None:
 @pytest.mark.parametrize("done", [(), (hear.Compared(""),), (hear.Compared(""), hear.Covered())])
 def test_what_failed_is_tried_again(done: tuple[hear.Outcome, ...]) -> None:
     it = Restoring("b")
-    it.meets(Heard("b", {}))
+    it.meets(hear.Heard("b", {}, {}))
     for event in done:
         it.meets(event)
     asked = it.asked

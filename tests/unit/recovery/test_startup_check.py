@@ -5,8 +5,6 @@ import math
 from atoll.protocol import ask, hear
 from atoll.recovery.startup_check import (
     Event,
-    Forgotten,
-    Heard,
     Rewound,
     Started,
     StartupState,
@@ -33,10 +31,15 @@ class Starting:
         return self.asked
 
 
+def heard(peer: str, there: int, here: int) -> hear.Heard:
+    """The peer holds so much of a, which itself has so much."""
+    return hear.Heard(peer, {"a": there}, {"a": here})
+
+
 def test_it_waits_for_every_peer_for_so_long() -> None:
     it = Starting(*PEERS)
     assert it.asked == (ask.WakeAt(3.0),)
-    it.meets(Heard("b", 0, 0))
+    it.meets(heard("b", 0, 0))
     assert "waits for c" in it.state.reason
     it.meets(hear.Woken())
     assert it.state.over
@@ -44,9 +47,23 @@ def test_it_waits_for_every_peer_for_so_long() -> None:
 
 def test_it_is_over_when_the_last_peer_was_heard() -> None:
     it = Starting(*PEERS)
-    it.meets(Heard("b", 0, 0))
-    assert it.meets(Heard("c", 0, 0)) == (ask.WakeAt(math.inf),)
+    it.meets(heard("b", 0, 0))
+    assert it.meets(heard("c", 0, 0)) == (ask.WakeAt(math.inf),)
     assert it.state.over
+
+
+def test_nobody_waits_for_a_peer_that_has_left_nor_for_what_it_alone_held() -> None:
+    it = Starting(*PEERS)
+    it.meets(heard("b", 0, 0))
+    it.meets(heard("c", 7, 0))
+    assert it.state.own_elsewhere == 7
+    left = it.meets(hear.MembersChanged(frozenset({"b"})))
+    assert left == (ask.RaiseCounters({void_at("c"): 7}), ask.RefreshPosition())
+    assert it.state.own_elsewhere == 0
+    waiting = Starting(*PEERS)
+    waiting.meets(heard("b", 0, 0))
+    assert ask.WakeAt(math.inf) in waiting.meets(hear.MembersChanged(frozenset({"b"})))
+    assert waiting.state.over
 
 
 def test_a_region_without_peers_waits_for_nobody() -> None:
@@ -55,14 +72,14 @@ def test_a_region_without_peers_waits_for_nobody() -> None:
 
 def test_what_another_node_wrote_is_not_taken_for_lost() -> None:
     it = Starting("b")
-    assert ask.RefreshPosition() in it.meets(Heard("b", 4, 3))
+    assert ask.RefreshPosition() in it.meets(heard("b", 4, 3))
     assert it.meets(hear.Refreshed({"a": 4})) == ()
     assert not it.state.recovering
 
 
 def test_lost_entries_are_asked_for_everywhere_until_they_are_back() -> None:
     it = Starting("b")
-    assert it.meets(Heard("b", 4, 1)) == (
+    assert it.meets(heard("b", 4, 1)) == (
         ask.RaiseCounters({held_by("b"): 4}),
         ask.RefreshPosition(),
         ask.WakeAt(math.inf),
@@ -70,15 +87,15 @@ def test_lost_entries_are_asked_for_everywhere_until_they_are_back() -> None:
     assert it.meets(hear.Refreshed({"a": 1})) == (ask.ReviewLinks(),)
     assert (it.state.recovering, it.state.own_elsewhere) == (True, 4)
     it.meets(hear.CountersRaised({held_by("b"): 4}))
-    assert it.meets(Heard("b", 4, 3)) == ()  # it is durable, and asked for already
-    assert it.meets(Heard("b", 4, 4)) == (ask.RefreshPosition(),)
+    assert it.meets(heard("b", 4, 3)) == ()  # it is durable, and asked for already
+    assert it.meets(heard("b", 4, 4)) == (ask.RefreshPosition(),)
     assert it.meets(hear.Refreshed({"a": 4})) == (ask.ReviewLinks(),)
     assert not it.state.recovering
 
 
 def test_what_a_peer_held_is_known_after_a_restart_without_it() -> None:
     it = Starting(*PEERS, **{held_by("c"): 9})
-    it.meets(Heard("b", 0, 0))
+    it.meets(heard("b", 0, 0))
     it.meets(hear.Refreshed({}))
     it.meets(hear.Woken())
     assert "up to 9" in it.state.reason
@@ -86,24 +103,24 @@ def test_what_a_peer_held_is_known_after_a_restart_without_it() -> None:
 
 def test_a_peer_that_was_forgotten_does_not_count_any_more() -> None:
     it = Starting(*PEERS, **{held_by("c"): 9})
-    it.meets(Heard("b", 7, 0))
-    assert it.meets(Forgotten("c"))[0] == ask.RaiseCounters({void_at("c"): 9})
+    it.meets(heard("b", 7, 0))
+    assert it.meets(hear.Forgotten("c"))[0] == ask.RaiseCounters({void_at("c"): 9})
     assert (it.state.over, it.state.own_elsewhere) == (True, 7)
     again = Starting(*PEERS, **{held_by("c"): 9, void_at("c"): 9})
     assert again.state.own_elsewhere == 0
-    again.meets(Heard("c", 12, 0))  # it was not gone after all
+    again.meets(heard("c", 12, 0))  # it was not gone after all
     assert again.state.own_elsewhere == 12
 
 
 def test_peers_are_heard_anew_where_the_database_is_another_one() -> None:
     it = Starting("b")
-    it.meets(Heard("b", 4, 4))
+    it.meets(heard("b", 4, 4))
     it.meets(Rewound())
     assert it.state.own_elsewhere == 0
 
 
 def test_a_peer_that_lost_its_disk_takes_nothing_back() -> None:
     it = Starting("b")
-    it.meets(Heard("b", 4, 1))
-    it.meets(Heard("b", 0, 1))
+    it.meets(heard("b", 4, 1))
+    it.meets(heard("b", 0, 1))
     assert it.state.own_elsewhere == 4
