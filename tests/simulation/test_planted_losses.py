@@ -10,7 +10,7 @@ import pytest
 
 from atoll.backup import backup
 from atoll.backup.archive import ArchiveReader
-from atoll.protocol import ask, hear
+from atoll.protocol import port
 from atoll.recovery import restore
 from atoll.recovery.restore import RESTORED, RestoreState
 from atoll.region.recovery import StartupCheck
@@ -126,8 +126,8 @@ def not_marked(patch: Patch) -> None:
 def one_peer_is_enough(patch: Patch) -> None:
     step = restore.step
 
-    def hasty(state: RestoreState, event: restore.Event, now_s: float) -> ask.Next[RestoreState]:
-        if isinstance(event, hear.Heard) and event.peer in state.awaited:
+    def hasty(state: RestoreState, event: restore.Event, now_s: float) -> port.Next[RestoreState]:
+        if isinstance(event, port.Heard) and event.peer in state.awaited:
             state = replace(state, awaited=frozenset({event.peer}))
         return step(state, event, now_s)
 

@@ -13,7 +13,7 @@ from atoll.commit.batch import Batch
 from atoll.documents.entry import EncodedEntry
 from atoll.ids import service as ids_service
 from atoll.ids.service import _Hold
-from atoll.protocol import ask
+from atoll.protocol import port
 from atoll.recovery import node_leases, snapshot_install
 from atoll.recovery.node_leases import LeasesState
 from atoll.region import snapshot_install as region_install
@@ -121,7 +121,7 @@ def not_compared(patch: Patch) -> None:
 def lease_believed(patch: Patch) -> None:
     leased, apply = node_leases._leased, Batch.apply
 
-    def keep(state: LeasesState, asked: frozenset[str], granted: frozenset[str]) -> ask.Next[LeasesState]:
+    def keep(state: LeasesState, asked: frozenset[str], granted: frozenset[str]) -> port.Next[LeasesState]:
         return leased(state, asked, granted | state.held)
 
     def believe(self: Batch, encoded: EncodedEntry) -> None:

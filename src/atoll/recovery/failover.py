@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from atoll.protocol import ask, hear
+from atoll.protocol import port
 
 RETRY_S = 0.5
 """Between two attempts while something fails, and between two looks whether another node has come through."""
@@ -86,86 +86,86 @@ class HistoryChanged(msgspec.Struct, frozen=True):
     lossy: bool = False
 
 
-Event = Opened | HistoryChanged | hear.Heard | hear.Forgotten | hear.MembersChanged | hear.Outcome
+Event = Opened | HistoryChanged | port.Heard | port.Forgotten | port.MembersChanged | port.Outcome
 
 
-def step(state: FailoverState, event: Event, now_s: float) -> ask.Next[FailoverState]:
+def step(state: FailoverState, event: Event, now_s: float) -> port.Next[FailoverState]:
     match event:
         case Opened(history, taken_up, own):
             if _line(history) != _line(taken_up):
                 return step(state, HistoryChanged(history), now_s)
-            return replace(state, history=history, kept=own), (ask.Trust(history),)
+            return replace(state, history=history, kept=own), (port.Trust(history),)
         case HistoryChanged(history, lossy):
             if history == state.history and not lossy:
                 return state, ()
             lossy = lossy or state.lossy
             state = replace(state, history=history, lossy=lossy, turns=state.turns + 1)
-            return replace(state, phase="rewinding"), (ask.Rewind(),)
-        case hear.Heard(peer, vector):  # on a link that was opened since
+            return replace(state, phase="rewinding"), (port.Rewind(),)
+        case port.Heard(peer, vector):  # on a link that was opened since
             if peer not in state.awaited:
                 return state, ()
             awaited, own = state.awaited - {peer}, max(state.own, vector.get(state.region, 0))
             return _heard_all(replace(state, awaited=awaited, own=own))
-        case hear.MembersChanged(peers):
+        case port.MembersChanged(peers):
             return _heard_all(replace(state, peers=peers, awaited=state.awaited & peers))
-        case hear.Forgotten(peer):
+        case port.Forgotten(peer):
             return _heard_all(replace(state, forgotten=state.forgotten | {peer}))
-        case hear.Failed():
+        case port.Failed():
             if state.phase == "trusting":
                 return state, ()
-            return replace(state, phase="failed"), (ask.WakeAt(now_s + RETRY_S),)
+            return replace(state, phase="failed"), (port.WakeAt(now_s + RETRY_S),)
         case _:
             return _advanced(state, event, now_s)
 
 
-def _advanced(state: FailoverState, event: hear.Outcome, now_s: float) -> ask.Next[FailoverState]:
+def _advanced(state: FailoverState, event: port.Outcome, now_s: float) -> port.Next[FailoverState]:
     """What this phase waits for has come. An outcome of an earlier round leads nowhere."""
     match state.phase, event:
-        case "rewinding", hear.Rewound(clock_ms):
+        case "rewinding", port.Rewound(clock_ms):
             # Links are renewed after the rewind: their requests say what is left of the region.
             until_s = now_s + state.patience_s
             state = replace(state, awaited=state.peers, own=0, clock_ms=clock_ms, until_s=until_s)
             after, effects = _heard_all(replace(state, phase="listening"))
-            return after, (ask.RenewLinks(), *effects, ask.WakeAt(now_s + RETRY_S))
-        case "listening", hear.Woken():
+            return after, (port.RenewLinks(), *effects, port.WakeAt(now_s + RETRY_S))
+        case "listening", port.Woken():
             if now_s < state.until_s:
-                return state, (ask.WakeAt(now_s + RETRY_S),)
-            return state, (ask.ReadHistory(),)
-        case "listening", hear.HistoryRead(taken_up):
+                return state, (port.WakeAt(now_s + RETRY_S),)
+            return state, (port.ReadHistory(),)
+        case "listening", port.HistoryRead(taken_up):
             # Where commits may be missing every peer is waited for, unless another node has come through.
             if _may_lack(state, taken_up):
-                return state, (ask.WakeAt(now_s + RETRY_S),)
-            return replace(state, phase="comparing"), (ask.CompareHistories(),)
-        case "comparing", hear.Compared(""):
+                return state, (port.WakeAt(now_s + RETRY_S),)
+            return replace(state, phase="comparing"), (port.CompareHistories(),)
+        case "comparing", port.Compared(""):
             return replace(state, phase="catching up", fault=""), (
-                ask.AwaitCovered({state.region: state.own}),
+                port.AwaitCovered({state.region: state.own}),
             )
-        case "comparing", hear.Compared(fault):
-            return replace(state, phase="failed", fault=fault), (ask.WakeAt(now_s + RETRY_S),)
-        case "catching up", hear.Covered():
-            return replace(state, phase="looking"), (ask.ReadHistory(),)
-        case "looking", hear.HistoryRead(taken_up, own):
+        case "comparing", port.Compared(fault):
+            return replace(state, phase="failed", fault=fault), (port.WakeAt(now_s + RETRY_S),)
+        case "catching up", port.Covered():
+            return replace(state, phase="looking"), (port.ReadHistory(),)
+        case "looking", port.HistoryRead(taken_up, own):
             if _may_lack(state, taken_up):
-                return replace(state, phase="recording"), (ask.TakeUp(state.history, state.clock_ms),)
+                return replace(state, phase="recording"), (port.TakeUp(state.history, state.clock_ms),)
             return _trusted(state, own)
-        case "recording", hear.TakenUp(own):
+        case "recording", port.TakenUp(own):
             return _trusted(state, own)
-        case "failed", hear.Woken():
-            return replace(state, phase="rewinding"), (ask.Rewind(),)
+        case "failed", port.Woken():
+            return replace(state, phase="rewinding"), (port.Rewind(),)
         case _:
             return state, ()
 
 
-def _heard_all(state: FailoverState) -> ask.Next[FailoverState]:
+def _heard_all(state: FailoverState) -> port.Next[FailoverState]:
     if state.phase != "listening" or state.unheard:
         return state, ()
-    return replace(state, phase="comparing"), (ask.CompareHistories(),)
+    return replace(state, phase="comparing"), (port.CompareHistories(),)
 
 
-def _trusted(state: FailoverState, own: int) -> ask.Next[FailoverState]:
+def _trusted(state: FailoverState, own: int) -> port.Next[FailoverState]:
     assert own >= state.own, "numbers that peers hold are not given out again"
     state = replace(state, phase="trusting", lossy=False, awaited=frozenset(), kept=own)
-    return replace(state, taken_up=state.taken_up + 1), (ask.Trust(state.history),)
+    return replace(state, taken_up=state.taken_up + 1), (port.Trust(state.history),)
 
 
 def _may_lack(state: FailoverState, taken_up: str) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from atoll.protocol import ask, hear
+from atoll.protocol import port
 
 _PRESENT = "present: "
 """A lease that each node has of its own: so the others know that it is there."""
@@ -54,18 +54,18 @@ class Released(msgspec.Struct, frozen=True):
     name: str
 
 
-Event = Claimed | Released | Wanted | hear.Outcome
+Event = Claimed | Released | Wanted | port.Outcome
 
 
-def step(state: LeasesState, event: Event, now_s: float) -> ask.Next[LeasesState]:
+def step(state: LeasesState, event: Event, now_s: float) -> port.Next[LeasesState]:
     match event:
-        case hear.Woken():
-            return state, (ask.ReadHolders(), ask.WakeAt(now_s + state.lease_s / 3))
-        case hear.HoldersRead(holders):
+        case port.Woken():
+            return state, (port.ReadHolders(), port.WakeAt(now_s + state.lease_s / 3))
+        case port.HoldersRead(holders):
             share = _share(state, holders)
             names = (state.presence, *share, *sorted(state.claimed))
-            return replace(state, share=share), (ask.Lease(names, state.lease_s),)
-        case hear.Leased(asked, granted):
+            return replace(state, share=share), (port.Lease(names, state.lease_s),)
+        case port.Leased(asked, granted):
             return _leased(state, frozenset(asked), granted - {state.presence})
         case Claimed(name):
             return replace(state, claimed=state.claimed | {name}, held=state.held | {name}), ()
@@ -73,21 +73,21 @@ def step(state: LeasesState, event: Event, now_s: float) -> ask.Next[LeasesState
             return replace(state, claimed=state.claimed - {name}, held=state.held - {name}), ()
         case Wanted(names):
             # What is no longer wanted is not renewed, and runs out.
-            return replace(state, wanted=names), (ask.ReadHolders(), ask.WakeAt(now_s + state.lease_s / 3))
-        case hear.GivenBack() | hear.Failed():
+            return replace(state, wanted=names), (port.ReadHolders(), port.WakeAt(now_s + state.lease_s / 3))
+        case port.GivenBack() | port.Failed():
             return state, ()  # while the store does not answer, this node goes on as it was
         case _:
             raise AssertionError(f"node leases never ask for {event}")
 
 
-def _leased(state: LeasesState, asked: frozenset[str], granted: frozenset[str]) -> ask.Next[LeasesState]:
+def _leased(state: LeasesState, asked: frozenset[str], granted: frozenset[str]) -> port.Next[LeasesState]:
     # What was claimed since it was asked is held, and not in the answer.
     held = granted | (state.claimed - asked)
     surplus = tuple(name for name in state.wanted if name in state.held and name not in state.share)
     after = replace(state, held=held, claimed=state.claimed & held)
-    effects: tuple[ask.Effect, ...] = () if held == state.held else (ask.ReviewLinks(),)
+    effects: tuple[port.Effect, ...] = () if held == state.held else (port.ReviewLinks(),)
     # The links let go of what is given back before another node may take it.
-    return after, (*effects, ask.GiveBack(surplus)) if surplus else effects
+    return after, (*effects, port.GiveBack(surplus)) if surplus else effects
 
 
 def _share(state: LeasesState, holders: Mapping[str, str]) -> tuple[str, ...]:

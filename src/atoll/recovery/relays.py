@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from atoll.protocol import ask, hear
+from atoll.protocol import port
 
 AFTER_S = 1.0
 
@@ -30,18 +30,18 @@ class RelayState:
     asked: frozenset[Relay] = frozenset()
 
 
-Event = hear.Heard | hear.MembersChanged | hear.Outcome
+Event = port.Heard | port.MembersChanged | port.Outcome
 
 
-def step(state: RelayState, event: Event, now_s: float) -> ask.Next[RelayState]:
+def step(state: RelayState, event: Event, now_s: float) -> port.Next[RelayState]:
     match event:
-        case hear.MembersChanged(peers):
+        case port.MembersChanged(peers):
             # What a region that has left said of itself bounds nobody: its peers hold all that there is.
             itself = {origin: seq for origin, seq in state.itself.items() if origin in peers}
             noticed = {relay: since for relay, since in state.noticed.items() if relay[0] in peers}
             still = frozenset(relay for relay in state.asked if relay[0] in peers)
             return replace(state, itself=itself, noticed=noticed, asked=still), ()
-        case hear.Heard(peer, announced, here):
+        case port.Heard(peer, announced, here):
             itself = {**state.itself, peer: announced.get(peer, 0), state.region: here.get(state.region, 0)}
             noticed, asked = dict(state.noticed), set(state.asked)
             for origin, seq in announced.items():
@@ -56,6 +56,6 @@ def step(state: RelayState, event: Event, now_s: float) -> ask.Next[RelayState]:
                 elif now_s - noticed[relay][1] >= AFTER_S:
                     asked.add(relay)
             after = replace(state, itself=itself, noticed=noticed, asked=frozenset(asked))
-            return after, () if after.asked == state.asked else (ask.ReviewLinks(),)
+            return after, () if after.asked == state.asked else (port.ReviewLinks(),)
         case _:
             raise AssertionError(f"relays never ask for {event}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from atoll.causality import vector as vectors
-from atoll.protocol import ask, hear
+from atoll.protocol import port
 
 RETRY_S = 1.0
 RESTORED = "restored_ms"
@@ -55,7 +55,7 @@ class RestoreState:
         return f"{self.region} was restored from a backup and {waiting}"
 
 
-Event = hear.Heard | hear.MembersChanged | hear.Outcome
+Event = port.Heard | port.MembersChanged | port.Outcome
 
 
 def counters(peers: Iterable[str]) -> list[str]:
@@ -63,38 +63,38 @@ def counters(peers: Iterable[str]) -> list[str]:
     return [RESTORED, RECOVERED, *(without(peer) for peer in peers)]
 
 
-def step(state: RestoreState, event: Event, now_s: float) -> ask.Next[RestoreState]:
+def step(state: RestoreState, event: Event, now_s: float) -> port.Next[RestoreState]:
     match event:
-        case hear.CountersRead(found):
+        case port.CountersRead(found):
             return _opened(state, found)
-        case hear.Heard(peer, vector):
+        case port.Heard(peer, vector):
             if state.phase != "listening" or peer not in state.awaited:
                 return state, ()  # what peers write meanwhile is not waited for
             target = vectors.merge(state.target, vector)
             return _compared_next(replace(state, awaited=state.awaited - {peer}, target=target))
-        case hear.MembersChanged(peers):
+        case port.MembersChanged(peers):
             state = replace(state, peers=peers, awaited=state.awaited & peers)
             return _compared_next(state) if state.phase == "listening" else (state, ())
-        case hear.Compared(""):
+        case port.Compared(""):
             # Entries are taken only of a history that is the peers' own.
-            return replace(state, phase="catching up", fault=""), (ask.AwaitCovered(state.target),)
-        case hear.Compared(fault):
-            return replace(state, fault=fault), (ask.WakeAt(now_s + RETRY_S),)
-        case hear.Covered():
-            return replace(state, phase="recording"), (ask.RaiseCounters({RECOVERED: state.restored_ms}),)
-        case hear.CountersRaised():
+            return replace(state, phase="catching up", fault=""), (port.AwaitCovered(state.target),)
+        case port.Compared(fault):
+            return replace(state, fault=fault), (port.WakeAt(now_s + RETRY_S),)
+        case port.Covered():
+            return replace(state, phase="recording"), (port.RaiseCounters({RECOVERED: state.restored_ms}),)
+        case port.CountersRaised():
             assert not state.awaited, "a region serves only after every peer was heard"
             return replace(state, phase="done"), ()
-        case hear.Failed(_, error):
+        case port.Failed(_, error):
             fault = error.message if state.phase == "comparing" else ""
-            return replace(state, fault=fault), (ask.WakeAt(now_s + RETRY_S),)
-        case hear.Woken():
+            return replace(state, fault=fault), (port.WakeAt(now_s + RETRY_S),)
+        case port.Woken():
             return _again(state)
         case _:
             raise AssertionError(f"restore recovery never asks for {event}")
 
 
-def _opened(state: RestoreState, found: Mapping[str, int]) -> ask.Next[RestoreState]:
+def _opened(state: RestoreState, found: Mapping[str, int]) -> port.Next[RestoreState]:
     restored_ms = found[RESTORED]
     if restored_ms <= found[RECOVERED]:
         return replace(state, phase="done"), ()
@@ -102,19 +102,19 @@ def _opened(state: RestoreState, found: Mapping[str, int]) -> ask.Next[RestoreSt
     return _compared_next(replace(state, phase="listening", awaited=awaited, restored_ms=restored_ms))
 
 
-def _compared_next(state: RestoreState) -> ask.Next[RestoreState]:
+def _compared_next(state: RestoreState) -> port.Next[RestoreState]:
     if state.awaited:
         return state, ()
-    return replace(state, phase="comparing"), (ask.CompareHistories(),)
+    return replace(state, phase="comparing"), (port.CompareHistories(),)
 
 
-def _again(state: RestoreState) -> ask.Next[RestoreState]:
+def _again(state: RestoreState) -> port.Next[RestoreState]:
     match state.phase:
         case "comparing":
-            return state, (ask.CompareHistories(),)
+            return state, (port.CompareHistories(),)
         case "catching up":
-            return state, (ask.AwaitCovered(state.target),)
+            return state, (port.AwaitCovered(state.target),)
         case "recording":
-            return state, (ask.RaiseCounters({RECOVERED: state.restored_ms}),)
+            return state, (port.RaiseCounters({RECOVERED: state.restored_ms}),)
         case "closed" | "listening" | "done":
             return state, ()

@@ -27,7 +27,7 @@ from atoll.causality import vector as vectors
 from atoll.causality.origin import Origin
 from atoll.causality.types import Dot, Seq
 from atoll.errors import AtollError, ClockAhead, ReplicationError, Unavailable
-from atoll.protocol import ask, hear
+from atoll.protocol import port
 from atoll.recovery.snapshot_record import (
     KeepPages,
     KeptPage,
@@ -67,16 +67,16 @@ class TooLate(msgspec.Struct, frozen=True):
     past: Mapping[str, int]
 
 
-Event = Opened | TooLate | hear.MembersChanged | hear.Outcome
-_Next = ask.Next[InstallState]
+Event = Opened | TooLate | port.MembersChanged | port.Outcome
+_Next = port.Next[InstallState]
 
 
 def step(state: InstallState, event: Event, now_s: float) -> _Next:
     """The next state. Links are reviewed whenever they are to pull again, or no longer."""
     after, effects = _step(state, event, now_s)
-    if any(isinstance(effect, ask.Survey) for effect in effects):
+    if any(isinstance(effect, port.Survey) for effect in effects):
         after = replace(after, survey_s=now_s)
-    return after, effects if after.pulling == state.pulling else (ask.ReviewLinks(), *effects)
+    return after, effects if after.pulling == state.pulling else (port.ReviewLinks(), *effects)
 
 
 def _step(state: InstallState, event: Event, now_s: float) -> _Next:
@@ -84,55 +84,55 @@ def _step(state: InstallState, event: Event, now_s: float) -> _Next:
         case Opened(record):
             state = replace(state, record=record, looked_s=now_s)
             return _claimed_next(state) if state.pending else _idle(state, now_s)
-        case hear.MembersChanged(peers):
+        case port.MembersChanged(peers):
             settings = replace(state.settings, peers=tuple(sorted(peers)))
             late = {peer: past for peer, past in state.late.items() if peer in peers}
             return replace(state, settings=settings, late=late), ()
         case TooLate(peer, past):
             state = replace(state, late={**state.late, peer: dict(past)})
             if state.phase == "idle":
-                return replace(state, phase="grace"), (ask.WakeAt(now_s + state.settings.grace_s),)
+                return replace(state, phase="grace"), (port.WakeAt(now_s + state.settings.grace_s),)
             if state.phase == "covering" and not state.grace:
-                return replace(state, grace=True), (ask.WakeAt(now_s + state.settings.grace_s),)
+                return replace(state, grace=True), (port.WakeAt(now_s + state.settings.grace_s),)
             return state, ()
-        case hear.Woken():
-            return state, (ask.Survey(LEASE),)
-        case hear.Surveyed():
+        case port.Woken():
+            return state, (port.Survey(LEASE),)
+        case port.Surveyed():
             return _surveyed(replace(state, looked_s=state.survey_s), event, now_s)
-        case hear.Claimed(_, granted):
+        case port.Claimed(_, granted):
             return _claimed(state, granted, now_s)
-        case hear.Committed(done):
+        case port.Committed(done):
             return _committed(state, done, now_s)
-        case hear.Failed(ask.Release()) | hear.Released():
+        case port.Failed(port.Release()) | port.Released():
             return state, ()  # the next look releases once more
-        case hear.Failed(_, error):
+        case port.Failed(_, error):
             return _failed(state, error, now_s)
         case _:
             return _advanced(state, event, now_s)
 
 
-def _advanced(state: InstallState, event: hear.Outcome, now_s: float) -> _Next:
+def _advanced(state: InstallState, event: port.Outcome, now_s: float) -> _Next:
     match state.phase, event:
-        case "taking up", hear.KeptScanned(key, round, peer, page):
+        case "taking up", port.KeptScanned(key, round, peer, page):
             if not key:
-                return state, (ask.Survey(LEASE),)  # a scan is slow: the round may be over by now
+                return state, (port.Survey(LEASE),)  # a scan is slow: the round may be over by now
             state = replace(state, pages=int(key))
             if page is not None and round > state.record.done:
                 rounds = with_page(state.rounds, state.pages, KeptPage(round, peer, page))
                 state = replace(state, rounds=rounds)
-            return state, (ask.ScanKept(key),)
-        case "pulling", hear.PageReceived(peer, page):
+            return state, (port.ScanKept(key),)
+        case "pulling", port.PageReceived(peer, page):
             return _received(state, peer, page, now_s)
-        case "covering", hear.Covered():
+        case "covering", port.Covered():
             dots = tuple(
                 Dot(Origin(each.peer), Seq(seq)) for each in finished(state.rounds) for seq in each.lasts
             )
-            return replace(state, phase="comparing"), (ask.ReadDigests(dots), ask.WakeAt(math.inf))
-        case "covering", hear.PositionsRead(positions):
+            return replace(state, phase="comparing"), (port.ReadDigests(dots), port.WakeAt(math.inf))
+        case "covering", port.PositionsRead(positions):
             return _positions(state, positions)
-        case "comparing", hear.DigestsRead(digests):
+        case "comparing", port.DigestsRead(digests):
             return _compared(state, digests)
-        case "merging", hear.KeptOpened(_, pieces):
+        case "merging", port.KeptOpened(_, pieces):
             state = replace(state, pieces=pieces)
             return _merged_next(state) if pieces else _page_merged(state)
         case _:
@@ -142,7 +142,7 @@ def _advanced(state: InstallState, event: hear.Outcome, now_s: float) -> _Next:
 # -- what a look at the store and the links leads to ----------------------------------------------------
 
 
-def _surveyed(state: InstallState, seen: hear.Surveyed, now_s: float) -> _Next:
+def _surveyed(state: InstallState, seen: port.Surveyed, now_s: float) -> _Next:
     before, found = state.record, Record.of(seen.schemas)
     state = replace(state, record=found, connected=seen.connected, here=seen.vector)
     if found.phase == "done":
@@ -160,7 +160,7 @@ def _surveyed(state: InstallState, seen: hear.Surveyed, now_s: float) -> _Next:
             return _asked(state)
         case "settling":
             began = state.rounds[found.number].began
-            return state, (ask.Commit(MoveRecord(found, found.moved("installing"), began)),)
+            return state, (port.Commit(MoveRecord(found, found.moved("installing"), began)),)
         case "covering":
             return _covering(state, now_s)
         case "comparing" | "merging":
@@ -179,14 +179,14 @@ def _ended(state: InstallState, now_s: float) -> _Next:
     if not state.late:
         after, more = _idle(state, now_s)
         return after, effects + more
-    return replace(state, phase="beginning"), (*effects, ask.Claim(LEASE))
+    return replace(state, phase="beginning"), (*effects, port.Claim(LEASE))
 
 
-def _still_late(state: InstallState) -> tuple[InstallState, tuple[ask.Effect, ...]]:
+def _still_late(state: InstallState) -> tuple[InstallState, tuple[port.Effect, ...]]:
     """Without what has come another way meanwhile; those links ask anew."""
     left = {peer: past for peer, past in state.late.items() if not vectors.descends(state.here, past)}
     again = tuple(sorted(state.late.keys() - left.keys()))
-    return replace(state, late=left, grace=False), (ask.ReopenLinks(again),) if again else ()
+    return replace(state, late=left, grace=False), (port.ReopenLinks(again),) if again else ()
 
 
 def _idle(state: InstallState, now_s: float) -> _Next:
@@ -196,15 +196,18 @@ def _idle(state: InstallState, now_s: float) -> _Next:
         state, rounds={}, pages=0, merged=0, to_merge=(), pieces=(), trouble="", source="", avoided=""
     )
     if state.late:
-        return replace(state, phase="grace"), (ask.Release(LEASE), ask.WakeAt(now_s + settings.grace_s))
+        return replace(state, phase="grace"), (port.Release(LEASE), port.WakeAt(now_s + settings.grace_s))
     return replace(state, phase="idle"), (
-        ask.Release(LEASE),
-        ask.WakeAt(now_s + LOOK_EVERY * settings.lease_s),
+        port.Release(LEASE),
+        port.WakeAt(now_s + LOOK_EVERY * settings.lease_s),
     )
 
 
 def _claimed_next(state: InstallState) -> _Next:
-    return replace(state, phase="claiming", to_merge=(), pieces=()), (ask.Claim(LEASE), ask.WakeAt(math.inf))
+    return replace(state, phase="claiming", to_merge=(), pieces=()), (
+        port.Claim(LEASE),
+        port.WakeAt(math.inf),
+    )
 
 
 def _looked_on(state: InstallState) -> _Next:
@@ -218,7 +221,7 @@ def _looked_on(state: InstallState) -> _Next:
     if not state.late:
         after, more = _claimed_next(state)
         return after, effects + more
-    return state, (*effects, ask.Commit(MoveRecord(state.record, state.record.moved("late"))))
+    return state, (*effects, port.Commit(MoveRecord(state.record, state.record.moved("late"))))
 
 
 def _claimed(state: InstallState, granted: bool, now_s: float) -> _Next:
@@ -229,22 +232,22 @@ def _claimed(state: InstallState, granted: bool, now_s: float) -> _Next:
     if granted:
         return _taking_up(state)
     state = replace(state, phase="looking on", rounds={}, merged=0)
-    return state, (ask.WakeAt(now_s + LOOK_EVERY * state.settings.lease_s),)
+    return state, (port.WakeAt(now_s + LOOK_EVERY * state.settings.lease_s),)
 
 
 def _taking_up(state: InstallState) -> _Next:
     """Find out how far the round is, by its pages."""
-    return replace(state, phase="taking up", rounds={}, pages=0, merged=0, grace=False), (ask.ScanKept(""),)
+    return replace(state, phase="taking up", rounds={}, pages=0, merged=0, grace=False), (port.ScanKept(""),)
 
 
 def _begun(state: InstallState, *why: str) -> _Next:
     """A new round. Complete ones that are not merged stay until it has taken their place."""
     state = replace(state, phase="beginning", failures=0, source="", grace=False)
-    logs = tuple(ask.Log(f"{state.settings.region} begins a snapshot anew: {reason}") for reason in why)
+    logs = tuple(port.Log(f"{state.settings.region} begins a snapshot anew: {reason}") for reason in why)
     return state, (
         *logs,
-        ask.WakeAt(math.inf),
-        ask.Commit(MoveRecord(state.record, state.record.next_round())),
+        port.WakeAt(math.inf),
+        port.Commit(MoveRecord(state.record, state.record.next_round())),
     )
 
 
@@ -254,7 +257,7 @@ def _resumed(state: InstallState, now_s: float) -> _Next:
     if state.record.phase == "pulling":
         if current is not None and current.next is None:
             return _settling(state, now_s)
-        return replace(state, phase="pulling"), (ask.Survey(LEASE),)
+        return replace(state, phase="pulling"), (port.Survey(LEASE),)
     if state.record.phase == "late" or not finished(state.rounds):
         return _begun(state)
     return _covering(replace(state, phase="covering"), now_s)
@@ -268,7 +271,7 @@ def _asked(state: InstallState) -> _Next:
     peer = current.peer if current is not None else state.source or _source(state)
     place = SnapshotPlace() if current is None or current.next is None else current.next
     timeout_s = min(state.settings.timeout_s * (1 + state.failures), _LONGEST_TIMEOUT_S)
-    return replace(state, source=peer), (ask.AskPage(peer, place, timeout_s),)
+    return replace(state, source=peer), (port.AskPage(peer, place, timeout_s),)
 
 
 def _source(state: InstallState) -> str:
@@ -289,7 +292,7 @@ def _received(state: InstallState, peer: str, page: SnapshotReply, now_s: float)
         return _failed(state, Unavailable(refusal), now_s)
     kept = KeptPage(state.record.number, peer, page)
     row = (key_of(state.pages + 1), pack(kept))
-    return replace(state, incoming=kept), (ask.Commit(KeepPages(state.record, (row,)), page.clock),)
+    return replace(state, incoming=kept), (port.Commit(KeepPages(state.record, (row,)), page.clock),)
 
 
 def _undeclared(state: InstallState, peer: str, page: SnapshotReply) -> str:
@@ -318,11 +321,11 @@ def _kept(state: InstallState, now_s: float) -> _Next:
     state = replace(state, rounds=rounds, pages=number, incoming=None, failures=0, avoided="", trouble="")
     if rounds[state.record.number].next is None:
         return _settling(state, now_s)
-    return state, (ask.Survey(LEASE),)
+    return state, (port.Survey(LEASE),)
 
 
 def _failed(state: InstallState, error: AtollError, now_s: float) -> _Next:
-    wait = ask.WakeAt(now_s + state.settings.retry_s)
+    wait = port.WakeAt(now_s + state.settings.retry_s)
     if state.phase != "pulling":
         return replace(state, trouble=error.message), (wait,)
     state = replace(state, trouble=f"{state.source}: {error.message}", failures=state.failures + 1)
@@ -346,7 +349,7 @@ def _hopeless(state: InstallState, error: AtollError) -> bool:
 def _settling(state: InstallState, now_s: float) -> _Next:
     """From the install on the vector says more than the documents show. No other node reads any more then."""
     wait_s = INSTALLED_AFTER * state.settings.lease_s if state.settings.shares_store else 0.0
-    return replace(state, phase="settling"), (ask.WakeAt(now_s + wait_s),)
+    return replace(state, phase="settling"), (port.WakeAt(now_s + wait_s),)
 
 
 def _covering(state: InstallState, now_s: float) -> _Next:
@@ -356,7 +359,7 @@ def _covering(state: InstallState, now_s: float) -> _Next:
     """
     if state.record.phase == "late":
         return _begun(state)
-    effects: tuple[ask.Effect, ...] = ()
+    effects: tuple[port.Effect, ...] = ()
     if state.grace:
         state, effects = _still_late(state)
         if state.late:
@@ -369,9 +372,9 @@ def _covering(state: InstallState, now_s: float) -> _Next:
         if not 0 < times < _MOST_FAILURES:
             asked |= state.connected if times else {each.peer}
     if asked:
-        effects += (ask.AskPositions(tuple(sorted(asked))),)
-    wait = ask.WakeAt(now_s + state.settings.lease_s)
-    return replace(state, missed=missed), (*effects, ask.AwaitCovered(until_of(state.rounds)), wait)
+        effects += (port.AskPositions(tuple(sorted(asked))),)
+    wait = port.WakeAt(now_s + state.settings.lease_s)
+    return replace(state, missed=missed), (*effects, port.AwaitCovered(until_of(state.rounds)), wait)
 
 
 def _positions(state: InstallState, positions: Mapping[str, Mapping[str, int]]) -> _Next:
@@ -407,10 +410,10 @@ def _compared(state: InstallState, digests: Mapping[Dot, bytes | None]) -> _Next
 
 def _merged_next(state: InstallState) -> _Next:
     if state.pieces:
-        return state, (ask.Commit(MergePage(state.record, until_of(state.rounds), state.pieces[0])),)
+        return state, (port.Commit(MergePage(state.record, until_of(state.rounds), state.pieces[0])),)
     if state.to_merge:
-        return state, (ask.OpenKept(state.to_merge[0]),)
-    return state, (ask.Commit(MoveRecord(state.record, state.record.moved("done"))),)
+        return state, (port.OpenKept(state.to_merge[0]),)
+    return state, (port.Commit(MoveRecord(state.record, state.record.moved("done"))),)
 
 
 def _page_merged(state: InstallState) -> _Next:
@@ -421,7 +424,7 @@ def _committed(state: InstallState, done: object, now_s: float) -> _Next:
     match state.phase, done:
         case "beginning", MoveRecord(_, record):
             after, effects = _taking_up(replace(state, record=record))
-            return after, (ask.Log(state.reason), *effects)
+            return after, (port.Log(state.reason), *effects)
         case "looking on", MoveRecord(_, record):
             return _claimed_next(replace(state, record=record))
         case "pulling", KeepPages():
@@ -430,15 +433,15 @@ def _committed(state: InstallState, done: object, now_s: float) -> _Next:
             state = replace(state, phase="covering", record=record, late={}, missed={}, grace=False)
             until, lease_s = until_of(state.rounds), state.settings.lease_s
             return state, (
-                ask.ReopenLinks(state.settings.peers),
-                ask.AwaitCovered(until),
-                ask.WakeAt(now_s + lease_s),
+                port.ReopenLinks(state.settings.peers),
+                port.AwaitCovered(until),
+                port.WakeAt(now_s + lease_s),
             )
         case "merging", MergePage():
             state = replace(state, pieces=state.pieces[1:])
             return _merged_next(state) if state.pieces else _page_merged(state)
         case "merging", MoveRecord(_, record):
-            log = ask.Log(f"{state.settings.region} has taken over a snapshot of {state.merged} pages")
+            log = port.Log(f"{state.settings.region} has taken over a snapshot of {state.merged} pages")
             left = tuple(range(1, state.pages + 1))
             state = replace(
                 state, record=record, completed=state.completed + 1, phase="removing", to_merge=left
@@ -454,4 +457,4 @@ def _committed(state: InstallState, done: object, now_s: float) -> _Next:
 def _removed_next(state: InstallState, now_s: float) -> _Next:
     """What lay aside is removed, unless another round has begun by now, which numbers its pages anew."""
     rows = tuple((key_of(number), b"") for number in state.to_merge[:_REMOVED_AT_ONCE])
-    return (state, (ask.Commit(KeepPages(state.record, rows)),)) if rows else _idle(state, now_s)
+    return (state, (port.Commit(KeepPages(state.record, rows)),)) if rows else _idle(state, now_s)

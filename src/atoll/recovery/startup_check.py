@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from atoll.protocol import ask, hear
+from atoll.protocol import port
 
 
 def held_by(peer: str) -> str:
@@ -77,7 +77,7 @@ class Rewound(msgspec.Struct, frozen=True):
     """The database is another one: every peer is heard anew."""
 
 
-Event = Started | Rewound | hear.Heard | hear.Forgotten | hear.MembersChanged | hear.Outcome
+Event = Started | Rewound | port.Heard | port.Forgotten | port.MembersChanged | port.Outcome
 
 
 def counters(peers: Iterable[str]) -> list[str]:
@@ -85,58 +85,58 @@ def counters(peers: Iterable[str]) -> list[str]:
     return [name for peer in peers for name in (held_by(peer), void_at(peer))]
 
 
-def step(state: StartupState, event: Event, now_s: float) -> ask.Next[StartupState]:
+def step(state: StartupState, event: Event, now_s: float) -> port.Next[StartupState]:
     match event:
-        case hear.CountersRead(found):
+        case port.CountersRead(found):
             held = {peer: found[held_by(peer)] for peer in sorted(state.peers)}
             held = {peer: seq for peer, seq in held.items() if seq > found[void_at(peer)]}
             return replace(state, held=held, kept=held, over=not state.peers), ()
         case Started():
-            return state, () if state.over else (ask.WakeAt(now_s + state.patience_s),)
-        case hear.Woken():
+            return state, () if state.over else (port.WakeAt(now_s + state.patience_s),)
+        case port.Woken():
             return replace(state, over=True), ()
-        case hear.Heard(peer, vector, here):
+        case port.Heard(peer, vector, here):
             return _heard(state, peer, vector.get(state.region, 0), here.get(state.region, 0))
-        case hear.Refreshed(vector):
+        case port.Refreshed(vector):
             if (state.own_elsewhere > vector.get(state.region, 0)) == state.recovering:
                 return state, ()
-            return replace(state, recovering=not state.recovering), (ask.ReviewLinks(),)
-        case hear.CountersRaised(raised):
+            return replace(state, recovering=not state.recovering), (port.ReviewLinks(),)
+        case port.CountersRaised(raised):
             kept = dict(state.kept)
             for peer in state.peers:
                 kept[peer] = max(kept.get(peer, 0), raised.get(held_by(peer), 0))
             return replace(state, kept=kept), ()
         case Rewound():
             return replace(state, held={}), ()
-        case hear.MembersChanged(peers):
+        case port.MembersChanged(peers):
             left, state = state.peers - peers, replace(state, peers=peers, heard=state.heard & peers)
             held = {peer: seq for peer, seq in state.held.items() if peer in peers}
             void = {void_at(peer): state.held.get(peer, 0) for peer in sorted(left)}
-            return _heard_all(replace(state, held=held), (ask.RaiseCounters(void), ask.RefreshPosition()))
-        case hear.Forgotten(peer):
+            return _heard_all(replace(state, held=held), (port.RaiseCounters(void), port.RefreshPosition()))
+        case port.Forgotten(peer):
             held = {other: seq for other, seq in state.held.items() if other != peer}
             gone = max(state.held.get(peer, 0), state.kept.get(peer, 0))
             state = replace(state, held=held, heard=state.heard | {peer})
-            return _heard_all(state, (ask.RaiseCounters({void_at(peer): gone}), ask.RefreshPosition()))
-        case hear.Failed():
+            return _heard_all(state, (port.RaiseCounters({void_at(peer): gone}), port.RefreshPosition()))
+        case port.Failed():
             return state, ()  # the next heartbeat brings it again
         case _:
             raise AssertionError(f"the start-up check never asks for {event}")
 
 
-def _heard(state: StartupState, peer: str, there: int, here: int) -> ask.Next[StartupState]:
+def _heard(state: StartupState, peer: str, there: int, here: int) -> port.Next[StartupState]:
     there = max(there, state.held.get(peer, 0))
     state = replace(state, heard=state.heard | {peer}, held={**state.held, peer: there})
     lacks = state.own_elsewhere > here
-    effects: tuple[ask.Effect, ...] = ()
+    effects: tuple[port.Effect, ...] = ()
     if there > here and there > state.kept.get(peer, 0):
-        effects = (ask.RaiseCounters({held_by(peer): there}),)
+        effects = (port.RaiseCounters({held_by(peer): there}),)
     if lacks != state.recovering:
-        effects += (ask.RefreshPosition(),)  # another node of this region may have written them a moment ago
+        effects += (port.RefreshPosition(),)  # another node of this region may have written them a moment ago
     return _heard_all(state, effects)
 
 
-def _heard_all(state: StartupState, effects: tuple[ask.Effect, ...]) -> ask.Next[StartupState]:
+def _heard_all(state: StartupState, effects: tuple[port.Effect, ...]) -> port.Next[StartupState]:
     if state.over or state.peers - state.heard:
         return state, effects
-    return replace(state, over=True), (*effects, ask.WakeAt(math.inf))
+    return replace(state, over=True), (*effects, port.WakeAt(math.inf))

@@ -19,7 +19,7 @@ from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.types import Stamp
 from atoll.errors import AtollError
 from atoll.ids.after_restore import counters_after_failover
-from atoll.protocol import ask, hear
+from atoll.protocol import port
 from atoll.region.group_commit import GroupCommit
 from atoll.region.snapshot_pages import SnapshotPages
 from atoll.replication.link import LinkStatus
@@ -31,7 +31,7 @@ Event = TypeVar("Event")
 _AT_ONCE = 200
 """Documents, or changes, that one commit brings under new declarations."""
 logger = logging.getLogger("atoll.region")
-Work = Callable[[], Awaitable[hear.Outcome]]
+Work = Callable[[], Awaitable[port.Outcome]]
 
 
 class Linked(Protocol):
@@ -78,85 +78,85 @@ class Performer:
     clock: HybridLogicalClock
     now_ms: Callable[[], int]
 
-    def perform(self, effect: ask.Effect) -> Work | None:
+    def perform(self, effect: port.Effect) -> Work | None:
         """Do it, or return what does it and has to be waited for."""
         match effect:
-            case ask.ReviewLinks():
+            case port.ReviewLinks():
                 for link in self.links.values():
                     link.review()
                 return None
-            case ask.RenewLinks():
+            case port.RenewLinks():
                 for link in self.links.values():
                     link.renew()
                 return None
-            case ask.ReopenLinks(peers):
+            case port.ReopenLinks(peers):
                 for peer in peers:
                     self.links[peer].reopen()
                 return None
-            case ask.Trust(history):
+            case port.Trust(history):
                 self.actions.trust(history)
                 return None
-            case ask.Log(message):
+            case port.Log(message):
                 logger.warning("%s", message)
                 return None
-            case ask.WakeAt():
+            case port.WakeAt():
                 raise AssertionError("a driver keeps its own time")
             case _:
                 return partial(self._outcome, effect)
 
-    async def read_counters(self, names: Iterable[str]) -> hear.CountersRead:
+    async def read_counters(self, names: Iterable[str]) -> port.CountersRead:
         """What a protocol is opened with. Raises what the store raises."""
-        return hear.CountersRead({name: await self.store.counter(name) for name in names})
+        return port.CountersRead({name: await self.store.counter(name) for name in names})
 
-    async def _outcome(self, effect: ask.Waited) -> hear.Outcome:
+    async def _outcome(self, effect: port.Waited) -> port.Outcome:
         match effect:
-            case ask.RefreshPosition():
+            case port.RefreshPosition():
                 await self.group_commit.progress.refresh()
-                return hear.Refreshed(self.group_commit.progress.vector)
-            case ask.Rewind():
-                return hear.Rewound(await self.actions.rewind())
-            case ask.AwaitCovered(vector):
+                return port.Refreshed(self.group_commit.progress.vector)
+            case port.Rewind():
+                return port.Rewound(await self.actions.rewind())
+            case port.AwaitCovered(vector):
                 await self.group_commit.progress.covered(vector)
-                return hear.Covered()
-            case ask.CompareHistories():
-                return hear.Compared(await self.actions.forked_entry())
-            case ask.RaiseCounters(counters):
+                return port.Covered()
+            case port.CompareHistories():
+                return port.Compared(await self.actions.forked_entry())
+            case port.RaiseCounters(counters):
                 for name, value in counters.items():
                     await self.store.raise_counter(name, value)
-                return hear.CountersRaised(counters)
-            case ask.ReadHistory():
-                return hear.HistoryRead(await self.store.history_taken_up(), self.own)
-            case ask.TakeUp(history, clock_ms):
+                return port.CountersRaised(counters)
+            case port.ReadHistory():
+                return port.HistoryRead(await self.store.history_taken_up(), self.own)
+            case port.TakeUp(history, clock_ms):
                 ids = await self.store.counter("ids")
                 leapt = counters_after_failover(ids, last_ms=clock_ms, now_ms=self.now_ms())
                 await self.store.take_up(history, leapt)
-                return hear.TakenUp(self.own)
-            case ask.ReadHolders() | ask.Lease() | ask.GiveBack():
+                return port.TakenUp(self.own)
+            case port.ReadHolders() | port.Lease() | port.GiveBack():
                 return await lease_outcome(self.store, effect)
-            case ask.ReadParked(after):
-                return hear.ParkedRead(tuple(await self.store.parked(_AT_ONCE, after=after)))
-            case ask.ScanKeys(collection, after):
+            case port.ReadParked(after):
+                return port.ParkedRead(tuple(await self.store.parked(_AT_ONCE, after=after)))
+            case port.ScanKeys(collection, after):
                 rows = await self.store.scan_all(collection, after=after, limit=_AT_ONCE)
-                return hear.KeysScanned(tuple(key for key, _ in rows))
-            case ask.Claim(name):
-                return hear.Claimed(name, await self.actions.claim(name))
-            case ask.Release(name):
+                return port.KeysScanned(tuple(key for key, _ in rows))
+            case port.Claim(name):
+                return port.Claimed(name, await self.actions.claim(name))
+            case port.Release(name):
                 await self.actions.release(name)
-                return hear.Released(name)
-            case ask.Commit(step, stamp):
+                return port.Released(name)
+            case port.Commit(step, stamp):
                 self.clock.update(Stamp(stamp))
                 await self.group_commit.commit(step)
-                return hear.Committed(step)
-            case ask.Survey(lease):
+                return port.Committed(step)
+            case port.Survey(lease):
                 return await self._survey(lease)
             case _:
                 return await self.pages.outcome(effect)
 
-    async def _survey(self, lease: str) -> hear.Surveyed:
+    async def _survey(self, lease: str) -> port.Surveyed:
         schemas = await self.store.schemas()
         connected = frozenset(peer for peer, link in self.links.items() if link.status.connected)
         holds_lease = lease in self.actions.held()
-        return hear.Surveyed(schemas, dict(self.group_commit.progress.vector), connected, holds_lease)
+        return port.Surveyed(schemas, dict(self.group_commit.progress.vector), connected, holds_lease)
 
     @property
     def own(self) -> int:
@@ -164,21 +164,21 @@ class Performer:
         return self.group_commit.progress.vector.get(self.region, 0)
 
 
-async def lease_outcome(store: Store, effect: ask.ReadHolders | ask.Lease | ask.GiveBack) -> hear.Outcome:
+async def lease_outcome(store: Store, effect: port.ReadHolders | port.Lease | port.GiveBack) -> port.Outcome:
     match effect:
-        case ask.ReadHolders():
-            return hear.HoldersRead(await store.holders())
-        case ask.Lease(names, for_s):
-            return hear.Leased(names, frozenset(await store.lease(names, for_s)))
-        case ask.GiveBack(names):
+        case port.ReadHolders():
+            return port.HoldersRead(await store.holders())
+        case port.Lease(names, for_s):
+            return port.Leased(names, frozenset(await store.lease(names, for_s)))
+        case port.GiveBack(names):
             await store.give_back(names)
-            return hear.GivenBack(names)
+            return port.GivenBack(names)
 
 
 class Performing(Protocol):
     """What a driver leaves to its performer."""
 
-    def perform(self, effect: ask.Effect) -> Work | None:
+    def perform(self, effect: port.Effect) -> Work | None:
         """Do it, or return what does it and has to be waited for."""
 
 
@@ -188,7 +188,7 @@ class Driver(Generic[State, Event]):
     def __init__(
         self,
         state: State,
-        step: Callable[[State, Event | hear.Outcome, float], ask.Next[State]],
+        step: Callable[[State, Event | port.Outcome, float], port.Next[State]],
         performer: Performing,
     ) -> None:
         self.state = state
@@ -197,19 +197,19 @@ class Driver(Generic[State, Event]):
         self._step = step
         self._performer = performer
         self._wake_s = math.inf
-        self._to_do: list[tuple[ask.Effect, Work]] = []
-        self._present: dict[type[ask.Effect], ask.Effect] = {}
+        self._to_do: list[tuple[port.Effect, Work]] = []
+        self._present: dict[type[port.Effect], port.Effect] = {}
         """The last effect of each kind: of earlier ones nothing is heard any more."""
         self._posted = asyncio.Event()
 
-    def post(self, event: Event | hear.Outcome) -> None:
+    def post(self, event: Event | port.Outcome) -> None:
         """Take the step that the event leads to."""
         before = self.state
         self.state, effects = self._step(before, event, asyncio.get_running_loop().time())
         self._stepped(before)
         for effect in effects:
             self._present[type(effect)] = effect
-            if isinstance(effect, ask.WakeAt):
+            if isinstance(effect, port.WakeAt):
                 self._wake_s = effect.at_s
                 self._posted.set()
             elif (work := self._performer.perform(effect)) is not None:
@@ -233,7 +233,7 @@ class Driver(Generic[State, Event]):
 
     async def run(self) -> None:
         """For ever. Ends with the exception of a defect that a step or an effect meets."""
-        running: dict[type[ask.Effect], asyncio.Task[None]] = {}
+        running: dict[type[port.Effect], asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._posted.clear()
@@ -251,12 +251,12 @@ class Driver(Generic[State, Event]):
                 await self._posted.wait()
             return
         self._wake_s = math.inf
-        self.post(hear.Woken())
+        self.post(port.Woken())
 
-    async def _perform(self, effect: ask.Effect, work: Work) -> None:
+    async def _perform(self, effect: port.Effect, work: Work) -> None:
         try:
             outcome = await work()
         except AtollError as error:
-            outcome = hear.Failed(effect, error)
+            outcome = port.Failed(effect, error)
         if self._present.get(type(effect)) is effect:
             self.post(outcome)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from atoll.protocol import hear
+from atoll.protocol import port
 from atoll.recovery.node_leases import Claimed, Event, LeasesState, Released, Wanted, step
 from atoll.region.driver import Driver, Performing
 from atoll.store.port import Store
@@ -25,7 +25,7 @@ class NodeLeases(Driver[LeasesState, Event]):
         """Hold this node's share, if nobody else does yet, and give back what is another's. Raises what the store
         raises.
         """
-        self.post(hear.Woken())
+        self.post(port.Woken())
         await self.settle()
 
     def want(self, names: Sequence[str]) -> None:

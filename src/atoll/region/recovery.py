@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
-from atoll.protocol import ask, hear
+from atoll.protocol import port
 from atoll.recovery import failover, restore, startup_check
 from atoll.recovery.failover import FailoverState
 from atoll.recovery.restore import RestoreState
@@ -40,7 +40,7 @@ class Recovery(Driver[State, Event]):
     def __init__(
         self,
         state: State,
-        step: Callable[[State, Event | hear.Outcome, float], ask.Next[State]],
+        step: Callable[[State, Event | port.Outcome, float], port.Next[State]],
         performer: Performer,
         closing: Callable[[], None],
     ) -> None:
@@ -105,7 +105,7 @@ class StartupCheck(Recovery[StartupState, startup_check.Event]):
 
     def forget(self, peer: str) -> None:
         """The operator says that this peer is gone for good, with what it alone held."""
-        self.post(hear.Forgotten(peer))
+        self.post(port.Forgotten(peer))
 
     async def wait(self) -> None:
         """Wait for the peers, as long as that may take, before a write. Raises what the store raises."""
@@ -160,7 +160,7 @@ class FailoverRecovery(Recovery[FailoverState, failover.Event]):
 
     def forget(self, peer: str) -> None:
         """The operator says that this peer is gone for good: nobody waits for it."""
-        self.post(hear.Forgotten(peer))
+        self.post(port.Forgotten(peer))
 
     async def wait(self) -> None:
         """Until writes may be taken, or for longer than a mere restart takes."""

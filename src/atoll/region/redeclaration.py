@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from atoll.protocol import hear
+from atoll.protocol import port
 from atoll.region.driver import Driver, Performer
 from atoll.rollout import redeclare
 from atoll.rollout.redeclare import MarkMixed, RedeclareState
 
 
-class Redeclaration(Driver[RedeclareState, hear.Outcome]):
+class Redeclaration(Driver[RedeclareState, port.Outcome]):
     """Brings what a region has stored under the declarations that it runs with. `run` it."""
 
     def __init__(
@@ -26,5 +26,5 @@ class Redeclaration(Driver[RedeclareState, hear.Outcome]):
 
     async def run(self) -> None:
         """For ever: another node may write by other declarations as long as a rollout lasts."""
-        self.post(hear.Woken())
+        self.post(port.Woken())
         await super().run()

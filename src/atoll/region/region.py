@@ -17,7 +17,7 @@ from atoll.documents.mutation import Write
 from atoll.documents.register import Version
 from atoll.errors import ReplicationError
 from atoll.membership.members import Membership
-from atoll.protocol import hear
+from atoll.protocol import port
 from atoll.region.divergence import entry_digest
 from atoll.region.health import Check
 from atoll.region.reading import FIRST_PAGE, PLAIN_READ, Listing, ListOptions, Reading, ReadOptions
@@ -92,7 +92,7 @@ class Region(Parts):
             if running:
                 self._open_link(peer)
         for post in self.protocols:
-            post(hear.MembersChanged(peers))
+            post(port.MembersChanged(peers))
         self.node_leases.want([link_lease(peer) for peer in self.links])
         self.review_links()
         names = [name for peer in left for name in (_link_task(peer), _clock_task(peer)) if running]

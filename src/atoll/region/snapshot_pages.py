@@ -10,7 +10,7 @@ import msgspec
 from atoll.commit.snapshot_page import KEPT_ASIDE, SnapshotPage
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, StoreCorrupt, Unavailable
-from atoll.protocol import ask, hear
+from atoll.protocol import port
 from atoll.recovery.restore import RESTORED
 from atoll.recovery.snapshot_record import KeptPage, Record, key_of
 from atoll.region.divergence import entry_digest
@@ -97,18 +97,18 @@ class SnapshotPages:
                 f"{self._region} is installing a snapshot itself: ask again", region=self._region
             )
 
-    async def outcome(self, effect: ask.Snapshots) -> hear.Outcome:
+    async def outcome(self, effect: port.Snapshots) -> port.Outcome:
         """Perform it. Raises what the peer and the store raise, and ReplicationErrors for what is refused."""
         match effect:
-            case ask.AskPage(peer, place, timeout_s):
+            case port.AskPage(peer, place, timeout_s):
                 page = await self._ask(peer, place, timeout_s)
                 snapshot.check_content(page, snapshot.open_page(page), self._rules)
-                return hear.PageReceived(peer, page)
-            case ask.AskPositions(peers):
-                return hear.PositionsRead(await self._positions(peers))
-            case ask.ScanKept(after):
+                return port.PageReceived(peer, page)
+            case port.AskPositions(peers):
+                return port.PositionsRead(await self._positions(peers))
+            case port.ScanKept(after):
                 return await self._scanned(after)
-            case ask.OpenKept(number):
+            case port.OpenKept(number):
                 row = await self._store.get(KEPT_ASIDE, key_of(number))
                 if row is None or not row.meta:
                     raise StoreCorrupt(f"page {number} of a snapshot is no longer in the store")
@@ -116,9 +116,9 @@ class SnapshotPages:
                 content = snapshot.open_page(page)
                 if content.documents:
                     await self._store.open_collections([content.collection])
-                return hear.KeptOpened(number, tuple(_pieces(content, page.clock)))
-            case ask.ReadDigests(dots):
-                return hear.DigestsRead({dot: await entry_digest(self._store, *dot) for dot in dots})
+                return port.KeptOpened(number, tuple(_pieces(content, page.clock)))
+            case port.ReadDigests(dots):
+                return port.DigestsRead({dot: await entry_digest(self._store, *dot) for dot in dots})
 
     async def _ask(self, peer: str, place: SnapshotPlace, timeout_s: float) -> SnapshotReply:
         page = await self._peers.call(peer, SnapshotCall(place), timeout_s=timeout_s)
@@ -134,17 +134,17 @@ class SnapshotPages:
                 found[peer] = page.before
         return found
 
-    async def _scanned(self, after: str) -> hear.KeptScanned:
+    async def _scanned(self, after: str) -> port.KeptScanned:
         if not after:
             await self._store.open_collections([KEPT_ASIDE])
         rows = await self._store.scan_all(KEPT_ASIDE, after=after or None, limit=1)
         if not rows:
-            return hear.KeptScanned("")
+            return port.KeptScanned("")
         ((key, row),) = rows
         if not row.meta:
-            return hear.KeptScanned(key)
+            return port.KeptScanned(key)
         kept = _kept(row)
-        return hear.KeptScanned(key, kept.round, kept.peer, kept.page)
+        return port.KeptScanned(key, kept.round, kept.peer, kept.page)
 
 
 def _pieces(content: Content, stamp: int) -> Iterator[SnapshotPage]:

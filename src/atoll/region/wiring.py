@@ -22,7 +22,7 @@ from atoll.documents.strategies import Resolver
 from atoll.errors import ClockUnsafe
 from atoll.membership.members import Members, Membership
 from atoll.ownership.ownership import Ownership
-from atoll.protocol import hear
+from atoll.protocol import port
 from atoll.recovery import relays
 from atoll.recovery.relays import RelayState
 from atoll.region.admission import Admission
@@ -155,7 +155,7 @@ class Parts:
             self.name, self.links, performer, close_writes, patience_s=patience_s
         )
         self.snapshot_install = SnapshotInstall(performer, close_reads, self.store, self.now_ms, self.options)
-        self.protocols: tuple[Callable[[hear.MembersChanged], None], ...] = (
+        self.protocols: tuple[Callable[[port.MembersChanged], None], ...] = (
             self.startup_check.post,
             self.restore.post,
             self.failover.post,
@@ -315,12 +315,12 @@ class Parts:
         if peer not in self.links:
             return
         self.freshness.heard(heartbeat, self.group_commit.progress.vector)
-        heard = hear.Heard(peer, heartbeat.vector, self.group_commit.progress.vector)
+        heard = port.Heard(peer, heartbeat.vector, self.group_commit.progress.vector)
         self.startup_check.post(heard)
         self.restore.post(heard)
         announced = self.links[peer].status.advertised
         self.members.remember(announced)
-        self._relays.post(hear.Heard(peer, announced, self.group_commit.progress.vector))
+        self._relays.post(port.Heard(peer, announced, self.group_commit.progress.vector))
         if not self.links[peer].renewing:
             self.failover.post(heard)
 

@@ -20,7 +20,7 @@ from atoll.commit.snapshot_page import KEPT_ASIDE
 from atoll.commit.work import Wants
 from atoll.documents.entry import decode_entry
 from atoll.errors import AtollError
-from atoll.protocol import ask, hear
+from atoll.protocol import port
 from atoll.schema.application import Application
 from atoll.store.port import Parked, View
 
@@ -133,65 +133,65 @@ def due(declared: Mapping[str, str], stored: Mapping[str, str]) -> dict[str, str
     return {name: wanted for name, wanted in declared.items() if stored.get(name) != wanted}
 
 
-def step(state: RedeclareState, event: hear.Outcome, now_s: float) -> ask.Next[RedeclareState]:
+def step(state: RedeclareState, event: port.Outcome, now_s: float) -> port.Next[RedeclareState]:
     """Go over all that is due, again and again.
 
     Nodes of one region may run with different declarations while a rollout lasts, and one that writes takes the mark of
     a pass away (`MarkMixed`). So only a pass that nobody wrote into says that it is done.
     """
     match state.phase, event:
-        case _, hear.Woken():
-            return replace(state, began_s=now_s), (ask.Survey(),)
-        case _, hear.Failed():  # a full disk may have room again
-            return replace(state, phase="waiting"), (ask.WakeAt(now_s + state.retry_s),)
-        case "waiting", hear.Surveyed(stored):
+        case _, port.Woken():
+            return replace(state, began_s=now_s), (port.Survey(),)
+        case _, port.Failed():  # a full disk may have room again
+            return replace(state, phase="waiting"), (port.WakeAt(now_s + state.retry_s),)
+        case "waiting", port.Surveyed(stored):
             found = due(state.declared, stored)
             if not found:
                 return _waiting(state, LOOKED_AFTER_S, now_s)
             state = replace(state, due=found, left=tuple(sorted(found)), passes=state.passes + 1)
             state = replace(state, phase="marking", after=None, after_parked=None, shown=0)
-            return state, (ask.Commit(Redeclare(schemas=state.mark)),)
-        case "marking", hear.Committed():
-            return replace(state, phase="marked"), (ask.Survey(),)
-        case "marked", hear.Surveyed(stored) if not due(state.declared, stored):
+            return state, (port.Commit(Redeclare(schemas=state.mark)),)
+        case "marking", port.Committed():
+            return replace(state, phase="marked"), (port.Survey(),)
+        case "marked", port.Surveyed(stored) if not due(state.declared, stored):
             return _waiting(state, LOOKED_AFTER_S, now_s)  # the region was empty: see `MarkMixed`
-        case ("marked", hear.Surveyed()) | ("unparking", hear.Committed()):
-            return replace(state, phase="unparking"), (ask.ReadParked(state.after_parked),)
-        case "unparking", hear.ParkedRead(()):
+        case ("marked", port.Surveyed()) | ("unparking", port.Committed()):
+            return replace(state, phase="unparking"), (port.ReadParked(state.after_parked),)
+        case "unparking", port.ParkedRead(()):
             return _showing(state)
-        case "unparking", hear.ParkedRead(page):
+        case "unparking", port.ParkedRead(page):
             readable = tuple(each for each in page if _readable(each))
-            return replace(state, after_parked=page[-1][:3]), (ask.Commit(Redeclare(parked=readable)),)
-        case "showing", hear.KeysScanned(()):
+            return replace(state, after_parked=page[-1][:3]), (port.Commit(Redeclare(parked=readable)),)
+        case "showing", port.KeysScanned(()):
             return _showing(replace(state, left=state.left[1:], after=None, shown=0))
-        case "showing", hear.KeysScanned(keys):
-            return replace(state, after=keys[-1]), (ask.Commit(Redeclare(state.left[0], keys)),)
-        case "showing", hear.Committed(Redeclare(collection, keys)):
+        case "showing", port.KeysScanned(keys):
+            return replace(state, after=keys[-1]), (port.Commit(Redeclare(state.left[0], keys)),)
+        case "showing", port.Committed(Redeclare(collection, keys)):
             shown = state.shown + len(keys)
             after, effects = _showing(replace(state, shown=shown))
             if shown // _REPORTED > state.shown // _REPORTED:
-                effects = (ask.Log(f"{collection}: {shown} documents follow its new declaration"), *effects)
+                effects = (port.Log(f"{collection}: {shown} documents follow its new declaration"), *effects)
             return after, effects
-        case "finishing", hear.Committed():
-            return replace(state, phase="checking"), (ask.Survey(),)
-        case "checking", hear.Surveyed(stored):
+        case "finishing", port.Committed():
+            return replace(state, phase="checking"), (port.Survey(),)
+        case "checking", port.Surveyed(stored):
             done = not due(state.declared, stored)
             return _waiting(state, LOOKED_AFTER_S if done else state.retry_s, now_s)
         case _:
             raise AssertionError(f"no such event while {state.phase}: {event}")
 
 
-def _showing(state: RedeclareState) -> ask.Next[RedeclareState]:
+def _showing(state: RedeclareState) -> port.Next[RedeclareState]:
     if state.left:
-        return replace(state, phase="showing"), (ask.ScanKeys(state.left[0], state.after),)
+        return replace(state, phase="showing"), (port.ScanKeys(state.left[0], state.after),)
     return replace(state, phase="finishing"), (
-        ask.Commit(Redeclare(schemas=state.due, instead_of=state.mark)),
+        port.Commit(Redeclare(schemas=state.due, instead_of=state.mark)),
     )
 
 
-def _waiting(state: RedeclareState, pause_s: float, now_s: float) -> ask.Next[RedeclareState]:
+def _waiting(state: RedeclareState, pause_s: float, now_s: float) -> port.Next[RedeclareState]:
     pause_s = max(pause_s, SHARE * (now_s - state.began_s))
-    return replace(state, phase="waiting"), (ask.WakeAt(now_s + pause_s),)
+    return replace(state, phase="waiting"), (port.WakeAt(now_s + pause_s),)
 
 
 def fingerprints(application: Application) -> Mapping[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from atoll.errors import StoreUnreachable
-from atoll.protocol import ask, hear
+from atoll.protocol import port
 from atoll.recovery.failover import (
     RETRY_S,
     Event,
@@ -24,62 +24,62 @@ class Node:
 
     def __init__(self, *peers: str) -> None:
         self.state = FailoverState("a", frozenset(peers), PATIENCE_S)
-        self.asked: tuple[ask.Effect, ...] = ()
+        self.asked: tuple[port.Effect, ...] = ()
         self.now_s = 0.0
         self.meets(Opened(FIRST, FIRST, 4))
 
-    def meets(self, event: Event) -> tuple[ask.Effect, ...]:
+    def meets(self, event: Event) -> tuple[port.Effect, ...]:
         self.state, self.asked = step(self.state, event, self.now_s)
         return self.asked
 
     def replaced(self, history: str = SECOND) -> None:
         """Another database is there, and the links were opened anew."""
         self.meets(HistoryChanged(history))
-        assert self.asked == (ask.Rewind(),)
-        self.meets(hear.Rewound(77))
-        assert self.asked[0] == ask.RenewLinks()
+        assert self.asked == (port.Rewind(),)
+        self.meets(port.Rewound(77))
+        assert self.asked[0] == port.RenewLinks()
 
     def caught_up(self) -> None:
         """All peers hold nothing more, and know the same entries."""
         for peer in sorted(self.state.awaited):
-            self.meets(hear.Heard(peer, {"a": 3}, {}))
-        self.meets(hear.Compared(""))
-        self.meets(hear.Covered())
+            self.meets(port.Heard(peer, {"a": 3}, {}))
+        self.meets(port.Compared(""))
+        self.meets(port.Covered())
 
 
 def test_nobody_waits_for_a_peer_that_has_left() -> None:
     it = Node("b", "c")
     it.replaced()
-    it.meets(hear.Heard("b", {"a": 5}, {}))
-    assert it.meets(hear.MembersChanged(frozenset({"b"}))) == (ask.CompareHistories(),)
-    it.meets(hear.Compared(""))
-    assert it.asked == (ask.AwaitCovered({"a": 5}),)
+    it.meets(port.Heard("b", {"a": 5}, {}))
+    assert it.meets(port.MembersChanged(frozenset({"b"}))) == (port.CompareHistories(),)
+    it.meets(port.Compared(""))
+    assert it.asked == (port.AwaitCovered({"a": 5}),)
 
 
 def test_the_history_that_was_taken_up_is_trusted_at_once() -> None:
     it = Node("b")
-    assert it.asked == (ask.Trust(FIRST),)
+    assert it.asked == (port.Trust(FIRST),)
     assert (it.state.pending, it.state.kept) == (False, 4)
     assert it.meets(HistoryChanged(FIRST)) == ()
 
 
 def test_a_start_on_another_database_is_a_failover() -> None:
     it = Node("b")
-    assert it.meets(Opened(SECOND, FIRST, 4)) == (ask.Rewind(),)
+    assert it.meets(Opened(SECOND, FIRST, 4)) == (port.Rewind(),)
     assert it.state.pending
 
 
 def test_what_peers_hold_comes_back_before_the_history_is_taken_up() -> None:
     it = Node("b", "c")
     it.replaced()
-    it.meets(hear.Heard("b", {"a": 5}, {}))
+    it.meets(port.Heard("b", {"a": 5}, {}))
     assert "waits for c" in it.state.reason
-    assert it.meets(hear.Heard("c", {"a": 3}, {})) == (ask.CompareHistories(),)
-    assert it.meets(hear.Compared("")) == (ask.AwaitCovered({"a": 5}),)
-    assert it.meets(hear.Covered()) == (ask.ReadHistory(),)
-    assert it.meets(hear.HistoryRead(FIRST, 5)) == (ask.TakeUp(SECOND, 77),)
+    assert it.meets(port.Heard("c", {"a": 3}, {})) == (port.CompareHistories(),)
+    assert it.meets(port.Compared("")) == (port.AwaitCovered({"a": 5}),)
+    assert it.meets(port.Covered()) == (port.ReadHistory(),)
+    assert it.meets(port.HistoryRead(FIRST, 5)) == (port.TakeUp(SECOND, 77),)
     assert it.state.pending  # until that is durable
-    assert it.meets(hear.TakenUp(5)) == (ask.Trust(SECOND),)
+    assert it.meets(port.TakenUp(5)) == (port.Trust(SECOND),)
     assert (it.state.pending, it.state.kept, it.state.turns, it.state.taken_up) == (False, 5, 1, 1)
 
 
@@ -87,15 +87,15 @@ def test_what_another_node_has_taken_up_is_not_taken_up_again() -> None:
     it = Node("b")
     it.replaced()
     it.caught_up()
-    assert it.meets(hear.HistoryRead(SECOND, 3)) == (ask.Trust(SECOND),)
+    assert it.meets(port.HistoryRead(SECOND, 3)) == (port.Trust(SECOND),)
 
 
 def test_a_node_that_saw_what_is_lost_takes_it_up_all_the_same() -> None:
     it = Node("b")
     it.meets(HistoryChanged(FIRST, lossy=True))
-    it.meets(hear.Rewound(77))
+    it.meets(port.Rewound(77))
     it.caught_up()
-    assert it.meets(hear.HistoryRead(FIRST, 3)) == (ask.TakeUp(FIRST, 77),)
+    assert it.meets(port.HistoryRead(FIRST, 3)) == (port.TakeUp(FIRST, 77),)
 
 
 def test_every_peer_is_waited_for_where_commits_may_be_missing() -> None:
@@ -103,20 +103,20 @@ def test_every_peer_is_waited_for_where_commits_may_be_missing() -> None:
     it.replaced()
     for at_s in (1.0, 4.0, 400.0):
         it.now_s = at_s
-        if it.meets(hear.Woken()) == (ask.ReadHistory(),):
-            assert it.meets(hear.HistoryRead(FIRST, 3)) == (ask.WakeAt(at_s + RETRY_S),)
+        if it.meets(port.Woken()) == (port.ReadHistory(),):
+            assert it.meets(port.HistoryRead(FIRST, 3)) == (port.WakeAt(at_s + RETRY_S),)
     assert "waits for b" in it.state.reason
-    assert it.meets(hear.Forgotten("b")) == (ask.CompareHistories(),)
+    assert it.meets(port.Forgotten("b")) == (port.CompareHistories(),)
 
 
 def test_a_database_that_was_only_started_again_is_not_waited_for_for_ever() -> None:
     it = Node("b")
     it.replaced(AGAIN)
     it.now_s = PATIENCE_S - 0.1
-    assert it.meets(hear.Woken()) == (ask.WakeAt(it.now_s + RETRY_S),)
+    assert it.meets(port.Woken()) == (port.WakeAt(it.now_s + RETRY_S),)
     it.now_s = PATIENCE_S
-    assert it.meets(hear.Woken()) == (ask.ReadHistory(),)
-    assert it.meets(hear.HistoryRead(FIRST, 3)) == (ask.CompareHistories(),)
+    assert it.meets(port.Woken()) == (port.ReadHistory(),)
+    assert it.meets(port.HistoryRead(FIRST, 3)) == (port.CompareHistories(),)
 
 
 @pytest.mark.parametrize("so_far", range(5))
@@ -124,14 +124,14 @@ def test_another_change_begins_anew(so_far: int) -> None:
     it = Node("b")
     it.replaced()
     for event in (
-        hear.Heard("b", {"a": 3}, {}),
-        hear.Compared(""),
-        hear.Covered(),
-        hear.HistoryRead(FIRST, 3),
+        port.Heard("b", {"a": 3}, {}),
+        port.Compared(""),
+        port.Covered(),
+        port.HistoryRead(FIRST, 3),
     )[:so_far]:
         it.meets(event)
-    assert it.meets(HistoryChanged("cluster/3/0")) == (ask.Rewind(),)
-    for stale in (hear.Compared(""), hear.Covered(), hear.HistoryRead(SECOND, 3), hear.TakenUp(3)):
+    assert it.meets(HistoryChanged("cluster/3/0")) == (port.Rewind(),)
+    for stale in (port.Compared(""), port.Covered(), port.HistoryRead(SECOND, 3), port.TakenUp(3)):
         assert it.meets(stale) == ()
     assert it.state.pending
 
@@ -139,17 +139,17 @@ def test_another_change_begins_anew(so_far: int) -> None:
 def test_two_servers_that_both_took_writes_are_found_out() -> None:
     it = Node("b")
     it.replaced()
-    it.meets(hear.Heard("b", {"a": 3}, {}))
-    assert it.meets(hear.Compared("entry 2 of a is another one at b")) == (ask.WakeAt(RETRY_S),)
+    it.meets(port.Heard("b", {"a": 3}, {}))
+    assert it.meets(port.Compared("entry 2 of a is another one at b")) == (port.WakeAt(RETRY_S),)
     assert "cannot serve: entry 2" in it.state.reason
-    assert it.meets(hear.Woken()) == (ask.Rewind(),)
+    assert it.meets(port.Woken()) == (port.Rewind(),)
 
 
 def test_what_fails_begins_anew() -> None:
     it = Node("b")
     it.replaced()
-    it.meets(hear.Heard("b", {"a": 3}, {}))
-    assert it.meets(hear.Failed(ask.CompareHistories(), StoreUnreachable("no"))) == (ask.WakeAt(RETRY_S),)
-    assert it.meets(hear.Woken()) == (ask.Rewind(),)
-    assert it.meets(hear.Failed(ask.Rewind(), StoreUnreachable("no"))) == (ask.WakeAt(RETRY_S),)
-    assert it.meets(hear.Woken()) == (ask.Rewind(),)
+    it.meets(port.Heard("b", {"a": 3}, {}))
+    assert it.meets(port.Failed(port.CompareHistories(), StoreUnreachable("no"))) == (port.WakeAt(RETRY_S),)
+    assert it.meets(port.Woken()) == (port.Rewind(),)
+    assert it.meets(port.Failed(port.Rewind(), StoreUnreachable("no"))) == (port.WakeAt(RETRY_S),)
+    assert it.meets(port.Woken()) == (port.Rewind(),)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from atoll.errors import StoreUnreachable
-from atoll.protocol import ask, hear
+from atoll.protocol import port
 from atoll.recovery.node_leases import Claimed, LeasesState, Released, step
 
 LEASE_S = 3.0
@@ -13,23 +13,23 @@ class Node:
 
     def __init__(self) -> None:
         self.state = LeasesState("n1", ALL, LEASE_S)
-        self.asked: tuple[ask.Effect, ...] = ()
+        self.asked: tuple[port.Effect, ...] = ()
 
-    def meets(self, event: Claimed | Released | hear.Outcome) -> tuple[ask.Effect, ...]:
+    def meets(self, event: Claimed | Released | port.Outcome) -> tuple[port.Effect, ...]:
         self.state, self.asked = step(self.state, event, 0.0)
         return self.asked
 
-    def takes(self, *others: str, granted: set[str] | None = None) -> tuple[ask.Effect, ...]:
+    def takes(self, *others: str, granted: set[str] | None = None) -> tuple[port.Effect, ...]:
         """A round beside these other nodes; all that is asked for is granted, or just so much."""
-        assert self.meets(hear.Woken()) == (ask.ReadHolders(), ask.WakeAt(LEASE_S / 3))
-        (lease,) = self.meets(hear.HoldersRead({f"present: {node}": node for node in others}))
-        assert isinstance(lease, ask.Lease)
-        return self.meets(hear.Leased(lease.names, frozenset(lease.names if granted is None else granted)))
+        assert self.meets(port.Woken()) == (port.ReadHolders(), port.WakeAt(LEASE_S / 3))
+        (lease,) = self.meets(port.HoldersRead({f"present: {node}": node for node in others}))
+        assert isinstance(lease, port.Lease)
+        return self.meets(port.Leased(lease.names, frozenset(lease.names if granted is None else granted)))
 
 
 def test_a_node_that_is_alone_holds_all() -> None:
     it = Node()
-    assert it.takes() == (ask.ReviewLinks(),)
+    assert it.takes() == (port.ReviewLinks(),)
     assert it.state.held == set(ALL)
     assert it.takes() == ()  # renewed
 
@@ -43,7 +43,7 @@ def test_nodes_come_to_the_same_spread_by_themselves() -> None:
 def test_links_let_go_of_what_is_given_back() -> None:
     it = Node()
     it.takes()
-    assert it.takes("n2") == (ask.ReviewLinks(), ask.GiveBack(("link c",)))
+    assert it.takes("n2") == (port.ReviewLinks(), port.GiveBack(("link c",)))
     assert it.state.held == {"link b", "link d"}
 
 
@@ -73,16 +73,16 @@ def test_what_was_claimed_is_renewed_until_it_is_released() -> None:
 
 def test_what_is_claimed_while_the_store_answers_stays_claimed() -> None:
     it = Node()
-    it.meets(hear.HoldersRead({}))
+    it.meets(port.HoldersRead({}))
     (lease,) = it.asked
-    assert isinstance(lease, ask.Lease)
+    assert isinstance(lease, port.Lease)
     it.meets(Claimed("machine 0"))
-    it.meets(hear.Leased(lease.names, frozenset(lease.names)))
+    it.meets(port.Leased(lease.names, frozenset(lease.names)))
     assert "machine 0" in it.state.claimed & it.state.held
 
 
 def test_a_store_that_does_not_answer_takes_nothing_away() -> None:
     it = Node()
     it.takes()
-    it.meets(hear.Failed(ask.ReadHolders(), StoreUnreachable("no")))
+    it.meets(port.Failed(port.ReadHolders(), StoreUnreachable("no")))
     assert it.state.held == set(ALL)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from atoll.protocol import ask, hear
+from atoll.protocol import port
 from atoll.recovery.relays import AFTER_S, RelayState, step
 
 
@@ -14,8 +14,8 @@ class Node:
         self.here: dict[str, int] = {}
         self.now_s = 0.0
 
-    def hears(self, peer: str, announced: Mapping[str, int]) -> tuple[ask.Effect, ...]:
-        self.state, effects = step(self.state, hear.Heard(peer, announced, dict(self.here)), self.now_s)
+    def hears(self, peer: str, announced: Mapping[str, int]) -> tuple[port.Effect, ...]:
+        self.state, effects = step(self.state, port.Heard(peer, announced, dict(self.here)), self.now_s)
         return effects
 
     def passes(self, seconds: float) -> None:
@@ -28,7 +28,7 @@ def test_a_peer_that_holds_what_its_origin_has_lost_is_asked_for_it() -> None:
     it.hears("b", {"b": 3})  # it has lost the rest
     assert it.hears("c", {"b": 5, "c": 1}) == ()
     it.passes(AFTER_S)
-    assert it.hears("c", {"b": 5, "c": 1}) == (ask.ReviewLinks(),)
+    assert it.hears("c", {"b": 5, "c": 1}) == (port.ReviewLinks(),)
     assert it.state.asked == {("c", "b")}
 
 
@@ -38,12 +38,12 @@ def test_what_a_region_said_of_itself_bounds_nobody_once_it_has_left() -> None:
     it.hears("b", {"b": 3})
     it.hears("c", {"b": 3})
     it.hears("d", {"b": 5})
-    it.state, effects = step(it.state, hear.MembersChanged(frozenset({"c"})), it.now_s)
+    it.state, effects = step(it.state, port.MembersChanged(frozenset({"c"})), it.now_s)
     assert effects == ()
     assert (it.state.itself.keys(), it.state.noticed) == ({"c"}, {})
     it.hears("c", {"b": 5})
     it.passes(AFTER_S)
-    assert it.hears("c", {"b": 5}) == (ask.ReviewLinks(),)
+    assert it.hears("c", {"b": 5}) == (port.ReviewLinks(),)
 
 
 def test_a_peer_is_asked_for_what_this_region_itself_has_lost() -> None:
@@ -84,7 +84,7 @@ def test_a_relay_goes_on_until_it_is_not_needed() -> None:
         assert it.hears("c", {"b": 5}) == ()
         assert it.state.asked == {("c", "b")}
     it.here = {"b": 5}
-    assert it.hears("c", {"b": 5}) == (ask.ReviewLinks(),)
+    assert it.hears("c", {"b": 5}) == (port.ReviewLinks(),)
     assert it.state.asked == frozenset()
 
 
@@ -93,10 +93,10 @@ def test_what_a_region_announced_before_it_left_holds_nobody_back() -> None:
     it.here = {"b": 3}
     it.hears("b", {"b": 5})  # and it leaves before the last two have come
     it.hears("c", {"b": 5})
-    it.state, _ = step(it.state, hear.MembersChanged(frozenset("c")), it.now_s)
+    it.state, _ = step(it.state, port.MembersChanged(frozenset("c")), it.now_s)
     it.hears("c", {"b": 5})
     it.passes(AFTER_S)
     it.hears("c", {"b": 5})
     assert it.state.asked == {("c", "b")}
-    it.state, _ = step(it.state, hear.MembersChanged(frozenset("d")), it.now_s)
+    it.state, _ = step(it.state, port.MembersChanged(frozenset("d")), it.now_s)
     assert it.state.asked == frozenset()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from atoll.errors import RegionUnreachable
-from atoll.protocol import ask, hear
+from atoll.protocol import port
 from atoll.recovery.restore import RECOVERED, RESTORED, RETRY_S, Event, RestoreState, counters, step, without
 
 NOW_S = 5.0
@@ -14,10 +14,10 @@ class Restoring:
 
     def __init__(self, *peers: str, **stored: int) -> None:
         self.state = RestoreState("a", frozenset(peers))
-        self.asked: tuple[ask.Effect, ...] = ()
-        self.meets(hear.CountersRead(dict.fromkeys(counters(peers), 0) | {RESTORED: 50} | stored))
+        self.asked: tuple[port.Effect, ...] = ()
+        self.meets(port.CountersRead(dict.fromkeys(counters(peers), 0) | {RESTORED: 50} | stored))
 
-    def meets(self, event: Event) -> tuple[ask.Effect, ...]:
+    def meets(self, event: Event) -> tuple[port.Effect, ...]:
         self.state, self.asked = step(self.state, event, NOW_S)
         return self.asked
 
@@ -31,46 +31,46 @@ def test_a_region_that_was_not_restored_waits_for_nobody() -> None:
 
 def test_it_holds_back_until_all_peers_were_heard_and_what_they_had_has_come() -> None:
     it = Restoring("b", "c")
-    assert it.meets(hear.Heard("b", {"a": 7, "b": 2}, {})) == ()
+    assert it.meets(port.Heard("b", {"a": 7, "b": 2}, {})) == ()
     assert "waits for c" in it.state.reason
-    assert it.meets(hear.Heard("c", {"a": 9, "c": 1}, {})) == (ask.CompareHistories(),)
+    assert it.meets(port.Heard("c", {"a": 9, "c": 1}, {})) == (port.CompareHistories(),)
     assert (
-        it.meets(hear.Heard("c", {"a": 9, "c": 1000}, {})) == ()
+        it.meets(port.Heard("c", {"a": 9, "c": 1000}, {})) == ()
     )  # what they write meanwhile is not waited for
     assert "is catching up" in it.state.reason
-    assert it.meets(hear.Compared("")) == (ask.AwaitCovered({"a": 9, "b": 2, "c": 1}),)
+    assert it.meets(port.Compared("")) == (port.AwaitCovered({"a": 9, "b": 2, "c": 1}),)
     assert it.state.pending
 
 
 def test_nobody_waits_for_a_peer_that_has_left() -> None:
     it = Restoring("b", "c")
-    it.meets(hear.Heard("b", {"a": 7}, {}))
-    assert it.meets(hear.MembersChanged(frozenset({"b"}))) == (ask.CompareHistories(),)
-    it.meets(hear.Compared(""))
+    it.meets(port.Heard("b", {"a": 7}, {}))
+    assert it.meets(port.MembersChanged(frozenset({"b"}))) == (port.CompareHistories(),)
+    it.meets(port.Compared(""))
     assert (
-        it.meets(hear.MembersChanged(frozenset({"b", "d"}))) == ()
+        it.meets(port.MembersChanged(frozenset({"b", "d"}))) == ()
     )  # one that joins now has nothing of before
     assert it.state.phase == "catching up"
 
 
 def test_it_serves_once_the_mark_is_durable() -> None:
     it = Restoring("b")
-    it.meets(hear.Heard("b", {}, {}))
-    it.meets(hear.Compared(""))
-    assert it.meets(hear.Covered()) == (ask.RaiseCounters({RECOVERED: 50}),)
+    it.meets(port.Heard("b", {}, {}))
+    it.meets(port.Compared(""))
+    assert it.meets(port.Covered()) == (port.RaiseCounters({RECOVERED: 50}),)
     assert it.state.pending
-    assert it.meets(hear.CountersRaised({RECOVERED: 50})) == ()
+    assert it.meets(port.CountersRaised({RECOVERED: 50})) == ()
     assert not it.state.pending
 
 
 def test_a_restart_in_between_begins_anew() -> None:
-    Restoring("b", "c").meets(hear.Heard("b", {}, {}))
+    Restoring("b", "c").meets(port.Heard("b", {}, {}))
     assert "waits for b, c" in Restoring("b", "c").state.reason
 
 
 def test_peers_that_are_gone_are_not_waited_for() -> None:
     it = Restoring("b", "c", **{without("b"): 50, without("c"): 50})
-    assert it.asked == (ask.CompareHistories(),)
+    assert it.asked == (port.CompareHistories(),)
 
 
 def test_gone_at_an_earlier_restore_is_not_gone_now() -> None:
@@ -81,27 +81,27 @@ def test_gone_at_an_earlier_restore_is_not_gone_now() -> None:
 
 def test_a_region_without_peers_serves_at_once() -> None:
     it = Restoring()
-    it.meets(hear.Compared(""))
-    assert it.asked == (ask.AwaitCovered({}),)
+    it.meets(port.Compared(""))
+    assert it.asked == (port.AwaitCovered({}),)
 
 
 def test_a_copy_of_an_abandoned_history_never_serves() -> None:
     it = Restoring("b")
-    it.meets(hear.Heard("b", {}, {}))
+    it.meets(port.Heard("b", {}, {}))
     for _ in range(3):
-        assert it.meets(hear.Compared("entry 7 of a is another one at b")) == (ask.WakeAt(NOW_S + RETRY_S),)
+        assert it.meets(port.Compared("entry 7 of a is another one at b")) == (port.WakeAt(NOW_S + RETRY_S),)
         assert "cannot serve: entry 7 of a is another one at b" in it.state.reason
-        assert it.meets(hear.Woken()) == (ask.CompareHistories(),)
-    assert it.meets(hear.Compared("")) == (ask.AwaitCovered({}),)
+        assert it.meets(port.Woken()) == (port.CompareHistories(),)
+    assert it.meets(port.Compared("")) == (port.AwaitCovered({}),)
     assert "cannot serve" not in it.state.reason
 
 
-@pytest.mark.parametrize("done", [(), (hear.Compared(""),), (hear.Compared(""), hear.Covered())])
-def test_what_failed_is_tried_again(done: tuple[hear.Outcome, ...]) -> None:
+@pytest.mark.parametrize("done", [(), (port.Compared(""),), (port.Compared(""), port.Covered())])
+def test_what_failed_is_tried_again(done: tuple[port.Outcome, ...]) -> None:
     it = Restoring("b")
-    it.meets(hear.Heard("b", {}, {}))
+    it.meets(port.Heard("b", {}, {}))
     for event in done:
         it.meets(event)
     asked = it.asked
-    assert it.meets(hear.Failed(asked[0], RegionUnreachable("cut off"))) == (ask.WakeAt(NOW_S + RETRY_S),)
-    assert it.meets(hear.Woken()) == asked
+    assert it.meets(port.Failed(asked[0], RegionUnreachable("cut off"))) == (port.WakeAt(NOW_S + RETRY_S),)
+    assert it.meets(port.Woken()) == asked

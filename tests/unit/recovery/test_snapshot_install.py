@@ -8,7 +8,7 @@ import pytest
 
 from atoll.commit.snapshot_page import KEPT_ASIDE, SnapshotPage
 from atoll.errors import ClockAhead, CorruptEntry, RegionUnreachable
-from atoll.protocol import ask, hear
+from atoll.protocol import port
 from atoll.recovery.snapshot_install import (
     INSTALLED_AFTER,
     LEASE,
@@ -43,55 +43,55 @@ class Node:
         settings = Settings("c", ("a", "b"), {"note": {}}, 3.0, 1.0, 0.5, 5.0, shares_store)
         self.state = InstallState(settings)
         self.now_s = 0.0
-        self.asked: tuple[ask.Effect, ...] = ()
+        self.asked: tuple[port.Effect, ...] = ()
         self.stored = record or Record()
         self.vector: dict[str, int] = {}
         self.connected = {"a", "b"}
         self.holds = True
         self.meets(Opened(self.stored))
 
-    def meets(self, event: Event) -> tuple[ask.Effect, ...]:
+    def meets(self, event: Event) -> tuple[port.Effect, ...]:
         self.state, self.asked = step(self.state, event, self.now_s)
         return self.asked
 
-    def looks(self) -> tuple[ask.Effect, ...]:
+    def looks(self) -> tuple[port.Effect, ...]:
         """What it finds is as it is now."""
         schemas = {KEPT_ASIDE: self.stored.encode()}
-        return self.meets(hear.Surveyed(schemas, dict(self.vector), frozenset(self.connected), self.holds))
+        return self.meets(port.Surveyed(schemas, dict(self.vector), frozenset(self.connected), self.holds))
 
-    def commits(self) -> tuple[ask.Effect, ...]:
+    def commits(self) -> tuple[port.Effect, ...]:
         """What it asked for becomes durable."""
-        (commit,) = [effect for effect in self.asked if isinstance(effect, ask.Commit)]
+        (commit,) = [effect for effect in self.asked if isinstance(effect, port.Commit)]
         if isinstance(commit.step, MoveRecord):
             assert commit.step.before == self.stored
             self.stored = commit.step.after
             self.vector |= commit.step.vector
-        return self.meets(hear.Committed(commit.step))
+        return self.meets(port.Committed(commit.step))
 
     def begins(self) -> None:
         """It comes too late, and takes the lease."""
         self.meets(TooLate("a", {"a": 3}))
-        self.meets(hear.Woken())
-        assert ask.Claim(LEASE) in self.looks()
-        self.meets(hear.Claimed(LEASE, True))
+        self.meets(port.Woken())
+        assert port.Claim(LEASE) in self.looks()
+        self.meets(port.Claimed(LEASE, True))
         self.commits()
-        self.meets(hear.KeptScanned(""))
+        self.meets(port.KeptScanned(""))
         self.looks()
         assert self.state.phase == "pulling"
 
     def pulls(self) -> None:
         """Two pages of peer a, which writes an entry between them."""
         self.looks()
-        self.meets(hear.PageReceived("a", page({"a": 3}, {"a": 3}, NEXT)))
+        self.meets(port.PageReceived("a", page({"a": 3}, {"a": 3}, NEXT)))
         self.commits()
         self.looks()
-        self.meets(hear.PageReceived("a", page({"a": 3}, {"a": 4}, None, last=b"4")))
+        self.meets(port.PageReceived("a", page({"a": 3}, {"a": 4}, None, last=b"4")))
         self.commits()
 
     def installs(self) -> None:
         self.begins()
         self.pulls()
-        self.meets(hear.Woken())
+        self.meets(port.Woken())
         self.looks()
         self.commits()
         assert self.state.phase == "covering"
@@ -99,14 +99,14 @@ class Node:
     def covers(self) -> None:
         self.installs()
         self.vector = {"a": 4}
-        self.meets(hear.Covered())
-        self.meets(hear.DigestsRead({("a", 4): b"4"}))
+        self.meets(port.Covered())
+        self.meets(port.DigestsRead({("a", 4): b"4"}))
         assert self.state.phase == "merging"
 
     @property
     def step(self) -> object:
         """The one that is to become part of a transaction."""
-        (commit,) = [effect for effect in self.asked if isinstance(effect, ask.Commit)]
+        (commit,) = [effect for effect in self.asked if isinstance(effect, port.Commit)]
         return commit.step
 
 
@@ -114,8 +114,8 @@ def test_a_region_that_has_all_takes_nothing_over() -> None:
     it = Node()
     it.meets(TooLate("a", {"a": 3}))
     it.vector = {"a": 3}  # from b
-    it.meets(hear.Woken())
-    assert ask.ReopenLinks(("a",)) in it.looks()
+    it.meets(port.Woken())
+    assert port.ReopenLinks(("a",)) in it.looks()
     assert (it.state.phase, it.state.pending) == ("idle", False)
 
 
@@ -123,19 +123,19 @@ def test_pages_are_pulled_until_the_last_one() -> None:
     it = Node()
     it.begins()
     assert (it.state.pending, it.state.pulling) == (True, True)
-    assert it.looks() == (ask.AskPage("a", SnapshotPlace(), 5.0),)  # whose journal is cut holds least
-    it.meets(hear.PageReceived("a", page({"a": 3}, {"a": 3}, NEXT)))
+    assert it.looks() == (port.AskPage("a", SnapshotPlace(), 5.0),)  # whose journal is cut holds least
+    it.meets(port.PageReceived("a", page({"a": 3}, {"a": 3}, NEXT)))
     assert isinstance(it.step, KeepPages)
-    assert it.commits() == (ask.Survey(LEASE),)
-    assert it.looks() == (ask.AskPage("a", NEXT, 5.0),)
+    assert it.commits() == (port.Survey(LEASE),)
+    assert it.looks() == (port.AskPage("a", NEXT, 5.0),)
 
 
 def test_nobody_reads_beside_a_position_that_is_about_to_be_installed() -> None:
     it = Node(shares_store=True)
     it.begins()
     it.pulls()
-    assert it.asked == (ask.WakeAt(INSTALLED_AFTER * 3.0),)
-    it.meets(hear.Woken())
+    assert it.asked == (port.WakeAt(INSTALLED_AFTER * 3.0),)
+    it.meets(port.Woken())
     it.looks()
     assert it.step == MoveRecord(PULLING, INSTALLING, {"a": 3})
 
@@ -143,21 +143,21 @@ def test_nobody_reads_beside_a_position_that_is_about_to_be_installed() -> None:
 def test_links_pull_again_once_the_position_is_installed() -> None:
     it = Node()
     it.installs()
-    assert it.asked[:3] == (ask.ReviewLinks(), ask.ReopenLinks(("a", "b")), ask.AwaitCovered({"a": 4}))
+    assert it.asked[:3] == (port.ReviewLinks(), port.ReopenLinks(("a", "b")), port.AwaitCovered({"a": 4}))
     assert (it.state.pending, it.state.pulling) == (True, False)
 
 
 def test_pages_are_merged_when_their_entries_are_here_and_no_other_ones() -> None:
     it = Node()
     it.installs()
-    assert it.meets(hear.Covered())[0] == ask.ReadDigests((("a", 4),))
-    assert it.meets(hear.DigestsRead({("a", 4): b"4"})) == (ask.OpenKept(1),)
-    it.meets(hear.KeptOpened(1, (PIECE, PIECE)))
+    assert it.meets(port.Covered())[0] == port.ReadDigests((("a", 4),))
+    assert it.meets(port.DigestsRead({("a", 4): b"4"})) == (port.OpenKept(1),)
+    it.meets(port.KeptOpened(1, (PIECE, PIECE)))
     assert it.step == MergePage(INSTALLING, {"a": 4}, PIECE)
     it.commits()
     assert isinstance(it.step, MergePage)
-    assert it.commits() == (ask.OpenKept(2),)
-    assert it.meets(hear.KeptOpened(2, ())) == (ask.Commit(MoveRecord(INSTALLING, DONE)),)
+    assert it.commits() == (port.OpenKept(2),)
+    assert it.meets(port.KeptOpened(2, ())) == (port.Commit(MoveRecord(INSTALLING, DONE)),)
     assert it.state.pending
     it.commits()
     assert not it.state.pending
@@ -169,19 +169,19 @@ def test_pages_are_merged_when_their_entries_are_here_and_no_other_ones() -> Non
 def test_an_entry_that_is_another_one_than_the_pages_show_begins_anew() -> None:
     it = Node()
     it.installs()
-    it.meets(hear.Covered())
-    it.meets(hear.DigestsRead({("a", 4): b"another"}))
+    it.meets(port.Covered())
+    it.meets(port.DigestsRead({("a", 4): b"another"}))
     assert it.step == MoveRecord(INSTALLING, INSTALLING.next_round())
 
 
 def test_a_round_that_another_node_ended_during_the_scan_is_over() -> None:
     """Found by seed 502365: it read that the round was under way before a slow scan, and never looked again."""
     it = Node(record=INSTALLING)
-    assert ask.Claim(LEASE) in it.asked
-    assert it.meets(hear.Claimed(LEASE, True)) == (ask.ScanKept(""),)
-    it.meets(hear.KeptScanned("00000001", 1, "a", page({"a": 3}, {"a": 3}, None)))
+    assert port.Claim(LEASE) in it.asked
+    assert it.meets(port.Claimed(LEASE, True)) == (port.ScanKept(""),)
+    it.meets(port.KeptScanned("00000001", 1, "a", page({"a": 3}, {"a": 3}, None)))
     it.stored = DONE
-    assert it.meets(hear.KeptScanned("")) == (ask.Survey(LEASE),)
+    assert it.meets(port.KeptScanned("")) == (port.Survey(LEASE),)
     it.looks()
     assert (it.state.phase, it.state.pending) == ("idle", False)
 
@@ -194,8 +194,8 @@ def test_a_node_that_was_paused_learns_that_the_round_is_over(reached: str) -> N
     getattr(it, reached)()
     it.stored = DONE
     asked = it.asked[0]
-    it.meets(hear.Failed(asked, RegionUnreachable("another node went on")))
-    it.meets(hear.Woken())
+    it.meets(port.Failed(asked, RegionUnreachable("another node went on")))
+    it.meets(port.Woken())
     it.looks()
     assert (it.state.phase in ("idle", "grace"), it.state.pending, it.state.pulling) == (True, False, False)
 
@@ -205,9 +205,9 @@ def test_a_node_that_has_lost_its_lease_claims_it_anew(reached: str) -> None:
     it = Node()
     getattr(it, reached)()
     it.holds = False
-    it.meets(hear.Woken())
-    assert ask.Claim(LEASE) in it.looks()
-    assert it.meets(hear.Claimed(LEASE, False)) == (ask.WakeAt(1.5),)
+    it.meets(port.Woken())
+    assert port.Claim(LEASE) in it.looks()
+    assert it.meets(port.Claimed(LEASE, False)) == (port.WakeAt(1.5),)
     assert it.state.phase == "looking on"
 
 
@@ -215,25 +215,25 @@ def test_the_record_in_the_store_alone_says_whether_the_region_holds_back() -> N
     for record, pending in ((PULLING, True), (INSTALLING, True), (DONE, False)):
         it = Node()
         it.stored = record
-        it.meets(hear.Woken())
+        it.meets(port.Woken())
         it.looks()
         assert it.state.pending == pending
 
 
 def test_a_restart_goes_on_where_it_was() -> None:
     it = Node(record=PULLING)
-    it.meets(hear.Claimed(LEASE, True))
-    it.meets(hear.KeptScanned("00000001", 1, "b", page({"b": 3}, {"b": 3}, NEXT)))
-    it.meets(hear.KeptScanned(""))
+    it.meets(port.Claimed(LEASE, True))
+    it.meets(port.KeptScanned("00000001", 1, "b", page({"b": 3}, {"b": 3}, NEXT)))
+    it.meets(port.KeptScanned(""))
     it.looks()
-    assert it.looks() == (ask.AskPage("b", NEXT, 5.0),)
+    assert it.looks() == (port.AskPage("b", NEXT, 5.0),)
 
 
 def test_pages_of_rounds_that_are_done_do_not_count() -> None:
     it = Node(record=DONE.next_round())
-    it.meets(hear.Claimed(LEASE, True))
-    it.meets(hear.KeptScanned("00000007", 1, "b", page({"b": 3}, {"b": 3}, None)))
-    it.meets(hear.KeptScanned(""))
+    it.meets(port.Claimed(LEASE, True))
+    it.meets(port.KeptScanned("00000007", 1, "b", page({"b": 3}, {"b": 3}, None)))
+    it.meets(port.KeptScanned(""))
     assert (it.state.rounds, it.state.pages) == ({}, 7)
 
 
@@ -241,10 +241,10 @@ def test_a_peer_that_has_lost_its_disk_is_asked_anew() -> None:
     it = Node()
     it.begins()
     it.looks()
-    it.meets(hear.PageReceived("a", page({"a": 3}, {"a": 3}, NEXT)))
+    it.meets(port.PageReceived("a", page({"a": 3}, {"a": 3}, NEXT)))
     it.commits()
     it.looks()
-    it.meets(hear.PageReceived("a", page({"a": 3}, {"a": 3}, None, incarnation=(2, 0))))
+    it.meets(port.PageReceived("a", page({"a": 3}, {"a": 3}, None, incarnation=(2, 0))))
     assert it.step == MoveRecord(PULLING, PULLING.next_round())
 
 
@@ -253,19 +253,19 @@ def test_another_peer_is_asked_when_one_does_not_answer() -> None:
     it.begins()
     for failures in range(5):
         (asked,) = it.looks()
-        assert asked == ask.AskPage("a", SnapshotPlace(), 5.0 * (1 + failures))
-        it.meets(hear.Failed(asked, RegionUnreachable("no")))
-        it.meets(hear.Woken())
-    assert it.looks() == (ask.AskPage("b", SnapshotPlace(), 5.0),)
+        assert asked == port.AskPage("a", SnapshotPlace(), 5.0 * (1 + failures))
+        it.meets(port.Failed(asked, RegionUnreachable("no")))
+        it.meets(port.Woken())
+    assert it.looks() == (port.AskPage("b", SnapshotPlace(), 5.0),)
 
 
 def test_a_damaged_page_is_given_up_and_a_clock_that_is_ahead_is_waited_for() -> None:
     it = Node()
     it.begins()
     (asked,) = it.looks()
-    it.meets(hear.Failed(asked, ClockAhead("in a moment")))
+    it.meets(port.Failed(asked, ClockAhead("in a moment")))
     assert it.state.avoided == ""
-    it.meets(hear.Failed(asked, CorruptEntry("rubbish")))
+    it.meets(port.Failed(asked, CorruptEntry("rubbish")))
     assert it.state.avoided == "a"
 
 
@@ -273,35 +273,35 @@ def test_what_is_not_declared_here_is_not_taken() -> None:
     it = Node()
     it.begins()
     it.looks()
-    it.meets(hear.PageReceived("a", page({}, {}, None, declared={"note": {"text": "text"}})))
+    it.meets(port.PageReceived("a", page({}, {}, None, declared={"note": {"text": "text"}})))
     assert "a has note.text, which is not declared here" in it.state.trouble
 
 
 def test_a_snapshot_takes_the_place_of_pages_that_were_left_only_if_it_has_what_was_installed() -> None:
     it = Node()
     it.installs()
-    it.meets(hear.Covered())
-    it.meets(hear.DigestsRead({("a", 4): b"another"}))
+    it.meets(port.Covered())
+    it.meets(port.DigestsRead({("a", 4): b"another"}))
     it.commits()
     for key, after in (("00000001", NEXT), ("00000002", None)):
-        it.meets(hear.KeptScanned(key, 1, "a", page({"a": 3}, {"a": 4}, after)))
-    it.meets(hear.KeptScanned(""))
+        it.meets(port.KeptScanned(key, 1, "a", page({"a": 3}, {"a": 4}, after)))
+    it.meets(port.KeptScanned(""))
     it.looks()
     it.looks()
-    it.meets(hear.PageReceived("b", page({"a": 2}, {"a": 2}, None)))
+    it.meets(port.PageReceived("b", page({"a": 2}, {"a": 2}, None)))
     assert "b lacks some of what a had" in it.state.trouble
 
 
 def test_entries_that_nobody_will_send_are_not_waited_for() -> None:
     it = Node()
     it.installs()
-    it.meets(hear.Woken())
-    assert ask.AskPositions(("a",)) in it.looks()
+    it.meets(port.Woken())
+    assert port.AskPositions(("a",)) in it.looks()
     it.vector = {"a": 3}
-    assert it.meets(hear.PositionsRead({"a": {"a": 4}})) == ()  # it is on its way
-    assert it.meets(hear.PositionsRead({"a": {"a": 2}})) == ()
+    assert it.meets(port.PositionsRead({"a": {"a": 4}})) == ()  # it is on its way
+    assert it.meets(port.PositionsRead({"a": {"a": 2}})) == ()
     assert "nobody in reach" in it.state.trouble
-    it.meets(hear.PositionsRead({"a": {"a": 3}}))  # it has lost the last one
+    it.meets(port.PositionsRead({"a": {"a": 3}}))  # it has lost the last one
     assert it.step == MoveRecord(INSTALLING, INSTALLING.next_round())
 
 
@@ -310,21 +310,21 @@ def test_a_peer_that_is_out_of_reach_is_waited_for_a_while() -> None:
     it.installs()
     it.connected = {"b"}
     for _ in range(4):
-        it.meets(hear.Woken())
-        assert not any(isinstance(effect, ask.AskPositions) for effect in it.looks())
-    it.meets(hear.Woken())
-    assert ask.AskPositions(("b",)) in it.looks()
+        it.meets(port.Woken())
+        assert not any(isinstance(effect, port.AskPositions) for effect in it.looks())
+    it.meets(port.Woken())
+    assert port.AskPositions(("b",)) in it.looks()
 
 
 def test_a_node_that_looks_on_says_so_when_its_link_comes_too_late() -> None:
     it = Node(record=INSTALLING)
-    it.meets(hear.Claimed(LEASE, False))
+    it.meets(port.Claimed(LEASE, False))
     it.meets(TooLate("b", {"b": 5}))
     for _ in range(2):  # another peer may bring it in between
-        it.meets(hear.Woken())
+        it.meets(port.Woken())
         it.looks()
-        if ask.Claim(LEASE) in it.asked:
-            it.meets(hear.Claimed(LEASE, False))
+        if port.Claim(LEASE) in it.asked:
+            it.meets(port.Claimed(LEASE, False))
     assert it.step == MoveRecord(INSTALLING, INSTALLING.moved("late"))
 
 
@@ -332,6 +332,6 @@ def test_a_link_that_comes_too_late_once_more_begins_another_round() -> None:
     it = Node()
     it.installs()
     it.stored = INSTALLING.moved("late")
-    it.meets(hear.Woken())
+    it.meets(port.Woken())
     it.looks()
     assert it.step == MoveRecord(it.stored, it.stored.next_round())

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from atoll.protocol import ask, hear
+from atoll.protocol import port
 from atoll.recovery.startup_check import (
     Event,
     Rewound,
@@ -22,33 +22,33 @@ class Starting:
 
     def __init__(self, *peers: str, **stored: int) -> None:
         self.state = StartupState("a", frozenset(peers), 3.0)
-        self.asked: tuple[ask.Effect, ...] = ()
-        self.meets(hear.CountersRead(dict.fromkeys(counters(peers), 0) | stored))
+        self.asked: tuple[port.Effect, ...] = ()
+        self.meets(port.CountersRead(dict.fromkeys(counters(peers), 0) | stored))
         self.meets(Started())
 
-    def meets(self, event: Event) -> tuple[ask.Effect, ...]:
+    def meets(self, event: Event) -> tuple[port.Effect, ...]:
         self.state, self.asked = step(self.state, event, 0.0)
         return self.asked
 
 
-def heard(peer: str, there: int, here: int) -> hear.Heard:
+def heard(peer: str, there: int, here: int) -> port.Heard:
     """The peer holds so much of a, which itself has so much."""
-    return hear.Heard(peer, {"a": there}, {"a": here})
+    return port.Heard(peer, {"a": there}, {"a": here})
 
 
 def test_it_waits_for_every_peer_for_so_long() -> None:
     it = Starting(*PEERS)
-    assert it.asked == (ask.WakeAt(3.0),)
+    assert it.asked == (port.WakeAt(3.0),)
     it.meets(heard("b", 0, 0))
     assert "waits for c" in it.state.reason
-    it.meets(hear.Woken())
+    it.meets(port.Woken())
     assert it.state.over
 
 
 def test_it_is_over_when_the_last_peer_was_heard() -> None:
     it = Starting(*PEERS)
     it.meets(heard("b", 0, 0))
-    assert it.meets(heard("c", 0, 0)) == (ask.WakeAt(math.inf),)
+    assert it.meets(heard("c", 0, 0)) == (port.WakeAt(math.inf),)
     assert it.state.over
 
 
@@ -57,12 +57,12 @@ def test_nobody_waits_for_a_peer_that_has_left_nor_for_what_it_alone_held() -> N
     it.meets(heard("b", 0, 0))
     it.meets(heard("c", 7, 0))
     assert it.state.own_elsewhere == 7
-    left = it.meets(hear.MembersChanged(frozenset({"b"})))
-    assert left == (ask.RaiseCounters({void_at("c"): 7}), ask.RefreshPosition())
+    left = it.meets(port.MembersChanged(frozenset({"b"})))
+    assert left == (port.RaiseCounters({void_at("c"): 7}), port.RefreshPosition())
     assert it.state.own_elsewhere == 0
     waiting = Starting(*PEERS)
     waiting.meets(heard("b", 0, 0))
-    assert ask.WakeAt(math.inf) in waiting.meets(hear.MembersChanged(frozenset({"b"})))
+    assert port.WakeAt(math.inf) in waiting.meets(port.MembersChanged(frozenset({"b"})))
     assert waiting.state.over
 
 
@@ -72,39 +72,39 @@ def test_a_region_without_peers_waits_for_nobody() -> None:
 
 def test_what_another_node_wrote_is_not_taken_for_lost() -> None:
     it = Starting("b")
-    assert ask.RefreshPosition() in it.meets(heard("b", 4, 3))
-    assert it.meets(hear.Refreshed({"a": 4})) == ()
+    assert port.RefreshPosition() in it.meets(heard("b", 4, 3))
+    assert it.meets(port.Refreshed({"a": 4})) == ()
     assert not it.state.recovering
 
 
 def test_lost_entries_are_asked_for_everywhere_until_they_are_back() -> None:
     it = Starting("b")
     assert it.meets(heard("b", 4, 1)) == (
-        ask.RaiseCounters({held_by("b"): 4}),
-        ask.RefreshPosition(),
-        ask.WakeAt(math.inf),
+        port.RaiseCounters({held_by("b"): 4}),
+        port.RefreshPosition(),
+        port.WakeAt(math.inf),
     )
-    assert it.meets(hear.Refreshed({"a": 1})) == (ask.ReviewLinks(),)
+    assert it.meets(port.Refreshed({"a": 1})) == (port.ReviewLinks(),)
     assert (it.state.recovering, it.state.own_elsewhere) == (True, 4)
-    it.meets(hear.CountersRaised({held_by("b"): 4}))
+    it.meets(port.CountersRaised({held_by("b"): 4}))
     assert it.meets(heard("b", 4, 3)) == ()  # it is durable, and asked for already
-    assert it.meets(heard("b", 4, 4)) == (ask.RefreshPosition(),)
-    assert it.meets(hear.Refreshed({"a": 4})) == (ask.ReviewLinks(),)
+    assert it.meets(heard("b", 4, 4)) == (port.RefreshPosition(),)
+    assert it.meets(port.Refreshed({"a": 4})) == (port.ReviewLinks(),)
     assert not it.state.recovering
 
 
 def test_what_a_peer_held_is_known_after_a_restart_without_it() -> None:
     it = Starting(*PEERS, **{held_by("c"): 9})
     it.meets(heard("b", 0, 0))
-    it.meets(hear.Refreshed({}))
-    it.meets(hear.Woken())
+    it.meets(port.Refreshed({}))
+    it.meets(port.Woken())
     assert "up to 9" in it.state.reason
 
 
 def test_a_peer_that_was_forgotten_does_not_count_any_more() -> None:
     it = Starting(*PEERS, **{held_by("c"): 9})
     it.meets(heard("b", 7, 0))
-    assert it.meets(hear.Forgotten("c"))[0] == ask.RaiseCounters({void_at("c"): 9})
+    assert it.meets(port.Forgotten("c"))[0] == port.RaiseCounters({void_at("c"): 9})
     assert (it.state.over, it.state.own_elsewhere) == (True, 7)
     again = Starting(*PEERS, **{held_by("c"): 9, void_at("c"): 9})
     assert again.state.own_elsewhere == 0

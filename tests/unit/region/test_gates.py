@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.errors import ClockUnsafe, Unavailable
-from atoll.protocol import hear
+from atoll.protocol import port
 from atoll.recovery.restore import RESTORED, counters
 from atoll.region.gates import Gates
 from atoll.region.region import Region
@@ -179,7 +179,7 @@ async def disturb(region: Region, random: Random) -> None:
             region.failover.forget(peer)
         case 8 if region.restore.state.phase == "done":
             found = dict.fromkeys(counters("bc"), 0)
-            region.restore.post(hear.CountersRead({**found, RESTORED: seq}))
+            region.restore.post(port.CountersRead({**found, RESTORED: seq}))
         case 9:
             region.restore.heard(peer, {})
         case 10:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
-from atoll.protocol import ask
+from atoll.protocol import port
 from atoll.region.driver import Work, lease_outcome
 from atoll.region.node_leases import NodeLeases
 from atoll.store.memory.store import MemoryStore
@@ -24,12 +24,12 @@ class Node:
         self.node_leases = NodeLeases(links, self.store, self, lease_s=LEASE_S)
         self.task: asyncio.Task[None] | None = None
 
-    def perform(self, effect: ask.Effect) -> Work | None:
+    def perform(self, effect: port.Effect) -> Work | None:
         match effect:
-            case ask.ReviewLinks():
+            case port.ReviewLinks():
                 self.changes += 1
                 return None
-            case ask.ReadHolders() | ask.Lease() | ask.GiveBack():
+            case port.ReadHolders() | port.Lease() | port.GiveBack():
                 return partial(lease_outcome, self.store, effect)
             case _:
                 raise AssertionError(effect)

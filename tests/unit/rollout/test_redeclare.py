@@ -9,7 +9,7 @@ import pytest
 
 from atoll.documents.entry import Change, Entry
 from atoll.errors import StoreUnwritable
-from atoll.protocol import ask, hear
+from atoll.protocol import port
 from atoll.rollout.redeclare import LOOKED_AFTER_S, SHARE, MarkMixed, Redeclare, RedeclareState, step
 from atoll.store.port import Parked
 
@@ -25,54 +25,56 @@ class Pass:
     def __init__(self) -> None:
         self.state = RedeclareState(DECLARED, "n", 1.0)
         self.now_s = 0.0
-        self.asked: tuple[ask.Effect, ...] = ()
+        self.asked: tuple[port.Effect, ...] = ()
 
-    def meets(self, event: hear.Outcome) -> tuple[ask.Effect, ...]:
+    def meets(self, event: port.Outcome) -> tuple[port.Effect, ...]:
         self.state, self.asked = step(self.state, event, self.now_s)
         return self.asked
 
-    def looks(self, stored: Mapping[str, str]) -> tuple[ask.Effect, ...]:
-        return self.meets(hear.Surveyed(stored, {}, frozenset(), False))
+    def looks(self, stored: Mapping[str, str]) -> tuple[port.Effect, ...]:
+        return self.meets(port.Surveyed(stored, {}, frozenset(), False))
 
-    def commits(self) -> tuple[ask.Effect, ...]:
+    def commits(self) -> tuple[port.Effect, ...]:
         (commit,) = self.asked
-        assert isinstance(commit, ask.Commit)
-        return self.meets(hear.Committed(commit.step))
+        assert isinstance(commit, port.Commit)
+        return self.meets(port.Committed(commit.step))
 
     def begins(self) -> None:
-        assert self.meets(hear.Woken()) == (ask.Survey(),)
-        assert self.looks({"note": "old"}) == (ask.Commit(Redeclare(schemas=MARK)),)
-        assert self.commits() == (ask.Survey(),)
-        assert self.looks({"note": "new?n1"}) == (ask.ReadParked(None),)
+        assert self.meets(port.Woken()) == (port.Survey(),)
+        assert self.looks({"note": "old"}) == (port.Commit(Redeclare(schemas=MARK)),)
+        assert self.commits() == (port.Survey(),)
+        assert self.looks({"note": "new?n1"}) == (port.ReadParked(None),)
 
     def goes_over_all(self) -> None:
         self.begins()
-        assert self.meets(hear.ParkedRead(())) == (ask.ScanKeys("like", None),)
-        assert self.meets(hear.KeysScanned(())) == (ask.ScanKeys("note", None),)
-        assert self.meets(hear.KeysScanned(("k1", "k2"))) == (ask.Commit(Redeclare("note", ("k1", "k2"))),)
-        assert self.commits() == (ask.ScanKeys("note", "k2"),)
-        assert self.meets(hear.KeysScanned(())) == (ask.Commit(Redeclare(schemas=DECLARED, instead_of=MARK)),)
-        assert self.commits() == (ask.Survey(),)
+        assert self.meets(port.ParkedRead(())) == (port.ScanKeys("like", None),)
+        assert self.meets(port.KeysScanned(())) == (port.ScanKeys("note", None),)
+        assert self.meets(port.KeysScanned(("k1", "k2"))) == (port.Commit(Redeclare("note", ("k1", "k2"))),)
+        assert self.commits() == (port.ScanKeys("note", "k2"),)
+        assert self.meets(port.KeysScanned(())) == (
+            port.Commit(Redeclare(schemas=DECLARED, instead_of=MARK)),
+        )
+        assert self.commits() == (port.Survey(),)
 
 
 def test_where_all_is_as_declared_nothing_is_done() -> None:
     it = Pass()
-    it.meets(hear.Woken())
-    assert it.looks(DECLARED) == (ask.WakeAt(LOOKED_AFTER_S),)
+    it.meets(port.Woken())
+    assert it.looks(DECLARED) == (port.WakeAt(LOOKED_AFTER_S),)
 
 
 def test_a_pass_goes_over_all_that_is_due() -> None:
     it = Pass()
     it.goes_over_all()
-    assert it.looks(DECLARED) == (ask.WakeAt(LOOKED_AFTER_S),)
+    assert it.looks(DECLARED) == (port.WakeAt(LOOKED_AFTER_S),)
 
 
 def test_a_pass_ends_where_the_mark_was_the_first_commit_of_all() -> None:
     it = Pass()
-    it.meets(hear.Woken())
+    it.meets(port.Woken())
     it.looks({})
-    assert it.commits() == (ask.Survey(),)
-    assert it.looks(DECLARED) == (ask.WakeAt(LOOKED_AFTER_S),)
+    assert it.commits() == (port.Survey(),)
+    assert it.looks(DECLARED) == (port.WakeAt(LOOKED_AFTER_S),)
 
 
 def test_what_was_parked_is_tried_again_if_it_can_be_read() -> None:
@@ -81,22 +83,22 @@ def test_what_was_parked_is_tried_again_if_it_can_be_read() -> None:
     damaged = Parked("b", 2, 0, "unreadable", "why", b"rubbish")
     it = Pass()
     it.begins()
-    it.meets(hear.ParkedRead((whole, damaged)))
+    it.meets(port.ParkedRead((whole, damaged)))
     (commit,) = it.asked
-    assert isinstance(commit, ask.Commit)
+    assert isinstance(commit, port.Commit)
     assert isinstance(commit.step, Redeclare)
     assert commit.step.parked == (whole,)
-    assert it.commits() == (ask.ReadParked(("b", 2, 0)),)
+    assert it.commits() == (port.ReadParked(("b", 2, 0)),)
 
 
 def test_a_pass_that_another_node_wrote_into_is_made_again_soon() -> None:
     it = Pass()
     it.goes_over_all()
-    assert it.looks({"note": ""}) == (ask.WakeAt(1.0),)
-    it.meets(hear.Woken())
+    assert it.looks({"note": ""}) == (port.WakeAt(1.0),)
+    it.meets(port.Woken())
     it.looks({"note": ""})
     (commit,) = it.asked
-    assert isinstance(commit, ask.Commit)
+    assert isinstance(commit, port.Commit)
     assert commit.step == Redeclare(schemas={"like": "new?n2", "note": "new?n2"})  # a mark of its own
 
 
@@ -104,22 +106,22 @@ def test_passes_take_a_small_share_of_the_time() -> None:
     it = Pass()
     it.goes_over_all()
     it.now_s = 60.0
-    assert it.looks({"note": ""}) == (ask.WakeAt(60.0 + SHARE * 60.0),)
+    assert it.looks({"note": ""}) == (port.WakeAt(60.0 + SHARE * 60.0),)
 
 
 @pytest.mark.parametrize("so_far", range(4))
 def test_what_fails_begins_anew(so_far: int) -> None:
     it = Pass()
-    it.meets(hear.Woken())
+    it.meets(port.Woken())
     for event in (
-        hear.Surveyed({}, {}, frozenset(), False),
-        hear.Committed(Redeclare()),
-        hear.Surveyed({}, {}, frozenset(), False),
-        hear.ParkedRead(()),
+        port.Surveyed({}, {}, frozenset(), False),
+        port.Committed(Redeclare()),
+        port.Surveyed({}, {}, frozenset(), False),
+        port.ParkedRead(()),
     )[:so_far]:
         it.meets(event)
-    assert it.meets(hear.Failed(it.asked[0], StoreUnwritable("full"))) == (ask.WakeAt(1.0),)
-    assert it.meets(hear.Woken()) == (ask.Survey(),)
+    assert it.meets(port.Failed(it.asked[0], StoreUnwritable("full"))) == (port.WakeAt(1.0),)
+    assert it.meets(port.Woken()) == (port.Survey(),)
 
 
 def test_the_store_names_every_collection_that_may_have_documents() -> None:
@@ -132,11 +134,11 @@ def test_the_store_names_every_collection_that_may_have_documents() -> None:
 def test_progress_is_told_now_and_then() -> None:
     it = Pass()
     it.begins()
-    it.meets(hear.ParkedRead(()))
+    it.meets(port.ParkedRead(()))
     told = 0
     for page in range(101):
-        it.meets(hear.KeysScanned(tuple(f"{page:03}-{number}" for number in range(200))))
+        it.meets(port.KeysScanned(tuple(f"{page:03}-{number}" for number in range(200))))
         it.commits()
-        told += any(isinstance(effect, ask.Log) for effect in it.asked)
+        told += any(isinstance(effect, port.Log) for effect in it.asked)
         it.asked = it.asked[-1:]
     assert told == 1
