@@ -20,26 +20,16 @@ from atoll.store.port import Parked, View, Wanted
 class Wants:
     """Collects what the works of one group need to have loaded."""
 
-    __slots__ = (
-        "_documents",
-        "_fences",
-        "_open_records",
-        "_rules",
-        "_spaces",
-        "_states",
-        "answers",
-        "records",
-    )
-
     def __init__(self, rules: Mapping[str, Rules]) -> None:
         self.answers: list[str] = []
         """Idempotency keys."""
         self.records: list[str] = []
         """Ids of conflict records."""
+        self.states: list[tuple[str, str]] = []
+        """(space, key) of protocols' states."""
+        self.fences: list[str] = []
+        """Node leases whose generation is wanted."""
         self._rules = rules
-        self._states: dict[tuple[str, str], None] = {}
-        self._spaces: dict[str, None] = {}
-        self._fences: dict[str, None] = {}
         self._documents: dict[str, set[str]] = {}
         self._open_records: dict[str, set[str]] = {}
 
@@ -68,18 +58,6 @@ class Wants:
         with contextlib.suppress(AtollError):
             self.entry(decode_entry(parked.body))
 
-    def fence(self, lease: str) -> None:
-        """The generation of a node lease."""
-        self._fences[lease] = None
-
-    def state(self, space: str, key: str) -> None:
-        """A protocol's state."""
-        self._states[space, key] = None
-
-    def space(self, space: str) -> None:
-        """All states of a space: see `Wanted.spaces`."""
-        self._spaces[space] = None
-
     def wanted(self) -> Wanted:
         """For the store."""
         return Wanted(
@@ -87,9 +65,8 @@ class Wants:
             self.answers,
             self.records,
             open_records=_in_order(self._open_records) if self._open_records else {},
-            states=tuple(self._states),
-            spaces=tuple(self._spaces),
-            fences=tuple(self._fences),
+            states=self.states,
+            fences=self.fences,
         )
 
 
@@ -105,7 +82,7 @@ class Fence(NamedTuple):
     """When this node got it."""
 
     def want(self, wants: Wants) -> None:
-        wants.fence(self.lease)
+        wants.fences.append(self.lease)
 
     def hold(self, batch: Batch, view: View) -> None:
         """Raises FenceLost when the lease is lost already; else the commit is refused if it is lost by then."""

@@ -13,6 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.types import Stamp
@@ -24,6 +25,8 @@ from atoll.errors import AtollError, Indefinite, Overloaded, SerializationConfli
 from atoll.region.progress import Progress
 from atoll.region.timeline import Timeline
 from atoll.store.port import Transactions, View
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,32 +47,38 @@ _MOST_LOST = 8
 """Transactions that may be lost to other nodes before the works are told."""
 
 
-class Awaited:
-    """A step as a work that one caller waits for."""
+class Awaited(Generic[Answer]):
+    """A work that one caller waits for."""
 
-    __slots__ = ("_step", "done")
-
-    def __init__(self, step: Step, done: asyncio.Future[None]) -> None:
-        self._step = step
-        self.done = done
+    __slots__ = ("done", "result")
+    done: asyncio.Future[Answer]
+    result: Answer | AtollError
+    """Set when it is performed."""
 
     @property
     def abandoned(self) -> bool:
         return self.done.done()
 
-    def want(self, wants: Wants) -> None:
-        self._step.want(wants)
-
-    def perform(self, batch: Batch, view: View) -> None:
-        self._step.perform(batch, view)
-
     def committed(self) -> None:
-        if not self.done.done():
-            self.done.set_result(None)
+        if self.done.done():
+            return
+        if isinstance(self.result, AtollError):
+            self.done.set_exception(self.result)
+        else:
+            self.done.set_result(self.result)
 
     def failed(self, error: AtollError) -> None:
         if not self.done.done():
             self.done.set_exception(error)
+
+
+class _AwaitedStep(Awaited[None]):
+    __slots__ = ("perform", "want")
+
+    def __init__(self, step: Step) -> None:
+        self.done = asyncio.get_running_loop().create_future()
+        self.result = None
+        self.want, self.perform = step.want, step.perform
 
 
 class _LeftOut(Exception):
@@ -162,10 +171,10 @@ class GroupCommit:
         """
         if self._closed:
             raise Overloaded("this region is closing")
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._background.append(Awaited(step, done))
+        work = _AwaitedStep(step)
+        self._background.append(work)
         self.call()
-        await done
+        await work.done
 
     def call(self) -> None:
         """There is something to do."""

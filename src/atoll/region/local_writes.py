@@ -9,7 +9,7 @@ from atoll.commit.batch import Admit, Batch
 from atoll.commit.work import Wants
 from atoll.documents.mutation import Receipt, Write
 from atoll.errors import AtollError
-from atoll.region.group_commit import GroupCommit
+from atoll.region.group_commit import Awaited, GroupCommit
 from atoll.store.port import View
 
 Gate = Callable[[View], None]
@@ -19,26 +19,21 @@ A group of writes asks once: nothing can close between two of them.
 """
 
 
-class LocalWrite:
+class LocalWrite(Awaited[Receipt]):
     """One write and who waits for its answer."""
 
-    __slots__ = ("_result", "_writes", "answer", "write")
+    __slots__ = ("_write", "_writes")
 
-    def __init__(self, write: Write, writes: LocalWrites, answer: asyncio.Future[Receipt]) -> None:
-        self.write = write
-        self.answer = answer
+    def __init__(self, write: Write, writes: LocalWrites) -> None:
+        self.done = asyncio.get_running_loop().create_future()
+        self._write = write
         self._writes = writes
-        self._result: Receipt | AtollError
-
-    @property
-    def abandoned(self) -> bool:
-        return self.answer.done()
 
     def want(self, wants: Wants) -> None:
-        for mutation in self.write.mutations:
+        for mutation in self._write.mutations:
             wants.document(mutation.collection, mutation.key)
-        if self.write.idempotency_key is not None:
-            wants.answers.append(self.write.idempotency_key)
+        if self._write.idempotency_key is not None:
+            wants.answers.append(self._write.idempotency_key)
 
     def perform(self, batch: Batch, view: View) -> None:
         """Raises nothing: a write that is refused leaves no trace in the batch, and the others go on."""
@@ -47,24 +42,12 @@ class LocalWrite:
                 for gate in self._writes.gates:
                     gate(view)
                 batch.admits_writes = True
-            self._result = batch.write(self.write, self._writes.admit)
+            self.result = batch.write(self._write, self._writes.admit)
         except AtollError as error:
-            self._result = error
+            self.result = error
         except Exception as error:
-            self._result = AtollError(f"the write failed unexpectedly: {error!r}")
-            self._result.__cause__ = error
-
-    def committed(self) -> None:
-        if self.answer.done():
-            return
-        if isinstance(self._result, AtollError):
-            self.answer.set_exception(self._result)
-        else:
-            self.answer.set_result(self._result)
-
-    def failed(self, error: AtollError) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(error)
+            self.result = AtollError(f"the write failed unexpectedly: {error!r}")
+            self.result.__cause__ = error
 
 
 class LocalWrites:
@@ -83,6 +66,6 @@ class LocalWrites:
         Raises RequestErrors, what the gates, `admit` and the store raise (Indefinite among it), and Overloaded. A
         caller that is cancelled does not know whether it was committed.
         """
-        answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._group_commit.submit(LocalWrite(write, self, answer))
-        return await answer
+        work = LocalWrite(write, self)
+        self._group_commit.submit(work)
+        return await work.done

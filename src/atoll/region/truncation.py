@@ -61,7 +61,7 @@ class Remember(NamedTuple):
     heard_ms: Mapping[str, int]
 
     def want(self, wants: Wants) -> None:
-        wants.state(*_STATE)
+        wants.states.append(_STATE)
 
     def perform(self, batch: Batch, view: View) -> None:
         stored = view.states.get(_STATE)

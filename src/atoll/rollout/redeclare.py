@@ -49,7 +49,7 @@ class Redeclare(NamedTuple):
     def want(self, wants: Wants) -> None:
         for parked in self.parked:
             wants.parked(parked)
-            wants.state(*UNPARKED)
+            wants.states.append(UNPARKED)
         for key in self.keys:
             wants.document(self.collection, key)
         if self.keys:

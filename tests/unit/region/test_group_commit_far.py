@@ -464,7 +464,7 @@ class Fenced:
 
     def want(self, wants: Wants) -> None:
         self.fence.want(wants)
-        wants.state("test", "k")
+        wants.states.append(("test", "k"))
 
     def perform(self, batch: Batch, view: View) -> None:
         self.fence.hold(batch, view)
