@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from atoll.errors import InvalidOperation
@@ -23,9 +22,8 @@ class Here:
 
 @dataclass(frozen=True, slots=True)
 class WaitFor:
-    """Once this region has seen `token`, as `here` says; or in a region that has seen it."""
+    """Once this region has seen the session's token, as `here` says; or in a region that has seen it."""
 
-    token: Mapping[str, int]
     here: Here
 
 
@@ -36,6 +34,7 @@ class AtOwner:
 
 ReadPlan = Here | WaitFor | AtOwner
 AT_ONCE = Here()
+ONCE_SEEN = WaitFor(AT_ONCE)
 _AT_OWNER = AtOwner()
 CAUSAL_LISTING = "causal listing"
 """No region orders the writes of a whole collection: a listing is as good as a causal one."""
@@ -64,7 +63,7 @@ def plan_read(schema: CollectionSchema, options: ReadOptions, *, listing: bool =
         here = Here(bound_s, degraded, stale_allowed=policy.fallback == "eventual")
     if level == "eventual" or not options.token:
         return here
-    return WaitFor(options.token, here)
+    return ONCE_SEEN if here is AT_ONCE else WaitFor(here)
 
 
 def _bound_s(schema: CollectionSchema, options: ReadOptions, level: str) -> float | None:

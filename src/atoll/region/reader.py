@@ -14,7 +14,7 @@ from atoll.documents.rules import Rules
 from atoll.errors import AtollError, RegionUnreachable, Unavailable
 from atoll.region.admission import Admission
 from atoll.region.group_commit import GroupCommit
-from atoll.region.read_plan import AT_ONCE, AtOwner, Here, ReadPlan, WaitFor, plan_read
+from atoll.region.read_plan import AT_ONCE, ONCE_SEEN, AtOwner, Here, ReadPlan, WaitFor, plan_read
 from atoll.region.reading import Listing, ListOptions, Reading, ReadOptions
 from atoll.region.site import Site
 from atoll.replication.link import Link
@@ -44,27 +44,32 @@ class Reader:
         self._store = store
         self._group_commit = group_commit
         self._links = links
-        self._plans: dict[tuple[str, str | None], ReadPlan] = {}
-        """(collection, level asked for) → the plan of a read that asks for nothing more."""
+        self._plans: dict[tuple[str, str | None, bool], ReadPlan] = {}
+        """(collection, level asked for, whether there is no token) → the plan, where no staleness is asked for."""
         self._ownership, self._gates, self._waits, self._statistics = admission
         self._ask = site.ask
 
     async def read(self, collection: str, key: str, options: ReadOptions) -> Reading:
         """Under the collection's consistency, or the one asked for; raises what `Region.read` does."""
         self._statistics.reads += 1
-        plain = not options.token and options.max_staleness_s is None
-        plan = self._plans.get((collection, options.consistency)) if plain else None
+        level, token, staleness_s, _ = options
+        plan = self._plans.get((collection, level, not token)) if staleness_s is None else None
         if plan is None:
             plan = plan_read(self._rules[collection].schema, options)
-            if plain:
-                self._plans[collection, options.consistency] = plan
+            if staleness_s is None:
+                self._plans[collection, level, not token] = plan
         if plan is AT_ONCE:
             return await self.read_here(collection, key)
+        if plan is ONCE_SEEN and token:
+            # As a rule the region has seen it. One look at the store then answers both questions.
+            reading = await self.read_here(collection, key)
+            if vectors.descends(reading.vector, token):
+                return reading
         match plan:
             case Here() as here:
                 return await self._read_once_fresh(collection, key, here, options)
-            case WaitFor(token, here):
-                return await self._read_after(collection, key, token, here, options)
+            case WaitFor(here):
+                return await self._read_after(collection, key, token or {}, here, options)
             case AtOwner():
                 return await self._read_strong(collection, key)
             case unreachable:
@@ -97,7 +102,7 @@ class Reader:
         assert not isinstance(plan, AtOwner), "no region orders the writes of a whole collection"
         here = plan.here if isinstance(plan, WaitFor) else plan
         if isinstance(plan, WaitFor):
-            await self._waits.require(plan.token, options.max_wait_s)
+            await self._waits.require(options.token or {}, options.max_wait_s)
         stale = None if here.bound_s is None else await self._waits.fresh_enough(here, options.max_wait_s)
         entered = self._gates.enter()
         rows = await self._store.scan(

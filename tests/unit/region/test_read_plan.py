@@ -21,18 +21,18 @@ def schema(name: str) -> CollectionSchema:
     [
         ("like", ReadOptions(), Here()),
         ("like", ReadOptions(token=TOKEN), Here()),
-        ("like", ReadOptions("causal", TOKEN), WaitFor(TOKEN, Here())),
+        ("like", ReadOptions("causal", TOKEN), WaitFor(Here())),
         ("like", ReadOptions("session", {}), Here()),
         ("like", ReadOptions(max_staleness_s=2.0), Here(2.0)),
-        ("note", ReadOptions(token=TOKEN), WaitFor(TOKEN, Here())),
+        ("note", ReadOptions(token=TOKEN), WaitFor(Here())),
         ("note", ReadOptions("eventual", TOKEN), Here()),
         ("price", ReadOptions(), Here(1.0)),
-        ("price", ReadOptions(token=TOKEN), WaitFor(TOKEN, Here(1.0))),
+        ("price", ReadOptions(token=TOKEN), WaitFor(Here(1.0))),
         ("price", ReadOptions("eventual"), Here()),
         ("account", ReadOptions(), AtOwner()),
         ("account", ReadOptions("eventual"), Here()),
         ("stock", ReadOptions(), Here(None, "escrow")),
-        ("stock", ReadOptions(token=TOKEN), WaitFor(TOKEN, Here(None, "escrow"))),
+        ("stock", ReadOptions(token=TOKEN), WaitFor(Here(None, "escrow"))),
         ("stock", ReadOptions("eventual"), Here(None, "escrow")),
     ],
 )
@@ -46,7 +46,7 @@ def test_a_listing_is_never_sent_to_an_owner() -> None:
     assert plan_read(schema("account"), ReadOptions(), listing=True) == Here(None, CAUSAL_LISTING)
     assert plan_read(schema("stock"), ReadOptions(), listing=True) == Here(None, "escrow")
     plan = plan_read(schema("account"), ReadOptions(token=TOKEN), listing=True)
-    assert plan == WaitFor(TOKEN, Here(None, CAUSAL_LISTING))
+    assert plan == WaitFor(Here(None, CAUSAL_LISTING))
 
 
 @pytest.mark.parametrize(
