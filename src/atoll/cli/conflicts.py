@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atoll.cli.terminal import ConfigOption, JsonOption, command, console, print_json, waiting
+from atoll.cli.terminal import (
+    AnyRegionOption,
+    ConfigOption,
+    JsonOption,
+    SinceOption,
+    command,
+    console,
+    given,
+    print_json,
+    table,
+    waiting,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,10 +32,7 @@ _PAGE = 500
 def conflicts(
     *,
     config: ConfigOption = "atoll.toml",
-    region: Annotated[
-        str | None,
-        typer.Option("--region", "-r", help="Whose audit; without it, the first region that answers."),
-    ] = None,
+    region: AnyRegionOption = None,
     collection: Annotated[str | None, typer.Option("--collection", help="Only of this collection.")] = None,
     key: Annotated[str | None, typer.Option("--key", help="Only of the document with this key.")] = None,
     kind: Annotated[
@@ -34,7 +42,7 @@ def conflicts(
     origin: Annotated[
         str | None, typer.Option("--origin", help="Only where this region's write lost or won.")
     ] = None,
-    since: Annotated[str | None, typer.Option("--since", help="ISO 8601 or unix milliseconds.")] = None,
+    since: SinceOption = None,
     until: Annotated[str | None, typer.Option("--until", help="ISO 8601 or unix milliseconds.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="The most records; 0 for all.")] = 100,
     cursor: Annotated[str | None, typer.Option("--cursor", help="Go on where a page ended.")] = None,
@@ -43,24 +51,18 @@ def conflicts(
     """List the conflicts: what collided, what was dropped, and why."""
     from atoll.cli.regions import Regions, open_config
 
-    given = {
-        "collection": collection,
-        "key": key,
-        "kind": kind,
-        "status": status,
-        "origin": origin,
-        "since": since,
-        "until": until,
-    }
+    filters = given(
+        collection=collection,
+        key=key,
+        kind=kind,
+        status=status,
+        origin=origin,
+        since=since,
+        until=until,
+    )
     regions = Regions(open_config(config))
     with waiting("reading the audit"):
-        name, items, after = read_audit(
-            regions,
-            region,
-            {name: value for name, value in given.items() if value is not None},
-            limit,
-            cursor,
-        )
+        name, items, after = read_audit(regions, region, filters, limit, cursor)
     if as_json:
         print_json({"region": name, "items": items, "cursor": after})
         return
@@ -77,8 +79,7 @@ def read_audit(
     while True:
         wanted = min(_PAGE, limit - len(items)) if limit else _PAGE
         parameters = {**filters, "limit": str(wanted), **({"cursor": cursor} if cursor else {})}
-        among = None if region is None else [region]
-        region, page = regions.ask_first("/v1/conflicts", parameters, among=among)
+        region, page = regions.ask_first("/v1/conflicts", parameters, only=region)
         items += page["items"]
         cursor = page["cursor"]
         if cursor is None or (limit and len(items) >= limit):
@@ -87,24 +88,12 @@ def read_audit(
 
 def conflicts_table(region: str, items: list[dict[str, Any]]) -> Table:
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(title=f"Conflicts, as {region} has them: {len(items)}", title_justify="left")
-    for column in (
-        "id",
-        "document",
-        "kind",
-        "status",
-        "strategy",
-        "losing",
-        "winning",
-        "losing value",
-        "reason",
-    ):
-        table.add_column(column, overflow="fold", no_wrap=column == "id")
+    columns = ("id", "document", "kind", "status", "strategy", "losing", "winning", "losing value", "reason")
+    made = table(f"Conflicts, as {region} has them: {len(items)}", *columns, whole=("id",))
     for item in items:
         field = f".{item['field']}" if item["field"] else ""
-        table.add_row(
+        made.add_row(
             item["id"],
             escape(f"{item['collection']}/{item['key']}{field}"),
             item["kind"],
@@ -115,7 +104,7 @@ def conflicts_table(region: str, items: list[dict[str, Any]]) -> Table:
             escape(_short(item["losing"]["value"])),
             escape(item["reason"]) + (" (within the clocks' uncertainty)" if item["uncertain"] else ""),
         )
-    return table
+    return made
 
 
 def _side(side: dict[str, Any]) -> str:

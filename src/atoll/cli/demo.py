@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from atoll.cli.terminal import JsonOption, command
-
-
-class DemoStore(StrEnum):
-    SQLITE = "sqlite"
-    POSTGRESQL = "postgresql"
 
 
 @command
@@ -36,8 +30,8 @@ def demo(
         typer.Option("--folder", help="Where the data lies, and stays; without it a temporary folder."),
     ] = None,
     store: Annotated[
-        DemoStore, typer.Option("--store", help="What the regions keep their data in.")
-    ] = DemoStore.SQLITE,
+        Literal["sqlite", "postgresql"], typer.Option("--store", help="What the regions keep their data in.")
+    ] = "sqlite",
     as_json: JsonOption = False,
 ) -> None:
     """Run a shop in three regions, cut a link, kill a region, and prove that nothing was lost.
@@ -52,7 +46,7 @@ def demo(
         plain=plain,
         keep=keep,
         folder=None if folder is None else Path(folder),
-        postgresql=store is DemoStore.POSTGRESQL,
+        postgresql=store == "postgresql",
         as_json=as_json,
     )
     raise typer.Exit(run(options))

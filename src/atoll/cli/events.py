@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atoll.cli.terminal import ConfigOption, JsonOption, command, console, print_json, waiting
+from atoll.cli.terminal import (
+    ConfigOption,
+    JsonOption,
+    SinceOption,
+    command,
+    console,
+    given,
+    print_json,
+    table,
+    waiting,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,7 +39,7 @@ def events(
         str | None, typer.Option("--region", "-r", help="Only what this region noticed.")
     ] = None,
     kind: Annotated[str | None, typer.Option("--kind", help="link-down, link-up, region-started, …")] = None,
-    since: Annotated[str | None, typer.Option("--since", help="ISO 8601 or unix milliseconds.")] = None,
+    since: SinceOption = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="The newest so many; 0 for all.")] = 100,
     as_json: JsonOption = False,
 ) -> None:
@@ -37,11 +47,9 @@ def events(
     from atoll.cli.regions import Regions, open_config
 
     settings = open_config(config)
-    given = {"region": region, "kind": kind, "since": since}
-    filters = {name: value for name, value in given.items() if value is not None}
-    among = None if ask is None else settings.region(ask).name
+    filters = given(region=region, kind=kind, since=since)
     with waiting("reading the events"):
-        name, items = read_events(Regions(settings), among, filters, limit)
+        name, items = read_events(Regions(settings), ask, filters, limit)
     if as_json:
         print_json({"region": name, "items": items})
     else:
@@ -56,8 +64,7 @@ def read_events(
     cursor: str | None = None
     while True:
         parameters = {**filters, "limit": str(_PAGE), **({"cursor": cursor} if cursor else {})}
-        among = None if region is None else [region]
-        region, page = regions.ask_first("/v1/events", parameters, among=among)
+        region, page = regions.ask_first("/v1/events", parameters, only=region)
         items += page["items"]
         cursor = page["cursor"]
         if cursor is None:
@@ -66,24 +73,22 @@ def read_events(
 
 def events_table(region: str, items: list[dict[str, Any]]) -> Table:
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(title=f"Events, as {region} has them: {len(items)}", title_justify="left")
-    for column in ("happened", "region", "event", "peer", "detail"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("happened", "event"))
+    columns = ("happened", "region", "event", "peer", "detail")
+    made = table(f"Events, as {region} has them: {len(items)}", *columns, whole=("happened", "event"))
     for item in items:
         node = f" {item['node']}" if item["node"] else ""
         times = f" ×{item['count']}" if item["count"] > 1 else ""
         left_out = [f"{item['left_out']} events before it were left out"] if item["left_out"] else []
         detail = "; ".join([*filter(None, [item["detail"]]), *left_out])
-        table.add_row(
+        made.add_row(
             _moment(item["at_ms"]),
             escape(item["region"] + node),
             escape(item["kind"] + times),
             escape(item["peer"]),
             escape(detail),
         )
-    return table
+    return made
 
 
 def _moment(ms: int) -> str:

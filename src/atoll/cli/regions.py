@@ -56,9 +56,8 @@ class Regions:
 
     def ask(self, region: str, path: str, parameters: Mapping[str, str] | None = None) -> Any:
         """GET from one region. Raises RegionUnreachable, or the error that the region answered."""
-        query = f"?{urlencode(parameters)}" if parameters else ""
         asked = self.config.region(region)
-        return self._answer(asked, path + query, asked.urls)
+        return self._answer(asked, f"{path}?{urlencode(parameters)}" if parameters else path, asked.urls)
 
     def ask_nodes(
         self, path: str, *, among: Sequence[str] | None = None, body: Mapping[str, Any] | None = None
@@ -85,11 +84,11 @@ class Regions:
             return list(pool.map(one, nodes))
 
     def ask_first(
-        self, path: str, parameters: Mapping[str, str] | None = None, *, among: Sequence[str] | None = None
+        self, path: str, parameters: Mapping[str, str] | None = None, *, only: str | None = None
     ) -> tuple[str, Any]:
-        """GET from the first region that answers. Raises RegionUnreachable when none does."""
+        """GET from the first region that answers, or from one. Raises RegionUnreachable when none does."""
         failures = []
-        for region in among or self.config.region_names:
+        for region in self.config.region_names if only is None else [self.config.region(only).name]:
             try:
                 return region, self.ask(region, path, parameters)
             except RegionUnreachable as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from atoll.cli.terminal import FAILURE, ConfigOption, JsonOption, command, console, print_json, waiting
+from atoll.cli.terminal import FAILURE, ConfigOption, JsonOption, command, console, print_json, table, waiting
 from atoll.errors import AtollError
 
 if TYPE_CHECKING:
@@ -62,19 +62,15 @@ def _as_json(node: Node) -> dict[str, Any]:
 
 def regions_table(found: Mapping[str, Node]) -> Table:
     """A row for each region, or node of one, by name."""
-    from rich.table import Table
-
-    table = Table(title="Regions", title_justify="left")
     right = ("writes", "conflicts", "inbox", "journal", "clock ±ms")
-    for column in ("region", "url", "serves", "position", *right):
-        table.add_column(column, justify="right" if column in right else "left")
+    made = table("Regions", "region", "url", "serves", "position", *right, right=right)
     for name, (_, _, url, answer) in found.items():
         if isinstance(answer, AtollError):
-            table.add_row(name, url, "[red]no answer[/]", *["–"] * 6)
+            made.add_row(name, url, "[red]no answer[/]", *["–"] * 6)
             continue
         counted, inbox = answer["counted"], answer["inbox"]
         held = f" held: {inbox['held']}" if inbox["held"] else ""
-        table.add_row(
+        made.add_row(
             name,
             url,
             _serves(answer),
@@ -85,7 +81,7 @@ def regions_table(found: Mapping[str, Node]) -> Table:
             _journal(answer["journal"]),
             str(answer["uncertainty_ms"]),
         )
-    return table
+    return made
 
 
 def _journal(journal: dict[str, Any]) -> str:
@@ -104,24 +100,9 @@ def _serves(answer: dict[str, Any]) -> str:
 
 def links_table(found: Mapping[str, Node]) -> Table:
     """A row for each direction of each link, seen from its receiving end."""
-    from rich.table import Table
-
-    table = Table(title="Links (what a region pulls from a peer)", title_justify="left")
-    for column in (
-        "region",
-        "from",
-        "state",
-        "lag",
-        "behind",
-        "propagation p50",
-        "round trip",
-        "relays",
-        "last error",
-    ):
-        table.add_column(
-            column,
-            justify="right" if column in ("lag", "behind", "propagation p50", "round trip") else "left",
-        )
+    right = ("lag", "behind", "propagation p50", "round trip")
+    columns = ("region", "from", "state", *right, "relays", "last error")
+    made = table("Links (what a region pulls from a peer)", *columns, right=right)
     for name, (*_, answer) in found.items():
         if isinstance(answer, AtollError):
             continue
@@ -130,7 +111,7 @@ def links_table(found: Mapping[str, Node]) -> Table:
             state = "connected" if link["connected"] else "[red]cut[/]" if peer in cut else "[red]down[/]"
             if link["connected"] and not link["held"]:
                 state = "another node pulls"
-            table.add_row(
+            made.add_row(
                 name,
                 peer,
                 state,
@@ -141,7 +122,7 @@ def links_table(found: Mapping[str, Node]) -> Table:
                 ", ".join(link["relays"]) or "–",
                 "" if link["connected"] else link["last_error"] or "",
             )
-    return table
+    return made
 
 
 def _measure(value: float | None, unit: str) -> str:

@@ -6,7 +6,7 @@ import functools
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
@@ -16,6 +16,7 @@ from atoll.errors import AtollError, ConfigError, DeclarationError, RequestError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,11 +31,16 @@ _QUIET_S = 2.0
 ConfigOption = Annotated[
     str, typer.Option("--config", "-c", help="Where the regions are.", metavar="FILE", show_default=True)
 ]
+AnyRegionOption = Annotated[
+    str | None,
+    typer.Option("--region", "-r", help="Whom to ask; without it, the first region that answers."),
+]
+SinceOption = Annotated[str | None, typer.Option("--since", help="ISO 8601 or unix milliseconds.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 
 
 def command(function: Callable[P, T]) -> Callable[P, T]:
-    """Transaction an AtollError into one line on stderr and an exit code."""
+    """Make an AtollError one line on stderr and an exit code."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -58,6 +64,23 @@ def tell(text: str) -> None:
 
 def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def table(title: str, *columns: str, right: Collection[str] = (), whole: Collection[str] = ()) -> Table:
+    """Columns in `right` are aligned to that side, those in `whole` are never wrapped."""
+    from rich.table import Table
+
+    made = Table(title=title, title_justify="left")
+    for column in columns:
+        made.add_column(
+            column, justify="right" if column in right else "left", overflow="fold", no_wrap=column in whole
+        )
+    return made
+
+
+def given(**options: str | None) -> dict[str, str]:
+    """Those that were given, as parameters of a request."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def console() -> Console:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atoll.cli.terminal import FAILURE, ConfigOption, JsonOption, command, console, print_json, waiting
+from atoll.cli.terminal import (
+    FAILURE,
+    AnyRegionOption,
+    ConfigOption,
+    JsonOption,
+    command,
+    console,
+    print_json,
+    table,
+    waiting,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,10 +29,7 @@ _NAMED = 20
 @command
 def verify(
     config: ConfigOption = "atoll.toml",
-    region: Annotated[
-        str | None,
-        typer.Option("--region", "-r", help="Who compares; without it, the first region that answers."),
-    ] = None,
+    region: AnyRegionOption = None,
     wait: Annotated[
         float,
         typer.Option(
@@ -34,15 +41,13 @@ def verify(
     """Compare all regions' documents, and name those that differ. Exit code 1 unless all are equal."""
     from atoll.cli.regions import Regions, open_config
 
-    settings = open_config(config)
-    regions = Regions(settings, timeout_s=300.0)
-    among = None if region is None else [settings.region(region).name]
+    regions = Regions(open_config(config), timeout_s=300.0)
     until = time.monotonic() + wait
     with waiting("comparing the regions"):
-        name, found = regions.ask_first("/admin/verify", among=among)
+        name, found = regions.ask_first("/admin/verify", only=region)
         while not found["equal"] and time.monotonic() < until:
             time.sleep(_PAUSE_S)
-            name, found = regions.ask_first("/admin/verify", among=[name])
+            name, found = regions.ask_first("/admin/verify", only=name)
     if as_json:
         print_json(found)
     else:
@@ -56,20 +61,15 @@ def verify(
 
 
 def verify_table(found: dict[str, Any]) -> Table:
-    from rich.table import Table
-
     here = found["region"]
     peers = sorted({peer for each in found["collections"].values() for peer in each["peers"]})
-    table = Table(title=f"{here} compared with {' and '.join(peers) or 'nobody'}", title_justify="left")
-    table.add_column("collection")
-    table.add_column(f"documents in {here}", justify="right")
-    table.add_column("digest")
-    for peer in peers:
-        table.add_column(peer)
+    counts = f"documents in {here}"
+    title = f"{here} compared with {' and '.join(peers) or 'nobody'}"
+    made = table(title, "collection", counts, "digest", *peers, right=(counts,))
     for collection, each in found["collections"].items():
         states = [_state(each["peers"].get(peer)) for peer in peers]
-        table.add_row(collection, str(each["documents"]), each["digest"], *states)
-    return table
+        made.add_row(collection, str(each["documents"]), each["digest"], *states)
+    return made
 
 
 def _state(peer: dict[str, Any] | None) -> str:

@@ -13,10 +13,10 @@ class Regions:
         self.asked: list[dict[str, str]] = []
 
     def ask_first(
-        self, path: str, parameters: dict[str, str], *, among: list[str] | None
+        self, path: str, parameters: dict[str, str], *, only: str | None
     ) -> tuple[str, dict[str, Any]]:
         assert path == "/v1/events"
-        assert among == (["tokyo"] if self.asked else None)
+        assert only == ("tokyo" if self.asked else None)
         self.asked.append(parameters)
         first = int(parameters.get("cursor", "0"))
         last = min(first + 2, self.count)

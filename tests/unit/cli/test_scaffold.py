@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll.cli.scaffold import write_project
+from atoll.cli.init import write_project
 from atoll.config.config import load_config
 from atoll.errors import ConfigError
 from atoll.schema import load_application

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from atoll.cli.init import write_project
 from atoll.cli.main import app
-from atoll.cli.scaffold import write_project
 from atoll.config.config import Config
 from atoll.errors import StoreLocked
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from atoll import errors
-from atoll.cli.scaffold import write_project
+from atoll.cli.init import write_project
 from atoll.client import Database, Endpoint, Put, Request, Response, Stream, Transport, connect
 from atoll.schema import Decrement
 

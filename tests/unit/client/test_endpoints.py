@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll.cli.scaffold import write_project
+from atoll.cli.init import write_project
 from atoll.client.endpoints import Endpoint, distance_km, endpoints_of, nearest_first
 from atoll.config.config import load_config
 from atoll.errors import ConfigError
