@@ -67,13 +67,13 @@ class Collisions:
         for number in range(self._rounds(seconds)):
             match self._stages[number % len(self._stages)].__name__:
                 case "_profile_updated_twice" | "_profile_deleted_late" | "_profile_deleted_early":
-                    writes.append(_put("profile", f"customer-{number}", {"name": f"Customer {number}"}))
+                    writes.append(put("profile", f"customer-{number}", {"name": f"Customer {number}"}))
                 case "_cart_filled_twice" | "_cart_checked_out":
-                    writes.append(_put("cart", f"cart-{number}", {"items": ["bread"]}))
+                    writes.append(put("cart", f"cart-{number}", {"items": ["bread"]}))
                 case "_price_set_twice":
-                    writes.append(_put("price_tag", f"tag-{number}", {"price_cents": 500, "region": "all"}))
+                    writes.append(put("price_tag", f"tag-{number}", {"price_cents": 500, "region": "all"}))
                 case "_note_edited_twice":
-                    writes.append(_put("note", f"note-{number}", {"body": "the rota"}))
+                    writes.append(put("note", f"note-{number}", {"body": "the rota"}))
         return writes
 
     async def run(self, seconds: float) -> None:
@@ -222,5 +222,5 @@ class Collisions:
                 self._ledger.surprises.append(f"{region} answered {response.status} to a resolution: {body}")
 
 
-def _put(collection: str, key: str, value: dict[str, Any]) -> dict[str, Any]:
+def put(collection: str, key: str, value: dict[str, Any]) -> dict[str, Any]:
     return {"put": {"collection": collection, "key": key, "value": value}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,18 +100,15 @@ class Ledger:
             "session_reads": self.sessions_checked,
             "session_reads_late": self.sessions_late,
             "lines_sold": dict(self.sales),
-            "write_p50_ms": {
-                region: round(percentile(list(each), 0.5), 2)
-                for region, each in sorted(self.latencies_ms.items())
-            },
-            "write_p99_ms": {
-                region: round(percentile(list(each), 0.99), 2)
-                for region, each in sorted(self.latencies_ms.items())
-            },
+            "write_p50_ms": self._latencies_ms(0.5),
+            "write_p99_ms": self._latencies_ms(0.99),
         }
 
+    def _latencies_ms(self, part: float) -> dict[str, float]:
+        return {name: round(percentile(each, part), 2) for name, each in sorted(self.latencies_ms.items())}
 
-def percentile(values: list[float], part: float) -> float:
+
+def percentile(values: Iterable[float], part: float) -> float:
     """Nearest rank; 0 of nothing."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else 0.0

@@ -20,7 +20,7 @@ import aiohttp
 import uvloop
 from rich.console import Console
 
-from atoll.demo.collisions import Collisions
+from atoll.demo.collisions import Collisions, put
 from atoll.demo.databases import Databases
 from atoll.demo.findings import collect, settle
 from atoll.demo.http_client import HttpClient, Unanswered
@@ -32,7 +32,7 @@ from atoll.demo.purchases import load_sample
 from atoll.demo.report import Report
 from atoll.demo.shoppers import LINES_PER_S, Plan, Shoppers, plan
 from atoll.demo.topology import REGIONS, Topology
-from atoll.demo.view import LiveView, PlainView, Scene, View, beside
+from atoll.demo.view import LiveView, PlainView, Scene, beside
 from atoll.errors import AtollError
 
 _BATCH = 250
@@ -94,12 +94,12 @@ class _Demo:
         self._scene = Scene(options.seconds, self._ledger, self._weather)
 
     async def run(self) -> int:
-        async with self._topology() as topology, aiohttp.ClientSession(connector=_connector()) as http:
-            view: View = (
-                LiveView(self._scene, self._console) if self._live else PlainView(self._scene, self._write)
-            )
-            async with beside(view.run()):
-                report = await self._drama(topology, http)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+        async with self._opened() as self._topology, aiohttp.ClientSession(connector=connector) as self._http:
+            live, plain = LiveView(self._scene, self._console), PlainView(self._scene, self._write)
+            self._client = HttpClient(self._http, self._topology.urls, self._ledger)
+            async with beside((live if self._live else plain).run()):
+                report = await self._drama()
             if self._live:
                 for moment, text in self._scene.events:
                     self._write(f"{moment:6.1f} s  {text}")
@@ -110,11 +110,11 @@ class _Demo:
                 sys.stdout.flush()
             if self._options.keep:
                 with contextlib.suppress(asyncio.CancelledError):
-                    await self._stay(topology)
+                    await self._stay()
             return 0 if report.ok else 1
 
     @contextlib.asynccontextmanager
-    async def _topology(self) -> AsyncIterator[Topology]:
+    async def _opened(self) -> AsyncIterator[Topology]:
         """The regions' processes and folder, both gone afterwards, whatever happens."""
         given = self._options.folder
         folder = Path(tempfile.mkdtemp(prefix="atoll-demo-")) if given is None else given.resolve()
@@ -135,8 +135,9 @@ class _Demo:
             if given is None:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    async def _drama(self, topology: Topology, http: aiohttp.ClientSession) -> Report:
+    async def _drama(self) -> Report:
         scene, ledger, options = self._scene, self._ledger, self._options
+        topology, http, client = self._topology, self._http, self._client
         scene.step = "starting three regions"
         pids = {region: topology.start(region) for region in REGIONS}
         purchases = await asyncio.to_thread(load_sample)
@@ -148,15 +149,13 @@ class _Demo:
             "serving: "
             + ", ".join(f"{region} at {topology.urls[region]} (process {pids[region]})" for region in REGIONS)
         )
-        client = HttpClient(http, topology.urls, ledger)
-        collisions = Collisions(
-            client, ledger, REGIONS, alive=topology.alive, random=Random(options.seed + 1)
-        )
+        random = Random(options.seed + 1)
+        collisions = Collisions(client, ledger, REGIONS, alive=topology.alive, random=random)
         scene.step = "writing the stock"
-        await self._fill(topology, client, stock, collisions.base(options.seconds))
+        await self._fill(stock, collisions.base(options.seconds))
         observer = scene.observer = Observer(topology, http, self._weather, ledger.surprises.append)
         async with beside(observer.watch()):
-            await self._trade(topology, http, client, stock, collisions)
+            await self._trade(stock, collisions)
             await asyncio.sleep(_LAST_MARKS_S)
         settled = await settle(
             client, REGIONS, within_s=_SETTLE_S, tell=lambda text: setattr(scene, "step", text)
@@ -171,18 +170,11 @@ class _Demo:
             checks, ledger, findings, observer.by_phase(), scene.events, time.monotonic() - scene.began
         )
 
-    async def _fill(
-        self, topology: Topology, client: HttpClient, stock: Plan, base: list[dict[str, Any]]
-    ) -> None:
+    async def _fill(self, stock: Plan, base: list[dict[str, Any]]) -> None:
         """Write all stock in one region, and wait until the others have it."""
+        client = self._client
         writes = base + [
-            {
-                "put": {
-                    "collection": "inventory",
-                    "key": sku,
-                    "value": {"title": stock.titles[sku], "stock": units},
-                }
-            }
+            put("inventory", sku, {"title": stock.titles[sku], "stock": units})
             for sku, units in stock.stock.items()
         ]
         client.give_up_at = time.monotonic() + _SETTLE_S
@@ -193,7 +185,9 @@ class _Demo:
                     REGIONS[0], "POST", "/v1/batch", body, idempotency_key=f"fill-{start}"
                 )
             except Unanswered:
-                raise AtollError(f"{REGIONS[0]} does not answer; see {topology.log(REGIONS[0])}") from None
+                raise AtollError(
+                    f"{REGIONS[0]} does not answer; see {self._topology.log(REGIONS[0])}"
+                ) from None
             if answer.status != 200:
                 raise AtollError(f"the stock cannot be written: {answer.body}")
         self._ledger.given = dict(stock.stock)
@@ -201,32 +195,26 @@ class _Demo:
             raise AtollError("the stock did not reach all regions in time; see the regions' logs")
         self._scene.say(f"{len(stock.stock)} products in stock everywhere, {sum(stock.stock.values())} units")
 
-    async def _trade(
-        self,
-        topology: Topology,
-        http: aiohttp.ClientSession,
-        client: HttpClient,
-        stock: Plan,
-        collisions: Collisions,
-    ) -> None:
-        scene, seconds = self._scene, self._options.seconds
-        shoppers = Shoppers(
-            client, self._ledger, stock, alive=topology.alive, random=Random(self._options.seed + 2)
-        )
+    async def _trade(self, stock: Plan, collisions: Collisions) -> None:
+        scene, seconds, topology = self._scene, self._options.seconds, self._topology
+        random = Random(self._options.seed + 2)
+        shoppers = Shoppers(self._client, self._ledger, stock, alive=topology.alive, random=random)
+        nemesis = Nemesis(topology, self._http, self._weather, scene.say)
         scene.opened = time.monotonic()
         scene.step = "the shop is open"
         scene.say(f"the shop opens: {len(stock.baskets)} baskets, {stock.lines} lines")
-        client.give_up_at = scene.opened + seconds + _GIVE_UP_S
+        self._client.give_up_at = scene.opened + seconds + _GIVE_UP_S
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(Nemesis(topology, http, self._weather, scene.say).run(seconds))
+                group.create_task(nemesis.run(seconds))
                 group.create_task(shoppers.run(seconds))
                 group.create_task(collisions.run(seconds))
         except ExceptionGroup as errors:
             raise _first(errors) from errors
         scene.say("the shop closes")
 
-    async def _stay(self, topology: Topology) -> None:
+    async def _stay(self) -> None:
+        topology = self._topology
         url, config = topology.urls["tokyo"], topology.config
         self._write("\nThe regions stay up. Try, in another terminal:\n")
         for line in (
@@ -254,7 +242,3 @@ def _first(errors: ExceptionGroup[Exception]) -> Exception:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _connector() -> aiohttp.TCPConnector:
-    return aiohttp.TCPConnector(limit=0, keepalive_timeout=60)

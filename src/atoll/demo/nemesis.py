@@ -30,16 +30,14 @@ class Weather:
     phase: str = BEFORE
 
 
+@dataclass(frozen=True, slots=True)
 class Nemesis:
     """Breaks things on schedule, and mends them."""
 
-    def __init__(
-        self, topology: Topology, http: aiohttp.ClientSession, weather: Weather, say: Callable[[str], None]
-    ) -> None:
-        self._topology = topology
-        self._http = http
-        self._weather = weather
-        self._say = say
+    _topology: Topology
+    _http: aiohttp.ClientSession
+    _weather: Weather
+    _say: Callable[[str], None]
 
     async def run(self, seconds: float) -> None:
         opening = time.monotonic()

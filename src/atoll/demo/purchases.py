@@ -87,8 +87,7 @@ class _BasketRow(msgspec.Struct, frozen=True):
 def load_sample() -> Sample:
     """Read the extract that ships with Atoll (about a tenth of a second).
 
-    Raises:
-        ConfigError: the files are missing from this installation or damaged.
+    Raises ConfigError for files that are missing from this installation or damaged.
     """
     return Sample(
         lines=tuple(_lines(_read("baskets.jsonl.zst", _BasketRow))),
@@ -101,18 +100,15 @@ def assign_region(household_id: int, regions: Sequence[str]) -> str:
     """The region where a household shops: the same in every run, about an equal share for each region.
 
     Rendezvous hashing (Thaler and Ravishankar, 1998): the order of `regions` does not matter. A region
-    that joins or leaves moves only its own share of households.
-
-    Raises:
-        ConfigError: `regions` is empty.
+    that joins or leaves moves only its own share of households. Raises ConfigError without any region.
     """
     if not regions:
         raise ConfigError("no region to assign households to: name at least one region in atoll.toml")
-    return max(regions, key=lambda region: (_weight(household_id, region), region))
 
+    def weight(region: str) -> tuple[bytes, str]:
+        return blake2b(f"{household_id}@{region}".encode(), digest_size=8).digest(), region
 
-def _weight(household_id: int, region: str) -> bytes:
-    return blake2b(f"{household_id}@{region}".encode(), digest_size=8).digest()
+    return max(regions, key=weight)
 
 
 def _lines(baskets: Iterable[_BasketRow]) -> Iterator[Line]:

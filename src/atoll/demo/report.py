@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,12 +68,10 @@ class Report:
 
 
 def documents_table(findings: Sequence[Findings]) -> Table:
-    table = _table("Documents and digests, as each region answers")
-    table.add_column("collection")
-    for each in findings:
-        table.add_column(f"documents in {each.region}", justify="right")
-    for each in findings:
-        table.add_column(f"digest in {each.region}")
+    counts = [f"documents in {each.region}" for each in findings]
+    digests_of = [f"digest in {each.region}" for each in findings]
+    title = "Documents and digests, as each region answers"
+    table = _table(title, "collection", *counts, *digests_of, right=counts)
     for collection in findings[0].digests:
         digests = [each.digests.get(collection, {"documents": 0, "digest": ""}) for each in findings]
         equal = len({digest["digest"] for digest in digests}) == 1
@@ -87,34 +85,26 @@ def documents_table(findings: Sequence[Findings]) -> Table:
 
 
 def conflicts_table(conflicts: Sequence[dict[str, Any]]) -> Table:
-    table = _table("Conflicts found, and how they were resolved")
-    for column in (
-        "kind",
-        "collection",
-        "strategy",
-        "the losing value was",
-        "status",
-        "count",
-        "within clock uncertainty",
-    ):
-        table.add_column(column, justify="right" if column.startswith(("count", "within")) else "left")
+    shown = {
+        "kind": "kind",
+        "collection": "collection",
+        "strategy": "strategy",
+        "the losing value was": "outcome",
+        "status": "status",
+        "count": "count",
+        "within clock uncertainty": "within_clock_uncertainty",
+    }
+    right = ("count", "within clock uncertainty")
+    table = _table("Conflicts found, and how they were resolved", *shown, right=right)
     for group in conflict_counts(conflicts):
-        table.add_row(
-            group["kind"],
-            group["collection"],
-            group["strategy"],
-            group["outcome"],
-            group["status"],
-            str(group["count"]),
-            str(group["within_clock_uncertainty"]),
-        )
+        table.add_row(*(str(group[name]) for name in shown.values()))
     return table
 
 
 def lag_table(lags: dict[str, dict[str, float]]) -> Table:
-    table = _table("Replication lag: acknowledged in one region → in another one's change feed")
-    for column in ("while", "marks", "p50", "p99", "longest"):
-        table.add_column(column, justify="left" if column == "while" else "right")
+    right = ("marks", "p50", "p99", "longest")
+    title = "Replication lag: acknowledged in one region → in another one's change feed"
+    table = _table(title, "while", *right, right=right)
     for phase in PHASES:
         if phase in lags:
             lag = lags[phase]
@@ -136,10 +126,7 @@ def shop_line(ledger: Ledger) -> str:
 
 
 def checks_table(checks: Sequence[Check]) -> Table:
-    table = _table("Proof, computed from what the regions answered")
-    table.add_column("")
-    table.add_column("claim")
-    table.add_column("figures", overflow="fold")
+    table = _table("Proof, computed from what the regions answered", "", "claim", "figures")
     for check in checks:
         told = escape(check.told)
         if check.wrong:
@@ -150,5 +137,8 @@ def checks_table(checks: Sequence[Check]) -> Table:
     return table
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold")
+def _table(title: str, *columns: str, right: Collection[str] = ()) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table

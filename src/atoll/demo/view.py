@@ -8,7 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -70,12 +70,10 @@ class Scene:
         observer = self.observer
         if observer is None:
             return 0.0
-        lags = [
-            max(observer.latest.get((origin, region), 0.0), observer.oldest_wait_s(origin, region) * 1000)
-            for origin in REGIONS
-            if origin != region
-        ]
-        return max(lags)
+        pairs = [(origin, region) for origin in REGIONS if origin != region]
+        return max(
+            max(observer.latest.get(pair, 0.0), observer.oldest_wait_s(*pair) * 1000) for pair in pairs
+        )
 
     def links(self, region: str) -> list[tuple[str, str]]:
         """(peer, `up`, `cut`, `down` or `relayed`) for what the region pulls."""
@@ -84,38 +82,24 @@ class Scene:
             return []
         relayed = {origin for link in status["links"].values() for origin in link["relays"]}
         cut = (status["emulated"] or {}).get("cut", [])
-        states = []
-        for peer, link in status["links"].items():
-            state = (
-                "up"
-                if link["connected"]
-                else "relayed"
-                if peer in relayed
-                else "cut"
-                if peer in cut
-                else "down"
-            )
-            states.append((peer, state))
-        return states
+        broken = {
+            peer: "relayed" if peer in relayed else "cut" if peer in cut else "down" for peer in REGIONS
+        }
+        links = status["links"].items()
+        return [(peer, "up" if link["connected"] else broken[peer]) for peer, link in links]
 
     def answers(self, region: str) -> bool:
         return self.observer is not None and self.observer.statuses[region] is not None
 
 
-class View(Protocol):
-    """Shows a scene for as long as `run` is not cancelled."""
-
-    async def run(self) -> None: ...
-
-
+@dataclass(slots=True)
 class PlainView:
     """Each event as it happens, and a line every two seconds."""
 
-    def __init__(self, scene: Scene, write: Callable[[str], None]) -> None:
-        self._scene = scene
-        self._write = write
-        self._told = 0
-        self._step = ""
+    _scene: Scene
+    _write: Callable[[str], None]
+    _told: int = 0
+    _step: str = ""
 
     async def run(self) -> None:
         due = 0.0
@@ -157,12 +141,12 @@ class PlainView:
         )
 
 
+@dataclass(frozen=True, slots=True)
 class LiveView:
     """Redraws itself four times a second."""
 
-    def __init__(self, scene: Scene, console: Console) -> None:
-        self._scene = scene
-        self._console = console
+    _scene: Scene
+    _console: Console
 
     async def run(self) -> None:
         with Live(self.render(), console=self._console, auto_refresh=False, transient=True) as live:
