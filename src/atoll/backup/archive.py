@@ -56,6 +56,10 @@ class Totals(msgspec.Struct):
     parked: int = 0
     positions: dict[str, int] = {}
 
+    @property
+    def rows(self) -> int:
+        return self.documents + self.segments + self.conflicts + self.remembered + self.parked
+
     def count(self, chunk: Chunk) -> None:
         commit = chunk.commit
         self.chunks += 1

@@ -64,7 +64,7 @@ async def write_archive(store: Maintenance, file: BinaryIO, header: Header, tell
     writer = ArchiveWriter(file, header)
     async for chunk in store.contents():
         writer.chunk(chunk)
-        tell(_rows(writer.totals), 0, None)
+        tell(writer.totals.rows, 0, None)
     writer.end()
     return writer.totals
 
@@ -75,7 +75,7 @@ def verify(path: Path, tell: Tell) -> tuple[Header, Totals]:
         reader = ArchiveReader(file, path)
         total = path.stat().st_size
         for _ in reader.chunks():
-            tell(_rows(reader.totals), file.tell(), total)
+            tell(reader.totals.rows, file.tell(), total)
         return reader.header, reader.totals
 
 
@@ -144,7 +144,7 @@ async def restored_chunks(
     for chunk in reader.chunks():
         counters |= chunk.counters
         yield chunk
-        tell(_rows(reader.totals))
+        tell(reader.totals.rows)
     # Above what the archive may hold of an earlier restore, whatever the clock says.
     restored_ms = max(now_ms, counters.get(RESTORED, 0) + 1)
     marks = {RESTORED: restored_ms} | {without(peer): restored_ms for peer in gone}
@@ -163,10 +163,6 @@ async def _restored(
         total = _size(path)
         async for chunk in restored_chunks(reader, now_ms, gone, lambda rows: tell(rows, file.tell(), total)):
             yield chunk
-
-
-def _rows(totals: Totals) -> int:
-    return totals.documents + totals.segments + totals.conflicts + totals.remembered + totals.parked
 
 
 def _created(path: Path) -> BinaryIO:

@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 
-from atoll.errors import InvalidDocument
 from atoll.schema import CollectionSchema
 from atoll.schema.problems import invalid_document
 
@@ -120,8 +119,3 @@ def _types_of(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iter
         return
     kind = schema.get("type")
     yield from _JSON_TYPES if kind is None else [kind] if isinstance(kind, str) else kind
-
-
-def no_such_cells(name: str, found: int, expected: int) -> InvalidDocument:
-    """A row that does not have the header's length."""
-    return InvalidDocument(f"{name}: the row has {found} cells, the header {expected}")

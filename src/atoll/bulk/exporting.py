@@ -19,10 +19,10 @@ from typing import Any, BinaryIO
 import msgspec
 
 from atoll.bulk.checkpoint import Checkpoint, checkpoint_of, differing, sync_folder
-from atoll.bulk.documents import Document
 from atoll.bulk.files import Compression, check_delimiter, compressed, kind_of, open_input
 from atoll.bulk.importing import CLIENT
 from atoll.bulk.parquet import write_parquet
+from atoll.bulk.reading import Document
 from atoll.bulk.writing import Writer, csv_writer, documents_in, json_lines_writer
 from atoll.client import Database, connect
 from atoll.client.calls import Condition

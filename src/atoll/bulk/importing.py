@@ -19,16 +19,27 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from atoll.bulk.checkpoint import Checkpoint, checkpoint_of, differing
-from atoll.bulk.documents import Document, document_of, reject_line, told
 from atoll.bulk.files import STREAM, FileKind, check_delimiter, kind_of, open_input
 from atoll.bulk.parquet import ParquetRows
-from atoll.bulk.reading import CsvRows, JsonLines, Layout, Position, Reader, Row
+from atoll.bulk.reading import (
+    Document,
+    Layout,
+    Position,
+    Reader,
+    Row,
+    csv_rows,
+    document_of,
+    json_rows,
+    reject_line,
+    told,
+)
 from atoll.client import ClientOptions, Database, connect
 from atoll.config.config import Config
 from atoll.errors import (
@@ -129,6 +140,7 @@ class _Chunk:
     keys: set[str] = field(default_factory=set)
 
     def add(self, layout: Layout, row: Row) -> None:
+        self.end = row.end
         self.count += 1
         self.size_bytes += row.size_bytes
         try:
@@ -203,9 +215,8 @@ class _Import:
     def _chunks(self) -> Iterator[_Chunk]:
         options, number = self._options, self.state.chunk
         chunk = _Chunk(number, self.state.position)
-        for row in self._reader.rows(self.state.position):
+        for row in self._reader(self.state.position):
             chunk.add(self._layout, row)
-            chunk.end = self._reader.position
             if chunk.count >= options.chunk_rows or chunk.size_bytes >= _CHUNK_BYTES:
                 yield chunk
                 number += 1
@@ -373,7 +384,11 @@ def import_file(config: Config, application: Application, options: ImportOptions
         resumed_at, already = state.rows, state.done
 
         def told() -> None:
-            tell(state.rows, *progress(), f", {state.rejected:,} put aside" if state.rejected else "")
+            tell(
+                state.rows,
+                *progress(state.position),
+                f", {state.rejected:,} put aside" if state.rejected else "",
+            )
 
         if not already:
             run = _Import(
@@ -400,15 +415,15 @@ def import_file(config: Config, application: Application, options: ImportOptions
 @contextmanager
 def _opened(
     options: ImportOptions, kind: FileKind, layout: Layout
-) -> Iterator[tuple[Reader, Callable[[], tuple[int, int | None]]]]:
+) -> Iterator[tuple[Reader, Callable[[Position], tuple[int, int | None]]]]:
     """The file as rows, and how much of how much was read."""
     if kind.format == "parquet":
         with contextlib.closing(ParquetRows(options.file, layout)) as rows:
-            yield rows, lambda: (rows.position.place, rows.count)
+            yield rows.rows, lambda at: (at.place, rows.count)
         return
     with open_input(options.file, kind.compression) as source:
-        reader = JsonLines(source, layout) if kind.format == "jsonl" else CsvRows(source, layout)
-        yield reader, lambda: (source.tell(), source.size_bytes)
+        rows_of = json_rows if kind.format == "jsonl" else csv_rows
+        yield partial(rows_of, source, layout), lambda _: (source.tell(), source.size_bytes)
 
 
 def _about(

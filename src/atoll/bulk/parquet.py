@@ -15,8 +15,7 @@ import msgspec
 from pydantic_core import PydanticSerializationError, to_json
 
 from atoll.bulk.cells import Cells
-from atoll.bulk.documents import Document
-from atoll.bulk.reading import Layout, Position, Row
+from atoll.bulk.reading import Document, Layout, Position, Row
 from atoll.errors import ConfigError, InvalidDocument, InvalidOperation
 from atoll.schema import CollectionSchema
 
@@ -42,7 +41,6 @@ class ParquetRows:
     """A Parquet file's rows; its row groups are read piece by piece."""
 
     def __init__(self, name: str, layout: Layout) -> None:
-        self.position = Position()
         self._name = name
         self._layout = layout
         self._cells = Cells(layout.schema)
@@ -65,7 +63,6 @@ class ParquetRows:
         place = start.offset
         for given in self._values(start.offset):
             place += 1
-            self.position = Position(place, place)
             yield self._row(place, given)
 
     def _values(self, after: int) -> Iterator[dict[str, Any]]:
@@ -87,7 +84,7 @@ class ParquetRows:
 
     def _row(self, place: int, given: dict[str, Any]) -> Row:
         fields: dict[str, msgspec.Raw] = {}
-        size = 0
+        size, end = 0, Position(place, place)
         try:
             for column, value in given.items():
                 text = self._text(column, value)
@@ -95,8 +92,10 @@ class ParquetRows:
                     fields[column] = msgspec.Raw(text)
                     size += len(text)
         except InvalidDocument as error:
-            return Row(place, {}, size, {name: repr(value)[:200] for name, value in given.items()}, error)
-        return Row(place, fields, size, {name: bytes(text).decode() for name, text in fields.items()})
+            return Row(
+                place, {}, size, {name: repr(value)[:200] for name, value in given.items()}, end, error
+            )
+        return Row(place, fields, size, {name: bytes(text).decode() for name, text in fields.items()}, end)
 
     def _text(self, column: str, value: Any) -> bytes | None:
         types = self._cells.types.get(column)

@@ -1,24 +1,38 @@
-"""Files as rows. A reader can go on from any position that it has stood at."""
+"""Files as rows, and rows as documents. A reader can go on from the end of any row."""
 
 from __future__ import annotations
 
 import csv
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import zstandard
 
-from atoll.bulk.cells import Cells, no_such_cells
+from atoll.bulk.cells import Cells
 from atoll.bulk.files import Input, skip
-from atoll.errors import InvalidDocument, InvalidOperation, MalformedRequest, RequestError, UnknownField
+from atoll.errors import (
+    InvalidDocument,
+    InvalidKey,
+    InvalidOperation,
+    MalformedRequest,
+    RequestError,
+    UnknownField,
+)
 from atoll.schema import CollectionSchema
 from atoll.schema.problems import unknown_field
 
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
 _DAMAGE = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 """What reading and decompressing raise."""
+
+
+Document = tuple[str, bytes]
+"""(key, canonical JSON text)"""
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -41,17 +55,13 @@ class Row:
     size_bytes: int
     given: Any
     """As the file has it, for the reject file: text, or cells by column."""
+    end: Position
+    """Where reading goes on after it."""
     problem: RequestError | None = None
 
 
-class Reader(Protocol):
-    """A file being read."""
-
-    position: Position
-    """After the row that was given out last."""
-
-    def rows(self, start: Position) -> Iterator[Row]:
-        """From `start` on. Raises InvalidOperation for what makes the rest unreadable."""
+Reader = Callable[[Position], Iterator[Row]]
+"""The rows of a file after a position. Raises InvalidOperation for what makes the rest unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,42 +94,34 @@ class Layout:
                 )
 
 
-class JsonLines:
+def json_rows(source: Input, layout: Layout, start: Position) -> Iterator[Row]:
     """An object a line."""
-
-    def __init__(self, source: Input, layout: Layout) -> None:
-        self.position = Position()
-        self._source = source
-        self._layout = layout
-        self._decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-    def rows(self, start: Position) -> Iterator[Row]:
-        go_to(self._source, start.offset)
-        offset, place = start.offset, start.place
-        for line, size in lines_of(self._source, self._layout.line_bytes):
-            place += 1
-            offset += size
-            self.position = Position(offset, place)
-            if line is None:
-                yield Row(place, {}, size, None, too_long(size, self._layout))
-                continue
-            text = line.removeprefix(b"\xef\xbb\xbf") if place == 1 else line
-            if text.strip():
-                yield self._row(place, text, size)
-
-    def _row(self, place: int, line: bytes, size: int) -> Row:
+    go_to(source, start.offset)
+    offset, place = start.offset, start.place
+    for line, size in lines_of(source, layout.line_bytes):
+        place += 1
+        offset += size
+        end = Position(offset, place)
+        if line is None:
+            yield Row(place, {}, size, None, end, too_long(size, layout))
+            continue
+        text = line.removeprefix(b"\xef\xbb\xbf") if place == 1 else line
+        if not text.strip():
+            continue
         try:
-            return Row(place, self._decode(line), size, line)
+            yield Row(place, _object(text), size, text, end)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             problem = MalformedRequest(f"the line is not one JSON object: {error}")
-            return Row(place, {}, size, line, problem)
+            yield Row(place, {}, size, text, end, problem)
 
 
-class CsvRows:
+def csv_rows(source: Input, layout: Layout, start: Position) -> Iterator[Row]:
     """A header, then a record a row; a quoted cell may go over several lines."""
+    return _CsvRows(source, layout).rows(start)
 
+
+class _CsvRows:
     def __init__(self, source: Input, layout: Layout) -> None:
-        self.position = Position()
         self._source = source
         self._layout = layout
         self._cells = Cells(layout.schema)
@@ -131,7 +133,6 @@ class CsvRows:
         if start.offset > self._offset:
             go_to(self._source, start.offset, self._offset)
             self._offset, self._place = start.offset, start.place
-        self.position = Position(self._offset, self._place)
         records = self._records()
         while True:
             first, before = self._place + 1, self._offset
@@ -143,7 +144,6 @@ class CsvRows:
                 ) from None
             if record is None:
                 return
-            self.position = Position(self._offset, self._place)
             if record:
                 yield self._row(first, columns, record, self._offset - before)
 
@@ -178,26 +178,25 @@ class CsvRows:
                 ) from None
 
     def _row(self, place: int, columns: list[str], record: list[str], size: int) -> Row:
+        end, layout = Position(self._offset, self._place), self._layout
         if len(record) != len(columns):
-            problem = no_such_cells(self._layout.schema.name, len(record), len(columns))
-            return Row(place, {}, size, record, problem)
+            problem = InvalidDocument(
+                f"{layout.schema.name}: the row has {len(record)} cells, the header {len(columns)}"
+            )
+            return Row(place, {}, size, record, end, problem)
         given = dict(zip(columns, record, strict=True))
-        return row_of_cells(self._layout, self._cells, place, given, size)
-
-
-def row_of_cells(layout: Layout, cells: Cells, place: int, given: Mapping[str, str], size: int) -> Row:
-    fields: dict[str, msgspec.Raw] = {}
-    try:
-        for column, cell in given.items():
-            if column == layout.key:
-                fields[column] = msgspec.Raw(msgspec.json.encode(cell))
-            elif column not in layout.ignored:
-                text = cells.read(column, cell)
-                if text is not None:
-                    fields[column] = msgspec.Raw(text)
-    except InvalidDocument as error:
-        return Row(place, {}, size, given, error)
-    return Row(place, fields, size, given)
+        fields: dict[str, msgspec.Raw] = {}
+        try:
+            for column, cell in given.items():
+                if column == layout.key:
+                    fields[column] = msgspec.Raw(_encode(cell))
+                elif column not in layout.ignored:
+                    text = self._cells.read(column, cell)
+                    if text is not None:
+                        fields[column] = msgspec.Raw(text)
+        except InvalidDocument as error:
+            return Row(place, {}, size, given, end, error)
+        return Row(place, fields, size, given, end)
 
 
 def lines_of(source: Input, most_bytes: int) -> Iterator[tuple[bytes | None, int]]:
@@ -240,3 +239,44 @@ def _damaged(source: Input, error: Exception) -> InvalidOperation:
 
 def too_long(size: int, layout: Layout) -> RequestError:
     return InvalidDocument(f"{layout.schema.name}: the line has {size} bytes, more than {layout.line_bytes}")
+
+
+def document_of(layout: Layout, row: Row) -> Document:
+    """Raises the RequestErrors that a region would."""
+    if row.problem is not None:
+        raise row.problem
+    schema = layout.schema
+    fields = row.fields
+    if layout.ignored:
+        fields = {name: text for name, text in fields.items() if name not in layout.ignored}
+    given = fields.pop(layout.key, None)
+    if given is None:
+        raise InvalidKey(f"{layout.key}: required, and missing: it names the document")
+    key = schema.validate_key(_key_of(layout.key, given))
+    return key, schema.canonical(_encode(fields), key)
+
+
+def _key_of(name: str, text: msgspec.Raw) -> str:
+    """A string as it is, a whole number in digits."""
+    value: Any = _decode(text)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise InvalidKey(
+        f"{name}: names the document, so it must be a string or a whole number, not {bytes(text)[:60]!r}"
+    )
+
+
+def told(name: str, row: Row, problem: RequestError) -> InvalidDocument:
+    """The problem with its file, line and field in front."""
+    return InvalidDocument(
+        f"{name}: line {row.place}: {problem.message}", file=name, line=row.place, **problem.details
+    )
+
+
+def reject_line(row: Row, key: str | None, problem: RequestError) -> bytes:
+    """A line of the reject file: where it was, what was wrong, and the row as the file had it."""
+    given = row.given.decode("utf-8", "replace").rstrip("\r\n") if isinstance(row.given, bytes) else row.given
+    record = {"line": row.place, "key": key, "error": problem.type, "problem": problem.message, "row": given}
+    return _encode(record) + b"\n"

@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 
 from atoll.bulk.cells import Cells
-from atoll.bulk.documents import Document
+from atoll.bulk.reading import Document
 from atoll.schema import CollectionSchema
 
 _encode = msgspec.json.Encoder().encode

@@ -95,32 +95,11 @@ class Regions:
                 failures.append(error.message)
         raise RegionUnreachable("; ".join(failures))
 
-    def _first_answer(
-        self, region: RegionConfig, path: str, urls: Sequence[str], body: Mapping[str, Any] | None
-    ) -> urllib3.BaseHTTPResponse:
-        """Of its nodes, in order."""
-        method, sent = ("GET", None) if body is None else ("POST", json.dumps(body))
-        failure: urllib3.exceptions.HTTPError | None = None
-        for url in urls:
-            try:
-                return self._pool.request(method, f"{url}{path}", body=sent, headers=_JSON)
-            except urllib3.exceptions.HTTPError as error:
-                failure = failure or error
-        assert failure is not None
-        raise RegionUnreachable(
-            f"{region.name} does not answer at {', '.join(urls)} ({_reason(failure)});"
-            f" `atoll serve --region {region.name}` starts it",
-            region=region.name,
-        ) from failure
-
     def _answer(
-        self,
-        region: RegionConfig,
-        path: str,
-        urls: Sequence[str],
-        body: Mapping[str, Any] | None = None,
+        self, region: RegionConfig, path: str, urls: Sequence[str], body: Mapping[str, Any] | None = None
     ) -> Any:
-        response = self._first_answer(region, path, urls, body)
+        """Of the first of its nodes that can be reached."""
+        response = self._first_response(region, path, urls, body)
         try:
             answer = json.loads(response.data)
         except ValueError:
@@ -131,6 +110,22 @@ class Regions:
         if response.status == 200:
             return answer
         raise _error_of(region, response.status, answer)
+
+    def _first_response(
+        self, region: RegionConfig, path: str, urls: Sequence[str], body: Mapping[str, Any] | None
+    ) -> urllib3.BaseHTTPResponse:
+        method, sent = ("GET", None) if body is None else ("POST", json.dumps(body))
+        failures: list[urllib3.exceptions.HTTPError] = []
+        for url in urls:
+            try:
+                return self._pool.request(method, f"{url}{path}", body=sent, headers=_JSON)
+            except urllib3.exceptions.HTTPError as error:
+                failures.append(error)
+        raise RegionUnreachable(
+            f"{region.name} does not answer at {', '.join(urls)} ({_reason(failures[0])});"
+            f" `atoll serve --region {region.name}` starts it",
+            region=region.name,
+        ) from failures[0]
 
 
 def _reason(error: Exception) -> str:

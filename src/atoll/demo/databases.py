@@ -22,8 +22,7 @@ class Databases:
 
     def start(self, regions: Sequence[str]) -> dict[str, str]:
         """region → the URL of its store. Raises Unavailable where there is no PostgreSQL."""
-        urls = {}
-        started = []
+        urls, started = {}, []
         for region in regions:
             server = self._stack.enter_context(PostgresServer(self._folder / f"postgresql-{region}"))
             server.sql(f"CREATE ROLE {_ROLE} LOGIN")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -30,15 +31,15 @@ class Unanswered(Exception):
     """No region answered in time. The write may have happened."""
 
 
+@dataclass(slots=True)
 class HttpClient:
     """Sends requests to regions. A write carries an idempotency key, so a repetition is safe."""
 
-    def __init__(self, http: aiohttp.ClientSession, urls: Mapping[str, str], ledger: Ledger) -> None:
-        self.http = http
-        self.ledger = ledger
-        self.urls = urls
-        self.give_up_at = float("inf")
-        """On the monotonic clock. It matters only if a region never comes back."""
+    http: aiohttp.ClientSession
+    urls: Mapping[str, str]
+    ledger: Ledger
+    give_up_at: float = float("inf")
+    """On the monotonic clock. It matters only if a region never comes back."""
 
     async def write(
         self,
@@ -68,9 +69,7 @@ class HttpClient:
                         took_ms = (time.perf_counter() - began) * 1000
                         session = response.headers.get("atoll-session")
                         answer = Answer(response.status, msgspec.json.decode(raw), session, attempts)
-                        self._book(
-                            region, path, answer, took_ms, replayed="atoll-replayed" in response.headers
-                        )
+                        self._book(region, path, answer, took_ms, "atoll-replayed" in response.headers)
                         return answer
             except (aiohttp.ClientError, TimeoutError, OSError):
                 pass
@@ -80,7 +79,7 @@ class HttpClient:
                 raise Unanswered(path)
             await asyncio.sleep(_PAUSE_S)
 
-    def _book(self, region: str, path: str, answer: Answer, took_ms: float, *, replayed: bool) -> None:
+    def _book(self, region: str, path: str, answer: Answer, took_ms: float, replayed: bool) -> None:
         ledger = self.ledger
         if answer.status == 200:
             ledger.acknowledged += 1

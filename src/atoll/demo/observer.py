@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -32,28 +33,23 @@ class Lag(NamedTuple):
     milliseconds: float
 
 
+@dataclass(slots=True)
 class Observer:
     """`watch` runs until it is cancelled."""
 
-    def __init__(
-        self,
-        topology: Topology,
-        http: aiohttp.ClientSession,
-        weather: Weather,
-        surprised: Callable[[str], None],
-    ) -> None:
-        self.statuses: dict[str, dict[str, Any] | None] = dict.fromkeys(REGIONS)
-        """region → what it last said of itself; None when it did not answer."""
-        self.lags: list[Lag] = []
-        self.latest: dict[tuple[str, str], float] = {}
-        """(origin, region) → the last lag in milliseconds."""
-        self._topology = topology
-        self._http = http
-        self._weather = weather
-        self._surprised = surprised
-        self._pending: dict[tuple[str, str], deque[tuple[int, float, str]]] = {
-            (origin, region): deque() for origin in REGIONS for region in REGIONS if origin != region
-        }
+    _topology: Topology
+    _http: aiohttp.ClientSession
+    _weather: Weather
+    _surprised: Callable[[str], None]
+    statuses: dict[str, dict[str, Any] | None] = field(default_factory=lambda: dict.fromkeys(REGIONS))
+    """region → what it last said of itself; None when it did not answer."""
+    lags: list[Lag] = field(default_factory=list)
+    latest: dict[tuple[str, str], float] = field(default_factory=dict)
+    """(origin, region) → the last lag in milliseconds."""
+    _pending: defaultdict[tuple[str, str], deque[tuple[int, float, str]]] = field(
+        default_factory=lambda: defaultdict(deque)
+    )
+    """(origin, region) → marks that are waited for: number, when acknowledged, in which phase."""
 
     async def watch(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -133,7 +129,7 @@ class Observer:
     def _seen(self, region: str, event: dict[str, Any]) -> None:
         now = time.monotonic()
         for change in event["changes"]:
-            pending = self._pending.get((change["key"], region))
+            pending = self._pending[change["key"], region]
             while pending and pending[0][0] <= change["value"]["number"]:
                 _, written, phase = pending.popleft()
                 lag_ms = (now - written) * 1000

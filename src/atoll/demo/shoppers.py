@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from random import Random
 from typing import Any
 
@@ -15,6 +15,7 @@ import aiohttp
 from atoll.demo.http_client import HttpClient, Unanswered
 from atoll.demo.ledger import Ledger
 from atoll.demo.purchases import Line, Sample, assign_region
+from atoll.demo.topology import REGIONS
 
 LINES_PER_S = 120
 """Each is three writes; leaves half of two cores for the regions' own replication."""
@@ -60,11 +61,8 @@ class Plan:
         queues: dict[tuple[str, int], list[Basket]] = {}
         for basket in self.baskets:
             travels = basket.via != basket.region
-            lane = (
-                -1 - basket.lines[0].household % _TRAVELLERS
-                if travels
-                else basket.lines[0].household % _SHOPPERS
-            )
+            household = basket.lines[0].household
+            lane = -1 - household % _TRAVELLERS if travels else household % _SHOPPERS
             queues.setdefault((basket.via, lane), []).append(basket)
         return list(queues.values())
 
@@ -103,37 +101,36 @@ def _stretch(sample: Sample, lines: int, random: Random) -> Iterator[tuple[Line,
             return
 
 
+@dataclass(frozen=True, slots=True)
 class Shoppers:
     """Everyone who buys. `run` returns when the last basket is paid or overtaken by the closing hour."""
 
-    def __init__(
-        self, client: HttpClient, ledger: Ledger, plan: Plan, *, alive: Callable[[str], bool], random: Random
-    ) -> None:
-        self._client = client
-        self._ledger = ledger
-        self._plan = plan
-        self._alive = alive
-        self._random = random
-        self._regions = sorted({basket.region for basket in plan.baskets})
-        self._sessions: dict[int, str] = {}
+    client: HttpClient
+    ledger: Ledger
+    plan: Plan
+    _: KW_ONLY
+    alive: Callable[[str], bool]
+    random: Random
+    _sessions: dict[int, str] = field(default_factory=dict)
+    """household → what it has seen"""
 
     async def run(self, seconds: float) -> None:
         opening = time.monotonic()
         async with asyncio.TaskGroup() as group:
-            for queue in self._plan.queues():
+            for queue in self.plan.queues():
                 group.create_task(self._shop(queue, opening, seconds))
 
     async def _shop(self, queue: list[Basket], opening: float, seconds: float) -> None:
         for basket in queue:
             await asyncio.sleep(max(0.0, opening + basket.due * seconds - time.monotonic()))
             if time.monotonic() > opening + seconds + 1.0:
-                self._ledger.baskets_left += 1
+                self.ledger.baskets_left += 1
                 continue
             try:
                 await self._buy(basket)
-                self._ledger.baskets += 1
+                self.ledger.baskets += 1
             except Unanswered:
-                self._ledger.baskets_left += 1
+                self.ledger.baskets_left += 1
 
     async def _buy(self, basket: Basket) -> None:
         last: tuple[str, dict[str, Any]] | None = None
@@ -146,30 +143,25 @@ class Shoppers:
             await self._look_elsewhere(basket, *last)
 
     async def _view(self, region: str, line: Line, name: str) -> None:
-        answer = await self._client.write(
-            region,
-            "PATCH",
-            f"/v1/page_view/{line.product}",
-            {"$inc": {"views": 1}},
-            idempotency_key=f"view-{name}",
-        )
+        path, body = f"/v1/page_view/{line.product}", {"$inc": {"views": 1}}
+        answer = await self.client.write(region, "PATCH", path, body, idempotency_key=f"view-{name}")
         if answer.status == 200:
-            self._ledger.views[str(line.product)] += 1
+            self.ledger.views[str(line.product)] += 1
 
     async def _take(self, region: str, line: Line, name: str) -> bool:
         """Take the line's units from the worldwide stock; False when the shop cannot sell them."""
         path, body = f"/v1/inventory/{line.product}", {"$inc": {"stock": -line.quantity}}
-        answer = await self._client.write(region, "PATCH", path, body, idempotency_key=f"take-{name}")
+        answer = await self.client.write(region, "PATCH", path, body, idempotency_key=f"take-{name}")
         if answer.status == 200:
-            self._ledger.sold[str(line.product)] += line.quantity
-            if self._random.random() < _IMPATIENT:
-                self._ledger.pressed_twice += 1
-                await self._client.write(region, "PATCH", path, body, idempotency_key=f"take-{name}")
+            self.ledger.sold[str(line.product)] += line.quantity
+            if self.random.random() < _IMPATIENT:
+                self.ledger.pressed_twice += 1
+                await self.client.write(region, "PATCH", path, body, idempotency_key=f"take-{name}")
             return True
         if answer.body.get("left_in_all", 0) >= line.quantity:
-            self._ledger.out_of_reach += 1
+            self.ledger.out_of_reach += 1
         else:
-            self._ledger.sold_out[str(line.product)] += 1
+            self.ledger.sold_out[str(line.product)] += 1
         return False
 
     async def _order(self, basket: Basket, line: Line, name: str) -> dict[str, Any]:
@@ -182,7 +174,7 @@ class Shoppers:
             "price_cents": line.price_cents,
             "at": line.at_ms,
         }
-        answer = await self._client.write(
+        answer = await self.client.write(
             basket.via,
             "PUT",
             f"/v1/order/{name}",
@@ -191,29 +183,29 @@ class Shoppers:
             session=self._sessions.get(line.household),
         )
         if answer.status == 200:
-            ledger = self._ledger
+            ledger = self.ledger
             ledger.order(name, document)
             ledger.sales[basket.region] += 1
             ledger.forwarded += basket.via != basket.region
             if answer.session is not None:
                 self._sessions[line.household] = answer.session
         else:
-            self._ledger.surprises.append(f"order {name} was refused: {answer.status} {answer.body}")
+            self.ledger.surprises.append(f"order {name} was refused: {answer.status} {answer.body}")
         return document
 
     async def _look_elsewhere(self, basket: Basket, name: str, document: dict[str, Any]) -> None:
         """Read your writes, in a region that may not have them yet: an old answer would break the promise."""
-        others = [region for region in self._regions if region != basket.via and self._alive(region)]
+        others = [region for region in REGIONS if region != basket.via and self.alive(region)]
         if not others:
             return
-        region = self._random.choice(others)
+        region = self.random.choice(others)
         try:
-            answer = await self._client.read(
+            answer = await self.client.read(
                 region, f"/v1/order/{name}?max_wait=2", session=self._sessions.get(basket.lines[0].household)
             )
         except (aiohttp.ClientError, TimeoutError, OSError):
             return
-        ledger = self._ledger
+        ledger = self.ledger
         ledger.sessions_checked += 1
         if answer.status == 503:
             ledger.sessions_late += 1

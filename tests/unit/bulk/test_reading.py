@@ -2,16 +2,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atoll.bulk.documents import Document, document_of
 from atoll.bulk.files import Compression, compressed, open_input
 from atoll.bulk.parquet import ParquetRows, write_parquet
-from atoll.bulk.reading import CsvRows, JsonLines, Layout, Position, Reader, Row
+from atoll.bulk.reading import Document, Layout, Position, Reader, Row, csv_rows, document_of, json_rows
 from atoll.bulk.writing import csv_writer, json_lines_writer
 from atoll.errors import InvalidOperation, RequestError, UnknownField
 
@@ -52,17 +52,17 @@ def canonical(given: dict[str, object]) -> list[Document]:
 
 def read(path: Path, kind: str, start: Position = START, compression: Compression | None = None) -> list[Row]:
     with opened(path, kind, compression) as reader:
-        return list(reader.rows(start))
+        return list(reader(start))
 
 
 @contextmanager
 def opened(path: Path, kind: str, compression: Compression | None = None) -> Iterator[Reader]:
     if kind == "parquet":
         with closing(ParquetRows(str(path), LAYOUT)) as rows:
-            yield rows
+            yield rows.rows
         return
     with open_input(str(path), compression) as source:
-        yield JsonLines(source, LAYOUT) if kind == "jsonl" else CsvRows(source, LAYOUT)
+        yield partial(json_rows if kind == "jsonl" else csv_rows, source, LAYOUT)
 
 
 def write(path: Path, kind: str, found: list[Document], compression: Compression | None = None) -> None:
@@ -92,7 +92,7 @@ def test_reading_goes_on_from_any_position(
     found = canonical({f"k{n}": {"text": f"two\nlines, {n}" if n % 3 else "x"} for n in range(40)})
     write(tmp_path / "file", kind, found, compression)
     with opened(tmp_path / "file", kind, compression) as reader:
-        positions = [(row, reader.position) for row in reader.rows(START)]
+        positions = [(row, row.end) for row in reader(START)]
     places = [row.place for row, _ in positions]
     for at, (_, position) in enumerate(positions):
         rest = read(tmp_path / "file", kind, position, compression)
@@ -220,7 +220,7 @@ def test_an_unknown_column_is_refused_at_once_unless_left_out(tmp_path: Path) ->
         read(tmp_path / "file", "csv")
     layout = Layout(EVERYTHING, ignored=frozenset({"nomber"}))
     with open_input(str(tmp_path / "file"), None) as source:
-        (row,) = CsvRows(source, layout).rows(START)
+        (row,) = csv_rows(source, layout, START)
     assert document_of(layout, row)[0] == "a"
 
 
