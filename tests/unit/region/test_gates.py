@@ -162,7 +162,7 @@ async def disturb(region: Region, random: Random) -> None:
     peer, seq = random.choice("bc"), random.randrange(4)
     match random.randrange(15):
         case 0:
-            region.startup_check.heard(peer, {"a": seq})
+            region.startup_check.post(port.Heard(peer, {"a": seq}, region.vector))
         case 1:
             region.startup_check.rewound()
         case 2:
@@ -174,14 +174,14 @@ async def disturb(region: Region, random: Random) -> None:
         case 5:
             region._history_changed(f"history {seq}", random.random() < 0.5)
         case 6:
-            region.failover.heard(peer, {"a": seq})
+            region.failover.post(port.Heard(peer, {"a": seq}, {}))
         case 7:
             region.failover.forget(peer)
         case 8 if region.restore.state.phase == "done":
             found = dict.fromkeys(counters("bc"), 0)
             region.restore.post(port.CountersRead({**found, RESTORED: seq}))
         case 9:
-            region.restore.heard(peer, {})
+            region.restore.post(port.Heard(peer, {}, {}))
         case 10:
             region.snapshot_install.too_late(peer, {peer: region.vector.get(peer, 0) + seq})
             await asyncio.sleep(random.choice((0, 1.01)))
@@ -200,8 +200,8 @@ async def mend(region: Region) -> None:
     region.clocks.off_ms, region.clock.last = 0, region.now_ms() << 16
     region.progress.move({**region.vector, "a": 3})
     for peer in "bc":
-        region.failover.heard(peer, {"a": 3})
-        region.restore.heard(peer, {})
+        region.failover.post(port.Heard(peer, {"a": 3}, {}))
+        region.restore.post(port.Heard(peer, {}, {}))
     await asyncio.sleep(5)
 
 
