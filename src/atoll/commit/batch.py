@@ -311,18 +311,9 @@ class Batch:
             if value is not None:
                 documents.check_value(rules, change.key, WHOLE, value)
             self._documents.pop(address, None)
-            self._changed[address] = documents.row_of(
-                value,
-                Version(
-                    entry.origin,
-                    entry.seq,
-                    entry.stamp,
-                    entry.uncertainty_ms,
-                    change.operation,
-                    entry.context,
-                    None if value is None else documents.ELSEWHERE,
-                ),
-            )
+            marker = None if value is None else documents.ELSEWHERE
+            version = documents.version_of(entry, change.operation, marker)
+            self._changed[address] = documents.row_of(value, version)
             return
         for losing in change.resolved:
             records.check_resolved(losing, entry, change)

@@ -12,6 +12,7 @@ from atoll.documents.document import (
     carried_over,
     map_members,
     shown_plain,
+    version_of,
     version_tag,
     visible,
 )
@@ -99,14 +100,9 @@ class Draft:
             )
 
     def _write(self, register: str, value: bytes | None) -> None:
-        dot = self._dot
         if not self._registers and self.rules.simple:
             self.document = self.before.copy()
-        self.document.registers[register] = (
-            Version(
-                dot.origin, dot.seq, dot.stamp, dot.uncertainty_ms, int(self._operation), dot.context, value
-            ),
-        )
+        self.document.registers[register] = (version_of(self._dot, int(self._operation), value),)
         self._registers[register] = value
 
     def _merge(self, field: str, delta: Any) -> None:

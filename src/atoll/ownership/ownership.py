@@ -34,13 +34,8 @@ class Ownership:
         self._owned = frozenset(
             name
             for name, each in rules.items()
-            if not isinstance(each.schema.policy.placement, Everywhere) or self.single_owner(each)
+            if not isinstance(each.schema.policy.placement, Everywhere) or _single_owner(each.schema)
         )
-
-    @staticmethod
-    def single_owner(rules: Rules) -> bool:
-        """Whether each document has one region that orders its writes: strong, and nothing to fall back on."""
-        return _single_owner(rules.schema)
 
     def concerns(self, write: Write) -> bool:
         """Whether any of its documents may have an owner at all."""
@@ -139,6 +134,7 @@ def owner_by_declaration(
 
 
 def _single_owner(schema: CollectionSchema) -> bool:
+    """Whether each document has one region that orders its writes: strong, and nothing to fall back on."""
     return schema.policy.consistency == "strong" and schema.policy.fallback is None
 
 

@@ -22,7 +22,7 @@ from atoll.ids.after_restore import counters_after_failover
 from atoll.protocol import port
 from atoll.region.group_commit import GroupCommit
 from atoll.region.snapshot_pages import SnapshotPages
-from atoll.replication.link import LinkStatus
+from atoll.replication.link import Linked
 from atoll.replication.signal import Signal
 from atoll.store.port import Store
 
@@ -34,12 +34,8 @@ logger = logging.getLogger("atoll.region")
 Work = Callable[[], Awaitable[port.Outcome]]
 
 
-class Linked(Protocol):
+class ReviewedLink(Linked, Protocol):
     """A link, as far as protocols act on it."""
-
-    @property
-    def status(self) -> LinkStatus:
-        """What it knows of its peer."""
 
     def review(self) -> None:
         """Ask for other origins, if others are wanted by now."""
@@ -72,7 +68,7 @@ class Performer:
     region: str
     store: Store
     group_commit: GroupCommit
-    links: Mapping[str, Linked]
+    links: Mapping[str, ReviewedLink]
     pages: SnapshotPages
     actions: Actions
     clock: HybridLogicalClock

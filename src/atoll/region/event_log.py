@@ -13,7 +13,6 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 
@@ -24,7 +23,7 @@ from atoll.documents.rules import Rules
 from atoll.errors import AtollError, RequestError
 from atoll.region.event_queue import EventQueue, Kind, LinkSeen, Occurrence
 from atoll.region.site import Site
-from atoll.replication.link import LinkStatus
+from atoll.replication.link import Linked
 from atoll.schema.system import EVENTS, system_collections
 
 logger = logging.getLogger("atoll.region")
@@ -37,14 +36,6 @@ _COMPLETED: dict[Kind, str] = {
 }
 _MOST_DETAIL = 500
 """Characters of a detail that are kept."""
-
-
-class Linked(Protocol):
-    """A link, as far as it is needed here."""
-
-    @property
-    def status(self) -> LinkStatus:
-        """What it knows of its peer."""
 
 
 @dataclass(frozen=True, slots=True)

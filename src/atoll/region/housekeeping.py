@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Protocol
 
 from atoll.errors import AtollError
 from atoll.region.group_commit import GroupCommit
 from atoll.region.site import Site
 from atoll.region.truncation import Truncation
-from atoll.store.port import Audit, Maintenance, States
+from atoll.store.port import Store
 
 _FORGETS_EVERY = 60
 """Rounds."""
 
 
-class Stored(Audit, Maintenance, States, Protocol):
-    """The ports of the store that are needed here."""
-
-
 class Housekeeping:
     """Of one node. Each of its works goes on for ever; a failing disk is the commit path's to report."""
 
-    def __init__(
-        self,
-        site: Site,
-        store: Stored,
-        group_commit: GroupCommit,
-        truncation: Truncation,
-    ) -> None:
+    def __init__(self, site: Site, store: Store, group_commit: GroupCommit, truncation: Truncation) -> None:
         self._store = store
         self._group_commit = group_commit
         self._truncation = truncation

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from atoll.causality.vector import descends, merge
-from atoll.store.port import Journal, Transactions
+from atoll.store.port import Store
 
 Follower = Callable[[dict[str, int], dict[str, int]], None]
-
-
-class Positions(Journal, Transactions, Protocol):
-    """The ports of the store that are needed here."""
 
 
 class Progress:
     """Of one node. `open` it before anything else asks it."""
 
-    def __init__(self, store: Positions, history_changed: Callable[[str], None] | None = None) -> None:
+    def __init__(self, store: Store, history_changed: Callable[[str], None] | None = None) -> None:
         """`history_changed` is called when the database is in another history: see `region.timeline`."""
         self.vector: dict[str, int] = {}
         """What the region has, as far as this node knows."""

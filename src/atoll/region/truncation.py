@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 
@@ -19,25 +19,13 @@ from atoll.commit.work import Step, Wants
 from atoll.documents.entry import decode_frames
 from atoll.membership.members import Members
 from atoll.region.options import RegionOptions
-from atoll.replication.link import LinkStatus
-from atoll.store.port import Journal, JournalExtent, States, View
+from atoll.replication.link import Linked
+from atoll.store.port import JournalExtent, Store, View
 
 _PARTS = 16
 """Retention and absence are kept to within a sixteenth of themselves."""
 _MARKS = _PARTS + 2
 """So many that one is always older than the retention."""
-
-
-class Linked(Protocol):
-    """A link, as far as it is needed here."""
-
-    @property
-    def status(self) -> LinkStatus:
-        """What it knows of its peer."""
-
-
-class Stored(Journal, States, Protocol):
-    """The ports of the store that are needed here."""
 
 
 class Known(msgspec.Struct, frozen=True, array_like=True):
@@ -82,7 +70,7 @@ class Truncation:
         self,
         members: Members,
         links: Mapping[str, Linked],
-        store: Stored,
+        store: Store,
         commit: Callable[[Step], Awaitable[None]],
         *,
         now_ms: Callable[[], int],

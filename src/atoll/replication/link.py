@@ -54,6 +54,14 @@ class LinkStatus:
     """What the peer last said that it has."""
 
 
+class Linked(Protocol):
+    """A link, as far as others ask about it."""
+
+    @property
+    def status(self) -> LinkStatus:
+        """What it knows of its peer."""
+
+
 class Receiver(Protocol):
     """The region, as its links see it."""
 

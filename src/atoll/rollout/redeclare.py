@@ -47,9 +47,10 @@ class Redeclare(NamedTuple):
     """collection → what has to be said of it still, or else nothing is."""
 
     def want(self, wants: Wants) -> None:
+        if self.parked:
+            wants.states.append(UNPARKED)
         for parked in self.parked:
             wants.parked(parked)
-            wants.states.append(UNPARKED)
         for key in self.keys:
             wants.document(self.collection, key)
         if self.keys:
@@ -88,15 +89,13 @@ class MarkMixed(NamedTuple):
             # The first transaction of all. No document is older, and those that it writes follow these declarations.
             batch.pending.schemas.update(self.declared)
             return
-        for name in self.declared.keys() - view.schemas.keys():
+        said = {name: fingerprint.partition("?")[0] for name, fingerprint in view.schemas.items()}
+        unsaid = [name for name in self.declared if name not in said]
+        other = [
+            name for name, of in said.items() if of and name != KEPT_ASIDE and of != self.declared.get(name)
+        ]
+        for name in (*unsaid, *other):
             batch.pending.schemas.setdefault(name, "")
-        for name, fingerprint in view.schemas.items():
-            if (
-                fingerprint
-                and name != KEPT_ASIDE
-                and fingerprint.partition("?")[0] != self.declared.get(name)
-            ):
-                batch.pending.schemas.setdefault(name, "")
 
 
 @dataclass(frozen=True, slots=True)
