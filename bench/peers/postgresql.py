@@ -43,7 +43,8 @@ def label(server: PostgresServer) -> str:
 def serving(folder: Path) -> Iterator[PostgresServer]:
     """One server with an empty table."""
     try:
-        server = PostgresServer(folder, wal_level="logical", max_connections=_CONNECTIONS, settings=_MEMORY)
+        settings = {"wal_level": "logical", "max_connections": str(_CONNECTIONS), **_MEMORY}
+        server = PostgresServer(folder, settings=settings)
         with server:
             server.sql(_TABLE)
             yield server

@@ -19,8 +19,8 @@ import msgspec
 import zstandard
 
 from atoll.errors import StoreCorrupt
-from atoll.store.formats import check_format
 from atoll.store.port import Chunk
+from atoll.store.refusals import check_format
 
 T = TypeVar("T")
 

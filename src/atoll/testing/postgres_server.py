@@ -18,8 +18,7 @@ import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from atoll.errors import Unavailable
 from atoll.testing.postgres_programs import ServerUser, find_postgres, version_of
@@ -38,8 +37,6 @@ class PostgresServer:
         self,
         folder: Path,
         *,
-        wal_level: str = "replica",
-        max_connections: int = 100,
         fsync: bool = True,
         settings: Mapping[str, str] | None = None,
         programs: Path | None = None,
@@ -49,8 +46,8 @@ class PostgresServer:
         Data lie in a temporary folder instead, removed by `close`, where the server's user cannot reach `folder`:
         pytest's folders for instance are root's alone.
 
-        `fsync=False` is for tests that lose no machine. `settings` are further ones of postgresql.conf;
-        `programs` is the folder of `initdb` and `postgres`.
+        `fsync=False` is for tests that lose no machine. `settings` are those of postgresql.conf; `programs` is the
+        folder of `initdb` and `postgres`.
 
         Raises:
             Unavailable: there is no PostgreSQL, or nobody to run it as.
@@ -59,10 +56,7 @@ class PostgresServer:
         self._programs = self._user.reachable_programs(programs or find_postgres())
         self.data = self._user.data_folder(folder)
         self.port = 0
-        self._fsync, self._extra = fsync, dict(settings or {})
         self._settings = {
-            "wal_level": wal_level,
-            "max_connections": str(max_connections),
             "fsync": "on" if fsync else "off",
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
@@ -78,9 +72,7 @@ class PostgresServer:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self.close()
 
     @cached_property
@@ -139,17 +131,22 @@ class PostgresServer:
 
     def kill(self) -> None:
         """`kill -9` of every process of it at once; what was not on the disk is gone."""
+        import psutil  # type: ignore[import-untyped]
+
         if self._process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
+        children = []
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
             # Stopped first, so that it starts no process while its children are counted.
             self._process.send_signal(signal.SIGSTOP)
-        children = _children_of(self._process.pid)
+            children = psutil.Process(self._process.pid).children(recursive=True)
         for child in children:
             child.kill()
         self._process.kill()
         self._process.wait()
-        _wait_until_gone(children)
+        _, left = psutil.wait_procs(children, timeout=_STOP_S)
+        if left:
+            raise Unavailable(f"processes of a killed PostgreSQL are still here: {[p.pid for p in left]}")
         self._process = None
 
     def close(self) -> None:
@@ -164,14 +161,7 @@ class PostgresServer:
 
         `name` is what `synchronous_standby_names` calls it. Raises Unavailable.
         """
-        follower = PostgresServer(
-            folder,
-            wal_level=self._settings["wal_level"],
-            max_connections=int(self._settings["max_connections"]),
-            fsync=self._fsync,
-            settings=self._extra,
-            programs=self._programs,
-        )
+        follower = PostgresServer(folder, settings=self._settings, programs=self._programs)
         try:
             source = f"host=127.0.0.1 port={self.port} user={ROLE} application_name={name}"
             options = ("--write-recovery-conf", "--checkpoint=fast", "--wal-method=stream", "--no-sync")
@@ -255,35 +245,11 @@ class PostgresServer:
         except FileNotFoundError:
             return False
         assert self._process is not None
-        return (
-            len(lines) > 7
-            and lines[0] == str(self._process.pid)
-            and lines[7].strip()
-            in (
-                "ready",
-                "standby",
-            )
-        )
+        status = lines[7].strip() if len(lines) > 7 else ""
+        return lines[0] == str(self._process.pid) and status in ("ready", "standby")
 
 
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
-
-
-def _children_of(pid: int) -> list[Any]:
-    """As psutil's processes."""
-    import psutil  # type: ignore[import-untyped]
-
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return list(psutil.Process(pid).children(recursive=True))
-    return []
-
-
-def _wait_until_gone(processes: list[Any]) -> None:
-    import psutil
-
-    _, left = psutil.wait_procs(processes, timeout=_STOP_S)
-    if left:
-        raise Unavailable(f"processes of a killed PostgreSQL are still here: {[p.pid for p in left]}")

@@ -17,7 +17,9 @@ from atoll.testing.postgres_server import PostgresServer
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     folder = tmp_path_factory.mktemp("postgres")
-    with PostgresServer(folder / "data", wal_level="logical", max_connections=20) as started:
+    with PostgresServer(
+        folder / "data", settings={"wal_level": "logical", "max_connections": "20"}
+    ) as started:
         yield started
 
 

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
-from atoll.errors import SerializationConflict, StoreError
+from atoll.errors import StoreError
 from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import Chunk, Commit, Shape, Transaction, Wanted
+from atoll.store.refusals import lost_to_another_node
 
 
 class MemoryTransaction(Transaction):
@@ -55,9 +56,7 @@ class MemoryTransaction(Transaction):
     def check(self) -> None:
         """Raise SerializationConflict when somebody has committed meanwhile."""
         if self._tables.commits != self._commits:
-            raise SerializationConflict(
-                "another node of this region has committed since this transaction began"
-            )
+            raise lost_to_another_node()
 
 
 P = ParamSpec("P")

@@ -10,13 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from atoll.errors import (
-    FenceLost,
     SerializationConflict,
     StoreCorrupt,
     StoreError,
     StoreUnwritable,
     Unavailable,
-    UnknownCollection,
 )
 from atoll.store.port import (
     AuditFilter,
@@ -33,6 +31,7 @@ from atoll.store.port import (
     StoreStatistics,
     Wanted,
 )
+from atoll.store.refusals import fence_lost, unknown_collection
 from atoll.store.scanning import check_condition, matches
 
 _NEVER = float("-inf")
@@ -174,7 +173,7 @@ class MemoryTables:
         for name, generation in commit.fences.items():
             held = self.generation(name)
             if held != generation:
-                raise FenceLost(f"the lease {name!r} is in generation {held}, not {generation}", lease=name)
+                raise fence_lost(name, held, generation)
         for name in (*commit.documents, *commit.erased):
             self._collection(name)
         last_seqs = {(segment.origin, segment.last_seq) for segment in commit.segments}
@@ -450,9 +449,7 @@ class MemoryTables:
         try:
             return self._documents[name]
         except KeyError:
-            raise UnknownCollection(
-                f"the store has no table for collection {name!r}: open_collections makes it", collection=name
-            ) from None
+            raise unknown_collection(name) from None
 
     def _check_writable(self) -> None:
         if self.refusal:

@@ -7,10 +7,10 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from atoll.errors import AtollError, ConfigError
-from atoll.store.formats import check_format
 from atoll.store.postgresql.database import Database, driver, hang_up, lock_number
 from atoll.store.postgresql.history import History
 from atoll.store.postgresql.sql import quoted_name
+from atoll.store.refusals import check_format
 
 if TYPE_CHECKING:
     import asyncpg

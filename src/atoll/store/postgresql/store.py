@@ -19,7 +19,6 @@ from atoll.errors import (
     StoreLocked,
     StoreUnwritable,
     Unavailable,
-    UnknownCollection,
 )
 from atoll.store import queries
 from atoll.store.port import (
@@ -41,6 +40,7 @@ from atoll.store.postgresql.transaction import PostgresTransaction
 from atoll.store.postgresql.url import database_url
 from atoll.store.postgresql.watch import Watch, decode_positions, told
 from atoll.store.queries import FORGOTTEN_AT_ONCE, SqlStore
+from atoll.store.refusals import unknown_collection
 
 if TYPE_CHECKING:
     import asyncpg
@@ -216,10 +216,7 @@ class PostgresStore(SqlStore, PostgresJournal):
     def table(self, collection: str) -> str:
         """Raises UnknownCollection."""
         if collection not in self._collections:
-            raise UnknownCollection(
-                f"the store has no table for collection {collection!r}: open_collections makes it",
-                collection=collection,
-            )
+            raise unknown_collection(collection)
         return sql.table_of(collection)
 
     # -- journal ---------------------------------------------------------------------------------------

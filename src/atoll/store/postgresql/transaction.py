@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from atoll.errors import AtollError, FenceLost, SerializationConflict, StoreUnreachable
+from atoll.errors import AtollError, StoreUnreachable
 from atoll.store.port import AuditRow, Commit, Row, Transaction, Wanted
 from atoll.store.postgresql import sql
 from atoll.store.postgresql.sql import given, given_all, kept, kept_all
 from atoll.store.postgresql.watch import decode_positions, encode_positions
 from atoll.store.queries import NEWEST_FIRST
+from atoll.store.refusals import fence_lost, lost_to_another_node
 
 if TYPE_CHECKING:
     import asyncpg
@@ -185,9 +186,7 @@ class PostgresTransaction(Transaction):
         if not won:
             await self._check_fences(commit)
             self._store.crowded_until_s = asyncio.get_running_loop().time() + _CROWDED_S
-            raise SerializationConflict(
-                "another node of this region has committed since this transaction began"
-            )
+            raise lost_to_another_node()
 
     async def _check_fences(self, commit: Commit) -> None:
         """Raises FenceLost where that is why nothing was committed."""
@@ -197,9 +196,7 @@ class PostgresTransaction(Transaction):
         held = dict(await self._store.database.rows(asked, list(commit.fences)))
         for name, generation in commit.fences.items():
             if held.get(name) != generation:
-                raise FenceLost(
-                    f"the lease {name!r} is in generation {held.get(name, 0)}, not {generation}", lease=name
-                )
+                raise fence_lost(name, held.get(name, 0), generation)
 
     def _statement(self, commit: Commit) -> tuple[str, list[Any]]:
         positions = encode_positions({**self.positions, **commit.positions})

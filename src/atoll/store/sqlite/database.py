@@ -18,7 +18,7 @@ import apsw
 
 from atoll.errors import ConfigError, StoreCorrupt, StoreUnwritable
 from atoll.store.exclusive import RegionLock
-from atoll.store.formats import check_format
+from atoll.store.refusals import check_format
 
 DATABASE_FILE = "region.sqlite"
 FORMAT = 2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from atoll.errors import UnknownCollection
 from atoll.store.port import AuditRow
 from atoll.store.queries import AUDIT_COLUMNS, PARKED_COLUMNS
+from atoll.store.refusals import unknown_collection
 
 ADD_SEGMENT = "INSERT INTO journal (origin, first_seq, last_seq, body) VALUES (?, ?, ?, ?)"
 SET_POSITION = (
@@ -70,7 +70,4 @@ class Statements(NamedTuple):
 
 class Collections(dict[str, Statements]):
     def __missing__(self, collection: str) -> Statements:
-        raise UnknownCollection(
-            f"the store has no table for collection {collection!r}: open_collections makes it",
-            collection=collection,
-        )
+        raise unknown_collection(collection)

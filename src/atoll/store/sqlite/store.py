@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from atoll.errors import FenceLost, StoreCorrupt, StoreError
+from atoll.errors import StoreCorrupt, StoreError
 from atoll.store.port import (
     AuditRow,
     Chunk,
@@ -26,6 +26,7 @@ from atoll.store.port import (
     Wanted,
 )
 from atoll.store.queries import FORGOTTEN_AT_ONCE, NEWEST_FIRST, Bound, SqlStore, audit_row
+from atoll.store.refusals import fence_lost
 from atoll.store.scanning import condition_sql, member_sql
 from atoll.store.sqlite import database as sqlite_database
 from atoll.store.sqlite import sql
@@ -228,7 +229,7 @@ class SqliteStore(SqlStore, SqliteJournal):
         ]
         for name, generation in commit.fences.items():
             if generation != FIRST_GENERATION:
-                raise FenceLost(f"the lease {name!r} is not in generation {generation}", lease=name)
+                raise fence_lost(name, FIRST_GENERATION, generation)
         with self.connections as writer:
             for name, keys in commit.erased.items():
                 writer.executemany(self._collections[name].erase, [(key,) for key in keys])

@@ -1,8 +1,8 @@
-"""What a store or a backup of another format is told."""
+"""What every store refuses in the same words."""
 
 from __future__ import annotations
 
-from atoll.errors import ConfigError
+from atoll.errors import ConfigError, FenceLost, SerializationConflict, UnknownCollection
 
 
 def check_format(what: str, found: int, known: int) -> None:
@@ -20,3 +20,17 @@ def check_format(what: str, found: int, known: int) -> None:
             "the Atoll that wrote it, restore the backup if it is one, start the region and run `atoll export`; then "
             "give the region a new, empty store, start it with this Atoll and run `atoll import`"
         )
+
+
+def unknown_collection(name: str) -> UnknownCollection:
+    return UnknownCollection(
+        f"the store has no table for collection {name!r}: open_collections makes it", collection=name
+    )
+
+
+def fence_lost(lease: str, held: int, generation: int) -> FenceLost:
+    return FenceLost(f"the lease {lease!r} is in generation {held}, not {generation}", lease=lease)
+
+
+def lost_to_another_node() -> SerializationConflict:
+    return SerializationConflict("another node of this region has committed since this transaction began")
