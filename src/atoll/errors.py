@@ -40,6 +40,7 @@ An error is *definite* (nothing happened) unless it is `Indefinite`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 
@@ -250,6 +251,7 @@ class Indefinite(AtollError):
         return found if isinstance(found, int) else None
 
 
+@cache
 def error_classes() -> dict[str, type[AtollError]]:
     """Map every `type` slug to its class, for the clients that rebuild errors from problem documents."""
     found: dict[str, type[AtollError]] = {}

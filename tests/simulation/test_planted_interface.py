@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from atoll.client.calls import Calls
-from atoll.client.exchange import Exchanges
-from atoll.client.session_state import SessionState
+from atoll.client.exchange import Exchanges, SessionState
 from atoll.errors import AtollError, Indefinite
 from atoll.http import exchange
 from atoll.simulation import interface

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -105,7 +104,7 @@ def _make(kind: type[AtollError], message: str, document: Mapping[str, Any]) -> 
 
 
 def _class_of(slug: str, status: int, document: Mapping[str, Any]) -> type[AtollError]:
-    known = _classes().get(slug)
+    known = error_classes().get(slug)
     if known is not None:
         return known
     if document.get("definite") is False:
@@ -113,11 +112,6 @@ def _class_of(slug: str, status: int, document: Mapping[str, Any]) -> type[Atoll
     if status == 503:
         return Unavailable
     return RequestError if 400 <= status < 500 else AtollError
-
-
-@cache
-def _classes() -> dict[str, type[AtollError]]:
-    return error_classes()
 
 
 def _from_in_between(response: Response) -> AtollError:

@@ -12,7 +12,7 @@ import msgspec
 
 from atoll.client import answers
 from atoll.client.batch import BatchWrite, batch_item, model_class
-from atoll.client.models import jsonable, operators_of, schema_of
+from atoll.client.models import jsonable, schema_of
 from atoll.client.results import Read, Sibling
 from atoll.client.transport import Response
 from atoll.errors import InvalidOperation, NotFound
@@ -71,14 +71,14 @@ class Page(Generic[T]):
 class Calls:
     """Builds calls. `in_session`: collections that are only eventually consistent are read as a session's."""
 
-    __slots__ = ("_in_session", "_limits")
+    __slots__ = ("_in_session", "limits")
 
     def __init__(self, limits: Limits | None, *, in_session: bool = False) -> None:
-        self._limits = limits
+        self.limits = limits
         self._in_session = in_session
 
     def put(self, model: M, if_match: str | None, *, create: bool) -> Call[M]:
-        schema = schema_of(type(model), self._limits)
+        schema = schema_of(type(model), self.limits)
         headers = _guarded(if_match)
         if create:
             if if_match is not None:
@@ -91,17 +91,14 @@ class Calls:
             "PUT", path, _shown(type(model)), headers=headers, body=schema.from_model(model), writes=True
         )
 
-    def update(self, model: type[M], key: str, if_match: str | None, changes: Mapping[str, Any]) -> Call[M]:
-        return self.patch(model, key, if_match, operators_of(schema_of(model, self._limits), changes))
-
     def patch(self, model: type[M], key: str, if_match: str | None, operators: Mapping[str, Any]) -> Call[M]:
-        schema = schema_of(model, self._limits)
+        schema = schema_of(model, self.limits)
         body = msgspec.json.encode(jsonable(dict(operators), schema.name))
         headers = _guarded(if_match)
         return Call("PATCH", _path(schema, key), _shown(model), headers=headers, body=body, writes=True)
 
     def delete(self, model: type[Collection], key: str, if_match: str | None) -> Call[bool]:
-        path = _path(schema_of(model, self._limits), key)
+        path = _path(schema_of(model, self.limits), key)
         headers = {} if if_match is None else {"if-match": _quoted(if_match)}
         return Call("DELETE", path, _true, headers=headers, writes=True, absent=_false)
 
@@ -113,7 +110,7 @@ class Calls:
         max_staleness_s: float | None = None,
         max_wait_s: float | None = None,
     ) -> Call[M | None]:
-        schema = schema_of(model, self._limits)
+        schema = schema_of(model, self.limits)
 
         def read(response: Response, region: str) -> M | None:
             return cast(M, schema.to_model(key, bytes(_document(response).value)))
@@ -129,7 +126,7 @@ class Calls:
         max_staleness_s: float | None = None,
         max_wait_s: float | None = None,
     ) -> Call[Read[M]]:
-        schema = schema_of(model, self._limits)
+        schema = schema_of(model, self.limits)
 
         def read(response: Response, region: str) -> Read[M]:
             return _read_of(schema, _document(response), response, region)
@@ -151,7 +148,7 @@ class Calls:
         *,
         consistency: str | None = None,
     ) -> Call[Page[M]]:
-        schema = schema_of(model, self._limits)
+        schema = schema_of(model, self.limits)
         query: list[tuple[str, str]] = [("limit", str(limit))]
         if prefix:
             query.append(("prefix", prefix))
@@ -172,8 +169,8 @@ class Calls:
     def batch(self, writes: Sequence[BatchWrite]) -> Call[tuple[Read[Any], ...]]:
         if not writes:
             raise InvalidOperation("a batch needs at least one write")
-        items = [batch_item(write, self._limits) for write in writes]
-        schemas = [schema_of(model_class(write), self._limits) for write in writes]
+        items = [batch_item(write, self.limits) for write in writes]
+        schemas = [schema_of(model_class(write), self.limits) for write in writes]
 
         def read(response: Response, region: str) -> tuple[Read[Any], ...]:
             written = _batch(response).written
@@ -187,7 +184,7 @@ class Calls:
     def put_many(self, model: type[Collection], documents: Sequence[tuple[str, bytes]]) -> Call[None]:
         if not documents:
             raise InvalidOperation("put_many needs at least one document")
-        schema = schema_of(model, self._limits)
+        schema = schema_of(model, self.limits)
         head = b'{"put":{"collection":' + msgspec.json.encode(schema.name) + b',"key":'
         encode, check = msgspec.json.encode, schema.validate_key
         items = [head + encode(check(key)) + b',"value":' + text + b"}}" for key, text in documents]
@@ -224,7 +221,7 @@ class Calls:
 
     def resolve(self, conflict_id: str, value: Collection | Mapping[str, Any]) -> Call[dict[str, Any]]:
         if isinstance(value, Collection):
-            value = schema_of(type(value), self._limits).document_of(value)
+            value = schema_of(type(value), self.limits).document_of(value)
         body = msgspec.json.encode({"value": jsonable(dict(value), f"conflict {conflict_id}")})
 
         def read(response: Response, region: str) -> dict[str, Any]:

@@ -12,10 +12,9 @@ from typing import Self, TypeVar
 
 from atoll.client.calls import Call, Calls
 from atoll.client.endpoints import Endpoint, nearest_first
-from atoll.client.exchange import Exchanges, Outcome, Pause, Steps
+from atoll.client.exchange import Exchanges, Outcome, Pause, SessionState, Steps
 from atoll.client.options import DEFAULTS, ClientOptions
 from atoll.client.routing import Router
-from atoll.client.session_state import SessionState
 from atoll.client.transport import Transport
 from atoll.client.verbs import Verbs
 from atoll.errors import ConfigError, Indefinite, Overloaded, RegionUnreachable, TooLarge

@@ -22,7 +22,6 @@ from atoll.client.answers import problem_of
 from atoll.client.calls import Call
 from atoll.client.options import ClientOptions
 from atoll.client.routing import Router
-from atoll.client.session_state import SessionState
 from atoll.client.transport import Request, Response
 from atoll.errors import (
     AtollError,
@@ -46,6 +45,26 @@ class Pause(msgspec.Struct, frozen=True):
     """Wait before the next step."""
 
     seconds: float
+
+
+class SessionState:
+    """The newest token that a region returned, and which region that was.
+
+    A token cannot be compared with another by the client, so a session's calls must follow one another.
+    """
+
+    __slots__ = ("degraded", "region", "token")
+
+    def __init__(self, token: str | None = None) -> None:
+        self.token = token
+        self.region: str | None = None
+        self.degraded: str | None = None
+
+    def answered(self, region: str, headers: Mapping[str, str]) -> None:
+        """Note what an answer says; `region` was asked, another one may have answered."""
+        self.token = headers.get("atoll-session") or self.token
+        self.region = headers.get("atoll-region") or region
+        self.degraded = headers.get("atoll-degraded")
 
 
 Outcome = Response | AtollError | None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
@@ -12,7 +11,7 @@ from atoll.client.answers import not_atoll, problem_of
 from atoll.client.events import EventParser
 from atoll.client.exchange import Exchanges
 from atoll.client.models import schema_of
-from atoll.client.results import Change, DocumentChange
+from atoll.client.results import Change
 from atoll.client.transport import Request, Response
 from atoll.errors import (
     AtollError,
@@ -24,23 +23,7 @@ from atoll.errors import (
 )
 from atoll.schema import Collection
 
-
-class _ChangeEvent(msgspec.Struct):
-    cursor: str
-    origin: str
-    seq: int
-    stamp: int
-    changes: list[_ChangedDocument]
-
-
-class _ChangedDocument(msgspec.Struct):
-    collection: str
-    key: str
-    operation: str
-    value: dict[str, Any] | None
-
-
-_decode = msgspec.json.Decoder(_ChangeEvent).decode
+_decode = msgspec.json.Decoder(Change).decode
 
 
 class Feed:
@@ -142,8 +125,6 @@ class Feed:
 
 def _change(data: bytes) -> Change:
     try:
-        event = _decode(data)
+        return _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         not_atoll(Response(200, {"content-type": "text/event-stream"}, data), str(error))
-    changes = tuple(DocumentChange(c.collection, c.key, c.operation, c.value) for c in event.changes)
-    return Change(event.cursor, event.origin, event.seq, event.stamp, changes)

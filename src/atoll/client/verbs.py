@@ -10,6 +10,7 @@ from atoll.client.batch import BatchWrite
 from atoll.client.calls import PAGE, Call, Calls, Condition, Page
 from atoll.client.exchange import Exchanges
 from atoll.client.feed import Feed
+from atoll.client.models import operators_of, schema_of
 from atoll.client.results import Change, Read
 from atoll.client.transport import Response, Stream, Transport
 from atoll.errors import Indefinite, RegionUnreachable, TooLarge
@@ -93,7 +94,8 @@ class Verbs:
         A document that is not there starts from its defaults. Fields called `if_match` or
         `idempotency_key` are reached with `patch`.
         """
-        return await self._run(self._calls.update(model, key, if_match, changes), idempotency_key)
+        operators = operators_of(schema_of(model, self._calls.limits), changes)
+        return await self.patch(model, key, operators, if_match=if_match, idempotency_key=idempotency_key)
 
     async def patch(
         self,

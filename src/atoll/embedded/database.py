@@ -9,7 +9,7 @@ import msgspec
 
 from atoll.client.database import Database
 from atoll.client.endpoints import Endpoint
-from atoll.client.models import jsonable, model_of, operators_of, schema_of
+from atoll.client.models import jsonable, model_of, schema_of
 from atoll.documents.mutation import Delete, Mutation, Put, Write, patch_of, put_fields
 from atoll.documents.rules import Rules
 from atoll.embedded.asgi_transport import AsgiTransport
@@ -91,19 +91,6 @@ class EmbeddedDatabase(Database):
         return await self._written(
             model, key, patch_of(rules, key, plain, if_match=if_match), idempotency_key
         )
-
-    async def update(
-        self,
-        model: type[M],
-        key: str,
-        /,
-        *,
-        if_match: str | None = None,
-        idempotency_key: str | None = None,
-        **changes: Any,
-    ) -> M:
-        operators = operators_of(self._declared(model)[0].schema, changes)
-        return await self.patch(model, key, operators, if_match=if_match, idempotency_key=idempotency_key)
 
     async def delete(
         self,

@@ -60,20 +60,10 @@ def document(collection: CollectionSchema) -> Schema:
 
 def shown(collection: CollectionSchema) -> Schema:
     """A document that is there."""
-    siblings = {
-        "type": "array",
-        "items": {
-            "type": "object",
-            "required": ["value", "region", "seq", "stamp"],
-            "properties": {
-                "value": {"anyOf": [document(collection), {"type": "null"}]},
-                "region": TEXT,
-                "seq": {"type": "integer"},
-                "stamp": {"type": "integer"},
-            },
-        },
-    }
-    return _versioned(document(collection), siblings=siblings)
+    value = {"anyOf": [document(collection), {"type": "null"}]}
+    number = {"type": "integer"}
+    sibling = _object(value=value, region=TEXT, seq=number, stamp=number)
+    return _versioned(document(collection), siblings={"type": "array", "items": sibling})
 
 
 def written(collection: CollectionSchema) -> Schema:
@@ -82,22 +72,18 @@ def written(collection: CollectionSchema) -> Schema:
 
 
 def page(collection: CollectionSchema) -> Schema:
-    return {
-        "type": "object",
-        "required": ["items", "cursor"],
-        "properties": {
-            "items": {"type": "array", "items": _versioned(document(collection))},
-            "cursor": {"type": ["string", "null"]},
-        },
-    }
+    items = {"type": "array", "items": _versioned(document(collection))}
+    return _object(items=items, cursor={"type": ["string", "null"]})
 
 
 def _versioned(value: Schema, **more: Schema) -> Schema:
-    return {
-        "type": "object",
-        "required": ["key", "value", "version"],
-        "properties": {"key": TEXT, "value": value, "version": TEXT, **more},
-    }
+    found = _object(key=TEXT, value=value, version=TEXT)
+    return {**found, "properties": {**found["properties"], **more}}
+
+
+def _object(**properties: Schema) -> Schema:
+    """An object that has all of these members, and may have more."""
+    return {"type": "object", "required": list(properties), "properties": properties}
 
 
 def operators(collection: CollectionSchema) -> Schema:
@@ -109,16 +95,8 @@ def operators(collection: CollectionSchema) -> Schema:
     for name, lattice in collection.lattices.items():
         elements = {"type": "array", "items": {"$ref": f"{at}/{name}/items"}}
         inserted = elements if lattice.kind == "list" else TEXT
-        splice = {
-            "type": "object",
-            "properties": {
-                "at": {**number, "minimum": 0},
-                "remove": {**number, "minimum": 0},
-                "insert": inserted,
-            },
-            "required": ["at"],
-            "additionalProperties": False,
-        }
+        place = {**number, "minimum": 0}
+        splice = _closed({"at": place, "remove": place, "insert": inserted}, "at")
         arguments = {
             "$inc": number,
             "$add": elements,
@@ -128,10 +106,7 @@ def operators(collection: CollectionSchema) -> Schema:
         }
         for operator in lattice.operators & arguments.keys():
             by_operator.setdefault(operator, {})[name] = arguments[operator]
-    properties: Schema = {
-        operator: {"type": "object", "properties": named, "additionalProperties": False}
-        for operator, named in sorted(by_operator.items())
-    }
+    properties: Schema = {operator: _closed(named) for operator, named in sorted(by_operator.items())}
     properties["$set"]["patternProperties"] = members
     optional = collection.body_model.model_fields
     names = {"enum": [name for name in collection.fields if not optional[name].is_required()]}
@@ -139,7 +114,7 @@ def operators(collection: CollectionSchema) -> Schema:
         "type": "array",
         "items": {"anyOf": [names, *({"type": "string", "pattern": pattern} for pattern in members)]},
     }
-    return {"type": "object", "properties": properties, "minProperties": 1, "additionalProperties": False}
+    return {**_closed(properties), "minProperties": 1}
 
 
 def batch(collections: Mapping[str, CollectionSchema]) -> Schema:
@@ -152,24 +127,13 @@ def batch(collections: Mapping[str, CollectionSchema]) -> Schema:
             ("patch", {"operators": operators(collection)}),
             ("delete", {}),
         ):
-            item = {
-                "type": "object",
-                "properties": {**head, **more, "if_match": {"type": ["string", "null"]}},
-                "required": [*head, *more],
-                "additionalProperties": False,
-            }
-            kinds.append(
-                {
-                    "type": "object",
-                    "properties": {verb: item},
-                    "required": [verb],
-                    "additionalProperties": False,
-                }
-            )
+            item = _closed({**head, **more, "if_match": {"type": ["string", "null"]}}, *head, *more)
+            kinds.append(_closed({verb: item}, verb))
     writes = {"type": "array", "minItems": 1, "maxItems": 1000, "items": {"oneOf": kinds}}
-    return {
-        "type": "object",
-        "properties": {"writes": writes},
-        "required": ["writes"],
-        "additionalProperties": False,
-    }
+    return _closed({"writes": writes}, "writes")
+
+
+def _closed(properties: Schema, *required: str) -> Schema:
+    """An object that has no other members."""
+    found: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return {**found, "required": list(required)} if required else found

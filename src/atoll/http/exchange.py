@@ -88,24 +88,18 @@ class Exchange:
             raise TooLarge(
                 f"the body has {declared} bytes; the limit is {limit_bytes}", limit_bytes=limit_bytes
             )
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body"):
-            if len(body) > limit_bytes:
-                raise TooLarge(f"the body has more than {limit_bytes} bytes", limit_bytes=limit_bytes)
-            return body
-        chunks, size = [body], len(body)
-        while message.get("more_body"):
+        chunks: list[bytes] = []
+        left_bytes = limit_bytes
+        while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            if size > limit_bytes:
+            left_bytes -= len(chunks[-1])
+            if left_bytes < 0:
                 raise TooLarge(f"the body has more than {limit_bytes} bytes", limit_bytes=limit_bytes)
-        return b"".join(chunks)
+            if not message.get("more_body"):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def json(self, limit_bytes: int) -> Any:
         """The body as JSON. Raises MalformedRequest."""

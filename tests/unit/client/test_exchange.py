@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from atoll import errors
 from atoll.client import ClientOptions, Request, Response
 from atoll.client.calls import Call, Calls
-from atoll.client.session_state import SessionState
+from atoll.client.exchange import SessionState
 
 from .world import Answer, Inventory, World, one_after_another, refused, shown, silent, unreachable, working
 
