@@ -84,11 +84,12 @@ def is_found(planted: Plant, patch: Patch) -> None:
 
 def is_no_bug_by_itself(planted: Plant) -> None:
     for seed in range(3):
-        report = run(_plan(planted, seed), prepare=planted.prepare)
+        report = run(planted_plan(planted, seed), prepare=planted.prepare)
         assert report.failure is None, f"seed {seed}: {report.failure}"
 
 
-def _plan(planted: Plant, seed: int) -> Plan:
+def planted_plan(planted: Plant, seed: int) -> Plan:
+    """What a seed runs to look for this bug, with what helps to meet it."""
     return planted.alter(_plain(Cut(workloads=planted.workloads).apply(draw(seed, nodes=1))))
 
 
@@ -103,7 +104,7 @@ def _plain(plan: Plan) -> Plan:
 
 def _hunt(planted: Plant) -> Report | None:
     for seed in range(planted.seeds):
-        report = run(_plan(planted, seed), prepare=planted.prepare)
+        report = run(planted_plan(planted, seed), prepare=planted.prepare)
         if report.failure is not None:
             return report
     return None

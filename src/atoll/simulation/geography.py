@@ -1,9 +1,9 @@
 """Thirty cloud regions and what was measured between them, for deployments as large as one wants to look at.
 
-`round_trips.csv` holds the median round trips in milliseconds over 30 days until 30 July 2026 that Microsoft
-publishes for Azure (https://learn.microsoft.com/azure/networking/azure-network-latency), the mean of both
-directions, rounded. No pair is missing. The places stand in the order in which deployments grow: the first
-three, five, nine and twenty are spread over the world too.
+`round_trips.csv` holds median round trips over 30 days until 30 July 2026, in milliseconds. Microsoft publishes
+them for Azure: https://learn.microsoft.com/azure/networking/azure-network-latency. Each is the rounded mean of
+both directions. No pair is missing. The places stand in the order in which deployments grow: the first three,
+five, nine and twenty are spread over the world too.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from random import Random
 from typing import Any
 
@@ -42,10 +42,10 @@ class Interface(Workload):
         super().__init__(clients, mean_s)
         self._users: list[_User] = []
 
-    async def run(self, world: World) -> None:
+    def actors(self, world: World) -> list[Coroutine[Any, Any, None]]:
         front = HttpFront(world.cluster)
         self._users = [_User(world, front, number) for number in range(self.clients)]
-        await asyncio.gather(*(user.act(self.mean_s) for user in self._users))
+        return [user.act(self.mean_s) for user in self._users]
 
     async def finish(self, world: World) -> None:
         for user in self._users:
@@ -95,9 +95,8 @@ class _User:
         while not self._world.stopped:
             await asyncio.sleep(self._random.expovariate(1 / mean_s))
             if self._random.random() < 0.1:
-                self._session = self._database.session(
-                    self._session.token
-                )  # as the next request of a browser
+                # As the next request of a browser.
+                self._session = self._database.session(self._session.token)
             try:
                 await self._random.choice(actions)()
             except InvalidToken as error:
@@ -120,15 +119,15 @@ class _User:
         await self._write(self._key())
 
     async def _write(self, key: str, **condition: Any) -> None:
+        """Raises what the client raises. A number is in doubt until its write surely happened, or surely did not."""
         self._count += 1
         number = self._count
         self._in_doubt.add(number)
         try:
             await self._session.put(Member(key=key, text=str(number)), **condition)
-        except Indefinite:
-            raise
-        except AtollError:
-            self._in_doubt.discard(number)
+        except AtollError as error:
+            if not isinstance(error, Indefinite):
+                self._in_doubt.discard(number)
             raise
         self._in_doubt.discard(number)
         self._written[key] = number
@@ -208,8 +207,7 @@ class _User:
         """Once all regions agree."""
         journal = self._world.journal
         counted = sum(1 for _ in journal.touches("view", self._name))
-        lost = bool(journal.losses)
-        if (counted < self._counted and not lost) or (counted > self._counted + self._doubtful and not lost):
+        if not journal.losses and not self._counted <= counted <= self._counted + self._doubtful:
             self._fail(
                 COUNTS_ONCE,
                 f"it incremented {self._counted} times and perhaps {self._doubtful} more: {counted} times it counted",
@@ -225,7 +223,7 @@ class _User:
         self._fail(HAS_A_TYPE, "a field that is not declared was written")
 
     def _answered(self, request: Request, response: Response) -> None:
-        if response.status < 400:
+        if response.status < 400 or request.path.startswith("/health/"):
             return
         kind = response.headers.get("content-type", "")
         try:
@@ -235,8 +233,6 @@ class _User:
         name = str(document.get("type", "")).removeprefix(PROBLEM_PREFIX)
         known = error_classes().get(name)
         asked = f"{request.method} {request.path} in {request.region}"
-        if request.path.startswith("/health/"):
-            return
         if (
             not kind.startswith("application/problem+json")
             or known is None

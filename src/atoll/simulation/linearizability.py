@@ -1,7 +1,7 @@
 """Whether what clients saw of one register could have happened one after the other, each between call and return.
 
-Wing and Gong, "Testing and verifying concurrent objects", 1993, with the memory of Lowe, "Testing for
-linearizability", 2017: a set of operations that were put in order, with the state that they led to, is looked at once.
+The search is that of Wing and Gong, "Testing and verifying concurrent objects", 1993. Its memory is that of Lowe,
+"Testing for linearizability", 2017. So a set of ordered operations is looked at once for each state that it led to.
 """
 
 from __future__ import annotations

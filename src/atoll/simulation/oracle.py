@@ -1,9 +1,9 @@
 """What must be shown and recorded, worked out from the history alone and by definition.
 
-For each register of a document: a version that no later writer had seen is present. Of several present
-ones a strategy picks; the others are lost and must be in the audit, until a write whose author had seen
-both versions replaces them, which resolves the record. This shares no code with the merge: it looks at
-all versions that were ever written, not at states.
+A version of a register is present while no later writer had seen it. Of several present ones a strategy
+picks, and the others are lost: they must be in the audit. A write whose author had seen both versions
+replaces them, and resolves the record. This shares no code with the merge: it looks at all versions that
+were ever written, not at states.
 """
 
 from __future__ import annotations

@@ -176,7 +176,7 @@ def draw(
         offsets_ms={name: random.randint(-120, 120) for name in names},
         drifts_ppm={name: random.choice((0, 0, -100, 80, 150)) for name in names},
         kernel_uncertainty_ms=random.choice((None, 20, 130)),
-        options=replace(_options(random), events_most=_events_most(seed)),
+        options=_options(random, seed),
         duration_s=duration_s,
         workloads=workloads,
         clients=random.choice((1, 2, 3)),
@@ -319,7 +319,7 @@ def _trip_ms(one: str, other: str) -> int:
     return 150 if known is None else known
 
 
-def _options(random: Random) -> RegionOptions:
+def _options(random: Random, seed: int) -> RegionOptions:
     return RegionOptions(
         heartbeat_s=random.choice((0.2, 0.5, 0.5)),
         max_wait_s=random.choice((0.2, 1.0)),
@@ -329,12 +329,9 @@ def _options(random: Random) -> RegionOptions:
         intake=IntakeOptions(entries_per_commit=random.choice((1, 4, 512))),
         link=LinkOptions(inbox_bytes=random.choice((600, 32 << 20, 32 << 20))),
         guard=GuardOptions(wall_s=600.0),
+        # In every fourth deployment nodes write events, and few are kept in some.
+        events_most=Random(f"{seed}/events").choice((0, 0, 0, 0, 0, 0, 5, 10_000)),
     )
-
-
-def _events_most(seed: int | str) -> int:
-    """In every fourth deployment nodes write events, and few are kept in some."""
-    return Random(f"{seed}/events").choice((0, 0, 0, 0, 0, 0, 5, 10_000))
 
 
 def _faults(random: Random, regions: tuple[str, ...], duration_s: float) -> tuple[Fault, ...]:
@@ -357,13 +354,9 @@ def _faults(random: Random, regions: tuple[str, ...], duration_s: float) -> tupl
             case _ if kind in _AMOUNTS:
                 amount = random.choice(_AMOUNTS[kind])
         faults.append(Fault(kind, at_s, until_s, chosen, amount))
-    return _in_order(_at_most_one(faults, "lost_disk"))
-
-
-def _at_most_one(faults: list[Fault], kind: str) -> list[Fault]:
-    """If two regions lost their disks, what was in both would rightly be gone."""
-    first = next((fault for fault in faults if fault.kind == kind), None)
-    return [fault for fault in faults if fault.kind != kind or fault is first]
+    # If two regions lost their disks, what was in both would rightly be gone.
+    lost = [fault for fault in faults if fault.kind == "lost_disk"]
+    return _in_order(fault for fault in faults if fault not in lost[1:])
 
 
 def with_rollout(plan: Plan) -> Plan:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,7 +39,7 @@ from atoll.simulation.oracle import plain_part
 from atoll.simulation.placements import Feed, Identifiers, Orders
 from atoll.simulation.plan import Plan
 from atoll.simulation.sessions import Batches, Posts, Retries, Returning, Sessions
-from atoll.simulation.several_nodes import check_snapshot_page, check_waits
+from atoll.simulation.several_nodes import check_nodes, links_move, wakes
 from atoll.simulation.traffic import Traffic
 from atoll.simulation.versions import LOSES_NO_FIELD, Versions
 from atoll.simulation.world import Workload, World
@@ -79,9 +80,9 @@ class Report:
     writes: int = 0
     reads: int = 0
     entries: int = 0
-    conflicts: dict[str, int] = field(default_factory=dict)
+    conflicts: Counter[str] = field(default_factory=Counter)
     """collection and kind → records in the audit at the end."""
-    unsolved: dict[str, int] = field(default_factory=dict)
+    unsolved: Counter[str] = field(default_factory=Counter)
     """collection and why its merge function came to nothing → records that were left to the application."""
     errors: dict[str, int] = field(default_factory=dict)
     """class → how often clients met it."""
@@ -179,7 +180,6 @@ async def _unless_failed(verdict: Verdict, work: Any) -> None:
     if not main.done():
         main.cancel()
         await asyncio.gather(main, return_exceptions=True)
-        verdict.check()
     verdict.check()
     main.result()
 
@@ -197,7 +197,7 @@ async def _phases(plan: Plan, world: World, workloads: Iterable[Workload]) -> No
         raise LivenessViolation("every call ends", f"{len(late)} workloads still wait after {_FINISH_S:g} s")
     for each in done:
         each.result()
-    await check_waits(world)
+    await check_nodes(world, wakes)
     if plan.detour:
         await _settle(cluster, "a cut between two that both reach a third stops nothing")
         _heal(plan, cluster, ())
@@ -211,7 +211,7 @@ async def _phases(plan: Plan, world: World, workloads: Iterable[Workload]) -> No
     for workload in workloads:
         await workload.finish(world)
         world.verdict.check()
-    await check_snapshot_page(world)
+    await check_nodes(world, links_move)
     await _settle(cluster, "healed regions agree in time")
     await check_agreement(world)
     world.check_operations()
@@ -421,12 +421,9 @@ def _fill(report: Report, world: World) -> None:
     report.errors = dict(sorted(world.errors.items()))
     for body in cluster.audit(world.names[0]).values():
         record = msgspec.json.decode(body)
-        name = f"{record['collection']} {record['kind']}"
-        report.conflicts[name] = report.conflicts.get(name, 0) + 1
+        report.conflicts[f"{record['collection']} {record['kind']}"] += 1
         if record["strategy"] == "custom" and record["outcome"] == "kept":
-            failed = record["reason"].startswith("the custom function failed")
-            reason = (
-                record["reason"] if failed else "the custom function failed, and a later write resolved it"
-            )
-            why = f"{record['collection']}: {reason}"
-            report.unsolved[why] = report.unsolved.get(why, 0) + 1
+            reason = record["reason"]
+            if not reason.startswith("the custom function failed"):
+                reason = "the custom function failed, and a later write resolved it"
+            report.unsolved[f"{record['collection']}: {reason}"] += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from atoll.causality import vector as vectors
 from atoll.errors import AtollError
@@ -22,18 +22,21 @@ _WOKEN_S = 10.0
 """A node that was stopped may have to go on first."""
 
 
-async def check_waits(world: World) -> None:
-    """At each node wait for what comes next from a peer: whichever node brings it, all know of it soon."""
-    if "member" not in world.rules:
-        return  # a team's own collections
+async def check_nodes(
+    world: World, check: Callable[[World, str, list[SimulatedNode]], Awaitable[None]]
+) -> None:
+    """Check each region that has several nodes."""
     for region in world.names:
         nodes = world.cluster.of(region)
         if len(nodes) > 1:
-            await _wake(world, region, nodes)
+            await check(world, region, nodes)
             world.verdict.check()
 
 
-async def _wake(world: World, region: str, nodes: list[SimulatedNode]) -> None:
+async def wakes(world: World, region: str, nodes: list[SimulatedNode]) -> None:
+    """At each node wait for what comes next from a peer: whichever node brings it, all know of it soon."""
+    if "member" not in world.rules:
+        return  # a team's own collections
     client = world.client(f"waits-{region}")
     peer = min(name for name in world.names if name != region)
     disk = nodes[0].disk
@@ -74,16 +77,8 @@ async def _put(world: World, client: Client, key: str) -> None:
         await asyncio.sleep(0.5)
 
 
-async def check_snapshot_page(world: World) -> None:
+async def links_move(world: World, region: str, nodes: list[SimulatedNode]) -> None:
     """On a healthy network: kill the node that holds most links, wait for another one, and let an entry come."""
-    for region in world.names:
-        nodes = world.cluster.of(region)
-        if len(nodes) > 1:
-            await _install_page(world, region, nodes)
-            world.verdict.check()
-
-
-async def _install_page(world: World, region: str, nodes: list[SimulatedNode]) -> None:
     cluster = world.cluster
     dead = max(nodes, key=lambda node: len(node.pulled))
     left = [node for node in nodes if node is not dead]

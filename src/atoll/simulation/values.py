@@ -29,7 +29,10 @@ class Generator:
         found = {
             name: self._value(self._properties.get(name, {})) for name in self._rules.plain if name != "key"
         }
-        return self._placed(key, found)
+        placement = self._rules.schema.policy.placement
+        if isinstance(placement, HomeRegion):
+            found[placement.field] = self._home(key)
+        return found
 
     def operators(self, key: str) -> dict[str, Any]:
         """A patch of one or two fields."""
@@ -65,12 +68,6 @@ class Generator:
                 element = self._value(shape.get("items") or {})
                 return random.choice(("$add", "$add", "$remove")), {name: [element]}
 
-    def _placed(self, key: str, document: dict[str, Any]) -> dict[str, Any]:
-        placement = self._rules.schema.policy.placement
-        if isinstance(placement, HomeRegion):
-            document[placement.field] = self._home(key)
-        return document
-
     def _home(self, key: str) -> str:
         return self._regions[sum(key.encode()) % len(self._regions)]
 
@@ -80,8 +77,7 @@ class Generator:
 
     def _value(self, shape: Any, depth: int = 0) -> Any:
         random = self._random
-        if not isinstance(shape, dict):
-            shape = {}
+        shape = shape if isinstance(shape, dict) else {}
         if "$ref" in shape:
             return self._value(self._definitions.get(shape["$ref"].rsplit("/", 1)[-1], {}), depth)
         for choice in ("anyOf", "oneOf", "allOf"):

@@ -148,9 +148,8 @@ class Client:
         await asyncio.sleep(self.random.expovariate(1 / mean_s))
 
     async def put(self, collection: str, key: str, document: Mapping[str, Any], **options: Any) -> Operation:
-        rules = self.world.rules[collection]
-        guards = {name: options.pop(name) for name in ("if_match", "if_absent") if name in options}
-        return await self.write(put_of(rules, key, msgspec.json.encode(document), **guards), **options)
+        put = put_of(self.world.rules[collection], key, msgspec.json.encode(document))
+        return await self.write(put, **options)
 
     async def patch(
         self, collection: str, key: str, operators: Mapping[str, Any], **options: Any
@@ -231,10 +230,11 @@ class Client:
             return
         policies = [world.rules[mutation.collection].schema.policy for mutation in mutations]
         ordered = any(each.consistency != "eventual" and each.fallback is None for each in policies)
-        if ordered and not receipt.replayed and not vectors.descends(entry.context, token):
+        lacking = vectors.missing(entry.context, token)
+        if ordered and not receipt.replayed and lacking:
             world.verdict.safety(
                 "writes follow reads and earlier writes",
-                f"{operation.trace} ({operation.dot}) lacks {vectors.missing(entry.context, token)} of its session",
+                f"{operation.trace} ({operation.dot}) lacks {lacking} of its session",
             )
 
     async def read(self, collection: str, key: str, **options: Any) -> Reading | None:
@@ -265,11 +265,10 @@ class Client:
 
     def _versions(self) -> dict[str, tuple[int, ...]]:
         """region → the runs of its nodes, of those that show all by the declarations that they all run with."""
-        cluster = self.world.cluster
+        regions = {name: self.world.cluster.of(name) for name in self.world.names}
         return {
             name: tuple(node.runs for node in nodes)
-            for name in cluster.names
-            for nodes in (cluster.of(name),)
+            for name, nodes in regions.items()
             if all(node.settled and node.application is nodes[0].application for node in nodes)
         }
 

@@ -234,25 +234,21 @@ _DICE = ("random", "randrange", "randint", "choice", "choices", "shuffle", "samp
 @contextmanager
 def forbidding_real_time() -> Iterator[None]:
     """Make the wall clock and the shared random generator fail for whoever asks for them."""
-    saved = [(module, name, getattr(module, name)) for module, name in _forbidden()]
+    saved = [(time, name, getattr(time, name)) for name in _CLOCKS]
+    saved += [(random, name, getattr(random, name)) for name in _DICE]
 
-    def forbid(name: str) -> Callable[..., Any]:
+    def forbid(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def refuse(*args: Any, **kwargs: Any) -> Any:
             if sys._getframe(1).f_globals.get("__name__", "").startswith("atoll."):
                 raise RuntimeError(f"{name} was called inside a simulation: it would not replay")
-            return originals[name](*args, **kwargs)
+            return original(*args, **kwargs)
 
         return refuse
 
-    originals = {name: original for _, name, original in saved}
-    for module, name, _ in saved:
-        setattr(module, name, forbid(name))
+    for module, name, original in saved:
+        setattr(module, name, forbid(name, original))
     try:
         yield
     finally:
         for module, name, original in saved:
             setattr(module, name, original)
-
-
-def _forbidden() -> list[tuple[Any, str]]:
-    return [(time, name) for name in _CLOCKS] + [(random, name) for name in _DICE]
