@@ -329,11 +329,8 @@ class Cluster:
         """Wait until all regions have seen the same. Returns the seconds it took; raises NotSettled."""
         began = self.loop.time()
         while True:
-            found = {name: self[name].disk.store.positions() for name in self.names}
-            first = found[self.names[0]]
-            if all(node.settled for node in self.nodes.values()) and all(
-                each == first for each in found.values()
-            ):
+            first, *others = (self[name].disk.store.positions() for name in self.names)
+            if all(node.settled for node in self.nodes.values()) and all(each == first for each in others):
                 return self.loop.time() - began
             if self.loop.time() - began >= within_s:
                 raise NotSettled(f"after {within_s:g} s: " + self.describe_lag())
