@@ -739,7 +739,7 @@ def beginning_left(patch: Patch) -> None:
         if len(write.mutations) > 1:
             first = msgspec.structs.replace(write, mutations=write.mutations[:1])
             honest(self, first, seq, context, stamp)
-            seq, context = seq + 1, {**context, self._identity.region: seq}
+            seq, context = seq + 1, {**context, self._identity.origin: seq}
             stamp = self._clock.now()
         return honest(self, write, seq, context, stamp)
 
