@@ -1,40 +1,8 @@
 """Every error that Atoll raises, in one tree.
 
-    AtollError
-    ├── DeclarationError          a collection's declaration contradicts itself
-    ├── ConfigError               atoll.toml is wrong; names file, line and fix
-    ├── RequestError              the caller's input is wrong: nothing happened
-    │   ├── UnknownCollection · UnknownField · InvalidDocument · InvalidKey
-    │   ├── InvalidOperation
-    │   │   └── IdempotencyKeyReused   the key was used for another write
-    │   ├── MalformedRequest · MethodNotAllowed · UnsupportedMediaType
-    │   ├── TooLarge · InvalidToken · InvalidCursor
-    │   ├── CursorExpired         the journal no longer holds the next changes
-    │   ├── NotFound
-    │   └── Conflict
-    │       ├── VersionMismatch   If-Match names another version
-    │       ├── BoundExceeded     a bounded counter has not enough left
-    │       └── OwnershipFixed    a document cannot change its home region this way
-    ├── ReplicationError          what a peer sent is refused: nothing was applied
-    │   ├── CorruptEntry · HostileEntry · ClockAhead · ProtocolMismatch
-    ├── StoreError
-    │   ├── StoreLocked           another process holds this region's database
-    │   ├── StoreUnwritable       disk full or read-only: writes stop, reads continue
-    │   └── StoreCorrupt
-    ├── Unavailable               try again, here or elsewhere
-    │   ├── RegionUnreachable     the region that must execute this does not answer
-    │   ├── TokenNotReached       this region has not yet seen what the session has
-    │   ├── TooStale              the bound on staleness cannot be met here
-    │   ├── Overloaded            a queue is at its bound
-    │   ├── StoreUnreachable      this region's database does not answer
-    │   ├── SerializationConflict              another node of this region committed first
-    │   │   └── FenceLost         a node lease that the commit depends on has another holder
-    │   └── ClockUnsafe           this node's clock is out of bounds
-    └── Indefinite                the write may have happened: retry with the same idempotency key
-
-Every class states its HTTP `status` and a stable `type` slug, which `http.problems` turns into an
-RFC 9457 document, and the clients turn back into the same class. `details` hold plain JSON values.
-An error is *definite* (nothing happened) unless it is `Indefinite`.
+Every class states its HTTP `status` and a stable `type` slug. `http.problems` turns them into an RFC 9457 document, and
+the clients turn that back into the same class. `details` hold plain JSON values. An error is *definite* (nothing
+happened) unless it is `Indefinite`.
 """
 
 from __future__ import annotations
@@ -58,14 +26,20 @@ class AtollError(Exception):
 
 
 class DeclarationError(AtollError):
+    """A collection's declaration contradicts itself."""
+
     status, type = 500, "declaration"
 
 
 class ConfigError(AtollError):
+    """The file atoll.toml is wrong. The message names file, line and fix."""
+
     status, type = 500, "configuration"
 
 
 class RequestError(AtollError):
+    """The caller's input is wrong: nothing happened."""
+
     status, type = 400, "bad-request"
 
 
@@ -90,6 +64,8 @@ class InvalidOperation(RequestError):
 
 
 class IdempotencyKeyReused(InvalidOperation):
+    """The key was used for another write."""
+
     status, type = 422, "idempotency-key-reused"
 
 
@@ -120,6 +96,8 @@ class InvalidCursor(RequestError):
 
 
 class CursorExpired(RequestError):
+    """The journal no longer holds the next changes."""
+
     status, type = 410, "cursor-expired"
 
     @property
@@ -138,6 +116,8 @@ class Conflict(RequestError):
 
 
 class VersionMismatch(Conflict):
+    """If-Match names another version."""
+
     status, type = 412, "version-mismatch"
 
 
@@ -153,6 +133,8 @@ class Shortage(NamedTuple):
 
 
 class BoundExceeded(Conflict):
+    """A bounded counter has not enough left."""
+
     status, type = 409, "bound-exceeded"
 
     @property
@@ -165,10 +147,14 @@ class BoundExceeded(Conflict):
 
 
 class OwnershipFixed(Conflict):
+    """A document cannot change its home region this way."""
+
     status, type = 409, "ownership-fixed"
 
 
 class ReplicationError(AtollError):
+    """What a peer sent is refused: nothing was applied."""
+
     status, type = 400, "replication"
 
 
@@ -193,10 +179,14 @@ class StoreError(AtollError):
 
 
 class StoreLocked(StoreError):
+    """Another process holds this region's database."""
+
     status, type = 500, "store-locked"
 
 
 class StoreUnwritable(StoreError):
+    """The disk is full or read-only. Writes stop, reads continue."""
+
     status, type = 507, "store-unwritable"
 
 
@@ -205,42 +195,62 @@ class StoreCorrupt(StoreError):
 
 
 class Unavailable(AtollError):
+    """The caller may try again, here or elsewhere."""
+
     status, type = 503, "unavailable"
 
 
 class RegionUnreachable(Unavailable):
+    """The region that must execute this does not answer."""
+
     status, type = 503, "region-unreachable"
 
 
 class TokenNotReached(Unavailable):
+    """This region has not yet seen what the session has."""
+
     status, type = 503, "token-not-reached"
 
 
 class TooStale(Unavailable):
+    """The bound on staleness cannot be met here."""
+
     status, type = 503, "too-stale"
 
 
 class Overloaded(Unavailable):
+    """A queue is at its bound."""
+
     status, type = 503, "overloaded"
 
 
 class StoreUnreachable(Unavailable):
+    """This region's database does not answer."""
+
     status, type = 503, "store-unreachable"
 
 
 class SerializationConflict(Unavailable):
+    """Another node of this region committed first."""
+
     status, type = 503, "serialization-conflict"
 
 
 class FenceLost(SerializationConflict):
+    """A node lease that the commit depends on has another holder."""
+
     status, type = 503, "fence-lost"
 
 
 class ClockUnsafe(Unavailable):
+    """This node's clock is out of bounds."""
+
     status, type = 503, "clock-unsafe"
 
 
 class Indefinite(AtollError):
+    """The write may have happened. The same idempotency key makes a repetition count once."""
+
     status, type = 504, "indefinite"
     definite = False
 

@@ -1,12 +1,11 @@
 """The Python client: `connect` for asyncio, `connect_sync` without.
 
-    endpoints, routing     where regions are, and which one a call goes to
-    calls, batch, models   what a call asks, and how the answer is read
-    exchange, feed         one call, and the change feed, from start to end: attempts, failover, deadlines
-    database               drives these over a `Transport`; sync_database is its twin without an event loop
+- `endpoints` and `routing` know the regions, and which one a call goes to.
+- `calls`, `batch` and `models` say what a call asks, and how its answer is read.
+- `exchange` and `feed` take one call, or the change feed, from start to end: attempts, failover, deadlines.
+- `database` drives these over a `Transport`. `sync_database` runs the same coroutines over one that blocks.
 
-All decisions are made without I/O in `exchange` and `feed`, so that they are written once. Further
-transports only need the two or three methods in `transport`.
+All decisions are made without I/O in `exchange` and `feed`. A further transport has the three methods in `transport`.
 """
 
 from __future__ import annotations

@@ -60,17 +60,25 @@ class RegionCollector(Collector):
         yield _gauge("atoll_serving", "Whether this region should get traffic.", serving)
 
 
+_LINKS = (
+    (
+        GaugeMetricFamily,
+        "atoll_lag_seconds",
+        "Age of the state that is known to be complete here.",
+        "lag_s",
+        "origin",
+    ),
+    (GaugeMetricFamily, "atoll_link_up", "Whether the link to a peer is open.", "connected", "peer"),
+    (CounterMetricFamily, "atoll_link_refused", "Frames refused as corrupt or hostile.", "refused", "peer"),
+    (CounterMetricFamily, "atoll_link_received_bytes", "Bytes read from a peer.", "received_bytes", "peer"),
+)
+"""(family, metric, help, what it is called in a link's status, label)"""
+
+
 def _links(links: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
-    lags = {peer: link["lag_s"] for peer, link in links.items() if link["lag_s"] is not None}
-    yield _gauge(
-        "atoll_lag_seconds", "Age of the state that is known to be complete here.", _keyed(lags), "origin"
-    )
-    up = {peer: float(link["connected"]) for peer, link in links.items()}
-    yield _gauge("atoll_link_up", "Whether the link to a peer is open.", _keyed(up), "peer")
-    refused = {peer: link["refused"] for peer, link in links.items()}
-    yield _counter("atoll_link_refused", "Frames refused as corrupt or hostile.", _keyed(refused), "peer")
-    received = {peer: link["received_bytes"] for peer, link in links.items()}
-    yield _counter("atoll_link_received_bytes", "Bytes read from a peer.", _keyed(received), "peer")
+    for family, name, text, key, label in _LINKS:
+        known = {peer: float(link[key]) for peer, link in links.items() if link[key] is not None}
+        yield _filled(family(name, text, labels=(label,)), _keyed(known))
 
 
 def _journal(kept: Mapping[str, Any]) -> Iterator[Metric]:

@@ -42,7 +42,7 @@ class Sessions:
         return self._codec.encode(vector)
 
     def after(self, vector: Mapping[str, int], token: Mapping[str, int] | None) -> bytes:
-        """The token to answer with. Nothing that the session had seen is forgotten."""
+        """The token to answer with. It covers what the session has seen before."""
         if token is not None and not vectors.descends(vector, token):
             return self._codec.encode(vectors.merge(vector, token)).encode()
         if vector != self._vector:
