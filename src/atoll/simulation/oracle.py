@@ -192,7 +192,7 @@ def _open(
             same = losing.value == winner.value and outcome != "manual"
             if losing is winner or same or (register == TOUCH and losing.value is None):
                 continue
-            lost[record_id(rules.name, key, register, losing)] = (  # type: ignore[arg-type]  # the names will do
+            lost[record_id(rules.name, key, register, losing.dot)] = (
                 register,
                 losing.dot,
                 winner.dot,
