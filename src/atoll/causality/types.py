@@ -19,6 +19,8 @@ Stamp = NewType("Stamp", int)
 """Of the hybrid logical clock: `(unix milliseconds << 16) | counter`."""
 Epoch = NewType("Epoch", int)
 """Of a membership or an owner; a later one overrules."""
+Generation = NewType("Generation", int)
+"""Of a node lease; it grows each time that the holder changes."""
 Incarnation = NewType("Incarnation", int)
 """Which numbering of a region's journal: a region that lost entries numbers anew under a higher one."""
 FIRST_INCARNATION: Final = Incarnation(0)

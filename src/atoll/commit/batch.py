@@ -103,7 +103,7 @@ class Batch:
         self._audit: dict[str, AuditRow | None] = {}
         self._remembered = dict(remembered)
         self._erased: set[Address] = set()
-        self._runs: list[tuple[str, int, list[bytes]]] = []
+        self._runs: list[tuple[Origin, Seq, list[bytes]]] = []
         """(origin, first seq, frames): dense, so the last seq follows. Frames with sections have runs of their own,
         so that a sender sees by the first frame whether a segment may go out as it is."""
         self._sectioned = False
@@ -252,6 +252,7 @@ class Batch:
             raise CorruptEntry(
                 f"entry {entry.seq} of {entry.origin} has seen {unseen}, and this region has not"
             )
+        assert entry.seq == self.vector.get(entry.origin, 0) + 1, "it follows the last one of its origin"
         self._clock.update(entry.stamp)
         for index, change in enumerate(entry.changes):
             parked = self._taken(entry, index, change)
@@ -448,7 +449,7 @@ class Batch:
         """What the store must make durable before any answer leaves; empty when nothing changed. Called once."""
         commit = self.pending
         commit.segments = [
-            Segment(origin, first, first + len(frames) - 1, b"".join(frames))
+            Segment(origin, first, Seq(first + len(frames) - 1), b"".join(frames))
             for origin, first, frames in self._runs
         ]
         commit.clock = self._clock.last

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
+from atoll.causality.types import Generation
 from atoll.commit.batch import Batch
 from atoll.documents.entry import Entry, decode_entry
 from atoll.documents.rules import Rules
@@ -78,7 +79,7 @@ class Fence(NamedTuple):
     """A node lease that a step depends on: nothing of it is committed once another node has taken the lease over."""
 
     lease: str
-    generation: int
+    generation: Generation
     """When this node got it."""
 
     def want(self, wants: Wants) -> None:

@@ -66,6 +66,7 @@ def step(state: LeasesState, event: Event, now_s: float) -> port.Next[LeasesStat
             names = (state.presence, *share, *sorted(state.claimed))
             return replace(state, share=share), (port.Lease(names, state.lease_s),)
         case port.Leased(asked, granted):
+            assert granted <= frozenset(asked), "a store grants what it was asked for"
             return _leased(state, frozenset(asked), granted - {state.presence})
         case Claimed(name):
             return replace(state, claimed=state.claimed | {name}, held=state.held | {name}), ()

@@ -55,6 +55,7 @@ class Record:
 
     def moved(self, phase: Phase) -> Record:
         """To a later phase of the same round."""
+        assert self.phase != "done", "a round that is done goes no further"
         if phase == "done":
             return Record(self.number, phase, self.number)
         return replace(self, phase=phase, incomplete=True)

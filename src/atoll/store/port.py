@@ -18,6 +18,9 @@ from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
+from atoll.causality.origin import Origin
+from atoll.causality.types import Generation, Seq, Stamp
+
 
 class Row(msgspec.Struct, frozen=True, gc=False):
     """One document as stored."""
@@ -31,9 +34,9 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 class Segment(NamedTuple):
     """A dense run of one origin's journal entries: what one group commit wrote, in one row."""
 
-    origin: str
-    first_seq: int
-    last_seq: int
+    origin: Origin
+    first_seq: Seq
+    last_seq: Seq
     body: bytes
     """The entries' frames, one after the other."""
 
@@ -95,8 +98,8 @@ failed."""
 class Parked(NamedTuple):
     """A change that could not be merged. Its entry's position moves on; the change is kept for a person."""
 
-    origin: str
-    seq: int
+    origin: Origin
+    seq: Seq
     change: int
     """Which change of the entry."""
     cause: Cause
@@ -124,7 +127,7 @@ class Commit:
     segments: list[Segment] = field(default_factory=list)
     positions: dict[str, int] = field(default_factory=dict)
     """origin → highest seq applied; only those that moved."""
-    clock: int | None = None
+    clock: Stamp | None = None
     """The highest stamp given out or seen."""
     audit: list[AuditRow] = field(default_factory=list)
     audit_removed: list[str] = field(default_factory=list)
@@ -140,7 +143,7 @@ class Commit:
 
     states: dict[tuple[str, str], bytes | None] = field(default_factory=dict)
     """(space, key) → what a protocol keeps there; None removes it. A space is a protocol's own."""
-    fences: dict[str, int] = field(default_factory=dict)
+    fences: dict[str, Generation] = field(default_factory=dict)
     """node lease → its generation: with another one at present nothing is committed."""
 
 
@@ -228,7 +231,7 @@ class View:
 
     positions: Mapping[str, int]
     """The region's version vector."""
-    clock: int
+    clock: Stamp
     """The highest stamp ever committed, 0 at first."""
     history: str
     """As `Store.history`."""
@@ -244,7 +247,7 @@ class View:
     """(collection, key) → the open conflict records of the wanted documents, newest first."""
     states: Mapping[tuple[str, str], bytes]
     """(space, key) → the wanted states that exist."""
-    generations: Mapping[str, int]
+    generations: Mapping[str, Generation]
     """node lease → its generation, of those wanted that were ever held; see `Store.lease`."""
 
 
@@ -314,7 +317,7 @@ class Journal(Protocol):
     async def positions(self) -> dict[str, int]:
         """The region's version vector, with all that any node has committed."""
 
-    async def clock(self) -> int:
+    async def clock(self) -> Stamp:
         """The highest stamp ever committed, 0 at first."""
 
     async def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
@@ -390,7 +393,7 @@ class States(Protocol):
 class Leases(Protocol):
     """What one of a region's nodes does for all, and which database they share."""
 
-    async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, int]:
+    async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, Generation]:
         """Hold these for so many seconds from now on, unless other nodes do.
 
         Returns name → generation of those that this node holds. The generation grows each time that the holder

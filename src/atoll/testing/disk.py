@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Concatenate, Literal, ParamSpec, TypeVar
 
+from atoll.causality.types import Generation
 from atoll.errors import AtollError, Indefinite, SerializationConflict, StoreError, StoreUnreachable
 from atoll.store.memory.store import MemoryStore, MemoryTransaction, TablesStore
 from atoll.store.memory.tables import MemoryTables
@@ -324,7 +325,7 @@ class MountedDisk(TablesStore):
         if self.disk.shared:
             await super().give_back(names)
 
-    async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, int]:
+    async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, Generation]:
         if not self.disk.shared:
             return self.disk.store.lease(self.connection, self.run, names, for_s)
         return await super().lease(names, for_s)

@@ -18,6 +18,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import apsw
 
+from atoll.causality.types import Generation
 from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import AuditRow, Commit, Row, Store, Wanted
 from atoll.store.sqlite.store import SqliteStore, open_sqlite
@@ -168,13 +169,13 @@ class SqliteTables(MemoryTables):
     def load(self, collection: str, keys: Sequence[str]) -> dict[str, Row]:
         return {key: Row(value, meta) for key, value, meta, _ in self.sqlite.load(collection, keys)}
 
-    def lease(self, holder: object, run: int, names: Sequence[str], for_s: float) -> dict[str, int]:
+    def lease(self, holder: object, run: int, names: Sequence[str], for_s: float) -> dict[str, Generation]:
         return dict(_at_once(self.sqlite.lease(names, for_s)))
 
     def load_states(self, wanted: Wanted) -> dict[tuple[str, str], bytes]:
         return self.sqlite.load_states(wanted)
 
-    def generation(self, lease: str) -> int:
+    def generation(self, lease: str) -> Generation:
         return FIRST_GENERATION
 
     def open_records(self, collection: str, key: str) -> list[AuditRow]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
+from atoll.causality.types import Generation
 from atoll.errors import StoreError
 from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import Chunk, Commit, Shape, Transaction, Wanted
@@ -128,7 +129,7 @@ class TablesStore:
     take_up = _changes(MemoryTables.take_up)
     statistics = _asks(MemoryTables.statistics)
 
-    async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, int]:
+    async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, Generation]:
         return await self.call(True, MemoryTables.lease, self.lessee, self.run, names, for_s)
 
     async def give_back(self, names: Sequence[str]) -> None:

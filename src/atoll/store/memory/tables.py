@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from atoll.causality.types import Generation, Stamp
 from atoll.errors import (
     SerializationConflict,
     StoreCorrupt,
@@ -44,7 +45,7 @@ class _Lease:
     holder: object
     run: int
     """Counts the runs of the holder's process."""
-    generation: int
+    generation: Generation
     until_s: float = _NEVER
     """By the event loop's clock."""
 
@@ -66,7 +67,7 @@ class MemoryTables:
         """The id after which `_journal` begins."""
         self._by_origin: dict[str, list[int]] = {}
         self._positions: dict[str, int] = {}
-        self._clock = 0
+        self._clock = Stamp(0)
         self._audit: dict[str, AuditRow] = {}
         self._remembered: dict[str, Remembered] = {}
         self._parked: dict[tuple[str, int, int], Parked] = {}
@@ -153,7 +154,7 @@ class MemoryTables:
             self._journal.append(segment)
             self._by_origin.setdefault(segment.origin, []).append(self.journal_tail())
         self._positions.update(commit.positions)
-        self._clock = max(self._clock, commit.clock or 0)
+        self._clock = max(self._clock, commit.clock or Stamp(0))
         for id in commit.audit_removed:
             self._audit.pop(id, None)
         self._audit.update((row.id, row) for row in commit.audit)
@@ -187,7 +188,7 @@ class MemoryTables:
     def positions(self) -> dict[str, int]:
         return dict(sorted(self._positions.items()))
 
-    def clock(self) -> int:
+    def clock(self) -> Stamp:
         return self._clock
 
     def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
@@ -347,25 +348,25 @@ class MemoryTables:
             for name, value in chunk.counters.items():
                 self.raise_counter(name, value)
 
-    def lease(self, holder: object, run: int, names: Sequence[str], for_s: float) -> dict[str, int]:
+    def lease(self, holder: object, run: int, names: Sequence[str], for_s: float) -> dict[str, Generation]:
         now_s = asyncio.get_running_loop().time()
         granted = {}
         for name in names:
             held = self._leases.get(name)
             if held is None:
-                held = self._leases[name] = _Lease(holder, run, 1)
+                held = self._leases[name] = _Lease(holder, run, Generation(1))
             elif held.holder is not holder and held.until_s >= now_s:
                 continue
             elif held.holder is not holder or held.run != run:
-                held = self._leases[name] = _Lease(holder, run, held.generation + 1)
+                held = self._leases[name] = _Lease(holder, run, Generation(held.generation + 1))
             held.until_s = now_s + for_s
             granted[name] = held.generation
         return granted
 
-    def generation(self, lease: str) -> int:
+    def generation(self, lease: str) -> Generation:
         """0 of one that was never held."""
         held = self._leases.get(lease)
-        return 0 if held is None else held.generation
+        return Generation(0) if held is None else held.generation
 
     def holders(self, now_s: float) -> dict[str, str]:
         held = self._leases.items()

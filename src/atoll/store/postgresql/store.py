@@ -12,6 +12,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from atoll.causality.types import Generation, Stamp
 from atoll.errors import (
     AtollError,
     SerializationConflict,
@@ -224,8 +225,8 @@ class PostgresStore(SqlStore, PostgresJournal):
     async def positions(self) -> dict[str, int]:
         return dict(sorted(decode_positions((await self.database.rows(_POSITIONS))[0][0]).items()))
 
-    async def clock(self) -> int:
-        return int((await self.database.rows("SELECT clock FROM _region"))[0][0])
+    async def clock(self) -> Stamp:
+        return Stamp((await self.database.rows("SELECT clock FROM _region"))[0][0])
 
     async def schemas(self) -> dict[str, str]:
         return dict(
@@ -265,7 +266,7 @@ class PostgresStore(SqlStore, PostgresJournal):
             )
         return int(rows[0][0])
 
-    async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, int]:
+    async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, Generation]:
         return dict(await self.database.rows(_LEASE, list(names), self.holder, for_s, self._run))
 
     async def holders(self) -> Mapping[str, str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from atoll.causality.types import Stamp
 from atoll.errors import AtollError, StoreUnreachable
 from atoll.store.port import AuditRow, Commit, Row, Transaction, Wanted
 from atoll.store.postgresql import sql
@@ -133,7 +134,7 @@ class PostgresTransaction(Transaction):
         """Stand on an empty store, or behind a commit of the same transaction."""
         self._connection = connection
         if after is None:
-            self._commits, self.clock, self._tail, self.positions, self.schemas = 0, 0, 0, {}, {}
+            self._commits, self.clock, self._tail, self.positions, self.schemas = 0, Stamp(0), 0, {}, {}
         else:
             self._commits += 1
             self._tail += len(after.segments)

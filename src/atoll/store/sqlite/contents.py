@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import apsw
 
+from atoll.causality.types import Stamp
 from atoll.store.port import Chunk, Commit
 from atoll.store.queries import HELD, SECTIONS, Gathering
 from atoll.store.sqlite.sql import COLLECTION_TABLES, SELECT_AUDIT, SELECT_DOCUMENTS, Statements
@@ -25,7 +26,7 @@ def chunks_of(connection: apsw.Connection) -> Iterator[Chunk]:
     first = Commit(
         documents={name: [] for name in collections},
         positions=dict(connection.execute("SELECT origin, seq FROM positions")),
-        clock=int(settings.get("clock", 0)),
+        clock=Stamp(int(settings.get("clock", 0))),
         schemas={name[7:]: value for name, value in settings.items() if name.startswith("schema ")},
     )
     yield Chunk(first, dict(connection.execute("SELECT name, value FROM counters")))

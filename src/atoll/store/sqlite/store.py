@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from atoll.causality.types import Generation, Stamp
 from atoll.errors import StoreCorrupt, StoreError
 from atoll.store.port import (
     AuditRow,
@@ -72,7 +73,7 @@ class Head(NamedTuple):
     """What was last committed."""
 
     positions: Mapping[str, int]
-    clock: int
+    clock: Stamp
     schemas: Mapping[str, str]
 
 
@@ -171,7 +172,7 @@ class SqliteStore(SqlStore, SqliteJournal):
     async def give_back(self, names: Sequence[str]) -> None:
         """Nobody else could hold them."""
 
-    async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, int]:
+    async def lease(self, names: Sequence[str], for_s: float) -> Mapping[str, Generation]:
         return dict.fromkeys(names, FIRST_GENERATION)
 
     async def get(self, collection: str, key: str) -> Row | None:
@@ -249,7 +250,7 @@ class SqliteStore(SqlStore, SqliteJournal):
         positions, clock, schemas = self._head
         self._head = Head(
             {**positions, **commit.positions} if commit.positions else positions,
-            max(clock, commit.clock or 0),
+            max(clock, commit.clock or clock),
             {**schemas, **commit.schemas} if commit.schemas else schemas,
         )
         if self.connections.log_must_be_copied:
@@ -291,12 +292,12 @@ class SqliteStore(SqlStore, SqliteJournal):
         positions = dict(self.connections.rows("SELECT origin, seq FROM positions ORDER BY origin"))
         settings = dict(self.connections.rows("SELECT name, value FROM settings ORDER BY name"))
         schemas = {name[7:]: value for name, value in settings.items() if name.startswith("schema ")}
-        return Head(positions, int(settings.get("clock", 0)), schemas)
+        return Head(positions, Stamp(int(settings.get("clock", 0))), schemas)
 
     async def positions(self) -> dict[str, int]:
         return dict(self.head().positions)
 
-    async def clock(self) -> int:
+    async def clock(self) -> Stamp:
         return self.head().clock
 
     async def schemas(self) -> dict[str, str]:

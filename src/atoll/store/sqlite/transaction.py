@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atoll.causality.types import Generation
 from atoll.store.port import AuditRow, Commit, Row, Transaction, Wanted
 
 if TYPE_CHECKING:
     from atoll.store.sqlite.store import SqliteStore
 
-FIRST_GENERATION = 1
+FIRST_GENERATION = Generation(1)
 """Of every lease: no other node can ever hold one."""
 
 
