@@ -1,7 +1,7 @@
 """The place of an append-only document in the order of all of them.
 
-The order is (stamp, origin, seq, number). It extends causality: the writer of an entry has taken note of the stamps of
-all entries that it has seen, so its own stamp is higher (`causality.clock`). Concurrent entries have an order too, and
+The order is (stamp, origin, seq, number). It extends causality: an entry's stamp is higher than those of all
+entries that its writer has seen (`causality.clock`). Concurrent entries have an order too, and
 all regions agree on it. The place is the document's key. Keys sort as places do: numbers have a fixed width, and a
 space sorts before all characters of a region's name.
 """

@@ -134,10 +134,10 @@ class OffsetEstimator:
     def interval(self, now_ms: int, kernel_ms: int | None = None) -> Interval:
         """Where the time lies, when this node's clock reads `now_ms` and the kernel bounds its error.
 
-        It is the intersection of this node's own bound with what a majority of clocks, its own included, share
-        (Marzullo, "Maintaining the time in a distributed system", 1984). It contains the true time while the
-        kernel and most clocks keep their bounds. A minority that runs away does not move it. If the own bound
-        and the majority's are disjoint, it is the majority's, and `distance_ms(now_ms)` says how far off this
+        It is the intersection of this node's own bound with what a majority of clocks share, its own included.
+        The algorithm is Marzullo's ("Maintaining the time in a distributed system", 1984). It contains the true
+        time while the kernel and most clocks keep their bounds. A minority that runs away does not move it. If the own
+        bound and the majority's are disjoint, it is the majority's, and `distance_ms(now_ms)` says how far off this
         node is. If no majority shares anything, it covers all clocks.
         """
         own_ms = self._max_offset_ms if kernel_ms is None else kernel_ms

@@ -1,7 +1,7 @@
 """Version vectors as plain dictionaries: region → highest seq seen, absent meaning 0.
 
-A vector names a causally closed prefix of every region's journal, so one number for each region is enough
-(Parker et al., "Detection of mutual inconsistency in distributed systems", 1983). These are functions over
+A vector names a causally closed prefix of every region's journal, so one number for each region is enough. The source
+is Parker et al., "Detection of mutual inconsistency in distributed systems", 1983. These are functions over
 `Mapping[str, int]` and not a class, because they run for every applied entry and every waiting read.
 """
 

@@ -170,10 +170,7 @@ def check_resolved(losing: LosingVersion, entry: Entry, change: Change) -> None:
     Its writer must have seen the losing version and have replaced it. Otherwise the audits of regions that know of
     the conflict and of those that do not would differ.
     """
-    try:
-        record = _decode(losing.body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise HostileEntry(f"a resolved record cannot be read: {error}") from None
+    record = _read(losing)
     registers = [
         name for name in (record.field, *([] if record.field else [TOUCH])) if name in change.registers
     ]
@@ -189,12 +186,16 @@ def check_resolved(losing: LosingVersion, entry: Entry, change: Change) -> None:
         raise HostileEntry(f"{entry.origin}:{entry.seq} resolves a conflict that its writer cannot have seen")
 
 
-def check_recorded(losing: LosingVersion) -> None:
-    """Raises HostileEntry for what is no resolved record, or bears another's name."""
+def _read(losing: LosingVersion) -> Record:
     try:
-        record = _decode(losing.body)
+        return _decode(losing.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HostileEntry(f"a resolved record cannot be read: {error}") from None
+
+
+def check_recorded(losing: LosingVersion) -> None:
+    """Raises HostileEntry for what is no resolved record, or bears another's name."""
+    record = _read(losing)
     lost = record.losing
     names = [
         record_id(record.collection, record.key, name, lost.dot)

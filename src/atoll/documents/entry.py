@@ -141,20 +141,6 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=FORMAT):
         return (self.stamp, self.origin, self.seq)
 
 
-class _Header(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=FORMAT):
-    """An entry whose changes are left unread."""
-
-    origin: Name
-    seq: Seq
-    stamp: Stamp
-    uncertainty_ms: Seen
-    context: dict[str, Seen]
-    changes: msgspec.Raw
-    trace: Trace | None = None
-    incarnation: Annotated[Incarnation, msgspec.Meta(ge=0, lt=1 << 53)] = FIRST_INCARNATION
-    extension: Extension | None = None
-
-
 class EncodedEntry(msgspec.Struct, frozen=True, gc=False):
     """An entry together with the frame that it came in, which is stored and relayed as it is."""
 
@@ -184,8 +170,10 @@ class _Frame(NamedTuple):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Entry).decode
-_decode_header = msgspec.msgpack.Decoder(_Header).decode
+_decode_parts = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _decode_changes = msgspec.msgpack.Decoder(tuple[Change, ...]).decode
+_CHANGES: Final = 1 + Entry.__struct_fields__.index("changes")
+"""Their place in the array, behind the format's number."""
 _pack = _HEADER.pack
 _unpack = _HEADER.unpack_from
 _crc32 = zlib.crc32
@@ -334,8 +322,8 @@ def _changes_in(section: bytes) -> tuple[Change, ...]:
 def decode_entry(payload: bytes | memoryview) -> Entry:
     """Raises HostileEntry for anything but an entry with sane numbers.
 
-    Changes that cannot be read become one change that nobody can merge: the entry keeps its place in its
-    origin's journal, so that it stops nothing that comes after it.
+    Changes that cannot be read become one change that nobody can merge. The entry keeps its place in its origin's
+    journal, so that it stops nothing that comes after it.
     """
     try:
         entry = _decode(payload)
@@ -350,23 +338,15 @@ def decode_entry(payload: bytes | memoryview) -> Entry:
 
 
 def _unreadable(payload: bytes | memoryview, why: Exception) -> Entry:
+    """The entry with its changes left unread."""
     try:
-        found = _decode_header(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        parts = _decode_parts(payload)
+        parts[_CHANGES] = msgspec.Raw(_encode((_unreadable_change(bytes(parts[_CHANGES])),)))
+        return _decode(_encode(parts))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, IndexError):
         raise HostileEntry(
             f"a frame holds no journal entry, or one that claims the impossible: {why}"
         ) from None
-    return Entry(
-        found.origin,
-        found.seq,
-        found.stamp,
-        found.uncertainty_ms,
-        found.context,
-        (_unreadable_change(bytes(found.changes)),),
-        found.trace,
-        found.incarnation,
-        found.extension,
-    )
 
 
 def _unreadable_change(data: bytes) -> Change:

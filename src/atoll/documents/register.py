@@ -1,7 +1,7 @@
 """The multi-value register: it keeps every concurrent version, and a strategy picks what is shown.
 
-A version carries its dot and the causal context of its writer, so a later write is distinguished from a
-concurrent one without clocks (Preguiça et al., "Dotted version vectors", 2010). A register is a tuple
+A version carries its dot and the causal context of its writer. So a later write is distinguished from a concurrent
+one without clocks (Preguiça et al., "Dotted version vectors", 2010). A register is a tuple
 of versions in canonical order: by stamp, then origin, then seq.
 """
 

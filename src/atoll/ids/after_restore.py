@@ -1,8 +1,8 @@
 """Identifiers after a region's store was restored: what was given out since the backup must not come again.
 
 Their number is unknown, but the rate at which they can have been assigned is bounded. Each block of
-prefixed ids is a durable step of the counter, of at most `MAX_COUNT` ids, so `_PER_MS` is far above what any
-region can do. Two restores of one backup jump differently, because more time has passed at the second.
+prefixed ids is a durable step of the counter, of at most `MAX_COUNT` ids. So `_PER_MS` is far above what any region
+can do. Two restores of one backup jump differently, because more time has passed at the second.
 """
 
 from __future__ import annotations

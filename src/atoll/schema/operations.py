@@ -42,34 +42,28 @@ class Decrement:
         return -self.n
 
 
-@dataclass(frozen=True, slots=True, init=False)
-class Add:
+@dataclass(frozen=True, init=False)
+class _Elements:
+    items: tuple[Any, ...]
+
+    def __init__(self, *items: Any) -> None:
+        object.__setattr__(self, "items", items)
+
+    @property
+    def argument(self) -> list[Any]:
+        return list(self.items)
+
+
+class Add(_Elements):
     """Add elements to a set, or append them to a list."""
 
-    items: tuple[Any, ...]
     operator: ClassVar[str] = "$add"
 
-    def __init__(self, *items: Any) -> None:
-        object.__setattr__(self, "items", items)
 
-    @property
-    def argument(self) -> list[Any]:
-        return list(self.items)
-
-
-@dataclass(frozen=True, slots=True, init=False)
-class Remove:
+class Remove(_Elements):
     """Remove elements from a set; from a list, the first occurrence of each."""
 
-    items: tuple[Any, ...]
     operator: ClassVar[str] = "$remove"
-
-    def __init__(self, *items: Any) -> None:
-        object.__setattr__(self, "items", items)
-
-    @property
-    def argument(self) -> list[Any]:
-        return list(self.items)
 
 
 @dataclass(frozen=True, slots=True)

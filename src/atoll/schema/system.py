@@ -20,8 +20,8 @@ EVENTS = "_events"
 class Event(Collection, name=EVENTS, system=True):
     """Something that happened to the deployment. Written once, and never changed.
 
-    Its key is its place in the timeline. `kind` is a string here, and not a closed set, since a later version may know
-    more kinds: a region shows a kind that it does not know.
+    Its key is its place in the timeline. `kind` is a string here, and not a closed set: a later version may have
+    more kinds, and a region shows those too.
     """
 
     kind: str
