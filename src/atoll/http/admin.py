@@ -18,7 +18,7 @@ from atoll.http.exchange import Exchange
 from atoll.http.parameters import Choice, Parameter, Whole
 from atoll.http.route import Answer, Body, Route, Serving
 from atoll.ids import KINDS, MAX_COUNT
-from atoll.region.health import Check
+from atoll.region.status import Check
 from atoll.store.port import StoreStatistics
 
 T = TypeVar("T")

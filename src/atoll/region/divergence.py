@@ -1,9 +1,9 @@
 """Whether a region and its peers mean the same by its entries.
 
-A region whose database is a copy of an abandoned history, or that two servers wrote to at once, has given some numbers
-out twice: its own entry of that number is another than the one that peers hold. No merge mends that, so it must be
-found before the region takes part again. If the last entry that both have is the same, so are all before it, since each
-history only ever grew.
+A region may have given some numbers out twice. Then its database is a copy of an abandoned history, or two servers
+wrote to it at once. Its own entry of such a number is another than the one that peers hold. No merge mends that, so it
+must be found before the region takes part again. If the last entry that both have is the same, so are all before it,
+since each history only ever grew.
 """
 
 from __future__ import annotations

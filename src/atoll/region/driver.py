@@ -1,7 +1,7 @@
 """Runs pure protocols: performs the effects of their steps, and feeds the outcomes back as events.
 
-A step is taken at once, wherever its event comes from. What ends at once is done at once, too. What has to be waited
-for is done by tasks of the driver's own, one at a time of each kind: a later one takes the place of the one before.
+A step is taken at once, wherever its event comes from. What ends at once is done at once, too. Tasks of the driver's
+own do what has to be waited for. Of each kind there is one at a time. A later one takes the place of the one before.
 """
 
 from __future__ import annotations

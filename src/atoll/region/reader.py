@@ -12,11 +12,22 @@ from atoll.documents import document as documents
 from atoll.documents.register import Version
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, RegionUnreachable, Unavailable
-from atoll.region.admission import Admission
 from atoll.region.group_commit import GroupCommit
-from atoll.region.read_plan import AT_ONCE, ONCE_SEEN, AtOwner, Here, ReadPlan, WaitFor, plan_read
-from atoll.region.reading import Listing, ListOptions, Reading, ReadOptions
+from atoll.region.reading import (
+    AT_ONCE,
+    ONCE_SEEN,
+    AtOwner,
+    Here,
+    Listing,
+    ListOptions,
+    Reading,
+    ReadOptions,
+    ReadPlan,
+    WaitFor,
+    plan_read,
+)
 from atoll.region.site import Site
+from atoll.region.waits import Admission
 from atoll.replication.link import Link
 from atoll.replication.messages import ReadCall, ReadReply
 from atoll.store.port import Documents, Journal

@@ -1,10 +1,13 @@
-"""What a read asks for and what it gets."""
+"""What a read asks for, where it is answered and what it waits for, and what it gets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from atoll.errors import InvalidOperation
+from atoll.schema.application import CollectionSchema
 from atoll.store.port import Condition, Row
 
 
@@ -55,3 +58,70 @@ class Listing(NamedTuple):
     vector: Mapping[str, int]
     """What the region had seen: no less than what the rows show."""
     degraded: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """In this region, at once; or once it is no staler than `bound_s`, where a bound is given."""
+
+    bound_s: float | None = None
+    degraded: str | None = None
+    """Why the answer is weaker than the collection's policy; None if it is not."""
+    stale_allowed: bool = False
+    """Whether an answer past the bound is served and named so, instead of refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitFor:
+    """Once this region has seen the session's token, as `here` says; or in a region that has seen it."""
+
+    here: Here
+
+
+@dataclass(frozen=True, slots=True)
+class AtOwner:
+    """In the region that orders the writes of the document."""
+
+
+ReadPlan = Here | WaitFor | AtOwner
+AT_ONCE = Here()
+ONCE_SEEN = WaitFor(AT_ONCE)
+_AT_OWNER = AtOwner()
+CAUSAL_LISTING = "causal listing"
+"""No region orders the writes of a whole collection: a listing is as good as a causal one."""
+
+
+def plan_read(schema: CollectionSchema, options: ReadOptions, *, listing: bool = False) -> ReadPlan:
+    """Raises InvalidOperation for a level that the collection cannot give."""
+    policy = schema.policy
+    level = options.consistency or policy.consistency
+    degraded = policy.standing_fallback
+    if level == "strong":
+        if listing:
+            degraded = degraded or CAUSAL_LISTING
+        elif policy.consistency != "strong":
+            raise InvalidOperation(
+                f"collection {schema.name!r} is declared {policy.consistency}: its writes have no global order that a "
+                'strong read could see; declare it with consistency="strong"',
+                collection=schema.name,
+            )
+        elif degraded is None:
+            return _AT_OWNER
+    bound_s = _bound_s(schema, options, level)
+    if bound_s is None and degraded is None:
+        here = AT_ONCE
+    else:
+        here = Here(bound_s, degraded, stale_allowed=policy.fallback == "eventual")
+    if level == "eventual" or not options.token:
+        return here
+    return ONCE_SEEN if here is AT_ONCE else WaitFor(here)
+
+
+def _bound_s(schema: CollectionSchema, options: ReadOptions, level: str) -> float | None:
+    if options.max_staleness_s is not None or level != "bounded":
+        return options.max_staleness_s
+    if schema.policy.max_staleness_s is None:
+        raise InvalidOperation(
+            f"consistency=bounded needs max_staleness, the bound in seconds: {schema.name!r} declares none"
+        )
+    return schema.policy.max_staleness_s

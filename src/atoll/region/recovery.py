@@ -103,10 +103,6 @@ class StartupCheck(Recovery[StartupState, startup_check.Event]):
         """The database is another one: every peer is heard anew."""
         self.post(startup_check.Rewound())
 
-    def forget(self, peer: str) -> None:
-        """The operator says that this peer is gone for good, with what it alone held."""
-        self.post(port.Forgotten(peer))
-
     async def wait(self) -> None:
         """Wait for the peers, as long as that may take, before a write. Raises what the store raises."""
         await self.until(lambda state: not state.pending)
@@ -157,10 +153,6 @@ class FailoverRecovery(Recovery[FailoverState, failover.Event]):
     def history_changed(self, history: str, *, lossy: bool = False) -> None:
         """The database is in this history now. `lossy`: it lacks what this node had seen."""
         self.post(failover.HistoryChanged(history, lossy))
-
-    def forget(self, peer: str) -> None:
-        """The operator says that this peer is gone for good: nobody waits for it."""
-        self.post(port.Forgotten(peer))
 
     async def wait(self) -> None:
         """Until writes may be taken, or for longer than a mere restart takes."""

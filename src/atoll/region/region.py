@@ -19,11 +19,10 @@ from atoll.errors import ReplicationError
 from atoll.membership.members import Membership
 from atoll.protocol import port
 from atoll.region.divergence import entry_digest
-from atoll.region.health import Check
 from atoll.region.reading import FIRST_PAGE, PLAIN_READ, Listing, ListOptions, Reading, ReadOptions
 from atoll.region.shapes import shapes_of
 from atoll.region.site import Site
-from atoll.region.status import status_of
+from atoll.region.status import Check, health_of, status_of
 from atoll.region.verification import Verification
 from atoll.region.wiring import Parts, link_lease
 from atoll.replication.messages import (
@@ -206,7 +205,7 @@ class Region(Parts):
 
     def health_of(self, check: Check) -> str | None:
         """Why the node is not live, ready, serving or reading; None when it is."""
-        return self.health.of(check)
+        return health_of(self, check)
 
     def check_whole(self) -> None:
         """Raises Unavailable while reads are closed."""
@@ -250,8 +249,8 @@ class Region(Parts):
 
     def forget(self, peer: str) -> None:
         """The operator says that this peer is gone for good: nobody waits for it, or for what it alone held."""
-        self.failover.forget(peer)
-        self.startup_check.forget(peer)
+        self.failover.post(port.Forgotten(peer))
+        self.startup_check.post(port.Forgotten(peer))
 
     # -- peers -----------------------------------------------------------------------------------------
 

@@ -22,8 +22,6 @@ class Statistics:
     reads: int = 0
     forwarded: int = 0
     """Writes and reads that another region answered."""
-    rights_requested: int = 0
-    """Times that a bounded counter had to ask peers for rights."""
     token_waits: int = 0
     """Reads that waited for their token."""
     invalid_traces: int = 0

@@ -1,11 +1,41 @@
-"""What a region reports of itself: for `atoll status`, `/admin/status` and the metrics."""
+"""What a region reports of itself: for `/health/…`, `atoll status`, `/admin/status` and the metrics."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from atoll.causality import vector as vectors
 
 if TYPE_CHECKING:
     from atoll.region.region import Region
+
+Check = Literal["live", "ready", "serving", "reading"]
+
+
+def health_of(region: Region, check: Check) -> str | None:
+    """Why the node is not live, ready, serving or reading; None when it is."""
+    match check:
+        case "live":
+            return None
+        case "ready":
+            return None if caught_up(region) else "not caught up with its peers yet"
+        case "serving":
+            return region.gates.closed
+        case "reading":
+            return region.gates.reads_closed
+
+
+def caught_up(region: Region) -> bool:
+    """Whether each peer that can be reached has been heard and nothing it had then is missing."""
+    here, own = region.vector, region.name
+    statuses = [link.status for link in region.links.values()]
+    reachable = [status for status in statuses if status.connected]
+    return (
+        region.gates.whole
+        and all(status.since_ms for status in statuses)
+        and all(vectors.descends(here, {s.peer: s.advertised.get(s.peer, 0)}) for s in reachable)
+        and here.get(own, 0) >= max((s.advertised.get(own, 0) for s in reachable), default=0)
+    )
 
 
 def status_of(region: Region) -> dict[str, Any]:
@@ -18,7 +48,7 @@ def status_of(region: Region) -> dict[str, Any]:
         "serving": closed is None,
         "out_of_service": closed,
         "warnings": [region.store.warning] if region.store.warning else [],
-        "caught_up": region.health.caught_up,
+        "caught_up": caught_up(region),
         "position": region.vector,
         "uncertainty_ms": region.clocks.uncertainty_ms,
         "links": {peer: _link(region, peer) for peer in sorted(region.links)},

@@ -1,16 +1,19 @@
-"""What a request waits for before it is answered here: what its session has seen, and what others have written."""
+"""What decides about a request, and what it waits for: what its session has seen, and what others have written."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from atoll.causality import vector as vectors
 from atoll.errors import TokenNotReached, TooStale
+from atoll.ownership.ownership import Ownership
 from atoll.region.freshness import Freshness
+from atoll.region.gates import Gates
 from atoll.region.group_commit import GroupCommit
-from atoll.region.read_plan import Here
+from atoll.region.reading import Here
 from atoll.region.site import Site
 from atoll.region.statistics import Statistics
 from atoll.replication.signal import Signal
@@ -100,3 +103,12 @@ class Waits:
         now_ms = self._now_ms()
         lags = [self._freshness.lag_s(peer, now_ms) for peer in self._peers]
         return max((float("inf") if lag is None else lag for lag in lags), default=0.0)
+
+
+class Admission(NamedTuple):
+    """Whose a document is, whether requests are served, what they wait for; and how many there were."""
+
+    ownership: Ownership
+    gates: Gates
+    waits: Waits
+    statistics: Statistics

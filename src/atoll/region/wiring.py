@@ -25,7 +25,6 @@ from atoll.ownership.ownership import Ownership
 from atoll.protocol import port
 from atoll.recovery import relays
 from atoll.recovery.relays import RelayState
-from atoll.region.admission import Admission
 from atoll.region.clocks import Clocks
 from atoll.region.conflicts import Conflicts
 from atoll.region.divergence import forked_entry
@@ -36,7 +35,6 @@ from atoll.region.feed import Feed
 from atoll.region.freshness import Freshness
 from atoll.region.gates import Gates
 from atoll.region.group_commit import GroupCommit
-from atoll.region.health import Health
 from atoll.region.housekeeping import Housekeeping
 from atoll.region.intake import Intake
 from atoll.region.journal_sender import JournalSender
@@ -53,7 +51,7 @@ from atoll.region.snapshot_pages import SnapshotPages
 from atoll.region.statistics import Statistics
 from atoll.region.timeline import Timeline
 from atoll.region.truncation import Truncation
-from atoll.region.waits import Waits
+from atoll.region.waits import Admission, Waits
 from atoll.region.writer import Writer
 from atoll.repair.digests import Digests
 from atoll.replication.link import Link
@@ -172,7 +170,6 @@ class Parts:
         gates.register(writes=self.startup_check.writes, wait=self.startup_check.wait)
         gates.register(writes=self.clocks.writes, timed=True, error=ClockUnsafe)
         gates.advise(writes=self.group_commit.trouble)
-        self.health = Health(self.name, self.links, self.group_commit, gates)
 
     def _wire_requests(self) -> None:
         """What answers clients and peers."""
@@ -325,9 +322,9 @@ class Parts:
             self.failover.post(heard)
 
     def origins(self, peer: str) -> tuple[str, ...]:
-        """The peer's own entries; and those of everyone out of reach, through every peer, for any one of
-        them may be just as cut off: what comes twice is dropped on arrival.
+        """The peer's own entries, and those of everyone out of reach.
 
+        They are asked of every peer, for any one of them may be just as cut off. What comes twice is dropped.
         This region's own are asked for, everywhere, while peers hold some that it lost with its disk. Asked for
         at other times, each would come back from every peer. So are those that an origin has lost (`recovery.relays`).
         Of several nodes one pulls from a peer; the others only want to hear how far it is.

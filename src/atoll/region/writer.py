@@ -13,10 +13,10 @@ from atoll.documents.rules import Rules
 from atoll.errors import AtollError, RegionUnreachable, Unavailable
 from atoll.lattices.base import Escrowed
 from atoll.ownership.escrow import Escrow
-from atoll.region.admission import Admission
 from atoll.region.group_commit import GroupCommit
 from atoll.region.local_writes import LocalWrites
 from atoll.region.site import Site
+from atoll.region.waits import Admission
 from atoll.replication.messages import WriteCall, WriteReply
 from atoll.store.port import Documents
 

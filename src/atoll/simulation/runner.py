@@ -245,7 +245,7 @@ async def _settle(cluster: Cluster, invariant: str) -> None:
 async def _serve(cluster: Cluster) -> None:
     """Once all regions agree, one that was restored soon takes note that it has everything again."""
     deadline_s = cluster.loop.time() + _CONVERGE_S
-    while closed := [why for name in cluster.nodes if (why := cluster.region(name).health.of("reading"))]:
+    while closed := [why for name in cluster.nodes if (why := cluster.region(name).health_of("reading"))]:
         if cluster.loop.time() > deadline_s:
             raise LivenessViolation("a healed region serves reads", "; ".join(closed))
         await asyncio.sleep(0.05)

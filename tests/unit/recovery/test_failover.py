@@ -8,6 +8,7 @@ import pytest
 
 from atoll.documents.mutation import Write
 from atoll.errors import TokenNotReached, Unavailable
+from atoll.protocol import port
 from atoll.region.reading import ReadOptions
 from atoll.region.region import Region
 from atoll.replication.messages import StreamRequest
@@ -94,7 +95,7 @@ async def test_a_peer_that_is_gone_is_said_to_one_node_and_believed_by_both() ->
         with pytest.raises(Unavailable):
             await put(it, it.one, "new")
         it.other.failover.history_changed(SECOND)
-        it.one.failover.forget("b")
+        it.one.failover.post(port.Forgotten("b"))
         await asyncio.sleep(10)
         assert await put(it, it.other, "new") == 4
 
@@ -212,9 +213,9 @@ async def test_two_servers_that_both_took_writes_are_found_out() -> None:
         await put(it, it.one, "there")
         divided = tables.copied()
         tables.fail_over(standby, SECOND)
-        it.one.failover.forget("b")
+        it.one.failover.post(port.Forgotten("b"))
         it.other.failover.history_changed(SECOND)
-        it.other.failover.forget("b")
+        it.other.failover.post(port.Forgotten("b"))
         await asyncio.sleep(5)
         await put(it, it.one, "here")
         it.partition()

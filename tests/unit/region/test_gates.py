@@ -97,8 +97,8 @@ async def test_nothing_serves_while_its_writes_are_refused() -> None:
         ) << 16  # its clock was a minute ahead, and is right again
         with pytest.raises(ClockUnsafe, match="was set back"):
             await it.write("a", "note", "k", {})
-        assert "was set back" in (it["a"].health.of("serving") or "")
-        assert it["a"].health.of("reading") is None
+        assert "was set back" in (it["a"].health_of("serving") or "")
+        assert it["a"].health_of("reading") is None
 
 
 # -- what is remembered --------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ async def disturb(region: Region, random: Random) -> None:
         case 1:
             region.startup_check.rewound()
         case 2:
-            region.startup_check.forget(peer)
+            region.startup_check.post(port.Forgotten(peer))
         case 3 | 4:
             region.progress.move(
                 {**region.vector, "a": seq}
@@ -174,14 +174,14 @@ async def disturb(region: Region, random: Random) -> None:
         case 5:
             region._history_changed(f"history {seq}", random.random() < 0.5)
         case 6:
-            region.failover.post(port.Heard(peer, {"a": seq}, {}))
+            region.failover.post(port.Heard(peer, {"a": seq}, region.vector))
         case 7:
-            region.failover.forget(peer)
+            region.failover.post(port.Forgotten(peer))
         case 8 if region.restore.state.phase == "done":
             found = dict.fromkeys(counters("bc"), 0)
             region.restore.post(port.CountersRead({**found, RESTORED: seq}))
         case 9:
-            region.restore.post(port.Heard(peer, {}, {}))
+            region.restore.post(port.Heard(peer, {}, region.vector))
         case 10:
             region.snapshot_install.too_late(peer, {peer: region.vector.get(peer, 0) + seq})
             await asyncio.sleep(random.choice((0, 1.01)))
@@ -200,8 +200,8 @@ async def mend(region: Region) -> None:
     region.clocks.off_ms, region.clock.last = 0, region.now_ms() << 16
     region.progress.move({**region.vector, "a": 3})
     for peer in "bc":
-        region.failover.post(port.Heard(peer, {"a": 3}, {}))
-        region.restore.post(port.Heard(peer, {}, {}))
+        region.failover.post(port.Heard(peer, {"a": 3}, region.vector))
+        region.restore.post(port.Heard(peer, {}, region.vector))
     await asyncio.sleep(5)
 
 

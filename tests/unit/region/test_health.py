@@ -14,10 +14,10 @@ from .world import World
 async def test_a_region_is_caught_up_once_it_has_what_its_peers_have() -> None:
     async with World() as it:
         await it.write("b", "note", "k", {})
-        assert not it.create("a").health.caught_up
+        assert it.create("a").health_of("ready") is not None
         await it["a"].start()
         await asyncio.sleep(1)
-        assert it["a"].health.caught_up
+        assert it["a"].health_of("ready") is None
 
 
 @in_virtual_time

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 
 from atoll.errors import InvalidOperation
-from atoll.region.read_plan import CAUSAL_LISTING, AtOwner, Here, ReadPlan, WaitFor, plan_read
-from atoll.region.reading import ReadOptions
+from atoll.region.reading import CAUSAL_LISTING, AtOwner, Here, ReadOptions, ReadPlan, WaitFor, plan_read
 from atoll.schema.application import CollectionSchema
 
 from .world import APPLICATION

@@ -177,7 +177,7 @@ async def test_nothing_is_read_or_written_before_the_snapshot_is_here() -> None:
                 await asyncio.sleep(0.01)
         refused = 0
         while it["c"].snapshot_install.pending:
-            assert not it["c"].health.caught_up
+            assert it["c"].health_of("ready") is not None
             assert "snapshot" in (it["c"].gates.closed or "")
             with pytest.raises(Unavailable, match="snapshot"):
                 await it.write("c", "note", "k", {"text": "too early"})
