@@ -104,8 +104,10 @@ class Batch:
         self._remembered = dict(remembered)
         self._erased: set[Address] = set()
         self._runs: list[tuple[Origin, Seq, list[bytes]]] = []
-        """(origin, first seq, frames): dense, so the last seq follows. Frames with sections have runs of their own,
-        so that a sender sees by the first frame whether a segment may go out as it is."""
+        """(origin, first seq, frames): dense, so the last seq follows.
+
+        Frames with sections have runs of their own. So a sender sees by the first frame whether a segment may go out.
+        """
         self._sectioned = False
         """Whether the last run has sections."""
         self._now_ms = now_ms

@@ -12,7 +12,6 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -31,21 +30,12 @@ logger = logging.getLogger("atoll.region")
 _LOOK_S = 1.0
 """How often the log looks whether something has been completed, and tries again what was refused."""
 _COMPLETED: dict[Kind, str] = {
+    "restored": "the region serves again",
     "failed-over": "the database was replaced or started again, and the region holds what its peers had of it",
     "snapshot-installed": "a peer's journal began too late for the region, which has taken its documents over",
 }
 _MOST_DETAIL = 500
 """Characters of a detail that are kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Completions:
-    """What is counted elsewhere, each since the node's start."""
-
-    restoring: Callable[[], bool]
-    """Whether restore recovery is under way."""
-    failed_over: Callable[[], int]
-    snapshots: Callable[[], int]
 
 
 class EventLog:
@@ -58,10 +48,13 @@ class EventLog:
         *,
         links: Mapping[str, Linked],
         held: Callable[[str], bool],
-        completions: Completions,
+        completed: Mapping[Kind, Callable[[], int]],
         write: Callable[[Write], Awaitable[object]],
     ) -> None:
-        """`held` says whether this node keeps the link to a peer for its region."""
+        """`held` says whether this node keeps the link to a peer for its region.
+
+        `completed` are counts, since the node's start. Restores count 0 while one is under way, and 1 else.
+        """
         self.written: Counter[str] = Counter()
         """kind → events that this node has written."""
         self.left_out = 0
@@ -70,21 +63,20 @@ class EventLog:
         self._node = node
         self._links = links
         self._held = held
-        self._completions = completions
+        self._completed = completed
         self._write = write
         self._now_ms = site.now_ms
         self._random = site.random
         self._rules = Rules(system_collections()[EVENTS])
         self._queue = EventQueue(site.options.events)
-        self._restoring = False
-        self._counted = {"failed-over": 0, "snapshot-installed": 0}
+        self._counted = dict.fromkeys(completed, 0)
         self._woken = asyncio.Event()
         self._opened = False
 
     async def open(self) -> None:
         """The node starts."""
         self._opened = True
-        self._restoring = self._completions.restoring()
+        self._counted["restored"] = self._completed["restored"]()
         self._queue.started(Occurrence("region-started", self._now_ms()), self._now_s())
         self.links_changed()
 
@@ -137,18 +129,11 @@ class EventLog:
 
     def _look(self) -> None:
         """Note what has been completed since the last time."""
-        restoring = self._completions.restoring()
-        if self._restoring and not restoring:
-            self.record("restored", detail="the region serves again")
-        self._restoring = restoring
-        found: dict[Kind, int] = {
-            "failed-over": self._completions.failed_over(),
-            "snapshot-installed": self._completions.snapshots(),
-        }
-        for kind, count in found.items():
-            if count > self._counted[kind]:
-                self.record(kind, detail=_COMPLETED[kind], count=count - self._counted[kind])
-                self._counted[kind] = count
+        for kind, count in self._completed.items():
+            more = count() - self._counted[kind]
+            self._counted[kind] += more
+            if more > 0:
+                self.record(kind, detail=_COMPLETED[kind], count=more)
 
     async def _append(self, taken: list[Occurrence], left_out: int) -> None:
         """One entry for all of them, exactly once however often it has to be tried."""

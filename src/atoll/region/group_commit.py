@@ -220,7 +220,7 @@ class GroupCommit:
                 await self._commit(self._gathered())
 
     async def _gather(self) -> None:
-        """Begin as soon as a turn of the event loop brings nobody new: one commit for all who are on their way."""
+        """Wait until an iteration of the event loop brings no new work: one commit for all that is on its way."""
         waited = self._waited
         for _ in range(_MOST_TURNS - 1):
             waiting = len(self._queue)

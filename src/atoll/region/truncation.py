@@ -142,8 +142,10 @@ class Truncation:
         return await self._store.journal_start(common, origins)
 
     async def _remember(self, known: Known, now_ms: int, tail: int) -> None:
-        """For later runs and other nodes: that the segments up to `tail` are at least as old as this moment, and when
-        each peer was heard. A peer that was never heard counts from now."""
+        """For later runs and other nodes: when each peer was heard; one that never was counts from now.
+
+        Also, that the segments up to `tail` are at least as old as this moment.
+        """
         marked_ms = known.marks[-1][0] if known.marks else 0
         due = (now_ms - marked_ms) * _PARTS >= self._options.journal_s * 1000
         step_ms = self._options.journal_absent_s * 1000 / _PARTS

@@ -29,7 +29,7 @@ from atoll.region.clocks import Clocks
 from atoll.region.conflicts import Conflicts
 from atoll.region.divergence import forked_entry
 from atoll.region.driver import Actions, Driver, Performer
-from atoll.region.event_log import Completions, EventLog
+from atoll.region.event_log import EventLog
 from atoll.region.event_retention import EventRetention
 from atoll.region.feed import Feed
 from atoll.region.freshness import Freshness
@@ -226,11 +226,11 @@ class Parts:
             self.store.holder,
             links=self.links,
             held=self.holds,
-            completions=Completions(
-                restoring=lambda: self.restore.pending,
-                failed_over=lambda: self.failover.state.taken_up,
-                snapshots=lambda: self.snapshot_install.state.completed,
-            ),
+            completed={
+                "restored": lambda: int(not self.restore.pending),
+                "failed-over": lambda: self.failover.state.taken_up,
+                "snapshot-installed": lambda: self.snapshot_install.state.completed,
+            },
             write=lambda write: self.writer.write(write, None),
         )
         self.group_commit.listen(self.events.committed)

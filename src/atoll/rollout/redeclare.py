@@ -1,9 +1,9 @@
 """After a restart with other declarations: stored documents are shown as these say, and what had no place has one.
 
 A rollout restarts one region after the other. Until all have the new declarations, an older region keeps what it
-does not know (registers in the document, everything else parked), and passes it on unchanged. This is what
-happens when it knows more, or less, or something else. It runs beside the writes, a piece at a time, and after a
-crash it begins anew: every step can be repeated.
+does not know, and passes it on unchanged. Registers stay in the document, everything else is parked. This pass is made
+once a region knows more, or less, or something else. It runs beside the writes, a piece at a time. After a crash it
+begins anew, since every step can be repeated.
 """
 
 from __future__ import annotations
