@@ -43,9 +43,8 @@ class Clocks:
             self._notice_step()
             sent_ms = self._now_ms()
             try:
-                reply = await self._ask(peer, PingCall())
-                if isinstance(reply, PingReply):
-                    self.offsets.add(peer, sent_ms, reply.now_ms, self._now_ms())
+                reply = await self._ask(peer, PingCall(), PingReply)
+                self.offsets.add(peer, sent_ms, reply.now_ms, self._now_ms())
             except AtollError:
                 pass  # the link's status says that the peer is out of reach
             now_ms = self._now_ms()

@@ -11,7 +11,7 @@ from atoll.causality import vector as vectors
 from atoll.documents import document as documents
 from atoll.documents.register import Version
 from atoll.documents.rules import Rules
-from atoll.errors import AtollError, RegionUnreachable, Unavailable
+from atoll.errors import RegionUnreachable, Unavailable
 from atoll.region.group_commit import GroupCommit
 from atoll.region.reading import (
     AT_ONCE,
@@ -163,9 +163,7 @@ class Reader:
 
     async def _read_at(self, peer: str, call: ReadCall) -> Reading:
         self._statistics.forwarded += 1
-        reply = await self._ask(peer, call)
-        if not isinstance(reply, ReadReply):
-            raise AtollError(f"{peer} answered a read with {type(reply).__name__}")
+        reply = await self._ask(peer, call, ReadReply)
         return Reading(reply.value, reply.version, peer, reply.vector)
 
     async def _read_strong(self, collection: str, key: str) -> Reading:

@@ -241,7 +241,7 @@ class Region(Parts):
         return await self._verification().compare()
 
     def _verification(self) -> Verification:
-        return Verification(self.application.stored, self.links, self.digests, self.site.ask)
+        return Verification(self.application.stored, self.links, self.digests, self.site)
 
     async def parked(self) -> Sequence[Parked]:
         """Changes that could not be merged."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from typing import TypeVar
 
 from atoll.causality.types import RegionName
+from atoll.errors import AtollError
 from atoll.region.options import DEFAULT_OPTIONS, RegionOptions
 from atoll.replication.messages import Call, Peers, Reply
+
+Answer = TypeVar("Answer", bound=Reply)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,9 @@ class Site:
     """The kernel's own bound on the error of its clock; None where it gives none."""
     options: RegionOptions = DEFAULT_OPTIONS
 
-    async def ask(self, region: str, call: Call) -> Reply:
-        """Ask one peer. Raises RegionUnreachable, Indefinite."""
-        return await self.peers.call(region, call, timeout_s=self.options.peer_timeout_s)
+    async def ask(self, region: str, call: Call, answer: type[Answer]) -> Answer:
+        """Ask one peer. Raises RegionUnreachable, Indefinite; and AtollError for an answer to something else."""
+        reply = await self.peers.call(region, call, timeout_s=self.options.peer_timeout_s)
+        if not isinstance(reply, answer):
+            raise AtollError(f"{region} answered {type(call).__name__} with {type(reply).__name__}")
+        return reply

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from atoll.errors import AtollError
+from atoll.region.site import Site
 from atoll.repair.digests import Digests
-from atoll.replication.messages import Call, DigestCall, DigestReply, Reply
+from atoll.replication.messages import DigestCall, DigestReply
 
 
 class Verification:
     """Of one region against its peers."""
 
     def __init__(
-        self,
-        collections: Iterable[str],
-        peers: Iterable[str],
-        digests: Digests,
-        ask: Callable[[str, Call], Awaitable[Reply]],
+        self, collections: Iterable[str], peers: Iterable[str], digests: Digests, site: Site
     ) -> None:
         self._collections = tuple(collections)
         self._peers = peers
         self._digests = digests
-        self._ask = ask
+        self._ask = site.ask
 
     async def digest(self) -> dict[str, Any]:
         """collection → how many documents, and a digest that is equal where all of them are."""
@@ -47,7 +44,7 @@ class Verification:
         peers: dict[str, Any] = {}
         for peer in tuple(self._peers):
             try:
-                there = await self._digest_of(peer, collection)
+                there = await self._ask(peer, DigestCall(collection, None), DigestReply)
                 different = []
                 for bucket in sorted(here.digests.keys() | there.digests.keys(), key=int):
                     if here.digests.get(bucket) != there.digests.get(bucket):
@@ -60,14 +57,8 @@ class Verification:
     async def _different(self, peer: str, collection: str, bucket: int) -> list[str]:
         """Keys of the documents in one bucket that differ."""
         ours = (await self._digests.of(collection, bucket)).digests
-        theirs = (await self._digest_of(peer, collection, bucket)).digests
+        theirs = (await self._ask(peer, DigestCall(collection, bucket), DigestReply)).digests
         return sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-
-    async def _digest_of(self, peer: str, collection: str, bucket: int | None = None) -> DigestReply:
-        reply = await self._ask(peer, DigestCall(collection, bucket))
-        if not isinstance(reply, DigestReply):
-            raise AtollError(f"{peer} answered a digest with {type(reply).__name__}")
-        return reply
 
 
 def _folded(reply: DigestReply) -> str:

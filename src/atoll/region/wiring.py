@@ -362,8 +362,7 @@ class Parts:
 
     async def _forked_entry(self) -> str:
         async def ask(peer: str, seq: int) -> bytes | None:
-            reply = await self.site.ask(peer, EntryCall(self.name, seq))
-            return reply.digest if isinstance(reply, EntryReply) else None
+            return (await self.site.ask(peer, EntryCall(self.name, seq), EntryReply)).digest
 
         held = {
             peer: link.status.advertised.get(self.name, 0)
