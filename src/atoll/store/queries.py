@@ -6,17 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from atoll.store.port import (
-    AuditFilter,
-    AuditRow,
-    Chunk,
-    Commit,
-    Condition,
-    Parked,
-    Remembered,
-    Row,
-    Segment,
-)
+from atoll.store.port import AuditFilter, AuditRow, Chunk, Commit, Condition, Parked, Remembered, Row, Segment
 from atoll.store.scanning import prefix_end
 
 AUDIT_COLUMNS = ", ".join(AuditRow._fields)

@@ -10,13 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from atoll.causality.types import Generation, Stamp
-from atoll.errors import (
-    SerializationConflict,
-    StoreCorrupt,
-    StoreError,
-    StoreUnwritable,
-    Unavailable,
-)
+from atoll.errors import SerializationConflict, StoreCorrupt, StoreError, StoreUnwritable, Unavailable
 from atoll.store.port import (
     AuditFilter,
     AuditRow,

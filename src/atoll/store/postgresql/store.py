@@ -22,14 +22,7 @@ from atoll.errors import (
     Unavailable,
 )
 from atoll.store import queries
-from atoll.store.port import (
-    Chunk,
-    Condition,
-    Row,
-    Shape,
-    StoreStatistics,
-    Wanted,
-)
+from atoll.store.port import Chunk, Condition, Row, Shape, StoreStatistics, Wanted
 from atoll.store.postgresql import contents as postgresql_contents
 from atoll.store.postgresql import sql
 from atoll.store.postgresql import views as postgresql_views

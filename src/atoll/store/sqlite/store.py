@@ -16,16 +16,7 @@ import apsw
 
 from atoll.causality.types import Generation, Stamp
 from atoll.errors import StoreCorrupt, StoreError
-from atoll.store.port import (
-    AuditRow,
-    Chunk,
-    Commit,
-    Condition,
-    Row,
-    Shape,
-    StoreStatistics,
-    Wanted,
-)
+from atoll.store.port import AuditRow, Chunk, Commit, Condition, Row, Shape, StoreStatistics, Wanted
 from atoll.store.queries import FORGOTTEN_AT_ONCE, NEWEST_FIRST, Bound, SqlStore, audit_row
 from atoll.store.refusals import fence_lost
 from atoll.store.scanning import condition_sql, member_sql
