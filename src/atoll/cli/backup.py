@@ -37,31 +37,14 @@ def backup(
     if verify:
         with progress(f"reading {file}") as report:
             header, totals = backups.verify(file, report)
-        _told(
-            file,
-            totals,
-            "is whole",
-            region=header.region,
-            header=header,
-            started_s=started_s,
-            as_json=as_json,
-        )
+        _told(file, totals, "is whole", header.region, started_s=started_s, as_json=as_json, header=header)
         return
     if region is None:
         raise InvalidOperation("--region is required: the region whose data to back up")
-    settings = open_config(config)
+    settings, now_ms = open_config(config), time.time_ns() // 1_000_000
     with progress(f"backing up {region}") as report:
-        totals = asyncio.run(
-            backups.back_up(
-                settings,
-                region,
-                file,
-                time.time_ns() // 1_000_000,
-                report,
-                force=force,
-            )
-        )
-    _told(file, totals, "was written", region=region, started_s=started_s, as_json=as_json)
+        totals = asyncio.run(backups.back_up(settings, region, file, now_ms, report, force=force))
+    _told(file, totals, "was written", region, started_s=started_s, as_json=as_json)
 
 
 @command
@@ -81,21 +64,12 @@ def restore(
     from atoll.backup import backup as backups
     from atoll.cli.regions import open_config
 
-    settings = open_config(config)
-    started_s = time.monotonic()
+    settings, now_ms = open_config(config), time.time_ns() // 1_000_000
+    started_s, gone = time.monotonic(), tuple(without or ())
     with progress(f"restoring {region}") as report:
-        totals = asyncio.run(
-            backups.restore(
-                settings,
-                region,
-                file,
-                time.time_ns() // 1_000_000,
-                report,
-                gone=tuple(without or ()),
-                force=force,
-            )
-        )
-    _told(file, totals, "was restored", region=region, started_s=started_s, as_json=as_json)
+        run = backups.restore(settings, region, file, now_ms, report, gone=gone, force=force)
+        totals = asyncio.run(run)
+    _told(file, totals, "was restored", region, started_s=started_s, as_json=as_json)
     if not as_json:
         tell(f"`atoll serve --region {region}` starts it; it serves once its peers told it what it lacks")
 
@@ -104,11 +78,11 @@ def _told(
     file: Path,
     totals: Totals,
     what: str,
-    *,
     region: str,
-    header: Header | None = None,
+    *,
     started_s: float,
     as_json: bool,
+    header: Header | None = None,
 ) -> None:
     found: dict[str, Any] = {
         "file": str(file),

@@ -39,17 +39,9 @@ def serve(
     url, data = placed.nodes[node - 1] if placed.nodes else placed.url, settings.region_store(region)
 
     def ready() -> None:
+        where = {"region": region, "node": node, "url": url, "data": data}
         if as_json:
-            print_json(
-                {
-                    "region": region,
-                    "node": node,
-                    "url": url,
-                    "data": data,
-                    "app": str(settings.app),
-                    "pid": os.getpid(),
-                }
-            )
+            print_json({**where, "app": str(settings.app), "pid": os.getpid()})
         else:
             typer.echo(
                 f"{region} of {settings.name} serves {settings.app.name} at {url}, its data lies in {data}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -73,19 +74,18 @@ def simulate(  # noqa: PLR0917 — typer passes them by name
         raise typer.BadParameter(str(error)) from None
     subject = Subject(app, regions, nodes)
     subject.application()  # says at once what is wrong with it
+    runs = _Runs(console, subject, cut)
     if seed is not None:
         reports = [run_seed(seed, subject, cut)]
-        _show(console, reports[0])
-        if reports[0].failure is not None:
-            _tell(console, reports[0], subject, cut)
+        runs.show(reports[0])
     else:
         first = fresh_seed() if first is None else first
         console.print(f"seeds from {first} on: --first {first} repeats them")
-        reports = _many(console, range(first, first + seeds), subject, cut, jobs)
+        reports = runs.many(range(first, first + seeds), jobs)
     failed = [report for report in reports if report.failure is not None]
-    shrunk = _shrink_all(console, failed, subject, cut) if shrinking else {}
+    shrunk = {report.plan.seed: runs.shrink(report) for report in _one_of_each(failed)} if shrinking else {}
     if as_json:
-        print_json(_as_json(reports, subject, cut, shrunk))
+        print_json(runs.as_json(reports, shrunk))
     codes = {report.failure.exit_code for report in failed if report.failure is not None}
     for code in _KINDS:
         if code in codes:
@@ -138,26 +138,120 @@ def run_seed(seed: int, subject: Subject, cut: Cut) -> Report:
     return run(cut.apply(subject.plan(seed, application)), application)
 
 
-def _many(console: Console, seeds: range, subject: Subject, cut: Cut, jobs: int) -> list[Report]:
-    began = time.monotonic()
-    reports: list[Report] = []
-    failed = 0
-    with _progress() as status:
-        for report in _reports(seeds, subject, cut, jobs):
-            reports.append(report)
-            if report.failure is not None:
-                failed += 1
-                _tell(console, report, subject, cut)
-            status.update(f"{len(reports)} of {len(seeds)} seeds, {failed} failed")
-    spent_s = time.monotonic() - began
-    virtual_s, writes = sum(each.virtual_s for each in reports), sum(each.writes for each in reports)
-    conflicts = sum(sum(each.conflicts.values()) for each in reports)
-    console.print(
-        f"{len(seeds)} seeds, {failed} failed; {len(seeds) / spent_s:.1f} seeds a second, "
-        f"{virtual_s / spent_s:.0f} simulated hours an hour; {writes} writes, {conflicts} conflicts recorded"
-    )
-    _tell_unsolved(console, _added(report.unsolved for report in reports))
-    return reports
+class _Runs(NamedTuple):
+    """What is run, and where it is told."""
+
+    console: Console
+    subject: Subject
+    cut: Cut
+
+    def many(self, seeds: range, jobs: int) -> list[Report]:
+        began = time.monotonic()
+        reports: list[Report] = []
+        failed = 0
+        with _progress() as status:
+            for report in self._reports(seeds, jobs):
+                reports.append(report)
+                failed += report.failure is not None
+                self._tell_failure(report)
+                status.update(f"{len(reports)} of {len(seeds)} seeds, {failed} failed")
+        spent_s = time.monotonic() - began
+        virtual_s, writes = sum(each.virtual_s for each in reports), sum(each.writes for each in reports)
+        conflicts = sum(sum(each.conflicts.values()) for each in reports)
+        self.console.print(
+            f"{len(seeds)} seeds, {failed} failed; {len(seeds) / spent_s:.1f} seeds a second, "
+            f"{virtual_s / spent_s:.0f} simulated hours an hour; {writes} writes, {conflicts} conflicts recorded"
+        )
+        self._tell_unsolved(_added(report.unsolved for report in reports))
+        return reports
+
+    def _reports(self, seeds: range, jobs: int) -> Iterator[Report]:
+        _quietly()
+        work = partial(run_seed, subject=self.subject, cut=self.cut)
+        if jobs == 1 or len(seeds) == 1:
+            yield from map(work, seeds)
+            return
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_quietly) as pool:
+            yield from pool.map(work, seeds, chunksize=4)
+
+    def show(self, report: Report) -> None:
+        show = self.console.print
+        show(escape(report.plan.describe()))
+        show(
+            f"{report.virtual_s:.1f} virtual seconds, {report.steps} steps, {report.writes} writes "
+            f"({report.entries} entries), {report.reads} reads checked"
+        )
+        for name, count in sorted(report.errors.items()):
+            show(f"  clients met {name} {count} times")
+        for name, count in sorted(report.conflicts.items()):
+            show(f"  conflicts: {name} {count}")
+        self._tell_unsolved(report.unsolved)
+        show(f"trace digest {report.digest}")
+        self._tell_failure(report)
+
+    def _tell_unsolved(self, unsolved: Mapping[str, int]) -> None:
+        for why, count in sorted(unsolved.items()):
+            self.console.print(f"  left to the application {count} times: {escape(why)}")
+
+    def _tell_failure(self, report: Report) -> None:
+        failure, seed = report.failure, report.plan.seed
+        if failure is not None:
+            kind = _KINDS[failure.exit_code]
+            self.console.print(f"seed {seed}: [bold red]{kind}[/] {escape(_short(failure))}")
+            self.console.print(f"  replay: {escape(self._command(seed, self.cut))}")
+
+    def shrink(self, report: Report) -> Cut:
+        """What is left of its plan."""
+        application = self.subject.application()
+        plan = self.subject.plan(report.plan.seed, application)
+        runs = 0
+        with _progress() as status:
+
+            def tried(smaller: Cut, fails: bool) -> None:
+                nonlocal runs
+                runs += 1
+                status.update(f"shrinking seed {plan.seed}: {runs} runs tried")
+
+            smaller, found = shrink(plan, report, lambda each: run(each, application), tried, start=self.cut)
+        steps = f"{report.steps} steps to {found.steps}"
+        self.console.print(f"shrunk after {runs} runs, {steps}: {escape(found.plan.describe())}")
+        failure = found.failure or report.failure
+        if failure is not None:
+            self.console.print(f"  {escape(_short(failure))}")
+        self.console.print(f"  replay: {escape(self._command(plan.seed, smaller))}")
+        return smaller
+
+    def as_json(self, reports: list[Report], shrunk: Mapping[int, Cut]) -> dict[str, object]:
+        """What was run and what came of it; of one seed also what it drew and its digest."""
+        found: dict[str, object] = {
+            "seeds": len(reports),
+            "failed": [
+                {
+                    "seed": report.plan.seed,
+                    "kind": _KINDS[report.failure.exit_code],
+                    "invariant": report.failure.invariant,
+                    "message": report.failure.message,
+                    "replay": self._command(report.plan.seed, shrunk.get(report.plan.seed, self.cut)),
+                }
+                for report in reports
+                if report.failure is not None
+            ],
+            "virtual_seconds": round(sum(report.virtual_s for report in reports), 1),
+            "steps": sum(report.steps for report in reports),
+            "writes": sum(report.writes for report in reports),
+            "reads": sum(report.reads for report in reports),
+            "conflicts": _added(report.conflicts for report in reports),
+            "errors": _added(report.errors for report in reports),
+            "left_to_the_application": _added(report.unsolved for report in reports),
+        }
+        if len(reports) == 1:
+            found |= {"drew": reports[0].plan.describe(), "digest": reports[0].digest}
+        return found
+
+    def _command(self, seed: int, cut: Cut) -> str:
+        return " ".join(
+            [f"atoll simulate --seed {seed}", *self.subject.arguments(), cut.arguments()]
+        ).rstrip()
 
 
 def _progress() -> Status:
@@ -165,41 +259,10 @@ def _progress() -> Status:
 
 
 def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
+    total: Counter[str] = Counter()
     for each in counts:
-        for name, count in each.items():
-            total[name] = total.get(name, 0) + count
+        total.update(each)
     return dict(sorted(total.items()))
-
-
-def _as_json(
-    reports: list[Report], subject: Subject, cut: Cut, shrunk: Mapping[int, Cut]
-) -> dict[str, object]:
-    """What was run and what came of it; of one seed also what it drew and its digest."""
-    found: dict[str, object] = {
-        "seeds": len(reports),
-        "failed": [
-            {
-                "seed": report.plan.seed,
-                "kind": _KINDS[report.failure.exit_code],
-                "invariant": report.failure.invariant,
-                "message": report.failure.message,
-                "replay": _command(report.plan.seed, subject, shrunk.get(report.plan.seed, cut)),
-            }
-            for report in reports
-            if report.failure is not None
-        ],
-        "virtual_seconds": round(sum(report.virtual_s for report in reports), 1),
-        "steps": sum(report.steps for report in reports),
-        "writes": sum(report.writes for report in reports),
-        "reads": sum(report.reads for report in reports),
-        "conflicts": _added(report.conflicts for report in reports),
-        "errors": _added(report.errors for report in reports),
-        "left_to_the_application": _added(report.unsolved for report in reports),
-    }
-    if len(reports) == 1:
-        found |= {"drew": reports[0].plan.describe(), "digest": reports[0].digest}
-    return found
 
 
 def _one_of_each(failed: list[Report]) -> list[Report]:
@@ -209,83 +272,14 @@ def _one_of_each(failed: list[Report]) -> list[Report]:
     )
 
 
-def _tell_unsolved(console: Console, unsolved: Mapping[str, int]) -> None:
-    for why, count in sorted(unsolved.items()):
-        console.print(f"  left to the application {count} times: {escape(why)}")
-
-
-def _reports(seeds: range, subject: Subject, cut: Cut, jobs: int) -> Iterator[Report]:
-    _quietly()
-    work = partial(run_seed, subject=subject, cut=cut)
-    if jobs == 1 or len(seeds) == 1:
-        yield from map(work, seeds)
-        return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_quietly) as pool:
-        yield from pool.map(work, seeds, chunksize=4)
-
-
 def _quietly() -> None:
     """Regions warn of what they go through; here that is the point, and a thousand seeds would fill a screen."""
     logging.getLogger("atoll").setLevel(logging.ERROR)
 
 
-def _show(console: Console, report: Report) -> None:
-    console.print(escape(report.plan.describe()))
-    console.print(
-        f"{report.virtual_s:.1f} virtual seconds, {report.steps} steps, {report.writes} writes "
-        f"({report.entries} entries), {report.reads} reads checked"
-    )
-    for name, count in sorted(report.errors.items()):
-        console.print(f"  clients met {name} {count} times")
-    for name, count in sorted(report.conflicts.items()):
-        console.print(f"  conflicts: {name} {count}")
-    _tell_unsolved(console, report.unsolved)
-    console.print(f"trace digest {report.digest}")
-
-
-def _tell(console: Console, report: Report, subject: Subject, cut: Cut) -> None:
-    failure = report.failure
-    assert failure is not None
-    console.print(f"seed {report.plan.seed}: [bold red]{_kind(failure)}[/] {escape(_short(failure))}")
-    console.print(f"  replay: {escape(_command(report.plan.seed, subject, cut))}")
-
-
-def _shrink_all(console: Console, failed: list[Report], subject: Subject, cut: Cut) -> dict[int, Cut]:
-    """seed → what is left of its plan, of one failure of each kind."""
-    return {report.plan.seed: _shrink(console, report, subject, cut) for report in _one_of_each(failed)}
-
-
-def _shrink(console: Console, report: Report, subject: Subject, cut: Cut) -> Cut:
-    application = subject.application()
-    plan = subject.plan(report.plan.seed, application)
-    runs = 0
-    with _progress() as status:
-
-        def tried(smaller: Cut, fails: bool) -> None:
-            nonlocal runs
-            runs += 1
-            status.update(f"shrinking seed {plan.seed}: {runs} runs tried")
-
-        smaller, found = shrink(plan, report, lambda each: run(each, application), tried, start=cut)
-    console.print(
-        f"shrunk after {runs} runs, {report.steps} steps to {found.steps}: {escape(found.plan.describe())}"
-    )
-    console.print(f"  {escape(_short(found.failure or report.failure))}" if report.failure else "")
-    console.print(f"  replay: {escape(_command(report.plan.seed, subject, smaller))}")
-    return smaller
-
-
 def _short(failure: SimulationFailure) -> str:
     said = str(failure)
     return said if len(said) <= _LONGEST else said[:_LONGEST] + " …"
-
-
-def _kind(failure: SimulationFailure) -> str:
-    return _KINDS[failure.exit_code]
-
-
-def _command(seed: int, subject: Subject, cut: Cut) -> str:
-    return " ".join([f"atoll simulate --seed {seed}", *subject.arguments(), cut.arguments()]).rstrip()
 
 
 def _cut(
