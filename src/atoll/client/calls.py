@@ -17,6 +17,7 @@ from atoll.client.results import Read, Sibling
 from atoll.client.transport import Response
 from atoll.errors import InvalidOperation, NotFound
 from atoll.schema import Collection, CollectionSchema, Limits
+from atoll.schema.policy import Consistency
 
 M = TypeVar("M", bound=Collection)
 T = TypeVar("T")
@@ -106,7 +107,7 @@ class Calls:
         self,
         model: type[M],
         key: str,
-        consistency: str | None = None,
+        consistency: Consistency | None = None,
         max_staleness_s: float | None = None,
         max_wait_s: float | None = None,
     ) -> Call[M | None]:
@@ -122,7 +123,7 @@ class Calls:
         self,
         model: type[M],
         key: str,
-        consistency: str | None = None,
+        consistency: Consistency | None = None,
         max_staleness_s: float | None = None,
         max_wait_s: float | None = None,
     ) -> Call[Read[M]]:
@@ -146,7 +147,7 @@ class Calls:
         limit: int,
         cursor: str | None,
         *,
-        consistency: str | None = None,
+        consistency: Consistency | None = None,
     ) -> Call[Page[M]]:
         schema = schema_of(model, self.limits)
         query: list[tuple[str, str]] = [("limit", str(limit))]
@@ -199,7 +200,7 @@ class Calls:
         limit: int,
         cursor: str | None,
         *,
-        consistency: str | None = None,
+        consistency: Consistency | None = None,
     ) -> Call[Page[tuple[str, bytes]]]:
         def read(response: Response, region: str) -> Page[tuple[str, bytes]]:
             page = _page(response)
@@ -236,7 +237,7 @@ class Calls:
         path = f"/v1/ids/{quote(kind, safe='')}"
         return Call("POST", path, lambda response, region: _ids(response).ids, f"count={count:d}")
 
-    def _level(self, schema: CollectionSchema, consistency: str | None) -> str | None:
+    def _level(self, schema: CollectionSchema, consistency: Consistency | None) -> Consistency | None:
         if consistency is None and self._in_session and schema.policy.consistency == "eventual":
             return "session"
         return consistency
@@ -244,7 +245,7 @@ class Calls:
     def _read_query(
         self,
         schema: CollectionSchema,
-        consistency: str | None,
+        consistency: Consistency | None,
         max_staleness_s: float | None,
         max_wait_s: float | None,
     ) -> str:

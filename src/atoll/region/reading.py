@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from atoll.errors import InvalidOperation
 from atoll.schema.application import CollectionSchema
+from atoll.schema.policy import Consistency
 from atoll.store.port import Condition, Row
 
 
 class ReadOptions(NamedTuple):
-    consistency: str | None = None
+    consistency: Consistency | None = None
     """`eventual`, `session`, `causal`, `bounded` or `strong`; None is the collection's own."""
     token: Mapping[str, int] | None = None
     """What the session has seen."""
@@ -117,7 +118,7 @@ def plan_read(schema: CollectionSchema, options: ReadOptions, *, listing: bool =
     return ONCE_SEEN if here is AT_ONCE else WaitFor(here)
 
 
-def _bound_s(schema: CollectionSchema, options: ReadOptions, level: str) -> float | None:
+def _bound_s(schema: CollectionSchema, options: ReadOptions, level: Consistency) -> float | None:
     if options.max_staleness_s is not None or level != "bounded":
         return options.max_staleness_s
     if schema.policy.max_staleness_s is None:

@@ -54,6 +54,7 @@ from atoll.region.reading import Reading, ReadOptions
 from atoll.region.region import Region
 from atoll.replication.messages import WriteReply
 from atoll.schema.application import Application
+from atoll.schema.policy import Consistency
 from atoll.simulation.application import built_in
 from atoll.simulation.runner import rules_of
 from atoll.testing.cluster import Cluster, NotSettled
@@ -161,7 +162,7 @@ class Stage:
     async def _request(self, verb: str, rest: str) -> list[str]:
         region, collection, key, body, session = _document(rest)
         if verb == "read":
-            level = None if session is None else "session"
+            level: Consistency | None = None if session is None else "session"
             return await self._ask(
                 region, session, lambda node, token: node.read(collection, key, ReadOptions(level, token))
             )
