@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from random import Random
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from atoll.client.calls import Call, Calls
 from atoll.client.endpoints import Endpoint, nearest_first
@@ -130,8 +130,8 @@ class Database(Verbs):
     async def __aexit__(self, *failure: object) -> None:
         await self.close()
 
-    async def _run(self, call: Call[T], key: str | None = None) -> T:
-        return await self._drive(self._exchanges.run(call, None, key))
+    def _run(self, call: Call[T], key: str | None = None) -> Coroutine[Any, Any, T]:
+        return self._drive(self._exchanges.run(call, None, key))
 
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -141,17 +141,17 @@ class Database(Verbs):
         asked = [self._drive_steps(self._exchanges.ask_health(region)) for region in regions]
         return dict(zip(regions, await asyncio.gather(*asked), strict=True))
 
-    async def _ask_soon(self, region: str) -> None:
+    def _ask_soon(self, region: str) -> None:
         """Ask for a region's health. No call waits for the answer."""
         task = asyncio.create_task(self._drive_steps(self._exchanges.ask_health(region)))
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
 
-    async def _drive(self, steps: Steps[T]) -> T:
+    def _drive(self, steps: Steps[T]) -> Coroutine[Any, Any, T]:
         region = self._exchanges.region_to_ask()
         if region is not None:
-            await self._ask_soon(region)
-        return await self._drive_steps(steps)
+            self._ask_soon(region)
+        return self._drive_steps(steps)
 
     async def _drive_steps(self, steps: Steps[T]) -> T:
         outcome: Outcome = None

@@ -53,8 +53,8 @@ class _BlockingDatabase(Database):
     async def _ask_all(self, regions: Sequence[str]) -> dict[str, float | None]:
         return {region: await self._drive_steps(self._exchanges.ask_health(region)) for region in regions}
 
-    async def _ask_soon(self, region: str) -> None:
-        await self._ask_all((region,))
+    def _ask_soon(self, region: str) -> None:
+        _finished(self._ask_all((region,)))
 
 
 class _Turn:
