@@ -175,7 +175,7 @@ def never_told(patch: Patch) -> None:
 @plant(
     "another node's commit wakes nothing that waits to be applied",
     workloads=("posts",),
-    seeds=6,
+    seeds=16,
     found_by=("healed regions agree in time", "a healed region takes writes"),
     alter=never_notified,
 )
