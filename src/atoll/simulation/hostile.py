@@ -40,7 +40,9 @@ class Hostile(Solo):
     async def draw(self, world: World, random: Random) -> None:
         self._check_sent(world)
         node = world.node(random.choice(world.names))
-        if node.region is not None and node.life is not None and not node.life.busy:
+        # What waits here while the database dies would be numbered by one that is gone: no region does that itself.
+        dying = node.disk.standby is not None
+        if node.region is not None and node.life is not None and not (node.life.busy or dying):
             stored = node.disk.store.clock()  # another node may have moved it
             node.life.run(self._send, world, node.region, random, stored)
 
