@@ -105,6 +105,22 @@ class Step(Protocol):
         """
 
 
+class Fenced(NamedTuple):
+    """A step that only the holder of a lease may commit."""
+
+    step: Step
+    fence: Fence
+
+    def want(self, wants: Wants) -> None:
+        self.fence.want(wants)
+        self.step.want(wants)
+
+    def perform(self, batch: Batch, view: View) -> None:
+        """Raises FenceLost, and what the step raises."""
+        self.fence.hold(batch, view)
+        self.step.perform(batch, view)
+
+
 class Work(Step, Protocol):
     """A step that hears how it ended: exactly one of `committed` and `failed` is called, once."""
 

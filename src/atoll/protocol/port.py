@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import msgspec
 
-from atoll.causality.types import Dot
+from atoll.causality.types import Dot, Generation
 from atoll.commit.snapshot_page import SnapshotPage
-from atoll.commit.work import Step
+from atoll.commit.work import Fence, Step
 from atoll.errors import AtollError
 from atoll.replication.messages import SnapshotPlace, SnapshotReply
 from atoll.store.port import Parked
@@ -176,10 +176,10 @@ class Lease(msgspec.Struct, frozen=True):
 
 
 class Leased(msgspec.Struct, frozen=True):
-    """Of what was asked for, this node holds so much."""
+    """Of what was asked for, this node holds so much: lease → its generation."""
 
     asked: tuple[str, ...]
-    held: frozenset[str]
+    held: Mapping[str, Generation]
 
 
 class GiveBack(msgspec.Struct, frozen=True):
@@ -201,10 +201,10 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """Whether this node holds the lease."""
+    """The generation in which this node holds the lease; None where another one does."""
 
     name: str
-    granted: bool
+    generation: Generation | None
 
 
 class Release(msgspec.Struct, frozen=True):
@@ -220,10 +220,14 @@ class Released(msgspec.Struct, frozen=True):
 
 
 class Commit(msgspec.Struct, frozen=True):
-    """Make the step part of a transaction, and take note of a peer's stamp before. Ends in `Committed`."""
+    """Make the step part of a transaction, and take note of a peer's stamp before. Ends in `Committed`.
+
+    Nothing of it is committed, and it ends in `Failed`, once another node holds the lease of the `fence`.
+    """
 
     step: Step
     stamp: int = 0
+    fence: Fence | None = None
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -244,8 +248,8 @@ class Surveyed(msgspec.Struct, frozen=True):
     schemas: Mapping[str, str]
     vector: Mapping[str, int]
     connected: frozenset[str]
-    holds_lease: bool
-    """The one that was named."""
+    generation: Generation | None
+    """Of the lease that was named; None where this node does not hold it."""
 
 
 class AskPage(msgspec.Struct, frozen=True):

@@ -7,11 +7,12 @@ Entries that come twice are dropped by their dot, and identifiers have a counter
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from atoll.causality.types import Generation
 from atoll.protocol import port
 
 _PRESENT = "present: "
@@ -26,7 +27,8 @@ class LeasesState:
     wanted: tuple[str, ...]
     """What the nodes of the region share out among them."""
     lease_s: float
-    held: frozenset[str] = frozenset()
+    held: Mapping[str, Generation] = field(default_factory=dict)
+    """lease → its generation: see `commit.work.Fence`."""
     claimed: frozenset[str] = frozenset()
     """What this node holds beside its share, for as long as it can."""
     share: tuple[str, ...] = ()
@@ -37,9 +39,10 @@ class LeasesState:
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """The node holds this as well from now on."""
+    """The node holds this as well from now on, in this generation."""
 
     name: str
+    generation: Generation
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -66,12 +69,14 @@ def step(state: LeasesState, event: Event, now_s: float) -> port.Next[LeasesStat
             names = (state.presence, *share, *sorted(state.claimed))
             return replace(state, share=share), (port.Lease(names, state.lease_s),)
         case port.Leased(asked, granted):
-            assert granted <= frozenset(asked), "a store grants what it was asked for"
-            return _leased(state, frozenset(asked), granted - {state.presence})
-        case Claimed(name):
-            return replace(state, claimed=state.claimed | {name}, held=state.held | {name}), ()
+            assert granted.keys() <= frozenset(asked), "a store grants what it was asked for"
+            return _leased(state, asked, granted)
+        case Claimed(name, generation):
+            held = {**state.held, name: generation}
+            return replace(state, claimed=state.claimed | {name}, held=held), ()
         case Released(name):
-            return replace(state, claimed=state.claimed - {name}, held=state.held - {name}), ()
+            held = {other: generation for other, generation in state.held.items() if other != name}
+            return replace(state, claimed=state.claimed - {name}, held=held), ()
         case Wanted(names):
             # What is no longer wanted is not renewed, and runs out.
             return replace(state, wanted=names), (port.ReadHolders(), port.WakeAt(now_s + state.lease_s / 3))
@@ -81,12 +86,15 @@ def step(state: LeasesState, event: Event, now_s: float) -> port.Next[LeasesStat
             raise AssertionError(f"node leases never ask for {event}")
 
 
-def _leased(state: LeasesState, asked: frozenset[str], granted: frozenset[str]) -> port.Next[LeasesState]:
+def _leased(
+    state: LeasesState, asked: Collection[str], granted: Mapping[str, Generation]
+) -> port.Next[LeasesState]:
     # What was claimed since it was asked is held, and not in the answer.
-    held = granted | (state.claimed - asked)
+    held = {name: generation for name, generation in granted.items() if name != state.presence}
+    held |= {name: state.held[name] for name in state.claimed.difference(asked)}
     surplus = tuple(name for name in state.wanted if name in state.held and name not in state.share)
-    after = replace(state, held=held, claimed=state.claimed & held)
-    effects: tuple[port.Effect, ...] = () if held == state.held else (port.ReviewLinks(),)
+    after = replace(state, held=held, claimed=state.claimed & held.keys())
+    effects: tuple[port.Effect, ...] = () if held.keys() == state.held.keys() else (port.ReviewLinks(),)
     # The links let go of what is given back before another node may take it.
     return after, (*effects, port.GiveBack(surplus)) if surplus else effects
 

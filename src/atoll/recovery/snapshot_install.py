@@ -26,7 +26,8 @@ import msgspec
 from atoll.causality import vector as vectors
 from atoll.causality.origin import Origin
 from atoll.causality.types import Dot, Seq
-from atoll.errors import AtollError, ClockAhead, ReplicationError, Unavailable
+from atoll.commit.work import Fence
+from atoll.errors import AtollError, ClockAhead, FenceLost, ReplicationError, Unavailable
 from atoll.protocol import port
 from atoll.recovery.snapshot_record import (
     KeepPages,
@@ -76,7 +77,15 @@ def step(state: InstallState, event: Event, now_s: float) -> _Next:
     after, effects = _step(state, event, now_s)
     if any(isinstance(effect, port.Survey) for effect in effects):
         after = replace(after, survey_s=now_s)
+    effects = tuple(_fenced(after, effect) for effect in effects)
     return after, effects if after.pulling == state.pulling else (port.ReviewLinks(), *effects)
+
+
+def _fenced(state: InstallState, effect: port.Effect) -> port.Effect:
+    """Whoever goes on with a round holds the lease until that is durable. Whoever looks on may say that it is late."""
+    if state.phase == "looking on" or state.generation is None or not isinstance(effect, port.Commit):
+        return effect
+    return port.Commit(effect.step, effect.stamp, Fence(LEASE, state.generation))
 
 
 def _step(state: InstallState, event: Event, now_s: float) -> _Next:
@@ -99,12 +108,14 @@ def _step(state: InstallState, event: Event, now_s: float) -> _Next:
             return state, (port.Survey(LEASE),)
         case port.Surveyed():
             return _surveyed(replace(state, looked_s=state.survey_s), event, now_s)
-        case port.Claimed(_, granted):
-            return _claimed(state, granted, now_s)
+        case port.Claimed(_, generation):
+            return _claimed(replace(state, generation=generation), generation is not None, now_s)
         case port.Committed(done):
             return _committed(state, done, now_s)
         case port.Failed(port.Release()) | port.Released():
             return state, ()  # the next look releases once more
+        case port.Failed(_, FenceLost()):
+            return _claimed_next(state)  # another node goes on with it
         case port.Failed(_, error):
             return _failed(state, error, now_s)
         case _:
@@ -144,7 +155,9 @@ def _advanced(state: InstallState, event: port.Outcome, now_s: float) -> _Next:
 
 def _surveyed(state: InstallState, seen: port.Surveyed, now_s: float) -> _Next:
     before, found = state.record, Record.of(seen.schemas)
-    state = replace(state, record=found, connected=seen.connected, here=seen.vector)
+    state = replace(
+        state, record=found, connected=seen.connected, here=seen.vector, generation=seen.generation
+    )
     if found.phase == "done":
         return _ended(state, now_s)
     match state.phase:
@@ -152,7 +165,7 @@ def _surveyed(state: InstallState, seen: port.Surveyed, now_s: float) -> _Next:
             return _claimed_next(state)  # another node has begun
         case "looking on":
             return _looked_on(state)
-        case _ if not (seen.holds_lease and found.goes_on_from(before)):
+        case _ if not (seen.generation is not None and found.goes_on_from(before)):
             return _claimed_next(state)  # another node went on while this one was paused
         case "taking up":
             return _resumed(state, now_s)

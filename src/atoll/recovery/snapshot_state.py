@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from atoll.causality.types import Generation
 from atoll.commit.snapshot_page import SnapshotPage
 from atoll.recovery.snapshot_record import KeptPage, Record, Round
 
@@ -60,6 +61,8 @@ class InstallState:
     """What is left of the page that is merged."""
     merged: int = 0
     trouble: str = ""
+    generation: Generation | None = None
+    """Of the lease; None while this node does not hold it."""
     survey_s: float = 0.0
     """When the last look at the store began."""
     looked_s: float = 0.0

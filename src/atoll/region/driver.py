@@ -16,7 +16,8 @@ from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from atoll.causality.clock import HybridLogicalClock
-from atoll.causality.types import Stamp
+from atoll.causality.types import Generation, Stamp
+from atoll.commit.work import Fenced
 from atoll.errors import AtollError
 from atoll.ids.after_restore import counters_after_failover
 from atoll.protocol import port
@@ -55,10 +56,10 @@ class Actions:
     """Go to the database's position; returns its clock (unix milliseconds)."""
     forked_entry: Callable[[], Awaitable[str]]
     trust: Callable[[str], None]
-    claim: Callable[[str], Awaitable[bool]]
+    claim: Callable[[str], Awaitable[Generation | None]]
     release: Callable[[str], Awaitable[None]]
-    held: Callable[[], frozenset[str]]
-    """The leases that the node holds."""
+    held: Callable[[], Mapping[str, Generation]]
+    """lease → its generation, of those that the node holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +140,9 @@ class Performer:
             case port.Release(name):
                 await self.actions.release(name)
                 return port.Released(name)
-            case port.Commit(step, stamp):
+            case port.Commit(step, stamp, fence):
                 self.clock.update(Stamp(stamp))
-                await self.group_commit.commit(step)
+                await self.group_commit.commit(step if fence is None else Fenced(step, fence))
                 return port.Committed(step)
             case port.Survey(lease):
                 return await self._survey(lease)
@@ -151,8 +152,8 @@ class Performer:
     async def _survey(self, lease: str) -> port.Surveyed:
         schemas = await self.store.schemas()
         connected = frozenset(peer for peer, link in self.links.items() if link.status.connected)
-        holds_lease = lease in self.actions.held()
-        return port.Surveyed(schemas, dict(self.group_commit.progress.vector), connected, holds_lease)
+        generation = self.actions.held().get(lease)
+        return port.Surveyed(schemas, dict(self.group_commit.progress.vector), connected, generation)
 
     @property
     def own(self) -> int:
@@ -165,7 +166,7 @@ async def lease_outcome(store: Store, effect: port.ReadHolders | port.Lease | po
         case port.ReadHolders():
             return port.HoldersRead(await store.holders())
         case port.Lease(names, for_s):
-            return port.Leased(names, frozenset(await store.lease(names, for_s)))
+            return port.Leased(names, await store.lease(names, for_s))
         case port.GiveBack(names):
             await store.give_back(names)
             return port.GivenBack(names)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from atoll.causality.types import Generation
 from atoll.protocol import port
 from atoll.recovery.node_leases import Claimed, Event, LeasesState, Released, Wanted, step
 from atoll.region.driver import Driver, Performing
@@ -18,7 +19,8 @@ class NodeLeases(Driver[LeasesState, Event]):
         super().__init__(LeasesState(store.holder, tuple(wanted), lease_s), step, performer)
 
     @property
-    def held(self) -> frozenset[str]:
+    def held(self) -> Mapping[str, Generation]:
+        """lease → its generation."""
         return self.state.held
 
     async def take(self) -> None:
@@ -32,12 +34,15 @@ class NodeLeases(Driver[LeasesState, Event]):
         """Share these out from now on."""
         self.post(Wanted(tuple(names)))
 
-    async def claim(self, name: str) -> bool:
-        """Hold this as well from now on; False when another node does. Raises what the store raises."""
-        if not await self._store.lease([name], self.state.lease_s):
-            return False
-        self.post(Claimed(name))
-        return True
+    async def claim(self, name: str) -> Generation | None:
+        """Hold this as well from now on; None when another node does. Returns the lease's generation.
+
+        Raises what the store raises.
+        """
+        generation = (await self._store.lease([name], self.state.lease_s)).get(name)
+        if generation is not None:
+            self.post(Claimed(name, generation))
+        return generation
 
     async def release(self, name: str) -> None:
         """Hold what was claimed no longer, so that another node may. Raises what the store raises."""

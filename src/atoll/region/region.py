@@ -217,7 +217,7 @@ class Region(Parts):
 
     async def claim(self, name: str) -> bool:
         """Lease a name to this node of the region; False while another node has it. Raises what the store raises."""
-        return await self.node_leases.claim(name)
+        return await self.node_leases.claim(name) is not None
 
     def drain(self, draining: bool) -> None:
         """Have load balancers send requests elsewhere; those that come are served."""

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import pytest
 
 from atoll.commit.snapshot_page import KEPT_ASIDE, SnapshotPage
-from atoll.errors import ClockAhead, CorruptEntry, RegionUnreachable
+from atoll.commit.work import Fence
+from atoll.errors import ClockAhead, CorruptEntry, FenceLost, RegionUnreachable
 from atoll.protocol import port
 from atoll.recovery.snapshot_install import (
     INSTALLED_AFTER,
@@ -47,7 +48,7 @@ class Node:
         self.stored = record or Record()
         self.vector: dict[str, int] = {}
         self.connected = {"a", "b"}
-        self.holds = True
+        self.generation: int | None = 1
         self.meets(Opened(self.stored))
 
     def meets(self, event: Event) -> tuple[port.Effect, ...]:
@@ -57,7 +58,9 @@ class Node:
     def looks(self) -> tuple[port.Effect, ...]:
         """What it finds is as it is now."""
         schemas = {KEPT_ASIDE: self.stored.encode()}
-        return self.meets(port.Surveyed(schemas, dict(self.vector), frozenset(self.connected), self.holds))
+        return self.meets(
+            port.Surveyed(schemas, dict(self.vector), frozenset(self.connected), self.generation)
+        )
 
     def commits(self) -> tuple[port.Effect, ...]:
         """What it asked for becomes durable."""
@@ -73,7 +76,7 @@ class Node:
         self.meets(TooLate("a", {"a": 3}))
         self.meets(port.Woken())
         assert port.Claim(LEASE) in self.looks()
-        self.meets(port.Claimed(LEASE, True))
+        self.meets(port.Claimed(LEASE, 1))
         self.commits()
         self.meets(port.KeptScanned(""))
         self.looks()
@@ -157,7 +160,9 @@ def test_pages_are_merged_when_their_entries_are_here_and_no_other_ones() -> Non
     it.commits()
     assert isinstance(it.step, MergePage)
     assert it.commits() == (port.OpenKept(2),)
-    assert it.meets(port.KeptOpened(2, ())) == (port.Commit(MoveRecord(INSTALLING, DONE)),)
+    assert it.meets(port.KeptOpened(2, ())) == (
+        port.Commit(MoveRecord(INSTALLING, DONE), fence=Fence(LEASE, 1)),
+    )
     assert it.state.pending
     it.commits()
     assert not it.state.pending
@@ -178,7 +183,7 @@ def test_a_round_that_another_node_ended_during_the_scan_is_over() -> None:
     """Found by seed 502365: it read that the round was under way before a slow scan, and never looked again."""
     it = Node(record=INSTALLING)
     assert port.Claim(LEASE) in it.asked
-    assert it.meets(port.Claimed(LEASE, True)) == (port.ScanKept(""),)
+    assert it.meets(port.Claimed(LEASE, 1)) == (port.ScanKept(""),)
     it.meets(port.KeptScanned("00000001", 1, "a", page({"a": 3}, {"a": 3}, None)))
     it.stored = DONE
     assert it.meets(port.KeptScanned("")) == (port.Survey(LEASE),)
@@ -204,11 +209,21 @@ def test_a_node_that_was_paused_learns_that_the_round_is_over(reached: str) -> N
 def test_a_node_that_has_lost_its_lease_claims_it_anew(reached: str) -> None:
     it = Node()
     getattr(it, reached)()
-    it.holds = False
+    it.generation = None
     it.meets(port.Woken())
     assert port.Claim(LEASE) in it.looks()
-    assert it.meets(port.Claimed(LEASE, False)) == (port.WakeAt(1.5),)
+    assert it.meets(port.Claimed(LEASE, None)) == (port.WakeAt(1.5),)
     assert it.state.phase == "looking on"
+
+
+@pytest.mark.parametrize("reached", ["begins", "installs"])
+def test_a_commit_of_a_lease_that_another_node_holds_leads_to_a_claim(reached: str) -> None:
+    it = Node()
+    getattr(it, reached)()
+    commit = port.Commit(MoveRecord(it.stored, DONE), fence=Fence(LEASE, 1))
+    assert port.Claim(LEASE) in it.meets(port.Failed(commit, FenceLost("another node holds it")))
+    it.meets(port.Claimed(LEASE, None))
+    assert (it.state.phase, it.state.failures) == ("looking on", 0)  # it is no fault of the peer
 
 
 def test_the_record_in_the_store_alone_says_whether_the_region_holds_back() -> None:
@@ -222,7 +237,7 @@ def test_the_record_in_the_store_alone_says_whether_the_region_holds_back() -> N
 
 def test_a_restart_goes_on_where_it_was() -> None:
     it = Node(record=PULLING)
-    it.meets(port.Claimed(LEASE, True))
+    it.meets(port.Claimed(LEASE, 1))
     it.meets(port.KeptScanned("00000001", 1, "b", page({"b": 3}, {"b": 3}, NEXT)))
     it.meets(port.KeptScanned(""))
     it.looks()
@@ -231,7 +246,7 @@ def test_a_restart_goes_on_where_it_was() -> None:
 
 def test_pages_of_rounds_that_are_done_do_not_count() -> None:
     it = Node(record=DONE.next_round())
-    it.meets(port.Claimed(LEASE, True))
+    it.meets(port.Claimed(LEASE, 1))
     it.meets(port.KeptScanned("00000007", 1, "b", page({"b": 3}, {"b": 3}, None)))
     it.meets(port.KeptScanned(""))
     assert (it.state.rounds, it.state.pages) == ({}, 7)
@@ -318,13 +333,13 @@ def test_a_peer_that_is_out_of_reach_is_waited_for_a_while() -> None:
 
 def test_a_node_that_looks_on_says_so_when_its_link_comes_too_late() -> None:
     it = Node(record=INSTALLING)
-    it.meets(port.Claimed(LEASE, False))
+    it.meets(port.Claimed(LEASE, None))
     it.meets(TooLate("b", {"b": 5}))
     for _ in range(2):  # another peer may bring it in between
         it.meets(port.Woken())
         it.looks()
         if port.Claim(LEASE) in it.asked:
-            it.meets(port.Claimed(LEASE, False))
+            it.meets(port.Claimed(LEASE, None))
     assert it.step == MoveRecord(INSTALLING, INSTALLING.moved("late"))
 
 

@@ -130,3 +130,24 @@ async def test_nodes_that_hear_nothing_of_each_other_do_not_wait_for_each_others
             async with asyncio.timeout(0.5):
                 while not descends(tables.positions(), reply.vector):  # noqa: ASYNC110 — virtual time
                     await asyncio.sleep(0.01)
+
+
+@in_virtual_time
+async def test_a_paused_node_goes_on_with_no_snapshot_that_another_one_pulls() -> None:
+    """Both would number their pages alike, and neither would move the record in between."""
+    async with pair() as it:
+        for number in range(300):
+            await it.write("b", "note", f"k{number}", {"text": "x"})
+        await it.settled()
+        it.partition("ab")
+        it.one.snapshot_install.too_late("b", {"b": 1_000})
+        await it.one.snapshot_install.until(lambda state: state.phase == "pulling")
+        renewing = next(task for task in it.one._tasks.values() if "leases" in task.get_name())
+        renewing.cancel()  # it takes itself for the holder, as after a pause
+        await it.other.snapshot_install.until(lambda state: state.phase == "pulling")
+        assert it.one.snapshot_install.state.phase == "pulling"
+        it.partition()
+        async with asyncio.timeout(60):
+            await it.one.snapshot_install.until(lambda state: state.phase == "looking on")
+            await it.other.snapshot_install.until(lambda state: state.completed == 1)
+        assert it.one.snapshot_install.state.completed == 0
