@@ -65,8 +65,13 @@ class SnapshotPages:
                 f"{self._region} is installing new declarations: ask again", region=self._region
             )
         others = sorted(stored.keys() - self._rules.keys() - {KEPT_ASIDE})
-        await self._store.open_collections(others)
-        incarnation = await self._incarnation()
+        if others:
+            await self._store.open_collections(others)
+        unparked = await self._store.state(*UNPARKED)
+        counter = self._store.counter
+        # The second number differs, too, once changes went from the parked ones into documents. Whoever reads documents
+        # before and parked changes after it finds them in neither. Both of its parts only rise.
+        incarnation = (await counter(BORN), await counter(RESTORED) + int(unparked or 0))
         page = await snapshot.read_page(
             self._store,
             self._rules,
@@ -76,19 +81,10 @@ class SnapshotPages:
             others=others,
             most_rows=self._most_rows,
         )
-        if await self._incarnation() != incarnation:
+        if await self._store.state(*UNPARKED) != unparked:
             raise Unavailable(f"{self._region} has merged parked changes: ask again", region=self._region)
         last = await entry_digest(self._store, self._region, page.after.get(self._region, 0))
         return msgspec.structs.replace(page, last=last)
-
-    async def _incarnation(self) -> tuple[int, int]:
-        """Differs once the disk was replaced, and once changes went from the parked ones into documents.
-
-        Those who read documents before and parked changes after it would find them in neither.
-        """
-        store = self._store
-        unparked = int(await store.state(*UNPARKED) or 0)
-        return await store.counter(BORN), await store.counter(RESTORED) + unparked  # both only rise
 
     async def _check_merged(self) -> None:
         """Asked after the vector was read: whoever installs one says so in the same commit."""
