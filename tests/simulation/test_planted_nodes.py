@@ -337,7 +337,7 @@ def numbers_shared(patch: Patch) -> None:
 )
 def written_beside(patch: Patch) -> None:
     """No node asks the others, and no transaction compares."""
-    patch.setattr(snapshot_install, "LOOK_EVERY", 8.0)
+    patch.setattr(snapshot_install, "LOOK_EVERY", 16.0)
     patch.setattr(region_install, "SURE_FOR", 1e9)
     patch.setattr(snapshot_page, "INCOMPLETE", "never said")
 
