@@ -57,10 +57,10 @@ class EventRetention:
         self, *, after: str, limit: int, where: Sequence[Condition] = ()
     ) -> list[tuple[str, bytes]]:
         """(key, JSON text) of the events past a key, in the order of all regions. Raises what the store raises."""
-        rows = await self._store.scan(
+        found = await self._store.scan(
             EVENTS, after=max(after, _before(self.horizon)) or None, limit=limit, where=where
         )
-        return [(key, row.value) for key, row in rows if row.value is not None]
+        return [(key, row.value) for key, row in found.rows if row.value is not None]
 
     async def run(self) -> None:
         """For ever."""

@@ -116,14 +116,13 @@ class Reader:
             await self._waits.require(options.token or {}, options.max_wait_s)
         stale = None if here.bound_s is None else await self._waits.fresh_enough(here, options.max_wait_s)
         entered = self._gates.enter()
-        rows = await self._store.scan(
+        rows, vector = await self._store.scan(
             collection,
             prefix=wanted.prefix,
             after=wanted.after,
             limit=wanted.limit + 1,
             where=wanted.where,
         )
-        vector = await self._store.positions()  # no less than what the rows show
         self._gates.leave(entered)
         more = len(rows) > wanted.limit
         return Listing(rows[: wanted.limit], more, vector, stale or here.degraded)

@@ -57,7 +57,7 @@ class Listing(NamedTuple):
     more: bool
     """Whether documents come after the page."""
     vector: Mapping[str, int]
-    """What the region had seen: no less than what the rows show."""
+    """What the region had seen at the moment that the rows are of."""
     degraded: str | None = None
 
 

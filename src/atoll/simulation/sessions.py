@@ -61,7 +61,7 @@ class Posts(Workload):
 
     async def step(self, world: World, client: Client, count: int) -> None:
         node = world.cluster[client.region]
-        seen = node.disk.store.scan("post", limit=50) if node.running else []
+        seen = node.disk.store.scan("post", limit=50).rows if node.running else []
         reply_to = client.random.choice(seen)[0] if seen and client.random.random() < 0.7 else None
         if reply_to is not None and await client.read("post", reply_to) is None:
             return
@@ -78,7 +78,7 @@ class Posts(Workload):
                 await world.ask(random.choice(world.names), lambda region: self._look(world, region))
 
     async def _look(self, world: World, region: Region) -> None:
-        for key, row in await region.store.scan("post", limit=100_000):
+        for key, row in (await region.store.scan("post", limit=100_000)).rows:
             reply_to = msgspec.json.decode(row.value or b"null")["reply_to"]
             if reply_to in self._dots and world.journal.may_be_lost(self._dots[reply_to]):
                 continue
@@ -114,7 +114,7 @@ class Batches(Workload):
             await world.ask(client.random.choice(world.names), lambda region: self._look(world, region))
 
     async def _look(self, world: World, region: Region) -> None:
-        rows = dict(await region.store.scan("row"))
+        rows = dict((await region.store.scan("row")).rows)
         marks = {rows[key].value if key in rows else None for key in self.keys}
         if len(marks) > 1:
             world.verdict.safety("a batch is seen whole", f"{region.name} shows {sorted(map(str, marks))}")

@@ -31,6 +31,14 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """What the merge needs: versions, contexts, lattice states."""
 
 
+class Scan(NamedTuple):
+    """Documents of one moment."""
+
+    rows: list[tuple[str, Row]]
+    positions: Mapping[str, int]
+    """The region's version vector at that moment. Do not change it."""
+
+
 class Segment(NamedTuple):
     """A dense run of one origin's journal entries: what one group commit wrote, in one row."""
 
@@ -302,8 +310,8 @@ class Documents(Protocol):
         after: str | None = None,
         limit: int = 100,
         where: Sequence[Condition] = (),
-    ) -> list[tuple[str, Row]]:
-        """Visible documents in key order (by code point), strictly past `after`, all of one moment."""
+    ) -> Scan:
+        """Visible documents in key order (by code point), strictly past `after`."""
 
     async def scan_all(
         self, collection: str, *, after: str | None = None, limit: int = 1000

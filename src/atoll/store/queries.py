@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from atoll.store.port import AuditFilter, AuditRow, Chunk, Commit, Condition, Parked, Remembered, Row, Segment
+from atoll.store.port import (
+    AuditFilter,
+    AuditRow,
+    Chunk,
+    Commit,
+    Condition,
+    Parked,
+    Remembered,
+    Row,
+    Scan,
+    Segment,
+)
 from atoll.store.scanning import prefix_end
 
 AUDIT_COLUMNS = ", ".join(AuditRow._fields)
@@ -148,6 +159,12 @@ class SqlStore(ABC):
         """Rows of a statement that only reads, with texts as they were before they were stored."""
 
     @abstractmethod
+    async def found_at(
+        self, sql: str, values: Sequence[Any]
+    ) -> tuple[list[Sequence[Any]], Mapping[str, int]]:
+        """As `found`, of rows that are in the order of their first column `key`, with the positions of that moment."""
+
+    @abstractmethod
     def table(self, collection: str) -> str:
         """Raises UnknownCollection."""
 
@@ -163,23 +180,23 @@ class SqlStore(ABC):
         after: str | None = None,
         limit: int = 100,
         where: Sequence[Condition] = (),
-    ) -> list[tuple[str, Row]]:
+    ) -> Scan:
         bound = self.bound()
         terms = [*key_range(bound, prefix, after), f"{self.document} IS NOT NULL"]
         terms += [self.condition(collection, each, bound) for each in where]
-        return await self._scan(collection, terms, bound, limit)
+        rows, positions = await self.found_at(self._select(collection, terms, bound, limit), bound.values)
+        return Scan(_keyed(rows), positions)
 
     async def scan_all(
         self, collection: str, *, after: str | None = None, limit: int = 1000
     ) -> list[tuple[str, Row]]:
         bound = self.bound()
-        return await self._scan(collection, key_range(bound, "", after), bound, limit)
+        select = self._select(collection, key_range(bound, "", after), bound, limit)
+        return _keyed(await self.found(select, bound.values))
 
-    async def _scan(
-        self, collection: str, terms: Sequence[str], bound: Bound, limit: int
-    ) -> list[tuple[str, Row]]:
+    def _select(self, collection: str, terms: Sequence[str], bound: Bound, limit: int) -> str:
         select = f"SELECT key, {self.document}, meta FROM {self.table(collection)}{where(terms)} ORDER BY key"
-        return [(key, Row(value, meta)) for key, value, meta in await self._limited(select, bound, limit)]
+        return f"{select} LIMIT {bound.place(limit, 'bigint')}"
 
     async def conflicts(
         self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
@@ -232,3 +249,7 @@ class SqlStore(ABC):
 
     async def _limited(self, select: str, bound: Bound, limit: int) -> list[Sequence[Any]]:
         return await self.found(f"{select} LIMIT {bound.place(limit, 'bigint')}", bound.values)
+
+
+def _keyed(rows: Sequence[Sequence[Any]]) -> list[tuple[str, Row]]:
+    return [(key, Row(value, meta)) for key, value, meta in rows]

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from atoll.errors import InvalidOperation, RegionUnreachable, TokenNotReached
 from atoll.region.reading import ReadOptions
+from atoll.store.port import Scan
 
 from ..virtual_time import in_virtual_time
 from .world import World, account_of
@@ -59,6 +61,24 @@ async def test_an_eventual_collection_can_be_read_as_a_session() -> None:
         token = (await it.write("a", "like", "k", {})).vector
         with pytest.raises(TokenNotReached):
             await it["b"].read("like", "k", ReadOptions("session", token, max_wait_s=0.1))
+
+
+@in_virtual_time
+async def test_a_listing_claims_only_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with World("a") as it:
+        scan = it.stores["a"].scan
+
+        async def scan_and_commit(*args: Any, **asked: Any) -> Scan:
+            found = await scan(*args, **asked)
+            await it.write("a", "note", "late", {"text": "not shown"})
+            return found
+
+        before = (await it.write("a", "note", "early", {"text": "shown"})).vector
+        monkeypatch.setattr(it.stores["a"], "scan", scan_and_commit)
+        listing = await it["a"].list("note")
+        assert [key for key, _ in listing.rows] == ["early"]
+        assert listing.vector == before
+        assert it["a"].vector != before
 
 
 @in_virtual_time

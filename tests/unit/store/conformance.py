@@ -4,6 +4,7 @@ one), and pytest runs it all.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -161,7 +162,7 @@ class StoreConformance:
             await transaction.commit(
                 put(("seen", 2), ("unseen", 2), ("deleted", 2), ("new", 2), ("other", 2))
             )
-        assert [(key, row.value) for key, row in await store.scan("note")] == [
+        assert [(key, row.value) for key, row in (await store.scan("note")).rows] == [
             (key, b"2") for key in ("deleted", "new", "other", "seen", "unseen")
         ]
 
@@ -199,10 +200,10 @@ class StoreConformance:
             assert [await held.get("note", key) for key in names[:20]] == [Row(*row[1:]) for row in rows[:20]]
             for at in range(0, len(ordered), 10):
                 key = ordered[at][0]
-                assert keys(await held.scan("note", after=key, limit=1)) == [
+                assert keys((await held.scan("note", after=key, limit=1)).rows) == [
                     row[0] for row in ordered[at + 1 : at + 2]
                 ]
-                assert key in keys(await held.scan("note", prefix=key))
+                assert key in keys((await held.scan("note", prefix=key)).rows)
             assert await held.remembered(names) == {name: name.encode() for name in names}
             for record in records[:20]:
                 assert record in await held.conflicts(AuditFilter(collection="note", key=record.key))
@@ -218,7 +219,7 @@ class StoreConformance:
         await commit(store, put(("a", {}), ("b", {})))
         await commit(store, put(("a", None)))
         assert await store.get("note", "a") == Row(None, b"m:a")
-        assert keys(await store.scan("note")) == ["b"]
+        assert keys((await store.scan("note")).rows) == ["b"]
         assert keys(await store.scan_all("note")) == ["a", "b"]
 
     async def test_erased_rows_leave_nothing(self, store: Store) -> None:
@@ -243,8 +244,8 @@ class StoreConformance:
     async def test_opening_collections_again_keeps_them(self, store: Store) -> None:
         await commit(store, put(("a", {})))
         await store.open_collections(["note", "cart", "new-one"])
-        assert keys(await store.scan("note")) == ["a"]
-        assert await store.scan("new-one") == []
+        assert keys((await store.scan("note")).rows) == ["a"]
+        assert (await store.scan("new-one")).rows == []
 
     @pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 64, 600, 1100])
     async def test_load_finds_what_exists_among_any_number_of_keys(self, store: Store, count: int) -> None:
@@ -257,13 +258,13 @@ class StoreConformance:
     async def test_keys_are_ordered_by_code_point(self, store: Store) -> None:
         names = ["", "A", "Z", "a", "a/b", "aa", "z", "é", "中", "\ufb01", "\uffff", "😀", "\U0010ffff"]
         await commit(store, put(*((name, {}) for name in reversed(names))))
-        assert keys(await store.scan("note")) == names == sorted(names)
+        assert keys((await store.scan("note")).rows) == names == sorted(names)
 
     async def test_pages_follow_each_other(self, store: Store) -> None:
         names = [f"k{n}" for n in range(7)]
         await commit(store, put(*((name, {}) for name in names)))
         pages, after = [], None
-        while page := keys(await store.scan("note", after=after, limit=3)):
+        while page := keys((await store.scan("note", after=after, limit=3)).rows):
             pages.append(page)
             after = page[-1]
         assert pages == [names[:3], names[3:6], names[6:]]
@@ -284,14 +285,14 @@ class StoreConformance:
     ) -> None:
         names = ["", "a", "a/1", "a\U0010ffff", "a\U0010ffffz", "b", "\ud7ff", "\ud7ffx", "\ue000"]
         await commit(store, put(*((name, {}) for name in [*names, "\U0010ffff", "\U0010ffff\U0010ffff"])))
-        assert keys(await store.scan("note", prefix=prefix)) == expected
+        assert keys((await store.scan("note", prefix=prefix)).rows) == expected
 
     @pytest.mark.parametrize(("after", "expected"), [("", ["b1", "b2"]), ("b1", ["b2"]), ("c", [])])
     async def test_prefix_and_cursor_narrow_together(
         self, store: Store, after: str, expected: list[str]
     ) -> None:
         await commit(store, put(("a", {}), ("b1", {}), ("b2", {}), ("d", {})))
-        assert keys(await store.scan("note", prefix="b", after=after)) == expected
+        assert keys((await store.scan("note", prefix="b", after=after)).rows) == expected
 
     @pytest.mark.parametrize(
         ("condition", "expected"),
@@ -322,17 +323,19 @@ class StoreConformance:
         held = {"int": 1, "real": 1.0, "two": 2, "text": "1", "true": True, "null": None}
         held |= {"list": [1, "a", None, True], "map": {"a": 1}}
         await commit(store, put(("absent", {}), *((key, {"n": value}) for key, value in held.items())))
-        assert keys(await store.scan("note", where=[condition])) == expected
+        assert keys((await store.scan("note", where=[condition])).rows) == expected
 
     async def test_conditions_narrow_together_before_the_limit(self, store: Store) -> None:
         await commit(store, put(*((f"k{n}", {"n": n, "even": n % 2 == 0}) for n in range(9))))
         where = [Condition("even", "eq", True), Condition("n", "gt", 2)]
-        assert keys(await store.scan("note", where=where, limit=2)) == ["k4", "k6"]
+        assert keys((await store.scan("note", where=where, limit=2)).rows) == ["k4", "k6"]
 
     async def test_text_contains_a_part_with_any_characters(self, store: Store) -> None:
         await commit(store, put(("a", {"título": "50% off_ 'now' 🏝"}), ("b", {"título": "none"})))
         for part in ("% off_", "'now'", "🏝"):
-            assert keys(await store.scan("note", where=[Condition("título", "contains", part)])) == ["a"]
+            assert keys((await store.scan("note", where=[Condition("título", "contains", part)])).rows) == [
+                "a"
+            ]
 
     @pytest.mark.parametrize(
         "condition",
@@ -379,12 +382,12 @@ class StoreConformance:
             *([] if op in ("lt", "le", "gt", "ge") else [True, None]),
         ]
         asked = [Condition("n", op, value) for value in values]
-        before = [keys(await store.scan("note", where=[condition])) for condition in asked]
+        before = [keys((await store.scan("note", where=[condition])).rows) for condition in asked]
         await store.declare([Shape("note", (("n", "json"),), ("n",)), Shape("cart")])
-        assert [keys(await store.scan("note", where=[condition])) for condition in asked] == before
+        assert [keys((await store.scan("note", where=[condition])).rows) for condition in asked] == before
         assert any(before)
         await store.declare([Shape("note"), Shape("cart")])
-        assert [keys(await store.scan("note", where=[condition])) for condition in asked] == before
+        assert [keys((await store.scan("note", where=[condition])).rows) for condition in asked] == before
 
     # Journal, positions, clock
 
@@ -526,7 +529,7 @@ class StoreConformance:
             fenced = put(("a", 1))
             fenced.fences = dict(held)
             await transaction.commit(fenced)
-        assert keys(await store.scan("note")) == ["a"]
+        assert keys((await store.scan("note")).rows) == ["a"]
 
     @pytest.mark.parametrize("fences", [{"pages": 2}, {"pages": 1, "spare": 9}, {"pages": 0}])
     async def test_a_fence_that_is_not_current_refuses_the_whole_commit(
@@ -593,7 +596,7 @@ class StoreConformance:
             async with store.begin(Wanted({"note": ["a"]})):
                 raise ZeroDivisionError
         await commit(store, put(("a", {})))
-        assert keys(await store.scan("note")) == ["a"]
+        assert keys((await store.scan("note")).rows) == ["a"]
 
     async def test_turn_goes_on_from_the_one_before(self, store: Store) -> None:
         for seq in range(1, 4):
@@ -618,6 +621,24 @@ class StoreConformance:
         written.positions = {"tokyo": 1}
         await commit(store, written)
         assert await store.read("note", "a") == (Row(b'{"n": 1}', b"m:a"), {"tokyo": 1})
+
+    async def test_scan_tells_the_moment(self, store: Store) -> None:
+        async def write() -> None:
+            for n in range(1, 31):
+                written = put((f"k{n:02}", {"n": n}))
+                written.positions = {"tokyo": n}
+                await commit(store, written)
+
+        assert await store.scan("note") == ([], {})
+        writing = asyncio.create_task(write())
+        while not writing.done():
+            rows, positions = await store.scan("note")
+            assert len(rows) == positions.get("tokyo", 0)
+            await asyncio.sleep(0)
+        await writing
+        assert await store.scan("note", prefix="none") == ([], {"tokyo": 30})
+        rows, positions = await store.scan("note", after="k07", limit=2)
+        assert (keys(rows), positions) == (["k08", "k09"], {"tokyo": 30})
 
     # Audit, idempotency keys, parked changes
 
@@ -840,7 +861,7 @@ class StoreConformance:
         )
         with pytest.raises(StoreUnwritable):
             await commit(store, change)
-        assert keys(await store.scan("note")) == ["a"]
+        assert keys((await store.scan("note")).rows) == ["a"]
         assert (
             await store.get("note", "a")
             == Row(b'{"n": 1}', b"m:a")
@@ -849,7 +870,7 @@ class StoreConformance:
         assert (await store.positions(), await store.journal(0), await store.conflict("c")) == ({}, [], None)
         await harness.accept_writes(store)
         await commit(store, change)
-        assert (keys(await store.scan("note")), await store.positions()) == (["a", "b"], {"tokyo": 1})
+        assert (keys((await store.scan("note")).rows), await store.positions()) == (["a", "b"], {"tokyo": 1})
 
     async def test_statistics_count_what_is_there(self, store: Store) -> None:
         await commit(store, put(("a", {}), ("b", {}), ("c", None)))
@@ -864,7 +885,7 @@ class StoreConformance:
         await store.checkpoint()
         await commit(store, put(("b", {})))
         await store.checkpoint()
-        assert keys(await store.scan("note")) == ["a", "b"]
+        assert keys((await store.scan("note")).rows) == ["a", "b"]
 
     async def test_closed_store_refuses_and_closes_again(self, store: Store) -> None:
         await store.close()
@@ -914,4 +935,4 @@ class SharedStoreConformance:
         fenced = put(("a", 1))
         fenced.fences = dict(held)
         await commit(one, fenced)
-        assert keys(await one.scan("note")) == ["a"]
+        assert keys((await one.scan("note")).rows) == ["a"]

@@ -202,7 +202,7 @@ async def test_a_node_that_was_restarted_has_its_leases_still(
 async def test_a_read_survives_broken_connections(store: PostgresStore, database: PostgresHarness) -> None:
     await commit(store, put(("a", {})))
     await database.end_connections()
-    assert keys(await store.scan("note")) == ["a"]
+    assert keys((await store.scan("note")).rows) == ["a"]
     await commit(store, put(("b", {})))
 
 
@@ -392,7 +392,7 @@ async def test_an_index_answers_what_is_asked(store: PostgresStore, database: Po
     await commit(store, put(*((f"k{n:04}", {"sku": f"s{n}", "n": n}) for n in range(3_000))))
     await database.fetch("ANALYZE _doc_note")
     for field, value, index in (("sku", "s77", "text"), ("n", 77, "number")):
-        assert keys(await store.scan("note", where=[Condition(field, "eq", value)])) == ["k0077"]
+        assert keys((await store.scan("note", where=[Condition(field, "eq", value)])).rows) == ["k0077"]
         bound = Bound()
         condition = condition_sql(Condition(field, "eq", value), bound, indexed=True)
         asked = f"EXPLAIN SELECT key FROM _doc_note WHERE {condition}"
@@ -404,10 +404,10 @@ async def test_what_does_not_fit_an_index_is_written_all_the_same(store: Postgre
     await store.declare([SHAPE])
     forked = [10**400, "x" * 100_000, {"deep": ["x" * 5_000]}, None, True, "\x00", 1e308, -(2**63)]
     await commit(store, put(*((f"k{at}", {"sku": value, "n": value}) for at, value in enumerate(forked))))
-    assert len(await store.scan("note")) == len(forked)
-    assert keys(await store.scan("note", where=[Condition("sku", "eq", "x" * 100_000)])) == ["k1"]
-    assert keys(await store.scan("note", where=[Condition("sku", "eq", "\x00")])) == ["k5"]
-    assert keys(await store.scan("note", where=[Condition("n", "gt", 1e300)])) == ["k0", "k6"]
+    assert len((await store.scan("note")).rows) == len(forked)
+    assert keys((await store.scan("note", where=[Condition("sku", "eq", "x" * 100_000)])).rows) == ["k1"]
+    assert keys((await store.scan("note", where=[Condition("sku", "eq", "\x00")])).rows) == ["k5"]
+    assert keys((await store.scan("note", where=[Condition("n", "gt", 1e300)])).rows) == ["k0", "k6"]
 
 
 async def test_text_comes_back_as_it_was_written(store: PostgresStore, database: PostgresHarness) -> None:
@@ -416,7 +416,7 @@ async def test_text_comes_back_as_it_was_written(store: PostgresStore, database:
     whole.documents = {"note": [("k\x00y", text, b"m")]}
     await commit(store, whole)
     assert await store.get("note", "k\x00y") == Row(text, b"m")
-    assert await store.scan("note") == [("k\x00y", Row(text, b"m"))]
+    assert (await store.scan("note")).rows == [("k\x00y", Row(text, b"m"))]
 
 
 async def test_a_long_name_of_a_collection_has_a_table_of_its_own(store: PostgresStore) -> None:

@@ -91,7 +91,9 @@ async def test_an_index_answers_what_is_asked(store: SqliteStore) -> None:
         plan = tool.execute(f"EXPLAIN QUERY PLAN SELECT key FROM doc_note WHERE {term}", bindings).fetchall()
     tool.close()
     assert "by_note.sku" in str(plan)
-    assert [key for key, _ in await store.scan("note", where=[Condition("sku", "eq", "s77")])] == ["k0077"]
+    assert [key for key, _ in (await store.scan("note", where=[Condition("sku", "eq", "s77")])).rows] == [
+        "k0077"
+    ]
 
 
 async def test_every_commit_is_fsynced(harness: SqliteHarness, store: SqliteStore) -> None:
@@ -105,7 +107,7 @@ async def test_document_that_holds_sql_is_only_data(store: SqliteStore) -> None:
     name = 'x"; DROP TABLE journal; --'
     await store.open_collections([name])
     await commit(store, put(("'; --", {"a": "'"}), collection=name))
-    assert [key for key, _ in await store.scan(name, prefix="'")] == ["'; --"]
+    assert [key for key, _ in (await store.scan(name, prefix="'")).rows] == ["'; --"]
     assert await store.journal_tail() == 0
 
 
@@ -131,7 +133,7 @@ async def test_row_that_another_program_took_away_within_a_turn_is_noticed(store
             tool.execute("DELETE FROM doc_note WHERE key = 'a'")
         with pytest.raises(StoreCorrupt, match="another program"):
             await transaction.commit(put(("a", {"n": 1}), ("b", {"n": 1}), ("c", {})))
-    assert await store.scan("note") == [("b", Row(b"{}", b"m:b"))]
+    assert (await store.scan("note")).rows == [("b", Row(b"{}", b"m:b"))]
 
 
 # Whose database it is
@@ -241,7 +243,25 @@ async def test_reader_beside_the_running_region_sees_its_commits(
     with pytest.raises(StoreUnwritable, match="opened for reading only"):
         await commit(beside, Commit(clock=1))
     await beside.open_collections(["declared-later"])
-    assert await beside.scan("declared-later") == []
+    assert (await beside.scan("declared-later")).rows == []
+    await beside.close()
+
+
+async def test_a_reader_beside_the_running_region_sees_one_moment(
+    harness: SqliteHarness, store: SqliteStore
+) -> None:
+    beside = open_tokyo(harness.folder, read_only=True)
+
+    def commit_in_between(cursor: apsw.Cursor, statement: str, bindings: apsw.Bindings | None) -> bool:
+        if "positions" in statement:
+            seq = store.head().positions.get("tokyo", 0) + 1
+            store.commit(Commit({"note": [(f"k{seq}", b"{}", b"m")]}, positions={"tokyo": seq}), {})
+        return True
+
+    beside.connections.reader.exec_trace = commit_in_between
+    assert await beside.scan("note") == ([], {})
+    assert await beside.scan("note") == ([("k1", Row(b"{}", b"m"))], {"tokyo": 1})
+    assert await beside.read("note", "k3") == (None, {"tokyo": 2})
     await beside.close()
 
 
@@ -277,7 +297,7 @@ async def test_file_size_limit_stops_writes_and_not_reads(store: SqliteStore) ->
     try:
         with pytest.raises(StoreUnwritable, match="Reads continue"):
             await commit(store, put(("b", {"blob": "x" * 100_000})))
-        assert [key for key, _ in await store.scan("note")] == ["a"]
+        assert [key for key, _ in (await store.scan("note")).rows] == ["a"]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     await commit(store, put(("b", {"blob": "x" * 100_000})))
@@ -336,7 +356,7 @@ told = []
 
 async def main():
     store = open_sqlite(Path(sys.argv[1]), region="tokyo", deployment="shop")
-    told.append([key for key, _ in await store.scan("note")])
+    told.append([key for key, _ in (await store.scan("note")).rows])
     async with store.begin(Wanted()) as turn:
         await turn.commit(Commit(clock=1))
 

@@ -22,6 +22,7 @@ from atoll.store.port import (
     Parked,
     Remembered,
     Row,
+    Scan,
     Segment,
     StoreStatistics,
     Wanted,
@@ -100,7 +101,7 @@ class MemoryTables:
         after: str | None = None,
         limit: int = 100,
         where: Sequence[Condition] = (),
-    ) -> list[tuple[str, Row]]:
+    ) -> Scan:
         rows = self._collection(collection)
         for condition in where:
             check_condition(condition)
@@ -120,7 +121,7 @@ class MemoryTables:
                 if not all(matches(condition, document) for condition in where):
                     continue
             found.append((key, row))
-        return found
+        return Scan(found, self.positions())
 
     def scan_all(
         self, collection: str, *, after: str | None = None, limit: int = 1000

@@ -200,6 +200,13 @@ class PostgresStore(SqlStore, PostgresJournal):
     async def found(self, sql: str, values: Sequence[Any]) -> list[Sequence[Any]]:
         return [given_all(row) for row in await self.database.rows(sql, *values)]
 
+    async def found_at(
+        self, sql: str, values: Sequence[Any]
+    ) -> tuple[list[Sequence[Any]], Mapping[str, int]]:
+        joined = f"SELECT positions, held.* FROM _region LEFT JOIN ({sql}) AS held ON true ORDER BY held.key"
+        rows = await self.found(joined, values)
+        return [row[1:] for row in rows if row[1] is not None], decode_positions(rows[0][0])
+
     def condition(self, collection: str, condition: Condition, bound: queries.Bound) -> str:
         indexed = condition.field in self._indexed.get(collection, ()) and condition.op not in (
             "ne",

@@ -49,6 +49,15 @@ class Connections:
         """What a query finds that was committed."""
         return self._rows(self.reader, sql, bindings)
 
+    @contextlib.contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """What is read in it is one snapshot of what was committed, also beside another process that commits."""
+        self.rows("BEGIN")
+        try:
+            yield
+        finally:
+            self.rows("ROLLBACK")
+
     def load(self, sql: str, bindings: Sequence[Any]) -> list[Any]:
         """As `rows`, in a transaction: what the writer sees."""
         return self._rows(self.loader, sql, bindings)

@@ -171,7 +171,10 @@ class SqliteStore(SqlStore, SqliteJournal):
 
     async def read(self, collection: str, key: str) -> tuple[Row | None, Mapping[str, int]]:
         # Of one moment: whoever changes `_head` has just committed, and gives way to nobody in between.
-        return self._get(collection, key), self.head().positions
+        if self._alone:
+            return self._get(collection, key), self._head.positions
+        with self.connections.one_moment():
+            return self._get(collection, key), self.head().positions
 
     def _get(self, collection: str, key: str) -> Row | None:
         try:
@@ -188,6 +191,12 @@ class SqliteStore(SqlStore, SqliteJournal):
 
     async def found(self, sql: str, values: Sequence[Any]) -> list[Sequence[Any]]:
         return self.connections.rows(sql, values)
+
+    async def found_at(
+        self, sql: str, values: Sequence[Any]
+    ) -> tuple[list[Sequence[Any]], Mapping[str, int]]:
+        with self.connections.one_moment():
+            return self.connections.rows(sql, values), self.head().positions
 
     def condition(self, collection: str, condition: Condition, bound: Bound) -> str:
         indexed = condition.field in self._indexed.get(collection, ())
