@@ -18,6 +18,7 @@ from atoll.causality.types import RegionName, Seq, Stamp
 from atoll.causality.vector import descends, missing
 from atoll.commit import idempotency
 from atoll.commit.draft import Draft
+from atoll.commit.recent import Recent
 from atoll.conflicts import records
 from atoll.conflicts.records import Record
 from atoll.documents import document as documents
@@ -92,6 +93,8 @@ class Batch:
         """What the store is to make durable, as far as it is known before `commit`."""
         self.admits_writes = False
         """Whether local writes were found to be allowed in this transaction."""
+        self.recent = Recent()
+        """Of the node, where it keeps any."""
         self._identity = identity
         self._actor = Actor(identity.origin, identity.regions)
         self._rules = rules
@@ -401,7 +404,12 @@ class Batch:
         found = self._documents.get(address)
         if found is None:
             row = self._row(address)
-            found = Document({}, {}) if row is None else documents.decode_row(self._rules_of(address[0]), row)
+            if row is None:
+                found = Document({}, {})
+            else:
+                found = self.recent.take(address, row) or documents.decode_row(
+                    self._rules_of(address[0]), row
+                )
             self._documents[address] = found
         return found
 
@@ -459,6 +467,9 @@ class Batch:
         commit.audit_removed = [record_id for record_id, row in self._audit.items() if row is None]
         for (collection, key), row in self._changed.items():
             commit.documents.setdefault(collection, []).append((key, row.value, row.meta))
+            document = self._documents.get((collection, key))
+            if document is not None and document.lattices and collection in self._rules:
+                self.recent.keep((collection, key), row, document)
         for collection, key in sorted(self._erased - self._changed.keys()):
             commit.erased.setdefault(collection, []).append(key)
         return commit

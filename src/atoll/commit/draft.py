@@ -42,7 +42,7 @@ class Draft:
         self._dot = dot
         self._actor = actor
         self._registers: dict[str, bytes | None] = {}
-        self._deltas: dict[str, Any] = {}
+        self._deltas: dict[str, list[Any]] = {}
         self.document = before if rules.simple else before.copy()
         self._alive = shown_plain(rules, before) is not None
         self._operation = Operation.UPDATE if self._alive else Operation.INSERT
@@ -66,7 +66,11 @@ class Draft:
         self._row = None  # a second precondition in one request would name a version that nobody has seen
 
     def change(self, resolved: tuple[LosingVersion, ...]) -> Change:
-        deltas = {field: self.rules.lattices[field].encode(delta) for field, delta in self._deltas.items()}
+        lattices = self.rules.lattices
+        deltas = {
+            field: lattices[field].encode(lattices[field].gathered(done))
+            for field, done in self._deltas.items()
+        }
         return Change(self.rules.name, self._key, int(self._operation), self._registers, deltas, resolved)
 
     @property
@@ -109,8 +113,7 @@ class Draft:
         lattice = self.rules.lattices[field]
         state = self.document.lattices.get(field)
         self.document.lattices[field] = lattice.merge(lattice.empty() if state is None else state, delta)
-        gathered = self._deltas.get(field)
-        self._deltas[field] = delta if gathered is None else lattice.merge(gathered, delta)
+        self._deltas.setdefault(field, []).append(delta)
 
     def _state(self, field: str) -> Any:
         state = self.document.lattices.get(field)
@@ -248,16 +251,9 @@ class Draft:
             raise
 
     def _touch(self) -> None:
-        members = {name for name in self._registers if self.rules.is_member(name)}
-        if not self.rules.touched or not (self._deltas or members):
-            return
-        after: dict[str, Any] = {
-            field: self.rules.lattices[field].value(self.document.lattices[field])
-            for field in sorted(self._deltas)
-        }
-        for name in sorted(members):
-            after[name] = msgspec.Raw(self._registers[name] or b"null")
-        self._write(TOUCH, msgspec.json.encode(after))
+        """That there was an operation: what it did follows from the states, so an edit costs what it changes."""
+        if self.rules.touched and (self._deltas or any(map(self.rules.is_member, self._registers))):
+            self._write(TOUCH, b"{}")
 
     def _delete(self) -> None:
         if not self._alive:

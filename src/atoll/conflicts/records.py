@@ -17,7 +17,7 @@ import msgspec
 from atoll.causality.clock import stamp_ms
 from atoll.causality.origin import Origin
 from atoll.causality.types import Dot, Order, Seq, Stamp
-from atoll.documents.document import Document, shown_plain, touches
+from atoll.documents.document import Document, mergeable, shown_plain, touches
 from atoll.documents.entry import Change, Entry, LosingVersion
 from atoll.documents.register import Operation, Version
 from atoll.documents.rules import TOUCH, Rules
@@ -101,8 +101,8 @@ def open_records(
                 outcome={"picked": "dropped", "merged": "merged", "manual": "kept"}[fold.outcome],
                 reason=fold.reason,
                 uncertain=within_uncertainty(losing, fold.winner),
-                losing=_side(losing),
-                winning=_side(fold.winner),
+                losing=_side(losing, mergeable(rules, document) if name == TOUCH else losing.value),
+                winning=_side(fold.winner, fold.winner.value),
             )
             found[record.id] = record
     return found
@@ -114,14 +114,14 @@ def record_id(collection: str, key: str, register: str, losing: Dot) -> str:
     return blake2b(name.encode(), digest_size=12).hexdigest()
 
 
-def _side(version: Version) -> Side:
+def _side(version: Version, value: bytes | None) -> Side:
     return Side(
         region=version.origin,
         seq=version.seq,
         stamp=version.stamp,
         operation=_OPERATIONS[Operation(version.operation)],
         context=dict(sorted(version.context.items())),
-        value=msgspec.Raw(b"null" if version.value is None else version.value),
+        value=msgspec.Raw(b"null" if value is None else value),
     )
 
 

@@ -4,7 +4,7 @@ registers[""]          the whole document (its plain fields as one JSON object);
                        under `merge`, only whether the document exists
 registers[field]       one plain field, under `merge`
 registers["map.name"]  one member of a `MapOf` field
-registers["~"]         the last operations on lattice fields, see `rules.TOUCH`
+registers["~"]         that there were operations on mergeable fields, see `rules.TOUCH`
 lattices[field]        the state of a counter, set, list or text; its bytes where the field is not declared here
 
 Another version of the declarations may have more: what is not known here is kept, and not shown.
@@ -12,7 +12,7 @@ Another version of the declarations may have more: what is not known here is kep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -340,13 +340,21 @@ def visible(rules: Rules, document: Document) -> bytes | None:
                     members.append(_member(field, shown))
     elif len(plain) > 2:
         members.append(plain[1:-1])
+    members.extend(_mergeable(rules, document))
+    return b"{" + b",".join(members) + b"}"
+
+
+def mergeable(rules: Rules, document: Document) -> bytes:
+    """The mergeable fields and maps as they are shown, or would be if the document had not been deleted."""
+    return b"{" + b",".join(_mergeable(rules, document)) + b"}"
+
+
+def _mergeable(rules: Rules, document: Document) -> Iterator[bytes]:
     for field, lattice in rules.lattices.items():
         state = document.lattices.get(field)
-        members.append(
-            _member(field, msgspec.json.encode(lattice.value(lattice.empty() if state is None else state)))
-        )
-    members.extend(_member(field, _map_value(rules, document, field)) for field in sorted(rules.maps))
-    return b"{" + b",".join(members) + b"}"
+        yield _member(field, lattice.text(lattice.empty() if state is None else state))
+    for field in sorted(rules.maps):
+        yield _member(field, _map_value(rules, document, field))
 
 
 def _member(name: str, value: bytes) -> bytes:

@@ -7,8 +7,9 @@ Here n is dense per set and region, so the context is a version vector, plus a c
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -21,15 +22,77 @@ from atoll.lattices.json_values import canonical_text, check_list, order_of, par
 
 Entries = dict[str, dict[int, str]]
 """Region → n → canonical text of the element which that addition added; no empty inner dicts."""
+_PLAINLY_ORDERED: list[set[type]] = [{str}, {int}]  # the common sets, for which Python's order is the same
+
+
+class _Index:
+    """What a state's elements are found by; kept up to date with each small change, so that none is linear."""
+
+    __slots__ = ("dots", "keys", "kind", "texts")
+
+    def __init__(self, state: SetState) -> None:
+        self.dots: dict[str, set[tuple[str, int]]] = {}
+        """element → its additions, (region, n)."""
+        self.keys: list[Any] = []
+        """The elements' sort keys, in order. Of a set of one common type its values: Python's order is the same."""
+        self.kind: type | None = None
+        self.texts: list[str] = []
+        """In the order of `keys`."""
+        for region, additions in state.entries.items():
+            for n, text in additions.items():
+                self.dots.setdefault(text, set()).add((region, n))
+        self._arrange()
+
+    def remove(self, text: str, dot: tuple[str, int]) -> None:
+        dots = self.dots[text]
+        dots.discard(dot)
+        if not dots:
+            del self.dots[text]
+            at = bisect_left(self.keys, self._key(text))
+            del self.keys[at], self.texts[at]
+
+    def add(self, text: str, dot: tuple[str, int]) -> None:
+        dots = self.dots.setdefault(text, set())
+        dots.add(dot)
+        if len(dots) > 1:
+            return
+        (value,) = parse_texts([text])
+        if self.kind is not None and value.__class__ is not self.kind:
+            self._arrange()
+            return
+        key = self._key(text)
+        at = bisect_left(self.keys, key)
+        self.keys.insert(at, key)
+        self.texts.insert(at, text)
+
+    def _arrange(self) -> None:
+        texts = list(self.dots)
+        values = parse_texts(texts)
+        kinds = {value.__class__ for value in values}
+        self.kind = next(iter(kinds)) if kinds in _PLAINLY_ORDERED else None
+        keys = (
+            values if self.kind is not None else [order_of(t, v) for t, v in zip(texts, values, strict=True)]
+        )
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        self.keys = [keys[at] for at in order]
+        self.texts = [texts[at] for at in order]
+
+    def _key(self, text: str) -> Any:
+        (value,) = parse_texts([text])
+        return value if self.kind is not None else order_of(text, value)
 
 
 @dataclass(frozen=True, slots=True)
 class SetState:
-    """`seen` and `cloud` are the causal context, always compact: no dot of `cloud` is or extends `seen`."""
+    """`seen` and `cloud` are the causal context, always compact: no dot of `cloud` is or extends `seen`.
+
+    `spare` holds at most one index of this state. `merge` moves it to the next state.
+    """
 
     entries: Entries
     seen: dict[str, int]
     cloud: dict[str, frozenset[int]]
+    spare: list[_Index] = field(default_factory=list, compare=False, repr=False)
 
     def covers(self, region: str, n: int) -> bool:
         """Whether the addition (region, n) is known here, be its element still present or not."""
@@ -47,7 +110,8 @@ _Wire = tuple[
 ]
 _decoder = msgspec.msgpack.Decoder(_Wire)
 _EMPTY = SetState({}, {}, {})
-_PLAINLY_ORDERED: list[set[type]] = [{str}, {int}]  # the common sets, for which Python's order is the same
+_FEW = 10_000
+"""More changes than these are not followed one by one: the index is then built anew, when it is needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +130,20 @@ class SetLattice(Lattice[SetState]):
             kept = _survivors(region, state, delta)
             if kept:
                 entries[region] = kept
-        return SetState(entries, *_join_contexts(state, delta))
+        merged = SetState(entries, *_join_contexts(state, delta))
+        if state.spare and _context_size(delta) <= _FEW:
+            merged.spare.append(_followed(state.spare.pop(), state, delta, merged))
+        return merged
 
     def value(self, state: SetState) -> list[Any]:
-        texts = list({text for additions in state.entries.values() for text in additions.values()})
-        values = parse_texts(texts)
-        if {value.__class__ for value in values} in _PLAINLY_ORDERED:
-            return sorted(values)
-        return [values[i] for _, i in sorted((order_of(texts[i], values[i]), i) for i in range(len(texts)))]
+        return parse_texts(_index(state).texts)
+
+    def text(self, state: SetState) -> bytes:
+        return f"[{','.join(_index(state).texts)}]".encode()
 
     def difference(self, state: SetState, target: Any, actor: Actor) -> SetState | None:
         wanted = _texts(target, "set")
-        present = _dots_by_element(state)
+        present = _index(state).dots
         return _change(
             state, [text for text in wanted if text not in present], present.keys() - wanted.keys(), actor
         )
@@ -95,7 +161,7 @@ class SetLattice(Lattice[SetState]):
     def encode(self, state: SetState) -> bytes:
         cloud = {region: sorted(numbers) for region, numbers in state.cloud.items()}
         entries = {
-            region: (numbers := sorted(additions), [additions[n] for n in numbers])
+            region: (numbers := sorted(additions), _in_order(additions, numbers))
             for region, additions in state.entries.items()
         }
         return encoding.encode((state.seen, cloud, entries))
@@ -131,17 +197,38 @@ def _texts(argument: Any, where: str) -> dict[str, None]:
     return dict.fromkeys(map(canonical_text, check_list(argument, where)))
 
 
-def _dots_by_element(state: SetState) -> dict[str, list[tuple[str, int]]]:
-    dots: dict[str, list[tuple[str, int]]] = {}
-    for region, additions in state.entries.items():
-        for n, text in additions.items():
-            dots.setdefault(text, []).append((region, n))
-    return dots
+def _in_order(additions: dict[int, str], numbers: list[int]) -> list[str]:
+    """Their texts by ascending n: nearly always the order in which they came."""
+    return list(additions.values()) if numbers == list(additions) else [additions[n] for n in numbers]
+
+
+def _index(state: SetState) -> _Index:
+    if not state.spare:
+        state.spare.append(_Index(state))
+    return state.spare[0]
+
+
+def _followed(index: _Index, state: SetState, delta: SetState, merged: SetState) -> _Index:
+    """The index of `state` as that of `merged`: they differ only in what the delta knows of."""
+    for region in delta.seen.keys() | delta.cloud.keys():
+        before, after = state.entries.get(region, {}), merged.entries.get(region, {})
+        for n in _context_of(delta, region):
+            old, new = before.get(n), after.get(n)
+            if old != new:
+                if old is not None:
+                    index.remove(old, (region, n))
+                if new is not None:
+                    index.add(new, (region, n))
+    return index
+
+
+def _context_size(state: SetState) -> int:
+    return sum(state.seen.values()) + sum(map(len, state.cloud.values()))
 
 
 def _change(state: SetState, add: Iterable[str], remove: Iterable[str], actor: Actor) -> SetState | None:
     """One delta: a new dot for each addition, and in the context every dot that it replaces or removes."""
-    present = _dots_by_element(state)
+    present = _index(state).dots
     n = state.highest(actor.origin)
     additions: dict[int, str] = {}
     context: dict[str, set[int]] = {}

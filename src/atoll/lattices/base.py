@@ -6,8 +6,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+import msgspec
 
 from atoll.causality.origin import Origin
 from atoll.causality.types import RegionName
@@ -39,8 +43,16 @@ class Lattice(Protocol[State]):
     def merge(self, state: State, delta: State) -> State:
         """The least upper bound; returns a new state (or `state` itself) and changes neither."""
 
+    def gathered(self, deltas: Sequence[State]) -> State:
+        """All of one writer's deltas, at least one, as one."""
+        return reduce(self.merge, deltas)
+
     def value(self, state: State) -> Any:
         """What a reader sees, as plain JSON data."""
+
+    def text(self, state: State) -> bytes:
+        """`value` as JSON text."""
+        return msgspec.json.encode(self.value(state))
 
     def difference(self, state: State, target: Any, actor: Actor) -> State | None:
         """The delta after which `value` shows `target`; None when it already does.

@@ -6,7 +6,8 @@ JSON text, because Yjs itself has one kind of number, in which 2 and 2.0 are the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ from atoll.lattices.json_values import (
     parse_texts,
 )
 from atoll.lattices.update_format import ANY, STRING
-from atoll.lattices.yjs import Document, SequenceState
+from atoll.lattices.yjs import Opened, SequenceState
 
 _parse_array = msgspec.json.Decoder(list[str]).decode
 
@@ -38,6 +39,9 @@ class _SequenceLattice(Lattice[SequenceState]):
 
     def merge(self, state: SequenceState, delta: SequenceState) -> SequenceState:
         return yjs.join(state, delta)
+
+    def gathered(self, deltas: Sequence[SequenceState]) -> SequenceState:
+        return yjs.gathered(deltas)
 
     def encode(self, state: SequenceState) -> bytes:
         return yjs.encode(state)
@@ -57,7 +61,7 @@ class TextLattice(_SequenceLattice):
     operators = frozenset({"$append", "$splice"})
 
     def value(self, state: SequenceState) -> str:
-        return str(yjs.text_of(yjs.read(state)))
+        return _text(yjs.read(state))
 
     def difference(self, state: SequenceState, target: Any, actor: Actor) -> SequenceState | None:
         """Only the words that changed are replaced, so that edits elsewhere in the text live on."""
@@ -86,6 +90,9 @@ class ListLattice(_SequenceLattice):
     def value(self, state: SequenceState) -> list[Any]:
         return parse_texts(_elements(yjs.read(state)))
 
+    def text(self, state: SequenceState) -> bytes:
+        return f"[{','.join(_elements(yjs.read(state)))}]".encode()
+
     def difference(self, state: SequenceState, target: Any, actor: Actor) -> SequenceState | None:
         """Only the elements that changed are replaced, so that edits elsewhere in the list live on."""
         new = _texts(target, "list")
@@ -106,16 +113,20 @@ class ListLattice(_SequenceLattice):
 def _change_text(
     state: SequenceState, actor: Actor, plan: Callable[[str], tuple[list[Edit], str]]
 ) -> SequenceState | None:
-    def edit(document: Document) -> None:
-        text = yjs.text_of(document)
-        old = str(text)
+    def edit(opened: Opened) -> None:
+        old = shown = _text(opened)
         edits, new = plan(old)
-        for start, end, first, last in reversed(edits):  # from the end, so that earlier positions hold
-            at = _byte_offset(old, start)
-            if end > start:
-                del text[at : _byte_offset(old, end)]
-            if last > first:
-                text.insert(at, new[first:last])
+        opened.shown = None
+        with opened.document.transaction():
+            text = yjs.text_of(opened)
+            for start, end, first, last in reversed(edits):  # from the end, so that earlier positions hold
+                at = _byte_offset(old, start)
+                if end > start:
+                    del text[at : _byte_offset(old, end)]
+                if last > first:
+                    text.insert(at, new[first:last])
+                shown = shown[:start] + new[first:last] + shown[end:]
+        opened.shown = shown
 
     return yjs.change(state, actor, edit)
 
@@ -123,14 +134,19 @@ def _change_text(
 def _change_list(
     state: SequenceState, actor: Actor, plan: Callable[[list[str]], tuple[list[Edit], list[str]]]
 ) -> SequenceState | None:
-    def edit(document: Document) -> None:
-        array = yjs.array_of(document)
-        edits, new = plan(_elements(document))
-        for start, end, first, last in reversed(edits):
-            if end > start:
-                del array[start:end]
-            if last > first:
-                array[start:start] = new[first:last]
+    def edit(opened: Opened) -> None:
+        shown = _elements(opened)
+        edits, new = plan(shown)
+        opened.shown = None
+        with opened.document.transaction():
+            array = yjs.array_of(opened)
+            for start, end, first, last in reversed(edits):
+                if end > start:
+                    del array[start:end]
+                if last > first:
+                    array[start:start] = new[first:last]
+                shown[start:end] = new[first:last]
+        opened.shown = shown
 
     return yjs.change(state, actor, edit)
 
@@ -154,10 +170,8 @@ def _planned_list(old: list[str], operator: str, argument: Any) -> tuple[list[Ed
             new = _texts(argument, operator)
             return [Edit(len(old), len(old), 0, len(new))], new
         case "$remove":
-            positions: dict[str, list[int]] = {}
-            for position in range(len(old) - 1, -1, -1):
-                positions.setdefault(old[position], []).append(position)
-            removed = [positions[text].pop() for text in _texts(argument, operator) if positions.get(text)]
+            wanted = Counter(_texts(argument, operator))
+            removed = [position for text, count in wanted.items() for position in _first(old, text, count)]
             return [Edit(position, position + 1, 0, 0) for position in sorted(removed)], []
         case "$splice":
             at, remove, insert = _splice(argument, len(old), [])
@@ -182,9 +196,30 @@ def _texts(argument: Any, where: str) -> list[str]:
     return list(map(canonical_text, check_list(argument, where)))
 
 
-def _elements(document: Document) -> list[str]:
-    """Canonical texts, in order."""
-    return _parse_array(str(yjs.array_of(document)))
+def _first(old: list[str], text: str, count: int) -> Iterator[int]:
+    """Where the first `count` of the elements are that are equal to `text`."""
+    position = -1
+    for _ in range(count):
+        try:
+            position = old.index(text, position + 1)
+        except ValueError:
+            return
+        yield position
+
+
+def _text(opened: Opened) -> str:
+    if opened.shown is None:
+        opened.shown = str(yjs.text_of(opened))
+    shown: str = opened.shown
+    return shown
+
+
+def _elements(opened: Opened) -> list[str]:
+    """Canonical texts, in order; not to be changed."""
+    if opened.shown is None:
+        opened.shown = _parse_array(str(yjs.array_of(opened)))
+    shown: list[str] = opened.shown
+    return shown
 
 
 def _check_insertion(text: str) -> None:

@@ -9,7 +9,7 @@ update keeps the union itself and builds its document again. Causal delivery nev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -25,9 +25,22 @@ from atoll.lattices.update_format import Cursor, check_update
 ROOT = ""
 EMPTY = b"\0\0"
 _NOBODY = 0
-_MAX_LATER = 64
+_MAX_LATER = 256
 
 Document = Doc[Any]
+
+
+class Opened:
+    """The library's document, for as long as a state needs it."""
+
+    __slots__ = ("client", "document", "shown")
+
+    def __init__(self, document: Document, client: int) -> None:
+        self.document = document
+        self.client = client
+        """Whose edits it can make."""
+        self.shown: Any = None
+        """What a reader sees, as the field type keeps it; None until somebody asks."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,9 +55,11 @@ class SequenceState:
     later: tuple[bytes, ...] = ()
     waits: bool = False
     """Whether something in it may refer to what is not in it; `later` is empty then."""
-    spare: list[Document] = field(default_factory=list, repr=False)
+    spare: list[Opened] = field(default_factory=list, repr=False)
     clients: frozenset[int] = frozenset()
     """Of a state that was just decoded: whose insertions are in it."""
+    edited: list[tuple[SequenceState, Opened]] = field(default_factory=list, repr=False)
+    """Of the delta of an edit: the state that was edited, and the document that shows both. `join` takes it."""
 
     @property
     def updates(self) -> tuple[bytes, ...]:
@@ -59,18 +74,36 @@ def join(state: SequenceState, delta: SequenceState) -> SequenceState:
         return state
     with refusing_garbage():
         if not state.waits:
-            document = state.spare.pop() if state.spare else _open(state, _NOBODY)
+            if delta.edited and delta.edited[0][0] is state:
+                return _followed(state, new, delta.edited.pop()[1])
+            opened = state.spare.pop() if state.spare else _open(state, _NOBODY)
+            opened.shown = None
             for update in new:
-                document.apply_update(update)
-            vector = document.get_state()
+                opened.document.apply_update(update)
+            vector = opened.document.get_state()
             if not any(_waits(update, vector) for update in new):
-                if len(state.later) + len(new) > _MAX_LATER:
-                    return SequenceState(document.get_update(), spare=[document])
-                return SequenceState(state.whole, state.later + new, spare=[document])
+                return _followed(state, new, opened)
         return restore(merge_updates(*state.updates, *new))
 
 
-def read(state: SequenceState) -> Document:
+def _followed(state: SequenceState, new: tuple[bytes, ...], opened: Opened) -> SequenceState:
+    """What comes after `state` with the updates, which `opened` shows."""
+    if len(state.later) + len(new) > _MAX_LATER:
+        return SequenceState(opened.document.get_update(), spare=[opened])
+    return SequenceState(state.whole, state.later + new, spare=[opened])
+
+
+def gathered(deltas: Sequence[SequenceState]) -> SequenceState:
+    """The union of deltas, without opening a document for it."""
+    if len(deltas) == 1:
+        return deltas[0]
+    with refusing_garbage():
+        return SequenceState(
+            merge_updates(*(update for delta in deltas for update in delta.updates)), waits=True
+        )
+
+
+def read(state: SequenceState) -> Opened:
     """A document that shows the state; not to be changed, and not to be kept past the call."""
     if not state.spare:
         with refusing_garbage():
@@ -78,29 +111,35 @@ def read(state: SequenceState) -> Document:
     return state.spare[0]
 
 
-def change(state: SequenceState, actor: Actor, edit: Callable[[Document], None]) -> SequenceState | None:
+def change(state: SequenceState, actor: Actor, edit: Callable[[Opened], None]) -> SequenceState | None:
     """The delta of `edit`, performed by the actor's region on a document that shows the state.
 
     The ids continue from the region's last clock in the state, so it must hold all that the region wrote.
+    `edit` makes one transaction at most. The document goes on to the state that the delta is merged into.
     """
     written: list[bytes] = []
 
     def record(event: TransactionEvent) -> None:
         written.append(event.update)
 
+    client = client_of(actor.origin, actor.regions)
     with refusing_garbage():
-        document = _open(state, client_of(actor.origin, actor.regions))
+        own = state.spare and state.spare[0].client == client
+        opened = state.spare.pop() if own else _open(state, client)
         # The event of a transaction is a tenth of an export since a vector, which repeats every deletion.
-        subscription = document.observe(record)
-        with document.transaction():
-            edit(document)
-        document.unobserve(subscription)
-    return SequenceState(written[0], waits=True) if written else None
+        subscription = opened.document.observe(record)
+        try:
+            edit(opened)
+        finally:
+            opened.document.unobserve(subscription)
+            if not written:
+                state.spare[:] = [opened]
+    return SequenceState(written[0], waits=True, edited=[(state, opened)]) if written else None
 
 
 def encode(state: SequenceState) -> bytes:
     """One update that holds all of the state, deleted content left out."""
-    return read(state).get_update() if state.later else state.whole
+    return read(state).document.get_update() if state.later else state.whole
 
 
 def decode(data: bytes, content: int, check: Callable[[str], object]) -> SequenceState:
@@ -119,16 +158,16 @@ def inserted_by(state: SequenceState, region: str) -> bool:
 def restore(data: bytes) -> SequenceState:
     """The state of bytes that `encode` made here, or `decode` let in."""
     with refusing_garbage():
-        document = _open(SequenceState(data), _NOBODY)
-        whole = document.get_update()
-        if whole == data or not _waits(data, document.get_state()):
-            return SequenceState(whole, spare=[document])
-        return SequenceState(data, waits=True, spare=[document])
+        opened = _open(SequenceState(data), _NOBODY)
+        whole = opened.document.get_update()
+        if whole == data or not _waits(data, opened.document.get_state()):
+            return SequenceState(whole, spare=[opened])
+        return SequenceState(data, waits=True, spare=[opened])
 
 
 def identity(state: SequenceState) -> tuple[list[tuple[int, int]], list[tuple[int, int, int]]]:
     """The insertions (client, count) and deletions (client, first clock, end) of which the state consists."""
-    document = read(state)
+    document = read(state).document
     vector = document.get_state()
     ranges: list[tuple[int, int, int]] = []
     for client, start, end in sorted(_deletions(document.get_update(vector))):
@@ -167,11 +206,11 @@ def _clients(regions: tuple[str, ...]) -> dict[str, int]:
     return clients
 
 
-def _open(state: SequenceState, client: int) -> Document:
+def _open(state: SequenceState, client: int) -> Opened:
     document: Document = Doc(client_id=client)
     for update in state.updates:
         document.apply_update(update)
-    return document
+    return Opened(document, client)
 
 
 def _waits(update: bytes, vector: bytes) -> bool:
@@ -195,13 +234,13 @@ def _deletions(update: bytes) -> Iterator[tuple[int, int, int]]:
     return cursor.deletions()
 
 
-def text_of(document: Document) -> Text:
+def text_of(opened: Opened) -> Text:
     """The text that a text field's document consists of."""
-    text: Text = document.get(ROOT, type=Text)
+    text: Text = opened.document.get(ROOT, type=Text)
     return text
 
 
-def array_of(document: Document) -> Array[str]:
+def array_of(opened: Opened) -> Array[str]:
     """The elements, as JSON texts, that a list field's document consists of."""
-    array: Array[str] = document.get(ROOT, type=Array)
+    array: Array[str] = opened.document.get(ROOT, type=Array)
     return array

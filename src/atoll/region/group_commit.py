@@ -19,6 +19,7 @@ from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.types import Stamp
 from atoll.causality.vector import descends, merge
 from atoll.commit.batch import Batch, Identity
+from atoll.commit.recent import Recent
 from atoll.commit.work import Step, Wants, Work
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, Indefinite, Overloaded, SerializationConflict
@@ -114,6 +115,7 @@ class GroupCommit:
         self.progress = progress
         self._timeline = timeline
         self._options = options
+        self._recent = Recent()
         self._queue: deque[Work] = deque()
         self._background: deque[Work] = deque()
         self._supplies: list[Callable[[], Work | None]] = []
@@ -320,6 +322,7 @@ class GroupCommit:
             audit=view.audit,
             now_ms=self._now_ms(),
         )
+        batch.recent = self._recent
         for work in group:
             try:
                 work.perform(batch, view)
