@@ -12,12 +12,12 @@ import atoll
 
 ROOT = Path(atoll.__file__).parent
 OFFERED = {
-    *("name", "application", "options", "rules", "regions", "peers", "now_ms"),  # what it is
+    *("name", "application", "options", "rules", "regions", "membership", "peers", "now_ms"),  # what it is
     *("read", "list", "siblings", "shown", "write", "changes", "cursor", "refresh", "vector"),  # documents
     *("list_conflicts", "resolve", "list_events"),  # records
     *("status", "health_of", "check_whole", "drain", "forget", "contents", "parked", "digest", "verify"),
     *("count_invalid_trace", "claim"),  # what a node does for its clients
-    *("start", "stop", "answer", "stream", "refused", "deliver"),  # its life, and its peers
+    *("start", "stop", "change_members", "answer", "stream", "refused", "deliver"),  # its life, and its peers
 }
 """All that another package may use of a `Region`."""
 OBSERVED = {

@@ -36,15 +36,25 @@ class Feed:
         "_expired",
         "_failures",
         "_parser",
+        "_progress",
         "_region",
         "_rounds",
         "_served_s",
         "_tried",
     )
 
-    def __init__(self, exchanges: Exchanges, cursor: str | None, only: Sequence[type[Collection]]) -> None:
+    def __init__(
+        self,
+        exchanges: Exchanges,
+        cursor: str | None,
+        only: Sequence[type[Collection]],
+        *,
+        progress: bool = False,
+    ) -> None:
+        """`progress`: a cursor that moved on without a change is returned too, as a change of nothing."""
         self._exchanges = exchanges
         self._cursor = cursor
+        self._progress = progress
         self._collections = [schema_of(model).name for model in only]
         self._parser = EventParser(exchanges.options.response_bytes)
         self._region = ""
@@ -83,7 +93,12 @@ class Feed:
         self._failures.clear()
         self._expired = None
         self._rounds = 0
-        return [_change(event.data) for event in self._parser.feed(chunk) if event.kind == "change"]
+        before = self._parser.last_id
+        changes = [_change(event.data) for event in self._parser.feed(chunk) if event.kind == "change"]
+        cursor = self._parser.last_id
+        if self._progress and cursor not in (changes[-1].cursor if changes else before, self._cursor):
+            changes.append(Change(cursor, "", 0, 0, ()))
+        return changes
 
     def refused(self, response: Response) -> None:
         """The region answered with an error. Raises it, unless another region may do better."""
@@ -99,7 +114,10 @@ class Feed:
         if not isinstance(error, Unavailable | Indefinite):
             raise error
         self._failures[self._region] = error.message
-        self._exchanges.router.failed(self._region, self._exchanges.now_s())
+        self._tried.add(self._region)
+        if isinstance(error, Unavailable):
+            # A stream that breaks or falls silent says nothing of calls: something in between may hold it back.
+            self._exchanges.router.failed(self._region, self._exchanges.now_s())
 
     def pause_s(self) -> float:
         """How long to wait before the next request.

@@ -68,9 +68,10 @@ class Change:
     cursor: str
     """Where to go on after it, in any region."""
     origin: str
-    """The region that took the write."""
+    """The region that took the write; empty in what `progress` adds."""
     seq: int
     """Its place in that region's journal."""
     stamp: int
     """As `Sibling.stamp`."""
     changes: tuple[DocumentChange, ...]
+    """Empty if only the cursor has moved, in a feed with `progress`."""

@@ -185,7 +185,7 @@ class Verbs:
         until: datetime | str | int | None = None,
         limit: int = PAGE,
     ) -> AsyncIterator[dict[str, Any]]:
-        """Records of the audit, fetched `limit` at a time. Moments are ISO 8601, or unix milliseconds."""
+        """Records of the audit, fetched `limit` at a time. Moments have a time zone, or are unix milliseconds."""
         filters = {
             "collection": collection,
             "key": key,
@@ -207,15 +207,16 @@ class Verbs:
         return await self._run(self._calls.ids(kind, count))
 
     async def changes(
-        self, cursor: str | None = None, *, only: Sequence[type[Collection]] = ()
+        self, cursor: str | None = None, *, only: Sequence[type[Collection]] = (), progress: bool = False
     ) -> AsyncIterator[Change]:
         """Every change from `cursor` on, as it comes, over broken connections and lost regions.
 
         None starts with the oldest change that is kept, `"now"` with the next one. After a restart, continue
         with the `cursor` of the last change handled. Raises InvalidCursor, CursorExpired when no region
         has kept all changes since, and RegionUnreachable when none serves the feed for `feed_timeout_s`.
+        With `progress`, a `Change` without documents comes at most each 10 s if only others wrote: save its cursor.
         """
-        feed = Feed(self._exchanges, cursor, only)
+        feed = Feed(self._exchanges, cursor, only, progress=progress)
         while True:
             try:
                 async with self._transport.stream(feed.request()) as stream:

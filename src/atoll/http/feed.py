@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 import msgspec
 
@@ -23,6 +24,7 @@ from atoll.http.parameters import Parameter, Text
 from atoll.http.route import Answer, Route, Serving
 
 _KEEPALIVE_S = 10.0
+"""A consumer hears something at least this often, be there nothing new or nothing of what it asked for."""
 _OPERATIONS: dict[int, str] = {
     Operation.INSERT: "insert",
     Operation.UPDATE: "update",
@@ -85,17 +87,18 @@ async def _stream(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
 
 
 async def _chunks(on: Serving, vector: dict[str, int], only: Sequence[str]) -> AsyncGenerator[bytes, None]:
-    async for found in on.region.changes(vector, idle_s=_KEEPALIVE_S):
-        if found is None:
-            yield b": nothing new\n" + _place(on, vector)
-            continue
-        entry, vector = found
-        changes = await _changes(on, entry, only)
-        if changes:
-            cursor = on.sessions.encode(vector)
-            event = Change(cursor, entry.origin, entry.seq, entry.stamp, changes)
-            data = msgspec.json.encode(event)
-            yield b"id: %b\nevent: change\ndata: %b\n\n" % (cursor.encode(), data)
+    async with aclosing(on.region.changes(vector, idle_s=_KEEPALIVE_S)) as found:
+        async for each in found:
+            if each is None:
+                yield b": up to here\n" + _place(on, vector)
+                continue
+            entry, vector = each
+            changes = await _changes(on, entry, only)
+            if changes:
+                cursor = on.sessions.encode(vector)
+                event = Change(cursor, entry.origin, entry.seq, entry.stamp, changes)
+                data = msgspec.json.encode(event)
+                yield b"id: %b\nevent: change\ndata: %b\n\n" % (cursor.encode(), data)
 
 
 def _place(on: Serving, vector: dict[str, int]) -> bytes:

@@ -74,7 +74,7 @@ class Node:
             replace(options_of(config), shares_store=is_postgresql(self.settings.store)),
         )
         self.region = Region(site, config.region_names, self.application, self.store)
-        codec = TokenCodec(key, config.name, lambda: self.region.members.origins)
+        codec = TokenCodec(key, config.name, lambda: self.region.membership.origins)
         self.sessions = Sessions(self.region, codec)
         self.app = App(
             self.region,
@@ -93,7 +93,7 @@ class Node:
         """
         config.region(self.region.name)
         self._check_placement(config)
-        to = self.region.members.current.of_regions(config.region_names)
+        to = self.region.membership.of_regions(config.region_names)
         token_numbers(to.origins)
         if self._number(config) != self._number(self.config):
             raise ConfigError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from math import inf
 
 from atoll.causality import vector as vectors
 from atoll.documents.entry import Entry, decode_frames
@@ -13,6 +14,25 @@ from atoll.region.group_commit import GroupCommit
 from atoll.region.recovery import FailoverRecovery
 from atoll.replication.signal import Signal
 from atoll.store.port import Journal
+
+
+class _Consumer:
+    """Who follows the feed."""
+
+    __slots__ = ("_next_id", "after_id", "at_s")
+
+    def __init__(self) -> None:
+        self.after_id: float = inf
+        """A cursor up to this segment surely arrived: the one before the last, which may still be on its way."""
+        self._next_id: float = inf
+        self.at_s = 0.0
+        """When it took a cursor last, by the event loop's clock."""
+
+    def begin(self, after_id: int, at_s: float) -> None:
+        self.after_id, self._next_id, self.at_s = after_id, after_id, at_s
+
+    def took(self, after_id: int, at_s: float) -> None:
+        self.after_id, self._next_id, self.at_s = self._next_id, after_id, at_s
 
 
 class Feed:
@@ -34,49 +54,72 @@ class Feed:
         self._group_commit = group_commit
         self._failover = failover
         self._committed = committed
+        self._consumers: set[_Consumer] = set()
 
     async def changes(
         self, vector: Mapping[str, int], *, idle_s: float
-    ) -> AsyncIterator[tuple[Entry, dict[str, int]] | None]:
+    ) -> AsyncGenerator[tuple[Entry, dict[str, int]] | None, None]:
         """Every entry past `vector`, in this region's commit order, each with the vector after it.
 
         Because the cursor is a version vector it can be taken up in any region without missing anything.
-        Yields None when nothing happened for `idle_s` seconds. Raises CursorExpired where the journal does not
-        hold what comes next.
+        Yields None once `idle_s` seconds have passed since the last None, whatever came in between. So a consumer
+        that drops entries can show progress. Raises CursorExpired where the journal does not hold what comes next.
         """
         seen = dict(vector)
+        now_s = asyncio.get_running_loop().time
+        due_s = now_s() + idle_s
         known, taken_up = -1, self._failover.state.taken_up
-        while True:
-            count, here = self._committed.count, self._group_commit.progress.vector
-            if known != self._failover.state.turns:
-                known = self._failover.state.turns
-                after_id = await self._store.journal_start(seen, self._members.origins)
-            numbered = await self._store.journal(after_id, limit=16)
-            if known != self._failover.state.turns:
-                continue  # the journal is another database's
-            if taken_up != self._failover.state.taken_up:
-                # What was shown beyond is lost, and its numbers are given out again.
-                taken_up = self._failover.state.taken_up
-                seen[self._region] = min(seen.get(self._region, 0), self._failover.state.kept)
-                known = -1
-                continue
-            for id_, segment in numbered:
-                after_id = id_
-                if segment.last_seq <= seen.get(segment.origin, 0):
+        consumer = _Consumer()
+        self._consumers.add(consumer)
+        try:
+            while True:
+                count, here = self._committed.count, self._group_commit.progress.vector
+                if known != self._failover.state.turns:
+                    known = self._failover.state.turns
+                    after_id = await self._store.journal_start(seen, self._members.origins)
+                    consumer.begin(after_id, now_s())
+                numbered = await self._store.journal(after_id, limit=16)
+                if known != self._failover.state.turns:
+                    continue  # the journal is another database's
+                if taken_up != self._failover.state.taken_up:
+                    # What was shown beyond is lost, and its numbers are given out again.
+                    taken_up = self._failover.state.taken_up
+                    seen[self._region] = min(seen.get(self._region, 0), self._failover.state.kept)
+                    known = -1
                     continue
-                for encoded in decode_frames(segment.body):
-                    if encoded.entry.seq > seen.get(segment.origin, 0):
-                        self._check_follows(seen, encoded.entry.context)
-                        seen[segment.origin] = encoded.entry.seq
-                        yield encoded.entry, dict(seen)
-            if numbered or count != self._committed.count:
-                continue
-            self._check_follows(seen, here)
-            try:
-                async with asyncio.timeout(idle_s):  # before 3.12 wait_for can swallow a cancellation
-                    await self._committed.wait()
-            except TimeoutError:
-                yield None
+                for id_, segment in numbered:
+                    if now_s() >= due_s:
+                        yield None
+                        consumer.took(after_id, now_s())
+                        due_s = now_s() + idle_s
+                    after_id = id_
+                    if segment.last_seq <= seen.get(segment.origin, 0):
+                        continue
+                    for encoded in decode_frames(segment.body):
+                        if encoded.entry.seq > seen.get(segment.origin, 0):
+                            self._check_follows(seen, encoded.entry.context)
+                            seen[segment.origin] = encoded.entry.seq
+                            yield encoded.entry, dict(seen)
+                if numbered or count != self._committed.count:
+                    continue
+                self._check_follows(seen, here)
+                try:
+                    async with asyncio.timeout_at(due_s):  # before 3.12 wait_for can swallow a cancellation
+                        await self._committed.wait()
+                except TimeoutError:
+                    yield None
+                    consumer.took(after_id, now_s())
+                    due_s = now_s() + idle_s
+        finally:
+            self._consumers.discard(consumer)
+
+    def held(self, absent_s: float) -> float:
+        """The segment after which a consumer that is connected may come back; infinity for none.
+
+        One that has taken nothing for `absent_s` seconds holds nothing.
+        """
+        since_s = asyncio.get_running_loop().time() - absent_s
+        return min((each.after_id for each in self._consumers if each.at_s >= since_s), default=inf)
 
     async def check_cursor(self, vector: Mapping[str, int]) -> None:
         """Raises CursorExpired where `changes` would, on its first entries."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -153,7 +153,7 @@ class Region(Parts):
 
     def changes(
         self, vector: Mapping[str, int], *, idle_s: float
-    ) -> AsyncIterator[tuple[Entry, dict[str, int]] | None]:
+    ) -> AsyncGenerator[tuple[Entry, dict[str, int]] | None, None]:
         """Every entry past a cursor, see `Feed.changes`. Raises CursorExpired."""
         return self.feed.changes(vector, idle_s=idle_s)
 
@@ -186,6 +186,11 @@ class Region(Parts):
         """What the region has, with all that its other nodes have committed. Raises what the store raises."""
         await self.group_commit.progress.refresh()
         return self.vector
+
+    @property
+    def membership(self) -> Membership:
+        """Which regions there are, and which have left."""
+        return self.members.current
 
     @property
     def regions(self) -> tuple[str, ...]:

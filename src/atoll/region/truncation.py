@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from math import inf
 from typing import NamedTuple
 
 import msgspec
@@ -75,7 +76,9 @@ class Truncation:
         *,
         now_ms: Callable[[], int],
         options: RegionOptions,
+        consumers: Callable[[float], float] = lambda absent_s: inf,
     ) -> None:
+        """`consumers`: what those hold back who follow the changes here, see `Feed.held`."""
         self.extent = JournalExtent(0, 0, 0)
         """As of the last round."""
         self.oldest_ms: int | None = None
@@ -88,6 +91,7 @@ class Truncation:
         self._now_ms = now_ms
         self._options = options
         self._commit = commit
+        self._consumers = consumers
         self._known: Known | None = None
         """What the store holds of it; None before the first round."""
 
@@ -99,7 +103,8 @@ class Truncation:
         now_ms = self._now_ms()
         extent = await self._store.journal_extent()
         await self._remember(self._known, now_ms, extent.tail)
-        up_to_id = min(self._aged(now_ms, extent.tail), await self._had_by(self._present(now_ms)))
+        aged = min(self._aged(now_ms, extent.tail), self._consumers(self._options.journal_absent_s))
+        up_to_id = int(min(aged, await self._had_by(self._present(now_ms))))
         most = self._options.journal_most_bytes
         if most is not None and extent.size_bytes > most:
             over = extent.after_id + -(-extent.segments * (extent.size_bytes - most) // extent.size_bytes)

@@ -219,6 +219,7 @@ class Parts:
             self.group_commit.commit,
             now_ms=self.now_ms,
             options=self.options,
+            consumers=self.feed.held,
         )
         housekeeping = Housekeeping(self.site, self.store, self.group_commit, self.truncation)
         self.events = EventLog(

@@ -157,7 +157,7 @@ class Feed(Solo):
                 taken.append(found)
                 if len(taken) >= most:
                     break
-            await stream.aclose()  # type: ignore[attr-defined]
+            await stream.aclose()
 
         try:
             await world.ask(name, pull)

@@ -132,3 +132,34 @@ def test_busy_region_is_left_for_another() -> None:
     feed.request()
     feed.refused(refused(errors.Overloaded("full")))
     assert feed.request().region == "frankfurt"
+
+
+def test_a_silent_stream_moves_the_feed_and_no_calls() -> None:
+    world = World("tokyo", "frankfurt")
+    feed = Feed(world.exchanges, "c1", ())
+    for expected in ("tokyo", "frankfurt", "tokyo"):
+        assert feed.request().region == expected
+        feed.received(b": here\n\n")
+        feed.failed(errors.Indefinite("no answer in time"))
+        assert feed.pause_s() == 0.0
+    assert world.router.order() == ("tokyo", "frankfurt")
+
+
+def test_progress_is_a_change_of_nothing() -> None:
+    feed = Feed(World("tokyo").exchanges, "c0", (), progress=True)
+    feed.request()
+    assert feed.received(b"id: c0\n\n") == []
+    assert [(each.cursor, each.changes) for each in feed.received(b"id: c1\n: up to here\n\n")] == [
+        ("c1", ())
+    ]
+    assert [each.seq for each in feed.received(event("c2", seq=2))] == [2]
+    assert feed.received(b": still here\n\n") == []
+    found = feed.received(event("c3", seq=3) + b"id: c4\n\n")
+    assert [(each.cursor, len(each.changes)) for each in found] == [("c3", 1), ("c4", 0)]
+
+
+def test_progress_is_told_on_request_only() -> None:
+    feed = Feed(World("tokyo").exchanges, "c0", ())
+    feed.request()
+    assert feed.received(b"id: c1\n\n") == []
+    assert feed.request().query == "cursor=c1"

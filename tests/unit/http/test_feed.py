@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from random import Random
 from typing import Any
 
 import msgspec
@@ -135,6 +136,63 @@ async def test_only_the_collections_asked_for_come() -> None:
         await it.ask("PUT", "/v1/page/k", {"title": "x"})
         await it.ask("PUT", "/v1/claim/k", {"owner": "x"})
         assert [(await events.change())["seq"] for _ in range(2)] == [2, 3]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@in_virtual_time
+async def test_a_filtered_stream_speaks_and_moves_by_time(seed: int) -> None:
+    """Whatever others write, and how often: no silence is longer than 10 s, and each place is one to go on from."""
+    random = Random(seed)
+    asked = random.sample(["page", "profile", "claim"], 1)[0]
+    pause_s = random.choice([0.5, 3.0, 9.0, 20.0])
+    others = {"page": {"title": "x"}, "profile": {"name": "x"}, "claim": {"owner": "x"}}
+    wanted = {asked: others.pop(asked)}
+    now_s = asyncio.get_running_loop().time
+
+    async def traffic(it: Served, mine: list[int]) -> None:
+        seq = 0
+        while now_s() < 100:
+            hit = random.random() < 0.1
+            collection, value = random.choice(list((wanted if hit else others).items()))
+            await it.ask("PUT", f"/v1/{collection}/{seq}", value)
+            seq += 1
+            if hit:
+                mine.append(seq)
+            await asyncio.sleep(random.uniform(0, 2 * pause_s))
+
+    async with Served() as it:
+        mine: list[int] = []
+        writing = asyncio.ensure_future(traffic(it, mine))
+        seen: list[int] = []
+        cursor, heard_s = "", now_s()
+        while now_s() < 130:
+            async with following(it, f"collection={asked}&cursor={cursor}") as events:
+                for _ in range(random.randint(2, 6)):
+                    block = await events.block()
+                    assert now_s() - heard_s <= 10.001
+                    heard_s, cursor = now_s(), block["id"]
+                    if "data" in block:
+                        seen.append(msgspec.json.decode(block["data"])["seq"])
+        await writing
+        assert seen == mine
+        assert CODEC.decode(cursor) == it["a"].vector
+
+
+@in_virtual_time
+async def test_a_consumer_that_is_connected_is_never_away() -> None:
+    """What it was told last stays a place to go on from, though nothing that it asked for is written."""
+    async with Served(journal_s=0.0, journal_round_s=1.0, housekeeping_s=1.0) as it:
+        async with following(it, "collection=page") as events:
+            cursor = (await events.block())["id"]
+            for n in range(60):
+                await it.ask("PUT", f"/v1/profile/{n}", {"name": "x"})
+                await asyncio.sleep(1)
+                assert (await it.ask("HEAD", "/v1/changes", query={"cursor": cursor})).status == 200
+                if n % 10 == 9:
+                    cursor = (await events.block())["id"]
+        assert it["a"].truncation.truncated > 40
+        await asyncio.sleep(5)
+        assert it["a"].truncation.truncated >= 59
 
 
 async def brought(it: Served, *entries: tuple[Change, ...]) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
+from math import inf
 
 import pytest
 
@@ -69,3 +71,41 @@ async def test_a_quiet_feed_says_so() -> None:
             assert item is None
             break
         assert asyncio.get_running_loop().time() - began == pytest.approx(5)
+
+
+@in_virtual_time
+async def test_a_busy_feed_pauses_by_time_too() -> None:
+    async with World("a") as it:
+        began_s = asyncio.get_running_loop().time()
+        pauses: list[float] = []
+        async for item in it["a"].feed.changes({}, idle_s=5):
+            now_s = asyncio.get_running_loop().time() - began_s
+            if item is None:
+                pauses.append(now_s)
+            if now_s > 20:
+                break
+            await asyncio.sleep(1)
+            await it.write("a", "note", "k", {"text": str(now_s)})
+        assert len(pauses) >= 3
+        assert max(b - a for a, b in pairwise([0.0, *pauses])) <= 7
+
+
+@in_virtual_time
+async def test_a_stuck_consumer_holds_the_journal_for_a_while_only() -> None:
+    async with World("a") as it:
+        feed = it["a"].feed
+        assert feed.held(100) == inf
+        await it.write("a", "note", "k", {"text": "x"})
+        changes = feed.changes({}, idle_s=5)
+        await anext(changes)
+        await it.write("a", "note", "k", {"text": "y"})
+        assert feed.held(100) == 0
+        await asyncio.sleep(101)
+        assert feed.held(100) == inf
+        found = [await anext(changes) for _ in range(4)]
+        assert [each is None for each in found] == [True, False, True, True]
+        assert feed.held(100) == 1
+        await anext(changes)
+        assert feed.held(100) == 2
+        await changes.aclose()
+        assert feed.held(100) == inf
