@@ -73,6 +73,18 @@ class MalformedRequest(RequestError):
     status, type = 400, "malformed-request"
 
 
+class ForeignOrigin(RequestError):
+    """A web page of another site sent the request."""
+
+    status, type = 403, "foreign-origin"
+
+
+class Misdirected(RequestError):
+    """The request names another host."""
+
+    status, type = 421, "misdirected"
+
+
 class MethodNotAllowed(RequestError):
     """`details`: `allow`, the methods that the path takes."""
 

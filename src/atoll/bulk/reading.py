@@ -22,6 +22,7 @@ from atoll.errors import (
     UnknownField,
 )
 from atoll.schema import CollectionSchema
+from atoll.schema.limits import check_members
 from atoll.schema.problems import unknown_field
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -109,10 +110,15 @@ def json_rows(source: Input, layout: Layout, start: Position) -> Iterator[Row]:
         if not text.strip():
             continue
         try:
-            yield Row(place, _object(text), size, text, end)
+            fields = _object(text)
+            check_members(text, fields)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             problem = MalformedRequest(f"the line is not one JSON object: {error}")
             yield Row(place, {}, size, text, end, problem)
+        except MalformedRequest as error:
+            yield Row(place, {}, size, text, end, error)
+        else:
+            yield Row(place, fields, size, text, end)
 
 
 def csv_rows(source: Input, layout: Layout, start: Position) -> Iterator[Row]:

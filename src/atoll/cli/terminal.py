@@ -35,7 +35,9 @@ AnyRegionOption = Annotated[
     str | None,
     typer.Option("--region", "-r", help="Whom to ask; without it, the first region that answers."),
 ]
-SinceOption = Annotated[str | None, typer.Option("--since", help="ISO 8601 or unix milliseconds.")]
+SinceOption = Annotated[
+    str | None, typer.Option("--since", help="ISO 8601 with a time zone, or unix milliseconds.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 
 

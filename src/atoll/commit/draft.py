@@ -97,7 +97,7 @@ class Draft:
             raise VersionMismatch(
                 f"{where} does not exist, and the request expects version {if_match}", version=None
             )
-        if if_match not in (ANY_VERSION, tag):
+        if if_match not in (ANY_VERSION, tag) and tag not in if_match.split(", "):
             raise VersionMismatch(
                 f"{where} is at version {tag}, not {if_match}; read it again and repeat the change",
                 version=tag,

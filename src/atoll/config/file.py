@@ -12,6 +12,8 @@ MOST_REGIONS = 32
 """Identifiers keep five bits for the region."""
 MOST_NODES = 32
 """And five for the node."""
+_HOST = r"^(\*|[a-z0-9._-]+)$"
+_ORIGIN = r"^(\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?)$"
 
 
 class Section(BaseModel):
@@ -38,6 +40,8 @@ class DeploymentSection(Section):
     journal_hours: float = Field(24, ge=0, le=8760)
     journal_absent_hours: float = Field(168, gt=0, le=8760)
     journal_max_gb: float | None = Field(None, gt=0, le=1e6)
+    allowed_hosts: list[Annotated[str, Field(pattern=_HOST)]] = []
+    allowed_origins: list[Annotated[str, Field(pattern=_ORIGIN)]] = []
     limits: LimitsSection = LimitsSection()
 
 
@@ -67,6 +71,10 @@ def advice(where: tuple[str, ...], kind: str, message: str) -> str:
             return f"is unknown; {meant(where[-1], _names_beside(where))}"
         case "missing":
             return f"is missing; add {_EXAMPLES.get(where[-1], f'`{where[-1]} = …`')}"
+        case "string_pattern_mismatch" if where[-2:-1] == ("allowed_hosts",):
+            return 'give a name in small letters without port, such as "shop.example", or "*"'
+        case "string_pattern_mismatch" if where[-2:-1] == ("allowed_origins",):
+            return 'give an origin in small letters without path, such as "https://shop.example", or "*"'
         case "string_pattern_mismatch":
             return "use small letters, digits, - and _, starting with a letter"
         case "too_short" if where == ("regions",):

@@ -28,6 +28,7 @@ class Put(msgspec.Struct, frozen=True, array_like=True, tag="put"):
     fields: dict[str, Any] | None = None
     """Every field's plain value, where the collection has more than one register; else None."""
     if_match: str | None = None
+    """A version that has to be there; `*` for any; several with `, ` in between."""
     if_absent: bool = False
 
 

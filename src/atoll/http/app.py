@@ -10,6 +10,7 @@ import msgspec
 
 from atoll.errors import AtollError, MalformedRequest, MethodNotAllowed, UnsupportedMediaType
 from atoll.http.exchange import ClientGone, Exchange, Receive, Scope, Send
+from atoll.http.guard import Guard
 from atoll.http.openapi import describe
 from atoll.http.parameters import read_query
 from atoll.http.route import Bound, Place, Serving
@@ -21,7 +22,20 @@ from atoll.replication.emulation import Emulation
 
 logger = logging.getLogger("atoll.http")
 
-_CONDITIONS = (b"if-match", b"if-none-match")
+_OF_WRITES = frozenset({b"content-range", b"if-unmodified-since"})
+"""What would change the meaning of a write. A read may ignore it (RFC 9110: no document has a date)."""
+_CONDITIONS = frozenset({b"if-match", b"if-none-match"}) | _OF_WRITES
+_ASKED = {each.name for route in TABLE.routes for each in route.parameters if each.place == "header"}
+_TOLD = ", ".join(
+    sorted(
+        {"Allow", "Retry-After"}
+        | {each.name for route in TABLE.routes for answer in route.answers for each in answer.headers}
+    )
+).encode()
+_PREFLIGHT = [
+    (b"access-control-allow-headers", ", ".join(sorted({"Content-Type"} | _ASKED)).encode()),
+    (b"access-control-max-age", b"600"),
+]
 
 
 class App:
@@ -37,7 +51,10 @@ class App:
         link_key: bytes,
         url: str,
         test_topology: bool,
+        guard: Guard | None = None,
     ) -> None:
+        """`guard`: without it, only the host and the origin of `url` are served."""
+        self.guard = guard or Guard((url,))
         self.closing = asyncio.Event()
         """Set when the server shuts down, so that streams end and do not hold it up."""
         self._serving = Serving(
@@ -57,6 +74,8 @@ class App:
             raise RuntimeError(f"Atoll serves HTTP, not {scope['type']}")
         exchange = Exchange(scope, receive, send)
         try:
+            exchange.join_headers()
+            self._admit(exchange)
             await self._dispatch(exchange)
         except AtollError as error:
             await exchange.refuse(error)
@@ -65,6 +84,18 @@ class App:
         except Exception:
             logger.exception("a defect while answering %s", exchange.shown)
             await exchange.refuse(AtollError("the region failed on this request; its log says why"))
+
+    def _admit(self, exchange: Exchange) -> None:
+        """Raises MalformedRequest, Misdirected, ForeignOrigin."""
+        headers = exchange.headers
+        host = headers.get(b"host")
+        if host not in self.guard.own:
+            if host is not None:
+                self.guard.check_host(host)
+            elif exchange.needs_host:
+                raise MalformedRequest("the header host is missing")
+        if (b"origin" in headers or b"sec-fetch-site" in headers) and self.guard.check_origin(headers):
+            exchange.common = _readable_by(headers[b"origin"])
 
     async def _dispatch(self, exchange: Exchange) -> None:
         place, values = TABLE.find(exchange.segments)
@@ -86,18 +117,34 @@ class App:
             raise MethodNotAllowed(
                 f"there is no {exchange.shown}; the path takes {', '.join(place.allow)}", allow=place.allow
             )
-        await exchange.answer_nothing(204, [(b"allow", ", ".join(place.allow).encode())])
+        allow = ", ".join(place.allow).encode()
+        told = [(b"allow", allow)]
+        if b"access-control-request-method" in exchange.headers and exchange.common:
+            told += [(b"access-control-allow-methods", allow), *_PREFLIGHT]
+        await exchange.answer_nothing(204, told)
+
+
+def _readable_by(origin: bytes) -> list[tuple[bytes, bytes]]:
+    """The headers of every answer to a page of this origin (Fetch standard, CORS protocol)."""
+    return [
+        (b"access-control-allow-origin", origin),
+        (b"access-control-expose-headers", _TOLD),
+        (b"vary", b"Origin"),
+    ]
 
 
 def _check_head(exchange: Exchange, bound: Bound) -> None:
     """Raises MalformedRequest for a condition that the call does not take, UnsupportedMediaType."""
-    exchange.join_headers()
     headers = exchange.headers
-    if b"if-match" in headers or b"if-none-match" in headers:
-        for name in _CONDITIONS:
-            if name in headers and name not in bound.conditions:
-                raise MalformedRequest(f"{exchange.shown} takes no {name.decode()}; leave it out")
+    if not _CONDITIONS.isdisjoint(headers):
+        unknown = (_CONDITIONS & headers.keys()) - bound.conditions
+        if exchange.method in ("GET", "HEAD"):
+            unknown -= _OF_WRITES
+        for name in sorted(unknown):
+            raise MalformedRequest(f"{exchange.shown} takes no {name.decode()}; leave it out")
     if bound.media_type is None:
+        if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:
+            raise MalformedRequest(f"{exchange.shown} takes no body; leave it out")
         return
     given = headers.get(b"content-type", b"")
     if given != bound.media_type and not _is_type(given, bound.media_type):
@@ -106,7 +153,7 @@ def _check_head(exchange: Exchange, bound: Bound) -> None:
             f"{exchange.shown} takes a body of content-type {bound.media_type.decode()}, not {told}"
         )
     encoding = headers.get(b"content-encoding", b"identity")
-    if encoding != b"identity":
+    if encoding.lower() != b"identity":
         raise UnsupportedMediaType(
             f"the body's content-encoding is {encoding[:64].decode('latin-1')}; send it as it is"
         )

@@ -46,7 +46,10 @@ async def _list(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
     limit, cursor = asked.pop("limit"), asked.pop("cursor")
     wanted = AuditFilter(since_ms=asked.pop("since"), until_ms=asked.pop("until"), **asked)
     after = None if cursor is None else _position(cursor)
+    on.check_region("origin", wanted.origin)
     rows = await on.region.list_conflicts(wanted, after=after, limit=limit + 1)
+    if not rows and wanted.collection is not None:  # of one that is declared no more, records may be left
+        on.rules(wanted.collection)
     await answer_page(exchange, rows, _shown, lambda row: f"{row.stamp_ms} {row.id}")
 
 
@@ -87,17 +90,18 @@ ROUTES = (
         access="audit",
         meaning='the [audit](conflicts.md#the-audit), newest first: `{"items", "cursor"}`',
         parameters=(
-            Parameter("collection", Text(), "only this one"),
+            Parameter("collection", Text(format="collection"), "only this one"),
             Parameter("key", Text(), "only this document's"),
             Parameter("kind", Choice(KINDS), "only of this kind"),
             Parameter("status", Choice(STATUSES), "only of this status"),
-            Parameter("origin", Text(), "only where either side was written in this region"),
+            Parameter("origin", Text(format="region"), "only where either side was written in this region"),
             Parameter("since", Moment(), "the losing value was written then or later"),
             Parameter("until", Moment(), "the losing value was written before"),
             LIMIT,
             Parameter("cursor", Text(format="record-cursor"), "from the page before"),
         ),
         page=("a page of records", AuditPage),
+        problems=(errors.UnknownCollection,),
     ),
     Route(
         method="POST",

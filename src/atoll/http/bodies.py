@@ -19,7 +19,7 @@ Count = Annotated[int, Meta(ge=0)]
 Counts = dict[str, Count]
 
 
-class DeleteItem(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
+class DeleteItem(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False, kw_only=True):
     collection: str
     key: Annotated[str, Meta(extra_json_schema={"format": "key"})]
     if_match: str | None = None

@@ -92,6 +92,7 @@ def page_route(
     meaning: str,
     parameters: tuple[Parameter, ...],
     page: tuple[str, Described],
+    problems: tuple[type[errors.AtollError], ...] = (),
 ) -> Route:
     """A listing whose pages come from `answer_page`; `page` is its meaning and type."""
     return Route(
@@ -103,7 +104,7 @@ def page_route(
         meaning=meaning,
         parameters=(*parameters, IF_CHANGED),
         answers=tagged(*page),
-        problems=(errors.MalformedRequest, errors.InvalidCursor, errors.Unavailable),
+        problems=(errors.MalformedRequest, errors.InvalidCursor, errors.Unavailable, *problems),
         multiplexed=True,
     )
 

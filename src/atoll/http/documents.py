@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -41,13 +40,13 @@ from atoll.http.sessions import HEADER
 from atoll.region.reading import PLAIN_READ, ListOptions, ReadOptions
 from atoll.replication.messages import WriteReply
 from atoll.schema.fields import INT_MAX, INT_MIN
+from atoll.schema.limits import check_members
 from atoll.schema.policy import CONSISTENCIES
 from atoll.store.port import Condition
 
 _MAX_CONDITIONS = 20
 _OPERATORS = ("eq", "ne", "lt", "le", "gt", "ge", "contains")
 _BATCH_BYTES = 16 << 20
-_ONE_VERSION = re.compile(r'"[^"]*"')
 _MINIMAL = "return=minimal"
 _SIBLINGS = ("manual", "custom")
 """Strategies that may leave several values to show."""
@@ -118,7 +117,8 @@ async def _batch(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
     """Many writes, one atomic entry. With `Prefer: return=minimal` (RFC 7240) only whether it was done."""
     token = await on.sessions.of(exchange)
     mutations = _mutations(on, await exchange.body(_BATCH_BYTES))
-    brief = len(mutations) > 1 and (exchange.header(b"prefer") or "").strip() == _MINIMAL
+    prefer = (exchange.header(b"prefer") or "").split(",")
+    brief = len(mutations) > 1 and _MINIMAL in map(str.strip, prefer)
     write = Write(mutations, idempotency_key_of(exchange), _trace(on, exchange), brief)
     reply = await on.region.write(write, token)
     written = [
@@ -141,14 +141,15 @@ async def _batch(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
 
 def _mutations(on: Serving, body: bytes) -> tuple[Mutation, ...]:
     try:
-        writes = decode_writes(body).writes
+        decoded = decode_writes(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedRequest(
             f'a batch is {{"writes": [{{"put": {{…}}}}, {{"patch": {{…}}}}, {{"delete": {{…}}}}]}}: {error}'
         ) from None
+    check_members(body, decoded)
     found: list[Mutation] = []
     rules: Rules | None = None
-    for index, write in enumerate(writes):
+    for index, write in enumerate(decoded.writes):
         item = write.put or write.patch or write.delete
         if not item or bool(write.put) + bool(write.patch) + bool(write.delete) != 1:
             raise MalformedRequest(f"write {index} of the batch needs one of put, patch, delete")
@@ -219,18 +220,14 @@ def _sibling(version: Version) -> dict[str, Any]:
 
 
 def _preconditions(exchange: Exchange) -> tuple[str | None, bool]:
-    if_none_match = exchange.header(b"if-none-match")
-    if if_none_match is not None and if_none_match.strip() != ANY_VERSION:
+    """The versions of which one has to be there, or `*`; and whether nothing may be there."""
+    headers = exchange.headers
+    if_absent = b"if-none-match" in headers
+    if if_absent and exchange.tags(b"if-none-match") != [ANY_VERSION]:
         raise MalformedRequest("If-None-Match takes only *, which requires that the document does not exist")
-    if_match = exchange.header(b"if-match")
-    if if_match is None:
-        return None, if_none_match is not None
-    if_match = if_match.strip()
-    if if_match != ANY_VERSION:
-        if not _ONE_VERSION.fullmatch(if_match):
-            raise MalformedRequest("If-Match takes one version in double quotes, as ETag gave it, or *")
-        if_match = if_match[1:-1]
-    return if_match, if_none_match is not None
+    if b"if-match" not in headers:
+        return None, if_absent
+    return ", ".join(exchange.tags(b"if-match", strong=True)), if_absent
 
 
 def _read_options(exchange: Exchange, token: Mapping[str, int] | None) -> ReadOptions:
@@ -287,7 +284,7 @@ _CURSOR = Parameter("cursor", Text(format="cursor"), "from the page before")
 _IF_MATCH = Parameter(
     "If-Match",
     Text(format="etag"),
-    '`"version"`, as `ETag` gave it, or `*`: else 412 `version-mismatch`',
+    '`"version"`, as `ETag` gave it, several of them, or `*`: else 412 `version-mismatch`',
     "header",
 )
 _IF_ABSENT = Parameter("If-None-Match", Choice(("*",)), "the document must not exist", "header")

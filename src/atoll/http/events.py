@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -13,8 +13,9 @@ from atoll.errors import InvalidCursor
 from atoll.http.bodies import Count
 from atoll.http.common import LIMIT, answer_page, decode_cursor, page_route
 from atoll.http.exchange import Exchange
-from atoll.http.parameters import Moment, Parameter, Text
+from atoll.http.parameters import Choice, Moment, Parameter, Text
 from atoll.http.route import Serving
+from atoll.region.event_queue import Kind
 from atoll.store.port import Condition
 
 
@@ -44,6 +45,7 @@ class EventPage(msgspec.Struct):
 async def _list(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
     on.region.check_whole()
     asked = exchange.arguments
+    on.check_region("region", asked["region"])
     where = [Condition(name, "eq", asked[name]) for name in ("kind", "region") if asked[name] is not None]
     after = "" if asked["since"] is None else since(asked["since"])
     if asked["cursor"] is not None:
@@ -75,8 +77,8 @@ ROUTES = (
         meaning="the [timeline](operations.md#the-timeline) of the deployment, in causal order, oldest first:"
         ' `{"items", "cursor"}`',
         parameters=(
-            Parameter("kind", Text(), "only of this kind"),
-            Parameter("region", Text(), "only what this region noticed"),
+            Parameter("kind", Choice(get_args(Kind)), "only of this kind"),
+            Parameter("region", Text(format="region"), "only what this region noticed"),
             Parameter("since", Moment(), "written then or later"),
             LIMIT,
             Parameter("cursor", Text(format="event-cursor"), "from the page before"),

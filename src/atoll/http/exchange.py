@@ -16,10 +16,12 @@ import msgspec
 from atoll.errors import AtollError, CursorExpired, InvalidKey, MalformedRequest, TooLarge, Unavailable
 from atoll.http.parameters import check_escapes
 from atoll.http.problems import CONTENT_TYPE, headers_of, problem
+from atoll.schema.limits import check_members
 
 logger = logging.getLogger("atoll.http")
 
 T = TypeVar("T")
+Headers = list[tuple[bytes, bytes]]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -29,9 +31,10 @@ MULTIPLEXED = "atoll.multiplexed"
 _JSON = (b"content-type", b"application/json")
 _ONCE = frozenset(
     {b"atoll-session", b"atoll-seal", b"content-encoding", b"content-length", b"content-type", b"host"}
-    | {b"idempotency-key", b"last-event-id", b"traceparent"}
+    | {b"idempotency-key", b"last-event-id", b"origin", b"traceparent"}
 )
-_TAG = re.compile(r'"([^"]*)"')
+_TAG = re.compile(r'(?:W/)?"([!#-~\x80-\xff]*)"')
+_TAGS = re.compile(rf"[\s,]*{_TAG.pattern}(?:\s*,[\s,]*{_TAG.pattern})*[\s,]*")
 
 
 class ClientGone(Exception):
@@ -41,7 +44,7 @@ class ClientGone(Exception):
 class Exchange:
     """A request and the way to answer it."""
 
-    __slots__ = ("_receive", "_scope", "_send", "arguments", "headers", "method", "segments")
+    __slots__ = ("_receive", "_scope", "_send", "arguments", "common", "headers", "method", "segments")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
@@ -51,9 +54,11 @@ class Exchange:
         """By lower-case name."""
         self.arguments: Mapping[str, Any] = {}
         """The values of the route's query parameters, those included that were not given."""
+        self.common: Headers = []
+        """Sent with every answer."""
         self.method: str = scope["method"]
         raw: bytes = scope.get("raw_path") or scope["path"].encode()
-        self.segments: list[bytes] = raw.split(b"?", 1)[0].split(b"/")[1:] or [b""]
+        self.segments: list[bytes] = raw.split(b"?", 1)[0].split(b"/")[1:] or [raw]
 
     @property
     def shown(self) -> str:
@@ -64,6 +69,11 @@ class Exchange:
     def multiplexed(self) -> bool:
         """Whether it came within another request."""
         return MULTIPLEXED in self._scope
+
+    @property
+    def needs_host(self) -> bool:
+        """Whether it came over HTTP/1.1, which demands the header."""
+        return self._scope.get("http_version") == "1.1"
 
     @property
     def query_string(self) -> bytes:
@@ -101,32 +111,35 @@ class Exchange:
             if not message.get("more_body"):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def json(self, limit_bytes: int) -> Any:
-        """The body as JSON. Raises MalformedRequest."""
-        return parse_json(await self.body(limit_bytes))
-
     async def decode(self, kind: type[T], limit_bytes: int) -> T:
         """The body as JSON of this type. Raises MalformedRequest, which says what does not fit."""
         body = await self.body(limit_bytes)
         try:
-            return msgspec.json.decode(body, type=kind)
+            value = msgspec.json.decode(body, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise MalformedRequest(f"the body does not fit {self.shown}: {error}") from None
+        check_members(body)
+        return value
+
+    def _start(self, status: int, headers: Headers) -> Awaitable[None]:
+        if self.common:
+            headers = [*headers, *self.common]
+        return self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def answer(
         self,
         status: int,
         body: bytes,
-        headers: list[tuple[bytes, bytes]] | None = None,
+        headers: Headers | None = None,
         content_type: tuple[bytes, bytes] = _JSON,
     ) -> None:
         sent = [content_type, (b"content-length", b"%d" % len(body))]
         if headers:
             sent += headers
-        await self._send({"type": "http.response.start", "status": status, "headers": sent})
+        await self._start(status, sent)
         await self._send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
 
-    async def answer_tagged(self, body: bytes, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+    async def answer_tagged(self, body: bytes, headers: Headers | None = None) -> None:
         """A good answer to a GET with an entity tag of its bytes; 304 where the caller has them."""
         tag = blake2b(body, digest_size=12).hexdigest()
         headers = [*(headers or ()), (b"etag", b'"' + tag.encode() + b'"')]
@@ -135,21 +148,34 @@ class Exchange:
         return await self.answer(200, body, headers)
 
     def holds(self, tag: str) -> bool:
-        """Whether `If-None-Match` names this entity tag (RFC 9110, weak comparison)."""
-        value = self.header(b"if-none-match")
-        return value is not None and (value.strip() == "*" or tag in _TAG.findall(value))
+        """Whether `If-None-Match` names this entity tag (RFC 9110, weak comparison). Raises MalformedRequest."""
+        if b"if-none-match" not in self.headers:
+            return False
+        return not {"*", tag}.isdisjoint(self.tags(b"if-none-match"))
 
-    async def answer_nothing(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    def tags(self, name: bytes, *, strong: bool = False) -> list[str]:
+        """The entity tags of a condition, without quotes; or `*`. `strong`: without the weak ones.
+
+        Raises MalformedRequest.
+        """
+        value = self.headers[name].decode("latin-1")
+        if value.strip() == "*":
+            return ["*"]
+        if not _TAGS.fullmatch(value):
+            raise MalformedRequest(
+                f"{name.decode()} takes versions in double quotes, as ETag gave them, with commas in between; or *"
+            )
+        return [found[1] for found in _TAG.finditer(value) if not (strong and found[0].startswith("W"))]
+
+    async def answer_nothing(self, status: int, headers: Headers) -> None:
         """An answer of a status that has no body."""
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._start(status, headers)
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def answer_json(
-        self, value: Any, status: int = 200, headers: list[tuple[bytes, bytes]] | None = None
-    ) -> None:
+    async def answer_json(self, value: Any, status: int = 200, headers: Headers | None = None) -> None:
         await self.answer(status, msgspec.json.encode(value), headers)
 
-    async def refuse(self, error: AtollError, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+    async def refuse(self, error: AtollError, headers: Headers | None = None) -> None:
         status, body = problem(error)
         await self.answer(
             status, body, [*(headers or ()), *headers_of(error)], (b"content-type", CONTENT_TYPE)
@@ -157,7 +183,7 @@ class Exchange:
 
     async def begin_stream(self, content_type: bytes, headers: Mapping[bytes, bytes] | None = None) -> None:
         sent = [(b"content-type", content_type), (b"cache-control", b"no-store"), *(headers or {}).items()]
-        await self._send({"type": "http.response.start", "status": 200, "headers": sent})
+        await self._start(200, sent)
 
     async def chunk(self, body: bytes) -> None:
         """Send one piece of a stream; waits while the client is slow."""
@@ -206,10 +232,13 @@ def _joined(given: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 
 def parse_json(body: bytes) -> Any:
+    """Raises MalformedRequest, also for an object with a member that is given twice."""
     try:
-        return msgspec.json.decode(body)
+        value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedRequest(f"the body is not JSON: {error}") from None
+    check_members(body, value)
+    return value
 
 
 def text_of(segment: bytes) -> str:

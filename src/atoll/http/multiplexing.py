@@ -50,6 +50,8 @@ async def _answered(number: int, request: Asked, app: App) -> Answered:
     except UnicodeEncodeError:
         scope, app = direct.scope_of("", "", "", {}), _refuse
     scope[MULTIPLEXED] = True
+    if request.body and "content-length" not in request.headers:
+        scope["headers"].append((b"content-length", b"%d" % len(request.body)))
     answer = await direct.ask(app, scope, request.body)
     return Answered(number, *answer)
 

@@ -8,7 +8,15 @@ from typing import Any
 import msgspec
 
 from atoll.config.version import VERSION
-from atoll.errors import AtollError, MalformedRequest, StoreCorrupt, TooLarge, error_classes
+from atoll.errors import (
+    AtollError,
+    ForeignOrigin,
+    MalformedRequest,
+    Misdirected,
+    StoreCorrupt,
+    TooLarge,
+    error_classes,
+)
 from atoll.http.bodies import OBJECT, Schema, batch
 from atoll.http.common import IF_CHANGED, tagged
 from atoll.http.exchange import Exchange
@@ -20,7 +28,7 @@ from atoll.schema.application import Application
 from atoll.schema.compiled import CollectionSchema
 
 _REFERENCE = "#/components/schemas/{name}"
-_ANYWHERE = (MalformedRequest, TooLarge, AtollError, StoreCorrupt)
+_ANYWHERE = (MalformedRequest, ForeignOrigin, Misdirected, TooLarge, AtollError, StoreCorrupt)
 """Problems that any call may answer with."""
 
 

@@ -110,7 +110,7 @@ class Seconds:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A point in time, as unix milliseconds."""
+    """A point in time, as unix milliseconds. A text without a zone would mean the server's own time."""
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "format": "moment"}
@@ -119,11 +119,15 @@ class Moment:
         if text.isascii() and text.isdecimal() and len(text) <= 16:
             return int(text)
         try:
-            return int(datetime.fromisoformat(text).timestamp() * 1000)
+            moment = datetime.fromisoformat(text)
+            if moment.tzinfo is not None:
+                return int(moment.timestamp() * 1000)
         except (ValueError, OverflowError):
-            raise MalformedRequest(
-                f"{name} takes unix milliseconds or ISO 8601 such as 2026-11-23T09:00:00Z, not {text[:64]!r}"
-            ) from None
+            pass
+        raise MalformedRequest(
+            f"{name} takes unix milliseconds, or ISO 8601 with a time zone such as 2026-11-23T09:00:00Z or"
+            f" 2026-11-23T18:00:00%2B09:00, not {text[:64]!r}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from atoll.causality.origin import region_of
 from atoll.documents.rules import Rules
-from atoll.errors import AtollError, NotFound
+from atoll.errors import AtollError, MalformedRequest, NotFound
 from atoll.http.bodies import Described
 from atoll.http.direct import App
 from atoll.http.exchange import Exchange, text_of
@@ -47,6 +48,14 @@ class Serving:
         """Raises UnknownCollection."""
         region = self.region
         return region.rules.get(collection) or region.rules[region.application.collection(collection).name]
+
+    def check_region(self, parameter: str, name: str | None) -> None:
+        """Raises MalformedRequest for a region that is no member, and never was."""
+        known = {region_of(origin) for origin in self.region.membership.origins}
+        if name is not None and name not in known:
+            raise MalformedRequest(
+                f"{parameter}={name[:64]!r} is no region; there are {', '.join(sorted(known))}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +127,7 @@ class Place:
         self.parameter: Place | None = None
         self.methods: dict[str, Bound] = {}
         self.allow: tuple[str, ...] = ()
-        """The methods that it takes, sorted."""
+        """The methods that it takes, sorted. `OPTIONS *` asks for those of all paths."""
 
 
 class Table:
@@ -129,6 +138,8 @@ class Table:
         self._root = Place()
         for route in self.routes:
             self._add(route)
+        whole = self._root.literals[b"*"] = Place()
+        whole.allow = tuple(sorted({"HEAD", "OPTIONS", *(route.method for route in self.routes)}))
 
     def _add(self, route: Route) -> None:
         place = self._root
@@ -171,7 +182,7 @@ class Table:
                 values.append(text_of(segment))
             place = step
         else:
-            if place.methods:
+            if place.allow:
                 return place, values
         shown = b"/".join(segments)[:200].decode("latin-1")
         raise NotFound(f"there is no /{shown}; see /openapi.json")

@@ -60,7 +60,7 @@ class Listener:
                 http="httptools",
                 proxy_headers=False,
                 server_header=False,
-                date_header=False,
+                date_header=True,
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=5,
             )

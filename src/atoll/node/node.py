@@ -20,6 +20,7 @@ from atoll.config.config import Config
 from atoll.config.deployment_key import deployment_key
 from atoll.errors import ConfigError
 from atoll.http.app import App
+from atoll.http.guard import Guard
 from atoll.http.sessions import Sessions
 from atoll.ids import IdService, region_number
 from atoll.region.options import RegionOptions
@@ -84,6 +85,7 @@ class Node:
             link_key=derive_key(key, "calls"),
             url=self.settings.url,
             test_topology=config.emulated,
+            guard=guard_of(config, region),
         )
 
     async def follow(self, config: Config) -> None:
@@ -101,6 +103,7 @@ class Node:
                 " give each region a `number`"
             )
         self.config = config
+        self.app.guard = guard_of(config, self.region.name)
         if to.regions != self.region.regions:
             await self.region.change_members(to)
 
@@ -154,6 +157,12 @@ def open_store(config: Config, region: str, node: int = 1) -> Store:
 
         return open_postgresql(store, region=region, deployment=config.name, node=node)
     return open_sqlite(config.region_data(region), region=region, deployment=config.name)
+
+
+def guard_of(config: Config, region: str) -> Guard:
+    """Which hosts and origins the region serves."""
+    given = config.deployment
+    return Guard(config.region(region).urls, given.allowed_hosts, given.allowed_origins)
 
 
 def options_of(config: Config) -> RegionOptions:

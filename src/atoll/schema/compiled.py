@@ -16,7 +16,7 @@ from atoll.errors import InvalidDocument, InvalidOperation
 from atoll.schema.collection import Collection, collection_name, policy_of
 from atoll.schema.fields import INT_MAX, INT_MIN, element_type_of, lattice_of, marker_of
 from atoll.schema.forms import FieldForm, encode_json
-from atoll.schema.limits import Limits, check_finite, check_size, check_text, validate_key
+from atoll.schema.limits import Limits, check_finite, check_members, check_size, check_text, validate_key
 from atoll.schema.policy import Policy
 from atoll.schema.problems import request_error, unknown_field
 
@@ -67,11 +67,11 @@ class CollectionSchema:
     _validate_json: Callable[..., Collection]
     _to_json: Callable[[Collection], bytes]
 
-    def canonical(self, body: bytes, key: str = "") -> bytes:
+    def canonical(self, body: bytes, key: str = "", *, own: bool = False) -> bytes:
         """Check a whole document and return it as compact JSON text: declared order, defaults filled in.
 
-        `key` is only for the team's own validators. Raises MalformedRequest, TooLarge, UnknownField or
-        InvalidDocument; nothing else, whatever the bytes.
+        `key` is only for the team's own validators. `own` text was written by this process. Raises
+        MalformedRequest, TooLarge, UnknownField or InvalidDocument; nothing else, whatever the bytes.
         """
         if len(body) > self.limits.document_bytes:
             check_size(body, self.limits, self.name)
@@ -87,8 +87,11 @@ class CollectionSchema:
             raise InvalidDocument(
                 f"{self.name}: a validator of the collection raised {type(error).__name__}: {error}"
             ) from error
-        if "key" in document.__pydantic_fields_set__:
+        given = document.__pydantic_fields_set__
+        if "key" in given:
             raise InvalidDocument(f"{self.name}: the key is in the URL; omit it from the document")
+        if not own and body.count(b":") != len(given):  # as many colons as fields: each was given once
+            check_members(body)
         try:
             text = self._to_json(document)
         except PydanticSerializationError as error:
@@ -108,14 +111,14 @@ class CollectionSchema:
                 return False
         return True
 
-    def parse(self, body: bytes, key: str = "") -> dict[str, Any]:
+    def parse(self, body: bytes, key: str = "", *, own: bool = False) -> dict[str, Any]:
         """As `canonical`, as plain JSON data. A mergeable field that was not given has its default."""
-        document: dict[str, Any] = _decode(self.canonical(body, key))
+        document: dict[str, Any] = _decode(self.canonical(body, key, own=own))
         return document
 
     def parse_object(self, document: Mapping[str, Any], key: str = "") -> dict[str, Any]:
         """As `parse`, from plain JSON data."""
-        return self.parse(encode_json(dict(document), self.name).encode(), key)
+        return self.parse(encode_json(dict(document), self.name).encode(), key, own=True)
 
     def form_of(self, instance: Collection) -> tuple[bytes, Collection | None]:
         """As `from_model`; and, where that is quickly had, the model that is stored by this text.
@@ -144,7 +147,7 @@ class CollectionSchema:
             text = instance.__pydantic_serializer__.to_json(instance, exclude={"key"}, warnings=False)
         except PydanticSerializationError as error:
             raise InvalidDocument(f"{self.name}: {error}") from None
-        return self.canonical(text, instance.key)
+        return self.canonical(text, instance.key, own=True)
 
     def document_of(self, instance: Collection) -> dict[str, Any]:
         """As `from_model`, as plain JSON data."""

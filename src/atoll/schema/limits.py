@@ -6,15 +6,20 @@ import json
 import math
 import re
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.errors import InvalidDocument, InvalidKey, TooLarge
+import msgspec
+
+from atoll.errors import InvalidDocument, InvalidKey, MalformedRequest, TooLarge
 from atoll.schema.fields import INT_MAX, INT_MIN
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
 _LONG_NUMBER = b"0" * 19
 """2^63 has 19 digits: text without so long a run of digits holds no integer beyond 64 bits."""
 
@@ -85,6 +90,34 @@ def _check_numbers(body: bytes, where: str) -> None:
         raise InvalidDocument(f"{where}: {text} is not a JSON number; send a finite number, or null")
 
     json.loads(body, parse_int=integer, parse_constant=constant)
+
+
+def check_members(body: bytes, decoded: Any = msgspec.UNSET) -> None:
+    """Refuse valid JSON text that gives a member of an object twice: which one counts would be a matter of place.
+
+    `decoded`: what was read from it, if it is at hand. Raises MalformedRequest. Text that is not JSON is left to
+    whoever reads it.
+    """
+    # What was decoded has each member once. So its text has as many colons, unless a member was dropped.
+    if b"\\u003" not in body:  # a colon that is escaped
+        try:
+            once = _encode(_decode(body) if decoded is msgspec.UNSET else decoded)
+            if once.count(b":") == body.count(b":"):
+                return
+        except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError):
+            pass
+    with suppress(ValueError, RecursionError):
+        json.loads(body, object_pairs_hook=_once)
+
+
+def _once(members: list[tuple[str, Any]]) -> None:
+    names: set[str] = set()
+    for name, _ in members:
+        if name in names:
+            raise MalformedRequest(
+                f"the JSON member {name[:64]!r} is given twice in one object; give it once"
+            )
+        names.add(name)
 
 
 def check_finite(body: bytes, where: str) -> None:

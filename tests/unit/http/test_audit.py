@@ -64,7 +64,7 @@ async def test_nothing_is_listed_where_nothing_collided() -> None:
     ],
 )
 async def test_records_can_be_narrowed(query: dict[str, str], found: bool) -> None:
-    async with Served() as it:
+    async with Served("a", "c") as it:
         await collided(it, "profile", "name")
         assert bool(await ids(it, **query)) is found
 

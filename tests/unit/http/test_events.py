@@ -68,7 +68,7 @@ async def test_a_listing_is_narrowed() -> None:
         everything = await listed(it)
         later = await listed(it, since=str(everything[4]["at_ms"]))
         assert later == everything[4:]
-        assert await listed(it, kind="of-a-later-version") == []
+        assert await listed(it, kind="restored") == []
 
 
 @in_virtual_time

@@ -19,7 +19,7 @@ from .asgi import Connection
         (b"/v1/profile/k", [b"v1", b"profile", b"k"]),
         (b"/v1/profile/a%2Fb?x=1", [b"v1", b"profile", b"a%2Fb"]),
         (b"/v1/profile/", [b"v1", b"profile", b""]),
-        (b"*", [b""]),
+        (b"*", [b"*"]),
         (b"", [b""]),
     ],
 )

@@ -57,6 +57,13 @@ async def test_another_method_is_told_which_there_are(path: str) -> None:
             assert method == "HEAD" or answer.json["allow"] == sorted(allowed)
 
 
+async def test_options_of_everything_tells_all_methods() -> None:
+    async with Served() as it:
+        answer = await it.ask("OPTIONS", "*")
+        assert answer.status == 204
+        assert answer.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+
+
 @pytest.mark.parametrize("path", BY_PATH)
 async def test_options_tells_the_methods(path: str) -> None:
     async with Served() as it:

@@ -1,0 +1,179 @@
+"""Whatever a request says is heeded, or refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from atoll.client import multiplex
+from atoll.client.multiplex import AnswerReader, Asked
+from atoll.client.transport import Request
+
+from .served import Answer, Served
+
+TWICE = [
+    ("PUT", "/v1/profile/k", b'{"name":"a","name":"b"}'),
+    ("PUT", "/v1/profile/k", b'{"name":"a:b","age":1,"n\\u0061me":"b"}'),
+    ("PATCH", "/v1/profile/k", b'{"$set":{"name":"a"},"$set":{"name":"b"}}'),
+    ("PATCH", "/v1/profile/k", b'{"$set":{"name":"a","name":"b"}}'),
+    ("PATCH", "/v1/profile/k", b'{"$set":{"age":1},"$set":{"age":2},"$inc":{":\\u003a":1}}'),
+    ("POST", "/v1/batch", b'{"writes":[],"writes":[{"delete":{"collection":"profile","key":"k"}}]}'),
+    ("POST", "/v1/batch", b'{"writes":[{"delete":{"collection":"profile","key":"x","key":"k"}}]}'),
+    (
+        "POST",
+        "/v1/batch",
+        b'{"writes":[{"put":{"collection":"profile","key":"k","value":{"name":"n","age":1,"age":2}}}]}',
+    ),
+    (
+        "POST",
+        "/v1/batch",
+        b'{"writes":[{"patch":{"collection":"profile","key":"k","operators":{"$set":{"age":1,"age":2}}}}]}',
+    ),
+    ("POST", "/v1/conflicts/c/resolve", b'{"value":{"name":"a","name":"b"}}'),
+    ("POST", "/admin/drain", b'{"draining":false,"draining":true}'),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), TWICE)
+async def test_a_member_that_is_given_twice_is_refused(method: str, path: str, body: bytes) -> None:
+    async with Served() as it:
+        before = await it.ask("PUT", "/v1/profile/k", {"name": "here"})
+        answer = await it.ask(method, path, body)
+        assert (answer.status, answer.problem) == (400, "malformed-request")
+        assert "given twice" in answer.json["detail"]
+        assert (await it.ask("GET", "/v1/profile/k")).headers["etag"] == before.headers["etag"]
+        assert (await it.ask("GET", "/health/serving")).status == 200
+
+
+@pytest.mark.parametrize("spaced", ["2026-11-23T09:00:00", "2026-11-23", "2026-11-23 09:00"])
+@pytest.mark.parametrize("path", ["/v1/conflicts", "/v1/events"])
+async def test_a_moment_needs_a_zone(path: str, spaced: str) -> None:
+    async with Served() as it:
+        answer = await it.ask("GET", path, query={"since": spaced})
+        assert (answer.status, "time zone" in answer.json["detail"]) == (400, True)
+        for zoned in ("2026-11-23T09:00:00Z", "2026-11-23T09:00:00+09:00", "0", "1700000000000"):
+            assert (await it.ask("GET", path, query={"since": zoned})).status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "status", "told"),
+    [
+        ("/v1/conflicts", "collection=profil", 404, "profile"),
+        ("/v1/conflicts", "origin=mars", 400, "there are a"),
+        ("/v1/conflicts", "kind=any", 400, "update_deleted"),
+        ("/v1/conflicts", "status=opened", 400, "open"),
+        ("/v1/events", "kind=any", 400, "restored"),
+        ("/v1/events", "region=mars", 400, "there are a"),
+        ("/v1/profile", "consistency=weak", 400, "eventual"),
+        ("/v1/profile", "where=nam:eq:x", 422, "name"),
+    ],
+)
+async def test_a_filter_of_an_unknown_value_is_refused(path: str, query: str, status: int, told: str) -> None:
+    async with Served() as it:
+        answer = await it.ask("GET", path, query=query)
+        assert (answer.status, told in answer.json["detail"]) == (status, True), answer.body
+
+
+async def written(it: Served) -> str:
+    return (await it.ask("PUT", "/v1/profile/k", {"name": "here"})).headers["etag"]
+
+
+@pytest.mark.parametrize(
+    ("method", "headers"),
+    [
+        ("DELETE", {"if_none_match": "*"}),
+        ("DELETE", {"if_none_match": '"x"'}),
+        ("PATCH", {"if_none_match": "*"}),
+        ("PUT", {"if_none_match": '"x"'}),
+        ("PUT", {"if_none_match": '*, "x"'}),
+        ("GET", {"if_match": "*"}),
+        ("GET", {"if_none_match": "x"}),
+        ("PUT", {"if_match": "x"}),
+        ("PUT", {"if_match": '"x'}),
+        ("DELETE", {"if_match": '"x" "y"'}),
+        ("PUT", {"if_unmodified_since": "Sat, 29 Oct 1994 19:43:31 GMT"}),
+        ("DELETE", {"if_unmodified_since": "Sat, 29 Oct 1994 19:43:31 GMT"}),
+        ("PUT", {"content_range": "bytes 0-4/10"}),
+    ],
+)
+async def test_a_condition_that_is_not_taken_is_refused(method: str, headers: dict[str, str]) -> None:
+    async with Served() as it:
+        tag = await written(it)
+        body = b'{"$set":{"name":"x"}}' if method == "PATCH" else b'{"name":"x"}' if method == "PUT" else b""
+        answer = await it.ask(method, "/v1/profile/k", body, **headers)
+        assert (answer.status, answer.problem) == (400, "malformed-request")
+        assert (await it.ask("GET", "/v1/profile/k")).headers["etag"] == tag
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
+async def test_one_of_several_versions_has_to_be_there(method: str) -> None:
+    body = {"PUT": {"name": "new"}, "PATCH": {"$set": {"name": "new"}}}.get(method, b"")
+    async with Served() as it:
+        for given, status in (
+            ('"x", "y"', 412),
+            ('W/{tag}, "x"', 412),
+            ("W/{tag}", 412),
+            ('"x", {tag}', 200),
+            ('{tag},"x"', 200),
+            (' , {tag} ,, "a,b"', 200),
+        ):
+            tag = await written(it)
+            answer = await it.ask(method, "/v1/profile/k", body, if_match=given.format(tag=tag))
+            assert answer.status == status, (given, answer.body)
+            assert (tag == (await it.ask("GET", "/v1/profile/k")).headers.get("etag")) == (status == 412)
+
+
+async def test_what_a_reader_has_may_be_one_of_several_weakly() -> None:
+    async with Served() as it:
+        tag = await written(it)
+        for given, status in ((f'"x", {tag}', 304), (f"W/{tag}", 304), ("*", 304), ('"x", W/"y"', 200)):
+            assert (await it.ask("GET", "/v1/profile/k", if_none_match=given)).status == status
+        dated = await it.ask("GET", "/v1/profile/k", if_modified_since="Sat, 29 Oct 1994 19:43:31 GMT")
+        assert dated.status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/profile/k"),
+        ("DELETE", "/v1/profile/k"),
+        ("HEAD", "/v1/profile"),
+        ("POST", "/v1/ids/uuid7"),
+    ],
+)
+async def test_a_body_that_is_not_taken_is_refused(method: str, path: str) -> None:
+    async with Served() as it:
+        tag = await written(it)
+        for headers in ({"content_length": "2"}, {"transfer_encoding": "chunked"}):
+            assert (await it.ask(method, path, b"{}", **headers)).status == 400
+        assert (await it.ask("GET", "/v1/profile/k")).headers["etag"] == tag
+        assert (await it.ask(method, path, content_length="0")).status == 200
+
+
+async def test_within_another_request_the_same_holds() -> None:
+    asked = [
+        Asked("DELETE", "/v1/profile/k", "", {"if-none-match": "*"}, b""),
+        Asked("DELETE", "/v1/profile/k", "", {}, b'{"if_match": "x"}'),
+        Asked("DELETE", "/v1/profile/k", "if_match=x", {}, b""),
+        Asked("PUT", "/v1/profile/k", "", {"content-type": "application/json"}, b'{"name":"a","name":"b"}'),
+    ]
+    async with Served() as it:
+        tag = await written(it)
+        headers = {"content-type": multiplex.CONTENT_TYPE}
+        request = Request("a", "POST", multiplex.PATH, "", headers, multiplex.encode_asked(asked), 5.0)
+        answer = await it.transport().send(request)
+        found = AnswerReader(1 << 20).feed(answer.body)
+        assert [each.status for each in found] == [400] * len(asked)
+        assert (await it.ask("GET", "/v1/profile/k")).headers["etag"] == tag
+
+
+async def test_a_preference_among_others_is_heeded() -> None:
+    writes: list[Any] = [{"put": {"collection": "profile", "key": k, "value": {"name": k}}} for k in "xy"]
+    async with Served() as it:
+        answer: Answer = await it.ask(
+            "POST", "/v1/batch", {"writes": writes}, prefer="wait=5, return=minimal"
+        )
+        assert answer.headers["preference-applied"] == "return=minimal"
+        assert msgspec.json.decode(answer.body) == {"written": []}
