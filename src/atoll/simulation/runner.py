@@ -212,7 +212,6 @@ async def _phases(plan: Plan, world: World, workloads: Iterable[Workload]) -> No
         await workload.finish(world)
         world.verdict.check()
     await check_nodes(world, links_move)
-    await _settle(cluster, "healed regions agree in time")
     await check_agreement(world)
     world.check_operations()
 
@@ -269,16 +268,17 @@ def _snapshots_s(cluster: Cluster) -> float:
 async def check_agreement(world: World, *, history: bool = True) -> None:
     """All regions hold the same documents bit for bit and the same audit, and both are what the history says.
 
-    To look takes time. A call that its client gave up may still be taken meanwhile: then it is looked at again.
+    To look takes time. A call that its client gave up, or an event, may be committed before and meanwhile. So each
+    look begins once all nodes know the same, and what it finds counts only if nothing was committed until its end.
     """
     for _ in range(_MOST_LATE):
+        await _settle(world.cluster, "healed regions agree in time")
         before = _positions(world)
         try:
             return await _check_agreement(world, history=history)
         except SafetyViolation:
             if _positions(world) == before:
                 raise
-            await _settle(world.cluster, "healed regions agree in time")
     raise LivenessViolation(
         "every call ends", f"calls are still taken after {_MOST_LATE} looks at what they did"
     )
