@@ -12,7 +12,7 @@ import atoll
 
 ROOT = Path(atoll.__file__).parent
 OFFERED = {
-    *("name", "application", "options", "rules", "regions", "membership", "peers", "now_ms"),  # what it is
+    *("name", "application", "bounds", "rules", "regions", "membership", "peers", "now_ms"),  # what it is
     *("read", "list", "siblings", "shown", "write", "changes", "cursor", "refresh", "vector"),  # documents
     *("list_conflicts", "resolve", "list_events"),  # records
     *("status", "health_of", "check_whole", "drain", "forget", "contents", "parked", "digest", "verify"),

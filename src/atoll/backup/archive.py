@@ -19,6 +19,7 @@ import msgspec
 import zstandard
 
 from atoll.errors import StoreCorrupt
+from atoll.schema.bounds import MAX_CHUNK_BYTES
 from atoll.store.port import Chunk
 from atoll.store.refusals import check_format
 
@@ -29,8 +30,6 @@ _VERSION = 2
 _START = struct.Struct(">8sB")
 _FRAME = struct.Struct(">cI16s")
 _HEADER, _CHUNK, _END = b"H", b"P", b"E"
-_MOST_BYTES = 1 << 30
-"""Of one payload, before and after compression; a piece is some MiB, unless one row alone is larger."""
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -142,7 +141,7 @@ class ArchiveReader:
         if len(head) < _FRAME.size:
             self._refuse("it is cut off")
         kind, size, digest = _FRAME.unpack(head)
-        if size > _MOST_BYTES:
+        if size > MAX_CHUNK_BYTES:
             self._refuse("a frame says that it is larger than any can be")
         payload = self._file.read(size)
         if len(payload) < size:
@@ -151,7 +150,7 @@ class ArchiveReader:
         if digest != self._digest:
             self._refuse("a digest is wrong")
         try:
-            if zstandard.frame_content_size(payload) > _MOST_BYTES:
+            if zstandard.frame_content_size(payload) > MAX_CHUNK_BYTES:
                 self._refuse("a frame holds more than any can")
             return kind, self._decompressor.decompress(payload)
         except zstandard.ZstdError as error:

@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from atoll.client.endpoints import Deployment, endpoints_of
-from atoll.client.options import DEFAULTS, ClientOptions
+from atoll.client.options import DEFAULTS, ClientOptions, fitted
 from atoll.config.config import Config, load_config
 from atoll.schema import Application, Limits
 
@@ -37,6 +37,7 @@ def connect(
 
     deployment, limits = _read(deployment, app)
     endpoints = endpoints_of(deployment)
+    options = fitted(options, limits, len(endpoints))
     single = AiohttpTransport({endpoint.region: endpoint.urls for endpoint in endpoints}, options)
     transport = Multiplexed(single, options)
     return Database(transport, endpoints, near=near, options=options, limits=limits, random=random)
@@ -56,6 +57,7 @@ def connect_sync(
 
     deployment, limits = _read(deployment, app)
     endpoints = endpoints_of(deployment)
+    options = fitted(options, limits, len(endpoints))
     transport = Urllib3Transport({endpoint.region: endpoint.urls for endpoint in endpoints}, options)
     return SyncDatabase(transport, endpoints, near=near, options=options, limits=limits, random=random)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from atoll.errors import ConfigError
+from atoll.schema.bounds import RESPONSE_BYTES, bounds_of
+from atoll.schema.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,9 @@ class ClientOptions:
     """How often the health of the region in use is asked, so that a region being drained is left in time."""
     health_timeout_s: float = 0.5
     """A region that takes longer to say how it is counts as down. It must exceed the round trip to the furthest."""
-    response_bytes: int = 32 << 20
-    """The largest answer that is read into memory, and the largest event of the change feed."""
+    response_bytes: int = RESPONSE_BYTES
+    """The largest answer that is read into memory, and the largest event of the change feed. The default grows with
+    the document_bytes of atoll.toml; a smaller one is kept, and refuses what is larger."""
     connections: int = 100
     """The most requests under way at once; further calls wait, and their attempts are timed from then on.
     The synchronous client has as many as threads ask for, and keeps this many connections per region."""
@@ -66,3 +69,11 @@ class ClientOptions:
 
 
 DEFAULTS = ClientOptions()
+
+
+def fitted(options: ClientOptions, limits: Limits | None, regions: int) -> ClientOptions:
+    """With room for every answer that a deployment may give. Raises ConfigError."""
+    wanted = RESPONSE_BYTES if limits is None else bounds_of(limits.document_bytes, regions).answer_bytes
+    if RESPONSE_BYTES <= options.response_bytes < wanted:
+        return replace(options, response_bytes=wanted)
+    return options

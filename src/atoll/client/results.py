@@ -75,3 +75,5 @@ class Change:
     """As `Sibling.stamp`."""
     changes: tuple[DocumentChange, ...]
     """Empty if only the cursor has moved, in a feed with `progress`."""
+    more: bool = False
+    """The write was large: the next change is of the same one. The cursor still stands before all of it."""

@@ -17,6 +17,7 @@ from atoll.causality.place import Place
 from atoll.causality.types import RegionName, Seq, Stamp
 from atoll.causality.vector import descends, missing
 from atoll.commit import idempotency
+from atoll.commit.checks import check_answer, check_document, entry_too_large
 from atoll.commit.draft import Draft
 from atoll.commit.recent import Recent
 from atoll.conflicts import records
@@ -36,13 +37,10 @@ from atoll.documents.entry import (
 from atoll.documents.mutation import Put, Receipt, Write, Written
 from atoll.documents.register import Operation, Version
 from atoll.documents.rules import WHOLE, Rules, undeclared
-from atoll.errors import (
-    AtollError,
-    CorruptEntry,
-    InvalidOperation,
-    TooLarge,
-)
+from atoll.errors import AtollError, CorruptEntry, InvalidOperation
 from atoll.lattices.base import Actor
+from atoll.schema.bounds import ENTRY_BYTES, SEGMENT_BYTES
+from atoll.schema.limits import ANY_KEY, validate_key
 from atoll.store.port import AuditRow, Cause, Commit, Parked, Remembered, Row, Segment
 
 Address = tuple[str, str]
@@ -63,7 +61,9 @@ class Identity(NamedTuple):
     uncertainty_ms: int
     """Half-width of the clock's error, stamped on every entry."""
     document_bytes: int
-    """A document larger than this is refused, however it came about."""
+    """A write may not make a document larger than this; merging may have."""
+    entry_bytes: int = ENTRY_BYTES
+    """A larger entry is refused: nobody could be sure to receive it."""
 
 
 class Batch:
@@ -91,6 +91,8 @@ class Batch:
         """Entries of peers that were merged."""
         self.pending = Commit()
         """What the store is to make durable, as far as it is known before `commit`."""
+        self.size_bytes = 0
+        """Of the rows and frames to be written."""
         self.admits_writes = False
         """Whether local writes were found to be allowed in this transaction."""
         self.recent = Recent()
@@ -113,6 +115,8 @@ class Batch:
         """
         self._sectioned = False
         """Whether the last run has sections."""
+        self._room = 0
+        """For so many bytes of frames the last run has room."""
         self._now_ms = now_ms
 
     # -- local ---------------------------------------------------------------------------------------
@@ -167,7 +171,11 @@ class Batch:
             version = Version(origin, seq, stamp, uncertainty_ms, operation, context, documents.ELSEWHERE)
             after[address] = documents.row_of(plain, version)
         entry = Entry(origin, seq, stamp, uncertainty_ms, context, tuple(changes), write.trace)
-        self._append(entry, encode_frame(entry))
+        frame = encode_frame(entry)
+        if len(frame) > identity.entry_bytes:
+            return None
+        self._append(entry, frame)
+        self.size_bytes += len(frame)  # once more: the rows hold about the same
         self.written.append(entry)
         for address in after:
             self._documents.pop(address, None)
@@ -188,6 +196,7 @@ class Batch:
         origin = identity.origin
         dot = Version(origin, seq, stamp, identity.uncertainty_ms, 0, context, None)
         drafts: dict[Address, Draft] = {}
+        size_bytes = 0
         for index, mutation in enumerate(write.mutations):
             rules = self._rules[mutation.collection]
             key = Place(stamp, origin, seq, index).key if rules.appended else mutation.key
@@ -202,28 +211,33 @@ class Batch:
                     dot=dot,
                     actor=self._actor,
                 )
+            size_bytes -= draft.size_bytes
             draft.mutate(mutation)
+            size_bytes += draft.size_bytes
+            if size_bytes > identity.entry_bytes:
+                raise entry_too_large(identity.entry_bytes)
         changed: list[tuple[Address, Draft, Row]] = []
         changes: list[Change] = []
         for address, draft in drafts.items():
             if draft.empty:
                 continue
             row = documents.encode_row(draft.rules, draft.document)
-            if row.value is not None and len(row.value) > identity.document_bytes:
-                raise TooLarge(
-                    f"{address[0]}/{address[1]} would grow to {len(row.value)} bytes; "
-                    f"the limit is {identity.document_bytes}",
-                    limit_bytes=identity.document_bytes,
-                )
+            if draft.added:
+                check_document(address, self._row(address), row, identity.document_bytes)
             resolved: tuple[LosingVersion, ...] = ()
             if draft.before.contested:
                 lost = records.open_records(draft.rules, address[1], draft.before, draft.written_registers)
                 resolved = tuple(records.resolve(record, (stamp, origin, seq)) for record in lost.values())
             changed.append((address, draft, row))
             changes.append(draft.change(resolved))
+        if len(drafts) > 1 and not write.brief:
+            after = {address: row for address, _, row in changed}
+            check_answer([after.get(address) or self._row(address) for address in drafts])
         if changes:
             entry = Entry(origin, seq, stamp, identity.uncertainty_ms, context, tuple(changes), write.trace)
             frame = encode_frame(entry)
+            if len(frame) > identity.entry_bytes:
+                raise entry_too_large(identity.entry_bytes)
             for (address, draft, row), change in zip(changed, changes, strict=True):
                 self._install(address, draft.before, draft.document, row, change.resolved)
             self._append(entry, frame)
@@ -302,7 +316,7 @@ class Batch:
         return Parked(entry.origin, entry.seq, index, cause, reason, _pack(whole))
 
     def _apply_change(self, rules: Rules, entry: Entry, change: Change) -> None:
-        rules.schema.validate_key(change.key)
+        validate_key(change.key, ANY_KEY)
         address = (change.collection, change.key)
         if (
             rules.quick
@@ -319,7 +333,8 @@ class Batch:
             self._documents.pop(address, None)
             marker = None if value is None else documents.ELSEWHERE
             version = documents.version_of(entry, change.operation, marker)
-            self._changed[address] = documents.row_of(value, version)
+            self._changed[address] = row = documents.row_of(value, version)
+            self.size_bytes += row.size_bytes
             return
         for losing in change.resolved:
             records.check_resolved(losing, entry, change)
@@ -429,6 +444,7 @@ class Batch:
         self.resolved(resolved)
         self._documents[address] = after
         self._changed[address] = row
+        self.size_bytes += row.size_bytes
 
     def resolved(self, resolved: Sequence[LosingVersion]) -> None:
         """Record versions whose conflicts are resolved, as a writer or a peer's audit says."""
@@ -442,11 +458,13 @@ class Batch:
     def _append(self, entry: Entry, frame: bytes, *, sectioned: bool = False) -> None:
         self.vector[entry.origin] = self.pending.positions[entry.origin] = entry.seq
         run = self._runs[-1] if self._runs else None
-        if run is not None and run[0] == entry.origin and self._sectioned == sectioned:
+        if run is not None and run[0] == entry.origin and self._sectioned == sectioned and self._room > 0:
             run[2].append(frame)
         else:
             self._runs.append((entry.origin, entry.seq, [frame]))
-            self._sectioned = sectioned
+            self._sectioned, self._room = sectioned, SEGMENT_BYTES
+        self._room -= len(frame)
+        self.size_bytes += len(frame)
 
     @property
     def empty(self) -> bool:

@@ -24,6 +24,8 @@ from atoll.errors import BoundExceeded, InvalidOperation, NotFound, VersionMisma
 from atoll.lattices.base import Actor, Escrowed
 from atoll.store.port import Row
 
+_NOT_ADDING = frozenset({"$inc", "$remove"})
+
 
 class Draft:
     """Applies mutations to a copy of the document and gathers the change that other regions will merge.
@@ -43,12 +45,20 @@ class Draft:
         self._actor = actor
         self._registers: dict[str, bytes | None] = {}
         self._deltas: dict[str, list[Any]] = {}
+        self.size_bytes = 0
+        """Of the values that are written into registers."""
+        self.added = False
+        """Whether anything may have been added, other than to numbers."""
         self.document = before if rules.simple else before.copy()
         self._alive = shown_plain(rules, before) is not None
         self._operation = Operation.UPDATE if self._alive else Operation.INSERT
 
     def mutate(self, mutation: Mutation) -> None:
         """Raises NotFound, VersionMismatch, BoundExceeded, InvalidOperation."""
+        self.added |= not (
+            isinstance(mutation, Delete | Transfer)
+            or (isinstance(mutation, Patch) and all(step.operator in _NOT_ADDING for step in mutation.steps))
+        )
         match mutation:
             case Put():
                 self._guard(mutation.if_match, absent=mutation.if_absent)
@@ -107,6 +117,7 @@ class Draft:
         if not self._registers and self.rules.simple:
             self.document = self.before.copy()
         self.document.registers[register] = (version_of(self._dot, int(self._operation), value),)
+        self.size_bytes += len(value or b"") - len(self._registers.get(register) or b"")
         self._registers[register] = value
 
     def _merge(self, field: str, delta: Any) -> None:
@@ -176,6 +187,7 @@ class Draft:
 
     def _create(self, patch: Patch) -> None:
         """A patch of an absent document starts from the defaults."""
+        self.added = True
         given = {
             step.field: step.argument
             for step in patch.steps

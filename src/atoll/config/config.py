@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from atoll.config.file import ConfigFile, DeploymentSection, EmulateSection, RegionSection, advice, meant
 from atoll.config.lines import line_of, line_of_syntax_error
 from atoll.errors import ConfigError
+from atoll.schema.bounds import INDEXED_KEY_BYTES, bounds_of
 from atoll.schema.limits import Limits
 from atoll.schema.placement import REGION_NAME
 from atoll.store.postgresql.url import database_url, is_postgresql
@@ -138,18 +139,32 @@ class _Reader:
         regions = tuple(self._region(name, file.regions[name]) for name in sorted(file.regions))
         self._check_distinct(regions)
         deployment = file.deployment
+        limits = Limits(**deployment.limits.model_dump())
+        self._check_sizes(limits, regions)
         folder = self.path.parent
         return Config(
             source=self.path,
             deployment=deployment,
             app=(folder / deployment.app).resolve(),
             data=(folder / deployment.data).resolve(),
-            limits=Limits(**deployment.limits.model_dump()),
+            limits=limits,
             regions=regions,
             emulated=file.emulate is not None,
             round_trips_ms=self._round_trips(file.emulate, tuple(sorted(file.regions))),
             clock_offsets_ms=self._clock_offsets(file.emulate, tuple(sorted(file.regions))),
         )
+
+    def _check_sizes(self, limits: Limits, regions: tuple[RegionConfig, ...]) -> None:
+        where = ("deployment", "limits")
+        try:
+            bounds_of(limits.document_bytes, len(regions))
+        except ConfigError as error:
+            self._refuse((*where, "document_bytes"), error.message)
+        if limits.key_bytes > INDEXED_KEY_BYTES and any(is_postgresql(region.store) for region in regions):
+            self._refuse(
+                (*where, "key_bytes"),
+                f"is {limits.key_bytes}, and an index of PostgreSQL holds at most {INDEXED_KEY_BYTES}",
+            )
 
     def _refuse(self, where: tuple[str, ...], problem: str) -> NoReturn:
         line = line_of(self.text, where)

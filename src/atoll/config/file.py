@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from atoll.schema.bounds import MOST_DOCUMENT_BYTES, MOST_KEY_BYTES
+
 MOST_REGIONS = 32
 """Identifiers keep five bits for the region."""
 MOST_NODES = 32
@@ -21,9 +23,9 @@ class Section(BaseModel):
 
 
 class LimitsSection(Section):
-    document_bytes: int = Field(1 << 20, ge=1, le=64 << 20)
+    document_bytes: int = Field(1 << 20, ge=1, le=MOST_DOCUMENT_BYTES)
     depth: int = Field(64, ge=1, le=128)
-    key_bytes: int = Field(512, ge=1, le=4096)
+    key_bytes: int = Field(512, ge=1, le=MOST_KEY_BYTES)
 
 
 class DeploymentSection(Section):

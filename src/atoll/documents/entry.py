@@ -47,9 +47,9 @@ from atoll.causality.types import (
 )
 from atoll.documents.trace import Trace
 from atoll.errors import CorruptEntry, HostileEntry
+from atoll.schema.bounds import MAX_ENTRY_BYTES
 
 FORMAT: Final = 2
-MAX_ENTRY_BYTES: Final = 64 << 20
 SALT_BYTES: Final = 16
 UNREADABLE: Final = -1
 """The operation of a change that stands for what could not be read."""

@@ -10,6 +10,7 @@ import msgspec
 from atoll.client.database import Database
 from atoll.client.endpoints import Endpoint
 from atoll.client.models import jsonable, model_of, schema_of
+from atoll.client.options import DEFAULTS, fitted
 from atoll.documents.mutation import Delete, Mutation, Put, Write, patch_of, put_fields
 from atoll.documents.rules import Rules
 from atoll.embedded.asgi_transport import AsgiTransport
@@ -33,7 +34,9 @@ class EmbeddedDatabase(Database):
     def __init__(self, node: Node, listener: Listener | None) -> None:
         region = node.region.name
         endpoint = Endpoint(region, node.settings.url)
-        super().__init__(AsgiTransport(node.app), [endpoint], near=region, limits=node.config.limits)
+        limits = node.config.limits
+        options = fitted(DEFAULTS, limits, len(node.config.regions))
+        super().__init__(AsgiTransport(node.app), [endpoint], near=region, options=options, limits=limits)
         self._node = node
         self._listener = listener
         self._found: dict[type[Collection], tuple[Rules, CollectionSchema]] = {}

@@ -29,6 +29,7 @@ from atoll.http.exchange import Exchange
 from atoll.http.parameters import Choice, Moment, Parameter, Text
 from atoll.http.route import Answer, Body, Route, Serving
 from atoll.http.sessions import HEADER
+from atoll.store.pages import cut_short
 from atoll.store.port import AuditFilter, AuditRow
 
 
@@ -50,12 +51,13 @@ async def _list(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
     rows = await on.region.list_conflicts(wanted, after=after, limit=limit + 1)
     if not rows and wanted.collection is not None:  # of one that is declared no more, records may be left
         on.rules(wanted.collection)
-    await answer_page(exchange, rows, _shown, lambda row: f"{row.stamp_ms} {row.id}")
+    more = cut_short(rows, limit + 1)
+    await answer_page(exchange, rows[:limit], _shown, lambda row: f"{row.stamp_ms} {row.id}", more=more)
 
 
 async def _resolve(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
     """Write the value that the application chose. The write has seen all siblings, so it resolves the conflict."""
-    asked = await exchange.decode(Resolution, on.region.options.document_bytes)
+    asked = await exchange.decode(Resolution, on.region.bounds.body_bytes)
     idempotency_key = idempotency_key_of(exchange)
     token = await on.sessions.of(exchange)
     reply = await on.region.resolve(at[0], bytes(asked.value), idempotency_key=idempotency_key, token=token)

@@ -110,12 +110,16 @@ def page_route(
 
 
 async def answer_page(
-    exchange: Exchange, rows: Sequence[T], shown: Callable[[T], Any], cursor: Callable[[T], str]
+    exchange: Exchange,
+    rows: Sequence[T],
+    shown: Callable[[T], Any],
+    cursor: Callable[[T], str],
+    *,
+    more: bool,
 ) -> None:
-    """Answer the first `limit` rows. One more means that there is another page."""
-    limit: int = exchange.arguments["limit"]
-    later = encode_cursor(cursor(rows[limit - 1])) if len(rows) > limit else None
-    items = [shown(row) for row in rows[:limit]]
+    """Answer with a page, and where the next one begins if there is `more`."""
+    later = encode_cursor(cursor(rows[-1])) if more else None
+    items = [shown(row) for row in rows]
     await exchange.answer_tagged(msgspec.json.encode({"items": items, "cursor": later}))
 
 

@@ -46,7 +46,6 @@ from atoll.store.port import Condition
 
 _MAX_CONDITIONS = 20
 _OPERATORS = ("eq", "ne", "lt", "le", "gt", "ge", "contains")
-_BATCH_BYTES = 16 << 20
 _MINIMAL = "return=minimal"
 _SIBLINGS = ("manual", "custom")
 """Strategies that may leave several values to show."""
@@ -85,7 +84,9 @@ def _writing(mutation: Callable[[Rules, str, bytes, str | None, bool], Mutation]
         rules, key = on.rules(at[0]), at[1]
         rules.schema.validate_key(key)
         token = await on.sessions.of(exchange)
-        body = b"" if exchange.method == "DELETE" else await exchange.body(on.region.options.document_bytes)
+        bounds = on.region.bounds
+        most_bytes = bounds.document_bytes if exchange.method == "PUT" else bounds.body_bytes
+        body = b"" if exchange.method == "DELETE" else await exchange.body(most_bytes)
         if_match, if_absent = _preconditions(exchange)
         made = mutation(rules, key, body, if_match, if_absent)
         write = Write((made,), idempotency_key_of(exchange), _trace(on, exchange))
@@ -116,7 +117,7 @@ def _delete(rules: Rules, key: str, body: bytes, if_match: str | None, _: bool) 
 async def _batch(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
     """Many writes, one atomic entry. With `Prefer: return=minimal` (RFC 7240) only whether it was done."""
     token = await on.sessions.of(exchange)
-    mutations = _mutations(on, await exchange.body(_BATCH_BYTES))
+    mutations = _mutations(on, await exchange.body(on.region.bounds.batch_bytes))
     prefer = (exchange.header(b"prefer") or "").split(",")
     brief = len(mutations) > 1 and _MINIMAL in map(str.strip, prefer)
     write = Write(mutations, idempotency_key_of(exchange), _trace(on, exchange), brief)

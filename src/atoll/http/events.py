@@ -50,8 +50,9 @@ async def _list(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
     after = "" if asked["since"] is None else since(asked["since"])
     if asked["cursor"] is not None:
         after = max(after, _position(asked["cursor"]))
-    rows = await on.region.list_events(after=after, limit=asked["limit"] + 1, where=where)
-    await answer_page(exchange, rows, _shown, lambda row: row[0])
+    limit: int = asked["limit"]
+    rows = await on.region.list_events(after=after, limit=limit + 1, where=where)
+    await answer_page(exchange, rows[:limit], _shown, lambda row: row[0], more=len(rows) > limit)
 
 
 def _shown(row: tuple[str, bytes]) -> dict[str, Any]:

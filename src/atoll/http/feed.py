@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 import msgspec
 
+from atoll.documents.entry import Change as EntryChange
 from atoll.documents.entry import Entry
 from atoll.documents.register import Operation
 from atoll.errors import (
@@ -22,6 +23,7 @@ from atoll.http.common import REGION
 from atoll.http.exchange import Exchange
 from atoll.http.parameters import Parameter, Text
 from atoll.http.route import Answer, Route, Serving
+from atoll.schema.bounds import PAGE_BYTES
 
 _KEEPALIVE_S = 10.0
 """A consumer hears something at least this often, be there nothing new or nothing of what it asked for."""
@@ -39,13 +41,15 @@ class ChangedDocument(msgspec.Struct):
     value: msgspec.Raw | None
 
 
-class Change(msgspec.Struct):
+class Change(msgspec.Struct, omit_defaults=True):
     cursor: str
     """What the consumer has seen, signed like a session's token: any region can go on from it."""
     origin: str
     seq: Count
     stamp: Count
     changes: list[ChangedDocument]
+    more: bool = False
+    """Further documents of the same entry follow; the cursor still stands before all of it."""
 
 
 _EVENT: Schema = {
@@ -92,13 +96,29 @@ async def _chunks(on: Serving, vector: dict[str, int], only: Sequence[str]) -> A
             if each is None:
                 yield b": up to here\n" + _place(on, vector)
                 continue
-            entry, vector = each
-            changes = await _changes(on, entry, only)
+            entry, after = each
+            changes: list[ChangedDocument] = []
+            size_bytes = 0
+            for change in entry.changes:
+                if change.collection not in on.region.rules or (only and change.collection not in only):
+                    continue
+                if size_bytes >= PAGE_BYTES:
+                    yield _event(on, entry, changes, vector, more=True)
+                    changes, size_bytes = [], 0
+                changed = await _changed(on, change)
+                changes.append(changed)
+                size_bytes += 0 if changed.value is None else len(memoryview(changed.value))
+            vector = after
             if changes:
-                cursor = on.sessions.encode(vector)
-                event = Change(cursor, entry.origin, entry.seq, entry.stamp, changes)
-                data = msgspec.json.encode(event)
-                yield b"id: %b\nevent: change\ndata: %b\n\n" % (cursor.encode(), data)
+                yield _event(on, entry, changes, vector)
+
+
+def _event(
+    on: Serving, entry: Entry, changes: list[ChangedDocument], vector: dict[str, int], *, more: bool = False
+) -> bytes:
+    cursor = on.sessions.encode(vector)
+    data = msgspec.json.encode(Change(cursor, entry.origin, entry.seq, entry.stamp, changes, more))
+    return b"id: %b\nevent: change\ndata: %b\n\n" % (cursor.encode(), data)
 
 
 def _place(on: Serving, vector: dict[str, int]) -> bytes:
@@ -106,16 +126,13 @@ def _place(on: Serving, vector: dict[str, int]) -> bytes:
     return b"id: %b\n\n" % on.sessions.encode(vector).encode()
 
 
-async def _changes(on: Serving, entry: Entry, only: Sequence[str]) -> list[ChangedDocument]:
-    changes = []
-    for change in entry.changes:
-        if change.collection not in on.region.rules or (only and change.collection not in only):
-            continue
-        value = await on.region.shown(change.collection, change.key)
-        operation = _OPERATIONS.get(change.operation, "update")
-        shown = None if value is None else msgspec.Raw(value)
-        changes.append(ChangedDocument(change.collection, change.key, operation, shown))
-    return changes
+async def _changed(on: Serving, change: EntryChange) -> ChangedDocument:
+    """With the document as it is by now."""
+    value = await on.region.shown(change.collection, change.key)
+    operation = _OPERATIONS.get(change.operation, "update")
+    return ChangedDocument(
+        change.collection, change.key, operation, None if value is None else msgspec.Raw(value)
+    )
 
 
 ROUTES = (

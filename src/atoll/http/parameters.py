@@ -13,10 +13,10 @@ from typing import Any, Literal, Protocol
 from urllib.parse import parse_qsl
 
 from atoll.errors import MalformedRequest, TooLarge
+from atoll.schema.bounds import QUERY_BYTES
 
 Place = Literal["path", "query", "header"]
 
-_MAX_QUERY_BYTES = 16_384
 _MAX_FIELDS = 100
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
@@ -160,8 +160,8 @@ def read_query(raw: bytes, query: Query, defaults: Mapping[str, Any]) -> dict[st
 
     Raises MalformedRequest for a parameter that is unknown, given too often, or of another form; TooLarge.
     """
-    if len(raw) > _MAX_QUERY_BYTES:
-        raise TooLarge(f"the query string has {len(raw)} bytes; the limit is {_MAX_QUERY_BYTES}")
+    if len(raw) > QUERY_BYTES:
+        raise TooLarge(f"the query string has {len(raw)} bytes; the limit is {QUERY_BYTES}")
     check_escapes(raw, "the query string")
     try:
         pairs = parse_qsl(

@@ -24,7 +24,6 @@ from atoll.replication.wire import PROTOCOL, protocol_mismatch
 T = TypeVar("T")
 
 _OCTETS = "application/vnd.atoll"
-_MAX_CALL_BYTES = 32 << 20
 
 _pack = msgspec.msgpack.Encoder().encode
 _PING = _pack(PingCall())
@@ -35,7 +34,7 @@ _request = msgspec.msgpack.Decoder(StreamRequest).decode
 async def _answer(on: Serving, exchange: Exchange, path: str) -> None:
     region = on.region
     try:
-        body = await exchange.body(_MAX_CALL_BYTES)
+        body = await exchange.body(region.bounds.call_bytes)
         # A node whose clock is far off could never find out if nobody told it the time.
         now_ms = None if body == _PING and path == CALL_PATH else region.now_ms()
         peer = seal.verify(on.link_key, exchange.header(SEAL.encode()) or "", path, now_ms, body)

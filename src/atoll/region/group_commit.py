@@ -25,6 +25,7 @@ from atoll.documents.rules import Rules
 from atoll.errors import AtollError, Indefinite, Overloaded, SerializationConflict
 from atoll.region.progress import Progress
 from atoll.region.timeline import Timeline
+from atoll.schema.bounds import COMMIT_BYTES
 from atoll.store.port import Transactions, View
 
 Answer = TypeVar("Answer")
@@ -46,6 +47,11 @@ _MOST_TURNS = 8
 """Of the event loop, that a work waits at most while each brings others."""
 _MOST_LOST = 8
 """Transactions that may be lost to other nodes before the works are told."""
+
+
+def paced(at_once: int, most: int, done: int, left: int) -> int:
+    """How many the next commit should take, if one had room for `done` and not for `left`."""
+    return max(1, done) if left else min(most, 2 * at_once)
 
 
 class Awaited(Generic[Answer]):
@@ -117,6 +123,8 @@ class GroupCommit:
         self._options = options
         self._recent = Recent()
         self._queue: deque[Work] = deque()
+        self._at_once = options.works_per_commit
+        """Fewer while works are large: all that they address is loaded at once."""
         self._background: deque[Work] = deque()
         self._supplies: list[Callable[[], Work | None]] = []
         self._companions: list[Step] = []
@@ -226,13 +234,13 @@ class GroupCommit:
         waited = self._waited
         for _ in range(_MOST_TURNS - 1):
             waiting = len(self._queue)
-            if not waited < waiting < self._options.works_per_commit:
+            if not waited < waiting < self._at_once:
                 return
             waited = waiting
             await asyncio.sleep(0)
 
     def _gathered(self) -> list[Work]:
-        taken = (self._queue.popleft() for _ in range(min(len(self._queue), self._options.works_per_commit)))
+        taken = (self._queue.popleft() for _ in range(min(len(self._queue), self._at_once)))
         group = [work for work in taken if not work.abandoned]
         for take in self._supplies:
             work = take()
@@ -323,7 +331,11 @@ class GroupCommit:
             now_ms=self._now_ms(),
         )
         batch.recent = self._recent
+        waiting: list[Work] = []
         for work in group:
+            if batch.size_bytes >= COMMIT_BYTES and isinstance(work, Awaited):
+                waiting.append(work)
+                continue
             try:
                 work.perform(batch, view)
             except AtollError as error:
@@ -331,7 +343,22 @@ class GroupCommit:
             except Exception as error:
                 self._report(error)
                 raise _LeftOut(work, self._unexpected(error)) from error
+        self._at_once = paced(
+            self._at_once, self._options.works_per_commit, len(group) - len(waiting), len(waiting)
+        )
+        if waiting:
+            self._put_back(group, waiting)
         return batch
+
+    def _put_back(self, group: list[Work], waiting: list[Work]) -> None:
+        """The commit is large enough: these begin the next one."""
+        left = {id(work) for work in waiting}
+        group[:] = [work for work in group if id(work) not in left]
+        if self._closed:
+            for work in waiting:
+                work.failed(Overloaded("this region is closing"))
+        else:
+            self._queue.extendleft(reversed(waiting))
 
     # -- failing ---------------------------------------------------------------------------------------
 

@@ -11,8 +11,10 @@ from atoll.commit.batch import Batch
 from atoll.commit.work import Wants
 from atoll.documents.entry import EncodedEntry
 from atoll.errors import AtollError, ClockAhead, CorruptEntry
+from atoll.region.group_commit import paced
 from atoll.region.progress import Progress
 from atoll.replication.inbox import Inbox
+from atoll.schema.bounds import COMMIT_BYTES
 from atoll.store.port import View
 
 
@@ -31,7 +33,7 @@ class IntakeOptions:
 class RemoteEntries:
     """Entries of peers as a work of the group commit: they are merged in causal order."""
 
-    __slots__ = ("_intake", "ahead", "applied", "entries", "waiting")
+    __slots__ = ("_intake", "ahead", "applied", "entries", "left", "waiting")
     abandoned = False
 
     def __init__(self, intake: Intake, entries: list[EncodedEntry]) -> None:
@@ -40,6 +42,8 @@ class RemoteEntries:
         """Entries whose time has not come."""
         self.ahead: dict[str, ClockAhead] = {}
         """Origins that are held back."""
+        self.left = 0
+        """How many the commit had no room for."""
         self.applied = False
         self._intake = intake
 
@@ -48,8 +52,13 @@ class RemoteEntries:
             wants.entry(encoded.entry)
 
     def perform(self, batch: Batch, view: View) -> None:
-        self.waiting, self.ahead = [], {}
-        for encoded in self.entries:
+        self.waiting, self.ahead, self.left = [], {}, 0
+        most_bytes = batch.size_bytes + COMMIT_BYTES
+        for at, encoded in enumerate(self.entries):
+            if batch.size_bytes >= most_bytes:
+                self.left = len(self.entries) - at
+                self.waiting += self.entries[at:]
+                break
             try:
                 batch.apply(encoded)
             except ClockAhead as error:
@@ -87,6 +96,7 @@ class Intake:
         self._closed = False
         self._held_back: set[str] = set()
         self._granted: dict[str, int] = {}
+        self._at_once = options.entries_per_commit
         self._waiting: list[asyncio.Future[None]] = []
         self._blocked = asyncio.Event()
         """Set when entries wait, and none can be applied."""
@@ -161,7 +171,7 @@ class Intake:
         """What can be applied now on top of the region's position, for the next commit."""
         if self._pausing or not self.inbox:
             return None
-        ready = self.inbox.ready(self._progress.vector, self._options.entries_per_commit, self._held_back)
+        ready = self.inbox.ready(self._progress.vector, self._at_once, self._held_back)
         self._in_flight = ready
         if not ready:
             # The store refuses nothing any more: what is left waits for its past, which a link may have to bring.
@@ -173,6 +183,9 @@ class Intake:
         """What was merged is durable; the rest waits again."""
         self._in_flight, self._refused = [], False
         loop = asyncio.get_running_loop()
+        self._at_once = paced(
+            self._at_once, self._options.entries_per_commit, len(work.entries) - work.left, work.left
+        )
         if work.applied:
             self._applied_s = loop.time()
         for origin, error in work.ahead.items():

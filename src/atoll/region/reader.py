@@ -30,6 +30,7 @@ from atoll.region.site import Site
 from atoll.region.waits import Admission
 from atoll.replication.link import Link
 from atoll.replication.messages import ReadCall, ReadReply
+from atoll.store.pages import cut_short
 from atoll.store.port import Documents, Journal
 
 
@@ -124,7 +125,7 @@ class Reader:
             where=wanted.where,
         )
         self._gates.leave(entered)
-        more = len(rows) > wanted.limit
+        more = cut_short([row for _, row in rows], wanted.limit + 1)
         return Listing(rows[: wanted.limit], more, vector, stale or here.degraded)
 
     async def siblings(self, collection: str, key: str) -> Sequence[Version]:

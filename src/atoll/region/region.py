@@ -41,6 +41,7 @@ from atoll.replication.messages import (
     WriteReply,
 )
 from atoll.schema.application import Application
+from atoll.schema.bounds import bounds_of
 from atoll.store.port import AuditFilter, AuditRow, Condition, Parked, Store, StoreStatistics
 
 logger = logging.getLogger("atoll.region")
@@ -80,7 +81,9 @@ class Region(Parts):
 
         Raises ConfigError. Nobody waits for a region that has left; its entries stay, and are relayed.
         """
+        bounds = bounds_of(self.options.document_bytes, len(to.regions))
         self.members.change(to, own=self.name)
+        self.bounds = bounds
         peers = frozenset(to.regions) - {self.name}
         left = [peer for peer in self.links if peer not in peers]
         running = bool(self._tasks)
@@ -168,7 +171,7 @@ class Region(Parts):
     async def list_conflicts(
         self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
     ) -> Sequence[AuditRow]:
-        """Records of the audit, newest first."""
+        """Records of the audit, newest first. A page may end early: see `store.pages`."""
         return await self.conflicts.page(wanted, after=after, limit=limit)
 
     async def resolve(

@@ -63,6 +63,7 @@ from atoll.replication.signal import Signal
 from atoll.replication.wire import Heartbeat
 from atoll.rollout.redeclare import fingerprints
 from atoll.schema.application import Application, CollectionSchema
+from atoll.schema.bounds import bounds_of
 from atoll.store.port import Store
 
 
@@ -85,6 +86,7 @@ class Parts:
         self.options = site.options
         self.now_ms = site.now_ms
         self.members = Members(Membership.of(regions))
+        self.bounds = bounds_of(site.options.document_bytes, len(self.members.regions))
         self._own_at_first = 0
         """Its own position when it was restored, or rewound: what came since is the peers' own account."""
         self._stored_rules = {
@@ -383,7 +385,8 @@ class Parts:
             origin_of(self.name, 0),
             self.members.regions,
             self.clocks.uncertainty_ms,
-            self.options.document_bytes,
+            self.bounds.document_bytes,
+            self.bounds.entry_bytes,
         )
 
     def _after_commit(self, batch: Batch) -> None:

@@ -19,8 +19,7 @@ from atoll.replication.failure import Failure
 from atoll.replication.messages import Call, Reply, StreamRequest
 from atoll.replication.seal import CALL_PATH, PROTOCOL_HEADER, STREAM_PATH
 from atoll.replication.wire import PROTOCOL
-
-_MAX_REPLY_BYTES = 64 << 20
+from atoll.schema.bounds import MAX_ROW_BYTES
 
 _pack = msgspec.msgpack.Encoder().encode
 _reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
@@ -112,7 +111,7 @@ class HttpPeers:
         async with self._open().post(
             url + CALL_PATH, data=body, headers=headers, timeout=aiohttp.ClientTimeout(total=timeout_s)
         ) as response:
-            if (response.content_length or 0) > _MAX_REPLY_BYTES:
+            if (response.content_length or 0) > MAX_ROW_BYTES:
                 raise Indefinite(
                     f"{region} answers with {response.content_length} bytes, more than the limit",
                     region=region,

@@ -8,6 +8,7 @@ import msgspec
 
 from atoll.causality.vector import descends
 from atoll.documents.entry import EncodedEntry
+from atoll.schema.bounds import COMMIT_BYTES
 
 
 class _Waiting(msgspec.Struct, frozen=True, gc=False):
@@ -53,30 +54,36 @@ class Inbox:
         return True
 
     def ready(
-        self, vector: Mapping[str, int], limit: int, without: Container[str] = ()
+        self,
+        vector: Mapping[str, int],
+        limit: int,
+        without: Container[str] = (),
+        *,
+        limit_bytes: int = COMMIT_BYTES,
     ) -> list[EncodedEntry]:
         """Take up to `limit` entries that can be applied now, in this order, on top of `vector`.
 
-        Entries of the origins `without` stay.
+        The entry that reaches `limit_bytes` is the last one. Entries of the origins `without` stay.
         """
         if not self._waiting:
             return []
         at = dict(vector)
         taken: list[EncodedEntry] = []
         progress = True
-        while progress and len(taken) < limit:
+        while progress and len(taken) < limit and limit_bytes > 0:
             progress = False
             for origin in sorted(self._waiting):
                 if origin in without:
                     continue
                 waiting = self._waiting[origin]
                 seq = at.get(origin, 0) + 1
-                while len(taken) < limit:
+                while len(taken) < limit and limit_bytes > 0:
                     found = waiting.get(seq)
                     if found is None or not descends(at, found.encoded.entry.context):
                         break
                     del waiting[seq]
                     self._bytes[found.link] -= len(found.encoded.frame)
+                    limit_bytes -= len(found.encoded.frame)
                     taken.append(found.encoded)
                     at[origin] = seq
                     seq += 1

@@ -19,16 +19,14 @@ from atoll.causality.types import check_incarnations
 from atoll.commit.snapshot_page import KEPT_ASIDE
 from atoll.conflicts import records
 from atoll.documents.document import received
-from atoll.documents.entry import MAX_ENTRY_BYTES, LosingVersion
+from atoll.documents.entry import LosingVersion
 from atoll.documents.rules import Rules, undeclared
 from atoll.errors import AtollError, CorruptEntry, DeclarationError, HostileEntry
 from atoll.replication.messages import SnapshotPlace, SnapshotReply
+from atoll.schema.bounds import MAX_CHUNK_BYTES, SEGMENT_BYTES
+from atoll.schema.limits import ANY_KEY, validate_key
+from atoll.store.pages import cut_short
 from atoll.store.port import Audit, AuditFilter, Documents, Parked, Row, Store
-
-_PAGE_BYTES = 1 << 20
-_ROWS_AT_ONCE = 50
-_MOST_BYTES = 4 * MAX_ENTRY_BYTES
-"""Of a page, decompressed: one document may hold several versions, each as large as an entry."""
 
 
 class Content(msgspec.Struct, array_like=True):
@@ -93,54 +91,34 @@ async def _documents(store: Documents, names: list[str], place: SnapshotPlace, m
     if not left:
         return _Read(Content(), SnapshotPlace("audit"))
     name, after = left[0], place.key if left[0] == place.collection else None
-    content = Content(collection=name)
-    size_bytes = 0
-    while size_bytes < _PAGE_BYTES and (limit := min(_ROWS_AT_ONCE, most_rows - len(content.documents))):
-        rows = await store.scan_all(name, after=after, limit=limit)
-        for key, row in rows:
-            content.documents.append((key, row.value, row.meta))
-            size_bytes += len(row.value or b"") + len(row.meta)
-            after = key
-        if len(rows) < limit:
-            end = SnapshotPlace("documents", left[1]) if len(left) > 1 else SnapshotPlace("audit")
-            return _Read(content, end)
-    return _Read(content, SnapshotPlace("documents", name, after))
+    rows = await store.scan_all(name, after=after, limit=most_rows, limit_bytes=SEGMENT_BYTES)
+    content = Content(name, [(key, row.value, row.meta) for key, row in rows])
+    if cut_short([row for _, row in rows], most_rows, SEGMENT_BYTES):
+        return _Read(content, SnapshotPlace("documents", name, rows[-1][0]))
+    return _Read(content, SnapshotPlace("documents", left[1]) if len(left) > 1 else SnapshotPlace("audit"))
 
 
 async def _audit(store: Audit, place: SnapshotPlace, most_rows: int) -> _Read:
-    content, after = Content(), place.record
-    size_bytes = 0
-    while size_bytes < _PAGE_BYTES and (limit := min(_ROWS_AT_ONCE, most_rows - len(content.resolved))):
-        rows = await store.conflicts(AuditFilter(status="resolved"), after=after, limit=limit)
-        for row in rows:
-            content.resolved.append((row.id, row.body))
-            size_bytes += len(row.body)
-            after = (row.stamp_ms, row.id)
-        if len(rows) < limit:
-            return _Read(content, SnapshotPlace("parked"))
-    return _Read(content, SnapshotPlace("audit", record=after))
+    wanted = AuditFilter(status="resolved")
+    rows = await store.conflicts(wanted, after=place.record, limit=most_rows, limit_bytes=SEGMENT_BYTES)
+    content = Content(resolved=[(row.id, row.body) for row in rows])
+    if cut_short(rows, most_rows, SEGMENT_BYTES):
+        return _Read(content, SnapshotPlace("audit", record=(rows[-1].stamp_ms, rows[-1].id)))
+    return _Read(content, SnapshotPlace("parked"))
 
 
 async def _parked(store: Audit, place: SnapshotPlace, most_rows: int) -> _Read:
-    content, after = Content(), place.change
-    size_bytes = 0
-    while size_bytes < _PAGE_BYTES and (limit := min(_ROWS_AT_ONCE, most_rows - len(content.parked))):
-        rows = await store.parked(limit, after=after)
-        for row in rows:
-            content.parked.append(row)
-            size_bytes += len(row.body)
-            after = row[:3]
-        if len(rows) < limit:
-            return _Read(content, None)
-    return _Read(content, SnapshotPlace("parked", change=after))
+    rows = await store.parked(most_rows, after=place.change, limit_bytes=SEGMENT_BYTES)
+    more = cut_short(rows, most_rows, SEGMENT_BYTES)
+    return _Read(Content(parked=rows), SnapshotPlace("parked", change=rows[-1][:3]) if more else None)
 
 
 def open_page(page: SnapshotReply) -> Content:
     """Raises CorruptEntry."""
     try:
         size = zstandard.frame_content_size(page.content)
-        if not 0 <= size <= _MOST_BYTES:
-            raise CorruptEntry(f"a snapshot's page claims {size} bytes, the limit is {_MOST_BYTES}")
+        if not 0 <= size <= MAX_CHUNK_BYTES:
+            raise CorruptEntry(f"a snapshot's page claims {size} bytes, the limit is {MAX_CHUNK_BYTES}")
         return _decode(zstandard.ZstdDecompressor().decompress(page.content, max_output_size=size))
     except (zstandard.ZstdError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptEntry(f"a snapshot's page cannot be read: {error}") from None
@@ -161,7 +139,7 @@ def check_content(page: SnapshotReply, content: Content, rules: Mapping[str, Rul
             raise HostileEntry("a snapshot holds pages of another snapshot")
         for key, value, meta in content.documents:
             try:
-                known.schema.validate_key(key)
+                validate_key(key, ANY_KEY)
             except AtollError as error:
                 raise HostileEntry(f"a snapshot holds a document with an impossible key: {error}") from None
             received(known, key, Row(value, meta), page.clock)

@@ -10,9 +10,9 @@ from atoll.documents.entry import frames_for, frames_past, has_sections
 from atoll.replication.messages import StreamRequest
 from atoll.replication.signal import Signal
 from atoll.replication.wire import FrameWriter, Heartbeat, JournalBegins
+from atoll.schema.bounds import SEGMENT_BYTES
 from atoll.store.port import Journal, Numbered, Segment
 
-_BATCH_BYTES = 1 << 20
 _HEARSAY_MS = 1000
 """How far what a peer hears of others must have moved on before it is told that again."""
 
@@ -52,7 +52,7 @@ async def stream(
             await asyncio.sleep(due_s - loop.time())
             continue
         seen = committed.count
-        numbered = await store.journal(after_id, limit_bytes=_BATCH_BYTES)
+        numbered = await store.journal(after_id, limit_bytes=SEGMENT_BYTES)
         after_id, chunk, gone = _batch(numbered, after_id, wanted, sent, request.region)
         if not numbered:
             # Then all that was here at the last heartbeat has been sent, or is not in the journal.

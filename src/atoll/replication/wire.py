@@ -25,11 +25,11 @@ import msgspec
 import zstandard
 
 from atoll.causality.types import FIRST_INCARNATION, Incarnation
-from atoll.documents.entry import MAX_ENTRY_BYTES, EncodedEntry, decode_frames
+from atoll.documents.entry import EncodedEntry, decode_frames
 from atoll.errors import CorruptEntry, ProtocolMismatch
+from atoll.schema.bounds import MAX_FRAME_BYTES
 
 PROTOCOL: Final = 2
-MAX_FRAME_BYTES: Final = MAX_ENTRY_BYTES + (4 << 20)
 _COMPRESS_FROM_BYTES: Final = 512
 _SHARE_UP_TO_BYTES: Final = 2 << 20
 """Larger ones are rare, and not worth the memory."""

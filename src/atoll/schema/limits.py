@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from atoll.errors import InvalidDocument, InvalidKey, MalformedRequest, TooLarge
+from atoll.schema.bounds import MOST_KEY_BYTES
 from atoll.schema.fields import INT_MAX, INT_MIN
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -34,6 +35,10 @@ class Limits:
     """Levels of nesting, the document itself being the first; at most 128."""
     key_bytes: int = 512
     """Of a key in UTF-8."""
+
+
+ANY_KEY = Limits(key_bytes=MOST_KEY_BYTES)
+"""For keys from peers: whether one is merged depends on the key alone, or regions would come to differ."""
 
 
 def check_size(body: bytes, limits: Limits, where: str) -> None:

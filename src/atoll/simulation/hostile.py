@@ -47,7 +47,9 @@ class Hostile(Solo):
             node.life.run(self._send, world, node.region, random, stored)
 
     async def finish(self, world: World) -> None:
-        parked = {name: world.cluster[name].disk.store.parked(100_000) for name in world.names}
+        parked = {
+            name: world.cluster[name].disk.store.parked(1 << 40, limit_bytes=1 << 40) for name in world.names
+        }
         held = {name: {each[:3] for each in rows} for name, rows in parked.items()}
         first = world.names[0]
         for name in world.names:

@@ -294,7 +294,7 @@ async def _check_agreement(world: World, *, history: bool) -> None:
     first = world.names[0]
     shown, audit, digests = cluster.shown(first), cluster.audit(first), await cluster.digests(first)
     for name in world.names:
-        for parked in cluster[name].disk.store.parked(limit=100_000):
+        for parked in cluster[name].disk.store.parked(1 << 40, limit_bytes=1 << 40):
             if parked[:3] in world.journal.refused:
                 continue
             undeclared = parked.cause == "undeclared"

@@ -20,6 +20,7 @@ import msgspec
 
 from atoll.causality.origin import Origin
 from atoll.causality.types import Generation, Seq, Stamp
+from atoll.schema.bounds import PAGE_BYTES
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -29,6 +30,10 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """The visible document as JSON text in UTF-8; None when deleted (a tombstone)."""
     meta: bytes
     """What the merge needs: versions, contexts, lattice states."""
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.meta) + (0 if self.value is None else len(self.value))
 
 
 class Scan(NamedTuple):
@@ -69,10 +74,6 @@ class JournalExtent(NamedTuple):
     @property
     def segments(self) -> int:
         return self.tail - self.after_id
-
-
-MEASURED_SEGMENTS = 200
-"""At most so many are looked at for a `JournalExtent`."""
 
 
 class AuditRow(NamedTuple):
@@ -309,12 +310,16 @@ class Documents(Protocol):
         prefix: str = "",
         after: str | None = None,
         limit: int = 100,
+        limit_bytes: int = PAGE_BYTES,
         where: Sequence[Condition] = (),
     ) -> Scan:
-        """Visible documents in key order (by code point), strictly past `after`."""
+        """Visible documents in key order (by code point), strictly past `after`.
+
+        The row that reaches `limit_bytes` is the last one, here and in all other pages: see `store.pages`.
+        """
 
     async def scan_all(
-        self, collection: str, *, after: str | None = None, limit: int = 1000
+        self, collection: str, *, after: str | None = None, limit: int = 1000, limit_bytes: int = PAGE_BYTES
     ) -> list[tuple[str, Row]]:
         """All rows in key order, tombstones included: for digests and repair."""
 
@@ -357,14 +362,21 @@ class Audit(Protocol):
     """Conflict records, parked changes, and the answers given to idempotency keys."""
 
     async def conflicts(
-        self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
+        self,
+        wanted: AuditFilter,
+        *,
+        after: tuple[int, str] | None = None,
+        limit: int = 100,
+        limit_bytes: int = PAGE_BYTES,
     ) -> list[AuditRow]:
         """Newest first by (stamp_ms, id), strictly past `after`."""
 
     async def conflict(self, id: str) -> AuditRow | None:
         """One record."""
 
-    async def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
+    async def parked(
+        self, limit: int = 100, *, after: tuple[str, int, int] | None = None, limit_bytes: int = PAGE_BYTES
+    ) -> list[Parked]:
         """Parked changes by (origin, seq, change), strictly past `after`."""
 
     async def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+from atoll.schema.bounds import PAGE_BYTES
 from atoll.store.port import (
     AuditFilter,
     AuditRow,
@@ -23,8 +24,11 @@ from atoll.store.scanning import prefix_end
 AUDIT_COLUMNS = ", ".join(AuditRow._fields)
 PARKED_COLUMNS = ", ".join(Parked._fields)
 SEGMENT_COLUMNS = ", ".join(Segment._fields)
-NEWEST_FIRST = "ORDER BY stamp_ms DESC, id DESC"
+_NEWEST = "stamp_ms DESC, id DESC"
+NEWEST_FIRST = f"ORDER BY {_NEWEST}"
 FORGOTTEN_AT_ONCE = 5_000
+MEASURED_SEGMENTS = 200
+"""At most so many are looked at for a `JournalExtent`."""
 _CHUNK_BYTES = 2 << 20
 _CHUNK_ROWS = 5_000
 
@@ -140,13 +144,23 @@ class Gathering:
             yield Chunk(self._commit(rows))
 
 
+class Selected(NamedTuple):
+    """A statement whose rows are read by pages of bounded size."""
+
+    columns: Sequence[str]
+    table: str
+    order: str
+    sized: int
+    """So many of the last columns count, 1 or 2; the last one is never null."""
+
+
 class SqlStore(ABC):
     """Calls of a `Store` that both databases answer by the same statements."""
 
     prefix: ClassVar[str]
     """Of the names of tables that are Atoll's own."""
-    select_audit: ClassVar[str]
-    """The columns of conflict records, from their table."""
+    audit_columns: ClassVar[Sequence[str]]
+    """Of conflict records, as expressions."""
     document: ClassVar[str]
     """The column with a document's JSON, as an expression."""
 
@@ -159,10 +173,16 @@ class SqlStore(ABC):
         """Rows of a statement that only reads, with texts as they were before they were stored."""
 
     @abstractmethod
-    async def found_at(
-        self, sql: str, values: Sequence[Any]
+    async def page(
+        self, selected: Selected, terms: Sequence[str], bound: Bound, limit: int, limit_bytes: int
+    ) -> list[Sequence[Any]]:
+        """As `found`, in order; the row whose bytes reach the bound is the last."""
+
+    @abstractmethod
+    async def page_at(
+        self, selected: Selected, terms: Sequence[str], bound: Bound, limit: int, limit_bytes: int
     ) -> tuple[list[Sequence[Any]], Mapping[str, int]]:
-        """As `found`, of rows that are in the order of their first column `key`, with the positions of that moment."""
+        """As `page`, in the order of the column `key`, with the positions of that moment."""
 
     @abstractmethod
     def table(self, collection: str) -> str:
@@ -179,46 +199,53 @@ class SqlStore(ABC):
         prefix: str = "",
         after: str | None = None,
         limit: int = 100,
+        limit_bytes: int = PAGE_BYTES,
         where: Sequence[Condition] = (),
     ) -> Scan:
         bound = self.bound()
         terms = [*key_range(bound, prefix, after), f"{self.document} IS NOT NULL"]
         terms += [self.condition(collection, each, bound) for each in where]
-        rows, positions = await self.found_at(self._select(collection, terms, bound, limit), bound.values)
-        return Scan(_keyed(rows), positions)
+        page = await self.page_at(self._documents(collection), terms, bound, limit, limit_bytes)
+        return Scan(_keyed(page[0]), page[1])
 
     async def scan_all(
-        self, collection: str, *, after: str | None = None, limit: int = 1000
+        self, collection: str, *, after: str | None = None, limit: int = 1000, limit_bytes: int = PAGE_BYTES
     ) -> list[tuple[str, Row]]:
         bound = self.bound()
-        select = self._select(collection, key_range(bound, "", after), bound, limit)
-        return _keyed(await self.found(select, bound.values))
+        terms = key_range(bound, "", after)
+        return _keyed(await self.page(self._documents(collection), terms, bound, limit, limit_bytes))
 
-    def _select(self, collection: str, terms: Sequence[str], bound: Bound, limit: int) -> str:
-        select = f"SELECT key, {self.document}, meta FROM {self.table(collection)}{where(terms)} ORDER BY key"
-        return f"{select} LIMIT {bound.place(limit, 'bigint')}"
+    def _documents(self, collection: str) -> Selected:
+        return Selected(("key", self.document, "meta"), self.table(collection), "key", 2)
 
     async def conflicts(
-        self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
+        self,
+        wanted: AuditFilter,
+        *,
+        after: tuple[int, str] | None = None,
+        limit: int = 100,
+        limit_bytes: int = PAGE_BYTES,
     ) -> list[AuditRow]:
         bound = self.bound()
-        select = f"{self.select_audit}{where(audit_terms(bound, wanted, after))} {NEWEST_FIRST}"
-        return [audit_row(row) for row in await self._limited(select, bound, limit)]
+        terms = audit_terms(bound, wanted, after)
+        selected = Selected(self.audit_columns, f"{self.prefix}audit", _NEWEST, 1)
+        return [audit_row(row) for row in await self.page(selected, terms, bound, limit, limit_bytes)]
 
     async def conflict(self, id: str) -> AuditRow | None:
         bound = self.bound()
-        rows = await self.found(f"{self.select_audit} WHERE id = {bound.text(id)}", bound.values)
+        select = f"SELECT {', '.join(self.audit_columns)} FROM {self.prefix}audit"
+        rows = await self.found(f"{select} WHERE id = {bound.text(id)}", bound.values)
         return audit_row(rows[0]) if rows else None
 
-    async def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
+    async def parked(
+        self, limit: int = 100, *, after: tuple[str, int, int] | None = None, limit_bytes: int = PAGE_BYTES
+    ) -> list[Parked]:
         bound, terms = self.bound(), []
         if after is not None:
             places = ", ".join(map(bound.place, after, ("text", "bigint", "integer")))
             terms = [f"(origin, seq, change) > ({places})"]
-        select = (
-            f"SELECT {PARKED_COLUMNS} FROM {self.prefix}parked{where(terms)} ORDER BY origin, seq, change"
-        )
-        return [Parked(*row) for row in await self._limited(select, bound, limit)]
+        selected = Selected(Parked._fields, f"{self.prefix}parked", "origin, seq, change", 1)
+        return [Parked(*row) for row in await self.page(selected, terms, bound, limit, limit_bytes)]
 
     async def state(self, space: str, key: str) -> bytes | None:
         bound = self.bound()

@@ -28,6 +28,7 @@ from atoll.testing.torn_files import TornMedium
 from atoll.testing.virtual_time import Life, VirtualLoop
 
 T = TypeVar("T")
+_ALL = 1 << 60
 
 _RESTART_S = 0.5
 KEY = b"a key for simulated deployments only"
@@ -382,13 +383,13 @@ class Cluster:
         return {
             (collection, key): row.value
             for collection in sorted(declared)
-            for key, row in store.scan_all(collection, limit=1_000_000)
+            for key, row in store.scan_all(collection, limit=_ALL, limit_bytes=_ALL)
             if row.value is not None
         }
 
     def audit(self, name: str) -> dict[str, bytes]:
         """Every conflict record of a region: id → body."""
-        rows = self[name].disk.store.conflicts(AuditFilter(), limit=1_000_000)
+        rows = self[name].disk.store.conflicts(AuditFilter(), limit=_ALL, limit_bytes=_ALL)
         return {row.id: row.body for row in rows}
 
 

@@ -24,6 +24,7 @@ from atoll.errors import (
     UnknownCollection,
 )
 from atoll.schema.limits import Limits, validate_key
+from atoll.store.pages import cut_short
 from atoll.store.port import (
     AuditFilter,
     AuditRow,
@@ -269,6 +270,30 @@ class StoreConformance:
             after = page[-1]
         assert pages == [names[:3], names[3:6], names[6:]]
         assert keys(await store.scan_all("note", after="k4", limit=1)) == ["k5"]
+
+    async def test_a_page_ends_with_the_row_that_reaches_its_bytes(self, store: Store) -> None:
+        await commit(store, put(*((f"k{n}", {"text": "x" * 1000 * n}) for n in range(5))))
+        rows = dict(await store.scan_all("note"))
+        first = rows["k0"].size_bytes
+        for most in (1, first, first + 1, 3500, 9_999_999):
+            seen: list[str] = []
+            while page := await store.scan_all("note", after=(seen or [None])[-1], limit=4, limit_bytes=most):
+                shown = await store.scan("note", after=(seen or [None])[-1], limit=4, limit_bytes=most)
+                assert shown.rows == page
+                assert sum(row.size_bytes for _, row in page[:-1]) < most
+                more = await store.scan_all("note", after=page[-1][0])
+                assert cut_short([row for _, row in page], 4, most) or not more
+                seen += keys(page)
+            assert seen == list(rows)
+
+    async def test_a_page_of_records_or_changes_is_bounded(self, store: Store) -> None:
+        records = [audit(f"c{n}", n)._replace(body=b'"%b"' % (b"x" * 1000)) for n in range(5)]
+        changes = [Parked("tokyo", n, 0, "refused", "why", b"x" * 1000) for n in range(1, 6)]
+        await commit(store, Commit(audit=records, parked=changes))
+        assert await store.conflicts(AuditFilter(), limit_bytes=1003) == records[:2:-1]
+        assert await store.conflicts(AuditFilter(), limit_bytes=1002) == records[:3:-1]
+        assert await store.parked(limit_bytes=1001, after=changes[0][:3]) == changes[1:3]
+        assert await store.parked(limit_bytes=1) == changes[:1]
 
     @pytest.mark.parametrize(
         ("prefix", "expected"),

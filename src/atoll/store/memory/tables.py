@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from atoll.causality.types import Generation, Stamp
 from atoll.errors import SerializationConflict, StoreCorrupt, StoreError, StoreUnwritable, Unavailable
+from atoll.schema.bounds import PAGE_BYTES
+from atoll.store.pages import within
 from atoll.store.port import (
     AuditFilter,
     AuditRow,
@@ -100,6 +102,7 @@ class MemoryTables:
         prefix: str = "",
         after: str | None = None,
         limit: int = 100,
+        limit_bytes: int = PAGE_BYTES,
         where: Sequence[Condition] = (),
     ) -> Scan:
         rows = self._collection(collection)
@@ -110,8 +113,9 @@ class MemoryTables:
         if after is not None:
             start = max(start, bisect.bisect_right(keys, after))
         found: list[tuple[str, Row]] = []
+        size_bytes = 0
         for key in keys[start:]:
-            if len(found) >= limit or not key.startswith(prefix):
+            if len(found) >= limit or size_bytes >= limit_bytes or not key.startswith(prefix):
                 break
             row = rows[key]
             if row.value is None:
@@ -121,15 +125,17 @@ class MemoryTables:
                 if not all(matches(condition, document) for condition in where):
                     continue
             found.append((key, row))
+            size_bytes += row.size_bytes
         return Scan(found, self.positions())
 
     def scan_all(
-        self, collection: str, *, after: str | None = None, limit: int = 1000
+        self, collection: str, *, after: str | None = None, limit: int = 1000, limit_bytes: int = PAGE_BYTES
     ) -> list[tuple[str, Row]]:
         rows = self._collection(collection)
         keys = self._keys[collection]
         start = 0 if after is None else bisect.bisect_right(keys, after)
-        return [(key, rows[key]) for key in keys[start : start + limit]]
+        found = [(key, rows[key]) for key in keys[start : start + limit]]
+        return found[: within([row for _, row in found], limit_bytes)]
 
     def commit(self, commit: Commit) -> None:
         self._check_writable()
@@ -243,7 +249,12 @@ class MemoryTables:
         return {key: self._remembered[key].answer for key in keys if key in self._remembered}
 
     def conflicts(
-        self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
+        self,
+        wanted: AuditFilter,
+        *,
+        after: tuple[int, str] | None = None,
+        limit: int = 100,
+        limit_bytes: int = PAGE_BYTES,
     ) -> list[AuditRow]:
         newest = sorted(self._audit.values(), key=lambda row: (row.stamp_ms, row.id), reverse=True)
         found = (
@@ -251,21 +262,29 @@ class MemoryTables:
             for row in newest
             if _wanted(row, wanted) and (after is None or (row.stamp_ms, row.id) < after)
         )
-        return [row for row, _ in zip(found, range(limit), strict=False)]
+        rows = [row for row, _ in zip(found, range(limit), strict=False)]
+        return rows[: within(rows, limit_bytes)]
 
     def conflict(self, id: str) -> AuditRow | None:
         return self._audit.get(id)
 
-    def parked(self, limit: int = 100, *, after: tuple[str, int, int] | None = None) -> list[Parked]:
+    def parked(
+        self, limit: int = 100, *, after: tuple[str, int, int] | None = None, limit_bytes: int = PAGE_BYTES
+    ) -> list[Parked]:
         dots = [dot for dot in sorted(self._parked) if after is None or dot > after]
-        return [self._parked[dot] for dot in dots[:limit]]
+        rows = [self._parked[dot] for dot in dots[:limit]]
+        return rows[: within(rows, limit_bytes)]
 
     def schemas(self) -> dict[str, str]:
         return dict(sorted(self._schemas.items()))
 
     def open_records(self, collection: str, key: str) -> list[AuditRow]:
-        rows = self.conflicts(AuditFilter(collection, key), limit=len(self._audit))
-        return [row for row in rows if row.status != "resolved"]
+        newest = sorted(self._audit.values(), key=lambda row: (row.stamp_ms, row.id), reverse=True)
+        return [
+            row
+            for row in newest
+            if (row.collection, row.key) == (collection, key) and row.status != "resolved"
+        ]
 
     def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
         self._check_writable()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from atoll.store.port import MEASURED_SEGMENTS, JournalExtent, Numbered, Segment
+from atoll.store.port import JournalExtent, Numbered, Segment
 from atoll.store.postgresql.database import Database
+from atoll.store.queries import MEASURED_SEGMENTS
 
 _READ = """
 SELECT id, origin, first_seq, last_seq, body FROM (

@@ -22,18 +22,18 @@ from atoll.errors import (
     Unavailable,
 )
 from atoll.store import queries
-from atoll.store.port import Chunk, Condition, Row, Shape, StoreStatistics, Wanted
+from atoll.store.port import AuditRow, Chunk, Condition, Row, Shape, StoreStatistics, Wanted
 from atoll.store.postgresql import contents as postgresql_contents
 from atoll.store.postgresql import sql
 from atoll.store.postgresql import views as postgresql_views
 from atoll.store.postgresql.database import Database, hang_up, lock_number
 from atoll.store.postgresql.journal import PostgresJournal
 from atoll.store.postgresql.migration import prepare
-from atoll.store.postgresql.sql import SELECT_AUDIT, Bound, given_all, kept
+from atoll.store.postgresql.sql import Bound, given_all, kept
 from atoll.store.postgresql.transaction import PostgresTransaction
 from atoll.store.postgresql.url import database_url
 from atoll.store.postgresql.watch import Watch, decode_positions, told
-from atoll.store.queries import FORGOTTEN_AT_ONCE, SqlStore
+from atoll.store.queries import FORGOTTEN_AT_ONCE, Selected, SqlStore
 from atoll.store.refusals import unknown_collection
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class PostgresStore(SqlStore, PostgresJournal):
     """`Store` on PostgreSQL; made by `open_postgresql`."""
 
     prefix = "_"
-    select_audit = SELECT_AUDIT
+    audit_columns = AuditRow._fields
     document = "doc"
 
     def __init__(self, database: Database, node: int = 1) -> None:
@@ -200,11 +200,17 @@ class PostgresStore(SqlStore, PostgresJournal):
     async def found(self, sql: str, values: Sequence[Any]) -> list[Sequence[Any]]:
         return [given_all(row) for row in await self.database.rows(sql, *values)]
 
-    async def found_at(
-        self, sql: str, values: Sequence[Any]
+    async def page(
+        self, selected: Selected, terms: Sequence[str], bound: queries.Bound, limit: int, limit_bytes: int
+    ) -> list[Sequence[Any]]:
+        return await self.found(sql.page_sql(selected, terms, bound, limit, limit_bytes), bound.values)
+
+    async def page_at(
+        self, selected: Selected, terms: Sequence[str], bound: queries.Bound, limit: int, limit_bytes: int
     ) -> tuple[list[Sequence[Any]], Mapping[str, int]]:
-        joined = f"SELECT positions, held.* FROM _region LEFT JOIN ({sql}) AS held ON true ORDER BY held.key"
-        rows = await self.found(joined, values)
+        page = sql.page_sql(selected, terms, bound, limit, limit_bytes)
+        joined = f"SELECT positions, held.* FROM _region LEFT JOIN ({page}) AS held ON true ORDER BY held.key"
+        rows = await self.found(joined, bound.values)
         return [row[1:] for row in rows if row[1] is not None], decode_positions(rows[0][0])
 
     def condition(self, collection: str, condition: Condition, bound: queries.Bound) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import apsw
 
-from atoll.store.port import MEASURED_SEGMENTS, JournalExtent, Numbered, Segment
-from atoll.store.queries import SEGMENT_COLUMNS
+from atoll.store.port import JournalExtent, Numbered, Segment
+from atoll.store.queries import MEASURED_SEGMENTS, SEGMENT_COLUMNS
 from atoll.store.sqlite.connections import Connections
 
 _READ = f"SELECT id, {SEGMENT_COLUMNS} FROM journal WHERE id > ? ORDER BY id LIMIT ?"

@@ -30,7 +30,8 @@ SET_STATE = (
 )
 REMOVE_STATE = "DELETE FROM states WHERE space = ? AND key = ?"
 SELECT_STATES = "SELECT key, value FROM states"
-SELECT_AUDIT = f"SELECT {', '.join(AuditRow._fields[:-1])}, CAST(body AS BLOB) FROM audit"
+READ_AUDIT = (*AuditRow._fields[:-1], "CAST(body AS BLOB)")
+SELECT_AUDIT = f"SELECT {', '.join(READ_AUDIT)} FROM audit"
 SELECT_DOCUMENTS = "SELECT key, CAST(value AS BLOB), meta FROM"
 SET_AUDIT = f"INSERT OR REPLACE INTO audit ({AUDIT_COLUMNS}) VALUES ({'?, ' * 11}CAST(? AS TEXT))"
 REMEMBER = "INSERT OR REPLACE INTO remembered (key, at_ms, answer) VALUES (?, ?, ?)"

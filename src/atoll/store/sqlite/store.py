@@ -17,7 +17,7 @@ import apsw
 from atoll.causality.types import Generation, Stamp
 from atoll.errors import StoreCorrupt, StoreError
 from atoll.store.port import AuditRow, Chunk, Commit, Condition, Row, Shape, StoreStatistics, Wanted
-from atoll.store.queries import FORGOTTEN_AT_ONCE, NEWEST_FIRST, Bound, SqlStore, audit_row
+from atoll.store.queries import FORGOTTEN_AT_ONCE, NEWEST_FIRST, Bound, Selected, SqlStore, audit_row, where
 from atoll.store.refusals import fence_lost
 from atoll.store.scanning import condition_sql, member_sql
 from atoll.store.sqlite import database as sqlite_database
@@ -73,7 +73,7 @@ class SqliteStore(SqlStore, SqliteJournal):
 
     warning = ""
     prefix = ""
-    select_audit = sql.SELECT_AUDIT
+    audit_columns = sql.READ_AUDIT
     document = "CAST(value AS BLOB)"
 
     def __init__(self, opened: Opened) -> None:
@@ -192,11 +192,31 @@ class SqliteStore(SqlStore, SqliteJournal):
     async def found(self, sql: str, values: Sequence[Any]) -> list[Sequence[Any]]:
         return self.connections.rows(sql, values)
 
-    async def found_at(
-        self, sql: str, values: Sequence[Any]
+    async def page(
+        self, selected: Selected, terms: Sequence[str], bound: Bound, limit: int, limit_bytes: int
+    ) -> list[Sequence[Any]]:
+        columns, table, order, sized = selected
+        select = f"SELECT {', '.join(columns)} FROM {table}{where(terms)} ORDER BY {order} LIMIT ?"
+        found: list[Sequence[Any]] = []
+        left_bytes = limit_bytes
+        try:
+            for row in self._reader.execute(select, [*bound.values, limit]):
+                found.append(row)
+                left_bytes -= len(row[-1])
+                if sized > 1 and row[-2] is not None:
+                    left_bytes -= len(row[-2])
+                if left_bytes <= 0:
+                    break
+        except apsw.Error as error:
+            raise self.connections.failure(error) from error
+        return found
+
+    async def page_at(
+        self, selected: Selected, terms: Sequence[str], bound: Bound, limit: int, limit_bytes: int
     ) -> tuple[list[Sequence[Any]], Mapping[str, int]]:
         with self.connections.one_moment():
-            return self.connections.rows(sql, values), self.head().positions
+            rows = await self.page(selected, terms, bound, limit, limit_bytes)
+            return rows, self.head().positions
 
     def condition(self, collection: str, condition: Condition, bound: Bound) -> str:
         indexed = condition.field in self._indexed.get(collection, ())

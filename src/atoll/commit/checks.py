@@ -1,0 +1,40 @@
+"""What a write may come to, tested before anything of it is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from atoll.errors import TooLarge
+from atoll.schema.bounds import BATCH_ANSWER_BYTES
+from atoll.store.port import Row
+
+
+def check_answer(rows: Iterable[Row | None]) -> None:
+    """Raises TooLarge where several documents came to more than a client reads in one answer."""
+    size_bytes = sum(len(row.value) for row in rows if row is not None and row.value is not None)
+    if size_bytes > BATCH_ANSWER_BYTES:
+        raise TooLarge(
+            f"the answer would hold documents of {size_bytes} bytes; the limit is {BATCH_ANSWER_BYTES}. Write fewer"
+            " documents at once, or send Prefer: return=minimal",
+            size_bytes=size_bytes,
+            limit_bytes=BATCH_ANSWER_BYTES,
+        )
+
+
+def check_document(address: tuple[str, str], before: Row | None, after: Row, limit_bytes: int) -> None:
+    """Raises TooLarge for a document that grows past its limit. Merging may have made it too large already."""
+    if after.value is None or len(after.value) <= limit_bytes:
+        return
+    if before is None or before.value is None or len(after.value) > len(before.value):
+        raise TooLarge(
+            f"{address[0]}/{address[1]} would grow to {len(after.value)} bytes; the limit is {limit_bytes}",
+            limit_bytes=limit_bytes,
+        )
+
+
+def entry_too_large(limit_bytes: int) -> TooLarge:
+    return TooLarge(
+        f"the write would make a journal entry of more than {limit_bytes} bytes, which regions do not send to each"
+        " other; write fewer documents at once",
+        limit_bytes=limit_bytes,
+    )
