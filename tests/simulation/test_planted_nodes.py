@@ -339,7 +339,7 @@ def written_beside(patch: Patch) -> None:
     """No node asks the others, and no transaction compares."""
     patch.setattr(snapshot_install, "LOOK_EVERY", 16.0)
     patch.setattr(region_install, "SURE_FOR", 1e9)
-    patch.setattr(snapshot_page, "INCOMPLETE", "never said")
+    patch.setattr(snapshot_page, "INCOMPLETE", b"never said")
 
 
 @pytest.mark.parametrize("name", PLANTS)

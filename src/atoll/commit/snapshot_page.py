@@ -12,8 +12,10 @@ from atoll.store.port import Parked, Row, View
 
 KEPT_ASIDE = "_snapshot"
 """The collection of a snapshot's pages; no declared one has such a name."""
-INCOMPLETE = "incomplete"
-"""Ends what the store says of `KEPT_ASIDE` while the region's vector says more than its documents show."""
+RECORD = ("snapshot", "record")
+"""The state that says how far the region is with a snapshot."""
+INCOMPLETE = b"incomplete"
+"""Ends that state while the region's vector says more than its documents show."""
 
 
 class SnapshotPage(NamedTuple):
@@ -43,8 +45,20 @@ class SnapshotPage(NamedTuple):
             batch.park(parked)
 
 
+class ShowRecord:
+    """A part of every transaction: it shows the record, which writes and the steps of a snapshot install compare."""
+
+    def want(self, wants: Wants) -> None:
+        wants.states.append(RECORD)
+
+    def perform(self, batch: Batch, view: View) -> None:
+        """Nothing: it changes nothing."""
+
+
 def check_merged(view: View) -> None:
-    """Raises Unavailable while the region's vector says more than its documents show: a write would claim to have
-    seen what is not here yet."""
-    if view.schemas.get(KEPT_ASIDE, "").endswith(INCOMPLETE):
+    """Raises Unavailable while the region's vector says more than its documents show.
+
+    A write would claim to have seen what is not here yet.
+    """
+    if view.states.get(RECORD, b"").endswith(INCOMPLETE):
         raise Unavailable("this region is installing a snapshot: it accepts no writes until then")

@@ -236,16 +236,28 @@ class Committed(msgspec.Struct, frozen=True):
     step: Step
 
 
-class Survey(msgspec.Struct, frozen=True):
-    """Look at the store and at the links. Ends in `Surveyed`."""
+class ReadSchemas(msgspec.Struct, frozen=True):
+    """Ask the store by which declarations documents are shown. Ends in `SchemasRead`."""
 
-    lease: str = ""
+
+class SchemasRead(msgspec.Struct, frozen=True):
+    """As `Store.schemas`."""
+
+    schemas: Mapping[str, str]
+
+
+class Survey(msgspec.Struct, frozen=True):
+    """Look at a protocol's state in the store, at a lease, and at the links. Ends in `Surveyed`."""
+
+    state: tuple[str, str]
+    """(space, key)."""
+    lease: str
 
 
 class Surveyed(msgspec.Struct, frozen=True):
-    """What the store says of collections, what the region has, which peers are connected."""
+    """What the store holds as the state, what the region has, which peers are connected."""
 
-    schemas: Mapping[str, str]
+    state: bytes | None
     vector: Mapping[str, int]
     connected: frozenset[str]
     generation: Generation | None
@@ -352,6 +364,7 @@ Waited = (
     | Claim
     | Release
     | Commit
+    | ReadSchemas
     | Survey
     | RefreshPosition
     | Rewind
@@ -391,6 +404,7 @@ Outcome = (
     | Claimed
     | Released
     | Committed
+    | SchemasRead
     | Surveyed
     | PageReceived
     | PositionsRead

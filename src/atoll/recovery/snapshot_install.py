@@ -26,6 +26,7 @@ import msgspec
 from atoll.causality import vector as vectors
 from atoll.causality.origin import Origin
 from atoll.causality.types import Dot, Seq
+from atoll.commit.snapshot_page import RECORD
 from atoll.commit.work import Fence
 from atoll.errors import AtollError, ClockAhead, FenceLost, ReplicationError, Unavailable
 from atoll.protocol import port
@@ -105,7 +106,7 @@ def _step(state: InstallState, event: Event, now_s: float) -> _Next:
                 return replace(state, grace=True), (port.WakeAt(now_s + state.settings.grace_s),)
             return state, ()
         case port.Woken():
-            return state, (port.Survey(LEASE),)
+            return state, (port.Survey(RECORD, LEASE),)
         case port.Surveyed():
             return _surveyed(replace(state, looked_s=state.survey_s), event, now_s)
         case port.Claimed(_, generation):
@@ -126,7 +127,7 @@ def _advanced(state: InstallState, event: port.Outcome, now_s: float) -> _Next:
     match state.phase, event:
         case "taking up", port.KeptScanned(key, round, peer, page):
             if not key:
-                return state, (port.Survey(LEASE),)  # a scan is slow: the round may be over by now
+                return state, (port.Survey(RECORD, LEASE),)  # a scan is slow: the round may be over by now
             state = replace(state, pages=int(key))
             if page is not None and round > state.record.done:
                 rounds = with_page(state.rounds, state.pages, KeptPage(round, peer, page))
@@ -154,7 +155,7 @@ def _advanced(state: InstallState, event: port.Outcome, now_s: float) -> _Next:
 
 
 def _surveyed(state: InstallState, seen: port.Surveyed, now_s: float) -> _Next:
-    before, found = state.record, Record.of(seen.schemas)
+    before, found = state.record, Record.of(seen.state)
     state = replace(
         state, record=found, connected=seen.connected, here=seen.vector, generation=seen.generation
     )
@@ -270,7 +271,7 @@ def _resumed(state: InstallState, now_s: float) -> _Next:
     if state.record.phase == "pulling":
         if current is not None and current.next is None:
             return _settling(state, now_s)
-        return replace(state, phase="pulling"), (port.Survey(LEASE),)
+        return replace(state, phase="pulling"), (port.Survey(RECORD, LEASE),)
     if state.record.phase == "late" or not finished(state.rounds):
         return _begun(state)
     return _covering(replace(state, phase="covering"), now_s)
@@ -334,7 +335,7 @@ def _kept(state: InstallState, now_s: float) -> _Next:
     state = replace(state, rounds=rounds, pages=number, incoming=None, failures=0, avoided="", trouble="")
     if rounds[state.record.number].next is None:
         return _settling(state, now_s)
-    return state, (port.Survey(LEASE),)
+    return state, (port.Survey(RECORD, LEASE),)
 
 
 def _failed(state: InstallState, error: AtollError, now_s: float) -> _Next:

@@ -15,7 +15,7 @@ import msgspec
 
 from atoll.causality import vector as vectors
 from atoll.commit.batch import Batch
-from atoll.commit.snapshot_page import INCOMPLETE, KEPT_ASIDE, SnapshotPage
+from atoll.commit.snapshot_page import INCOMPLETE, KEPT_ASIDE, RECORD, SnapshotPage
 from atoll.commit.work import Wants
 from atoll.errors import Unavailable
 from atoll.replication.messages import SnapshotPlace, SnapshotReply
@@ -37,18 +37,17 @@ class Record:
     incomplete: bool = False
     """Whether the vector says more than the documents show: that of this round, or of an earlier one, is installed."""
 
-    def encode(self) -> str:
-        return f"{self.number} {self.phase} {self.done}" + (f" {INCOMPLETE}" if self.incomplete else "")
+    def encode(self) -> bytes:
+        text = b"%d %s %d" % (self.number, self.phase.encode(), self.done)
+        return text + b" " + INCOMPLETE if self.incomplete else text
 
     @classmethod
-    def of(cls, schemas: Mapping[str, str]) -> Record:
-        """From what the store says of the collection of kept pages."""
-        number, _, rest = schemas.get(KEPT_ASIDE, "").partition(" ")
-        phase, _, rest = rest.partition(" ")
-        done, _, incomplete = rest.partition(" ")
-        if not number:
+    def of(cls, state: bytes | None) -> Record:
+        """From what is stored; None where there never was a round."""
+        if state is None:
             return cls()
-        return cls(int(number), _PHASES[phase], int(done), incomplete == INCOMPLETE)
+        number, phase, done, *incomplete = state.split()
+        return cls(int(number), _PHASES[phase.decode()], int(done), bool(incomplete))
 
     def next_round(self) -> Record:
         return replace(self, number=self.number + 1, phase="pulling")
@@ -67,9 +66,11 @@ class Record:
 
 def _check(view: View, record: Record) -> None:
     """Raises Unavailable when another node has moved the record."""
-    found = Record.of(view.schemas)
+    found = Record.of(view.states.get(RECORD))
     if not found.goes_on_from(record):
-        raise Unavailable(f"another node went on with the snapshot: {found.encode()}, not {record.encode()}")
+        raise Unavailable(
+            f"another node went on with the snapshot: {found.encode()!r}, not {record.encode()!r}"
+        )
 
 
 class MoveRecord(NamedTuple):
@@ -85,7 +86,7 @@ class MoveRecord(NamedTuple):
     def perform(self, batch: Batch, view: View) -> None:
         _check(view, self.before)
         batch.advance(self.vector)
-        batch.pending.schemas[KEPT_ASIDE] = self.after.encode()
+        batch.pending.states[RECORD] = self.after.encode()
 
 
 class KeepPages(NamedTuple):

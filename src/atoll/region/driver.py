@@ -144,16 +144,15 @@ class Performer:
                 self.clock.update(Stamp(stamp))
                 await self.group_commit.commit(step if fence is None else Fenced(step, fence))
                 return port.Committed(step)
-            case port.Survey(lease):
-                return await self._survey(lease)
+            case port.ReadSchemas():
+                return port.SchemasRead(await self.store.schemas())
+            case port.Survey(state, lease):
+                held = await self.store.state(*state)
+                connected = frozenset(peer for peer, link in self.links.items() if link.status.connected)
+                vector = dict(self.group_commit.progress.vector)
+                return port.Surveyed(held, vector, connected, self.actions.held().get(lease))
             case _:
                 return await self.pages.outcome(effect)
-
-    async def _survey(self, lease: str) -> port.Surveyed:
-        schemas = await self.store.schemas()
-        connected = frozenset(peer for peer, link in self.links.items() if link.status.connected)
-        generation = self.actions.held().get(lease)
-        return port.Surveyed(schemas, dict(self.group_commit.progress.vector), connected, generation)
 
     @property
     def own(self) -> int:

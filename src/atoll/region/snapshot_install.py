@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
+from atoll.commit.snapshot_page import RECORD
 from atoll.recovery.snapshot_install import (
     SURE_FOR,
     Event,
@@ -51,7 +52,7 @@ class SnapshotInstall(Recovery[InstallState, Event]):
         """Look whether an earlier run has not finished. Raises what the store raises."""
         if not await self._store.counter(BORN):
             await self._store.raise_counter(BORN, self._now_ms())
-        self.post(Opened(Record.of(await self._store.schemas())))
+        self.post(Opened(Record.of(await self._store.state(*RECORD))))
 
     def too_late(self, peer: str, past: Mapping[str, int]) -> None:
         """A peer's journal no longer holds what comes next here."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from atoll.commit.snapshot_page import KEPT_ASIDE, SnapshotPage
+from atoll.commit.snapshot_page import KEPT_ASIDE, RECORD, SnapshotPage
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, StoreCorrupt, Unavailable
 from atoll.protocol import port
@@ -64,7 +64,7 @@ class SnapshotPages:
             raise Unavailable(
                 f"{self._region} is installing new declarations: ask again", region=self._region
             )
-        others = sorted(stored.keys() - self._rules.keys() - {KEPT_ASIDE})
+        others = sorted(stored.keys() - self._rules.keys())
         if others:
             await self._store.open_collections(others)
         unparked = await self._store.state(*UNPARKED)
@@ -88,7 +88,7 @@ class SnapshotPages:
 
     async def _check_merged(self) -> None:
         """Asked after the vector was read: whoever installs one says so in the same commit."""
-        if Record.of(await self._store.schemas()).incomplete:
+        if Record.of(await self._store.state(*RECORD)).incomplete:
             raise Unavailable(
                 f"{self._region} is installing a snapshot itself: ask again", region=self._region
             )

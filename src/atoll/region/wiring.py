@@ -14,7 +14,7 @@ from atoll.causality.clock import HybridLogicalClock, stamp_ms
 from atoll.causality.origin import origin_of
 from atoll.causality.types import Stamp
 from atoll.commit.batch import Batch, Identity
-from atoll.commit.snapshot_page import KEPT_ASIDE, check_merged
+from atoll.commit.snapshot_page import KEPT_ASIDE, ShowRecord, check_merged
 from atoll.conflicts.guard import guarded
 from atoll.documents.entry import EncodedEntry
 from atoll.documents.rules import Rules, plain_text
@@ -125,6 +125,7 @@ class Parts:
         self.intake = Intake(self.progress, self.group_commit.call, self.options.intake)
         gates = (self.timeline.check, check_merged, lambda view: self.gates.check_writes())
         self.local_writes = LocalWrites(self.group_commit, gates, self.ownership.admit)
+        self.group_commit.accompany(ShowRecord())
         self.group_commit.supply(self.intake.take)
         self.group_commit.listen(self._after_commit)
         self.progress.follow(self._after_move)

@@ -16,7 +16,6 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from atoll.commit.batch import Batch
-from atoll.commit.snapshot_page import KEPT_ASIDE
 from atoll.commit.work import Wants
 from atoll.documents.entry import decode_entry
 from atoll.errors import AtollError
@@ -91,9 +90,7 @@ class MarkMixed(NamedTuple):
             return
         said = {name: fingerprint.partition("?")[0] for name, fingerprint in view.schemas.items()}
         unsaid = [name for name in self.declared if name not in said]
-        other = [
-            name for name, of in said.items() if of and name != KEPT_ASIDE and of != self.declared.get(name)
-        ]
+        other = [name for name, of in said.items() if of and of != self.declared.get(name)]
         for name in (*unsaid, *other):
             batch.pending.schemas.setdefault(name, "")
 
@@ -140,10 +137,10 @@ def step(state: RedeclareState, event: port.Outcome, now_s: float) -> port.Next[
     """
     match state.phase, event:
         case _, port.Woken():
-            return replace(state, began_s=now_s), (port.Survey(),)
+            return replace(state, began_s=now_s), (port.ReadSchemas(),)
         case _, port.Failed():  # a full disk may have room again
             return replace(state, phase="waiting"), (port.WakeAt(now_s + state.retry_s),)
-        case "waiting", port.Surveyed(stored):
+        case "waiting", port.SchemasRead(stored):
             found = due(state.declared, stored)
             if not found:
                 return _waiting(state, LOOKED_AFTER_S, now_s)
@@ -151,10 +148,10 @@ def step(state: RedeclareState, event: port.Outcome, now_s: float) -> port.Next[
             state = replace(state, phase="marking", after=None, after_parked=None, shown=0)
             return state, (port.Commit(Redeclare(schemas=state.mark)),)
         case "marking", port.Committed():
-            return replace(state, phase="marked"), (port.Survey(),)
-        case "marked", port.Surveyed(stored) if not due(state.declared, stored):
+            return replace(state, phase="marked"), (port.ReadSchemas(),)
+        case "marked", port.SchemasRead(stored) if not due(state.declared, stored):
             return _waiting(state, LOOKED_AFTER_S, now_s)  # the region was empty: see `MarkMixed`
-        case ("marked", port.Surveyed()) | ("unparking", port.Committed()):
+        case ("marked", port.SchemasRead()) | ("unparking", port.Committed()):
             return replace(state, phase="unparking"), (port.ReadParked(state.after_parked),)
         case "unparking", port.ParkedRead(()):
             return _showing(state)
@@ -172,8 +169,8 @@ def step(state: RedeclareState, event: port.Outcome, now_s: float) -> port.Next[
                 effects = (port.Log(f"{collection}: {shown} documents follow its new declaration"), *effects)
             return after, effects
         case "finishing", port.Committed():
-            return replace(state, phase="checking"), (port.Survey(),)
-        case "checking", port.Surveyed(stored):
+            return replace(state, phase="checking"), (port.ReadSchemas(),)
+        case "checking", port.SchemasRead(stored):
             done = not due(state.declared, stored)
             return _waiting(state, LOOKED_AFTER_S if done else state.retry_s, now_s)
         case _:

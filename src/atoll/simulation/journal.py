@@ -14,7 +14,7 @@ from typing import NamedTuple
 from atoll.causality import vector as vectors
 from atoll.causality.origin import Origin
 from atoll.causality.types import Dot, Seq
-from atoll.commit.snapshot_page import KEPT_ASIDE
+from atoll.commit.snapshot_page import RECORD
 from atoll.documents.entry import Change, Entry, decode_frames
 from atoll.documents.trace import TRACE_BYTES
 from atoll.errors import AtollError
@@ -105,9 +105,9 @@ class Journal:
             self._verdict.safety("journal is readable", f"{region} committed a damaged segment: {error}")
         if not commit.segments:
             self._adopt(region, vector, commit)
-        if KEPT_ASIDE in commit.schemas:
+        if RECORD in commit.states:
             self._incomplete.discard(region)
-            if Record.of(commit.schemas).incomplete:
+            if Record.of(commit.states[RECORD]).incomplete:
                 self._incomplete.add(region)
         for origin, seq in commit.positions.items():
             if vector.get(origin, 0) != seq:

@@ -147,9 +147,7 @@ class Commit:
     """(origin, seq, change) of what was parked and has been merged after all; removed before `parked` is written."""
     schemas: dict[str, str] = field(default_factory=dict)
     """collection → fingerprint of the declaration that all its stored documents are shown by; empty when there is no
-    such one. One with a `?` is on the way there: see `rollout.redeclare`. Of the collection of a snapshot's pages: the
-    round whose vector was installed, until its documents are merged; see `region.snapshot_install`."""
-
+    such one. One with a `?` is on the way there: see `rollout.redeclare`."""
     states: dict[tuple[str, str], bytes | None] = field(default_factory=dict)
     """(space, key) → what a protocol keeps there; None removes it. A space is a protocol's own."""
     fences: dict[str, Generation] = field(default_factory=dict)
@@ -228,8 +226,6 @@ class Wanted:
 
     states: Sequence[tuple[str, str]] = ()
     """(space, key) of protocols' states."""
-    spaces: Sequence[str] = ()
-    """Spaces of which all states are wanted; they are read with each transaction, and should be small."""
     fences: Sequence[str] = ()
     """Names of node leases."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from atoll.commit.snapshot_page import KEPT_ASIDE, SnapshotPage
+from atoll.commit.snapshot_page import RECORD, SnapshotPage
 from atoll.commit.work import Fence
 from atoll.errors import ClockAhead, CorruptEntry, FenceLost, RegionUnreachable
 from atoll.protocol import port
@@ -57,10 +57,8 @@ class Node:
 
     def looks(self) -> tuple[port.Effect, ...]:
         """What it finds is as it is now."""
-        schemas = {KEPT_ASIDE: self.stored.encode()}
-        return self.meets(
-            port.Surveyed(schemas, dict(self.vector), frozenset(self.connected), self.generation)
-        )
+        state, connected = self.stored.encode(), frozenset(self.connected)
+        return self.meets(port.Surveyed(state, dict(self.vector), connected, self.generation))
 
     def commits(self) -> tuple[port.Effect, ...]:
         """What it asked for becomes durable."""
@@ -129,7 +127,7 @@ def test_pages_are_pulled_until_the_last_one() -> None:
     assert it.looks() == (port.AskPage("a", SnapshotPlace(), 5.0),)  # whose journal is cut holds least
     it.meets(port.PageReceived("a", page({"a": 3}, {"a": 3}, NEXT)))
     assert isinstance(it.step, KeepPages)
-    assert it.commits() == (port.Survey(LEASE),)
+    assert it.commits() == (port.Survey(RECORD, LEASE),)
     assert it.looks() == (port.AskPage("a", NEXT, 5.0),)
 
 
@@ -186,7 +184,7 @@ def test_a_round_that_another_node_ended_during_the_scan_is_over() -> None:
     assert it.meets(port.Claimed(LEASE, 1)) == (port.ScanKept(""),)
     it.meets(port.KeptScanned("00000001", 1, "a", page({"a": 3}, {"a": 3}, None)))
     it.stored = DONE
-    assert it.meets(port.KeptScanned("")) == (port.Survey(LEASE),)
+    assert it.meets(port.KeptScanned("")) == (port.Survey(RECORD, LEASE),)
     it.looks()
     assert (it.state.phase, it.state.pending) == ("idle", False)
 

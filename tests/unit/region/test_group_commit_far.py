@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from atoll.commit.batch import Batch
-from atoll.commit.snapshot_page import SnapshotPage, check_merged
+from atoll.commit.snapshot_page import ShowRecord, SnapshotPage, check_merged
 from atoll.commit.work import Fence, Wants
 from atoll.documents.mutation import Receipt, Write
 from atoll.errors import (
@@ -83,6 +83,7 @@ class Setup:
         self.store = FarStore(self.tables)
         self.progress, self.group_commit, self.intake = assembled(self.store, lambda: NOW_MS, **options)
         self.writes = LocalWrites(self.group_commit, (check_merged,), admit)
+        self.group_commit.accompany(ShowRecord())
 
     @property
     def journal(self) -> list[tuple[str, int, int]]:

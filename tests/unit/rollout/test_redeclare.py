@@ -32,7 +32,7 @@ class Pass:
         return self.asked
 
     def looks(self, stored: Mapping[str, str]) -> tuple[port.Effect, ...]:
-        return self.meets(port.Surveyed(stored, {}, frozenset(), False))
+        return self.meets(port.SchemasRead(stored))
 
     def commits(self) -> tuple[port.Effect, ...]:
         (commit,) = self.asked
@@ -40,9 +40,9 @@ class Pass:
         return self.meets(port.Committed(commit.step))
 
     def begins(self) -> None:
-        assert self.meets(port.Woken()) == (port.Survey(),)
+        assert self.meets(port.Woken()) == (port.ReadSchemas(),)
         assert self.looks({"note": "old"}) == (port.Commit(Redeclare(schemas=MARK)),)
-        assert self.commits() == (port.Survey(),)
+        assert self.commits() == (port.ReadSchemas(),)
         assert self.looks({"note": "new?n1"}) == (port.ReadParked(None),)
 
     def goes_over_all(self) -> None:
@@ -54,7 +54,7 @@ class Pass:
         assert self.meets(port.KeysScanned(())) == (
             port.Commit(Redeclare(schemas=DECLARED, instead_of=MARK)),
         )
-        assert self.commits() == (port.Survey(),)
+        assert self.commits() == (port.ReadSchemas(),)
 
 
 def test_where_all_is_as_declared_nothing_is_done() -> None:
@@ -73,7 +73,7 @@ def test_a_pass_ends_where_the_mark_was_the_first_commit_of_all() -> None:
     it = Pass()
     it.meets(port.Woken())
     it.looks({})
-    assert it.commits() == (port.Survey(),)
+    assert it.commits() == (port.ReadSchemas(),)
     assert it.looks(DECLARED) == (port.WakeAt(LOOKED_AFTER_S),)
 
 
@@ -114,14 +114,14 @@ def test_what_fails_begins_anew(so_far: int) -> None:
     it = Pass()
     it.meets(port.Woken())
     for event in (
-        port.Surveyed({}, {}, frozenset(), False),
+        port.SchemasRead({}),
         port.Committed(Redeclare()),
-        port.Surveyed({}, {}, frozenset(), False),
+        port.SchemasRead({}),
         port.ParkedRead(()),
     )[:so_far]:
         it.meets(event)
     assert it.meets(port.Failed(it.asked[0], StoreUnwritable("full"))) == (port.WakeAt(1.0),)
-    assert it.meets(port.Woken()) == (port.Survey(),)
+    assert it.meets(port.Woken()) == (port.ReadSchemas(),)
 
 
 def test_the_store_names_every_collection_that_may_have_documents() -> None:

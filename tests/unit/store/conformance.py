@@ -579,10 +579,6 @@ class StoreConformance:
         )
         async with store.begin(Wanted(states=[("a", "2/\x00"), ("b", "1"), ("b", "2")])) as transaction:
             assert transaction.states == {("a", "2/\x00"): b"", ("b", "1"): bytes(range(256))}
-        async with store.begin(Wanted(spaces=["a", "c"])) as transaction:
-            assert transaction.states == {("a", "1"): b"x", ("a", "2/\x00"): b""}
-        async with store.begin(Wanted(states=[("a", "1")], spaces=["b"])) as transaction:
-            assert transaction.states == {("a", "1"): b"x", ("b", "1"): bytes(range(256))}
         async with store.begin(Wanted()) as transaction:
             assert transaction.states == {}
 

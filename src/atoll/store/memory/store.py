@@ -36,7 +36,7 @@ class MemoryTransaction(Transaction):
         }
         self.remembered = tables.remembered(wanted.remembered) if wanted.remembered else {}
         self.schemas = tables.schemas()
-        self.states = tables.load_states(wanted) if wanted.states or wanted.spaces else {}
+        self.states = tables.load_states(wanted) if wanted.states else {}
         self.generations = {name: tables.generation(name) for name in wanted.fences}
         self.audit = {id: row for id in wanted.audit if (row := tables.conflict(id)) is not None}
         self.open_records = {

@@ -315,12 +315,7 @@ class MemoryTables:
 
     def load_states(self, wanted: Wanted) -> dict[tuple[str, str], bytes]:
         """Those that a transaction wants."""
-        asked = set(wanted.states)
-        return {
-            address: value
-            for address, value in self._states.items()
-            if address in asked or address[0] in wanted.spaces
-        }
+        return {address: self._states[address] for address in wanted.states if address in self._states}
 
     def counter(self, name: str) -> int:
         return self._counters.get(name, 0)

@@ -86,8 +86,8 @@ REMEMBERED, STATES, FENCES = -2, -3, -4
 def transaction_sql(
     collections: tuple[str, ...], *, remembered: bool = False, states: bool = False, fences: bool = False
 ) -> str:
-    """$1 the lock or 0, then the keys of each collection, then the idempotency keys, then spaces and states (three
-    arrays), then names of leases. The first row is the region's; of the others `part` says what they are.
+    """$1 the lock or 0, then the keys of each collection, then the idempotency keys, then spaces and keys of
+    states, then names of leases. The first row is the region's; of the others `part` says what they are.
 
     The snapshot is older than the lock; if somebody committed in between, the commit's compare-and-set will tell.
     """
@@ -109,10 +109,9 @@ def transaction_sql(
     if states:
         parts.append(
             f"SELECT {STATES}, space || '/' || key, NULL, value, 0, 0, 0 FROM _states "
-            f"WHERE space = ANY (${place}::text[]) OR (space, key) IN "
-            f"(SELECT given.* FROM unnest(${place + 1}::text[], ${place + 2}::text[]) AS given)"
+            f"WHERE (space, key) IN (SELECT given.* FROM unnest(${place}::text[], ${place + 1}::text[]) AS given)"
         )
-        place += 3
+        place += 2
     if fences:
         parts.append(
             f"SELECT {FENCES}, name, NULL, NULL, generation, 0, 0 FROM _leases WHERE name = ANY (${place}::text[])"

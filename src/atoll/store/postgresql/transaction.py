@@ -83,15 +83,16 @@ class PostgresTransaction(Transaction):
         wanted = self._wanted
         self.history = self._store.database.history_seen_by(self._connection)
         collections = tuple(sorted(wanted.documents))
-        keyed = bool(wanted.states or wanted.spaces)
         statement = sql.transaction_sql(
-            collections, remembered=bool(wanted.remembered), states=keyed, fences=bool(wanted.fences)
+            collections,
+            remembered=bool(wanted.remembered),
+            states=bool(wanted.states),
+            fences=bool(wanted.fences),
         )
         bindings = [kept_all(wanted.documents[name]) for name in collections]
         if wanted.remembered:
             bindings.append(kept_all(wanted.remembered))
-        if keyed:
-            bindings.append(list(wanted.spaces))
+        if wanted.states:
             bindings += ([kept(address[at]) for address in wanted.states] for at in range(2))
         if wanted.fences:
             bindings.append(list(wanted.fences))

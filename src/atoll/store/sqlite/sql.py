@@ -29,7 +29,6 @@ SET_STATE = (
     "ON CONFLICT (space, key) DO UPDATE SET value = excluded.value"
 )
 REMOVE_STATE = "DELETE FROM states WHERE space = ? AND key = ?"
-SELECT_STATES = "SELECT key, value FROM states"
 READ_AUDIT = (*AuditRow._fields[:-1], "CAST(body AS BLOB)")
 SELECT_AUDIT = f"SELECT {', '.join(READ_AUDIT)} FROM audit"
 SELECT_DOCUMENTS = "SELECT key, CAST(value AS BLOB), meta FROM"

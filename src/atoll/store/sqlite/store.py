@@ -233,9 +233,6 @@ class SqliteStore(SqlStore, SqliteJournal):
     def load_states(self, wanted: Wanted) -> dict[tuple[str, str], bytes]:
         """Those that a transaction wants."""
         found: dict[tuple[str, str], bytes] = {}
-        for space in wanted.spaces:
-            rows = self.connections.load(f"{sql.SELECT_STATES} WHERE space = ?", (space,))
-            found.update(((space, key), value) for key, value in rows)
         for address in wanted.states:
             found.update((address, value) for (value,) in self.connections.load(_STATE, address))
         return found

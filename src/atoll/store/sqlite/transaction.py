@@ -35,7 +35,7 @@ class SqliteTransaction(Transaction):
                 self._rowids[collection, key] = rowid
         self.remembered = store.answers(wanted.remembered) if wanted.remembered else {}
         self.audit = {row.id: row for row in store.records(wanted.audit)} if wanted.audit else {}
-        self.states = store.load_states(wanted) if wanted.states or wanted.spaces else {}
+        self.states = store.load_states(wanted) if wanted.states else {}
         self.generations = dict.fromkeys(wanted.fences, FIRST_GENERATION)
         open_records: dict[tuple[str, str], list[AuditRow]] = {}
         for collection, keys in wanted.open_records.items():
