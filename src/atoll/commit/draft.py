@@ -19,7 +19,7 @@ from atoll.documents.document import (
 from atoll.documents.entry import Change, LosingVersion
 from atoll.documents.mutation import ANY_VERSION, Delete, Mutation, Patch, Put, Step, Transfer
 from atoll.documents.register import Operation, Version
-from atoll.documents.rules import TOUCH, WHOLE, Rules
+from atoll.documents.rules import TOUCH, WHOLE, Rules, in_life, is_touch
 from atoll.errors import BoundExceeded, InvalidOperation, NotFound, VersionMismatch
 from atoll.lattices.base import Actor, Escrowed
 from atoll.store.port import Row
@@ -51,6 +51,9 @@ class Draft:
         """Whether anything may have been added, other than to numbers."""
         self.document = before if rules.simple else before.copy()
         self._alive = shown_plain(rules, before) is not None
+        self._life = before.life
+        self._begun = False
+        """Whether it is a new life."""
         self._operation = Operation.UPDATE if self._alive else Operation.INSERT
 
     def mutate(self, mutation: Mutation) -> None:
@@ -76,11 +79,10 @@ class Draft:
         self._row = None  # a second precondition in one request would name a version that nobody has seen
 
     def change(self, resolved: tuple[LosingVersion, ...]) -> Change:
-        lattices = self.rules.lattices
-        deltas = {
-            field: lattices[field].encode(lattices[field].gathered(done))
-            for field, done in self._deltas.items()
-        }
+        deltas = {}
+        for field, done in self._deltas.items():
+            lattice = self.rules.lattices[field.partition(TOUCH)[0]]
+            deltas[field] = lattice.encode(lattice.gathered(done))
         return Change(self.rules.name, self._key, int(self._operation), self._registers, deltas, resolved)
 
     @property
@@ -121,17 +123,18 @@ class Draft:
         self._registers[register] = value
 
     def _merge(self, field: str, delta: Any) -> None:
-        lattice = self.rules.lattices[field]
-        state = self.document.lattices.get(field)
-        self.document.lattices[field] = lattice.merge(lattice.empty() if state is None else state, delta)
-        self._deltas.setdefault(field, []).append(delta)
+        name = in_life(field, self._life)
+        self.document.lattices[name] = self.rules.lattices[field].merge(self._state(field), delta)
+        self._deltas.setdefault(name, []).append(delta)
 
     def _state(self, field: str) -> Any:
-        state = self.document.lattices.get(field)
+        state = self.document.lattices.get(in_life(field, self._life))
         return self.rules.lattices[field].empty() if state is None else state
 
     def _put(self, put: Put) -> None:
         rules = self.rules
+        if not self._alive:
+            self._begin()
         plain = put.plain if rules.per_field else carried_over(rules, self._shown(), put.plain)
         if put.fields is None:
             self._write(WHOLE, plain)
@@ -151,6 +154,17 @@ class Draft:
                     self._set_map(field, put.fields[field])
         self._alive = True
         self._touch()
+
+    def _begin(self) -> None:
+        """A new document under the key of a deleted one inherits nothing of it: it begins a new life."""
+        registers = self.document.registers
+        if WHOLE in registers and (self.rules.touched or any(map(is_touch, registers))):
+            former = in_life(TOUCH, self._life)
+            versions = registers.get(former, ())
+            if not versions or any(version.value is not None for version in versions):
+                self._write(former, None)  # whoever has not seen it worked on what is over
+            self._life += 1
+            self._begun = True
 
     def _patch(self, patch: Patch) -> None:
         rules = self.rules
@@ -215,7 +229,8 @@ class Draft:
             else:
                 removing = step.operator == "$unset"
                 self._write(
-                    f"{step.field}.{step.member}", None if removing else msgspec.json.encode(step.argument)
+                    f"{in_life(step.field, self._life)}.{step.member}",
+                    None if removing else msgspec.json.encode(step.argument),
                 )
         elif step.field in rules.plain:
             self._set_field(step.field, step.argument)
@@ -235,18 +250,19 @@ class Draft:
         """Under `merge` only what differs is written, so that it cannot collide with another field's change."""
         encoded = msgspec.json.encode(value)
         versions = self.document.registers.get(field, ())
-        if len(versions) == 1 and versions[0].value == encoded:
+        if self._alive and len(versions) == 1 and versions[0].value == encoded:
             return
         self._write(field, encoded)
 
     def _set_map(self, field: str, members: Mapping[str, Any]) -> None:
-        shown = map_members(self.rules, self.document, field)
+        map_name = in_life(field, self._life)
+        shown = map_members(self.rules, self.document, map_name)
         for name in sorted(shown.keys() - members.keys()):
-            self._write(f"{field}.{name}", None)
+            self._write(f"{map_name}.{name}", None)
         for name in sorted(members):
             encoded = msgspec.json.encode(members[name])
             if shown.get(name) != encoded:
-                self._write(f"{field}.{name}", encoded)
+                self._write(f"{map_name}.{name}", encoded)
 
     def _reach(self, field: str, target: Any) -> None:
         delta = self._bounded(
@@ -264,8 +280,10 @@ class Draft:
 
     def _touch(self) -> None:
         """That there was an operation: what it did follows from the states, so an edit costs what it changes."""
-        if self.rules.touched and (self._deltas or any(map(self.rules.is_member, self._registers))):
-            self._write(TOUCH, b"{}")
+        if self._begun or (
+            self.rules.touched and (self._deltas or any(map(self.rules.is_member, self._registers)))
+        ):
+            self._write(in_life(TOUCH, self._life), b"{}")
 
     def _delete(self) -> None:
         if not self._alive:
@@ -274,8 +292,9 @@ class Draft:
             )
         self._operation = Operation.DELETE
         self._write(WHOLE, None)
-        if self.rules.touched or TOUCH in self.document.registers:
-            self._write(TOUCH, None)
+        touch = in_life(TOUCH, self._life)
+        if self.rules.touched or touch in self.document.registers:
+            self._write(touch, None)
         self._alive = False
 
     def _transfer(self, transfer: Transfer) -> None:

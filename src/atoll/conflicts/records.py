@@ -20,7 +20,7 @@ from atoll.causality.types import Dot, Order, Seq, Stamp
 from atoll.documents.document import Document, mergeable, shown_plain, touches
 from atoll.documents.entry import Change, Entry, LosingVersion
 from atoll.documents.register import Operation, Version
-from atoll.documents.rules import TOUCH, Rules
+from atoll.documents.rules import TOUCH, Rules, in_life, is_touch
 from atoll.documents.strategies import kind_of, within_uncertainty
 from atoll.errors import HostileEntry
 from atoll.store.port import AuditRow
@@ -76,32 +76,35 @@ def open_records(
     `only` restricts it to some registers.
     """
     found: dict[str, Record] = {}
+    present = in_life(TOUCH, document.life)
     for name in sorted(document.registers):
-        versions = touches(document) if name == TOUCH else document.registers[name]
+        touch = is_touch(name)
+        versions = touches(document, name) if touch else document.registers[name]
         if len(versions) < 2 or (only is not None and name not in only):
             continue
-        if name == TOUCH and (
-            all(version.value is not None for version in versions) or shown_plain(rules, document) is not None
+        if touch and (
+            all(version.value is not None for version in versions)
+            or (name == present and shown_plain(rules, document) is not None)
         ):
             continue  # operations on lattices are lost only where a concurrent deletion hides them
         fold = rules.strategy(name)(versions)
         for losing in versions:
             if losing is fold.winner or (losing.value == fold.winner.value and fold.outcome != "manual"):
                 continue  # an equal value is not lost
-            if name == TOUCH and losing.value is None:
+            if touch and losing.value is None:
                 continue
             record = Record(
-                id=record_id(rules.name, key, name, losing.dot),
+                id=record_id(rules.name, key, TOUCH if touch else name, losing.dot),
                 collection=rules.name,
                 key=key,
-                field="" if name == TOUCH else name,
-                kind=kind_of(losing, fold.winner),
+                field="" if touch else name,
+                kind="update_deleted" if touch else kind_of(losing, fold.winner),
                 status="manual" if fold.outcome == "manual" else "open",
                 strategy=rules.strategy_name(name),
                 outcome={"picked": "dropped", "merged": "merged", "manual": "kept"}[fold.outcome],
                 reason=fold.reason,
                 uncertain=within_uncertainty(losing, fold.winner),
-                losing=_side(losing, mergeable(rules, document) if name == TOUCH else losing.value),
+                losing=_side(losing, mergeable(rules, document, name) if touch else losing.value),
                 winning=_side(fold.winner, fold.winner.value),
             )
             found[record.id] = record
@@ -171,9 +174,9 @@ def check_resolved(losing: LosingVersion, entry: Entry, change: Change) -> None:
     the conflict and of those that do not would differ.
     """
     record = _read(losing)
-    registers = [
-        name for name in (record.field, *([] if record.field else [TOUCH])) if name in change.registers
-    ]
+    registers = [record.field] if record.field in change.registers else []
+    if not record.field and any(map(is_touch, change.registers)):
+        registers.append(TOUCH)
     lost = record.losing
     if (
         (record.collection, record.key, record.id) != (change.collection, change.key, losing.id)

@@ -7,6 +7,7 @@ registers["map.name"]  one member of a `MapOf` field
 registers["~"]         that there were operations on mergeable fields, see `rules.TOUCH`
 lattices[field]        the state of a counter, set, list or text; its bytes where the field is not declared here
 
+Once a document was created anew after a deletion, `~`, mergeable fields and maps have other names: see `rules.in_life`.
 Another version of the declarations may have more: what is not known here is kept, and not shown.
 """
 
@@ -24,7 +25,7 @@ from atoll.causality.types import Order, Seq
 from atoll.documents import register as registers
 from atoll.documents.entry import Change, Entry
 from atoll.documents.register import Operation, Register, Version
-from atoll.documents.rules import TOUCH, WHOLE, Rules, well_named
+from atoll.documents.rules import TOUCH, WHOLE, Rules, in_life, is_touch, well_named
 from atoll.errors import HostileEntry, InvalidDocument, StoreCorrupt, Unavailable
 from atoll.schema.limits import Limits, check_text
 from atoll.store.port import Row
@@ -81,15 +82,26 @@ class Document:
         for versions in self.registers.values():
             if len(versions) > 1:
                 return True
-        return TOUCH in self.registers and len(touches(self)) > 1
+        return len(touches(self, in_life(TOUCH, self.life))) > 1
+
+    @property
+    def life(self) -> int:
+        """How often it was created anew."""
+        life = 0
+        for name in self.registers:
+            if name[:1] == TOUCH and len(name) > 1:
+                life = max(life, int(name[1:]))
+        return life
 
 
-def touches(document: Document) -> Register:
-    """The touch register, with the deletions that had not seen it.
+def touches(document: Document, name: str) -> Register:
+    """A touch register; the present one with the deletions that had not seen it.
 
     A region without mergeable fields in its declaration deletes a document without writing this register.
     """
-    touch = document.registers.get(TOUCH, ())
+    touch = document.registers.get(name, ())
+    if name != in_life(TOUCH, document.life):
+        return touch
     known = {version.dot for version in touch}
     unseen = [
         deletion
@@ -112,7 +124,7 @@ def merge(rules: Rules, ours: Document, theirs: Document) -> Document:
     for name, versions in theirs.registers.items():
         merged.registers[name] = registers.merge(merged.registers.get(name, ()), versions)
     for field, state in theirs.lattices.items():
-        lattice = rules.lattices.get(field)
+        lattice = rules.lattice(field)
         if lattice is None:  # bytes of another version of the declarations
             if merged.lattices.setdefault(field, state) != state:
                 raise Unavailable(
@@ -150,10 +162,12 @@ def received(rules: Rules, key: str, row: Row, stamp: int) -> Document:
         written = {name: versions[0].value for name, versions in meta.registers.items()}
         for only in meta.registers.get(WHOLE, ()):
             _check_appended(rules, key, written, registers.canonical_order(only))
-    known = rules.lattices
-    lattices: dict[str, Any] = {
-        field: known[field].decode(data) if field in known else data for field, data in meta.lattices.items()
-    }
+    lattices: dict[str, Any] = {}
+    for field, data in meta.lattices.items():
+        if is_touch(field) or not well_named(field):
+            raise HostileEntry(f"no collection has a field {field[:64]!r}")
+        lattice = rules.lattice(field)
+        lattices[field] = data if lattice is None else lattice.decode(data)
     return Document(meta.registers, lattices)
 
 
@@ -197,8 +211,10 @@ def delta_of(rules: Rules, entry: Entry, change: Change) -> Document:
         versions[name] = (version_of(entry, change.operation, value),)
     lattices: dict[str, Any] = {}
     for field, delta in change.deltas.items():
-        lattice = rules.lattices.get(field)
+        lattice = rules.lattice(field)
         if lattice is not None:
+            if not well_named(field):
+                raise HostileEntry(f"no collection has a field {field[:64]!r}")
             lattices[field] = state = lattice.decode(delta)
             if not lattice.written_by(state, entry.origin):
                 raise HostileEntry(
@@ -209,7 +225,7 @@ def delta_of(rules: Rules, entry: Entry, change: Change) -> Document:
 
 def unknown_part(rules: Rules, change: Change) -> Change | None:
     """What of a change this region's declarations have no place for yet: deltas of fields that they lack."""
-    deltas = {field: delta for field, delta in change.deltas.items() if field not in rules.lattices}
+    deltas = {field: delta for field, delta in change.deltas.items() if rules.lattice(field) is None}
     return Change(change.collection, change.key, change.operation, {}, deltas) if deltas else None
 
 
@@ -278,9 +294,8 @@ def decode_row(rules: Rules, row: Row) -> Document:
     """Raises StoreCorrupt."""
     try:
         meta = _decode_meta(row.meta)
-        known = rules.lattices
         lattices: dict[str, Any] = {
-            field: known[field].restore(data) if field in known else data
+            field: data if (lattice := rules.lattice(field)) is None else lattice.restore(data)
             for field, data in meta.lattices.items()
         }
     except (msgspec.DecodeError, UnicodeDecodeError, HostileEntry) as error:
@@ -299,9 +314,8 @@ def encode_row(rules: Rules, document: Document) -> Row:
     if rules.simple and len(kept) == 1 and not document.lattices and len(kept.get(WHOLE, ())) == 1:
         (sole,) = kept[WHOLE]
         return row_of(sole.value, sole if sole.value is None else version_of(sole, sole.operation, ELSEWHERE))
-    known = rules.lattices
     lattices = {
-        field: known[field].encode(state) if field in known else state
+        field: state if (lattice := rules.lattice(field)) is None else lattice.encode(state)
         for field, state in document.lattices.items()
     }
     return Row(value, _encode_meta(_Meta(kept, lattices)))
@@ -340,21 +354,22 @@ def visible(rules: Rules, document: Document) -> bytes | None:
                     members.append(_member(field, shown))
     elif len(plain) > 2:
         members.append(plain[1:-1])
-    members.extend(_mergeable(rules, document))
+    members.extend(_mergeable(rules, document, document.life))
     return b"{" + b",".join(members) + b"}"
 
 
-def mergeable(rules: Rules, document: Document) -> bytes:
-    """The mergeable fields and maps as they are shown, or would be if the document had not been deleted."""
-    return b"{" + b",".join(_mergeable(rules, document)) + b"}"
+def mergeable(rules: Rules, document: Document, touch: str) -> bytes:
+    """The mergeable fields and maps as the document would show them in the life of this touch register."""
+    return b"{" + b",".join(_mergeable(rules, document, int(touch[1:] or "0"))) + b"}"
 
 
-def _mergeable(rules: Rules, document: Document) -> Iterator[bytes]:
+def _mergeable(rules: Rules, document: Document, life: int) -> Iterator[bytes]:
     for field, lattice in rules.lattices.items():
-        state = document.lattices.get(field)
+        state = document.lattices.get(in_life(field, life))
         yield _member(field, lattice.text(lattice.empty() if state is None else state))
     for field in sorted(rules.maps):
-        yield _member(field, _map_value(rules, document, field))
+        members = map_members(rules, document, in_life(field, life))
+        yield _member(field, b"{" + b",".join(_member(name, value) for name, value in members.items()) + b"}")
 
 
 def _member(name: str, value: bytes) -> bytes:
@@ -362,7 +377,7 @@ def _member(name: str, value: bytes) -> bytes:
 
 
 def map_members(rules: Rules, document: Document, field: str) -> dict[str, bytes]:
-    """The members of a map field that are shown: name → JSON text."""
+    """The members of a map that are shown, by its name in a life of the document: name → JSON text."""
     members: dict[str, bytes] = {}
     start = field + "."
     for name in sorted(document.registers):
@@ -371,11 +386,6 @@ def map_members(rules: Rules, document: Document, field: str) -> dict[str, bytes
             if value is not None:
                 members[name[len(start) :]] = value
     return members
-
-
-def _map_value(rules: Rules, document: Document, field: str) -> bytes:
-    members = map_members(rules, document, field)
-    return b"{" + b",".join(_member(name, value) for name, value in members.items()) + b"}"
 
 
 def siblings(rules: Rules, document: Document) -> tuple[Version, ...]:
@@ -393,8 +403,10 @@ def digest(rules: Rules, key: str, document: Document) -> bytes:
     hashed = blake2b(key.encode(), digest_size=16)
     for name in sorted(document.registers):
         hashed.update(_encode_meta((name, document.registers[name])))
-    for field in sorted(document.lattices.keys() & rules.lattices.keys()):
-        hashed.update(_encode_meta((field, rules.lattices[field].canonical(document.lattices[field]))))
+    for field in sorted(document.lattices):
+        lattice = rules.lattice(field)
+        if lattice is not None:
+            hashed.update(_encode_meta((field, lattice.canonical(document.lattices[field]))))
     return hashed.digest()
 
 

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 WHOLE = ""
 """The register of the whole document; under `merge`, of its presence only."""
 TOUCH = "~"
-"""The register that operations on mergeable and map fields write, so that a concurrent deletion is noticed."""
+"""The register that operations on mergeable and map fields write, so that a concurrent deletion is noticed.
+
+Each life of a document has one, see `in_life`."""
+
+_LIFE_DIGITS = 9
 
 Strategy = Callable[[Register], Fold]
 
@@ -68,7 +72,7 @@ class Rules:
         """Documents are written once, and the key of each is its place among all."""
         self.quick: bool = self.simple and not self.appended
         """A write of a whole document may take the short way."""
-        self.touched: bool = bool(self.lattices or self.maps) and not self.per_field
+        self.touched: bool = bool(self.lattices or self.maps)
         self._whole: Strategy
         if resolver is not None:
             self._whole = partial(strategies.custom, resolver=resolver)
@@ -78,7 +82,7 @@ class Rules:
     def strategy(self, register: str) -> Strategy:
         if register == WHOLE:
             return self._whole
-        if register == TOUCH:
+        if is_touch(register):
             return strategies.delete_wins
         if self.is_member(register):
             return strategies.update_wins
@@ -88,9 +92,13 @@ class Rules:
         """As the audit says it."""
         if register == WHOLE:
             return "update_wins" if self.per_field else self.schema.policy.resolve
-        if register == TOUCH:
+        if is_touch(register):
             return "delete_wins"
         return "update_wins" if self.is_member(register) else "merge"
+
+    def lattice(self, name: str) -> Lattice[Any] | None:
+        """Of the state with this name, in whichever life of the document; None where the field is not declared here."""
+        return self.lattices.get(name.partition(TOUCH)[0])
 
     @staticmethod
     def is_member(register: str) -> bool:
@@ -108,13 +116,38 @@ def undeclared(name: str) -> Rules:
     return Rules(compile_collection(model))
 
 
+def in_life(field: str, life: int) -> str:
+    """The name of a mergeable field, a map or the touch register in a life of its document.
+
+    A document that is created anew after its deletion begins a new life: 0, 1, 2, … States and members of the former
+    one keep their names, so nothing of them is in the new one, and what comes late for them finds its place.
+    """
+    if field == TOUCH:
+        return TOUCH if life == 0 else f"{TOUCH}{life}"
+    return field if life == 0 else f"{field}{TOUCH}{life}"
+
+
+def is_touch(register: str) -> bool:
+    """Whether it is the touch register of any life."""
+    return register[:1] == TOUCH
+
+
 def well_named(register: str) -> bool:
-    """Whether any version of the declarations may have this register.
+    """Whether any version of the declarations may have this register, or a state of this name.
 
     A register is merged also if its field is unknown. So nothing is lost while regions differ in their
     declarations, and all regions keep the same state.
     """
-    return register in (WHOLE, TOUCH) or register.partition(".")[0].isidentifier()
+    field, mark, life = register.partition(".")[0].partition(TOUCH)
+    if (
+        mark
+        and life
+        and not (life.isascii() and life.isdigit() and life[0] != "0" and len(life) <= _LIFE_DIGITS)
+    ):
+        return False
+    if not field:
+        return register in (WHOLE, TOUCH) or (bool(mark and life) and "." not in register)
+    return field.isidentifier() and bool(life or not mark)
 
 
 def plain_text(schema: CollectionSchema, document: Any) -> bytes:

@@ -9,7 +9,7 @@ from atoll.causality import vector as vectors
 from atoll.commit.batch import check_batch
 from atoll.documents import document as documents
 from atoll.documents.mutation import Write, fields_of
-from atoll.documents.rules import Rules
+from atoll.documents.rules import Rules, in_life
 from atoll.errors import AtollError, RegionUnreachable, Unavailable
 from atoll.lattices.base import Escrowed
 from atoll.ownership.escrow import Escrow
@@ -123,7 +123,8 @@ class Writer:
         if row is None:
             return {}
         rules = self._rules[collection]
-        state = documents.decode_row(rules, row).lattices.get(field)
+        document = documents.decode_row(rules, row)
+        state = document.lattices.get(in_life(field, document.life))
         lattice = rules.lattices[field]
         if state is None or not isinstance(lattice, Escrowed):
             return {}

@@ -9,7 +9,7 @@ were ever written, not at states.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,7 +17,7 @@ import msgspec
 from atoll.causality.origin import Origin
 from atoll.causality.types import Dot, Order, Seq, Stamp
 from atoll.conflicts.records import record_id
-from atoll.documents.rules import TOUCH, WHOLE, Rules
+from atoll.documents.rules import TOUCH, WHOLE, Rules, in_life, is_touch
 from atoll.simulation.failures import SafetyViolation
 from atoll.simulation.journal import Journal, Touch
 
@@ -83,26 +83,29 @@ class Oracle:
                     value = _fold(rules, field, versions)[0]
                     if value is not None:
                         document[field] = msgspec.json.decode(value)
-        for field in rules.maps:
-            document[field] = {}
+        maps = {in_life(field, _life(present)): field for field in rules.maps}
+        document.update((field, {}) for field in rules.maps)
         for register, versions in sorted(present.items()):
-            if rules.is_member(register) and register.partition(".")[0] in rules.maps:
+            name, _, member = register.partition(".")
+            if rules.is_member(register) and name in maps:
                 value = _fold(rules, register, versions)[0]
                 if value is not None:
-                    field, _, member = register.partition(".")
-                    document[field][member] = msgspec.json.decode(value)
+                    document[maps[name]][member] = msgspec.json.decode(value)
         return document
 
     def lattices(self, collection: str, key: str) -> dict[str, Any]:
-        """What each mergeable field must show: the join of every delta in the history, wherever they came from."""
+        """What each mergeable field must show: the join of every delta to the present life, wherever they came from."""
         rules = self._rules[collection]
-        states = {field: lattice.empty() for field, lattice in rules.lattices.items()}
-        for touch in self._journal.touches(collection, key):
-            for field, delta in touch.change.deltas.items():
-                lattice = rules.lattices.get(field)
-                if lattice is not None:
-                    states[field] = lattice.merge(states[field], lattice.decode(delta))
-        return {field: rules.lattices[field].value(state) for field, state in states.items()}
+        touches = list(self._journal.touches(collection, key))
+        life = _life(register for touch in touches for register in touch.change.registers)
+        shown = {}
+        for field, lattice in rules.lattices.items():
+            state, name = lattice.empty(), in_life(field, life)
+            for touch in touches:
+                if name in touch.change.deltas:
+                    state = lattice.merge(state, lattice.decode(touch.change.deltas[name]))
+            shown[field] = lattice.value(state)
+        return shown
 
     def ask_functions(self) -> None:
         """Raises SafetyViolation where a team's own function does not give one answer."""
@@ -183,16 +186,18 @@ def _open(
 ) -> dict[str, tuple[str, Dot, Dot, str]]:
     """id → (register, losing, winning, status) of what is lost in this state."""
     lost: dict[str, tuple[str, Dot, Dot, str]] = {}
+    now = in_life(TOUCH, _life(present))
     for register, present_ones in present.items():
-        versions = _with_deletions(present, present_ones) if register == TOUCH else present_ones
-        if len(versions) < 2 or (register == TOUCH and not _touch_counts(rules, present, versions)):
+        touch = is_touch(register)
+        versions = _with_deletions(present, present_ones) if register == now else present_ones
+        if len(versions) < 2 or (touch and not _touch_counts(rules, present, versions, over=register != now)):
             continue
         _, winner, outcome = _fold(rules, register, versions)
         for losing in versions:
             same = losing.value == winner.value and outcome != "manual"
-            if losing is winner or same or (register == TOUCH and losing.value is None):
+            if losing is winner or same or (touch and losing.value is None):
                 continue
-            lost[record_id(rules.name, key, register, losing.dot)] = (
+            lost[record_id(rules.name, key, TOUCH if touch else register, losing.dot)] = (
                 register,
                 losing.dot,
                 winner.dot,
@@ -214,11 +219,18 @@ def _with_deletions(present: Mapping[str, list[Written]], touches: list[Written]
     return sorted((*touches, *deletions), key=_canonically)
 
 
-def _touch_counts(rules: Rules, present: Mapping[str, list[Written]], versions: list[Written]) -> bool:
-    """Operations on lattices are lost only where a concurrent deletion hides the document."""
+def _life(registers: Iterable[str]) -> int:
+    """How often a document with these registers was created anew after a deletion."""
+    return max((int(name[1:]) for name in registers if is_touch(name) and name != TOUCH), default=0)
+
+
+def _touch_counts(
+    rules: Rules, present: Mapping[str, list[Written]], versions: list[Written], *, over: bool
+) -> bool:
+    """Operations on lattices are lost only where a concurrent deletion hides the document, or that life of it."""
     whole = present.get(WHOLE)
     shown = _fold(rules, WHOLE, whole)[0] if whole else None
-    return shown is None and any(version.value is None for version in versions)
+    return (over or shown is None) and any(version.value is None for version in versions)
 
 
 def _fold(rules: Rules, register: str, versions: list[Written]) -> tuple[bytes | None, Written, str]:
@@ -227,7 +239,7 @@ def _fold(rules: Rules, register: str, versions: list[Written]) -> tuple[bytes |
     if len(versions) == 1:
         return latest.value, latest, "picked"
     alive = [version for version in versions if version.value is not None]
-    if register == TOUCH:
+    if is_touch(register):
         dead = [version for version in versions if version.value is None]
         winner = (dead or versions)[-1]
         return winner.value, winner, "picked"

@@ -55,7 +55,7 @@ def test_each_register_has_its_strategy() -> None:
     [
         ("profile", True, False, False),
         ("draft", True, False, False),
-        ("cart", False, True, False),
+        ("cart", False, True, True),
         ("stock", False, False, True),
         ("views", False, False, True),
     ],
@@ -77,6 +77,14 @@ def test_what_a_document_is_made_of(collection: str, simple: bool, per_field: bo
         ("no name", False),
         (".a", False),
         ("~~", False),
+        ("~1", True),
+        ("~0", False),
+        ("~01", False),
+        ("~1.a", False),
+        ("note~2", True),
+        ("labels~2.a", True),
+        ("labels~.a", False),
+        ("note~1234567890", False),
     ],
 )
 def test_which_registers_a_peer_may_name(register: str, possible: bool) -> None:
