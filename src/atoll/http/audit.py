@@ -96,7 +96,9 @@ ROUTES = (
             Parameter("key", Text(), "only this document's"),
             Parameter("kind", Choice(KINDS), "only of this kind"),
             Parameter("status", Choice(STATUSES), "only of this status"),
-            Parameter("origin", Text(format="region"), "only where either side was written in this region"),
+            Parameter(
+                "origin", Text(format="region", min_length=1), "only where this region wrote either side"
+            ),
             Parameter("since", Moment(), "the losing value was written then or later"),
             Parameter("until", Moment(), "the losing value was written before"),
             LIMIT,

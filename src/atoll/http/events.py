@@ -79,7 +79,7 @@ ROUTES = (
         ' `{"items", "cursor"}`',
         parameters=(
             Parameter("kind", Choice(get_args(Kind)), "only of this kind"),
-            Parameter("region", Text(format="region"), "only what this region noticed"),
+            Parameter("region", Text(format="region", min_length=1), "only what this region noticed"),
             Parameter("since", Moment(), "written then or later"),
             LIMIT,
             Parameter("cursor", Text(format="event-cursor"), "from the page before"),

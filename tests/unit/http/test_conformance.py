@@ -133,6 +133,7 @@ def register_formats() -> None:
         "condition": st.just("note:eq:ann"),
         "moment": st.sampled_from(["1700000000000", "2026-11-23T09:00:00Z"]),
         "peer": st.just("b"),
+        "region": st.sampled_from(["a", "b"]),
         "traceparent": st.just("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     }
     for name, strategy in formats.items():

@@ -16,7 +16,7 @@ from atoll.demo.topology import free_ports
 from atoll.errors import ConfigError, RegionUnreachable
 from atoll.node.listening import Listener
 from atoll.node.node import Node
-from atoll.replication.messages import PingCall
+from atoll.replication.messages import PingCall, PingReply
 
 NAMES = ("a", "b", "c")
 ALL = (*NAMES, "d")
@@ -116,7 +116,7 @@ async def test_a_region_that_is_removed_is_no_longer_asked(config: Config) -> No
         for name in "ab":
             await it.nodes[name].follow(only(config, "a", "b"))
             with pytest.raises(RegionUnreachable, match="c is not a region of this deployment"):
-                await it.nodes[name].region.site.ask("c", PingCall())
+                await it.nodes[name].region.site.ask("c", PingCall(), PingReply)
         assert (await it.ask("a", "GET", "/v1/note/k", session=token))[1]["value"] == {"text": "from c"}
         assert (await it.ask("a", "PUT", "/v1/note/more", {"text": "more"}, session=token))[0] == 200
         assert (await it.ask("a", "GET", "/admin/status"))[1]["emulated"]["one_way_s"] == {"b": 0.0}
