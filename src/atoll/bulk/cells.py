@@ -13,7 +13,9 @@ from typing import Any
 
 import msgspec
 
-from atoll.schema import CollectionSchema
+from atoll.errors import InvalidDocument
+from atoll.schema import CollectionSchema, Limits
+from atoll.schema.forms import FieldForm
 from atoll.schema.problems import invalid_document
 
 _JSON_TYPES = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
@@ -49,7 +51,7 @@ class Cells:
             if "decimal" in nodes and not nodes & {"int", "float", "str", "any", "json"}:
                 types -= {"number"}  # as a JSON number it would lose digits on the way
             self.types[field] = types
-            if not nodes & {"str", "any", "json"}:
+            if "string" in types and not _takes_empty(form, schema.limits):
                 self._formatted.add(field)
 
     def read(self, field: str, cell: str) -> bytes | None:
@@ -85,6 +87,13 @@ class Cells:
         if types == {"string"}:
             return value
         return text.decode() if not value or _could_be_else(value, types) else value
+
+
+def _takes_empty(form: FieldForm, limits: Limits) -> bool:
+    try:
+        return bool(form.check("", limits) == "")
+    except InvalidDocument:
+        return False
 
 
 def _could_be_else(cell: str, types: frozenset[str]) -> bool:

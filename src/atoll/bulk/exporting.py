@@ -247,9 +247,10 @@ def condition_of(text: str) -> Condition:
     if not (field and first and second):
         raise InvalidOperation(f"--where takes field:op:value, such as stock:lt:10, not {text!r}")
     try:
-        return field, operator, msgspec.json.decode(value)
+        msgspec.json.decode(value)
     except (msgspec.DecodeError, UnicodeEncodeError):
         return field, operator, value
+    return field, operator, msgspec.Raw(value.encode())  # read by whoever knows the field
 
 
 def _resumed(checkpoint: Checkpoint, about: dict[str, Any]) -> ExportState:

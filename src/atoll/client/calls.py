@@ -154,7 +154,8 @@ class Calls:
         if prefix:
             query.append(("prefix", prefix))
         for name, operator, value in where:
-            text = msgspec.json.encode(jsonable(value, f"{schema.name}.{name}")).decode()
+            held = value if isinstance(value, msgspec.Raw) else jsonable(value, f"{schema.name}.{name}")
+            text = msgspec.json.encode(held).decode()
             query.append(("where", f"{name}:{operator}:{text}"))
         if cursor is not None:
             query.append(("cursor", cursor))

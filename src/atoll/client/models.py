@@ -11,6 +11,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from atoll.errors import InvalidDocument, InvalidOperation
 from atoll.schema import Collection, CollectionSchema, Limits, Operation, compile_collection
 from atoll.schema.collection import is_base
+from atoll.schema.exact import check_zones
 from atoll.schema.problems import unknown_field
 
 M = TypeVar("M", bound=Collection)
@@ -57,6 +58,8 @@ def jsonable(value: Any, where: str) -> Any:
     if value is None or isinstance(value, str | int | float):
         return value
     try:
-        return to_jsonable_python(value, bytes_mode="base64", inf_nan_mode="constants", exclude_none=False)
+        found = to_jsonable_python(value, bytes_mode="base64", inf_nan_mode="constants", exclude_none=False)
     except (PydanticSerializationError, ValueError, RecursionError) as error:
         raise InvalidDocument(f"{where}: not a JSON value ({error or 'nested too deeply'})") from None
+    check_zones(value, where)
+    return found

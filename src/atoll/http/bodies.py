@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from atoll.schema.compiled import CollectionSchema
+from atoll.schema.exact import exact_number
 from atoll.schema.fields import INT_MAX, INT_MIN
 
 Schema = dict[str, Any]
@@ -46,7 +47,7 @@ class Writes(msgspec.Struct, forbid_unknown_fields=True):
     writes: list[BatchWrite]
 
 
-decode_writes = msgspec.json.Decoder(Writes).decode
+decode_writes = msgspec.json.Decoder(Writes, float_hook=exact_number).decode
 
 
 BINARY: Schema = {"type": "string", "format": "binary"}

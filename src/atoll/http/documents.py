@@ -11,6 +11,7 @@ from atoll import errors
 from atoll.causality.origin import region_of
 from atoll.client.answers import BatchAnswer
 from atoll.documents import document as documents
+from atoll.documents.conditions import OPERATORS, condition_of
 from atoll.documents.mutation import ANY_VERSION, Delete, Mutation, Write, patch_of, put_of
 from atoll.documents.register import Version
 from atoll.documents.rules import Rules
@@ -39,13 +40,11 @@ from atoll.http.route import Answer, Body, Handler, Route, Serving
 from atoll.http.sessions import HEADER
 from atoll.region.reading import PLAIN_READ, ListOptions, ReadOptions
 from atoll.replication.messages import WriteReply
-from atoll.schema.fields import INT_MAX, INT_MIN
 from atoll.schema.limits import check_members
 from atoll.schema.policy import CONSISTENCIES
 from atoll.store.port import Condition
 
 _MAX_CONDITIONS = 20
-_OPERATORS = ("eq", "ne", "lt", "le", "gt", "ge", "contains")
 _MINIMAL = "return=minimal"
 _SIBLINGS = ("manual", "custom")
 """Strategies that may leave several values to show."""
@@ -243,23 +242,11 @@ def _conditions(rules: Rules, texts: list[str]) -> list[Condition]:
     for text in texts:
         field, _, rest = text.partition(":")
         operator, colon, value = rest.partition(":")
-        if operator not in _OPERATORS or not colon:
+        if not colon or operator not in OPERATORS:
             raise MalformedRequest(
-                f"where={text!r} is not field:op:value with op one of {', '.join(_OPERATORS)}"
+                f"where={text!r} is not field:op:value with op one of {', '.join(OPERATORS)}"
             )
-        if field not in rules.plain and field not in rules.lattices and field not in rules.maps:
-            rules.schema.validate_field(field, None)  # raises UnknownField, naming what may have been meant
-        try:
-            parsed = msgspec.json.decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            parsed = value
-        if isinstance(parsed, dict | list):
-            raise MalformedRequest(
-                f"where={text!r} compares with a single value, not with an object or a list"
-            )
-        if isinstance(parsed, int) and not INT_MIN <= parsed <= INT_MAX:
-            raise MalformedRequest(f"where={field}:{operator}:… compares with an integer beyond 64 bits")
-        conditions.append(Condition(field, operator, parsed))  # type: ignore[arg-type]
+        conditions.append(condition_of(rules, field, OPERATORS[operator], value))
     return conditions
 
 

@@ -16,6 +16,7 @@ import msgspec
 from atoll.errors import AtollError, CursorExpired, InvalidKey, MalformedRequest, TooLarge, Unavailable
 from atoll.http.parameters import check_escapes
 from atoll.http.problems import CONTENT_TYPE, headers_of, problem
+from atoll.schema.exact import decode_exactly
 from atoll.schema.limits import check_members
 
 logger = logging.getLogger("atoll.http")
@@ -232,9 +233,12 @@ def _joined(given: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 
 def parse_json(body: bytes) -> Any:
-    """Raises MalformedRequest, also for an object with a member that is given twice."""
+    """Numbers that a float would change are Decimals.
+
+    Raises MalformedRequest, also for an object with a member that is given twice.
+    """
     try:
-        value = msgspec.json.decode(body)
+        value = decode_exactly(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedRequest(f"the body is not JSON: {error}") from None
     check_members(body, value)

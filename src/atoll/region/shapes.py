@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from atoll.schema.application import Application, CollectionSchema
+from atoll.schema.forms import text_type
 from atoll.store.port import ColumnKind, Shape
 
 _BY_TYPE: Mapping[str, ColumnKind] = {
@@ -24,7 +25,9 @@ def shapes_of(application: Application) -> list[Shape]:
 
 def _shape(schema: CollectionSchema) -> Shape:
     columns = tuple((name, _kind(schema, name)) for name in schema.fields)
-    return Shape(schema.name, columns, schema.policy.indexes)
+    indexes = schema.policy.indexes
+    decimals = frozenset(name for name in indexes if text_type(schema.forms[name]) == "decimal")
+    return Shape(schema.name, columns, indexes, decimals)
 
 
 def _kind(schema: CollectionSchema, field: str) -> ColumnKind:

@@ -6,15 +6,16 @@ import json
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import msgspec
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from atoll.errors import InvalidDocument, InvalidOperation
 from atoll.schema.collection import Collection, collection_name, policy_of
-from atoll.schema.fields import INT_MAX, INT_MIN, element_type_of, lattice_of, marker_of
+from atoll.schema.exact import check_digits, check_zones, decode_exactly, exact_validator, may_lose_digits
+from atoll.schema.fields import INT_MAX, INT_MIN, element_type_of, lattice_of, marker_of, one_spelling
 from atoll.schema.forms import FieldForm, encode_json
 from atoll.schema.limits import Limits, check_finite, check_members, check_size, check_text, validate_key
 from atoll.schema.policy import Policy
@@ -64,7 +65,12 @@ class CollectionSchema:
     """The fields that may hold integers, where no field can nest: nothing else needs a look at the text then."""
     _exact: bool
     """All fields hold single values, and these come out of JSON as they went in, to the bit."""
+    _rounds: bool
+    """There are decimals or durations, of which digits may be lost."""
+    _zoned: tuple[str, ...]
+    """Fields that may hold times with a zone."""
     _validate_json: Callable[..., Collection]
+    _validate_python: Callable[..., Collection]
     _to_json: Callable[[Collection], bytes]
 
     def canonical(self, body: bytes, key: str = "", *, own: bool = False) -> bytes:
@@ -100,6 +106,8 @@ class CollectionSchema:
             check_text(text, self.limits, self.name, numbers=self._numbers, anything=self._anything)
         if self._nested_floats and b"null" in text:
             check_finite(body, self.name)
+        if self._rounds and may_lose_digits(body):
+            check_digits(decode_exactly(body), _decode(text), self.name)
         return text
 
     def _in_range(self, document: Collection) -> bool:
@@ -118,7 +126,10 @@ class CollectionSchema:
 
     def parse_object(self, document: Mapping[str, Any], key: str = "") -> dict[str, Any]:
         """As `parse`, from plain JSON data."""
-        return self.parse(encode_json(dict(document), self.name).encode(), key, own=True)
+        parsed = self.parse(encode_json(dict(document), self.name).encode(), key, own=True)
+        if self._rounds:
+            check_digits(document, parsed, self.name)
+        return parsed
 
     def form_of(self, instance: Collection) -> tuple[bytes, Collection | None]:
         """As `from_model`; and, where that is quickly had, the model that is stored by this text.
@@ -128,7 +139,7 @@ class CollectionSchema:
         if not self._exact or self.has_rules or instance.__class__ is not self.model:
             return self.from_model(instance), None
         try:
-            stored = self.model.__pydantic_validator__.validate_python(instance.__dict__, strict=True)
+            stored = self._validate_python(instance.__dict__, strict=True)
             text = self.model.__pydantic_serializer__.to_json(stored, exclude=_KEY)
         except (ValidationError, PydanticSerializationError):
             return self.from_model(instance), None  # by its text it may fit, and if not this knows why
@@ -143,6 +154,8 @@ class CollectionSchema:
         """
         if not isinstance(instance, self.model):
             raise InvalidDocument(f"{self.name}: a {type(instance).__name__} is no {self.model.__name__}")
+        for name in self._zoned:
+            check_zones(getattr(instance, name), f"{self.name}.{name}")
         try:
             text = instance.__pydantic_serializer__.to_json(instance, exclude={"key"}, warnings=False)
         except PydanticSerializationError as error:
@@ -253,7 +266,9 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
         else:
             lattices[field] = lattice
         if marker.kind in ("set", "list", "map"):
-            elements[field] = FieldForm.of_type(f"{name}.{field}", element_type_of(info))
+            element = element_type_of(info)
+            kept = Annotated[element, AfterValidator(one_spelling)] if marker.kind == "set" else element
+            elements[field] = FieldForm.of_type(f"{name}.{field}", kept)
     kinds_of = {field: form.node_types() for field, form in forms.items()}
     kinds = frozenset().union(*kinds_of.values())
     single = kinds <= _SCALARS and not any(form.has_serializer() for form in forms.values())
@@ -277,7 +292,10 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
         _nested_floats=bool(kinds & _NESTED) and "float" in kinds,
         _integers=tuple(field for field, found in kinds_of.items() if "int" in found) if single else None,
         _exact=single and "datetime" not in kinds,
-        _validate_json=body.__pydantic_validator__.validate_json,
+        _rounds=bool(kinds & {"decimal", "timedelta"}),
+        _zoned=tuple(field for field, found in kinds_of.items() if found & {"datetime", "time"}),
+        _validate_json=exact_validator(body).validate_json,
+        _validate_python=exact_validator(model).validate_python,
         _to_json=body.__pydantic_serializer__.to_json,
     )
 

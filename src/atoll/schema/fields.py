@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, time
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import Field, GetCoreSchemaHandler, WrapSerializer
@@ -58,7 +60,36 @@ Marker = Mergeable | Bound
 
 def _sorted_elements(value: Any, listed: Callable[[Any], list[Any]]) -> list[Any]:
     """A set has no order of its own; JSON text needs one that does not depend on the process."""
+    if not _SPELLED.isdisjoint(map(type, value)):
+        value = {one_spelling(element) for element in value}
     return sorted(listed(value), key=_order_of_element)
+
+
+_SPELLED = frozenset({float, Decimal, datetime, time})
+
+
+def one_spelling(element: Any) -> Any:
+    """The same for all elements that are equal, since sets tell elements apart by their JSON text."""
+    match element:
+        case float():
+            return element + 0.0  # zero has no sign
+        case Decimal():
+            sign, digits, exponent = element.as_tuple()
+            if not isinstance(exponent, int) or not element:
+                return element if element else Decimal(0)
+            kept = "".join(map(str, digits)).rstrip("0")
+            return Decimal(f"{'-' * sign}{kept}E{exponent + len(digits) - len(kept)}")
+        case datetime() if element.tzinfo is not None:
+            try:
+                return element.astimezone(UTC)
+            except OverflowError:  # in UTC it has no year
+                return element
+        case time() if element.tzinfo is not None:
+            raise ValueError(
+                "times of day with a zone may be equal in different spellings; leave out the zone"
+            )
+        case _:
+            return element
 
 
 def _order_of_element(element: Any) -> tuple[str, Any]:

@@ -6,14 +6,16 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, SchemaValidator
 
 from atoll.errors import InvalidDocument, InvalidOperation
+from atoll.schema.exact import NOT_SCHEMAS, as_float, check_digits, exact_validator
 from atoll.schema.limits import Limits, check_text
 from atoll.schema.problems import invalid_document, problem
 
@@ -34,7 +36,7 @@ CONFIG = ConfigDict(
 AS_DECLARED: dict[str, Any] = {"strict": True, "extra": "forbid"}
 """For validators: nested models are as strict as the collection, whatever their own configuration."""
 
-_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=as_float).encode
 _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 
 
@@ -54,6 +56,9 @@ class FieldForm:
     """`collection.field`, for messages."""
     model: type[BaseModel]
     """Holds the value as its only field, `value`."""
+    validator: SchemaValidator
+    rounds: bool
+    """Whether it has decimals or durations, of which digits may be lost."""
 
     @classmethod
     def of_field(cls, where: str, info: FieldInfo) -> FieldForm:
@@ -75,15 +80,20 @@ class FieldForm:
     def _of(cls, where: str, annotation: Any, default: Any) -> FieldForm:
         model = create_model("Value", __config__=CONFIG, value=(annotation, default))
         model.model_rebuild(force=True)
-        return cls(where, model)
+        validator = exact_validator(model)
+        kinds = frozenset(_types_within(model.__pydantic_core_schema__))
+        return cls(where, model, validator, bool(kinds & {"decimal", "timedelta"}))
 
     def check(self, value: Any, limits: Limits) -> Any:
         """The value as stored, from plain JSON data. Raises InvalidDocument."""
         text = encode_json(value, self.where)
         try:
-            return self._stored('{"value":' + text + "}", limits)
+            stored = self._stored('{"value":' + text + "}", limits)
         except ValidationError as error:
             raise self._refusal(error) from None
+        if self.rounds:
+            check_digits(value, stored, self.where)
+        return stored
 
     def default(self, limits: Limits) -> Any:
         """What the field is when not given. Raises InvalidOperation where it must be given."""
@@ -102,12 +112,21 @@ class FieldForm:
         found.subtract(("model", "model-fields", "model-field"))  # the holder's own
         return frozenset(kind for kind, times in found.items() if times > 0)
 
+    def literal_types(self) -> frozenset[str]:
+        """Names of the types of `Literal` values in it."""
+        return frozenset(
+            type(value).__name__
+            for node in _nodes_within(self.model.__pydantic_core_schema__)
+            if node.get("type") == "literal"
+            for value in node["expected"]
+        )
+
     def has_serializer(self) -> bool:
         """Whether the type, or one within it, is written by a function of the team's own."""
         return _any_serializer(self.model.__pydantic_core_schema__)
 
     def _stored(self, text: str, limits: Limits) -> Any:
-        instance = self.model.__pydantic_validator__.validate_json(text, **AS_DECLARED)
+        instance = self.validator.validate_json(text, **AS_DECLARED)
         try:
             body = self.model.__pydantic_serializer__.to_json(instance)
         except PydanticSerializationError as error:
@@ -122,22 +141,50 @@ class FieldForm:
         return invalid_document(self.where, found)
 
 
-_NOT_SCHEMAS = frozenset({"metadata", "serialization", "default", "config", "expected", "cls"})
+_AS_TEXT = frozenset({"bytes", "date", "datetime", "decimal", "time", "timedelta", "uuid"})
+_VALUES = _AS_TEXT | {
+    "bool",
+    "enum",
+    "float",
+    "int",
+    "is-instance",
+    "literal",
+    "multi-host-url",
+    "str",
+    "url",
+}
+
+
+@lru_cache(maxsize=1024)
+def text_type(form: FieldForm) -> str | None:
+    """The type of values that JSON holds as texts: the core schema's word, such as `decimal`.
+
+    None where texts are texts; "" where a text may be of one such type or of another.
+    """
+    kinds = form.node_types()
+    found = kinds & _AS_TEXT
+    if not found or kinds & {"any", "json", "dict", "model", "dataclass", "typed-dict"}:
+        return None
+    return min(found) if len(kinds & _VALUES) == 1 else ""
 
 
 def _types_within(schema: Any) -> Iterator[str]:
+    return (node["type"] for node in _nodes_within(schema))
+
+
+def _nodes_within(schema: Any) -> Iterator[dict[str, Any]]:
     if isinstance(schema, dict):
-        if isinstance(kind := schema.get("type"), str):
-            yield kind
+        if isinstance(schema.get("type"), str):
+            yield schema
         for name, inner in schema.items():
             if name == "fields" and isinstance(inner, dict):  # by name, which may be any word
                 for field in inner.values():
-                    yield from _types_within(field)
-            elif name not in _NOT_SCHEMAS:
-                yield from _types_within(inner)
+                    yield from _nodes_within(field)
+            elif name not in NOT_SCHEMAS:
+                yield from _nodes_within(inner)
     elif isinstance(schema, list | tuple):
         for inner in schema:
-            yield from _types_within(inner)
+            yield from _nodes_within(inner)
 
 
 def _any_serializer(schema: Any) -> bool:

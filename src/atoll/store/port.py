@@ -174,9 +174,12 @@ class Shape:
     """A view shows these fields, by kind; `json` for what has no simpler one."""
     indexes: tuple[str, ...] = ()
     """Fields by whose value documents are looked up."""
+    decimals: frozenset[str] = frozenset()
+    """Those of `indexes` that hold decimals: their texts are not in the order of the numbers."""
 
 
 Operator = Literal["eq", "ne", "lt", "le", "gt", "ge", "contains"]
+Kind = Literal["json", "moment", "local", "decimal", "bytes", "time"]
 
 
 class Condition(NamedTuple):
@@ -185,6 +188,8 @@ class Condition(NamedTuple):
     field: str
     op: Operator
     value: str | int | float | bool | None
+    kind: Kind = "json"
+    """What texts stand for where they are not compared as texts; `value` is then one of these: see `store.typed`."""
 
 
 @dataclass(frozen=True, slots=True)

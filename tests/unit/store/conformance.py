@@ -7,11 +7,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, Protocol
 
 import pytest
+from tests.unit.store.typed_values import HELD, NONE
 
 from atoll.errors import (
     FenceLost,
@@ -31,6 +32,7 @@ from atoll.store.port import (
     Chunk,
     Commit,
     Condition,
+    Kind,
     Numbered,
     Operator,
     Parked,
@@ -41,6 +43,16 @@ from atoll.store.port import (
     Store,
     Wanted,
 )
+from atoll.store.typed import compare
+
+_ORDERS: Mapping[Operator, Callable[[int | None], bool]] = {
+    "eq": lambda found: found == 0,
+    "ne": lambda found: found != 0,
+    "lt": lambda found: found is not None and found < 0,
+    "le": lambda found: found is not None and found <= 0,
+    "gt": lambda found: found is not None and found > 0,
+    "ge": lambda found: found is not None and found >= 0,
+}
 
 
 class Harness(Protocol):
@@ -374,6 +386,34 @@ class StoreConformance:
     async def test_senseless_condition_is_refused(self, store: Store, condition: Condition) -> None:
         with pytest.raises(InvalidOperation):
             await store.scan("note", where=[condition])
+
+    @pytest.mark.parametrize("indexed", [False, True])
+    @pytest.mark.parametrize("kind", sorted(HELD))
+    async def test_texts_are_compared_as_what_they_stand_for(
+        self, store: Store, kind: Kind, *, indexed: bool
+    ) -> None:
+        held = {f"k{n:03}": value for n, value in enumerate([*HELD[kind], *NONE])}
+        await commit(store, put(*((key, {"n": value}) for key, value in held.items()), ("absent", {})))
+        if indexed:
+            decimals = frozenset({"n"} if kind == "decimal" else ())
+            await store.declare([Shape("note", (("n", "text"),), ("n",), decimals)])
+        for value in HELD[kind]:
+            for op, wanted in _ORDERS.items():
+                condition = Condition("n", op, str(value), kind)
+                found = {key for key, each in held.items() if wanted(compare(kind, each, str(value)))}
+                expected = found | {"absent"} if op == "ne" else found
+                assert keys(await store.scan("note", where=[condition], limit=1000)) == sorted(expected), (
+                    condition
+                )
+
+    @pytest.mark.parametrize("kind", sorted(HELD))
+    async def test_lists_contain_what_texts_stand_for(self, store: Store, kind: Kind) -> None:
+        held = {f"k{n:03}": value for n, value in enumerate([*HELD[kind], *NONE])}
+        await commit(store, put(*((key, {"n": ["other", value]}) for key, value in held.items())))
+        for value in HELD[kind]:
+            condition = Condition("n", "contains", str(value), kind)
+            expected = [key for key, each in held.items() if compare(kind, each, str(value)) == 0]
+            assert keys(await store.scan("note", where=[condition])) == expected
 
     @pytest.mark.parametrize("op", ["eq", "ne", "lt", "le", "gt", "ge", "contains"])
     async def test_an_index_changes_no_answer(self, store: Store, op: Operator) -> None:

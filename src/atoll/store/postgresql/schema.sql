@@ -116,3 +116,43 @@ RETURN CASE
     WHEN member::numeric > 0 THEN 'infinity'::double precision
     ELSE '-infinity'::double precision
 END;
+
+-- What texts stand for, as store/typed.py reads them: null where a text is no such value. Indexes hold decimals only,
+-- since what reads times is not immutable.
+CREATE FUNCTION _decimal(member jsonb) RETURNS numeric LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN CASE
+    WHEN jsonb_typeof(member) NOT IN ('string', 'number') THEN NULL
+    WHEN (member #>> '{}') ~ '^-?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]{1,4})?$' AND length(member #>> '{}') <= 2210
+        THEN (member #>> '{}')::numeric
+END;
+
+CREATE FUNCTION _local_text(plain text) RETURNS timestamp LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE
+    WHEN plain ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,6})?$'
+        AND pg_input_is_valid(plain, 'timestamp') THEN plain::timestamp
+END;
+
+CREATE FUNCTION _local(member jsonb) RETURNS timestamp LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE jsonb_typeof(member) WHEN 'string' THEN _local_text(member #>> '{}') END;
+
+CREATE FUNCTION _moment(member jsonb) RETURNS timestamp LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE
+    WHEN jsonb_typeof(member) <> 'string' THEN NULL
+    WHEN right(member #>> '{}', 1) = 'Z' THEN _local_text(left(member #>> '{}', -1))
+    WHEN right(member #>> '{}', 6) ~ '^[+-]([01][0-9]|2[0-3]):[0-5][0-9]$'
+        THEN _local_text(left(member #>> '{}', -6)) - right(member #>> '{}', 6)::interval
+END;
+
+CREATE FUNCTION _time(member jsonb) RETURNS time LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE
+    WHEN jsonb_typeof(member) = 'string'
+        AND (member #>> '{}') ~ '^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,6})?$'
+        THEN (member #>> '{}')::time
+END;
+
+CREATE FUNCTION _bytes(member jsonb) RETURNS bytea LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN CASE
+    WHEN jsonb_typeof(member) = 'string'
+        AND (member #>> '{}') ~ '^([A-Za-z0-9+/_-]{4})*([A-Za-z0-9+/_-]{2}==|[A-Za-z0-9+/_-]{3}=)?$'
+        THEN decode(translate(member #>> '{}', '-_', '+/'), 'base64')
+END;

@@ -16,6 +16,7 @@ from atoll.store import queries
 from atoll.store.port import AuditRow, Condition
 from atoll.store.queries import AUDIT_COLUMNS
 from atoll.store.scanning import check_condition
+from atoll.store.typed import index_range
 
 SELECT_AUDIT = f"SELECT {AUDIT_COLUMNS} FROM _audit"
 _LONGEST_NAME_BYTES = 63
@@ -226,9 +227,11 @@ def page_sql(
 def condition_sql(condition: Condition, bound: queries.Bound, *, indexed: bool = False) -> str:
     """One condition over the column `doc`, with the meaning of `store.scanning`."""
     check_condition(condition)
-    name, op, value = condition
+    name, op, value, kind = condition
     field = literal(shown(name)) if indexed else bound.place(shown(name), "text")
     member = f"(_plain(doc) -> {field})"
+    if kind != "json":
+        return _typed(condition, member, bound, indexed=indexed)
     if op == "contains":
         return _contains(member, value, bound)
     if op in _ORDERS:
@@ -239,6 +242,29 @@ def condition_sql(condition: Condition, bound: queries.Bound, *, indexed: bool =
         if op == "ne":
             return f"NOT ({exact})"
     return f"({_indexed(member, op, value, bound)} AND {exact})" if indexed else f"({exact})"
+
+
+def _typed(condition: Condition, member: str, bound: queries.Bound, *, indexed: bool) -> str:
+    """By the functions of `schema.sql`."""
+    _, op, value, kind = condition
+    assert isinstance(value, str)
+    given = f"_{kind}(to_jsonb({bound.text(value)}))"
+    if op == "contains":
+        return f"({_any_element(member, f'_{kind}(element) = {given}')})"
+    term = f"_{kind}({member}) {_ORDERS.get(op, '=')} {given}"
+    if op == "ne":
+        return f"NOT coalesce({term}, false)"
+    if indexed and kind in ("moment", "local"):
+        low, high = index_range(condition)
+        for order, edge in ((">=", low), ("<=", high)):
+            if isinstance(edge, str):
+                term += f' AND _text({member}) COLLATE "C" {order} {bound.text(edge)}'
+    return f"({term})"
+
+
+def _any_element(member: str, term: str) -> str:
+    elements = f"CASE jsonb_typeof({member}) WHEN 'array' THEN {member} ELSE '[]' END"
+    return f"EXISTS (SELECT FROM jsonb_array_elements({elements}) AS element WHERE {term})"
 
 
 def _order(member: str, op: str, value: object, bound: queries.Bound) -> str:
@@ -260,16 +286,16 @@ def _indexed(member: str, op: str, value: object, bound: queries.Bound) -> str:
     return f"_number({member}) {order} _number({bound.place(_json_of(value), 'jsonb')})"
 
 
-def index_expressions(field: str) -> tuple[str, str]:
-    """A field's indexes, of texts and of numbers."""
+def index_expressions(field: str, *, decimal: bool = False) -> dict[str, str]:
+    """A field's indexes: of texts and of numbers, or of decimals."""
     member = f"(_plain(doc) -> {literal(field)})"
-    return f'_text({member}) COLLATE "C"', f"_number({member})"
+    if decimal:
+        return {"decimal": f"_decimal({member})"}
+    return {"text": f'_text({member}) COLLATE "C"', "number": f"_number({member})"}
 
 
 def _contains(member: str, value: object, bound: queries.Bound) -> str:
-    elements = f"CASE jsonb_typeof({member}) WHEN 'array' THEN {member} ELSE '[]' END"
-    sought = bound.place(_json_of(value), "jsonb")
-    listed = f"EXISTS (SELECT FROM jsonb_array_elements({elements}) AS element WHERE element = {sought})"
+    listed = _any_element(member, f"element = {bound.place(_json_of(value), 'jsonb')}")
     if not isinstance(value, str):
         return listed
     text = bound.place(shown(value), "text")

@@ -54,7 +54,7 @@ def indexes_sql(shape: Shape) -> dict[str, str]:
     """name, quoted → statement."""
     found = {}
     for field in shape.indexes:
-        for kind, expression in zip(("text", "number"), index_expressions(field), strict=True):
+        for kind, expression in index_expressions(field, decimal=field in shape.decimals).items():
             name = named("_by_", f"{kind}_{shape.collection}_{field}")
             found[name] = (
                 f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {table_of(shape.collection)} "

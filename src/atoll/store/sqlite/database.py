@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import apsw
 
 from atoll.errors import ConfigError, StoreCorrupt, StoreUnwritable
 from atoll.store.exclusive import RegionLock
 from atoll.store.refusals import check_format
+from atoll.store.scanning import COMPARE
+from atoll.store.typed import compare
 
 DATABASE_FILE = "region.sqlite"
 FORMAT = 2
@@ -107,10 +110,20 @@ def connect(database: Path, vfs: str | None, *, cache_kib: int = 2_048) -> apsw.
         # Checkpoints belong to `SqliteStore`: SQLite's own would not tell of an fsync that failed.
         connection.pragma("wal_autocheckpoint", 0)
         connection.pragma("journal_size_limit", WAL_KEPT_BYTES)
+        add_functions(connection)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def add_functions(connection: apsw.Connection) -> None:
+    """What `scanning.condition_sql` asks. No index or view holds it, so other tools can read the database."""
+
+    def compared(*values: Any) -> int | None:
+        return compare(*values)
+
+    connection.create_scalar_function(COMPARE, compared, 3, deterministic=True)
 
 
 def unwritable(database: Path, error: BaseException, *, opening: bool = False) -> StoreUnwritable:
@@ -224,6 +237,7 @@ def connect_reader(filename: str, vfs: str | None) -> apsw.Connection:
         connection.pragma("cache_size", -_READER_CACHE_KIB)
         connection.pragma("mmap_size", 0)
         connection.pragma("temp_store", "MEMORY")
+        add_functions(connection)
         connection.execute("SELECT 1 FROM sqlite_schema").fetchall()  # opens the file and its WAL now
     except BaseException:
         connection.close()

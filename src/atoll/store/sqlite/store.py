@@ -122,12 +122,11 @@ class SqliteStore(SqlStore, SqliteJournal):
         self._indexed = {shape.collection: frozenset(shape.indexes) for shape in shapes}
         if self._writer is None:
             return
-        wanted = {
-            name: f"CREATE INDEX {name} ON {self._collections[shape.collection].table} ({member_sql(field)}, key)"
+        wanted = dict(
+            self._index_sql(shape.collection, field, decimal=field in shape.decimals)
             for shape in shapes
             for field in shape.indexes
-            for name in ('"by_' + f"{shape.collection}.{field}" + '"',)
-        }
+        )
         found = {f'"{name}"' for (name,) in self.connections.rows(_INDEXES)}
         if found == wanted.keys():
             return
@@ -136,6 +135,12 @@ class SqliteStore(SqlStore, SqliteJournal):
                 writer.execute(f"DROP INDEX {name}")
             for name in sorted(wanted.keys() - found):
                 writer.execute(wanted[name])
+
+    def _index_sql(self, collection: str, field: str, *, decimal: bool) -> tuple[str, str]:
+        """(its name, quoted; the statement that makes it)"""
+        name = f'"by_{collection}.{field}{" as number" if decimal else ""}"'
+        member = member_sql(field, decimal=decimal)
+        return name, f"CREATE INDEX {name} ON {self._collections[collection].table} ({member}, key)"
 
     def follow(
         self,

@@ -1,0 +1,132 @@
+"""Nothing of a number or a time is lost unsaid: what a type would cut off is refused."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, is_dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal, InvalidOperation
+from types import NoneType
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from pydantic import BaseModel
+from pydantic_core import SchemaValidator
+
+from atoll.errors import InvalidDocument
+
+MOST_DIGITS = 1000
+"""Of a decimal, before and behind the point: every store can compare so many."""
+_FLOAT_DIGITS = 15
+"""A decimal number of so many digits is the same after it was a float."""
+_MAY_LOSE = re.compile(rb"[0-9][0-9.]{15}|[0-9][eE]-[0-9]{3}|[.,][0-9]{7}")
+_BELOW_MICROSECONDS = re.compile(r"[.,][0-9]{6}0*[1-9]")
+_DURATION = re.compile(r"-?P")
+_ZONELESS = frozenset({bool, bytes, date, float, int, str, NoneType, Decimal, UUID})
+_MINUTE = timedelta(minutes=1)
+NOT_SCHEMAS = frozenset({"metadata", "serialization", "default", "config", "expected", "cls"})
+
+
+def exact_validator(model: type[BaseModel]) -> SchemaValidator:
+    """The model's validator, but what has more than 6 digits of a second, or too many of a decimal, is refused."""
+    return SchemaValidator(exact_schema(model.__pydantic_core_schema__), _use_prebuilt=False)
+
+
+def exact_schema(schema: Any) -> Any:
+    """A copy of a core schema, stricter."""
+    if isinstance(schema, dict):
+        made = {
+            name: {field: exact_schema(each) for field, each in inner.items()}
+            if name == "fields" and isinstance(inner, dict)
+            else inner
+            if name in NOT_SCHEMAS
+            else exact_schema(inner)
+            for name, inner in schema.items()
+        }
+        match made.get("type"):
+            case "datetime" | "time" | "timedelta":
+                made["microseconds_precision"] = "error"
+            case "decimal":
+                made["max_digits"] = min(int(schema.get("max_digits") or MOST_DIGITS), MOST_DIGITS)
+        return made
+    if isinstance(schema, list | tuple):
+        return type(schema)(exact_schema(each) for each in schema)
+    return schema
+
+
+def may_lose_digits(body: bytes) -> bool:
+    """Whether JSON text may hold a number that is another one as a float. Cheap, and sometimes wrong."""
+    return _MAY_LOSE.search(body) is not None
+
+
+def exact_number(text: str) -> float | Decimal:
+    """A number with a fraction: a Decimal where a float is another number."""
+    value = float(text)
+    return value if len(text) <= _FLOAT_DIGITS and value else _exactly(text, value)
+
+
+def _exactly(text: str, value: float) -> float | Decimal:
+    exact = Decimal(text)
+    return value if exact == Decimal(repr(value)) else exact
+
+
+decode_exactly: Callable[[bytes], Any] = msgspec.json.Decoder(float_hook=exact_number).decode
+"""JSON whose numbers are Decimals where a float would be another number."""
+
+
+def check_digits(given: Any, stored: Any, where: str) -> None:
+    """Raise InvalidDocument where decimals or durations of `given`, decoded exactly, have lost digits in `stored`."""
+    if isinstance(given, Decimal):
+        if isinstance(stored, str) and _number(stored) not in (None, given):
+            raise InvalidDocument(
+                f"{where}: as a JSON number, {str(given)[:40]} would lose digits; send the decimal as a string"
+            )
+    elif isinstance(given, str):
+        # Of durations pydantic rounds what it refuses of moments.
+        if isinstance(stored, str) and _BELOW_MICROSECONDS.search(given) and _DURATION.match(stored):
+            raise InvalidDocument(
+                f"{where}: {given[:40]!r} has more than 6 digits of a second; round it before"
+            )
+    elif isinstance(given, dict) and isinstance(stored, dict):
+        for name in given.keys() & stored.keys():
+            check_digits(given[name], stored[name], f"{where}.{name}")
+    elif isinstance(given, list) and isinstance(stored, list):
+        for one, other in zip(given, stored, strict=False):
+            check_digits(one, other, where)
+
+
+def check_zones(value: Any, where: str) -> None:
+    """Raise InvalidDocument for times whose zone has seconds: their text would be that of another moment."""
+    if isinstance(value, datetime | time):
+        offset = value.utcoffset()
+        if offset is not None and offset % _MINUTE:
+            raise InvalidDocument(
+                f"{where}: the zone of {value.isoformat()} has seconds, which JSON's times have not; convert it to UTC"
+            )
+    elif isinstance(value, list | tuple | set | frozenset | deque):
+        if not _ZONELESS.issuperset(map(type, value)):
+            for each in value:
+                check_zones(each, where)
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            check_zones(name, where)
+            check_zones(each, where)
+    elif isinstance(value, BaseModel) or is_dataclass(value):
+        check_zones(value.__dict__ if hasattr(value, "__dict__") else asdict(value), where)  # type: ignore[arg-type]
+
+
+def _number(text: str) -> Decimal | None:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return None
+
+
+def as_float(value: Any) -> float:
+    """For encoders: what `decode_exactly` has kept exact, where a float is wanted."""
+    if isinstance(value, Decimal):
+        return float(value)
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
