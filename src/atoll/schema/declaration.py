@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from atoll.errors import DeclarationError, InvalidDocument, InvalidOperation
 from atoll.schema.fields import Bound, Mergeable, element_type_of, marker_of, nested_marker
 from atoll.schema.forms import CONFIG, FieldForm
+from atoll.schema.kept import Form, check_kept
 from atoll.schema.limits import Limits
 from atoll.schema.placement import HomeRegion
 from atoll.schema.policy import Policy
@@ -26,6 +27,7 @@ _COUNTERS = frozenset({"counter", "bounded_counter"})
 _CONTAINERS = frozenset(
     {"list", "dict", "set", "frozenset", "tuple", "model", "dataclass", "typed-dict", "any", "json"}
 )
+_NUMBERS = frozenset({"bool", "decimal", "float", "int"})
 _UNORDERED = frozenset({"set", "frozenset"})
 _SINGLE = frozenset(
     {
@@ -100,6 +102,9 @@ def check_declaration(
     for name, info in model.model_fields.items():
         if name != "key":
             _check_field(f"{where}.{name}", name, info, forms[name])
+    rules = model.__pydantic_decorators__
+    if rules.field_validators or rules.model_validators:
+        check_kept(Form.of(where, model, model.__pydantic_validator__))
     if not abstract:
         _check_policy(model, policy, where)
         for name in policy.indexes:
@@ -188,11 +193,17 @@ def _check_field(where: str, name: str, info: FieldInfo, form: FieldForm) -> Non
     marker = marker_of(info)
     kinds = form.node_types()
     if isinstance(marker, Mergeable) and marker.kind == "set":
-        elements = FieldForm.of_type(where, element_type_of(info)).node_types()
+        form_of_element = FieldForm.of_type(where, element_type_of(info))
+        elements = form_of_element.node_types()
         if forked := elements - _SINGLE:
             raise DeclarationError(
                 f"{where}: elements of a set are single values such as str or int, not {min(forked)};"
                 " use ListOf, or MapOf with a key for each"
+            )
+        if len(numbers := sorted((elements | form_of_element.literal_types()) & _NUMBERS)) > 1:
+            raise DeclarationError(
+                f"{where}: {numbers[0]} and {numbers[1]} have equal values that differ in JSON, such as 1, 1.0 and"
+                " true, and a set cannot hold both; declare one of them, or use ListOf"
             )
     elif unordered := kinds & _UNORDERED:
         raise DeclarationError(
@@ -202,6 +213,7 @@ def _check_field(where: str, name: str, info: FieldInfo, form: FieldForm) -> Non
     if isinstance(marker, Bound) and marker.split not in ("equal", "creator"):
         raise DeclarationError(f'{where}: Bound(split={marker.split!r}) is unknown; use "equal" or "creator"')
     _check_default(where, info, marker, form)
+    check_kept(Form.of(where, form.model, form.validator))
 
 
 def _check_default(where: str, info: FieldInfo, marker: Mergeable | Bound | None, form: FieldForm) -> None:

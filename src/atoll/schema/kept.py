@@ -1,0 +1,342 @@
+"""What a declaration accepts comes back as it was: its types are looked through and tried where it stands.
+
+Values are made up for each type, nested models included. Each is written and read again, and must be the same. What is
+found by name is refused first, since the reason is plainer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic_core import SchemaError, SchemaValidator
+
+from atoll.errors import DeclarationError
+from atoll.schema.exact import NOT_SCHEMAS
+
+_MOST_SAMPLES, _MOST_TRIED = 24, 200
+_DEEPEST = 4
+_TEXTS = (
+    "2024-01-01",
+    "2024-01-01T00:00:00",
+    "12:30:00",
+    "P1D",
+    "12345678-1234-4234-8234-123456789abc",
+    "10.0.0.1",
+    "::1",
+    "10.0.0.0/8",
+    "https://example.com/a?b=1",
+)
+"""Texts that some types write, so that another member of a union may take them for its own."""
+_OF_TYPE: Mapping[str, tuple[Any, ...]] = {
+    "any": (1, "a", None),
+    "none": (None,),
+    "bool": (True, False),
+    "int": (1, 0, -1, 7, 100),
+    "float": (1.5, 0.0, -2.0, 10.0),
+    "decimal": (Decimal("1.50"), Decimal("-2"), Decimal("10")),
+    "str": ("a", "A b", "", "1", "abcdefgh", *_TEXTS),
+    "bytes": (b"a", b"\xfb\xff\xfe", b""),
+    "date": (date(2024, 1, 2), date(2024, 1, 1)),
+    "time": (time(12, 30), time(0, 0, 0, 5)),
+    "datetime": (datetime.fromisoformat("2024-01-01"), datetime(2024, 1, 2, 3, 4, 5, 6, UTC)),
+    "timedelta": (timedelta(days=400, seconds=5), timedelta(microseconds=-5)),
+    "uuid": (UUID(int=1), UUID("12345678-1234-4234-8234-123456789abc")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How values of a declaration are checked, written and read."""
+
+    where: str
+    schema: Any
+    """Of the core, as it is compiled."""
+    accept: Callable[[Any], Any]
+    write: Callable[[Any], bytes]
+    read: Callable[[bytes], Any]
+
+    @classmethod
+    def of(cls, where: str, model: type[BaseModel], validator: Any) -> Form:
+        """Of a collection, or of the holder of a field's value, whose `validator` is given."""
+
+        def accept(value: Any) -> Any:
+            return validator.validate_python(value.__dict__, strict=True, extra="forbid")
+
+        def read(text: bytes) -> Any:
+            return validator.validate_json(text, strict=True, extra="forbid")
+
+        return cls(where, model.__pydantic_core_schema__, accept, model.__pydantic_serializer__.to_json, read)
+
+
+def check_kept(form: Form) -> None:
+    """Raises DeclarationError."""
+    for found, reason in _unfit(form.schema):
+        raise DeclarationError(f"{form.where}{found.removeprefix('.value')}: {reason}")
+    for value in islice(_samples(form.schema, _definitions(form.schema), 0), _MOST_TRIED):
+        _try(form, value)
+
+
+def _try(form: Form, value: Any) -> None:
+    try:
+        held = form.accept(value)
+    except Exception:
+        return  # made up, and not allowed
+    try:
+        text = form.write(held)
+    except Exception as error:
+        raise DeclarationError(
+            f"{form.where}: {_shown(held)} is allowed, and cannot be stored: {error}"
+        ) from error
+    try:
+        again, once_more = form.read(text), form.read(text)
+        same_text = form.write(again) == text
+    except Exception as error:
+        raise DeclarationError(
+            f"{form.where}: {_shown(held)} is stored as {text.decode()[:200]}, which is not allowed; {_WAY_OUT}"
+        ) from error
+    # Where even two readings differ, the type has no equality of its own, and only its text can be compared.
+    if not same_text or (again == once_more and not _same(again, held)):
+        raise DeclarationError(
+            f"{form.where}: {_shown(held)} is stored as {text.decode()[:200]}, and read as {_shown(again)}; {_WAY_OUT}"
+        )
+
+
+_WAY_OUT = (
+    "a validator must leave what it returned as it is, and members of a union must differ in JSON, such as by a"
+    " Literal field; declare the type that is stored"
+)
+
+
+def _shown(value: Any) -> str:
+    return repr(getattr(value, "value", value))[:200]
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal, and of one type; also what lists hold."""
+    if isinstance(one, BaseModel) and isinstance(other, BaseModel):
+        return type(one) is type(other) and _same(one.__dict__, other.__dict__)
+    if isinstance(one, list | tuple):
+        return type(one) is type(other) and len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+    return bool(one == other) and (isinstance(one, type(other)) or isinstance(other, type(one)))
+
+
+def _unfit(schema: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """(path, reason) of what cannot be kept."""
+    if isinstance(schema, list | tuple):
+        for inner in schema:
+            yield from _unfit(inner, path)
+    if not isinstance(schema, dict):
+        return
+    kind = schema.get("type")
+    if kind == "generator":
+        yield path, "an iterator is used up by the first who reads it; use list[…]"
+    if kind in ("date", "datetime") and schema.get("now_op") == "future":
+        yield (
+            path,
+            "what lies in the future will be past, and could then not be read; check it when it is written",
+        )
+    if kind == "json":
+        yield (
+            path,
+            "text that holds JSON is stored as what it holds, and then not accepted; use JsonValue, or str",
+        )
+    if kind == "model" and (private := getattr(schema["cls"], "__private_attributes__", None)):
+        yield (
+            f"{path}.{next(iter(private))}",
+            "a name with a leading underscore is never stored; drop the underscore",
+        )
+    for computed in schema.get("computed_fields") or ():
+        yield (
+            f"{path}.{computed['property_name']}",
+            "what is stored is the fields' own JSON form, so a computed_field has no place; use a property or a method",
+        )
+    yield from _own_serializer(schema, path)
+    fields = schema.get("fields")
+    if kind in ("model-fields", "typed-dict") and isinstance(fields, dict):
+        for name, field in fields.items():
+            yield from _unfit_field(name, field, path)
+    elif kind == "dataclass-args" and isinstance(fields, list):
+        for field in fields:
+            yield from _unfit_field(field["name"], field, path)
+    for name, inner in schema.items():
+        if name not in NOT_SCHEMAS and name not in ("fields", "computed_fields"):
+            yield from _unfit(inner, path)
+
+
+def _unfit_field(name: str, field: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
+    path = f"{path}.{name}"
+    if any(field.get(alias) not in (None, name) for alias in ("validation_alias", "serialization_alias")):
+        yield path, "an alias gives one field two names; give the field itself that name"
+    if field.get("serialization_exclude") or field.get("serialization_exclude_if"):
+        yield path, "what is excluded is not stored; drop the exclude, or the field"
+    if field.get("init_only"):
+        yield path, "an InitVar is not stored; make it a field"
+    yield from _unfit(field["schema"], path)
+
+
+def _own_serializer(schema: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
+    serialization = schema.get("serialization") or {}
+    function = serialization.get("function")
+    if getattr(function, "__module__", "") == "pydantic.types" and "secret" in getattr(
+        function, "__name__", ""
+    ):
+        yield (
+            path,
+            "a secret is written as asterisks, so it would be lost; use str, and keep it out of logs yourself",
+        )
+    elif serialization.get("is_field_serializer") or (schema.get("type") == "model" and function is not None):
+        yield path, "what is stored is the fields' own JSON form, so a serializer has no place; use a method"
+
+
+def own_functions(schema: Any) -> bool:
+    """Whether validators or serializers of the team's own occur in it."""
+    if isinstance(schema, dict):
+        for name, inner in schema.items():
+            if name == "function":
+                called = inner.get("function") if isinstance(inner, dict) else inner
+                module = getattr(called, "__module__", None) or ""
+                if callable(called) and module.partition(".")[0] not in (
+                    "atoll",
+                    "pydantic",
+                    "pydantic_core",
+                ):
+                    return True
+            if name not in ("metadata", "cls", "config") and own_functions(inner):
+                return True
+        return False
+    return isinstance(schema, list | tuple) and any(map(own_functions, schema))
+
+
+def _definitions(schema: Any) -> Mapping[str, Any]:
+    if isinstance(schema, dict) and schema.get("type") == "definitions":
+        return {each["ref"]: each for each in schema["definitions"]}
+    return {}
+
+
+def _samples(schema: Any, known: Mapping[str, Any], depth: int) -> Iterator[Any]:
+    """Values to try; those that are not allowed are passed over later."""
+    kind = schema["type"]
+    if depth > _DEEPEST:
+        return
+    if kind in _OF_TYPE:
+        yield from _OF_TYPE[kind]
+        for bound in ("ge", "gt", "le", "lt"):
+            if isinstance(edge := schema.get(bound), int | float):
+                yield from (edge, edge + 1, edge - 1)
+        if kind in ("str", "bytes") and schema.get("min_length"):
+            yield ("x" if kind == "str" else b"x") * schema["min_length"]
+        return
+    match kind:
+        case "enum":
+            yield from schema["members"]
+        case "literal":
+            yield from schema["expected"]
+        case "definitions":
+            yield from _samples(schema["schema"], known, depth)
+        case "definition-ref":
+            yield from _samples(known[schema["schema_ref"]], known, depth + 1)
+        case "nullable":
+            yield None
+            yield from _samples(schema["schema"], known, depth)
+        case "union":
+            for choice in schema["choices"]:
+                for value in _samples(choice[0] if isinstance(choice, tuple) else choice, known, depth):
+                    yield value
+                    if isinstance(value, BaseModel):
+                        yield value.__dict__  # as a dict beside it in the union would hold
+        case "tagged-union":
+            for choice in schema["choices"].values():
+                if isinstance(choice, dict):
+                    yield from _samples(choice, known, depth)
+        case "lax-or-strict" | "json-or-python" | "function-plain" | "url" | "multi-host-url":
+            yield from _read(schema)
+            inner = schema.get("strict_schema") or schema.get("python_schema")
+            if inner is not None:
+                yield from _samples(inner, known, depth)
+        case "chain":
+            yield from _samples(schema["steps"][0], known, depth)
+        case "model" | "dataclass":
+            yield from _instances(schema["cls"], schema["schema"], known, depth + 1)
+        case "typed-dict":
+            yield from _objects(schema["fields"].items(), known, depth + 1)
+        case "list" | "set" | "frozenset" | "tuple" | "dict":
+            yield from _containers(schema, known, depth + 1)
+        case _:
+            if isinstance(schema.get("schema"), dict):  # a function around a type, a default
+                yield from _samples(schema["schema"], known, depth)
+
+
+def _read(schema: Any) -> Iterator[Any]:
+    """Values of a type that is made of a text."""
+    try:
+        validator = SchemaValidator(schema)
+    except SchemaError:
+        return  # it needs definitions from elsewhere
+    for text in (*_TEXTS, "a", "1", 1):
+        with contextlib.suppress(Exception):  # no text of this type
+            yield validator.validate_json(json.dumps(text), strict=True)
+
+
+def _containers(schema: Any, known: Mapping[str, Any], depth: int) -> Iterator[Any]:
+    def inner(name: str, otherwise: str) -> list[Any]:
+        return list(_samples(schema.get(name) or {"type": otherwise}, known, depth))
+
+    match schema["type"]:
+        case "tuple":
+            yield from _rows([list(_samples(each, known, depth)) for each in schema["items_schema"]], tuple)
+        case "dict":
+            yield {}
+            yield from _rows(
+                [inner("keys_schema", "str"), inner("values_schema", "any")], lambda row: dict([row])
+            )
+        case kind:
+            made = {"list": list, "set": set, "frozenset": frozenset}[kind]
+            yield made()
+            for each in inner("items_schema", "any"):
+                with contextlib.suppress(TypeError):  # unhashable
+                    yield made([each])
+
+
+def _instances(cls: type, schema: Any, known: Mapping[str, Any], depth: int) -> Iterator[Any]:
+    while schema["type"] not in ("model-fields", "dataclass-args"):
+        if not isinstance(schema.get("schema"), dict):
+            return
+        schema = schema["schema"]
+    fields = schema["fields"]
+    named = fields.items() if isinstance(fields, dict) else [(field["name"], field) for field in fields]
+    for given in _objects(named, known, depth):
+        try:
+            yield (
+                cls.model_validate(given)
+                if issubclass(cls, BaseModel)
+                else TypeAdapter(cls).validate_python(given)
+            )
+        except Exception:
+            continue  # made up, and not allowed
+
+
+def _objects(fields: Any, known: Mapping[str, Any], depth: int) -> Iterator[dict[str, Any]]:
+    names, columns = [], []
+    for name, field in fields:
+        if values := list(islice(_samples(field["schema"], known, depth), _MOST_SAMPLES)):
+            names.append(name)
+            columns.append(values)
+    yield from _rows(columns, lambda row: dict(zip(names, row, strict=True)))
+
+
+def _rows(columns: list[list[Any]], made: Callable[[tuple[Any, ...]], Any]) -> Iterator[Any]:
+    """As many as the longest column has values; the others begin anew."""
+    if all(columns):
+        for at in range(max(map(len, columns), default=1)):
+            yield made(tuple(column[at % len(column)] for column in columns))

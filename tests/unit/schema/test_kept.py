@@ -1,0 +1,396 @@
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum, IntEnum, StrEnum
+from ipaddress import IPv4Address, IPv6Network
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, TypeVar
+from uuid import UUID, uuid4
+
+import pytest
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AnyUrl,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FutureDate,
+    FutureDatetime,
+    HttpUrl,
+    Json,
+    JsonValue,
+    NaiveDatetime,
+    PastDate,
+    PlainSerializer,
+    PositiveInt,
+    PrivateAttr,
+    RootModel,
+    Secret,
+    SecretBytes,
+    SecretStr,
+    StringConstraints,
+    WrapSerializer,
+    computed_field,
+    field_serializer,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from typing_extensions import TypedDict
+
+from atoll.errors import DeclarationError
+from atoll.schema import Collection, ListOf, MapOf, SetOf
+
+from .test_collection import declare
+
+T = TypeVar("T")
+COUNT = count()
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Level(IntEnum):
+    LOW = 1
+
+
+class Word(StrEnum):
+    YES = "yes"
+
+
+class Point(BaseModel):
+    x: int
+    y: int = 0
+
+
+class Pixel(BaseModel):
+    x: int
+    y: int = 0
+
+
+class Named(BaseModel):
+    name: str
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"]
+    lives: int = 9
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+    lives: int = 1
+
+
+class Tree(BaseModel):
+    value: int
+    below: list[Tree] = []
+
+
+class Pair(NamedTuple):
+    a: int
+    b: str
+
+
+class Options(TypedDict):
+    wide: bool
+    depth: NotRequired[int]
+
+
+@dataclass
+class Size:
+    width: int
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Made:
+    width: int
+    factor: InitVar[int] = 1
+
+
+class Box(BaseModel, Generic[T]):
+    content: T
+
+
+class Area(BaseModel):
+    a: int
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def twice(self) -> int:
+        return 2 * self.a
+
+
+class Hidden(BaseModel):
+    a: int
+    b: int = Field(1, exclude=True)
+
+
+class Aliased(BaseModel):
+    a: int = Field(alias="A")
+
+
+class ReadAs(BaseModel):
+    a: int = Field(validation_alias=AliasChoices("a", "b"))
+
+
+class Camel(BaseModel):
+    model_config = ConfigDict(alias_generator=str.upper)
+    a: int
+
+
+class Shout(BaseModel):
+    a: str
+
+    @field_serializer("a")
+    def louder(self, a: str) -> str:
+        return a.upper()
+
+
+class AsText(BaseModel):
+    a: int
+
+    @model_serializer
+    def text(self) -> str:
+        return str(self.a)
+
+
+class Private(BaseModel):
+    a: int
+    _b: int = PrivateAttr(1)
+
+
+class Login(BaseModel):
+    user: str
+    password: SecretStr
+
+
+class Counted(BaseModel):
+    n: int
+
+    @field_validator("n")
+    @classmethod
+    def one_more(cls, n: int) -> int:
+        return n + 1
+
+
+class Lower(BaseModel):
+    name: str
+
+    @field_validator("name")
+    @classmethod
+    def lower(cls, name: str) -> str:
+        return name.strip().lower()
+
+
+class Utf8(BaseModel):
+    data: bytes
+
+
+class Money:
+    """With a form of its own in JSON, which it also reads."""
+
+    def __init__(self, cents: int) -> None:
+        self.cents = cents
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Money) and self.cents == other.cents
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+MONEY = Annotated[
+    int, AfterValidator(lambda cents: cents), PlainSerializer(lambda cents: cents, return_type=int)
+]
+
+
+@pytest.mark.parametrize(
+    "type_",
+    [
+        int,
+        float,
+        bool,
+        str,
+        bytes,
+        Decimal,
+        date,
+        time,
+        datetime,
+        timedelta,
+        UUID,
+        Any,
+        JsonValue,
+        None,
+        Colour,
+        Level,
+        Word,
+        Literal["a", 1, None],
+        IPv4Address | None,
+        IPv6Network | None,
+        Path | None,
+        re.Pattern[str] | None,
+        HttpUrl | None,
+        AnyUrl | None,
+        PositiveInt,
+        AwareDatetime,
+        NaiveDatetime,
+        PastDate,
+        list[int],
+        tuple[int, str],
+        tuple[int, ...],
+        dict[str, Decimal],
+        dict[UUID, int],
+        Sequence[int],
+        Mapping[str, int],
+        deque[int],
+        Point,
+        Tree,
+        Pair,
+        Options,
+        Size,
+        Box[int],
+        Box[Decimal | None],
+        list[Point],
+        dict[str, Tree],
+        Lower,
+        RootModel[list[int]],
+        Point | None,
+        int | str | None,
+        int | float,
+        bool | int | str,
+        Decimal | int,
+        date | int,
+        list[int] | str,
+        Cat | Dog,
+        Annotated[Cat | Dog, Field(discriminator="kind")],
+        list[Cat | Dog],
+        Point | Named,
+        Size | Named,
+        Literal["none"] | int,
+        Word | str,
+        Colour | int,
+        tuple[int] | tuple[int, int],
+        Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True)],
+        Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}-\d{4}$")],
+        Annotated[str, AfterValidator(str.title)],
+        Annotated[int, Field(ge=5, multiple_of=5)],
+        Annotated[str, AfterValidator(lambda text: text if text.startswith("S-") else f"S-{text}")],
+        SetOf[int],
+        SetOf[str],
+        SetOf[Decimal],
+        SetOf[datetime],
+        SetOf[UUID | int],
+        SetOf[Colour],
+        SetOf[str | int],
+        SetOf[bytes],
+        ListOf[Point],
+        ListOf[Cat | Dog],
+        ListOf[int | float | bool],
+        MapOf[Point],
+        MapOf[Decimal | None],
+        MONEY,
+    ],
+)
+def test_what_is_kept_may_be_declared(type_: Any) -> None:
+    declare(a=type_)
+
+
+@pytest.mark.parametrize(
+    ("type_", "reason"),
+    [
+        (Area, r"Bad\.a\.twice: .*computed_field"),
+        (list[Area], "computed_field"),
+        (MapOf[Area], "computed_field"),
+        (Hidden, r"Bad\.a\.b: .*excluded"),
+        (ListOf[Hidden], "excluded"),
+        (Aliased, "alias"),
+        (ReadAs, "alias"),
+        (Camel, "alias"),
+        (dict[str, Aliased | None], "alias"),
+        (Shout, "serializer"),
+        (AsText, "serializer"),
+        (Box[Shout], "serializer"),
+        (Private, "never stored"),
+        (Made, "InitVar"),
+        (SecretStr, "asterisks"),
+        (SecretBytes, "asterisks"),
+        (Secret[int], "asterisks"),
+        (Login, r"Bad\.a\.password: .*asterisks"),
+        (Iterable[int], "iterator"),
+        (list[Iterable[str]], "iterator"),
+        (Iterator[int], "JSON cannot"),
+        (FutureDate, "future"),
+        (FutureDatetime, "future"),
+        (Json[list[int]], "JsonValue"),
+        (Counted, "read as"),
+        (list[Counted], "read as"),
+        (MapOf[Counted], "read as"),
+        (Annotated[int, AfterValidator(lambda n: n * 2)], "read as"),
+        (Annotated[str, AfterValidator(lambda text: f"<{text}>")], "read as"),
+        (Annotated[str, AfterValidator(lambda text: text + uuid4().hex)], "read as"),
+        (Annotated[int, AfterValidator(lambda n: next(COUNT))], "read as"),
+        (Annotated[int, PlainSerializer(lambda n: n + 1)], "read as"),
+        (Annotated[str, PlainSerializer(lambda text: "***")], "read as"),
+        (Annotated[int, PlainSerializer(str)], "not allowed"),
+        (Annotated[int, WrapSerializer(lambda n, write: [write(n)])], "not allowed"),
+        (Annotated[int, BeforeValidator(lambda n: n + 1)], "read as"),
+        (Point | Pixel, "look|differ"),
+        (list[Point | Pixel], "differ"),
+        (Point | dict[str, int], "differ"),
+        (dict[str, Point | Pixel], "differ"),
+        (str | UUID, "differ"),
+        (UUID | str, "differ"),
+        (Decimal | str, "differ"),
+        (str | datetime, "differ"),
+        (bytes | str, "differ"),
+        (Colour | str, "differ"),
+        (date | str, "differ"),
+        (IPv4Address | str, "differ"),
+        (HttpUrl | str, "differ"),
+        (Path | str, "differ"),
+        (list[int] | tuple[int, ...], "differ"),
+        (timedelta | str, "differ"),
+        (Utf8, "cannot be stored|not allowed"),
+        (SetOf[int | bool], "equal values"),
+        (SetOf[Literal[1, True]], "equal values"),
+        (SetOf[int | float], "equal values"),
+        (SetOf[Decimal | int], "equal values"),
+    ],
+)
+def test_what_is_not_kept_is_refused_with_its_reason(type_: Any, reason: str) -> None:
+    with pytest.raises(DeclarationError, match=reason) as caught:
+        declare(a=type_)
+    assert caught.value.message.startswith("Bad")
+
+
+def test_validators_of_the_collection_are_tried_too() -> None:
+    with pytest.raises(DeclarationError, match="read as"):
+
+        class Ticket(Collection):
+            n: int
+
+            @model_validator(mode="after")
+            def count(self) -> Ticket:
+                self.n += 1
+                return self
+
+    class Account(Collection):
+        name: str
+        n: int = 0
+
+        @field_validator("name")
+        @classmethod
+        def tidy(cls, name: str) -> str:
+            return name.strip()
