@@ -29,6 +29,8 @@ IMPURE = {
     "pathlib", "random", "secrets", "select", "selectors", "shutil", "signal", "socket", "sqlite3", "ssl",
     "starlette", "subprocess", "sys", "tempfile", "threading", "time", "urllib3", "uvicorn", "uvloop", "uuid",
 }  # fmt: skip
+TYPES = {"from uuid import UUID"}
+"""Types of values, whose modules can do more."""
 EDGES = {
     f"atoll.{name}" for name in ("cli", "client", "demo", "embedded", "http", "node", "region", "replication")
 }
@@ -47,7 +49,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom) and ast.unparse(node) not in TYPES:
             yield node.module or ""
 
 
