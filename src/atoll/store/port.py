@@ -173,9 +173,8 @@ class Shape:
     columns: tuple[tuple[str, ColumnKind], ...] = ()
     """A view shows these fields, by kind; `json` for what has no simpler one."""
     indexes: tuple[str, ...] = ()
-    """Fields by whose value documents are looked up."""
     decimals: frozenset[str] = frozenset()
-    """Those of `indexes` that hold decimals: their texts are not in the order of the numbers."""
+    """Fields by whose value documents are looked up; and those of them whose texts are not in the order of numbers."""
 
 
 Operator = Literal["eq", "ne", "lt", "le", "gt", "ge", "contains"]
