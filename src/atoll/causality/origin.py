@@ -1,9 +1,9 @@
 """Origins: who numbers journal entries.
 
-A region numbers its entries under one origin until its memory of them may be gone: a lost disk, a restored backup, a
-database that went back. Then it begins a new *incarnation*, which is another origin, with numbers of its own. So no
-number is ever given out twice, and no peer must be heard first (the actor epochs of Riak, "Dotted version vectors:
-efficient causality tracking for distributed storage systems", Gonçalves et al., 2014, section 6).
+A region numbers its entries under one origin until its memory of them may be gone. That is so after a lost disk, a
+restored backup, or a database that went back. Then it begins a new *incarnation*, which is another origin, with numbers
+of its own. So no number is ever given out twice, and no peer must be heard first. Riak calls these actor epochs
+(Gonçalves et al., "Dotted version vectors: efficient causality tracking for distributed storage systems", 2014).
 
     frankfurt          the first incarnation
     frankfurt~5d8a3f   a later one, in hexadecimal

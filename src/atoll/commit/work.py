@@ -1,7 +1,12 @@
 """The customers of a group commit: what each needs of the transaction, what it does in it, and how it hears the end.
 
-The group commit (`region.group_commit`) knows no kind of work by name. A local write, the entries of a peer, a page of
-a snapshot, a step of a protocol: each is a `Work`, in the module of what it is for.
+The group commit (`region.group_commit`) knows no kind of work by name. Each kind is a `Work`, in the module of
+what it is for:
+
+- a local write,
+- the entries of a peer,
+- a page of a snapshot,
+- a step of a protocol.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """A document: named registers and lattice states, and the plain JSON that readers see.
 
-registers[""]          the whole document (its plain fields as one JSON object);
-                       under `merge`, only whether the document exists
-registers[field]       one plain field, under `merge`
-registers["map.name"]  one member of a `MapOf` field
-registers["~"]         that there were operations on mergeable fields, see `rules.TOUCH`
-lattices[field]        the state of a counter, set, list or text; its bytes where the field is not declared here
+    registers[""]          the whole document (its plain fields as one JSON object);
+                           under `merge`, only whether the document exists
+    registers[field]       one plain field, under `merge`
+    registers["map.name"]  one member of a `MapOf` field
+    registers["~"]         that there were operations on mergeable fields, see `rules.TOUCH`
+    lattices[field]        the state of a counter, set, list or text; its bytes where the field is not declared here
 
 Once a document was created anew after a deletion, `~`, mergeable fields and maps have other names: see `rules.in_life`.
 Another version of the declarations may have more: what is not known here is kept, and not shown.

@@ -119,8 +119,8 @@ def undeclared(name: str) -> Rules:
 def in_life(field: str, life: int) -> str:
     """The name of a mergeable field, a map or the touch register in a life of its document.
 
-    A document that is created anew after its deletion begins a new life: 0, 1, 2, … States and members of the former
-    one keep their names, so nothing of them is in the new one, and what comes late for them finds its place.
+    A document that is created anew after its deletion begins a new life, counted from 0. States and members of a former
+    one keep their names. So nothing of them is in the new one, and what comes late for them finds its place.
     """
     if field == TOUCH:
         return TOUCH if life == 0 else f"{TOUCH}{life}"

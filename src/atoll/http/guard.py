@@ -1,8 +1,8 @@
 """Requests of web pages: which `Host` and `Origin` are served (RFC 9110 section 7.2, RFC 6454, Fetch standard).
 
 A page of any site can make a visitor's browser send requests to a region that the browser reaches. The browser
-names the page's origin with them. A page that lets its own name lead to the region's address (DNS rebinding) has
-the region's origin for the browser, but then `Host` is the page's name.
+names the page's origin with them. A page may let its own name lead to the region's address (DNS
+rebinding). To the browser it then has the region's origin, but `Host` is the page's name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Snapshot install: a region that comes back too late, or with an empty disk, takes over a snapshot of a peer.
+"""Snapshot install: a region that comes back too late, or with an empty disk, installs the snapshot of a peer.
 
 A stream says so when a peer's journal no longer holds what comes next here. Then one node of the region goes on:
 
@@ -47,8 +47,12 @@ from atoll.replication.messages import SnapshotPlace, SnapshotReply
 
 LEASE = "snapshot"
 LOOK_EVERY, SURE_FOR, INSTALLED_AFTER = 0.5, 1.5, 2.0
-"""In leases: how often a node looks whether another one takes a snapshot over; for how long it knows then that none
-has installed a position; how long that one waits before it does."""
+"""All in leases:
+
+- how often a node looks whether another one installs a snapshot;
+- for how long it knows then that none has installed a position;
+- how long a node waits before it does.
+"""
 _LONGEST_TIMEOUT_S = 30.0
 _MOST_FAILURES = 5
 """In a row, before another peer is asked instead; two, when the link to this one is down. So often is a peer out of
@@ -455,7 +459,7 @@ def _committed(state: InstallState, done: object, now_s: float) -> _Next:
             state = replace(state, pieces=state.pieces[1:])
             return _merged_next(state) if state.pieces else _page_merged(state)
         case "merging", MoveRecord(_, record):
-            log = port.Log(f"{state.settings.region} has taken over a snapshot of {state.merged} pages")
+            log = port.Log(f"{state.settings.region} has installed a snapshot of {state.merged} pages")
             left = tuple(range(1, state.pages + 1))
             state = replace(
                 state, record=record, completed=state.completed + 1, phase="removing", to_merge=left

@@ -68,7 +68,7 @@ class InstallState:
     looked_s: float = 0.0
     """When the last look began that has ended."""
     completed: int = 0
-    """Snapshots that this node has taken over."""
+    """Snapshots that this node has installed."""
 
     @property
     def pending(self) -> bool:

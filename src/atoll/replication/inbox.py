@@ -109,7 +109,7 @@ class Inbox:
         if not waiting:
             return
         committed = range(first, last + 1)
-        # A snapshot that is taken over moves a position by millions at once.
+        # A snapshot that is installed moves a position by millions at once.
         few = len(committed) <= len(waiting)
         for seq in committed if few else [each for each in waiting if each in committed]:
             found = waiting.pop(seq, None)

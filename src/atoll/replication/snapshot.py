@@ -3,8 +3,8 @@
 Documents with their tombstones, by collection and key; the resolved part of the audit (open records follow from the
 documents); parked changes. Not the answers to idempotency keys: they are the region's own.
 
-The pages are of different moments, since the region goes on. That costs nothing: documents only grow in their
-lattice, and whoever takes the snapshot over waits until it has every entry that may be in it.
+The pages are of different moments, since the region goes on. That costs nothing, because documents only
+grow in their lattice. Whoever installs the snapshot waits until it has every entry that may be in it.
 """
 
 from __future__ import annotations

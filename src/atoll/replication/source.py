@@ -31,8 +31,8 @@ async def stream(
     Commit order is a causal order, so one stream alone never leaves an entry without its past. The
     consumer sets the pace: nothing is read from the journal before the last piece was taken.
 
-    Nothing is skipped in silence: where the journal no longer holds, or never held, what comes next of an
-    origin (it was truncated, or the region took a snapshot over), the peer is told, and hears heartbeats only.
+    Nothing is skipped in silence. The journal may not hold what comes next of an origin, because it was truncated, or
+    because the region installed a snapshot. Then the peer is told, and gets heartbeats only.
     """
     check_incarnations(request.incarnations, request.region)
     wanted = set(request.origins)
@@ -96,8 +96,10 @@ def _batch(
 
 
 def _for_peer(segment: Segment, have: int, peer: str) -> tuple[bytes, int]:
-    """What the peer lacks of it and may hold, and the last seq of that: it ends before an entry of which a section
-    that the peer must have is not here."""
+    """What the peer lacks of it and may hold, and the last seq of that.
+
+    It ends before an entry of which a section that the peer must have is not here.
+    """
     body = segment.body if segment.first_seq > have else frames_past(segment.body, have)
     if not has_sections(body):
         return body, segment.last_seq
@@ -106,9 +108,9 @@ def _for_peer(segment: Segment, have: int, peer: str) -> tuple[bytes, int]:
 
 
 class _Told:
-    """What the peer knows of this region's state: the whole of it, with every heartbeat, would make an idle
-    deployment's traffic grow with the cube of its regions.
+    """What the peer knows of this region's state.
 
+    If every heartbeat carried the whole of it, an idle deployment's traffic would grow with the cube of its regions.
     Every moment comes with the seq that it stands for, so a heartbeat that overtakes another claims nothing
     too early.
     """

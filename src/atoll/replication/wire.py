@@ -52,8 +52,10 @@ class Heartbeat(msgspec.Struct, array_like=True, frozen=True):
     vector: dict[str, int]
     """What it has; later ones on a stream leave out what has not changed."""
     fresh: dict[str, int]
-    """origin → unix milliseconds of the origin's clock, as of which this peer has everything of it; later ones
-    leave out origins that the stream does not carry and whose moment is hardly newer."""
+    """origin → unix milliseconds of the origin's clock, as of which this peer has everything of it.
+
+    Later ones leave out origins that the stream does not carry and whose moment is hardly newer.
+    """
     incarnation: Incarnation = FIRST_INCARNATION
     """Under which it numbers its own entries."""
 

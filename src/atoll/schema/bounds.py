@@ -4,8 +4,8 @@
     document ≤ page, event, record, answer ≤ what a client reads
 
 What is *written* goes by the configured sizes: whatever would exceed them is refused before it is committed. What is
-*read* of a peer, a journal or an archive goes by constants. So regions whose configurations differ for a while read
-each other all the same, and nothing that was committed stops a link, a feed, a listing or a client.
+*read* of a peer, a journal or an archive goes by constants. So regions whose configurations differ for a while
+can read each other. Nothing that was committed stops a link, a feed, a listing or a client.
 """
 
 from __future__ import annotations

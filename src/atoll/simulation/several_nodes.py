@@ -17,7 +17,7 @@ _ROUNDS = 3
 """Round trips to the database that may come between a lease's end and its new holder."""
 _ARRIVES_S = 15.0
 _SNAPSHOT_S = 60.0
-"""More, where a peer's journal may be cut while a link moves: then a snapshot has to be taken over first."""
+"""More, where a peer's journal may be cut while a link moves: then a snapshot has to be installed first."""
 _WOKEN_S = 10.0
 """A node that was stopped may have to go on first."""
 
