@@ -12,7 +12,7 @@ from yarl import URL
 
 from atoll.client.nodes import NodeUrls
 from atoll.client.options import ClientOptions
-from atoll.client.transport import Request, Response, Stream
+from atoll.client.transport import CLOSED, Request, Response, Stream
 from atoll.errors import AtollError, ConfigError, Indefinite, Overloaded, RegionUnreachable, TooLarge
 
 _NOT_REACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
@@ -35,7 +35,7 @@ async def _send_once(
 
 
 class AiohttpTransport:
-    """A `Transport`. It belongs to the event loop that first uses it."""
+    """A `Transport`. It belongs to one event loop, until it is told to `forget` it."""
 
     __slots__ = ("_client", "_closed", "_connect_s", "_options", "_slots", "_urls")
 
@@ -116,9 +116,22 @@ class AiohttpTransport:
         if self._client is not None:
             await self._client.close()
 
+    def forget(self) -> None:
+        self._slots = asyncio.Semaphore(self._options.connections)
+        if self._client is not None:
+            # aiohttp would close them through their event loop. In a forked process that loop's selector is shared
+            # with the parent, which would no longer hear its own connections.
+            connector = self._client.connector
+            self._client.detach()
+            self._client = None
+            if connector is not None:
+                connector._conns.clear()
+
     def _begin(
         self, request: Request, url: str, timeout: aiohttp.ClientTimeout
     ) -> aiohttp.client._RequestContextManager:
+        if self._closed:
+            raise ConfigError(CLOSED)
         client = self._client or self._open()
         url += request.path
         if request.query:
@@ -134,8 +147,6 @@ class AiohttpTransport:
         )
 
     def _open(self) -> aiohttp.ClientSession:
-        if self._closed:
-            raise ConfigError("this client is closed; connect again")
         connector = aiohttp.TCPConnector(
             limit=0,  # `_slots` bounds them
             ssl=True if self._options.tls is None else self._options.tls,

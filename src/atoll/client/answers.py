@@ -16,6 +16,10 @@ _STANDARD = frozenset({"type", "title", "status", "detail", "instance", "definit
 T = TypeVar("T")
 
 
+class AnotherAnswer(Exception):
+    """The answer is about another document than the one asked for: the connection mixed them up."""
+
+
 class RawSibling(msgspec.Struct):
     value: msgspec.Raw
     region: str

@@ -60,10 +60,14 @@ def model_class(write: BatchWrite) -> type[Collection]:
     return type(write.model) if isinstance(write, Put) else write.model
 
 
+def key_of(write: BatchWrite) -> str:
+    return write.model.key if isinstance(write, Put) else write.key
+
+
 def batch_item(write: BatchWrite, limits: Limits | None) -> dict[str, Any]:
     """One write as the HTTP interface takes it. Raises the RequestErrors of a single write."""
     schema = schema_of(model_class(write), limits)
-    key = schema.validate_key(write.model.key if isinstance(write, Put) else write.key)
+    key = schema.validate_key(key_of(write))
     body: dict[str, Any] = {"collection": schema.name, "key": key}
     if write.if_match is not None:
         body["if_match"] = write.if_match

@@ -11,11 +11,11 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from atoll.client import answers
-from atoll.client.batch import BatchWrite, batch_item, model_class
-from atoll.client.models import jsonable, schema_of
+from atoll.client.batch import BatchWrite, batch_item, key_of, model_class
+from atoll.client.models import fitted, jsonable, schema_of
 from atoll.client.results import Read, Sibling
 from atoll.client.transport import Response
-from atoll.errors import InvalidOperation, NotFound
+from atoll.errors import InvalidDocument, InvalidOperation, NotFound
 from atoll.schema import Collection, CollectionSchema, Limits
 from atoll.schema.policy import Consistency
 
@@ -62,11 +62,15 @@ PAGE: Final = 100
 class Page(Generic[T]):
     """Some results, and where the next ones are."""
 
-    __slots__ = ("cursor", "items")
+    __slots__ = ("cursor", "invalid", "items")
 
-    def __init__(self, items: Sequence[T], cursor: str | None) -> None:
+    def __init__(
+        self, items: Sequence[T], cursor: str | None, invalid: Sequence[InvalidDocument] = ()
+    ) -> None:
         self.items = items
         self.cursor = cursor
+        self.invalid = invalid
+        """For each document that does not fit its declaration, and so is not among the items."""
 
 
 class Calls:
@@ -87,21 +91,25 @@ class Calls:
                     "put takes create=True or if_match, not both: they contradict each other"
                 )
             headers["if-none-match"] = "*"
-        path = _path(schema, model.key)
-        return Call(
-            "PUT", path, _shown(type(model)), headers=headers, body=schema.from_model(model), writes=True
-        )
+        path, read = _path(schema, model.key), _shown(type(model), model.key)
+        return Call("PUT", path, read, headers=headers, body=schema.from_model(model), writes=True)
 
     def patch(self, model: type[M], key: str, if_match: str | None, operators: Mapping[str, Any]) -> Call[M]:
         schema = schema_of(model, self.limits)
         body = msgspec.json.encode(jsonable(dict(operators), schema.name))
         headers = _guarded(if_match)
-        return Call("PATCH", _path(schema, key), _shown(model), headers=headers, body=body, writes=True)
+        return Call("PATCH", _path(schema, key), _shown(model, key), headers=headers, body=body, writes=True)
 
     def delete(self, model: type[Collection], key: str, if_match: str | None) -> Call[bool]:
         path = _path(schema_of(model, self.limits), key)
         headers = {} if if_match is None else {"if-match": _quoted(if_match)}
-        return Call("DELETE", path, _true, headers=headers, writes=True, absent=_false)
+
+        def deleted(response: Response, region: str) -> bool:
+            _of_key(response, key)
+            return True
+
+        absent = _absent(key, lambda response, region: False)
+        return Call("DELETE", path, deleted, headers=headers, writes=True, absent=absent)
 
     def get(
         self,
@@ -114,10 +122,11 @@ class Calls:
         schema = schema_of(model, self.limits)
 
         def read(response: Response, region: str) -> M | None:
-            return cast(M, schema.to_model(key, bytes(_document(response).value)))
+            return cast(M, fitted(schema, key, bytes(_of_key(response, key).value)))
 
         query = self._read_query(schema, consistency, max_staleness_s, max_wait_s)
-        return Call("GET", _path(schema, key), read, query, absent=_none, wait_s=max_wait_s or 0.0)
+        absent = _absent(key, lambda response, region: None)
+        return Call("GET", _path(schema, key), read, query, absent=absent, wait_s=max_wait_s or 0.0)
 
     def read(
         self,
@@ -130,13 +139,14 @@ class Calls:
         schema = schema_of(model, self.limits)
 
         def read(response: Response, region: str) -> Read[M]:
-            return _read_of(schema, _document(response), response, region)
+            return _read_of(schema, _of_key(response, key), response, region)
 
-        def absent(response: Response, region: str) -> Read[M]:
+        def none(response: Response, region: str) -> Read[M]:
             headers = response.headers
             return Read(key, None, None, headers.get("atoll-region", region), headers.get("atoll-degraded"))
 
         query = self._read_query(schema, consistency, max_staleness_s, max_wait_s)
+        absent = _absent(key, none)
         return Call("GET", _path(schema, key), read, query, absent=absent, wait_s=max_wait_s or 0.0)
 
     def page(
@@ -163,8 +173,13 @@ class Calls:
             query.append(("consistency", level))
 
         def read(response: Response, region: str) -> Page[M]:
-            page = _page(response)
-            return Page([_model(schema, item) for item in page.items], page.cursor)
+            page, items, invalid = _page(response), [], []
+            for item in page.items:
+                try:
+                    items.append(_model(schema, item))
+                except InvalidDocument as error:
+                    invalid.append(error)
+            return Page(items, page.cursor, invalid)
 
         return Call("GET", f"/v1/{schema.name}", read, urlencode(query))
 
@@ -173,11 +188,12 @@ class Calls:
             raise InvalidOperation("a batch needs at least one write")
         items = [batch_item(write, self.limits) for write in writes]
         schemas = [schema_of(model_class(write), self.limits) for write in writes]
+        asked = [(schema.name, key_of(write)) for schema, write in zip(schemas, writes, strict=True)]
 
         def read(response: Response, region: str) -> tuple[Read[Any], ...]:
             written = _batch(response).written
-            if len(written) != len(schemas):
-                answers.not_atoll(response, f"{len(written)} results for {len(schemas)} writes")
+            if [(each.collection, each.key) for each in written] != asked:
+                raise answers.AnotherAnswer("the answer is to another batch")
             return tuple(_read_of(s, w, response, region) for s, w in zip(schemas, written, strict=True))
 
         body = msgspec.json.encode({"writes": items})
@@ -274,9 +290,29 @@ def _quoted(version: str) -> str:
     return version if version == "*" else f'"{version}"'
 
 
-def _shown(model: type[M]) -> Callable[[Response, str], M]:
+def _of_key(response: Response, key: str) -> answers.DocumentAnswer:
+    """Raises AnotherAnswer, ConfigError."""
+    found = _document(response)
+    if found.key != key:
+        raise answers.AnotherAnswer(f"asked for {key!r}, the answer is about {found.key!r}")
+    return found
+
+
+def _absent(key: str, result: Callable[[Response, str], T]) -> Callable[[Response, str], T]:
+    """The result of a document that is not there, if the region says so of the one that was asked for."""
+
+    def read(response: Response, region: str) -> T:
+        found = answers.problem_of(response).details.get("key", key)
+        if found != key:
+            raise answers.AnotherAnswer(f"asked for {key!r}, the answer is about {found!r}")
+        return result(response, region)
+
+    return read
+
+
+def _shown(model: type[M], key: str) -> Callable[[Response, str], M]:
     def read(response: Response, region: str) -> M:
-        found = _document(response)
+        found = _of_key(response, key)
         shown = _model(schema_of(model), found)
         if shown is None:
             raise NotFound(f"{found.key!r} was written, but a concurrent deletion is shown")
@@ -287,7 +323,7 @@ def _shown(model: type[M]) -> Callable[[Response, str], M]:
 
 def _model(schema: CollectionSchema, found: answers.DocumentAnswer | answers.WrittenAnswer) -> Any:
     value = bytes(found.value)
-    return None if value == b"null" else schema.to_model(found.key, value)
+    return None if value == b"null" else fitted(schema, found.key, value)
 
 
 def _read_of(
@@ -300,7 +336,7 @@ def _read_of(
     if isinstance(found, answers.DocumentAnswer) and found.siblings:
         siblings = tuple(
             Sibling(
-                None if bytes(each.value) == b"null" else schema.to_model(found.key, bytes(each.value)),
+                None if bytes(each.value) == b"null" else fitted(schema, found.key, bytes(each.value)),
                 each.region,
                 each.stamp,
                 each.seq,
@@ -324,16 +360,3 @@ def _filter(value: Any) -> str:
 
 def _done(response: Response, region: str) -> None:
     _batch(response)
-
-
-def _true(response: Response, region: str) -> bool:
-    _document(response)
-    return True
-
-
-def _false(response: Response, region: str) -> bool:
-    return False
-
-
-def _none(response: Response, region: str) -> None:
-    return None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from random import Random
+from random import Random, SystemRandom
 from typing import Any, Self, TypeVar
 
 from atoll.client.calls import Call, Calls
@@ -15,7 +16,7 @@ from atoll.client.endpoints import Endpoint, nearest_first
 from atoll.client.exchange import Exchanges, Outcome, Pause, SessionState, Steps
 from atoll.client.options import DEFAULTS, ClientOptions
 from atoll.client.routing import Router
-from atoll.client.transport import Transport
+from atoll.client.transport import CLOSED, Transport
 from atoll.client.verbs import Verbs
 from atoll.errors import ConfigError, Indefinite, Overloaded, RegionUnreachable, TooLarge
 from atoll.schema import Collection, Limits
@@ -42,6 +43,7 @@ class Session(Verbs):
         self._owner = database
         self._state = SessionState(token)
         self._turn = turn or asyncio.Lock()
+        self._loop = database._loop
 
     @property
     def token(self) -> str | None:
@@ -60,8 +62,16 @@ class Session(Verbs):
         return self._state.degraded
 
     async def _run(self, call: Call[T], key: str | None = None) -> T:
+        self._use()
+        if self._loop is not self._owner._loop:
+            if self._loop is not None:  # over, and so is whoever held the lock
+                self._turn = asyncio.Lock()
+            self._loop = self._owner._loop
         async with self._turn:
             return await self._owner._drive(self._exchanges.run(call, self._state, key))
+
+    def _use(self) -> None:
+        self._owner._use()
 
     async def _sleep(self, seconds: float) -> None:
         await self._owner._sleep(seconds)
@@ -74,7 +84,11 @@ class Session(Verbs):
 
 
 class Database(Verbs):
-    """A deployment: knows all regions, picks one, and moves on when it fails. Use it as a context manager."""
+    """A deployment: knows all regions, picks one, and moves on when it fails. Use it as a context manager.
+
+    It belongs to the event loop that first uses it. Once that loop is over, or in a forked process, another one may
+    use it, with connections of its own. Calls from a second loop, or after `close`, raise ConfigError.
+    """
 
     def __init__(
         self,
@@ -90,7 +104,7 @@ class Database(Verbs):
     ) -> None:
         """`near` is the region to prefer; without it, the one that is quickest to say it is well."""
         ordered = nearest_first(tuple(endpoints), near)
-        random = random or Random()
+        random = random or SystemRandom()  # a generator's state would be the same in all forked processes
         exchanges = Exchanges(
             Router(tuple(endpoint.region for endpoint in ordered), options, random),
             {endpoint.region: endpoint.url for endpoint in ordered},
@@ -103,6 +117,9 @@ class Database(Verbs):
         self._measures = near is None and len(ordered) > 1
         self._session_calls = Calls(limits, in_session=True)
         self._asking: set[asyncio.Task[float | None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = os.getpid()
+        self._entered = False
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -114,7 +131,11 @@ class Database(Verbs):
         return Session(self, token)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections. May be called twice."""
+        if not self._exchanges.closed:
+            self._use()
+        self._exchanges.closed = True
+        self._loop = None
         for task in self._asking:
             task.cancel()
         if self._asking:
@@ -122,6 +143,10 @@ class Database(Verbs):
         await self._transport.close()
 
     async def __aenter__(self) -> Self:
+        self._use()
+        if self._entered:
+            raise ConfigError("this client is open already; leave its `with` first, or connect once more")
+        self._entered = True
         if self._measures:
             took = await self._ask_all(self.regions)
             self._exchanges.router.rank({region: s for region, s in took.items() if s is not None})
@@ -147,7 +172,31 @@ class Database(Verbs):
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
 
+    def _use(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise ConfigError("no asyncio event loop runs here; use connect_sync") from None
+        if loop is not self._loop:
+            self._move(loop)
+
+    def _move(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve this event loop from now on, if no other one is served."""
+        if self._exchanges.closed:
+            raise ConfigError(CLOSED)
+        if self._loop is not None:
+            if self._pid == os.getpid() and not self._loop.is_closed():
+                raise ConfigError(
+                    "this client belongs to another event loop; connect in this one too, or use connect_sync,"
+                    " which threads may share"
+                )
+            self._asking.clear()
+            self._transport.forget()
+            self._entered = False
+        self._loop, self._pid = loop, os.getpid()
+
     def _drive(self, steps: Steps[T]) -> Coroutine[Any, Any, T]:
+        self._use()
         region = self._exchanges.region_to_ask()
         if region is not None:
             self._ask_soon(region)

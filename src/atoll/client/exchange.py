@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from atoll.client.answers import problem_of
+from atoll.client.answers import AnotherAnswer, problem_of
 from atoll.client.calls import Call
 from atoll.client.options import ClientOptions
 from atoll.client.routing import Router
@@ -82,6 +82,7 @@ class _Attempts:
     """The idempotency key of a write."""
     pinned: str | None
     """The region that may have executed the write."""
+    state: SessionState | None = None
     failures: dict[str, AtollError] = field(default_factory=dict)
     """The last one of each region."""
     rounds: int = 0
@@ -91,7 +92,7 @@ class _Attempts:
 class Exchanges:
     """Shared by everything that one client does. Clock, randomness and keys are given to it."""
 
-    __slots__ = ("_clock", "_new_key", "_random", "_urls", "options", "router")
+    __slots__ = ("_clock", "_new_key", "_random", "_urls", "closed", "options", "router")
 
     def __init__(
         self,
@@ -105,6 +106,8 @@ class Exchanges:
     ) -> None:
         self.router = router
         self.options = options
+        self.closed = False
+        """The client is: no further attempt is worth a pause."""
         self._urls = urls
         self._clock = clock
         self._random = random
@@ -117,6 +120,7 @@ class Exchanges:
         write may have happened; ConfigError when something else than Atoll answers.
         """
         attempts = self._begin(call, key)
+        attempts.state = state
         while True:
             regions = self.router.order() if attempts.pinned is None else (attempts.pinned,)
             for region in regions:
@@ -124,15 +128,18 @@ class Exchanges:
                 if remaining_s <= 0:
                     self._give_up(attempts)
                 attempts.count += 1
-                outcome = yield self._request(call, state, attempts, region, remaining_s)
+                outcome = yield self._request(call, attempts, region, remaining_s)
                 if isinstance(outcome, Response):
-                    if state is not None:
-                        state.answered(region, outcome.headers)
-                    if 200 <= outcome.status < 300:
-                        return self._result(call, outcome, region, attempts)
-                    failure = problem_of(outcome)
-                    if _is_final(failure, attempts):
-                        return self._refused(call, outcome, region, failure, attempts)
+                    try:
+                        if 200 <= outcome.status < 300:
+                            return self._result(call, outcome, region, attempts)
+                        failure = problem_of(outcome)
+                        if _is_final(failure, attempts):
+                            return self._refused(call, outcome, region, failure, attempts)
+                        if state is not None:
+                            state.answered(region, outcome.headers)
+                    except AnotherAnswer as error:  # as if the connection had broken
+                        failure = Indefinite(str(error))
                 else:
                     assert outcome is not None, "the driver answers a request with a response or an error"
                     failure = outcome
@@ -185,31 +192,24 @@ class Exchanges:
             raise InvalidOperation(f"an idempotency key has 1 to {_MAX_KEY} printable ASCII characters")
         return _Attempts(deadline_s, key, self.router.held(key))
 
-    def _request(
-        self,
-        call: Call[Any],
-        state: SessionState | None,
-        attempts: _Attempts,
-        region: str,
-        remaining_s: float,
-    ) -> Request:
+    def _request(self, call: Call[Any], attempts: _Attempts, region: str, remaining_s: float) -> Request:
         headers = {**self.options.headers, **call.headers}
         if attempts.key is not None:
             headers["idempotency-key"] = attempts.key
-        if state is not None and state.token is not None:
-            headers["atoll-session"] = state.token
+        if attempts.state is not None and attempts.state.token is not None:
+            headers["atoll-session"] = attempts.state.token
         usual_s = self.options.write_timeout_s if call.writes else self.options.read_timeout_s + call.wait_s
         timeout_s = usual_s if usual_s < remaining_s else remaining_s
         return Request(region, call.method, call.path, call.query, headers, call.body, timeout_s, remaining_s)
 
     def _result(self, call: Call[T], response: Response, region: str, attempts: _Attempts) -> T:
-        if attempts.key is not None:
-            self.router.settle(attempts.key)
         try:
-            return call.read(response, region)
+            result = call.read(response, region)
         except ConfigError as error:
+            self._believe(response, region, attempts)
             raise self._misconfigured(region, error) from None
         except RequestError as error:
+            self._believe(response, region, attempts)
             if not call.writes:
                 raise
             # RequestErrors promise that nothing happened; this write did happen.
@@ -218,15 +218,25 @@ class Exchanges:
                 region=region,
                 idempotency_key=attempts.key,
             ) from error
+        self._believe(response, region, attempts)
+        return result
 
     def _refused(
         self, call: Call[T], response: Response, region: str, failure: AtollError, attempts: _Attempts
     ) -> T:
+        if call.absent is not None and failure.type == "not-found":
+            result = call.absent(response, region)
+            self._believe(response, region, attempts)
+            return result
+        self._believe(response, region, attempts)
+        raise self._misconfigured(region, failure) if isinstance(failure, ConfigError) else failure
+
+    def _believe(self, response: Response, region: str, attempts: _Attempts) -> None:
+        """It is the answer to this call, and ends it."""
         if attempts.key is not None:
             self.router.settle(attempts.key)
-        if call.absent is not None and failure.type == "not-found":
-            return call.absent(response, region)
-        raise self._misconfigured(region, failure) if isinstance(failure, ConfigError) else failure
+        if attempts.state is not None:
+            attempts.state.answered(region, response.headers)
 
     def _not_an_answer(self, failure: AtollError, region: str, attempts: _Attempts) -> NoReturn:
         if isinstance(failure, TooLarge) and attempts.key is not None:
@@ -252,7 +262,7 @@ class Exchanges:
     def _pause(self, attempts: _Attempts) -> Pause:
         seconds = self.jitter_s(attempts.rounds)
         attempts.rounds += 1
-        if self._clock() + seconds >= attempts.deadline_s:
+        if self.closed or self._clock() + seconds >= attempts.deadline_s:
             self._give_up(attempts)
         return Pause(seconds)
 

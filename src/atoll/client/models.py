@@ -29,7 +29,18 @@ def schema_of(model: type[Collection], limits: Limits | None = None) -> Collecti
 
 def model_of(model: type[M], key: str, value: bytes) -> M:
     """An instance from the document's JSON text. Raises InvalidDocument where it does not fit."""
-    return cast(M, schema_of(model).to_model(key, value))
+    return cast(M, fitted(schema_of(model), key, value))
+
+
+def fitted(schema: CollectionSchema, key: str, value: bytes) -> Collection:
+    """An instance of the collection's class. Raises InvalidDocument, which names the key, where it does not fit."""
+    try:
+        return schema.to_model(key, value)
+    except InvalidDocument as error:
+        raise InvalidDocument(
+            f"{schema.name}/{key} does not fit its declaration: {error.message}",
+            **{**error.details, "collection": schema.name, "key": key},
+        ) from None
 
 
 def operators_of(schema: CollectionSchema, changes: Mapping[str, Any]) -> dict[str, Any]:

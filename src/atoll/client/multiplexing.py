@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from atoll.client import multiplex
 from atoll.client.multiplex import AnswerReader, Asked
 from atoll.client.options import ClientOptions
-from atoll.client.transport import Request, Response, Stream, Transport
+from atoll.client.transport import CLOSED, Request, Response, Stream, Transport
 from atoll.errors import (
     AtollError,
     ConfigError,
@@ -69,7 +69,7 @@ class _Lane:
 
 
 class Multiplexed:
-    """A `Transport` over another one. It belongs to the event loop that first uses it."""
+    """A `Transport` over another one. It belongs to one event loop, until it is told to `forget` it."""
 
     def __init__(self, inner: Transport, options: ClientOptions) -> None:
         self._inner = inner
@@ -94,10 +94,20 @@ class Multiplexed:
         return self._inner.stream(request)
 
     async def close(self) -> None:
+        for lane in self._lanes.values():
+            for one in lane.waiting:
+                if not one.answer.done():
+                    one.answer.set_exception(ConfigError(CLOSED))
+            lane.waiting.clear()
         for task in self._carrying:
             task.cancel()
         await asyncio.gather(*self._carrying, return_exceptions=True)
         await self._inner.close()
+
+    def forget(self) -> None:
+        self._lanes.clear()
+        self._carrying.clear()
+        self._inner.forget()
 
     async def _shared(self, request: Request, lane: _Lane) -> Response | None:
         one = _Waiting(request, asyncio.get_running_loop().create_future())

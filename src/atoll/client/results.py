@@ -8,7 +8,11 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from atoll.client.models import model_of
+from atoll.errors import InvalidDocument
 from atoll.schema import Collection
+
+_MOST_KEYS = 100
+"""That an error names."""
 
 M = TypeVar("M", bound=Collection)
 
@@ -41,6 +45,33 @@ class Read(Generic[M]):
     degraded: str | None = None
     """Why this is weaker than the collection's policy promises; None when it is not."""
     siblings: tuple[Sibling[M], ...] = ()
+
+
+class LeftOut:
+    """The documents of a listing that did not fit their declaration."""
+
+    __slots__ = ("_count", "_first", "_keys")
+
+    def __init__(self) -> None:
+        self._first: InvalidDocument | None = None
+        self._keys: list[str] = []
+        self._count = 0
+
+    def add(self, error: InvalidDocument) -> None:
+        self._first = self._first or error
+        self._count += 1
+        if len(self._keys) < _MOST_KEYS:
+            self._keys.append(error.details["key"])
+
+    def tell(self) -> None:
+        """Raises InvalidDocument if there were any."""
+        if self._first is None:
+            return
+        more = f" ({self._count - 1} more do not: {', '.join(self._keys[1:])})" if self._count > 1 else ""
+        raise InvalidDocument(
+            f"{self._first.message}{more}; the listing holds all others",
+            **{**self._first.details, "keys": self._keys, "count": self._count},
+        )
 
 
 @dataclass(frozen=True, slots=True)

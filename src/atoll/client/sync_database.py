@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import uuid
@@ -10,12 +11,14 @@ from contextlib import asynccontextmanager
 from functools import wraps
 from random import Random
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from weakref import WeakSet
 
 from atoll.client.database import Database, Session
 from atoll.client.endpoints import Endpoint
 from atoll.client.options import DEFAULTS, ClientOptions
-from atoll.client.transport import Request, Response, Stream, SyncTransport
+from atoll.client.transport import CLOSED, Request, Response, Stream, SyncTransport
 from atoll.client.verbs import Verbs
+from atoll.errors import ConfigError
 from atoll.schema import Limits
 
 P = ParamSpec("P")
@@ -43,9 +46,19 @@ class _Blocking:
     async def close(self) -> None:
         self._inner.close()
 
+    def forget(self) -> None:
+        """`SyncTransport` finds out by itself that its process has forked."""
+
 
 class _BlockingDatabase(Database):
     """A `Database` whose coroutines never suspend."""
+
+    def _use(self) -> None:
+        if self._exchanges.closed:
+            raise ConfigError(CLOSED)
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._entered = False
 
     async def _sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 - no event loop runs here
@@ -62,12 +75,28 @@ class _Turn:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        _TURNS.add(self)
+
+    def renew(self) -> None:
+        """The thread that held the lock when the process forked is not in this one."""
+        self._lock = threading.Lock()
 
     async def __aenter__(self) -> None:
         self._lock.acquire()
 
     async def __aexit__(self, *failure: object) -> None:
         self._lock.release()
+
+
+_TURNS: WeakSet[_Turn] = WeakSet()
+
+
+def _renew_turns() -> None:
+    for turn in _TURNS:
+        turn.renew()
+
+
+os.register_at_fork(after_in_child=_renew_turns)
 
 
 def _finished(call: Coroutine[Any, Any, T]) -> T:

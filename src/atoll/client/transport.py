@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from math import inf
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
+
+CLOSED: Final = "this client is closed; connect again"
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -67,6 +69,9 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Close all connections. May be called twice."""
+
+    def forget(self) -> None:
+        """Drop connections, unclosed, that no event loop of this process serves: its loop is over, or it has forked."""
 
 
 class SyncTransport(Protocol):

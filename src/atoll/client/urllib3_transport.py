@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,23 +14,28 @@ from urllib3 import exceptions
 
 from atoll.client.nodes import NodeUrls
 from atoll.client.options import ClientOptions
-from atoll.client.transport import Request, Response, SyncStream
+from atoll.client.transport import CLOSED, Request, Response, SyncStream
 from atoll.errors import AtollError, ConfigError, Indefinite, RegionUnreachable, TooLarge
 
 _CHUNK_BYTES = 1 << 16
+_INHERITED: list[object] = []
+"""Connections of the process that this one was forked from."""
 
 
 class Urllib3Transport:
-    """A `SyncTransport`, usable from several threads."""
+    """A `SyncTransport`, usable from several threads, and in each process that is forked with it.
 
-    __slots__ = ("_closed", "_options", "_pools", "_urls")
+    A connection that two processes write to gives one of them the other's answer. So each has its own.
+    """
+
+    __slots__ = ("_closed", "_options", "_process", "_urls")
 
     def __init__(self, urls: Mapping[str, str | Sequence[str]], options: ClientOptions) -> None:
         """`urls`: by region; of several nodes, one after the other is asked until one can be connected to."""
         self._urls = NodeUrls(urls)
         self._options = options
         self._closed = False
-        self._pools = {url: self._pool(url) for url in self._urls.all()}
+        self._process = self._pools_of(os.getpid())
 
     def send(self, request: Request) -> Response:
         for left in reversed(range(self._urls.count(request.region))):
@@ -80,8 +86,13 @@ class Urllib3Transport:
 
     def close(self) -> None:
         self._closed = True
-        for pool in self._pools.values():
-            pool.close()
+        pid, pools = self._process
+        if pid == os.getpid():
+            for pool in pools.values():
+                pool.close()
+
+    def _pools_of(self, pid: int) -> tuple[int, dict[str, urllib3.HTTPConnectionPool]]:
+        return pid, {url: self._pool(url) for url in self._urls.all()}
 
     def _pool(self, url: str) -> urllib3.HTTPConnectionPool:
         secure: dict[str, Any] = {"ssl_context": self._options.tls} if url.startswith("https:") else {}
@@ -89,8 +100,13 @@ class Urllib3Transport:
 
     def _begin(self, request: Request, url: str, timeout: urllib3.Timeout) -> urllib3.BaseHTTPResponse:
         if self._closed:
-            raise ConfigError("this client is closed; connect again")
-        return self._pools[url].urlopen(
+            raise ConfigError(CLOSED)
+        pid, pools = self._process
+        if pid != os.getpid():
+            # The parent's are left to the parent: their queues may be locked by a thread that is not here.
+            _INHERITED.append(pools)
+            _, pools = self._process = self._pools_of(os.getpid())
+        return pools[url].urlopen(
             request.method,
             f"{request.path}?{request.query}" if request.query else request.path,
             body=request.body or None,
@@ -104,8 +120,12 @@ class Urllib3Transport:
 
 
 def _chunks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    pid = os.getpid()
     try:
-        yield from response.stream(_CHUNK_BYTES, decode_content=False)
+        for chunk in response.stream(_CHUNK_BYTES, decode_content=False):
+            yield chunk
+            if pid != os.getpid():
+                raise Indefinite("the stream is that of the process that this one was forked from")
     except exceptions.HTTPError as error:
         raise _translated(error) from error
 
@@ -120,6 +140,8 @@ def _translated(error: exceptions.HTTPError) -> AtollError:
             return Indefinite("no answer in time")
         case exceptions.ProtocolError() if _is_not_http(error):
             return ConfigError(f"what answers there does not speak HTTP ({error}); check the region's url")
+        case exceptions.ClosedPoolError():
+            return ConfigError(CLOSED)
         case exceptions.LocationParseError() | exceptions.LocationValueError():
             return ConfigError(f"the request cannot be written ({error})")
         case _:

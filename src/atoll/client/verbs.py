@@ -11,9 +11,9 @@ from atoll.client.calls import PAGE, Call, Calls, Condition, Page
 from atoll.client.exchange import Exchanges
 from atoll.client.feed import Feed
 from atoll.client.models import operators_of, schema_of
-from atoll.client.results import Change, Read
+from atoll.client.results import Change, LeftOut, Read
 from atoll.client.transport import Response, Stream, Transport
-from atoll.errors import Indefinite, RegionUnreachable, TooLarge
+from atoll.errors import Indefinite, InvalidDocument, RegionUnreachable, TooLarge
 from atoll.schema import Collection
 from atoll.schema.policy import Consistency
 
@@ -38,6 +38,10 @@ class Verbs:
         raise NotImplementedError
 
     async def _sleep(self, seconds: float) -> None:
+        raise NotImplementedError
+
+    def _use(self) -> None:
+        """Before each request. Raises ConfigError in a client that is closed, or belongs to another event loop."""
         raise NotImplementedError
 
     async def put(
@@ -128,14 +132,17 @@ class Verbs:
         where: Sequence[Condition] = (),
         limit: int = PAGE,
         consistency: Consistency | None = None,
+        on_invalid: Callable[[InvalidDocument], None] | None = None,
     ) -> AsyncIterator[M]:
         """Documents in order of their keys, fetched `limit` at a time.
 
         `where` holds `(field, op, value)`, all of which must be met; op is one of eq, ne, lt, le, gt, ge,
-        contains.
+        contains. A document that does not fit its declaration is left out. `on_invalid` receives an error that names
+        its key. Without `on_invalid`, InvalidDocument is raised after the last document, with the keys left out.
         """
         return self._items(
-            lambda cursor: self._calls.page(model, prefix, where, limit, cursor, consistency=consistency)
+            lambda cursor: self._calls.page(model, prefix, where, limit, cursor, consistency=consistency),
+            on_invalid,
         )
 
     async def batch(
@@ -218,6 +225,7 @@ class Verbs:
         """
         feed = Feed(self._exchanges, cursor, only, progress=progress)
         while True:
+            self._use()
             try:
                 async with self._transport.stream(feed.request()) as stream:
                     if stream.status != 200:
@@ -227,18 +235,27 @@ class Verbs:
                         async for chunk in stream.chunks:
                             for change in feed.received(chunk):
                                 yield change
+                                self._use()
             except (RegionUnreachable, Indefinite) as error:
                 feed.failed(error)
             await self._sleep(feed.pause_s())
 
-    async def _items(self, page_at: Callable[[str | None], Call[Page[T]]]) -> AsyncIterator[T]:
+    async def _items(
+        self,
+        page_at: Callable[[str | None], Call[Page[T]]],
+        on_invalid: Callable[[InvalidDocument], None] | None = None,
+    ) -> AsyncIterator[T]:
         cursor: str | None = None
+        left_out = LeftOut()
         while True:
             page = await self._run(page_at(cursor))
             for item in page.items:
                 yield item
+            for error in page.invalid:
+                (on_invalid or left_out.add)(error)
             cursor = page.cursor
             if cursor is None:
+                left_out.tell()
                 return
 
     async def _body(self, stream: Stream) -> Response:

@@ -57,6 +57,9 @@ class AsgiTransport:
     async def close(self) -> None:
         """Nothing is held."""
 
+    def forget(self) -> None:
+        """Nothing is held."""
+
 
 def _scope(request: Request) -> Scope:
     return direct.scope_of(request.method, request.path, request.query, request.headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Self, TypeVar, cast
 
@@ -14,7 +15,7 @@ from atoll.client.options import DEFAULTS, fitted
 from atoll.documents.mutation import Delete, Mutation, Put, Write, patch_of, put_fields
 from atoll.documents.rules import Rules
 from atoll.embedded.asgi_transport import AsgiTransport
-from atoll.errors import InvalidOperation, NotFound
+from atoll.errors import ConfigError, InvalidOperation, NotFound
 from atoll.node.listening import Listener
 from atoll.node.node import Node
 from atoll.region.reading import ReadOptions
@@ -47,12 +48,23 @@ class EmbeddedDatabase(Database):
         return self._node.region
 
     async def __aenter__(self) -> Self:
-        await self._node.__aenter__()
-        if self._listener is not None:
-            await self._listener.start()
+        if self._loop is None and not self._exchanges.closed:
+            self._loop = asyncio.get_running_loop()
+        await super().__aenter__()
+        try:
+            await self._node.__aenter__()
+            if self._listener is not None:
+                await self._listener.start()
+        except BaseException:
+            self._exchanges.closed, self._loop = True, None
+            raise
         return self
 
     async def close(self) -> None:
+        if self._exchanges.closed:
+            return
+        if self._loop is None:  # never entered
+            self._loop = asyncio.get_running_loop()
         await super().close()
         self._node.app.closing.set()
         if self._listener is not None:
@@ -126,8 +138,22 @@ class EmbeddedDatabase(Database):
         reading = await self.region.read(rules.name, key, options)
         return None if reading.value is None else model_of(model, key, reading.value)
 
+    def _move(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The region's tasks, and its store, stay where they are."""
+        if self._exchanges.closed:
+            raise ConfigError("this region is closed; open it again")
+        if self._loop is None:
+            raise ConfigError("this region is not open yet; use it within `async with`")
+        raise ConfigError(
+            "this region runs in another event loop or process; use it there, or connect to its url from here"
+        )
+
     def _declared(self, model: type[Collection]) -> tuple[Rules, CollectionSchema]:
-        """What the region knows the collection by, and what the caller does. Raises UnknownCollection."""
+        """What the region knows the collection by, and what the caller does.
+
+        Raises UnknownCollection, and ConfigError in another event loop than the region's.
+        """
+        self._use()
         found = self._found.get(model)
         if found is None:
             rules = self.region.rules[self.region.application.schema_of(model).name]

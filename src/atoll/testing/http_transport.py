@@ -117,3 +117,6 @@ class SimulatedTransport:
 
     async def close(self) -> None:
         """Nothing is held."""
+
+    def forget(self) -> None:
+        """Nothing is held."""

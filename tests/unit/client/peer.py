@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 HANG = b""
 """Instead of an answer: say nothing until the test is over."""
+Answering = Callable[[bytes], bytes]
+"""Instead of an answer: makes it of the request."""
 BREAK = None
 """Instead of an answer: close the connection."""
 
@@ -17,7 +19,7 @@ BREAK = None
 @dataclass
 class Peer:
     url: str
-    answers: list[bytes | None]
+    answers: list[bytes | Answering | None]
     """For one request after another; the last one stays."""
     requests: list[bytes] = field(default_factory=list)
     connections: int = 0
@@ -41,7 +43,7 @@ def chunked(*chunks: bytes, end: bool = True) -> bytes:
 
 
 @contextlib.contextmanager
-def peer(*answers: bytes | None) -> Iterator[Peer]:
+def peer(*answers: bytes | Answering | None) -> Iterator[Peer]:
     listener = socket.create_server(("127.0.0.1", 0))
     one = Peer(f"http://127.0.0.1:{listener.getsockname()[1]}", list(answers))
     opened: list[socket.socket] = []
@@ -83,7 +85,7 @@ def _serve(one: Peer, connection: socket.socket) -> None:
             if answer == HANG:
                 one.over.wait()
                 return
-            connection.sendall(answer)
+            connection.sendall(answer if isinstance(answer, bytes) else answer(request))
 
 
 def _request(connection: socket.socket) -> bytes:

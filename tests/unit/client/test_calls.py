@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from atoll import errors
 from atoll.client import Delete, Patch, Put, Read, Response, Sibling, Update
+from atoll.client.answers import AnotherAnswer
 from atoll.client.calls import Calls
 from atoll.schema import Increment
 
@@ -139,9 +140,12 @@ def test_batch_without_writes_is_refused() -> None:
         CALLS.batch([])
 
 
-def test_batch_answer_of_another_length_is_no_atoll() -> None:
-    with pytest.raises(errors.ConfigError, match="0 results for 1"):
-        CALLS.batch([Put(MODEL)]).read(Response(200, {}, b'{"written":[]}'), "tokyo")
+@pytest.mark.parametrize(
+    "written", ["", '{"collection":"inventory","key":"other","value":{"stock":1},"version":"v"}']
+)
+def test_batch_answer_about_other_documents_is_not_believed(written: str) -> None:
+    with pytest.raises(AnotherAnswer):
+        CALLS.batch([Put(MODEL)]).read(Response(200, {}, f'{{"written":[{written}]}}'.encode()), "tokyo")
 
 
 def test_model_that_an_assignment_has_spoilt_is_refused() -> None:

@@ -25,6 +25,7 @@ class FakeTransport:
         self.feed: list[bytes | errors.AtollError] = []
         self.delays_s: dict[str, float] = {}
         self.closed = False
+        self.forgotten = 0
 
     async def send(self, request: Request) -> Response:
         self.sent.append(request)
@@ -49,6 +50,9 @@ class FakeTransport:
 
     async def close(self) -> None:
         self.closed = True
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
 
 def database(
@@ -203,3 +207,51 @@ async def test_connect_takes_the_bounds_of_the_file(tmp_path: Path) -> None:
     async with connect(path, near="tokyo") as db:
         with pytest.raises(errors.TooLarge):
             await db.put(Inventory(key="k", title="x" * 2000))
+
+
+def page_with(misfits: int) -> Callable[[Request], Response]:
+    """Two pages of 25 documents, of which the first few no longer fit."""
+
+    def answer(request: Request) -> Response:
+        first = "cursor" not in request.query
+        items = [
+            {
+                "key": f"k{n}",
+                "value": {"title": 5 if first and n < misfits else "t", "later": True},
+                "version": "v",
+            }
+            for n in (range(25) if first else range(25, 50))
+        ]
+        return Response(200, {}, msgspec.json.encode({"items": items, "cursor": "n" if first else None}))
+
+    return answer
+
+
+@pytest.mark.parametrize("misfits", [1, 3])
+async def test_document_that_does_not_fit_hides_no_other(misfits: int) -> None:
+    found: list[str] = []
+
+    async def collect(db: Database, found: list[str]) -> None:
+        async for each in db.list(Inventory):
+            found.append(each.key)
+
+    async with database(FakeTransport(tokyo=page_with(misfits)), "tokyo") as db:
+        with pytest.raises(errors.InvalidDocument, match="inventory/k0 does not fit") as caught:
+            await collect(db, found)
+    assert len(found) == 50 - misfits
+    assert caught.value.details["keys"] == [f"k{n}" for n in range(misfits)]
+
+
+async def test_documents_that_do_not_fit_may_be_handed_over() -> None:
+    left_out: list[errors.InvalidDocument] = []
+    async with database(FakeTransport(tokyo=page_with(2)), "tokyo") as db:
+        found = [each.key async for each in db.list(Inventory, on_invalid=left_out.append)]
+    assert len(found) == 48
+    assert [error.details["key"] for error in left_out] == ["k0", "k1"]
+
+
+async def test_document_that_does_not_fit_is_named() -> None:
+    async with database(FakeTransport(tokyo=lambda _: shown(title=5)), "tokyo") as db:
+        for road in (db.get, db.read):
+            with pytest.raises(errors.InvalidDocument, match=r"inventory/k does not fit .* title: must be"):
+                await road(Inventory, "k")

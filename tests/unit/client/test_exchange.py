@@ -295,3 +295,43 @@ def test_unhealthy_answer_makes_suspect(answer: Answer) -> None:
     world.regions["tokyo"] = lambda _: answer
     assert world.drive(world.exchanges.ask_health("tokyo")) is None
     assert world.router.order() == ("frankfurt", "tokyo")
+
+
+def test_answer_about_another_document_is_not_believed() -> None:
+    world = World("tokyo", "frankfurt")
+    world.regions["tokyo"] = lambda _: shown("other")
+    assert world.drive(world.exchanges.run(get())) == Inventory(key="k")
+    assert world.asked == ["tokyo", "frankfurt"]
+
+
+def test_absence_of_another_document_is_not_believed() -> None:
+    world = World("tokyo", "frankfurt")
+    world.regions["tokyo"] = lambda _: refused(errors.NotFound("inventory/other is not there", key="other"))
+    assert world.drive(world.exchanges.run(get())) == Inventory(key="k")
+
+
+@pytest.mark.parametrize(
+    "call", [put(), CALLS.patch(Inventory, "k", None, {}), CALLS.delete(Inventory, "k", None)]
+)
+def test_write_answered_about_another_document_stays_with_its_region(call: Call[object]) -> None:
+    world = World("tokyo", "frankfurt")
+    world.regions["tokyo"] = one_after_another([shown("other", version="other"), shown(version="own")])
+    state = SessionState("before")
+    world.drive(world.exchanges.run(call, state))
+    assert world.asked == ["tokyo", "tokyo"]
+    assert {request.headers["idempotency-key"] for request in world.sent} == {"key-1"}
+    assert [request.headers["atoll-session"] for request in world.sent] == ["before", "before"]
+    assert state.token == "seen-own"
+
+
+def test_closed_client_makes_no_further_attempt() -> None:
+    world = World("tokyo")
+
+    def close(request: Request) -> Answer:
+        world.exchanges.closed = True
+        return errors.Indefinite("the connection ended")
+
+    world.regions["tokyo"] = close
+    with pytest.raises(errors.Indefinite, match="may have happened"):
+        world.drive(world.exchanges.run(put()))
+    assert world.asked == ["tokyo"]

@@ -64,6 +64,9 @@ class Region:
     async def close(self) -> None:
         """Nothing is held."""
 
+    def forget(self) -> None:
+        """Nothing is held."""
+
 
 class Client:
     """A client with one call under way that holds the only exchange of its own."""

@@ -5,10 +5,12 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.unit.forked import forked
 
 import atoll
 from atoll import Add, Decrement, Increment, Remove
@@ -304,3 +306,64 @@ async def test_a_restored_region_shows_nothing_before_its_peers_were_heard(deplo
                 await road(Note, "k")
         with pytest.raises(Unavailable, match="restored from a backup"):
             await db.put(Note(key="k"))
+
+
+async def test_another_event_loop_is_refused_and_does_not_hang(db: EmbeddedDatabase) -> None:
+    session = db.session()
+
+    async def listed() -> None:
+        [page async for page in db.list(Profile)]
+
+    async def fed() -> None:
+        await anext(db.changes())
+
+    async def entered() -> None:
+        async with db:
+            pass
+
+    roads: list[Callable[[], Coroutine[Any, Any, Any]]] = [
+        lambda: db.put(ANN),
+        lambda: db.get(Profile, "ann"),
+        lambda: db.read(Profile, "ann"),
+        lambda: db.update(Profile, "ann", age=5),
+        lambda: db.delete(Profile, "ann"),
+        lambda: db.batch((Put(ANN),)),
+        lambda: session.put(ANN),
+        lambda: db.ids("uuid7"),
+        listed,
+        fed,
+        entered,
+        db.close,
+    ]
+    for road in roads:
+        with pytest.raises(ConfigError, match="another event loop"):
+            await asyncio.to_thread(lambda road=road: asyncio.run(road()))  # type: ignore[misc]
+    assert await db.put(ANN) == ANN
+
+
+async def test_a_forked_process_is_refused(db: EmbeddedDatabase) -> None:
+    await db.put(ANN)
+    found = await asyncio.to_thread(forked(lambda: asyncio.run(db.get(Profile, "ann"))))
+    assert found[0] == "ConfigError"
+    assert "another event loop or process" in found[1]
+    assert await db.get(Profile, "ann") == ANN
+
+
+async def test_a_region_is_used_between_opening_and_closing(tmp_path: Path) -> None:
+    db = atoll.open(SHOP, data=tmp_path)
+    for road in (db.get, db.read):
+        with pytest.raises(ConfigError, match="not open yet"):
+            await road(Profile, "ann")
+    async with db:
+        assert await db.put(ANN) == ANN
+        with pytest.raises(ConfigError, match="open already"):
+            await db.__aenter__()
+    await db.close()
+    for road in (db.get, db.read):
+        with pytest.raises(ConfigError, match="closed"):
+            await road(Profile, "ann")
+    with pytest.raises(ConfigError, match="closed"):
+        async with db:
+            pass
+    async with atoll.open(SHOP, data=tmp_path) as again:
+        assert await again.get(Profile, "ann") == ANN
