@@ -95,6 +95,18 @@ class UnsupportedMediaType(RequestError):
     status, type = 415, "unsupported-media-type"
 
 
+class RequestTimeout(RequestError):
+    """The request did not arrive in time."""
+
+    status, type = 408, "request-timeout"
+
+
+class HeadTooLarge(RequestError):
+    """Path, query and headers together."""
+
+    status, type = 431, "head-too-large"
+
+
 class TooLarge(RequestError):
     status, type = 413, "too-large"
 

@@ -30,8 +30,9 @@ class SnapshotPage(NamedTuple):
     parked: tuple[Parked, ...] = ()
 
     def want(self, wants: Wants) -> None:
-        for collection, key, _ in self.documents:
+        for collection, key, row in self.documents:
             wants.row(collection, key)
+            wants.weight_bytes += len(row.meta) + len(row.value or b"")
         wants.records += [losing.id for losing in self.resolved]
         for parked in self.parked:
             wants.parked(parked)

@@ -35,6 +35,8 @@ class Wants:
         """(space, key) of protocols' states."""
         self.fences: list[str] = []
         """Node leases whose generation is wanted."""
+        self.weight_bytes = 0
+        """About how much the works bring: see `GroupCommit`."""
         self._rules = rules
         self._documents: dict[str, set[str]] = {}
         self._open_records: dict[str, set[str]] = {}

@@ -118,7 +118,7 @@ def load_config(path: Path) -> Config:
     """Read `atoll.toml`. Makes and contacts nothing. Raises ConfigError naming file, line and the fix."""
     path = path.resolve()
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # editors on Windows begin a file with a mark of its encoding
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text in UTF-8"
         raise ConfigError(

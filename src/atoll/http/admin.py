@@ -133,6 +133,7 @@ class Status(msgspec.Struct):
     caught_up: bool
     position: Counts
     uncertainty_ms: float
+    loop_stall_s: float
     links: dict[str, LinkStatus]
     inbox: dict[str, Any]
     journal: dict[str, int | None]

@@ -36,7 +36,7 @@ from atoll.http.common import (
 )
 from atoll.http.exchange import Exchange, parse_json
 from atoll.http.parameters import Choice, Parameter, Seconds, Text
-from atoll.http.route import Answer, Body, Handler, Route, Serving
+from atoll.http.route import AT_ONCE_BYTES, Answer, Body, Handler, Route, Serving
 from atoll.http.sessions import HEADER
 from atoll.region.reading import PLAIN_READ, ListOptions, ReadOptions
 from atoll.replication.messages import WriteReply
@@ -87,7 +87,10 @@ def _writing(mutation: Callable[[Rules, str, bytes, str | None, bool], Mutation]
         most_bytes = bounds.document_bytes if exchange.method == "PUT" else bounds.body_bytes
         body = b"" if exchange.method == "DELETE" else await exchange.body(most_bytes)
         if_match, if_absent = _preconditions(exchange)
-        made = mutation(rules, key, body, if_match, if_absent)
+        if len(body) <= AT_ONCE_BYTES:
+            made = mutation(rules, key, body, if_match, if_absent)
+        else:
+            made = await on.beside(mutation, rules, key, body, if_match, if_absent)
         write = Write((made,), idempotency_key_of(exchange), _trace(on, exchange))
         reply = await on.region.write(write, token)
         written = reply.receipt.written[0]
@@ -116,7 +119,8 @@ def _delete(rules: Rules, key: str, body: bytes, if_match: str | None, _: bool) 
 async def _batch(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
     """Many writes, one atomic entry. With `Prefer: return=minimal` (RFC 7240) only whether it was done."""
     token = await on.sessions.of(exchange)
-    mutations = _mutations(on, await exchange.body(on.region.bounds.batch_bytes))
+    body = await exchange.body(on.region.bounds.batch_bytes)
+    mutations = _mutations(on, body) if len(body) <= AT_ONCE_BYTES else await on.beside(_mutations, on, body)
     prefer = (exchange.header(b"prefer") or "").split(",")
     brief = len(mutations) > 1 and _MINIMAL in map(str.strip, prefer)
     write = Write(mutations, idempotency_key_of(exchange), _trace(on, exchange), brief)
@@ -373,7 +377,7 @@ ROUTES = (
         meaning='a page in key order: `{"items": […], "cursor"}`; `cursor` is null on the last one',
         parameters=(
             _COLLECTION,
-            Parameter("prefix", Text(), "keys that start so", default=""),
+            Parameter("prefix", Text(format="prefix"), "keys that start so", default=""),
             Parameter(
                 "where",
                 Text(format="condition"),
@@ -392,6 +396,7 @@ ROUTES = (
             errors.UnknownCollection,
             errors.UnknownField,
             errors.InvalidOperation,
+            errors.InvalidKey,
             errors.InvalidCursor,
             *_READING,
         ),

@@ -58,6 +58,8 @@ class RegionCollector(Collector):
         yield from _journal(status["journal"])
         serving = _single(float(status["serving"]))
         yield _gauge("atoll_serving", "Whether this region should get traffic.", serving)
+        stall = _single(status["loop_stall_s"])
+        yield _gauge("atoll_loop_stall_seconds", "Longest time of late that the event loop was held.", stall)
 
 
 _LINKS = (

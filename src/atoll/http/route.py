@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from atoll.causality.origin import region_of
 from atoll.documents.rules import Rules
@@ -26,6 +26,10 @@ Handler = Callable[["Serving", Exchange, Sequence[str]], Awaitable[None]]
 """Answers the exchange. The texts are the values of the path's parameters, in its order."""
 
 JSON = "application/json"
+AT_ONCE_BYTES = 64 << 10
+"""A larger body is taken apart beside the event loop."""
+T = TypeVar("T")
+Arguments = ParamSpec("Arguments")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,15 @@ class Serving:
     """Set when the server shuts down, so that streams end and do not hold it up."""
     description: Callable[[], bytes]
     """The OpenAPI document."""
+    one: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    """Of several threads the event loop would have to wait for each in turn."""
+
+    async def beside(
+        self, work: Callable[Arguments, T], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> T:
+        """Do what takes long in a thread."""
+        async with self.one:
+            return await asyncio.to_thread(work, *args, **kwargs)
 
     def rules(self, collection: str) -> Rules:
         """Raises UnknownCollection."""

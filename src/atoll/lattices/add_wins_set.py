@@ -18,7 +18,7 @@ from atoll.errors import HostileEntry, InvalidOperation
 from atoll.lattices import encoding
 from atoll.lattices.base import Actor, Lattice
 from atoll.lattices.encoding import SEQUENCE_MAX, RegionName, Sequence
-from atoll.lattices.json_values import canonical_text, check_list, order_of, parse_canonical, parse_texts
+from atoll.lattices.json_values import canonical_texts, order_of, parse_canonical, parse_texts
 
 Entries = dict[str, dict[int, str]]
 """Region → n → canonical text of the element which that addition added; no empty inner dicts."""
@@ -194,7 +194,7 @@ class SetLattice(Lattice[SetState]):
 
 def _texts(argument: Any, where: str) -> dict[str, None]:
     """Canonical texts of a list's elements, each once, in their order."""
-    return dict.fromkeys(map(canonical_text, check_list(argument, where)))
+    return dict.fromkeys(canonical_texts(argument, where))
 
 
 def _in_order(additions: dict[int, str], numbers: list[int]) -> list[str]:

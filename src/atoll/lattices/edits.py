@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 MAX_EDITS = 400
 MAX_STEPS = 4_000_000
+MAX_COPIED = 1_000_000
+"""Edits of a list times its length: the library copies a run of elements to take one out of it."""
 
 # Words of alphabets are edited as units, so that a new word does not borrow letters of an old one. Scripts
 # without spaces between words, punctuation and emoji go by character.
@@ -48,7 +50,31 @@ def list_edits(old: Sequence[str], new: Sequence[str]) -> list[Edit]:
     """Edits between lists of elements, ascending and apart."""
     lead, tail = _common(old, new)
     script = _script(old[lead : len(old) - tail], new[lead : len(new) - tail])
+    most = _most(old)
+    if len(script) > most:
+        begin, last = script[most - 1], script[-1]
+        script[most - 1 :] = [Edit(begin.start, last.end, begin.first, last.last)]
     return [Edit(*(lead + position for position in edit)) for edit in script]
+
+
+def removals(old: Sequence[str], positions: Sequence[int]) -> tuple[list[Edit], list[str]]:
+    """Edits that remove the elements at these ascending positions, and what they insert past `MAX_COPIED`."""
+    runs: list[Edit] = []
+    for position in positions:
+        if runs and runs[-1].end == position:
+            runs[-1] = runs[-1]._replace(end=position + 1)
+        else:
+            runs.append(Edit(position, position + 1, 0, 0))
+    most = _most(old)
+    if len(runs) <= most:
+        return runs, []
+    start, end, gone = runs[most - 1].start, runs[-1].end, set(positions)
+    kept = [old[position] for position in range(start, end) if position not in gone]
+    return [*runs[: most - 1], Edit(start, end, 0, len(kept))], kept
+
+
+def _most(old: Sequence[str]) -> int:
+    return max(1, MAX_COPIED // (len(old) + 1))
 
 
 def _common(a: Sequence[str], b: Sequence[str]) -> tuple[int, int]:

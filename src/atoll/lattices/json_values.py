@@ -17,6 +17,7 @@ INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def check_value(value: Any, where: str, depth: int = 0) -> None:
@@ -71,14 +72,24 @@ def check_list(value: Any, where: str) -> list[Any]:
     """Return `value` if it is a list of JSON values, else raise InvalidOperation."""
     if not isinstance(value, list):
         raise InvalidOperation(f"{where}: expected a list, got {type(value).__name__}")
-    for index, item in enumerate(value):
-        check_value(item, f"{where}[{index}]", 1)
+    index = 0
+    try:
+        for index, item in enumerate(value):  # noqa: B007 - it says where the failure is
+            check_value(item, where, 1)
+    except InvalidOperation:
+        check_value(value[index], f"{where}[{index}]", 1)
     return value
 
 
 def canonical_text(value: Any) -> str:
     """The one JSON text of a checked value: sorted object keys, no spaces."""
     return _encoder.encode(value).decode()
+
+
+def canonical_texts(values: Any, where: str) -> list[str]:
+    """The canonical texts of a list's elements. Raises InvalidOperation as `check_list` does."""
+    encoded = _encoder.encode(check_list(values, where))
+    return [str(text, "utf-8") for text in _split(encoded)]
 
 
 def parse_texts(texts: list[str]) -> list[Any]:

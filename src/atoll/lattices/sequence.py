@@ -16,11 +16,10 @@ import msgspec
 from atoll.errors import InvalidOperation
 from atoll.lattices import encoding, yjs
 from atoll.lattices.base import Actor, Lattice
-from atoll.lattices.edits import Edit, list_edits, text_edits
+from atoll.lattices.edits import Edit, list_edits, removals, text_edits
 from atoll.lattices.json_values import (
-    canonical_text,
+    canonical_texts,
     check_integer,
-    check_list,
     check_text,
     parse_canonical,
     parse_texts,
@@ -28,6 +27,8 @@ from atoll.lattices.json_values import (
 from atoll.lattices.update_format import ANY, STRING
 from atoll.lattices.yjs import Opened, SequenceState
 
+_ONE_BY_ONE = 16
+"""Elements. The library inserts more of them slowly: it walks past all others each time."""
 _parse_array = msgspec.json.Decoder(list[str]).decode
 
 
@@ -95,7 +96,7 @@ class ListLattice(_SequenceLattice):
 
     def difference(self, state: SequenceState, target: Any, actor: Actor) -> SequenceState | None:
         """Only the elements that changed are replaced, so that edits elsewhere in the list live on."""
-        new = _texts(target, "list")
+        new = canonical_texts(target, "list")
         return _change_list(state, actor, lambda old: (list_edits(old, new), new))
 
     def operate(
@@ -134,9 +135,10 @@ def _change_text(
 def _change_list(
     state: SequenceState, actor: Actor, plan: Callable[[list[str]], tuple[list[Edit], list[str]]]
 ) -> SequenceState | None:
+    edits, new = plan(_elements(yjs.read(state)))
+
     def edit(opened: Opened) -> None:
         shown = _elements(opened)
-        edits, new = plan(shown)
         opened.shown = None
         with opened.document.transaction():
             array = yjs.array_of(opened)
@@ -148,6 +150,19 @@ def _change_list(
                 shown[start:end] = new[first:last]
         opened.shown = shown
 
+    def edit_runs(opened: Opened) -> list[list[str]]:
+        array, runs = yjs.array_of(opened), []
+        with opened.document.transaction():
+            for start, end, first, last in reversed(edits):
+                if end > start:
+                    del array[start:end]
+                if last > first:
+                    array.insert(start, "")
+                    runs.append(new[first:last])
+        return runs
+
+    if any(last - first > _ONE_BY_ONE for _, _, first, last in edits):
+        return yjs.change_runs(state, actor, edit_runs)
     return yjs.change(state, actor, edit)
 
 
@@ -167,15 +182,14 @@ def _planned_text(old: str, operator: str, argument: Any) -> tuple[list[Edit], s
 def _planned_list(old: list[str], operator: str, argument: Any) -> tuple[list[Edit], list[str]]:
     match operator:
         case "$add":
-            new = _texts(argument, operator)
+            new = canonical_texts(argument, operator)
             return [Edit(len(old), len(old), 0, len(new))], new
         case "$remove":
-            wanted = Counter(_texts(argument, operator))
-            removed = [position for text, count in wanted.items() for position in _first(old, text, count)]
-            return [Edit(position, position + 1, 0, 0) for position in sorted(removed)], []
+            wanted = Counter(canonical_texts(argument, operator))
+            return removals(old, sorted(_positions(old, wanted)))
         case "$splice":
             at, remove, insert = _splice(argument, len(old), [])
-            new = _texts(insert, "$splice insert")
+            new = canonical_texts(insert, "$splice insert")
             return [Edit(at, at + remove, 0, len(new))], new
         case _:
             raise InvalidOperation(f"a list does not take {operator}; use $add, $remove or $splice")
@@ -192,12 +206,19 @@ def _splice(argument: Any, length: int, nothing: Any) -> tuple[int, int, Any]:
     return at, remove, argument.get("insert", nothing)
 
 
-def _texts(argument: Any, where: str) -> list[str]:
-    return list(map(canonical_text, check_list(argument, where)))
+def _positions(old: list[str], wanted: Counter[str]) -> Iterator[int]:
+    """Where the first of the wanted elements are, as many of each as are wanted."""
+    if len(wanted) > _ONE_BY_ONE:
+        for position, text in enumerate(old):
+            if wanted[text] > 0:
+                wanted[text] -= 1
+                yield position
+        return
+    for text, count in wanted.items():  # to look for each alone is quicker while they are few
+        yield from _first(old, text, count)
 
 
 def _first(old: list[str], text: str, count: int) -> Iterator[int]:
-    """Where the first `count` of the elements are that are equal to `text`."""
     position = -1
     for _ in range(count):
         try:

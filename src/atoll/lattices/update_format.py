@@ -7,7 +7,7 @@ megabyte of nested arrays overflowed its stack. Neither can be caught, so only f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 GARBAGE, DELETED, STRING, ANY, SKIP = 0, 1, 4, 8, 10
 _ANY_STRING = 0x77
@@ -93,17 +93,58 @@ class Cursor:
                 yield client, start, start + self.positive()
 
 
+def with_runs(update: bytes, runs: Sequence[Sequence[str]]) -> bytes:
+    """Put a run of strings in the place of each string that one client has inserted, in the order of its clock.
+
+    The library inserts elements one by one, and walks past those before them each time. One insertion of a run takes
+    one step, and one struct. No insertion may stand beside another.
+    """
+    cursor = Cursor(update)
+    if not cursor.number():
+        return update  # deletions alone
+    structs, client, clock = cursor.number(), cursor.number(), cursor.number()
+    assert structs == len(runs), "one insertion a run"
+    made = [b"\x01", _number(structs), _number(client), _number(clock)]
+    for run in runs:
+        begin = cursor.at
+        _check_place(cursor, cursor.byte())
+        made.append(update[begin : cursor.at])
+        assert (cursor.number(), cursor.byte()) == (1, _ANY_STRING), "one string is inserted"
+        cursor.string()
+        made.append(_number(len(run)))
+        for text in run:
+            data = text.encode()
+            made += (b"\x77", _number(len(data)), data)
+    made.append(update[cursor.at :])
+    return b"".join(made)
+
+
+def _number(number: int) -> bytes:
+    """As `Cursor.number` reads it."""
+    data = bytearray()
+    while number >= 0x80:
+        data.append(number & 0x7F | 0x80)
+        number >>= 7
+    data.append(number)
+    return bytes(data)
+
+
+def _check_place(cursor: Cursor, info: int) -> None:
+    """Read between what an insertion stands."""
+    for neighbour in (0x80, 0x40):
+        if info & neighbour:
+            cursor.number(), cursor.number()
+    if not info & 0xC0 and (cursor.number() != 1 or cursor.string() or info & 0x20):
+        raise ValueError("an insertion is not in the one sequence")
+
+
 def _check_struct(cursor: Cursor, content: int, check: Callable[[str], object]) -> None:
     info = cursor.byte()
     kind = info & 0x1F
     if info in (GARBAGE, SKIP):
         cursor.positive()
         return
-    for neighbour in (0x80, 0x40):
-        if info & neighbour:
-            cursor.number(), cursor.number()
-    if not info & 0xC0 and (cursor.number() != 1 or cursor.string() or info & 0x20):
-        raise ValueError("an insertion is not in the one sequence")
+    _check_place(cursor, info)
     if kind == DELETED:
         cursor.positive()
     elif kind != content:

@@ -20,7 +20,7 @@ from pycrdt import Array, Doc, Text, TransactionEvent, get_update, merge_updates
 
 from atoll.errors import AtollError, DeclarationError, HostileEntry
 from atoll.lattices.base import Actor
-from atoll.lattices.update_format import Cursor, check_update
+from atoll.lattices.update_format import Cursor, check_update, with_runs
 
 ROOT = ""
 EMPTY = b"\0\0"
@@ -117,24 +117,48 @@ def change(state: SequenceState, actor: Actor, edit: Callable[[Opened], None]) -
     The ids continue from the region's last clock in the state, so it must hold all that the region wrote.
     `edit` makes one transaction at most. The document goes on to the state that the delta is merged into.
     """
+    client = client_of(actor.origin, actor.regions)
+    with refusing_garbage():
+        own = state.spare and state.spare[0].client == client
+        opened = state.spare.pop() if own else _open(state, client)
+        try:
+            written = _recorded(opened, edit)
+        except BaseException:
+            state.spare[:] = [opened]
+            raise
+        if not written:
+            state.spare[:] = [opened]
+    return SequenceState(written[0], waits=True, edited=[(state, opened)]) if written else None
+
+
+def change_runs(
+    state: SequenceState, actor: Actor, edit: Callable[[Opened], list[list[str]]]
+) -> SequenceState | None:
+    """As `change`, for long insertions: `edit` inserts one string for each, and returns the runs that they stand for.
+
+    It is given a document of its own. `join` then integrates each run in one step.
+    """
+    with refusing_garbage():
+        opened = _open(state, client_of(actor.origin, actor.regions))
+        runs: list[list[str]] = []
+        written = _recorded(opened, lambda opened: runs.extend(edit(opened)))
+        return SequenceState(with_runs(written[0], runs), waits=True) if written else None
+
+
+def _recorded(opened: Opened, edit: Callable[[Opened], None]) -> list[bytes]:
+    """The updates of the transactions that `edit` makes."""
     written: list[bytes] = []
 
     def record(event: TransactionEvent) -> None:
         written.append(event.update)
 
-    client = client_of(actor.origin, actor.regions)
-    with refusing_garbage():
-        own = state.spare and state.spare[0].client == client
-        opened = state.spare.pop() if own else _open(state, client)
-        # The event of a transaction is a tenth of an export since a vector, which repeats every deletion.
-        subscription = opened.document.observe(record)
-        try:
-            edit(opened)
-        finally:
-            opened.document.unobserve(subscription)
-            if not written:
-                state.spare[:] = [opened]
-    return SequenceState(written[0], waits=True, edited=[(state, opened)]) if written else None
+    # The event of a transaction is a tenth of an export since a vector, which repeats every deletion.
+    subscription = opened.document.observe(record)
+    try:
+        edit(opened)
+    finally:
+        opened.document.unobserve(subscription)
+    return written
 
 
 def encode(state: SequenceState) -> bytes:

@@ -7,12 +7,14 @@ import contextlib
 import errno
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 import uvicorn
 
 from atoll.config.config import Config
 from atoll.errors import ConfigError
 from atoll.http.app import App
+from atoll.node.connection import IDLE_S, Connection, Places
 
 _BACKLOG = 2048
 
@@ -44,9 +46,17 @@ class Listener:
 
     @classmethod
     def bound(cls, config: Config, region: str, node: int = 1) -> Listener:
-        """Take the node's port. Raises ConfigError when it is in use."""
-        host, port = config.region(region).address(node)
-        return cls(_bind(host, port, f"{config.source}: region {region}"))
+        """Take the node's port. Raises ConfigError when it is in use, and for an https:// address."""
+        placed = config.region(region)
+        host, port = placed.address(node)
+        url = (placed.nodes or (placed.url,))[node - 1]
+        where = f"{config.source}: region {region}"
+        if url.startswith("https:"):
+            raise ConfigError(
+                f"{where} cannot listen at {url}: it serves plain HTTP. Let a proxy end TLS: keep this as its url, and"
+                f' give the address where the region listens behind it, such as nodes = ["http://127.0.0.1:{port}"]'
+            )
+        return cls(_bind(host, port, where))
 
     async def start(self) -> None:
         """Return once requests are taken."""
@@ -57,11 +67,11 @@ class Listener:
                 access_log=False,
                 lifespan="off",
                 ws="none",
-                http="httptools",
+                http=partial(Connection, Places.of_process()),  # type: ignore[arg-type] # it is called, no more
                 proxy_headers=False,
                 server_header=False,
                 date_header=True,
-                timeout_keep_alive=75,
+                timeout_keep_alive=IDLE_S,
                 timeout_graceful_shutdown=5,
             )
         )

@@ -5,6 +5,7 @@ Everything below takes these as parameters; the simulator's root is `atoll.testi
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from atoll.http.app import App
 from atoll.http.guard import Guard
 from atoll.http.sessions import Sessions
 from atoll.ids import IdService, region_number
+from atoll.node.watchdog import watch
 from atoll.region.options import RegionOptions
 from atoll.region.region import Region
 from atoll.region.site import Site
@@ -75,6 +77,7 @@ class Node:
             replace(options_of(config), shares_store=is_postgresql(self.settings.store)),
         )
         self.region = Region(site, config.region_names, self.application, self.store)
+        self._watching: asyncio.Task[None] | None = None
         codec = TokenCodec(key, config.name, lambda: self.region.membership.origins)
         self.sessions = Sessions(self.region, codec)
         self.app = App(
@@ -138,12 +141,15 @@ class Node:
         except BaseException:
             await self.store.close()
             raise
+        self._watching = asyncio.create_task(watch(self.region.note_stall), name="watchdog")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.app.closing.set()
+        if self._watching is not None:
+            self._watching.cancel()
         await self.region.stop()
         await self._peers.close()
         await self.store.close()

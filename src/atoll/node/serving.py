@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 
 from atoll.config.config import Config
+from atoll.node.connection import raise_descriptors
 from atoll.node.listening import Listener
 from atoll.node.node import Node
 
@@ -42,6 +43,7 @@ def run(config: Config, region: str, ready: Callable[[], None] = lambda: None, n
     """`serve` on a fast event loop, in a process of its own."""
     import uvloop
 
+    raise_descriptors()
     # A batch makes thousands of small objects without cycles: collecting after every 700 of them is waste.
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 20, 20)

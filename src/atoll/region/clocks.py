@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from atoll.causality.clock import HybridLogicalClock
+from atoll.causality.clock import HybridLogicalClock, format_stamp
 from atoll.causality.uncertainty import OffsetEstimator
 from atoll.errors import AtollError
+from atoll.membership.members import Members
 from atoll.region.site import Site
 from atoll.replication.messages import PingCall, PingReply
 
@@ -22,6 +23,7 @@ class Clocks:
         self,
         site: Site,
         clock: HybridLogicalClock,
+        members: Members,
     ) -> None:
         options = site.options
         self.offsets = OffsetEstimator(max_offset_ms=options.max_clock_offset_ms)
@@ -31,6 +33,7 @@ class Clocks:
         """How far the clock is outside what the peers agree on; 0 while that is not too far."""
         self._region = site.name
         self._clock = clock
+        self._members = members
         self._now_ms = site.now_ms
         self._kernel_uncertainty_ms = site.kernel_uncertainty_ms
         self._ask = site.ask
@@ -70,9 +73,10 @@ class Clocks:
                 "it takes no writes until it is set right"
             )
         lead_ms = self._clock.lead_ms()
-        if lead_ms > self._options.max_clock_offset_ms:
+        if lead_ms > self._options.max_clock_offset_ms and len(self._members.regions) > 1:
             return (
-                f"the clock of {self._region} was set back, and its stamps run {lead_ms} ms ahead of it: no peer would "
-                "take its writes before then; write in another region"
+                f"the clock of {self._region} was ahead and was set back: its stamps run {lead_ms} ms ahead of it, "
+                f"up to {format_stamp(self._clock.last)}. No peer would take its writes before then; write in another "
+                "region"
             )
         return None

@@ -4,7 +4,8 @@ All work that waits when a commit begins becomes one transaction with one fsync.
 event loop's next turn, so work that is ready in this turn joins it. While turns bring more work, the commit waits for
 them; an idle region commits without delay. Work that arrives during a commit joins the next one.
 
-No kind of work is known here: see `commit.work`.
+No kind of work is known here: see `commit.work`. A group of great weight is performed in a thread, so that the event
+loop goes on meanwhile. The next group waits, as it does for the disk.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from atoll.causality.vector import descends, merge
 from atoll.commit.batch import Batch, Identity
 from atoll.commit.recent import Recent
 from atoll.commit.work import Step, Wants, Work
+from atoll.documents.mutation import MERGED_BYTES
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, Indefinite, Overloaded, SerializationConflict
 from atoll.region.progress import Progress
@@ -45,6 +47,8 @@ class GroupCommitOptions:
 
 _MOST_TURNS = 8
 """Of the event loop, that a work waits at most while each brings others."""
+_AT_ONCE_BYTES = 1 << 20
+"""A group that weighs more is performed beside the event loop. Such a group takes several milliseconds."""
 _MOST_LOST = 8
 """Transactions that may be lost to other nodes before the works are told."""
 
@@ -91,9 +95,9 @@ class _AwaitedStep(Awaited[None]):
 class _LeftOut(Exception):
     """One work of a group could not be performed; what it has left in the batch goes with the batch."""
 
-    def __init__(self, work: Work, error: AtollError) -> None:
+    def __init__(self, work: Work, error: AtollError, defect: Exception | None = None) -> None:
         super().__init__(error)
-        self.work, self.error = work, error
+        self.work, self.error, self.defect = work, error, defect
 
 
 class GroupCommit:
@@ -289,6 +293,8 @@ class GroupCommit:
                 if lost == _MOST_LOST:
                     raise
             except _LeftOut as left_out:
+                if left_out.defect is not None:
+                    self._report(left_out.defect)
                 group.remove(left_out.work)
                 left_out.work.failed(left_out.error)
 
@@ -303,7 +309,15 @@ class GroupCommit:
             self._clock.last = Stamp(max(self._clock.last, transaction.clock))
             self._unsure = False
             self._timeline.take_up(transaction, known)
-            batch = self._performed(group, transaction)
+            if self._weight(wants, transaction) > _AT_ONCE_BYTES:
+                batch, waiting = await asyncio.to_thread(self._performed, group, transaction)
+            else:
+                batch, waiting = self._performed(group, transaction)
+            self._at_once = paced(
+                self._at_once, self._options.works_per_commit, len(group) - len(waiting), len(waiting)
+            )
+            if waiting:
+                self._put_back(group, waiting)
             if not batch.empty:
                 for companion in self._companions:
                     companion.perform(batch, transaction)
@@ -319,7 +333,8 @@ class GroupCommit:
             for listener in self._listeners:
                 listener(batch)
 
-    def _performed(self, group: list[Work], view: View) -> Batch:
+    def _performed(self, group: list[Work], view: View) -> tuple[Batch, list[Work]]:
+        """What the works come to, and those for which the commit has no room. Another thread may do it."""
         batch = Batch(
             self._identify(),
             self._rules,
@@ -341,14 +356,17 @@ class GroupCommit:
             except AtollError as error:
                 raise _LeftOut(work, error) from error
             except Exception as error:
-                self._report(error)
-                raise _LeftOut(work, self._unexpected(error)) from error
-        self._at_once = paced(
-            self._at_once, self._options.works_per_commit, len(group) - len(waiting), len(waiting)
-        )
-        if waiting:
-            self._put_back(group, waiting)
-        return batch
+                raise _LeftOut(work, self._unexpected(error), error) from error
+        return batch, waiting
+
+    def _weight(self, wants: Wants, view: View) -> int:
+        """About how long the group will take, in bytes."""
+        weight = wants.weight_bytes
+        for (collection, _), row in view.rows.items():
+            rules = self._rules.get(collection)
+            size = len(row.meta) if row.value is None else len(row.meta) + len(row.value)
+            weight += size if rules is None or rules.simple else size * MERGED_BYTES
+        return weight
 
     def _put_back(self, group: list[Work], waiting: list[Work]) -> None:
         """The commit is large enough: these begin the next one."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from atoll.commit.batch import Batch
 from atoll.commit.work import Wants
 from atoll.documents.entry import EncodedEntry
+from atoll.documents.mutation import weight_of_deltas
 from atoll.errors import AtollError, ClockAhead, CorruptEntry
 from atoll.region.group_commit import paced
 from atoll.region.progress import Progress
@@ -50,6 +51,7 @@ class RemoteEntries:
     def want(self, wants: Wants) -> None:
         for encoded in self.entries:
             wants.entry(encoded.entry)
+            wants.weight_bytes += len(encoded.frame) + weight_of_deltas(encoded.entry)
 
     def perform(self, batch: Batch, view: View) -> None:
         self.waiting, self.ahead, self.left = [], {}, 0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from atoll.commit.batch import Admit, Batch
 from atoll.commit.work import Wants
-from atoll.documents.mutation import Receipt, Write
+from atoll.documents.mutation import Receipt, Write, weight_of
 from atoll.errors import AtollError
 from atoll.region.group_commit import Awaited, GroupCommit
 from atoll.store.port import View
@@ -32,6 +32,7 @@ class LocalWrite(Awaited[Receipt]):
     def want(self, wants: Wants) -> None:
         for mutation in self._write.mutations:
             wants.document(mutation.collection, mutation.key)
+            wants.weight_bytes += weight_of(mutation)
         if self._write.idempotency_key is not None:
             wants.answers.append(self._write.idempotency_key)
 

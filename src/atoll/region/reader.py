@@ -30,6 +30,7 @@ from atoll.region.site import Site
 from atoll.region.waits import Admission
 from atoll.replication.link import Link
 from atoll.replication.messages import ReadCall, ReadReply
+from atoll.schema.limits import check_spelling
 from atoll.store.pages import cut_short
 from atoll.store.port import Documents, Journal
 
@@ -112,6 +113,7 @@ class Reader:
         """A page of a collection, under the same plan as a read; raises what `Region.list` does."""
         plan = plan_read(self._rules[collection].schema, options, listing=True)
         assert not isinstance(plan, AtOwner), "no region orders the writes of a whole collection"
+        check_spelling(wanted.prefix, "prefix")
         here = plan.here if isinstance(plan, WaitFor) else plan
         if isinstance(plan, WaitFor):
             await self._waits.require(options.token or {}, options.max_wait_s)

@@ -219,6 +219,10 @@ class Region(Parts):
         """Raises Unavailable while reads are closed."""
         self.gates.enter()
 
+    def note_stall(self, longest_s: float) -> None:
+        """The longest time of late that something held the event loop."""
+        self.statistics.loop_stall_s = longest_s
+
     def count_invalid_trace(self) -> None:
         """A trace context was malformed, and dropped."""
         self.statistics.invalid_traces += 1

@@ -26,6 +26,8 @@ class Statistics:
     """Reads that waited for their token."""
     invalid_traces: int = 0
     """Writes whose trace context was dropped as malformed."""
+    loop_stall_s: float = 0.0
+    """The longest time, within the last minute or two, that something held the event loop; 0 where nobody looks."""
     propagation_ms: dict[str, deque[int]] = field(default_factory=dict)
     """origin → stamp to visible here, the last 512 (by two clocks, so an estimate)."""
 

@@ -51,6 +51,7 @@ def status_of(region: Region) -> dict[str, Any]:
         "caught_up": caught_up(region),
         "position": region.vector,
         "uncertainty_ms": region.clocks.uncertainty_ms,
+        "loop_stall_s": region.statistics.loop_stall_s,
         "links": {peer: _link(region, peer) for peer in sorted(region.links)},
         "inbox": {
             "entries": len(inbox),

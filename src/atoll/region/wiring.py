@@ -100,7 +100,7 @@ class Parts:
         self.freshness = Freshness(self.name)
         self.committed = Signal()
         self.clock = HybridLogicalClock(site.now_ms, 0, site.options.max_clock_offset_ms)
-        self.clocks = Clocks(site, self.clock)
+        self.clocks = Clocks(site, self.clock, self.members)
         self.ownership = Ownership(self.name, self.members, self.rules)
         self._wire_commits()
         self._wire_recovery()

@@ -200,9 +200,18 @@ class CollectionSchema:
         """An element of a set or list, as stored. Raises UnknownField, InvalidOperation, InvalidDocument."""
         return self._element_form(field, "elements").check(value, self.limits)
 
+    def validate_elements(self, field: str, values: list[Any]) -> list[Any]:
+        """Elements of a set or list, as stored. Raises UnknownField, InvalidOperation, InvalidDocument."""
+        return self._element_form(field, "elements").check_all(values, self.limits)
+
     def validate_map_value(self, field: str, value: Any) -> Any:
         """A member of a map, as stored. Raises UnknownField, InvalidOperation, InvalidDocument."""
         return self._element_form(field, "members").check(value, self.limits)
+
+    def validate_map(self, field: str, members: Mapping[str, Any]) -> dict[str, Any]:
+        """All members of a map, as stored. Raises UnknownField, InvalidOperation, InvalidDocument."""
+        stored = self._element_form(field, "members").check_all(list(members.values()), self.limits)
+        return dict(zip(members, stored, strict=True))
 
     def default_of(self, name: str) -> Any:
         """What `$unset` leaves. Raises UnknownField; InvalidOperation when the field is required."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, SchemaValidator
 
@@ -59,6 +59,8 @@ class FieldForm:
     validator: SchemaValidator
     rounds: bool
     """Whether it has decimals or durations, of which digits may be lost."""
+    many: FieldForm | None = None
+    """A list of such values; of an element's form."""
 
     @classmethod
     def of_field(cls, where: str, info: FieldInfo) -> FieldForm:
@@ -74,7 +76,9 @@ class FieldForm:
     @classmethod
     def of_type(cls, where: str, annotation: Any) -> FieldForm:
         """For an element or member of a field. Raises as `of_field` does."""
-        return cls._of(where, annotation, Field())
+        # The first failure is enough: of a list of a million, as many would be written out.
+        many = cls._of(where, Annotated[list[annotation], FailFast()], Field())
+        return replace(cls._of(where, annotation, Field()), many=many)
 
     @classmethod
     def _of(cls, where: str, annotation: Any, default: Any) -> FieldForm:
@@ -94,6 +98,21 @@ class FieldForm:
         if self.rounds:
             check_digits(value, stored, self.where)
         return stored
+
+    def check_all(self, values: list[Any], limits: Limits) -> list[Any]:
+        """As `check`, of elements, in a hundredth of the time. Raises InvalidDocument for the first that fails."""
+        assert self.many is not None, "the form is an element's"
+        text = encode_json(values, self.where)
+        try:
+            stored = self.many._stored('{"value":' + text + "}", replace(limits, depth=limits.depth + 1))
+        except ValidationError as error:
+            place = error.errors(include_url=False, include_input=False)[0]["loc"]
+            if len(place) > 1 and isinstance(place[1], int):
+                self.check(values[place[1]], limits)
+            raise self._refusal(error) from None
+        if self.rounds:
+            check_digits(values, stored, self.where)
+        return list(stored)
 
     def default(self, limits: Limits) -> Any:
         """What the field is when not given. Raises InvalidOperation where it must be given."""

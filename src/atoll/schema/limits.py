@@ -9,6 +9,7 @@ import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -136,6 +137,29 @@ def check_finite(body: bytes, where: str) -> None:
     json.loads(body, parse_float=finite, parse_constant=finite)
 
 
+def check_spelling(text: str, what: str) -> int:
+    """The size in UTF-8 of a key, or of a part of one. Raises InvalidKey where no key can be spelt like that."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidKey(
+            f"the {what} holds a lone surrogate at character {error.start}; send the whole character"
+        ) from None
+    if unicodedata.is_normalized("NFC", text):
+        return size
+    normal = unicodedata.normalize("NFC", text)
+    at = next(
+        (i for i, (given, kept) in enumerate(zip(text, normal, strict=False)) if given != kept), len(normal)
+    )
+    found = " ".join(f"U+{ord(character):04X}" for character in text[at : at + 2])
+    raise InvalidKey(
+        f"the {what} {text[:64]!r} is not in Unicode normal form C: {found} at {at} is another spelling of"
+        f" U+{ord(normal[at]):04X}. Ask for {normal[:64]!r}, in a URL {quote(normal[:64], safe='')}; in Python,"
+        " unicodedata.normalize('NFC', key) makes it",
+        normal=normal,
+    )
+
+
 def validate_key(key: str, limits: Limits) -> str:
     """Return `key` if every client, URL and store keeps it as it is; else raise InvalidKey."""
     if not isinstance(key, str) or not key:
@@ -145,17 +169,7 @@ def validate_key(key: str, limits: Limits) -> str:
         if key.isprintable() and "." not in key and size <= limits.key_bytes:
             return key  # nearly every key
     else:
-        try:
-            size = len(key.encode())
-        except UnicodeEncodeError as error:
-            raise InvalidKey(
-                f"the key holds a lone surrogate at character {error.start}; send the whole character"
-            ) from None
-        if not unicodedata.is_normalized("NFC", key):
-            raise InvalidKey(
-                "the key is not in Unicode normal form C, so two spellings of it would be two documents;"
-                " normalise it, in Python with unicodedata.normalize('NFC', key)"
-            )
+        size = check_spelling(key, "key")
     if size > limits.key_bytes:
         raise InvalidKey(
             f"the key has {size} bytes in UTF-8, the bound is {limits.key_bytes}; use a shorter one",

@@ -49,6 +49,10 @@ def test_file_is_read_whole(tmp_path: Path) -> None:
     assert config.region_data("tokyo") == tmp_path / "data" / "tokyo"
 
 
+def test_a_mark_of_the_encoding_is_no_part_of_the_file(tmp_path: Path) -> None:
+    assert load(tmp_path, "\ufeff" + FILE).name == "shop"
+
+
 def test_defaults_are_those_of_the_documentation(tmp_path: Path) -> None:
     config = load(
         tmp_path, '[deployment]\nname = "s"\napp = "s.py"\n[regions.a]\nurl = "https://a.example"\n'

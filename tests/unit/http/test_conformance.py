@@ -123,6 +123,7 @@ def register_formats() -> None:
     words = st.text("abcdefgh", min_size=1, max_size=8)
     formats = {
         "key": st.one_of(words, st.sampled_from(["a/b", "é", "a b", "%", "日本"])),
+        "prefix": words,
         "session": st.sampled_from([CODEC.encode({}), CODEC.encode({"b": 0})]),
         "feed-cursor": st.just(CODEC.encode({})),
         "cursor": st.just("YQ"),

@@ -492,6 +492,7 @@ async def test_a_listing_shows_what_one_document_shows() -> None:
         ({"where": ["age:eq:1"] * 21}, "malformed-request"),
         ({"colour": "red"}, "malformed-request"),
         ({"prefix": "x" * 20_000}, "too-large"),
+        ({"prefix": "e\u0301"}, "invalid-key"),
     ],
 )
 async def test_a_listing_that_cannot_be_made_says_why(query: dict[str, object], problem: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from atoll.config.config import Config, load_config
 from atoll.documents.mutation import Write, put_of
 from atoll.errors import ConfigError, StoreLocked
+from atoll.node.listening import Listener
 from atoll.node.node import Node, open_store, options_of, unix_ms
 from atoll.schema import Collection, key_ranges
 from atoll.schema.application import application_of
@@ -107,3 +109,22 @@ def test_a_url_chooses_postgresql(config: Config) -> None:
     assert isinstance(store, PostgresStore)
     assert store.database.schema == "atoll_a"
     assert store.database.where == "postgresql://shop@127.0.0.1:1/shop (schema atoll_a)"
+
+
+def test_a_region_does_not_listen_where_tls_is_expected(config: Config) -> None:
+    for placed in (
+        replace(config.region("a"), url="https://127.0.0.1:1"),
+        replace(config.region("a"), nodes=("https://127.0.0.1:1",)),
+    ):
+        with pytest.raises(ConfigError, match=r"serves plain HTTP.*nodes = "):
+            Listener.bound(replace(config, regions=(placed,)), "a")
+    behind = replace(config.region("a"), url="https://a.example", nodes=("http://127.0.0.1:0",))
+    Listener.bound(replace(config, regions=(behind,)), "a").close()
+
+
+async def test_what_holds_the_event_loop_is_measured(config: Config) -> None:
+    async with Node(config, "a") as node:
+        await asyncio.sleep(0)
+        time.sleep(0.3)  # noqa: ASYNC251 - it holds the loop
+        while node.region.status()["loop_stall_s"] < 0.2:  # noqa: ASYNC110 - until the loop has come round
+            await asyncio.sleep(0)

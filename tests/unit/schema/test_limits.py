@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from atoll.errors import InvalidDocument, InvalidKey, TooLarge
 from atoll.schema import Limits
-from atoll.schema.limits import check_size, check_text, validate_key
+from atoll.schema.limits import check_size, check_spelling, check_text, validate_key
 
 LIMITS = Limits()
 
@@ -103,3 +103,19 @@ def test_ordinary_keys_pass(key: str) -> None:
 def test_keys_that_would_not_survive_are_refused(key: Any, reason: str) -> None:
     with pytest.raises(InvalidKey, match=reason):
         validate_key(key, LIMITS)
+
+
+def test_a_key_in_another_normal_form_is_told_its_own() -> None:
+    with pytest.raises(
+        InvalidKey, match=r"'cafe\u0301' .* U\+0065 U\+0301 at 3 .* U\+00E9.*caf%C3%A9"
+    ) as refused:
+        validate_key("cafe\u0301", LIMITS)
+    assert refused.value.details == {"normal": "caf\u00e9"}
+
+
+@given(st.text())
+def test_every_other_spelling_is_told_one_that_is_taken(text: str) -> None:
+    try:
+        check_spelling(text, "prefix")
+    except InvalidKey as error:
+        check_spelling(error.details["normal"], "prefix")

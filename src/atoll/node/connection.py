@@ -1,0 +1,220 @@
+"""A client's connection: how long a request may take to arrive, how large its head may be, and who goes first.
+
+A node has as many connections as descriptors. One that has sent half a request, or nothing, costs its client nothing:
+so time-outs end it, and it is the first to go when the places are taken. What peers, operators and health checks ask
+is served on the last places, which no client may have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import resource
+from typing import Any, Literal
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from atoll.errors import AtollError, HeadTooLarge, MalformedRequest, Overloaded, RequestTimeout
+from atoll.http.exchange import Exchange, Receive, Scope, Send
+from atoll.http.problems import CONTENT_TYPE, problem
+
+IDLE_S = 75
+"""A connection without a request under way is closed after this."""
+HEAD_S = 20.0
+"""For a head, from its first byte; and for the first byte of a new connection."""
+BODY_S = 30.0
+"""For a body, and one second more for each `_BYTES_PER_S` that have arrived."""
+_BYTES_PER_S = 4096
+HEAD_BYTES = 32 << 10
+_MOST_DESCRIPTORS = 65_536
+_UPGRADE = re.compile(rb"(?i)\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n|\Z)")
+_CLIENTS = b"/v1"
+"""Where clients ask; all other paths are for peers, operators and health checks."""
+
+
+def raise_descriptors() -> None:
+    """Let this process have the descriptors that it may have: the customary limit is for programs with `select`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class Places:
+    """The connections that one node takes at once."""
+
+    def __init__(self, most: int, kept: int) -> None:
+        """`kept` of the `most` places are not for clients."""
+        self.taken = 0
+        self.waiting: dict[Connection, None] = {}
+        """The connections that wait for their client, the one that has waited longest in front."""
+        self._most = most
+        self._clients = most - kept
+
+    @classmethod
+    def of_process(cls) -> Places:
+        """What the limit of descriptors allows, less what the store and the links of the region need."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft == resource.RLIM_INFINITY:
+            soft = _MOST_DESCRIPTORS
+        most = max(16, soft - max(64, soft // 8))
+        return cls(most, max(8, most // 16))
+
+    @property
+    def crowded(self) -> bool:
+        """Whether only the places are left that are kept."""
+        return self.taken > self._clients
+
+    def enter(self, connection: Connection) -> bool:
+        """Take a place, if need be that of the connection that has waited longest. False when there is none."""
+        self.taken += 1
+        if self.taken > self._clients and self.waiting:
+            longest = next(iter(self.waiting))
+            del self.waiting[longest]
+            longest.transport.abort()
+        if self.taken > self._most:
+            return False
+        self.waiting[connection] = None
+        return True
+
+    def leave(self, connection: Connection) -> None:
+        self.taken -= 1
+        self.waiting.pop(connection, None)
+
+
+class Connection(HttpToolsProtocol):
+    """Of one client. `places` is shared by all of a node's."""
+
+    def __init__(self, places: Places, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._places = places
+        self._part: Literal["head", "body", ""] = "head"
+        """What of a request is expected to arrive; empty while an answer is under way, or no request has begun."""
+        self._received = 0
+        """Bytes of that part, about."""
+        self._since_s = 0.0
+        """By the event loop's clock."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._refusal: AtollError | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn does
+        super().connection_made(transport)
+        if self._places.enter(self):
+            self._arriving()
+        else:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._places.leave(self)
+        self._arrived()
+        super().connection_lost(exc)
+
+    # -- what uvicorn and its parser call --------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        if b"h2c" in data and self._part != "body":
+            # Nothing is upgraded here. The parser would take the body for the other protocol's.
+            head, end, rest = data.partition(b"\r\n\r\n")
+            data = _UPGRADE.sub(b"", head) + end + rest
+        super().data_received(data)
+        if self._part or self.cycle is None or self.cycle.response_complete:
+            self._arriving()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._part = "head"
+
+    def on_headers_complete(self) -> None:
+        if self._received > HEAD_BYTES:  # with what came of the body in the same piece
+            self._check_head(len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers))
+        self._received, self._part = 0, "body"
+        served = self.app
+        if self._places.crowded and self.url.startswith(_CLIENTS):
+            self.app = _refuse_client
+        super().on_headers_complete()
+        self.app = served
+        self.headers = []  # for trailers, which count for nothing
+
+    def on_message_complete(self) -> None:
+        self._arrived()
+        self._places.waiting.pop(self, None)
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.pipeline and not self.transport.is_closing():
+            self._places.waiting[self] = None
+
+    def pause_writing(self) -> None:
+        self._places.waiting[self] = None
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        if not self._part:
+            self._places.waiting.pop(self, None)
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """The request cannot be read any further."""
+        self._refuse(self._refusal or MalformedRequest("the request is not HTTP/1.1"))
+
+    # -- bounds ----------------------------------------------------------------------------------------
+
+    def _check_head(self, size_bytes: int) -> None:
+        """Raises HeadTooLarge. The parser passes it on as an error of its own."""
+        if size_bytes > HEAD_BYTES:
+            self._refusal = HeadTooLarge(
+                f"path, query and headers have more than {HEAD_BYTES} bytes", limit_bytes=HEAD_BYTES
+            )
+            raise self._refusal
+
+    def _arriving(self) -> None:
+        """Something is not yet here in full."""
+        if self.transport.is_closing():
+            return
+        if self._part != "body":
+            self._part = "head"
+            try:
+                self._check_head(self._received)
+            except HeadTooLarge as error:
+                self._refuse(error)
+                return
+        if self._timer is None:
+            self._since_s = self.loop.time()
+            self._timer = self.loop.call_later(HEAD_S if self._part == "head" else BODY_S, self._look)
+
+    def _arrived(self) -> None:
+        self._part, self._received = "", 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        """Whether what has not arrived by now may still take its time."""
+        self._timer = None
+        bound_s = HEAD_S if self._part == "head" else BODY_S + self._received / _BYTES_PER_S
+        answering = self._part == "head" and self.cycle is not None and not self.cycle.response_complete
+        if self.flow.read_paused or answering:  # it is this side that lets the client wait
+            self._since_s = self.loop.time()
+        left_s = self._since_s + bound_s - self.loop.time()
+        if left_s > 0:
+            self._timer = self.loop.call_later(left_s, self._look)
+        else:
+            what = f"the {self._part} of the request has not arrived within {bound_s:.0f} s"
+            self._refuse(RequestTimeout(what))
+
+    def _refuse(self, error: AtollError) -> None:
+        """Say why, unless an answer is under way or was given, and close."""
+        cycle = self.cycle
+        if cycle is None or (cycle.response_complete if self._part == "head" else not cycle.response_started):
+            status, body = problem(error)
+            head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+            self.transport.write(STATUS_LINE[status] + head % (CONTENT_TYPE, len(body)) + body)
+        self.transport.close()
+
+
+async def _refuse_client(scope: Scope, receive: Receive, send: Send) -> None:
+    """The answer on a place that is kept for others."""
+    error = Overloaded("all connections that clients may have are taken; use fewer, or ask another region")
+    await Exchange(scope, receive, send).refuse(error, [(b"connection", b"close")])

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+import uvicorn
+
+from atoll.node import connection
+from atoll.node.connection import HEAD_BYTES, Connection, Places
+
+Served = tuple[int, Places]
+LIVE = b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n"
+READ = b"GET /v1/note/k HTTP/1.1\r\nhost: a\r\n\r\n"
+OPENED: list[asyncio.StreamWriter] = []
+HALF = b"PUT /v1/note/k HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n"
+
+
+async def echo(
+    scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+) -> None:
+    """Answers with the body's length, once it is here."""
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        size += len(message["body"])
+        if not message.get("more_body"):
+            break
+    body = b"%d" % size
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]}
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+@asynccontextmanager
+async def serving(most: int = 20, kept: int = 4, app: Any = None) -> AsyncIterator[Served]:
+    places = Places(most, kept)
+    config = uvicorn.Config(app or echo, lifespan="off", http="httptools", log_level="critical")
+    config.load()
+    state = uvicorn.server.ServerState()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        partial(Connection, places, config, state, {}), "127.0.0.1", 0, backlog=2048
+    )
+    try:
+        yield server.sockets[0].getsockname()[1], places
+    finally:
+        for writer in OPENED:
+            writer.transport.abort()
+        await asyncio.gather(*(writer.wait_closed() for writer in OPENED), return_exceptions=True)
+        OPENED.clear()
+        server.close()
+        for each in list(state.connections):
+            each.transport.abort()
+
+
+async def talk(port: int, sent: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    OPENED.append(writer)
+    writer.write(sent)
+    return reader, writer
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(
+        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+    )
+    return int(head.split(b" ")[1]), await reader.readexactly(length)
+
+
+async def asked(port: int, sent: bytes) -> tuple[int, bytes]:
+    return await answer((await talk(port, sent))[0])
+
+
+async def test_half_requests_lock_nobody_out() -> None:
+    async with serving() as (port, places):
+        halves = [await talk(port, HALF) for _ in range(60)]
+        assert await asked(port, LIVE) == (200, b"0")
+        assert await asked(port, READ) == (200, b"0")
+        assert places.taken <= 20
+        assert await halves[0][0].read() == b""  # the oldest were closed
+        halves[-1][1].write(b"\r\n123456789")
+        assert await answer(halves[-1][0]) == (200, b"9")
+
+
+async def test_half_bodies_and_silence_lock_nobody_out() -> None:
+    for sent in (HALF + b"\r\n123", b"", LIVE):  # the last one idles once it has its answer
+        async with serving() as (port, _):
+            for _ in range(60):
+                await talk(port, sent)
+            assert await asked(port, READ) == (200, b"0")
+
+
+async def test_the_last_places_are_not_for_clients() -> None:
+    async with serving(most=10, kept=4) as (port, places):
+        places.taken = 6  # all of them busy: none waits for its client
+        status, body = await asked(port, READ)
+        assert (status, json.loads(body)["type"]) == (503, "urn:atoll:problem:overloaded")
+        assert await asked(port, LIVE) == (200, b"0")
+
+
+async def test_a_full_node_closes_what_comes() -> None:
+    async with serving(most=10, kept=4) as (port, places):
+        places.taken = 10
+        reader, _ = await talk(port, LIVE)
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await answer(reader)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /v1/note/k HTTP/1.1\r\nhost: a\r\nx: " + b"a" * (HEAD_BYTES + 70_000),
+        b"GET /v1/note/" + b"a" * (HEAD_BYTES + 70_000),
+        b"GET /v1/note/k HTTP/1.1\r\n" + b"a: b\r\n" * 40_000,
+        b"GET /v1/note/k HTTP/1.1\r\nhost: a\r\nx: " + b"a" * HEAD_BYTES + b"\r\n\r\n",
+        b"GET /v1/note/" + b"a" * HEAD_BYTES + b" HTTP/1.1\r\nhost: a\r\n\r\n",
+    ],
+    ids=["header without an end", "path without an end", "headers without an end", "header", "path"],
+)
+async def test_a_head_is_bounded(sent: bytes) -> None:
+    async with serving() as (port, _):
+        status, body = await asked(port, sent)
+        assert (status, json.loads(body)["type"]) == (431, "urn:atoll:problem:head-too-large")
+
+
+async def test_a_body_in_the_same_piece_is_no_part_of_the_head() -> None:
+    async with serving() as (port, _):
+        sent = b"PUT /v1/note/k HTTP/1.1\r\nhost: a\r\ncontent-length: 60000\r\n\r\n" + b"a" * 60_000
+        assert await asked(port, sent) == (200, b"60000")
+        assert await asked(port, sent + LIVE) == (200, b"60000")
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"\r\n", HALF, HALF + b"\r\n123"], ids=["nothing", "a line", "head", "body"]
+)
+async def test_a_request_that_does_not_arrive_times_out(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEAD_S", 0.05)
+    monkeypatch.setattr(connection, "BODY_S", 0.05)
+    async with serving() as (port, places):
+        status, body = await asked(port, sent)
+        assert (status, json.loads(body)["type"]) == (408, "urn:atoll:problem:request-timeout")
+        reader, writer = await talk(port, LIVE)
+        assert await answer(reader) == (200, b"0")
+        writer.write(sent)
+        assert not sent or b"request-timeout" in await reader.read()
+        assert places.taken <= 1
+
+
+async def test_garbage_gets_a_problem() -> None:
+    async with serving() as (port, _):
+        status, body = await asked(port, b"\x16\x03\x01\x02\x00\x01\x00")
+        assert (status, json.loads(body)["type"]) == (400, "urn:atoll:problem:malformed-request")
+
+
+async def test_requests_in_a_pipeline_are_answered_in_order() -> None:
+    async with serving() as (port, _):
+        reader, writer = await talk(port, LIVE + HALF + b"\r\n123456789" + READ + LIVE[:20])
+        assert [await answer(reader) for _ in range(3)] == [(200, b"0"), (200, b"9"), (200, b"0")]
+        writer.write(LIVE[20:])
+        assert await answer(reader) == (200, b"0")
+
+
+async def test_trailers_count_for_nothing() -> None:
+    head = b"PUT /v1/note/k HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+    chunked = head + b"3\r\nabc\r\n0\r\nif-match: x\r\n\r\n"
+    scopes: list[Any] = []
+
+    async def watched(scope: Any, receive: Any, send: Any) -> None:
+        scopes.append(scope)
+        await echo(scope, receive, send)
+
+    async with serving(app=watched) as (port, _):
+        assert await asked(port, chunked) == (200, b"3")
+    assert [name for name, _ in scopes[0]["headers"]] == [b"host", b"transfer-encoding"]
+
+
+async def test_a_request_that_offers_another_protocol_keeps_its_body() -> None:
+    offered = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"
+    put = b"PUT /v1/note/k HTTP/1.1\r\nhost: a\r\n" + offered + b"content-length: 12\r\n\r\nUpgrade: h2c"
+    async with serving() as (port, _):
+        reader, _writer = await talk(port, put + READ)
+        assert [await answer(reader) for _ in range(2)] == [(200, b"12"), (200, b"0")]
