@@ -263,7 +263,8 @@ def test_the_feed_from_an_exports_token_tells_what_came_since(shared: Cluster) -
     token = run(shared, "export", "views", "token.jsonl", "--region", "tokyo")["token_from"]
     shared["tokyo"].put("views", "token/b", {"seen": 2})
     opened = shared["tokyo"].raw(
-        f"GET /v1/changes?cursor={token} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode(), shut=True
+        f"GET /v1/changes?cursor={token} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode(),
+        shut=True,
     )
     assert b"token/a" not in opened
 

@@ -108,6 +108,9 @@ class Feed:
         """The stream could not be opened, or broke. Raises what no other region could mend."""
         if isinstance(error, ConfigError):
             raise ConfigError(f"{self._exchanges.where(self._region)}: {error.message}") from None
+        if not self._failures and self._expired is None:
+            # Counted from here: the consumer may have taken its time over what came last.
+            self._served_s = self._exchanges.now_s()
         if isinstance(error, CursorExpired):  # another region's journal may begin earlier
             self._expired = error
             return

@@ -142,6 +142,8 @@ def _check_head(exchange: Exchange, bound: Bound) -> None:
             unknown -= _OF_WRITES
         for name in sorted(unknown):
             raise MalformedRequest(f"{exchange.shown} takes no {name.decode()}; leave it out")
+    if b"idempotency-key" in headers and not bound.repeatable and exchange.method not in ("GET", "HEAD"):
+        raise MalformedRequest(f"{exchange.shown} takes no idempotency-key; each call counts")
     if bound.media_type is None:
         if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:
             raise MalformedRequest(f"{exchange.shown} takes no body; leave it out")

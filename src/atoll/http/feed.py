@@ -83,7 +83,8 @@ async def _stream(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
             raise InvalidCursor(f"the cursor cannot be used: {error.message}") from None
     vector = await region.cursor(vector)
     name = region.name.encode()
-    await exchange.begin_stream(b"text/event-stream", {b"atoll-region": name})
+    # What stands in between is not to gather pieces until there are many.
+    await exchange.begin_stream(b"text/event-stream", {b"atoll-region": name, b"x-accel-buffering": b"no"})
     if exchange.method == "HEAD":
         return await exchange.end()
     await exchange.chunk(b": changes of %b\n%b" % (name, _place(on, vector)))

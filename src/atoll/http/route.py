@@ -125,6 +125,8 @@ class Bound:
     media_type: bytes | None
     conditions: frozenset[bytes]
     """The preconditions that it takes, as header names in lower case."""
+    repeatable: bool
+    """Whether it takes an idempotency key."""
     multiplexed: bool
 
 
@@ -169,6 +171,7 @@ class Table:
             defaults_of(route.query),
             None if route.body is None else route.body.media_type.encode(),
             frozenset(each.name.lower().encode() for each in route.parameters if each.name.startswith("If-")),
+            any(each.name == "Idempotency-Key" for each in route.parameters),
             route.multiplexed,
         )
         place.methods[route.method] = bound

@@ -163,3 +163,14 @@ def test_progress_is_told_on_request_only() -> None:
     feed.request()
     assert feed.received(b"id: c1\n\n") == []
     assert feed.request().query == "cursor=c1"
+
+
+def test_a_slow_consumer_is_not_held_against_the_region() -> None:
+    world = World("tokyo", options=ClientOptions(feed_timeout_s=10.0))
+    feed = Feed(world.exchanges, "c1", ())
+    feed.request()
+    feed.received(event("c2"))
+    world.now_s += 100.0
+    feed.failed(errors.Indefinite("reset"))
+    feed.pause_s()
+    assert feed.request().query == "cursor=c2"

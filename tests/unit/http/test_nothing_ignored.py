@@ -177,3 +177,12 @@ async def test_a_preference_among_others_is_heeded() -> None:
         )
         assert answer.headers["preference-applied"] == "return=minimal"
         assert msgspec.json.decode(answer.body) == {"written": []}
+
+
+@pytest.mark.parametrize("path", ["/v1/ids/uuid7", "/admin/drain", multiplex.PATH])
+async def test_an_idempotency_key_that_is_not_taken_is_refused(path: str) -> None:
+    async with Served() as it:
+        types = {"content_type": multiplex.CONTENT_TYPE} if path == multiplex.PATH else {}
+        answer = await it.ask("POST", path, {"draining": True}, idempotency_key="k", **types)
+        assert (answer.status, "idempotency-key" in answer.json["detail"]) == (400, True)
+        assert (await it.ask("GET", "/health/serving", idempotency_key="k")).status == 200
