@@ -113,3 +113,29 @@ async def test_head_is_get_without_a_body() -> None:
             head = await ask(request(b"HEAD " + path))
             assert (head.status, head.body) == (got.status, b"")
             assert head.headers.keys() == got.headers.keys()
+
+
+def chunked(*trailers: bytes) -> bytes:
+    head = request(*PUT, b"Transfer-Encoding: chunked", b"Trailer: If-None-Match")
+    end = b"\r\n".join([b"0", *trailers, b"", b""])
+    return head + b"%x\r\n%b\r\n" % (len(DOCUMENT), DOCUMENT) + end
+
+
+async def test_a_trailer_is_not_obeyed() -> None:
+    async with listening() as (_, ask):
+        assert (await ask(chunked())).status == 200
+        for trailer in (
+            b"If-None-Match: *",
+            b'If-Match: "x"',
+            b"Origin: https://evil.example",
+            b"Host: evil",
+        ):
+            assert (await ask(chunked(trailer))).status == 200, trailer
+
+
+async def test_an_upgrade_that_is_not_made_loses_no_body() -> None:
+    """As curl with --http2, and Java's client, ask."""
+    async with listening() as (it, ask):
+        upgrade = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABk")
+        assert (await ask(request(*PUT, *upgrade, body=DOCUMENT))).status == 200
+        assert (await it.ask("GET", "/v1/profile/k")).json["value"]["name"] == "x"
