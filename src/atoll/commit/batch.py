@@ -47,7 +47,7 @@ Address = tuple[str, str]
 """(collection, key)"""
 
 Admit = Callable[[Write, Callable[[Address], Row | None]], None]
-"""Raises an AtollError where a write may not be committed here, given the documents as they are at its turn."""
+"""Raises an AtollError where a write may not be committed here, given the documents as its transaction shows them."""
 
 _pack = msgspec.msgpack.Encoder().encode
 _INSERT, _UPDATE = int(Operation.INSERT), int(Operation.UPDATE)

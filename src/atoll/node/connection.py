@@ -1,7 +1,7 @@
 """A client's connection: how long a request may take to arrive, how large its head may be, and who goes first.
 
-A node has as many connections as descriptors. One that has sent half a request, or nothing, costs its client nothing:
-so time-outs end it, and it is the first to go when the places are taken. What peers, operators and health checks ask
+A node has as many connections as descriptors. One that has sent half a request, or nothing, costs its client nothing.
+So time-outs end it, and it is the first to go when the places are taken. What peers, operators and health checks ask
 is served on the last places, which no client may have.
 """
 

@@ -25,7 +25,7 @@ Stored = Callable[[Address], Row | None]
 
 
 class Ownership:
-    """Pure decisions over what the store holds: made before a write is queued, and once more at its turn."""
+    """Pure decisions over what the store holds: made before a write is queued, and once more in its transaction."""
 
     def __init__(self, region: str, members: Members, rules: Mapping[str, Rules]) -> None:
         self._region = region
@@ -65,7 +65,7 @@ class Ownership:
         return owners.pop() if owners else None
 
     def admit(self, write: Write, stored: Stored) -> None:
-        """At the write's turn. Raises RegionUnreachable if another region has become the owner since it was asked."""
+        """In the write's transaction. Raises RegionUnreachable if another region has become the owner meanwhile."""
         owner = self.of_write(write, stored)
         if owner not in (None, self._region):
             raise RegionUnreachable(

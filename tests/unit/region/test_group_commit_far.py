@@ -107,7 +107,7 @@ async def test_whoever_comes_during_a_commit_shares_the_next() -> None:
 
 
 @in_virtual_time
-async def test_a_door_that_is_opened_again_takes_one_turn_at_a_time() -> None:
+async def test_a_group_commit_that_is_opened_again_runs_one_transaction_at_a_time() -> None:
     it = await opened()
     await it.group_commit.open()
     tried: list[None] = []
@@ -185,7 +185,7 @@ async def test_two_nodes_make_one_dense_sequence() -> None:
 
 
 @in_virtual_time
-async def test_no_node_writes_while_another_one_takes_a_snapshot_over() -> None:
+async def test_no_node_writes_while_another_one_installs_a_snapshot() -> None:
     it = await opened()
     unaware = await opened(it.tables)
     pulling = Record().next_round()
@@ -251,7 +251,7 @@ async def test_stamps_rise_from_node_to_node() -> None:
 
 
 @in_virtual_time
-async def test_a_write_counts_once_however_often_its_turn_is_lost() -> None:
+async def test_a_write_counts_once_however_often_its_transaction_is_lost() -> None:
     it = await opened()
     lost = iter(range(3))
 
@@ -266,7 +266,7 @@ async def test_a_write_counts_once_however_often_its_turn_is_lost() -> None:
 
 
 @in_virtual_time
-async def test_writers_are_told_when_every_turn_is_lost() -> None:
+async def test_writers_are_told_when_every_transaction_is_lost() -> None:
     it = await opened()
     it.store.meanwhile = lambda: it.tables.commit(Commit())
     (answer,) = await all_of(it.writes, named("k"))

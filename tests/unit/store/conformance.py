@@ -69,13 +69,13 @@ class Harness(Protocol):
 
 
 async def commit(store: Store, commit: Commit) -> None:
-    """In a turn of its own."""
+    """In a transaction of its own."""
     async with store.begin(Wanted()) as transaction:
         await transaction.commit(commit)
 
 
 async def load(store: Store, collection: str, keys: Sequence[str]) -> dict[str, Row]:
-    """What a turn brings along."""
+    """What a transaction brings along."""
     async with store.begin(Wanted({collection: keys})) as transaction:
         return {key: row for (_, key), row in transaction.rows.items()}
 
@@ -168,7 +168,9 @@ class StoreConformance:
 
     # Documents
 
-    async def test_commit_writes_what_the_turn_has_seen_and_what_it_has_not(self, store: Store) -> None:
+    async def test_commit_writes_what_the_transaction_has_seen_and_what_it_has_not(
+        self, store: Store
+    ) -> None:
         await commit(store, put(("seen", 1), ("unseen", 1), ("deleted", None)))
         async with store.begin(Wanted({"note": ["seen", "deleted", "new"]})) as transaction:
             assert sorted(key for _, key in transaction.rows) == ["deleted", "seen"]
@@ -402,9 +404,9 @@ class StoreConformance:
                 condition = Condition("n", op, str(value), kind)
                 found = {key for key, each in held.items() if wanted(compare(kind, each, str(value)))}
                 expected = found | {"absent"} if op == "ne" else found
-                assert keys(await store.scan("note", where=[condition], limit=1000)) == sorted(expected), (
-                    condition
-                )
+                assert keys((await store.scan("note", where=[condition], limit=1000)).rows) == sorted(
+                    expected
+                ), condition
 
     @pytest.mark.parametrize("kind", sorted(HELD))
     async def test_lists_contain_what_texts_stand_for(self, store: Store, kind: Kind) -> None:
@@ -413,7 +415,7 @@ class StoreConformance:
         for value in HELD[kind]:
             condition = Condition("n", "contains", str(value), kind)
             expected = [key for key, each in held.items() if compare(kind, each, str(value)) == 0]
-            assert keys(await store.scan("note", where=[condition])) == expected
+            assert keys((await store.scan("note", where=[condition])).rows) == expected
 
     @pytest.mark.parametrize("op", ["eq", "ne", "lt", "le", "gt", "ge", "contains"])
     async def test_an_index_changes_no_answer(self, store: Store, op: Operator) -> None:
@@ -638,7 +640,7 @@ class StoreConformance:
 
     # Turns
 
-    async def test_turn_shows_what_is_committed_and_asked_for(self, store: Store) -> None:
+    async def test_transaction_shows_what_is_committed_and_asked_for(self, store: Store) -> None:
         first = put(("a", {"n": 1}), ("b", None))
         first.positions, first.clock = {"tokyo": 2}, 7
         first.audit, first.remembered = [audit("c1"), audit("c2")], [Remembered("k", 1, b"one")]
@@ -652,21 +654,21 @@ class StoreConformance:
             }
             assert (transaction.remembered, transaction.audit) == ({"k": b"one"}, {"c2": audit("c2")})
 
-    async def test_turn_that_is_left_changes_nothing(self, store: Store) -> None:
+    async def test_transaction_that_is_left_changes_nothing(self, store: Store) -> None:
         with pytest.raises(ZeroDivisionError):
             async with store.begin(Wanted({"note": ["a"]})):
                 raise ZeroDivisionError
         await commit(store, put(("a", {})))
         assert keys((await store.scan("note")).rows) == ["a"]
 
-    async def test_turn_goes_on_from_the_one_before(self, store: Store) -> None:
+    async def test_transaction_goes_on_from_the_one_before(self, store: Store) -> None:
         for seq in range(1, 4):
             async with store.begin(Wanted()) as transaction:
                 assert transaction.positions.get("tokyo", 0) == seq - 1
                 await transaction.commit(segments(("tokyo", seq, seq)))
         assert await store.positions() == {"tokyo": 3}
 
-    async def test_turn_finds_the_open_records_of_documents(self, store: Store) -> None:
+    async def test_transaction_finds_the_open_records_of_documents(self, store: Store) -> None:
         rows = [audit("a", 1), audit("b", 3), audit("c", 2, status="manual"), audit("d", 1, key="other")]
         rows += [audit("s", 9, status="resolved"), audit("n", 1, key="nul\x00")]
         await commit(store, Commit(audit=[*rows, audit("e", 1, collection="cart")]))

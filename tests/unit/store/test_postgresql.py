@@ -73,7 +73,7 @@ async def other(database: PostgresHarness, store: PostgresStore) -> AsyncIterato
 # Turns of several nodes
 
 
-async def test_a_turn_that_somebody_came_before_is_lost_whole(
+async def test_a_transaction_that_somebody_came_before_is_lost_whole(
     store: PostgresStore, other: PostgresStore, database: PostgresHarness
 ) -> None:
     async with store.begin(Wanted({"note": ["a"]})) as transaction:
@@ -125,11 +125,11 @@ async def test_turns_of_two_nodes_follow_each_other(store: PostgresStore, other:
     assert found == list(range(1, 81))
     assert (
         lost < 30
-    )  # having met, they wait for each other: else nearly each turn of one costs the other its own
+    )  # having met, they wait for each other: else nearly each transaction of one costs the other its own
 
 
 @pytest.mark.timeout(60)
-async def test_a_node_that_is_stopped_in_its_turn_holds_nobody_up(
+async def test_a_node_that_is_stopped_in_its_transaction_holds_nobody_up(
     store: PostgresStore, database: PostgresHarness
 ) -> None:
     command = [sys.executable, str(STOPPED), database.url]
@@ -139,7 +139,7 @@ async def test_a_node_that_is_stopped_in_its_turn_holds_nobody_up(
     assert stopped.stdout is not None
     assert stopped.stdin is not None
     try:
-        assert await stopped.stdout.readline() == b"has the turn\n"
+        assert await stopped.stdout.readline() == b"has the transaction\n"
         os.kill(stopped.pid, signal.SIGSTOP)
         store.crowded_until_s = float("inf")
         await commit(store, segments(("tokyo", 1, 1)))

@@ -126,7 +126,7 @@ async def test_reader_in_another_thread_sees_only_committed_data(store: SqliteSt
     assert await store.get("note", "a") is not None
 
 
-async def test_row_that_another_program_took_away_within_a_turn_is_noticed(store: SqliteStore) -> None:
+async def test_row_that_another_program_took_away_within_a_transaction_is_noticed(store: SqliteStore) -> None:
     await commit(store, put(("a", {}), ("b", {})))
     async with store.begin(Wanted({"note": ["a", "b"]})) as transaction:
         with contextlib.closing(sqlite3.connect(store.database)) as tool, tool:
@@ -357,8 +357,8 @@ told = []
 async def main():
     store = open_sqlite(Path(sys.argv[1]), region="tokyo", deployment="shop")
     told.append([key for key, _ in (await store.scan("note")).rows])
-    async with store.begin(Wanted()) as turn:
-        await turn.commit(Commit(clock=1))
+    async with store.begin(Wanted()) as transaction:
+        await transaction.commit(Commit(clock=1))
 
 try:
     asyncio.run(main())

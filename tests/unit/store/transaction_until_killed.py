@@ -1,4 +1,4 @@
-"""A node that takes its region's turn, and goes on when it is told to: `transaction_until_killed.py URL`."""
+"""A node that begins its region's transaction, and goes on when it is told to: `transaction_until_killed.py URL`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from atoll.store.postgresql.store import open_postgresql
 async def main(url: str) -> None:
     store = open_postgresql(url, region="tokyo", deployment="shop")
     await store.open_collections(["note"])
-    store.crowded_until_s = float("inf")  # as after a lost turn: it takes the lock
+    store.crowded_until_s = float("inf")  # as after a lost transaction: it takes the lock
     try:
         async with store.begin(Wanted()) as transaction:
-            print("has the turn", flush=True)
+            print("has the transaction", flush=True)
             sys.stdin.readline()
             await transaction.commit(
                 Commit(
