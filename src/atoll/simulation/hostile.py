@@ -170,7 +170,7 @@ Making = Callable[[Random, str], Change]
 _PARKED: Mapping[str, Making] = {
     "unknown collection": lambda r, o: Change("no_such", "k0", 0, {WHOLE: b"{}"}),
     "impossible key": lambda r, o: Change(
-        _simple(r), r.choice(("", "x" * 600, "a\x00b", "\ud7ff" * 300)), 0, {WHOLE: b"{}"}
+        _simple(r), r.choice(("", "x" * 6000, "a\x00b", "\ud7ff" * 3000)), 0, {WHOLE: b"{}"}
     ),
     "no such operation": lambda r, o: Change(
         _simple(r), _key(r), r.choice((-7, 3, 99, _INT)), {WHOLE: b"{}"}
