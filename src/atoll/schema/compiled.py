@@ -14,7 +14,14 @@ from pydantic_core import PydanticSerializationError
 
 from atoll.errors import InvalidDocument, InvalidOperation
 from atoll.schema.collection import Collection, collection_name, policy_of
-from atoll.schema.exact import check_digits, check_zones, decode_exactly, exact_validator, may_lose_digits
+from atoll.schema.exact import (
+    check_digits,
+    check_zones,
+    decode_exactly,
+    exact_validator,
+    may_lose_digits,
+    same_value,
+)
 from atoll.schema.fields import INT_MAX, INT_MIN, element_type_of, lattice_of, marker_of, one_spelling
 from atoll.schema.forms import FieldForm, encode_json
 from atoll.schema.limits import Limits, check_finite, check_members, check_size, check_text, validate_key
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
 _NUMBERS = frozenset({"int", "any", "json"})
 _ANYTHING = frozenset({"any", "json"})
 _NESTED = frozenset({"model", "dataclass", "typed-dict"})
+_LOOSE = _NESTED | {"any"}
 _SCALARS = frozenset(
     {"bool", "date", "datetime", "decimal", "default", "float", "int", "nullable", "str", "uuid"}
 )
@@ -67,6 +75,10 @@ class CollectionSchema:
     """All fields hold single values, and these come out of JSON as they went in, to the bit."""
     _rounds: bool
     """There are decimals or durations, of which digits may be lost."""
+    _loose: tuple[str, ...]
+    """Fields whose Python values JSON may change, such as `Any`, or a model where a subclass is given."""
+    _foreign_code: bool
+    """Validators or serializers of the team's own take part."""
     _zoned: tuple[str, ...]
     """Fields that may hold times with a zone."""
     _validate_json: Callable[..., Collection]
@@ -79,6 +91,10 @@ class CollectionSchema:
         `key` is only for the team's own validators. `own` text was written by this process. Raises
         MalformedRequest, TooLarge, UnknownField or InvalidDocument; nothing else, whatever the bytes.
         """
+        return self._checked(body, key, own=own)[1]
+
+    def _checked(self, body: bytes, key: str, *, own: bool) -> tuple[Collection, bytes]:
+        """As `canonical`, with the model that it was read into."""
         if len(body) > self.limits.document_bytes:
             check_size(body, self.limits, self.name)
         if self.has_rules:
@@ -88,11 +104,7 @@ class CollectionSchema:
         except ValidationError as error:
             raise request_error(error, self.name, self.fields) from None
         except Exception as error:
-            if not self.has_rules:
-                raise
-            raise InvalidDocument(
-                f"{self.name}: a validator of the collection raised {type(error).__name__}: {error}"
-            ) from error
+            raise self._foreign(error) from error
         given = document.__pydantic_fields_set__
         if "key" in given:
             raise InvalidDocument(f"{self.name}: the key is in the URL; omit it from the document")
@@ -108,7 +120,31 @@ class CollectionSchema:
             check_finite(body, self.name)
         if self._rounds and may_lose_digits(body):
             check_digits(decode_exactly(body), _decode(text), self.name)
-        return text
+        if self._foreign_code:
+            self._check_stable(text)
+        return document, text
+
+    def _foreign(self, error: Exception) -> Exception:
+        """What to raise for an error that is not pydantic's."""
+        if not self._foreign_code:
+            return error
+        return InvalidDocument(
+            f"{self.name}: a validator of the collection raised {type(error).__name__}: {error}"
+        )
+
+    def _check_stable(self, text: bytes) -> None:
+        """Raise InvalidDocument where the team's own validators, or serializers, make another text of their own."""
+        try:
+            again = self._to_json(self._validate_json(text, strict=True, extra="forbid"))
+        except Exception as error:
+            raise InvalidDocument(
+                f"{self.name}: a validator of the collection refuses what it returned itself ({error}); correct it"
+            ) from error
+        if again != text:
+            raise InvalidDocument(
+                f"{self.name}: a validator of the collection changes what it returned itself, so the document would"
+                " change whenever it is read; correct it"
+            )
 
     def _in_range(self, document: Collection) -> bool:
         """Whether integers, where no field can nest, have 64 bits."""
@@ -160,7 +196,14 @@ class CollectionSchema:
             text = instance.__pydantic_serializer__.to_json(instance, exclude={"key"}, warnings=False)
         except PydanticSerializationError as error:
             raise InvalidDocument(f"{self.name}: {error}") from None
-        return self.canonical(text, instance.key, own=True)
+        document, text = self._checked(text, instance.key, own=True)
+        for name in self._loose:
+            held, read = getattr(instance, name), getattr(document, name)
+            if not same_value(held, read):
+                raise InvalidDocument(
+                    f"{self.name}.{name}: {held!r:.200} would come back as {read!r:.200}; declare the type that it has"
+                )
+        return text
 
     def document_of(self, instance: Collection) -> dict[str, Any]:
         """As `from_model`, as plain JSON data."""
@@ -277,11 +320,12 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
         if marker.kind in ("set", "list", "map"):
             element = element_type_of(info)
             kept = Annotated[element, AfterValidator(one_spelling)] if marker.kind == "set" else element
-            elements[field] = FieldForm.of_type(f"{name}.{field}", kept)
+            elements[field] = FieldForm.of_type(f"{name}.{field}", kept, model.model_config)
     kinds_of = {field: form.node_types() for field, form in forms.items()}
     kinds = frozenset().union(*kinds_of.values())
     single = kinds <= _SCALARS and not any(form.has_serializer() for form in forms.values())
     rules = model.__pydantic_decorators__
+    has_rules = bool(rules.field_validators or rules.model_validators)
     body = _without_key(model)
     return CollectionSchema(
         name=name,
@@ -291,7 +335,7 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
         plain=tuple(field for field in forms if field not in lattices and field not in maps),
         lattices=lattices,
         maps=tuple(maps),
-        has_rules=bool(rules.field_validators or rules.model_validators),
+        has_rules=has_rules,
         limits=limits or Limits(),
         body_model=body,
         forms=forms,
@@ -302,6 +346,10 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
         _integers=tuple(field for field, found in kinds_of.items() if "int" in found) if single else None,
         _exact=single and "datetime" not in kinds,
         _rounds=bool(kinds & {"decimal", "timedelta"}),
+        _loose=()
+        if has_rules
+        else tuple(name for name in forms if kinds_of[name] & _LOOSE and not forms[name].foreign_code),
+        _foreign_code=has_rules or any(form.foreign_code for form in forms.values()),
         _zoned=tuple(field for field, found in kinds_of.items() if found & {"datetime", "time"}),
         _validate_json=exact_validator(body).validate_json,
         _validate_python=exact_validator(model).validate_python,

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from inspect import get_annotations
 from typing import TYPE_CHECKING
 
+from pydantic import ConfigDict
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic.fields import FieldInfo
 
@@ -87,7 +88,8 @@ def build_forms(model: type[Collection]) -> dict[str, FieldForm]:
         ) from error
     except PydanticUserError as error:
         unfit = error  # most likely a field's fault, and its form will tell which
-    forms = {name: _form(f"{where}.{name}", model.model_fields[name]) for name in fields}
+    config = model.model_config
+    forms = {name: _form(f"{where}.{name}", model.model_fields[name], config) for name in fields}
     if unfit is not None:
         raise DeclarationError(f"{where}: {_first_line(unfit)}") from unfit
     return forms
@@ -124,9 +126,9 @@ def _check_index(model: type[Collection], forms: Mapping[str, FieldForm], name: 
         )
 
 
-def _form(where: str, info: FieldInfo) -> FieldForm:
+def _form(where: str, info: FieldInfo, config: ConfigDict) -> FieldForm:
     try:
-        form = FieldForm.of_field(where, info)
+        form = FieldForm.of_field(where, info, config)
         form.model.model_json_schema(mode="validation")
     except PydanticUserError as error:
         raise DeclarationError(
@@ -186,7 +188,7 @@ def _check_field(where: str, name: str, info: FieldInfo, form: FieldForm) -> Non
         raise DeclarationError(
             f"{where}: an alias gives one field two names; give the field itself that name"
         )
-    if info.exclude:
+    if info.exclude or info.exclude_if is not None:
         raise DeclarationError(
             f"{where}: exclude=True would keep it from being stored; drop it, or drop the field"
         )

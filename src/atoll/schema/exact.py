@@ -26,6 +26,7 @@ _MAY_LOSE = re.compile(rb"[0-9][0-9.]{15}|[0-9][eE]-[0-9]{3}|[.,][0-9]{7}")
 _BELOW_MICROSECONDS = re.compile(r"[.,][0-9]{6}0*[1-9]")
 _DURATION = re.compile(r"-?P")
 _ZONELESS = frozenset({bool, bytes, date, float, int, str, NoneType, Decimal, UUID})
+_PACKAGES = frozenset({"atoll", "builtins", "pydantic", "pydantic_core"})
 _MINUTE = timedelta(minutes=1)
 NOT_SCHEMAS = frozenset({"metadata", "serialization", "default", "config", "expected", "cls"})
 
@@ -116,6 +117,32 @@ def check_zones(value: Any, where: str) -> None:
             check_zones(each, where)
     elif isinstance(value, BaseModel) or is_dataclass(value):
         check_zones(value.__dict__ if hasattr(value, "__dict__") else asdict(value), where)  # type: ignore[arg-type]
+
+
+def same_value(one: Any, other: Any) -> bool:
+    """Whether a value that was read is the one that was written; JSON tells no tuple from a list."""
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same_value, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same_value(one[name], other[name]) for name in one)
+    return bool(one == other)
+
+
+def own_functions(schema: Any) -> bool:
+    """Whether validators or serializers that are neither pydantic's nor Atoll's occur in a core schema."""
+    if isinstance(schema, list | tuple):
+        return any(map(own_functions, schema))
+    if not isinstance(schema, dict):
+        return False
+    for name, inner in schema.items():
+        if name == "function":
+            called = inner.get("function") if isinstance(inner, dict) else inner
+            package = (getattr(called, "__module__", None) or "").partition(".")[0]
+            if callable(called) and package not in _PACKAGES:
+                return True
+        if name not in ("metadata", "cls", "config") and own_functions(inner):
+            return True
+    return False
 
 
 def _number(text: str) -> Decimal | None:

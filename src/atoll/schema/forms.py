@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, SchemaValidator
 
 from atoll.errors import InvalidDocument, InvalidOperation
-from atoll.schema.exact import NOT_SCHEMAS, as_float, check_digits, exact_validator
+from atoll.schema.exact import NOT_SCHEMAS, as_float, check_digits, exact_validator, own_functions
 from atoll.schema.limits import Limits, check_text
 from atoll.schema.problems import invalid_document, problem
 
@@ -59,60 +59,87 @@ class FieldForm:
     validator: SchemaValidator
     rounds: bool
     """Whether it has decimals or durations, of which digits may be lost."""
+    foreign_code: bool
+    """Whether validators or serializers of the team's own take part."""
     many: FieldForm | None = None
     """A list of such values; of an element's form."""
 
     @classmethod
-    def of_field(cls, where: str, info: FieldInfo) -> FieldForm:
-        """For a field of a collection. Raises pydantic's errors for a type that it cannot handle."""
+    def of_field(cls, where: str, info: FieldInfo, config: ConfigDict = CONFIG) -> FieldForm:
+        """For a field of a collection, with its configuration. Raises pydantic's errors for an unfit type."""
         extras: dict[str, Any] = {"discriminator": info.discriminator} if info.discriminator else {}
         if info.default_factory is not None:
             default = Field(default_factory=info.default_factory, **extras)
         else:
             default = Field(default=info.default, **extras)
         annotation = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
-        return cls._of(where, annotation, default)
+        return cls._of(where, annotation, default, config)
 
     @classmethod
-    def of_type(cls, where: str, annotation: Any) -> FieldForm:
+    def of_type(cls, where: str, annotation: Any, config: ConfigDict = CONFIG) -> FieldForm:
         """For an element or member of a field. Raises as `of_field` does."""
         # The first failure is enough: of a list of a million, as many would be written out.
-        many = cls._of(where, Annotated[list[annotation], FailFast()], Field())
-        return replace(cls._of(where, annotation, Field()), many=many)
+        many = cls._of(where, Annotated[list[annotation], FailFast()], Field(), config)
+        return replace(cls._of(where, annotation, Field(), config), many=many)
 
     @classmethod
-    def _of(cls, where: str, annotation: Any, default: Any) -> FieldForm:
-        model = create_model("Value", __config__=CONFIG, value=(annotation, default))
+    def _of(cls, where: str, annotation: Any, default: Any, config: ConfigDict) -> FieldForm:
+        model = create_model("Value", __config__=config, value=(annotation, default))
         model.model_rebuild(force=True)
         validator = exact_validator(model)
         kinds = frozenset(_types_within(model.__pydantic_core_schema__))
-        return cls(where, model, validator, bool(kinds & {"decimal", "timedelta"}))
+        foreign = own_functions(model.__pydantic_core_schema__)
+        return cls(where, model, validator, bool(kinds & {"decimal", "timedelta"}), foreign)
 
     def check(self, value: Any, limits: Limits) -> Any:
         """The value as stored, from plain JSON data. Raises InvalidDocument."""
-        text = encode_json(value, self.where)
         try:
-            stored = self._stored('{"value":' + text + "}", limits)
+            return self._checked(value, limits)
         except ValidationError as error:
             raise self._refusal(error) from None
-        if self.rounds:
-            check_digits(value, stored, self.where)
-        return stored
 
     def check_all(self, values: list[Any], limits: Limits) -> list[Any]:
         """As `check`, of elements, in a hundredth of the time. Raises InvalidDocument for the first that fails."""
         assert self.many is not None, "the form is an element's"
-        text = encode_json(values, self.where)
         try:
-            stored = self.many._stored('{"value":' + text + "}", replace(limits, depth=limits.depth + 1))
+            return list(self.many._checked(values, replace(limits, depth=limits.depth + 1)))
         except ValidationError as error:
             place = error.errors(include_url=False, include_input=False)[0]["loc"]
             if len(place) > 1 and isinstance(place[1], int):
                 self.check(values[place[1]], limits)
             raise self._refusal(error) from None
+
+    def _checked(self, value: Any, limits: Limits) -> Any:
+        """As `check`. Raises pydantic's ValidationError, too."""
+        text = encode_json(value, self.where)
+        try:
+            stored = self._stored('{"value":' + text + "}", limits)
+        except ValidationError:
+            raise
+        except Exception as error:
+            raise self._foreign(error) from error
         if self.rounds:
-            check_digits(values, stored, self.where)
-        return list(stored)
+            check_digits(value, stored, self.where)
+        if self.foreign_code:
+            self._check_stable(stored, limits)
+        return stored
+
+    def _foreign(self, error: Exception) -> Exception:
+        if not self.foreign_code or isinstance(error, InvalidDocument):
+            return error
+        return InvalidDocument(f"{self.where}: a validator raised {type(error).__name__}: {error}")
+
+    def _check_stable(self, stored: Any, limits: Limits) -> None:
+        """Raise InvalidDocument where the team's own functions make something else of what they returned."""
+        text = encode_json(stored, self.where)
+        try:
+            again = self._stored('{"value":' + text + "}", limits)
+        except Exception as error:
+            raise InvalidDocument(
+                f"{self.where}: a validator refuses what it returned itself: {error}"
+            ) from error
+        if encode_json(again, self.where) != text:
+            raise InvalidDocument(f"{self.where}: a validator changes what it returned itself; correct it")
 
     def default(self, limits: Limits) -> Any:
         """What the field is when not given. Raises InvalidOperation where it must be given."""

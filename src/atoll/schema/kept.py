@@ -156,6 +156,18 @@ def _unfit(schema: Any, path: str = "") -> Iterator[tuple[str, str]]:
             f"{path}.{next(iter(private))}",
             "a name with a leading underscore is never stored; drop the underscore",
         )
+    if (
+        kind == "model"
+        and (schema.get("config") or {}).get("ser_json_bytes", "utf8") == "utf8"
+        and _has_bytes(schema)
+    ):
+        yield (
+            path,
+            (
+                "its bytes would be written as UTF-8, which not all bytes are; give the nested model"
+                ' model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")'
+            ),
+        )
     for computed in schema.get("computed_fields") or ():
         yield (
             f"{path}.{computed['property_name']}",
@@ -172,6 +184,19 @@ def _unfit(schema: Any, path: str = "") -> Iterator[tuple[str, str]]:
     for name, inner in schema.items():
         if name not in NOT_SCHEMAS and name not in ("fields", "computed_fields"):
             yield from _unfit(inner, path)
+
+
+def _has_bytes(schema: Any) -> bool:
+    """Whether bytes occur in it, but for nested models: these have their own configuration."""
+    if isinstance(schema, list | tuple):
+        return any(map(_has_bytes, schema))
+    if not isinstance(schema, dict) or schema.get("type") == "bytes":
+        return isinstance(schema, dict)
+    return any(
+        _has_bytes(inner)
+        for name, inner in schema.items()
+        if name not in NOT_SCHEMAS and not (isinstance(inner, dict) and inner.get("type") == "model")
+    )
 
 
 def _unfit_field(name: str, field: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
@@ -197,25 +222,6 @@ def _own_serializer(schema: Mapping[str, Any], path: str) -> Iterator[tuple[str,
         )
     elif serialization.get("is_field_serializer") or (schema.get("type") == "model" and function is not None):
         yield path, "what is stored is the fields' own JSON form, so a serializer has no place; use a method"
-
-
-def own_functions(schema: Any) -> bool:
-    """Whether validators or serializers of the team's own occur in it."""
-    if isinstance(schema, dict):
-        for name, inner in schema.items():
-            if name == "function":
-                called = inner.get("function") if isinstance(inner, dict) else inner
-                module = getattr(called, "__module__", None) or ""
-                if callable(called) and module.partition(".")[0] not in (
-                    "atoll",
-                    "pydantic",
-                    "pydantic_core",
-                ):
-                    return True
-            if name not in ("metadata", "cls", "config") and own_functions(inner):
-                return True
-        return False
-    return isinstance(schema, list | tuple) and any(map(own_functions, schema))
 
 
 def _definitions(schema: Any) -> Mapping[str, Any]:
