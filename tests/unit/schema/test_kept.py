@@ -4,7 +4,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from ipaddress import IPv4Address, IPv6Network
@@ -47,8 +47,9 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from atoll.errors import DeclarationError
+from atoll.errors import DeclarationError, InvalidDocument
 from atoll.schema import Collection, ListOf, MapOf, SetOf
+from atoll.schema.compiled import compile_collection
 
 from .test_collection import declare
 
@@ -401,3 +402,98 @@ def test_validators_of_the_collection_are_tried_too() -> None:
         @classmethod
         def tidy(cls, name: str) -> str:
             return name.strip()
+
+
+class Notes(Collection):
+    anything: Any = None
+    point: Point | None = None
+    many: list[Any] = []  # noqa: RUF012
+
+
+class Point3(Point):
+    z: int = 0
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"anything": datetime(2024, 1, 1, tzinfo=UTC)},
+        {"anything": Decimal(1)},
+        {"anything": {"a": [b"a"]}},
+        {"many": [date(2024, 1, 1)]},
+        {"point": Point3(x=1, z=2)},
+    ],
+)
+def test_a_value_that_would_come_back_as_another_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(InvalidDocument, match="would come back as"):
+        compile_collection(Notes).from_model(Notes(key="k", **given))
+
+
+def test_values_of_json_are_taken_by_any() -> None:
+    notes = Notes(key="k", anything={"a": (1, "b", None)}, many=[1, 1.5, True], point=Point(x=1))
+    schema = compile_collection(Notes)
+    assert schema.to_model("k", schema.from_model(notes)) == notes.model_copy(
+        update={"anything": {"a": [1, "b", None]}}
+    )
+
+
+class Odd(Collection):
+    """A validator that is wrong for few values only, which no trial may meet."""
+
+    name: str = ""
+    code: Annotated[str, AfterValidator(lambda text: text.removeprefix("x-"))] = ""
+
+    @field_validator("name")
+    @classmethod
+    def shorter(cls, name: str) -> str:
+        return name.replace("((", "(")
+
+
+@pytest.mark.parametrize("given", [{"name": "((("}, {"code": "x-x-1"}])
+def test_a_validator_that_changes_its_own_result_is_refused_at_the_write(given: dict[str, str]) -> None:
+    schema = compile_collection(Odd)
+    with pytest.raises(InvalidDocument, match="changes what it returned"):
+        schema.parse_object(given)
+    if "code" in given:
+        with pytest.raises(InvalidDocument, match=r"Odd\.code: a validator changes"):
+            schema.validate_field("code", given["code"])
+    assert schema.parse_object({"name": "((", "code": "x-1"}) == {"name": "(", "code": "1"}
+
+
+def test_a_validator_that_fails_otherwise_refuses_the_value() -> None:
+    class Table(Collection):
+        unit: Annotated[str, AfterValidator({"m": "metre", "metre": "metre"}.__getitem__)] = "m"
+
+    schema = compile_collection(Table)
+    assert schema.validate_field("unit", "m") == "metre"
+    for refused in (
+        lambda: schema.validate_field("unit", "ell"),
+        lambda: schema.canonical(b'{"unit":"ell"}'),
+    ):
+        with pytest.raises(InvalidDocument, match="KeyError"):
+            refused()
+
+
+def test_single_fields_follow_the_configuration_of_the_collection() -> None:
+    class Tidy(Collection):
+        model_config = ConfigDict(str_strip_whitespace=True, str_to_lower=True)
+        name: str
+        tags: SetOf[str]
+
+    schema = compile_collection(Tidy)
+    assert schema.parse_object({"name": " Ann ", "tags": [" A"]}) == {"name": "ann", "tags": ["a"]}
+    assert schema.validate_field("name", " Ann ") == "ann"
+    assert schema.validate_element("tags", " A") == "a"
+
+
+def test_a_configuration_that_writes_what_it_does_not_read_is_refused() -> None:
+    with pytest.raises(DeclarationError, match="is not allowed"):
+
+        class Bad(Collection):
+            model_config = ConfigDict(ser_json_timedelta="float")
+            length: timedelta
+
+
+def test_a_member_that_is_excluded_at_times_is_refused() -> None:
+    with pytest.raises(DeclarationError, match="exclude"):
+        declare(a=(int, Field(1, exclude_if=lambda value: value == 1)))
