@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import msgspec
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from atoll.errors import InvalidDocument, InvalidOperation
@@ -22,7 +22,15 @@ from atoll.schema.exact import (
     may_lose_digits,
     same_value,
 )
-from atoll.schema.fields import INT_MAX, INT_MIN, element_type_of, lattice_of, marker_of, one_spelling
+from atoll.schema.fields import (
+    INT_MAX,
+    INT_MIN,
+    SPELLED,
+    element_type_of,
+    lattice_of,
+    marker_of,
+    one_spelling,
+)
 from atoll.schema.forms import FieldForm, encode_json
 from atoll.schema.limits import Limits, check_finite, check_members, check_size, check_text, validate_key
 from atoll.schema.policy import Policy
@@ -318,9 +326,9 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
         else:
             lattices[field] = lattice
         if marker.kind in ("set", "list", "map"):
-            element = element_type_of(info)
-            kept = Annotated[element, AfterValidator(one_spelling)] if marker.kind == "set" else element
-            elements[field] = FieldForm.of_type(f"{name}.{field}", kept, model.model_config)
+            elements[field] = _element_form(
+                f"{name}.{field}", element_type_of(info), marker.kind, model.model_config
+            )
     kinds_of = {field: form.node_types() for field, form in forms.items()}
     kinds = frozenset().union(*kinds_of.values())
     single = kinds <= _SCALARS and not any(form.has_serializer() for form in forms.values())
@@ -355,6 +363,13 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
         _validate_python=exact_validator(model).validate_python,
         _to_json=body.__pydantic_serializer__.to_json,
     )
+
+
+def _element_form(where: str, element: Any, kind: str, config: ConfigDict) -> FieldForm:
+    form = FieldForm.of_type(where, element, config)
+    if kind != "set" or not form.node_types() & SPELLED:
+        return form
+    return FieldForm.of_type(where, Annotated[element, AfterValidator(one_spelling)], config)
 
 
 def _key_in_context() -> str:

@@ -66,6 +66,8 @@ def _sorted_elements(value: Any, listed: Callable[[Any], list[Any]]) -> list[Any
 
 
 _SPELLED = frozenset({float, Decimal, datetime, time})
+SPELLED = frozenset({"float", "decimal", "datetime", "time"})
+"""Types of which equal values may have several JSON texts; the same as pydantic's core calls them."""
 
 
 def one_spelling(element: Any) -> Any:
