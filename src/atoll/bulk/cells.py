@@ -3,12 +3,17 @@
 Strings are written unchanged, everything else as JSON text: `12`, `true`, `["a","b"]`. An empty cell is null if
 the field may be null, and the empty string if it is a plain string. Otherwise the field is not given. If a string
 could be taken for something else (`Any`, `int | str`, `str | None`), it is a JSON string, in quotes.
+
+Databases and spreadsheets write some values in other ways than JSON. Those with one meaning are understood: `t` and
+`TRUE`, `5.0` for a whole number, `2026-01-02 03:04:05+00`, and `\\x6869` for bytes.
 """
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime, time
 from typing import Any
 
 import msgspec
@@ -28,7 +33,17 @@ _TYPE_NAMES: dict[type, str] = {
     list: "array",
     dict: "object",
 }
-_INTEGER = re.compile(r"[+-]?[0-9]+")
+_INTEGER = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
+_BOOLEANS = {"true": b"true", "t": b"true", "false": b"false", "f": b"false"}
+_FRACTION = re.compile(r"(\.[0-9]{6})0+(?![0-9])")
+"""Of a second, with zeros beyond the microseconds."""
+_HOURS = re.compile(r"(:[0-9.]+[+-][0-9]{2})$")
+"""A moment whose distance from UTC has hours only, as PostgreSQL and DuckDB write it."""
+_MIDNIGHT = re.compile(r"[ T]00:00(:00(\.0*)?)?$")
+_EXACT = 1 << 53
+"""Beyond, a float is not one whole number."""
+_HEX = re.compile(r"\\x((?:[0-9A-Fa-f]{2})*)")
+"""PostgreSQL's bytea; a backslash is not of base64."""
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -42,6 +57,12 @@ class Cells:
         definitions = described.get("$defs", {})
         self.types: dict[str, frozenset[str]] = {}
         """field → the JSON types that it may be"""
+        self.nodes: dict[str, frozenset[str]] = {}
+        """field → the kinds of values that its declaration is made of"""
+        self.optional_texts: set[str] = set()
+        """Fields that may be null, and the empty string too."""
+        self.formed: dict[str, str] = {}
+        """field → `datetime`, `date`, `time` or `bytes`, where it is nothing else"""
         self._formatted: set[str] = set()
         """Strings of a certain form, which the empty string never has."""
         for field, form in schema.forms.items():
@@ -51,8 +72,14 @@ class Cells:
             if "decimal" in nodes and not nodes & {"int", "float", "str", "any", "json"}:
                 types -= {"number"}  # as a JSON number it would lose digits on the way
             self.types[field] = types
+            self.nodes[field] = nodes
+            kinds = nodes - {"default", "nullable"}
+            if len(kinds) == 1 and kinds <= {"datetime", "date", "time", "bytes"}:
+                self.formed[field] = next(iter(kinds))
             if "string" in types and not _takes_empty(form, schema.limits):
                 self._formatted.add(field)
+            elif {"string", "null"} <= types:
+                self.optional_texts.add(field)
 
     def read(self, field: str, cell: str) -> bytes | None:
         """JSON text of a cell; None when the field is not given. Raises InvalidDocument."""
@@ -61,20 +88,38 @@ class Cells:
             if "null" in types:
                 return b"null"
             return b'""' if "string" in types and field not in self._formatted else None
+        if field in self.formed:
+            return _encode(self.in_form(field, cell))
         if "string" in types:
             return _encode(cell) if not _could_be_else(cell, types) else cell.encode()
         text = cell.strip()
-        if types <= {"integer", "number", "null"} and _INTEGER.fullmatch(text):
+        whole = _INTEGER.fullmatch(text) if types <= {"integer", "number", "null"} else None
+        if whole is not None and ("integer" in types or whole[1] == text):
             # Leading zeros and a plus sign are no JSON; the length is bounded before int(), which is quadratic.
-            return str(int(text)).encode() if len(text) <= 40 else text.encode()
-        if "boolean" in types and text.lower() in ("true", "false"):
-            return text.lower().encode()
+            return str(int(whole[1])).encode() if len(text) <= 40 else text.encode()
+        if "boolean" in types and (truth := _BOOLEANS.get(text.lower())):
+            return truth
         if _json_type(text) is None:
             wanted = " or ".join(sorted(types))
             raise invalid_document(
                 self._name, [{"field": field, "problem": f"{cell[:60]!r} is no {wanted}, written as JSON"}]
             )
         return text.encode()
+
+    def in_form(self, field: str, value: Any) -> Any:
+        """The same value in the form that the declaration takes, if it is another one with the same meaning."""
+        match value:
+            case str() if kind := self.formed.get(field):
+                if kind == "bytes":
+                    found = _HEX.fullmatch(value)
+                    return value if found is None else base64.b64encode(bytes.fromhex(found[1])).decode()
+                value = _HOURS.sub(r"\1:00", _FRACTION.sub(r"\1", value))
+                return _MIDNIGHT.sub("", value) if kind == "date" else value
+            case datetime() if self.formed.get(field) == "date" and value.tzinfo is None:
+                return value.date() if value.time() == time.min else value  # pandas has no dates
+            case float() if self.types[field] <= {"integer", "null"} and value.is_integer():
+                return int(value) if abs(value) <= _EXACT else value  # and no integers beside missing values
+        return value
 
     def write(self, field: str, text: bytes | None) -> str:
         """The cell that `read` turns into this JSON text; an empty one where the field is missing."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import msgspec
 from pydantic_core import PydanticSerializationError, to_json
@@ -46,10 +47,15 @@ class ParquetRows:
         self._cells = Cells(layout.schema)
         pa = arrow()
         try:
-            self._file = pa.parquet.ParquetFile(name, pre_buffer=False)
+            # In nanoseconds, Spark's INT96 would only reach from 1677 to 2262, and wrap around beyond.
+            self._file = pa.parquet.ParquetFile(name, pre_buffer=False, coerce_int96_timestamp_unit="us")
+            columns = [self._file.schema.column(at) for at in range(self._file.metadata.num_columns)]
+            self._old = [one.name for one in columns if one.physical_type == "INT96" and one.path == one.name]
+            self._finer = pa.parquet.ParquetFile(name, pre_buffer=False) if self._old else None
         except (OSError, pa.ArrowException) as error:
             raise InvalidOperation(f"{name}: cannot be read as Parquet: {error}") from None
         layout.check_columns(name, self._file.schema_arrow.names)
+        self._binary = {one.name for one in self._file.schema_arrow if "binary" in str(one.type)}
 
     @property
     def count(self) -> int:
@@ -58,6 +64,8 @@ class ParquetRows:
 
     def close(self) -> None:
         self._file.close()
+        if self._finer is not None:
+            self._finer.close()
 
     def rows(self, start: Position) -> Iterator[Row]:
         place = start.offset
@@ -72,14 +80,22 @@ class ParquetRows:
             after -= metadata.row_group(groups.pop(0)).num_rows
         columns = [name for name in self._file.schema_arrow.names if name not in self._layout.ignored]
         batches = self._file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False)
+        old = [name for name in self._old if name in columns]
+        finer = self._finer and self._finer.iter_batches(_BATCH_ROWS, row_groups=groups, columns=old)
+        pa = arrow()
         while True:
             try:
                 batch = next(batches, None)
-            except (OSError, arrow().ArrowException) as error:
+            except (OSError, pa.ArrowException) as error:
                 raise InvalidOperation(f"{self._name}: damaged, reading stopped: {error}") from None
             if batch is None:
                 return
-            yield from islice(batch.to_pylist(), after, None)
+            values = [_values_of(pa, column) for column in batch.columns]
+            if finer is not None:
+                for name, column in zip(old, next(finer).columns, strict=True):
+                    _refine(pa, batch.column(name), column, values[columns.index(name)])
+            for row in islice(zip(*values, strict=True), after, None):
+                yield dict(zip(columns, row, strict=True))
             after = max(0, after - batch.num_rows)
 
     def _row(self, place: int, given: dict[str, Any]) -> Row:
@@ -98,8 +114,13 @@ class ParquetRows:
         return Row(place, fields, size, {name: bytes(text).decode() for name, text in fields.items()}, end)
 
     def _text(self, column: str, value: Any) -> bytes | None:
+        if isinstance(value, InvalidDocument):
+            raise InvalidDocument(f"{self._layout.schema.name}: {column}: {value.message}")
+        if column in self._binary:
+            value = self._decoded(column, value)
         types = self._cells.types.get(column)
         if types is not None:
+            value = self._cells.in_form(column, value)
             if value is None and "null" not in types:
                 return None  # as an empty cell of CSV: the field is not given
             if isinstance(value, str) and types - {"string", "null"}:
@@ -110,6 +131,78 @@ class ParquetRows:
             return to_json(value, bytes_mode="base64", inf_nan_mode="constants")
         except (PydanticSerializationError, ValueError) as error:
             raise InvalidDocument(f"{self._layout.schema.name}: {column}: {error}") from None
+
+    def _decoded(self, column: str, value: Any) -> Any:
+        """A binary column is bytes, a UUID, or (of Spark, Hive and Impala) text: the field says which."""
+        nodes = self._cells.nodes.get(column, frozenset())
+        if "bytes" in nodes:
+            return value
+        match value:
+            case bytes() if "uuid" in nodes and len(value) == 16:
+                return str(UUID(bytes=value))
+            case bytes():
+                try:
+                    return value.decode()
+                except UnicodeDecodeError:
+                    raise InvalidDocument(
+                        f"{self._layout.schema.name}: {column}: binary, and not UTF-8 text; a field of bytes takes it"
+                    ) from None
+            case list() | tuple():
+                return [self._decoded(column, each) for each in value]
+            case dict():
+                return {name: self._decoded(column, each) for name, each in value.items()}
+        return value
+
+
+def _values_of(pa: Any, column: pyarrow.Array) -> list[Any]:
+    """Its values. One that Python cannot hold exactly is text, where it is a moment, or else an InvalidDocument.
+
+    Python's moments have microseconds, and end with the year 9999.
+    """
+    try:
+        kind = _in_microseconds(pa, column.type)
+        values: list[Any] = (column if kind == column.type else column.cast(kind)).to_pylist()
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        middle = len(column) // 2
+        if middle:
+            # `take` copies: a cast of a slice also sees the elements of lists beside it.
+            halves = (range(middle), range(middle, len(column)))
+            return [value for half in halves for value in _values_of(pa, column.take(pa.array(half)))]
+        if pa.types.is_timestamp(column.type) or pa.types.is_time(column.type):
+            return _texts_of(pa, column)
+        return [InvalidDocument(f"cannot be read exactly: {error}")]
+    return values
+
+
+def _texts_of(pa: Any, column: pyarrow.Array) -> list[Any]:
+    values: list[Any] = column.cast(pa.string()).to_pylist()
+    return values
+
+
+def _in_microseconds(pa: Any, kind: pyarrow.DataType) -> pyarrow.DataType:
+    """The same type with microseconds where it has nanoseconds."""
+    types = pa.types
+    if types.is_timestamp(kind):
+        return pa.timestamp("us", kind.tz) if kind.unit == "ns" else kind
+    if types.is_time64(kind):
+        return pa.time64("us")
+    if types.is_duration(kind):
+        return pa.duration("us") if kind.unit == "ns" else kind
+    if types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_in_microseconds(pa, kind.value_type)))
+    if types.is_struct(kind):
+        return pa.struct([one.with_type(_in_microseconds(pa, one.type)) for one in kind])
+    if types.is_map(kind):
+        return pa.map_(kind.key_type, kind.item_field.with_type(_in_microseconds(pa, kind.item_type)))
+    return kind
+
+
+def _refine(pa: Any, coarse: pyarrow.Array, fine: pyarrow.Array, values: list[Any]) -> None:
+    """Put texts in the place of moments that have more than microseconds."""
+    counts = zip(coarse.cast(pa.int64()).to_pylist(), fine.cast(pa.int64()).to_pylist(), strict=True)
+    for at, (us, ns) in enumerate(counts):
+        if ns is not None and ns % 1000 and ns // 1000 == us:
+            (values[at],) = _texts_of(pa, fine.slice(at, 1))
 
 
 def write_parquet(path: Path, schema: CollectionSchema, documents: Iterable[Document]) -> None:

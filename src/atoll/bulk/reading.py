@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 import msgspec
@@ -32,6 +34,9 @@ _DAMAGE = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 """What reading and decompressing raise."""
 
 
+_DELIMITERS = ";\t|,"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_NONE: frozenset[str] = frozenset()
 Document = tuple[str, bytes]
 """(key, canonical JSON text)"""
 
@@ -91,13 +96,15 @@ class Layout:
             if column != self.key and column not in self.ignored and column not in self.schema.forms:
                 error = unknown_field(column, self.schema.name, self.schema.fields)
                 raise UnknownField(
-                    f"{name}: {error.message}; --ignore {column} leaves the column out", **error.details
+                    f"{name}: {error.message}; --ignore {quote(column)} leaves the column out",
+                    **error.details,
                 )
 
 
 def json_rows(source: Input, layout: Layout, start: Position) -> Iterator[Row]:
     """An object a line."""
     go_to(source, start.offset)
+    cells = Cells(layout.schema)
     offset, place = start.offset, start.place
     for line, size in lines_of(source, layout.line_bytes):
         place += 1
@@ -112,6 +119,10 @@ def json_rows(source: Input, layout: Layout, start: Position) -> Iterator[Row]:
         try:
             fields = _object(text)
             check_members(text, fields)
+            for field in cells.formed.keys() & fields.keys():
+                value = _decode(fields[field])
+                if (changed := cells.in_form(field, value)) is not value:
+                    fields[field] = msgspec.Raw(_encode(changed))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             problem = MalformedRequest(f"the line is not one JSON object: {error}")
             yield Row(place, {}, size, text, end, problem)
@@ -132,6 +143,8 @@ class _CsvRows:
         self._layout = layout
         self._cells = Cells(layout.schema)
         self._offset = self._place = 0
+        self._text: list[str] = []
+        """The lines of the record that is being read."""
 
     def rows(self, start: Position) -> Iterator[Row]:
         csv.field_size_limit(self._layout.line_bytes)
@@ -142,11 +155,14 @@ class _CsvRows:
         records = self._records()
         while True:
             first, before = self._place + 1, self._offset
+            self._text.clear()
             try:
                 record = next(records, None)
             except csv.Error as error:
+                hint = "; quotes must be doubled, not escaped (of Spark: option('escape', '\"'))"
                 raise InvalidOperation(
                     f"{self._source.name}: line {first}: not CSV: {error}; the following rows cannot be separated"
+                    + (hint if '\\"' in "".join(self._text) else "")
                 ) from None
             if record is None:
                 return
@@ -160,7 +176,12 @@ class _CsvRows:
             raise InvalidOperation(f"{self._source.name}: line 1: not CSV: {error}") from None
         if not columns:
             raise InvalidOperation(f"{self._source.name}: line 1 must name the columns, and is empty")
-        columns = [columns[0].removeprefix("\ufeff"), *columns[1:]]
+        if self._layout.key not in columns:
+            for other in _DELIMITERS:
+                if other != self._layout.delimiter and self._layout.key in columns[0].split(other):
+                    raise InvalidOperation(
+                        f"{self._source.name}: the columns are separated by {other!r}; give --delimiter {other!r}"
+                    )
         self._layout.check_columns(self._source.name, columns)
         return columns
 
@@ -177,11 +198,16 @@ class _CsvRows:
                     f"{self._source.name}: line {self._place}: {too_long(size, self._layout).message}"
                 )
             try:
-                yield line.decode()
+                text = line.decode()
             except UnicodeDecodeError as error:
+                what = "UTF-16, not UTF-8" if line.startswith(_UTF16) else f"not UTF-8 at byte {error.start}"
                 raise InvalidOperation(
-                    f"{self._source.name}: line {self._place}: not UTF-8 at byte {error.start}; convert the file first"
+                    f"{self._source.name}: line {self._place}: {what}; convert the file first"
                 ) from None
+            if self._place == 1:
+                text = text.removeprefix("\ufeff")  # a quote after it would not begin a quoted cell
+            self._text.append(text)
+            yield text
 
     def _row(self, place: int, columns: list[str], record: list[str], size: int) -> Row:
         end, layout = Position(self._offset, self._place), self._layout
@@ -191,18 +217,32 @@ class _CsvRows:
             )
             return Row(place, {}, size, record, end, problem)
         given = dict(zip(columns, record, strict=True))
+        empty = self._quoted_empty(columns, given)
         fields: dict[str, msgspec.Raw] = {}
         try:
             for column, cell in given.items():
                 if column == layout.key:
                     fields[column] = msgspec.Raw(_encode(cell))
                 elif column not in layout.ignored:
-                    text = self._cells.read(column, cell)
+                    text = b'""' if column in empty else self._cells.read(column, cell)
                     if text is not None:
                         fields[column] = msgspec.Raw(text)
         except InvalidDocument as error:
             return Row(place, {}, size, given, end, error)
         return Row(place, fields, size, given, end)
+
+    def _quoted_empty(self, columns: list[str], given: dict[str, str]) -> frozenset[str]:
+        """The columns that hold `""`: the empty string, where an empty cell is null. `csv` reads both alike."""
+        optional = [column for column in self._cells.optional_texts if given.get(column) == ""]
+        text = "".join(self._text) if optional else ""
+        if '""' not in text:
+            return _NONE
+        delimiter = re.escape(self._layout.delimiter)
+        written = re.findall(rf'(?:^|{delimiter})("(?:[^"]|"")*"|[^{delimiter}\r\n]*)', text)
+        if len(written) != len(columns):
+            return _NONE
+        found = dict(zip(columns, written, strict=True))
+        return frozenset(column for column in optional if found[column] == '""')
 
 
 def lines_of(source: Input, most_bytes: int) -> Iterator[tuple[bytes | None, int]]:
