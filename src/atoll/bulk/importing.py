@@ -53,6 +53,7 @@ from atoll.errors import (
 )
 from atoll.ownership.ownership import owner_by_declaration
 from atoll.schema import Application, CollectionSchema
+from atoll.schema.bounds import ENVELOPE_BYTES, IMPORT_CHUNK_BYTES
 from atoll.schema.placement import Everywhere, HomeRegion
 
 CLIENT = ClientOptions(timeout_s=60.0, write_timeout_s=30.0)
@@ -60,8 +61,6 @@ CLIENT = ClientOptions(timeout_s=60.0, write_timeout_s=30.0)
 
 CHUNK_ROWS = 500
 """Rows in a chunk; at most a region's `writes_per_batch`. More block a region's other writers longer."""
-_CHUNK_BYTES = 2 << 20
-"""A chunk ends when it holds so many."""
 _WINDOW = 4
 """Chunks under way at once."""
 _SAVE_S = 1.0
@@ -92,7 +91,7 @@ class ImportOptions:
 
     def layout(self, schema: CollectionSchema) -> Layout:
         # The longest way to write a document in JSON escapes every byte.
-        most = 6 * schema.limits.document_bytes + (1 << 16)
+        most = 6 * schema.limits.document_bytes + ENVELOPE_BYTES
         return Layout(schema, self.key, frozenset(self.ignored), most, self.delimiter)
 
 
@@ -217,7 +216,7 @@ class _Import:
         chunk = _Chunk(number, self.state.position)
         for row in self._reader(self.state.position):
             chunk.add(self._layout, row)
-            if chunk.count >= options.chunk_rows or chunk.size_bytes >= _CHUNK_BYTES:
+            if chunk.count >= options.chunk_rows or chunk.size_bytes >= IMPORT_CHUNK_BYTES:
                 yield chunk
                 number += 1
                 chunk = _Chunk(number, chunk.end)
@@ -440,7 +439,7 @@ def _about(
         "key": options.key,
         "ignored": sorted(options.ignored),
         "delimiter": options.delimiter,
-        "chunk": [options.chunk_rows, _CHUNK_BYTES],
+        "chunk": [options.chunk_rows, IMPORT_CHUNK_BYTES],
     }
 
 

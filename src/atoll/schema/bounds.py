@@ -44,6 +44,8 @@ BATCH_ANSWER_BYTES: Final = 24 << 20
 """Of the documents in the answer to a batch of several."""
 RESPONSE_BYTES: Final = 32 << 20
 """What a client reads at least."""
+IMPORT_CHUNK_BYTES: Final = 2 << 20
+"""Rows of an import that hold so much are sent, as one batch."""
 ENVELOPE_BYTES: Final = 64 << 10
 """Of what surrounds a document in a body."""
 QUERY_BYTES: Final = 3 * MOST_KEY_BYTES + 4 * MOST_KEY_BYTES // 3 + (2 << 10)
@@ -75,6 +77,7 @@ def bounds_of(document_bytes: int, regions: int) -> Bounds:
     version that it replaces. The record holds the losing and the winning value.
     """
     regions = max(regions, 2)
+    batch_bytes = max(BATCH_BYTES, document_bytes + 2 * IMPORT_CHUNK_BYTES)
     entry_bytes = (2 * regions + 1) * document_bytes + (1 << 20)
     if entry_bytes > MAX_ENTRY_BYTES:
         most = (MAX_ENTRY_BYTES - (1 << 20)) // (2 * regions + 1)
@@ -85,8 +88,8 @@ def bounds_of(document_bytes: int, regions: int) -> Bounds:
     return Bounds(
         document_bytes,
         body_bytes=document_bytes + ENVELOPE_BYTES,
-        batch_bytes=max(BATCH_BYTES, document_bytes + ENVELOPE_BYTES),
-        call_bytes=4 * max(BATCH_BYTES, document_bytes) + (1 << 20),
+        batch_bytes=batch_bytes,
+        call_bytes=4 * batch_bytes,
         entry_bytes=max(ENTRY_BYTES, entry_bytes),
         answer_bytes=max(RESPONSE_BYTES, PAGE_BYTES + 2 * regions * document_bytes + (1 << 20)),
     )
