@@ -196,7 +196,7 @@ class Draft:
         """The plain fields as the team's own validators leave them; they see whole documents only."""
         whole = {**msgspec.json.decode(visible(self.rules, self.document) or b"{}"), **plain}
         known = {name: value for name, value in whole.items() if name in self.rules.known}
-        checked = self.rules.schema.parse_object(known, self._key)
+        checked = self.rules.schema.parse_object(known, self._key, sized=False)
         return {name: checked[name] for name in self.rules.plain}
 
     def _create(self, patch: Patch) -> None:

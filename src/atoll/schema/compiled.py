@@ -93,17 +93,18 @@ class CollectionSchema:
     _validate_python: Callable[..., Collection]
     _to_json: Callable[[Collection], bytes]
 
-    def canonical(self, body: bytes, key: str = "", *, own: bool = False) -> bytes:
+    def canonical(self, body: bytes, key: str = "", *, own: bool = False, sized: bool = True) -> bytes:
         """Check a whole document and return it as compact JSON text: declared order, defaults filled in.
 
-        `key` is only for the team's own validators. `own` text was written by this process. Raises
+        `key` is only for the team's own validators. `own` text was written by this process. One that is not
+        `sized` may be larger than is allowed, since merging made it so. Raises
         MalformedRequest, TooLarge, UnknownField or InvalidDocument; nothing else, whatever the bytes.
         """
-        return self._checked(body, key, own=own)[1]
+        return self._checked(body, key, own=own, sized=sized)[1]
 
-    def _checked(self, body: bytes, key: str, *, own: bool) -> tuple[Collection, bytes]:
+    def _checked(self, body: bytes, key: str, *, own: bool, sized: bool = True) -> tuple[Collection, bytes]:
         """As `canonical`, with the model that it was read into."""
-        if len(body) > self.limits.document_bytes:
+        if sized and len(body) > self.limits.document_bytes:
             check_size(body, self.limits, self.name)
         if self.has_rules:
             _current_key.set(key)
@@ -163,14 +164,17 @@ class CollectionSchema:
                 return False
         return True
 
-    def parse(self, body: bytes, key: str = "", *, own: bool = False) -> dict[str, Any]:
+    def parse(self, body: bytes, key: str = "") -> dict[str, Any]:
         """As `canonical`, as plain JSON data. A mergeable field that was not given has its default."""
-        document: dict[str, Any] = _decode(self.canonical(body, key, own=own))
+        document: dict[str, Any] = _decode(self.canonical(body, key))
         return document
 
-    def parse_object(self, document: Mapping[str, Any], key: str = "") -> dict[str, Any]:
+    def parse_object(
+        self, document: Mapping[str, Any], key: str = "", *, sized: bool = True
+    ) -> dict[str, Any]:
         """As `parse`, from plain JSON data."""
-        parsed = self.parse(encode_json(dict(document), self.name).encode(), key, own=True)
+        body = encode_json(dict(document), self.name).encode()
+        parsed: dict[str, Any] = _decode(self.canonical(body, key, own=True, sized=sized))
         if self._rounds:
             check_digits(document, parsed, self.name)
         return parsed

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from pydantic import field_validator
 
 from atoll.commit.batch import Batch, Identity
 from atoll.documents.document import decode_row
@@ -14,6 +15,7 @@ from atoll.schema.application import application_of
 from atoll.schema.bounds import BATCH_ANSWER_BYTES, ENTRY_BYTES, MOST_KEY_BYTES, SEGMENT_BYTES
 from atoll.schema.collection import Collection
 from atoll.schema.fields import Counter, ListOf, SetOf, Text
+from atoll.schema.limits import Limits
 
 from .replica import REGIONS, Replica, rules_of, settle
 
@@ -36,7 +38,20 @@ class Folder(Collection):
     views: Counter
 
 
-RULES = rules_of(application_of(File, Sheet, Folder, name="sizes"))
+class Checked(Sheet, name="checked", resolve="merge"):
+    @field_validator("views")
+    @classmethod
+    def positive(cls, views: int) -> int:
+        assert views >= 0
+        return views
+
+
+RULES = rules_of(
+    application_of(File, Sheet, Folder, Checked, name="sizes", limits=Limits(document_bytes=1 << 20))
+)
+SMALL = rules_of(
+    application_of(File, Sheet, Folder, Checked, name="sizes", limits=Limits(document_bytes=MOST))
+)
 
 
 class Small(Replica):
@@ -118,27 +133,28 @@ def test_a_segment_ends_once_it_is_large() -> None:
 # -- documents that merging has made too large ---------------------------------------------------------
 
 
-def merged(**fields: Any) -> Small:
+def merged(name: str = "sheet") -> Small:
     """Two regions have added to one document, each as much as it may."""
-    one, other = (Small(name, RULES) for name in "ab")
-    one.write(put("sheet"))
+    one, other = (Small(region, SMALL) for region in "ab")
+    one.write(put(name))
     settle([one, other])
-    one.write(patch("sheet", add={"cells": [f"a{n:09}" for n in range(130)]}))
-    other.write(patch("sheet", add={"cells": [f"b{n:09}" for n in range(130)]}))
+    one.write(patch(name, add={"cells": [f"a{n:09}" for n in range(130)]}))
+    other.write(patch(name, add={"cells": [f"b{n:09}" for n in range(130)]}))
     settle([one, other])
     assert one.digests() == other.digests()
-    assert len(one.shown("sheet", "k") or b"") > 1.5 * MOST
+    assert len(one.shown(name, "k") or b"") > 1.5 * MOST
     return one
 
 
-def test_what_shrinks_or_counts_works_past_the_limit() -> None:
-    it = merged()
-    it.write(patch("sheet", inc={"views": 10}))
-    it.write(patch("sheet", remove={"cells": ["a000000000"]}))
-    it.write(patch("sheet", inc={"views": 100}, remove={"cells": ["a000000001"]}))
-    it.write(patch("sheet", remove={"cells": [f"b{n:09}" for n in range(130)]}))
-    assert len(it.shown("sheet", "k") or b"") < MOST
-    it.write(patch("sheet", add={"cells": ["c"]}))
+@pytest.mark.parametrize("name", ["sheet", "checked"])
+def test_what_shrinks_or_counts_works_past_the_limit(name: str) -> None:
+    it = merged(name)
+    it.write(patch(name, inc={"views": 10}))
+    it.write(patch(name, remove={"cells": ["a000000000"]}))
+    it.write(patch(name, inc={"views": 100}, remove={"cells": ["a000000001"]}))
+    it.write(patch(name, remove={"cells": [f"b{n:09}" for n in range(130)]}))
+    assert len(it.shown(name, "k") or b"") < MOST
+    it.write(patch(name, add={"cells": ["c"]}))
 
 
 def test_what_grows_is_refused_past_the_limit() -> None:
