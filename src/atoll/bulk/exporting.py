@@ -29,12 +29,12 @@ from atoll.client.calls import Condition
 from atoll.config.config import Config
 from atoll.errors import InvalidOperation, StoreUnwritable, TooLarge
 from atoll.schema import Application, CollectionSchema
+from atoll.schema.bounds import PAGE_BYTES
 
 _PAGE_ROWS = 1000
 """At most; fewer of larger documents, so that a page is about a block."""
 _FIRST_ROWS = 100
 """Before it is known how large they are."""
-_BLOCK_BYTES = 4 << 20
 """So much is written, fsynced and noted at a time; compressed, it is a frame of its own."""
 
 
@@ -161,10 +161,10 @@ class _Export:
             page_bytes = sum(len(text) for _, text in page.items)
             size += page_bytes
             if page_bytes:
-                rows = max(1, min(_PAGE_ROWS, len(page.items) * _BLOCK_BYTES // page_bytes))
+                rows = max(1, min(_PAGE_ROWS, len(page.items) * PAGE_BYTES // page_bytes))
             state.region = session.region
             state.degraded = session.degraded or state.degraded
-            if cursor is None or size >= _BLOCK_BYTES:
+            if cursor is None or size >= PAGE_BYTES:
                 self._flush(cursor, session.token)
                 size = 0
             self.tell(state.rows + len(self._waiting))

@@ -53,7 +53,7 @@ from atoll.errors import (
 )
 from atoll.ownership.ownership import owner_by_declaration
 from atoll.schema import Application, CollectionSchema
-from atoll.schema.bounds import ENVELOPE_BYTES, IMPORT_CHUNK_BYTES
+from atoll.schema.bounds import CHUNK_BYTES, ENVELOPE_BYTES
 from atoll.schema.placement import Everywhere, HomeRegion
 
 CLIENT = ClientOptions(timeout_s=60.0, write_timeout_s=30.0)
@@ -216,7 +216,7 @@ class _Import:
         chunk = _Chunk(number, self.state.position)
         for row in self._reader(self.state.position):
             chunk.add(self._layout, row)
-            if chunk.count >= options.chunk_rows or chunk.size_bytes >= IMPORT_CHUNK_BYTES:
+            if chunk.count >= options.chunk_rows or chunk.size_bytes >= CHUNK_BYTES:
                 yield chunk
                 number += 1
                 chunk = _Chunk(number, chunk.end)
@@ -439,7 +439,7 @@ def _about(
         "key": options.key,
         "ignored": sorted(options.ignored),
         "delimiter": options.delimiter,
-        "chunk": [options.chunk_rows, IMPORT_CHUNK_BYTES],
+        "chunk": [options.chunk_rows, CHUNK_BYTES],
     }
 
 

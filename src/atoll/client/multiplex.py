@@ -12,11 +12,12 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from atoll.errors import MalformedRequest, TooLarge
+from atoll.schema.bounds import MULTIPLEX_BYTES
 
 PATH = "/v1/multiplex"
 CONTENT_TYPE = "application/vnd.atoll.client.multiplex"
 MOST_REQUESTS = 256
-MOST_BYTES = 8 << 20
+MOST_BYTES = MULTIPLEX_BYTES
 """Of all requests of one exchange."""
 _LENGTH = struct.Struct("<I")
 

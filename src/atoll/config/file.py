@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from atoll.schema.bounds import MOST_DOCUMENT_BYTES, MOST_KEY_BYTES
+from atoll.schema.bounds import DOCUMENT_BYTES, MOST_DOCUMENT_BYTES, MOST_KEY_BYTES
 
 MOST_REGIONS = 32
 """Identifiers keep five bits for the region."""
@@ -23,7 +23,7 @@ class Section(BaseModel):
 
 
 class LimitsSection(Section):
-    document_bytes: int = Field(1 << 20, ge=1, le=MOST_DOCUMENT_BYTES)
+    document_bytes: int = Field(DOCUMENT_BYTES, ge=1, le=MOST_DOCUMENT_BYTES)
     depth: int = Field(64, ge=1, le=128)
     key_bytes: int = Field(512, ge=1, le=MOST_KEY_BYTES)
 

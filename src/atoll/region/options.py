@@ -9,6 +9,7 @@ from atoll.region.event_queue import EventLimits
 from atoll.region.group_commit import GroupCommitOptions
 from atoll.region.intake import IntakeOptions
 from atoll.replication.link import LinkOptions
+from atoll.schema.bounds import DOCUMENT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class RegionOptions:
     """Stamps further ahead than this are not accepted, and a node further off takes no writes."""
     startup_check_s: float = 3.0
     """After a start a region waits at most so long, before its first write, to hear what its peers have of it."""
-    document_bytes: int = 1 << 20
+    document_bytes: int = DOCUMENT_BYTES
     """The largest document."""
     writes_per_batch: int = 1000
     """The most writes in one atomic request."""

@@ -17,6 +17,7 @@ from atoll.membership.members import Members
 from atoll.replication.messages import Peers, StreamRequest
 from atoll.replication.signal import Signal
 from atoll.replication.wire import FrameReader, Heartbeat, JournalBegins, Message
+from atoll.schema.bounds import INBOX_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class LinkOptions:
     """A link on which not even a heartbeat came for so long is broken and opened anew."""
     surplus_s: float = 1.0
     """So long a link goes on with origins that others pull again: what comes twice is dropped on arrival."""
-    inbox_bytes: int = 32 << 20
+    inbox_bytes: int = INBOX_BYTES
     """The link stops reading while more than this waits to be applied."""
 
 

@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 
 from atoll.errors import ConfigError
 
+DOCUMENT_BYTES: Final = 1 << 20
+"""What `document_bytes` is unless atoll.toml says otherwise."""
 MOST_DOCUMENT_BYTES: Final = 64 << 20
 """What `document_bytes` may be at most."""
 MOST_KEY_BYTES: Final = 4096
@@ -33,8 +35,12 @@ COMMIT_BYTES: Final = 16 << 20
 """A group commit that writes so much leaves the rest to the next one."""
 PAGE_BYTES: Final = 4 << 20
 """A page of rows, or an event of the feed, that holds so much ends with it; it holds one row at least."""
+INBOX_BYTES: Final = 32 << 20
+"""A link of which so much waits to be applied reads nothing more."""
 MAX_ROW_BYTES: Final = 1_000_000_000
 """Of a row, and so of a peer's reply: what SQLite and PostgreSQL store in one value."""
+CHUNK_BYTES: Final = 2 << 20
+"""Rows of a backup that hold so much make a piece, and rows of an import a batch."""
 MAX_CHUNK_BYTES: Final = 1 << 30
 """Of a piece of a backup: a row, or several smaller ones."""
 
@@ -44,8 +50,8 @@ BATCH_ANSWER_BYTES: Final = 24 << 20
 """Of the documents in the answer to a batch of several."""
 RESPONSE_BYTES: Final = 32 << 20
 """What a client reads at least."""
-IMPORT_CHUNK_BYTES: Final = 2 << 20
-"""Rows of an import that hold so much are sent, as one batch."""
+MULTIPLEX_BYTES: Final = 8 << 20
+"""Of the requests in one exchange; larger ones go alone."""
 ENVELOPE_BYTES: Final = 64 << 10
 """Of what surrounds a document in a body."""
 QUERY_BYTES: Final = 3 * MOST_KEY_BYTES + 4 * MOST_KEY_BYTES // 3 + (2 << 10)
@@ -77,7 +83,7 @@ def bounds_of(document_bytes: int, regions: int) -> Bounds:
     version that it replaces. The record holds the losing and the winning value.
     """
     regions = max(regions, 2)
-    batch_bytes = max(BATCH_BYTES, document_bytes + 2 * IMPORT_CHUNK_BYTES)
+    batch_bytes = max(BATCH_BYTES, document_bytes + 2 * CHUNK_BYTES)
     entry_bytes = (2 * regions + 1) * document_bytes + (1 << 20)
     if entry_bytes > MAX_ENTRY_BYTES:
         most = (MAX_ENTRY_BYTES - (1 << 20)) // (2 * regions + 1)

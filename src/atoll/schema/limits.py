@@ -14,7 +14,7 @@ from urllib.parse import quote
 import msgspec
 
 from atoll.errors import InvalidDocument, InvalidKey, MalformedRequest, TooLarge
-from atoll.schema.bounds import MOST_KEY_BYTES
+from atoll.schema.bounds import DOCUMENT_BYTES, MOST_KEY_BYTES
 from atoll.schema.fields import INT_MAX, INT_MIN
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -30,7 +30,7 @@ _LONG_NUMBER = b"0" * 19
 class Limits:
     """Bounds of one document."""
 
-    document_bytes: int = 1 << 20
+    document_bytes: int = DOCUMENT_BYTES
     """Of the JSON text, in bytes; more is TooLarge."""
     depth: int = 64
     """Levels of nesting, the document itself being the first; at most 128."""

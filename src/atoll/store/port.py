@@ -227,7 +227,6 @@ class Wanted:
     """Ids of conflict records."""
     open_records: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """collection → keys of documents whose open conflict records are wanted."""
-
     states: Sequence[tuple[str, str]] = ()
     """(space, key) of protocols' states."""
     fences: Sequence[str] = ()
@@ -313,10 +312,7 @@ class Documents(Protocol):
         limit_bytes: int = PAGE_BYTES,
         where: Sequence[Condition] = (),
     ) -> Scan:
-        """Visible documents in key order (by code point), strictly past `after`.
-
-        The row that reaches `limit_bytes` is the last one, here and in all other pages: see `store.pages`.
-        """
+        """Visible documents in key order (by code point), strictly past `after`. All pages are as in `store.pages`."""
 
     async def scan_all(
         self, collection: str, *, after: str | None = None, limit: int = 1000, limit_bytes: int = PAGE_BYTES
@@ -333,7 +329,9 @@ class Journal(Protocol):
     async def clock(self) -> Stamp:
         """The highest stamp ever committed, 0 at first."""
 
-    async def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
+    async def journal(
+        self, after_id: int, *, limit: int = 64, limit_bytes: int = PAGE_BYTES
+    ) -> list[Numbered]:
         """Segments in this region's commit order past `after_id`; at least one if there is one.
 
         Whoever has seen an id has seen all before it: none is filled in later.

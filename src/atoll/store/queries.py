@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from atoll.schema.bounds import PAGE_BYTES
+from atoll.schema.bounds import CHUNK_BYTES, PAGE_BYTES
 from atoll.store.port import (
     AuditFilter,
     AuditRow,
@@ -29,7 +29,6 @@ NEWEST_FIRST = f"ORDER BY {_NEWEST}"
 FORGOTTEN_AT_ONCE = 5_000
 MEASURED_SEGMENTS = 200
 """At most so many are looked at for a `JournalExtent`."""
-_CHUNK_BYTES = 2 << 20
 _CHUNK_ROWS = 5_000
 
 
@@ -135,7 +134,7 @@ class Gathering:
     def add(self, row: Sequence[Any]) -> Iterator[Chunk]:
         self._rows.append(row)
         self._size_bytes += sum(len(value) for value in row if isinstance(value, bytes | str))
-        if self._size_bytes >= _CHUNK_BYTES or len(self._rows) >= _CHUNK_ROWS:
+        if self._size_bytes >= CHUNK_BYTES or len(self._rows) >= _CHUNK_ROWS:
             yield from self.rest()
 
     def rest(self) -> Iterator[Chunk]:

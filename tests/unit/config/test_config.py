@@ -76,6 +76,18 @@ def test_limits_can_be_set(tmp_path: Path) -> None:
     assert config.limits == Limits(document_bytes=2048)
 
 
+def test_sizes_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+    largest = FILE.replace("[emulate]", "[deployment.limits]\ndocument_bytes = 67108864\n[emulate]")
+    assert load(tmp_path, largest).limits.document_bytes == 64 << 20
+    more = "".join(f'[regions.r{n}]\nurl = "http://127.0.0.1:{8500 + n}"\n' for n in range(10))
+    with pytest.raises(ConfigError, match=r"atoll.toml:\d+: deployment.limits.document_bytes: .* 12 regions"):
+        load(tmp_path, largest.replace("[emulate]", more + "[emulate]"))
+    long_keys = FILE.replace("[emulate]", "[deployment.limits]\nkey_bytes = 4096\n[emulate]")
+    assert load(tmp_path, long_keys).limits.key_bytes == 4096
+    with pytest.raises(ConfigError, match="key_bytes: is 4096, and an index of PostgreSQL holds"):
+        load(tmp_path, long_keys.replace('"sqlite"', '"postgresql://shop@db/shop"'))
+
+
 def test_secret_is_not_shown(tmp_path: Path) -> None:
     config = load(tmp_path, FILE.replace("[deployment]", '[deployment]\nkey = "0123456789abcdef"'))
     assert config.deployment.key == "0123456789abcdef"

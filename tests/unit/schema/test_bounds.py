@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import atoll
+from atoll.client.options import ClientOptions, fitted
 from atoll.config.file import MOST_REGIONS
 from atoll.errors import ConfigError
 from atoll.http.common import encode_cursor
@@ -23,6 +27,7 @@ from atoll.schema.bounds import (
     SEGMENT_BYTES,
     bounds_of,
 )
+from atoll.schema.limits import Limits
 
 
 @given(st.integers(1, MOST_DOCUMENT_BYTES), st.integers(1, MOST_REGIONS))
@@ -56,3 +61,29 @@ def test_documents_that_many_regions_could_not_resolve_are_refused() -> None:
     with pytest.raises(ConfigError, match="with 32 regions at most 13830021"):
         bounds_of(MOST_DOCUMENT_BYTES, 32)
     assert bounds_of(13_830_021, 32).entry_bytes <= MAX_ENTRY_BYTES
+
+
+BUFFERS = {
+    *("store/sqlite/database.py", "store/sqlite/connections.py"),  # caches, and the write-ahead log
+    *("bulk/parquet.py", "bulk/reading.py", "conflicts/guard.py", "commit/recent.py"),
+    *("replication/wire.py", "client/multiplexing.py", "region/group_commit.py", "schema/bounds.py"),
+}
+"""Modules with sizes in MiB that nobody is refused for."""
+
+
+def test_no_other_module_has_bounds_of_its_own() -> None:
+    root = Path(atoll.__file__).parent
+    left = ("simulation/", "testing/", "demo/")
+    found = {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        if re.search(r"<< 2\d\b", path.read_text("utf-8"))
+    }
+    assert {name for name in found if not name.startswith(left)} == BUFFERS
+
+
+def test_a_client_reads_whatever_a_region_may_answer() -> None:
+    assert fitted(ClientOptions(), None, 3).response_bytes == RESPONSE_BYTES
+    assert fitted(ClientOptions(), Limits(document_bytes=20 << 20), 3).response_bytes > 2 * 3 * (20 << 20)
+    chosen = ClientOptions(response_bytes=1000)
+    assert fitted(chosen, Limits(document_bytes=20 << 20), 3) is chosen

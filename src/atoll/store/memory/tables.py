@@ -192,7 +192,7 @@ class MemoryTables:
     def clock(self) -> Stamp:
         return self._clock
 
-    def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
+    def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = PAGE_BYTES) -> list[Numbered]:
         found: list[Numbered] = []
         size_bytes = 0
         first = max(after_id, self._truncated) + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from atoll.schema.bounds import PAGE_BYTES
 from atoll.store.port import JournalExtent, Numbered, Segment
 from atoll.store.postgresql.database import Database
 from atoll.store.queries import MEASURED_SEGMENTS
@@ -39,7 +40,9 @@ class PostgresJournal:
 
     database: Database
 
-    async def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
+    async def journal(
+        self, after_id: int, *, limit: int = 64, limit_bytes: int = PAGE_BYTES
+    ) -> list[Numbered]:
         rows = await self.database.rows(_READ, after_id, limit, limit_bytes)
         return [Numbered(id, Segment(*segment)) for id, *segment in rows]
 

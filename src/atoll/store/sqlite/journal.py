@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import apsw
 
+from atoll.schema.bounds import PAGE_BYTES
 from atoll.store.port import JournalExtent, Numbered, Segment
 from atoll.store.queries import MEASURED_SEGMENTS, SEGMENT_COLUMNS
 from atoll.store.sqlite.connections import Connections
@@ -24,7 +25,9 @@ class SqliteJournal:
 
     connections: Connections
 
-    async def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = 4 << 20) -> list[Numbered]:
+    async def journal(
+        self, after_id: int, *, limit: int = 64, limit_bytes: int = PAGE_BYTES
+    ) -> list[Numbered]:
         found: list[Numbered] = []
         size_bytes = 0
         try:
