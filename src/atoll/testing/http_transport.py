@@ -46,7 +46,7 @@ class HttpFront:
                 Emulation(node.disk.region, lambda _: 0.0),
                 node.ids,
                 link_key=KEY,
-                url=f"http://{node.name}",
+                url=f"http://{node.disk.region}",
                 test_topology=False,
             )
             self._apps[node.name] = (node.runs, app)
@@ -101,7 +101,7 @@ class SimulatedTransport:
             raise Indefinite(f"the connection to {region} broke", region=region)
         node = cluster.nodes[self._random.choice(nodes)[0].name]
         scope = direct.scope_of(
-            request.method, request.path, request.query, {"host": node.name, **request.headers}
+            request.method, request.path, request.query, {"host": region, **request.headers}
         )
         answer = await node.ask(lambda _: direct.ask(self._front.app(node), scope, request.body))
         await asyncio.sleep(back.delay_s + draw() * back.jitter_s)

@@ -88,6 +88,19 @@ def test_sizes_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
         load(tmp_path, long_keys.replace('"sqlite"', '"postgresql://shop@db/shop"'))
 
 
+def test_hosts_and_origins_can_be_allowed(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        FILE.replace(
+            "[deployment]",
+            '[deployment]\nallowed_hosts = ["atoll.example", "*"]\n'
+            'allowed_origins = ["https://shop.example", "http://localhost:3000", "http://[::1]:80", "*"]',
+        ),
+    )
+    assert config.deployment.allowed_hosts == ["atoll.example", "*"]
+    assert len(config.deployment.allowed_origins) == 4
+
+
 def test_secret_is_not_shown(tmp_path: Path) -> None:
     config = load(tmp_path, FILE.replace("[deployment]", '[deployment]\nkey = "0123456789abcdef"'))
     assert config.deployment.key == "0123456789abcdef"
@@ -139,6 +152,10 @@ def test_ambiguous_pair_can_be_written_with_a_slash(tmp_path: Path) -> None:
         ('name = "shop"', "name = 3", 2, "must be a valid string"),
         ('data = "./data"', 'key = "short"', 4, "at least 16"),
         ('data = "./data"', "audit_days = -1", 4, "greater than or equal to 1"),
+        ('data = "./data"', 'allowed_hosts = ["shop.example:80"]', 4, "without port"),
+        ('data = "./data"', 'allowed_hosts = ["https://shop.example"]', 4, "without port"),
+        ('data = "./data"', 'allowed_origins = ["shop.example"]', 4, 'such as "https://shop.example"'),
+        ('data = "./data"', 'allowed_origins = ["https://shop.example/"]', 4, "without path"),
         ('app = "shop.py"', "", 1, 'app: is missing; add app = "shop.py"'),
         ("[deployment]", "[deploymnt]", 1, "did you mean deployment"),
         ("[regions.tokyo]", "[regions.Tokyo]", 6, "cannot be a region's name"),

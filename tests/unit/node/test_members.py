@@ -174,3 +174,18 @@ async def test_a_region_that_joins_later_takes_over_what_one_left(config: Config
         assert (await it.ask("d", "PUT", "/v1/note/d", {"text": "d"}, session=token))[0] == 200
         await it.settled()
         assert (await it.ask("a", "GET", "/v1/note/d"))[1]["value"] == {"text": "d"}
+
+
+async def test_hosts_and_origins_that_are_allowed_follow_the_configuration(config: Config) -> None:
+    alone = only(config, "a")
+    open_to = {"allowed_hosts": ["atoll.example"], "allowed_origins": ["https://shop.example"]}
+    section = alone.deployment.model_copy(update=open_to)
+    page = {"host": "atoll.example", "origin": "https://shop.example"}
+    async with Served() as it:
+        await it.start(alone, "a")
+        url = it.nodes["a"].settings.url + "/health/live"
+        for expected, follow in ((421, None), (200, replace(alone, deployment=section)), (421, alone)):
+            if follow is not None:
+                await it.nodes["a"].follow(follow)
+            async with it.http.get(url, headers=page) as response:
+                assert response.status == expected
