@@ -11,7 +11,7 @@ import pytest
 from atoll.documents.mutation import Write, put_of
 from atoll.errors import Indefinite, RegionUnreachable, StoreUnwritable
 from atoll.region.region import Region
-from atoll.replication.messages import PingCall
+from atoll.replication.messages import PingCall, PingReply
 from atoll.simulation.application import built_in
 from atoll.testing import Cluster, NotSettled, simulated
 
@@ -95,7 +95,7 @@ def test_a_call_whose_answer_is_lost_is_indefinite() -> None:
         cluster = await _started()
         cluster.network.path("frankfurt", "tokyo").loss = 1.0
         with pytest.raises(Indefinite):
-            await cluster["tokyo"].ask(lambda region: region.site.ask("frankfurt", PingCall()))
+            await cluster["tokyo"].ask(lambda region: region.site.ask("frankfurt", PingCall(), PingReply))
 
     simulated(scenario)
 
@@ -105,7 +105,7 @@ def test_a_region_that_is_down_is_unreachable() -> None:
         cluster = await _started()
         cluster.kill("frankfurt")
         with pytest.raises(RegionUnreachable):
-            await cluster["tokyo"].ask(lambda region: region.site.ask("frankfurt", PingCall()))
+            await cluster["tokyo"].ask(lambda region: region.site.ask("frankfurt", PingCall(), PingReply))
         with pytest.raises(RegionUnreachable):
             await cluster["frankfurt"].ask(_put("Ann"))
 
