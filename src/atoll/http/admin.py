@@ -12,13 +12,13 @@ from msgspec import Meta
 from atoll.client.answers import IdsAnswer
 from atoll.config.version import VERSION
 from atoll.errors import AtollError, InvalidOperation, MalformedRequest, Unavailable
-from atoll.http.bodies import Count, Counts
 from atoll.http.common import BODY, STORE
 from atoll.http.exchange import Exchange
 from atoll.http.parameters import Choice, Parameter, Whole
 from atoll.http.route import Answer, Body, Route, Serving
 from atoll.ids import KINDS, MAX_COUNT
-from atoll.region.status import Check
+from atoll.region.status import Check, RegionStatus
+from atoll.region.verification import Digests, Verification
 from atoll.store.port import StoreStatistics
 
 T = TypeVar("T")
@@ -66,32 +66,6 @@ class Health(msgspec.Struct):
     reason: str | None
 
 
-class CollectionDigest(msgspec.Struct):
-    documents: Count
-    digest: str
-
-
-class Digests(msgspec.Struct):
-    region: str
-    collections: dict[str, CollectionDigest]
-
-
-class PeerComparison(msgspec.Struct):
-    different: list[str]
-    documents: int = 0
-    error: str = ""
-
-
-class Comparison(CollectionDigest):
-    peers: dict[str, PeerComparison]
-
-
-class Verification(msgspec.Struct):
-    region: str
-    equal: bool
-    collections: dict[str, Comparison]
-
-
 class ParkedChange(msgspec.Struct):
     origin: str
     seq: int
@@ -105,57 +79,33 @@ class ParkedChanges(msgspec.Struct):
     items: list[ParkedChange]
 
 
-class LinkStatus(msgspec.Struct):
-    connected: bool
-    held: bool
-    since_ms: int | None
-    lag_s: float | None
-    propagation_p50_ms: float | None
-    received_entries: Count
-    received_bytes: Count
-    relays: list[str]
-    behind: Count
-    round_trip_ms: float | None
-    clock_offset_ms: float | None
-    clock_error_ms: float | None
-    refused: Count
-    last_error: str | None
+class Emulated(msgspec.Struct):
+    cut: list[str]
+    one_way_s: dict[str, float]
 
 
-class Status(msgspec.Struct):
-    region: str
+class Status(RegionStatus):
     version: str
     pid: int
-    regions: list[str]
-    serving: bool
-    out_of_service: str | None
-    warnings: list[str]
-    caught_up: bool
-    position: Counts
-    uncertainty_ms: float
-    loop_stall_s: float
-    links: dict[str, LinkStatus]
-    inbox: dict[str, Any]
-    journal: dict[str, int | None]
-    counted: dict[str, Any]
-    emulated: dict[str, Any] | None
+    emulated: Emulated | None
 
 
-async def _status(on: Serving) -> dict[str, Any]:
-    emulated = {"cut": on.emulation.cut, "one_way_s": _one_way_s(on)} if on.test_topology else None
-    return {**on.region.status(), "version": VERSION, "pid": os.getpid(), "emulated": emulated}
+async def _status(on: Serving) -> Status:
+    emulated = Emulated(list(on.emulation.cut), _one_way_s(on)) if on.test_topology else None
+    found = msgspec.structs.asdict(on.region.status())
+    return Status(**found, version=VERSION, pid=os.getpid(), emulated=emulated)
 
 
 async def _statistics(on: Serving) -> StoreStatistics:
     return await on.region.contents()
 
 
-async def _digest(on: Serving) -> dict[str, Any]:
-    return {"region": on.region.name, "collections": await on.region.digest()}
+async def _digest(on: Serving) -> Digests:
+    return await on.region.digest()
 
 
-async def _verify(on: Serving) -> dict[str, Any]:
-    return {"region": on.region.name, **await on.region.verify()}
+async def _verify(on: Serving) -> Verification:
+    return await on.region.verify()
 
 
 async def _parked(on: Serving) -> ParkedChanges:

@@ -16,9 +16,6 @@ Schema = dict[str, Any]
 Described = type | Schema | Callable[[CollectionSchema], Schema]
 """A type, a JSON schema, or one for each collection."""
 
-Count = Annotated[int, Meta(ge=0)]
-Counts = dict[str, Count]
-
 
 class DeleteItem(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False, kw_only=True):
     collection: str

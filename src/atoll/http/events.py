@@ -10,12 +10,12 @@ import msgspec
 from atoll.causality.clock import format_stamp
 from atoll.causality.place import place_of, since
 from atoll.errors import InvalidCursor
-from atoll.http.bodies import Count
 from atoll.http.common import LIMIT, answer_page, decode_cursor, page_route
 from atoll.http.exchange import Exchange
 from atoll.http.parameters import Choice, Moment, Parameter, Text
 from atoll.http.route import Serving
 from atoll.region.event_queue import Kind
+from atoll.region.status import Count
 from atoll.store.port import Condition
 
 

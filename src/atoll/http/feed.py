@@ -18,11 +18,12 @@ from atoll.errors import (
     Unavailable,
     UnknownCollection,
 )
-from atoll.http.bodies import Count, Schema
+from atoll.http.bodies import Schema
 from atoll.http.common import REGION
 from atoll.http.exchange import Exchange
 from atoll.http.parameters import Parameter, Text
 from atoll.http.route import Answer, Route, Serving
+from atoll.region.status import Count
 from atoll.schema.bounds import PAGE_BYTES
 
 _KEEPALIVE_S = 10.0

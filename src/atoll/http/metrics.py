@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -13,6 +12,7 @@ from atoll.http.bodies import TEXT
 from atoll.http.exchange import Exchange
 from atoll.http.route import Answer, Route, Serving
 from atoll.region.region import Region
+from atoll.region.status import JournalStatus, LinkStatus
 
 _CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _COUNTERS = (
@@ -36,29 +36,27 @@ class RegionCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         status = self._region.status()
-        counted = status["counted"]
+        counted = status.counted
         for name, text, key in _COUNTERS:
-            yield _counter(name, text, _single(counted[key]))
-        conflicts = {tuple(place.split("/")): number for place, number in counted["conflicts"].items()}
+            yield _counter(name, text, _single(getattr(counted, key)))
+        conflicts = {tuple(place.split("/")): number for place, number in counted.conflicts.items()}
         yield _counter(
             "atoll_conflicts", "Conflicts detected in this region.", conflicts, "collection", "kind"
         )
         yield _counter(
-            "atoll_entries_applied", "Entries merged from peers.", _keyed(counted["applied"]), "origin"
+            "atoll_entries_applied", "Entries merged from peers.", _keyed(counted.applied), "origin"
         )
-        yield _counter(
-            "atoll_events", "Events that this node has written.", _keyed(counted["events"]), "kind"
-        )
-        yield from _links(status["links"])
+        yield _counter("atoll_events", "Events that this node has written.", _keyed(counted.events), "kind")
+        yield from _links(status.links)
         yield _gauge(
-            "atoll_position", "Highest entry of each origin here.", _keyed(status["position"]), "origin"
+            "atoll_position", "Highest entry of each origin here.", _keyed(status.position), "origin"
         )
-        inbox = _single(status["inbox"]["bytes"])
+        inbox = _single(status.inbox.bytes)
         yield _gauge("atoll_inbox_bytes", "Entries that wait for what their writers had seen.", inbox)
-        yield from _journal(status["journal"])
-        serving = _single(float(status["serving"]))
+        yield from _journal(status.journal)
+        serving = _single(float(status.serving))
         yield _gauge("atoll_serving", "Whether this region should get traffic.", serving)
-        stall = _single(status["loop_stall_s"])
+        stall = _single(status.loop_stall_s)
         yield _gauge("atoll_loop_stall_seconds", "Longest time of late that the event loop was held.", stall)
 
 
@@ -77,20 +75,20 @@ _LINKS = (
 """(family, metric, help, what it is called in a link's status, label)"""
 
 
-def _links(links: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
+def _links(links: Mapping[str, LinkStatus]) -> Iterator[Metric]:
     for family, name, text, key, label in _LINKS:
-        known = {peer: float(link[key]) for peer, link in links.items() if link[key] is not None}
+        measured = {peer: getattr(link, key) for peer, link in links.items()}
+        known = {peer: float(value) for peer, value in measured.items() if value is not None}
         yield _filled(family(name, text, labels=(label,)), _keyed(known))
 
 
-def _journal(kept: Mapping[str, Any]) -> Iterator[Metric]:
-    """As of the last round of truncation."""
-    yield _gauge("atoll_journal_bytes", "What the journal holds, about.", _single(kept["bytes"]))
-    oldest: Values = {} if kept["oldest_ms"] is None else _single(kept["oldest_ms"] / 1000)
+def _journal(kept: JournalStatus) -> Iterator[Metric]:
+    yield _gauge("atoll_journal_bytes", "What the journal holds, about.", _single(kept.bytes))
+    oldest: Values = {} if kept.oldest_ms is None else _single(kept.oldest_ms / 1000)
     yield _gauge(
         "atoll_journal_oldest_timestamp_seconds", "When the oldest entry was written that is kept.", oldest
     )
-    removed = _single(kept["truncated"])
+    removed = _single(kept.truncated)
     yield _counter("atoll_journal_truncated_segments", "Segments that this node has removed.", removed)
 
 

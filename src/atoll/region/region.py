@@ -22,8 +22,8 @@ from atoll.region.divergence import entry_digest
 from atoll.region.reading import FIRST_PAGE, PLAIN_READ, Listing, ListOptions, Reading, ReadOptions
 from atoll.region.shapes import shapes_of
 from atoll.region.site import Site
-from atoll.region.status import Check, health_of, status_of
-from atoll.region.verification import Verification
+from atoll.region.status import Check, RegionStatus, health_of, status_of
+from atoll.region.verification import Digests, Verification, Verifier
 from atoll.region.wiring import Parts, link_lease
 from atoll.replication.messages import (
     Call,
@@ -207,8 +207,8 @@ class Region(Parts):
 
     # -- operators -------------------------------------------------------------------------------------
 
-    def status(self) -> dict[str, Any]:
-        """What the region reports of itself, as plain JSON data."""
+    def status(self) -> RegionStatus:
+        """What the region reports of itself."""
         return status_of(self)
 
     def health_of(self, check: Check) -> str | None:
@@ -244,16 +244,16 @@ class Region(Parts):
             tombstones={name: n for name, n in found.tombstones.items() if not name.startswith("_")},
         )
 
-    async def digest(self) -> dict[str, Any]:
-        """collection → how many documents, and a digest that is equal in regions with the same state."""
-        return await self._verification().digest()
+    async def digest(self) -> Digests:
+        """Of each collection: how many documents, and a digest that is equal in regions with the same state."""
+        return await self._verifier().digest()
 
-    async def verify(self) -> dict[str, Any]:
+    async def verify(self) -> Verification:
         """Compare this region's digests with every peer's, and name the documents that differ."""
-        return await self._verification().compare()
+        return await self._verifier().compare()
 
-    def _verification(self) -> Verification:
-        return Verification(self.application.stored, self.links, self.digests, self.site)
+    def _verifier(self) -> Verifier:
+        return Verifier(self.application.stored, self.links, self.digests, self.site)
 
     async def parked(self) -> Sequence[Parked]:
         """Changes that could not be merged."""

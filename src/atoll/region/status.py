@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import msgspec
+from msgspec import Meta
 
 from atoll.causality import vector as vectors
 
@@ -10,6 +13,83 @@ if TYPE_CHECKING:
     from atoll.region.region import Region
 
 Check = Literal["live", "ready", "serving", "reading"]
+Count = Annotated[int, Meta(ge=0)]
+Counts = dict[str, Count]
+
+
+class LinkStatus(msgspec.Struct):
+    connected: bool
+    held: bool
+    """Whether it is this node of the region that pulls."""
+    since_ms: int | None
+    lag_s: float | None
+    propagation_p50_ms: float | None
+    received_entries: Count
+    received_bytes: Count
+    relays: list[str]
+    """Other origins whose entries come through the peer."""
+    behind: Count
+    """Entries of the peer's own that are not here."""
+    round_trip_ms: float | None
+    clock_offset_ms: float | None
+    clock_error_ms: float | None
+    refused: Count
+    last_error: str | None
+
+
+class InboxStatus(msgspec.Struct):
+    entries: Count
+    bytes: Count
+    blocked_on: dict[str, Counts]
+    """origin → what its next entry waits for."""
+    held: str | None
+    """Why entries are held back."""
+
+
+class JournalStatus(msgspec.Struct):
+    """As of the last round of truncation."""
+
+    bytes: Count
+    segments: Count
+    oldest_ms: int | None
+    truncated: Count
+    """Segments that this node has removed."""
+
+
+class Counted(msgspec.Struct):
+    """Since the node's start."""
+
+    writes: Count
+    commits: Count
+    reads: Count
+    applied: Counts
+    """By origin."""
+    forwarded: Count
+    parked: Count
+    rights_requests: Count
+    token_waits: Count
+    invalid_traces: Count
+    snapshots: Count
+    conflicts: Counts
+    """By collection and kind, with a slash between them."""
+    events: Counts
+    events_left_out: Count
+
+
+class RegionStatus(msgspec.Struct):
+    region: str
+    regions: list[str]
+    serving: bool
+    out_of_service: str | None
+    warnings: list[str]
+    caught_up: bool
+    position: Counts
+    uncertainty_ms: float
+    loop_stall_s: float
+    links: dict[str, LinkStatus]
+    inbox: InboxStatus
+    journal: JournalStatus
+    counted: Counted
 
 
 def health_of(region: Region, check: Check) -> str | None:
@@ -38,73 +118,72 @@ def caught_up(region: Region) -> bool:
     )
 
 
-def status_of(region: Region) -> dict[str, Any]:
-    """As plain JSON data, without a look into the store."""
+def status_of(region: Region) -> RegionStatus:
+    """Without a look into the store."""
     inbox, closed = region.intake.inbox, region.gates.closed
-    kept = region.truncation
-    return {
-        "region": region.name,
-        "regions": list(region.regions),
-        "serving": closed is None,
-        "out_of_service": closed,
-        "warnings": [region.store.warning] if region.store.warning else [],
-        "caught_up": caught_up(region),
-        "position": region.vector,
-        "uncertainty_ms": region.clocks.uncertainty_ms,
-        "loop_stall_s": region.statistics.loop_stall_s,
-        "links": {peer: _link(region, peer) for peer in sorted(region.links)},
-        "inbox": {
-            "entries": len(inbox),
-            "bytes": inbox.size_bytes,
-            "blocked_on": inbox.blocked_on(region.vector),
-            "held": None if region.intake.held is None else region.intake.held.message,
-        },
-        "journal": {
-            "bytes": kept.extent.size_bytes,
-            "segments": kept.extent.segments,
-            "oldest_ms": kept.oldest_ms,
-            "truncated": kept.truncated,
-        },
-        "counted": _counted(region),
-    }
+    kept, held = region.truncation, region.intake.held
+    return RegionStatus(
+        region=region.name,
+        regions=list(region.regions),
+        serving=closed is None,
+        out_of_service=closed,
+        warnings=[region.store.warning] if region.store.warning else [],
+        caught_up=caught_up(region),
+        position=region.vector,
+        uncertainty_ms=region.clocks.uncertainty_ms,
+        loop_stall_s=region.statistics.loop_stall_s,
+        links={peer: _link(region, peer) for peer in sorted(region.links)},
+        inbox=InboxStatus(
+            entries=len(inbox),
+            bytes=inbox.size_bytes,
+            blocked_on=inbox.blocked_on(region.vector),
+            held=None if held is None else held.message,
+        ),
+        journal=JournalStatus(
+            bytes=kept.extent.size_bytes,
+            segments=kept.extent.segments,
+            oldest_ms=kept.oldest_ms,
+            truncated=kept.truncated,
+        ),
+        counted=_counted(region),
+    )
 
 
-def _link(region: Region, peer: str) -> dict[str, Any]:
+def _link(region: Region, peer: str) -> LinkStatus:
     status, now_ms = region.links[peer].status, region.now_ms()
     offset = region.clocks.offsets.offset(peer, now_ms)
-    return {
-        "connected": status.connected,
-        "held": region.holds(peer),
-        "since_ms": status.since_ms,
-        "lag_s": region.freshness.lag_s(peer, now_ms),
-        "propagation_p50_ms": region.statistics.propagation_p50_ms(peer),
-        "received_entries": status.received_entries,
-        "received_bytes": status.received_bytes,
-        "relays": [origin for origin in status.relays if origin != region.name],
-        "behind": max(0, status.advertised.get(peer, 0) - region.vector.get(peer, 0)),
-        "round_trip_ms": None if offset is None else offset.round_trip_ms,
-        "clock_offset_ms": None if offset is None else offset.offset_ms,
-        "clock_error_ms": None if offset is None else offset.error_ms,
-        "refused": status.refused,
-        "last_error": status.last_error,
-    }
+    return LinkStatus(
+        connected=status.connected,
+        held=region.holds(peer),
+        since_ms=status.since_ms,
+        lag_s=region.freshness.lag_s(peer, now_ms),
+        propagation_p50_ms=region.statistics.propagation_p50_ms(peer),
+        received_entries=status.received_entries,
+        received_bytes=status.received_bytes,
+        relays=[origin for origin in status.relays if origin != region.name],
+        behind=max(0, status.advertised.get(peer, 0) - region.vector.get(peer, 0)),
+        round_trip_ms=None if offset is None else offset.round_trip_ms,
+        clock_offset_ms=None if offset is None else offset.offset_ms,
+        clock_error_ms=None if offset is None else offset.error_ms,
+        refused=status.refused,
+        last_error=status.last_error,
+    )
 
 
-def _counted(region: Region) -> dict[str, Any]:
-    """Since the node's start."""
+def _counted(region: Region) -> Counted:
     counted = region.statistics
-    return {
-        "writes": counted.writes,
-        "commits": counted.commits,
-        "reads": counted.reads,
-        "applied": dict(counted.entries_applied),
-        "forwarded": counted.forwarded,
-        "parked": counted.parked,
-        "rights_requests": region.writer.escrow.requests,
-        "token_waits": counted.token_waits,
-        "invalid_traces": counted.invalid_traces,
-        "snapshots": region.snapshot_install.state.completed,
-        "conflicts": {f"{name}/{kind}": number for (name, kind), number in sorted(counted.conflicts.items())},
-        "events": dict(region.events.written),
-        "events_left_out": region.events.left_out,
-    }
+    return Counted(
+        writes=counted.writes,
+        commits=counted.commits,
+        reads=counted.reads,
+        applied=dict(counted.entries_applied),
+        forwarded=counted.forwarded,
+        parked=counted.parked,
+        rights_requests=region.writer.escrow.requests,
+        token_waits=counted.token_waits,
+        invalid_traces=counted.invalid_traces,
+        snapshots=region.snapshot_install.state.completed,
+        conflicts={f"{name}/{kind}": number for (name, kind), number in sorted(counted.conflicts.items())},
+        events=dict(region.events.written),
+        events_left_out=region.events.left_out,
+    )

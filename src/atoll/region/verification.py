@@ -4,44 +4,74 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
 
 from atoll.errors import AtollError
 from atoll.region.site import Site
-from atoll.repair.digests import Digests
+from atoll.region.status import Count
+from atoll.repair import digests as repair
 from atoll.replication.messages import DigestCall, DigestReply
 
 
-class Verification:
+class CollectionDigest(msgspec.Struct):
+    documents: Count
+    digest: str
+
+
+class Digests(msgspec.Struct):
+    region: str
+    collections: dict[str, CollectionDigest]
+
+
+class PeerComparison(msgspec.Struct):
+    different: list[str]
+    documents: Count | UnsetType = UNSET
+    error: str | UnsetType = UNSET
+    """Why the peer could not be compared with."""
+
+
+class Comparison(CollectionDigest):
+    peers: dict[str, PeerComparison]
+
+
+class Verification(msgspec.Struct):
+    region: str
+    equal: bool
+    collections: dict[str, Comparison]
+
+
+class Verifier:
     """Of one region against its peers."""
 
     def __init__(
-        self, collections: Iterable[str], peers: Iterable[str], digests: Digests, site: Site
+        self, collections: Iterable[str], peers: Iterable[str], digests: repair.Digests, site: Site
     ) -> None:
         self._collections = tuple(collections)
         self._peers = peers
         self._digests = digests
+        self._region = site.name
         self._ask = site.ask
 
-    async def digest(self) -> dict[str, Any]:
-        """collection → how many documents, and a digest that is equal where all of them are."""
+    async def digest(self) -> Digests:
+        """Of each collection: how many documents, and a digest that is equal where all of them are."""
         found = {}
         for collection in self._collections:
             reply = await self._digests.of(collection)
-            found[collection] = {"documents": reply.count, "digest": _folded(reply)}
-        return found
+            found[collection] = CollectionDigest(reply.count, _folded(reply))
+        return Digests(self._region, found)
 
-    async def compare(self) -> dict[str, Any]:
+    async def compare(self) -> Verification:
         """Compare with every peer, and name the documents that differ."""
         found = await asyncio.gather(*(self._compare(name) for name in self._collections))
-        equal = all(
-            not peer["different"] and "error" not in peer for each in found for peer in each["peers"].values()
-        )
-        return {"equal": equal, "collections": dict(zip(self._collections, found, strict=True))}
+        compared = [peer for each in found for peer in each.peers.values()]
+        equal = all(not peer.different and peer.error is UNSET for peer in compared)
+        return Verification(self._region, equal, dict(zip(self._collections, found, strict=True)))
 
-    async def _compare(self, collection: str) -> dict[str, Any]:
+    async def _compare(self, collection: str) -> Comparison:
         here = await self._digests.of(collection)
-        peers: dict[str, Any] = {}
+        peers: dict[str, PeerComparison] = {}
         for peer in tuple(self._peers):
             try:
                 there = await self._ask(peer, DigestCall(collection, None), DigestReply)
@@ -49,10 +79,10 @@ class Verification:
                 for bucket in sorted(here.digests.keys() | there.digests.keys(), key=int):
                     if here.digests.get(bucket) != there.digests.get(bucket):
                         different += await self._different(peer, collection, int(bucket))
-                peers[peer] = {"documents": there.count, "different": different}
+                peers[peer] = PeerComparison(different, documents=there.count)
             except AtollError as error:
-                peers[peer] = {"error": error.message, "different": []}
-        return {"documents": here.count, "digest": _folded(here), "peers": peers}
+                peers[peer] = PeerComparison([], error=error.message)
+        return Comparison(here.count, _folded(here), peers)
 
     async def _different(self, peer: str, collection: str, bucket: int) -> list[str]:
         """Keys of the documents in one bucket that differ."""

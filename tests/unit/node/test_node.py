@@ -126,5 +126,5 @@ async def test_what_holds_the_event_loop_is_measured(config: Config) -> None:
     async with Node(config, "a") as node:
         await asyncio.sleep(0)
         time.sleep(0.3)  # noqa: ASYNC251 - it holds the loop
-        while node.region.status()["loop_stall_s"] < 0.2:  # noqa: ASYNC110 - until the loop has come round
+        while node.region.status().loop_stall_s < 0.2:  # noqa: ASYNC110 - until the loop has come round
             await asyncio.sleep(0)
