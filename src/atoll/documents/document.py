@@ -53,6 +53,8 @@ class _Dots(msgspec.Struct, array_like=True, gc=False):
 
 _encode_meta: Callable[[Any], bytes] = msgspec.msgpack.Encoder(order="sorted").encode
 _decode_meta = msgspec.msgpack.Decoder(_Meta).decode
+_SORTED_AT_ONCE = 64
+"""More names than this are sorted before: the encoder's own way is quadratic for some orders."""
 _SHOWN = _encode_meta(ELSEWHERE) + _encode_meta({})
 """Ends the merge state of a row whose one version has its value in the JSON column, and which has no lattices."""
 _OPERATIONS = frozenset(map(int, Operation))
@@ -318,6 +320,8 @@ def encode_row(rules: Rules, document: Document) -> Row:
         field: state if (lattice := rules.lattice(field)) is None else lattice.encode(state)
         for field, state in document.lattices.items()
     }
+    if len(kept) > _SORTED_AT_ONCE:
+        kept = dict(sorted(kept.items()))
     return Row(value, _encode_meta(_Meta(kept, lattices)))
 
 

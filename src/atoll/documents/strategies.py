@@ -14,6 +14,7 @@ import msgspec
 
 from atoll.causality.clock import stamp_ms
 from atoll.documents.register import Operation, Register, Version, canonical_order
+from atoll.lattices.json_values import presort
 
 Outcome = Literal["picked", "merged", "manual"]
 Resolver = Callable[[Sequence[bytes | None]], bytes | None]
@@ -83,6 +84,7 @@ def _merge_objects(into: Any, value: Any) -> Any:
     merged = dict(into)
     for name, member in value.items():
         merged[name] = _merge_objects(merged[name], member) if name in merged else member
+    presort(merged)
     return merged
 
 

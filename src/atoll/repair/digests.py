@@ -11,9 +11,11 @@ from atoll.documents import document as documents
 from atoll.documents.rules import Rules
 from atoll.errors import UnknownCollection
 from atoll.replication.messages import DigestReply
-from atoll.store.port import Documents, Journal
+from atoll.store.port import Documents, Journal, Row
 
 BUCKETS = 256
+_AT_ONCE_BYTES = 128 << 10
+"""A larger page is worked on beside the event loop."""
 
 
 class Stored(Documents, Journal, Protocol):
@@ -42,16 +44,11 @@ class Digests:
         found: dict[str, bytes] = {}
         while rows := await self._store.scan_all(collection, after=after):
             after = rows[-1][0]
-            await asyncio.sleep(0)  # others have their turn between two pages
-            for key, row in rows:
-                number = documents.bucket_of(key, BUCKETS)
-                count += row.value is not None
-                if bucket is None:
-                    before = found.get(str(number), bytes(16))
-                    one = documents.digest(rules, key, documents.decode_row(rules, row))
-                    found[str(number)] = bytes(a ^ b for a, b in zip(before, one, strict=True))
-                elif number == bucket:
-                    found[key] = documents.digest(rules, key, documents.decode_row(rules, row))
+            if sum(row.size_bytes for _, row in rows) > _AT_ONCE_BYTES:
+                count += await asyncio.to_thread(_add, rules, rows, bucket, found)
+            else:
+                await asyncio.sleep(0)  # others have their turn between two pages
+                count += _add(rules, rows, bucket, found)
         return DigestReply(count, found, await self._store.positions())
 
     async def _before_horizon(self, collection: str) -> str | None:
@@ -62,3 +59,21 @@ class Digests:
             await asyncio.sleep(0)
         gone = bisect.bisect_left(keys, self._horizon_of(keys))
         return keys[gone - 1] if gone else None
+
+
+def _add(rules: Rules, rows: Sequence[tuple[str, Row]], bucket: int | None, found: dict[str, bytes]) -> int:
+    """Add a page to the digests; how many of its documents are shown.
+
+    It may take long, since a document may have half a million elements.
+    """
+    count = 0
+    for key, row in rows:
+        number = documents.bucket_of(key, BUCKETS)
+        count += row.value is not None
+        if bucket is None:
+            before = found.get(str(number), bytes(16))
+            one = documents.digest(rules, key, documents.decode_row(rules, row))
+            found[str(number)] = bytes(a ^ b for a, b in zip(before, one, strict=True))
+        elif number == bucket:
+            found[key] = documents.digest(rules, key, documents.decode_row(rules, row))
+    return count

@@ -47,6 +47,7 @@ _SCALARS = frozenset(
     {"bool", "date", "datetime", "decimal", "default", "float", "int", "nullable", "str", "uuid"}
 )
 _KEY = {"key"}
+_LARGE_BYTES = 16 << 10
 _current_key: ContextVar[str] = ContextVar("atoll_key", default="")
 _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 
@@ -90,6 +91,8 @@ class CollectionSchema:
     _zoned: tuple[str, ...]
     """Fields that may hold times with a zone."""
     _validate_json: Callable[..., Collection]
+    _validate_large: Callable[..., Collection]
+    """Reports fewer of the failures."""
     _validate_python: Callable[..., Collection]
     _to_json: Callable[[Collection], bytes]
 
@@ -109,7 +112,8 @@ class CollectionSchema:
         if self.has_rules:
             _current_key.set(key)
         try:
-            document = self._validate_json(body, strict=True, extra="forbid")
+            validate = self._validate_json if len(body) <= _LARGE_BYTES else self._validate_large
+            document = validate(body, strict=True, extra="forbid")
         except ValidationError as error:
             raise request_error(error, self.name, self.fields) from None
         except Exception as error:
@@ -364,6 +368,7 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
         _foreign_code=has_rules or any(form.foreign_code for form in forms.values()),
         _zoned=tuple(field for field, found in kinds_of.items() if found & {"datetime", "time"}),
         _validate_json=exact_validator(body).validate_json,
+        _validate_large=exact_validator(body, fail_fast=True).validate_json,
         _validate_python=exact_validator(model).validate_python,
         _to_json=body.__pydantic_serializer__.to_json,
     )

@@ -28,25 +28,33 @@ _DURATION = re.compile(r"-?P")
 _ZONELESS = frozenset({bool, bytes, date, float, int, str, NoneType, Decimal, UUID})
 _PACKAGES = frozenset({"atoll", "builtins", "pydantic", "pydantic_core"})
 _MINUTE = timedelta(minutes=1)
+_COLLECTIONS = frozenset({"list", "set", "frozenset", "tuple", "dict"})
 NOT_SCHEMAS = frozenset({"metadata", "serialization", "default", "config", "expected", "cls"})
 
 
-def exact_validator(model: type[BaseModel]) -> SchemaValidator:
-    """The model's validator, but what has more than 6 digits of a second, or too many of a decimal, is refused."""
-    return SchemaValidator(exact_schema(model.__pydantic_core_schema__), _use_prebuilt=False)
+def exact_validator(model: type[BaseModel], *, fail_fast: bool = False) -> SchemaValidator:
+    """The model's validator, but what has more than 6 digits of a second, or too many of a decimal, is refused.
+
+    `fail_fast`: of each list, set or object only the first failure is reported. A million take longer to report than
+    to find.
+    """
+    schema = exact_schema(model.__pydantic_core_schema__, fail_fast)
+    return SchemaValidator(schema, _use_prebuilt=False)
 
 
-def exact_schema(schema: Any) -> Any:
+def exact_schema(schema: Any, fail_fast: bool = False) -> Any:
     """A copy of a core schema, stricter."""
     if isinstance(schema, dict):
         made = {
-            name: {field: exact_schema(each) for field, each in inner.items()}
+            name: {field: exact_schema(each, fail_fast) for field, each in inner.items()}
             if name == "fields" and isinstance(inner, dict)
             else inner
             if name in NOT_SCHEMAS
-            else exact_schema(inner)
+            else exact_schema(inner, fail_fast)
             for name, inner in schema.items()
         }
+        if fail_fast and made.get("type") in _COLLECTIONS:
+            made["fail_fast"] = True
         match made.get("type"):
             case "datetime" | "time" | "timedelta":
                 made["microseconds_precision"] = "error"
@@ -54,7 +62,7 @@ def exact_schema(schema: Any) -> Any:
                 made["max_digits"] = min(int(schema.get("max_digits") or MOST_DIGITS), MOST_DIGITS)
         return made
     if isinstance(schema, list | tuple):
-        return type(schema)(exact_schema(each) for each in schema)
+        return type(schema)(exact_schema(each, fail_fast) for each in schema)
     return schema
 
 

@@ -14,17 +14,10 @@ from atoll.errors import InvalidDocument, MalformedRequest, RequestError, Unknow
 _POSITION = re.compile(r" at line (\d+) column (\d+)$")
 _NOT_AN_OBJECT = ("model_type", "model_attributes_type", "dict_type")
 MOST_PROBLEMS = 20
-_MOST_FOUND = 2000
 
 
 def request_error(error: ValidationError, collection: str, fields: Collection[str]) -> RequestError:
     """What to raise for a document of `collection` that pydantic refused."""
-    if error.error_count() > _MOST_FOUND:  # to write them out takes longer than to find them
-        return InvalidDocument(
-            f"{collection}: {error.error_count()} values do not fit the declaration; correct their type, and send one"
-            " such document alone to see why",
-            collection=collection,
-        )
     found = error.errors(include_url=False, include_input=False)
     first = found[0]
     if first["type"] == "json_invalid":

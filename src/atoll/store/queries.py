@@ -179,9 +179,19 @@ class SqlStore(ABC):
 
     @abstractmethod
     async def page_at(
-        self, selected: Selected, terms: Sequence[str], bound: Bound, limit: int, limit_bytes: int
+        self,
+        selected: Selected,
+        terms: Sequence[str],
+        bound: Bound,
+        limit: int,
+        limit_bytes: int,
+        *,
+        searching: bool = False,
     ) -> tuple[list[Sequence[Any]], Mapping[str, int]]:
-        """As `page`, in the order of the column `key`, with the positions of that moment."""
+        """As `page`, in the order of the column `key`, with the positions of that moment.
+
+        `searching`: rows have to be looked at that are not on the page, nobody knows how many.
+        """
 
     @abstractmethod
     def table(self, collection: str) -> str:
@@ -204,7 +214,8 @@ class SqlStore(ABC):
         bound = self.bound()
         terms = [*key_range(bound, prefix, after), f"{self.document} IS NOT NULL"]
         terms += [self.condition(collection, each, bound) for each in where]
-        page = await self.page_at(self._documents(collection), terms, bound, limit, limit_bytes)
+        selected, searching = self._documents(collection), bool(where)
+        page = await self.page_at(selected, terms, bound, limit, limit_bytes, searching=searching)
         return Scan(_keyed(page[0]), page[1])
 
     async def scan_all(

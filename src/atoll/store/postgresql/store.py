@@ -206,7 +206,14 @@ class PostgresStore(SqlStore, PostgresJournal):
         return await self.found(sql.page_sql(selected, terms, bound, limit, limit_bytes), bound.values)
 
     async def page_at(
-        self, selected: Selected, terms: Sequence[str], bound: queries.Bound, limit: int, limit_bytes: int
+        self,
+        selected: Selected,
+        terms: Sequence[str],
+        bound: queries.Bound,
+        limit: int,
+        limit_bytes: int,
+        *,
+        searching: bool = False,
     ) -> tuple[list[Sequence[Any]], Mapping[str, int]]:
         page = sql.page_sql(selected, terms, bound, limit, limit_bytes)
         joined = f"SELECT positions, held.* FROM _region LEFT JOIN ({page}) AS held ON true ORDER BY held.key"

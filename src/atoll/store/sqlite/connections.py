@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import apsw
 
 from atoll.errors import AtollError, Indefinite, StoreCorrupt, StoreError, StoreUnwritable
 from atoll.store.sqlite import database as sqlite_database
 from atoll.store.sqlite.database import PAGE_BYTES, Opened
+
+Found = TypeVar("Found")
 
 _KEYS_AT_ONCE = 512
 _WAL_RESTART_PAGES = (32 << 20) // PAGE_BYTES
@@ -39,6 +41,8 @@ class Connections:
         self._opened = opened
         self._checkpointer: apsw.Connection | None = None
         self._checkpointing = threading.Lock()
+        self._searcher: apsw.Connection | None = None
+        self._searching = threading.Lock()
         self._closed = False
         self._log_pages = 0
         self._log_nearly_copied = False
@@ -57,6 +61,20 @@ class Connections:
             yield
         finally:
             self.rows("ROLLBACK")
+
+    def beside(self, work: Callable[[apsw.Connection], Found]) -> Found:
+        """Do what takes long in one snapshot, through a connection of its own. For another thread than the loop's."""
+        with self._searching:
+            if self._searcher is None:
+                self._searcher = self.connect_reader()
+            try:
+                self._searcher.execute("BEGIN")
+                return work(self._searcher)
+            except apsw.Error as error:
+                raise self.failure(error) from error
+            finally:
+                if self._searcher.in_transaction:
+                    self._searcher.execute("ROLLBACK")
 
     def load(self, sql: str, bindings: Sequence[Any]) -> list[Any]:
         """As `rows`, in a transaction: what the writer sees."""
@@ -164,6 +182,10 @@ class Connections:
             if self._closed:
                 return
             self._closed = True
+            if self._searcher is not None:
+                self._searcher.interrupt()
+                with self._searching:
+                    self._searcher.close()
             if self.writer is not None:
                 self.writer.set_wal_hook(None)
             for connection in (self._checkpointer, self.reader, self.writer):

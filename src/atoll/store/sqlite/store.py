@@ -28,6 +28,7 @@ from atoll.store.sqlite.database import Opened
 from atoll.store.sqlite.journal import SqliteJournal
 from atoll.store.sqlite.transaction import FIRST_GENERATION, SqliteTransaction
 
+_POSITIONS = "SELECT origin, seq FROM positions ORDER BY origin"
 _STATE = "SELECT value FROM states WHERE space = ? AND key = ?"
 _ANY_RECORD = "SELECT 1 FROM audit WHERE collection = ? LIMIT 1"
 _OPEN_RECORDS = f"{sql.SELECT_AUDIT} WHERE collection = ? AND key = ? AND status <> 'resolved' {NEWEST_FIRST}"
@@ -200,12 +201,24 @@ class SqliteStore(SqlStore, SqliteJournal):
     async def page(
         self, selected: Selected, terms: Sequence[str], bound: Bound, limit: int, limit_bytes: int
     ) -> list[Sequence[Any]]:
+        return self._page(self._reader, selected, terms, bound, limit=limit, limit_bytes=limit_bytes)
+
+    def _page(
+        self,
+        connection: apsw.Connection,
+        selected: Selected,
+        terms: Sequence[str],
+        bound: Bound,
+        *,
+        limit: int,
+        limit_bytes: int,
+    ) -> list[Sequence[Any]]:
         columns, table, order, sized = selected
         select = f"SELECT {', '.join(columns)} FROM {table}{where(terms)} ORDER BY {order} LIMIT ?"
         found: list[Sequence[Any]] = []
         left_bytes = limit_bytes
         try:
-            for row in self._reader.execute(select, [*bound.values, limit]):
+            for row in connection.execute(select, [*bound.values, limit]):
                 found.append(row)
                 left_bytes -= len(row[-1])
                 if sized > 1 and row[-2] is not None:
@@ -217,8 +230,22 @@ class SqliteStore(SqlStore, SqliteJournal):
         return found
 
     async def page_at(
-        self, selected: Selected, terms: Sequence[str], bound: Bound, limit: int, limit_bytes: int
+        self,
+        selected: Selected,
+        terms: Sequence[str],
+        bound: Bound,
+        limit: int,
+        limit_bytes: int,
+        *,
+        searching: bool = False,
     ) -> tuple[list[Sequence[Any]], Mapping[str, int]]:
+        def search(connection: apsw.Connection) -> tuple[list[Sequence[Any]], Mapping[str, int]]:
+            rows = self._page(connection, selected, terms, bound, limit=limit, limit_bytes=limit_bytes)
+            positions: list[Any] = connection.execute(_POSITIONS).fetchall()
+            return rows, dict(positions)
+
+        if searching and self._alone:  # not of a database that is only read: it may have tables of its own
+            return await asyncio.to_thread(self.connections.beside, search)
         with self.connections.one_moment():
             rows = await self.page(selected, terms, bound, limit, limit_bytes)
             return rows, self.head().positions
@@ -311,7 +338,7 @@ class SqliteStore(SqlStore, SqliteJournal):
         return self._head if self._alone else self._stored_head()
 
     def _stored_head(self) -> Head:
-        positions = dict(self.connections.rows("SELECT origin, seq FROM positions ORDER BY origin"))
+        positions = dict(self.connections.rows(_POSITIONS))
         settings = dict(self.connections.rows("SELECT name, value FROM settings ORDER BY name"))
         schemas = {name[7:]: value for name, value in settings.items() if name.startswith("schema ")}
         return Head(positions, Stamp(int(settings.get("clock", 0))), schemas)
