@@ -2,7 +2,8 @@
 
 Strings are written unchanged, everything else as JSON text: `12`, `true`, `["a","b"]`. An empty cell is null if
 the field may be null, and the empty string if it is a plain string. Otherwise the field is not given. If a string
-could be taken for something else (`Any`, `int | str`, `str | None`), it is a JSON string, in quotes.
+could be taken for something else (`Any`, `int | str`), it is a JSON string, in quotes. In a field `str | None`, a cell
+of CSV that is `""` is the empty string.
 
 Databases and spreadsheets write some values in other ways than JSON. Those with one meaning are understood: `t` and
 `TRUE`, `5.0` for a whole number, `2026-01-02 03:04:05+00`, and `\\x6869` for bytes.
@@ -129,7 +130,7 @@ class Cells:
         if text[:1] != b'"':
             return text.decode()
         value: str = _decode(text)
-        if types == {"string"}:
+        if types <= {"string", "null"}:
             return value
         return text.decode() if not value or _could_be_else(value, types) else value
 
@@ -143,7 +144,7 @@ def _takes_empty(form: FieldForm, limits: Limits) -> bool:
 
 def _could_be_else(cell: str, types: frozenset[str]) -> bool:
     """Whether a cell of a field that takes strings is meant as JSON. Null is an empty cell, never a word."""
-    if types == {"string"}:
+    if types <= {"string", "null"}:
         return False
     if cell[0] == '"':
         return _json_type(cell) == "string"

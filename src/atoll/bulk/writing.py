@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
@@ -15,6 +16,7 @@ from atoll.schema import CollectionSchema
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_EMPTY = msgspec.Raw(b'""')
 
 
 class Writer(NamedTuple):
@@ -38,22 +40,34 @@ def json_lines_writer() -> Writer:
 
 def csv_writer(schema: CollectionSchema, delimiter: str) -> Writer:
     """A header with the key and the declared fields, then a record a document."""
-    write = Cells(schema).write
+    cells = Cells(schema)
+    special = re.compile(f'[{re.escape(delimiter)}"\r\n]')
 
-    def record(key: str, text: bytes) -> list[str]:
-        fields = _decode(text)
+    def record(fields: dict[str, msgspec.Raw], key: str) -> list[str]:
         texts = ((field, fields.get(field)) for field in schema.fields)
-        return [key, *(write(field, None if text is None else bytes(text)) for field, text in texts)]
+        return [key, *(cells.write(field, None if text is None else bytes(text)) for field, text in texts)]
 
-    def lines(records: Iterable[list[str]]) -> bytes:
+    def quoted(cell: str, empty: bool) -> str:
+        return '"' + cell.replace('"', '""') + '"' if empty or special.search(cell) else cell
+
+    def block(documents: Iterable[Document]) -> bytes:
         buffer = io.StringIO()
         # With this terminator, RFC 4180's, cells that hold either character are quoted.
-        csv.writer(buffer, delimiter=delimiter, lineterminator="\r\n").writerows(records)
+        writer = csv.writer(buffer, delimiter=delimiter, lineterminator="\r\n")
+        for key, text in documents:
+            fields = _decode(text)
+            empty = {field for field in cells.optional_texts if fields.get(field) == _EMPTY}
+            if not empty:
+                writer.writerow(record(fields, key))
+                continue
+            # `csv` cannot quote single cells, and a cell that is empty without quotes is null.
+            pairs = zip(("", *schema.fields), record(fields, key), strict=True)
+            buffer.write(delimiter.join(quoted(cell, field in empty) for field, cell in pairs) + "\r\n")
         return buffer.getvalue().encode()
 
-    return Writer(
-        lines([["key", *schema.fields]]), lambda documents: lines(record(*each) for each in documents)
-    )
+    head = io.StringIO()
+    csv.writer(head, delimiter=delimiter, lineterminator="\r\n").writerow(["key", *schema.fields])
+    return Writer(head.getvalue().encode(), block)
 
 
 def documents_in(stream: BinaryIO) -> Iterator[Document]:

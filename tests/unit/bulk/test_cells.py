@@ -43,6 +43,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 @given(data=st.data())
 def test_a_cell_is_read_as_it_was_written(field: str, data: st.DataObject) -> None:
     text = msgspec.json.encode(data.draw(VALUES[field]))
+    if field in CELLS.optional_texts and text == b'""':
+        return  # which cell that is, CSV's quotes say: see test_reading
     cell = CELLS.write(field, text)
     assert json.loads(CELLS.read(field, cell) or b"null") == json.loads(text)
 
@@ -62,6 +64,7 @@ def test_a_cell_is_read_as_it_was_written(field: str, data: st.DataObject) -> No
         ("price", "12345678901234567890.10", b'"12345678901234567890.10"'),
         ("text", "5", b'"5"'),
         ("maybe", "null", b'"null"'),
+        ("maybe", '"a"', b'"\\"a\\""'),
         ("tags", '["b","a"]', b'["b","a"]'),
         ("seen", "12", b"12"),
     ],

@@ -74,8 +74,11 @@ FILES = {
         ignored=frozenset({"Name; lang"}),
     ),
     "Google Sheets": File(
-        b'key,name,paid,day\r\na,"say ""hi""",TRUE,2026-01-02\r\nb," padded ",FALSE,',
-        {"a": {"name": 'say "hi"', "paid": True, "day": DAY}, "b": {"name": " padded "}},
+        b'key,name,note,paid,day\r\na,"say ""hi""","""hi""",TRUE,2026-01-02\r\nb," padded ",null,FALSE,',
+        {
+            "a": {"name": 'say "hi"', "note": '"hi"', "paid": True, "day": DAY},
+            "b": {"name": " padded ", "note": "null"},
+        },
     ),
     "pandas, to_csv with an index and integers beside missing ones": File(
         b",key,count,ratio,paid,at,day\n"
