@@ -90,7 +90,7 @@ class Cells:
                 return b"null"
             return b'""' if "string" in types and field not in self._formatted else None
         if field in self.formed:
-            return _encode(self.in_form(field, cell))
+            return _encode(_formed(self.formed[field], cell))
         if "string" in types:
             return _encode(cell) if not _could_be_else(cell, types) else cell.encode()
         text = cell.strip()
@@ -109,17 +109,14 @@ class Cells:
 
     def in_form(self, field: str, value: Any) -> Any:
         """The same value in the form that the declaration takes, if it is another one with the same meaning."""
-        match value:
-            case str() if kind := self.formed.get(field):
-                if kind == "bytes":
-                    found = _HEX.fullmatch(value)
-                    return value if found is None else base64.b64encode(bytes.fromhex(found[1])).decode()
-                value = _HOURS.sub(r"\1:00", _FRACTION.sub(r"\1", value))
-                return _MIDNIGHT.sub("", value) if kind == "date" else value
-            case datetime() if self.formed.get(field) == "date" and value.tzinfo is None:
-                return value.date() if value.time() == time.min else value  # pandas has no dates
-            case float() if self.types[field] <= {"integer", "null"} and value.is_integer():
-                return int(value) if abs(value) <= _EXACT else value  # and no integers beside missing values
+        kind = self.formed.get(field)
+        if kind is not None and isinstance(value, str):
+            return _formed(kind, value)
+        if kind == "date" and isinstance(value, datetime) and value.tzinfo is None:
+            return value.date() if value.time() == time.min else value  # pandas has no dates
+        if kind is None and isinstance(value, float) and self.types[field] <= {"integer", "null"}:
+            whole = value.is_integer() and abs(value) <= _EXACT
+            return int(value) if whole else value  # pandas has no integers beside missing values
         return value
 
     def write(self, field: str, text: bytes | None) -> str:
@@ -133,6 +130,17 @@ class Cells:
         if types <= {"string", "null"}:
             return value
         return text.decode() if not value or _could_be_else(value, types) else value
+
+
+def _formed(kind: str, text: str) -> str:
+    if kind == "bytes":
+        found = _HEX.fullmatch(text) if text[:1] == "\\" else None
+        return text if found is None else base64.b64encode(bytes.fromhex(found[1])).decode()
+    if kind == "date":
+        return _MIDNIGHT.sub("", text) if len(text) > 10 else text
+    if text[-3:-2] in ("+", "-"):
+        text = _HOURS.sub(r"\1:00", text)
+    return _FRACTION.sub(r"\1", text) if "." in text else text
 
 
 def _takes_empty(form: FieldForm, limits: Limits) -> bool:

@@ -55,7 +55,11 @@ class ParquetRows:
         except (OSError, pa.ArrowException) as error:
             raise InvalidOperation(f"{name}: cannot be read as Parquet: {error}") from None
         layout.check_columns(name, self._file.schema_arrow.names)
-        self._binary = {one.name for one in self._file.schema_arrow if "binary" in str(one.type)}
+        arrows = self._file.schema_arrow
+        self._binary = {one.name for one in arrows if "binary" in str(one.type)}
+        floats = {one.name for one in arrows if pa.types.is_floating(one.type)}
+        self._unlike = floats & self._cells.types.keys() | self._cells.formed.keys()
+        """Columns whose values may have to change their form."""
 
     @property
     def count(self) -> int:
@@ -114,13 +118,12 @@ class ParquetRows:
         return Row(place, fields, size, {name: bytes(text).decode() for name, text in fields.items()}, end)
 
     def _text(self, column: str, value: Any) -> bytes | None:
-        if isinstance(value, InvalidDocument):
-            raise InvalidDocument(f"{self._layout.schema.name}: {column}: {value.message}")
         if column in self._binary:
             value = self._decoded(column, value)
         types = self._cells.types.get(column)
         if types is not None:
-            value = self._cells.in_form(column, value)
+            if column in self._unlike:
+                value = self._cells.in_form(column, value)
             if value is None and "null" not in types:
                 return None  # as an empty cell of CSV: the field is not given
             if isinstance(value, str) and types - {"string", "null"}:
@@ -130,7 +133,8 @@ class ParquetRows:
         try:
             return to_json(value, bytes_mode="base64", inf_nan_mode="constants")
         except (PydanticSerializationError, ValueError) as error:
-            raise InvalidDocument(f"{self._layout.schema.name}: {column}: {error}") from None
+            problem = value.message if isinstance(value, InvalidDocument) else str(error)
+            raise InvalidDocument(f"{self._layout.schema.name}: {column}: {problem}") from None
 
     def _decoded(self, column: str, value: Any) -> Any:
         """A binary column is bytes, a UUID, or (of Spark, Hive and Impala) text: the field says which."""

@@ -119,10 +119,11 @@ def json_rows(source: Input, layout: Layout, start: Position) -> Iterator[Row]:
         try:
             fields = _object(text)
             check_members(text, fields)
-            for field in cells.formed.keys() & fields.keys():
-                value = _decode(fields[field])
-                if (changed := cells.in_form(field, value)) is not value:
-                    fields[field] = msgspec.Raw(_encode(changed))
+            for field in cells.formed:
+                if (raw := fields.get(field)) is not None:
+                    value = _decode(raw)
+                    if (changed := cells.in_form(field, value)) is not value:
+                        fields[field] = msgspec.Raw(_encode(changed))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             problem = MalformedRequest(f"the line is not one JSON object: {error}")
             yield Row(place, {}, size, text, end, problem)
@@ -145,6 +146,8 @@ class _CsvRows:
         self._offset = self._place = 0
         self._text: list[str] = []
         """The lines of the record that is being read."""
+        self._doubled = False
+        """Two quotes follow one another in them."""
 
     def rows(self, start: Position) -> Iterator[Row]:
         csv.field_size_limit(self._layout.line_bytes)
@@ -156,6 +159,7 @@ class _CsvRows:
         while True:
             first, before = self._place + 1, self._offset
             self._text.clear()
+            self._doubled = False
             try:
                 record = next(records, None)
             except csv.Error as error:
@@ -207,6 +211,7 @@ class _CsvRows:
             if self._place == 1:
                 text = text.removeprefix("\ufeff")  # a quote after it would not begin a quoted cell
             self._text.append(text)
+            self._doubled = self._doubled or '""' in text
             yield text
 
     def _row(self, place: int, columns: list[str], record: list[str], size: int) -> Row:
@@ -217,7 +222,7 @@ class _CsvRows:
             )
             return Row(place, {}, size, record, end, problem)
         given = dict(zip(columns, record, strict=True))
-        empty = self._quoted_empty(columns, given)
+        empty = self._quoted_empty(columns, given) if self._doubled else _NONE
         fields: dict[str, msgspec.Raw] = {}
         try:
             for column, cell in given.items():
@@ -234,11 +239,10 @@ class _CsvRows:
     def _quoted_empty(self, columns: list[str], given: dict[str, str]) -> frozenset[str]:
         """The columns that hold `""`: the empty string, where an empty cell is null. `csv` reads both alike."""
         optional = [column for column in self._cells.optional_texts if given.get(column) == ""]
-        text = "".join(self._text) if optional else ""
-        if '""' not in text:
+        if not optional:
             return _NONE
         delimiter = re.escape(self._layout.delimiter)
-        written = re.findall(rf'(?:^|{delimiter})("(?:[^"]|"")*"|[^{delimiter}\r\n]*)', text)
+        written = re.findall(rf'(?:^|{delimiter})("(?:[^"]|"")*"|[^{delimiter}\r\n]*)', "".join(self._text))
         if len(written) != len(columns):
             return _NONE
         found = dict(zip(columns, written, strict=True))

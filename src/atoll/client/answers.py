@@ -19,6 +19,9 @@ T = TypeVar("T")
 class AnotherAnswer(Exception):
     """The answer is about another document than the one asked for: the connection mixed them up."""
 
+    def __init__(self, asked: object, found: object) -> None:
+        super().__init__(f"asked for {asked!r:.200}, the answer is about {found!r:.200}")
+
 
 class RawSibling(msgspec.Struct):
     value: msgspec.Raw

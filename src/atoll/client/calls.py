@@ -53,6 +53,8 @@ class Call(Generic[T]):
     """The result when there is no such document; None lets NotFound out."""
     wait_s: float = 0.0
     """What the region was asked to wait at most."""
+    key: str | None = None
+    """The document that may be `absent`: an answer that names another one is not believed."""
 
 
 PAGE: Final = 100
@@ -108,8 +110,7 @@ class Calls:
             _of_key(response, key)
             return True
 
-        absent = _absent(key, lambda response, region: False)
-        return Call("DELETE", path, deleted, headers=headers, writes=True, absent=absent)
+        return Call("DELETE", path, deleted, headers=headers, writes=True, absent=_false, key=key)
 
     def get(
         self,
@@ -125,8 +126,8 @@ class Calls:
             return cast(M, fitted(schema, key, bytes(_of_key(response, key).value)))
 
         query = self._read_query(schema, consistency, max_staleness_s, max_wait_s)
-        absent = _absent(key, lambda response, region: None)
-        return Call("GET", _path(schema, key), read, query, absent=absent, wait_s=max_wait_s or 0.0)
+        path = _path(schema, key)
+        return Call("GET", path, read, query, absent=_none, wait_s=max_wait_s or 0.0, key=key)
 
     def read(
         self,
@@ -141,13 +142,13 @@ class Calls:
         def read(response: Response, region: str) -> Read[M]:
             return _read_of(schema, _of_key(response, key), response, region)
 
-        def none(response: Response, region: str) -> Read[M]:
+        def absent(response: Response, region: str) -> Read[M]:
             headers = response.headers
             return Read(key, None, None, headers.get("atoll-region", region), headers.get("atoll-degraded"))
 
         query = self._read_query(schema, consistency, max_staleness_s, max_wait_s)
-        absent = _absent(key, none)
-        return Call("GET", _path(schema, key), read, query, absent=absent, wait_s=max_wait_s or 0.0)
+        path = _path(schema, key)
+        return Call("GET", path, read, query, absent=absent, wait_s=max_wait_s or 0.0, key=key)
 
     def page(
         self,
@@ -192,8 +193,9 @@ class Calls:
 
         def read(response: Response, region: str) -> tuple[Read[Any], ...]:
             written = _batch(response).written
-            if [(each.collection, each.key) for each in written] != asked:
-                raise answers.AnotherAnswer("the answer is to another batch")
+            found = [(each.collection, each.key) for each in written]
+            if found != asked:
+                raise answers.AnotherAnswer(asked, found)
             return tuple(_read_of(s, w, response, region) for s, w in zip(schemas, written, strict=True))
 
         body = msgspec.json.encode({"writes": items})
@@ -294,20 +296,8 @@ def _of_key(response: Response, key: str) -> answers.DocumentAnswer:
     """Raises AnotherAnswer, ConfigError."""
     found = _document(response)
     if found.key != key:
-        raise answers.AnotherAnswer(f"asked for {key!r}, the answer is about {found.key!r}")
+        raise answers.AnotherAnswer(key, found.key)
     return found
-
-
-def _absent(key: str, result: Callable[[Response, str], T]) -> Callable[[Response, str], T]:
-    """The result of a document that is not there, if the region says so of the one that was asked for."""
-
-    def read(response: Response, region: str) -> T:
-        found = answers.problem_of(response).details.get("key", key)
-        if found != key:
-            raise answers.AnotherAnswer(f"asked for {key!r}, the answer is about {found!r}")
-        return result(response, region)
-
-    return read
 
 
 def _shown(model: type[M], key: str) -> Callable[[Response, str], M]:
@@ -360,3 +350,11 @@ def _filter(value: Any) -> str:
 
 def _done(response: Response, region: str) -> None:
     _batch(response)
+
+
+def _false(response: Response, region: str) -> bool:
+    return False
+
+
+def _none(response: Response, region: str) -> None:
+    return None

@@ -225,6 +225,9 @@ class Exchanges:
         self, call: Call[T], response: Response, region: str, failure: AtollError, attempts: _Attempts
     ) -> T:
         if call.absent is not None and failure.type == "not-found":
+            found = failure.details.get("key", call.key)
+            if found != call.key:
+                raise AnotherAnswer(call.key, found)
             result = call.absent(response, region)
             self._believe(response, region, attempts)
             return result
