@@ -7,18 +7,18 @@ visible outside until the store has made the whole batch durable.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import msgspec
 
 from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.origin import Origin
 from atoll.causality.place import Place
-from atoll.causality.types import RegionName, Seq, Stamp
+from atoll.causality.types import Seq, Stamp
 from atoll.causality.vector import descends, missing
 from atoll.commit import idempotency
 from atoll.commit.checks import check_answer, check_document, entry_too_large
-from atoll.commit.draft import Draft
+from atoll.commit.draft import Draft, finish, leaves_remains, replaced_registers
+from atoll.commit.identity import Address, Identity, remains_of
 from atoll.commit.recent import Recent
 from atoll.conflicts import records
 from atoll.conflicts.records import Record
@@ -37,33 +37,18 @@ from atoll.documents.entry import (
 from atoll.documents.mutation import Put, Receipt, Write, Written
 from atoll.documents.register import Operation, Version
 from atoll.documents.rules import WHOLE, Rules, undeclared
-from atoll.errors import AtollError, CorruptEntry, InvalidOperation
+from atoll.errors import AtollError, CorruptEntry
 from atoll.lattices.base import Actor
-from atoll.schema.bounds import ENTRY_BYTES, SEGMENT_BYTES
+from atoll.schema.bounds import SEGMENT_BYTES
 from atoll.schema.limits import ANY_KEY, validate_key
 from atoll.store.port import AuditRow, Cause, Commit, Parked, Remembered, Row, Segment
-
-Address = tuple[str, str]
-"""(collection, key)"""
 
 Admit = Callable[[Write, Callable[[Address], Row | None]], None]
 """Raises an AtollError where a write may not be committed here, given the documents as its transaction shows them."""
 
+_PURGE = Write((), brief=True)
 _pack = msgspec.msgpack.Encoder().encode
 _INSERT, _UPDATE = int(Operation.INSERT), int(Operation.UPDATE)
-
-
-class Identity(NamedTuple):
-    """Who commits."""
-
-    origin: Origin
-    regions: tuple[RegionName, ...]
-    uncertainty_ms: int
-    """Half-width of the clock's error, stamped on every entry."""
-    document_bytes: int
-    """A write may not make a document larger than this; merging may have."""
-    entry_bytes: int = ENTRY_BYTES
-    """A larger entry is refused: nobody could be sure to receive it."""
 
 
 class Batch:
@@ -203,30 +188,53 @@ class Batch:
             address = (mutation.collection, key)
             draft = drafts.get(address)
             if draft is None:
-                drafts[address] = draft = Draft(
-                    rules,
-                    key,
-                    self._document(address),
-                    self._row(address),
-                    dot=dot,
-                    actor=self._actor,
-                )
+                before, row = self._document(address), self._row(address)
+                drafts[address] = draft = Draft(rules, key, before, row, dot=dot, actor=self._actor)
             size_bytes -= draft.size_bytes
             draft.mutate(mutation)
             size_bytes += draft.size_bytes
             if size_bytes > identity.entry_bytes:
                 raise entry_too_large(identity.entry_bytes)
+        wrote = self._commit_drafts(drafts, dot, write)
+        return Receipt(
+            origin,
+            seq if wrote else Seq(0),
+            stamp,
+            () if write.brief else tuple(self._written(address) for address in drafts),
+        )
+
+    def purge(self, addresses: Sequence[Address], seen: Mapping[str, int]) -> None:
+        """Add an entry that lets go what is over in these documents; every region has seen `seen`."""
+        origin = self._identity.origin
+        seq = Seq(self.vector.get(origin, 0) + 1)
+        context = {**self.vector, origin: seq - 1}
+        dot = Version(origin, seq, self._clock.now(), self._identity.uncertainty_ms, 0, context, None)
+        drafts: dict[Address, Draft] = {}
+        for address in addresses:
+            self.pending.states.setdefault(remains_of(address), None)
+            rules, row = self._rules.get(address[0]), self._row(address)
+            if rules is not None and row is not None:
+                before = self._document(address)
+                drafts[address] = Draft(rules, address[1], before, row, dot=dot, actor=self._actor)
+                drafts[address].purge(seen)
+        self._commit_drafts(drafts, dot, _PURGE)
+
+    def _commit_drafts(self, drafts: Mapping[Address, Draft], dot: Version, write: Write) -> bool:
+        """Add the entry of what the drafts wrote; whether they wrote anything."""
+        identity = self._identity
+        origin, seq, stamp, context = dot.origin, dot.seq, dot.stamp, dot.context
         changed: list[tuple[Address, Draft, Row]] = []
         changes: list[Change] = []
         for address, draft in drafts.items():
             if draft.empty:
                 continue
+            finish(draft)
             row = documents.encode_row(draft.rules, draft.document)
             if draft.added:
                 check_document(address, self._row(address), row, identity.document_bytes)
             resolved: tuple[LosingVersion, ...] = ()
             if draft.before.contested:
-                lost = records.open_records(draft.rules, address[1], draft.before, draft.written_registers)
+                lost = records.open_records(draft.rules, address[1], draft.before, replaced_registers(draft))
                 resolved = tuple(records.resolve(record, (stamp, origin, seq)) for record in lost.values())
             changed.append((address, draft, row))
             changes.append(draft.change(resolved))
@@ -240,14 +248,11 @@ class Batch:
                 raise entry_too_large(identity.entry_bytes)
             for (address, draft, row), change in zip(changed, changes, strict=True):
                 self._install(address, draft.before, draft.document, row, change.resolved)
+                if not draft.rules.simple and leaves_remains(draft):
+                    self.pending.states[remains_of(address)] = str(seq).encode()
             self._append(entry, frame)
             self.written.append(entry)
-        return Receipt(
-            origin,
-            seq if changes else Seq(0),
-            stamp,
-            () if write.brief else tuple(self._written(address) for address in drafts),
-        )
+        return bool(changes)
 
     def _written(self, address: Address) -> Written:
         row = self._row(address)
@@ -359,7 +364,7 @@ class Batch:
         rules = self._rules_of(collection)
         theirs = documents.received(rules, key, row, stamp)
         before = self._document(address)
-        after = documents.merge(rules, before, theirs)
+        after = documents.merge(rules, before, theirs, whole=True)
         shown = documents.encode_row(rules, after)
         if collection in self._rules:
             self._install(address, before, after, shown, ())
@@ -491,9 +496,3 @@ class Batch:
         for collection, key in sorted(self._erased - self._changed.keys()):
             commit.erased.setdefault(collection, []).append(key)
         return commit
-
-
-def check_batch(write: Write, *, most: int) -> None:
-    """Raises InvalidOperation for an empty or oversized request."""
-    if not write.mutations or len(write.mutations) > most:
-        raise InvalidOperation(f"a batch holds 1 to {most} writes, this one {len(write.mutations)}")

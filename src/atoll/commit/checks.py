@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from atoll.errors import TooLarge
+from atoll.documents.mutation import Write
+from atoll.errors import InvalidOperation, TooLarge
 from atoll.schema.bounds import BATCH_ANSWER_BYTES
 from atoll.store.port import Row
 
@@ -38,3 +39,9 @@ def entry_too_large(limit_bytes: int) -> TooLarge:
         " other; write fewer documents at once",
         limit_bytes=limit_bytes,
     )
+
+
+def check_batch(write: Write, *, most: int) -> None:
+    """Raises InvalidOperation for an empty or oversized request."""
+    if not write.mutations or len(write.mutations) > most:
+        raise InvalidOperation(f"a batch holds 1 to {most} writes, this one {len(write.mutations)}")

@@ -18,8 +18,9 @@ from atoll.documents.document import (
 )
 from atoll.documents.entry import Change, LosingVersion
 from atoll.documents.mutation import ANY_VERSION, Delete, Mutation, Patch, Put, Step, Transfer
+from atoll.documents.purging import drop, purgeable
 from atoll.documents.register import Operation, Version
-from atoll.documents.rules import TOUCH, WHOLE, Rules, in_life, is_touch
+from atoll.documents.rules import PURGED, TOUCH, WHOLE, Rules, in_life, is_touch
 from atoll.errors import BoundExceeded, InvalidOperation, NotFound, VersionMismatch
 from atoll.lattices.base import Actor, Escrowed
 from atoll.store.port import Row
@@ -84,6 +85,12 @@ class Draft:
             lattice = self.rules.lattices[field.partition(TOUCH)[0]]
             deltas[field] = lattice.encode(lattice.gathered(done))
         return Change(self.rules.name, self._key, int(self._operation), self._registers, deltas, resolved)
+
+    def purge(self, seen: Mapping[str, int]) -> None:
+        """Let go what is over in all regions, each of which has seen `seen`."""
+        value = purgeable(self.document.registers, self.document.lattices, seen)
+        if value is not None:
+            self._write(PURGED, value)
 
     @property
     def written_registers(self) -> Mapping[str, bytes | None]:
@@ -315,3 +322,23 @@ class Draft:
 
     def shown(self) -> bytes | None:
         return visible(self.rules, self.document)
+
+
+def finish(draft: Draft) -> None:
+    """What was purged does not come back with what was written."""
+    if not draft.empty and PURGED in draft.document.registers:
+        drop(draft.document.registers, draft.document.lattices)
+
+
+def leaves_remains(draft: Draft) -> bool:
+    """Whether something is over now that may be purged once all regions have seen it."""
+    return draft.document.life > draft.before.life or any(
+        value is None and (name == WHOLE or draft.rules.is_member(name))
+        for name, value in draft.written_registers.items()
+    )
+
+
+def replaced_registers(draft: Draft) -> set[str]:
+    """Those whose versions this write has seen, and of which nothing else is left."""
+    gone = draft.before.registers.keys() - draft.document.registers.keys()
+    return gone | draft.written_registers.keys()

@@ -20,7 +20,7 @@ from atoll.causality.types import Dot, Order, Seq, Stamp
 from atoll.documents.document import Document, mergeable, shown_plain, touches
 from atoll.documents.entry import Change, Entry, LosingVersion
 from atoll.documents.register import Operation, Version
-from atoll.documents.rules import TOUCH, Rules, in_life, is_touch
+from atoll.documents.rules import PURGED, TOUCH, Rules, field_of, in_life, is_touch
 from atoll.documents.strategies import kind_of, within_uncertainty
 from atoll.errors import HostileEntry
 from atoll.store.port import AuditRow
@@ -80,7 +80,7 @@ def open_records(
     for name in sorted(document.registers):
         touch = is_touch(name)
         versions = touches(document, name) if touch else document.registers[name]
-        if len(versions) < 2 or (only is not None and name not in only):
+        if len(versions) < 2 or (only is not None and name not in only) or name == PURGED:
             continue
         if touch and (
             all(version.value is not None for version in versions)
@@ -94,10 +94,10 @@ def open_records(
             if touch and losing.value is None:
                 continue
             record = Record(
-                id=record_id(rules.name, key, TOUCH if touch else name, losing.dot),
+                id=record_id(rules.name, key, TOUCH if touch else field_of(name), losing.dot),
                 collection=rules.name,
                 key=key,
-                field="" if touch else name,
+                field=field_of(name),
                 kind="update_deleted" if touch else kind_of(losing, fold.winner),
                 status="manual" if fold.outcome == "manual" else "open",
                 strategy=rules.strategy_name(name),
@@ -174,9 +174,12 @@ def check_resolved(losing: LosingVersion, entry: Entry, change: Change) -> None:
     the conflict and of those that do not would differ.
     """
     record = _read(losing)
-    registers = [record.field] if record.field in change.registers else []
-    if not record.field and any(map(is_touch, change.registers)):
-        registers.append(TOUCH)
+    written = change.registers
+    registers = [
+        TOUCH if is_touch(name) else record.field for name in written if field_of(name) == record.field
+    ]
+    if PURGED in written:
+        registers.append(record.field or TOUCH)
     lost = record.losing
     if (
         (record.collection, record.key, record.id) != (change.collection, change.key, losing.id)

@@ -22,10 +22,11 @@ import msgspec
 from atoll.causality.origin import Origin
 from atoll.causality.place import place_of
 from atoll.causality.types import Order, Seq
+from atoll.documents import purging
 from atoll.documents import register as registers
 from atoll.documents.entry import Change, Entry
 from atoll.documents.register import Operation, Register, Version
-from atoll.documents.rules import TOUCH, WHOLE, Rules, in_life, is_touch, well_named
+from atoll.documents.rules import PURGED, TOUCH, WHOLE, Rules, in_life, is_touch, well_named
 from atoll.errors import HostileEntry, InvalidDocument, StoreCorrupt, Unavailable
 from atoll.schema.limits import Limits, check_text
 from atoll.store.port import Row
@@ -89,11 +90,7 @@ class Document:
     @property
     def life(self) -> int:
         """How often it was created anew."""
-        life = 0
-        for name in self.registers:
-            if name[:1] == TOUCH and len(name) > 1:
-                life = max(life, int(name[1:]))
-        return life
+        return purging.life_of(self.registers)
 
 
 def touches(document: Document, name: str) -> Register:
@@ -115,14 +112,18 @@ def touches(document: Document, name: str) -> Register:
     return tuple(sorted((*touch, *unseen), key=registers.canonical_order)) if unseen else touch
 
 
-def merge(rules: Rules, ours: Document, theirs: Document) -> Document:
-    """The least upper bound of two states of one document.
+def merge(rules: Rules, ours: Document, theirs: Document, *, whole: bool = False) -> Document:
+    """The least upper bound of two states of one document. `whole`: `theirs` is all that a region has of it.
 
     Raises Unavailable where both hold another state of a field that is not declared here: its kind is unknown.
     """
     if not (ours.registers or ours.lattices or theirs.lattices):
         return theirs
     merged = ours.copy()
+    if whole and (PURGED in ours.registers or PURGED in theirs.registers):
+        theirs = theirs.copy()
+        purging.unseen(merged.registers, theirs.registers)
+        purging.unseen(theirs.registers, ours.registers)
     for name, versions in theirs.registers.items():
         merged.registers[name] = registers.merge(merged.registers.get(name, ()), versions)
     for field, state in theirs.lattices.items():
@@ -134,6 +135,8 @@ def merge(rules: Rules, ours: Document, theirs: Document) -> Document:
                 )
             continue
         merged.lattices[field] = lattice.merge(merged.lattices.get(field, lattice.empty()), state)
+    if PURGED in merged.registers:
+        purging.drop(merged.registers, merged.lattices)
     return merged
 
 
@@ -242,6 +245,8 @@ def check_value(rules: Rules, key: str, register: str, value: bytes) -> None:
             check_text(value, _DEEPEST, rules.name)
         except InvalidDocument as error:
             raise HostileEntry(f"the value of {rules.name}/{key}: {error.message}") from None
+    if register == PURGED:
+        purging.check(value)
     if register == WHOLE and value[:1] != b"{":
         raise HostileEntry(f"the value of {rules.name}/{key} is not a JSON object")
 

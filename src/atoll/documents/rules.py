@@ -27,6 +27,8 @@ TOUCH = "~"
 
 Each life of a document has one, see `in_life`."""
 
+PURGED = "~~"
+"""The register that says what of the document went for good, see `documents.purging`."""
 _LIFE_DIGITS = 9
 
 Strategy = Callable[[Register], Fold]
@@ -127,9 +129,17 @@ def in_life(field: str, life: int) -> str:
     return field if life == 0 else f"{field}{TOUCH}{life}"
 
 
+def field_of(register: str) -> str:
+    """What the audit names: the register without its life; empty for the whole document, and for operations on it."""
+    if TOUCH not in register:
+        return register
+    name, dot, member = register.partition(".")
+    return f"{name.partition(TOUCH)[0]}{dot}{member}"
+
+
 def is_touch(register: str) -> bool:
     """Whether it is the touch register of any life."""
-    return register[:1] == TOUCH
+    return register[:1] == TOUCH and register != PURGED
 
 
 def well_named(register: str) -> bool:
@@ -138,6 +148,8 @@ def well_named(register: str) -> bool:
     A register is merged also if its field is unknown. So nothing is lost while regions differ in their
     declarations, and all regions keep the same state.
     """
+    if register == PURGED:
+        return True
     field, mark, life = register.partition(".")[0].partition(TOUCH)
     if (
         mark

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from atoll.commit.batch import Address
+from atoll.commit.identity import Address
 from atoll.documents.mutation import Delete, Mutation, Patch, Put, Transfer, Write
 from atoll.documents.rules import Rules
 from atoll.errors import InvalidDocument, InvalidOperation, OwnershipFixed, RegionUnreachable

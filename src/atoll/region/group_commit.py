@@ -19,7 +19,8 @@ from typing import Generic, TypeVar
 from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.types import Stamp
 from atoll.causality.vector import descends, merge
-from atoll.commit.batch import Batch, Identity
+from atoll.commit.batch import Batch
+from atoll.commit.identity import Identity
 from atoll.commit.recent import Recent
 from atoll.commit.work import Step, Wants, Work
 from atoll.documents.mutation import MERGED_BYTES

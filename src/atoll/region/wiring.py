@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from atoll.causality.clock import HybridLogicalClock, stamp_ms
 from atoll.causality.origin import origin_of
 from atoll.causality.types import Stamp
-from atoll.commit.batch import Batch, Identity
+from atoll.commit.batch import Batch
+from atoll.commit.identity import Identity
 from atoll.commit.snapshot_page import KEPT_ASIDE, ShowRecord, check_merged
 from atoll.conflicts.guard import guarded
 from atoll.documents.entry import EncodedEntry
@@ -42,6 +43,7 @@ from atoll.region.local_writes import LocalWrites
 from atoll.region.node_leases import NodeLeases
 from atoll.region.options import RegionOptions
 from atoll.region.progress import Progress
+from atoll.region.purging import Purging
 from atoll.region.reader import Reader
 from atoll.region.recovery import FailoverRecovery, RestoreRecovery, StartupCheck
 from atoll.region.redeclaration import Redeclaration
@@ -225,6 +227,15 @@ class Parts:
             consumers=self.feed.held,
         )
         housekeeping = Housekeeping(self.site, self.store, self.group_commit, self.truncation)
+        self.purging = Purging(
+            self.members,
+            self.links,
+            self.store,
+            self.group_commit,
+            self._identity,
+            gates=self.local_writes.gates,
+            every_s=self.options.purge_s,
+        )
         self.events = EventLog(
             self.site,
             self.store.holder,
@@ -247,6 +258,7 @@ class Parts:
             Background("housekeeping", housekeeping.keep_store),
             Background("truncation of the journal", housekeeping.cut_journal),
             Background("new declarations", self.redeclaration.run),
+            Background("purging", self.purging.run),
         )
         if self.options.shares_store:
             self.background += (Background("what other nodes brought", self.intake.ask_for_others),)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Mapping
 
 from atoll.causality import vector as vectors
-from atoll.commit.batch import check_batch
+from atoll.commit.checks import check_batch
 from atoll.documents import document as documents
 from atoll.documents.mutation import Write, fields_of
 from atoll.documents.rules import Rules, in_life

@@ -9,7 +9,7 @@ were ever written, not at states.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,7 +17,7 @@ import msgspec
 from atoll.causality.origin import Origin
 from atoll.causality.types import Dot, Order, Seq, Stamp
 from atoll.conflicts.records import record_id
-from atoll.documents.rules import TOUCH, WHOLE, Rules, in_life, is_touch
+from atoll.documents.rules import PURGED, TOUCH, WHOLE, Rules, field_of, in_life, is_touch
 from atoll.simulation.failures import SafetyViolation
 from atoll.simulation.journal import Journal, Touch
 
@@ -97,7 +97,7 @@ class Oracle:
         """What each mergeable field must show: the join of every delta to the present life, wherever they came from."""
         rules = self._rules[collection]
         touches = list(self._journal.touches(collection, key))
-        life = _life(register for touch in touches for register in touch.change.registers)
+        life = _life(_present(touches))
         shown = {}
         for field, lattice in rules.lattices.items():
             state, name = lattice.empty(), in_life(field, life)
@@ -123,7 +123,7 @@ class Oracle:
             (register, version.dot)
             for register, versions in sorted(present.items())
             for version in versions
-            if register != WHOLE
+            if register not in (WHOLE, PURGED)
             and version.value is not None
             and version.dot not in self._journal.hostile
             and not any(deletion.saw(version) for deletion in deletions)
@@ -149,8 +149,11 @@ class Oracle:
                 continue  # it does not say what it overwrites
             seen = [other for other in touches if entry.context.get(other.entry.origin, 0) >= other.entry.seq]
             lost = _open(rules, key, _present(seen))
+            replaced = set(touch.change.registers)
+            if PURGED in replaced:
+                replaced |= _present(seen).keys() - _present([*seen, touch]).keys()
             for id_, (register, losing, winner, _) in lost.items():
-                if register in touch.change.registers and id_ not in resolved:
+                if register in replaced and id_ not in resolved:
                     by = entry.order
                     resolved[id_] = Expected("resolved", losing, winner, by)
         for id_, (_, losing, winner, status) in _open(rules, key, _present(touches)).items():
@@ -171,10 +174,34 @@ def _present(touches: Sequence[Touch]) -> dict[str, list[Written]]:
             for region, seq in entry.context.items():
                 if seq > covered.get(region, 0):
                     covered[region] = seq
-    return {
+    present = {
         register: sorted((v for v in versions if seen[register].get(v.origin, 0) < v.seq), key=_canonically)
         for register, versions in written.items()
     }
+    purges = [msgspec.json.decode(version.value or b"[0, {}]") for version in present.get(PURGED, ())]
+    return _left(present, purges) if purges else present
+
+
+def _left(present: dict[str, list[Written]], purges: list[Any]) -> dict[str, list[Written]]:
+    """Without what was purged."""
+    lives = max(each[0] for each in purges)
+    dead = lives > max((int(name[1:] or 0) for name in present if is_touch(name)), default=0)
+    left = {}
+    for register, versions in present.items():
+        if is_touch(register) or "." in register:
+            life = register.partition(".")[0].partition(TOUCH)[2]
+            removed = "." in register and all(v.value is None and _purged(v, purges) for v in versions)
+            if int(life or 0) < lives or removed:
+                continue
+        content = dead and not is_touch(register) and register not in (WHOLE, PURGED)
+        kept = [version for version in versions if not (content and _purged(version, purges))]
+        if kept:
+            left[register] = kept
+    return left
+
+
+def _purged(version: Written, purges: list[Any]) -> bool:
+    return any(each[1].get(version.origin, 0) >= version.seq for each in purges)
 
 
 def _canonically(version: Written) -> Order:
@@ -188,6 +215,8 @@ def _open(
     lost: dict[str, tuple[str, Dot, Dot, str]] = {}
     now = in_life(TOUCH, _life(present))
     for register, present_ones in present.items():
+        if register == PURGED:
+            continue
         touch = is_touch(register)
         versions = _with_deletions(present, present_ones) if register == now else present_ones
         if len(versions) < 2 or (touch and not _touch_counts(rules, present, versions, over=register != now)):
@@ -197,7 +226,7 @@ def _open(
             same = losing.value == winner.value and outcome != "manual"
             if losing is winner or same or (touch and losing.value is None):
                 continue
-            lost[record_id(rules.name, key, TOUCH if touch else register, losing.dot)] = (
+            lost[record_id(rules.name, key, TOUCH if touch else field_of(register), losing.dot)] = (
                 register,
                 losing.dot,
                 winner.dot,
@@ -219,9 +248,11 @@ def _with_deletions(present: Mapping[str, list[Written]], touches: list[Written]
     return sorted((*touches, *deletions), key=_canonically)
 
 
-def _life(registers: Iterable[str]) -> int:
+def _life(present: Mapping[str, list[Written]]) -> int:
     """How often a document with these registers was created anew after a deletion."""
-    return max((int(name[1:]) for name in registers if is_touch(name) and name != TOUCH), default=0)
+    lives = [int(name[1:]) for name in present if is_touch(name) and name != TOUCH]
+    lives += [msgspec.json.decode(each.value or b"[0]")[0] - 1 for each in present.get(PURGED, ())]
+    return max((0, *lives))
 
 
 def _touch_counts(

@@ -32,7 +32,7 @@ _ALL = 1 << 60
 
 _RESTART_S = 0.5
 KEY = b"a key for simulated deployments only"
-OPTIONS = RegionOptions(guard=GuardOptions(wall_s=600.0), events_most=0)
+OPTIONS = RegionOptions(guard=GuardOptions(wall_s=600.0), events_most=0, purge_s=1.0)
 """The defaults; but a slow machine must not change what a resolver comes to, and nothing but the test writes."""
 
 

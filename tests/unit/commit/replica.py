@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from atoll.causality.clock import HybridLogicalClock
-from atoll.commit.batch import Batch, Identity
+from atoll.commit.batch import Batch
+from atoll.commit.identity import Identity
 from atoll.commit.snapshot_page import SnapshotPage
 from atoll.commit.work import Step
 from atoll.conflicts.guard import guarded

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.causality.clock import HybridLogicalClock
-from atoll.commit.batch import Batch, Identity, check_batch
+from atoll.commit.batch import Batch
+from atoll.commit.checks import check_batch
+from atoll.commit.identity import Identity
 from atoll.documents.document import decode_row
 from atoll.documents.entry import (
     UNREADABLE,

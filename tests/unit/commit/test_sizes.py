@@ -6,7 +6,8 @@ import msgspec
 import pytest
 from pydantic import field_validator
 
-from atoll.commit.batch import Batch, Identity
+from atoll.commit.batch import Batch
+from atoll.commit.identity import Identity
 from atoll.documents.document import decode_row
 from atoll.documents.entry import Change, Entry, decode_frames, encode_frame
 from atoll.documents.mutation import Delete, Mutation, Write, patch_of, put_of

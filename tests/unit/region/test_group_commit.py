@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.causality.clock import HybridLogicalClock, pack
-from atoll.commit.batch import Batch, Identity
+from atoll.commit.batch import Batch
+from atoll.commit.identity import Identity
 from atoll.commit.work import Wants
 from atoll.documents.entry import Change, EncodedEntry, Entry, decode_frames, encode_frame
 from atoll.documents.mutation import Receipt, Write, patch_of, put_of

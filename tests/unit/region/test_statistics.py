@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from atoll.causality.clock import HybridLogicalClock
-from atoll.commit.batch import Batch, Identity
+from atoll.commit.batch import Batch
+from atoll.commit.identity import Identity
 from atoll.documents.entry import Change, EncodedEntry, Entry, decode_frames, encode_frame
 from atoll.documents.mutation import Write, put_of
 from atoll.region.statistics import Statistics

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from atoll.causality.clock import HybridLogicalClock
-from atoll.commit.batch import Batch, Identity
+from atoll.commit.batch import Batch
+from atoll.commit.identity import Identity
 from atoll.commit.work import Step, Wants
 from atoll.documents.entry import Change, Entry, encode_frame
 from atoll.membership.members import Members, Membership

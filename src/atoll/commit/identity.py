@@ -1,0 +1,33 @@
+"""Who commits, and what a document is addressed by."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from atoll.causality.origin import Origin
+from atoll.causality.types import RegionName
+from atoll.schema.bounds import ENTRY_BYTES
+
+Address = tuple[str, str]
+"""(collection, key)"""
+
+REMAINS = "remains"
+"""The space of states that says where something is to be purged."""
+
+
+class Identity(NamedTuple):
+    """Who commits."""
+
+    origin: Origin
+    regions: tuple[RegionName, ...]
+    uncertainty_ms: int
+    """Half-width of the clock's error, stamped on every entry."""
+    document_bytes: int
+    """A write may not make a document larger than this; merging may have."""
+    entry_bytes: int = ENTRY_BYTES
+    """A larger entry is refused: nobody could be sure to receive it."""
+
+
+def remains_of(address: Address) -> tuple[str, str]:
+    """(space, key) of the state that says which entry of this region left something in the document to be purged."""
+    return REMAINS, "/".join(address)

@@ -1,0 +1,116 @@
+"""Purging: what of a document is over goes, once every region has seen that it is over (`documents.purging`).
+
+The region whose write ended something purges it. A state names the entry until then, so that a restart forgets nothing.
+A region that is away for long keeps all this back: nobody knows what it wrote meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from atoll.causality.vector import VersionVector, descends
+from atoll.commit.batch import Batch
+from atoll.commit.identity import REMAINS, Address, Identity, remains_of
+from atoll.commit.work import Wants
+from atoll.errors import AtollError
+from atoll.membership.members import Members
+from atoll.region.group_commit import GroupCommit
+from atoll.replication.link import Linked
+from atoll.store.port import Store, View
+
+_AT_ONCE = 100
+"""Documents of one entry."""
+
+
+class Purge(NamedTuple):
+    """A step of a group commit: one entry that purges some documents."""
+
+    remains: tuple[tuple[str, bytes], ...]
+    """(key, value) of states in `REMAINS`, as they were when `seen` covered them."""
+    seen: Mapping[str, int]
+    gates: Sequence[Callable[[View], None]]
+
+    def want(self, wants: Wants) -> None:
+        for key, _ in self.remains:
+            wants.states.append((REMAINS, key))
+            wants.document(*_address(key))
+
+    def perform(self, batch: Batch, view: View) -> None:
+        """Raises what closes writes."""
+        for gate in self.gates:
+            gate(view)
+        addresses = [_address(key) for key, value in self.remains if view.states.get((REMAINS, key)) == value]
+        batch.purge([each for each in addresses if remains_of(each) not in batch.pending.states], self.seen)
+
+
+class Purging:
+    """Of one node; any node of a region may purge."""
+
+    def __init__(
+        self,
+        members: Members,
+        links: Mapping[str, Linked],
+        store: Store,
+        group_commit: GroupCommit,
+        identify: Callable[[], Identity],
+        *,
+        gates: Sequence[Callable[[View], None]],
+        every_s: float,
+    ) -> None:
+        self._members = members
+        self._links = links
+        self._store = store
+        self._group_commit = group_commit
+        self._identify = identify
+        self._gates = gates
+        self._every_s = every_s
+        self._announced: list[VersionVector] = []
+        """What each region had at the last look, this one among them."""
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await asyncio.sleep(self._every_s)
+            with contextlib.suppress(AtollError):  # the next round does what this one could not
+                await self.round()
+
+    async def round(self) -> int:
+        """Purge what may go; how many documents were looked at. Raises what the store and the gates raise."""
+        seen = self._stable()
+        if not seen:
+            return 0
+        done, after, origin = 0, "", self._identify().origin
+        while rows := await self._store.states(REMAINS, after=after or None, limit=_AT_ONCE):
+            after = rows[-1][0]
+            ready = tuple((key, value) for key, value in rows if int(value) <= seen.get(origin, 0))
+            if ready:
+                await self._group_commit.commit(Purge(ready, seen, self._gates))
+                done += len(ready)
+            await asyncio.sleep(0)
+        return done
+
+    def _stable(self) -> VersionVector:
+        """What every region had at the last look; empty unless all that they had then is here.
+
+        Whatever a region writes later, it writes having seen that.
+        """
+        here = dict(self._group_commit.progress.vector)
+        announced = self._announced
+        peers = [self._links[peer].status for peer in self._members.regions if peer in self._links]
+        known = all(peer.connected and peer.advertised for peer in peers)
+        self._announced = [here, *(dict(peer.advertised) for peer in peers)] if known else []
+        if not announced or not all(descends(here, vector) for vector in announced):
+            return {}
+        first, *others = announced
+        return {
+            origin: min(seq, *(vector.get(origin, 0) for vector in others)) if others else seq
+            for origin, seq in first.items()
+        }
+
+
+def _address(key: str) -> Address:
+    collection, _, document = key.partition("/")
+    return collection, document

@@ -1,0 +1,179 @@
+"""What is over goes once all regions have seen that, and nothing else changes by it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+
+from atoll.documents.mutation import Delete, Mutation, patch_of, put_of
+from atoll.errors import NotFound
+
+from .replica import Replica, settle
+from .test_lives import BOTH, EMPTY, EVERYTHING, FULL, NEW, RULES, agreed, patch, put, started
+
+WORD = b"secret"
+SECRET: dict[str, Any] = {
+    **FULL,
+    "title": "secret",
+    "body": "secret",
+    "lines": ["secret"],
+    "words": ["secret"],
+    "members": {"secret": "secret"},
+}
+
+
+def purge(by: Replica, *others: Replica) -> None:
+    """As a region does that has heard that all have everything."""
+    everyone = [by, *others]
+    settle(everyone)
+    seen = dict(by.vector)
+    assert all(each.vector == seen for each in everyone)
+    batch = by.batch()
+    batch.purge(sorted(by.rows), seen)
+    by._take(batch)
+    settle(everyone)
+
+
+def meta(replica: Replica) -> bytes:
+    (row,) = replica.rows.values()
+    return row.meta
+
+
+@BOTH
+def test_a_deleted_document_leaves_no_bytes_of_its_content(collection: str) -> None:
+    a, b, c = (Replica(name, RULES) for name in "abc")
+    a.write(put(collection, SECRET))
+    a.write(Delete(collection, "k"))
+    settle([a, b, c])
+    purge(a, b, c)
+    for replica in (a, b, c):
+        assert WORD not in meta(replica)
+        assert len(meta(replica)) < 200
+    assert agreed(a, b, c) is None
+    b.write(put(collection, NEW))
+    assert agreed(a, b, c) == NEW
+
+
+@BOTH
+def test_former_lives_leave_no_bytes_of_their_content(collection: str) -> None:
+    a, b, c = (Replica(name, RULES) for name in "abc")
+    a.write(put(collection, SECRET))
+    sizes = []
+    for deleter in (a, b, c, a, b, c):
+        settle([a, b, c])
+        deleter.write(Delete(collection, "k"))
+        settle([a, b, c])
+        a.write(put(collection, SECRET))
+        a.write(Delete(collection, "k"), put(collection, NEW))
+        purge(a, b, c)
+        assert agreed(a, b, c) == NEW
+        assert WORD not in meta(a)
+        sizes.append(len(meta(a)))
+    assert max(sizes[3:]) - min(sizes[3:]) < 20  # once all have written
+
+
+@BOTH
+def test_a_map_whose_members_come_and_go_does_not_grow(collection: str) -> None:
+    a, b, c = started(collection)
+    sizes = []
+    for number in range(40):
+        a.write(patch(collection, {"$set": {f"members.m{number}": "x"}}))
+        b.receive([a.journal[-1]])
+        b.write(patch(collection, {"$unset": [f"members.m{number}"]}))
+        if number % 10 == 9:
+            purge(b, a, c)
+            sizes.append(len(meta(a)))
+    assert agreed(a, b, c)["members"] == {"old": "old"}
+    assert max(sizes) - min(sizes) < 20
+
+
+@BOTH
+def test_an_unseen_change_of_what_was_purged_is_in_the_audit(collection: str) -> None:
+    a, b, c = started(collection)
+    b.write(patch(collection, EVERYTHING))
+    a.write(Delete(collection, "k"))
+    a.write(put(collection, NEW))
+    settle([a, b, c])
+    open_record = [msgspec.json.decode(row.body) for row in a.audit.values()]
+    purge(a, b, c)
+    assert agreed(a, b, c) == NEW
+    (record,) = [msgspec.json.decode(row.body) for row in a.audit.values()]
+    assert record["status"] == "resolved"
+    assert record["losing"] == open_record[0]["losing"]
+
+
+@BOTH
+def test_an_old_copy_does_not_bring_back_what_was_purged(collection: str) -> None:
+    a, b, c = started(collection)
+    a.write(patch(collection, {"$set": {"members.gone": "x"}}))
+    settle([a, b, c])
+    old = Replica("b", RULES)
+    old.rows, old.vector, old.audit = dict(b.rows), dict(b.vector), dict(b.audit)
+    a.write(patch(collection, {"$unset": ["members.gone"]}))
+    purge(a, b, c)
+    for page in a.snapshot():
+        old.perform(page)
+    assert old.digests() == a.digests()
+    fresh = Replica("c", RULES)
+    fresh.rows = dict(a.rows)
+    for page in c.snapshot():
+        fresh.perform(page)
+    assert fresh.digests() == a.digests()
+
+
+@BOTH
+@pytest.mark.parametrize("seed", range(25))
+def test_purging_changes_nothing_that_is_shown(collection: str, seed: int) -> None:
+    """Two worlds with the same history: in one of them what is over is purged now and then."""
+    plain = _history(collection, seed, purging=False)
+    purged = _history(collection, seed, purging=True)
+    assert plain == purged
+
+
+def _history(collection: str, seed: int, *, purging: bool) -> tuple[Any, list[str]]:
+    """What is shown in the end, and what was lost on the way."""
+    rng = random.Random(seed)
+    regions = [Replica(name, RULES) for name in "abc"]
+    for count in range(60):
+        here, there = rng.choice(regions), rng.choice(regions)
+        moment = rng.random()
+        if moment < 0.3:
+            encoded = here.ready_from(there) if here is not there else None
+            if encoded is not None:
+                here.receive([encoded])
+        elif moment < 0.4:
+            settle(regions)
+            if purging:
+                purge(*rng.sample(regions, 3))
+            else:
+                rng.sample(regions, 3)
+        else:
+            mutation = _mutation(rng, collection, count)
+            try:
+                here.write(mutation)
+            except NotFound:
+                assert isinstance(mutation, Delete)
+    shown = agreed(*regions)
+    records = [msgspec.json.decode(row.body) for row in regions[0].audit.values()]
+    lost = sorted(f"{r['kind']} of {r['field']!r}: {r['losing']['value']}" for r in records)
+    return shown, lost
+
+
+def _mutation(rng: random.Random, collection: str, count: int) -> Mutation:
+    name = f"m{rng.randint(0, 2)}"
+    return rng.choice(
+        [
+            put_of(
+                RULES[collection], "k", msgspec.json.encode({**EMPTY, "body": f"[{count}]", "words": [name]})
+            ),
+            patch_of(RULES[collection], "k", {"$append": {"body": f"({count})"}, "$inc": {"views": 1}}),
+            patch_of(RULES[collection], "k", {"$set": {f"members.{name}": str(count)}}),
+            patch_of(RULES[collection], "k", {"$unset": [f"members.{name}"]}),
+            patch_of(RULES[collection], "k", {"$set": {"title": str(count)}, "$remove": {"words": [name]}}),
+            Delete(collection, "k"),
+            Delete(collection, "k"),
+        ]
+    )
