@@ -22,7 +22,10 @@ MOST_DIGITS = 1000
 """Of a decimal, before and behind the point: every store can compare so many."""
 _FLOAT_DIGITS = 15
 """A decimal number of so many digits is the same after it was a float."""
-_MAY_LOSE = re.compile(rb"[0-9][0-9.]{15}|[0-9][eE]-[0-9]{3}|[.,][0-9]{7}")
+_NUMERIC = bytes(
+    0x30 if chr(byte) in "0123456789.," else 0x65 if byte == 0x45 else byte for byte in range(256)
+)
+_LONG, _SMALL = b"0" * 8, b"e-000"
 _BELOW_MICROSECONDS = re.compile(r"[.,][0-9]{6}0*[1-9]")
 _DURATION = re.compile(r"-?P")
 _ZONELESS = frozenset({bool, bytes, date, float, int, str, NoneType, Decimal, UUID})
@@ -68,7 +71,8 @@ def exact_schema(schema: Any, fail_fast: bool = False) -> Any:
 
 def may_lose_digits(body: bytes) -> bool:
     """Whether JSON text may hold a number that is another one as a float. Cheap, and sometimes wrong."""
-    return _MAY_LOSE.search(body) is not None
+    numeric = body.translate(_NUMERIC)
+    return _LONG in numeric or _SMALL in numeric
 
 
 def exact_number(text: str) -> float | Decimal:
