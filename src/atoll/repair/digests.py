@@ -5,28 +5,23 @@ from __future__ import annotations
 import asyncio
 import bisect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 from atoll.documents import document as documents
 from atoll.documents.rules import Rules
 from atoll.errors import UnknownCollection
 from atoll.replication.messages import DigestReply
-from atoll.store.port import Documents, Journal, Row
+from atoll.store.port import Documents, Row
 
 BUCKETS = 256
 _AT_ONCE_BYTES = 128 << 10
 """A larger page is worked on beside the event loop."""
 
 
-class Stored(Documents, Journal, Protocol):
-    """The ports of the store that are needed here."""
-
-
 class Digests:
     """Of one region's collections."""
 
     def __init__(
-        self, rules: Mapping[str, Rules], store: Stored, horizon_of: Callable[[Sequence[str]], str]
+        self, rules: Mapping[str, Rules], store: Documents, horizon_of: Callable[[Sequence[str]], str]
     ) -> None:
         """`horizon_of`: the key from which on retention keeps documents that are written once, given all keys."""
         self._rules = rules
@@ -49,7 +44,7 @@ class Digests:
             else:
                 await asyncio.sleep(0)  # others have their turn between two pages
                 count += _add(rules, rows, bucket, found)
-        return DigestReply(count, found, await self._store.positions())
+        return DigestReply(count, found)
 
     async def _before_horizon(self, collection: str) -> str | None:
         """The last key that retention does not keep: regions may remove it at different times."""

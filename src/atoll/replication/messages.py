@@ -83,7 +83,6 @@ class DigestReply(msgspec.Struct, array_like=True, frozen=True, tag="digest"):
     count: int
     digests: dict[str, bytes]
     """bucket number or document key → digest"""
-    vector: dict[str, int]
 
 
 class PingReply(msgspec.Struct, array_like=True, frozen=True, tag="ping"):
