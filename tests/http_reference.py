@@ -68,7 +68,7 @@ def _form(kind: Kind, parameter: Parameter) -> str:
         case Seconds(most):
             form = f"0 to {most} seconds"
         case Moment():
-            form = "unix milliseconds or ISO 8601"
+            form = "unix milliseconds, or ISO 8601 with a time zone"
         case _:
             form = ""
     if parameter.most > 1:

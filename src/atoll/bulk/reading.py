@@ -123,6 +123,7 @@ def json_rows(source: Input, layout: Layout, start: Position) -> Iterator[Row]:
                 if (raw := fields.get(field)) is not None:
                     value = _decode(raw)
                     if (changed := cells.in_form(field, value)) is not value:
+                        check_members(bytes(raw), value)
                         fields[field] = msgspec.Raw(_encode(changed))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             problem = MalformedRequest(f"the line is not one JSON object: {error}")

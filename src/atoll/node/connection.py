@@ -210,7 +210,8 @@ class Connection(HttpToolsProtocol):
         if cycle is None or (cycle.response_complete if self._part == "head" else not cycle.response_started):
             status, body = problem(error)
             head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-            self.transport.write(STATUS_LINE[status] + head % (CONTENT_TYPE, len(body)) + body)
+            common = b"".join(b"%b: %b\r\n" % each for each in self.server_state.default_headers)
+            self.transport.write(STATUS_LINE[status] + common + head % (CONTENT_TYPE, len(body)) + body)
         self.transport.close()
 
 

@@ -71,7 +71,13 @@ PUT = (b"PUT /v1/profile/k", b"Content-Type: application/json")
 
 async def test_every_answer_has_a_date() -> None:
     async with listening() as (_, ask):
-        for line in (b"GET /health/live", b"GET /nowhere", b"OPTIONS /v1/profile", b"TRACE /v1/profile/k"):
+        for line in (
+            b"GET /health/live",
+            b"GET /nowhere",
+            b"OPTIONS /v1/profile",
+            b"TRACE /v1/profile/k",
+            b"BREW /",
+        ):
             answer = await ask(request(line))
             assert parsedate_to_datetime(answer.headers["date"]).tzinfo is not None
 
