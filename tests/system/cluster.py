@@ -105,14 +105,19 @@ class Region:
         self.log = folder / (f"{name}.log" if node == 1 else f"{name}-{node}.log")
         self.data = folder / "data" / name
         self.config = folder / "atoll.toml"
+        self.descriptors: int | None = None
+        """At most, of the process; None for as many as usual."""
         self.process: subprocess.Popen[bytes] | None = None
         self._pool: urllib3.HTTPConnectionPool | None = None
 
     def launch(self) -> subprocess.Popen[bytes]:
         """A process that opens this region, ready or not."""
+        limit = (
+            [] if self.descriptors is None else ["sh", "-c", f'ulimit -n {self.descriptors}; exec "$@"', "sh"]
+        )
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-c", _RUN, str(self.config), self.name, str(self.node)],
+                [*limit, sys.executable, "-c", _RUN, str(self.config), self.name, str(self.node)],
                 stdout=log,
                 stderr=log,
             )

@@ -16,6 +16,7 @@ from atoll.http.exchange import Exchange, text_of
 from atoll.http.parameters import Parameter, Query, defaults_of
 from atoll.http.sessions import Sessions
 from atoll.ids import IdService
+from atoll.region.beside import beside_loop
 from atoll.region.region import Region
 from atoll.replication.emulation import Emulation
 
@@ -55,7 +56,7 @@ class Serving:
     ) -> T:
         """Do what takes long in a thread."""
         async with self.one:
-            return await asyncio.to_thread(work, *args, **kwargs)
+            return await beside_loop(work, *args, **kwargs)
 
     def rules(self, collection: str) -> Rules:
         """Raises UnknownCollection."""

@@ -26,6 +26,7 @@ from atoll.commit.work import Step, Wants, Work
 from atoll.documents.mutation import MERGED_BYTES
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, Indefinite, Overloaded, SerializationConflict
+from atoll.region.beside import beside_loop
 from atoll.region.progress import Progress
 from atoll.region.timeline import Timeline
 from atoll.schema.bounds import COMMIT_BYTES
@@ -311,7 +312,7 @@ class GroupCommit:
             self._unsure = False
             self._timeline.take_up(transaction, known)
             if self._weight(wants, transaction) > _AT_ONCE_BYTES:
-                batch, waiting = await asyncio.to_thread(self._performed, group, transaction)
+                batch, waiting = await beside_loop(self._performed, group, transaction)
             else:
                 batch, waiting = self._performed(group, transaction)
             self._at_once = paced(
