@@ -146,6 +146,8 @@ def _unfit(schema: Any, path: str = "") -> Iterator[tuple[str, str]]:
             path,
             "what lies in the future will be past, and could then not be read; check it when it is written",
         )
+    if kind == "is-subclass":
+        yield path, "JSON cannot represent a class; use its name, a str"
     if kind == "json":
         yield (
             path,
@@ -309,19 +311,23 @@ def _containers(schema: Any, known: Mapping[str, Any], depth: int) -> Iterator[A
         case kind:
             made = {"list": list, "set": set, "frozenset": frozenset}[kind]
             yield made()
-            for each in inner("items_schema", "any"):
+            values = inner("items_schema", "any")
+            for each in [*([value] for value in values), values[:3]]:  # several, since an order may change
                 with contextlib.suppress(TypeError):  # unhashable
-                    yield made([each])
+                    yield made(each)
 
 
 def _instances(cls: type, schema: Any, known: Mapping[str, Any], depth: int) -> Iterator[Any]:
-    while schema["type"] not in ("model-fields", "dataclass-args"):
-        if not isinstance(schema.get("schema"), dict):
-            return
-        schema = schema["schema"]
-    fields = schema["fields"]
+    inner = schema
+    while inner["type"] not in ("model-fields", "dataclass-args") and isinstance(inner.get("schema"), dict):
+        inner = inner["schema"]
+    fields = inner.get("fields", ())
     named = fields.items() if isinstance(fields, dict) else [(field["name"], field) for field in fields]
-    for given in _objects(named, known, depth):
+    if issubclass(cls, BaseModel) and cls.__pydantic_root_model__:
+        values = _samples(schema, known, depth)
+    else:
+        values = _objects(named, known, depth)
+    for given in values:
         try:
             yield (
                 cls.model_validate(given)

@@ -200,6 +200,18 @@ class Utf8(BaseModel):
     data: bytes
 
 
+class Whole(RootModel[int]):
+    pass
+
+
+class Whole2(RootModel[int]):
+    pass
+
+
+class Price(Enum):
+    LOW = Decimal("1.50")
+
+
 class Base64(BaseModel):
     model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
     data: bytes
@@ -273,6 +285,9 @@ MONEY = Annotated[
         list[Point],
         dict[str, Tree],
         Lower,
+        Whole,
+        Whole | str,
+        Annotated[list[int], AfterValidator(sorted)],
         RootModel[list[int]],
         Point | None,
         int | str | None,
@@ -343,6 +358,11 @@ def test_what_is_kept_may_be_declared(type_: Any) -> None:
         (FutureDatetime, "future"),
         (Json[list[int]], "JsonValue"),
         (Counted, "read as"),
+        (Whole | int, "differ"),
+        (Whole | Whole2, "differ"),
+        (type[int], "a class"),
+        (Annotated[list[int], AfterValidator(lambda numbers: numbers[::-1])], "read as"),
+        (Price, "not allowed"),
         (list[Counted], "read as"),
         (MapOf[Counted], "read as"),
         (Annotated[int, AfterValidator(lambda n: n * 2)], "read as"),
