@@ -7,11 +7,14 @@ import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
+from pydantic import Field
+from tests.unit.forked import forked
 
 from atoll import (
     BoundedCounter,
@@ -31,6 +34,7 @@ from atoll.errors import (
     ConfigError,
     Indefinite,
     InvalidCursor,
+    InvalidDocument,
     TooLarge,
     UnknownField,
     VersionMismatch,
@@ -216,6 +220,48 @@ def test_sync_client_does_the_same(shared: Cluster) -> None:
         changes = db.changes(only=[Profile])
         assert any(each.key == "client-sync" for change in changes for each in change.changes)
         changes.close()  # type: ignore[attr-defined]
+
+
+def test_forked_workers_get_their_own_answers(shared: Cluster) -> None:
+    """As gunicorn with preload and Celery's prefork pool share a client that the parent has used."""
+    with connect_sync(urls(shared), near="tokyo") as db:
+        db.put(Profile(key="client-fork", name="parent"))
+
+        def work(worker: int) -> list[str]:
+            keys = [f"client-fork-{worker}-{n}" for n in range(50)]
+            with db.session() as session:
+                written = [session.put(Profile(key=key, name=key)) for key in keys]
+                read = [session.get(Profile, key) for key in keys]
+            expected = [Profile(key=key, name=key) for key in keys]
+            return [
+                key for key, *all3 in zip(keys, expected, written, read, strict=True) if all3 != all3[:1] * 3
+            ]
+
+        workers = [forked(partial(work, worker)) for worker in range(4)]
+        assert work(4) == []
+        assert [result() for result in workers] == [[]] * 4
+
+
+async def test_one_document_that_does_not_fit_hides_no_other(db: Database) -> None:
+    for n in range(20):
+        await db.put(Profile(key=f"client-misfit-{n:02}", name="many" if n == 3 else str(n)))
+
+    def declared_anew() -> type[Collection]:
+        class Profile(Collection):
+            name: Annotated[int, Field(strict=False)]
+
+        return Profile
+
+    found: list[str] = []
+    model = declared_anew()
+
+    async def collect() -> None:
+        async for each in db.list(model, prefix="client-misfit", limit=5):
+            found.append(each.key)
+
+    with pytest.raises(InvalidDocument, match="profile/client-misfit-03 does not fit"):
+        await collect()
+    assert len(found) == 19
 
 
 def test_counted_writes_survive_a_killed_region(make_cluster: Any) -> None:
