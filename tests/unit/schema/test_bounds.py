@@ -63,23 +63,34 @@ def test_documents_that_many_regions_could_not_resolve_are_refused() -> None:
     assert bounds_of(13_830_021, 32).entry_bytes <= MAX_ENTRY_BYTES
 
 
-BUFFERS = {
-    *("store/sqlite/database.py", "store/sqlite/connections.py"),  # caches, and the write-ahead log
-    *("bulk/parquet.py", "bulk/reading.py", "conflicts/guard.py", "commit/recent.py"),
-    *("replication/wire.py", "client/multiplexing.py", "region/group_commit.py", "schema/bounds.py"),
-}
-"""Modules with sizes in MiB that nobody is refused for."""
+BOUNDED = (
+    *(
+        "documents/*.py",
+        "commit/batch.py",
+        "commit/checks.py",
+        "config/*.py",
+        "schema/limits.py",
+        "backup/*.py",
+    ),
+    *(
+        "http/*.py",
+        "client/options.py",
+        "client/multiplex.py",
+        "region/options.py",
+        "store/port.py",
+        "store/queries.py",
+    ),
+    *("replication/link.py", "replication/http_peers.py", "replication/source.py", "replication/snapshot.py"),
+    *("bulk/importing.py", "bulk/exporting.py"),
+)
+"""Modules that refuse, cut or split something by its size."""
 
 
-def test_no_other_module_has_bounds_of_its_own() -> None:
+def test_bounds_come_from_the_one_table() -> None:
     root = Path(atoll.__file__).parent
-    left = ("simulation/", "testing/", "demo/")
-    found = {
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*.py")
-        if re.search(r"<< 2\d\b", path.read_text("utf-8"))
-    }
-    assert {name for name in found if not name.startswith(left)} == BUFFERS
+    modules = [path for pattern in BOUNDED for path in root.glob(pattern)]
+    assert len(modules) > len(BOUNDED)
+    assert [path.name for path in modules if re.search(r"<< 2\d\b", path.read_text("utf-8"))] == []
 
 
 def test_a_client_reads_whatever_a_region_may_answer() -> None:
