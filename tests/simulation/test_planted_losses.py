@@ -13,6 +13,7 @@ from atoll.backup.archive import ArchiveReader
 from atoll.protocol import port
 from atoll.recovery import restore
 from atoll.recovery.restore import RESTORED, RestoreState
+from atoll.region.recovery import StartupCheck
 from atoll.region.region import Region
 from atoll.region.timeline import Timeline
 from atoll.replication import snapshot
@@ -25,7 +26,7 @@ from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import Chunk, View
 from atoll.testing import backups
 
-from .planting import Patch, Plant, cut_soon, is_found, is_no_bug_by_itself, no_incarnation, planting
+from .planting import Patch, Plant, cut_soon, is_found, is_no_bug_by_itself, planting
 
 PLANTS: dict[str, Plant] = {}
 plant = planting(PLANTS)
@@ -118,7 +119,7 @@ def not_marked(patch: Patch) -> None:
 @plant(
     "a restored region waits for one peer only",
     workloads=("traffic",),
-    seeds=8,
+    seeds=2,
     found_by=(HOLDS_BACK,),
     alter=restored,
 )
@@ -149,7 +150,7 @@ def numbers_again(patch: Patch) -> None:
 
     not_marked(patch)
     patch.setattr(Returning, "run", nobody)
-    no_incarnation(patch)
+    patch.setattr(StartupCheck, "lacks_own", False)
 
 
 @plant(
@@ -174,7 +175,7 @@ def tail_forgotten(patch: Patch) -> None:
     def follow(self: Timeline, view: View, known: Mapping[str, int]) -> None:
         self._progress.move(dict(view.positions))
 
-    no_incarnation(patch)
+    patch.setattr(StartupCheck, "lacks_own", False)
     patch.setattr(Region, "_history_changed", lambda self, *changed: None)
     patch.setattr(Timeline, "take_up", follow)
     patch.setattr(Timeline, "check", lambda self, view: None)

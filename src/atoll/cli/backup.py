@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atoll.causality.origin import by_region
 from atoll.cli.progress import progress
 from atoll.cli.terminal import ConfigOption, JsonOption, command, print_json, tell
 
@@ -93,7 +92,7 @@ def _told(
         "journal_segments": totals.segments,
         "conflicts": totals.conflicts,
         "parked": totals.parked,
-        "position": by_region(totals.positions),
+        "position": dict(sorted(totals.positions.items())),
         "seconds": round(time.monotonic() - started_s, 3),
     }
     if header is not None:

@@ -49,7 +49,7 @@ class RegionCollector(Collector):
         yield _counter("atoll_events", "Events that this node has written.", _keyed(counted.events), "kind")
         yield from _links(status.links)
         yield _gauge(
-            "atoll_position", "Entries of each region that are here.", _keyed(status.position), "origin"
+            "atoll_position", "Highest entry of each origin here.", _keyed(status.position), "origin"
         )
         inbox = _single(status.inbox.bytes)
         yield _gauge("atoll_inbox_bytes", "Entries that wait for what their writers had seen.", inbox)

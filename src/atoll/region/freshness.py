@@ -1,46 +1,45 @@
-"""How far behind the others a region is, by what the peers say of themselves."""
+"""How far behind its origins a region is, by what the peers say of themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from atoll.causality.origin import of_region
-from atoll.causality.vector import descends
 from atoll.replication.wire import Heartbeat
 
 
 class Freshness:
-    """Remembers for each region up to which moment of *its* clock this one has everything of it.
+    """Remembers for each origin up to which moment of *its* clock this region has everything of it.
 
-    A heartbeat says: at this moment my journal stood there. Once that is here, everything until the moment is. Peers
-    pass on the same of the regions that they relay.
+    A heartbeat says: at this moment my journal stood at seq n. Once n is here, everything until that moment
+    is. Peers pass on the same of the origins that they relay.
     """
 
     def __init__(self, own: str) -> None:
         self._own = own
         self._as_of: dict[str, int] = {}
-        self._promised: dict[str, list[tuple[Mapping[str, int], int]]] = {}
+        self._promised: dict[str, list[tuple[int, int]]] = {}
 
     def heard(self, heartbeat: Heartbeat, vector: Mapping[str, int]) -> None:
         moments = {**heartbeat.fresh, heartbeat.region: heartbeat.now_ms}
-        for region, moment in moments.items():
-            if region == self._own:
+        for origin, moment in moments.items():
+            if origin == self._own:
                 continue
-            stood = of_region(heartbeat.vector, region)
-            if descends(vector, stood):
-                self._as_of[region] = max(moment, self._as_of.get(region, 0))
+            seq = heartbeat.vector.get(origin, 0)
+            if vector.get(origin, 0) >= seq:
+                self._as_of[origin] = max(moment, self._as_of.get(origin, 0))
             else:
-                promised = self._promised.setdefault(region, [])
-                promised.append((stood, moment))
+                promised = self._promised.setdefault(origin, [])
+                promised.append((seq, moment))
                 del promised[:-64]
 
     def moved(self, vector: Mapping[str, int]) -> None:
         """Entries were applied: some promises may be kept now."""
-        for region, promised in self._promised.items():
-            kept = [moment for stood, moment in promised if descends(vector, stood)]
+        for origin, promised in self._promised.items():
+            here = vector.get(origin, 0)
+            kept = [moment for seq, moment in promised if seq <= here]
             if kept:
-                self._as_of[region] = max(*kept, self._as_of.get(region, 0))
-                self._promised[region] = [each for each in promised if not descends(vector, each[0])]
+                self._as_of[origin] = max(*kept, self._as_of.get(origin, 0))
+                self._promised[origin] = [(seq, moment) for seq, moment in promised if seq > here]
 
     def forget(self) -> None:
         """The region has lost some of what it had."""
@@ -48,10 +47,10 @@ class Freshness:
         self._promised.clear()
 
     def as_of(self) -> dict[str, int]:
-        """region → unix milliseconds of its clock as of which everything is here."""
+        """origin → unix milliseconds of its clock as of which everything is here."""
         return dict(self._as_of)
 
-    def lag_s(self, region: str, now_ms: int) -> float | None:
-        """Seconds since that moment; None when nothing was ever heard of the region."""
-        moment = self._as_of.get(region)
+    def lag_s(self, origin: str, now_ms: int) -> float | None:
+        """Seconds since that moment; None when nothing was ever heard of the origin."""
+        moment = self._as_of.get(origin)
         return None if moment is None else max(0.0, (now_ms - moment) / 1000)

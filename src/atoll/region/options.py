@@ -61,9 +61,6 @@ class RegionOptions:
     """How often the journal is looked at, whether some of it may go."""
     purge_s: float = 10.0
     """How often what is over in documents is purged, where all regions have seen that."""
-    founding: bool = False
-    """Whether the deployment is new, so that an empty store has lost nothing: then entries are numbered under the first
-    incarnation."""
     shares_store: bool = False
     """Whether the region may have several nodes."""
     snapshot_grace_s: float = 1.0

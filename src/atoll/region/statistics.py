@@ -6,7 +6,6 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from atoll.causality.clock import stamp_ms
-from atoll.causality.origin import region_of
 from atoll.commit.batch import Batch
 
 
@@ -15,7 +14,7 @@ class Statistics:
     writes: int = 0
     """Local entries committed."""
     entries_applied: Counter[str] = field(default_factory=Counter)
-    """region → remote entries merged."""
+    """origin → remote entries merged."""
     conflicts: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(collection, kind) → conflicts detected here, first sight."""
     parked: int = 0
@@ -30,22 +29,21 @@ class Statistics:
     loop_stall_s: float = 0.0
     """The longest time, within the last minute or two, that something held the event loop; 0 where nobody looks."""
     propagation_ms: dict[str, deque[int]] = field(default_factory=dict)
-    """region → stamp to visible here, the last 512 (by two clocks, so an estimate)."""
+    """origin → stamp to visible here, the last 512 (by two clocks, so an estimate)."""
 
     def committed(self, batch: Batch, now_ms: int) -> None:
         self.commits += 1
         self.writes += len(batch.written)
         for applied in batch.applied:
-            region = region_of(applied.origin)
-            self.entries_applied[region] += 1
-            delays = self.propagation_ms.get(region)
+            self.entries_applied[applied.origin] += 1
+            delays = self.propagation_ms.get(applied.origin)
             if delays is None:
-                delays = self.propagation_ms[region] = deque(maxlen=512)
+                delays = self.propagation_ms[applied.origin] = deque(maxlen=512)
             delays.append(max(0, now_ms - stamp_ms(applied.stamp)))
         for record in batch.detected:
             self.conflicts[(record.collection, record.kind)] += 1
         self.parked += len(batch.pending.parked)
 
-    def propagation_p50_ms(self, region: str) -> int | None:
-        delays = sorted(self.propagation_ms.get(region, ()))
+    def propagation_p50_ms(self, origin: str) -> int | None:
+        delays = sorted(self.propagation_ms.get(origin, ()))
         return delays[len(delays) // 2] if delays else None

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from atoll.causality.origin import Origin
 from atoll.documents.mutation import Receipt, Transfer, Write
 from atoll.errors import BoundExceeded, InvalidOperation, RegionUnreachable
 from atoll.ownership.escrow import Escrow
@@ -24,7 +23,7 @@ class Stock:
         self.cut: set[str] = set()
         self.asked: list[tuple[str, str]] = []
         self.escrow = Escrow(
-            lambda: Origin("a"),
+            "a",
             self.holders,
             self.ask,
             self.covered,

@@ -110,9 +110,7 @@ class World:
     def __getitem__(self, name: str) -> Region:
         return self.regions[name]
 
-    def create(self, name: str, *, founding: bool | None = None) -> Region:
-        """`founding`: its empty store has lost nothing; as a rule so at the first start."""
-        founding = name not in self.regions if founding is None else founding
+    def create(self, name: str) -> Region:
         loop = asyncio.get_running_loop()
         site = Site(
             name,
@@ -120,7 +118,7 @@ class World:
             KEY,
             lambda: START_MS + int(loop.time() * 1000) + self.skew_ms.get(name, 0),
             Random(name),
-            options=replace(self.options, founding=founding),
+            options=self.options,
         )
         region = Region(site, self.names, self.application, self.stores[name])
         self.regions[name] = region
