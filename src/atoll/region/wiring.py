@@ -258,8 +258,9 @@ class Parts:
             Background("housekeeping", housekeeping.keep_store),
             Background("truncation of the journal", housekeeping.cut_journal),
             Background("new declarations", self.redeclaration.run),
-            Background("purging", self.purging.run),
         )
+        if self.options.purge_s:
+            self.background += (Background("purging", self.purging.run),)
         if self.options.shares_store:
             self.background += (Background("what other nodes brought", self.intake.ask_for_others),)
         if self.options.events_most:
