@@ -87,7 +87,7 @@ class Caller:
         After an indefinite answer, or none, only the same region can tell: it is asked until it does.
         `counts`: it must count once, however often it is sent.
         """
-        headers = {"idempotency-key": self.fresh_key()}
+        headers = {"idempotency-key": self.fresh_key()} if counts else {}
         if token is not None:
             headers["atoll-session"] = token
         request = Request(method, path, body, headers, _TIMEOUT)
