@@ -78,8 +78,8 @@ class Batch:
         """What the store is to make durable, as far as it is known before `commit`."""
         self.size_bytes = 0
         """Of the rows and frames to be written."""
-        self.admits_writes = False
-        """Whether local writes were found to be allowed in this transaction."""
+        self.closed: AtollError | None = None
+        """Why no local write is allowed in this transaction."""
         self.recent = Recent()
         """Of the node, where it keeps any."""
         self._identity = identity

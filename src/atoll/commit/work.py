@@ -12,7 +12,7 @@ what it is for:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from atoll.causality.types import Generation
@@ -21,6 +21,9 @@ from atoll.documents.entry import Entry, decode_entry
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, FenceLost
 from atoll.store.port import Parked, View, Wanted
+
+Gate = Callable[[View], None]
+"""Raises an AtollError while no local write may be committed on top of what the transaction shows."""
 
 
 class Wants:
@@ -35,6 +38,8 @@ class Wants:
         """(space, key) of protocols' states."""
         self.fences: list[str] = []
         """Node leases whose generation is wanted."""
+        self.gates: Sequence[Gate] = ()
+        """What must be open for local writes: see `Batch.closed`."""
         self.weight_bytes = 0
         """About how much the works bring: see `GroupCommit`."""
         self._rules = rules

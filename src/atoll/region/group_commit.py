@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -22,7 +22,7 @@ from atoll.causality.vector import descends, merge
 from atoll.commit.batch import Batch
 from atoll.commit.identity import Identity
 from atoll.commit.recent import Recent
-from atoll.commit.work import Step, Wants, Work
+from atoll.commit.work import Gate, Step, Wants, Work
 from atoll.documents.mutation import MERGED_BYTES
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, Indefinite, Overloaded, SerializationConflict
@@ -311,10 +311,12 @@ class GroupCommit:
             self._clock.last = Stamp(max(self._clock.last, transaction.clock))
             self._unsure = False
             self._timeline.take_up(transaction, known)
+            # Gates belong to the event loop: no thread asks them.
+            closed = self._closed_by(wants.gates, transaction)
             if self._weight(wants, transaction) > _AT_ONCE_BYTES:
-                batch, waiting = await beside_loop(self._performed, group, transaction)
+                batch, waiting = await beside_loop(self._performed, group, transaction, closed)
             else:
-                batch, waiting = self._performed(group, transaction)
+                batch, waiting = self._performed(group, transaction, closed)
             self._at_once = paced(
                 self._at_once, self._options.works_per_commit, len(group) - len(waiting), len(waiting)
             )
@@ -335,7 +337,21 @@ class GroupCommit:
             for listener in self._listeners:
                 listener(batch)
 
-    def _performed(self, group: list[Work], view: View) -> tuple[Batch, list[Work]]:
+    def _closed_by(self, gates: Sequence[Gate], view: View) -> AtollError | None:
+        """Why local writes are refused in this transaction."""
+        try:
+            for gate in gates:
+                gate(view)
+        except AtollError as error:
+            return error
+        except Exception as error:
+            self._report(error)
+            return self._unexpected(error)
+        return None
+
+    def _performed(
+        self, group: list[Work], view: View, closed: AtollError | None
+    ) -> tuple[Batch, list[Work]]:
         """What the works come to, and those for which the commit has no room. Another thread may do it."""
         batch = Batch(
             self._identify(),
@@ -348,6 +364,7 @@ class GroupCommit:
             now_ms=self._now_ms(),
         )
         batch.recent = self._recent
+        batch.closed = closed
         waiting: list[Work] = []
         for work in group:
             if batch.size_bytes >= COMMIT_BYTES and isinstance(work, Awaited):

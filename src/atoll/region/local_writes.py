@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from atoll.commit.batch import Admit, Batch
-from atoll.commit.work import Wants
+from atoll.commit.work import Gate, Wants
 from atoll.documents.mutation import Receipt, Write, weight_of
 from atoll.errors import AtollError
 from atoll.region.group_commit import Awaited, GroupCommit
 from atoll.store.port import View
-
-Gate = Callable[[View], None]
-"""Raises an AtollError while no local write may be committed on top of what the transaction shows.
-
-A group of writes asks once: nothing can close between two of them.
-"""
 
 
 class LocalWrite(Awaited[Receipt]):
@@ -30,6 +24,7 @@ class LocalWrite(Awaited[Receipt]):
         self._writes = writes
 
     def want(self, wants: Wants) -> None:
+        wants.gates = self._writes.gates
         for mutation in self._write.mutations:
             wants.document(mutation.collection, mutation.key)
             wants.weight_bytes += weight_of(mutation)
@@ -39,10 +34,8 @@ class LocalWrite(Awaited[Receipt]):
     def perform(self, batch: Batch, view: View) -> None:
         """Raises nothing: a write that is refused leaves no trace in the batch, and the others go on."""
         try:
-            if not batch.admits_writes:
-                for gate in self._writes.gates:
-                    gate(view)
-                batch.admits_writes = True
+            if batch.closed is not None:
+                raise batch.closed
             self.result = batch.write(self._write, self._writes.admit)
         except AtollError as error:
             self.result = error

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from atoll.causality.vector import VersionVector, descends
 from atoll.commit.batch import Batch
 from atoll.commit.identity import REMAINS, Address, Identity, remains_of
-from atoll.commit.work import Wants
+from atoll.commit.work import Gate, Wants
 from atoll.errors import AtollError
 from atoll.membership.members import Members
 from atoll.region.group_commit import GroupCommit
@@ -31,17 +31,18 @@ class Purge(NamedTuple):
     remains: tuple[tuple[str, bytes], ...]
     """(key, value) of states in `REMAINS`, as they were when `seen` covered them."""
     seen: Mapping[str, int]
-    gates: Sequence[Callable[[View], None]]
+    gates: Sequence[Gate]
 
     def want(self, wants: Wants) -> None:
+        wants.gates = self.gates
         for key, _ in self.remains:
             wants.states.append((REMAINS, key))
             wants.document(*_address(key))
 
     def perform(self, batch: Batch, view: View) -> None:
         """Raises what closes writes."""
-        for gate in self.gates:
-            gate(view)
+        if batch.closed is not None:
+            raise batch.closed
         addresses = [_address(key) for key, value in self.remains if view.states.get((REMAINS, key)) == value]
         batch.purge([each for each in addresses if remains_of(each) not in batch.pending.states], self.seen)
 
@@ -57,7 +58,7 @@ class Purging:
         group_commit: GroupCommit,
         identify: Callable[[], Identity],
         *,
-        gates: Sequence[Callable[[View], None]],
+        gates: Sequence[Gate],
         every_s: float,
     ) -> None:
         self._members = members

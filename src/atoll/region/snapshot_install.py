@@ -35,7 +35,6 @@ class SnapshotInstall(Recovery[InstallState, Event]):
     ) -> None:
         self._store = store
         self._now_ms = now_ms
-        self._loop: asyncio.AbstractEventLoop | None = None
         settings = Settings(
             performer.region,
             tuple(sorted(performer.links)),
@@ -51,7 +50,6 @@ class SnapshotInstall(Recovery[InstallState, Event]):
 
     async def open(self) -> None:
         """Look whether an earlier run has not finished. Raises what the store raises."""
-        self._loop = asyncio.get_running_loop()
         if not await self._store.counter(BORN):
             await self._store.raise_counter(BORN, self._now_ms())
         self.post(Opened(Record.of(await self._store.state(*RECORD))))
@@ -67,8 +65,7 @@ class SnapshotInstall(Recovery[InstallState, Event]):
             return f"{state.reason}: it serves nothing until then"
         if state.settings.shares_store:
             # Whoever installs a position waits longer than that. A node that was paused may not know of it.
-            # A heavy group is performed in a thread, and asks from there.
-            unsure_s = (self._loop or asyncio.get_running_loop()).time() - state.looked_s
+            unsure_s = asyncio.get_running_loop().time() - state.looked_s
             if unsure_s > SURE_FOR * state.settings.lease_s:
                 return (
                     f"this node of {state.settings.region} could not look at its database for {unsure_s:.1f} s: it "

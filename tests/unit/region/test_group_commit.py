@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -455,3 +456,28 @@ async def test_nothing_to_commit_is_not_committed() -> None:
     assert (it.tables.seen, companion.performed) == ([], 0)
     await it.writes.write(named("k"))
     assert (len(it.tables.seen), companion.performed) == (1, 1)
+
+
+def test_gates_are_asked_on_the_event_loop_where_a_thread_performs_the_group() -> None:
+    threads: dict[str, int] = {}
+
+    def gate(view: View) -> None:
+        threads["gate"] = threading.get_ident()
+        asyncio.get_running_loop()
+        if view.positions:
+            raise Unavailable("closed by now")
+
+    def admit(write: Write, stored: object) -> None:
+        threads["performed"] = threading.get_ident()
+
+    async def run() -> list[Receipt | BaseException]:
+        it = await opened()
+        it.writes = LocalWrites(it.group_commit, (gate,), admit)
+        large = (named("k", "x" * 600_000), named("l"))
+        return [*await all_of(it.writes, *large), *await all_of(it.writes, named("m"))]
+
+    first, second, refused = asyncio.run(run())
+    assert isinstance(first, Receipt)
+    assert isinstance(second, Receipt)
+    assert isinstance(refused, Unavailable)
+    assert threads["gate"] == threading.get_ident() != threads["performed"]
