@@ -85,7 +85,7 @@ class Batch:
         self._identity = identity
         self._actor = Actor(identity.origin, identity.regions)
         self._rules = rules
-        self._clock = clock
+        self.clock = clock
         self._rows = rows
         self._documents: dict[Address, Document] = {}
         self._changed: dict[Address, Row] = {}
@@ -119,7 +119,7 @@ class Batch:
         seq = Seq(self.vector.get(origin, 0) + 1)
         context = dict(self.vector)
         context[origin] = seq - 1
-        stamp = self._clock.now()
+        stamp = self.clock.now()
         receipt = self._replace(write, seq, context, stamp)
         if receipt is None:
             receipt = self._draft(write, seq, context, stamp)
@@ -208,7 +208,7 @@ class Batch:
         origin = self._identity.origin
         seq = Seq(self.vector.get(origin, 0) + 1)
         context = {**self.vector, origin: seq - 1}
-        dot = Version(origin, seq, self._clock.now(), self._identity.uncertainty_ms, 0, context, None)
+        dot = Version(origin, seq, self.clock.now(), self._identity.uncertainty_ms, 0, context, None)
         drafts: dict[Address, Draft] = {}
         for address in addresses:
             self.pending.states.setdefault(remains_of(address), None)
@@ -277,7 +277,7 @@ class Batch:
                 f"entry {entry.seq} of {entry.origin} has seen {unseen}, and this region has not"
             )
         assert entry.seq == self.vector.get(entry.origin, 0) + 1, "it follows the last one of its origin"
-        self._clock.update(entry.stamp)
+        self.clock.update(entry.stamp)
         for index, change in enumerate(entry.changes):
             parked = self._taken(entry, index, change)
             if parked is not None:
@@ -485,7 +485,7 @@ class Batch:
             Segment(origin, first, Seq(first + len(frames) - 1), b"".join(frames))
             for origin, first, frames in self._runs
         ]
-        commit.clock = self._clock.last
+        commit.clock = self.clock.last
         commit.audit = [row for row in self._audit.values() if row is not None]
         commit.audit_removed = [record_id for record_id, row in self._audit.items() if row is None]
         for (collection, key), row in self._changed.items():

@@ -15,7 +15,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from atoll.causality.types import Generation
+from atoll.causality.types import Generation, Stamp
 from atoll.commit.batch import Batch
 from atoll.documents.entry import Entry, decode_entry
 from atoll.documents.rules import Rules
@@ -130,6 +130,21 @@ class Fenced(NamedTuple):
     def perform(self, batch: Batch, view: View) -> None:
         """Raises FenceLost, and what the step raises."""
         self.fence.hold(batch, view)
+        self.step.perform(batch, view)
+
+
+class Noted(NamedTuple):
+    """A step that brings what a peer had stamped up to `stamp`. The clock is the transaction's while it runs."""
+
+    step: Step
+    stamp: Stamp
+
+    def want(self, wants: Wants) -> None:
+        self.step.want(wants)
+
+    def perform(self, batch: Batch, view: View) -> None:
+        """Raises ClockAhead, and what the step raises."""
+        batch.clock.update(self.stamp)
         self.step.perform(batch, view)
 
 

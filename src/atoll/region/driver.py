@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
-from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.types import Generation, Stamp
-from atoll.commit.work import Fenced
+from atoll.commit.work import Fenced, Noted
 from atoll.errors import AtollError
 from atoll.ids.after_restore import counters_after_failover
 from atoll.protocol import port
@@ -72,7 +71,6 @@ class Performer:
     links: Mapping[str, ReviewedLink]
     pages: SnapshotPages
     actions: Actions
-    clock: HybridLogicalClock
     now_ms: Callable[[], int]
 
     def perform(self, effect: port.Effect) -> Work | None:
@@ -141,8 +139,8 @@ class Performer:
                 await self.actions.release(name)
                 return port.Released(name)
             case port.Commit(step, stamp, fence):
-                self.clock.update(Stamp(stamp))
-                await self.group_commit.commit(step if fence is None else Fenced(step, fence))
+                noted = Noted(step, Stamp(stamp)) if stamp else step
+                await self.group_commit.commit(noted if fence is None else Fenced(noted, fence))
                 return port.Committed(step)
             case port.ReadSchemas():
                 return port.SchemasRead(await self.store.schemas())

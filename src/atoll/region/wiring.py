@@ -303,9 +303,7 @@ class Parts:
             release=lambda lease: self.node_leases.release(lease),  # noqa: PLW0108
             held=lambda: self.node_leases.held,
         )
-        return Performer(
-            self.name, self.store, self.group_commit, self.links, pages, actions, self.clock, self.now_ms
-        )
+        return Performer(self.name, self.store, self.group_commit, self.links, pages, actions, self.now_ms)
 
     # -- links -----------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from atoll.causality.clock import HybridLogicalClock, pack
 from atoll.commit.batch import Batch
 from atoll.commit.identity import Identity
-from atoll.commit.work import Wants
+from atoll.commit.work import Noted, Wants
 from atoll.documents.entry import Change, EncodedEntry, Entry, decode_frames, encode_frame
 from atoll.documents.mutation import Receipt, Write, patch_of, put_of
 from atoll.errors import (
@@ -481,3 +481,16 @@ def test_gates_are_asked_on_the_event_loop_where_a_thread_performs_the_group() -
     assert isinstance(second, Receipt)
     assert isinstance(refused, Unavailable)
     assert threads["gate"] == threading.get_ident() != threads["performed"]
+
+
+@in_virtual_time
+async def test_what_a_step_brings_is_noted_within_its_transaction() -> None:
+    it = await opened()
+    await it.group_commit.commit(Noted(Stepping("brought"), pack(NOW_MS + 400)))
+    (receipt,) = await all_of(it.writes, named("k"))
+    assert isinstance(receipt, Receipt)
+    assert receipt.stamp > pack(NOW_MS + 400)
+    assert it.tables.seen[0].clock == pack(NOW_MS + 400) + 1  # of what the step wrote
+    with pytest.raises(ClockAhead):
+        await it.group_commit.commit(Noted(Stepping("too far"), pack(NOW_MS + 501)))
+    assert it.name_of("too far") is None
