@@ -248,7 +248,7 @@ class Batch:
                 raise entry_too_large(identity.entry_bytes)
             for (address, draft, row), change in zip(changed, changes, strict=True):
                 self._install(address, draft.before, draft.document, row, change.resolved)
-                if not draft.rules.simple and leaves_remains(draft):
+                if identity.purges and not draft.rules.simple and leaves_remains(draft):
                     self.pending.states[remains_of(address)] = str(seq).encode()
             self._append(entry, frame)
             self.written.append(entry)

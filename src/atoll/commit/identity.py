@@ -26,6 +26,8 @@ class Identity(NamedTuple):
     """A write may not make a document larger than this; merging may have."""
     entry_bytes: int = ENTRY_BYTES
     """A larger entry is refused: nobody could be sure to receive it."""
+    purges: bool = True
+    """Whether the region notes what may be purged later."""
 
 
 def remains_of(address: Address) -> tuple[str, str]:

@@ -399,6 +399,7 @@ class Parts:
             self.clocks.uncertainty_ms,
             self.bounds.document_bytes,
             self.bounds.entry_bytes,
+            purges=bool(self.options.purge_s),
         )
 
     def _after_commit(self, batch: Batch) -> None:

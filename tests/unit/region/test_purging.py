@@ -6,10 +6,16 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
+
+from atoll.commit.identity import REMAINS
 from atoll.documents.mutation import Delete, Mutation, Write, patch_of, put_of
 from atoll.region.region import Region
 from atoll.simulation.application import built_in
 from atoll.testing import Cluster, simulated
+
+from ..virtual_time import in_virtual_time
+from .world import World
 
 NAMES = ("frankfurt", "tokyo", "virginia")
 
@@ -104,3 +110,12 @@ def test_a_map_whose_members_come_and_go_does_not_grow() -> None:
         assert sizes[2] - sizes[1] < 20  # once all have written
 
     simulated(scenario)
+
+
+@pytest.mark.parametrize(("purge_s", "noted"), [(0.0, 0), (1e9, 1)])
+@in_virtual_time
+async def test_only_a_region_that_purges_notes_what_is_over(purge_s: float, noted: int) -> None:
+    async with World("a", purge_s=purge_s) as it:
+        await it.write("a", "like", "k", {"$inc": {"count": 1}})
+        await it.write("a", "like", "k", None)
+        assert len(await it.stores["a"].states(REMAINS)) == noted
