@@ -345,7 +345,7 @@ def context_ignored(patch: Patch) -> None:
         return taken
 
     def apply(self: Batch, encoded: EncodedEntry) -> None:
-        self._clock.update(encoded.entry.stamp)
+        self.clock.update(encoded.entry.stamp)
         self._append(encoded.entry, encoded.frame)
 
     patch.setattr(Inbox, "ready", ready)
@@ -740,7 +740,7 @@ def beginning_left(patch: Patch) -> None:
             first = msgspec.structs.replace(write, mutations=write.mutations[:1])
             honest(self, first, seq, context, stamp)
             seq, context = seq + 1, {**context, self._identity.origin: seq}
-            stamp = self._clock.now()
+            stamp = self.clock.now()
         return honest(self, write, seq, context, stamp)
 
     patch.setattr(Batch, "_draft", draft_each)
