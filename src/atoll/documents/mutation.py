@@ -122,9 +122,9 @@ def fields_of(mutation: Mutation) -> frozenset[str]:
             return frozenset()
 
 
-_ELEMENT_BYTES = 64
+_ELEMENT_BYTES = 256
 """What an element of a value weighs: Python touches it several times, and plain bytes only a library in C."""
-MERGED_BYTES = 16
+MERGED_BYTES = 64
 """What a byte of a mergeable field's state weighs."""
 
 

@@ -49,7 +49,7 @@ class GroupCommitOptions:
 
 _MOST_TURNS = 8
 """Of the event loop, that a work waits at most while each brings others."""
-_AT_ONCE_BYTES = 512 << 10
+_AT_ONCE_BYTES = 2 << 20
 """A group that weighs more is performed beside the event loop. Such a group takes several milliseconds."""
 _MOST_LOST = 8
 """Transactions that may be lost to other nodes before the works are told."""

@@ -473,12 +473,11 @@ def test_gates_are_asked_on_the_event_loop_where_a_thread_performs_the_group() -
     async def run() -> list[Receipt | BaseException]:
         it = await opened()
         it.writes = LocalWrites(it.group_commit, (gate,), admit)
-        large = (named("k", "x" * 600_000), named("l"))
-        return [*await all_of(it.writes, *large), *await all_of(it.writes, named("m"))]
+        large = [named(key, "x" * 1_000_000) for key in "klm"]
+        return [*await all_of(it.writes, *large), *await all_of(it.writes, named("n"))]
 
-    first, second, refused = asyncio.run(run())
-    assert isinstance(first, Receipt)
-    assert isinstance(second, Receipt)
+    *large, refused = asyncio.run(run())
+    assert [type(each) for each in large] == [Receipt] * 3
     assert isinstance(refused, Unavailable)
     assert threads["gate"] == threading.get_ident() != threads["performed"]
 
