@@ -1,7 +1,7 @@
 """Comparisons of values that JSON holds as texts, but that are no texts: moments, decimals, times, bytes.
 
 A text that is no such value equals none of them, and has no order with any. The functions of PostgreSQL's
-`schema.sql` read the same texts.
+`functions.sql` read the same texts.
 """
 
 from __future__ import annotations

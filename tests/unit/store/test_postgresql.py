@@ -318,6 +318,27 @@ async def test_nodes_that_start_at_once_migrate_once(
         await node.close()
 
 
+async def test_a_database_of_earlier_code_gets_the_functions_that_it_lacks(database: PostgresHarness) -> None:
+    first = database.open()
+    await first.open_collections(["note"])
+    await commit(first, put(("a", {"at": "2024-01-01T02:00:00+02:00"})))
+    await first.close()
+    await database.fetch("DROP FUNCTION _decimal, _moment, _local, _local_text, _time, _bytes")
+    await database.fetch("DELETE FROM _settings WHERE name = 'functions'")
+    at = Condition("at", "eq", "2024-01-01T00:00:00Z", "moment")
+    await database.refuse_writes(first)
+    standby = database.open()
+    with pytest.raises(StoreUnwritable):
+        await standby.open_collections(["note"])
+    await standby.close()
+    await database.accept_writes(first)
+    nodes = [database.open() for _ in range(3)]
+    await asyncio.gather(*(node.open_collections(["note"]) for node in nodes))
+    for node in nodes:
+        assert keys((await node.scan("note", where=[at])).rows) == ["a"]
+        await node.close()
+
+
 async def test_a_role_without_rights_is_told_what_to_ask_for(database: PostgresHarness) -> None:
     store = open_postgresql(
         database.url.replace(f"schema={database.name}", "schema=elsewhere"), region="tokyo", deployment="shop"

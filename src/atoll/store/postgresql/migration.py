@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ MIGRATIONS = ("schema.sql",)
 """The first makes the tables, in FIRST_FORMAT; each one more leads to the next format."""
 FIRST_FORMAT = 2
 """Earlier ones hold entries in another encoding."""
+FUNCTIONS = "functions.sql"
 
 logger = logging.getLogger("atoll.store")
 
@@ -104,14 +106,35 @@ async def _format(database: Database, connection: asyncpg.Connection[Any]) -> in
 
 async def _identified(database: Database, connection: asyncpg.Connection[Any]) -> bool:
     """Whether a database that takes no writes can be read from, as it is."""
-    return await _format(database, connection) == _newest_format()
+    return await _format(database, connection) == _newest_format() and await _defined(connection)
 
 
 async def _migrate(database: Database, connection: asyncpg.Connection[Any]) -> None:
     found = await _format(database, connection)
+    if found != _newest_format():
+        await _bring(database, connection, found)
+    if not await _defined(connection):
+        await connection.execute(script_text(FUNCTIONS))
+        await connection.execute(
+            "INSERT INTO _settings (name, value) VALUES ('functions', $1) "
+            "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            _digest(),
+        )
+
+
+async def _defined(connection: asyncpg.Connection[Any]) -> bool:
+    """Whether the database has this version's functions."""
+    return bool(
+        await connection.fetchval("SELECT value = $1 FROM _settings WHERE name = 'functions'", _digest())
+    )
+
+
+def _digest() -> str:
+    return hashlib.blake2b(script_text(FUNCTIONS).encode(), digest_size=16).hexdigest()
+
+
+async def _bring(database: Database, connection: asyncpg.Connection[Any], found: int) -> None:
     newest = _newest_format()
-    if found == newest:
-        return
     if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", quoted_name(database.schema)):
         await connection.execute(f"CREATE SCHEMA {quoted_name(database.schema)}")
     if found == 0:

@@ -245,7 +245,7 @@ def condition_sql(condition: Condition, bound: queries.Bound, *, indexed: bool =
 
 
 def _typed(condition: Condition, member: str, bound: queries.Bound, *, indexed: bool) -> str:
-    """By the functions of `schema.sql`."""
+    """By the functions of `functions.sql`."""
     _, op, value, kind = condition
     assert isinstance(value, str)
     given = f"_{kind}(to_jsonb({bound.text(value)}))"
