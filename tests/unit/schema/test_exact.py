@@ -22,7 +22,12 @@ class Line(BaseModel):
     share: float = 0.0
 
 
+class Event(BaseModel):
+    at: datetime
+
+
 class Bill(Collection):
+    events: list[Event] = []  # noqa: RUF012
     total: Decimal = Decimal(0)
     line: Line | None = None
     lines: ListOf[Line]
@@ -79,6 +84,11 @@ def test_a_duration_below_a_microsecond_is_refused(length: str) -> None:
         with pytest.raises(InvalidDocument, match="length"):
             refused()
     assert BILL.validate_field("length", "PT1.1234560S") == "PT1.123456S"
+
+
+def test_a_nested_moment_below_a_microsecond_is_refused() -> None:
+    with pytest.raises(InvalidDocument, match=r"events\.0\.at"):
+        BILL.canonical(b'{"events":[{"at":"2024-01-01T00:00:00.1234567"}]}')
 
 
 def test_floats_beside_decimals_may_have_many_digits() -> None:
