@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.simulation.scenario import parse, play, written
 
 from atoll.simulation.application import built_in
-from atoll.simulation.scenario import parse, play, written
 
 SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
 
