@@ -26,7 +26,7 @@ PARKED_COLUMNS = ", ".join(Parked._fields)
 SEGMENT_COLUMNS = ", ".join(Segment._fields)
 _NEWEST = "stamp_ms DESC, id DESC"
 NEWEST_FIRST = f"ORDER BY {_NEWEST}"
-FORGOTTEN_AT_ONCE = 5_000
+_FORGOTTEN_AT_ONCE = 5_000
 MEASURED_SEGMENTS = 200
 """At most so many are looked at for a `JournalExtent`."""
 _CHUNK_ROWS = 5_000
@@ -143,14 +143,19 @@ class Gathering:
             yield Chunk(self._commit(rows))
 
 
-class Selected(NamedTuple):
-    """A statement whose rows are read by pages of bounded size."""
+class PageQuery(NamedTuple):
+    """What a page of bounded size is made of."""
 
     columns: Sequence[str]
     table: str
     order: str
     sized: int
     """So many of the last columns count, 1 or 2; the last one is never null."""
+    terms: Sequence[str]
+    """All of which must hold."""
+    bound: Bound
+    limit: int
+    limit_bytes: int
 
 
 class SqlStore(ABC):
@@ -162,6 +167,8 @@ class SqlStore(ABC):
     """Of conflict records, as expressions."""
     document: ClassVar[str]
     """The column with a document's JSON, as an expression."""
+    places: ClassVar[tuple[str, str]]
+    """Of the first two values that are bound."""
 
     @abstractmethod
     def bound(self) -> Bound:
@@ -172,21 +179,16 @@ class SqlStore(ABC):
         """Rows of a statement that only reads, with texts as they were before they were stored."""
 
     @abstractmethod
-    async def page(
-        self, selected: Selected, terms: Sequence[str], bound: Bound, limit: int, limit_bytes: int
-    ) -> list[Sequence[Any]]:
+    async def removed(self, delete: str, *values: Any) -> int:
+        """How many rows a DELETE, in a transaction of its own, has removed."""
+
+    @abstractmethod
+    async def page(self, asked: PageQuery) -> list[Sequence[Any]]:
         """As `found`, in order; the row whose bytes reach the bound is the last."""
 
     @abstractmethod
     async def page_at(
-        self,
-        selected: Selected,
-        terms: Sequence[str],
-        bound: Bound,
-        limit: int,
-        limit_bytes: int,
-        *,
-        searching: bool = False,
+        self, asked: PageQuery, *, searching: bool = False
     ) -> tuple[list[Sequence[Any]], Mapping[str, int]]:
         """As `page`, in the order of the column `key`, with the positions of that moment.
 
@@ -214,19 +216,22 @@ class SqlStore(ABC):
         bound = self.bound()
         terms = [*key_range(bound, prefix, after), f"{self.document} IS NOT NULL"]
         terms += [self.condition(collection, each, bound) for each in where]
-        selected, searching = self._documents(collection), bool(where)
-        page = await self.page_at(selected, terms, bound, limit, limit_bytes, searching=searching)
-        return Scan(_keyed(page[0]), page[1])
+        asked = self._documents(collection, terms, bound, limit, limit_bytes)
+        rows, positions = await self.page_at(asked, searching=bool(where))
+        return Scan(_keyed(rows), positions)
 
     async def scan_all(
         self, collection: str, *, after: str | None = None, limit: int = 1000, limit_bytes: int = PAGE_BYTES
     ) -> list[tuple[str, Row]]:
         bound = self.bound()
         terms = key_range(bound, "", after)
-        return _keyed(await self.page(self._documents(collection), terms, bound, limit, limit_bytes))
+        return _keyed(await self.page(self._documents(collection, terms, bound, limit, limit_bytes)))
 
-    def _documents(self, collection: str) -> Selected:
-        return Selected(("key", self.document, "meta"), self.table(collection), "key", 2)
+    def _documents(
+        self, collection: str, terms: Sequence[str], bound: Bound, limit: int, limit_bytes: int
+    ) -> PageQuery:
+        columns = ("key", self.document, "meta")
+        return PageQuery(columns, self.table(collection), "key", 2, terms, bound, limit, limit_bytes)
 
     async def conflicts(
         self,
@@ -238,8 +243,9 @@ class SqlStore(ABC):
     ) -> list[AuditRow]:
         bound = self.bound()
         terms = audit_terms(bound, wanted, after)
-        selected = Selected(self.audit_columns, f"{self.prefix}audit", _NEWEST, 1)
-        return [audit_row(row) for row in await self.page(selected, terms, bound, limit, limit_bytes)]
+        columns, table = self.audit_columns, f"{self.prefix}audit"
+        asked = PageQuery(columns, table, _NEWEST, 1, terms, bound, limit, limit_bytes)
+        return [audit_row(row) for row in await self.page(asked)]
 
     async def conflict(self, id: str) -> AuditRow | None:
         bound = self.bound()
@@ -254,8 +260,38 @@ class SqlStore(ABC):
         if after is not None:
             places = ", ".join(map(bound.place, after, ("text", "bigint", "integer")))
             terms = [f"(origin, seq, change) > ({places})"]
-        selected = Selected(Parked._fields, f"{self.prefix}parked", "origin, seq, change", 1)
-        return [Parked(*row) for row in await self.page(selected, terms, bound, limit, limit_bytes)]
+        table, order = f"{self.prefix}parked", "origin, seq, change"
+        asked = PageQuery(Parked._fields, table, order, 1, terms, bound, limit, limit_bytes)
+        return [Parked(*row) for row in await self.page(asked)]
+
+    async def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
+        """As in the port, a bounded number of rows a call, so that writers need not wait: call until 0."""
+        audit, remembered = f"{self.prefix}audit", f"{self.prefix}remembered"
+        one, two = self.places
+        records = (
+            f"DELETE FROM {audit} WHERE id IN (SELECT id FROM {audit} WHERE status <> 'manual' "
+            f"AND stamp_ms < {one} ORDER BY stamp_ms, id LIMIT {two})"
+        )
+        answers = (
+            f"DELETE FROM {remembered} WHERE key IN "
+            f"(SELECT key FROM {remembered} WHERE at_ms < {one} ORDER BY at_ms LIMIT {two})"
+        )
+        forgotten = await self.removed(answers, remembered_before_ms, _FORGOTTEN_AT_ONCE)
+        over = (await self.found(f"SELECT count(*) FROM {audit}", ()))[0][0] - audit_keep
+        aged = await self.removed(records, audit_before_ms, _FORGOTTEN_AT_ONCE)
+        if over > aged and aged < _FORGOTTEN_AT_ONCE:
+            most = min(over, _FORGOTTEN_AT_ONCE) - aged
+            aged += await self.removed(records, (1 << 63) - 1, most)
+        return forgotten + aged
+
+    async def truncate(self, up_to_id: int, *, limit: int = 500) -> int:
+        table, (one, two) = f"{self.prefix}journal", self.places
+        return await self.removed(
+            f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE id <= {one} "
+            f"AND id < (SELECT max(id) FROM {table}) ORDER BY id LIMIT {two})",
+            up_to_id,
+            limit,
+        )
 
     async def state(self, space: str, key: str) -> bytes | None:
         bound = self.bound()

@@ -28,11 +28,6 @@ SELECT first - 1, tail, coalesce((
         SELECT generate_series(first, tail, greatest(1, (tail - first + $1) / $1)))
 ), 0)::bigint FROM bounds
 """
-_TRUNCATE = """
-WITH gone AS (DELETE FROM _journal WHERE id IN (
-    SELECT id FROM _journal WHERE id <= $1 AND id < (SELECT max(id) FROM _journal) ORDER BY id LIMIT $2
-) RETURNING 1) SELECT count(*) FROM gone
-"""
 
 
 class PostgresJournal:
@@ -49,9 +44,8 @@ class PostgresJournal:
     async def journal_start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
         # One origin's segments have rising ids, so its first one past the vector bounds them all.
         wanted = sorted(set(origins))
-        tail = (
-            await self.journal_tail()
-        )  # first: what comes after it may be missed by the search, and must not be
+        # First: what comes after it may be missed by the search, and must not be.
+        tail = await self.journal_tail()
         rows = await self.database.rows(_START, wanted, [vector.get(origin, 0) for origin in wanted])
         return int(tail if rows[0][0] is None else rows[0][0] - 1)
 
@@ -60,6 +54,3 @@ class PostgresJournal:
 
     async def journal_extent(self) -> JournalExtent:
         return JournalExtent(*(await self.database.rows(_EXTENT, MEASURED_SEGMENTS))[0])
-
-    async def truncate(self, up_to_id: int, *, limit: int = 500) -> int:
-        return int((await self.database.change(_TRUNCATE, up_to_id, limit))[0][0])

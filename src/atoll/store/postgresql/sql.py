@@ -205,16 +205,14 @@ class Bound(queries.Bound):
         return self.place(kept(value), "text")
 
 
-def page_sql(
-    selected: queries.Selected, terms: Iterable[str], bound: queries.Bound, limit: int, limit_bytes: int
-) -> str:
+def page_sql(asked: queries.PageQuery) -> str:
     """The rows before which less than the bound was found. The database measures them, and sends no others."""
-    columns, table, order, sized = selected
+    columns, table, order, sized, terms, bound, limit, limit_bytes = asked
     names = ", ".join(columns)
     json = ("doc", "body") if table == "_audit" else ("doc",)
     texts = [f"{name}::text" if name in json else name for name in columns[-sized:]]
     size = " + ".join(f"coalesce(octet_length({text}), 0)" for text in texts)
-    found = f"SELECT {names} FROM {table}{queries.where([*terms])} ORDER BY {order}"
+    found = f"SELECT {names} FROM {table}{queries.where(terms)} ORDER BY {order}"
     found += f" LIMIT {bound.place(limit, 'bigint')}"
     before = f"sum({size}) OVER (ORDER BY {order} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
     measured = f"SELECT *, coalesce({before}, 0) AS so_far FROM ({found}) AS found"

@@ -33,7 +33,7 @@ from atoll.store.postgresql.sql import Bound, given_all, kept
 from atoll.store.postgresql.transaction import PostgresTransaction
 from atoll.store.postgresql.url import database_url
 from atoll.store.postgresql.watch import Watch, decode_positions, told
-from atoll.store.queries import FORGOTTEN_AT_ONCE, Selected, SqlStore
+from atoll.store.queries import PageQuery, SqlStore
 from atoll.store.refusals import unknown_collection
 
 if TYPE_CHECKING:
@@ -67,16 +67,6 @@ WHERE held.holder = excluded.holder OR held.until < now() RETURNING name, genera
 """
 _GIVE_BACK = "UPDATE _leases SET until = '-infinity' WHERE name = ANY ($1::text[]) AND run = $2"
 _GIVE_ALL_BACK = "UPDATE _leases SET until = '-infinity' WHERE run = $1"
-_FORGET = """
-WITH gone AS (DELETE FROM _audit WHERE id IN
-    (SELECT id FROM _audit WHERE status <> 'manual' AND stamp_ms < $1 ORDER BY stamp_ms, id LIMIT $2) RETURNING 1)
-SELECT count(*) FROM gone
-"""
-_FORGET_ANSWERS = """
-WITH gone AS (DELETE FROM _remembered WHERE key IN
-    (SELECT key FROM _remembered WHERE at_ms < $1 ORDER BY at_ms LIMIT $2) RETURNING 1)
-SELECT count(*) FROM gone
-"""
 
 
 def open_postgresql(url: str, *, region: str, deployment: str, node: int = 1) -> PostgresStore:
@@ -93,6 +83,7 @@ class PostgresStore(SqlStore, PostgresJournal):
     prefix = "_"
     audit_columns = AuditRow._fields
     document = "doc"
+    places = ("$1", "$2")
 
     def __init__(self, database: Database, node: int = 1) -> None:
         self.database = database
@@ -200,24 +191,19 @@ class PostgresStore(SqlStore, PostgresJournal):
     async def found(self, sql: str, values: Sequence[Any]) -> list[Sequence[Any]]:
         return [given_all(row) for row in await self.database.rows(sql, *values)]
 
-    async def page(
-        self, selected: Selected, terms: Sequence[str], bound: queries.Bound, limit: int, limit_bytes: int
-    ) -> list[Sequence[Any]]:
-        return await self.found(sql.page_sql(selected, terms, bound, limit, limit_bytes), bound.values)
+    async def removed(self, delete: str, *values: Any) -> int:
+        counted = f"WITH gone AS ({delete} RETURNING 1) SELECT count(*) FROM gone"
+        return int((await self.database.change(counted, *values))[0][0])
+
+    async def page(self, asked: PageQuery) -> list[Sequence[Any]]:
+        return await self.found(sql.page_sql(asked), asked.bound.values)
 
     async def page_at(
-        self,
-        selected: Selected,
-        terms: Sequence[str],
-        bound: queries.Bound,
-        limit: int,
-        limit_bytes: int,
-        *,
-        searching: bool = False,
+        self, asked: PageQuery, *, searching: bool = False
     ) -> tuple[list[Sequence[Any]], Mapping[str, int]]:
-        page = sql.page_sql(selected, terms, bound, limit, limit_bytes)
+        page = sql.page_sql(asked)
         joined = f"SELECT positions, held.* FROM _region LEFT JOIN ({page}) AS held ON true ORDER BY held.key"
-        rows = await self.found(joined, bound.values)
+        rows = await self.found(joined, asked.bound.values)
         return [row[1:] for row in rows if row[1] is not None], decode_positions(rows[0][0])
 
     def condition(self, collection: str, condition: Condition, bound: queries.Bound) -> str:
@@ -250,20 +236,6 @@ class PostgresStore(SqlStore, PostgresJournal):
         sql = "SELECT key, answer FROM _remembered WHERE key = ANY ($1::text[])"
         rows = await self.database.rows(sql, [kept(key) for key in keys])
         return dict(map(given_all, rows))
-
-    async def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
-        """As in the port, a bounded number of rows a call, so that writers need not wait: call until 0."""
-        most = FORGOTTEN_AT_ONCE
-        answers = await self._count(_FORGET_ANSWERS, remembered_before_ms, most)
-        over = int((await self.database.rows("SELECT count(*) FROM _audit"))[0][0]) - audit_keep
-        aged = await self._count(_FORGET, audit_before_ms, most)
-        over -= aged
-        if over > 0 and aged < most:
-            aged += await self._count(_FORGET, (1 << 63) - 1, min(over, most - aged))
-        return answers + aged
-
-    async def _count(self, sql: str, before_ms: int, most: int) -> int:
-        return int((await self.database.change(sql, before_ms, most))[0][0])
 
     async def raise_counter(self, name: str, value: int) -> None:
         await self.database.rows(_RAISE_COUNTER, name, value)

@@ -14,10 +14,6 @@ from atoll.store.sqlite.connections import Connections
 _READ = f"SELECT id, {SEGMENT_COLUMNS} FROM journal WHERE id > ? ORDER BY id LIMIT ?"
 # One origin's segments have rising ids, so its first one past the vector bounds them all.
 _START = "SELECT id FROM journal WHERE origin = ? AND last_seq > ? ORDER BY last_seq LIMIT 1"
-_TRUNCATE = (
-    "DELETE FROM journal WHERE id IN (SELECT id FROM journal "
-    "WHERE id <= ? AND id < (SELECT max(id) FROM journal) ORDER BY id LIMIT ?)"
-)
 
 
 class SqliteJournal:
@@ -60,6 +56,3 @@ class SqliteJournal:
             for (size,) in self.connections.rows("SELECT length(body) FROM journal WHERE id = ?", (id,))
         ]
         return JournalExtent(first - 1, tail, sum(sizes) * count // len(sizes))
-
-    async def truncate(self, up_to_id: int, *, limit: int = 500) -> int:
-        return self.connections.change(_TRUNCATE, (up_to_id, limit))

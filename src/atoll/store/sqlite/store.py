@@ -17,7 +17,7 @@ import apsw
 from atoll.causality.types import Generation, Stamp
 from atoll.errors import StoreCorrupt, StoreError
 from atoll.store.port import AuditRow, Chunk, Commit, Condition, Row, Shape, StoreStatistics, Wanted
-from atoll.store.queries import FORGOTTEN_AT_ONCE, NEWEST_FIRST, Bound, Selected, SqlStore, audit_row, where
+from atoll.store.queries import NEWEST_FIRST, Bound, PageQuery, SqlStore, audit_row, where
 from atoll.store.refusals import fence_lost
 from atoll.store.scanning import condition_sql, member_sql
 from atoll.store.sqlite import database as sqlite_database
@@ -32,13 +32,6 @@ _POSITIONS = "SELECT origin, seq FROM positions ORDER BY origin"
 _STATE = "SELECT value FROM states WHERE space = ? AND key = ?"
 _ANY_RECORD = "SELECT 1 FROM audit WHERE collection = ? LIMIT 1"
 _OPEN_RECORDS = f"{sql.SELECT_AUDIT} WHERE collection = ? AND key = ? AND status <> 'resolved' {NEWEST_FIRST}"
-_FORGET = (
-    "DELETE FROM audit WHERE rowid IN (SELECT rowid FROM audit "
-    "WHERE status <> 'manual' AND stamp_ms < ? ORDER BY stamp_ms, id LIMIT ?)"
-)
-_FORGET_ANSWERS = (
-    "DELETE FROM remembered WHERE rowid IN (SELECT rowid FROM remembered WHERE at_ms < ? LIMIT ?)"
-)
 _INDEXES = r"SELECT name FROM sqlite_schema WHERE type = 'index' AND name LIKE 'by\_%' ESCAPE '\'"
 
 
@@ -76,6 +69,7 @@ class SqliteStore(SqlStore, SqliteJournal):
     prefix = ""
     audit_columns = sql.READ_AUDIT
     document = "CAST(value AS BLOB)"
+    places = ("?", "?")
 
     def __init__(self, opened: Opened) -> None:
         self.database = opened.database
@@ -97,11 +91,6 @@ class SqliteStore(SqlStore, SqliteJournal):
     def refusal(self) -> str:
         """Why commits are refused; empty while they are taken."""
         return self.connections.refusal
-
-    @property
-    def read_only(self) -> bool:
-        """Whether the database was opened without the right to write."""
-        return self._writer is None
 
     async def open_collections(self, names: Iterable[str]) -> None:
         missing = [name for name in names if name not in self._collections]
@@ -198,25 +187,16 @@ class SqliteStore(SqlStore, SqliteJournal):
     async def found(self, sql: str, values: Sequence[Any]) -> list[Sequence[Any]]:
         return self.connections.rows(sql, values)
 
-    async def page(
-        self, selected: Selected, terms: Sequence[str], bound: Bound, limit: int, limit_bytes: int
-    ) -> list[Sequence[Any]]:
-        return self._page(self._reader, selected, terms, bound, limit=limit, limit_bytes=limit_bytes)
+    async def removed(self, delete: str, *values: Any) -> int:
+        return self.connections.change(delete, values)
 
-    def _page(
-        self,
-        connection: apsw.Connection,
-        selected: Selected,
-        terms: Sequence[str],
-        bound: Bound,
-        *,
-        limit: int,
-        limit_bytes: int,
-    ) -> list[Sequence[Any]]:
-        columns, table, order, sized = selected
+    async def page(self, asked: PageQuery) -> list[Sequence[Any]]:
+        return self._page(self._reader, asked)
+
+    def _page(self, connection: apsw.Connection, asked: PageQuery) -> list[Sequence[Any]]:
+        columns, table, order, sized, terms, bound, limit, left_bytes = asked
         select = f"SELECT {', '.join(columns)} FROM {table}{where(terms)} ORDER BY {order} LIMIT ?"
         found: list[Sequence[Any]] = []
-        left_bytes = limit_bytes
         try:
             for row in connection.execute(select, [*bound.values, limit]):
                 found.append(row)
@@ -230,25 +210,17 @@ class SqliteStore(SqlStore, SqliteJournal):
         return found
 
     async def page_at(
-        self,
-        selected: Selected,
-        terms: Sequence[str],
-        bound: Bound,
-        limit: int,
-        limit_bytes: int,
-        *,
-        searching: bool = False,
+        self, asked: PageQuery, *, searching: bool = False
     ) -> tuple[list[Sequence[Any]], Mapping[str, int]]:
         def search(connection: apsw.Connection) -> tuple[list[Sequence[Any]], Mapping[str, int]]:
-            rows = self._page(connection, selected, terms, bound, limit=limit, limit_bytes=limit_bytes)
+            rows = self._page(connection, asked)
             positions: list[Any] = connection.execute(_POSITIONS).fetchall()
             return rows, dict(positions)
 
         if searching and self._alone:  # not of a database that is only read: it may have tables of its own
             return await asyncio.to_thread(self.connections.beside, search)
         with self.connections.one_moment():
-            rows = await self.page(selected, terms, bound, limit, limit_bytes)
-            return rows, self.head().positions
+            return await self.page(asked), self.head().positions
 
     def condition(self, collection: str, condition: Condition, bound: Bound) -> str:
         indexed = condition.field in self._indexed.get(collection, ())
@@ -354,21 +326,6 @@ class SqliteStore(SqlStore, SqliteJournal):
 
     async def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
         return self.answers(keys)
-
-    async def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
-        """As in the port, a bounded number of rows a call, so that writers need not wait: call until 0."""
-        most = FORGOTTEN_AT_ONCE
-        with self.connections as writer:
-            before = writer.total_changes()
-            writer.execute(_FORGET_ANSWERS, (remembered_before_ms, most))
-            kept = int(writer.execute("SELECT count(*) FROM audit").get)
-            aged = writer.total_changes()
-            writer.execute(_FORGET, (audit_before_ms, most))
-            aged = writer.total_changes() - aged
-            over = kept - aged - audit_keep
-            if over > 0 and aged < most:
-                writer.execute(_FORGET, ((1 << 63) - 1, min(over, most - aged)))
-            return writer.total_changes() - before
 
     def answers(self, keys: Sequence[str]) -> dict[str, bytes]:
         return dict(self.connections.among("SELECT key, answer FROM remembered WHERE key IN ", keys))
