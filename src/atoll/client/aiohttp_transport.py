@@ -37,8 +37,6 @@ async def _send_once(
 class AiohttpTransport:
     """A `Transport`. It belongs to one event loop, until it is told to `forget` it."""
 
-    __slots__ = ("_client", "_closed", "_connect_s", "_options", "_slots", "_urls")
-
     def __init__(self, urls: Mapping[str, str | Sequence[str]], options: ClientOptions) -> None:
         """`urls`: by region; of several nodes, one after the other is asked until one can be connected to."""
         self._urls = NodeUrls(urls)

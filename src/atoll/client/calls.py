@@ -64,8 +64,6 @@ PAGE: Final = 100
 class Page(Generic[T]):
     """Some results, and where the next ones are."""
 
-    __slots__ = ("cursor", "invalid", "items")
-
     def __init__(
         self, items: Sequence[T], cursor: str | None, invalid: Sequence[InvalidDocument] = ()
     ) -> None:
@@ -77,8 +75,6 @@ class Page(Generic[T]):
 
 class Calls:
     """Builds calls. `in_session`: collections that are only eventually consistent are read as a session's."""
-
-    __slots__ = ("_in_session", "limits")
 
     def __init__(self, limits: Limits | None, *, in_session: bool = False) -> None:
         self.limits = limits

@@ -18,8 +18,6 @@ class Event:
 class EventParser:
     """Fed with pieces of a stream, returns the events that they complete. Comments are dropped."""
 
-    __slots__ = ("_bound_bytes", "_data", "_held_bytes", "_id", "_kind", "_partial", "last_id")
-
     def __init__(self, bound_bytes: int) -> None:
         self._bound_bytes = bound_bytes
         self._partial: list[bytes] = []

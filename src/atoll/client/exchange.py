@@ -53,8 +53,6 @@ class SessionState:
     A token cannot be compared with another by the client, so a session's calls must follow one another.
     """
 
-    __slots__ = ("degraded", "region", "token")
-
     def __init__(self, token: str | None = None) -> None:
         self.token = token
         self.region: str | None = None
@@ -91,8 +89,6 @@ class _Attempts:
 
 class Exchanges:
     """Shared by everything that one client does. Clock, randomness and keys are given to it."""
-
-    __slots__ = ("_clock", "_new_key", "_random", "_urls", "closed", "options", "router")
 
     def __init__(
         self,

@@ -29,20 +29,6 @@ _decode = msgspec.json.Decoder(Change).decode
 class Feed:
     """One consumer's place in the feed. A cursor holds in every region, so a break may be mended anywhere."""
 
-    __slots__ = (
-        "_collections",
-        "_cursor",
-        "_exchanges",
-        "_expired",
-        "_failures",
-        "_parser",
-        "_progress",
-        "_region",
-        "_rounds",
-        "_served_s",
-        "_tried",
-    )
-
     def __init__(
         self,
         exchanges: Exchanges,

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 class NodeUrls:
     """Threads may share it: a change is one step under the interpreter's lock."""
 
-    __slots__ = ("_urls",)
-
     def __init__(self, urls: Mapping[str, str | Sequence[str]]) -> None:
         self._urls = {
             region: (given,) if isinstance(given, str) else tuple(given) for region, given in urls.items()

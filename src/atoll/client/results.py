@@ -50,8 +50,6 @@ class Read(Generic[M]):
 class LeftOut:
     """The documents of a listing that did not fit their declaration."""
 
-    __slots__ = ("_count", "_first", "_keys")
-
     def __init__(self) -> None:
         self._first: InvalidDocument | None = None
         self._keys: list[str] = []

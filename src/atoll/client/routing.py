@@ -26,16 +26,6 @@ class Router:
     all are tried. Threads may share it: every change is a single step under the interpreter's lock.
     """
 
-    __slots__ = (
-        "_ask_current_at_s",
-        "_options",
-        "_order",
-        "_preference",
-        "_random",
-        "_suspicions",
-        "_unsettled",
-    )
-
     def __init__(self, regions: tuple[str, ...], options: ClientOptions, random: Random) -> None:
         """`regions`: the most wanted first."""
         self._preference = regions

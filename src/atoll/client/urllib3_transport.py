@@ -28,8 +28,6 @@ class Urllib3Transport:
     A connection that two processes write to gives one of them the other's answer. So each has its own.
     """
 
-    __slots__ = ("_closed", "_options", "_process", "_urls")
-
     def __init__(self, urls: Mapping[str, str | Sequence[str]], options: ClientOptions) -> None:
         """`urls`: by region; of several nodes, one after the other is asked until one can be connected to."""
         self._urls = NodeUrls(urls)

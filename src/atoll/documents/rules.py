@@ -44,21 +44,6 @@ _WHOLE_DOCUMENT: dict[str, Strategy] = {
 class Rules:
     """How documents of one collection are kept apart, folded and named in the audit."""
 
-    __slots__ = (
-        "_whole",
-        "appended",
-        "known",
-        "lattices",
-        "maps",
-        "name",
-        "per_field",
-        "plain",
-        "quick",
-        "schema",
-        "simple",
-        "touched",
-    )
-
     def __init__(self, schema: CollectionSchema, resolver: Resolver | None = None) -> None:
         self.schema = schema
         self.name: str = schema.name

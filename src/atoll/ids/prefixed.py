@@ -39,8 +39,6 @@ class PrefixedId(NamedTuple):
 class RangeAllocator:
     """Gives out a region's prefixed ids from blocks of numbers; belongs to one event loop."""
 
-    __slots__ = ("_block", "_end", "_next", "_region", "_reserve", "_turn")
-
     def __init__(self, region: str, reserve: Reserve, block: int = BLOCK) -> None:
         self._region = region
         self._reserve = reserve

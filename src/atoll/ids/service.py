@@ -35,8 +35,6 @@ class IdService:
     identifiers after a restart.
     """
 
-    __slots__ = ("_claim", "_clock", "_counters", "_makers", "_region_number", "_snowflakes")
-
     def __init__(
         self,
         region: str,
@@ -115,8 +113,6 @@ class _Hold:
 
     A node that moves it and finds an unexpected value knows that another node uses it too. So will that node.
     """
-
-    __slots__ = ("_counter", "_counters", "_held_ms", "machine")
 
     def __init__(self, counters: Counters, machine: int) -> None:
         self.machine = machine

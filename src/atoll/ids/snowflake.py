@@ -64,19 +64,6 @@ class SnowflakeGenerator:
     as the clock is past where the earlier run ended.
     """
 
-    __slots__ = (
-        "_clock",
-        "_held_ms",
-        "_hold",
-        "_max_lead_ms",
-        "_ms",
-        "_node",
-        "_pace_ms",
-        "_read_ms",
-        "_sequence",
-        "_turn",
-    )
-
     def __init__(
         self,
         region: int,

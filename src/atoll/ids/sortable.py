@@ -18,8 +18,6 @@ class SortableIds:
     at the highest millisecond reached, so that their order holds.
     """
 
-    __slots__ = ("_clock", "_ms", "_ulids", "_uuids")
-
     def __init__(self, clock: Callable[[], int], random: Callable[[int], bytes]) -> None:
         self._clock = clock
         self._ms = 0

@@ -15,8 +15,6 @@ LOCK_FILE = "region.lock"
 class RegionLock:
     """The right to write in one folder. The file stays behind on purpose: unlinking it would race."""
 
-    __slots__ = ("_descriptor",)
-
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
 

@@ -11,8 +11,6 @@ EPOCH_MS = 1_760_000_000_000
 class NodeClock:
     """Unix milliseconds of one node: true time, drifting by `drift_ppm` and off by `offset_ms`."""
 
-    __slots__ = ("_base_s", "_loop_time", "_shown_ms", "drift_ppm")
-
     def __init__(self, loop_time: Callable[[], float], *, offset_ms: int = 0, drift_ppm: int = 0) -> None:
         self.drift_ppm = drift_ppm
         self._loop_time = loop_time
