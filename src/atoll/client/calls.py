@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -61,16 +61,25 @@ PAGE: Final = 100
 """How many results are fetched at a time."""
 
 
+@dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     """Some results, and where the next ones are."""
 
-    def __init__(
-        self, items: Sequence[T], cursor: str | None, invalid: Sequence[InvalidDocument] = ()
-    ) -> None:
-        self.items = items
-        self.cursor = cursor
-        self.invalid = invalid
-        """For each document that does not fit its declaration, and so is not among the items."""
+    items: Sequence[T]
+    cursor: str | None
+    invalid: Sequence[InvalidDocument] = ()
+    """For each document that does not fit its declaration, and so is not among the items."""
+
+
+class Asked(NamedTuple):
+    """What a read of one document may ask for, beside the document."""
+
+    consistency: Consistency | None = None
+    max_staleness_s: float | None = None
+    max_wait_s: float | None = None
+
+
+USUAL: Final = Asked()
 
 
 class Calls:
@@ -108,31 +117,15 @@ class Calls:
 
         return Call("DELETE", path, deleted, headers=headers, writes=True, absent=_false, key=key)
 
-    def get(
-        self,
-        model: type[M],
-        key: str,
-        consistency: Consistency | None = None,
-        max_staleness_s: float | None = None,
-        max_wait_s: float | None = None,
-    ) -> Call[M | None]:
+    def get(self, model: type[M], key: str, asked: Asked = USUAL) -> Call[M | None]:
         schema = schema_of(model, self.limits)
 
         def read(response: Response, region: str) -> M | None:
             return cast(M, fitted(schema, key, bytes(_of_key(response, key).value)))
 
-        query = self._read_query(schema, consistency, max_staleness_s, max_wait_s)
-        path = _path(schema, key)
-        return Call("GET", path, read, query, absent=_none, wait_s=max_wait_s or 0.0, key=key)
+        return self._reading(schema, key, asked, read, _none)
 
-    def read(
-        self,
-        model: type[M],
-        key: str,
-        consistency: Consistency | None = None,
-        max_staleness_s: float | None = None,
-        max_wait_s: float | None = None,
-    ) -> Call[Read[M]]:
+    def read(self, model: type[M], key: str, asked: Asked = USUAL) -> Call[Read[M]]:
         schema = schema_of(model, self.limits)
 
         def read(response: Response, region: str) -> Read[M]:
@@ -142,9 +135,7 @@ class Calls:
             headers = response.headers
             return Read(key, None, None, headers.get("atoll-region", region), headers.get("atoll-degraded"))
 
-        query = self._read_query(schema, consistency, max_staleness_s, max_wait_s)
-        path = _path(schema, key)
-        return Call("GET", path, read, query, absent=absent, wait_s=max_wait_s or 0.0, key=key)
+        return self._reading(schema, key, asked, read, absent)
 
     def page(
         self,
@@ -257,18 +248,21 @@ class Calls:
             return "session"
         return consistency
 
-    def _read_query(
+    def _reading(
         self,
         schema: CollectionSchema,
-        consistency: Consistency | None,
-        max_staleness_s: float | None,
-        max_wait_s: float | None,
-    ) -> str:
-        level = self._level(schema, consistency)
-        if max_staleness_s is None and max_wait_s is None:
-            return "" if level is None else f"consistency={quote(level)}"
-        given = {"consistency": level, "max_staleness": max_staleness_s, "max_wait": max_wait_s}
-        return urlencode({name: value for name, value in given.items() if value is not None})
+        key: str,
+        asked: Asked,
+        read: Callable[[Response, str], T],
+        absent: Callable[[Response, str], T],
+    ) -> Call[T]:
+        level, staleness_s, wait_s = self._level(schema, asked.consistency), *asked[1:]
+        if staleness_s is None and wait_s is None:
+            query = "" if level is None else f"consistency={quote(level)}"
+        else:
+            given = {"consistency": level, "max_staleness": staleness_s, "max_wait": wait_s}
+            query = urlencode({name: value for name, value in given.items() if value is not None})
+        return Call("GET", _path(schema, key), read, query, absent=absent, wait_s=wait_s or 0.0, key=key)
 
 
 def _path(schema: CollectionSchema, key: str) -> str:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from atoll.client.batch import BatchWrite
-from atoll.client.calls import PAGE, Call, Calls, Condition, Page
+from atoll.client.calls import PAGE, Asked, Call, Calls, Condition, Page
 from atoll.client.exchange import Exchanges
 from atoll.client.feed import Feed
 from atoll.client.models import operators_of, schema_of
@@ -69,7 +69,7 @@ class Verbs:
         max_wait_s: float | None = None,
     ) -> M | None:
         """The document, or None. Raises TokenNotReached and TooStale where its consistency cannot be had."""
-        return await self._run(self._calls.get(model, key, consistency, max_staleness_s, max_wait_s))
+        return await self._run(self._calls.get(model, key, Asked(consistency, max_staleness_s, max_wait_s)))
 
     async def read(
         self,
@@ -81,7 +81,7 @@ class Verbs:
         max_wait_s: float | None = None,
     ) -> Read[M]:
         """As `get`, with version, region, and whether the answer is weaker than promised."""
-        return await self._run(self._calls.read(model, key, consistency, max_staleness_s, max_wait_s))
+        return await self._run(self._calls.read(model, key, Asked(consistency, max_staleness_s, max_wait_s)))
 
     async def update(
         self,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from atoll import errors
 from atoll.client import Delete, Patch, Put, Read, Response, Sibling, Update
 from atoll.client.answers import AnotherAnswer
-from atoll.client.calls import Calls
+from atoll.client.calls import Asked, Calls
 from atoll.schema import Increment
 
 from .world import Account, Inventory, shown
@@ -66,14 +66,14 @@ def test_impossible_key_is_refused_before_anything_is_sent(key: str) -> None:
 
 
 def test_read_options_become_a_query() -> None:
-    call = CALLS.get(Inventory, "k", "bounded", 1.5, 2)
+    call = CALLS.get(Inventory, "k", Asked("bounded", 1.5, 2))
     assert parse_qs(call.query) == {"consistency": ["bounded"], "max_staleness": ["1.5"], "max_wait": ["2"]}
     assert CALLS.get(Inventory, "k").query == ""
 
 
 def test_session_reads_eventual_collections_as_a_session() -> None:
     assert IN_SESSION.get(Inventory, "k").query == "consistency=session"
-    assert IN_SESSION.get(Inventory, "k", "eventual").query == "consistency=eventual"
+    assert IN_SESSION.get(Inventory, "k", Asked("eventual")).query == "consistency=eventual"
     assert IN_SESSION.get(Account, "k").query == ""
 
 
