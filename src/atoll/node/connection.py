@@ -11,8 +11,10 @@ import asyncio
 import re
 import resource
 from typing import Any, Literal
+from urllib.parse import unquote
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from atoll.errors import AtollError, HeadTooLarge, MalformedRequest, Overloaded, RequestTimeout
 from atoll.http.exchange import Exchange, Receive, Scope, Send
@@ -26,6 +28,8 @@ BODY_S = 30.0
 """For a body, and one second more for each `_BYTES_PER_S` that have arrived."""
 _BYTES_PER_S = 4096
 HEAD_BYTES = 32 << 10
+_COPIED_BYTES = 16 << 10
+"""A body up to this is copied behind its head, so that they are sent in one piece."""
 _MOST_DESCRIPTORS = 65_536
 _UPGRADE = re.compile(rb"(?i)\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n|\Z)")
 _CLIENTS = b"/v1"
@@ -82,69 +86,178 @@ class Places:
         self.waiting.pop(connection, None)
 
 
+class _Cycle(RequestResponseCycle):
+    """One request and its answer. `App` gives names of headers in lower case, and a length unless it streams."""
+
+    _head = b""
+    """Goes out with the first bytes of the body."""
+
+    async def send(self, message: Any) -> None:
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if message["type"] == "http.response.start":
+            self._begin(message["status"], message["headers"])
+        elif not self.response_started or self.response_complete:
+            raise RuntimeError("a body belongs between its head and its end")
+        else:
+            self._go_on(message["body"], more=message.get("more_body", False))
+
+    def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        if self.response_started:
+            raise RuntimeError("an answer has one head")
+        lines = list(map(b": ".join, self.default_headers + headers))
+        if b"connection: close" in lines:
+            self.keep_alive = False
+        elif not self.keep_alive:
+            lines.append(b"connection: close")
+        head = STATUS_LINE[status] + b"\r\n".join(lines)
+        if not head.count(b"\r") == head.count(b"\n") == len(lines):
+            raise RuntimeError("a header holds a line break")
+        measured = b"\r\ncontent-length: " in head
+        self.chunked_encoding = not measured and status not in (204, 304) and self.scope["method"] != "HEAD"
+        if self.chunked_encoding:
+            head += b"\r\ntransfer-encoding: chunked"
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        self._head = head + b"\r\n\r\n"
+        if not measured:
+            self._write(b"")
+
+    def _go_on(self, body: bytes, *, more: bool) -> None:
+        if self.scope["method"] == "HEAD":
+            body = b""
+        elif self.chunked_encoding:
+            body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (b"" if more else b"0\r\n\r\n")
+        self._write(body)
+        if not more:
+            self.response_complete = True
+            self.message_event.set()
+            if not self.keep_alive:
+                self.transport.close()
+            self.on_response()
+
+    def _write(self, body: bytes) -> None:
+        head, self._head = self._head, b""
+        if len(body) > _COPIED_BYTES:
+            self.transport.write(head)
+            head = b""
+        self.transport.write(head + body if head else body)
+
+
 class Connection(HttpToolsProtocol):
     """Of one client. `places` is shared by all of a node's."""
 
     def __init__(self, places: Places, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._places = places
-        self._part: Literal["head", "body", ""] = "head"
-        """What of a request is expected to arrive; empty while an answer is under way, or no request has begun."""
+        self._part: Literal["head", "body", "idle", ""] = "head"
+        """What of a request is expected to arrive; empty while an answer is under way."""
         self._received = 0
         """Bytes of that part, about."""
-        self._since_s = 0.0
-        """By the event loop's clock."""
+        self._since_s: float | None = None
+        """When its time began, by the event loop's clock. None while the client is waited for no longer."""
         self._timer: asyncio.TimerHandle | None = None
+        """Comes when that time is over, or earlier: it is not set anew for each request."""
         self._refusal: AtollError | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn does
         super().connection_made(transport)
         if self._places.enter(self):
-            self._arriving()
+            self._await(HEAD_S)
         else:
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._places.leave(self)
-        self._arrived()
+        if self._timer is not None:
+            self._timer.cancel()
         super().connection_lost(exc)
 
     # -- what uvicorn and its parser call --------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
+        if self._part == "idle":
+            self._part, self._since_s = "head", None
         if b"h2c" in data and self._part != "body":
             # Nothing is upgraded here. The parser would take the body for the other protocol's.
             head, end, rest = data.partition(b"\r\n\r\n")
             data = _UPGRADE.sub(b"", head) + end + rest
         super().data_received(data)
-        if self._part or self.cycle is None or self.cycle.response_complete:
+        if self._part in ("head", "body"):
             self._arriving()
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._part = "head"
+        self.url, self.headers, self.expect_100_continue = b"", [], False
+        self._part, self._since_s = "head", None
 
     def on_headers_complete(self) -> None:
+        parser, url, headers = self.parser, self.url, self.headers
         if self._received > HEAD_BYTES:  # with what came of the body in the same piece
-            self._check_head(len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers))
+            self._check_head(len(url) + sum(len(name) + len(value) + 4 for name, value in headers))
         self._received, self._part = 0, "body"
-        served = self.app
-        if self._places.crowded and self.url.startswith(_CLIENTS):
-            self.app = _refuse_client
-        super().on_headers_complete()
-        self.app = served
         self.headers = []  # for trailers, which count for nothing
+        path, _, query = url.partition(b"?")
+        if url[:1] != b"/" or b"#" in url:
+            parsed = httptools.parse_url(url)
+            path, query = parsed.path, parsed.query or b""
+        version = parser.get_http_version()
+        before = self.cycle
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "method": parser.get_method().decode("ascii"),
+            "scheme": "http",
+            "path": unquote(path.decode("ascii")),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": headers,
+            "client": self.client,
+            "server": self.server,
+        }
+        self.cycle = _Cycle(
+            self.scope,
+            self.transport,
+            self.flow,
+            self.logger,
+            self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        app: Any = _refuse_client if self._places.crowded and url.startswith(_CLIENTS) else self.app
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, app))
 
     def on_message_complete(self) -> None:
-        self._arrived()
-        self._places.waiting.pop(self, None)
-        super().on_message_complete()
+        self._part, self._received, self._since_s = "", 0, None
+        if self.cycle.response_complete:  # before its body was here
+            self._idle()
+        else:
+            self._places.waiting.pop(self, None)
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if not self.pipeline and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._part:
             self._places.waiting[self] = None
+        else:
+            self._idle()
 
     def pause_writing(self) -> None:
         self._places.waiting[self] = None
@@ -169,37 +282,48 @@ class Connection(HttpToolsProtocol):
             )
             raise self._refusal
 
+    def _idle(self) -> None:
+        """No request is under way."""
+        self._places.waiting[self] = None
+        self._part = "idle"
+        self._await(IDLE_S)
+
     def _arriving(self) -> None:
         """Something is not yet here in full."""
         if self.transport.is_closing():
             return
-        if self._part != "body":
-            self._part = "head"
+        if self._part == "head":
             try:
                 self._check_head(self._received)
             except HeadTooLarge as error:
                 self._refuse(error)
                 return
-        if self._timer is None:
-            self._since_s = self.loop.time()
-            self._timer = self.loop.call_later(HEAD_S if self._part == "head" else BODY_S, self._look)
+        if self._since_s is None:
+            self._await(HEAD_S if self._part == "head" else BODY_S)
 
-    def _arrived(self) -> None:
-        self._part, self._received = "", 0
+    def _await(self, bound_s: float) -> None:
+        """The client has so long from now on."""
+        self._since_s = self.loop.time()
         if self._timer is not None:
+            if self._timer.when() <= self._since_s + bound_s:
+                return
             self._timer.cancel()
-            self._timer = None
+        self._timer = self.loop.call_later(bound_s, self._look)
 
     def _look(self) -> None:
         """Whether what has not arrived by now may still take its time."""
         self._timer = None
-        bound_s = HEAD_S if self._part == "head" else BODY_S + self._received / _BYTES_PER_S
+        if self._since_s is None:
+            return
+        bound_s = {"head": HEAD_S, "body": BODY_S + self._received / _BYTES_PER_S}.get(self._part, IDLE_S)
         answering = self._part == "head" and self.cycle is not None and not self.cycle.response_complete
         if self.flow.read_paused or answering:  # it is this side that lets the client wait
             self._since_s = self.loop.time()
         left_s = self._since_s + bound_s - self.loop.time()
         if left_s > 0:
             self._timer = self.loop.call_later(left_s, self._look)
+        elif self._part == "idle":
+            self.transport.close()
         else:
             what = f"the {self._part} of the request has not arrived within {bound_s:.0f} s"
             self._refuse(RequestTimeout(what))

@@ -189,3 +189,59 @@ async def test_a_request_that_offers_another_protocol_keeps_its_body() -> None:
     async with serving() as (port, _):
         reader, _writer = await talk(port, put + READ)
         assert [await answer(reader) for _ in range(2)] == [(200, b"12"), (200, b"0")]
+
+
+async def refuse_early(scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+    """Answers before the body has arrived."""
+    await send({"type": "http.response.start", "status": 415, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def test_a_connection_idles_when_the_body_comes_after_its_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "IDLE_S", 0.05)
+    async with serving(app=refuse_early) as (port, places):
+        reader, writer = await talk(port, HALF + b"\r\n123")
+        assert await answer(reader) == (415, b"")
+        writer.write(b"456789")
+        assert await reader.read() == b""  # after that time, and without a word
+        assert places.taken == 0
+
+
+async def test_a_stream_shows_its_head_before_its_first_chunk() -> None:
+    go_on = asyncio.Event()
+
+    async def stream(scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"a/b")]})
+        await go_on.wait()
+        await send({"type": "http.response.body", "body": b"abc", "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with serving(app=stream) as (port, _):
+        reader, _writer = await talk(port, LIVE)
+        assert b"\r\ntransfer-encoding: chunked\r\n" in await reader.readuntil(b"\r\n\r\n")
+        go_on.set()
+        assert await reader.readuntil(b"0\r\n\r\n") == b"3\r\nabc\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\nb", b"a\rb"])
+async def test_a_header_ends_with_its_line(value: bytes) -> None:
+    async def split(scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"etag", value)]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with serving(app=split) as (port, _):
+        assert (await asked(port, LIVE))[0] == 500
+
+
+async def test_a_large_body_follows_its_head_whole() -> None:
+    body = b"a" * 300_000
+
+    async def large(scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        length = b"%d" % len(body)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        await send({"type": "http.response.body", "body": body})
+
+    async with serving(app=large) as (port, _):
+        assert await asked(port, LIVE + LIVE) == (200, body)
