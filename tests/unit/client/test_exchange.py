@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from atoll import errors
 from atoll.client import ClientOptions, Request, Response
-from atoll.client.calls import Call, Calls
+from atoll.client.calls import Asked, Call, Calls
 from atoll.client.exchange import SessionState
 
 from .world import Answer, Inventory, World, one_after_another, refused, shown, silent, unreachable, working
@@ -222,7 +222,7 @@ def test_idempotency_key_must_fit_a_header(key: str) -> None:
 
 def test_longer_wait_extends_attempt_and_deadline() -> None:
     world = World("tokyo")
-    world.drive(world.exchanges.run(CALLS.get(Inventory, "k", None, None, 25.0)))
+    world.drive(world.exchanges.run(CALLS.get(Inventory, "k", Asked(max_wait_s=25.0))))
     assert world.sent[0].timeout_s == pytest.approx(28.0)
 
 
