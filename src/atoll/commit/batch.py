@@ -353,6 +353,7 @@ class Batch:
     def keep(self, collection: str, key: str, data: bytes) -> None:
         """Put bytes aside, in a collection that nobody declares."""
         self.pending.documents.setdefault(collection, []).append((key, None, data))
+        self.size_bytes += len(data)
 
     def install(self, collection: str, key: str, row: Row, stamp: int) -> None:
         """Merge a peer's whole state of a document; `stamp` is the highest that the peer has seen.
@@ -485,7 +486,7 @@ class Batch:
             Segment(origin, first, Seq(first + len(frames) - 1), b"".join(frames))
             for origin, first, frames in self._runs
         ]
-        commit.clock = self.clock.last
+        commit.clock, commit.size_bytes = self.clock.last, self.size_bytes
         commit.audit = [row for row in self._audit.values() if row is not None]
         commit.audit_removed = [record_id for record_id, row in self._audit.items() if row is None]
         for (collection, key), row in self._changed.items():

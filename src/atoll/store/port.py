@@ -152,6 +152,8 @@ class Commit:
     """(space, key) → what a protocol keeps there; None removes it. A space is a protocol's own."""
     fences: dict[str, Generation] = field(default_factory=dict)
     """node lease → its generation: with another one at present nothing is committed."""
+    size_bytes: int = field(default=0, compare=False)
+    """About, of rows and segments: how long it will take."""
 
 
 @dataclass(slots=True)

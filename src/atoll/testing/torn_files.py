@@ -182,9 +182,9 @@ class SqliteTables(MemoryTables):
         return self.sqlite.open_records(collection, [key])
 
     def commit(self, commit: Commit) -> None:
-        transaction = self.sqlite.begin(Wanted())
-        _at_once(transaction.__aenter__())
-        _at_once(transaction.commit(commit))
+        self.sqlite.commit(commit, {})
+        if self.sqlite.connections.log_must_be_copied:
+            self.sqlite.connections.copy_rest_of_log()
         self.commits += 1
 
 

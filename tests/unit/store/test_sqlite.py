@@ -11,7 +11,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -124,6 +126,60 @@ async def test_reader_in_another_thread_sees_only_committed_data(store: SqliteSt
     await commit(store, Commit(documents={"note": [("a", b"{}", b"")]}, segments=within()))  # type: ignore[arg-type]
     assert seen == [None]
     assert await store.get("note", "a") is not None
+
+
+async def test_a_large_commit_runs_beside_the_event_loop(store: SqliteStore) -> None:
+    await commit(store, replace(put(("a", {"n": 0})), positions={"tokyo": 1}))
+    written, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def within() -> Iterator[Segment]:
+        """Asked for inside the transaction, when the documents have been written."""
+        loop.call_soon_threadsafe(written.set)
+        go_on.wait()
+        yield Segment("tokyo", 2, 2, b"")
+
+    rows = [("a", b'{"n":1}', b"m:a"), ("b", b"{}", b"m:b")]
+    large = Commit({"note": rows}, segments=within(), positions={"tokyo": 2}, size_bytes=3 << 20)  # type: ignore[arg-type]
+    committing = asyncio.create_task(commit(store, large))
+    await written.wait()
+    before = (await store.get("note", "a"), {"tokyo": 1})
+    assert await store.read("note", "a") == before
+    assert (await store.scan("note")).positions == before[1]
+    others = (
+        store.advance_counter("c", 1),
+        store.truncate(0),
+        store.forget(remembered_before_ms=0, audit_before_ms=0, audit_keep=9),
+        store.remembered([]),
+    )
+    waiting: list[asyncio.Task[Any]] = [asyncio.create_task(each) for each in others]
+    assert not (await asyncio.wait(waiting, timeout=0))[0]
+    committing.cancel()  # it can be cut no more
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await committing
+    await asyncio.gather(*waiting)
+    assert await store.read("note", "a") == (Row(b'{"n":1}', b"m:a"), {"tokyo": 2})
+    assert len((await store.scan("note")).rows) == 2
+
+
+async def test_many_large_documents_are_loaded_beside_the_event_loop(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await commit(store, Commit({"note": [(f"k{n}", b"x" * 1_000_000, b"m") for n in range(5)]}))
+    loaded: list[int] = []
+    load_rows = store.load
+
+    def watched(*args: Any) -> Iterator[Any]:
+        for row in load_rows(*args):
+            loaded.append(threading.get_ident())
+            yield row
+
+    monkeypatch.setattr(store, "load", watched)
+    async with store.begin(Wanted({"note": [f"k{n}" for n in range(5)]})) as transaction:
+        assert sorted(transaction.rows) == [("note", f"k{n}") for n in range(5)]
+    here = threading.get_ident()
+    assert [ident == here for ident in loaded] == [True, True, True, False, False]
 
 
 async def test_row_that_another_program_took_away_within_a_transaction_is_noticed(store: SqliteStore) -> None:

@@ -6,6 +6,7 @@ by the writer's, whose cache outlives commits: the pages are about to be written
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,8 @@ class Connections:
         self._searcher: apsw.Connection | None = None
         self._searching = threading.Lock()
         self._closed = False
+        self.working: asyncio.Future[Any] | None = None
+        """What a thread does by the writer; nobody else may use that one meanwhile."""
         self._log_pages = 0
         self._log_nearly_copied = False
         if self.writer is not None:
@@ -87,7 +90,10 @@ class Connections:
             places = 1 << (len(chunk) - 1).bit_length()
             padding = [chunk[-1]] * (places - len(chunk))
             sql = f"{select}(?{', ?' * (places - 1)})"
-            yield from self._rows(self.loader, sql, [*chunk, *padding])
+            try:
+                yield from self.loader.execute(sql, [*chunk, *padding])
+            except apsw.Error as error:
+                raise self.failure(error) from error
 
     def _rows(self, connection: apsw.Connection, sql: str, bindings: Sequence[Any] = ()) -> list[Any]:
         try:
@@ -129,6 +135,25 @@ class Connections:
             before = writer.total_changes()
             writer.execute(sql, bindings)
             return writer.total_changes() - before
+
+    async def work_beside(self, work: Callable[[], Found]) -> Found:
+        """Let a thread use the writer for what takes long. A cancelled caller still waits for its end."""
+        await self.writer_free()
+        self.working = working = asyncio.get_running_loop().run_in_executor(None, work)
+        working.add_done_callback(self._worked)
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            await asyncio.wait([working])
+            raise
+
+    def _worked(self, _: object) -> None:
+        self.working = None
+
+    async def writer_free(self) -> None:
+        """Return once no thread uses the writer."""
+        while self.working is not None:
+            await asyncio.wait([self.working])
 
     def connect_reader(self) -> apsw.Connection:
         """One more, for a read that takes long."""

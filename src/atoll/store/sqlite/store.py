@@ -102,6 +102,7 @@ class SqliteStore(SqlStore, SqliteJournal):
             for statements in made.values():
                 self._reader.execute(f"CREATE TEMP TABLE {statements.table} {sql.COLUMNS}")
         else:
+            await self.connections.writer_free()
             with self.connections as writer:
                 for statements in made.values():
                     writer.execute(f"CREATE TABLE {statements.table} {sql.COLUMNS}")
@@ -120,6 +121,7 @@ class SqliteStore(SqlStore, SqliteJournal):
         found = {f'"{name}"' for (name,) in self.connections.rows(_INDEXES)}
         if found == wanted.keys():
             return
+        await self.connections.writer_free()
         with self.connections as writer:
             for name in sorted(found - wanted.keys()):
                 writer.execute(f"DROP INDEX {name}")
@@ -166,7 +168,7 @@ class SqliteStore(SqlStore, SqliteJournal):
 
     async def read(self, collection: str, key: str) -> tuple[Row | None, Mapping[str, int]]:
         # Of one moment: whoever changes `_head` has just committed, and gives way to nobody in between.
-        if self._alone:
+        if self._known:
             return self._get(collection, key), self._head.positions
         with self.connections.one_moment():
             return self._get(collection, key), self.head().positions
@@ -188,6 +190,7 @@ class SqliteStore(SqlStore, SqliteJournal):
         return self.connections.rows(sql, values)
 
     async def removed(self, delete: str, *values: Any) -> int:
+        await self.connections.writer_free()
         return self.connections.change(delete, values)
 
     async def page(self, asked: PageQuery) -> list[Sequence[Any]]:
@@ -274,8 +277,6 @@ class SqliteStore(SqlStore, SqliteJournal):
             max(clock, commit.clock or clock),
             {**schemas, **commit.schemas} if commit.schemas else schemas,
         )
-        if self.connections.log_must_be_copied:
-            self.connections.copy_rest_of_log()
 
     @staticmethod
     def _write(writer: apsw.Connection, commit: Commit) -> None:
@@ -307,7 +308,12 @@ class SqliteStore(SqlStore, SqliteJournal):
 
     def head(self) -> Head:
         """Nobody changes what it holds: a commit makes a new one."""
-        return self._head if self._alone else self._stored_head()
+        return self._head if self._known else self._stored_head()
+
+    @property
+    def _known(self) -> bool:
+        """Whether `_head` is what the reader sees: not while another process commits, or a thread of this one."""
+        return self._alone and self.connections.working is None
 
     def _stored_head(self) -> Head:
         positions = dict(self.connections.rows(_POSITIONS))
@@ -325,6 +331,7 @@ class SqliteStore(SqlStore, SqliteJournal):
         return dict(self.head().schemas)
 
     async def remembered(self, keys: Sequence[str]) -> dict[str, bytes]:
+        await self.connections.writer_free()
         return self.answers(keys)
 
     def answers(self, keys: Sequence[str]) -> dict[str, bytes]:
@@ -341,10 +348,12 @@ class SqliteStore(SqlStore, SqliteJournal):
         return [audit_row(row) for row in found]
 
     async def raise_counter(self, name: str, value: int) -> None:
+        await self.connections.writer_free()
         with self.connections as writer:
             writer.execute(sql.RAISE_COUNTER, (name, value))
 
     async def advance_counter(self, name: str, by: int) -> int:
+        await self.connections.writer_free()
         with self.connections as writer:
             return int(writer.execute(sql.ADVANCE_COUNTER, (name, by)).get)
 
@@ -397,6 +406,7 @@ class SqliteStore(SqlStore, SqliteJournal):
         await asyncio.to_thread(self.connections.copy_log)
 
     async def close(self) -> None:
+        await self.connections.writer_free()
         self.connections.close()
 
 

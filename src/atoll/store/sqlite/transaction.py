@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from atoll.causality.types import Generation
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 FIRST_GENERATION = Generation(1)
 """Of every lease: no other node can ever hold one."""
+_AT_ONCE_BYTES = 2 << 20
+"""What is more is read and written in a thread: the event loop would stand still for ten milliseconds."""
 
 
 class SqliteTransaction(Transaction):
@@ -27,12 +30,11 @@ class SqliteTransaction(Transaction):
         store, wanted = self._store, self._wanted
         self.history = ""
         self.positions, self.clock, self.schemas = store.head()
-        self.rows = rows = {}
+        self.rows = rows = dict[tuple[str, str], Row]()
         self._rowids: dict[tuple[str, str], int] = {}
-        for collection, keys in wanted.documents.items():
-            for key, value, meta, rowid in store.load(collection, keys):
-                rows[collection, key] = Row(value, meta)
-                self._rowids[collection, key] = rowid
+        loading = self._load(rows)
+        if next(loading, False):
+            await store.connections.work_beside(lambda: list(loading))
         self.remembered = store.answers(wanted.remembered) if wanted.remembered else {}
         self.audit = {row.id: row for row in store.records(wanted.audit)} if wanted.audit else {}
         self.states = store.load_states(wanted) if wanted.states else {}
@@ -44,8 +46,26 @@ class SqliteTransaction(Transaction):
         self.open_records = open_records
         return self
 
+    def _load(self, rows: dict[tuple[str, str], Row]) -> Iterator[bool]:
+        """Find the documents. Pauses once, when it has found much."""
+        left_bytes = _AT_ONCE_BYTES
+        for collection, keys in self._wanted.documents.items():
+            for key, value, meta, rowid in self._store.load(collection, keys):
+                rows[collection, key] = row = Row(value, meta)
+                self._rowids[collection, key] = rowid
+                if left_bytes > 0:
+                    left_bytes -= row.size_bytes
+                    if left_bytes <= 0:
+                        yield True
+
     async def __aexit__(self, *failure: object) -> None:
         """Nothing is held between two commits."""
 
     async def commit(self, commit: Commit) -> None:
-        self._store.commit(commit, self._rowids)
+        store = self._store
+        if commit.size_bytes < _AT_ONCE_BYTES:
+            store.commit(commit, self._rowids)
+        else:
+            await store.connections.work_beside(lambda: store.commit(commit, self._rowids))
+        if store.connections.log_must_be_copied:
+            await store.connections.work_beside(store.connections.copy_rest_of_log)
