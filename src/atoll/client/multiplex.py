@@ -7,7 +7,7 @@ POST /v1/multiplex      msgpack array of `Asked`
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -40,7 +40,7 @@ class Answered(msgspec.Struct, array_like=True, gc=False):
     number: int
     """Its place among those asked, from 0."""
     status: int
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     body: bytes
 
 

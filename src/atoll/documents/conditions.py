@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, get_args
 from uuid import UUID
 
 import msgspec
@@ -23,15 +23,7 @@ from atoll.schema.forms import FieldForm, text_type
 from atoll.schema.limits import Limits
 from atoll.store.port import Condition, Kind, Operator
 
-OPERATORS: Final[Mapping[str, Operator]] = {
-    "eq": "eq",
-    "ne": "ne",
-    "lt": "lt",
-    "le": "le",
-    "gt": "gt",
-    "ge": "ge",
-    "contains": "contains",
-}
+OPERATORS: Final[Mapping[str, Operator]] = {name: name for name in get_args(Operator)}
 _EQUALITY = frozenset({"eq", "ne", "contains"})
 _LISTS = frozenset({"list", "set", "tuple"})
 _PLAIN = (

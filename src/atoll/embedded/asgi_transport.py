@@ -22,7 +22,7 @@ class AsgiTransport:
         self._app = app
 
     async def send(self, request: Request) -> Response:
-        return Response(*await direct.ask(self._app, _scope(request), request.body))
+        return await direct.ask(self._app, _scope(request), request.body)
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[Stream]:

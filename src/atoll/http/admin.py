@@ -52,14 +52,6 @@ class Forgotten(msgspec.Struct):
     gone: str
 
 
-class CutLinks(msgspec.Struct):
-    cut: list[str]
-
-
-class Delays(msgspec.Struct):
-    one_way_s: dict[str, float]
-
-
 class Health(msgspec.Struct):
     region: str
     status: str
@@ -79,6 +71,14 @@ class ParkedChanges(msgspec.Struct):
     items: list[ParkedChange]
 
 
+class CutLinks(msgspec.Struct):
+    cut: list[str]
+
+
+class Delays(msgspec.Struct):
+    one_way_s: dict[str, float]
+
+
 class Emulated(msgspec.Struct):
     cut: list[str]
     one_way_s: dict[str, float]
@@ -94,18 +94,6 @@ async def _status(on: Serving) -> Status:
     emulated = Emulated(list(on.emulation.cut), _one_way_s(on)) if on.test_topology else None
     found = msgspec.structs.asdict(on.region.status())
     return Status(**found, version=VERSION, pid=os.getpid(), emulated=emulated)
-
-
-async def _statistics(on: Serving) -> StoreStatistics:
-    return await on.region.contents()
-
-
-async def _digest(on: Serving) -> Digests:
-    return await on.region.digest()
-
-
-async def _verify(on: Serving) -> Verification:
-    return await on.region.verify()
 
 
 async def _parked(on: Serving) -> ParkedChanges:
@@ -262,19 +250,19 @@ ROUTES = (
     ),
     _report(
         "statistics",
-        _statistics,
+        lambda on: on.region.contents(),
         "documents, tombstones, conflicts, parked changes, bytes; may scan the store",
         Answer("counts", StoreStatistics),
     ),
     _report(
         "digest",
-        _digest,
+        lambda on: on.region.digest(),
         "of each collection: documents, and a digest that is equal in regions with the same state",
         Answer("digests", Digests),
     ),
     _report(
         "verify",
-        _verify,
+        lambda on: on.region.verify(),
         "compares the digests with every peer's, and names the documents that differ",
         Answer("what differs", Verification),
     ),

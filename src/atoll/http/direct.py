@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote
 
+from atoll.client.transport import Response
 from atoll.http.exchange import Receive, Scope, Send
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-async def ask(app: App, scope: Scope, body: bytes) -> Answer:
+async def ask(app: App, scope: Scope, body: bytes) -> Response:
     """One exchange over ASGI."""
     head: MutableMapping[str, Any] = {}
     chunks: list[bytes] = []
@@ -30,7 +25,7 @@ async def ask(app: App, scope: Scope, body: bytes) -> Answer:
             chunks.append(message.get("body", b""))
 
     await app(scope, receiving(body, asyncio.Event()), send)
-    return Answer(head["status"], headers_of(head), b"".join(chunks))
+    return Response(head["status"], headers_of(head), b"".join(chunks))
 
 
 def scope_of(method: str, path: str, query: str, headers: Mapping[str, str]) -> Scope:

@@ -48,19 +48,14 @@ class Guard:
     def check_origin(self, headers: Headers) -> bool:
         """Whether the page is another site's that is allowed; False for the region's own. Raises ForeignOrigin."""
         raw = headers.get(b"origin")
-        if (
-            raw is None
-        ):  # a request that carries no origin, as for an image or a script, or from an old browser
-            if (
-                headers.get(b"sec-fetch-site") == b"cross-site"
-                and headers.get(b"sec-fetch-mode") != b"navigate"
-            ):
+        if raw is None:  # as of an image or a script, or from an old browser
+            site, mode = headers.get(b"sec-fetch-site"), headers.get(b"sec-fetch-mode")
+            if site == b"cross-site" and mode != b"navigate":
                 raise ForeignOrigin("a page of another site requests this; see allowed_origins in atoll.toml")
             return False
         origin = raw.decode("latin-1").lower()
-        if origin in self._own_origins or origin.partition("://")[2].encode("latin-1") == headers.get(
-            b"host"
-        ):
+        asked = origin.partition("://")[2].encode("latin-1")
+        if origin in self._own_origins or asked == headers.get(b"host"):
             return False
         if ANY in self._origins or origin in self._origins:
             return True

@@ -107,7 +107,7 @@ class SimulatedTransport:
         await asyncio.sleep(back.delay_s + draw() * back.jitter_s)
         if self._path(region, self._home).cut or draw() < self.loss:
             raise Indefinite(f"the answer of {region} was lost", region=region)
-        return Response(*answer)
+        return answer
 
     def _path(self, source: str, target: str) -> Path:
         return self._near if source == target else self._front.cluster.network.path(source, target)
