@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from atoll.backup.archive import ArchiveReader, ArchiveWriter, Header, Totals
-from atoll.bulk.checkpoint import sync_folder
 from atoll.config.config import Config
 from atoll.config.version import VERSION
 from atoll.errors import ConfigError, StoreError, StoreUnwritable
 from atoll.ids.after_restore import counters_after_restore
 from atoll.recovery.restore import RESTORED, without
+from atoll.store.exclusive import sync
 from atoll.store.port import Chunk, Maintenance, Store
 from atoll.store.postgresql.url import is_postgresql
 from atoll.store.replacing import replace_sqlite
@@ -50,7 +50,7 @@ async def back_up(config: Config, region: str, path: Path, now_ms: int, tell: Te
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise StoreUnwritable(f"{path}: cannot be written: {error.strerror}") from None
     finally:

@@ -17,6 +17,7 @@ import msgspec
 
 from atoll.bulk.files import STREAM
 from atoll.errors import InvalidOperation, StoreUnwritable
+from atoll.store.exclusive import sync
 
 S = TypeVar("S")
 
@@ -70,7 +71,7 @@ class Checkpoint:
                 written += os.write(self._file, line[written:])
             os.fsync(self._file)
             if self.state is None:
-                sync_folder(self.path.parent)
+                sync(self.path.parent)
         except OSError as error:
             raise StoreUnwritable(
                 f"{self.path}: the checkpoint cannot be written: {error.strerror}"
@@ -90,15 +91,6 @@ class Checkpoint:
         if self.state is None:
             self.remove()
         os.close(self._file)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names of files in it durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def differing(about: dict[str, Any], before: dict[str, Any]) -> str:

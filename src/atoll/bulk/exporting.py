@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from atoll.bulk.checkpoint import Checkpoint, checkpoint_of, differing, sync_folder
+from atoll.bulk.checkpoint import Checkpoint, checkpoint_of, differing
 from atoll.bulk.files import Compression, check_delimiter, compressed, kind_of, open_input
 from atoll.bulk.importing import CLIENT
 from atoll.bulk.parquet import write_parquet
@@ -30,12 +30,12 @@ from atoll.config.config import Config
 from atoll.errors import InvalidOperation, StoreUnwritable, TooLarge
 from atoll.schema import Application, CollectionSchema
 from atoll.schema.bounds import PAGE_BYTES
+from atoll.store.exclusive import sync
 
 _PAGE_ROWS = 1000
 """At most; fewer of larger documents, so that a page is about a block."""
 _FIRST_ROWS = 100
 """Before it is known how large they are."""
-"""So much is written, fsynced and noted at a time; compressed, it is a frame of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ def export_file(
                 read(output)
             whole = _as_parquet(part, schema) if kind.format == "parquet" else part
             os.replace(whole, target)
-            sync_folder(target.parent)
+            sync(target.parent)
         part.unlink(missing_ok=True)
         checkpoint.remove()
         return ExportReport(state, resumed_at, target.stat().st_size)
@@ -235,8 +235,7 @@ def _as_parquet(part: Path, schema: CollectionSchema) -> Path:
     made = part.with_name(f"{part.name}.parquet")
     with open_input(str(part), "zst") as source:
         write_parquet(made, schema, documents_in(source.stream))
-    with made.open("rb+") as file:
-        os.fsync(file.fileno())
+    sync(made)
     return made
 
 

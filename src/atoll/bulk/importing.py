@@ -151,39 +151,30 @@ class _Chunk:
         self.keys.add(document[0])
 
 
+@dataclass
 class _Import:
     """One run, from the checkpoint to the end of the file."""
 
-    def __init__(
-        self,
-        config: Config,
-        options: ImportOptions,
-        schema: CollectionSchema,
-        reader: Reader,
-        *,
-        rejects: Path | None,
-        checkpoint: Checkpoint | None,
-        state: ImportState,
-        tell: Callable[[], None],
-    ) -> None:
-        """Without a checkpoint the run cannot be resumed."""
-        self.state = state
-        self._config = config
-        self._options = options
-        self._layout = options.layout(schema)
-        self._reader = reader
-        self._rejects = rejects
-        self._checkpoint = checkpoint
-        self._tell = tell
-        policy = schema.policy
-        self._regions = config.region_names
+    _config: Config
+    _options: ImportOptions
+    _schema: CollectionSchema
+    _reader: Reader
+    _rejects: Path | None
+    _checkpoint: Checkpoint | None
+    """Without one the run cannot be resumed."""
+    state: ImportState
+    _tell: Callable[[], None]
+    _saved_s: float = field(default_factory=time.monotonic)
+    _databases: dict[str, Database] = field(default_factory=dict)
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _underway: deque[tuple[_Chunk, asyncio.Task[None]]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        policy = self._schema.policy
+        self._layout = self._options.layout(self._schema)
         self._by_content = isinstance(policy.placement, HomeRegion)
         self._owned = not isinstance(policy.placement, Everywhere) or policy.consistency == "strong"
-        self._saved_s = time.monotonic()
-        self._started = state.chunk > 0 or bool(state.halved)
-        self._databases: dict[str, Database] = {}
-        self._stack = AsyncExitStack()
-        self._underway: deque[tuple[_Chunk, asyncio.Task[None]]] = deque()
+        self._started = self.state.chunk > 0 or bool(self.state.halved)
 
     async def run(self) -> None:
         """Raises InvalidDocument naming file, line and field under `stop`, and what a region answers.
@@ -278,7 +269,7 @@ class _Import:
 
     def _owner(self, key: str, text: bytes) -> str:
         document = msgspec.json.decode(text) if self._by_content else None
-        owner = owner_by_declaration(self._layout.schema, self._regions, key, document)
+        owner = owner_by_declaration(self._schema, self._config.region_names, key, document)
         return owner or self.state.region
 
     async def _put(self, chunk: _Chunk, owner: str, items: list[tuple[Row, Document]], name: str) -> None:
@@ -287,7 +278,7 @@ class _Import:
             database = await self._database(owner)
             try:
                 await database.put_many(
-                    self._layout.schema.model,
+                    self._schema.model,
                     [document for _, document in items],
                     idempotency_key=f"import-{self.state.run}-{name}",
                 )
@@ -390,16 +381,7 @@ def import_file(config: Config, application: Application, options: ImportOptions
             )
 
         if not already:
-            run = _Import(
-                config,
-                options,
-                schema,
-                reader,
-                rejects=rejects,
-                checkpoint=checkpoint,
-                state=state,
-                tell=told,
-            )
+            run = _Import(config, options, schema, reader, rejects, checkpoint, state, told)
             try:
                 asyncio.run(run.run())
             except AtollError as error:

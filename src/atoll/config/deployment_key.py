@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atoll.errors import ConfigError
+from atoll.store.exclusive import sync
 
 if TYPE_CHECKING:
     from atoll.config.config import Config
@@ -62,10 +63,6 @@ def _make(path: Path) -> None:
             os.link(draft, path)
         except FileExistsError:
             return
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)

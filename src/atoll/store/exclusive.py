@@ -1,4 +1,7 @@
-"""One process per region's folder, held by `flock` on `region.lock`, so that it ends with its holder."""
+"""A folder that is a region's own: one process at a time holds it, and its names are made durable.
+
+It is held by `flock` on `region.lock`, so that this ends with the holder.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,15 @@ class RegionLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def sync(path: Path) -> None:
+    """Make a file durable, or the names of the files in a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _flock(descriptor: int, folder: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable
 from pathlib import Path
 
 from atoll.errors import AtollError, StoreError, StoreUnwritable
-from atoll.store.exclusive import RegionLock
+from atoll.store.exclusive import RegionLock, sync
 from atoll.store.port import Chunk
 from atoll.store.sqlite.database import DATABASE_FILE
 from atoll.store.sqlite.store import open_sqlite
@@ -77,9 +77,5 @@ def _put_in_place(made: Path, database: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{database}{suffix}")
     os.replace(made, database)
-    for path in (database, database.parent):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    sync(database)
+    sync(database.parent)

@@ -18,7 +18,7 @@ from typing import Any
 import apsw
 
 from atoll.errors import ConfigError, StoreCorrupt, StoreUnwritable
-from atoll.store.exclusive import RegionLock
+from atoll.store.exclusive import RegionLock, sync
 from atoll.store.refusals import check_format
 from atoll.store.scanning import COMPARE
 from atoll.store.typed import compare
@@ -161,11 +161,7 @@ def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    parent = os.open(folder.parent, os.O_RDONLY)
-    try:
-        os.fsync(parent)  # else a power cut could take the folder, and every commit in it
-    finally:
-        os.close(parent)
+    sync(folder.parent)  # else a power cut could take the folder, and every commit in it
 
 
 def _create(writer: apsw.Connection, region: str, deployment: str) -> None:
