@@ -12,7 +12,7 @@ key. So all further attempts go there.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from random import Random
 from typing import Any, NoReturn, TypeVar
 
@@ -47,16 +47,16 @@ class Pause(msgspec.Struct, frozen=True):
     seconds: float
 
 
+@dataclass(slots=True)
 class SessionState:
     """The newest token that a region returned, and which region that was.
 
     A token cannot be compared with another by the client, so a session's calls must follow one another.
     """
 
-    def __init__(self, token: str | None = None) -> None:
-        self.token = token
-        self.region: str | None = None
-        self.degraded: str | None = None
+    token: str | None = None
+    region: str | None = None
+    degraded: str | None = None
 
     def answered(self, region: str, headers: Mapping[str, str]) -> None:
         """Note what an answer says; `region` was asked, another one may have answered."""
@@ -87,27 +87,20 @@ class _Attempts:
     count: int = 0
 
 
+@dataclass(slots=True)
 class Exchanges:
     """Shared by everything that one client does. Clock, randomness and keys are given to it."""
 
-    def __init__(
-        self,
-        router: Router,
-        urls: Mapping[str, str],
-        options: ClientOptions,
-        *,
-        clock: Callable[[], float],
-        random: Random,
-        new_key: Callable[[], str],
-    ) -> None:
-        self.router = router
-        self.options = options
-        self.closed = False
-        """The client is: no further attempt is worth a pause."""
-        self._urls = urls
-        self._clock = clock
-        self._random = random
-        self._new_key = new_key
+    router: Router
+    urls: Mapping[str, str]
+    options: ClientOptions
+    _: KW_ONLY
+    clock: Callable[[], float]
+    """Monotonic, in seconds."""
+    random: Random
+    new_key: Callable[[], str]
+    closed: bool = False
+    """The client is: no further attempt is worth a pause."""
 
     def run(self, call: Call[T], state: SessionState | None = None, key: str | None = None) -> Steps[T]:
         """`key`: an idempotency key to use instead of a new one, to repeat a write that was indefinite.
@@ -120,7 +113,7 @@ class Exchanges:
         while True:
             regions = self.router.order() if attempts.pinned is None else (attempts.pinned,)
             for region in regions:
-                remaining_s = attempts.deadline_s - self._clock()
+                remaining_s = attempts.deadline_s - self.clock()
                 if remaining_s <= 0:
                     self._give_up(attempts)
                 attempts.count += 1
@@ -148,11 +141,11 @@ class Exchanges:
 
     def ask_health(self, region: str) -> Steps[float | None]:
         """Whether a region should be used: the seconds until it said yes, or None. Tells the router."""
-        started_s = self._clock()
+        started_s = self.clock()
         outcome = yield Request(
             region, "GET", "/health/serving", "", self.options.headers, b"", self.options.health_timeout_s
         )
-        now_s = self._clock()
+        now_s = self.clock()
         if isinstance(outcome, Response) and outcome.status == 200:
             self.router.well(region)
             return now_s - started_s
@@ -161,29 +154,26 @@ class Exchanges:
 
     def region_to_ask(self) -> str | None:
         """A region whose health is due to be asked."""
-        return self.router.to_ask(self._clock())
-
-    def now_s(self) -> float:
-        return self._clock()
+        return self.router.to_ask(self.clock())
 
     def jitter_s(self, rounds: int) -> float:
         """How long to pause after so many rounds of attempts (full jitter over an exponential bound)."""
         longest = min(self.options.backoff_max_s, self.options.backoff_s * 2.0 ** min(rounds, 30))
-        return self._random.uniform(0.0, longest)
+        return self.random.uniform(0.0, longest)
 
     def where(self, region: str) -> str:
-        url = self._urls.get(region)
+        url = self.urls.get(region)
         return f"{region} ({url})" if url else region
 
     def _begin(self, call: Call[Any], key: str | None) -> _Attempts:
         timeout_s = self.options.timeout_s
         if call.wait_s:
             timeout_s = max(timeout_s, call.wait_s + self.options.read_timeout_s)
-        deadline_s = self._clock() + timeout_s
+        deadline_s = self.clock() + timeout_s
         if not call.writes:
             return _Attempts(deadline_s, None, None)
         if key is None:
-            return _Attempts(deadline_s, self._new_key(), None)
+            return _Attempts(deadline_s, self.new_key(), None)
         if not (0 < len(key) <= _MAX_KEY and key.isascii() and key.isprintable()):
             raise InvalidOperation(f"an idempotency key has 1 to {_MAX_KEY} printable ASCII characters")
         return _Attempts(deadline_s, key, self.router.held(key))
@@ -256,12 +246,12 @@ class Exchanges:
             attempts.pinned = region
             self.router.hold(attempts.key, region)
         if _speaks_against(failure) if answered else not isinstance(failure, Overloaded):
-            self.router.failed(region, self._clock())
+            self.router.failed(region, self.clock())
 
     def _pause(self, attempts: _Attempts) -> Pause:
         seconds = self.jitter_s(attempts.rounds)
         attempts.rounds += 1
-        if self.closed or self._clock() + seconds >= attempts.deadline_s:
+        if self.closed or self.clock() + seconds >= attempts.deadline_s:
             self._give_up(attempts)
         return Pause(seconds)
 

@@ -48,7 +48,7 @@ class Feed:
         self._failures: dict[str, str] = {}
         self._expired: CursorExpired | None = None
         self._rounds = 0
-        self._served_s = exchanges.now_s()
+        self._served_s = exchanges.clock()
 
     def request(self) -> Request:
         """Opens the stream where the last one ended, in the first region of this round that is left."""
@@ -74,7 +74,7 @@ class Feed:
 
         All of them must have been consumed before the next call, of whatever method.
         """
-        self._served_s = self._exchanges.now_s()
+        self._served_s = self._exchanges.clock()
         self._tried.clear()
         self._failures.clear()
         self._expired = None
@@ -96,7 +96,7 @@ class Feed:
             raise ConfigError(f"{self._exchanges.where(self._region)}: {error.message}") from None
         if not self._failures and self._expired is None:
             # Counted from here: the consumer may have taken its time over what came last.
-            self._served_s = self._exchanges.now_s()
+            self._served_s = self._exchanges.clock()
         if isinstance(error, CursorExpired):  # another region's journal may begin earlier
             self._expired = error
             return
@@ -106,7 +106,7 @@ class Feed:
         self._tried.add(self._region)
         if isinstance(error, Unavailable):
             # A stream that breaks or falls silent says nothing of calls: something in between may hold it back.
-            self._exchanges.router.failed(self._region, self._exchanges.now_s())
+            self._exchanges.router.failed(self._region, self._exchanges.clock())
 
     def pause_s(self) -> float:
         """How long to wait before the next request.
@@ -121,7 +121,7 @@ class Feed:
                 raise self._expired
             self._tried.clear()
         self._rounds += 1
-        if self._exchanges.now_s() - self._served_s > self._exchanges.options.feed_timeout_s:
+        if self._exchanges.clock() - self._served_s > self._exchanges.options.feed_timeout_s:
             told = "; ".join(f"{region}: {message}" for region, message in self._failures.items())
             raise RegionUnreachable(
                 f"no region serves the change feed ({told}); continue later with cursor={self._cursor!r}",

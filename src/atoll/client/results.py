@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -47,13 +47,13 @@ class Read(Generic[M]):
     siblings: tuple[Sibling[M], ...] = ()
 
 
+@dataclass(slots=True)
 class LeftOut:
     """The documents of a listing that did not fit their declaration."""
 
-    def __init__(self) -> None:
-        self._first: InvalidDocument | None = None
-        self._keys: list[str] = []
-        self._count = 0
+    _first: InvalidDocument | None = None
+    _keys: list[str] = field(default_factory=list)
+    _count: int = 0
 
     def add(self, error: InvalidDocument) -> None:
         self._first = self._first or error

@@ -40,9 +40,6 @@ class Router:
         """All regions, the one to try first in front."""
         return self._order
 
-    def suspected(self, region: str) -> bool:
-        return region in self._suspicions
-
     def rank(self, round_trips_s: Mapping[str, float]) -> None:
         """Prefer regions by measured round trip, those without one last."""
         known = self._preference

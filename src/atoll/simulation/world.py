@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar, TypeVar
 
@@ -49,23 +49,23 @@ class Operation:
     """What the workload wants to remember of it."""
 
 
+@dataclass(eq=False)
 class World:
     """One simulated deployment and all that is known of it from outside."""
 
-    def __init__(
-        self, cluster: Cluster, rules: Mapping[str, Rules], journal: Journal, verdict: Verdict
-    ) -> None:
-        self.cluster = cluster
-        self.rules = rules
-        self.journal = journal
-        self.verdict = verdict
-        self.oracle = Oracle(rules, journal)
-        self.operations: dict[str, Operation] = {}
-        self.reads = 0
-        self.errors: Counter[str] = Counter()
-        self._dice = cluster.split("which node")
-        self.stopped = False
-        """Set when the time for workloads is over."""
+    cluster: Cluster
+    rules: Mapping[str, Rules]
+    journal: Journal
+    verdict: Verdict
+    operations: dict[str, Operation] = field(default_factory=dict)
+    reads: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    stopped: bool = False
+    """Set when the time for workloads is over."""
+
+    def __post_init__(self) -> None:
+        self.oracle = Oracle(self.rules, self.journal)
+        self._dice = self.cluster.split("which node")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -127,18 +127,20 @@ class World:
                 self.verdict.liveness(invariant, f"{name} takes no write")
 
 
+@dataclass(eq=False)
 class Client:
     """A client with a session: it retries what may have happened under one idempotency key."""
 
-    def __init__(self, world: World, name: str, random: Random) -> None:
-        self.world = world
-        self.name = name
-        self.random = random
-        self.token: dict[str, int] = {}
-        self.region = random.choice(world.names)
-        self.node: str | None = None
-        """The only one that is asked; None for any of the region's, each time."""
-        self.count = 0
+    world: World
+    name: str
+    random: Random
+    token: dict[str, int] = field(default_factory=dict)
+    node: str | None = None
+    """The only one that is asked; None for any of the region's, each time."""
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        self.region = self.random.choice(self.world.names)
 
     def move(self) -> None:
         """Go on in another region."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -32,16 +33,14 @@ def told(run: str, positions: bytes) -> str:
     return text if len(text.encode()) <= MOST_TOLD_BYTES else run
 
 
+@dataclass(frozen=True, slots=True)
 class Watch:
     """Calls `moved` with the region's positions whenever another node has moved them. Runs until it is cancelled."""
 
-    def __init__(
-        self, database: Database, channel: str, run: str, moved: Callable[[Mapping[str, int]], None]
-    ) -> None:
-        self._database = database
-        self._channel = channel
-        self._run = run
-        self._moved = moved
+    _database: Database
+    _channel: str
+    _run: str
+    _moved: Callable[[Mapping[str, int]], None]
 
     async def run(self) -> None:
         while True:
