@@ -10,9 +10,7 @@ from dataclasses import KW_ONLY, dataclass
 from random import Random
 from typing import Any, NamedTuple
 
-import aiohttp
-
-from atoll.demo.http_client import HttpClient, Unanswered
+from atoll.demo.http_client import HttpClient, Unanswered, ask
 from atoll.demo.ledger import Collision, Ledger
 from atoll.demo.topology import one_way_s
 
@@ -181,23 +179,21 @@ class Collisions:
         deadline = time.monotonic() + _CLERK_S
         path = f"/v1/conflicts?collection=review&key={key}&status=manual"
         while time.monotonic() < deadline:
-            try:
+            with contextlib.suppress(Unanswered):
                 found = (await self.client.read(region, path)).body.get("items")
                 if found:
-                    await self._resolve(region, found[0]["id"], chosen)
-                    return
-            except (aiohttp.ClientError, TimeoutError, OSError):
-                pass
+                    return await self._resolve(region, found[0]["id"], chosen)
             await asyncio.sleep(0.3)
+        return None
 
     async def _resolve(self, region: str, conflict_id: str, chosen: dict[str, Any]) -> None:
         url = f"{self.client.urls[region]}/v1/conflicts/{conflict_id}/resolve"
-        async with self.client.http.post(url, json={"value": chosen}) as response:
-            if response.status == 200:
-                self.ledger.resolved_by_hand += 1
-            else:
-                body = await response.text()
-                self.ledger.surprises.append(f"{region} answered {response.status} to a resolution: {body}")
+        answer = await ask(self.client.http, "POST", url, {"value": chosen})
+        if answer.status == 200:
+            self.ledger.resolved_by_hand += 1
+        else:
+            told = f"{region} answered {answer.status} to a resolution: {answer.body}"
+            self.ledger.surprises.append(told)
 
 
 def put(collection: str, key: str, value: dict[str, Any]) -> dict[str, Any]:

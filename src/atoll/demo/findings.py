@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
-
-from atoll.demo.http_client import HttpClient
+from atoll.demo.http_client import HttpClient, Unanswered
 from atoll.errors import AtollError
 
 _PAGE = 1000
@@ -38,14 +37,12 @@ async def settle(
     """Wait until all regions have seen the same; False when they have not in time."""
     deadline = time.monotonic() + within_s
     while True:
-        try:
+        with contextlib.suppress(Unanswered):
             found = await asyncio.gather(*(client.read(region, "/admin/status") for region in regions))
             positions = [answer.body["position"] for answer in found]
             waiting = sum(answer.body["inbox"]["entries"] for answer in found)
             if all(position == positions[0] for position in positions) and not waiting:
                 return True
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            pass
         if time.monotonic() > deadline:
             return False
         tell("waiting until all regions have the same")
@@ -84,8 +81,8 @@ async def _pages(client: HttpClient, region: str, path: str) -> list[dict[str, A
 async def _get(client: HttpClient, region: str, path: str) -> Any:
     try:
         answer = await client.read(region, path)
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise AtollError(f"{region} does not answer {path}: {error!r}") from error
+    except Unanswered as error:
+        raise AtollError(f"{region}: {error}") from error
     if answer.status != 200:
         raise AtollError(f"{region} answered {answer.status} to {path}: {answer.body}")
     return answer.body

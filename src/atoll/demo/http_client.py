@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -13,7 +16,6 @@ import msgspec
 
 from atoll.demo.ledger import Ledger
 
-_TIMEOUT = aiohttp.ClientTimeout(total=10.0)
 _PAUSE_S = 0.25
 _TRY_AGAIN = frozenset({503, 504})
 _encode = msgspec.json.Encoder().encode
@@ -24,11 +26,34 @@ class Answer(NamedTuple):
     body: Any
     session: str | None
     """What the session has seen now."""
-    attempts: int
+    replayed: bool
+    """It was given before, to the same idempotency key."""
+    attempts: int = 1
 
 
 class Unanswered(Exception):
-    """No region answered in time. The write may have happened."""
+    """The region did not answer in time. A write may have happened."""
+
+
+async def ask(
+    http: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    body: Any = None,
+    *,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    within_s: float = 10.0,
+) -> Answer:
+    """One request with a body in JSON. Raises Unanswered."""
+    data = None if body is None else _encode(body)
+    headers = {"content-type": "application/json", **headers} if body is not None else headers
+    timeout = aiohttp.ClientTimeout(total=within_s)
+    try:
+        async with http.request(method, url, data=data, headers=headers, timeout=timeout) as response:
+            found, told = msgspec.json.decode(await response.read()), response.headers
+            return Answer(response.status, found, told.get("atoll-session"), "atoll-replayed" in told)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise Unanswered(f"{url} does not answer: {error!r}") from error
 
 
 @dataclass(slots=True)
@@ -52,47 +77,35 @@ class HttpClient:
         session: str | None = None,
     ) -> Answer:
         """Send until there is a definite answer. Raises Unanswered."""
-        headers = {"idempotency-key": idempotency_key, "content-type": "application/json"}
+        headers = {"idempotency-key": idempotency_key}
         if session is not None:
             headers["atoll-session"] = session
-        data = None if body is None else _encode(body)
-        attempts = 0
-        while True:
-            attempts += 1
+        for attempts in itertools.count(1):
             began = time.perf_counter()
-            try:
-                async with self.http.request(
-                    method, self.urls[region] + path, data=data, headers=headers, timeout=_TIMEOUT
-                ) as response:
-                    raw = await response.read()
-                    if response.status not in _TRY_AGAIN:
-                        took_ms = (time.perf_counter() - began) * 1000
-                        session = response.headers.get("atoll-session")
-                        answer = Answer(response.status, msgspec.json.decode(raw), session, attempts)
-                        self._book(region, path, answer, took_ms, "atoll-replayed" in response.headers)
-                        return answer
-            except (aiohttp.ClientError, TimeoutError, OSError):
-                pass
+            with contextlib.suppress(Unanswered):
+                answer = await ask(self.http, method, self.urls[region] + path, body, headers=headers)
+                if answer.status not in _TRY_AGAIN:
+                    self._book(region, path, answer, (time.perf_counter() - began) * 1000)
+                    return answer._replace(attempts=attempts)
             self.ledger.retries += 1
             if time.monotonic() > self.give_up_at:
                 self.ledger.unanswered.append(f"{method} {path} in {region}")
                 raise Unanswered(path)
             await asyncio.sleep(_PAUSE_S)
+        raise AssertionError
 
-    def _book(self, region: str, path: str, answer: Answer, took_ms: float, replayed: bool) -> None:
+    def _book(self, region: str, path: str, answer: Answer, took_ms: float) -> None:
         ledger = self.ledger
         if answer.status == 200:
             ledger.acknowledged += 1
             ledger.took_ms(region, took_ms)
-            ledger.replayed += replayed
+            ledger.replayed += answer.replayed
         elif answer.status != 409:
             ledger.surprises.append(
                 f"{region} answered {answer.status} to {path}: {answer.body.get('detail')}"
             )
 
     async def read(self, region: str, path: str, *, session: str | None = None) -> Answer:
-        """Send once. Raises aiohttp.ClientError, TimeoutError, OSError."""
+        """Send once. Raises Unanswered."""
         headers = {} if session is None else {"atoll-session": session}
-        async with self.http.get(self.urls[region] + path, headers=headers, timeout=_TIMEOUT) as response:
-            body = msgspec.json.decode(await response.read())
-            return Answer(response.status, body, response.headers.get("atoll-session"), 1)
+        return await ask(self.http, "GET", self.urls[region] + path, headers=headers)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from atoll.demo.http_client import Unanswered, ask
 from atoll.demo.topology import Topology
 from atoll.errors import AtollError
 
@@ -19,8 +20,6 @@ LINK = ("tokyo", "frankfurt")
 
 _CUT_AT, _KILL_AT, _RESTART_AT, _HEAL_AT = 0.2, 0.42, 0.54, 0.75
 """As parts of the opening hours."""
-
-_TIMEOUT = aiohttp.ClientTimeout(total=10.0)
 
 
 @dataclass(slots=True)
@@ -74,13 +73,8 @@ class Nemesis:
         for region, peer in (LINK, LINK[::-1]):
             url = f"{self._topology.urls[region]}/admin/partition"
             try:
-                async with self._http.post(
-                    url, json={"peer": peer, "cut": cut}, timeout=_TIMEOUT
-                ) as response:
-                    status, told = response.status, await response.text()
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise AtollError(
-                    f"{region} does not answer: {error!r}; see {self._topology.log(region)}"
-                ) from error
-            if status != 200:
-                raise AtollError(f"{region} refused to cut or heal its link: {told}")
+                answer = await ask(self._http, "POST", url, {"peer": peer, "cut": cut})
+            except Unanswered as error:
+                raise AtollError(f"{error}; see {self._topology.log(region)}") from error
+            if answer.status != 200:
+                raise AtollError(f"{region} refused to cut or heal its link: {answer.body}")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import msgspec
 
+from atoll.demo.http_client import Unanswered, ask
 from atoll.demo.ledger import percentile
 from atoll.demo.nemesis import PHASES, Weather
 from atoll.demo.topology import REGIONS, Topology
@@ -19,7 +20,7 @@ from atoll.demo.topology import REGIONS, Topology
 _MARK_EVERY_S = 0.5
 _STATUS_EVERY_S = 0.5
 _RETRY_S = 0.1
-_SHORT = aiohttp.ClientTimeout(total=2.0)
+_SHORT_S = 2.0
 _STREAM = aiohttp.ClientTimeout(total=None, sock_connect=2.0)
 
 
@@ -81,9 +82,8 @@ class Observer:
         url = self._topology.urls[region] + "/admin/status"
         while True:
             try:
-                async with self._http.get(url, timeout=_SHORT) as response:
-                    self.statuses[region] = msgspec.json.decode(await response.read())
-            except (aiohttp.ClientError, TimeoutError, OSError):
+                self.statuses[region] = (await ask(self._http, "GET", url, within_s=_SHORT_S)).body
+            except Unanswered:
                 self.statuses[region] = None
             await asyncio.sleep(_STATUS_EVERY_S)
 
@@ -95,14 +95,12 @@ class Observer:
             await asyncio.sleep(_MARK_EVERY_S)
             number += 1
             try:
-                async with self._http.put(url, json={"number": number}, timeout=_SHORT) as response:
-                    if response.status != 200:
-                        self._surprised(
-                            f"{region} answered {response.status} to a marker: {await response.text()}"
-                        )
-                        continue
-            except (aiohttp.ClientError, TimeoutError, OSError):
+                answer = await ask(self._http, "PUT", url, {"number": number}, within_s=_SHORT_S)
+            except Unanswered:
                 continue  # it is down; a number that is not acknowledged is not waited for
+            if answer.status != 200:
+                self._surprised(f"{region} answered {answer.status} to a marker: {answer.body}")
+                continue
             now = time.monotonic()
             for other in REGIONS:
                 if other != region:

@@ -10,8 +10,6 @@ from dataclasses import KW_ONLY, dataclass, field
 from random import Random
 from typing import Any
 
-import aiohttp
-
 from atoll.demo.http_client import HttpClient, Unanswered
 from atoll.demo.ledger import Ledger
 from atoll.demo.purchases import Line, Sample, assign_region
@@ -203,7 +201,7 @@ class Shoppers:
             answer = await self.client.read(
                 region, f"/v1/order/{name}?max_wait=2", session=self._sessions.get(basket.lines[0].household)
             )
-        except (aiohttp.ClientError, TimeoutError, OSError):
+        except Unanswered:
             return
         ledger = self.ledger
         ledger.sessions_checked += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from types import MappingProxyType
 
 import aiohttp
 
+from atoll.demo.http_client import Unanswered, ask
 from atoll.errors import AtollError, ConfigError
 
 REGIONS = ("tokyo", "frankfurt", "virginia")
@@ -83,12 +85,10 @@ class Topology:
         while time.monotonic() < deadline:
             if not self.alive(region):
                 raise AtollError(f"{region} did not start: {self._log_end(region)}")
-            try:
-                async with http.get(f"{self.urls[region]}/health/live", timeout=_SHORT) as response:
-                    if response.status == 200:
-                        return
-            except (aiohttp.ClientError, TimeoutError, OSError):
-                pass
+            with contextlib.suppress(Unanswered):
+                answer = await ask(http, "GET", f"{self.urls[region]}/health/live", within_s=1.0)
+                if answer.status == 200:
+                    return
             await asyncio.sleep(0.05)
         raise AtollError(f"{region} did not answer within {_START_S:.0f} s: {self._log_end(region)}")
 
@@ -118,9 +118,6 @@ class Topology:
         except OSError:
             lines = []
         return " / ".join(lines[-3:]) or "its log is empty"
-
-
-_SHORT = aiohttp.ClientTimeout(total=1.0)
 
 
 def free_ports(count: int) -> list[int]:
