@@ -91,6 +91,18 @@ class MethodNotAllowed(RequestError):
     status, type = 405, "method-not-allowed"
 
 
+class NotAcceptable(RequestError):
+    """`Accept` excludes what the call answers with."""
+
+    status, type = 406, "not-acceptable"
+
+
+class ExpectationFailed(RequestError):
+    """`Expect` names something other than 100-continue."""
+
+    status, type = 417, "expectation-failed"
+
+
 class UnsupportedMediaType(RequestError):
     status, type = 415, "unsupported-media-type"
 

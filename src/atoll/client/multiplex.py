@@ -22,7 +22,7 @@ MOST_BYTES = MULTIPLEX_BYTES
 _LENGTH = struct.Struct("<I")
 
 
-class Asked(msgspec.Struct, array_like=True, gc=False):
+class Asked(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     """One request, as it would be sent alone."""
 
     method: str

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import cache
+import re
+from functools import cache, lru_cache
 
 import msgspec
 
-from atoll.errors import AtollError, MalformedRequest, MethodNotAllowed, UnsupportedMediaType
+from atoll.errors import (
+    AtollError,
+    ExpectationFailed,
+    MalformedRequest,
+    MethodNotAllowed,
+    NotAcceptable,
+    UnsupportedMediaType,
+)
 from atoll.http.exchange import ClientGone, Exchange, Receive, Scope, Send
 from atoll.http.guard import Guard
 from atoll.http.openapi import describe
@@ -24,6 +32,7 @@ logger = logging.getLogger("atoll.http")
 
 _OF_WRITES = frozenset({b"content-range", b"if-unmodified-since"})
 """What would change the meaning of a write. A read may ignore it (RFC 9110: no document has a date)."""
+_NEVER = re.compile(r"q=0(\.0*)?")
 _CONDITIONS = frozenset({b"if-match", b"if-none-match"}) | _OF_WRITES
 _ASKED = {each.name for route in TABLE.routes for each in route.parameters if each.place == "header"}
 _TOLD = ", ".join(
@@ -92,9 +101,11 @@ class App:
         if host not in self.guard.own:
             if host is not None:
                 self.guard.check_host(host)
-            elif exchange.needs_host:
+            elif exchange.http_version == "1.1":
                 raise MalformedRequest("the header host is missing")
-        if (b"origin" in headers or b"sec-fetch-site" in headers) and self.guard.check_origin(headers):
+        if (b"origin" in headers or b"sec-fetch-site" in headers) and self.guard.check_origin(
+            headers, exchange.method
+        ):
             exchange.common = _readable_by(headers[b"origin"])
 
     async def _dispatch(self, exchange: Exchange) -> None:
@@ -134,8 +145,16 @@ def _readable_by(origin: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _check_head(exchange: Exchange, bound: Bound) -> None:
-    """Raises MalformedRequest for a condition that the call does not take, UnsupportedMediaType."""
+    """Raises MalformedRequest for a condition that the call does not take, and what the headers of content raise."""
     headers = exchange.headers
+    accept = headers.get(b"accept", b"*/*")
+    if accept != b"*/*" and not _accepts(accept, bound.answers_with):
+        raise NotAcceptable(
+            f"{exchange.shown} answers with {', '.join(sorted(bound.answers_with))}, not with"
+            f" {accept[:64].decode('latin-1')}"
+        )
+    if headers.get(b"expect", b"100-continue").lower() != b"100-continue":
+        raise ExpectationFailed("of what a request may expect, there is only 100-continue here")
     if not _CONDITIONS.isdisjoint(headers):
         unknown = (_CONDITIONS & headers.keys()) - bound.conditions
         if exchange.method in ("GET", "HEAD"):
@@ -148,6 +167,12 @@ def _check_head(exchange: Exchange, bound: Bound) -> None:
         if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:
             raise MalformedRequest(f"{exchange.shown} takes no body; leave it out")
         return
+    if b"transfer-encoding" in headers and (
+        headers[b"transfer-encoding"].strip().lower() != b"chunked" or exchange.http_version == "1.0"
+    ):
+        raise MalformedRequest(
+            "a body may come in chunks, with HTTP/1.1; it takes no other transfer-encoding"
+        )
     given = headers.get(b"content-type", b"")
     if given != bound.media_type and not _is_type(given, bound.media_type):
         told = given[:64].decode("latin-1") or "none"
@@ -159,6 +184,19 @@ def _check_head(exchange: Exchange, bound: Bound) -> None:
         raise UnsupportedMediaType(
             f"the body's content-encoding is {encoding[:64].decode('latin-1')}; send it as it is"
         )
+
+
+@lru_cache(256)
+def _accepts(accept: bytes, types: frozenset[str]) -> bool:
+    """Whether `Accept` leaves one of the types: of its ranges, the most specific counts (RFC 9110, section 12.5.1)."""
+    weights: dict[str, bool] = {}
+    for each in accept.decode("latin-1").lower().split(","):
+        name, *parameters = (part.strip() for part in each.split(";"))
+        weights[name] = not any(_NEVER.fullmatch(part) for part in parameters)
+    if weights.keys() <= {""}:
+        return True
+    ranges = ((each, f"{each.partition('/')[0]}/*", "*/*") for each in types)
+    return any(next((weights[name] for name in names if name in weights), False) for names in ranges)
 
 
 def _is_type(given: bytes, wanted: bytes) -> bool:

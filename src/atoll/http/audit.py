@@ -93,7 +93,7 @@ ROUTES = (
         meaning='the [audit](conflicts.md#the-audit), newest first: `{"items", "cursor"}`',
         parameters=(
             Parameter("collection", Text(format="collection"), "only this one"),
-            Parameter("key", Text(), "only this document's"),
+            Parameter("key", Text(format="key", min_length=1), "only this document's"),
             Parameter("kind", Choice(KINDS), "only of this kind"),
             Parameter("status", Choice(STATUSES), "only of this status"),
             Parameter(
@@ -105,7 +105,7 @@ ROUTES = (
             Parameter("cursor", Text(format="record-cursor"), "from the page before"),
         ),
         page=("a page of records", AuditPage),
-        problems=(errors.UnknownCollection,),
+        problems=(errors.UnknownCollection, errors.InvalidKey),
     ),
     Route(
         method="POST",

@@ -138,6 +138,8 @@ def encode_cursor(key: str) -> str:
 
 def decode_cursor(text: str) -> str:
     try:
+        if not text:
+            raise ValueError
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError, ValueError):
         raise InvalidCursor("the cursor is not one of this interface; start without a cursor") from None

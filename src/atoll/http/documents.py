@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -46,6 +47,8 @@ from atoll.store.port import Condition
 
 _MAX_CONDITIONS = 20
 _MINIMAL = "return=minimal"
+_RETURN = re.compile(r'(?:^|,)\s*return\s*=\s*"?(\w*)"?')
+"""The first one counts (RFC 7240)."""
 _SIBLINGS = ("manual", "custom")
 """Strategies that may leave several values to show."""
 
@@ -121,8 +124,9 @@ async def _batch(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
     token = await on.sessions.of(exchange)
     body = await exchange.body(on.region.bounds.batch_bytes)
     mutations = _mutations(on, body) if len(body) <= AT_ONCE_BYTES else await on.beside(_mutations, on, body)
-    prefer = (exchange.header(b"prefer") or "").split(",")
-    brief = len(mutations) > 1 and _MINIMAL in map(str.strip, prefer)
+    brief = len(mutations) > 1 and _RETURN.findall((exchange.header(b"prefer") or "").lower())[:1] == [
+        "minimal"
+    ]
     write = Write(mutations, idempotency_key_of(exchange), _trace(on, exchange), brief)
     reply = await on.region.write(write, token)
     written = [

@@ -72,9 +72,10 @@ class Exchange:
         return MULTIPLEXED in self._scope
 
     @property
-    def needs_host(self) -> bool:
-        """Whether it came over HTTP/1.1, which demands the header."""
-        return self._scope.get("http_version") == "1.1"
+    def http_version(self) -> str:
+        """Empty for a request that came without a connection of its own."""
+        found: str = self._scope.get("http_version", "")
+        return found
 
     @property
     def query_string(self) -> bytes:
@@ -166,7 +167,8 @@ class Exchange:
             raise MalformedRequest(
                 f"{name.decode()} takes versions in double quotes, as ETag gave them, with commas in between; or *"
             )
-        return [found[1] for found in _TAG.finditer(value) if not (strong and found[0].startswith("W"))]
+        tags = (found[1] for found in _TAG.finditer(value) if not (strong and found[0].startswith("W")))
+        return [tag for tag in tags if tag != "*"]  # in quotes it is a tag that no version has
 
     async def answer_nothing(self, status: int, headers: Headers) -> None:
         """An answer of a status that has no body."""

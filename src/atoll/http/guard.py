@@ -16,6 +16,8 @@ from atoll.errors import ForeignOrigin, MalformedRequest, Misdirected
 
 ANY = "*"
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{0,5})?")
+_OWN_SITES = (b"none", b"same-origin")
+"""`same-site` is another port, or another name of the same domain: another origin."""
 
 Headers = Mapping[bytes, bytes]
 
@@ -45,12 +47,12 @@ class Guard:
             f"this region is not {name[:64]!r}; use its url, or add the name to allowed_hosts in atoll.toml"
         )
 
-    def check_origin(self, headers: Headers) -> bool:
+    def check_origin(self, headers: Headers, method: str) -> bool:
         """Whether the page is another site's that is allowed; False for the region's own. Raises ForeignOrigin."""
         raw = headers.get(b"origin")
-        if raw is None:  # as of an image or a script, or from an old browser
-            site, mode = headers.get(b"sec-fetch-site"), headers.get(b"sec-fetch-mode")
-            if site == b"cross-site" and mode != b"navigate":
+        if raw is None:  # as for an image, a script or a link, or from an old browser
+            followed = method in ("GET", "HEAD") and headers.get(b"sec-fetch-mode") == b"navigate"
+            if headers.get(b"sec-fetch-site", b"none").lower() not in _OWN_SITES and not followed:
                 raise ForeignOrigin("a page of another site requests this; see allowed_origins in atoll.toml")
             return False
         origin = raw.decode("latin-1").lower()

@@ -7,6 +7,7 @@ reaches the group commit together.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 
 from atoll.client import multiplex
@@ -17,6 +18,11 @@ from atoll.http.common import BODY
 from atoll.http.direct import App
 from atoll.http.exchange import MULTIPLEXED, Exchange, Receive, Scope, Send
 from atoll.http.route import Answer, Body, Route, Serving
+
+_PATH = re.compile(r'/[!"$->@-~]*')
+_QUERY = re.compile(r'[!"$-~]*')
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+"""Headers that speak of a connection's bytes: a request within another one is framed by that."""
 
 
 async def _answer(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
@@ -46,14 +52,23 @@ async def _answer(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
 async def _answered(number: int, request: Asked, app: App) -> Answered:
     """As the application answers the request alone."""
     try:
-        scope = direct.scope_of(request.method, request.path, request.query, request.headers)
+        scope = _scope_of(request)
     except UnicodeEncodeError:
         scope, app = direct.scope_of("", "", "", {}), _refuse
-    scope[MULTIPLEXED] = True
-    if request.body and "content-length" not in request.headers:
-        scope["headers"].append((b"content-length", b"%d" % len(request.body)))
     answer = await direct.ask(app, scope, request.body)
     return Answered(number, *answer)
+
+
+def _scope_of(request: Asked) -> Scope:
+    """Raises UnicodeEncodeError for what no request line, or no header, can hold."""
+    if not (_PATH.fullmatch(request.path) and _QUERY.fullmatch(request.query)):
+        raise UnicodeEncodeError("ascii", request.path, 0, 1, "not percent-encoded")
+    scope = direct.scope_of(request.method, request.path, request.query, {})
+    named = ((name.lower().encode("latin-1"), text) for name, text in request.headers.items())
+    headers = [(name, text.encode("latin-1")) for name, text in named if name not in _FRAMING]
+    if request.body:
+        headers.append((b"content-length", b"%d" % len(request.body)))
+    return {**scope, "headers": headers, MULTIPLEXED: True}
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:

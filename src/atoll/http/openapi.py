@@ -10,9 +10,11 @@ import msgspec
 from atoll.config.version import VERSION
 from atoll.errors import (
     AtollError,
+    ExpectationFailed,
     ForeignOrigin,
     MalformedRequest,
     Misdirected,
+    NotAcceptable,
     StoreCorrupt,
     TooLarge,
     error_classes,
@@ -28,7 +30,16 @@ from atoll.schema.application import Application
 from atoll.schema.compiled import CollectionSchema
 
 _REFERENCE = "#/components/schemas/{name}"
-_ANYWHERE = (MalformedRequest, ForeignOrigin, Misdirected, TooLarge, AtollError, StoreCorrupt)
+_ANYWHERE = (
+    MalformedRequest,
+    ForeignOrigin,
+    NotAcceptable,
+    ExpectationFailed,
+    Misdirected,
+    TooLarge,
+    AtollError,
+    StoreCorrupt,
+)
 """Problems that any call may answer with."""
 
 

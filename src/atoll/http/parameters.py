@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf
 from typing import Any, Literal, Protocol
 from urllib.parse import parse_qsl
 
@@ -18,6 +19,7 @@ from atoll.schema.bounds import QUERY_BYTES
 Place = Literal["path", "query", "header"]
 
 _MAX_FIELDS = 100
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
@@ -99,13 +101,14 @@ class Seconds:
         return {"type": "number", "minimum": 0, "maximum": self.most}
 
     def read(self, name: str, text: str) -> float:
-        try:
-            seconds = float(text)
-        except ValueError:
-            seconds = -1.0
-        if not 0 <= seconds <= self.most:
+        seconds = float(text) if _NUMBER.fullmatch(text) else inf
+        if seconds > self.most:
             raise MalformedRequest(f"{name} takes seconds from 0 to {self.most}, not {text[:32]!r}")
         return seconds
+
+
+_OTHER_MOMENTS = (8, 10, 14)
+"""Digits of 20261123, of seconds, and of 20261123090000: as milliseconds they would be of 1970, or far away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ class Moment:
         return {"type": "string", "format": "moment"}
 
     def read(self, name: str, text: str) -> int:
-        if text.isascii() and text.isdecimal() and len(text) <= 16:
+        if text.isascii() and text.isdecimal() and len(text) <= 16 and len(text) not in _OTHER_MOMENTS:
             return int(text)
         try:
             moment = datetime.fromisoformat(text)

@@ -124,6 +124,8 @@ class Bound:
     query: Query
     defaults: Mapping[str, Any]
     media_type: bytes | None
+    answers_with: frozenset[str]
+    """The media types of its good answers."""
     conditions: frozenset[bytes]
     """The preconditions that it takes, as header names in lower case."""
     repeatable: bool
@@ -171,6 +173,7 @@ class Table:
             route.query,
             defaults_of(route.query),
             None if route.body is None else route.body.media_type.encode(),
+            frozenset(each.media_type for each in route.answers if each.schema is not None),
             frozenset(each.name.lower().encode() for each in route.parameters if each.name.startswith("If-")),
             any(each.name == "Idempotency-Key" for each in route.parameters),
             route.multiplexed,

@@ -13,7 +13,6 @@ import resource
 from typing import Any, Literal
 from urllib.parse import unquote
 
-import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from atoll.errors import AtollError, HeadTooLarge, MalformedRequest, Overloaded, RequestTimeout
@@ -31,7 +30,8 @@ HEAD_BYTES = 32 << 10
 _COPIED_BYTES = 16 << 10
 """A body up to this is copied behind its head, so that they are sent in one piece."""
 _MOST_DESCRIPTORS = 65_536
-_UPGRADE = re.compile(rb"(?i)\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n|\Z)")
+_UPGRADE = re.compile(rb"(?i)\r\nupgrade:[^\r\n]*")
+_ABSOLUTE = re.compile(rb"(?i)https?://([^/?#]+)(.*)")
 _CLIENTS = b"/v1"
 """Where clients ask; all other paths are for peers, operators and health checks."""
 
@@ -117,6 +117,8 @@ class _Cycle(RequestResponseCycle):
             raise RuntimeError("a header holds a line break")
         measured = b"\r\ncontent-length: " in head
         self.chunked_encoding = not measured and status not in (204, 304) and self.scope["method"] != "HEAD"
+        if self.scope["http_version"] == "1.0":  # it knows no chunks: the answer ends with its connection
+            self.chunked_encoding = False
         if self.chunked_encoding:
             head += b"\r\ntransfer-encoding: chunked"
         self.response_started = True
@@ -181,7 +183,7 @@ class Connection(HttpToolsProtocol):
         self._received += len(data)
         if self._part == "idle":
             self._part, self._since_s = "head", None
-        if b"h2c" in data and self._part != "body":
+        if (b"pgrade:" in data or b"PGRADE:" in data) and self._part != "body":
             # Nothing is upgraded here. The parser would take the body for the other protocol's.
             head, end, rest = data.partition(b"\r\n\r\n")
             data = _UPGRADE.sub(b"", head) + end + rest
@@ -199,11 +201,17 @@ class Connection(HttpToolsProtocol):
             self._check_head(len(url) + sum(len(name) + len(value) + 4 for name, value in headers))
         self._received, self._part = 0, "body"
         self.headers = []  # for trailers, which count for nothing
+        if url[:1] != b"/" and (found := _ABSOLUTE.fullmatch(url)):
+            # It names the host, and the header counts for nothing (RFC 9112, section 3.2.2).
+            url = found[2] if found[2].startswith(b"/") else b"/" + found[2]
+            headers[:] = [(name, found[1] if name == b"host" else value) for name, value in headers]
         path, _, query = url.partition(b"?")
-        if url[:1] != b"/" or b"#" in url:
-            parsed = httptools.parse_url(url)
-            path, query = parsed.path, parsed.query or b""
         version = parser.get_http_version()
+        if version not in ("1.1", "1.0") or b"#" in url or (path[:1] != b"/" and path != b"*"):
+            self._refusal = MalformedRequest(
+                f"the request line holds a path without a fragment (write %23 for #) and HTTP/1.1, not {version}"
+            )
+            raise self._refusal
         before = self.cycle
         self.scope = {
             "type": "http",

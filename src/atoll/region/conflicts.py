@@ -9,6 +9,7 @@ from atoll.documents.rules import Rules
 from atoll.errors import Conflict, InvalidOperation, NotFound
 from atoll.region.gates import Gates
 from atoll.replication.messages import WriteReply
+from atoll.schema.limits import ANY_KEY, validate_key
 from atoll.store.port import AuditFilter, AuditRow, Store
 
 Token = Mapping[str, int] | None
@@ -32,7 +33,9 @@ class Conflicts:
     async def page(
         self, wanted: AuditFilter, *, after: tuple[int, str] | None, limit: int
     ) -> Sequence[AuditRow]:
-        """Newest first. Raises Unavailable, and what the store raises."""
+        """Newest first. Raises Unavailable, InvalidKey, and what the store raises."""
+        if wanted.key is not None:
+            validate_key(wanted.key, ANY_KEY)
         entered = self._gates.enter()
         rows = await self._store.conflicts(wanted, after=after, limit=limit)
         self._gates.leave(entered)

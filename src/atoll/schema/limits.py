@@ -139,6 +139,10 @@ def check_finite(body: bytes, where: str) -> None:
 
 def check_spelling(text: str, what: str) -> int:
     """The size in UTF-8 of a key, or of a part of one. Raises InvalidKey where no key can be spelt like that."""
+    if control := _CONTROL.search(text):
+        raise InvalidKey(
+            f"the {what} holds the control character U+{ord(control[0]):04X} at {control.start()}; remove it"
+        )
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
@@ -164,21 +168,14 @@ def validate_key(key: str, limits: Limits) -> str:
     """Return `key` if every client, URL and store keeps it as it is; else raise InvalidKey."""
     if not isinstance(key, str) or not key:
         raise InvalidKey("a key is a string of at least one character")
-    size = len(key)
-    if key.isascii():
-        if key.isprintable() and "." not in key and size <= limits.key_bytes:
-            return key  # nearly every key
-    else:
-        size = check_spelling(key, "key")
+    if key.isascii() and key.isprintable() and "." not in key and len(key) <= limits.key_bytes:
+        return key  # nearly every key
+    size = check_spelling(key, "key")
     if size > limits.key_bytes:
         raise InvalidKey(
             f"the key has {size} bytes in UTF-8, the bound is {limits.key_bytes}; use a shorter one",
             size_bytes=size,
             limit_bytes=limits.key_bytes,
-        )
-    if found := _CONTROL.search(key):
-        raise InvalidKey(
-            f"the key holds the control character U+{ord(found[0]):04X} at {found.start()}; remove it"
         )
     if "." in key and any(part in (".", "..") for part in key.split("/")):
         raise InvalidKey(

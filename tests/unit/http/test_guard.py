@@ -53,7 +53,7 @@ def test_what_is_no_host_is_malformed(host: str) -> None:
     ],
 )
 def test_own_and_allowed_pages_may_ask(headers: dict[bytes, bytes], foreign: bool) -> None:
-    assert GUARD.check_origin(headers) is foreign
+    assert GUARD.check_origin(headers, "GET") is foreign
 
 
 @pytest.mark.parametrize(
@@ -67,17 +67,27 @@ def test_own_and_allowed_pages_may_ask(headers: dict[bytes, bytes], foreign: boo
         {b"origin": b"https://shop.example.evil.example"},
         {b"origin": b"http://localhost:3000", b"host": b"localhost:8401"},
         {b"sec-fetch-site": b"cross-site", b"sec-fetch-mode": b"no-cors"},
+        {b"sec-fetch-site": b"same-site", b"sec-fetch-mode": b"no-cors"},
+        {b"sec-fetch-site": b"CROSS-SITE"},
     ],
 )
 def test_pages_of_other_sites_may_not(headers: dict[bytes, bytes]) -> None:
     with pytest.raises(ForeignOrigin, match="allowed_origins"):
-        GUARD.check_origin(headers)
+        GUARD.check_origin(headers, "GET")
+
+
+def test_only_a_link_that_reads_may_be_followed_from_another_site() -> None:
+    followed = {b"sec-fetch-site": b"cross-site", b"sec-fetch-mode": b"navigate"}
+    assert not GUARD.check_origin(followed, "HEAD")
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        with pytest.raises(ForeignOrigin):
+            GUARD.check_origin(followed, method)
 
 
 def test_everybody_may_be_allowed() -> None:
     guard = Guard(["http://tokyo"], ["*"], ["*"])
     guard.check_host(b"evil.example")
-    assert guard.check_origin({b"origin": b"null"})
+    assert guard.check_origin({b"origin": b"null"}, "POST")
 
 
 async def asked(it: Served, method: str, path: str, **headers: str) -> Answer:

@@ -183,8 +183,9 @@ async def test_trailers_count_for_nothing() -> None:
     assert [name for name, _ in scopes[0]["headers"]] == [b"host", b"transfer-encoding"]
 
 
-async def test_a_request_that_offers_another_protocol_keeps_its_body() -> None:
-    offered = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"
+@pytest.mark.parametrize("offer", [b"Upgrade: h2c", b"upgrade: websocket", b"UPGRADE: TLS/1.0, foo/2"])
+async def test_a_request_that_offers_another_protocol_keeps_its_body(offer: bytes) -> None:
+    offered = b"Connection: Upgrade, HTTP2-Settings\r\n" + offer + b"\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"
     put = b"PUT /v1/note/k HTTP/1.1\r\nhost: a\r\n" + offered + b"content-length: 12\r\n\r\nUpgrade: h2c"
     async with serving() as (port, _):
         reader, _writer = await talk(port, put + READ)
@@ -245,3 +246,44 @@ async def test_a_large_body_follows_its_head_whole() -> None:
 
     async with serving(app=large) as (port, _):
         assert await asked(port, LIVE + LIVE) == (200, body)
+
+
+@pytest.mark.parametrize(
+    "line", [b"GET / HTTP/2.0", b"GET / HTTP/0.9", b"GET /", b"GET /v1/note/k#x HTTP/1.1"]
+)
+async def test_a_request_line_is_one_of_http_1(line: bytes) -> None:
+    async with serving() as (port, _):
+        status, body = await asked(port, line + b"\r\nhost: a\r\n\r\n")
+        assert (status, json.loads(body)["type"]) == (400, "urn:atoll:problem:malformed-request")
+
+
+async def test_a_target_that_names_a_host_is_believed_more_than_the_header() -> None:
+    scopes: list[Any] = []
+
+    async def watched(scope: Any, receive: Any, send: Any) -> None:
+        scopes.append(scope)
+        await echo(scope, receive, send)
+
+    async with serving(app=watched) as (port, places):
+        for target in (b"http://evil:1/v1/note/k?a=b", b"HTTPS://evil:1/v1/note/k?a=b", b"http://evil:1?a=b"):
+            assert await asked(port, b"GET " + target + b" HTTP/1.1\r\nhost: a\r\n\r\n") == (200, b"0")
+        assert [scope["headers"] for scope in scopes] == [[(b"host", b"evil:1")]] * 3
+        assert [scope["query_string"] for scope in scopes] == [b"a=b"] * 3
+        assert [scope["path"] for scope in scopes] == ["/v1/note/k", "/v1/note/k", "/"]
+        places.taken = 17  # a client's request is one in this form, too
+        assert (await asked(port, b"GET http://a/v1/note/k HTTP/1.1\r\nhost: a\r\n\r\n"))[0] == 503
+
+
+async def test_a_stream_in_http_1_0_ends_with_its_connection() -> None:
+    async def stream(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for body in (b"one", b"", b"two"):
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with serving(app=stream) as (port, _):
+        reader, _writer = await talk(port, b"GET /v1/changes HTTP/1.0\r\n\r\n")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert (b"transfer-encoding" in head, body) == (False, b"onetwo")
+    async with serving() as (port, _):
+        assert await asked(port, LIVE.replace(b"/1.1", b"/1.0")) == (200, b"0")
