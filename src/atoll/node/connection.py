@@ -1,8 +1,8 @@
 """A client's connection: how long a request may take to arrive, how large its head may be, and who goes first.
 
-A node has as many connections as descriptors. One that has sent half a request, or nothing, costs its client nothing.
-So time-outs end it, and it is the first to go when the places are taken. What peers, operators and health checks ask
-is served on the last places, which no client may have.
+A node has as many connections as descriptors. One that has sent half a request, or nothing, or reads no answer, costs
+its client nothing. So time-outs end it, and it is the first to go when the places, or the memory for answers, are
+taken. What peers, operators and health checks ask is served on the last places, which no client may have.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import resource
 from typing import Any, Literal
 from urllib.parse import unquote
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from atoll.errors import AtollError, HeadTooLarge, MalformedRequest, Overloaded, RequestTimeout
@@ -26,11 +27,14 @@ HEAD_S = 20.0
 BODY_S = 30.0
 """For a body, and one second more for each `_BYTES_PER_S` that have arrived."""
 _BYTES_PER_S = 4096
+UNREAD_S = 120.0
+"""An answer of which the client takes nothing for so long is cut off."""
+UNREAD_BYTES = 256 << 20
+"""Of the answers that wait for clients to read, together; beyond it the longest wait is cut off."""
 HEAD_BYTES = 32 << 10
 _COPIED_BYTES = 16 << 10
 """A body up to this is copied behind its head, so that they are sent in one piece."""
 _MOST_DESCRIPTORS = 65_536
-_UPGRADE = re.compile(rb"(?i)\r\nupgrade:[^\r\n]*")
 _ABSOLUTE = re.compile(rb"(?i)https?://([^/?#]+)(.*)")
 _CLIENTS = b"/v1"
 """Where clients ask; all other paths are for peers, operators and health checks."""
@@ -52,6 +56,9 @@ class Places:
         self.taken = 0
         self.waiting: dict[Connection, None] = {}
         """The connections that wait for their client, the one that has waited longest in front."""
+        self._unread: dict[Connection, int] = {}
+        """Bytes that wait for a client to read them, likewise."""
+        self._unread_bytes = 0
         self._most = most
         self._clients = most - kept
 
@@ -84,6 +91,20 @@ class Places:
     def leave(self, connection: Connection) -> None:
         self.taken -= 1
         self.waiting.pop(connection, None)
+        self.read(connection)
+
+    def unread(self, connection: Connection, size_bytes: int) -> None:
+        """Its client does not read: if need be, cut off those that have not for longer."""
+        self._unread[connection] = size_bytes
+        self._unread_bytes += size_bytes
+        while self._unread_bytes > UNREAD_BYTES and len(self._unread) > 1:
+            longest = next(iter(self._unread))
+            self.read(longest)
+            longest.transport.abort()
+
+    def read(self, connection: Connection) -> None:
+        """Its client reads again, or is gone."""
+        self._unread_bytes -= self._unread.pop(connection, 0)
 
 
 class _Cycle(RequestResponseCycle):
@@ -162,6 +183,8 @@ class Connection(HttpToolsProtocol):
         """When its time began, by the event loop's clock. None while the client is waited for no longer."""
         self._timer: asyncio.TimerHandle | None = None
         """Comes when that time is over, or earlier: it is not set anew for each request."""
+        self._unread: asyncio.TimerHandle | None = None
+        """Set while an answer waits for its client to read it."""
         self._refusal: AtollError | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn does
@@ -173,8 +196,9 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._places.leave(self)
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._unread):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
 
     # -- what uvicorn and its parser call --------------------------------------------------------------
@@ -183,13 +207,31 @@ class Connection(HttpToolsProtocol):
         self._received += len(data)
         if self._part == "idle":
             self._part, self._since_s = "head", None
-        if (b"pgrade:" in data or b"PGRADE:" in data) and self._part != "body":
-            # Nothing is upgraded here. The parser would take the body for the other protocol's.
-            head, end, rest = data.partition(b"\r\n\r\n")
-            data = _UPGRADE.sub(b"", head) + end + rest
-        super().data_received(data)
+        while data:
+            try:
+                self.parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as offer:
+                data = self._not_upgraded(data[offer.args[0] :])
+            except httptools.HttpParserError:
+                self._refuse(self._refusal or MalformedRequest("the request is not HTTP/1.1"))
+                return
         if self._part in ("head", "body"):
             self._arriving()
+
+    def _not_upgraded(self, rest: bytes) -> bytes:
+        """Nothing is upgraded here: the request is read again without the offer, and with its body."""
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            self._refuse(MalformedRequest("CONNECT is for proxies, and this is none"))
+            return b""
+        lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        data = b"\r\n".join(lines) + b"\r\n\r\n" + rest
+        self._received = len(data)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return data
 
     def on_message_begin(self) -> None:
         self.url, self.headers, self.expect_100_continue = b"", [], False
@@ -197,6 +239,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         parser, url, headers = self.parser, self.url, self.headers
+        if parser.should_upgrade():
+            return  # it stops here: see `_not_upgraded`
         if self._received > HEAD_BYTES:  # with what came of the body in the same piece
             self._check_head(len(url) + sum(len(name) + len(value) + 4 for name, value in headers))
         self._received, self._part = 0, "body"
@@ -248,6 +292,8 @@ class Connection(HttpToolsProtocol):
             self.pipeline.appendleft((self.cycle, app))
 
     def on_message_complete(self) -> None:
+        if self._part == "head":
+            return  # an offer to upgrade
         self._part, self._received, self._since_s = "", 0, None
         if self.cycle.response_complete:  # before its body was here
             self._idle()
@@ -258,6 +304,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         if self.transport.is_closing():
+            self._close()
             return
         self.flow.resume_reading()
         if self.pipeline:
@@ -269,16 +316,17 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         self._places.waiting[self] = None
+        self._places.unread(self, self._await_reading())
         super().pause_writing()
 
     def resume_writing(self) -> None:
         if not self._part:
             self._places.waiting.pop(self, None)
+        self._places.read(self)
+        if self._unread is not None and not self.transport.is_closing():
+            self._unread.cancel()
+            self._unread = None
         super().resume_writing()
-
-    def send_400_response(self, msg: str) -> None:
-        """The request cannot be read any further."""
-        self._refuse(self._refusal or MalformedRequest("the request is not HTTP/1.1"))
 
     # -- bounds ----------------------------------------------------------------------------------------
 
@@ -331,7 +379,7 @@ class Connection(HttpToolsProtocol):
         if left_s > 0:
             self._timer = self.loop.call_later(left_s, self._look)
         elif self._part == "idle":
-            self.transport.close()
+            self._close()
         else:
             what = f"the {self._part} of the request has not arrived within {bound_s:.0f} s"
             self._refuse(RequestTimeout(what))
@@ -344,7 +392,23 @@ class Connection(HttpToolsProtocol):
             head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
             common = b"".join(b"%b: %b\r\n" % each for each in self.server_state.default_headers)
             self.transport.write(STATUS_LINE[status] + common + head % (CONTENT_TYPE, len(body)) + body)
+        self._close()
+
+    def _await_reading(self, before: int | None = None) -> int:
+        """How many bytes wait; none may wait for ever, be the connection closed or not."""
+        self._unread = None
+        waiting = self.transport.get_write_buffer_size()
+        if waiting == before:
+            self.transport.abort()
+        elif waiting:
+            self._unread = self.loop.call_later(UNREAD_S, self._await_reading, waiting)
+        return waiting
+
+    def _close(self) -> None:
+        """Once the client has read what was written."""
         self.transport.close()
+        if self._unread is None:
+            self._await_reading()
 
 
 async def _refuse_client(scope: Scope, receive: Receive, send: Send) -> None:

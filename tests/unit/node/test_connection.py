@@ -183,13 +183,110 @@ async def test_trailers_count_for_nothing() -> None:
     assert [name for name, _ in scopes[0]["headers"]] == [b"host", b"transfer-encoding"]
 
 
-@pytest.mark.parametrize("offer", [b"Upgrade: h2c", b"upgrade: websocket", b"UPGRADE: TLS/1.0, foo/2"])
-async def test_a_request_that_offers_another_protocol_keeps_its_body(offer: bytes) -> None:
-    offered = b"Connection: Upgrade, HTTP2-Settings\r\n" + offer + b"\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"
-    put = b"PUT /v1/note/k HTTP/1.1\r\nhost: a\r\n" + offered + b"content-length: 12\r\n\r\nUpgrade: h2c"
+@pytest.mark.parametrize("offer", ["h2c", "websocket", "TLS/1.2, x"])
+async def test_a_request_that_offers_another_protocol_keeps_its_body(offer: str) -> None:
+    offered = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: %b\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"
+    head = b"PUT /v1/note/k HTTP/1.1\r\nhost: a\r\n" + offered % offer.encode()
+    put = head + b"content-length: 12\r\n\r\nUpgrade: h2c"
+    chunked = head + b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    asked = put + chunked + READ
+    expected = [(200, b"12"), (200, b"3"), (200, b"0")]
     async with serving() as (port, _):
-        reader, _writer = await talk(port, put + READ)
-        assert [await answer(reader) for _ in range(2)] == [(200, b"12"), (200, b"0")]
+        reader, _writer = await talk(port, asked)
+        assert [await answer(reader) for _ in expected] == expected
+        reader, writer = await talk(port, b"")
+        for at in range(len(asked)):  # each byte alone
+            writer.write(asked[at : at + 1])
+            await writer.drain()
+        assert [await answer(reader) for _ in expected] == expected
+
+
+async def test_a_long_pipeline_of_offers_is_answered() -> None:
+    offer = b"GET /v1/note/k HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    async with serving() as (port, _):
+        reader, _ = await talk(port, offer * 2_000)
+        assert {await answer(reader) for _ in range(2_000)} == {(200, b"0")}
+
+
+async def test_connect_is_refused() -> None:
+    async with serving() as (port, _):
+        status, body = await asked(port, b"CONNECT a:80 HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc")
+        assert (status, json.loads(body)["type"]) == (400, "urn:atoll:problem:malformed-request")
+
+
+class Large:
+    """Answers with much, in two pieces."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.piece = b"x" * size_bytes
+        self.begun = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
+        await send({"type": "http.response.body", "body": self.piece, "more_body": True})
+        self.begun.set()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        self.ended.set()
+
+
+async def test_an_answer_that_nobody_reads_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "UNREAD_S", 0.05)
+    app = Large(20 << 20)
+    async with serving(app=app) as (port, places):
+        await talk(port, READ)
+        await app.ended.wait()
+        assert (places.taken, places._unread_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("sent", [READ, READ.replace(b"1.1", b"1.0")], ids=["idle", "closing"])
+async def test_the_rest_of_an_answer_that_nobody_reads_is_cut_off(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "UNREAD_S", 0.05)
+    monkeypatch.setattr(connection, "IDLE_S", 0.05)
+    lost = asyncio.Event()
+    leave = Places.leave
+
+    def left(self: Places, connection: Connection) -> None:
+        leave(self, connection)
+        lost.set()
+
+    monkeypatch.setattr(Places, "leave", left)
+    size = 20 << 20
+
+    async def app(scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]}
+        )
+        await send({"type": "http.response.body", "body": b"x" * size, "more_body": False})
+
+    async with serving(app=app) as (port, places):
+        await talk(port, sent)
+        await lost.wait()
+        assert (places.taken, places._unread_bytes) == (0, 0)
+
+
+async def test_answers_that_nobody_reads_hold_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 40 << 20  # more than twice what the kernel keeps of an answer
+    monkeypatch.setattr(connection, "UNREAD_BYTES", size)
+    apps = [Large(size) for _ in range(2)]
+    waiting = list(apps)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await waiting.pop(0)(scope, receive, send)
+
+    async with serving(app=app) as (port, places):
+        await talk(port, READ)
+        await apps[0].begun.wait()
+        reader, _ = await talk(port, READ)
+        await apps[0].ended.wait()
+        assert places.taken == 1
+        await reader.readuntil(b"\r\n\r\n")  # who comes late reads all of it
+        assert int(await reader.readuntil(b"\r\n"), 16) == size
+        assert len(await reader.readexactly(size)) == size
+        await apps[1].ended.wait()
+        assert places._unread_bytes == 0
 
 
 async def refuse_early(scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
