@@ -131,6 +131,11 @@ class OffsetEstimator:
         shortest = min(sample.high - sample.low - 2 for sample in samples)
         return Offset((low + high) // 2, (high - low + 1) // 2, shortest)
 
+    def ahead_ms(self, now_ms: int) -> int:
+        """How far this node's clock is surely ahead of each peer's that was measured; 0 where it is not."""
+        most = [self._best(samples, now_ms)[1] for samples in self._samples.values()]
+        return max(0, -max(most, default=0))
+
     def interval(self, now_ms: int, kernel_ms: int | None = None) -> Interval:
         """Where the time lies, when this node's clock reads `now_ms` and the kernel bounds its error.
 

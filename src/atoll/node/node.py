@@ -73,7 +73,7 @@ class Node:
             link_key,
             self._now_ms,
             Random(SystemRandom().getrandbits(64)),
-            kernel_uncertainty_ms,
+            (lambda: None) if config.clock_offset_ms(region) else kernel_uncertainty_ms,
             replace(options_of(config), shares_store=is_postgresql(self.settings.store)),
         )
         self.region = Region(site, config.region_names, self.application, self.store)

@@ -31,6 +31,8 @@ class Clocks:
         """Half-width of this node's clock error, as stamped on its entries."""
         self.off_ms = 0
         """How far the clock is outside what the peers agree on; 0 while that is not too far."""
+        self.ahead_ms = 0
+        """How far it is ahead of every peer's, while the kernel does not vouch for it; 0 while that is not too far."""
         self._region = site.name
         self._clock = clock
         self._members = members
@@ -51,10 +53,13 @@ class Clocks:
             except AtollError:
                 pass  # the link's status says that the peer is out of reach
             now_ms = self._now_ms()
-            interval = self.offsets.interval(now_ms, self._kernel_uncertainty_ms())
+            kernel_ms, most_ms = self._kernel_uncertainty_ms(), self._options.max_clock_offset_ms
+            interval = self.offsets.interval(now_ms, kernel_ms)
             self.uncertainty_ms = min(interval.uncertainty_ms, _MOST_UNCERTAIN_MS)
-            distance = interval.distance_ms(now_ms)
-            self.off_ms = distance if distance > self._options.max_clock_offset_ms else 0
+            distance_ms = interval.distance_ms(now_ms)
+            self.off_ms = distance_ms if distance_ms > most_ms else 0
+            ahead_ms = self.offsets.ahead_ms(now_ms) if kernel_ms is None else 0
+            self.ahead_ms = ahead_ms if ahead_ms > most_ms else 0
             await asyncio.sleep(self._options.ping_s)
 
     def _notice_step(self) -> None:
@@ -65,12 +70,32 @@ class Clocks:
             self.offsets.stepped(now_ms - before)
         self._wall_minus_loop_ms = now_ms
 
+    def warnings(self) -> list[str]:
+        """A sentence for each peer whose clock and this one cannot both be right."""
+        found = []
+        for peer in self._members.regions:
+            offset = self.offsets.offset(peer, self._now_ms())
+            if (
+                offset is not None
+                and abs(offset.offset_ms) - offset.error_ms > self._options.max_clock_offset_ms
+            ):
+                apart_ms, side = abs(offset.offset_ms), "ahead of" if offset.offset_ms > 0 else "behind"
+                found.append(
+                    f"the clock of {peer} is {apart_ms} ms {side} the one of {self._region}; set one right"
+                )
+        return found
+
     def writes(self) -> str | None:
         """Why nothing may be stamped here; None while the clock is safe."""
         if self.off_ms > 0:
             return (
                 f"the clock of {self._region} is {self.off_ms} ms outside what its peers can agree on; "
                 "it takes no writes until it is set right"
+            )
+        if self.ahead_ms > 0:
+            return (
+                f"the clock of {self._region} is {self.ahead_ms} ms ahead of every peer's, and no time service vouches"
+                " for it. No peer would take its writes before then; set right the clock that is wrong"
             )
         lead_ms = self._clock.lead_ms()
         if lead_ms > self._options.max_clock_offset_ms and len(self._members.regions) > 1:

@@ -98,7 +98,13 @@ def health_of(region: Region, check: Check) -> str | None:
         case "live":
             return None
         case "ready":
-            return None if caught_up(region) else "not caught up with its peers yet"
+            held = region.intake.held
+            told = (
+                "not caught up with its peers yet"
+                if held is None
+                else f"entries are held back: {held.message}"
+            )
+            return None if caught_up(region) else told
         case "serving":
             return region.gates.closed
         case "reading":
@@ -127,7 +133,7 @@ def status_of(region: Region) -> RegionStatus:
         regions=list(region.regions),
         serving=closed is None,
         out_of_service=closed,
-        warnings=[region.store.warning] if region.store.warning else [],
+        warnings=[*filter(None, [region.store.warning]), *region.clocks.warnings()],
         caught_up=caught_up(region),
         position=region.vector,
         uncertainty_ms=region.clocks.uncertainty_ms,

@@ -177,3 +177,15 @@ def test_kernel_without_adjtimex_bounds_nothing(monkeypatch: pytest.MonkeyPatch)
     assert kernel_uncertainty_ms() is None
     monkeypatch.setattr(sys, "platform", "darwin")
     assert kernel_uncertainty_ms() is None
+
+
+@given(st.lists(skews, max_size=3), there, there)
+def test_a_clock_is_ahead_by_no_more_than_of_the_nearest(
+    skews_ms: list[int], there_ms: int, back_ms: int
+) -> None:
+    exchange = Exchange(OffsetEstimator())
+    for index, skew_ms in enumerate(skews_ms):
+        exchange.with_peer(f"peer-{index}", skew_ms, there_ms, back_ms)
+    ahead_ms = max(0, -max(skews_ms, default=0))
+    found_ms = exchange.estimator.ahead_ms(exchange.now_ms)
+    assert ahead_ms - (there_ms + back_ms) - 5 <= found_ms <= ahead_ms

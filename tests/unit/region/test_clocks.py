@@ -32,6 +32,52 @@ async def test_a_clock_that_was_set_right_serves_again() -> None:
         await it.settled()
 
 
+HOURS_MS = 2 * 3600 * 1000
+
+
+@in_virtual_time
+async def test_of_two_regions_the_one_hours_ahead_takes_no_writes() -> None:
+    async with World("a", "b", skew_ms={"b": HOURS_MS}) as it:
+        await asyncio.sleep(3)
+        assert "ahead of every peer's" in (it["b"].health_of("serving") or "")
+        assert it["b"].health_of("reading") is None
+        with pytest.raises(ClockUnsafe, match="set right the clock that is wrong"):
+            await it.write("b", "note", "k", {})
+        assert it["a"].health_of("serving") is None
+        await it.write("a", "note", "k", {})
+        await it.settled()
+        (told,), (other,) = it["a"].status().warnings, it["b"].status().warnings
+        assert f"the clock of b is {HOURS_MS} ms ahead of the one of a" in told
+        assert f"the clock of a is {HOURS_MS} ms behind the one of b" in other
+
+
+@pytest.mark.parametrize("right_ms", [0, HOURS_MS])
+@in_virtual_time
+async def test_two_regions_go_on_once_either_clock_is_set_right(right_ms: int) -> None:
+    async with World("a", "b", skew_ms={"b": HOURS_MS}) as it:
+        await asyncio.sleep(3)
+        it.skew_ms = {"a": right_ms, "b": right_ms}
+        await asyncio.sleep(30)
+        for name in it.names:
+            assert (it[name].gates.closed, it[name].status().warnings) == (None, [])
+            await it.write(name, "note", name, {})
+        await it.settled()
+
+
+@in_virtual_time
+async def test_a_clock_that_a_time_service_keeps_is_trusted_however_late_the_other_is() -> None:
+    world = World("a", "b", skew_ms={"b": HOURS_MS})
+    world.kernel_uncertainty_ms = 20
+    async with world as it:
+        await asyncio.sleep(3)
+        await it.write("b", "note", "k", {})
+        await asyncio.sleep(3)
+        assert "entries are held back: the stamp" in (it["a"].health_of("ready") or "")
+        it.skew_ms["a"] = HOURS_MS
+        await it.settled()
+        assert it["a"].health_of("ready") is None
+
+
 @in_virtual_time
 async def test_a_clock_a_little_off_goes_on() -> None:
     async with World(skew_ms={"a": 300, "b": -100}) as it:

@@ -101,6 +101,7 @@ class World:
         self.names = names or ("a", "b", "c")
         self.application = application
         self.skew_ms = dict(skew_ms)
+        self.kernel_uncertainty_ms: int | None = None
         self.cut: set[frozenset[str]] = set()
         self.calls: list[tuple[str, str, Call]] = []
         self.stores = {name: MemoryStore() for name in self.names}
@@ -118,7 +119,8 @@ class World:
             KEY,
             lambda: START_MS + int(loop.time() * 1000) + self.skew_ms.get(name, 0),
             Random(name),
-            options=self.options,
+            lambda: self.kernel_uncertainty_ms,
+            self.options,
         )
         region = Region(site, self.names, self.application, self.stores[name])
         self.regions[name] = region
