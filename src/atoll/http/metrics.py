@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -12,22 +13,42 @@ from atoll.http.bodies import TEXT
 from atoll.http.exchange import Exchange
 from atoll.http.route import Answer, Route, Serving
 from atoll.region.region import Region
-from atoll.region.status import JournalStatus, LinkStatus
 
 _CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _COUNTERS = (
-    ("atoll_writes", "Local entries committed.", "writes"),
-    ("atoll_commits", "Group commits, each one fsync.", "commits"),
-    ("atoll_reads", "Documents read.", "reads"),
-    ("atoll_forwarded", "Requests that another region answered.", "forwarded"),
-    ("atoll_token_waits", "Reads that waited for their session's token.", "token_waits"),
-    ("atoll_traceparent_invalid", "Malformed trace contexts that were dropped.", "invalid_traces"),
-    ("atoll_parked_changes", "Changes from peers that could not be merged.", "parked"),
-    ("atoll_rights_requests", "Times that peers were asked for rights.", "rights_requests"),
-    ("atoll_events_left_out", "Events left out since too many came.", "events_left_out"),
-    ("atoll_snapshots", "Snapshots of peers that were installed.", "snapshots"),
+    ("atoll_writes", "Local entries committed.", "counted.writes"),
+    ("atoll_commits", "Group commits, each one fsync.", "counted.commits"),
+    ("atoll_reads", "Documents read.", "counted.reads"),
+    ("atoll_forwarded", "Requests that another region answered.", "counted.forwarded"),
+    ("atoll_token_waits", "Reads that waited for their session's token.", "counted.token_waits"),
+    ("atoll_traceparent_invalid", "Malformed trace contexts that were dropped.", "counted.invalid_traces"),
+    ("atoll_parked_changes", "Changes from peers that could not be merged.", "counted.parked"),
+    ("atoll_rights_requests", "Times that peers were asked for rights.", "counted.rights_requests"),
+    ("atoll_events_left_out", "Events left out since too many came.", "counted.events_left_out"),
+    ("atoll_snapshots", "Snapshots of peers that were installed.", "counted.snapshots"),
+    ("atoll_conflicts", "Conflicts detected in this region.", "counted.conflicts", "collection", "kind"),
+    ("atoll_entries_applied", "Entries merged from peers.", "counted.applied", "origin"),
+    ("atoll_events", "Events that this node has written.", "counted.events", "kind"),
+    ("atoll_journal_truncated_segments", "Segments that this node has removed.", "journal.truncated"),
 )
-"""(metric, help, what it is called in the region's status)"""
+"""(metric, help, what it is called in the region's status, labels)"""
+_GAUGES = (
+    ("atoll_position", "Highest entry of each origin here.", "position", "origin"),
+    ("atoll_inbox_bytes", "Entries that wait for what their writers had seen.", "inbox.bytes"),
+    ("atoll_journal_bytes", "What the journal holds, about.", "journal.bytes"),
+    ("atoll_serving", "Whether this region should get traffic.", "serving"),
+    ("atoll_loop_stall_seconds", "Longest time of late that the event loop was held.", "loop_stall_s"),
+)
+_OLDEST = ("atoll_journal_oldest_timestamp_seconds", "When the oldest entry was written that is kept.")
+_LAG = ("atoll_lag_seconds", "Age of the state that is known to be complete here.", "lag_s", "origin")
+_UP = ("atoll_link_up", "Whether the link to a peer is open.", "connected", "peer")
+_REFUSED = ("atoll_link_refused", "Frames refused as corrupt or hostile.", "refused", "peer")
+_RECEIVED = ("atoll_link_received_bytes", "Bytes read from a peer.", "received_bytes", "peer")
+_FAMILIES = (
+    (CounterMetricFamily, _COUNTERS, (_REFUSED, _RECEIVED)),
+    (GaugeMetricFamily, _GAUGES, (_LAG, _UP)),
+)
+"""(family, of the region, of each of its links)"""
 
 
 class RegionCollector(Collector):
@@ -36,85 +57,24 @@ class RegionCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         status = self._region.status()
-        counted = status.counted
-        for name, text, key in _COUNTERS:
-            yield _counter(name, text, _single(getattr(counted, key)))
-        conflicts = {tuple(place.split("/")): number for place, number in counted.conflicts.items()}
-        yield _counter(
-            "atoll_conflicts", "Conflicts detected in this region.", conflicts, "collection", "kind"
-        )
-        yield _counter(
-            "atoll_entries_applied", "Entries merged from peers.", _keyed(counted.applied), "origin"
-        )
-        yield _counter("atoll_events", "Events that this node has written.", _keyed(counted.events), "kind")
-        yield from _links(status.links)
-        yield _gauge(
-            "atoll_position", "Highest entry of each origin here.", _keyed(status.position), "origin"
-        )
-        inbox = _single(status.inbox.bytes)
-        yield _gauge("atoll_inbox_bytes", "Entries that wait for what their writers had seen.", inbox)
-        yield from _journal(status.journal)
-        serving = _single(float(status.serving))
-        yield _gauge("atoll_serving", "Whether this region should get traffic.", serving)
-        stall = _single(status.loop_stall_s)
-        yield _gauge("atoll_loop_stall_seconds", "Longest time of late that the event loop was held.", stall)
+        for family, of_region, of_links in _FAMILIES:
+            for name, text, place, *labels in of_region:
+                yield _filled(family(name, text, labels=labels), attrgetter(place)(status))
+            for name, text, member, label in of_links:
+                values = {peer: getattr(link, member) for peer, link in status.links.items()}
+                yield _filled(family(name, text, labels=[label]), values)
+        oldest_ms = status.journal.oldest_ms
+        yield _filled(GaugeMetricFamily(*_OLDEST), None if oldest_ms is None else oldest_ms / 1000)
 
 
-_LINKS = (
-    (
-        GaugeMetricFamily,
-        "atoll_lag_seconds",
-        "Age of the state that is known to be complete here.",
-        "lag_s",
-        "origin",
-    ),
-    (GaugeMetricFamily, "atoll_link_up", "Whether the link to a peer is open.", "connected", "peer"),
-    (CounterMetricFamily, "atoll_link_refused", "Frames refused as corrupt or hostile.", "refused", "peer"),
-    (CounterMetricFamily, "atoll_link_received_bytes", "Bytes read from a peer.", "received_bytes", "peer"),
-)
-"""(family, metric, help, what it is called in a link's status, label)"""
-
-
-def _links(links: Mapping[str, LinkStatus]) -> Iterator[Metric]:
-    for family, name, text, key, label in _LINKS:
-        measured = {peer: getattr(link, key) for peer, link in links.items()}
-        known = {peer: float(value) for peer, value in measured.items() if value is not None}
-        yield _filled(family(name, text, labels=(label,)), _keyed(known))
-
-
-def _journal(kept: JournalStatus) -> Iterator[Metric]:
-    yield _gauge("atoll_journal_bytes", "What the journal holds, about.", _single(kept.bytes))
-    oldest: Values = {} if kept.oldest_ms is None else _single(kept.oldest_ms / 1000)
-    yield _gauge(
-        "atoll_journal_oldest_timestamp_seconds", "When the oldest entry was written that is kept.", oldest
-    )
-    removed = _single(kept.truncated)
-    yield _counter("atoll_journal_truncated_segments", "Segments that this node has removed.", removed)
-
-
-Values = Mapping[tuple[str, ...], float]
-"""label values → number"""
-
-
-def _single(value: float) -> Values:
-    return {(): value}
-
-
-def _keyed(values: Mapping[str, float]) -> Values:
-    return {(label,): number for label, number in sorted(values.items())}
-
-
-def _counter(name: str, text: str, values: Values, *labels: str) -> Metric:
-    return _filled(CounterMetricFamily(name, text, labels=labels), values)
-
-
-def _gauge(name: str, text: str, values: Values, *labels: str) -> Metric:
-    return _filled(GaugeMetricFamily(name, text, labels=labels), values)
-
-
-def _filled(family: CounterMetricFamily | GaugeMetricFamily, values: Values) -> Metric:
-    for labels, number in values.items():
-        family.add_metric(labels, number)
+def _filled(
+    family: CounterMetricFamily | GaugeMetricFamily, found: Mapping[str, float | None] | float | None
+) -> Metric:
+    """With one value, or one for each label; two labels have a slash between them. None is left out."""
+    values = dict(sorted(found.items())) if isinstance(found, Mapping) else {"": found}
+    for place, number in values.items():
+        if number is not None:
+            family.add_metric(place.split("/") if place else (), float(number))
     return family
 
 
