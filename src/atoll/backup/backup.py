@@ -29,10 +29,6 @@ Tell = Callable[[int, int, int | None], None]
 """`tell(rows, done, total)`: rows so far; bytes of the archive that were read, of how many, where that is known."""
 
 
-def _untold(*progress: int | None) -> None:
-    """Ignores progress."""
-
-
 async def back_up(config: Config, region: str, path: Path, now_ms: int, tell: Tell, *, force: bool) -> Totals:
     """The region's data, which may be serving, as of one moment.
 
@@ -44,7 +40,8 @@ async def back_up(config: Config, region: str, path: Path, now_ms: int, tell: Te
     store = await _opened_store(config, region)
     part = path.with_name(path.name + ".part")
     try:
-        with _created(part) as file:
+        created = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(created, "wb") as file:
             header = Header(config.name, region, now_ms, VERSION)
             totals = await write_archive(store, file, header, tell)
             file.flush()
@@ -59,7 +56,9 @@ async def back_up(config: Config, region: str, path: Path, now_ms: int, tell: Te
     return totals
 
 
-async def write_archive(store: Maintenance, file: BinaryIO, header: Header, tell: Tell = _untold) -> Totals:
+async def write_archive(
+    store: Maintenance, file: BinaryIO, header: Header, tell: Tell = lambda *_: None
+) -> Totals:
     """All that a store holds, as of one moment."""
     writer = ArchiveWriter(file, header)
     async for chunk in store.contents():
@@ -137,7 +136,7 @@ async def _opened_store(config: Config, region: str) -> Store:
 
 
 async def restored_chunks(
-    reader: ArchiveReader, now_ms: int, gone: Collection[str], tell: Callable[[int], None] = _untold
+    reader: ArchiveReader, now_ms: int, gone: Collection[str], tell: Callable[[int], None] = lambda _: None
 ) -> AsyncIterator[Chunk]:
     """The pieces, and at last the marks. Raises StoreCorrupt, ClockUnsafe."""
     counters: dict[str, int] = {}
@@ -160,13 +159,9 @@ async def _restored(
         reader = ArchiveReader(file, path)
         if reader.header != header:
             raise StoreError(f"{path}: was replaced while it was read; nothing was changed")
-        total = _size(path)
+        total = os.fstat(file.fileno()).st_size
         async for chunk in restored_chunks(reader, now_ms, gone, lambda rows: tell(rows, file.tell(), total)):
             yield chunk
-
-
-def _created(path: Path) -> BinaryIO:
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb")
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -179,10 +174,6 @@ def _opened(path: Path) -> BinaryIO:
 def _check_absent(path: Path) -> None:
     if path.exists():
         raise ConfigError(f"{path}: already exists; --force replaces it")
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
 
 
 def _check_room(folder: Path, archive: Path) -> None:

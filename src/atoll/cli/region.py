@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +10,7 @@ from atoll.cli.terminal import FAILURE, ConfigOption, JsonOption, command, print
 from atoll.errors import AtollError, InvalidOperation, RegionUnreachable
 
 if TYPE_CHECKING:
-    from atoll.cli.regions import Node, Regions
+    from atoll.cli.regions import Regions
     from atoll.config.config import Config
 
 region_commands = typer.Typer(no_args_is_help=True, help="Commands that concern one region.")
@@ -49,7 +48,7 @@ def forget(
         )
     with waiting(f"sending the request to {', '.join(names)}"):
         found = regions.ask_nodes("/admin/forget", among=names, body={"peer": peer, "gone": True})
-    accepted = _accepted(found)
+    accepted = dict.fromkeys(node.region for node in found if not isinstance(node.answer, AtollError))
     if as_json:
         print_json({"gone": peer, "regions": {name: name in accepted for name in names}})
     else:
@@ -82,7 +81,3 @@ def _check_gone(regions: Regions, peer: str) -> None:
             raise InvalidOperation(
                 f"{peer} answers at {node.url}, so it is not lost. Regions that reach it recover by themselves"
             )
-
-
-def _accepted(found: Sequence[Node]) -> list[str]:
-    return list(dict.fromkeys(node.region for node in found if not isinstance(node.answer, AtollError)))

@@ -115,7 +115,7 @@ class Calls:
             _of_key(response, key)
             return True
 
-        return Call("DELETE", path, deleted, headers=headers, writes=True, absent=_false, key=key)
+        return Call("DELETE", path, deleted, headers=headers, writes=True, absent=lambda *_: False, key=key)
 
     def get(self, model: type[M], key: str, asked: Asked = USUAL) -> Call[M | None]:
         schema = schema_of(model, self.limits)
@@ -123,7 +123,7 @@ class Calls:
         def read(response: Response, region: str) -> M | None:
             return cast(M, fitted(schema, key, bytes(_of_key(response, key).value)))
 
-        return self._reading(schema, key, asked, read, _none)
+        return self._reading(schema, key, asked, read, lambda *_: None)
 
     def read(self, model: type[M], key: str, asked: Asked = USUAL) -> Call[Read[M]]:
         schema = schema_of(model, self.limits)
@@ -216,7 +216,11 @@ class Calls:
         return Call("GET", asked.path, read, asked.query)
 
     def conflicts(self, filters: Mapping[str, Any], cursor: str | None) -> Call[Page[dict[str, Any]]]:
-        query = {name: _filter(value) for name, value in filters.items() if value is not None}
+        query = {
+            name: value.isoformat() if isinstance(value, datetime) else str(value)
+            for name, value in filters.items()
+            if value is not None
+        }
         if cursor is not None:
             query["cursor"] = cursor
 
@@ -334,17 +338,5 @@ def _read_of(
     )
 
 
-def _filter(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
 def _done(response: Response, region: str) -> None:
     _batch(response)
-
-
-def _false(response: Response, region: str) -> bool:
-    return False
-
-
-def _none(response: Response, region: str) -> None:
-    return None
