@@ -114,6 +114,12 @@ class AiohttpTransport:
         if self._client is not None:
             await self._client.close()
 
+    def __del__(self) -> None:
+        """A loop that is over can close nothing, and aiohttp would log that as an error of the program."""
+        client = getattr(self, "_client", None)
+        if client is not None and client._loop.is_closed():
+            self.forget()
+
     def forget(self) -> None:
         self._slots = asyncio.Semaphore(self._options.connections)
         if self._client is not None:

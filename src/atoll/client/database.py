@@ -7,7 +7,6 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager
 from random import Random, SystemRandom
 from typing import Any, Self, TypeVar
 
@@ -32,17 +31,11 @@ class Session(Verbs):
     eventually consistent are read with `consistency="session"` here.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        token: str | None,
-        turn: AbstractAsyncContextManager[None] | None = None,
-    ) -> None:
-        """`turn` is held during each call."""
+    def __init__(self, database: Database, token: str | None) -> None:
         super().__init__(database._session_calls, database._exchanges, database._transport)
         self._owner = database
         self._state = SessionState(token)
-        self._turn = turn or asyncio.Lock()
+        self._turn = asyncio.Lock()
         self._loop = database._loop
 
     @property
@@ -68,7 +61,10 @@ class Session(Verbs):
                 self._turn = asyncio.Lock()
             self._loop = self._owner._loop
         async with self._turn:
-            return await self._owner._drive(self._exchanges.run(call, self._state, key))
+            return await self._answer(call, key)
+
+    def _answer(self, call: Call[T], key: str | None) -> Coroutine[Any, Any, T]:
+        return self._owner._drive(self._exchanges.run(call, self._state, key))
 
     def _use(self) -> None:
         self._owner._use()
@@ -89,6 +85,8 @@ class Database(Verbs):
     It belongs to the event loop that first uses it. Once that loop is over, or in a forked process, another one may
     use it, with connections of its own. Calls from a second loop, or after `close`, raise ConfigError.
     """
+
+    _nowhere = "no asyncio event loop runs here; use connect_sync"
 
     def __init__(
         self,
@@ -176,7 +174,7 @@ class Database(Verbs):
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            raise ConfigError("no asyncio event loop runs here; use connect_sync") from None
+            raise ConfigError(self._nowhere) from None
         if loop is not self._loop:
             self._move(loop)
 

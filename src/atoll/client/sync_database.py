@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import uuid
@@ -13,11 +14,12 @@ from random import Random
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from weakref import WeakSet
 
+from atoll.client.calls import Call
 from atoll.client.database import Database, Session
 from atoll.client.endpoints import Endpoint
 from atoll.client.options import DEFAULTS, ClientOptions
 from atoll.client.transport import CLOSED, Request, Response, Stream, SyncTransport
-from atoll.client.verbs import Verbs
+from atoll.client.verbs import Verbs, refuse_copy
 from atoll.errors import ConfigError
 from atoll.schema import Limits
 
@@ -70,33 +72,33 @@ class _BlockingDatabase(Database):
         _finished(self._ask_all((region,)))
 
 
-class _Turn:
-    """Threads that share a session call one after the other."""
+class _BlockingSession(Session):
+    """Threads that share it call one after the other."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        _TURNS.add(self)
+    def __init__(self, database: Database, token: str | None) -> None:
+        super().__init__(database, token)
+        self.renew()
+        _SESSIONS.add(self)
 
     def renew(self) -> None:
         """The thread that held the lock when the process forked is not in this one."""
-        self._lock = threading.Lock()
+        self._held = threading.RLock()  # a signal's handler may call amid a call of its thread
 
-    async def __aenter__(self) -> None:
-        self._lock.acquire()
-
-    async def __aexit__(self, *failure: object) -> None:
-        self._lock.release()
-
-
-_TURNS: WeakSet[_Turn] = WeakSet()
+    async def _run(self, call: Call[T], key: str | None = None) -> T:
+        # `with` of a lock itself: no exception of a signal's handler comes between taking it and giving it back.
+        with self._held:
+            return await self._answer(call, key)
 
 
-def _renew_turns() -> None:
-    for turn in _TURNS:
-        turn.renew()
+_SESSIONS: WeakSet[_BlockingSession] = WeakSet()
 
 
-os.register_at_fork(after_in_child=_renew_turns)
+def _renew_sessions() -> None:
+    for session in _SESSIONS:
+        session.renew()
+
+
+os.register_at_fork(after_in_child=_renew_sessions)
 
 
 def _finished(call: Coroutine[Any, Any, T]) -> T:
@@ -128,10 +130,16 @@ def _iteration(
         assert isinstance(found, AsyncGenerator)
         try:
             while True:
+                # An event loop that runs here would take generators for its own, and close them at its end.
+                hooks = sys.get_asyncgen_hooks()
+                sys.set_asyncgen_hooks(None, None)
                 try:
-                    yield _finished(found.__anext__())
+                    item = _finished(found.__anext__())
                 except StopAsyncIteration:
                     return
+                finally:
+                    sys.set_asyncgen_hooks(*hooks)
+                yield item
         finally:
             _finished(found.aclose())
 
@@ -142,6 +150,8 @@ class SyncVerbs:
     """Each call is that of `Verbs`, and blocks until it has its answer."""
 
     _verbs: Verbs
+
+    __reduce__ = refuse_copy
 
     put = _call(Verbs.put)
     get = _call(Verbs.get)
@@ -221,7 +231,7 @@ class SyncDatabase(SyncVerbs):
 
     def session(self, token: str | None = None) -> SyncSession:
         """A session that has seen nothing, or what `token` says."""
-        return SyncSession(Session(self._database, token, _Turn()))
+        return SyncSession(_BlockingSession(self._database, token))
 
     def close(self) -> None:
         """Close all connections."""

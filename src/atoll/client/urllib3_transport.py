@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import os
+import queue
 import ssl
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,8 +20,37 @@ from atoll.client.transport import CLOSED, Request, Response, SyncStream
 from atoll.errors import AtollError, ConfigError, Indefinite, RegionUnreachable, TooLarge
 
 _CHUNK_BYTES = 1 << 16
-_INHERITED: list[object] = []
-"""Connections of the process that this one was forked from."""
+
+
+class _Idle(queue.LifoQueue[Any]):
+    """Connections that are kept for later calls, without a lock.
+
+    A signal's handler that raises amid a call, or a fork beside one, would leave a lock held for ever.
+    """
+
+    def __init__(self, maxsize: int) -> None:
+        self.maxsize = maxsize  # what is beyond is closed, and no call waits
+        self._kept: deque[Any] = deque()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        try:
+            return self._kept.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        if len(self._kept) < self.maxsize:
+            self._kept.append(item)
+        elif item is not None:
+            item.close()
+
+
+class _Plain(urllib3.HTTPConnectionPool):
+    QueueCls = _Idle  # type: ignore[assignment]  # declared for queues of an unbound type
+
+
+class _Secure(urllib3.HTTPSConnectionPool):
+    QueueCls = _Idle  # type: ignore[assignment]  # as above
 
 
 class Urllib3Transport:
@@ -93,16 +124,19 @@ class Urllib3Transport:
         return pid, {url: self._pool(url) for url in self._urls.all()}
 
     def _pool(self, url: str) -> urllib3.HTTPConnectionPool:
-        secure: dict[str, Any] = {"ssl_context": self._options.tls} if url.startswith("https:") else {}
-        return urllib3.connection_from_url(url, maxsize=self._options.connections, block=False, **secure)
+        scheme, _, host, port, *_ = urllib3.util.parse_url(url)
+        if host is None:
+            raise exceptions.LocationValueError(f"{url} names no host")
+        if scheme == "https":
+            tls = self._options.tls
+            return _Secure(host, port or 443, maxsize=self._options.connections, ssl_context=tls)
+        return _Plain(host, port or 80, maxsize=self._options.connections)
 
     def _begin(self, request: Request, url: str, timeout: urllib3.Timeout) -> urllib3.BaseHTTPResponse:
         if self._closed:
             raise ConfigError(CLOSED)
         pid, pools = self._process
         if pid != os.getpid():
-            # The parent's are left to the parent: their queues may be locked by a thread that is not here.
-            _INHERITED.append(pools)
             _, pools = self._process = self._pools_of(os.getpid())
         return pools[url].urlopen(
             request.method,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from atoll.client.batch import BatchWrite
 from atoll.client.calls import PAGE, Asked, Call, Calls, Condition, Page
@@ -13,12 +13,20 @@ from atoll.client.feed import Feed
 from atoll.client.models import operators_of, schema_of
 from atoll.client.results import Change, LeftOut, Read
 from atoll.client.transport import Response, Stream, Transport
-from atoll.errors import Indefinite, InvalidDocument, RegionUnreachable, TooLarge
+from atoll.errors import ConfigError, Indefinite, InvalidDocument, RegionUnreachable, TooLarge
 from atoll.schema import Collection
 from atoll.schema.policy import Consistency
 
 M = TypeVar("M", bound=Collection)
 T = TypeVar("T")
+
+
+def refuse_copy(client: object, *_: object) -> NoReturn:
+    """As `__reduce__`: of a client, a session or an embedded region."""
+    raise ConfigError(
+        "a client has connections of its own, and cannot be pickled or copied; connect again where it is to be used."
+        " A session continues there from its `token`"
+    )
 
 
 class Verbs:
@@ -32,6 +40,8 @@ class Verbs:
         self._calls = calls
         self._exchanges = exchanges
         self._transport = transport
+
+    __reduce__ = refuse_copy
 
     async def _run(self, call: Call[T], key: str | None = None) -> T:
         """Take one call to its end; `key` is an idempotency key given by the caller."""

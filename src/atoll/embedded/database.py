@@ -32,6 +32,8 @@ class EmbeddedDatabase(Database):
     Sessions, listings, feeds and the audit take the same way as over HTTP, only without a socket.
     """
 
+    _nowhere = "no asyncio event loop of the region's process runs here; use it there, or connect to its url from here"
+
     def __init__(self, node: Node, listener: Listener | None) -> None:
         region = node.region.name
         endpoint = Endpoint(region, node.settings.url)

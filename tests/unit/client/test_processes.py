@@ -1,13 +1,20 @@
-"""Clients in forked processes, in several event loops and threads, and clients that are closed."""
+"""Clients in forked processes, in several event loops and threads, and clients that are interrupted or closed."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import os
+import pickle
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from types import FrameType
 from typing import Any
 
 import msgspec
@@ -198,6 +205,133 @@ def test_call_without_an_event_loop_is_told_so() -> None:
     call = connect({"tokyo": closed_port()}).get(Inventory, "k")
     with pytest.raises(errors.ConfigError, match="no asyncio event loop runs here"):
         call.send(None)
+
+
+def test_feed_read_within_a_coroutine_outlives_its_loop() -> None:
+    """A blocking iterator is none of the event loop's generators, which are closed at its end."""
+    with (
+        peer(chunked(event("c1"), event("c2"), end=False)) as region,
+        connect_sync({"tokyo": region.url}) as db,
+    ):
+        changes = db.changes("c0")
+
+        async def first() -> str:
+            return next(changes).cursor
+
+        assert asyncio.run(first()) == "c1"
+        assert next(changes).cursor == "c2"
+        changes.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("connected", [connect, connect_sync])
+def test_client_is_not_copied_and_says_so(connected: Callable[..., Any]) -> None:
+    db = connected({"tokyo": closed_port()})
+    for one in (db, db.session()):
+        for road in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(errors.ConfigError, match="cannot be pickled or copied"):
+                road(one)
+
+
+_LEFT_OPEN = """
+import asyncio, sys
+from atoll.client import connect, connect_sync
+from tests.unit.client.world import Inventory
+
+db, blocking = (connected({"tokyo": sys.argv[1]}) for connected in (connect, connect_sync))
+changes = blocking.changes()
+
+async def main():
+    return (await db.get(Inventory, "k")).title, blocking.get(Inventory, "k").title
+
+print(asyncio.run(main()), asyncio.run(main()))
+"""
+
+
+def test_interpreter_ends_with_clients_open() -> None:
+    with peer(about_what_was_asked) as region:
+        ended = subprocess.run(
+            [sys.executable, "-c", _LEFT_OPEN, region.url], capture_output=True, timeout=60, check=True
+        )
+    assert (ended.stdout, ended.stderr) == (b"('k', 'k') ('k', 'k')\n", b"")
+
+
+# -- interrupted -----------------------------------------------------------------------------------------
+
+
+class Interrupted(BaseException):
+    """As KeyboardInterrupt, or the soft time limit of Celery."""
+
+
+_INTERRUPTED = ("/atoll/client/", "/urllib3/", "/http/client.py", "/queue.py", "/threading.py", "/socket.py")
+
+
+def interrupted_at(step: int, call: Callable[[], object]) -> bool:
+    """Raise amid a call, before the given line or return of all that it executes; whether it has so many."""
+    left = step
+
+    def trace(frame: FrameType, what: str, _: object) -> Any:
+        nonlocal left
+        if not any(place in frame.f_code.co_filename for place in _INTERRUPTED):
+            return None
+        if what in ("line", "return") and frame.f_code.co_qualname != "_BlockingSession._run":  # see there
+            left -= 1
+            if not left:
+                raise Interrupted
+        return trace
+
+    sys.settrace(trace)
+    try:
+        call()
+    except Interrupted:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@LEFT_OPEN
+def test_call_that_was_interrupted_anywhere_leaves_the_client_usable() -> None:
+    found: list[str | None] = []
+    with peer(about_what_was_asked) as region:
+        db = connect_sync({"tokyo": region.url})
+        session = db.session()
+        for step in count(1):
+            amid = interrupted_at(step, lambda: session.get(Inventory, "interrupted"))
+
+            def use(key: str) -> None:
+                read = session.get(Inventory, key)
+                found.append(None if read is None else read.title)
+
+            key = f"k{step}"
+            using = threading.Thread(target=use, args=(key,), daemon=True)
+            using.start()
+            using.join(timeout=20)
+            assert found[-1:] == [key], f"after an exception at step {step}"
+            if not amid:
+                break
+        db.close()
+
+
+def test_handler_of_a_signal_may_use_the_session_that_it_interrupts() -> None:
+    asked: list[str | None] = []
+
+    def handler(*_: object) -> None:
+        asked.append(session.get(Inventory, "within").title)  # type: ignore[union-attr]
+
+    def with_signal(request: bytes) -> bytes:
+        if b"/outer" in request:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        return about_what_was_asked(request)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with peer(with_signal) as region, connect_sync({"tokyo": region.url}) as db:
+            session = db.session()
+            assert session.get(Inventory, "outer").title == "outer"  # type: ignore[union-attr]
+            assert asked == ["within"]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 # -- closed, and entered again -------------------------------------------------------------------------

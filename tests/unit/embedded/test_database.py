@@ -349,6 +349,58 @@ async def test_a_forked_process_is_refused(db: EmbeddedDatabase) -> None:
     assert await db.get(Profile, "ann") == ANN
 
 
+def test_a_region_opened_before_a_fork_belongs_to_the_parent(tmp_path: Path) -> None:
+    """As gunicorn with preload does with a module that opens a region."""
+    db = atoll.open(SHOP, data=tmp_path)
+
+    async def use(name: str) -> list[str]:
+        async with db:
+            await db.put(Profile(key=name, name=name))
+            return [profile.key async for profile in db.list(Profile)]
+
+    workers = [forked(lambda name=name: asyncio.run(use(name))) for name in ("w1", "w2")]  # type: ignore[misc]
+    for worker in workers:
+        kind, message = worker()
+        assert kind == "StoreLocked"
+        assert "open the region after the fork" in message
+    assert asyncio.run(use("parent")) == ["parent"]
+
+
+def test_a_forked_process_neither_uses_nor_holds_the_store(tmp_path: Path) -> None:
+    db = atoll.open(SHOP, data=tmp_path)
+    over, end = os.pipe()
+
+    async def roads() -> list[str]:
+        store = db.region.store
+        found = await asyncio.gather(
+            store.state("a", "b"),
+            store.raise_counter("a", 1),
+            store.advance_counter("a", 1),
+            anext(store.contents()),
+            return_exceptions=True,
+        )
+        await store.close()
+        return [type(each).__name__ for each in found]
+
+    def child() -> list[str]:
+        os.close(end)
+        refused = asyncio.run(roads())
+        os.read(over, 1)
+        return refused
+
+    async def use() -> Profile | None:
+        async with db:
+            return await db.put(ANN)
+
+    worker = forked(child)
+    os.close(over)
+    assert asyncio.run(use()) == ANN
+    db = atoll.open(SHOP, data=tmp_path)  # nobody holds the folder, though the child is still there
+    assert asyncio.run(use()) == ANN
+    os.close(end)
+    assert worker() == ["StoreLocked"] * 4
+
+
 async def test_a_region_is_used_between_opening_and_closing(tmp_path: Path) -> None:
     db = atoll.open(SHOP, data=tmp_path)
     for road in (db.get, db.read):

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
+from weakref import WeakSet
 
 import apsw
 
-from atoll.errors import AtollError, Indefinite, StoreCorrupt, StoreError, StoreUnwritable
+from atoll.errors import AtollError, Indefinite, StoreCorrupt, StoreError, StoreLocked, StoreUnwritable
 from atoll.store.sqlite import database as sqlite_database
 from atoll.store.sqlite.database import PAGE_BYTES, Opened
 
@@ -49,8 +51,35 @@ class Connections:
         """What a thread does by the writer; nobody else may use that one meanwhile."""
         self._log_pages = 0
         self._log_nearly_copied = False
+        self._pid = os.getpid()
         if self.writer is not None:
             self.writer.set_wal_hook(self._on_log)
+        _OPEN.add(self)
+
+    def _forked(self) -> None:
+        """In a forked process. SQLite's locks are not there, and using or closing its connections damages the database.
+
+        A lock of the folder would last as long as this process.
+        """
+        self._closed = True
+        self._log_pages, self._log_nearly_copied = 0, False
+        for connection in (self.reader, self.writer, self._checkpointer, self._searcher):
+            if connection is not None:
+                _INHERITED.append(connection)
+                # One that another thread was using as the process forked stays locked, and refuses by itself.
+                with contextlib.suppress(apsw.Error):
+                    connection.set_exec_trace(self._refuse)
+                    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        if self._opened.lock is not None:
+            self._opened.lock.release()
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise StoreLocked(
+            f"{self.database} was opened by process {self._pid}, which this one was forked from: open the region"
+            " after the fork, or connect to its url",
+            pid=self._pid,
+            folder=str(self.database.parent),
+        )
 
     def rows(self, sql: str, bindings: Sequence[Any] = ()) -> list[Any]:
         """What a query finds that was committed."""
@@ -157,6 +186,8 @@ class Connections:
 
     def connect_reader(self) -> apsw.Connection:
         """One more, for a read that takes long."""
+        if self._pid != os.getpid():
+            self._refuse()
         return sqlite_database.connect_reader(str(self.database), self._opened.vfs)
 
     def copy_log(self) -> None:
@@ -248,3 +279,15 @@ class Connections:
         for connection in (self.writer, self.reader, self._checkpointer):
             if connection is not None:
                 connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+
+_OPEN: WeakSet[Connections] = WeakSet()
+_INHERITED: list[apsw.Connection] = []
+
+
+def _after_fork() -> None:
+    for each in _OPEN:
+        each._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)
