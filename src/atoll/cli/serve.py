@@ -27,7 +27,7 @@ def serve(
     config: ConfigOption = "atoll.toml",
     as_json: JsonOption = False,
 ) -> None:
-    """Serve one region, until Ctrl-C or SIGTERM."""
+    """Serve one region, until Ctrl-C or SIGTERM. SIGHUP takes up a changed atoll.toml."""
     from atoll.cli.regions import open_config
     from atoll.node.serving import run
 

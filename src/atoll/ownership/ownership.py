@@ -76,37 +76,40 @@ class Ownership:
         """The owner of a document that is stored as `row`, as far as this region knows."""
         if collection not in self._owned:
             return None
-        return self._owner(self._rules[collection], key, _visible(row))
+        schema = self._rules[collection].schema
+        return self._taker(schema, key, _home(schema, self._members.regions, key, _visible(row)))
 
     def _of_mutation(self, mutation: Mutation, rows: Stored) -> str | None:
         if mutation.collection not in self._owned or isinstance(mutation, Transfer):
             return None
-        rules = self._rules[mutation.collection]
-        stored = _visible(rows((mutation.collection, mutation.key)))
-        current = self._owner(rules, mutation.key, stored)
-        wanted = current
+        schema, regions, key = self._rules[mutation.collection].schema, self._members.regions, mutation.key
+        document = stored = _visible(rows((mutation.collection, key)))
         match mutation:
             case Put():
-                wanted = self._owner(
-                    rules, mutation.key, mutation.fields or msgspec.json.decode(mutation.plain)
-                )
+                document = mutation.fields or msgspec.json.decode(mutation.plain)
             case Patch():
                 given = {
                     s.field: s.argument for s in mutation.steps if s.operator == "$set" and s.member is None
                 }
-                wanted = self._owner(rules, mutation.key, {**(stored or {}), **given})
+                document = {**(stored or {}), **given}
             case Delete():
                 pass
-        if stored is not None and current is not None and wanted != current:
+        wanted = _home(schema, regions, key, document)
+        current = None if stored is None else _home(schema, regions, key, stored)
+        if current is None or (wanted != current and current not in regions):
+            _check_member(schema, regions, key, wanted)
+        elif wanted != current:
             raise OwnershipFixed(
-                f"{mutation.collection}/{mutation.key} belongs to {current}, and a write cannot move it to {wanted}; "
+                f"{mutation.collection}/{key} belongs to {current}, and a write cannot move it to {wanted}; "
                 "delete it and create it again",
                 owner=current,
             )
-        return wanted
+        return self._taker(schema, key, wanted if current is None else current)
 
-    def _owner(self, rules: Rules, key: str, document: Mapping[str, Any] | None) -> str | None:
-        return owner_by_declaration(rules.schema, self._members.regions, key, document)
+    def _taker(self, schema: CollectionSchema, key: str, home: str | None) -> str | None:
+        """Whoever takes writes for a document's home. Each document of one that has left falls to one of the others."""
+        regions = self._members.regions
+        return home if home is None or home in regions else rendezvous(regions, f"{schema.name}\x00{key}")
 
 
 def _visible(row: Row | None) -> dict[str, Any] | None:
@@ -119,18 +122,30 @@ def _visible(row: Row | None) -> dict[str, Any] | None:
 def owner_by_declaration(
     schema: CollectionSchema, regions: tuple[str, ...], key: str, document: Mapping[str, Any] | None
 ) -> str | None:
-    """Who takes a write, going by what the collection declares; None when any region may, or only the stored
-    document could tell. Raises InvalidDocument for a region that is not there.
+    """Who takes a document that is new, going by what the collection declares; None when any region may.
+
+    Raises InvalidDocument for a region that is not there.
     """
+    home = _home(schema, regions, key, document)
+    _check_member(schema, regions, key, home)
+    return home
+
+
+def _home(
+    schema: CollectionSchema, regions: tuple[str, ...], key: str, document: Mapping[str, Any] | None
+) -> str | None:
+    """None when any region takes writes, or only the stored document could tell. It need not be a member."""
     if isinstance(schema.policy.placement, Everywhere):
         return rendezvous(regions, f"{schema.name}\x00{key}") if _single_owner(schema) else None
-    owner = schema.policy.placement.owner(key, document)
-    if owner is not None and owner not in regions:
+    return schema.policy.placement.owner(key, document)
+
+
+def _check_member(schema: CollectionSchema, regions: tuple[str, ...], key: str, home: str | None) -> None:
+    if home is not None and home not in regions:
         raise InvalidDocument(
-            f"{schema.name}/{key} names {owner!r} as its region; the regions are {', '.join(regions)}",
-            region=owner,
+            f"{schema.name}/{key} names {home!r} as its region; the regions are {', '.join(regions)}",
+            region=home,
         )
-    return owner
 
 
 def _single_owner(schema: CollectionSchema) -> bool:

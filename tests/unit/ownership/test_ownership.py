@@ -92,6 +92,31 @@ def test_a_region_that_is_none_owns_nothing(ownership: Ownership) -> None:
         ownership.of_write(Write((put("order", "new", {"region": "mars"}),)), STORED.get)
 
 
+@pytest.mark.parametrize(
+    "mutation",
+    [
+        put("order", "b-order", {"region": "b", "quantity": 9}),
+        put("order", "b-order", {"region": "c"}),
+        patch("order", "b-order", {"$set": {"quantity": 2}}),
+        patch("order", "b-order", {"$set": {"region": "a"}}),
+        Delete("order", "b-order"),
+    ],
+    ids=["put", "move by put", "patch", "move by patch", "delete"],
+)
+def test_documents_of_a_region_that_has_left_fall_to_one_of_the_others(mutation: Mutation) -> None:
+    members = Members(Membership.of(REGIONS).without("b"))
+    ownership = Ownership("a", members, RULES)
+    owner = ownership.of_write(Write((mutation,)), STORED.get)
+    assert owner == ownership.of_document("order", "b-order", STORED["order", "b-order"])
+    assert owner == rendezvous(("a", "c"), "order\x00b-order")
+    moved = {("order", "b-order"): Row(b'{"region":"c","quantity":1}', b"")}
+    assert ownership.of_write(Write((Delete("order", "b-order"),)), moved.get) == "c"
+    with pytest.raises(InvalidDocument, match="names 'b' as its region"):
+        ownership.of_write(Write((put("order", "new", {"region": "b"}),)), STORED.get)
+    with pytest.raises(InvalidDocument, match="names 'mars' as its region"):
+        ownership.of_write(Write((patch("order", "b-order", {"$set": {"region": "mars"}}),)), STORED.get)
+
+
 def test_a_batch_has_one_owner(ownership: Ownership) -> None:
     both = Write((put("shelf", "apple", {}), put("order", "new", {"region": "a"})))
     assert ownership.of_write(both, STORED.get) == "a"

@@ -1,0 +1,79 @@
+"""A region leaves a deployment that goes on serving, and comes back under its name."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+from .cluster import Cluster, Region, until
+
+REST = ("frankfurt", "tokyo")
+
+
+def follow(region: Region, file: str) -> None:
+    """Take up another atoll.toml while the region serves."""
+    assert region.process is not None
+    region.config.write_text(file)
+    region.process.send_signal(signal.SIGHUP)
+
+
+def without(file: str, region: str) -> str:
+    """The same file, without a region and without what it says of distances."""
+    before, _, after = file.partition(f"[regions.{region}]\n")
+    _, _, rest = after.partition("\n")
+    return before + rest.partition("[emulate]")[0]
+
+
+def members(region: Region) -> Any:
+    return region.status()["regions"]
+
+
+def test_region_that_leaves_and_comes_back(make_cluster: Any) -> None:
+    cluster: Cluster = make_cluster(("frankfurt", "tokyo", "vienna")).start()
+    frankfurt, tokyo, vienna = cluster
+    rest = (frankfurt, tokyo)
+    files = {region.name: region.config.read_text() for region in cluster}
+    assert vienna.put("profile", "p", {"name": "of vienna"}).status == 200
+    token = vienna.put("order", "o", {"region": "vienna", "quantity": 1}).token
+    assert vienna.put("order", "moved", {"region": "vienna", "quantity": 1}).status == 200
+    cluster.settled()
+    for region in rest:
+        cluster.cut("vienna", region.name)
+    late = vienna.put("profile", "late", {"name": "nobody else has it"}).token
+    vienna.stop()
+    for region in rest:
+        follow(region, without(files[region.name], "vienna"))
+        until(lambda region=region: members(region) == list(REST), "vienna has left")  # type: ignore[misc]
+
+    for quantity, region in enumerate(rest, 2):
+        assert region.request("GET", "/health/serving").status == 200
+        assert region.request("GET", "/v1/profile/p", headers=token).value["name"] == "of vienna"
+        assert region.put("profile", "q", {"name": region.name}).status == 200
+        written = region.patch("order", "o", {"$set": {"quantity": quantity}})
+        assert (written.status, written.value) == (200, {"region": "vienna", "quantity": quantity})
+        assert region.request("GET", "/v1/order/o", headers=written.token).value["quantity"] == quantity
+        refused = region.put("order", "new", {"region": "vienna"})
+        assert (refused.status, refused.problem) == (422, "invalid-document")
+        lost = region.request("GET", "/v1/profile/late?consistency=session&max_wait=0", headers=late)
+        assert (lost.status, lost.problem) == (503, "token-not-reached")
+    moved = frankfurt.put("order", "moved", {"region": "tokyo", "quantity": 2})
+    assert moved.status == 200
+    until(lambda: tokyo.get("order", "moved").value["region"] == "tokyo", "the document has moved")
+    assert tokyo.patch("order", "moved", {"$set": {"quantity": 3}}).status == 200
+
+    follow(tokyo, files["tokyo"].replace("http://", "gopher://"))
+    until(lambda: "tokyo goes on as before" in tokyo.log.read_text(), "the file is refused")
+    for region in rest:
+        follow(region, files[region.name])
+        until(lambda region=region: len(members(region)) == 3, "vienna is back")  # type: ignore[misc]
+        assert region.post("/admin/partition", {"peer": "vienna", "cut": False}).status == 200
+    vienna.start()
+    vienna.wait()
+    cluster.linked()
+    cluster.settled()
+    for region in cluster:
+        assert region.request("GET", "/v1/profile/late", headers=late).value["name"] == "nobody else has it"
+        assert region.get("order", "moved").value == {"region": "tokyo", "quantity": 3}
+        assert region.put("order", f"new-{region.name}", {"region": "vienna"}).status == 200
+    cluster.settled()
+    assert frankfurt.digest() == vienna.digest() == tokyo.digest()
