@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from atoll.config.config import Config, load_config
+from atoll.config.config import Config, base_url, load_config
 from atoll.errors import ConfigError
 from atoll.schema.placement import REGION_NAME
 
@@ -90,18 +89,7 @@ def _base_url(region: str, url: str) -> str:
         raise ConfigError(
             f"{region!r} cannot be a region's name; use small letters, digits, - and _, starting with a letter"
         )
-    advice = f"the url of {region}, {url!r}, is none of a region; give one such as http://127.0.0.1:8401"
     try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except (ValueError, AttributeError):
-        raise ConfigError(advice) from None
-    if (
-        not usable
-        or parts.path not in ("", "/")
-        or parts.query
-        or parts.fragment
-        or parts.username is not None
-    ):
-        raise ConfigError(advice)
-    return f"{parts.scheme}://{parts.netloc}"
+        return base_url(url)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"the url of {region}: {error}") from None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -19,6 +21,8 @@ from atoll.schema.limits import Limits
 from atoll.schema.placement import REGION_NAME
 from atoll.store.postgresql.url import database_url, is_postgresql
 
+_URL = re.compile(r"(?i)https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?/?")
+"""Of a region: a host as `Host` holds it."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -112,6 +116,22 @@ def address_of(url: str) -> tuple[str, int]:
     """Host and port."""
     parts = urlsplit(url)
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def base_url(url: str) -> str:
+    """The url of a region, without a slash at the end. Raises ValueError, which says what is wrong with it."""
+    found = _URL.fullmatch(url)
+    if found and 0 < int(found["port"] or 80) < 65_536:
+        return found[0].removesuffix("/").lower()
+    if not found and re.match("https?://[^/?#]+[@/?#]", url, re.IGNORECASE):
+        raise ValueError(f"{url!r} has more than scheme, host and port; drop the rest")
+    name = re.match("https?://([^:/?#@]+)", url, re.IGNORECASE)
+    if name and not name[1].isascii():
+        with suppress(UnicodeError):
+            spelt = name[1].encode("idna").decode()
+            raise ValueError(f"{url!r} has a name that no request carries; write it as {spelt}")
+    advice = "give one such as http://127.0.0.1:8401, its port from 1 to 65535"
+    raise ValueError(f"{url!r} is no URL of a region; {advice}")
 
 
 def load_config(path: Path) -> Config:
@@ -224,15 +244,9 @@ class _Reader:
 
     def _url(self, where: tuple[str, ...], url: str) -> str:
         try:
-            parts = urlsplit(url)
-            port = parts.port
+            return base_url(url)
         except ValueError as error:
-            self._refuse(where, f"{url!r} is no URL ({error}); give one such as http://127.0.0.1:8401")
-        if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or " " in url:
-            self._refuse(where, f"{url!r} is no URL of a region; give one such as http://127.0.0.1:8401")
-        if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
-            self._refuse(where, f"{url!r} has more than scheme, host and port; drop the rest")
-        return f"{parts.scheme}://{parts.netloc}"
+            self._refuse(where, str(error))
 
     def _check_distinct(self, regions: tuple[RegionConfig, ...]) -> None:
         addresses: dict[tuple[str, int], str] = {}

@@ -164,7 +164,13 @@ def test_ambiguous_pair_can_be_written_with_a_slash(tmp_path: Path) -> None:
         ("127.0.0.1:8401/", "localhost:8402", 7, "frankfurt's address too"),
         ("8401/", "8401/shop", 7, "drop the rest"),
         ("http://127.0.0.1:8401/", "127.0.0.1:8401", 7, "no URL of a region"),
-        ("8401/", "99999", 7, "out of range"),
+        ("8401/", "99999", 7, "port from 1 to 65535"),
+        ("8401/", "8401/?", 7, "drop the rest"),
+        ("127.0.0.1:8401/", "ann:pw@127.0.0.1:8401", 7, "drop the rest"),
+        ("127.0.0.1:8401/", "*:8401", 7, "no URL of a region"),
+        ("127.0.0.1:8401/", "a\\tb:8401", 7, "no URL of a region"),
+        ("127.0.0.1:8401/", "[fe80::1%25eth0]:8401", 7, "no URL of a region"),
+        ("127.0.0.1:8401/", "bücher.example", 7, "write it as xn--bcher-kva.example"),
         ("http://127.0.0.1:8401/", "http://", 7, "no URL of a region"),
         ("[35.68, 139]", "[35.68]", 8, "at least 2"),
         ("[35.68, 139]", "[139, 35.68]", 8, "latitude, longitude"),
@@ -294,3 +300,12 @@ def test_nodes_that_make_no_sense_are_refused(tmp_path: Path, old: str, new: str
     assert old in TWO_NODES
     with pytest.raises(ConfigError, match=reason):
         load(tmp_path, TWO_NODES.replace(old, new, 1))
+
+
+def test_an_address_is_kept_as_requests_name_it(tmp_path: Path) -> None:
+    for written, kept in (
+        ("HTTP://TOKYO.example:80", "http://tokyo.example:80"),
+        ("http://[::1]", "http://[::1]"),
+    ):
+        text = FILE.replace("http://127.0.0.1:8401/", written)
+        assert load(tmp_path, text).region("tokyo").url == kept
