@@ -118,7 +118,8 @@ class Draft:
             )
         if if_match not in (ANY_VERSION, tag) and tag not in if_match.split(", "):
             raise VersionMismatch(
-                f"{where} is at version {tag}, not {if_match}; read it again and repeat the change",
+                f"{where} is at version {tag}, not {if_match or 'one that the request names'}; read it again and"
+                " repeat the change",
                 version=tag,
             )
 

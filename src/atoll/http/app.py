@@ -177,12 +177,14 @@ def _check_head(exchange: Exchange, bound: Bound) -> None:
     if given != bound.media_type and not _is_type(given, bound.media_type):
         told = given[:64].decode("latin-1") or "none"
         raise UnsupportedMediaType(
-            f"{exchange.shown} takes a body of content-type {bound.media_type.decode()}, not {told}"
+            f"{exchange.shown} takes a body of content-type {bound.media_type.decode()}, not {told}",
+            accept=bound.media_type.decode(),
         )
     encoding = headers.get(b"content-encoding", b"identity")
     if encoding.lower() != b"identity":
         raise UnsupportedMediaType(
-            f"the body's content-encoding is {encoding[:64].decode('latin-1')}; send it as it is"
+            f"the body's content-encoding is {encoding[:64].decode('latin-1')}; send it as it is",
+            accept_encoding="identity",
         )
 
 

@@ -17,7 +17,7 @@ from atoll.documents.mutation import ANY_VERSION, Delete, Mutation, Write, patch
 from atoll.documents.register import Version
 from atoll.documents.rules import Rules
 from atoll.documents.trace import parse_traceparent
-from atoll.errors import MalformedRequest, NotFound
+from atoll.errors import InvalidCursor, InvalidKey, MalformedRequest, NotFound
 from atoll.http import bodies
 from atoll.http.bodies import DeleteItem, PatchItem, PutItem, decode_writes
 from atoll.http.common import (
@@ -41,7 +41,7 @@ from atoll.http.route import AT_ONCE_BYTES, Answer, Body, Handler, Route, Servin
 from atoll.http.sessions import HEADER
 from atoll.region.reading import PLAIN_READ, ListOptions, ReadOptions
 from atoll.replication.messages import WriteReply
-from atoll.schema.limits import check_members
+from atoll.schema.limits import ANY_KEY, check_members, validate_key
 from atoll.schema.policy import CONSISTENCIES
 from atoll.store.port import Condition
 
@@ -180,7 +180,7 @@ async def _list(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
     wanted = ListOptions(
         prefix=asked["prefix"],
         where=_conditions(rules, asked["where"]),
-        after=None if asked["cursor"] is None else decode_cursor(asked["cursor"]),
+        after=None if asked["cursor"] is None else _resumed(asked["cursor"]),
         limit=asked["limit"],
     )
     found = await on.region.list(rules.name, wanted, _read_options(exchange, token))
@@ -190,6 +190,14 @@ async def _list(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
     if found.degraded is not None:
         headers.append((b"atoll-degraded", found.degraded.encode()))
     await exchange.answer_tagged(b'{"items":[%b],"cursor":%b}' % (items, cursor), headers)
+
+
+def _resumed(cursor: str) -> str:
+    """The key that a page ended with. Raises InvalidCursor."""
+    try:
+        return validate_key(decode_cursor(cursor), ANY_KEY)
+    except InvalidKey as error:
+        raise InvalidCursor(f"the cursor is none that a listing gave: {error.message}") from None
 
 
 def _trace(on: Serving, exchange: Exchange) -> bytes | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from atoll.errors import AtollError, MethodNotAllowed, StoreError, Unavailable
+from atoll.errors import AtollError, MethodNotAllowed, StoreError, Unavailable, UnsupportedMediaType
 
 CONTENT_TYPE = b"application/problem+json"
 RETRY_AFTER_S = 1
@@ -30,9 +30,12 @@ def problem(error: AtollError) -> tuple[int, bytes]:
 
 
 def headers_of(error: AtollError) -> list[tuple[bytes, bytes]]:
-    """`Allow` with 405; `Retry-After` with what a repetition mends."""
+    """`Allow` with 405; with 415 what is taken; `Retry-After` with what a repetition mends."""
     if isinstance(error, MethodNotAllowed):
         return [(b"allow", ", ".join(error.details["allow"]).encode())]
+    if isinstance(error, UnsupportedMediaType):
+        taken = {name: error.details.get(name) for name in ("accept", "accept_encoding")}
+        return [(name.replace("_", "-").encode(), text.encode()) for name, text in taken.items() if text]
     if isinstance(error, Unavailable | StoreError):
         return [(b"retry-after", b"%d" % RETRY_AFTER_S)]
     return []

@@ -220,6 +220,8 @@ class Intake:
 
     def _release(self, origin: str) -> None:
         self._held_back.discard(origin)
+        if not self.inbox:  # what was held is there no more: its region gave it up
+            self.held = None
         self._call()
 
     def _resume(self) -> None:

@@ -73,6 +73,7 @@ async def test_a_moment_needs_a_zone(path: str, spaced: str) -> None:
         ("/v1/profile", "max_wait=%2B1", 400, "seconds"),
         ("/v1/profile", "max_wait=1e999", 400, "seconds"),
         ("/v1/profile", "cursor=", 400, "without a cursor"),
+        ("/v1/profile", "cursor=ZcyB", 400, "normal form C"),  # e and U+0301
         ("/v1/profile", "prefix=a%00", 400, "U+0000"),
         ("/v1/profile", "prefix=e%CC%81", 400, "normal form C"),
         ("/v1/conflicts", "key=", 400, "at least one character"),
@@ -290,4 +291,10 @@ async def test_a_body_comes_as_its_headers_say_or_not_at_all(headers: dict[str, 
         tag = await written(it)
         answer = await it.ask("PUT", "/v1/profile/k", {"name": "new"}, **headers)
         assert answer.status == status
+        if status == 415:
+            taken = {
+                "accept": "application/json",
+                "accept-encoding": "identity",
+            }.items() & answer.headers.items()
+            assert len(taken) == 1
         assert (tag == (await it.ask("GET", "/v1/profile/k")).headers["etag"]) == (status != 200)

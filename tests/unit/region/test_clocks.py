@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from atoll.errors import ClockUnsafe
+from atoll.store.memory.store import MemoryStore
 
 from ..virtual_time import in_virtual_time
 from .world import World
@@ -76,6 +77,27 @@ async def test_a_clock_that_a_time_service_keeps_is_trusted_however_late_the_oth
         it.skew_ms["a"] = HOURS_MS
         await it.settled()
         assert it["a"].health_of("ready") is None
+
+
+@in_virtual_time
+async def test_what_its_region_gave_up_is_held_back_no_more() -> None:
+    world = World("a", "b", skew_ms={"b": HOURS_MS})
+    world.kernel_uncertainty_ms = 20
+    async with world as it:
+        await asyncio.sleep(3)
+        await it.write("b", "note", "k", {"text": "of the future"})
+        await asyncio.sleep(3)
+        assert it["a"].status().inbox.held is not None
+        await it["b"].stop()
+        it.skew_ms["b"], it.stores["b"] = 0, MemoryStore()
+        await it.create("b").start()
+        await asyncio.sleep(30)
+        assert (it["a"].status().inbox.held, it["a"].health_of("ready")) == (None, None)
+        for name in it.names:
+            await it.write(name, "note", "k", {"text": name})
+        await asyncio.sleep(HOURS_MS / 1000)
+        await it.settled()
+        assert await it["a"].shown("note", "k") == b'{"text":"b"}'
 
 
 @in_virtual_time
