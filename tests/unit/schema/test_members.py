@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atoll import Collection
 from atoll.errors import MalformedRequest
+from atoll.schema.compiled import compile_collection
 from atoll.schema.limits import check_members
 
 NAMES = st.sampled_from(["a", "b", ":", "a:b", "é", '"', "\\", "\\u003a", "c\n"])
@@ -67,3 +69,36 @@ def test_what_is_no_json_is_left_to_its_reader(body: bytes) -> None:
 def test_a_name_in_other_letters_is_the_same(body: bytes) -> None:
     with pytest.raises(MalformedRequest, match="'a' is given twice"):
         check_members(body)
+
+
+class Flat(Collection):
+    text: str = ""
+    other: str = "12:30"
+    number: float = 0
+
+
+FLAT = compile_collection(Flat)
+WORDS = st.text(':"\\{}a', max_size=6)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["text", "other"]), WORDS), min_size=1, max_size=4),
+    st.booleans(),
+    st.sampled_from(["", " ", "\n\t"]),
+)
+def test_a_field_that_is_given_twice_is_found_beside_colons(
+    members: list[tuple[str, str]], escaped: bool, space: str
+) -> None:
+    names = [name for name, _ in members]
+    for written in (members, [*members, ("number", "0")]):
+        body = "{" + ",".join(_member(*each, escaped=escaped, space=space) for each in written) + "}"
+        if len(set(names)) < len(names):
+            with pytest.raises(MalformedRequest, match="given twice"):
+                FLAT.canonical(body.encode())
+        else:
+            FLAT.canonical(body.encode())
+
+
+def _member(name: str, value: str, *, escaped: bool, space: str) -> str:
+    shown = value if name == "number" else _name(value, escaped)
+    return f"{_name(name, escaped)}{space}:{space}{shown}"
