@@ -12,6 +12,7 @@ what it is for:
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -43,17 +44,17 @@ class Wants:
         self.weight_bytes = 0
         """About how much the works bring: see `GroupCommit`."""
         self._rules = rules
-        self._documents: dict[str, set[str]] = {}
+        self._documents: defaultdict[str, set[str]] = defaultdict(set)
         self._open_records: dict[str, set[str]] = {}
 
     def document(self, collection: str, key: str) -> None:
         """A document; one of a collection that is not declared here may have no table, and is not loaded."""
         if collection in self._rules:
-            self.row(collection, key)
+            self._documents[collection].add(key)
 
     def row(self, collection: str, key: str) -> None:
         """A document of a collection that has its table, be it declared here or not."""
-        self._documents.setdefault(collection, set()).add(key)
+        self._documents[collection].add(key)
 
     def open_records(self, collection: str, keys: Iterable[str]) -> None:
         """The documents' open conflict records."""

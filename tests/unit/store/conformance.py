@@ -624,6 +624,16 @@ class StoreConformance:
         async with store.begin(Wanted()) as transaction:
             assert transaction.states == {}
 
+    async def test_each_transaction_shows_the_states_as_they_are(self, store: Store) -> None:
+        shown = []
+        for value in (b"x", b"y", None, b"z"):
+            async with store.begin(Wanted(states=[("a", "1")])) as transaction:
+                shown.append(dict(transaction.states))
+                await transaction.commit(Commit(states={("a", "1"): value}))
+        async with store.begin(Wanted(states=[("a", "1")])) as transaction:
+            shown.append(dict(transaction.states))
+        assert shown == [{}, {("a", "1"): b"x"}, {("a", "1"): b"y"}, {}, {("a", "1"): b"z"}]
+
     async def test_a_state_is_replaced_and_removed(self, store: Store) -> None:
         await commit(store, Commit(states={("a", "1"): b"x", ("a", "2"): b"y", ("b", "1"): b"z"}))
         await commit(store, Commit(states={("a", "1"): b"new", ("a", "2"): None, ("a", "never"): None}))

@@ -79,6 +79,9 @@ class SqliteStore(SqlStore, SqliteJournal):
         self._alone = self._writer is not None
         """Nobody else moves what `_head` remembers of the database."""
         self._head = self._stored_head()
+        self._shown: Sequence[tuple[str, str]] | None = None
+        """The states that were wanted last; None when they may have changed."""
+        self._states: dict[tuple[str, str], bytes] = {}
         self._indexed: dict[str, frozenset[str]] = {}
         self._collections = sql.Collections()
         self._find_collections()
@@ -239,10 +242,12 @@ class SqliteStore(SqlStore, SqliteJournal):
 
     def load_states(self, wanted: Wanted) -> dict[tuple[str, str], bytes]:
         """Those that a transaction wants."""
-        found: dict[tuple[str, str], bytes] = {}
-        for address in wanted.states:
-            found.update((address, value) for (value,) in self.connections.load(_STATE, address))
-        return found
+        if wanted.states != self._shown or not self._alone:  # nearly every transaction wants the same
+            found: dict[tuple[str, str], bytes] = {}
+            for address in wanted.states:
+                found.update((address, value) for (value,) in self.connections.load(_STATE, address))
+            self._shown, self._states = wanted.states, found
+        return self._states
 
     def commit(self, commit: Commit, found: Mapping[tuple[str, str], int]) -> None:
         """Raises Indefinite when an fsync failed, then StoreUnwritable until reopened.
@@ -255,6 +260,8 @@ class SqliteStore(SqlStore, SqliteJournal):
         for name, generation in commit.fences.items():
             if generation != FIRST_GENERATION:
                 raise fence_lost(name, FIRST_GENERATION, generation)
+        if commit.states:
+            self._shown = None
         with self.connections as writer:
             for name, keys in commit.erased.items():
                 writer.executemany(self._collections[name].erase, [(key,) for key in keys])
@@ -382,7 +389,7 @@ class SqliteStore(SqlStore, SqliteJournal):
                     writer.executemany(statements.insert, rows)
                 self._write(writer, commit)
                 writer.executemany(sql.RAISE_COUNTER, chunk.counters.items())
-        self._head = self._stored_head()
+        self._head, self._shown = self._stored_head(), None
         self._find_collections()
 
     async def statistics(self) -> StoreStatistics:
