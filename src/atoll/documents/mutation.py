@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -199,22 +198,7 @@ def patch_of(rules: Rules, key: str, operators: Any, *, if_match: str | None = N
             steps.append(_step(rules, operator, path, argument))
     if not steps or len(steps) > MAX_STEPS:
         raise InvalidOperation(f"a patch holds 1 to {MAX_STEPS} operations, this one {len(steps)}")
-    if len(steps) > 1 and operators.keys() != {"$unset"}:
-        _check_order(rules, steps)
     return Patch(rules.name, key, tuple(steps), if_match)
-
-
-def _check_order(rules: Rules, steps: Sequence[Step]) -> None:
-    """Members of a JSON object have no order. Raises InvalidOperation where what is set would depend on it."""
-    named = Counter(step.field for step in steps)
-    places = Counter((step.field, step.member) for step in steps)
-    for step in steps:
-        if step.operator in ("$set", "$unset"):
-            times = named[step.field] if step.member is None else places[step.field, step.member]
-            if times > 1:
-                raise InvalidOperation(
-                    f"the patch sets {rules.name}.{step.field} and changes it otherwise, too; send one of the two"
-                )
 
 
 def _step(rules: Rules, operator: str, path: str, argument: Any) -> Step:
