@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from random import Random
 from typing import Any, NamedTuple
 
@@ -106,26 +107,19 @@ class Collisions:
 
     # -- one of each -----------------------------------------------------------------------------------
 
-    async def _profile_updated_twice(self, number: int, up: list[str]) -> None:
-        edits = [self._profile(region, number) for region in up[:2]]
-        await self._collide("profile", f"customer-{number}", edits, "update_origin_differs")
-
-    async def _profile_created_twice(self, number: int, up: list[str]) -> None:
-        edits = [self._profile(region, number) for region in up[:2]]
-        await self._collide("profile", f"newcomer-{number}", edits, "insert_exists")
-
-    async def _profile_deleted_late(self, number: int, up: list[str]) -> None:
-        edits = [self._profile(up[0], number), _deleted(up[1])]
-        await self._collide("profile", f"customer-{number}", edits, "update_deleted", in_turn=True)
-
-    async def _profile_deleted_early(self, number: int, up: list[str]) -> None:
-        edits = [_deleted(up[0]), self._profile(up[1], number)]
-        await self._collide("profile", f"customer-{number}", edits, "delete_origin_differs", in_turn=True)
-
-    @staticmethod
-    def _profile(region: str, number: int) -> Edit:
-        street = f"{number} {region.capitalize()} Street"
-        return _written(region, {"name": f"Customer {number}", "street": street})
+    async def _profile_twice(
+        self, number: int, up: list[str], kind: str, *, of: str = "customer", deletes: int | None = None
+    ) -> None:
+        """`deletes`: which of the two regions, if one does instead of writing."""
+        edits = [
+            _written(
+                region, {"name": f"Customer {number}", "street": f"{number} {region.capitalize()} Street"}
+            )
+            for region in up[:2]
+        ]
+        if deletes is not None:
+            edits[deletes] = _deleted(up[deletes])
+        await self._collide("profile", f"{of}-{number}", edits, kind, in_turn=deletes is not None)
 
     async def _coupon_claimed(self, number: int, up: list[str]) -> None:
         claims = enumerate(up, number * 10)
@@ -208,25 +202,20 @@ def _cart(number: int) -> dict[str, Any]:
     return put("cart", f"cart-{number}", {"items": ["bread"]})
 
 
-def _tag(number: int) -> dict[str, Any]:
-    return put("price_tag", f"tag-{number}", {"price_cents": 500, "region": "all"})
-
-
-def _note(number: int) -> dict[str, Any]:
-    return put("note", f"note-{number}", {"body": "the rota"})
-
-
 _Stage = Callable[[Collisions, int, list[str]], Awaitable[None]]
 _STAGES: tuple[tuple[_Stage, Callable[[int], dict[str, Any]] | None], ...] = (
-    (Collisions._profile_updated_twice, _customer),
+    (partial(Collisions._profile_twice, kind="update_origin_differs"), _customer),
     (Collisions._cart_filled_twice, _cart),
     (Collisions._coupon_claimed, None),
-    (Collisions._profile_deleted_late, _customer),
+    (partial(Collisions._profile_twice, kind="update_deleted", deletes=1), _customer),
     (Collisions._review_written_twice, None),
-    (Collisions._price_set_twice, _tag),
-    (Collisions._note_edited_twice, _note),
-    (Collisions._profile_deleted_early, _customer),
+    (
+        Collisions._price_set_twice,
+        lambda number: put("price_tag", f"tag-{number}", {"price_cents": 500, "region": "all"}),
+    ),
+    (Collisions._note_edited_twice, lambda number: put("note", f"note-{number}", {"body": "the rota"})),
+    (partial(Collisions._profile_twice, kind="delete_origin_differs", deletes=0), _customer),
     (Collisions._cart_checked_out, _cart),
-    (Collisions._profile_created_twice, None),
+    (partial(Collisions._profile_twice, kind="insert_exists", of="newcomer"), None),
 )
 """What is staged one after the other, and the document that must be there before."""
