@@ -13,11 +13,11 @@ from __future__ import annotations
 from atoll.client.batch import Delete, Patch, Put, Update
 from atoll.client.connecting import connect, connect_sync
 from atoll.client.database import Database, Session
-from atoll.client.endpoints import Endpoint
 from atoll.client.options import ClientOptions
 from atoll.client.results import Change, DocumentChange, Read, Sibling
 from atoll.client.sync_database import SyncDatabase, SyncSession
 from atoll.client.transport import Request, Response, Stream, SyncStream, SyncTransport, Transport
+from atoll.config.config import RegionConfig
 
 __all__ = [
     "Change",
@@ -25,10 +25,10 @@ __all__ = [
     "Database",
     "Delete",
     "DocumentChange",
-    "Endpoint",
     "Patch",
     "Put",
     "Read",
+    "RegionConfig",
     "Request",
     "Response",
     "Session",

@@ -38,7 +38,7 @@ def connect(
     deployment, limits = _read(deployment, app)
     endpoints = endpoints_of(deployment)
     options = fitted(options, limits, len(endpoints))
-    single = AiohttpTransport({endpoint.region: endpoint.urls for endpoint in endpoints}, options)
+    single = AiohttpTransport({endpoint.name: endpoint.urls for endpoint in endpoints}, options)
     transport = Multiplexed(single, options)
     return Database(transport, endpoints, near=near, options=options, limits=limits, random=random)
 
@@ -58,7 +58,7 @@ def connect_sync(
     deployment, limits = _read(deployment, app)
     endpoints = endpoints_of(deployment)
     options = fitted(options, limits, len(endpoints))
-    transport = Urllib3Transport({endpoint.region: endpoint.urls for endpoint in endpoints}, options)
+    transport = Urllib3Transport({endpoint.name: endpoint.urls for endpoint in endpoints}, options)
     return SyncDatabase(transport, endpoints, near=near, options=options, limits=limits, random=random)
 
 

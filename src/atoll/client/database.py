@@ -11,12 +11,13 @@ from random import Random, SystemRandom
 from typing import Any, Self, TypeVar
 
 from atoll.client.calls import Call, Calls
-from atoll.client.endpoints import Endpoint, nearest_first
+from atoll.client.endpoints import nearest_first
 from atoll.client.exchange import Exchanges, Outcome, Pause, SessionState, Steps
 from atoll.client.options import DEFAULTS, ClientOptions
 from atoll.client.routing import Router
 from atoll.client.transport import CLOSED, Transport
 from atoll.client.verbs import Verbs
+from atoll.config.config import RegionConfig
 from atoll.errors import ConfigError, Indefinite, Overloaded, RegionUnreachable, TooLarge
 from atoll.schema import Collection, Limits
 
@@ -91,7 +92,7 @@ class Database(Verbs):
     def __init__(
         self,
         transport: Transport,
-        endpoints: Sequence[Endpoint],
+        endpoints: Sequence[RegionConfig],
         *,
         near: str | None = None,
         options: ClientOptions = DEFAULTS,
@@ -104,8 +105,8 @@ class Database(Verbs):
         ordered = nearest_first(tuple(endpoints), near)
         random = random or SystemRandom()  # a generator's state would be the same in all forked processes
         exchanges = Exchanges(
-            Router(tuple(endpoint.region for endpoint in ordered), options, random),
-            {endpoint.region: endpoint.url for endpoint in ordered},
+            Router(tuple(endpoint.name for endpoint in ordered), options, random),
+            {endpoint.name: endpoint.url for endpoint in ordered},
             options,
             clock=clock,
             random=random,

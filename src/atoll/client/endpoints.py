@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from atoll.config.config import Config, base_url, load_config
+from atoll.config.config import Config, RegionConfig, base_url, check_name, load_config
 from atoll.errors import ConfigError
-from atoll.schema.placement import REGION_NAME
 
 Deployment = str | os.PathLike[str] | Config | Mapping[str, str] | Iterable[Mapping[str, str]]
 """A path to atoll.toml, what was read from it, or `{region: url}`, one or several."""
@@ -19,32 +17,12 @@ Deployment = str | os.PathLike[str] | Config | Mapping[str, str] | Iterable[Mapp
 _EARTH_RADIUS_KM = 6371.0
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One region."""
-
-    region: str
-    url: str
-    """Scheme, host and port, without a trailing slash."""
-    location: tuple[float, float] | None = None
-    """Latitude and longitude in degrees."""
-    nodes: tuple[str, ...] = ()
-    """The urls of its nodes, where there are several."""
-
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """The one to try first in front."""
-        return tuple(dict.fromkeys((self.url, *self.nodes)))
-
-
-def endpoints_of(deployment: Deployment) -> tuple[Endpoint, ...]:
+def endpoints_of(deployment: Deployment) -> tuple[RegionConfig, ...]:
     """Every region of a deployment, in the order given. Raises ConfigError."""
     if isinstance(deployment, str | os.PathLike):
         deployment = load_config(Path(deployment))
     if isinstance(deployment, Config):
-        return tuple(
-            Endpoint(region.name, region.url, region.location, region.nodes) for region in deployment.regions
-        )
+        return deployment.regions
     urls: dict[str, str] = {}
     for mapping in [deployment] if isinstance(deployment, Mapping) else deployment:
         urls.update(mapping)
@@ -52,17 +30,19 @@ def endpoints_of(deployment: Deployment) -> tuple[Endpoint, ...]:
         raise ConfigError(
             'no region is given; pass a path to atoll.toml, or {"tokyo": "http://127.0.0.1:8401"}'
         )
-    return tuple(Endpoint(region, _base_url(region, url)) for region, url in urls.items())
+    for region in urls:
+        check_name(region)
+    return tuple(RegionConfig(region, base_url(url)) for region, url in urls.items())
 
 
-def nearest_first(endpoints: tuple[Endpoint, ...], near: str | None) -> tuple[Endpoint, ...]:
+def nearest_first(endpoints: tuple[RegionConfig, ...], near: str | None) -> tuple[RegionConfig, ...]:
     """`near`, then the others by distance from it; where no location is known, in the order given.
 
     Raises ConfigError for a region that is not there.
     """
     if near is None:
         return endpoints
-    names = [endpoint.region for endpoint in endpoints]
+    names = [endpoint.name for endpoint in endpoints]
     if near not in names:
         close = get_close_matches(near, names, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
@@ -71,7 +51,7 @@ def nearest_first(endpoints: tuple[Endpoint, ...], near: str | None) -> tuple[En
     return tuple(sorted(endpoints, key=lambda endpoint: (endpoint is not home, distance_km(home, endpoint))))
 
 
-def distance_km(one: Endpoint, other: Endpoint) -> float:
+def distance_km(one: RegionConfig, other: RegionConfig) -> float:
     """Along the surface of the Earth (haversine formula); infinite where a location is not known."""
     if one.location is None or other.location is None:
         return math.inf
@@ -82,14 +62,3 @@ def distance_km(one: Endpoint, other: Endpoint) -> float:
         + math.cos(phi) * math.cos(phi_2) * math.sin(math.radians(longitude_2 - longitude) / 2) ** 2
     )
     return 2 * _EARTH_RADIUS_KM * math.asin(math.sqrt(min(1.0, half)))
-
-
-def _base_url(region: str, url: str) -> str:
-    if not isinstance(region, str) or not REGION_NAME.fullmatch(region):
-        raise ConfigError(
-            f"{region!r} cannot be a region's name; use small letters, digits, - and _, starting with a letter"
-        )
-    try:
-        return base_url(url)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"the url of {region}: {error}") from None

@@ -16,10 +16,10 @@ from weakref import WeakSet
 
 from atoll.client.calls import Call
 from atoll.client.database import Database, Session
-from atoll.client.endpoints import Endpoint
 from atoll.client.options import DEFAULTS, ClientOptions
 from atoll.client.transport import CLOSED, Request, Response, Stream, SyncTransport
 from atoll.client.verbs import Verbs, refuse_copy
+from atoll.config.config import RegionConfig
 from atoll.errors import ConfigError
 from atoll.schema import Limits
 
@@ -203,7 +203,7 @@ class SyncDatabase(SyncVerbs):
     def __init__(
         self,
         transport: SyncTransport,
-        endpoints: Sequence[Endpoint],
+        endpoints: Sequence[RegionConfig],
         *,
         near: str | None = None,
         options: ClientOptions = DEFAULTS,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -28,16 +28,16 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True, slots=True)
 class RegionConfig:
-    """One `[regions.<name>]`."""
+    """Where one region is: `[regions.<name>]`."""
 
     name: str
     url: str
     """Where clients and peers reach it, without a trailing slash: its node, or what stands before several."""
-    location: tuple[float, float] | None
+    location: tuple[float, float] | None = None
     """Latitude and longitude in degrees; None when not given."""
-    store: str = field(repr=False)
+    store: str = field(default="sqlite", repr=False)
     """`sqlite`, or the URL of a PostgreSQL database, which may hold a password."""
-    number: int | None
+    number: int | None = None
     """For snowflake identifiers; given for every region, or for none."""
     nodes: tuple[str, ...] = ()
     """The url of each node, where there are several."""
@@ -118,20 +118,29 @@ def address_of(url: str) -> tuple[str, int]:
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
+def check_name(region: object) -> None:
+    """Raises ConfigError for what cannot be a region's name."""
+    if not isinstance(region, str) or not REGION_NAME.fullmatch(region):
+        raise ConfigError(
+            f"{region!r} cannot be a region's name; use at most 32 small letters, digits, - and _,"
+            " starting with a letter"
+        )
+
+
 def base_url(url: str) -> str:
-    """The url of a region, without a slash at the end. Raises ValueError, which says what is wrong with it."""
-    found = _URL.fullmatch(url)
+    """The url of a region, without a slash at the end. Raises ConfigError, which says what is wrong with it."""
+    found = _URL.fullmatch(url := str(url))
     if found and 0 < int(found["port"] or 80) < 65_536:
         return found[0].removesuffix("/").lower()
     if not found and re.match("https?://[^/?#]+[@/?#]", url, re.IGNORECASE):
-        raise ValueError(f"{url!r} has more than scheme, host and port; drop the rest")
+        raise ConfigError(f"{url!r} has more than scheme, host and port; drop the rest")
     name = re.match("https?://([^:/?#@]+)", url, re.IGNORECASE)
     if name and not name[1].isascii():
         with suppress(UnicodeError):
             spelt = name[1].encode("idna").decode()
-            raise ValueError(f"{url!r} has a name that no request carries; write it as {spelt}")
+            raise ConfigError(f"{url!r} has a name that no request carries; write it as {spelt}")
     advice = "give one such as http://127.0.0.1:8401, its port from 1 to 65535"
-    raise ValueError(f"{url!r} is no URL of a region; {advice}")
+    raise ConfigError(f"{url!r} is no URL of a region; {advice}")
 
 
 def load_config(path: Path) -> Config:
@@ -176,10 +185,8 @@ class _Reader:
 
     def _check_sizes(self, limits: Limits, regions: tuple[RegionConfig, ...]) -> None:
         where = ("deployment", "limits")
-        try:
+        with self._refusing((*where, "document_bytes")):
             bounds_of(limits.document_bytes, len(regions))
-        except ConfigError as error:
-            self._refuse((*where, "document_bytes"), error.message)
         if limits.key_bytes > INDEXED_KEY_BYTES and any(is_postgresql(region.store) for region in regions):
             self._refuse(
                 (*where, "key_bytes"),
@@ -189,6 +196,14 @@ class _Reader:
     def _refuse(self, where: tuple[str, ...], problem: str) -> NoReturn:
         line = line_of(self.text, where)
         raise ConfigError(f"{self.path}:{line}: {'.'.join(where)}: {problem}", file=str(self.path), line=line)
+
+    @contextmanager
+    def _refusing(self, where: tuple[str, ...]) -> Generator[None]:
+        """Say of a ConfigError where in the file its cause stands."""
+        try:
+            yield
+        except ConfigError as error:
+            self._refuse(where, error.message)
 
     def _parsed(self) -> ConfigFile:
         try:
@@ -210,12 +225,8 @@ class _Reader:
 
     def _region(self, name: str, region: RegionSection) -> RegionConfig:
         where = ("regions", name)
-        if not REGION_NAME.fullmatch(name):
-            self._refuse(
-                where,
-                f"{name!r} cannot be a region's name; use at most 32 small letters, digits, - and _,"
-                " starting with a letter",
-            )
+        with self._refusing(where):
+            check_name(name)
         self._check_store((*where, "store"), region.store)
         location = None
         if region.location is not None:
@@ -234,19 +245,15 @@ class _Reader:
 
     def _check_store(self, where: tuple[str, ...], store: str) -> None:
         if is_postgresql(store):
-            try:
+            with self._refusing(where):
                 database_url(store)
-            except ConfigError as error:
-                self._refuse(where, error.message)
         elif store != "sqlite":
             # Not shown: it may be the URL of something else, with a password in it.
             self._refuse(where, 'is no store; use "sqlite", or a URL such as postgresql://role@host/database')
 
     def _url(self, where: tuple[str, ...], url: str) -> str:
-        try:
+        with self._refusing(where):
             return base_url(url)
-        except ValueError as error:
-            self._refuse(where, str(error))
 
     def _check_distinct(self, regions: tuple[RegionConfig, ...]) -> None:
         addresses: dict[tuple[str, int], str] = {}

@@ -9,7 +9,6 @@ from typing import Any, Self, TypeVar, cast
 import msgspec
 
 from atoll.client.database import Database
-from atoll.client.endpoints import Endpoint
 from atoll.client.models import jsonable, model_of, schema_of
 from atoll.client.options import DEFAULTS, fitted
 from atoll.documents.mutation import Delete, Mutation, Put, Write, patch_of, put_fields
@@ -35,11 +34,9 @@ class EmbeddedDatabase(Database):
     _nowhere = "no asyncio event loop of the region's process runs here; use it there, or connect to its url from here"
 
     def __init__(self, node: Node, listener: Listener | None) -> None:
-        region = node.region.name
-        endpoint = Endpoint(region, node.settings.url)
         limits = node.config.limits
         options = fitted(DEFAULTS, limits, len(node.config.regions))
-        super().__init__(AsgiTransport(node.app), [endpoint], near=region, options=options, limits=limits)
+        super().__init__(AsgiTransport(node.app), [node.settings], options=options, limits=limits)
         self._node = node
         self._listener = listener
         self._found: dict[type[Collection], tuple[Rules, CollectionSchema]] = {}

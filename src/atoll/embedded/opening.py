@@ -66,7 +66,7 @@ def _alone(application: Application, region: str, data: str | os.PathLike[str] |
         app=folder,
         data=folder,
         limits=limits,
-        regions=(RegionConfig(region, "http://127.0.0.1", None, "sqlite", None),),
+        regions=(RegionConfig(region, "http://127.0.0.1"),),
         emulated=False,
         round_trips_ms={},
     )

@@ -11,7 +11,7 @@ import pytest
 
 from atoll import errors
 from atoll.cli.init import write_project
-from atoll.client import Database, Endpoint, Put, Request, Response, Stream, Transport, connect
+from atoll.client import Database, Put, RegionConfig, Request, Response, Stream, Transport, connect
 from atoll.schema import Decrement
 
 from .test_feed import SSE, event
@@ -61,7 +61,7 @@ def database(
     near: str | None = "tokyo",
     clock: Callable[[], float] = time.monotonic,
 ) -> Database:
-    endpoints = [Endpoint(name, f"http://{name}") for name in names or ("tokyo", "frankfurt")]
+    endpoints = [RegionConfig(name, f"http://{name}") for name in names or ("tokyo", "frankfurt")]
     return Database(transport, endpoints, near=near, clock=clock)
 
 

@@ -6,26 +6,29 @@ from pathlib import Path
 import pytest
 
 from atoll.cli.init import write_project
-from atoll.client.endpoints import Endpoint, distance_km, endpoints_of, nearest_first
-from atoll.config.config import load_config
+from atoll.client.endpoints import distance_km, endpoints_of, nearest_first
+from atoll.config.config import RegionConfig, load_config
 from atoll.errors import ConfigError
 
-TOKYO = Endpoint("tokyo", "http://t", (35.68, 139.69))
-FRANKFURT = Endpoint("frankfurt", "http://f", (50.11, 8.68))
-VIRGINIA = Endpoint("virginia", "http://v", (38.95, -77.45))
-NOWHERE = Endpoint("nowhere", "http://n")
+TOKYO = RegionConfig("tokyo", "http://t", (35.68, 139.69))
+FRANKFURT = RegionConfig("frankfurt", "http://f", (50.11, 8.68))
+VIRGINIA = RegionConfig("virginia", "http://v", (38.95, -77.45))
+NOWHERE = RegionConfig("nowhere", "http://n")
 
 
 def test_file_and_config_name_the_same_regions(tmp_path: Path) -> None:
     write_project(tmp_path, "shop")
     path = tmp_path / "atoll.toml"
     assert endpoints_of(path) == endpoints_of(str(path)) == endpoints_of(load_config(path))
-    assert {endpoint.region for endpoint in endpoints_of(path)} == {"tokyo", "frankfurt", "virginia"}
+    assert {endpoint.name for endpoint in endpoints_of(path)} == {"tokyo", "frankfurt", "virginia"}
 
 
 def test_mappings_are_taken_alone_or_in_a_list() -> None:
     urls = {"tokyo": "http://127.0.0.1:8401/", "frankfurt": "https://f.example"}
-    expected = (Endpoint("tokyo", "http://127.0.0.1:8401"), Endpoint("frankfurt", "https://f.example"))
+    expected = (
+        RegionConfig("tokyo", "http://127.0.0.1:8401"),
+        RegionConfig("frankfurt", "https://f.example"),
+    )
     assert endpoints_of(urls) == expected
     assert endpoints_of([{name: url} for name, url in urls.items()]) == expected
 

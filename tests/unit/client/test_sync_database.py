@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from atoll import errors
-from atoll.client import Endpoint, Request, Response, SyncDatabase, SyncStream, connect_sync
+from atoll.client import RegionConfig, Request, Response, SyncDatabase, SyncStream, connect_sync
 from atoll.client.database import Database, Session
 from atoll.client.sync_database import SyncSession
 from atoll.schema import Decrement
@@ -52,7 +52,7 @@ class FakeTransport:
 def database(
     transport: FakeTransport, near: str | None = "tokyo", clock: Callable[[], float] = lambda: 0.0
 ) -> SyncDatabase:
-    endpoints = [Endpoint(name, f"http://{name}") for name in transport.regions]
+    endpoints = [RegionConfig(name, f"http://{name}") for name in transport.regions]
     return SyncDatabase(transport, endpoints, near=near, clock=clock)
 
 
