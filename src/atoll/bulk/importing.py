@@ -60,7 +60,7 @@ CLIENT = ClientOptions(timeout_s=60.0, write_timeout_s=30.0)
 """Batches are large, and a region that is busy with them answers late."""
 
 CHUNK_ROWS = 500
-"""Rows in a chunk; at most a region's `writes_per_batch`. More block a region's other writers longer."""
+"""Rows in a chunk; at most `BATCH_WRITES`. More block a region's other writers longer."""
 _WINDOW = 4
 """Chunks under way at once."""
 _SAVE_S = 1.0

@@ -165,16 +165,10 @@ class Batch:
         for address in after:
             self._documents.pop(address, None)
         self._changed |= after
-        return Receipt(
-            origin,
-            seq,
-            stamp,
-            ()
-            if write.brief
-            else tuple(
-                Written(*address, row.value, documents.version_tag(row)) for address, row in after.items()
-            ),
-        )
+        if write.brief:
+            return Receipt(origin, seq, stamp, ())
+        written = (Written(*address, row.value, documents.version_tag(row)) for address, row in after.items())
+        return Receipt(origin, seq, stamp, tuple(written))
 
     def _draft(self, write: Write, seq: Seq, context: dict[str, int], stamp: Stamp) -> Receipt:
         identity = self._identity
@@ -196,12 +190,8 @@ class Batch:
             if size_bytes > identity.entry_bytes:
                 raise entry_too_large(identity.entry_bytes)
         wrote = self._commit_drafts(drafts, dot, write)
-        return Receipt(
-            origin,
-            seq if wrote else Seq(0),
-            stamp,
-            () if write.brief else tuple(self._written(address) for address in drafts),
-        )
+        written = () if write.brief else tuple(self._written(address) for address in drafts)
+        return Receipt(origin, seq if wrote else Seq(0), stamp, written)
 
     def purge(self, addresses: Sequence[Address], seen: Mapping[str, int]) -> None:
         """Add an entry that lets go what is over in these documents; every region has seen `seen`."""
@@ -496,4 +486,8 @@ class Batch:
                 self.recent.keep((collection, key), row, document)
         for collection, key in sorted(self._erased - self._changed.keys()):
             commit.erased.setdefault(collection, []).append(key)
+        while (
+            self._documents
+        ):  # one by one: to free large ones takes long, and no other thread runs meanwhile
+            self._documents.popitem()
         return commit

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from atoll.documents.mutation import Write
 from atoll.errors import InvalidOperation, TooLarge
-from atoll.schema.bounds import BATCH_ANSWER_BYTES
+from atoll.schema.bounds import BATCH_ANSWER_BYTES, BATCH_WRITES
 from atoll.store.port import Row
 
 
@@ -41,7 +40,7 @@ def entry_too_large(limit_bytes: int) -> TooLarge:
     )
 
 
-def check_batch(write: Write, *, most: int) -> None:
+def check_batch(writes: int) -> None:
     """Raises InvalidOperation for an empty or oversized request."""
-    if not write.mutations or len(write.mutations) > most:
-        raise InvalidOperation(f"a batch holds 1 to {most} writes, this one {len(write.mutations)}")
+    if not 0 < writes <= BATCH_WRITES:
+        raise InvalidOperation(f"a batch holds 1 to {BATCH_WRITES} writes, this one {writes}")

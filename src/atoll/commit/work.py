@@ -19,6 +19,7 @@ from typing import NamedTuple, Protocol
 from atoll.causality.types import Generation, Stamp
 from atoll.commit.batch import Batch
 from atoll.documents.entry import Entry, decode_entry
+from atoll.documents.mutation import MERGED_DOCUMENT_BYTES
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, FenceLost
 from atoll.store.port import Parked, View, Wanted
@@ -49,7 +50,10 @@ class Wants:
 
     def document(self, collection: str, key: str) -> None:
         """A document; one of a collection that is not declared here may have no table, and is not loaded."""
-        if collection in self._rules:
+        rules = self._rules.get(collection)
+        if rules is not None:
+            if not rules.simple:
+                self.weight_bytes += MERGED_DOCUMENT_BYTES
             self._documents[collection].add(key)
 
     def row(self, collection: str, key: str) -> None:

@@ -126,6 +126,10 @@ _ELEMENT_BYTES = 256
 """What an element of a value weighs: Python touches it several times, and plain bytes only a library in C."""
 MERGED_BYTES = 64
 """What a byte of a mergeable field's state weighs."""
+MERGED_DOCUMENT_BYTES = 16 << 10
+"""What a document of several parts weighs, small as it may be."""
+_REGISTER_BYTES = 1 << 10
+"""What one part of it weighs."""
 
 
 def weight_of(mutation: Mutation) -> int:
@@ -140,8 +144,12 @@ def weight_of(mutation: Mutation) -> int:
 
 
 def weight_of_deltas(entry: Entry) -> int:
-    """The same of the mergeable fields in a peer's entry."""
-    return sum(len(delta) for change in entry.changes for delta in change.deltas.values()) * MERGED_BYTES
+    """The same of the parts of documents in a peer's entry."""
+    registers = deltas = 0
+    for change in entry.changes:
+        registers += len(change.registers)
+        deltas += sum(map(len, change.deltas.values()))
+    return registers * _REGISTER_BYTES + deltas * MERGED_BYTES
 
 
 def _weight(values: Iterable[Any]) -> int:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from atoll.schema.bounds import BATCH_WRITES
 from atoll.schema.compiled import CollectionSchema
-from atoll.schema.exact import exact_number
 from atoll.schema.fields import INT_MAX, INT_MIN
 
 Schema = dict[str, Any]
@@ -29,7 +29,7 @@ class PutItem(DeleteItem, forbid_unknown_fields=True, gc=False, kw_only=True):
 
 
 class PatchItem(DeleteItem, forbid_unknown_fields=True, gc=False, kw_only=True):
-    operators: dict[str, Any]
+    operators: msgspec.Raw
 
 
 class BatchWrite(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -39,12 +39,23 @@ class BatchWrite(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     patch: PatchItem | UnsetType = UNSET
     delete: DeleteItem | UnsetType = UNSET
 
+    def __post_init__(self) -> None:
+        """Ends the decoding of what is no batch. It also lets other threads go on meanwhile."""
+        if bool(self.put) + bool(self.patch) + bool(self.delete) != 1:
+            raise ValueError("a write of the batch needs one of put, patch, delete")
+
+    @property
+    def item(self) -> DeleteItem:
+        found = self.put or self.patch or self.delete
+        assert found
+        return found
+
 
 class Writes(msgspec.Struct, forbid_unknown_fields=True):
     writes: list[BatchWrite]
 
 
-decode_writes = msgspec.json.Decoder(Writes, float_hook=exact_number).decode
+decode_writes = msgspec.json.Decoder(Writes).decode
 
 
 BINARY: Schema = {"type": "string", "format": "binary"}
@@ -127,7 +138,7 @@ def batch(collections: Mapping[str, CollectionSchema]) -> Schema:
         ):
             item = _closed({**head, **more, "if_match": {"type": ["string", "null"]}}, *head, *more)
             kinds.append(_closed({verb: item}, verb))
-    writes = {"type": "array", "minItems": 1, "maxItems": 1000, "items": {"oneOf": kinds}}
+    writes = {"type": "array", "minItems": 1, "maxItems": BATCH_WRITES, "items": {"oneOf": kinds}}
     return _closed({"writes": writes}, "writes")
 
 

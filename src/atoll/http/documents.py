@@ -11,13 +11,14 @@ import msgspec
 from atoll import errors
 from atoll.causality.origin import region_of
 from atoll.client.answers import BatchAnswer
+from atoll.commit.checks import check_batch
 from atoll.documents import document as documents
 from atoll.documents.conditions import OPERATORS, condition_of
 from atoll.documents.mutation import ANY_VERSION, Delete, Mutation, Write, patch_of, put_of
 from atoll.documents.register import Version
 from atoll.documents.rules import Rules
 from atoll.documents.trace import parse_traceparent
-from atoll.errors import InvalidCursor, InvalidKey, MalformedRequest, NotFound
+from atoll.errors import InvalidCursor, InvalidKey, MalformedRequest, NotFound, TooLarge
 from atoll.http import bodies
 from atoll.http.bodies import DeleteItem, PatchItem, PutItem, decode_writes
 from atoll.http.common import (
@@ -154,13 +155,11 @@ def _mutations(on: Serving, body: bytes) -> tuple[Mutation, ...]:
         raise MalformedRequest(
             f'a batch is {{"writes": [{{"put": {{…}}}}, {{"patch": {{…}}}}, {{"delete": {{…}}}}]}}: {error}'
         ) from None
-    check_members(body, decoded)
+    check_batch(len(decoded.writes))
+    most_bytes = on.region.bounds.body_bytes
     found: list[Mutation] = []
     rules: Rules | None = None
-    for index, write in enumerate(decoded.writes):
-        item = write.put or write.patch or write.delete
-        if not item or bool(write.put) + bool(write.patch) + bool(write.delete) != 1:
-            raise MalformedRequest(f"write {index} of the batch needs one of put, patch, delete")
+    for item in [write.item for write in decoded.writes]:
         if rules is None or rules.name != item.collection:
             rules = on.rules(item.collection)
         key = rules.schema.validate_key(item.key)
@@ -168,9 +167,12 @@ def _mutations(on: Serving, body: bytes) -> tuple[Mutation, ...]:
             case PutItem():
                 found.append(put_of(rules, key, bytes(item.value), if_match=item.if_match))
             case PatchItem():
-                found.append(patch_of(rules, key, item.operators, if_match=item.if_match))
+                if len(memoryview(item.operators)) > most_bytes:
+                    raise TooLarge(f"a patch has more than {most_bytes} bytes", limit_bytes=most_bytes)
+                found.append(patch_of(rules, key, parse_json(bytes(item.operators)), if_match=item.if_match))
             case DeleteItem():
                 found.append(Delete(rules.name, key, item.if_match))
+    check_members(body, decoded)
     return tuple(found)
 
 

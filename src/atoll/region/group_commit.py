@@ -313,7 +313,8 @@ class GroupCommit:
             self._timeline.take_up(transaction, known)
             # Gates belong to the event loop: no thread asks them.
             closed = self._closed_by(wants.gates, transaction)
-            if self._weight(wants, transaction) > _AT_ONCE_BYTES:
+            heavy = self._weight(wants, transaction) > _AT_ONCE_BYTES
+            if heavy:
                 batch, waiting = await beside_loop(self._performed, group, transaction, closed)
             else:
                 batch, waiting = self._performed(group, transaction, closed)
@@ -325,8 +326,9 @@ class GroupCommit:
             if not batch.empty:
                 for companion in self._companions:
                     companion.perform(batch, transaction)
+                commit = await beside_loop(batch.commit) if heavy else batch.commit()
                 self._in_doubt = True
-                await transaction.commit(batch.commit())
+                await transaction.commit(commit)
                 self._in_doubt = False
                 self.store_error = None
             # Nothing is awaited between the commit and its announcement.

@@ -36,8 +36,6 @@ class RegionOptions:
     """After a start a region waits at most so long, before its first write, to hear what its peers have of it."""
     document_bytes: int = DOCUMENT_BYTES
     """The largest document."""
-    writes_per_batch: int = 1000
-    """The most writes in one atomic request."""
     idempotency_s: float = 24 * 3600.0
     """How long the answer to an idempotency key is remembered."""
     audit_s: float = 30 * 24 * 3600.0

@@ -60,7 +60,7 @@ class Writer:
 
     async def write(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
         """Here, or in the region that owns the documents; raises what `Region.write` does."""
-        check_batch(write, most=self._options.writes_per_batch)
+        check_batch(len(write.mutations))
         if not self._ownership.concerns(write):
             return await self._write_here(write, token)
         owner = await self._owner(write)
@@ -76,7 +76,7 @@ class Writer:
 
     async def take(self, write: Write, token: Mapping[str, int]) -> WriteReply:
         """A write that a peer has forwarded: it is never forwarded again."""
-        check_batch(write, most=self._options.writes_per_batch)
+        check_batch(len(write.mutations))
         self._check_declared(write)
         owner = await self._owner(write)
         if owner not in (None, self._region):

@@ -46,6 +46,8 @@ MAX_CHUNK_BYTES: Final = 1 << 30
 
 BATCH_BYTES: Final = 16 << 20
 """Of the body of a batch."""
+BATCH_WRITES: Final = 1000
+"""Of a batch."""
 BATCH_ANSWER_BYTES: Final = 24 << 20
 """Of the documents in the answer to a batch of several."""
 RESPONSE_BYTES: Final = 32 << 20

@@ -165,11 +165,11 @@ def test_a_document_that_grew_elsewhere_is_taken() -> None:
     assert not it.pending.parked
 
 
-@pytest.mark.parametrize("count", [0, 4])
+@pytest.mark.parametrize("count", [0, 1001])
 def test_a_request_is_neither_empty_nor_endless(count: int) -> None:
-    with pytest.raises(InvalidOperation, match=f"1 to 3 writes, this one {count}"):
-        check_batch(Write((Delete("profile", "k"),) * count), most=3)
-    check_batch(Write((Delete("profile", "k"),) * 3), most=3)
+    with pytest.raises(InvalidOperation, match=f"1 to 1000 writes, this one {count}"):
+        check_batch(count)
+    check_batch(3)
 
 
 _names = st.sampled_from(["k", "l", "m"])

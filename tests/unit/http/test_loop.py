@@ -111,6 +111,10 @@ def operations(n: int) -> Iterator[tuple[str, list[Asked], Asked]]:
         for i in range(n // 100)
     ]
     yield "todo: batch", [], Asked("POST", "/v1/batch", {"writes": many[:1000]})
+    small = [{"put": {"collection": "card", "key": f"k{i}", "value": {"items": [i]}}} for i in range(n // 24)]
+    yield "card: batch of small ones", [], Asked("POST", "/v1/batch", {"writes": small})
+    nothing = Asked("POST", "/v1/batch", {"writes": [{}] * (40 * n)}, status=400)
+    yield "card: batch of nothing", [], nothing
     put = Asked("PUT", "/v1/label/k", {"items": members(n, "k")})
     yield "label: put", [], put
     yield "label: put others", [put], Asked("PUT", "/v1/label/k", {"items": members(n, "q")})

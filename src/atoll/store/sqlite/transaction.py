@@ -20,7 +20,7 @@ _AT_ONCE_BYTES = 2 << 20
 class SqliteTransaction(Transaction):
     """Of the only node there is: nobody can come in between."""
 
-    __slots__ = ("_rowids", "_store", "_wanted")
+    __slots__ = ("_much", "_rowids", "_store", "_wanted")
 
     def __init__(self, store: SqliteStore, wanted: Wanted) -> None:
         self._store = store
@@ -33,7 +33,8 @@ class SqliteTransaction(Transaction):
         self.rows = rows = dict[tuple[str, str], Row]()
         self._rowids: dict[tuple[str, str], int] = {}
         loading = self._load(rows)
-        if next(loading, False):
+        self._much = next(loading, False)
+        if self._much:
             await store.connections.work_beside(lambda: list(loading))
         self.remembered = store.answers(wanted.remembered) if wanted.remembered else {}
         self.audit = {row.id: row for row in store.records(wanted.audit)} if wanted.audit else {}
@@ -63,7 +64,7 @@ class SqliteTransaction(Transaction):
 
     async def commit(self, commit: Commit) -> None:
         store = self._store
-        if commit.size_bytes < _AT_ONCE_BYTES:
+        if commit.size_bytes < _AT_ONCE_BYTES and not self._much:  # what is replaced takes its time, too
             store.commit(commit, self._rowids)
         else:
             await store.connections.work_beside(lambda: store.commit(commit, self._rowids))
