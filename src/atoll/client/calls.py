@@ -13,7 +13,7 @@ import msgspec
 from atoll.client import answers
 from atoll.client.batch import BatchWrite, batch_item, key_of, model_class
 from atoll.client.models import fitted, jsonable, schema_of
-from atoll.client.results import Read, Sibling
+from atoll.client.results import LeftOut, Read, Sibling
 from atoll.client.transport import Response
 from atoll.errors import InvalidDocument, InvalidOperation, NotFound
 from atoll.schema import Collection, CollectionSchema, Limits
@@ -183,7 +183,16 @@ class Calls:
             found = [(each.collection, each.key) for each in written]
             if found != asked:
                 raise answers.AnotherAnswer(asked, found)
-            return tuple(_read_of(s, w, response, region) for s, w in zip(schemas, written, strict=True))
+            reads: list[Read[Any] | None] = []
+            left_out = LeftOut()
+            for schema, each in zip(schemas, written, strict=True):
+                try:
+                    reads.append(_read_of(schema, each, response, region))
+                except InvalidDocument as error:
+                    left_out.add(error)
+                    reads.append(None)
+            left_out.tell("all were written", written=tuple(reads))
+            return tuple(read for read in reads if read is not None)
 
         body = msgspec.json.encode({"writes": items})
         return Call("POST", "/v1/batch", read, headers=_JSON, body=body, writes=True)

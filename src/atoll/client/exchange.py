@@ -198,12 +198,7 @@ class Exchanges:
             self._believe(response, region, attempts)
             if not call.writes:
                 raise
-            # RequestErrors promise that nothing happened; this write did happen.
-            raise Indefinite(
-                f"the write was done, but what {region} shows now cannot be returned: {error.message}",
-                region=region,
-                idempotency_key=attempts.key,
-            ) from error
+            raise unreturned(region, error, attempts.key) from error
         self._believe(response, region, attempts)
         return result
 
@@ -292,3 +287,11 @@ def _speaks_against(failure: AtollError) -> bool:
     if isinstance(failure, TokenNotReached | TooStale | StoreUnwritable | RegionUnreachable):
         return False  # it concerns this call, or a third region, or writes only
     return not isinstance(failure, Indefinite) or failure.gateway_status is not None
+
+
+def unreturned(region: str, error: RequestError, idempotency_key: str | None) -> Indefinite:
+    """RequestErrors promise that nothing happened; this write did happen."""
+    return Indefinite(
+        f"the write was done, but what {region} shows now cannot be returned: {error.message}",
+        **{**error.details, "region": region, "idempotency_key": idempotency_key},
+    )

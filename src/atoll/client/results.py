@@ -49,7 +49,7 @@ class Read(Generic[M]):
 
 @dataclass(slots=True)
 class LeftOut:
-    """The documents of a listing that did not fit their declaration."""
+    """The documents of an answer that did not fit their declaration."""
 
     _first: InvalidDocument | None = None
     _keys: list[str] = field(default_factory=list)
@@ -61,14 +61,14 @@ class LeftOut:
         if len(self._keys) < _MOST_KEYS:
             self._keys.append(error.details["key"])
 
-    def tell(self) -> None:
-        """Raises InvalidDocument if there were any."""
+    def tell(self, rest: str, **details: Any) -> None:
+        """Raises InvalidDocument if there were any. `rest` says what became of all others."""
         if self._first is None:
             return
         more = f" ({self._count - 1} more do not: {', '.join(self._keys[1:])})" if self._count > 1 else ""
         raise InvalidDocument(
-            f"{self._first.message}{more}; the listing holds all others",
-            **{**self._first.details, "keys": self._keys, "count": self._count},
+            f"{self._first.message}{more}; {rest}",
+            **{**self._first.details, "keys": self._keys, "count": self._count, **details},
         )
 
 

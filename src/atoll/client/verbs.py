@@ -158,7 +158,11 @@ class Verbs:
     async def batch(
         self, writes: Sequence[BatchWrite], *, idempotency_key: str | None = None
     ) -> tuple[Read[Any], ...]:
-        """Do all of the writes or none; returns what each document came to, in the same order."""
+        """Do all of the writes or none; returns what each document came to, in the same order.
+
+        If some of what was written does not fit its declaration, Indefinite names the keys. Its `details["written"]`
+        holds the results, with None for these.
+        """
         return await self._run(self._calls.batch(writes), idempotency_key)
 
     async def put_many(
@@ -265,7 +269,7 @@ class Verbs:
                 (on_invalid or left_out.add)(error)
             cursor = page.cursor
             if cursor is None:
-                left_out.tell()
+                left_out.tell("the listing holds all others")
                 return
 
     async def _body(self, stream: Stream) -> Response:

@@ -9,12 +9,13 @@ from typing import Any, Self, TypeVar, cast
 import msgspec
 
 from atoll.client.database import Database
+from atoll.client.exchange import unreturned
 from atoll.client.models import jsonable, model_of, schema_of
 from atoll.client.options import DEFAULTS, fitted
 from atoll.documents.mutation import Delete, Mutation, Put, Write, patch_of, put_fields
 from atoll.documents.rules import Rules
 from atoll.embedded.asgi_transport import AsgiTransport
-from atoll.errors import ConfigError, InvalidOperation, NotFound
+from atoll.errors import ConfigError, InvalidOperation, NotFound, RequestError
 from atoll.node.listening import Listener
 from atoll.node.node import Node
 from atoll.region.reading import ReadOptions
@@ -170,8 +171,11 @@ class EmbeddedDatabase(Database):
         """`stored`: the model of what a put gives, which need not be read anew if just that is shown now."""
         reply = await self.region.write(Write((mutation,), idempotency_key))
         value = reply.receipt.written[0].value
-        if value is None:
-            raise NotFound(f"{key!r} was written, but {self.region.name} shows a concurrent deletion of it")
         if stored is not None and isinstance(mutation, Put) and value == mutation.plain:
             return cast(M, stored)
-        return model_of(model, key, value)
+        try:
+            if value is None:
+                raise NotFound(f"a concurrent deletion of {key!r} is shown")
+            return model_of(model, key, value)
+        except RequestError as error:
+            raise unreturned(self.region.name, error, idempotency_key) from error

@@ -250,6 +250,25 @@ async def test_documents_that_do_not_fit_may_be_handed_over() -> None:
     assert [error.details["key"] for error in left_out] == ["k0", "k1"]
 
 
+async def test_batch_names_what_does_not_fit_and_returns_the_others() -> None:
+    def written(request: Request) -> Response:
+        values = [{"title": "fits"}, {"title": 5}, {"title": 6}]
+        found = [
+            {"collection": "inventory", "key": f"k{n}", "value": value, "version": "v"}
+            for n, value in enumerate(values)
+        ]
+        return Response(200, {}, msgspec.json.encode({"written": found}))
+
+    async with database(FakeTransport(tokyo=written), "tokyo") as db:
+        with pytest.raises(
+            errors.Indefinite, match=r"the write was done, .* inventory/k1 does not fit"
+        ) as caught:
+            await db.batch([Put(Inventory(key=f"k{n}")) for n in range(3)])
+    assert caught.value.details["keys"] == ["k1", "k2"]
+    shown_, *others = caught.value.details["written"]
+    assert (shown_.value.title, others) == ("fits", [None, None])
+
+
 async def test_document_that_does_not_fit_is_named() -> None:
     async with database(FakeTransport(tokyo=lambda _: shown(title=5)), "tokyo") as db:
         for road in (db.get, db.read):

@@ -13,12 +13,13 @@ import pytest
 from tests.unit.forked import forked
 
 import atoll
-from atoll import Add, Decrement, Increment, Remove
+from atoll import Add, Collection, Decrement, Increment, Remove
 from atoll.client.batch import Delete, Patch, Put, Update
 from atoll.embedded import EmbeddedDatabase
 from atoll.errors import (
     BoundExceeded,
     ConfigError,
+    Indefinite,
     InvalidDocument,
     InvalidKey,
     InvalidOperation,
@@ -306,6 +307,22 @@ async def test_a_restored_region_shows_nothing_before_its_peers_were_heard(deplo
                 await road(Note, "k")
         with pytest.raises(Unavailable, match="restored from a backup"):
             await db.put(Note(key="k"))
+
+
+async def test_a_write_that_was_done_is_not_said_to_be_refused(db: EmbeddedDatabase) -> None:
+    def declared_anew() -> type[Collection]:
+        class Profile(Collection):
+            name: int
+            age: int = 0
+
+        return Profile
+
+    model = declared_anew()
+    await db.put(ANN)
+    for road in (db.update(model, "ann", age=5), db.batch([Update(model, "ann", age=5)])):
+        with pytest.raises(Indefinite, match=r"the write was done, .* profile/ann does not fit"):
+            await road
+    assert await db.get(Profile, "ann") == Profile(key="ann", name="Ann", age=5)
 
 
 async def test_another_event_loop_is_refused_and_does_not_hang(db: EmbeddedDatabase) -> None:
