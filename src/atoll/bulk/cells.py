@@ -95,7 +95,7 @@ class Cells:
             return _encode(cell) if not _could_be_else(cell, types) else cell.encode()
         text = cell.strip()
         whole = _INTEGER.fullmatch(text) if types <= {"integer", "number", "null"} else None
-        if whole is not None and ("integer" in types or whole[1] == text):
+        if whole is not None and ("number" not in types or whole[1] == text):
             # Leading zeros and a plus sign are no JSON; the length is bounded before int(), which is quadratic.
             return str(int(whole[1])).encode() if len(text) <= 40 else text.encode()
         if "boolean" in types and (truth := _BOOLEANS.get(text.lower())):

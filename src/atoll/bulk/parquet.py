@@ -244,6 +244,8 @@ def _column_of(
     pa: Any, types: frozenset[str], schema: CollectionSchema, field: str
 ) -> pyarrow.DataType | None:
     """None for what has no type of its own in Parquet."""
+    if schema.forms[field].has_serializer() and field not in schema.lattices:
+        return None  # what it writes need not be what it reads
     single = types - {"null"}
     if single == {"integer"}:
         return pa.int64()

@@ -152,7 +152,8 @@ class Calls:
         if prefix:
             query.append(("prefix", prefix))
         for name, operator, value in where:
-            held = value if isinstance(value, msgspec.Raw) else jsonable(value, f"{schema.name}.{name}")
+            form = schema.elements.get(name) if operator == "contains" else schema.forms.get(name)
+            held = value if isinstance(value, msgspec.Raw) else jsonable(value, f"{schema.name}.{name}", form)
             text = msgspec.json.encode(held).decode()
             query.append(("where", f"{name}:{operator}:{text}"))
         if cursor is not None:

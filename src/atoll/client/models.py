@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from atoll.errors import InvalidDocument, InvalidOperation
-from atoll.schema import Collection, CollectionSchema, Limits, Operation, compile_collection
+from atoll.schema import (
+    Add,
+    Collection,
+    CollectionSchema,
+    Limits,
+    Operation,
+    Remove,
+    Splice,
+    compile_collection,
+)
 from atoll.schema.collection import is_base
 from atoll.schema.exact import check_zones
+from atoll.schema.forms import FieldForm
 from atoll.schema.problems import unknown_field
 
 M = TypeVar("M", bound=Collection)
@@ -57,15 +68,25 @@ def operators_of(schema: CollectionSchema, changes: Mapping[str, Any]) -> dict[s
             raise unknown_field(field, schema.name, schema.fields)
         where = f"{schema.name}.{field}"
         if isinstance(change, Operation):
-            operators.setdefault(change.operator, {})[field] = jsonable(change.argument, where)
+            argument, form = change.argument, schema.elements.get(field)
+            if isinstance(change, Add | Remove):
+                argument = jsonable(argument, where, form and form.many)
+            elif isinstance(change, Splice) and isinstance(change.insert, list):
+                argument = {**change.argument, "insert": jsonable(change.insert, where, form and form.many)}
+            operators.setdefault(change.operator, {})[field] = argument
         else:
-            value = schema.validate_field(field, jsonable(change, where))
+            value = schema.validate_field(field, jsonable(change, where, schema.forms[field]))
             operators.setdefault("$set", {})[field] = value
     return operators
 
 
-def jsonable(value: Any, where: str) -> Any:
-    """Plain JSON data of dates, decimals, sets, models and the like. Raises InvalidDocument."""
+def jsonable(value: Any, where: str, form: FieldForm | None = None) -> Any:
+    """Plain JSON data of dates, decimals, sets, models and the like; `form` tells the type. Raises InvalidDocument."""
+    if form is not None:
+        with suppress(PydanticSerializationError, ValueError, RecursionError):  # it is of another type
+            found = form.plain(value)
+            check_zones(value, where)
+            return found
     if value is None or isinstance(value, str | int | float):
         return value
     try:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from atoll.errors import DeclarationError
 from atoll.schema.declaration import build_forms, check_declaration
@@ -74,6 +76,11 @@ class Collection(BaseModel):
         def __init_subclass__(cls, **options: Any) -> None:
             # pydantic calls the hook below with the same options, once it knows the fields.
             super().__init_subclass__()
+            for given in vars(cls).values():
+                if isinstance(given, FieldInfo) and given.default_factory is not None:
+                    given._attributes_set.setdefault(
+                        "default", PydanticUndefined
+                    )  # takes the place of a mergeable's
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:

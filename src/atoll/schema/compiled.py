@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -20,6 +21,7 @@ from atoll.schema.exact import (
     decode_exactly,
     exact_validator,
     may_lose_digits,
+    model_validator,
     same_value,
 )
 from atoll.schema.fields import (
@@ -50,10 +52,10 @@ if TYPE_CHECKING:
 _NUMBERS = frozenset({"int", "any", "json"})
 _ANYTHING = frozenset({"any", "json"})
 _NESTED = frozenset({"model", "dataclass", "typed-dict"})
-_LOOSE = _NESTED | {"any"}
 _SCALARS = frozenset(
     {"bool", "date", "datetime", "decimal", "default", "float", "int", "nullable", "str", "uuid"}
 )
+_TIGHT = _SCALARS | {"bytes", "dict", "enum", "list", "literal", "none", "set", "time", "timedelta", "tuple"}
 _KEY = {"key"}
 _LARGE_BYTES = 16 << 10
 _current_key: ContextVar[str] = ContextVar("atoll_key", default="")
@@ -84,8 +86,8 @@ class CollectionSchema:
     """What sets, lists and maps hold."""
     _numbers: bool
     _anything: bool
-    _nested_floats: bool
-    """Nested models write the infinities as null, going by their own configuration."""
+    _nested_anything: bool
+    """Nested models write undeclared infinities as null, going by their own configuration."""
     _integers: tuple[str, ...] | None
     """The fields that may hold integers, where no field can nest: nothing else needs a look at the text then."""
     _exact: bool
@@ -93,7 +95,7 @@ class CollectionSchema:
     _rounds: bool
     """There are decimals or durations, of which digits may be lost."""
     _loose: tuple[str, ...]
-    """Fields whose Python values JSON may change, such as `Any`, or a model where a subclass is given."""
+    """Fields whose Python values JSON may change, such as `Any`, a pattern, or a model where a subclass is given."""
     _foreign_code: bool
     """Validators or serializers of the team's own take part."""
     _zoned: tuple[str, ...]
@@ -102,6 +104,8 @@ class CollectionSchema:
     _validate_large: Callable[..., Collection]
     """Reports fewer of the failures."""
     _validate_python: Callable[..., Collection]
+    _read: Callable[..., Collection]
+    """What is stored, key included, as leniently as the model itself."""
     _to_json: Callable[[Collection], bytes]
 
     def canonical(self, body: bytes, key: str = "", *, own: bool = False, sized: bool = True) -> bytes:
@@ -137,7 +141,7 @@ class CollectionSchema:
             check_members(body)
         if self._integers is None or not self._in_range(document):
             check_text(text, self.limits, self.name, numbers=self._numbers, anything=self._anything)
-        if self._nested_floats and b"null" in text:
+        if self._nested_anything and b"null" in text:
             check_finite(body, self.name)
         if self._rounds and may_lose_digits(body):
             check_digits(decode_exactly(body), _decode(text), self.name)
@@ -229,13 +233,24 @@ class CollectionSchema:
         except PydanticSerializationError as error:
             raise InvalidDocument(f"{self.name}: {error}") from None
         document, text = self._checked(text, instance.key, own=True)
+        if self._loose:
+            self._check_same(instance, document, text)
+        return text
+
+    def _check_same(self, instance: Collection, document: Collection, text: bytes) -> None:
+        """Raise InvalidDocument where `document`, read from its text, has another value than the instance has."""
+        if self._foreign_code:  # it may lawfully change what was assigned
+            with suppress(Exception):
+                instance = self._validate_python(instance.__dict__, strict=True)
         for name in self._loose:
             held, read = getattr(instance, name), getattr(document, name)
-            if not same_value(held, read):
+            if same_value(held, read):
+                continue
+            again = getattr(self._validate_json(text, strict=True, extra="forbid"), name)
+            if same_value(read, again):  # or else the type has no equality
                 raise InvalidDocument(
                     f"{self.name}.{name}: {held!r:.200} would come back as {read!r:.200}; declare the type that it has"
                 )
-        return text
 
     def document_of(self, instance: Collection) -> dict[str, Any]:
         """As `from_model`, as plain JSON data."""
@@ -251,16 +266,16 @@ class CollectionSchema:
         head = b'{"key":' + (f'"{key}"' if plain else json.dumps(key)).encode()
         rest = value.strip()[1:]
         text = head + (b"}" if rest[:1] == b"}" else b"," + rest)
-        validate = self.model.__pydantic_validator__.validate_json
+        validate = self._read
         try:
-            return validate(text)  # type: ignore[no-any-return]
+            return validate(text)
         except ValidationError as error:
             unknown = {
                 item["loc"][0] for item in error.errors() if item["type"] == "extra_forbidden" and item["loc"]
             }
             known = {name: member for name, member in _decode(value).items() if name not in unknown}
         try:
-            return validate(json.dumps({**known, "key": key}))  # type: ignore[no-any-return]
+            return validate(json.dumps({**known, "key": key}))
         except ValidationError as error:
             raise request_error(error, self.name, self.fields) from None
 
@@ -374,18 +389,21 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
         elements=elements,
         _numbers=bool(kinds & _NUMBERS),
         _anything=bool(kinds & _ANYTHING),
-        _nested_floats=bool(kinds & _NESTED) and "float" in kinds,
+        _nested_anything=bool(kinds & _NESTED and kinds & _ANYTHING),
         _integers=tuple(field for field, found in kinds_of.items() if "int" in found) if single else None,
         _exact=single and "datetime" not in kinds,
         _rounds=bool(kinds & {"decimal", "timedelta"}),
-        _loose=()
-        if has_rules
-        else tuple(name for name in forms if kinds_of[name] & _LOOSE and not forms[name].foreign_code),
+        _loose=tuple(
+            field
+            for field, form in forms.items()
+            if kinds_of[field] - _TIGHT or (form.has_serializer() and field not in lattices)
+        ),
         _foreign_code=has_rules or any(form.foreign_code for form in forms.values()),
         _zoned=tuple(field for field, found in kinds_of.items() if found & {"datetime", "time"}),
         _validate_json=exact_validator(body).validate_json,
         _validate_large=exact_validator(body, fail_fast=True).validate_json,
         _validate_python=exact_validator(model).validate_python,
+        _read=model_validator(model).validate_json,
         _to_json=body.__pydantic_serializer__.to_json,
     )
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
+from dataclasses import fields as dataclass_fields
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from types import NoneType
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
-from pydantic import BaseModel
-from pydantic_core import SchemaValidator
+from pydantic import BaseModel, ValidationError
+from pydantic_core import CoreSchema, SchemaValidator
 
 from atoll.errors import InvalidDocument
 
@@ -36,13 +38,52 @@ NOT_SCHEMAS = frozenset({"metadata", "serialization", "default", "config", "expe
 
 
 def exact_validator(model: type[BaseModel], *, fail_fast: bool = False) -> SchemaValidator:
-    """The model's validator, but what has more than 6 digits of a second, or too many of a decimal, is refused.
+    """The model's validator, but NaN, what has more than 6 digits of a second, or too many of a decimal, is refused.
 
     `fail_fast`: of each list, set or object only the first failure is reported. A million take longer to report than
     to find.
     """
-    schema = exact_schema(model.__pydantic_core_schema__, fail_fast)
+    schema = exact_schema(_with_defaults(model.__pydantic_core_schema__), fail_fast)
     return SchemaValidator(schema, _use_prebuilt=False)
+
+
+def model_validator(model: type[BaseModel]) -> SchemaValidator:
+    """The model's validator, but its defaults are Python values in JSON, too."""
+    return SchemaValidator(_with_defaults(model.__pydantic_core_schema__), _use_prebuilt=False)
+
+
+def _with_defaults(schema: Any, known: Sequence[Any] = ()) -> Any:
+    """A copy of a model's core schema, whose fields' defaults are taken for Python values, as they are.
+
+    Of JSON, pydantic would take them for JSON, where some types (addresses, paths) have another form.
+    """
+    match schema:
+        case {"type": "definitions", "definitions": definitions, "schema": inner}:
+            return {**schema, "schema": _with_defaults(inner, definitions)}
+        case {"type": "model-fields", "fields": fields}:
+            checked = {
+                name: {**each, "schema": _with_default(each["schema"], known)}
+                for name, each in fields.items()
+            }
+            return {**schema, "fields": checked}
+        case {"schema": dict() as inner}:
+            return {**schema, "schema": _with_defaults(inner, known)}
+    return schema
+
+
+def _with_default(schema: Any, known: Sequence[Any]) -> Any:
+    if schema["type"] != "default" or "'json-or-python'" not in repr(schema):
+        return schema
+    whole = {"type": "definitions", "schema": schema["schema"], "definitions": known}
+    check = SchemaValidator(cast(CoreSchema, whole if known else schema["schema"])).validate_python
+    if (factory := schema.get("default_factory")) is not None:
+        made = {"default_factory": lambda *data: check(factory(*data), strict=True)}
+    else:
+        try:
+            made = {"default": check(schema["default"], strict=True)}
+        except ValidationError:
+            return schema  # as JSON it may fit
+    return {**schema, **made, "validate_default": False}
 
 
 def exact_schema(schema: Any, fail_fast: bool = False) -> Any:
@@ -61,7 +102,10 @@ def exact_schema(schema: Any, fail_fast: bool = False) -> Any:
         match made.get("type"):
             case "datetime" | "time" | "timedelta":
                 made["microseconds_precision"] = "error"
+            case "float":
+                made["allow_inf_nan"] = False
             case "decimal":
+                made["allow_inf_nan"] = False
                 made["max_digits"] = min(int(schema.get("max_digits") or MOST_DIGITS), MOST_DIGITS)
         return made
     if isinstance(schema, list | tuple):
@@ -131,12 +175,27 @@ def check_zones(value: Any, where: str) -> None:
         check_zones(value.__dict__ if hasattr(value, "__dict__") else asdict(value), where)  # type: ignore[arg-type]
 
 
-def same_value(one: Any, other: Any) -> bool:
-    """Whether a value that was read is the one that was written; JSON tells no tuple from a list."""
+def same_value(one: Any, other: Any, *, typed: bool = False) -> bool:
+    """Whether a value that was read is the one that was written.
+
+    JSON tells no tuple from a list, nor an `IntEnum` from its number; with `typed` they differ.
+    """
+    if typed:
+        if type(one) is not type(other):
+            return False
+    elif one == other:
+        return True
+    same = partial(same_value, typed=typed)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(same_value, one, other))
+        return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same_value(one[name], other[name]) for name in one)
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    if isinstance(one, BaseModel) and type(one) is type(other):
+        return all(same(getattr(one, name), getattr(other, name)) for name in type(one).model_fields)
+    if is_dataclass(one) and type(one) is type(other):
+        return all(same(getattr(one, each.name), getattr(other, each.name)) for each in dataclass_fields(one))
+    if isinstance(one, datetime) and isinstance(other, datetime) and (one.tzinfo and other.tzinfo):
+        return not one - other  # `==` is never true in the hour that a zone has twice
     return bool(one == other)
 
 

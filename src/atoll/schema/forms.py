@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import NoneType
 from typing import Annotated, Any
 
 import msgspec
@@ -87,9 +88,16 @@ class FieldForm:
         model = create_model("Value", __config__=config, value=(annotation, default))
         model.model_rebuild(force=True)
         validator = exact_validator(model)
-        kinds = frozenset(_types_within(model.__pydantic_core_schema__))
+        kinds = frozenset(types_within(model.__pydantic_core_schema__))
         foreign = own_functions(model.__pydantic_core_schema__)
         return cls(where, model, validator, bool(kinds & {"decimal", "timedelta"}), foreign)
+
+    def plain(self, value: Any) -> Any:
+        """JSON data of a Python value, written as its type is. Raises PydanticSerializationError."""
+        if type(value) in _PLAIN and not self.foreign_code:
+            return value
+        held = self.model.model_construct(value=value)
+        return self.model.__pydantic_serializer__.to_python(held, mode="json", warnings=False)["value"]
 
     def check(self, value: Any, limits: Limits) -> Any:
         """The value as stored, from plain JSON data. Raises InvalidDocument."""
@@ -154,7 +162,7 @@ class FieldForm:
 
     def node_types(self) -> frozenset[str]:
         """Names of the core schema's types that occur in it, such as `int` or `any`."""
-        found = Counter(_types_within(self.model.__pydantic_core_schema__))
+        found = Counter(types_within(self.model.__pydantic_core_schema__))
         found.subtract(("model", "model-fields", "model-field"))  # the holder's own
         return frozenset(kind for kind, times in found.items() if times > 0)
 
@@ -162,7 +170,7 @@ class FieldForm:
         """Names of the types of `Literal` values in it."""
         return frozenset(
             type(value).__name__
-            for node in _nodes_within(self.model.__pydantic_core_schema__)
+            for node in nodes_within(self.model.__pydantic_core_schema__)
             if node.get("type") == "literal"
             for value in node["expected"]
         )
@@ -187,6 +195,7 @@ class FieldForm:
         return invalid_document(self.where, found)
 
 
+_PLAIN = frozenset({NoneType, bool, int, float, str})
 _AS_TEXT = frozenset({"bytes", "date", "datetime", "decimal", "time", "timedelta", "uuid"})
 _VALUES = _AS_TEXT | {
     "bool",
@@ -214,23 +223,30 @@ def text_type(form: FieldForm) -> str | None:
     return min(found) if len(kinds & _VALUES) == 1 else ""
 
 
-def _types_within(schema: Any) -> Iterator[str]:
-    return (node["type"] for node in _nodes_within(schema))
+_HOLDS = {"list": "items_schema", "set": "items_schema", "frozenset": "items_schema", "dict": "values_schema"}
 
 
-def _nodes_within(schema: Any) -> Iterator[dict[str, Any]]:
+def types_within(schema: Any) -> Iterator[str]:
+    return (node["type"] for node in nodes_within(schema))
+
+
+def nodes_within(schema: Any) -> Iterator[dict[str, Any]]:
     if isinstance(schema, dict):
         if isinstance(schema.get("type"), str):
             yield schema
+            if _HOLDS.get(schema["type"], "type") not in schema:
+                yield {"type": "any"}  # such as `list`, whatever it holds
         for name, inner in schema.items():
+            if name == "function":  # whether it takes information about the value
+                continue
             if name == "fields" and isinstance(inner, dict):  # by name, which may be any word
                 for field in inner.values():
-                    yield from _nodes_within(field)
+                    yield from nodes_within(field)
             elif name not in NOT_SCHEMAS:
-                yield from _nodes_within(inner)
+                yield from nodes_within(inner)
     elif isinstance(schema, list | tuple):
         for inner in schema:
-            yield from _nodes_within(inner)
+            yield from nodes_within(inner)
 
 
 def _any_serializer(schema: Any) -> bool:

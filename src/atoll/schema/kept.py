@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from itertools import islice
-from typing import Any
+from functools import partial
+from itertools import chain, islice, zip_longest
+from types import NoneType
+from typing import Any, cast
 from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter
-from pydantic_core import SchemaError, SchemaValidator
+from pydantic_core import CoreSchema, SchemaValidator, to_json
 
 from atoll.errors import DeclarationError
-from atoll.schema.exact import NOT_SCHEMAS
+from atoll.schema.exact import NOT_SCHEMAS, own_functions, same_value
+from atoll.schema.forms import nodes_within
 
-_MOST_SAMPLES, _MOST_TRIED = 24, 200
+_MOST_SAMPLES, _MOST_TRIED = 24, 400
 _DEEPEST = 4
 _TEXTS = (
     "2024-01-01",
@@ -36,13 +39,16 @@ _TEXTS = (
     "https://example.com/a?b=1",
 )
 """Texts that some types write, so that another member of a union may take them for its own."""
+_JSON_TEXTS = tuple(json.dumps(text).encode() for text in (*_TEXTS, "a", "1", 1))
+_TEXT, _ANY = {"type": "str"}, {"type": "any"}
+_PLAIN = (str, int, float, bool, NoneType, list, dict)
 _OF_TYPE: Mapping[str, tuple[Any, ...]] = {
     "any": (1, "a", None),
     "none": (None,),
     "bool": (True, False),
     "int": (1, 0, -1, 7, 100),
-    "float": (1.5, 0.0, -2.0, 10.0),
-    "decimal": (Decimal("1.50"), Decimal("-2"), Decimal("10")),
+    "float": (1.5, 0.0, -2.0, 10.0, 1234.56789),
+    "decimal": (Decimal("1.50"), Decimal("-2"), Decimal("10"), Decimal("1234.56789")),
     "str": ("a", "A b", "", "1", "abcdefgh", *_TEXTS),
     "bytes": (b"a", b"\xfb\xff\xfe", b""),
     "date": (date(2024, 1, 2), date(2024, 1, 1)),
@@ -74,7 +80,8 @@ class Form:
         def read(text: bytes) -> Any:
             return validator.validate_json(text, strict=True, extra="forbid")
 
-        return cls(where, model.__pydantic_core_schema__, accept, model.__pydantic_serializer__.to_json, read)
+        write = partial(model.__pydantic_serializer__.to_json, warnings=False)
+        return cls(where, model.__pydantic_core_schema__, accept, write, read)
 
 
 def check_kept(form: Form) -> None:
@@ -100,35 +107,32 @@ def _try(form: Form, value: Any) -> None:
         again, once_more = form.read(text), form.read(text)
         same_text = form.write(again) == text
     except Exception as error:
-        raise DeclarationError(
-            f"{form.where}: {_shown(held)} is stored as {text.decode()[:200]}, which is not allowed; {_WAY_OUT}"
-        ) from error
+        raise _refusal(form, held, text, "which is not allowed") from error
     # Where even two readings differ, the type has no equality of its own, and only its text can be compared.
-    if not same_text or (again == once_more and not _same(again, held)):
-        raise DeclarationError(
-            f"{form.where}: {_shown(held)} is stored as {text.decode()[:200]}, and read as {_shown(again)}; {_WAY_OUT}"
-        )
+    if not same_text or (again == once_more and not same_value(again, held, typed=True)):
+        raise _refusal(form, held, text, f"and read as {_shown(again)}")
 
 
-_WAY_OUT = (
-    "a validator must leave what it returned as it is, and members of a union must differ in JSON, such as by a"
-    " Literal field; declare the type that is stored"
-)
+def _refusal(form: Form, held: Any, text: bytes, what: str) -> DeclarationError:
+    return DeclarationError(
+        f"{form.where}: {_shown(held)} is stored as {text.decode()[:200]}, {what}; {_way_out(form.schema)}"
+    )
+
+
+def _way_out(schema: Any) -> str:
+    nodes = list(nodes_within(schema))
+    ways = []
+    if any(node["type"] in ("union", "tagged-union") for node in nodes):
+        ways.append("members of a union must differ in JSON, such as by a Literal field")
+    if own_functions(schema) or any(node.get("post_init") or node.get("custom_init") for node in nodes):
+        ways.append("a validator must leave what it returned as it is, and a serializer write what is read")
+    if any(node["type"] == "dict" and node.get("keys_schema", _TEXT) != _TEXT for node in nodes):
+        ways.append("in JSON the names of an object's members are strings, as in dict[str, …]")
+    return "; ".join([*ways, "declare the type that is stored"])
 
 
 def _shown(value: Any) -> str:
     return repr(getattr(value, "value", value))[:200]
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Equal, and of one type; also what lists hold."""
-    if isinstance(one, BaseModel) and isinstance(other, BaseModel):
-        return type(one) is type(other) and _same(one.__dict__, other.__dict__)
-    if isinstance(one, list | tuple):
-        return type(one) is type(other) and len(one) == len(other) and all(map(_same, one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
-    return bool(one == other) and (isinstance(one, type(other)) or isinstance(other, type(one)))
 
 
 def _unfit(schema: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -139,36 +143,12 @@ def _unfit(schema: Any, path: str = "") -> Iterator[tuple[str, str]]:
     if not isinstance(schema, dict):
         return
     kind = schema.get("type")
-    if kind == "generator":
-        yield path, "an iterator is used up by the first who reads it; use list[…]"
-    if kind in ("date", "datetime") and schema.get("now_op") == "future":
-        yield (
-            path,
-            "what lies in the future will be past, and could then not be read; check it when it is written",
-        )
-    if kind == "is-subclass":
-        yield path, "JSON cannot represent a class; use its name, a str"
-    if kind == "json":
-        yield (
-            path,
-            "text that holds JSON is stored as what it holds, and then not accepted; use JsonValue, or str",
-        )
+    if reason := _reason(schema):
+        yield path, reason
     if kind == "model" and (private := getattr(schema["cls"], "__private_attributes__", None)):
         yield (
             f"{path}.{next(iter(private))}",
             "a name with a leading underscore is never stored; drop the underscore",
-        )
-    if (
-        kind == "model"
-        and (schema.get("config") or {}).get("ser_json_bytes", "utf8") == "utf8"
-        and _has_bytes(schema)
-    ):
-        yield (
-            path,
-            (
-                "its bytes would be written as UTF-8, which not all bytes are; give the nested model"
-                ' model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")'
-            ),
         )
     for computed in schema.get("computed_fields") or ():
         yield (
@@ -186,6 +166,34 @@ def _unfit(schema: Any, path: str = "") -> Iterator[tuple[str, str]]:
     for name, inner in schema.items():
         if name not in NOT_SCHEMAS and name not in ("fields", "computed_fields"):
             yield from _unfit(inner, path)
+
+
+def _reason(schema: Mapping[str, Any]) -> str | None:
+    """Why values of a type cannot be kept, whatever is in it."""
+    config = schema.get("config") or {}
+    match schema.get("type"):
+        case "generator":
+            return "an iterator is used up by the first who reads it; use list[…]"
+        case "date" | "datetime" if schema.get("now_op") == "future":
+            return "what lies in the future will be past, and could then not be read; check it when it is written"
+        case "is-subclass":
+            return "JSON cannot represent a class; use its name, a str"
+        case "json":
+            return "text that holds JSON is stored as what it holds, and then not accepted; use JsonValue, or str"
+        case "float" | "decimal" if schema.get("allow_inf_nan"):
+            return "JSON has neither NaN nor infinities; drop allow_inf_nan, and use None for what is unknown"
+        case "enum" if not all(isinstance(member.value, _PLAIN) for member in schema["members"]):
+            return "JSON's values are str, int, float and bool, so what an enum's members are must be, too"
+        case "literal" if not all(type(value) in _PLAIN for value in schema["expected"]):
+            return "literals in JSON are str, int, bool or None; use these, or an Enum"
+        case "model" | "dataclass" | "typed-dict" if config.get("extra_fields_behavior") == "allow":
+            return 'what is not declared is not stored; drop extra="allow", and declare a field of dict[str, …] for it'
+        case "model" if config.get("ser_json_bytes", "utf8") == "utf8" and _has_bytes(schema):
+            return (
+                "its bytes would be written as UTF-8, which not all bytes are; give the nested model"
+                ' model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")'
+            )
+    return None
 
 
 def _has_bytes(schema: Any) -> bool:
@@ -209,6 +217,8 @@ def _unfit_field(name: str, field: Mapping[str, Any], path: str) -> Iterator[tup
         yield path, "what is excluded is not stored; drop the exclude, or the field"
     if field.get("init_only"):
         yield path, "an InitVar is not stored; make it a field"
+    if field.get("init") is False:
+        yield path, "what the constructor does not take cannot be read; drop init=False"
     yield from _unfit(field["schema"], path)
 
 
@@ -258,17 +268,15 @@ def _samples(schema: Any, known: Mapping[str, Any], depth: int) -> Iterator[Any]
             yield None
             yield from _samples(schema["schema"], known, depth)
         case "union":
-            for choice in schema["choices"]:
-                for value in _samples(choice[0] if isinstance(choice, tuple) else choice, known, depth):
-                    yield value
-                    if isinstance(value, BaseModel):
-                        yield value.__dict__  # as a dict beside it in the union would hold
+            yield from _alike(
+                [each[0] if isinstance(each, tuple) else each for each in schema["choices"]], known, depth
+            )
         case "tagged-union":
             for choice in schema["choices"].values():
                 if isinstance(choice, dict):
                     yield from _samples(choice, known, depth)
         case "lax-or-strict" | "json-or-python" | "function-plain" | "url" | "multi-host-url":
-            yield from _read(schema)
+            yield from _read(schema, known)
             inner = schema.get("strict_schema") or schema.get("python_schema")
             if inner is not None:
                 yield from _samples(inner, known, depth)
@@ -285,15 +293,25 @@ def _samples(schema: Any, known: Mapping[str, Any], depth: int) -> Iterator[Any]
                 yield from _samples(schema["schema"], known, depth)
 
 
-def _read(schema: Any) -> Iterator[Any]:
-    """Values of a type that is made of a text."""
-    try:
-        validator = SchemaValidator(schema)
-    except SchemaError:
-        return  # it needs definitions from elsewhere
-    for text in (*_TEXTS, "a", "1", 1):
+def _alike(choices: list[Any], known: Mapping[str, Any], depth: int) -> Iterator[Any]:
+    """Values of each member of a union, and what each makes of the JSON that others write."""
+    columns = [list(islice(_samples(choice, known, depth), _MOST_SAMPLES)) for choice in choices]
+    yield from (value for row in zip_longest(*columns) for value in row)
+    texts: dict[bytes, None] = {}
+    for value in chain(*columns):
+        with contextlib.suppress(Exception):
+            texts[to_json(value, bytes_mode="base64")] = None
+    for choice in choices:
+        yield from _read(choice, known, texts)
+
+
+def _read(schema: Any, known: Mapping[str, Any], texts: Iterable[bytes] = _JSON_TEXTS) -> Iterator[Any]:
+    """What a type makes of JSON texts."""
+    whole = {"type": "definitions", "schema": schema, "definitions": list(known.values())}
+    validator = SchemaValidator(cast(CoreSchema, whole if known else schema))
+    for text in texts:
         with contextlib.suppress(Exception):  # no text of this type
-            yield validator.validate_json(json.dumps(text), strict=True)
+            yield validator.validate_json(text, strict=True, extra="forbid")
 
 
 def _containers(schema: Any, known: Mapping[str, Any], depth: int) -> Iterator[Any]:
@@ -305,9 +323,8 @@ def _containers(schema: Any, known: Mapping[str, Any], depth: int) -> Iterator[A
             yield from _rows([list(_samples(each, known, depth)) for each in schema["items_schema"]], tuple)
         case "dict":
             yield {}
-            yield from _rows(
-                [inner("keys_schema", "str"), inner("values_schema", "any")], lambda row: dict([row])
-            )
+            names = inner("keys_schema", "str") if schema.get("keys_schema", _ANY) != _ANY else list("a1")
+            yield from _rows([names, inner("values_schema", "any")], lambda row: dict([row]))
         case kind:
             made = {"list": list, "set": set, "frozenset": frozenset}[kind]
             yield made()
@@ -339,16 +356,23 @@ def _instances(cls: type, schema: Any, known: Mapping[str, Any], depth: int) -> 
 
 
 def _objects(fields: Any, known: Mapping[str, Any], depth: int) -> Iterator[dict[str, Any]]:
-    names, columns = [], []
+    names, columns, defaults = [], [], set()
     for name, field in fields:
-        if values := list(islice(_samples(field["schema"], known, depth), _MOST_SAMPLES)):
+        if "default" in field["schema"]:
+            defaults.add(name)
+        most = _MOST_TRIED if depth == 1 else _MOST_SAMPLES
+        if values := list(islice(_samples(field["schema"], known, depth), most)):
             names.append(name)
             columns.append(values)
-    yield from _rows(columns, lambda row: dict(zip(names, row, strict=True)))
+    for row in _rows(columns, lambda row: dict(zip(names, row, strict=True))):
+        if defaults:
+            yield {name: value for name, value in row.items() if name not in defaults}
+            defaults.clear()
+        yield row
 
 
 def _rows(columns: list[list[Any]], made: Callable[[tuple[Any, ...]], Any]) -> Iterator[Any]:
-    """As many as the longest column has values; the others begin anew."""
+    """As many as the longest column has values; the others begin anew. No two columns are alike."""
     if all(columns):
         for at in range(max(map(len, columns), default=1)):
-            yield made(tuple(column[at % len(column)] for column in columns))
+            yield made(tuple(column[(at + place) % len(column)] for place, column in enumerate(columns)))

@@ -7,16 +7,19 @@ from dataclasses import InitVar, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Network
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, TypeVar
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import (
     AfterValidator,
     AliasChoices,
+    AllowInfNan,
     AnyUrl,
     AwareDatetime,
     BaseModel,
@@ -45,10 +48,12 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
+from atoll.client.models import operators_of
 from atoll.errors import DeclarationError, InvalidDocument
-from atoll.schema import Collection, ListOf, MapOf, SetOf
+from atoll.schema import Add, Collection, Counter, ListOf, MapOf, SetOf
 from atoll.schema.compiled import compile_collection
 
 from .test_collection import declare
@@ -217,6 +222,77 @@ class Base64(BaseModel):
     data: bytes
 
 
+class Open(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    a: int
+
+
+class OpenOptions(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    a: int
+
+
+@dataclass
+class Unborn:
+    a: int
+    b: int = field(default=1, init=False)
+
+
+class Unfit(BaseModel):
+    a: int = "x"  # type: ignore[assignment]
+
+
+class Swapped(BaseModel):
+    """Whose validator is stable only where both are alike."""
+
+    a: int = 0
+    b: int = 0
+
+    @model_validator(mode="after")
+    def swap(self) -> Swapped:
+        self.a, self.b = self.b, self.a
+        return self
+
+
+class Base(BaseModel):
+    kind: str = "base"
+
+
+class Later(Base):
+    kind: str = "later"
+    n: int = 0
+
+
+class Zone:
+    """Written by a function, and known to no other serializer."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Zone) and self.name == other.name
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.json_or_python_schema(
+            json_schema=core_schema.no_info_after_validator_function(cls, core_schema.str_schema()),
+            python_schema=core_schema.is_instance_schema(cls),
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda zone: zone.name),
+        )
+
+
+class Kept(BaseModel):
+    """With a member that is no field, and a moment in the hour that a zone has twice."""
+
+    at: datetime
+
+    @cached_property
+    def year(self) -> int:
+        return self.at.year
+
+
 class Money:
     """With a form of its own in JSON, which it also reads."""
 
@@ -302,8 +378,14 @@ MONEY = Annotated[
         Point | Named,
         Size | Named,
         Literal["none"] | int,
-        Word | str,
         Colour | int,
+        dict,
+        list | None,
+        Sequence,
+        SetOf[IPv4Address],
+        SetOf[Annotated[int, AfterValidator(abs)]],
+        Zone,
+        Kept,
         tuple[int] | tuple[int, int],
         Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True)],
         Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}-\d{4}$")],
@@ -362,7 +444,24 @@ def test_what_is_kept_may_be_declared(type_: Any) -> None:
         (Whole | Whole2, "differ"),
         (type[int], "a class"),
         (Annotated[list[int], AfterValidator(lambda numbers: numbers[::-1])], "read as"),
-        (Price, "not allowed"),
+        (Price, "an enum's members"),
+        (Literal[Colour.RED], "literals"),
+        (Literal[b"a"], "literals"),
+        (Open, 'extra="allow"'),
+        (OpenOptions, 'extra="allow"'),
+        (Unborn, r"Bad\.a\.b: .*init=False"),
+        (Unfit, "not allowed"),
+        (list[Swapped], "read as"),
+        (Annotated[float, AllowInfNan(True)], "NaN"),
+        (Annotated[Decimal, AllowInfNan(True)], "NaN"),
+        (Annotated[float, PlainSerializer(lambda x: round(x, 2))], "read as"),
+        (dict[int | str, int], "names of an object's members"),
+        (dict[str | None, int], "names of an object's members"),
+        (Word | str, "differ"),
+        (Level | int, "differ"),
+        (Literal["1"] | Decimal, "differ"),
+        (Literal["2024-01-01"] | date, "differ"),
+        (list[Later | Base], "differ"),
         (list[Counted], "read as"),
         (MapOf[Counted], "read as"),
         (Annotated[int, AfterValidator(lambda n: n * 2)], "read as"),
@@ -425,6 +524,10 @@ def test_validators_of_the_collection_are_tried_too() -> None:
 
 
 class Notes(Collection):
+    found: re.Pattern[str] | None = None
+    bare: list = []  # noqa: RUF012
+    names: dict = {}  # noqa: RUF012
+    share: Annotated[float, PlainSerializer(lambda value: float(f"{value:.5f}"))] = 0.0
     anything: Any = None
     point: Point | None = None
     many: list[Any] = []  # noqa: RUF012
@@ -439,6 +542,10 @@ class Point3(Point):
     [
         {"anything": datetime(2024, 1, 1, tzinfo=UTC)},
         {"anything": Decimal(1)},
+        {"found": re.compile("a", re.IGNORECASE)},
+        {"bare": [Decimal(1)]},
+        {"names": {1: 1}},
+        {"share": 0.0000001},
         {"anything": {"a": [b"a"]}},
         {"many": [date(2024, 1, 1)]},
         {"point": Point3(x=1, z=2)},
@@ -447,6 +554,66 @@ class Point3(Point):
 def test_a_value_that_would_come_back_as_another_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(InvalidDocument, match="would come back as"):
         compile_collection(Notes).from_model(Notes(key="k", **given))
+
+
+def test_a_value_that_would_change_is_refused_beside_validators_too() -> None:
+    class Ruled(Notes):
+        @field_validator("many")
+        @classmethod
+        def order(cls, many: list[Any]) -> list[Any]:
+            return sorted(many, key=str)
+
+    schema = compile_collection(Ruled)
+    with pytest.raises(InvalidDocument, match="would come back as"):
+        schema.from_model(Ruled(key="k", anything=Decimal(1)))
+    ruled = Ruled(key="k")
+    ruled.many = ["b", "a"]
+    assert schema.document_of(ruled)["many"] == ["a", "b"]
+
+
+def test_moments_of_an_hour_that_is_twice_are_themselves() -> None:
+    class Log(Collection):
+        entry: Kept
+
+    for fold in (0, 1):
+        at = datetime(2024, 10, 27, 2, 30, fold=fold, tzinfo=ZoneInfo("Europe/Berlin"))
+        entry = Kept(at=at)
+        assert entry.year == 2024  # and so held in its __dict__
+        schema = compile_collection(Log)
+        read: Any = schema.to_model("k", schema.from_model(Log(key="k", entry=entry)))
+        assert read.entry.at.astimezone(UTC) == at.astimezone(UTC)
+
+
+def test_defaults_are_values_and_not_their_json() -> None:
+    class Host(Collection):
+        address: IPv4Address = IPv4Address("10.0.0.1")
+        path: Path | None = Path("/a")
+        zone: Zone = Field(default_factory=lambda: Zone("UTC"))
+        tags: SetOf[str] = Field(default_factory=lambda: {"new"})
+        n: Counter = Field(default_factory=lambda: 7)
+
+    schema = compile_collection(Host)
+    text = b'{"address":"10.0.0.1","path":"/a","zone":"UTC","tags":["new"],"n":7}'
+    assert schema.canonical(b"{}") == schema.from_model(Host(key="k")) == text
+    assert schema.to_model("k", b"{}") == Host(key="k")
+    assert schema.default_of("zone") == "UTC"
+
+
+def test_a_default_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(DeclarationError, match="does not fit"):
+        declare(a=(IPv4Address, Path("/a")))
+
+
+def test_a_value_is_written_as_its_type_is() -> None:
+    class Clock(Collection):
+        zone: Zone
+        zones: ListOf[Zone]
+
+    schema = compile_collection(Clock)
+    assert operators_of(schema, {"zone": Zone("CET"), "zones": Add(Zone("EET"))}) == {
+        "$set": {"zone": "CET"},
+        "$add": {"zones": ["EET"]},
+    }
 
 
 def test_values_of_json_are_taken_by_any() -> None:
