@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 
 from atoll.config.config import Config, RegionConfig, base_url, check_name, load_config
 from atoll.errors import ConfigError
+from atoll.schema.problems import meant
 
 Deployment = str | os.PathLike[str] | Config | Mapping[str, str] | Iterable[Mapping[str, str]]
 """A path to atoll.toml, what was read from it, or `{region: url}`, one or several."""
@@ -44,9 +44,7 @@ def nearest_first(endpoints: tuple[RegionConfig, ...], near: str | None) -> tupl
         return endpoints
     names = [endpoint.name for endpoint in endpoints]
     if near not in names:
-        close = get_close_matches(near, names, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
-        raise ConfigError(f"near={near!r} is not a region of this deployment; {hint}")
+        raise ConfigError(f"near={near!r} is not a region of this deployment; {meant(near, names)}")
     home = endpoints[names.index(near)]
     return tuple(sorted(endpoints, key=lambda endpoint: (endpoint is not home, distance_km(home, endpoint))))
 

@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from atoll.config.file import ConfigFile, DeploymentSection, EmulateSection, RegionSection, advice, meant
+from atoll.config.file import ConfigFile, DeploymentSection, EmulateSection, RegionSection, advice
 from atoll.config.lines import line_of, line_of_syntax_error
 from atoll.errors import ConfigError
 from atoll.schema.bounds import INDEXED_KEY_BYTES, bounds_of
 from atoll.schema.limits import Limits
 from atoll.schema.placement import REGION_NAME
+from atoll.schema.problems import meant
 from atoll.store.postgresql.url import database_url, is_postgresql
 
 _URL = re.compile(r"(?i)https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?/?")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from atoll.schema.bounds import DOCUMENT_BYTES, MOST_DOCUMENT_BYTES, MOST_KEY_BYTES
+from atoll.schema.problems import meant
 
 MOST_REGIONS = 32
 """Identifiers keep five bits for the region."""
@@ -105,9 +104,3 @@ def _names_beside(where: tuple[str, ...]) -> list[str]:
     elif where[:2] == ("deployment", "limits"):
         section = LimitsSection
     return list(section.model_fields)
-
-
-def meant(name: str, candidates: Sequence[str]) -> str:
-    """The candidate that was probably meant, or the candidates."""
-    close = get_close_matches(name, candidates, n=1)
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(candidates)[:12])}"

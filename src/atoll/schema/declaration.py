@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from inspect import get_annotations
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from atoll.schema.kept import Form, check_kept
 from atoll.schema.limits import Limits
 from atoll.schema.placement import HomeRegion
 from atoll.schema.policy import Policy
+from atoll.schema.problems import meant
 
 if TYPE_CHECKING:
     from atoll.schema.collection import Collection
@@ -115,9 +115,7 @@ def check_declaration(
 
 def _check_index(model: type[Collection], forms: Mapping[str, FieldForm], name: str, where: str) -> None:
     if name not in forms:
-        close = get_close_matches(name, forms, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(forms)}"
-        raise DeclarationError(f"{where}: indexes names {name!r}, which is not a field; {hint}")
+        raise DeclarationError(f"{where}: indexes names {name!r}, which is not a field; {meant(name, forms)}")
     marker = marker_of(model.model_fields[name])
     if (marker is not None and marker.kind not in _COUNTERS) or forms[name].node_types() & _CONTAINERS:
         raise DeclarationError(

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from atoll.errors import DeclarationError
 from atoll.schema.placement import Everywhere, Placement, Tenants
+from atoll.schema.problems import meant
 
 Consistency = Literal["eventual", "session", "causal", "bounded", "strong"]
 Strategy = Literal["lww", "fww", "merge", "manual"]
@@ -66,9 +67,7 @@ class Policy:
 def build_policy(where: str, options: Mapping[str, Any]) -> Policy:
     """Read the keywords of a class statement; `where` names the class. Raises DeclarationError."""
     for unknown in options.keys() - set(OPTIONS):
-        close = get_close_matches(unknown, OPTIONS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(OPTIONS)}"
-        raise DeclarationError(f"{where}: no option is called {unknown!r}; {hint}")
+        raise DeclarationError(f"{where}: no option is called {unknown!r}; {meant(unknown, OPTIONS)}")
     placement = options.get("placement") or Everywhere()
     if not isinstance(placement, Placement):
         raise DeclarationError(

@@ -32,6 +32,12 @@ def request_error(error: ValidationError, collection: str, fields: Collection[st
     return invalid_document(collection, [problem(item) for item in found[:MOST_PROBLEMS]])
 
 
+def meant(name: str, candidates: Collection[str]) -> str:
+    """The candidate that was probably meant, or the candidates."""
+    close = get_close_matches(name, candidates, n=1)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(candidates)[:12])}"
+
+
 def unknown_field(field: str, collection: str, fields: Collection[str]) -> UnknownField:
     """Names the field, the collection and what may have been meant."""
     close = get_close_matches(field, fields, n=3)
