@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 
+from atoll import errors
 from atoll.config.version import VERSION
-from atoll.errors import (
-    AtollError,
-    ExpectationFailed,
-    ForeignOrigin,
-    MalformedRequest,
-    Misdirected,
-    NotAcceptable,
-    StoreCorrupt,
-    TooLarge,
-    error_classes,
-)
+from atoll.errors import AtollError, error_classes
 from atoll.http.bodies import OBJECT, Schema, batch
 from atoll.http.common import IF_CHANGED, tagged
-from atoll.http.exchange import Exchange
 from atoll.http.feed import Change
 from atoll.http.parameters import Parameter
 from atoll.http.problems import CONTENT_TYPE, PREFIX, headers_of
-from atoll.http.route import Answer, Body, Route, Serving
+from atoll.http.route import Answer, Body, Route
 from atoll.schema.application import Application
 from atoll.schema.compiled import CollectionSchema
 
 _REFERENCE = "#/components/schemas/{name}"
 _ANYWHERE = (
-    MalformedRequest,
-    ForeignOrigin,
-    NotAcceptable,
-    ExpectationFailed,
-    Misdirected,
-    TooLarge,
-    AtollError,
-    StoreCorrupt,
+    errors.MalformedRequest,
+    errors.ForeignOrigin,
+    errors.NotAcceptable,
+    errors.ExpectationFailed,
+    errors.Misdirected,
+    errors.TooLarge,
+    errors.AtollError,
+    errors.StoreCorrupt,
 )
 """Problems that any call may answer with."""
 
@@ -63,6 +54,7 @@ def describe(routes: Iterable[Route], application: Application, url: str) -> dic
 
 
 def _operation(route: Route, collection: CollectionSchema | None, schemas: dict[str, Any]) -> dict[str, Any]:
+    content = partial(_content, collection, schemas)
     operation: dict[str, Any] = {
         "operationId": route.name if collection is None else f"{route.name}_{collection.name}",
         "description": route.meaning,
@@ -72,23 +64,30 @@ def _operation(route: Route, collection: CollectionSchema | None, schemas: dict[
             for each in route.parameters
             if collection is None or (each.place, each.name) != ("path", "collection")
         ],
-        "responses": _responses(route, collection, schemas),
+        "responses": _responses(route, content),
     }
     if route.body is not None:
-        operation["requestBody"] = {"required": True, "content": _content(route.body, collection, schemas)}
+        operation["requestBody"] = {"required": True, "content": content(route.body)}
     return operation
 
 
-def _responses(
-    route: Route, collection: CollectionSchema | None, schemas: dict[str, Any]
-) -> dict[str, dict[str, Any]]:
+def _responses(route: Route, content: Callable[[Answer | Body], dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """By status; one that has a good answer and a problem has the content of both."""
     found = _problems(route)
     for answer in route.answers:
-        described = _answer(answer, collection, schemas)
-        refused = found.get(str(answer.status), {})
-        content = {**refused.get("content", {}), **described.get("content", {})}
-        found[str(answer.status)] = {**refused, **described, **({"content": content} if content else {})}
+        described = found.setdefault(str(answer.status), {})
+        described["description"] = answer.meaning
+        if answer.schema is not None:
+            described["content"] = {**described.get("content", {}), **content(answer)}
+        if answer.headers:
+            described["headers"] = {
+                each.name: {
+                    "description": each.meaning,
+                    "required": each.required,
+                    "schema": each.kind.schema(),
+                }
+                for each in answer.headers
+            }
     return dict(sorted(found.items()))
 
 
@@ -107,21 +106,8 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     }
 
 
-def _answer(answer: Answer, collection: CollectionSchema | None, schemas: dict[str, Any]) -> dict[str, Any]:
-    described: dict[str, Any] = {"description": answer.meaning}
-    if answer.schema is not None:
-        described["content"] = _content(answer, collection, schemas)
-    if answer.headers:
-        described["headers"] = {each.name: _header(each) for each in answer.headers}
-    return described
-
-
-def _header(header: Parameter) -> dict[str, Any]:
-    return {"description": header.meaning, "required": header.required, "schema": header.kind.schema()}
-
-
 def _content(
-    carried: Answer | Body, collection: CollectionSchema | None, schemas: dict[str, Any]
+    collection: CollectionSchema | None, schemas: dict[str, Any], carried: Answer | Body
 ) -> dict[str, Any]:
     return {carried.media_type: {"schema": _schema(carried.schema, collection, schemas)}}
 
@@ -176,16 +162,12 @@ def _problem() -> Schema:
     }
 
 
-async def _show(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
-    await exchange.answer_tagged(on.description())
-
-
 ROUTES = (
     Route(
         method="GET",
         path="/openapi.json",
         name="openapi",
-        handler=_show,
+        handler=lambda on, exchange, at: exchange.answer_tagged(on.description()),
         access="public",
         meaning="OpenAPI 3.1 of the declared collections",
         parameters=(IF_CHANGED,),
