@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from atoll.client.models import jsonable, operators_of, schema_of
+from atoll.client.models import encoded, jsonable, operators_of, schema_of
 from atoll.schema import Collection, Limits
 
 
@@ -75,8 +75,9 @@ def batch_item(write: BatchWrite, limits: Limits | None) -> dict[str, Any]:
         case Put(model=model):
             return {"put": body | {"value": msgspec.Raw(schema.from_model(model))}}
         case Update(changes=changes):
-            return {"patch": body | {"operators": operators_of(schema, changes)}}
+            plain = operators_of(schema, changes)
         case Patch(operators=operators):
-            return {"patch": body | {"operators": jsonable(dict(operators), schema.name)}}
+            plain = jsonable(dict(operators), schema.name)
         case Delete():
             return {"delete": body}
+    return {"patch": body | {"operators": msgspec.Raw(encoded(plain, schema.name))}}

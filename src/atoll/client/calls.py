@@ -12,7 +12,7 @@ import msgspec
 
 from atoll.client import answers
 from atoll.client.batch import BatchWrite, batch_item, key_of, model_class
-from atoll.client.models import fitted, jsonable, schema_of
+from atoll.client.models import encoded, fitted, jsonable, schema_of
 from atoll.client.results import LeftOut, Read, Sibling
 from atoll.client.transport import Response
 from atoll.errors import InvalidDocument, InvalidOperation, NotFound
@@ -103,7 +103,7 @@ class Calls:
 
     def patch(self, model: type[M], key: str, if_match: str | None, operators: Mapping[str, Any]) -> Call[M]:
         schema = schema_of(model, self.limits)
-        body = msgspec.json.encode(jsonable(dict(operators), schema.name))
+        body = encoded(jsonable(dict(operators), schema.name), schema.name)
         headers = _guarded(if_match)
         return Call("PATCH", _path(schema, key), _shown(model, key), headers=headers, body=body, writes=True)
 
@@ -153,9 +153,9 @@ class Calls:
             query.append(("prefix", prefix))
         for name, operator, value in where:
             form = schema.elements.get(name) if operator == "contains" else schema.forms.get(name)
-            held = value if isinstance(value, msgspec.Raw) else jsonable(value, f"{schema.name}.{name}", form)
-            text = msgspec.json.encode(held).decode()
-            query.append(("where", f"{name}:{operator}:{text}"))
+            at = f"{schema.name}.{name}"
+            text = bytes(value) if isinstance(value, msgspec.Raw) else encoded(jsonable(value, at, form), at)
+            query.append(("where", f"{name}:{operator}:{text.decode()}"))
         if cursor is not None:
             query.append(("cursor", cursor))
         if (level := self._level(schema, consistency)) is not None:
@@ -243,7 +243,8 @@ class Calls:
     def resolve(self, conflict_id: str, value: Collection | Mapping[str, Any]) -> Call[dict[str, Any]]:
         if isinstance(value, Collection):
             value = schema_of(type(value), self.limits).document_of(value)
-        body = msgspec.json.encode({"value": jsonable(dict(value), f"conflict {conflict_id}")})
+        where = f"conflict {conflict_id}"
+        body = encoded({"value": jsonable(dict(value), where)}, where)
 
         def read(response: Response, region: str) -> dict[str, Any]:
             shown: dict[str, Any] = msgspec.json.decode(bytes(_document(response).value))

@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
+import msgspec
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from atoll.errors import InvalidDocument, InvalidOperation
@@ -22,7 +23,7 @@ from atoll.schema import (
 )
 from atoll.schema.collection import is_base
 from atoll.schema.exact import check_zones
-from atoll.schema.forms import FieldForm
+from atoll.schema.forms import FieldForm, encode_json
 from atoll.schema.problems import unknown_field
 
 M = TypeVar("M", bound=Collection)
@@ -78,6 +79,19 @@ def operators_of(schema: CollectionSchema, changes: Mapping[str, Any]) -> dict[s
             value = schema.validate_field(field, jsonable(change, where, schema.forms[field]))
             operators.setdefault("$set", {})[field] = value
     return operators
+
+
+def encoded(value: Any, where: str) -> bytes:
+    """JSON text of plain data. Raises InvalidDocument for NaN, the infinities and lone surrogates."""
+    try:
+        text = msgspec.json.encode(value)
+    except UnicodeEncodeError as error:
+        raise InvalidDocument(
+            f"{where}: a lone surrogate is no character ({error}); send the whole one"
+        ) from None
+    if b"null" in text:  # as it would be written
+        encode_json(value, where)
+    return text
 
 
 def jsonable(value: Any, where: str, form: FieldForm | None = None) -> Any:

@@ -26,6 +26,9 @@ from atoll.store.port import Condition, Kind, Operator
 OPERATORS: Final[Mapping[str, Operator]] = {name: name for name in get_args(Operator)}
 _EQUALITY = frozenset({"eq", "ne", "contains"})
 _LISTS = frozenset({"list", "set", "tuple"})
+_URLS = frozenset({"multi-host-url", "url"})
+_UNORDERED = frozenset({"complex", "function-plain", "is-instance", "json-or-python"})
+"""Types that are texts in JSON, in an order of their own."""
 _PLAIN = (
     frozenset({"bool", "default", "enum", "float", "int", "literal", "nullable", "str", "union"}) | _LISTS
 )
@@ -136,7 +139,7 @@ def _stored(form: FieldForm, value: Any, op: Operator, where: str, limits: Limit
     if not isinstance(value, str) or form.node_types() <= _PLAIN:
         return value
     if op not in _EQUALITY:
-        if "is-instance" in form.node_types():
+        if not form.node_types() & _URLS and (form.node_types() & _UNORDERED or form.has_serializer()):
             raise InvalidOperation(f"{where}: its type has no order as text; compare with eq or ne")
         return value
     try:

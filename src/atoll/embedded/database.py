@@ -10,7 +10,7 @@ import msgspec
 
 from atoll.client.database import Database
 from atoll.client.exchange import unreturned
-from atoll.client.models import jsonable, model_of, schema_of
+from atoll.client.models import encoded, jsonable, model_of, schema_of
 from atoll.client.options import DEFAULTS, fitted
 from atoll.documents.mutation import Delete, Mutation, Put, Write, patch_of, put_fields
 from atoll.documents.rules import Rules
@@ -102,7 +102,7 @@ class EmbeddedDatabase(Database):
     ) -> M:
         rules, _ = self._declared(model)
         rules.schema.validate_key(key)
-        plain = msgspec.json.decode(msgspec.json.encode(jsonable(dict(operators), rules.name)))
+        plain = msgspec.json.decode(encoded(jsonable(dict(operators), rules.name), rules.name))
         return await self._written(
             model, key, patch_of(rules, key, plain, if_match=if_match), idempotency_key
         )

@@ -128,6 +128,7 @@ def _form(where: str, info: FieldInfo, config: ConfigDict) -> FieldForm:
     try:
         form = FieldForm.of_field(where, info, config)
         form.model.model_json_schema(mode="validation")
+        form.model.model_json_schema(mode="serialization")
     except PydanticUserError as error:
         raise DeclarationError(
             f"{where}: JSON cannot represent its type ({_first_line(error)}) Use types such as str, int, float,"

@@ -7,6 +7,8 @@ import pytest
 from pydantic import BaseModel
 
 from atoll import errors
+from atoll.client.batch import Patch
+from atoll.client.calls import Calls
 from atoll.client.models import jsonable, model_of, operators_of, schema_of
 from atoll.schema import Add, Append, Collection, Decrement, Increment, ListOf, Remove, SetOf, Splice, Text
 
@@ -45,6 +47,19 @@ def test_values_are_set() -> None:
 
 def test_none_is_a_value() -> None:
     assert operators_of(SCHEMA, {"name": None}) == {"$set": {"name": None}}
+
+
+@pytest.mark.parametrize("value", [float("nan"), [float("-inf")], {"a": {"b": float("inf")}}, "\ud800"])
+def test_what_json_cannot_say_is_refused_and_not_null(value: object) -> None:
+    calls = Calls(None)
+    for asked in (
+        lambda: calls.patch(Customer, "ann", None, {"$set": {"name": value}}),
+        lambda: calls.batch([Patch(Customer, "ann", {"$set": {"name": value}})]),
+        lambda: calls.page(Customer, "", [("name", "eq", value)], 10, None),
+        lambda: calls.resolve("c", {"name": value}),
+    ):
+        with pytest.raises(errors.InvalidDocument):
+            asked()
 
 
 def test_operations_become_their_operators() -> None:

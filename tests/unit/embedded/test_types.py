@@ -5,18 +5,19 @@ from __future__ import annotations
 import io
 import itertools
 import operator
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, HttpUrl
+from pydantic import BaseModel, HttpUrl, IPvAnyAddress
 
 import atoll
 from atoll import Add, Collection, ListOf, MapOf, SetOf, Text
@@ -60,6 +61,8 @@ class Thing(Collection, indexes=["at", "amount", "day", "ref", "count", "name", 
     ref: UUID
     colour: Colour
     address: IPv4Address | None = None
+    any_address: IPvAnyAddress | None = None
+    found: re.Pattern[str] | None = None
     site: HttpUrl | None = None
     paid: Card | Cash
     moments: list[datetime]
@@ -73,7 +76,7 @@ class Thing(Collection, indexes=["at", "amount", "day", "ref", "count", "name", 
 
 THING = compile_collection(Thing)
 ORDERED = ("name", "count", "share", "at", "local", "day", "clock", "amount", "data", "ref")
-EQUAL = (*ORDERED, "flag", "length", "colour", "address", "site")
+EQUAL = (*ORDERED, "flag", "length", "colour", "address", "any_address", "found", "site")
 ORDERS: Mapping[str, Callable[[Any, Any], bool]] = {
     "lt": operator.lt,
     "le": operator.le,
@@ -114,6 +117,8 @@ def things(random: Random, count: int) -> list[Thing]:
             ref=random.choice([UUID(int=1), UUID(int=2**127)]),
             colour=random.choice(list(Colour)),
             address=random.choice([None, IPv4Address("10.0.0.1"), IPv4Address("9.0.0.1")]),
+            any_address=random.choice([None, IPv6Address("::1"), IPv4Address("9.0.0.1")]),
+            found=random.choice([None, re.compile("a"), re.compile("")]),
             site=random.choice([None, HttpUrl("https://Example.com"), HttpUrl("https://example.com/a")]),
             paid=random.choice(
                 [
@@ -245,6 +250,8 @@ def test_every_type_moves_through_every_format(kind: str, tmp_path: Path) -> Non
         ("clock", "lt", "12:00:00+02:00"),
         ("length", "lt", timedelta(1)),
         ("address", "lt", IPv4Address("9.0.0.1")),
+        ("any_address", "lt", IPv4Address("9.0.0.1")),
+        ("found", "ge", re.compile("a")),
     ],
 )
 async def test_a_comparison_without_a_meaning_is_refused(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -436,6 +436,7 @@ def test_what_is_kept_may_be_declared(type_: Any) -> None:
         (Iterable[int], "iterator"),
         (list[Iterable[str]], "iterator"),
         (Iterator[int], "JSON cannot"),
+        (Hashable, "JSON cannot"),
         (FutureDate, "future"),
         (FutureDatetime, "future"),
         (Json[list[int]], "JsonValue"),
