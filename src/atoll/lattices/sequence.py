@@ -114,28 +114,36 @@ class ListLattice(_SequenceLattice):
 def _change_text(
     state: SequenceState, actor: Actor, plan: Callable[[str], tuple[list[Edit], str]]
 ) -> SequenceState | None:
+    old = _text(yjs.read_for(state, actor))
+    edits, new = plan(old)
+
     def edit(opened: Opened) -> None:
-        old = shown = _text(opened)
-        edits, new = plan(old)
+        shown = _text(opened)
         opened.shown = None
         with opened.document.transaction():
             text = yjs.text_of(opened)
             for start, end, first, last in reversed(edits):  # from the end, so that earlier positions hold
                 at = _byte_offset(old, start)
-                if end > start:
+                if shown and end > start:
                     del text[at : _byte_offset(old, end)]
                 if last > first:
                     text.insert(at, new[first:last])
                 shown = shown[:start] + new[first:last] + shown[end:]
         opened.shown = shown
 
-    return yjs.change(state, actor, edit)
+    return yjs.change(state, actor, edit, anew=_nothing_stays(edits, len(old)))
+
+
+def _nothing_stays(edits: list[Edit], length: int) -> bool:
+    return len(edits) == 1 and edits[0][:2] == (0, length) and edits[0] != (0, 0, 0, 0)
 
 
 def _change_list(
     state: SequenceState, actor: Actor, plan: Callable[[list[str]], tuple[list[Edit], list[str]]]
 ) -> SequenceState | None:
-    edits, new = plan(_elements(yjs.read(state)))
+    old = _elements(yjs.read_for(state, actor))
+    edits, new = plan(old)
+    anew = _nothing_stays(edits, len(old))
 
     def edit(opened: Opened) -> None:
         shown = _elements(opened)
@@ -143,7 +151,7 @@ def _change_list(
         with opened.document.transaction():
             array = yjs.array_of(opened)
             for start, end, first, last in reversed(edits):
-                if end > start:
+                if shown and end > start:
                     del array[start:end]
                 if last > first:
                     array[start:start] = new[first:last]
@@ -152,9 +160,10 @@ def _change_list(
 
     def edit_runs(opened: Opened) -> list[list[str]]:
         array, runs = yjs.array_of(opened), []
+        length = len(array)
         with opened.document.transaction():
             for start, end, first, last in reversed(edits):
-                if end > start:
+                if length and end > start:
                     del array[start:end]
                 if last > first:
                     array.insert(start, "")
@@ -162,8 +171,8 @@ def _change_list(
         return runs
 
     if any(last - first > _ONE_BY_ONE for _, _, first, last in edits):
-        return yjs.change_runs(state, actor, edit_runs)
-    return yjs.change(state, actor, edit)
+        return yjs.change_runs(state, actor, edit_runs, anew=anew)
+    return yjs.change(state, actor, edit, anew=anew)
 
 
 def _planned_text(old: str, operator: str, argument: Any) -> tuple[list[Edit], str]:

@@ -139,3 +139,32 @@ def test_a_refused_batch_leaves_the_text_as_it_was() -> None:
     replica._take(batch)
     after = msgspec.json.decode(replica.shown("paper", "k") or b"")
     assert (after["body"], after["words"]) == ("one!", ["w", "y"])
+
+
+@pytest.mark.parametrize("collection", ["paper", "sheet"])
+def test_a_text_emptied_while_others_edit_it_is_small_and_alike_everywhere(collection: str) -> None:
+    rng = random.Random(3)
+    rules = RULES[collection]
+    a, b, c = (Replica(name, RULES) for name in "abc")
+    a.write(put_of(rules, "k", b'{"body":"","lines":[]}'))
+    settle([a, b, c])
+    for turn in range(30):
+        for replica in (a, b):
+            for _ in range(8):
+                shown = msgspec.json.decode(replica.shown(collection, "k") or b"")
+                at = {field: rng.randint(0, len(shown[field])) for field in ("body", "lines")}
+                inserted = {"body": {"at": at["body"], "insert": "xyz"}}
+                inserted["lines"] = {"at": at["lines"], "insert": ["x", "y"]}
+                replica.write(patch_of(rules, "k", {"$splice": inserted}))
+        a.write(patch_of(rules, "k", {"$set": {"body": "", "lines": []}}))
+        assert len(a.journal[-1].frame) <= 2 * MOST_BYTES
+        if turn % 3 == 0:
+            b.write(patch_of(rules, "k", {"$unset": ["body", "lines"]}))
+        settle([a, b])
+    shown = msgspec.json.decode(a.shown(collection, "k") or b"")
+    assert (len(shown["body"]), len(shown["lines"])) == (8 * 3, 8 * 2)
+    assert len(a.rows[(collection, "k")].meta) < 1500
+    for page in a.snapshot():
+        c.perform(page)
+    assert a.digests() == b.digests() == c.digests()
+    assert [each.parked for each in (a, b, c)] == [[], [], []]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from functools import reduce
 from itertools import permutations
 from typing import Any
@@ -22,6 +23,10 @@ todo = ListLattice()
 
 def after(lattice: Any, *deltas: Any) -> Any:
     return reduce(lattice.merge, [delta for delta in deltas if delta is not None], lattice.empty())
+
+
+def after_on(lattice: Any, state: Any, *deltas: Any) -> Any:
+    return reduce(lattice.merge, deltas, state)
 
 
 def text(content: str) -> Any:
@@ -155,6 +160,111 @@ def test_long_histories_are_folded() -> None:
         state = note.merge(state, note.operate(state, "$append", "x", TOKYO))
     assert len(state.updates) < 260
     assert note.value(state) == "x" * 600
+
+
+@pytest.mark.parametrize("lattice", [note, todo], ids=["text", "list"])
+def test_a_sequence_that_is_emptied_does_not_grow(lattice: Any) -> None:
+    """Written, edited in its middle, and emptied, again and again."""
+    rng, words = random.Random(1), ["some", "words", "to", "be", "edited"]
+    whole, nothing, few = (" ".join(words), "", "xy") if lattice is note else (words, [], ["x"])
+    state, sizes, wire = lattice.empty(), [], 0
+    for _ in range(50):
+        state = after_on(lattice, state, lattice.difference(state, whole, FRANKFURT))
+        for _ in range(20):
+            at = rng.randint(0, len(lattice.value(state)))
+            delta = lattice.operate(state, "$splice", splice(at, 0, few), rng.choice([FRANKFURT, TOKYO]))
+            state = after_on(lattice, state, delta)
+        emptied = lattice.difference(state, nothing, rng.choice([FRANKFURT, TOKYO]))
+        wire = max(wire, len(lattice.encode(emptied)))
+        state = after_on(lattice, state, emptied)
+        assert lattice.value(state) == nothing
+        sizes.append(len(lattice.encode(state)))
+        state = lattice.restore(lattice.encode(state))
+    assert wire < 40
+    assert max(sizes) <= 80
+
+
+def test_what_was_emptied_is_not_kept_while_others_write_on() -> None:
+    seen = text("password: hunter2")
+    cleared = note.difference(seen, "", FRANKFURT)
+    more = note.operate(seen, "$splice", splice(8, 0, " of mine"), TOKYO)
+    fixed = note.operate(after(note, seen, more), "$splice", splice(12, 0, "g"), TOKYO)
+    states = [after(note, *order) for order in permutations([seen, cleared, more, fixed])]
+    assert {note.value(state) for state in states} == {" of gmine"}
+    assert all(b"hunter" not in note.encode(state) for state in states)
+    assert len({note.canonical(state) for state in states}) == 1
+    rest = note.difference(states[0], "", FRANKFURT)
+    assert len(note.encode(note.merge(states[0], rest))) <= 80
+
+
+@pytest.mark.parametrize("lattice", [note, todo], ids=["text", "list"])
+@given(seed=st.integers(0, 2**32))
+def test_words_outlive_emptyings_that_had_not_seen_them(lattice: Any, seed: int) -> None:
+    """Regions write words between others' words, empty the sequence, and hear of each other."""
+    rng = random.Random(seed)
+    actors = [
+        Actor(region, ("frankfurt", "tokyo", "virginia")) for region in ("frankfurt", "tokyo", "virginia")
+    ]
+    states: list[Any] = [lattice.empty() for _ in actors]
+    heard: list[list[int]] = [[] for _ in actors]
+    seen: list[set[str]] = [set() for _ in actors]
+    deltas: list[bytes] = []
+    effects: list[tuple[str, set[str]]] = []
+    for number in range(rng.randint(2, 30)):
+        at = rng.randrange(3)
+        if rng.random() < 0.3:
+            other = rng.randrange(3)
+            for index in heard[other][: rng.randint(0, len(heard[other]))]:
+                if index not in heard[at]:
+                    states[at] = lattice.merge(states[at], lattice.decode(deltas[index]))
+                    heard[at].append(index)
+                    seen[at].add(effects[index][0])
+            continue
+        shown = lattice.value(states[at])
+        word = "" if rng.random() < 0.25 else f"{rng.choice('aé😀')}{number:02}"
+        if word:
+            argument = splice(3 * rng.randint(0, len(shown) // 3), 0, word if lattice is note else list(word))
+        else:
+            argument = splice(0, len(shown), word if lattice is note else [])
+        delta = lattice.operate(states[at], "$splice", argument, actors[at])
+        if delta is None:
+            continue
+        effects.append((word, set() if word else set(seen[at])))
+        seen[at].add(word)
+        heard[at].append(len(deltas))
+        deltas.append(lattice.encode(delta))
+        states[at] = lattice.merge(states[at], delta)
+        if rng.random() < 0.3:
+            states[at] = lattice.restore(lattice.encode(states[at]))
+        again = after(
+            lattice, *(lattice.decode(deltas[index]) for index in rng.sample(heard[at], len(heard[at])))
+        )
+        assert lattice.canonical(again) == lattice.canonical(states[at])
+    gone = set().union(*(covered for _, covered in effects), {""})
+    order = rng.sample(deltas, len(deltas))
+    final = after(lattice, *map(lattice.decode, order))
+    for state in (states[0], states[1]):
+        assert lattice.canonical(after_on(lattice, state, *map(lattice.decode, order))) == lattice.canonical(
+            final
+        )
+    shown = "".join(lattice.value(final))
+    assert sorted(shown[at : at + 3] for at in range(0, len(shown), 3)) == sorted(
+        {w for w, _ in effects} - gone
+    )
+
+
+def test_a_reset_that_no_region_writes_is_refused() -> None:
+    one, two = b"\x01\x05", b"\x02\x05"
+    assert note.value(note.decode(b"\0\0\x02" + one + two + b"\0\0")) == ""
+    for header in (
+        b"\0",
+        b"\x02" + one + one,
+        b"\x02" + two + one,
+        b"\x01\x01\0",
+        b"\x01\x01\xff\xff\xff\xff\x7f",
+    ):
+        with pytest.raises(HostileEntry):
+            note.decode(b"\0\0" + header + b"\0\0")
 
 
 def test_a_text_is_no_list() -> None:
