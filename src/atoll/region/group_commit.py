@@ -225,15 +225,25 @@ class GroupCommit:
     # -- gathering -------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        while not self._closed:
-            if self._called.is_set():
-                await asyncio.sleep(0)  # those who were just answered may have more
-            else:
-                await self._called.wait()
-            await self._gather()
-            self._called.clear()
-            if not self._closed:
-                await self._commit(self._gathered())
+        try:
+            while not self._closed:
+                if self._called.is_set():
+                    await asyncio.sleep(0)  # those who were just answered may have more
+                else:
+                    await self._called.wait()
+                await self._gather()
+                self._called.clear()
+                if not self._closed:
+                    await self._commit(self._gathered())
+        except KeyboardInterrupt:
+            # As in a notebook: it stops whoever runs the event loop, who may run it on.
+            if self._task is not None:
+                self._task.add_done_callback(
+                    asyncio.Task.exception
+                )  # it has been raised where the loop is run
+            self._called.set()
+            self._task = asyncio.create_task(self._run(), name="group commit")
+            raise
 
     async def _gather(self) -> None:
         """Wait until an iteration of the event loop brings no new work: one commit for all that is on its way."""

@@ -17,6 +17,7 @@ from atoll import Add, Collection, Decrement, Increment, Remove
 from atoll.client.batch import Delete, Patch, Put, Update
 from atoll.embedded import EmbeddedDatabase
 from atoll.errors import (
+    AtollError,
     BoundExceeded,
     ConfigError,
     Indefinite,
@@ -31,6 +32,7 @@ from atoll.errors import (
     VersionMismatch,
 )
 from atoll.recovery.restore import RESTORED
+from atoll.store.sqlite.store import SqliteStore
 
 from .shop import SHOP, Item, Page, Profile
 
@@ -364,6 +366,38 @@ async def test_a_forked_process_is_refused(db: EmbeddedDatabase) -> None:
     assert found[0] == "ConfigError"
     assert "another event loop or process" in found[1]
     assert await db.get(Profile, "ann") == ANN
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_an_interrupted_commit_leaves_the_region_usable(
+    durable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ctrl-C in a notebook, whose event loop runs on."""
+    db = atoll.open(SHOP, data=tmp_path)
+    commit = SqliteStore.commit
+
+    def interrupted(*arguments: Any) -> None:
+        monkeypatch.undo()
+        if durable:
+            commit(*arguments)
+        raise KeyboardInterrupt
+
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(db.__aenter__())
+        bob = Profile(key="bob", name="Bob", age=5)
+        assert loop.run_until_complete(db.put(bob)) == bob
+        monkeypatch.setattr(SqliteStore, "commit", interrupted)
+        interrupting = loop.create_task(db.put(ANN))
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(interrupting)
+        with pytest.raises(AtollError, match="KeyboardInterrupt"):
+            loop.run_until_complete(interrupting)
+        assert loop.run_until_complete(asyncio.wait_for(db.put(bob), 20)) == bob
+        assert loop.run_until_complete(db.get(Profile, "ann")) == (ANN if durable else None)
+        loop.run_until_complete(db.close())
+    finally:
+        loop.close()
 
 
 def test_a_region_opened_before_a_fork_belongs_to_the_parent(tmp_path: Path) -> None:
