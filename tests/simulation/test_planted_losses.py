@@ -24,7 +24,7 @@ from atoll.simulation.sessions import Returning
 from atoll.simulation.world import World
 from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import Chunk, View
-from atoll.testing import backups
+from atoll.testing import cluster as clusters
 
 from .planting import Patch, Plant, cut_soon, is_found, is_no_bug_by_itself, planting
 
@@ -107,13 +107,13 @@ def undeclared_left_out(patch: Patch) -> None:
     alter=restored,
 )
 def not_marked(patch: Patch) -> None:
-    chunks = backups.restored_chunks
+    chunks = clusters.restored_chunks
 
     async def unmarked(reader: ArchiveReader, now_ms: int, gone: Collection[str]) -> AsyncIterator[Chunk]:
         async for chunk in chunks(reader, now_ms, gone):
             yield replace(chunk, counters={n: v for n, v in chunk.counters.items() if n != RESTORED})
 
-    patch.setattr(backups, "restored_chunks", unmarked)
+    patch.setattr(clusters, "restored_chunks", unmarked)
 
 
 @plant(

@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
+from io import BytesIO
+from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
+from atoll.backup.archive import ArchiveReader, Header
+from atoll.backup.backup import restored_chunks, write_archive
 from atoll.causality import vector as vectors
 from atoll.causality.types import RegionName
 from atoll.conflicts.guard import GuardOptions
@@ -20,7 +24,6 @@ from atoll.region.site import Site
 from atoll.replication.wire import derive_key
 from atoll.schema.application import Application
 from atoll.store.port import AuditFilter
-from atoll.testing import backups
 from atoll.testing.clocks import EPOCH_MS, NodeClock
 from atoll.testing.disk import Connection, SimulatedDisk
 from atoll.testing.network import SimulatedNetwork
@@ -287,12 +290,18 @@ class Cluster:
 
     async def back_up(self, region: str) -> bytes:
         """An archive of a region's data, as `atoll backup` makes it on a machine whose clock is right."""
-        return await backups.back_up(self[region].disk, self.now_ms())
+        disk, archive = self[region].disk, BytesIO()
+        header = Header("simulation", disk.region, self.now_ms(), "simulated")
+        await write_archive(disk.medium.opened(), archive, header)
+        return archive.getvalue()
 
     async def restore(self, region: str, archive: bytes) -> None:
         """Kill a region's nodes, and put what an archive holds in the place of its data, as `atoll restore` does."""
         self.kill(region)
-        await backups.restore(self[region].disk, archive, self.now_ms())
+        disk, reader = self[region].disk, ArchiveReader(BytesIO(archive), Path("simulated.atoll"))
+        disk.empty()
+        await disk.medium.opened().fill(restored_chunks(reader, self.now_ms(), ()))
+        disk.tell_replaced("restored")
         for node in self.of(region):
             node.make_tables()
 
