@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from atoll.schema.bounds import PAGE_BYTES
-from atoll.store.port import AuditRow, Parked, Row
+from atoll.store.port import AuditRow, Parked, Row, Segment
 
-Paged = Row | AuditRow | Parked
+Paged = Row | AuditRow | Parked | Segment
 
 
 def cut_short(rows: Sequence[Paged], limit: int, limit_bytes: int = PAGE_BYTES) -> bool:

@@ -334,7 +334,7 @@ class Journal(Protocol):
     async def journal(
         self, after_id: int, *, limit: int = 64, limit_bytes: int = PAGE_BYTES
     ) -> list[Numbered]:
-        """Segments in this region's commit order past `after_id`; at least one if there is one.
+        """Segments in this region's commit order past `after_id`; the one that reaches `limit_bytes` is the last.
 
         Whoever has seen an id has seen all before it: none is filled in later.
         """

@@ -13,6 +13,7 @@ from atoll.store.port import (
     Chunk,
     Commit,
     Condition,
+    Numbered,
     Parked,
     Remembered,
     Row,
@@ -312,6 +313,14 @@ class SqlStore(ABC):
         select = f"SELECT value FROM {self.prefix}counters WHERE name = {bound.text(name)}"
         rows = await self.found(select, bound.values)
         return int(rows[0][0]) if rows else 0
+
+    async def journal(
+        self, after_id: int, *, limit: int = 64, limit_bytes: int = PAGE_BYTES
+    ) -> list[Numbered]:
+        bound, columns, table = self.bound(), ("id", *Segment._fields), f"{self.prefix}journal"
+        terms = [f"id > {bound.place(after_id, 'bigint')}"]
+        rows = await self.page(PageQuery(columns, table, "id", 1, terms, bound, limit, limit_bytes))
+        return [Numbered(id, Segment(*segment)) for id, *segment in rows]
 
     async def segment(self, origin: str, seq: int) -> Segment | None:
         bound = self.bound()

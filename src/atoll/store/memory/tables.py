@@ -193,16 +193,12 @@ class MemoryTables:
         return self._clock
 
     def journal(self, after_id: int, *, limit: int = 64, limit_bytes: int = PAGE_BYTES) -> list[Numbered]:
-        found: list[Numbered] = []
-        size_bytes = 0
-        first = max(after_id, self._truncated) + 1
-        for id in range(first, min(first - 1 + limit, self.journal_tail()) + 1):
-            segment = self._segment(id)
-            size_bytes += len(segment.body)
-            if found and size_bytes > limit_bytes:
-                break
-            found.append(Numbered(id, segment))
-        return found
+        start = max(0, after_id - self._truncated)
+        segments = self._journal[start : start + limit]
+        return [
+            Numbered(self._truncated + at, segment)
+            for at, segment in enumerate(segments[: within(segments, limit_bytes)], start + 1)
+        ]
 
     def journal_start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
         firsts = [

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from atoll.schema.bounds import PAGE_BYTES
-from atoll.store.port import JournalExtent, Numbered, Segment
+from atoll.store.port import JournalExtent
 from atoll.store.postgresql.database import Database
 from atoll.store.queries import MEASURED_SEGMENTS
 
-_READ = """
-SELECT id, origin, first_seq, last_seq, body FROM (
-    SELECT *, sum(octet_length(body)) OVER (ORDER BY id) AS bytes_until, row_number() OVER (ORDER BY id) AS place
-    FROM (SELECT * FROM _journal WHERE id > $1 ORDER BY id LIMIT $2) AS next
-) AS measured WHERE place = 1 OR bytes_until <= $3 ORDER BY id
-"""
 _START = """
 SELECT min(first.id) FROM unnest($1::text[], $2::bigint[]) AS wanted (origin, seq) CROSS JOIN LATERAL (
     SELECT id FROM _journal WHERE origin = wanted.origin AND last_seq > wanted.seq ORDER BY last_seq LIMIT 1
@@ -31,15 +24,9 @@ SELECT first - 1, tail, coalesce((
 
 
 class PostgresJournal:
-    """The segments of the port `Journal`."""
+    """The bounds of the port `Journal`."""
 
     database: Database
-
-    async def journal(
-        self, after_id: int, *, limit: int = 64, limit_bytes: int = PAGE_BYTES
-    ) -> list[Numbered]:
-        rows = await self.database.rows(_READ, after_id, limit, limit_bytes)
-        return [Numbered(id, Segment(*segment)) for id, *segment in rows]
 
     async def journal_start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
         # One origin's segments have rising ids, so its first one past the vector bounds them all.

@@ -4,37 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import apsw
-
-from atoll.schema.bounds import PAGE_BYTES
-from atoll.store.port import JournalExtent, Numbered, Segment
-from atoll.store.queries import MEASURED_SEGMENTS, SEGMENT_COLUMNS
+from atoll.store.port import JournalExtent
+from atoll.store.queries import MEASURED_SEGMENTS
 from atoll.store.sqlite.connections import Connections
 
-_READ = f"SELECT id, {SEGMENT_COLUMNS} FROM journal WHERE id > ? ORDER BY id LIMIT ?"
 # One origin's segments have rising ids, so its first one past the vector bounds them all.
 _START = "SELECT id FROM journal WHERE origin = ? AND last_seq > ? ORDER BY last_seq LIMIT 1"
 
 
 class SqliteJournal:
-    """The segments of the port `Journal`."""
+    """The bounds of the port `Journal`."""
 
     connections: Connections
-
-    async def journal(
-        self, after_id: int, *, limit: int = 64, limit_bytes: int = PAGE_BYTES
-    ) -> list[Numbered]:
-        found: list[Numbered] = []
-        size_bytes = 0
-        try:
-            for id, *segment in self.connections.reader.execute(_READ, (after_id, limit)):
-                size_bytes += len(segment[-1])
-                if found and size_bytes > limit_bytes:
-                    break
-                found.append(Numbered(id, Segment(*segment)))
-        except apsw.Error as error:
-            raise self.connections.failure(error) from error
-        return found
 
     async def journal_start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
         found = (self.connections.rows(_START, (origin, vector.get(origin, 0))) for origin in origins)
