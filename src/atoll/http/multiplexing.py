@@ -7,7 +7,6 @@ reaches the group commit together.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Sequence
 
 from atoll.client import multiplex
@@ -19,9 +18,10 @@ from atoll.http.direct import App
 from atoll.http.exchange import MULTIPLEXED, Exchange, Receive, Scope, Send
 from atoll.http.route import Answer, Body, Route, Serving
 
-_PATH = re.compile(r'/[!"$->@-~]*')
-_QUERY = re.compile(r'[!"$-~]*')
-_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+_USUAL = frozenset(
+    {"atoll-session", "content-type", "idempotency-key", "if-match", "if-none-match", "prefer"}
+)
+_FRAMING = frozenset({"content-length", "transfer-encoding"})
 """Headers that speak of a connection's bytes: a request within another one is framed by that."""
 
 
@@ -61,14 +61,19 @@ async def _answered(number: int, request: Asked, app: App) -> Answered:
 
 def _scope_of(request: Asked) -> Scope:
     """Raises UnicodeEncodeError for what no request line, or no header, can hold."""
-    if not (_PATH.fullmatch(request.path) and _QUERY.fullmatch(request.query)):
-        raise UnicodeEncodeError("ascii", request.path, 0, 1, "not percent-encoded")
-    scope = direct.scope_of(request.method, request.path, request.query, {})
-    named = ((name.lower().encode("latin-1"), text) for name, text in request.headers.items())
-    headers = [(name, text.encode("latin-1")) for name, text in named if name not in _FRAMING]
+    path, query, headers = request.path, request.query, request.headers
+    if path[:1] != "/" or "?" in path or "#" in path or "#" in query or not (path + query).isprintable():
+        raise UnicodeEncodeError("ascii", path, 0, 1, "not percent-encoded")
+    if not _USUAL.issuperset(headers):
+        lower = [(name.lower(), text) for name, text in headers.items()]
+        headers = {
+            name: ", ".join(t for n, t in lower if n == name) for name, _ in lower if name not in _FRAMING
+        }
+    scope = direct.scope_of(request.method, path, query, headers)
     if request.body:
-        headers.append((b"content-length", b"%d" % len(request.body)))
-    return {**scope, "headers": headers, MULTIPLEXED: True}
+        scope["headers"].append((b"content-length", b"%d" % len(request.body)))
+    scope[MULTIPLEXED] = True
+    return scope
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
