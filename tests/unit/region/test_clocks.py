@@ -52,6 +52,15 @@ async def test_of_two_regions_the_one_hours_ahead_takes_no_writes() -> None:
         assert f"the clock of a is {HOURS_MS} ms behind the one of b" in other
 
 
+@in_virtual_time
+async def test_of_two_regions_one_a_little_too_far_ahead_goes_on_and_warns() -> None:
+    async with World("a", "b", skew_ms={"b": 900}) as it:
+        await asyncio.sleep(3)
+        await it.write("b", "note", "k", {})
+        assert len(it["b"].status().warnings) == 1
+        await it.settled()
+
+
 @pytest.mark.parametrize("right_ms", [0, HOURS_MS])
 @in_virtual_time
 async def test_two_regions_go_on_once_either_clock_is_set_right(right_ms: int) -> None:
