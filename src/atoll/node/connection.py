@@ -213,8 +213,8 @@ class Connection(HttpToolsProtocol):
                 break
             except httptools.HttpParserUpgrade as offer:
                 data = self._not_upgraded(data[offer.args[0] :])
-            except httptools.HttpParserError:
-                self._refuse(self._refusal or MalformedRequest("the request is not HTTP/1.1"))
+            except httptools.HttpParserError as error:
+                self._refuse(self._refusal or MalformedRequest(f"the request is not HTTP/1.1: {error}"))
                 return
         if self._part in ("head", "body"):
             self._arriving()
