@@ -17,6 +17,7 @@ from atoll.http.common import BODY
 from atoll.http.direct import App
 from atoll.http.exchange import MULTIPLEXED, Exchange, Receive, Scope, Send
 from atoll.http.route import Answer, Body, Route, Serving
+from atoll.schema.bounds import MULTIPLEX_BYTES, PAGE_BYTES
 
 _USUAL = frozenset(
     {"atoll-session", "content-type", "idempotency-key", "if-match", "if-none-match", "prefer"}
@@ -30,9 +31,14 @@ async def _answer(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
     await exchange.begin_stream(multiplex.CONTENT_TYPE.encode())
     finished: list[bytes] = []
     more = asyncio.Event()
+    room = _Room()
 
     async def one(number: int, request: Asked) -> None:
-        finished.append(multiplex.encode_answered(await _answered(number, request, on.app)))
+        reserved = _size_of_answer(request, on.region.bounds.document_bytes)
+        await room.take(reserved)
+        answered = multiplex.encode_answered(await _answered(number, request, on.app))
+        room.give(reserved - len(answered))
+        finished.append(answered)
         more.set()
 
     async with asyncio.TaskGroup() as group:
@@ -46,7 +52,33 @@ async def _answer(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
             chunk = b"".join(finished)
             finished.clear()
             await exchange.chunk(chunk)
+            room.give(len(chunk))
     await exchange.end()
+
+
+class _Room:
+    """For the answers of one exchange that its client has not taken yet."""
+
+    def __init__(self) -> None:
+        self._left_bytes = MULTIPLEX_BYTES
+        self._given = asyncio.Event()
+
+    async def take(self, size_bytes: int) -> None:
+        while size_bytes and self._left_bytes <= 0:
+            self._given.clear()
+            await self._given.wait()
+        self._left_bytes -= size_bytes
+
+    def give(self, size_bytes: int) -> None:
+        self._left_bytes += size_bytes
+        self._given.set()
+
+
+def _size_of_answer(request: Asked, document_bytes: int) -> int:
+    """At most, about. Writes are not held up: they join one commit."""
+    if request.method != "GET":
+        return 0
+    return document_bytes if request.path.count("/") > 2 else PAGE_BYTES
 
 
 async def _answered(number: int, request: Asked, app: App) -> Answered:

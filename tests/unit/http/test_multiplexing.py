@@ -31,7 +31,7 @@ async def chunks(it: Served, *requests: Asked) -> list[list[Answered]]:
     )
     await it.apps["a"](connection.scope, connection.receive, connection.send)
     assert connection.status == 200, connection.body
-    reader = AnswerReader(1 << 20)
+    reader = AnswerReader(8 << 20)
     return [list(reader.feed(message["body"])) for message in connection.sent[1:]]
 
 
@@ -132,3 +132,19 @@ async def test_a_body_that_holds_no_requests_is_refused() -> None:
 async def test_nothing_asked_is_nothing_answered() -> None:
     async with Served() as it:
         assert await answers(it) == []
+
+
+@in_virtual_time
+async def test_many_large_answers_are_held_a_few_at_a_time() -> None:
+    async with Served() as it:
+        for n in range(6):
+            await it.ask("PUT", f"/v1/profile/k{n}", {"name": "x" * 900_000})
+        listings = [asked("GET", "/v1/profile")] * 40
+        documents = [asked("GET", "/v1/profile/k1")] * 40
+        writes = [asked("PUT", f"/v1/profile/new{n}", {"name": "A"}) for n in range(40)]
+        found = await chunks(it, *listings, *documents, *writes)
+    sizes = [sum(len(each.body) for each in chunk) for chunk in found]
+    assert max(sizes) < 2 * (8 << 20)
+    assert sum(sizes) > 40 * 6 * 900_000
+    assert {each.status for chunk in found for each in chunk} == {200}
+    assert sum(map(len, found)) == 120
