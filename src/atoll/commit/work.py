@@ -44,6 +44,8 @@ class Wants:
         """What must be open for local writes: see `Batch.closed`."""
         self.weight_bytes = 0
         """About how much the works bring: see `GroupCommit`."""
+        self.divisible = False
+        """Whether the last work can be refused, or divided, when it would have too much loaded."""
         self._rules = rules
         self._documents: defaultdict[str, set[str]] = defaultdict(set)
         self._open_records: dict[str, set[str]] = {}
@@ -76,7 +78,7 @@ class Wants:
         with contextlib.suppress(AtollError):
             self.entry(decode_entry(parked.body))
 
-    def wanted(self) -> Wanted:
+    def wanted(self, most_bytes: int | None = None) -> Wanted:
         """For the store."""
         return Wanted(
             _in_order(self._documents),
@@ -85,6 +87,7 @@ class Wants:
             open_records=_in_order(self._open_records) if self._open_records else {},
             states=self.states,
             fences=self.fences,
+            most_bytes=most_bytes,
         )
 
 

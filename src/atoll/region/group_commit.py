@@ -25,11 +25,11 @@ from atoll.commit.recent import Recent
 from atoll.commit.work import Gate, Step, Wants, Work
 from atoll.documents.mutation import MERGED_BYTES
 from atoll.documents.rules import Rules
-from atoll.errors import AtollError, Indefinite, Overloaded, SerializationConflict
+from atoll.errors import AtollError, Indefinite, Overloaded, SerializationConflict, TooLarge
 from atoll.region.beside import beside_loop
 from atoll.region.progress import Progress
 from atoll.region.timeline import Timeline
-from atoll.schema.bounds import COMMIT_BYTES
+from atoll.schema.bounds import COMMIT_BYTES, LOADED_BYTES
 from atoll.store.port import Transactions, View
 
 Answer = TypeVar("Answer")
@@ -58,6 +58,16 @@ _MOST_LOST = 8
 def paced(at_once: int, most: int, done: int, left: int) -> int:
     """How many the next commit should take, if one had room for `done` and not for `left`."""
     return max(1, done) if left else min(most, 2 * at_once)
+
+
+def _weight(rules: Mapping[str, Rules], wants: Wants, view: View) -> int:
+    """About how long the group will take, in bytes."""
+    weight = wants.weight_bytes
+    for (collection, _), row in view.rows.items():
+        declared = rules.get(collection)
+        size = len(row.meta) if row.value is None else len(row.meta) + len(row.value)
+        weight += size if declared is None or declared.simple else size * MERGED_BYTES
+    return weight
 
 
 class Awaited(Generic[Answer]):
@@ -304,6 +314,8 @@ class GroupCommit:
                 lost += 1
                 if lost == _MOST_LOST:
                     raise
+            except TooLarge as error:
+                self._divide(group, error)
             except _LeftOut as left_out:
                 if left_out.defect is not None:
                     self._report(left_out.defect)
@@ -317,13 +329,15 @@ class GroupCommit:
             work.want(wants)
         for companion in self._companions:
             companion.want(wants)
-        async with self._store.begin(wants.wanted()) as transaction:
+        most_bytes = max(LOADED_BYTES, self._identify().entry_bytes)
+        wanted = wants.wanted(most_bytes if wants.divisible or len(group) > 1 else None)
+        async with self._store.begin(wanted) as transaction:
             self._clock.last = Stamp(max(self._clock.last, transaction.clock))
             self._unsure = False
             self._timeline.take_up(transaction, known)
             # Gates belong to the event loop: no thread asks them.
             closed = self._closed_by(wants.gates, transaction)
-            heavy = self._weight(wants, transaction) > _AT_ONCE_BYTES
+            heavy = _weight(self._rules, wants, transaction) > _AT_ONCE_BYTES
             if heavy:
                 batch, waiting = await beside_loop(self._performed, group, transaction, closed)
             else:
@@ -390,17 +404,18 @@ class GroupCommit:
                 raise _LeftOut(work, self._unexpected(error), error) from error
         return batch, waiting
 
-    def _weight(self, wants: Wants, view: View) -> int:
-        """About how long the group will take, in bytes."""
-        weight = wants.weight_bytes
-        for (collection, _), row in view.rows.items():
-            rules = self._rules.get(collection)
-            size = len(row.meta) if row.value is None else len(row.meta) + len(row.value)
-            weight += size if rules is None or rules.simple else size * MERGED_BYTES
-        return weight
+    def _divide(self, group: list[Work], error: TooLarge) -> None:
+        """Together the works would have too much loaded. One alone is told, and may come back in pieces."""
+        kept = len(group) // 2
+        self._at_once = max(1, kept)
+        rest = group[kept:]
+        self._put_back(group, [work for work in rest if isinstance(work, Awaited)] if kept else [])
+        for work in group[kept:]:
+            group.remove(work)
+            work.failed(error)
 
     def _put_back(self, group: list[Work], waiting: list[Work]) -> None:
-        """The commit is large enough: these begin the next one."""
+        """The commit would be too large: these begin the next one."""
         left = {id(work) for work in waiting}
         group[:] = [work for work in group if id(work) not in left]
         if self._closed:

@@ -11,7 +11,7 @@ from atoll.commit.batch import Batch
 from atoll.commit.work import Wants
 from atoll.documents.entry import EncodedEntry
 from atoll.documents.mutation import weight_of_deltas
-from atoll.errors import AtollError, ClockAhead, CorruptEntry
+from atoll.errors import AtollError, ClockAhead, CorruptEntry, TooLarge
 from atoll.region.group_commit import paced
 from atoll.region.progress import Progress
 from atoll.replication.inbox import Inbox
@@ -52,6 +52,7 @@ class RemoteEntries:
         for encoded in self.entries:
             wants.entry(encoded.entry)
             wants.weight_bytes += len(encoded.frame) + weight_of_deltas(encoded.entry)
+        wants.divisible = len(self.entries) > 1
 
     def perform(self, batch: Batch, view: View) -> None:
         self.waiting, self.ahead, self.left = [], {}, 0
@@ -75,7 +76,7 @@ class RemoteEntries:
         self._intake.committed(self)
 
     def failed(self, error: AtollError) -> None:
-        self._intake.failed(self)
+        self._intake.failed(self, error)
 
 
 class Intake:
@@ -201,10 +202,14 @@ class Intake:
         if self.inbox:
             self._call()
 
-    def failed(self, work: RemoteEntries) -> None:
-        """Nothing was stored, or nobody knows: all of it waits again, and is tried in a while."""
+    def failed(self, work: RemoteEntries, error: AtollError) -> None:
+        """Nothing was stored, or nobody knows: all of it waits again, and is tried in a while, or fewer at once."""
         self._in_flight, self._refused = [], True
         self.inbox.give_back(work.entries, self._progress.vector)
+        if isinstance(error, TooLarge):
+            self._at_once = max(1, len(work.entries) // 2)
+            self._call()
+            return
         if not self._pausing and not self._closed:
             self._pausing = True
             asyncio.get_running_loop().call_later(self._options.retry_s, self._resume)

@@ -28,6 +28,7 @@ class LocalWrite(Awaited[Receipt]):
         for mutation in self._write.mutations:
             wants.document(mutation.collection, mutation.key)
             wants.weight_bytes += weight_of(mutation)
+        wants.divisible = len(self._write.mutations) > 1
         if self._write.idempotency_key is not None:
             wants.answers.append(self._write.idempotency_key)
 

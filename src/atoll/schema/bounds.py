@@ -23,8 +23,10 @@ MOST_KEY_BYTES: Final = 4096
 INDEXED_KEY_BYTES: Final = 2400
 """Of a key in PostgreSQL: an entry of its indexes has at most 2704 bytes, with the collection's name."""
 
-ENTRY_BYTES: Final = 64 << 20
+ENTRY_BYTES: Final = 32 << 20
 """The largest entry while documents are of ordinary size."""
+LOADED_BYTES: Final = 64 << 20
+"""Of the documents that a transaction loads, or one entry if that may be larger. One document is always loaded."""
 MAX_ENTRY_BYTES: Final = 900_000_000
 """The largest entry that anybody reads, and so the largest that any configuration allows."""
 SEGMENT_BYTES: Final = 1 << 20

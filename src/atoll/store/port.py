@@ -3,7 +3,7 @@
 One conformance suite (`tests/unit/store/conformance.py`) holds every adapter to these sentences.
 
 A store belongs to one event loop. Its methods are coroutines, so that it may be a database behind a network. One that
-works in this process suspends in `checkpoint` and `close` only. A store that does suspend ends each call within a
+works in this process suspends only beside work that takes long. A store that does suspend ends each call within a
 bounded time, be it with an error. A call may be cut at any `await`: what it was to write may then have happened.
 Every method that fails raises an AtollError: a definite one when surely nothing was changed, `Indefinite` otherwise.
 """
@@ -233,6 +233,8 @@ class Wanted:
     """(space, key) of protocols' states."""
     fences: Sequence[str] = ()
     """Names of node leases."""
+    most_bytes: int | None = None
+    """Of the documents together. `begin` raises TooLarge, soon after it has found more."""
 
 
 @dataclass(slots=True, init=False, eq=False, repr=False)
@@ -432,11 +434,9 @@ class Leases(Protocol):
         """Hold these no longer; idempotent."""
 
     async def history(self) -> str:
-        """Names the history that the database is in, `family/number/run`, or is empty where there is only one.
-
-        In another one, commits may be missing that were durable before: a standby was promoted, or a copy put in the
-        database's place. Another `run` alone is the same database, started again.
-        """
+        """Names the history that the database is in, `family/number/run`, or is empty where there is only one. In
+        another one, commits may be missing that were durable before: a standby was promoted, or a copy put in the
+        database's place. Another `run` alone is the same database, started again."""
 
     async def history_taken_up(self) -> str:
         """The one that the region has last taken up. Until it is the present one, bar its run, `advance_counter` is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atoll.errors import ConfigError, FenceLost, SerializationConflict, UnknownCollection
+from atoll.errors import ConfigError, FenceLost, SerializationConflict, TooLarge, UnknownCollection
 
 
 def check_format(what: str, found: int, known: int) -> None:
@@ -34,3 +34,10 @@ def fence_lost(lease: str, held: int, generation: int) -> FenceLost:
 
 def lost_to_another_node() -> SerializationConflict:
     return SerializationConflict("another node of this region has committed since this transaction began")
+
+
+def too_much(most_bytes: int) -> TooLarge:
+    return TooLarge(
+        f"the documents to be changed hold more than {most_bytes} bytes together; change fewer at once",
+        limit_bytes=most_bytes,
+    )

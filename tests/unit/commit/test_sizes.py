@@ -84,27 +84,27 @@ def filled(documents: int, size: int) -> Replica:
 
 
 def test_a_batch_whose_entry_could_not_be_sent_is_refused_and_leaves_no_trace() -> None:
-    it = filled(100, 900_000)
+    it = filled(50, 900_000)
     batch = it.batch()
-    marks = tuple(patch("file", f"k{n}", set={"mark": 1}) for n in range(100))
-    with pytest.raises(TooLarge, match="entry of more than 67108864 bytes") as caught:
+    marks = tuple(patch("file", f"k{n}", set={"mark": 1}) for n in range(50))
+    with pytest.raises(TooLarge, match="entry of more than 33554432 bytes") as caught:
         batch.write(Write(marks, "once", brief=True))
     assert caught.value.details["limit_bytes"] == ENTRY_BYTES
     assert batch.empty
-    batch.write(Write(marks[:50], "once", brief=True))
+    batch.write(Write(marks[:25], "once", brief=True))
     (segment,) = batch.commit().segments
-    assert [each.entry.seq for each in decode_frames(segment.body)] == [101]
+    assert [each.entry.seq for each in decode_frames(segment.body)] == [51]
 
 
 def test_an_answer_that_could_not_be_read_is_refused_unless_it_is_not_wanted() -> None:
-    it = filled(40, 900_000)
-    marks = tuple(patch("file", f"k{n}", set={"mark": 1}) for n in range(40))
+    it = filled(30, 900_000)
+    marks = tuple(patch("file", f"k{n}", set={"mark": 1}) for n in range(30))
     batch = it.batch()
     with pytest.raises(TooLarge, match="return=minimal") as caught:
         batch.write(Write(marks))
     assert caught.value.details["limit_bytes"] == BATCH_ANSWER_BYTES
     assert batch.empty
-    assert batch.write(Write(marks, brief=True)).seq == 41
+    assert batch.write(Write(marks, brief=True)).seq == 31
 
 
 def test_patching_one_document_often_counts_it_once() -> None:

@@ -53,19 +53,19 @@ async def test_pages_of_large_documents_are_short_and_complete() -> None:
 @in_virtual_time
 async def test_a_batch_that_no_peer_would_take_is_refused_and_later_writes_arrive() -> None:
     async with Served("a", "b", application=application_of(Profile, name="sizes")) as it:
-        await fill(it, 80)
+        await fill(it, 40)
         marks = [
             {"patch": {"collection": "profile", "key": f"k{n:02}", "operators": {"$set": {"age": 1}}}}
-            for n in range(80)
+            for n in range(40)
         ]
         refused = await it.ask("POST", "/v1/batch", {"writes": marks}, prefer="return=minimal")
         assert (refused.status, refused.problem) == (413, "too-large")
-        refused = await it.ask("POST", "/v1/batch", {"writes": marks[:60]})
+        refused = await it.ask("POST", "/v1/batch", {"writes": marks[:30]})
         assert (refused.status, refused.problem) == (413, "too-large")
-        done = await it.ask("POST", "/v1/batch", {"writes": marks[:60]}, prefer="return=minimal")
+        done = await it.ask("POST", "/v1/batch", {"writes": marks[:30]}, prefer="return=minimal")
         assert done.status == 200
         await it.ask("PUT", "/v1/profile/last", {"name": "last"})
-        await it["b"].group_commit.progress.covered({"a": 82})
+        await it["b"].group_commit.progress.covered({"a": 42})
         assert (await it.ask("GET", "/v1/profile/k07", region="b")).json["value"]["age"] == 1
         assert (await it["a"].verify()).equal
 

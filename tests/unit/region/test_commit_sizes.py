@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 
-from atoll.documents.entry import EncodedEntry
-from atoll.documents.mutation import Receipt, Write, patch_of
-from atoll.errors import Overloaded
-from atoll.schema.bounds import COMMIT_BYTES
+import pytest
 
-from ..commit.replica import Replica
+from atoll.commit.batch import Batch
+from atoll.commit.identity import Identity
+from atoll.commit.work import Wants
+from atoll.documents.entry import EncodedEntry
+from atoll.documents.mutation import Receipt, Write, patch_of, put_of
+from atoll.errors import Overloaded, TooLarge
+from atoll.region import group_commit
+from atoll.schema.bounds import COMMIT_BYTES
+from atoll.store.port import View
+
+from ..commit.replica import REGIONS, Replica
 from ..virtual_time import in_virtual_time
 from .test_group_commit import NOW_MS, RULES, Setup, all_of, named, opened
 
@@ -69,3 +76,43 @@ async def test_writes_that_were_put_back_are_refused_when_the_region_closes() ->
     await it.group_commit.close()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert {type(each) for each in outcomes} == {Receipt, Overloaded}
+
+
+class Loaded:
+    """A companion that notes how much each transaction had loaded."""
+
+    def __init__(self) -> None:
+        self.bytes: list[int] = []
+
+    def want(self, wants: Wants) -> None:
+        """Nothing."""
+
+    def perform(self, batch: Batch, view: View) -> None:
+        self.bytes.append(sum(row.size_bytes for row in view.rows.values()))
+
+
+@in_virtual_time
+async def test_what_is_loaded_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_commit, "LOADED_BYTES", 0)
+    room = 35_000
+    it = await opened()
+    cart = put_of(RULES["cart"], "large", b'{"note":"%b","items":[],"labels":{}}' % (b"x" * 2 * room))
+    keys = [f"k{n}" for n in range(20)]
+    await all_of(it.writes, Write((cart,)), *(named(key, "x" * 10_000) for key in keys))
+    it.group_commit._identify = lambda: Identity("a", REGIONS, 5, 1 << 20, entry_bytes=room)
+    loaded = Loaded()
+    it.group_commit.accompany(loaded)
+    replica = Replica("b", RULES)
+    replica.time_ms = NOW_MS - 1000
+    for key in keys:
+        replica.write(*named(key).mutations)
+    it.intake.deliver(replica.journal, "b")
+    aged = [patch_of(RULES["profile"], key, {"$set": {"age": 1}}) for key in keys]
+    receipts = await all_of(it.writes, *(Write((patch,)) for patch in aged))
+    assert all(isinstance(each, Receipt) for each in receipts)
+    await it.progress.covered({"b": len(keys)})
+    assert 20_000 < max(loaded.bytes) <= room
+    labelled = patch_of(RULES["cart"], "large", {"$set": {"labels.k": 1}})
+    assert await it.writes.write(Write((labelled,)))  # one document alone, be it as large as it may
+    with pytest.raises(TooLarge, match="hold more than 35000 bytes together"):
+        await it.writes.write(Write((*aged[:2], labelled)))

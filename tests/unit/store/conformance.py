@@ -22,6 +22,7 @@ from atoll.errors import (
     StoreCorrupt,
     StoreError,
     StoreUnwritable,
+    TooLarge,
     UnknownCollection,
 )
 from atoll.schema.limits import Limits, validate_key
@@ -74,9 +75,11 @@ async def commit(store: Store, commit: Commit) -> None:
         await transaction.commit(commit)
 
 
-async def load(store: Store, collection: str, keys: Sequence[str]) -> dict[str, Row]:
+async def load(
+    store: Store, collection: str, keys: Sequence[str], most_bytes: int | None = None
+) -> dict[str, Row]:
     """What a transaction brings along."""
-    async with store.begin(Wanted({collection: keys})) as transaction:
+    async with store.begin(Wanted({collection: keys}, most_bytes=most_bytes)) as transaction:
         return {key: row for (_, key), row in transaction.rows.items()}
 
 
@@ -167,6 +170,18 @@ class StoreConformance:
         await store.close()
 
     # Documents
+
+    async def test_no_more_is_loaded_than_is_allowed(self, store: Store) -> None:
+        keys = [f"k{n:03}" for n in range(60)]
+        await commit(store, put(*((key, "x" * 100_000) for key in keys)))
+        rows = await load(store, "note", keys)
+        size_bytes = sum(row.size_bytes for row in rows.values())
+        async with store.begin(Wanted({"note": keys}, most_bytes=size_bytes)) as transaction:
+            assert len(transaction.rows) == 60
+        with pytest.raises(TooLarge, match="hold more than 3000000 bytes together"):
+            await load(store, "note", keys, most_bytes=3_000_000)
+        await commit(store, put(("k000", 1)))
+        assert (await load(store, "note", keys[:40], most_bytes=4_000_000))["k000"].value == b"1"
 
     async def test_commit_writes_what_the_transaction_has_seen_and_what_it_has_not(
         self, store: Store

@@ -10,7 +10,7 @@ from atoll.causality.types import Generation
 from atoll.errors import StoreError
 from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import Chunk, Commit, Shape, Transaction, Wanted
-from atoll.store.refusals import lost_to_another_node
+from atoll.store.refusals import lost_to_another_node, too_much
 
 
 class MemoryTransaction(Transaction):
@@ -34,6 +34,11 @@ class MemoryTransaction(Transaction):
             for collection, keys in wanted.documents.items()
             for key, row in tables.load(collection, keys).items()
         }
+        if (
+            wanted.most_bytes is not None
+            and sum(r.size_bytes for r in self.rows.values()) > wanted.most_bytes
+        ):
+            raise too_much(wanted.most_bytes)
         self.remembered = tables.remembered(wanted.remembered) if wanted.remembered else {}
         self.schemas = tables.schemas()
         self.states = tables.load_states(wanted) if wanted.states else {}

@@ -79,16 +79,27 @@ def create_table(collection: str) -> str:
     )
 
 
+_BEFORE = (
+    "coalesce(sum(coalesce(octet_length(doc::text), 0) + octet_length(meta))"
+    " OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)"
+)
+"""How many bytes the documents before have."""
 REMEMBERED, STATES, FENCES = -2, -3, -4
 """What a row of `transaction_sql` is of; a document has the number of its collection."""
 
 
 @lru_cache(maxsize=256)
 def transaction_sql(
-    collections: tuple[str, ...], *, remembered: bool = False, states: bool = False, fences: bool = False
+    collections: tuple[str, ...],
+    *,
+    remembered: bool = False,
+    states: bool = False,
+    fences: bool = False,
+    most_bytes: int | None = None,
 ) -> str:
     """$1 the lock or 0, then the keys of each collection, then the idempotency keys, then spaces and keys of
     states, then names of leases. The first row is the region's; of the others `part` says what they are.
+    With `most_bytes` a document's number is the size of those before it, and it comes empty where that is more.
 
     The snapshot is older than the lock; if somebody committed in between, the commit's compare-and-set will tell.
     """
@@ -98,9 +109,13 @@ def transaction_sql(
         "FROM _schemas) AS meta, commits, clock, journal_tail FROM _region"
     ]
     for at, collection in enumerate(collections):
-        parts.append(
-            f"SELECT {at}, key, doc, meta, 0, 0, 0 FROM {table_of(collection)} WHERE key = ANY (${at + 2}::text[])"
-        )
+        found = f"FROM {table_of(collection)} WHERE key = ANY (${at + 2}::text[])"
+        if most_bytes is None:
+            parts.append(f"SELECT {at}, key, doc, meta, 0, 0, 0 {found}")
+        else:
+            fits = f"CASE WHEN before <= {most_bytes} THEN"
+            measured = f"(SELECT key, doc, meta, {_BEFORE} AS before {found}) AS measured"
+            parts.append(f"SELECT {at}, key, {fits} doc END, {fits} meta END, before, 0, 0 FROM {measured}")
     place = len(collections) + 2
     if remembered:
         parts.append(

@@ -23,7 +23,7 @@ from atoll.store.postgresql import sql
 from atoll.store.postgresql.sql import given, given_all, kept, kept_all
 from atoll.store.postgresql.watch import decode_positions, encode_positions
 from atoll.store.queries import NEWEST_FIRST
-from atoll.store.refusals import fence_lost, lost_to_another_node
+from atoll.store.refusals import fence_lost, lost_to_another_node, too_much
 
 if TYPE_CHECKING:
     import asyncpg
@@ -34,6 +34,8 @@ _CROWDED_S = 2.0
 """For so long after a lost transaction a node takes the lock for its next ones."""
 _LOCK_WAITS = 4
 """How often `LOCK_MS` is waited for the lock before the writers are told."""
+_UNMEASURED = 32
+"""So few documents are loaded whatever their size."""
 _RECORDS = f"{sql.SELECT_AUDIT} WHERE id = ANY ($1::text[])"
 _OPEN_RECORDS = f"""
 {sql.SELECT_AUDIT} WHERE collection = $1 AND key = ANY ($2::text[]) AND status <> 'resolved'
@@ -83,11 +85,15 @@ class PostgresTransaction(Transaction):
         wanted = self._wanted
         self.history = self._store.database.history_seen_by(self._connection)
         collections = tuple(sorted(wanted.documents))
+        most_bytes = wanted.most_bytes
+        if sum(map(len, wanted.documents.values())) <= _UNMEASURED:
+            most_bytes = None
         statement = sql.transaction_sql(
             collections,
             remembered=bool(wanted.remembered),
             states=bool(wanted.states),
             fences=bool(wanted.fences),
+            most_bytes=most_bytes,
         )
         bindings = [kept_all(wanted.documents[name]) for name in collections]
         if wanted.remembered:
@@ -111,6 +117,8 @@ class PostgresTransaction(Transaction):
         self.generations = generations = {}
         for part, key, doc, meta, number, *_ in rows[1:]:
             if part >= 0:
+                if most_bytes is not None and number > most_bytes:
+                    raise too_much(most_bytes)
                 documents[collections[part], given(key)] = Row(doc, meta)
             elif part == sql.REMEMBERED:
                 answers[given(key)] = meta

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from atoll.causality.types import Generation
 from atoll.store.port import AuditRow, Commit, Row, Transaction, Wanted
+from atoll.store.refusals import too_much
 
 if TYPE_CHECKING:
     from atoll.store.sqlite.store import SqliteStore
@@ -49,14 +50,17 @@ class SqliteTransaction(Transaction):
 
     def _load(self, rows: dict[tuple[str, str], Row]) -> Iterator[bool]:
         """Find the documents. Pauses once, when it has found much."""
-        left_bytes = _AT_ONCE_BYTES
+        most_bytes, size_bytes, paused = self._wanted.most_bytes, 0, False
         for collection, keys in self._wanted.documents.items():
             for key, value, meta, rowid in self._store.load(collection, keys):
-                rows[collection, key] = row = Row(value, meta)
+                rows[collection, key] = Row(value, meta)
                 self._rowids[collection, key] = rowid
-                if left_bytes > 0:
-                    left_bytes -= row.size_bytes
-                    if left_bytes <= 0:
+                size_bytes += len(meta) + len(value or b"")
+                if size_bytes >= _AT_ONCE_BYTES:
+                    if most_bytes is not None and size_bytes > most_bytes:
+                        raise too_much(most_bytes)
+                    if not paused:
+                        paused = True
                         yield True
 
     async def __aexit__(self, *failure: object) -> None:
