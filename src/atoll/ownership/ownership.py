@@ -96,9 +96,9 @@ class Ownership:
                 pass
         wanted = _home(schema, regions, key, document)
         current = None if stored is None else _home(schema, regions, key, stored)
-        if current is None or (wanted != current and current not in regions):
+        if wanted != current:
             _check_member(schema, regions, key, wanted)
-        elif wanted != current:
+        if wanted != current and current in regions:
             raise OwnershipFixed(
                 f"{mutation.collection}/{key} belongs to {current}, and a write cannot move it to {wanted}; "
                 "delete it and create it again",
