@@ -8,6 +8,7 @@ import copy
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, takewhile
 
 from atoll.causality.types import Generation, Stamp
 from atoll.errors import SerializationConflict, StoreCorrupt, StoreError, StoreUnwritable, Unavailable
@@ -112,21 +113,9 @@ class MemoryTables:
         start = bisect.bisect_left(keys, prefix)
         if after is not None:
             start = max(start, bisect.bisect_right(keys, after))
-        found: list[tuple[str, Row]] = []
-        size_bytes = 0
-        for key in keys[start:]:
-            if len(found) >= limit or size_bytes >= limit_bytes or not key.startswith(prefix):
-                break
-            row = rows[key]
-            if row.value is None:
-                continue
-            if where:
-                document = json.loads(row.value)
-                if not all(matches(condition, document) for condition in where):
-                    continue
-            found.append((key, row))
-            size_bytes += row.size_bytes
-        return Scan(found, self.positions())
+        among = ((key, rows[key]) for key in takewhile(lambda key: key.startswith(prefix), keys[start:]))
+        found = list(islice((each for each in among if _meets(each[1], where)), limit))
+        return Scan(found[: within([row for _, row in found], limit_bytes)], self.positions())
 
     def scan_all(
         self, collection: str, *, after: str | None = None, limit: int = 1000, limit_bytes: int = PAGE_BYTES
@@ -252,14 +241,12 @@ class MemoryTables:
         limit: int = 100,
         limit_bytes: int = PAGE_BYTES,
     ) -> list[AuditRow]:
-        newest = sorted(self._audit.values(), key=lambda row: (row.stamp_ms, row.id), reverse=True)
-        found = (
-            row
-            for row in newest
-            if _wanted(row, wanted) and (after is None or (row.stamp_ms, row.id) < after)
-        )
-        rows = [row for row, _ in zip(found, range(limit), strict=False)]
+        found = (row for row in self._newest() if after is None or (row.stamp_ms, row.id) < after)
+        rows = list(islice((row for row in found if _wanted(row, wanted)), limit))
         return rows[: within(rows, limit_bytes)]
+
+    def _newest(self) -> list[AuditRow]:
+        return sorted(self._audit.values(), key=lambda row: (row.stamp_ms, row.id), reverse=True)
 
     def conflict(self, id: str) -> AuditRow | None:
         return self._audit.get(id)
@@ -275,12 +262,8 @@ class MemoryTables:
         return dict(sorted(self._schemas.items()))
 
     def open_records(self, collection: str, key: str) -> list[AuditRow]:
-        newest = sorted(self._audit.values(), key=lambda row: (row.stamp_ms, row.id), reverse=True)
-        return [
-            row
-            for row in newest
-            if (row.collection, row.key) == (collection, key) and row.status != "resolved"
-        ]
+        wanted = AuditFilter(collection=collection, key=key)
+        return [row for row in self._newest() if row.status != "resolved" and _wanted(row, wanted)]
 
     def forget(self, *, remembered_before_ms: int, audit_before_ms: int, audit_keep: int) -> int:
         self._check_writable()
@@ -462,6 +445,14 @@ class MemoryTables:
             raise StoreUnwritable(
                 f"the store cannot be written: {self.refusal}. Reads continue", reason=self.refusal
             )
+
+
+def _meets(row: Row, where: Sequence[Condition]) -> bool:
+    """Whether the document is shown, and fits."""
+    if row.value is None or not where:
+        return row.value is not None
+    document = json.loads(row.value)
+    return all(matches(condition, document) for condition in where)
 
 
 def _wanted(row: AuditRow, wanted: AuditFilter) -> bool:
