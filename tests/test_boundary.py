@@ -12,7 +12,7 @@ import atoll
 
 ROOT = Path(atoll.__file__).parent
 OFFERED = {
-    *("name", "application", "bounds", "rules", "regions", "membership", "peers", "now_ms"),  # what it is
+    *("name", "origin", "application", "bounds", "rules", "regions", "membership", "peers", "now_ms"),
     *("read", "list", "siblings", "shown", "write", "changes", "cursor", "refresh", "vector"),  # documents
     *("list_conflicts", "resolve", "list_events"),  # records
     *("status", "health_of", "check_whole", "drain", "forget", "contents", "parked", "digest", "verify"),
@@ -22,7 +22,7 @@ OFFERED = {
 """All that another package may use of a `Region`."""
 OBSERVED = {
     *("snapshot_install", "group_commit", "redeclaration", "intake", "links", "digests"),
-    *("store", "reader", "startup_check", "gates", "clock", "holds"),
+    *("store", "reader", "gates", "clock", "holds"),
 }
 """What the test harness and the simulator look at besides, from the outside of a running region."""
 HARNESS = ("testing", "simulation")

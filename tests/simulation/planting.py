@@ -8,6 +8,11 @@ from typing import NamedTuple
 
 import pytest
 
+from atoll.protocol import port
+from atoll.recovery import startup_check
+from atoll.recovery.numbering import Settle
+from atoll.recovery.startup_check import StartupState
+from atoll.region import driver
 from atoll.region.options import RegionOptions
 from atoll.simulation.plan import Plan, draw, with_truncation
 from atoll.simulation.runner import Report, run
@@ -72,6 +77,16 @@ def planting(plants: dict[str, Plant]) -> Callable[..., Callable[[Bug], Bug]]:
         return planted
 
     return plant
+
+
+def no_incarnation(patch: Patch) -> None:
+    """Whatever a region lost, it numbers on under the incarnation that it finds."""
+
+    def go_on(state: StartupState, *cause: object) -> port.Next[StartupState]:
+        return startup_check._looked(state, (port.WakeAt(state.until_s),))
+
+    patch.setattr(startup_check, "_begun", go_on)
+    patch.setattr(driver, "Renumber", lambda region, cause: Settle(0))
 
 
 def is_found(planted: Plant, patch: Patch) -> None:

@@ -45,7 +45,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from atoll.causality import vector as vectors
-from atoll.causality.origin import Origin
 from atoll.causality.types import Seq
 from atoll.documents.entry import Change, Entry, decode_frames, encode_frame
 from atoll.documents.mutation import Delete, Mutation, Write, patch_of, put_of
@@ -206,11 +205,12 @@ class Stage:
         region, said = self.cluster.region(name), msgspec.json.decode(text)
         registers = {register: value.encode() for register, value in said["registers"].items()}
         change = Change(said["collection"], said["key"], said["operation"], registers)
-        seq = Seq(region.vector.get(name, 0) + 1)
-        entry = Entry(Origin(name), seq, region.clock.now(), 5, {**region.vector, name: seq - 1}, (change,))
+        origin = region.origin
+        seq = Seq(region.vector.get(origin, 0) + 1)
+        entry = Entry(origin, seq, region.clock.now(), 5, {**region.vector, origin: seq - 1}, (change,))
         region.deliver(list(decode_frames(encode_frame(entry))), name)
-        await region.group_commit.progress.covered({name: seq})
-        return [f"{name}:{seq}"]
+        await region.group_commit.progress.covered({origin: seq})
+        return [f"{origin}:{seq}"]
 
     async def _change(self, words: list[str]) -> bool:
         """Break something, mend it, or wait. Returns False for a command that does none of these."""

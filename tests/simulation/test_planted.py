@@ -46,7 +46,17 @@ from atoll.testing.cluster import Cluster
 from atoll.testing.disk import MountedTransaction, SimulatedDisk
 from atoll.testing.virtual_time import Life
 
-from .planting import Patch, Plant, as_drawn, busy, cut_soon, is_found, is_no_bug_by_itself, planting
+from .planting import (
+    Patch,
+    Plant,
+    as_drawn,
+    busy,
+    cut_soon,
+    is_found,
+    is_no_bug_by_itself,
+    no_incarnation,
+    planting,
+)
 
 PLANTS: dict[str, Plant] = {}
 plant = planting(PLANTS)
@@ -678,15 +688,14 @@ def header_unchecked(patch: Patch) -> None:
 
 
 @plant(
-    "numbers of a lost disk are used again",
+    "an empty store numbers on under the first incarnation",
     workloads=("counters", "traffic"),
     seeds=12,
-    found_by=("an entry is the same in every region", "each entry is applied exactly once"),
+    found_by=("an entry is the same in every region", "sequence numbers are used once"),
     alter=losing_what_waits,
 )
 def numbers_used_again(patch: Patch) -> None:
-    """Found while the fault was written: entries of the lost disk that waited in a peer were applied after all."""
-    patch.setattr(Intake, "discard_pending", lambda self, origin, past: False)
+    no_incarnation(patch)
 
 
 @plant(

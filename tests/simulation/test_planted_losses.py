@@ -13,7 +13,6 @@ from atoll.backup.archive import ArchiveReader
 from atoll.protocol import port
 from atoll.recovery import restore
 from atoll.recovery.restore import RESTORED, RestoreState
-from atoll.region.recovery import StartupCheck
 from atoll.region.region import Region
 from atoll.region.timeline import Timeline
 from atoll.replication import snapshot
@@ -26,7 +25,7 @@ from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import Chunk, View
 from atoll.testing import cluster as clusters
 
-from .planting import Patch, Plant, cut_soon, is_found, is_no_bug_by_itself, planting
+from .planting import Patch, Plant, cut_soon, is_found, is_no_bug_by_itself, no_incarnation, planting
 
 PLANTS: dict[str, Plant] = {}
 plant = planting(PLANTS)
@@ -119,7 +118,7 @@ def not_marked(patch: Patch) -> None:
 @plant(
     "a restored region waits for one peer only",
     workloads=("traffic",),
-    seeds=2,
+    seeds=8,
     found_by=(HOLDS_BACK,),
     alter=restored,
 )
@@ -150,7 +149,7 @@ def numbers_again(patch: Patch) -> None:
 
     not_marked(patch)
     patch.setattr(Returning, "run", nobody)
-    patch.setattr(StartupCheck, "lacks_own", False)
+    no_incarnation(patch)
 
 
 @plant(
@@ -175,7 +174,7 @@ def tail_forgotten(patch: Patch) -> None:
     def follow(self: Timeline, view: View, known: Mapping[str, int]) -> None:
         self._progress.move(dict(view.positions))
 
-    patch.setattr(StartupCheck, "lacks_own", False)
+    no_incarnation(patch)
     patch.setattr(Region, "_history_changed", lambda self, *changed: None)
     patch.setattr(Timeline, "take_up", follow)
     patch.setattr(Timeline, "check", lambda self, view: None)

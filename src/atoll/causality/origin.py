@@ -54,3 +54,11 @@ def of_region(vector: Mapping[str, int], region: str) -> dict[str, int]:
     """The components of all incarnations of a region."""
     prefix = region + SEPARATOR
     return {origin: seq for origin, seq in vector.items() if origin == region or origin.startswith(prefix)}
+
+
+def by_region(vector: Mapping[str, int]) -> dict[str, int]:
+    """Region → how many of its entries a vector covers, of all incarnations: for people."""
+    counts: dict[str, int] = {}
+    for origin, seq in sorted(vector.items()):
+        counts[region_of(origin)] = counts.get(region_of(origin), 0) + seq
+    return counts

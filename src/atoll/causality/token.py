@@ -2,7 +2,7 @@
 
     token     = base64url without padding of: version (1 byte) · vector · signature (10 bytes)
     vector    = msgpack map of region number → seq, in order of number, zero components left out;
-                seq is [seq, incarnation] where the region has numbered anew
+                a map of incarnation → seq in its place where the region has numbered anew
     number    = 21 bits of BLAKE2b over the region's name, so that adding a region changes no other's
     signature = HMAC-SHA256 under the deployment's key and name, cut to 80 bits as RFC 2104 section 5 allows
 
@@ -15,12 +15,11 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Callable, Collection, Mapping
-from types import MappingProxyType
 from typing import NoReturn
 
 import msgspec
 
-from atoll.causality.types import FIRST_INCARNATION, Incarnation
+from atoll.causality.origin import MAX_INCARNATION, incarnation_of, origin_of, region_of
 from atoll.causality.vector import VersionVector
 from atoll.errors import ConfigError, InvalidToken
 
@@ -37,7 +36,8 @@ _TO_URL = bytes.maketrans(b"+/", b"-_")
 _FROM_URL = bytes.maketrans(b"-_", b"+/")
 
 _pack_vector = msgspec.msgpack.Encoder().encode
-_unpack_vector = msgspec.msgpack.Decoder(dict[int, int | tuple[int, Incarnation]]).decode
+_Component = int | dict[int, int]
+_unpack_vector = msgspec.msgpack.Decoder(dict[int, _Component]).decode
 
 
 def region_token_number(region: str) -> int:
@@ -62,44 +62,48 @@ def token_numbers(regions: Collection[str]) -> dict[int, str]:
 class TokenCodec:
     """Encodes and decodes the tokens of one deployment; shared by all sessions of a process.
 
-    `regions` and `incarnations` are asked each time. `regions` gives the members and the regions that have left:
-    a token may name either. An answer that is the same object as the one before costs nothing. `incarnations` tells
-    under which each region numbers its entries, where it is not the first. Raises ConfigError for a key under 16 bytes.
+    `regions` is asked each time. It gives the members and the regions that have left: a token may name either. An
+    answer that is the same object as the one before costs nothing. Raises ConfigError for a key under 16 bytes.
     """
 
-    __slots__ = ("_asked", "_incarnations", "_names", "_numbers", "_regions", "_signer")
+    __slots__ = ("_asked", "_names", "_places", "_regions", "_signer")
 
     def __init__(
         self,
         key: bytes,
         deployment: str,
         regions: Callable[[], Collection[str]],
-        incarnations: Mapping[str, Incarnation] = MappingProxyType({}),
     ) -> None:
         if len(key) < _MIN_KEY_BYTES:
             raise ConfigError(
                 f"the deployment's key has {len(key)} bytes: give it at least {_MIN_KEY_BYTES} random ones"
             )
-        self._incarnations = incarnations
         self._regions = regions
         self._asked: Collection[str] = ()
         self._names: dict[int, str] = {}
-        self._numbers: list[tuple[str, int]] = []
+        self._places: dict[str, tuple[int, int]] = {}
+        """origin → (its region's number, incarnation)."""
         # Hashing key and name once: each token then costs a copy of this state and one more block.
         self._signer = hmac.new(key, b"atoll session token\0" + deployment.encode() + b"\0", "sha256")
 
     def encode(self, vector: Mapping[str, int]) -> str:
         """The token for `vector`; raises ConfigError when it names a region that never was one."""
         self._refresh()
-        components: dict[int, int | tuple[int, Incarnation]] = {
-            number: vector[region] for region, number in self._numbers if vector.get(region)
-        }
-        if len(components) < len(vector):
-            self._check_known(vector)
-        if self._incarnations:
-            for region, incarnation in self._incarnations.items():
-                if vector.get(region) and incarnation != FIRST_INCARNATION:
-                    components[region_token_number(region)] = (vector[region], incarnation)
+        places = self._places
+        # Ascending numbers, so that one vector has one encoding whatever the order of its keys.
+        found = sorted(
+            [(*(places.get(origin) or self._place(origin)), seq) for origin, seq in vector.items()]
+        )
+        components: dict[int, _Component] = {}
+        for number, incarnation, seq in found:
+            if not seq:
+                continue
+            known = components.get(number)
+            if known is None:
+                components[number] = {incarnation: seq} if incarnation else seq
+            else:
+                seqs = {0: known} if isinstance(known, int) else known
+                components[number] = {**seqs, incarnation: seq}
         signed = _VERSION + _pack_vector(components)
         raw = signed + self._sign(signed)
         # Trailing padding carries nothing: the length says it.
@@ -110,8 +114,7 @@ class TokenCodec:
 
         `issued` holds, for the regions whose journal the caller knows to its end (its own, usually), the
         last seq ever given out. Raises InvalidToken; its `details["reason"]` is one of `too-long`,
-        `malformed`, `unknown-version`, `bad-signature`, `absurd`, `unknown-region`, `never-issued`,
-        `other-incarnation` (its numbers mean other entries by now).
+        `malformed`, `unknown-version`, `bad-signature`, `absurd`, `unknown-region`, `never-issued`.
         """
         if len(text) > MAX_TOKEN_CHARS:
             _refuse("too-long", f"it has {len(text)} characters, and {MAX_TOKEN_CHARS} are the most")
@@ -137,8 +140,7 @@ class TokenCodec:
         if regions is self._asked:
             return
         self._names = token_numbers(regions)
-        # Ascending numbers, so that one vector has one encoding whatever the order of its keys.
-        self._numbers = [(self._names[number], number) for number in sorted(self._names)]
+        self._places = {}
         self._asked = regions
 
     def _sign(self, signed: bytes) -> bytes:
@@ -146,13 +148,10 @@ class TokenCodec:
         signer.update(signed)
         return signer.digest()[:_SIGNATURE_BYTES]
 
-    def _name(self, components: Mapping[int, int | tuple[int, Incarnation]]) -> VersionVector:
-        vector, names, incarnations = {}, self._names, self._incarnations
+    def _name(self, components: Mapping[int, _Component]) -> VersionVector:
+        vector: VersionVector = {}
+        names = self._names
         for number, component in components.items():
-            if isinstance(component, int):
-                seq, incarnation = component, FIRST_INCARNATION
-            else:
-                seq, incarnation = component
             region = names.get(number)
             if region is None:
                 _refuse(
@@ -160,24 +159,23 @@ class TokenCodec:
                     f"it names a region (number {number}) that never was one here; regions here: "
                     f"{', '.join(sorted(self._names.values()))}",
                 )
-            if not 1 <= seq <= MAX_SEQ:
-                _refuse("absurd", f"it claims entry {seq} of {region}, outside 1 to {MAX_SEQ}")
-            if incarnation != incarnations.get(region, FIRST_INCARNATION):
-                _refuse(
-                    "other-incarnation",
-                    f"it speaks of incarnation {incarnation} of {region}, which is in incarnation "
-                    f"{incarnations.get(region, FIRST_INCARNATION)}: what it had seen is lost in part",
-                )
-            vector[region] = seq
+            seqs = {0: component} if isinstance(component, int) else component
+            for incarnation, seq in seqs.items():
+                if not (1 <= seq <= MAX_SEQ and 0 <= incarnation < MAX_INCARNATION):
+                    _refuse("absurd", f"it claims entry {seq} of incarnation {incarnation} of {region}")
+                vector[origin_of(region, incarnation)] = seq
         return vector
 
-    def _check_known(self, vector: Mapping[str, int]) -> None:
-        known = set(self._names.values())
-        if strangers := sorted(set(vector) - known):
+    def _place(self, origin: str) -> tuple[int, int]:
+        """(region's number, incarnation). Raises ConfigError for a region that never was one."""
+        region = region_of(origin)
+        if region not in self._names.values():
             raise ConfigError(
-                f"the version vector names {', '.join(strangers)}, but the deployment's regions are "
-                f"{', '.join(sorted(known))}"
+                f"the version vector names {region}, but the deployment's regions are "
+                f"{', '.join(sorted(self._names.values()))}"
             )
+        place = self._places[origin] = (region_token_number(region), incarnation_of(origin))
+        return place
 
 
 def _from_base64url(text: str) -> bytes:

@@ -6,11 +6,9 @@ these; at run time they cost nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final, NamedTuple, NewType
 
 from atoll.causality.origin import Origin
-from atoll.errors import ProtocolMismatch
 
 RegionName = NewType("RegionName", str)
 Seq = NewType("Seq", int)
@@ -21,10 +19,6 @@ Epoch = NewType("Epoch", int)
 """Of a membership or an owner; a later one overrules."""
 Generation = NewType("Generation", int)
 """Of a node lease; it grows each time that the holder changes."""
-Incarnation = NewType("Incarnation", int)
-"""Which numbering of a region's journal: a region that lost entries numbers anew under a higher one."""
-FIRST_INCARNATION: Final = Incarnation(0)
-"""The only one so far."""
 EVERYONE: Final = None
 """The audience of all regions, present and future."""
 Audience = tuple[RegionName, ...] | None
@@ -50,13 +44,3 @@ class Ballot(NamedTuple):
 
     number: int
     region: RegionName
-
-
-def check_incarnations(incarnations: Mapping[str, Incarnation], told_by: str) -> None:
-    """Raises ProtocolMismatch unless all that a peer speaks of was numbered under the first incarnation."""
-    for region, incarnation in incarnations.items():
-        if incarnation != FIRST_INCARNATION:
-            raise ProtocolMismatch(
-                f"{told_by} speaks of incarnation {incarnation} of {region}; this version knows "
-                f"{FIRST_INCARNATION} only: run the same version of Atoll in all regions"
-            )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from atoll.causality.origin import by_region
 from atoll.cli.progress import progress
 from atoll.cli.terminal import ConfigOption, JsonOption, command, print_json, tell
 
@@ -92,7 +93,7 @@ def _told(
         "journal_segments": totals.segments,
         "conflicts": totals.conflicts,
         "parked": totals.parked,
-        "position": dict(sorted(totals.positions.items())),
+        "position": by_region(totals.positions),
         "seconds": round(time.monotonic() - started_s, 3),
     }
     if header is not None:

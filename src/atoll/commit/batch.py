@@ -83,7 +83,7 @@ class Batch:
         self.recent = Recent()
         """Of the node, where it keeps any."""
         self._identity = identity
-        self._actor = Actor(identity.origin, identity.regions)
+        self._actor = Actor(identity.origin, identity.regions, identity.former)
         self._rules = rules
         self.clock = clock
         self._rows = rows
@@ -102,7 +102,7 @@ class Batch:
         """Whether the last run has sections."""
         self._room = 0
         """For so many bytes of frames the last run has room."""
-        self._now_ms = now_ms
+        self.now_ms = now_ms
 
     # -- local ---------------------------------------------------------------------------------------
 
@@ -126,7 +126,7 @@ class Batch:
         if write.idempotency_key is not None:
             answer = idempotency.answer_of(receipt, write)
             self._remembered[write.idempotency_key] = answer
-            self.pending.remembered.append(Remembered(write.idempotency_key, self._now_ms, answer))
+            self.pending.remembered.append(Remembered(write.idempotency_key, self.now_ms, answer))
         return receipt
 
     def _replace(self, write: Write, seq: Seq, context: dict[str, int], stamp: Stamp) -> Receipt | None:
@@ -239,7 +239,7 @@ class Batch:
             for (address, draft, row), change in zip(changed, changes, strict=True):
                 self._install(address, draft.before, draft.document, row, change.resolved)
                 if identity.purges and not draft.rules.simple and leaves_remains(draft):
-                    self.pending.states[remains_of(address)] = str(seq).encode()
+                    self.pending.states[remains_of(address)] = str(dot.dot).encode()
             self._append(entry, frame)
             self.written.append(entry)
         return bool(changes)

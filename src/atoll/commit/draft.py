@@ -312,10 +312,10 @@ class Draft:
                 f"{self.rules.name}.{transfer.field} is not a BoundedCounter: it has no rights to transfer"
             )
         state = self._state(transfer.field)
-        spare = lattice.rights(state, self._actor.origin)
+        spare = lattice.spendable(state, self._actor)
         amount = min(spare, max(transfer.wanted, spare // 2))
         if amount > 0:
-            self._merge(transfer.field, lattice.transfer(state, self._actor.origin, transfer.target, amount))
+            self._merge(transfer.field, lattice.transfer(state, self._actor, transfer.target, amount))
 
     def _shown(self) -> bytes | None:
         """The plain fields as they are at this point of the request."""

@@ -26,6 +26,8 @@ class Identity(NamedTuple):
     """A write may not make a document larger than this; merging may have."""
     entry_bytes: int = ENTRY_BYTES
     """A larger entry is refused: nobody could be sure to receive it."""
+    former: tuple[Origin, ...] = ()
+    """Origins of the region of which nothing is still to come: their rights may be spent."""
     purges: bool = True
     """Whether the region notes what may be purged later."""
 

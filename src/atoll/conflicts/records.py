@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from atoll.causality.clock import stamp_ms
-from atoll.causality.origin import Origin
+from atoll.causality.origin import Origin, region_of
 from atoll.causality.types import Dot, Order, Seq, Stamp
 from atoll.documents.document import Document, mergeable, shown_plain, touches
 from atoll.documents.entry import Change, Entry, LosingVersion
@@ -144,8 +144,8 @@ def row_of(record: Record) -> AuditRow:
         kind=record.kind,
         status=record.status,
         stamp_ms=stamp_ms(record.losing.stamp),
-        losing_origin=record.losing.region,
-        winning_origin=record.winning.region,
+        losing_origin=region_of(record.losing.region),
+        winning_origin=region_of(record.winning.region),
         strategy=record.strategy,
         uncertain=record.uncertain,
         body=_encode(record),
@@ -220,4 +220,6 @@ def check_recorded(losing: LosingVersion) -> None:
 def public(row: AuditRow) -> dict[str, Any]:
     """A record as plain JSON data."""
     shown: dict[str, Any] = msgspec.json.decode(row.body)
+    for side in (shown["losing"], shown["winning"]):
+        side["region"] = region_of(side["region"])
     return shown

@@ -35,16 +35,7 @@ import msgspec
 
 from atoll.causality import types
 from atoll.causality.origin import Origin
-from atoll.causality.types import (
-    FIRST_INCARNATION,
-    Audience,
-    Ballot,
-    Dot,
-    Epoch,
-    Incarnation,
-    Order,
-    RegionName,
-)
+from atoll.causality.types import Audience, Ballot, Dot, Epoch, Order, RegionName
 from atoll.documents.trace import Trace
 from atoll.errors import CorruptEntry, HostileEntry
 from atoll.schema.bounds import MAX_ENTRY_BYTES
@@ -119,6 +110,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=FORMAT):
     """One transaction of one region."""
 
     origin: Name
+    """The region with its incarnation: see `causality.origin`. A number is given out once under each."""
     seq: Seq
     stamp: Stamp
     uncertainty_ms: Seen
@@ -128,8 +120,6 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=FORMAT):
     """In a header those for everyone; once decoded also those of the sections that are here, in their order."""
     trace: Trace | None = None
     """W3C trace context of the request."""
-    incarnation: Annotated[Incarnation, msgspec.Meta(ge=0, lt=1 << 53)] = FIRST_INCARNATION
-    """Of the origin: a number is given out once under each."""
     extension: Extension | None = None
 
     @property

@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 import msgspec
 
+from atoll.causality.origin import region_of
 from atoll.documents.entry import Change as EntryChange
 from atoll.documents.entry import Entry
 from atoll.documents.register import Operation
@@ -119,7 +120,7 @@ def _event(
     on: Serving, entry: Entry, changes: list[ChangedDocument], vector: dict[str, int], *, more: bool = False
 ) -> bytes:
     cursor = on.sessions.encode(vector)
-    data = msgspec.json.encode(Change(cursor, entry.origin, entry.seq, entry.stamp, changes, more))
+    data = msgspec.json.encode(Change(cursor, region_of(entry.origin), entry.seq, entry.stamp, changes, more))
     return b"id: %b\nevent: change\ndata: %b\n\n" % (cursor.encode(), data)
 
 

@@ -33,7 +33,7 @@ _COUNTERS = (
 )
 """(metric, help, what it is called in the region's status, labels)"""
 _GAUGES = (
-    ("atoll_position", "Highest entry of each origin here.", "position", "origin"),
+    ("atoll_position", "Entries of each region that are here.", "position", "origin"),
     ("atoll_inbox_bytes", "Entries that wait for what their writers had seen.", "inbox.bytes"),
     ("atoll_journal_bytes", "What the journal holds, about.", "journal.bytes"),
     ("atoll_serving", "Whether this region should get traffic.", "serving"),

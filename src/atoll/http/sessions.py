@@ -28,7 +28,7 @@ class Sessions:
         if text is None:
             return None
         vector = self._codec.decode(text)
-        own = self._region.name
+        own = self._region.origin
         if vector.get(own, 0) > self._region.vector.get(own, 0):
             self._region.check_whole()  # a region that is being restored has forgotten what it issued
             here = await self._region.refresh()  # another node of this region may have issued it

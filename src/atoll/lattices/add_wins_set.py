@@ -17,7 +17,7 @@ import msgspec
 from atoll.errors import HostileEntry, InvalidOperation
 from atoll.lattices import encoding
 from atoll.lattices.base import Actor, Lattice
-from atoll.lattices.encoding import SEQUENCE_MAX, RegionName, Sequence
+from atoll.lattices.encoding import SEQUENCE_MAX, Origin, Sequence
 from atoll.lattices.json_values import canonical_texts, order_of, parse_canonical, parse_texts
 
 Entries = dict[str, dict[int, str]]
@@ -104,9 +104,9 @@ class SetState:
 
 
 _Wire = tuple[
-    dict[RegionName, Sequence],
-    dict[RegionName, list[Sequence]],
-    dict[RegionName, tuple[list[Sequence], list[str]]],
+    dict[Origin, Sequence],
+    dict[Origin, list[Sequence]],
+    dict[Origin, tuple[list[Sequence], list[str]]],
 ]
 _decoder = msgspec.msgpack.Decoder(_Wire)
 _EMPTY = SetState({}, {}, {})

@@ -25,8 +25,11 @@ class Actor:
     """Who performs an operation."""
 
     origin: Origin
+    """Under which its region numbers at present."""
     regions: tuple[RegionName, ...]
     """All regions of the deployment, sorted; a bounded counter splits its rights among them."""
+    former: tuple[Origin, ...] = ()
+    """Origins of the same region that write nothing any more, and of which everything is here: it has their rights."""
 
 
 class Lattice(Protocol[State]):
@@ -93,7 +96,10 @@ class Escrowed(Lattice[State], Protocol[State]):
     """A field type whose regions hold rights, and hand them to each other."""
 
     def rights(self, state: State, region: str) -> int:
-        """What the region may spend by itself."""
+        """What the region may spend by itself, as far as is known here."""
 
-    def transfer(self, state: State, source: str, target: str, amount: int) -> State:
-        """The delta that moves rights. Raises BoundExceeded where `source` holds fewer."""
+    def spendable(self, state: State, actor: Actor) -> int:
+        """What the actor may spend by itself."""
+
+    def transfer(self, state: State, actor: Actor, target: str, amount: int) -> State:
+        """The delta that moves rights to an origin. Raises BoundExceeded where the actor holds fewer."""

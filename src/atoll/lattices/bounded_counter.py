@@ -3,6 +3,9 @@
 Balegas et al., "Extending eventually consistent cloud databases for enforcing numeric invariants", 2015.
 Every unit above the minimum is a right, held by one region. Creating, spending and handing over rights are
 decided from a region's own cells of the state. No other region writes those, so no coordination is needed.
+
+Cells belong to origins. The present incarnation of a region spends what a former one held, in the former's own row.
+That is once nothing of the former is still to come.
 """
 
 from __future__ import annotations
@@ -16,15 +19,15 @@ from atoll.causality.origin import region_of
 from atoll.errors import BoundExceeded, InvalidOperation
 from atoll.lattices import encoding
 from atoll.lattices.base import Actor, Escrowed
-from atoll.lattices.encoding import TOTAL_MAX, RegionName, Total
+from atoll.lattices.encoding import TOTAL_MAX, Origin, Total
 from atoll.lattices.json_values import INT_MAX, check_integer
 
 Row = tuple[int, dict[str, int]]
 """(rights that the region used, region → rights that it granted it); to itself it grants what it creates."""
 BoundedCounterState = dict[str, Row]
-"""Region → the row that only this region writes, and whose cells only grow."""
+"""Origin → the row that only its region writes, and whose cells only grow."""
 
-_decoder = msgspec.msgpack.Decoder(dict[RegionName, tuple[Total, dict[RegionName, Total]]])
+_decoder = msgspec.msgpack.Decoder(dict[Origin, tuple[Total, dict[Origin, Total]]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +74,26 @@ class BoundedCounterLattice(Escrowed[BoundedCounterState]):
         return max(0, left)
 
     def rights(self, state: BoundedCounterState, region: str) -> int:
-        """What `region` may spend without asking: exact in that region, elsewhere as far as is known."""
-        used, grants = state.get(region, (0, {}))
-        held = grants.get(region, 0) - used
-        held -= sum(granted for other, granted in grants.items() if other != region)
-        held += sum(row[1].get(region, 0) for other, row in state.items() if other != region)
-        return max(0, held)
+        """What `region` may spend without asking, as far as is known here."""
+        holders = state.keys() | {holder for _, grants in state.values() for holder in grants}
+        return sum(_held(state, holder) for holder in holders if region_of(holder) == region)
+
+    def spendable(self, state: BoundedCounterState, actor: Actor) -> int:
+        """What the actor may spend without asking: exact."""
+        return sum(_held(state, origin) for origin in (actor.origin, *actor.former))
 
     def transfer(
-        self, state: BoundedCounterState, source: str, target: str, amount: int
+        self, state: BoundedCounterState, actor: Actor, target: str, amount: int
     ) -> BoundedCounterState:
-        """The delta that hands rights over; only `source` may perform it. BoundExceeded if it lacks them."""
-        if check_integer(amount, "transfer") <= 0 or source == target:
+        """The delta that hands rights of the actor over. Raises BoundExceeded if it lacks them."""
+        if check_integer(amount, "transfer") <= 0 or actor.origin == target:
             raise InvalidOperation(
-                f"cannot transfer {amount} from {source} to {target}; give a positive amount"
+                f"cannot transfer {amount} from {actor.origin} to {target}; give a positive amount"
             )
-        held = self.rights(state, source)
-        if amount > held:
-            raise self._exceeded(state, source, held, amount)
-        _, grants = state.get(source, (0, {}))
-        return {source: (0, {target: _grown(grants.get(target, 0), amount)})}
+        return {
+            origin: (0, {target: _grown(_row(state, origin)[1].get(target, 0), part)})
+            for origin, part in self._taken(state, actor, amount).items()
+        }
 
     def difference(self, state: BoundedCounterState, target: Any, actor: Actor) -> BoundedCounterState | None:
         shown = self.minimum + self.left(state)
@@ -107,7 +110,7 @@ class BoundedCounterLattice(Escrowed[BoundedCounterState]):
         return encoding.decode(_decoder, data, "bounded counter")
 
     def written_by(self, delta: BoundedCounterState, region: str) -> bool:
-        return delta.keys() <= {region}
+        return {region_of(origin) for origin in delta} <= {region_of(region)}
 
     def canonical(self, state: BoundedCounterState) -> bytes:
         rows = {
@@ -118,14 +121,14 @@ class BoundedCounterLattice(Escrowed[BoundedCounterState]):
     def _add(self, state: BoundedCounterState, amount: int, actor: Actor) -> BoundedCounterState | None:
         if amount == 0:
             return None
-        used, grants = state.get(actor.origin, (0, {}))
         if amount < 0:
-            held = self.rights(state, actor.origin)
-            if -amount > held:
-                raise self._exceeded(state, actor.origin, held, -amount)
-            return {actor.origin: (_grown(used, -amount), {})}
+            return {
+                origin: (_grown(_row(state, origin)[0], part), {})
+                for origin, part in self._taken(state, actor, -amount).items()
+            }
         if self.minimum + self.left(state) + amount > INT_MAX:
             raise InvalidOperation(f"the counter would exceed 64 bits: {self.value(state)} + {amount}")
+        _, grants = _row(state, actor.origin)
         granted: dict[str, int] = {actor.origin: _grown(grants.get(actor.origin, 0), amount)}
         others = [region for region in actor.regions if region != region_of(actor.origin)]
         share = amount // (len(others) + 1) if self.split == "equal" else 0
@@ -133,6 +136,18 @@ class BoundedCounterLattice(Escrowed[BoundedCounterState]):
             for other in others:
                 granted[other] = _grown(grants.get(other, 0), share)
         return {actor.origin: (0, granted)}
+
+    def _taken(self, state: BoundedCounterState, actor: Actor, amount: int) -> dict[str, int]:
+        """Origin → how many of its rights make up the amount."""
+        taken: dict[str, int] = {}
+        left = amount
+        for origin in (actor.origin, *actor.former):
+            if part := min(left, _held(state, origin)):
+                taken[origin] = part
+                left -= part
+        if left:
+            raise self._exceeded(state, actor.origin, amount - left, amount)
+        return taken
 
     def _exceeded(self, state: BoundedCounterState, region: str, held: int, wanted: int) -> BoundExceeded:
         left = self.left(state)
@@ -143,6 +158,18 @@ class BoundedCounterLattice(Escrowed[BoundedCounterState]):
             left_here=held,
             left_in_all=left,
         )
+
+
+def _row(state: BoundedCounterState, origin: str) -> Row:
+    return state.get(origin, (0, {}))
+
+
+def _held(state: BoundedCounterState, origin: str) -> int:
+    used, grants = _row(state, origin)
+    held = grants.get(origin, 0) - used
+    held -= sum(granted for other, granted in grants.items() if other != origin)
+    held += sum(row[1].get(origin, 0) for other, row in state.items() if other != origin)
+    return max(0, held)
 
 
 def _grown(total: int, amount: int) -> int:

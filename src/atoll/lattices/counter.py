@@ -14,13 +14,13 @@ import msgspec
 from atoll.errors import InvalidOperation
 from atoll.lattices import encoding
 from atoll.lattices.base import Actor, Lattice
-from atoll.lattices.encoding import TOTAL_MAX, RegionName, Total
+from atoll.lattices.encoding import TOTAL_MAX, Origin, Total
 from atoll.lattices.json_values import INT_MAX, INT_MIN, check_integer
 
 CounterState = dict[str, tuple[int, int]]
 """Region → (sum of its increments, sum of its decrements); only that region moves its own pair."""
 
-_decoder = msgspec.msgpack.Decoder(dict[RegionName, tuple[Total, Total]])
+_decoder = msgspec.msgpack.Decoder(dict[Origin, tuple[Total, Total]])
 
 
 @dataclass(frozen=True, slots=True)

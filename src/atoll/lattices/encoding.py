@@ -1,4 +1,4 @@
-"""The bytes of lattice states: MessagePack, with region names and counts checked while they are parsed."""
+"""The bytes of lattice states: MessagePack, with origins and counts checked while they are parsed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from atoll.causality.origin import PATTERN
 from atoll.errors import HostileEntry
 
 Decoded = TypeVar("Decoded")
 
-RegionName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}\Z")]
+Origin = Annotated[str, msgspec.Meta(pattern=PATTERN)]
 Total = Annotated[int, msgspec.Meta(ge=0)]
 """A sum that only grows. MessagePack ends at 64 bits, and so do the sums: see TOTAL_MAX."""
 TOTAL_MAX = 2**64 - 1

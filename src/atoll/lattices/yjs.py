@@ -226,9 +226,9 @@ def decode(data: bytes, content: int, check: Callable[[str], object]) -> Sequenc
     return replace(state, clients=clients)
 
 
-def inserted_by(state: SequenceState, region: str) -> bool:
-    """Whether a decoded state holds only this region's insertions."""
-    return state.clients <= {client_of(region)}
+def inserted_by(state: SequenceState, origin: str) -> bool:
+    """Whether a decoded state holds only insertions of this origin."""
+    return state.clients <= {client_of(origin)}
 
 
 def restore(data: bytes) -> SequenceState:
@@ -299,9 +299,9 @@ def refusing_garbage() -> Iterator[None]:
         raise
 
 
-def client_of(region: str, others: Iterable[str] = ()) -> int:
-    """The region's Yjs client id. Raises DeclarationError if one of the others has the same."""
-    return _clients(tuple(sorted({region, *others})))[region]
+def client_of(origin: str, others: Iterable[str] = ()) -> int:
+    """The Yjs client id of an origin. Raises DeclarationError if one of the others has the same."""
+    return _clients(tuple(sorted({origin, *others})))[origin]
 
 
 @lru_cache(maxsize=64)

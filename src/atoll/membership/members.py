@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from atoll.causality.origin import Origin, origin_of
+from atoll.causality.origin import Origin, origin_of, region_of
 from atoll.causality.types import Epoch, RegionName
 from atoll.errors import ConfigError
 
@@ -64,8 +64,8 @@ class Members:
         self.current = to
 
     def remember(self, origins: Iterable[str]) -> None:
-        """Whose entries the store or a peer holds: those that are no members have left."""
-        left = frozenset(origins) - self.origins
+        """Whose entries the store or a peer holds: regions that are no members have left."""
+        left = frozenset(map(region_of, origins)) - self.origins
         if left:
             self.current = replace(self.current, left=_sorted({*self.current.left, *left}))
 

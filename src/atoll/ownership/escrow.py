@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from atoll.causality.origin import Origin
 from atoll.documents.mutation import Receipt, Transfer, Write
 from atoll.errors import AtollError, BoundExceeded, Shortage
 from atoll.replication.messages import WriteReply
@@ -19,7 +20,7 @@ class Escrow:
 
     def __init__(
         self,
-        region: str,
+        origin: Callable[[], Origin],
         holders: Callable[[str, str, str], Awaitable[dict[str, int]]],
         ask: Ask,
         covered: Callable[[dict[str, int]], Awaitable[None]],
@@ -29,7 +30,7 @@ class Escrow:
     ) -> None:
         """`holders(collection, key, field)`: peer → rights that it seems to hold, as seen from here."""
         self.requests = 0
-        self._region = region
+        self._origin = origin
         self._holders = holders
         self._ask = ask
         self._covered = covered
@@ -70,14 +71,14 @@ class Escrow:
             if (address, peer) in tried or holders[peer] <= 0:
                 continue
             self.requests += 1
-            wanted = Transfer(collection, key, field, self._region, shortage.wanted - shortage.left_here)
+            wanted = Transfer(collection, key, field, self._origin(), shortage.wanted - shortage.left_here)
             try:
                 reply = await self._ask(peer, Write((wanted,)), self._timeout_s)
             except AtollError:
                 tried.add((address, peer))
                 continue  # cut off: the next one may help
             if reply.receipt.seq:
-                await self._covered({peer: reply.receipt.seq})
+                await self._covered({reply.receipt.origin: reply.receipt.seq})
                 return True
             tried.add((address, peer))  # spent out
         return False

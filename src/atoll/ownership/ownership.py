@@ -41,6 +41,10 @@ class Ownership:
         """Whether any of its documents may have an owner at all."""
         return bool(self._owned) and any(mutation.collection in self._owned for mutation in write.mutations)
 
+    def concerns_reads(self, collection: str) -> bool:
+        """Whether a read that a peer asks for may be one of the owner's."""
+        return collection in self._owned
+
     def concerned(self, write: Write) -> list[Address]:
         """The documents that must be looked at before `of_write` can say whose the write is."""
         return [

@@ -60,6 +60,19 @@ class ReviewLinks(msgspec.Struct, frozen=True):
     """Links are to ask for other origins than before. Done at once."""
 
 
+class ReadState(msgspec.Struct, frozen=True):
+    """Read a protocol's durable state. Ends in `StateRead`."""
+
+    space: str
+    key: str
+
+
+class StateRead(msgspec.Struct, frozen=True):
+    """None where there is none."""
+
+    value: bytes | None
+
+
 class RenewLinks(msgspec.Struct, frozen=True):
     """Open every link anew; peers drop what they received of this region and have not stored. Done at once."""
 
@@ -139,23 +152,26 @@ class ReadHistory(msgspec.Struct, frozen=True):
 
 
 class HistoryRead(msgspec.Struct, frozen=True):
-    """The history that the region last took up, and its own position."""
+    """The history that the region last took up, and its own positions."""
 
     taken_up: str
-    own: int
+    own: Mapping[str, int]
 
 
 class TakeUp(msgspec.Struct, frozen=True):
-    """Record the history as taken up; counters of identifiers leap past `clock_ms`. Ends in `TakenUp`."""
+    """Record the history as taken up. Identifiers leap past `clock_ms`, and entries are numbered anew.
+
+    Ends in `TakenUp`.
+    """
 
     history: str
     clock_ms: int
 
 
 class TakenUp(msgspec.Struct, frozen=True):
-    """The history is recorded; the region's own position is this."""
+    """The history is recorded; the region's own positions are these."""
 
-    own: int
+    own: Mapping[str, int]
 
 
 class ReadHolders(msgspec.Struct, frozen=True):
@@ -367,6 +383,7 @@ Waited = (
     | ReadSchemas
     | Survey
     | RefreshPosition
+    | ReadState
     | Rewind
     | AwaitCovered
     | CompareHistories
@@ -395,6 +412,7 @@ Outcome = (
     | Covered
     | Compared
     | CountersRead
+    | StateRead
     | CountersRaised
     | HistoryRead
     | TakenUp

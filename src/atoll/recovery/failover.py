@@ -10,11 +10,14 @@ The same database, started again, is handled in the same way. Then peers are not
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import msgspec
 
+from atoll.causality.origin import of_region
+from atoll.causality.vector import descends, merge
 from atoll.protocol import port
 
 RETRY_S = 0.5
@@ -38,8 +41,8 @@ class FailoverState:
     awaited: frozenset[str] = frozenset()
     forgotten: frozenset[str] = frozenset()
     """Peers that are gone for good: nobody waits for them."""
-    own: int = 0
-    """The region's own position, by what the peers hold."""
+    own: Mapping[str, int] = field(default_factory=dict)
+    """The region's own origins, by what the peers hold."""
     clock_ms: int = 0
     """How far the database's clock had come (unix milliseconds)."""
     until_s: float = 0.0
@@ -49,8 +52,8 @@ class FailoverState:
     """How often the database's place was taken."""
     taken_up: int = 0
     """How often a history was taken up."""
-    kept: int = 0
-    """The region's own position when it last took a history up: what it had given out beyond is gone for good."""
+    kept: Mapping[str, int] = field(default_factory=dict)
+    """The region's own positions when it last took a history up: what it had given out beyond is gone for good."""
 
     @property
     def pending(self) -> bool:
@@ -76,7 +79,7 @@ class Opened(msgspec.Struct, frozen=True):
 
     history: str
     taken_up: str
-    own: int
+    own: Mapping[str, int]
 
 
 class HistoryChanged(msgspec.Struct, frozen=True):
@@ -104,7 +107,7 @@ def step(state: FailoverState, event: Event, now_s: float) -> port.Next[Failover
         case port.Heard(peer, vector):  # on a link that was opened since
             if peer not in state.awaited:
                 return state, ()
-            awaited, own = state.awaited - {peer}, max(state.own, vector.get(state.region, 0))
+            awaited, own = state.awaited - {peer}, merge(state.own, of_region(vector, state.region))
             return _heard_all(replace(state, awaited=awaited, own=own))
         case port.MembersChanged(peers):
             return _heard_all(replace(state, peers=peers, awaited=state.awaited & peers))
@@ -124,7 +127,7 @@ def _advanced(state: FailoverState, event: port.Outcome, now_s: float) -> port.N
         case "rewinding", port.Rewound(clock_ms):
             # Links are renewed after the rewind: their requests say what is left of the region.
             until_s = now_s + state.patience_s
-            state = replace(state, awaited=state.peers, own=0, clock_ms=clock_ms, until_s=until_s)
+            state = replace(state, awaited=state.peers, own={}, clock_ms=clock_ms, until_s=until_s)
             after, effects = _heard_all(replace(state, phase="listening"))
             return after, (port.RenewLinks(), *effects, port.WakeAt(now_s + RETRY_S))
         case "listening", port.Woken():
@@ -137,9 +140,7 @@ def _advanced(state: FailoverState, event: port.Outcome, now_s: float) -> port.N
                 return state, (port.WakeAt(now_s + RETRY_S),)
             return replace(state, phase="comparing"), (port.CompareHistories(),)
         case "comparing", port.Compared(""):
-            return replace(state, phase="catching up", fault=""), (
-                port.AwaitCovered({state.region: state.own}),
-            )
+            return replace(state, phase="catching up", fault=""), (port.AwaitCovered(state.own),)
         case "comparing", port.Compared(fault):
             return replace(state, phase="failed", fault=fault), (port.WakeAt(now_s + RETRY_S),)
         case "catching up", port.Covered():
@@ -162,8 +163,8 @@ def _heard_all(state: FailoverState) -> port.Next[FailoverState]:
     return replace(state, phase="comparing"), (port.CompareHistories(),)
 
 
-def _trusted(state: FailoverState, own: int) -> port.Next[FailoverState]:
-    assert own >= state.own, "numbers that peers hold are not given out again"
+def _trusted(state: FailoverState, own: Mapping[str, int]) -> port.Next[FailoverState]:
+    assert descends(own, state.own), "numbers that peers hold are not given out again"
     state = replace(state, phase="trusting", lossy=False, awaited=frozenset(), kept=own)
     return replace(state, taken_up=state.taken_up + 1), (port.Trust(state.history),)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from atoll.causality.origin import of_region, region_of
 from atoll.protocol import port
 
 AFTER_S = 1.0
@@ -24,7 +25,7 @@ class RelayState:
 
     region: str
     itself: Mapping[str, int] = field(default_factory=dict)
-    """origin → how much it last announced of its own."""
+    """origin → how much of it its own region last announced."""
     noticed: Mapping[Relay, tuple[int, float]] = field(default_factory=dict)
     """Peers that announced more: the origin's position here, and since when it has stood still."""
     asked: frozenset[Relay] = frozenset()
@@ -37,15 +38,17 @@ def step(state: RelayState, event: Event, now_s: float) -> port.Next[RelayState]
     match event:
         case port.MembersChanged(peers):
             # What a region that has left said of itself bounds nobody: its peers hold all that there is.
-            itself = {origin: seq for origin, seq in state.itself.items() if origin in peers}
+            itself = {origin: seq for origin, seq in state.itself.items() if region_of(origin) in peers}
             noticed = {relay: since for relay, since in state.noticed.items() if relay[0] in peers}
             still = frozenset(relay for relay in state.asked if relay[0] in peers)
             return replace(state, itself=itself, noticed=noticed, asked=still), ()
         case port.Heard(peer, announced, here):
-            itself = {**state.itself, peer: announced.get(peer, 0), state.region: here.get(state.region, 0)}
+            # What a region no longer announces of itself is lost with its disk: it bounds nobody.
+            others = {o: seq for o, seq in state.itself.items() if region_of(o) not in (peer, state.region)}
+            itself = {**others, **of_region(announced, peer), **of_region(here, state.region)}
             noticed, asked = dict(state.noticed), set(state.asked)
             for origin, seq in announced.items():
-                if origin == peer:
+                if region_of(origin) == peer:
                     continue
                 relay, position = (peer, origin), here.get(origin, 0)
                 if seq <= max(position, itself.get(origin, 0)):

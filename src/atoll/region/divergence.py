@@ -25,26 +25,34 @@ async def entry_digest(store: Journal, origin: str, seq: int) -> bytes | None:
     return None
 
 
+_ABANDONED = (
+    "the data here are of a history that was abandoned. Restore a newer backup, or let the region start with an empty "
+    "store and get everything from its peers"
+)
+"""Ends a fault."""
+
+
 async def forked_entry(
     store: Journal,
-    region: str,
-    own: int,
-    held: Mapping[str, int],
-    ask: Callable[[str, int], Awaitable[bytes | None]],
+    own: Mapping[str, int],
+    ends: Mapping[str, int],
+    held: Mapping[str, Mapping[str, int]],
+    ask: Callable[[str, str, int], Awaitable[bytes | None]],
 ) -> str:
-    """What is wrong between `region`, which stood at `own`, and the peers that hold so much of it; empty for nothing.
+    """What is wrong between a region, whose origins stood at `own`, and the peers that hold so much; empty for nothing.
 
-    Raises what `ask(peer, seq)`, which gives the peer's digest of the region's entry, and the store raise.
+    Raises what `ask(peer, origin, seq)`, which gives the peer's digest of an entry, and the store raise.
     """
-    for peer, last in sorted(held.items()):
-        seq = min(own, last)
-        here = await entry_digest(store, region, seq) if seq else None
-        if here is None:
-            continue
-        there = await ask(peer, seq)
-        if there is not None and there != here:
-            return (
-                f"entry {seq} of {region} is another one at {peer}: the data here are of a history that was abandoned. "
-                "Restore a newer backup, or let the region start with an empty store and get everything from its peers"
-            )
+    for origin, last in own.items():
+        if last > ends.get(origin, last):
+            return f"entry {last} of {origin} was given up, when the region went on after {ends[origin]}: {_ABANDONED}"
+    for peer, vector in sorted(held.items()):
+        for origin, last in own.items():
+            seq = min(last, vector.get(origin, 0))
+            here = await entry_digest(store, origin, seq) if seq else None
+            if here is None:
+                continue
+            there = await ask(peer, origin, seq)
+            if there is not None and there != here:
+                return f"entry {seq} of {origin} is another one at {peer}: {_ABANDONED}"
     return ""

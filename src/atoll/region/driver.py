@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
+from atoll.causality.origin import of_region
 from atoll.causality.types import Generation, Stamp
 from atoll.commit.work import Fenced, Noted
 from atoll.errors import AtollError
 from atoll.ids.after_restore import counters_after_failover
 from atoll.protocol import port
+from atoll.recovery.numbering import Renumber
 from atoll.region.group_commit import GroupCommit
 from atoll.region.snapshot_pages import SnapshotPages
 from atoll.replication.link import Linked
@@ -108,6 +110,8 @@ class Performer:
             case port.RefreshPosition():
                 await self.group_commit.progress.refresh()
                 return port.Refreshed(self.group_commit.progress.vector)
+            case port.ReadState(space, key):
+                return port.StateRead(await self.store.state(space, key))
             case port.Rewind():
                 return port.Rewound(await self.actions.rewind())
             case port.AwaitCovered(vector):
@@ -124,6 +128,8 @@ class Performer:
             case port.TakeUp(history, clock_ms):
                 ids = await self.store.counter("ids")
                 leapt = counters_after_failover(ids, last_ms=clock_ms, now_ms=self.now_ms())
+                # Numbers that were given out and lost must mean nothing else, whoever holds their entries.
+                await self.group_commit.commit(Renumber(self.region, f"the database went on as {history}"))
                 await self.store.take_up(history, leapt)
                 return port.TakenUp(self.own)
             case port.ReadHolders() | port.Lease() | port.GiveBack():
@@ -153,9 +159,9 @@ class Performer:
                 return await self.pages.outcome(effect)
 
     @property
-    def own(self) -> int:
-        """The region's own position."""
-        return self.group_commit.progress.vector.get(self.region, 0)
+    def own(self) -> dict[str, int]:
+        """The region's own positions, by origin."""
+        return of_region(self.group_commit.progress.vector, self.region)
 
 
 async def lease_outcome(store: Store, effect: port.ReadHolders | port.Lease | port.GiveBack) -> port.Outcome:

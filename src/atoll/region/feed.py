@@ -7,12 +7,14 @@ from collections.abc import AsyncGenerator, Mapping
 from math import inf
 
 from atoll.causality import vector as vectors
+from atoll.causality.origin import of_region
 from atoll.documents.entry import Entry, decode_frames
 from atoll.errors import CursorExpired
-from atoll.membership.members import Members
 from atoll.region.group_commit import GroupCommit
+from atoll.region.lost import Lost
 from atoll.region.recovery import FailoverRecovery
 from atoll.replication.signal import Signal
+from atoll.replication.source import start_of
 from atoll.store.port import Journal
 
 
@@ -41,15 +43,15 @@ class Feed:
     def __init__(
         self,
         region: str,
-        members: Members,
         store: Journal,
         group_commit: GroupCommit,
         *,
         failover: FailoverRecovery,
+        lost: Lost,
         committed: Signal,
     ) -> None:
+        self._lost = lost
         self._region = region
-        self._members = members
         self._store = store
         self._group_commit = group_commit
         self._failover = failover
@@ -76,15 +78,15 @@ class Feed:
                 count, here = self._committed.count, self._group_commit.progress.vector
                 if known != self._failover.state.turns:
                     known = self._failover.state.turns
-                    after_id = await self._store.journal_start(seen, self._members.origins)
+                    after_id = await start_of(self._store, seen, lambda _: True)
                     consumer.begin(after_id, now_s())
                 numbered = await self._store.journal(after_id, limit=16)
                 if known != self._failover.state.turns:
                     continue  # the journal is another database's
                 if taken_up != self._failover.state.taken_up:
-                    # What was shown beyond is lost, and its numbers are given out again.
-                    taken_up = self._failover.state.taken_up
-                    seen[self._region] = min(seen.get(self._region, 0), self._failover.state.kept)
+                    taken_up, kept = self._failover.state.taken_up, self._failover.state.kept
+                    for origin, seq in of_region(seen, self._region).items():  # what was shown beyond is lost
+                        seen[origin] = min(seq, kept.get(origin, 0))
                     known = -1
                     continue
                 for id_, segment in numbered:
@@ -122,7 +124,14 @@ class Feed:
         return min((each.after_id for each in self._consumers if each.at_s >= since_s), default=inf)
 
     async def check_cursor(self, vector: Mapping[str, int]) -> None:
-        """Raises CursorExpired where `changes` would, on its first entries."""
+        """Raises CursorExpired where `changes` would, on its first entries; and for changes that are lost."""
+        if lost := self._lost.beyond(vector):
+            what = ", ".join(f"{origin} past entry {end}" for origin, end in sorted(lost.items()))
+            raise CursorExpired(
+                f"this cursor has seen changes of {what}, which were lost with the region's data; follow from "
+                "cursor=now, then read the collections again, and take up what the feed brings",
+                gone={origin: end + 1 for origin, end in sorted(lost.items())},
+            )
         nexts = {o: vector.get(o, 0) + 1 for o in vectors.missing(vector, self._group_commit.progress.vector)}
         gone = {o: seq for o, seq in nexts.items() if await self._store.segment(o, seq) is None}
         if gone:

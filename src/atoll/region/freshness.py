@@ -1,45 +1,46 @@
-"""How far behind its origins a region is, by what the peers say of themselves."""
+"""How far behind the others a region is, by what the peers say of themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from atoll.causality.origin import of_region
+from atoll.causality.vector import descends
 from atoll.replication.wire import Heartbeat
 
 
 class Freshness:
-    """Remembers for each origin up to which moment of *its* clock this region has everything of it.
+    """Remembers for each region up to which moment of *its* clock this one has everything of it.
 
-    A heartbeat says: at this moment my journal stood at seq n. Once n is here, everything until that moment
-    is. Peers pass on the same of the origins that they relay.
+    A heartbeat says: at this moment my journal stood there. Once that is here, everything until the moment is. Peers
+    pass on the same of the regions that they relay.
     """
 
     def __init__(self, own: str) -> None:
         self._own = own
         self._as_of: dict[str, int] = {}
-        self._promised: dict[str, list[tuple[int, int]]] = {}
+        self._promised: dict[str, list[tuple[Mapping[str, int], int]]] = {}
 
     def heard(self, heartbeat: Heartbeat, vector: Mapping[str, int]) -> None:
         moments = {**heartbeat.fresh, heartbeat.region: heartbeat.now_ms}
-        for origin, moment in moments.items():
-            if origin == self._own:
+        for region, moment in moments.items():
+            if region == self._own:
                 continue
-            seq = heartbeat.vector.get(origin, 0)
-            if vector.get(origin, 0) >= seq:
-                self._as_of[origin] = max(moment, self._as_of.get(origin, 0))
+            stood = of_region(heartbeat.vector, region)
+            if descends(vector, stood):
+                self._as_of[region] = max(moment, self._as_of.get(region, 0))
             else:
-                promised = self._promised.setdefault(origin, [])
-                promised.append((seq, moment))
+                promised = self._promised.setdefault(region, [])
+                promised.append((stood, moment))
                 del promised[:-64]
 
     def moved(self, vector: Mapping[str, int]) -> None:
         """Entries were applied: some promises may be kept now."""
-        for origin, promised in self._promised.items():
-            here = vector.get(origin, 0)
-            kept = [moment for seq, moment in promised if seq <= here]
+        for region, promised in self._promised.items():
+            kept = [moment for stood, moment in promised if descends(vector, stood)]
             if kept:
-                self._as_of[origin] = max(*kept, self._as_of.get(origin, 0))
-                self._promised[origin] = [(seq, moment) for seq, moment in promised if seq > here]
+                self._as_of[region] = max(*kept, self._as_of.get(region, 0))
+                self._promised[region] = [each for each in promised if not descends(vector, each[0])]
 
     def forget(self) -> None:
         """The region has lost some of what it had."""
@@ -47,10 +48,10 @@ class Freshness:
         self._promised.clear()
 
     def as_of(self) -> dict[str, int]:
-        """origin → unix milliseconds of its clock as of which everything is here."""
+        """region → unix milliseconds of its clock as of which everything is here."""
         return dict(self._as_of)
 
-    def lag_s(self, origin: str, now_ms: int) -> float | None:
-        """Seconds since that moment; None when nothing was ever heard of the origin."""
-        moment = self._as_of.get(origin)
+    def lag_s(self, region: str, now_ms: int) -> float | None:
+        """Seconds since that moment; None when nothing was ever heard of the region."""
+        moment = self._as_of.get(region)
         return None if moment is None else max(0.0, (now_ms - moment) / 1000)

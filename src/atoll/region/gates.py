@@ -48,6 +48,7 @@ class Gates:
         self._timed: tuple[Ask, ...] = ()
         """Those of all gates that time alone closes."""
         self._advice: tuple[Ask, ...] = ()
+        self._orders: _Gate | None = None
 
     def register(
         self,
@@ -71,6 +72,20 @@ class Gates:
         if writes is not None:
             self._writes += (_Gate(writes, error, wait),)
             self._timed += (writes,) if timed else ()
+
+    def keep_order(self, ask: Ask, wait: Callable[[], Awaitable[None]]) -> None:
+        """While `ask` gives a reason, nothing is decided for documents that the region owns."""
+        self._orders = _Gate(ask, Unavailable, wait)
+
+    async def ordered(self) -> None:
+        """Before the region decides something as the owner of a document. Raises Unavailable."""
+        if self._orders is None or self._orders.ask() is None:
+            return
+        assert self._orders.wait is not None
+        await self._orders.wait()
+        reason = self._orders.ask()
+        if reason is not None:
+            raise Unavailable(reason, region=self._region)
 
     def advise(self, writes: Ask) -> None:
         """Writes are tried here all the same, but load balancers had better send them elsewhere."""

@@ -154,7 +154,6 @@ class GroupCommit:
         """Whether a commit has been sent, and nothing was heard of it."""
         self._unsure = False
         """Whether a commit may have happened of which nothing was heard."""
-        self._ends: list[asyncio.Future[None]] = []
         """Of those who wait for the end of the commit that is under way."""
         self._closed = False
 
@@ -208,12 +207,6 @@ class GroupCommit:
             self._waited = len(self._queue)
             self._called.set()
 
-    async def await_commit(self) -> None:
-        """Wait until the commit that is under way has ended, one way or the other."""
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._ends.append(over)
-        await over
-
     def trouble(self) -> str | None:
         """Why the last commit failed, if the store has taken no write since."""
         return None if self.store_error is None else self.store_error.message
@@ -225,7 +218,6 @@ class GroupCommit:
             work.failed(Overloaded("this region is closing"))
         self._queue.clear()
         self._background.clear()
-        self._end()
         if self._task is not None:
             self._called.set()
             await asyncio.wait({self._task}, timeout=self._options.closing_s)
@@ -298,7 +290,6 @@ class GroupCommit:
             self._report(error)
         finally:
             self._in_doubt = False
-            self._end()
         if self._queue or self._background:
             self.call()
 
@@ -444,9 +435,3 @@ class GroupCommit:
         asyncio.get_running_loop().call_exception_handler(
             {"message": "a commit failed unexpectedly", "exception": error}
         )
-
-    def _end(self) -> None:
-        for future in self._ends:
-            if not future.done():
-                future.set_result(None)
-        self._ends.clear()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from atoll.causality.origin import region_of
 from atoll.commit.batch import Batch
 from atoll.commit.work import Wants
 from atoll.documents.entry import EncodedEntry
@@ -15,6 +16,7 @@ from atoll.errors import AtollError, ClockAhead, CorruptEntry, TooLarge
 from atoll.region.group_commit import paced
 from atoll.region.progress import Progress
 from atoll.replication.inbox import Inbox
+from atoll.replication.signal import Signal
 from atoll.schema.bounds import COMMIT_BYTES
 from atoll.store.port import View
 
@@ -101,6 +103,7 @@ class Intake:
         self._granted: dict[str, int] = {}
         self._at_once = options.entries_per_commit
         self._waiting: list[asyncio.Future[None]] = []
+        self._ended = Signal()
         self._blocked = asyncio.Event()
         """Set when entries wait, and none can be applied."""
         self._applied_s = 0.0
@@ -116,16 +119,24 @@ class Intake:
         if self.inbox:
             self._call()
 
-    def discard_pending(self, origin: str, past: int) -> bool:
-        """An origin has nothing past this seq (any more): drop what waits of it. Whether there was something."""
-        dropped = self.inbox.drop_past(origin, past)
+    def discard_pending(self, region: str, past: Mapping[str, int]) -> bool:
+        """A region has nothing of its own past this (any more): drop what waits. Whether there was something."""
+        origins = self.inbox.origins_of(region)
+        dropped = [origin for origin in origins if self.inbox.drop_past(origin, past.get(origin, 0))]
         if dropped:
             self._wake()
-        return dropped
+        return bool(dropped)
 
-    def in_flight(self, origin: str, past: int) -> bool:
-        """Whether the commit that is under way holds entries of an origin past a seq."""
-        return any(each.entry.origin == origin and each.entry.seq > past for each in self._in_flight)
+    def in_flight(self, region: str, past: Mapping[str, int]) -> bool:
+        """Whether the commit that is under way holds entries of a region past a vector."""
+        entries = (each.entry for each in self._in_flight)
+        return any(
+            region_of(entry.origin) == region and entry.seq > past.get(entry.origin, 0) for entry in entries
+        )
+
+    async def await_commit(self) -> None:
+        """Wait until the commit that is under way has ended, one way or the other."""
+        await self._ended.wait()
 
     async def backpressure(self, link: str, bytes_waiting: int) -> None:
         """Wait until less than so much of what the link brought waits: its backpressure.
@@ -185,6 +196,7 @@ class Intake:
     def committed(self, work: RemoteEntries) -> None:
         """What was merged is durable; the rest waits again."""
         self._in_flight, self._refused = [], False
+        self._ended.notify()
         loop = asyncio.get_running_loop()
         self._at_once = paced(
             self._at_once, self._options.entries_per_commit, len(work.entries) - work.left, work.left
@@ -206,6 +218,7 @@ class Intake:
         """Nothing was stored, or nobody knows: all of it waits again, and is tried in a while, or fewer at once."""
         self._in_flight, self._refused = [], True
         self.inbox.give_back(work.entries, self._progress.vector)
+        self._ended.notify()
         if isinstance(error, TooLarge):
             self._at_once = max(1, len(work.entries) // 2)
             self._call()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 
+from atoll.causality.origin import region_of
 from atoll.region.freshness import Freshness
-from atoll.region.group_commit import GroupCommit
 from atoll.region.intake import Intake
 from atoll.region.recovery import FailoverRecovery
 from atoll.region.site import Site
@@ -25,36 +25,40 @@ class JournalSender:
         site: Site,
         links: Mapping[str, Link],
         store: Journal,
-        group_commit: GroupCommit,
         intake: Intake,
         *,
         failover: FailoverRecovery,
         freshness: Freshness,
+        ends: Callable[[], dict[str, int]],
         committed: Signal,
     ) -> None:
         self._region = site.name
         self._links = links
         self._store = store
-        self._group_commit = group_commit
         self._intake = intake
         self._failover = failover
         self._freshness = freshness
+        self._ends = ends
         self._committed = committed
         self._now_ms = site.now_ms
+        self._numbers: dict[str, str] = {}
+        """peer → the origin under which it numbered when it last asked."""
         self._writer = FrameWriter(site.link_key)
         self._heartbeat_s = site.options.heartbeat_s
 
     async def stream(self, request: StreamRequest) -> AsyncGenerator[bytes, None]:
         """This region's journal for one peer, as frames of `replication.wire`.
 
-        A peer that asks with fewer entries of its own than wait here has lost its disk. It goes by what this
-        region has stored, and may number others as these: so they must not be applied any more.
+        A peer that asks with fewer entries of its own than wait here has lost them. It counts as lost what nobody
+        has stored: so that must not be applied any more.
         """
         if request.region in self._links:
             self._links[request.region].reachable()
-            if request.anew:
+            numbers = self._numbers.get(request.region, request.numbers)
+            self._numbers[request.region] = request.numbers
+            if request.anew or numbers != request.numbers:
                 await self._links[request.region].restart()
-            await self._discard_pending(request.region, request.vector.get(request.region, 0))
+            await self._discard_pending(request.region, request.vector)
         turns = self._failover.state.turns
         chunks = source.stream(
             self._store,
@@ -69,18 +73,18 @@ class JournalSender:
                 return  # the journal that was read is another database's
             yield chunk
 
-    async def _discard_pending(self, peer: str, past: int) -> None:
+    async def _discard_pending(self, peer: str, past: Mapping[str, int]) -> None:
         while True:
             if self._intake.discard_pending(peer, past):
                 # At once, for this call may be cut short. What another peer has stored of them it is to send again.
                 for name, link in self._links.items():
-                    if name == peer or peer in link.status.relays:
+                    if name == peer or peer in map(region_of, link.status.relays):
                         link.reopen()
             if not self._intake.in_flight(peer, past):
                 return
-            await self._group_commit.await_commit()  # then its entries are stored, or wait again
+            await self._intake.await_commit()  # then its entries are stored, or wait again
 
     async def _heartbeat(self) -> Heartbeat:
         # The moment comes first: whatever any node had committed by then is in the vector.
         now_ms, as_of = self._now_ms(), self._freshness.as_of()
-        return Heartbeat(self._region, now_ms, await self._store.positions(), as_of)
+        return Heartbeat(self._region, now_ms, await self._store.positions(), as_of, self._ends())

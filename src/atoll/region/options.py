@@ -60,6 +60,9 @@ class RegionOptions:
     purge_s: float = 0.0
     """How often what is over in documents is purged, where all regions have seen that; never with 0. It is not safe yet
     beside a region that writes just after it lost its disk."""
+    founding: bool = False
+    """Whether the deployment is new, so that an empty store has lost nothing: then entries are numbered under the first
+    incarnation."""
     shares_store: bool = False
     """Whether the region may have several nodes."""
     snapshot_grace_s: float = 1.0

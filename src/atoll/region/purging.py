@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from atoll.causality.vector import VersionVector, descends
+from atoll.causality.vector import VersionVector, covers, descends
 from atoll.commit.batch import Batch
 from atoll.commit.identity import REMAINS, Address, Identity, remains_of
 from atoll.commit.work import Gate, Wants
@@ -56,7 +56,6 @@ class Purging:
         links: Mapping[str, Linked],
         store: Store,
         group_commit: GroupCommit,
-        identify: Callable[[], Identity],
         *,
         gates: Sequence[Gate],
         every_s: float,
@@ -65,7 +64,6 @@ class Purging:
         self._links = links
         self._store = store
         self._group_commit = group_commit
-        self._identify = identify
         self._gates = gates
         self._every_s = every_s
         self._announced: list[VersionVector] = []
@@ -83,10 +81,10 @@ class Purging:
         seen = self._stable()
         if not seen:
             return 0
-        done, after, origin = 0, "", self._identify().origin
+        done, after = 0, ""
         while rows := await self._store.states(REMAINS, after=after or None, limit=_AT_ONCE):
             after = rows[-1][0]
-            ready = tuple((key, value) for key, value in rows if int(value) <= seen.get(origin, 0))
+            ready = tuple((key, value) for key, value in rows if _is_seen(value, seen))
             if ready:
                 await self._group_commit.commit(Purge(ready, seen, self._gates))
                 done += len(ready)
@@ -110,6 +108,12 @@ class Purging:
             origin: min(seq, *(vector.get(origin, 0) for vector in others)) if others else seq
             for origin, seq in first.items()
         }
+
+
+def _is_seen(value: bytes, seen: Mapping[str, int]) -> bool:
+    """Of the dot of an entry."""
+    origin, _, seq = value.decode().rpartition(":")
+    return covers(seen, origin, int(seq))
 
 
 def _address(key: str) -> Address:

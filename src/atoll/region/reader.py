@@ -174,6 +174,7 @@ class Reader:
         if owner is None:
             return await self._read_somewhere(collection, key)
         if owner == self._region:
+            await self._gates.ordered()
             return await self.read_here(collection, key)
         try:
             return await self._read_at(owner, ReadCall(collection, key, {}))

@@ -10,10 +10,12 @@ import contextlib
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
+from atoll.causality.origin import Origin
 from atoll.protocol import port
 from atoll.recovery import failover, restore, startup_check
 from atoll.recovery.failover import FailoverState
-from atoll.recovery.restore import RestoreState
+from atoll.recovery.numbering import STATE, numbering_of
+from atoll.recovery.restore import RESTORED, RestoreState
 from atoll.recovery.startup_check import StartupState
 from atoll.region.driver import Driver, Performer
 
@@ -77,10 +79,7 @@ class RestoreRecovery(Recovery[RestoreState, restore.Event]):
 
 
 class StartupCheck(Recovery[StartupState, startup_check.Event]):
-    """Of one node. `open` it, `run` it.
-
-    It also closes when the region's own position goes back: `wiring` tells the gates.
-    """
+    """Of one node. `open` it, `run` it."""
 
     def __init__(
         self,
@@ -90,43 +89,59 @@ class StartupCheck(Recovery[StartupState, startup_check.Event]):
         closing: Callable[[], None],
         *,
         patience_s: float,
+        founding: bool,
     ) -> None:
+        """`founding`: the deployment is new, so that an empty store has lost nothing."""
         state = StartupState(region, frozenset(peers), patience_s)
         super().__init__(state, startup_check.step, performer, closing)
+        self._founding = founding
+        self.former: tuple[Origin, ...] = ()
+        """The region's earlier origins, once nothing of them is still to come."""
+        self._recovered = False
 
     async def open(self) -> None:
-        """Take up what peers were heard to hold, and begin to wait for them. Raises what the store raises."""
-        self.post(await self._node.read_counters(startup_check.counters(self.state.peers)))
-        self.post(startup_check.Started())
+        """Take up under which incarnation the region numbers, or begin one. Raises what the store raises."""
+        store, own = self._node.store, self._node.own
+        numbering = numbering_of(await store.state(*STATE))
+        restored_ms = await store.counter(RESTORED)
+        self.post(startup_check.Opened(numbering, restored_ms, own, self._founding))
 
-    def rewound(self) -> None:
-        """The database is another one: every peer is heard anew."""
-        self.post(startup_check.Rewound())
+    def replaced(self) -> None:
+        """The database is another one: it says under which incarnation the region numbers."""
+        self.post(startup_check.Replaced())
 
     async def wait(self) -> None:
-        """Wait for the peers, as long as that may take, before a write. Raises what the store raises."""
+        """Until entries may be numbered, as long as that may take."""
         await self.until(lambda state: not state.pending)
-        if self.lacks_own:
-            # Another node of this region may have written them a moment ago.
-            await self._node.group_commit.progress.refresh()
 
     def writes(self) -> str | None:
-        """Why no write may be taken: peers were not heard, or hold entries that this region has lost."""
-        return None if self.knows_its_own else self.state.reason
+        """Why no write may be taken: it is not known how to number it."""
+        return f"{self.state.reason}: it accepts no writes until then" if self.pending else None
 
-    @property
-    def lacks_own(self) -> bool:
-        return self.state.own_elsewhere > self._node.own
+    async def wait_recovered(self) -> None:
+        """Until what earlier incarnations wrote is here, or for longer than peers are waited for."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.state.patience_s + 2 * startup_check.RETRY_S):
+                await self.until(lambda state: state.recovered)
 
-    @property
-    def knows_its_own(self) -> bool:
-        """Whether it has heard its peers, and holds every entry of its own that they have."""
-        return not self.pending and not self.lacks_own
+    def orders(self) -> str | None:
+        """Why the region decides nothing for documents that it owns."""
+        return None if self._recovered else f"{self.state.reason}: it orders no writes until then"
+
+    def ends(self) -> dict[str, int]:
+        """The region's former incarnations, once nothing of them is still to come, and their last entries."""
+        own = self._node.own if self.former else {}
+        return {origin: own.get(origin, 0) for origin in self.former}
 
     def _stepped(self, before: StartupState) -> None:
         super()._stepped(before)
-        if before.own_elsewhere <= self._node.own < self.state.own_elsewhere:
-            self._closing()
+        state = self.state
+        self._recovered = state.recovered
+        if not state.settled:
+            self.former = ()
+        elif not self.former or state.numbering is not before.numbering:
+            known = {state.region, *state.announced, *self._node.own} - {state.origin}
+            self.former = tuple(sorted(map(Origin, known)))
 
 
 class FailoverRecovery(Recovery[FailoverState, failover.Event]):

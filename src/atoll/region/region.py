@@ -273,6 +273,8 @@ class Region(Parts):
                 return await self.writer.take(call.write, call.vector)
             case ReadCall():
                 await self.waits.require(call.vector)
+                if self.ownership.concerns_reads(call.collection):
+                    await self.gates.ordered()
                 reading = await self.reader.read_here(call.collection, call.key)
                 return ReadReply(reading.value, reading.version, dict(reading.vector))
             case SnapshotCall():

@@ -6,6 +6,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from atoll.causality.clock import stamp_ms
+from atoll.causality.origin import region_of
 from atoll.commit.batch import Batch
 
 
@@ -14,7 +15,7 @@ class Statistics:
     writes: int = 0
     """Local entries committed."""
     entries_applied: Counter[str] = field(default_factory=Counter)
-    """origin → remote entries merged."""
+    """region → remote entries merged."""
     conflicts: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(collection, kind) → conflicts detected here, first sight."""
     parked: int = 0
@@ -29,21 +30,22 @@ class Statistics:
     loop_stall_s: float = 0.0
     """The longest time, within the last minute or two, that something held the event loop; 0 where nobody looks."""
     propagation_ms: dict[str, deque[int]] = field(default_factory=dict)
-    """origin → stamp to visible here, the last 512 (by two clocks, so an estimate)."""
+    """region → stamp to visible here, the last 512 (by two clocks, so an estimate)."""
 
     def committed(self, batch: Batch, now_ms: int) -> None:
         self.commits += 1
         self.writes += len(batch.written)
         for applied in batch.applied:
-            self.entries_applied[applied.origin] += 1
-            delays = self.propagation_ms.get(applied.origin)
+            region = region_of(applied.origin)
+            self.entries_applied[region] += 1
+            delays = self.propagation_ms.get(region)
             if delays is None:
-                delays = self.propagation_ms[applied.origin] = deque(maxlen=512)
+                delays = self.propagation_ms[region] = deque(maxlen=512)
             delays.append(max(0, now_ms - stamp_ms(applied.stamp)))
         for record in batch.detected:
             self.conflicts[(record.collection, record.kind)] += 1
         self.parked += len(batch.pending.parked)
 
-    def propagation_p50_ms(self, origin: str) -> int | None:
-        delays = sorted(self.propagation_ms.get(origin, ()))
+    def propagation_p50_ms(self, region: str) -> int | None:
+        delays = sorted(self.propagation_ms.get(region, ()))
         return delays[len(delays) // 2] if delays else None

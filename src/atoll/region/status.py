@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from atoll.causality import vector as vectors
+from atoll.causality.origin import by_region, of_region, region_of
 
 if TYPE_CHECKING:
     from atoll.region.region import Region
@@ -84,6 +85,9 @@ class RegionStatus(msgspec.Struct):
     warnings: list[str]
     caught_up: bool
     position: Counts
+    """Region → how many of its entries are here."""
+    vector: Counts
+    """The same by origin, which tells the incarnations of a region apart."""
     uncertainty_ms: float
     loop_stall_s: float
     links: dict[str, LinkStatus]
@@ -113,14 +117,14 @@ def health_of(region: Region, check: Check) -> str | None:
 
 def caught_up(region: Region) -> bool:
     """Whether each peer that can be reached has been heard and nothing it had then is missing."""
-    here, own = region.vector, region.name
+    here = region.vector
     statuses = [link.status for link in region.links.values()]
     reachable = [status for status in statuses if status.connected]
     return (
         region.gates.whole
         and all(status.since_ms for status in statuses)
-        and all(vectors.descends(here, {s.peer: s.advertised.get(s.peer, 0)}) for s in reachable)
-        and here.get(own, 0) >= max((s.advertised.get(own, 0) for s in reachable), default=0)
+        and all(vectors.descends(here, of_region(s.advertised, s.peer)) for s in reachable)
+        and all(vectors.descends(here, of_region(s.advertised, region.name)) for s in reachable)
     )
 
 
@@ -135,7 +139,8 @@ def status_of(region: Region) -> RegionStatus:
         out_of_service=closed,
         warnings=[*filter(None, [region.store.warning]), *region.clocks.warnings()],
         caught_up=caught_up(region),
-        position=region.vector,
+        position=by_region(region.vector),
+        vector=region.vector,
         uncertainty_ms=region.clocks.uncertainty_ms,
         loop_stall_s=region.statistics.loop_stall_s,
         links={peer: _link(region, peer) for peer in sorted(region.links)},
@@ -166,8 +171,11 @@ def _link(region: Region, peer: str) -> LinkStatus:
         propagation_p50_ms=region.statistics.propagation_p50_ms(peer),
         received_entries=status.received_entries,
         received_bytes=status.received_bytes,
-        relays=[origin for origin in status.relays if origin != region.name],
-        behind=max(0, status.advertised.get(peer, 0) - region.vector.get(peer, 0)),
+        relays=sorted({*map(region_of, status.relays)} - {region.name}),
+        behind=sum(
+            max(0, seq - region.vector.get(origin, 0))
+            for origin, seq in of_region(status.advertised, peer).items()
+        ),
         round_trip_ms=None if offset is None else offset.round_trip_ms,
         clock_offset_ms=None if offset is None else offset.offset_ms,
         clock_error_ms=None if offset is None else offset.error_ms,

@@ -18,9 +18,9 @@ from atoll.causality.vector import VersionVector
 from atoll.commit.batch import Batch
 from atoll.commit.work import Step, Wants
 from atoll.documents.entry import decode_frames
-from atoll.membership.members import Members
 from atoll.region.options import RegionOptions
 from atoll.replication.link import Linked
+from atoll.replication.source import start_of
 from atoll.store.port import JournalExtent, Store, View
 
 _PARTS = 16
@@ -69,7 +69,6 @@ class Truncation:
 
     def __init__(
         self,
-        members: Members,
         links: Mapping[str, Linked],
         store: Store,
         commit: Callable[[Step], Awaitable[None]],
@@ -85,7 +84,6 @@ class Truncation:
         """When the oldest entry was written that is kept (unix milliseconds, from its stamp)."""
         self.truncated = 0
         """Segments that this node has removed."""
-        self._members = members
         self._links = links
         self._store = store
         self._now_ms = now_ms
@@ -140,11 +138,11 @@ class Truncation:
         vectors = [self._links[peer].status.advertised for peer in peers]
         if not vectors:
             return self.extent.tail
-        origins = self._members.origins
+        origins = {origin for vector in vectors for origin in vector}
         common: VersionVector = {
             origin: min(vector.get(origin, 0) for vector in vectors) for origin in origins
         }
-        return await self._store.journal_start(common, origins)
+        return await start_of(self._store, common, lambda _: True)
 
     async def _remember(self, known: Known, now_ms: int, tail: int) -> None:
         """For later runs and other nodes: when each peer was heard; one that never was counts from now.

@@ -13,6 +13,7 @@ from atoll.ownership.ownership import Ownership
 from atoll.region.freshness import Freshness
 from atoll.region.gates import Gates
 from atoll.region.group_commit import GroupCommit
+from atoll.region.lost import Lost
 from atoll.region.reading import Here
 from atoll.region.site import Site
 from atoll.region.statistics import Statistics
@@ -29,6 +30,7 @@ class Waits:
         *,
         peers: Collection[str],
         freshness: Freshness,
+        lost: Lost,
         committed: Signal,
         statistics: Statistics,
     ) -> None:
@@ -36,15 +38,20 @@ class Waits:
         self._peers = peers
         self._group_commit = group_commit
         self._freshness = freshness
+        self._lost = lost
         self._committed = committed
         self._statistics = statistics
         self._now_ms = site.now_ms
         self._options = site.options
 
     async def wait_for(self, token: Mapping[str, int], max_wait_s: float | None = None) -> bool:
-        """Wait until this region has seen `token`; False when it did not in time."""
+        """Wait until this region has seen `token`; False when it did not in time.
+
+        Raises InvalidToken for one that names what is lost.
+        """
         if vectors.descends(self._group_commit.progress.vector, token):
             return True
+        self._lost.check(token)
         self._statistics.token_waits += 1
         wait_s = (
             self._options.max_wait_s if max_wait_s is None else min(max_wait_s, self._options.longest_wait_s)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from atoll.causality.clock import HybridLogicalClock, stamp_ms
-from atoll.causality.origin import origin_of
+from atoll.causality.origin import Origin, incarnation_of, of_region
 from atoll.causality.types import Stamp
 from atoll.commit.batch import Batch
 from atoll.commit.identity import Identity
@@ -40,6 +40,7 @@ from atoll.region.housekeeping import Housekeeping
 from atoll.region.intake import Intake
 from atoll.region.journal_sender import JournalSender
 from atoll.region.local_writes import LocalWrites
+from atoll.region.lost import Lost
 from atoll.region.node_leases import NodeLeases
 from atoll.region.options import RegionOptions
 from atoll.region.progress import Progress
@@ -89,8 +90,8 @@ class Parts:
         self.now_ms = site.now_ms
         self.members = Members(Membership.of(regions))
         self.bounds = bounds_of(site.options.document_bytes, len(self.members.regions))
-        self._own_at_first = 0
-        """Its own position when it was restored, or rewound: what came since is the peers' own account."""
+        self._own_at_first: dict[str, int] = {}
+        """Its own positions when it was restored, or rewound: what came since is the peers' own account."""
         self._stored_rules = {
             name: Rules(schema, _resolver(schema, site.options))
             for name, schema in application.stored.items()
@@ -150,8 +151,14 @@ class Parts:
         close_reads = partial(self.gates.closing, reads=True)
         close_writes = partial(self.gates.closing, reads=False)
         self.startup_check = StartupCheck(
-            self.name, self.links, performer, close_writes, patience_s=patience_s
+            self.name,
+            self.links,
+            performer,
+            close_writes,
+            patience_s=patience_s,
+            founding=self.options.founding,
         )
+        self.lost = Lost(self.startup_check.ends)
         self._relays = Driver(RelayState(self.name), relays.step, performer)
         self.restore = RestoreRecovery(self.name, self.links, performer, close_reads)
         self.failover = FailoverRecovery(
@@ -173,6 +180,7 @@ class Parts:
         gates.register(reads=self.snapshot_install.reads, timed=self.options.shares_store)
         gates.register(writes=self.failover.writes, wait=self.failover.wait)
         gates.register(writes=self.startup_check.writes, wait=self.startup_check.wait)
+        gates.keep_order(self.startup_check.orders, self.startup_check.wait_recovered)
         gates.register(writes=self.clocks.writes, timed=True, error=ClockUnsafe)
         gates.advise(writes=self.group_commit.trouble)
 
@@ -184,6 +192,7 @@ class Parts:
             commits,
             peers=self.links,
             freshness=self.freshness,
+            lost=self.lost,
             committed=self.committed,
             statistics=self.statistics,
         )
@@ -197,9 +206,10 @@ class Parts:
             group_commit=commits,
             writes=self.local_writes,
             admission=admission,
+            origin=lambda: self.origin,
         )
         self.feed = Feed(
-            self.name, self.members, store, commits, failover=self.failover, committed=self.committed
+            self.name, store, commits, failover=self.failover, lost=self.lost, committed=self.committed
         )
         self.conflicts = Conflicts(self.rules, store, self.gates, self.writer.write)
         self.event_retention = EventRetention(store, commits, self.options)
@@ -208,17 +218,16 @@ class Parts:
             site,
             self.links,
             store,
-            commits,
             self.intake,
             failover=self.failover,
             freshness=self.freshness,
+            ends=self.lost.ends,
             committed=self.committed,
         )
 
     def _wire_background(self) -> None:
         """What works beside requests; opened in this order."""
         self.truncation = Truncation(
-            self.members,
             self.links,
             self.store,
             self.group_commit.commit,
@@ -232,7 +241,6 @@ class Parts:
             self.links,
             self.store,
             self.group_commit,
-            self._identity,
             gates=self.local_writes.gates,
             every_s=self.options.purge_s,
         )
@@ -271,7 +279,7 @@ class Parts:
 
     async def _open_commits(self) -> None:
         await self.group_commit.open()
-        self._own_at_first = self.vector.get(self.name, 0)
+        self._own_at_first = of_region(self.vector, self.name)
         await self.startup_check.open()
 
     def _link(self, peer: str) -> Link:
@@ -308,6 +316,11 @@ class Parts:
     # -- links -----------------------------------------------------------------------------------------
 
     @property
+    def origin(self) -> Origin:
+        """Under which this region numbers its entries."""
+        return self.startup_check.state.origin
+
+    @property
     def vector(self) -> dict[str, int]:
         """What this region has."""
         return self.group_commit.progress.vector
@@ -327,28 +340,26 @@ class Parts:
         if peer not in self.links:
             return
         self.freshness.heard(heartbeat, self.group_commit.progress.vector)
+        self.lost.closed(heartbeat.closed)
         heard = port.Heard(peer, heartbeat.vector, self.group_commit.progress.vector)
-        self.startup_check.post(heard)
         self.restore.post(heard)
         announced = self.links[peer].status.advertised
         self.members.remember(announced)
         self._relays.post(port.Heard(peer, announced, self.group_commit.progress.vector))
         if not self.links[peer].renewing:
             self.failover.post(heard)
+            self.startup_check.post(port.Heard(peer, announced, heard.here))
 
     def origins(self, peer: str) -> tuple[str, ...]:
         """The peer's own entries, and those of everyone out of reach.
 
         They are asked of every peer, for any one of them may be just as cut off. What comes twice is dropped.
-        This region's own are asked for, everywhere, while peers hold some that it lost with its disk. Asked for
-        at other times, each would come back from every peer. So are those that an origin has lost (`recovery.relays`).
+        So are those that an origin's region has lost with its disk, this region among them (`recovery.relays`).
         Of several nodes one pulls from a peer; the others only want to hear how far it is.
         """
         if not self.holds(peer) or self.snapshot_install.state.pulling:
             return ()
         wanted = {origin for relay, origin in self._relays.state.asked if relay == peer}
-        if self.startup_check.state.recovering:
-            wanted.add(self.name)
         wanted.update(other for other, link in self.links.items() if not link.status.connected)
         return (peer, *sorted(wanted - {peer}))
 
@@ -370,35 +381,34 @@ class Parts:
         # Tables that were made last may be missing, too.
         await self.store.open_collections([*self.application.stored, KEPT_ASIDE])
         clock = await self.progress.rewind()
-        self._own_at_first = self.group_commit.progress.vector.get(self.name, 0)
+        self._own_at_first = of_region(self.vector, self.name)
         self.freshness.forget()
-        self.startup_check.rewound()
+        self.startup_check.replaced()
         return stamp_ms(Stamp(clock))
 
     async def _forked_entry(self) -> str:
-        async def ask(peer: str, seq: int) -> bytes | None:
-            return (await self.site.ask(peer, EntryCall(self.name, seq), EntryReply)).digest
+        async def ask(peer: str, origin: str, seq: int) -> bytes | None:
+            return (await self.site.ask(peer, EntryCall(origin, seq), EntryReply)).digest
 
-        held = {
-            peer: link.status.advertised.get(self.name, 0)
-            for peer, link in self.links.items()
-            if link.status.connected
-        }
-        return await forked_entry(self.store, self.name, self._own_at_first, held, ask)
+        held = {peer: link.status.advertised for peer, link in self.links.items() if link.status.connected}
+        return await forked_entry(self.store, self._own_at_first, self.lost.ends(), held, ask)
 
     def _trust(self, history: str) -> None:
         self.timeline.trust(history)
+        if self.failover.state.taken_up:
+            self.startup_check.replaced()  # taking a history up begins an incarnation
         self.committed.notify()
 
     # -- commits ---------------------------------------------------------------------------------------
 
     def _identity(self) -> Identity:
         return Identity(
-            origin_of(self.name, 0),
+            self.origin,
             self.members.regions,
             self.clocks.uncertainty_ms,
             self.bounds.document_bytes,
             self.bounds.entry_bytes,
+            self.startup_check.former,
             purges=bool(self.options.purge_s),
         )
 
@@ -408,8 +418,9 @@ class Parts:
     def _after_move(self, before: dict[str, int], vector: dict[str, int]) -> None:
         if len(vector) > len(before):
             self.members.remember(vector)
-        if vector.get(self.name, 0) < before.get(self.name, 0):
-            self.gates.closing(reads=False)  # peers may hold what it had: see `StartupCheck`
+            own, known = of_region(vector, self.name), self.startup_check.state.known
+            if known and max(map(incarnation_of, own), default=0) > incarnation_of(self.origin):
+                self.startup_check.replaced()  # another node may have begun an incarnation
         self.freshness.moved(vector)
         self.committed.notify()
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from atoll.causality import vector as vectors
+from atoll.causality.origin import Origin
 from atoll.commit.checks import check_batch
 from atoll.documents import document as documents
 from atoll.documents.mutation import Write, fields_of
@@ -34,9 +35,11 @@ class Writer:
         group_commit: GroupCommit,
         writes: LocalWrites,
         admission: Admission,
+        origin: Callable[[], Origin],
     ) -> None:
+        """`origin` tells under which the region numbers at present."""
         self.escrow = Escrow(
-            site.name,
+            origin,
             self._holders,
             self._ask,
             group_commit.progress.covered,
@@ -69,6 +72,8 @@ class Writer:
             await self._gates.wait()
             await self._catch_up(write, token)
             owner = await self._owner(write)
+        if owner == self._region:
+            await self._gates.ordered()
         if owner is None or owner == self._region:
             return await self._write_here(write, token)
         self._statistics.forwarded += 1
@@ -83,6 +88,8 @@ class Writer:
             raise RegionUnreachable(
                 f"{self._region} expects {owner} to own this document; send the write again", owner=owner
             )
+        if owner is not None:
+            await self._gates.ordered()
         return await self._write_here(write, token)
 
     # -- whose it is -----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Container, Mapping
 
 import msgspec
 
+from atoll.causality.origin import region_of
 from atoll.causality.vector import descends
 from atoll.documents.entry import EncodedEntry
 from atoll.schema.bounds import COMMIT_BYTES
@@ -92,6 +93,10 @@ class Inbox:
                     del self._waiting[origin]
         return taken
 
+    def origins_of(self, region: str) -> list[str]:
+        """Origins of the region of which something waits."""
+        return [origin for origin in self._waiting if region_of(origin) == region]
+
     def drop_past(self, origin: str, seq: int) -> bool:
         """Throw away an origin's entries past a seq; whether there were any."""
         last = max(self._waiting.get(origin, ()), default=0)
@@ -99,9 +104,9 @@ class Inbox:
         return last > seq
 
     def give_back(self, encoded: list[EncodedEntry], vector: Mapping[str, int]) -> None:
-        """Return what could not be committed; it counts as brought by its origin."""
+        """Return what could not be committed; it counts as brought by its origin's region."""
         for each in encoded:
-            self.add(each, each.entry.origin, vector)
+            self.add(each, region_of(each.entry.origin), vector)
 
     def drop(self, origin: str, first: int, last: int) -> None:
         """Forget entries that have been committed: by another node, or while they came once more."""

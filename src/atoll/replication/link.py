@@ -10,7 +10,7 @@ from random import Random
 from typing import Protocol
 
 from atoll.causality import vector as vectors
-from atoll.causality.types import FIRST_INCARNATION, check_incarnations
+from atoll.causality.origin import region_of
 from atoll.documents.entry import EncodedEntry, lacks
 from atoll.errors import AtollError, RegionUnreachable, ReplicationError
 from atoll.membership.members import Members
@@ -69,6 +69,10 @@ class Receiver(Protocol):
     @property
     def name(self) -> str:
         """Of the region."""
+
+    @property
+    def origin(self) -> str:
+        """Under which it numbers its entries."""
 
     @property
     def members(self) -> Members:
@@ -219,7 +223,9 @@ class Link:
         self._advertised = {}  # the peer may have lost its disk
         reader = FrameReader(self._key)
         renewal, renewing = self._renewals, self.renewing
-        request = StreamRequest(self._receiver.name, dict(self._receiver.vector), origins, renewing)
+        request = StreamRequest(
+            self._receiver.name, dict(self._receiver.vector), origins, renewing, self._receiver.origin
+        )
         async with aclosing(self._peers.stream(self._peer, request)) as stream:
             while True:
                 async with asyncio.timeout(self._options.silence_s):
@@ -242,7 +248,6 @@ class Link:
                 raise ReplicationError(
                     f"the region at {self._peer}'s address calls itself {message.region!r}"
                 )
-            check_incarnations({self._peer: message.incarnation}, self._peer)
             self._advertised = vectors.merge(self._advertised, message.vector)
             self.status.advertised = self._advertised
             self._receiver.heard(self._peer, message)
@@ -252,12 +257,10 @@ class Link:
             return
         for encoded in message:
             entry = encoded.entry
-            if entry.origin not in self._receiver.members.origins:
+            if region_of(entry.origin) not in self._receiver.members.origins:
                 raise ReplicationError(
                     f"{self._peer} sent an entry of {entry.origin!r}, which is not a region of this deployment"
                 )
-            if entry.incarnation != FIRST_INCARNATION:
-                check_incarnations({entry.origin: entry.incarnation}, self._peer)
             if encoded.withheld and lacks(encoded, self._receiver.name):
                 raise ReplicationError(
                     f"{self._peer} sent entry {entry.seq} of {entry.origin} without a section for {self._receiver.name}"

@@ -7,7 +7,6 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from atoll.causality.types import Incarnation
 from atoll.documents.mutation import Receipt, Write
 
 
@@ -116,8 +115,6 @@ class SnapshotReply(msgspec.Struct, array_like=True, frozen=True, tag="snapshot"
     """Where to go on; None after the last page."""
     last: bytes | None = None
     """Digest of the peer's own last entry in `after`: tells it from another one that is given the same number."""
-    incarnations: dict[str, Incarnation] = {}
-    """Under which the seqs in `before` and `after` were given out; the first one is left out."""
     revision: bytes = b""
     """Of the declarations that the peer shows its documents by; empty while none are numbered."""
     key: bytes = b""
@@ -135,11 +132,11 @@ class StreamRequest(msgspec.Struct, array_like=True, frozen=True):
     vector: dict[str, int]
     """What the asker has."""
     origins: tuple[str, ...]
-    """Whose entries: the peer's own, and those that it relays."""
+    """Whose entries: a region stands for all its incarnations."""
     anew: bool = False
     """Whether the asker's database has lost commits: what is on its way from it, and not stored, is void."""
-    incarnations: dict[str, Incarnation] = {}
-    """Under which the seqs in `vector` were given out; the first one is left out."""
+    numbers: str = ""
+    """The origin under which the asker numbers its own entries."""
 
 
 class Peers(Protocol):

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import msgspec
 import zstandard
 
-from atoll.causality.types import check_incarnations
 from atoll.commit.snapshot_page import KEPT_ASIDE
 from atoll.conflicts import records
 from atoll.documents.document import received
@@ -127,9 +126,8 @@ def open_page(page: SnapshotReply) -> Content:
 def check_content(page: SnapshotReply, content: Content, rules: Mapping[str, Rules]) -> None:
     """The checks that entries pass, before anything of the page is believed.
 
-    Raises HostileEntry, and ProtocolMismatch for numbers of another incarnation.
+    Raises HostileEntry.
     """
-    check_incarnations(page.incarnations, "a snapshot")
     if content.documents:
         try:
             known = rules.get(content.collection) or undeclared(content.collection)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
-from atoll.causality.types import check_incarnations
+from atoll.causality.origin import region_of
 from atoll.documents.entry import frames_for, frames_past, has_sections
 from atoll.replication.messages import StreamRequest
 from atoll.replication.signal import Signal
@@ -15,6 +15,37 @@ from atoll.store.port import Journal, Numbered, Segment
 
 _HEARSAY_MS = 1000
 """How far what a peer hears of others must have moved on before it is told that again."""
+
+
+class Wanted:
+    """Whose entries a stream carries: origins, and regions that stand for all their incarnations."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = set(names)
+        self._without: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def __contains__(self, origin: str) -> bool:
+        return (origin in self._names or region_of(origin) in self._names) and origin not in self._without
+
+    def discard(self, origin: str) -> None:
+        self._without.add(origin)
+
+    def clear(self) -> None:
+        self._names.clear()
+
+
+async def start_of(store: Journal, vector: Mapping[str, int], wanted: Callable[[str], bool]) -> int:
+    """The id of the segment after which all of the wanted origins lie that `vector` does not cover."""
+    origins: list[str] = []
+    while True:
+        start = await store.journal_start(vector, origins)
+        found = [origin for origin in await store.positions() if wanted(origin)]
+        if set(found) <= set(origins):
+            return start
+        origins = found  # an incarnation may begin meanwhile
 
 
 async def stream(
@@ -34,10 +65,9 @@ async def stream(
     Nothing is skipped in silence. The journal may not hold what comes next of an origin, because it was truncated, or
     because the region installed a snapshot. Then the peer is told, and gets heartbeats only.
     """
-    check_incarnations(request.incarnations, request.region)
-    wanted = set(request.origins)
+    wanted = Wanted(request.origins)
     sent = dict(request.vector)
-    after_id = await store.journal_start(sent, sorted(wanted))
+    after_id = await start_of(store, sent, wanted.__contains__)
     loop = asyncio.get_running_loop()
     told = _Told(wanted)
     now = await heartbeat()
@@ -56,7 +86,7 @@ async def stream(
         after_id, chunk, gone = _batch(numbered, after_id, wanted, sent, request.region)
         if not numbered:
             # Then all that was here at the last heartbeat has been sent, or is not in the journal.
-            gone = {o: seq for o in sorted(wanted) if (seq := now.vector.get(o, 0)) > sent.get(o, 0)}
+            gone = {o: seq for o, seq in now.vector.items() if o in wanted and seq > sent.get(o, 0)}
         if chunk:
             yield writer.entries(b"".join(chunk))
         if gone:
@@ -73,7 +103,7 @@ async def stream(
 
 
 def _batch(
-    numbered: Sequence[Numbered], after_id: int, wanted: set[str], sent: dict[str, int], peer: str
+    numbered: Sequence[Numbered], after_id: int, wanted: Wanted, sent: dict[str, int], peer: str
 ) -> tuple[int, list[bytes], dict[str, int]]:
     """(id of the last segment looked at, bodies for the peer, origin → what the journal lacks up to).
 
@@ -115,22 +145,28 @@ class _Told:
     too early.
     """
 
-    def __init__(self, wanted: set[str]) -> None:
+    def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
         self._vector: dict[str, int] = {}
         self._fresh: dict[str, int] = {}
+        self._closed: dict[str, int] = {}
 
     def news_in(self, now: Heartbeat) -> Heartbeat:
         fresh = {
-            origin: moment
-            for origin, moment in now.fresh.items()
-            if origin in self._wanted or moment >= self._fresh.get(origin, 0) + _HEARSAY_MS
+            region: moment
+            for region, moment in now.fresh.items()
+            if region in self._wanted or moment >= self._fresh.get(region, 0) + _HEARSAY_MS
         }
         vector = {
             origin: seq
             for origin, seq in now.vector.items()
-            if origin in self._wanted or origin in fresh or self._vector.get(origin) != seq
+            if self._vector.get(origin) != seq
+            or origin in self._wanted
+            or (region := region_of(origin)) in fresh
+            or region == now.region
         }
+        closed = {} if now.closed == self._closed else now.closed
         self._fresh |= fresh
         self._vector |= vector
-        return Heartbeat(now.region, now.now_ms, vector, fresh)
+        self._closed = now.closed
+        return Heartbeat(now.region, now.now_ms, vector, fresh, closed)

@@ -24,7 +24,6 @@ from typing import Final
 import msgspec
 import zstandard
 
-from atoll.causality.types import FIRST_INCARNATION, Incarnation
 from atoll.documents.entry import EncodedEntry, decode_frames
 from atoll.errors import CorruptEntry, ProtocolMismatch
 from atoll.schema.bounds import MAX_FRAME_BYTES
@@ -52,12 +51,15 @@ class Heartbeat(msgspec.Struct, array_like=True, frozen=True):
     vector: dict[str, int]
     """What it has; later ones on a stream leave out what has not changed."""
     fresh: dict[str, int]
-    """origin → unix milliseconds of the origin's clock, as of which this peer has everything of it.
+    """region → unix milliseconds of its clock, as of which this peer has everything of it.
 
-    Later ones leave out origins that the stream does not carry and whose moment is hardly newer.
+    Later ones leave out regions that the stream does not carry and whose moment is hardly newer.
     """
-    incarnation: Incarnation = FIRST_INCARNATION
-    """Under which it numbers its own entries."""
+    closed: dict[str, int] = {}
+    """Settled former incarnations of all regions → their last entry: what they numbered beyond is lost.
+
+    Left out where nothing has changed.
+    """
 
 
 class JournalBegins(msgspec.Struct, array_like=True, frozen=True):

@@ -12,7 +12,6 @@ from random import Random
 
 import msgspec
 
-from atoll.causality.origin import origin_of
 from atoll.causality.types import Seq, Stamp
 from atoll.documents.entry import Change, Entry, LosingVersion, decode_frames, encode_frame, frame_of
 from atoll.documents.rules import TOUCH, WHOLE
@@ -67,19 +66,19 @@ class Hostile(Solo):
 
     def _send(self, world: World, region: Region, random: Random, stored: int) -> None:
         """Put one absurd entry into the group commit; a write that stands there already may take its number."""
-        if not region.startup_check.knows_its_own or region.gates.closed:
+        if region.gates.closed:
             return
-        seq = region.vector.get(region.name, 0) + 1
-        context = {**region.vector, region.name: seq - 1}
+        seq = region.vector.get(region.origin, 0) + 1
+        context = {**region.vector, region.origin: seq - 1}
         drawn = [
-            (make(random, region.name), expected)
+            (make(random, region.origin), expected)
             for kind in random.sample(sorted(_KINDS), random.choice((1, 1, 2, 5)))
             for expected, make in (_KINDS[kind],)
         ]
         found = {(change.collection, change.key): (change, expected) for change, expected in drawn}
         changes, expectations = zip(*found.values(), strict=True)
         stamp = Stamp(max(region.clock.now(), stored + 1))
-        entry = Entry(origin_of(region.name, 0), Seq(seq), stamp, 5, context, changes)
+        entry = Entry(region.origin, Seq(seq), stamp, 5, context, changes)
         frame = _misshapen(random, entry) if random.random() < 0.1 else encode_frame(entry)
         try:
             encoded = list(decode_frames(frame))
@@ -112,7 +111,7 @@ def _misshapen(random: Random, entry: Entry) -> bytes:
     at, what = random.choice((
         (6, [5]), (6, [["profile"]]), (6, {"a": 1}), (6, "none"), (6, [[1, 2, 3, 4]]), (6, 7),
         (1, ""), (1, 17), (2, 0), (2, -4), (2, 1 << 60), (3, -1), (3, 1 << 63), (4, -1), (4, 1 << 63),
-        (5, []), (5, {"tokyo": -1}), (5, {}), (7, 12), (0, 1), (8, -1), (9, [[[["tokyo"], 20, bytes(16)]]]), (9, 3),
+        (5, []), (5, {"tokyo": -1}), (5, {}), (7, 12), (0, 1), (8, [[[["tokyo"], 20, bytes(16)]]]), (8, 3),
     ))  # fmt: skip
     parts[at] = what
     return frame_of(msgspec.msgpack.encode(parts))

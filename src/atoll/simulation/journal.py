@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from atoll.causality import vector as vectors
-from atoll.causality.origin import Origin
+from atoll.causality.origin import Origin, of_region, region_of
 from atoll.causality.types import Dot, Seq
 from atoll.commit.snapshot_page import RECORD
 from atoll.documents.entry import Change, Entry, decode_frames
@@ -40,7 +40,7 @@ class Touch(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """Of a region's own entries, when its data went back."""
+    """Of one of a region's origins, when its data went back."""
 
     kept: int
     """The last one that it still had."""
@@ -67,7 +67,7 @@ class Journal:
         self.refused: set[tuple[str, int, int]] = set()
         """(origin, seq, change) that no region may merge."""
         self.losses: dict[str, Loss] = {}
-        """Of regions whose data went back to what they were before, or are gone."""
+        """Origins of regions whose data went back to what they were before, or are gone."""
         self._restored: set[str] = set()
         """Those that were restored, and have not started since."""
         self._owed: dict[str, Mapping[str, int]] = {}
@@ -118,7 +118,7 @@ class Journal:
         for parked in commit.parked:
             # Nobody parks what it wrote itself, unless it was made to write it, or wrote it before a downgrade.
             made = parked.cause != "undeclared" or parked[:2] in self.hostile
-            if parked.origin == region and made:
+            if region_of(parked.origin) == region and made:
                 self.refused.add(parked[:3])
         self.erased |= {(name, key) for name, keys in commit.erased.items() for key in keys}
         for row in sorted(commit.audit):
@@ -163,13 +163,10 @@ class Journal:
             safety(
                 "an entry comes after what its writer had seen", f"{region} applied {dot} without {lacking}"
             )
-        known = self._frames.get(dot)
-        if known is not None and known != frame and region == entry.origin and self._only_here(dot):
-            self._strike(dot)  # it went with the disk, and its number is free
-            known = None
+        known, own = self._frames.get(dot), region == region_of(entry.origin)
         if known is None:
             self._first(region, dot, entry, frame)
-            owed = self._owed.pop(region, {}) if region == entry.origin else {}
+            owed = self._owed.pop(region, {}) if own else {}
             if lacking := vectors.missing(vector, owed):
                 safety(HOLDS_BACK, f"{region} wrote {dot} before it had {lacking} again")
         elif known != frame:
@@ -177,15 +174,12 @@ class Journal:
                 "an entry is the same in every region",
                 f"{region} holds {dot} with other bytes than its origin",
             )
-        elif region == entry.origin and not self.may_be_lost(dot):
+        elif own and not self.may_be_lost(dot):
             safety("sequence numbers are used once", f"{region} committed {dot} a second time")
         vector[entry.origin] = entry.seq
 
-    def _only_here(self, dot: Dot) -> bool:
-        return self.may_be_lost(dot) and not vectors.covers(self._held_by_others(dot[0]), *dot)
-
     def _first(self, region: str, dot: Dot, entry: Entry, frame: bytes) -> None:
-        if region != entry.origin:
+        if region != region_of(entry.origin):
             self._verdict.safety(
                 "nothing leaves before it is durable",
                 f"{region} has {dot}, which {entry.origin} has not stored",
@@ -237,14 +231,17 @@ class Journal:
         """A region's data went back to `positions`: what no other region has beyond them, and only that, is lost."""
         self.vectors[region] = dict(positions)
         self._incomplete.discard(region)
-        newest = max((seq for origin, seq in self.entries if origin == region), default=0)
-        before = self.losses.get(region, Loss(newest, newest))
-        self.losses[region] = Loss(min(before.kept, positions.get(region, 0)), max(before.newest, newest))
+        newest: dict[str, int] = {}
+        for dot in self.entries:
+            newest[dot.origin] = max(dot.seq, newest.get(dot.origin, 0))
+        for origin, last in of_region(newest, region).items():
+            before = self.losses.get(origin, Loss(last, last))
+            self.losses[origin] = Loss(min(before.kept, positions.get(origin, 0)), max(before.newest, last))
         match how:
             case "restored":  # it is read again once it has what the others have when it starts
                 self._restored.add(region)
             case "failed over":  # it goes on being read
-                self._owed[region] = {region: self._held_by_others(region).get(region, 0)}
+                self._owed[region] = of_region(self._held_by_others(region), region)
             case "lost":
                 """It waits for its peers for some time only."""
 
@@ -258,12 +255,12 @@ class Journal:
 
     def strike_lost(self) -> None:
         """At the end: what was lost before it had reached another region never happened."""
-        for region, loss in sorted(self.losses.items()):
-            for seq in range(self.newest.get(region, 0) + 1, loss.newest + 1):
-                self._strike(Dot(Origin(region), Seq(seq)))
+        for origin, loss in sorted(self.losses.items()):
+            for seq in range(self.newest.get(origin, 0) + 1, loss.newest + 1):
+                self._strike(Dot(Origin(origin), Seq(seq)))
 
     def may_be_lost(self, dot: Dot) -> bool:
-        """Whether its region's data went back to before it. Then it may be gone, or another entry have its number."""
+        """Whether its region's data went back to before it. Then it may be gone."""
         loss = self.losses.get(dot[0])
         return loss is not None and loss.kept < dot[1] <= loss.newest
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 from atoll.simulation.application import built_in
 from atoll.simulation.plan import Fault, Plan
@@ -82,8 +81,6 @@ class Nemesis:
                     self._begin_at(node, fault)
             case "lost_disk":
                 cluster.lose_disk(name)
-                for node in nodes:
-                    node.options = replace(node.options, startup_check_s=60.0)
             case "upgrade":  # one node of a region after the other, as a rollout does
                 for node in nodes:
                     cluster.upgrade(node.name, built_in(int(amount)))

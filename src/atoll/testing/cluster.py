@@ -218,7 +218,7 @@ class Cluster:
             elif self.files:
                 disk.medium = TornMedium(region)
             names = [f"{region}/{number}" for number in range(1, count + 1)] if disk.shared else [region]
-            own = replace(options, shares_store=disk.shared)
+            own = replace(options, shares_store=disk.shared, founding=True)
             self._regions[region] = [
                 SimulatedNode(self, name, disk, NodeClock(loop.time), own) for name in names
             ]
@@ -286,6 +286,7 @@ class Cluster:
         self.kill(region)
         self[region].disk.lose()
         for node in self.of(region):
+            node.options = replace(node.options, founding=False)
             node.make_tables()
 
     async def back_up(self, region: str) -> bytes:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from atoll.causality.origin import (
     PATTERN,
+    by_region,
     incarnation_of,
     next_incarnation,
     of_region,
@@ -49,3 +50,7 @@ def test_what_is_no_origin_does_not_match(name: str) -> None:
 def test_a_region_is_not_taken_for_one_with_a_longer_name() -> None:
     vector = {"a": 1, "a~5": 2, "ab": 3, "ab~5": 4}
     assert of_region(vector, "a") == {"a": 1, "a~5": 2}
+
+
+def test_people_see_how_much_of_each_region_is_here() -> None:
+    assert by_region({"tokyo~7": 2, "tokyo": 3, "oregon": 1}) == {"oregon": 1, "tokyo": 5}

@@ -140,16 +140,16 @@ def test_an_entry_of_another_format_is_hostile(number: int) -> None:
 
 def test_a_header_has_room_for_what_comes() -> None:
     extension = Extension((), Epoch(3), Ballot(7, RegionName("b")), b"revision", b"key")
-    sent = entry(4, incarnation=2, extension=extension)
+    sent = entry(4, extension=extension)
     (found,) = decode_frames(encode_frame(sent))
     assert found.entry == sent
 
 
-def test_the_usual_entry_pays_three_bytes_for_the_header() -> None:
-    """Its format, incarnation and extension; the rest is what an entry must hold anyway."""
+def test_the_usual_entry_pays_two_bytes_for_the_header() -> None:
+    """Its format and extension; the rest is what an entry must hold anyway."""
     bare = ["a", 4, 7 << 16, 5, {"a": 3, "b": 9}, [["cart", "k", 1, {"": b"{}"}, {}, []]], None]
     sent = entry(4, changes=(Change("cart", "k", 1, {"": b"{}"}),))
-    assert len(encode_frame(sent)) == 8 + len(msgspec.msgpack.encode(bare)) + 3
+    assert len(encode_frame(sent)) == 8 + len(msgspec.msgpack.encode(bare)) + 2
 
 
 def test_changes_that_cannot_be_read_keep_their_place() -> None:

@@ -22,7 +22,7 @@ def sessions(*, database: int = 0, closed: bool = False, **vector: int) -> Sessi
 
     `closed`: it is being restored.
     """
-    region: Any = SimpleNamespace(name="a", vector=vector)
+    region: Any = SimpleNamespace(name="a", origin="a", vector=vector)
 
     def check_whole() -> None:
         if closed:

@@ -55,7 +55,7 @@ def test_spending_more_than_is_held_here_says_what_is_left() -> None:
 
 def test_rights_that_arrive_by_transfer_can_be_spent() -> None:
     state = created(stock, 9)
-    state = stock.merge(state, stock.transfer(state, "frankfurt", "tokyo", 2))
+    state = stock.merge(state, stock.transfer(state, FRANKFURT, "tokyo", 2))
     state = stock.merge(state, stock.operate(state, "$inc", -5, TOKYO) or {})
     assert held(stock, state) == [1, 0, 3]
     assert stock.value(state) == 4
@@ -63,13 +63,13 @@ def test_rights_that_arrive_by_transfer_can_be_spent() -> None:
 
 def test_transfer_of_more_than_is_held_is_refused() -> None:
     with pytest.raises(BoundExceeded):
-        stock.transfer(created(stock, 9), "frankfurt", "tokyo", 4)
+        stock.transfer(created(stock, 9), FRANKFURT, "tokyo", 4)
 
 
 @pytest.mark.parametrize("amount", [0, -1, True, 1.0])
 def test_transfer_takes_positive_amounts(amount: Any) -> None:
     with pytest.raises(InvalidOperation):
-        stock.transfer(created(stock, 9), "frankfurt", "tokyo", amount)
+        stock.transfer(created(stock, 9), FRANKFURT, "tokyo", amount)
 
 
 def test_write_below_the_minimum_is_refused() -> None:
@@ -110,7 +110,7 @@ def test_no_interleaving_goes_below_the_bound(history: list[Any], minimum: int, 
                     delta = lattice.operate(state, "$inc", rest[0], ACTORS[here]) or {}
                     expected += rest[0]
                 case "give" if here != rest[0]:
-                    delta = lattice.transfer(state, here, *rest)
+                    delta = lattice.transfer(state, ACTORS[here], *rest)
                 case _:
                     delta = states[rest[0]]
         except BoundExceeded:

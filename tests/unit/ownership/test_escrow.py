@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from atoll.causality.origin import Origin
 from atoll.documents.mutation import Receipt, Transfer, Write
 from atoll.errors import BoundExceeded, InvalidOperation, RegionUnreachable
 from atoll.ownership.escrow import Escrow
@@ -23,7 +24,7 @@ class Stock:
         self.cut: set[str] = set()
         self.asked: list[tuple[str, str]] = []
         self.escrow = Escrow(
-            "a",
+            lambda: Origin("a"),
             self.holders,
             self.ask,
             self.covered,

@@ -40,7 +40,7 @@ def test_what_a_region_said_of_itself_bounds_nobody_once_it_has_left() -> None:
     it.hears("d", {"b": 5})
     it.state, effects = step(it.state, port.MembersChanged(frozenset({"c"})), it.now_s)
     assert effects == ()
-    assert (it.state.itself.keys(), it.state.noticed) == ({"c"}, {})
+    assert (it.state.itself, it.state.noticed) == ({}, {})
     it.hears("c", {"b": 5})
     it.passes(AFTER_S)
     assert it.hears("c", {"b": 5}) == (port.ReviewLinks(),)
@@ -52,6 +52,17 @@ def test_a_peer_is_asked_for_what_this_region_itself_has_lost() -> None:
     it.passes(AFTER_S)
     it.hears("c", {"a": 5})
     assert it.state.asked == {("c", "a")}
+
+
+def test_what_a_region_no_longer_announces_of_itself_is_asked_of_others() -> None:
+    """It lost its disk, and numbers under another origin now."""
+    it = Node()
+    it.here = {"b": 3}
+    it.hears("b", {"b": 5})
+    it.hears("b", {"b~7": 1})
+    it.hears("c", {"b": 5})
+    it.passes(AFTER_S)
+    assert it.hears("c", {"b": 5}) == (port.ReviewLinks(),)
 
 
 def test_a_peer_that_is_faster_than_the_origin_is_not_asked() -> None:

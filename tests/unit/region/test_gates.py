@@ -164,7 +164,7 @@ async def disturb(region: Region, random: Random) -> None:
         case 0:
             region.startup_check.post(port.Heard(peer, {"a": seq}, region.vector))
         case 1:
-            region.startup_check.rewound()
+            region.startup_check.replaced()
         case 2:
             region.startup_check.post(port.Forgotten(peer))
         case 3 | 4:

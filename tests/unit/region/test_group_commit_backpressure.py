@@ -65,7 +65,7 @@ async def test_a_refusal_is_over_once_nothing_is_left_to_refuse() -> None:
     it.tables.refusal = "the disk is full"
     it.intake.deliver([one], "b")
     await asyncio.sleep(0.1)
-    it.intake.discard_pending("b", 0)
+    it.intake.discard_pending("b", {})
     it.tables.refusal = ""
     it.intake.deliver([two], "b")  # what it waits for lies behind it in the stream
     async with asyncio.timeout(10):

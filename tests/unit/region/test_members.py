@@ -82,6 +82,8 @@ async def test_nobody_waits_for_a_region_that_has_left() -> None:
 @in_virtual_time
 async def test_a_start_waits_no_longer_for_a_region_that_leaves_meanwhile() -> None:
     async with World(startup_check_s=1e6) as it:
+        await it.write("a", "note", "k", {})
+        await it.settled()
         await it["c"].stop()
         del it.regions["c"]
         await it["a"].stop()

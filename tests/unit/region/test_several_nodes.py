@@ -6,11 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
-
 from atoll.causality.vector import descends
 from atoll.documents.mutation import Write
-from atoll.errors import Unavailable
 from atoll.region.reading import ReadOptions
 from atoll.region.region import Region
 from atoll.replication.wire import Heartbeat
@@ -32,7 +29,7 @@ async def pair(*names: str) -> AsyncIterator[Pair]:
     async with Pair(*(names or ("a", "b")), shares_store=True) as it:
         it.one = it["a"]
         it.stores["a"] = MemoryStore(it.stores["a"].tables)
-        it.other = it.create("a")
+        it.other = it.create("a", founding=True)
         it.regions["a"] = it.one
         await it.other.start()
         try:
@@ -108,11 +105,12 @@ async def test_what_another_node_wrote_is_not_taken_for_lost() -> None:
         await asyncio.sleep(1)
         it.stores["a"].tables.leave(it.other.store)  # notices come late
         await it.one.write(Write((it.mutation("note", "k", {"text": "x"}),)))
-        it.other.heard("b", Heartbeat("b", it.one.now_ms(), {"a": 1}, {}))
-        await it.other.write(Write((it.mutation("note", "k2", {"text": "x"}),)))
-        it.other.heard("b", Heartbeat("b", it.one.now_ms(), {"a": 9}, {}))
-        with pytest.raises(Unavailable, match="has lost entries"):
-            await it.other.write(Write((it.mutation("note", "k3", {"text": "x"}),)))
+        for seq, expected in ((1, "a"), (9, None)):
+            it.other.links["b"].status.advertised = {"a": seq}
+            it.other.heard("b", Heartbeat("b", it.one.now_ms(), {"a": seq}, {}))
+            await asyncio.sleep(0.1)
+            reply = await it.other.write(Write((it.mutation("note", "k2", {"text": "x"}),)))
+            assert (reply.receipt.origin == "a") == (expected == "a")
 
 
 @in_virtual_time

@@ -9,7 +9,6 @@ from atoll.commit.batch import Batch
 from atoll.commit.identity import Identity
 from atoll.commit.work import Step, Wants
 from atoll.documents.entry import Change, Entry, encode_frame
-from atoll.membership.members import Members, Membership
 from atoll.region.options import RegionOptions
 from atoll.region.truncation import Truncation
 from atoll.replication.link import LinkStatus
@@ -32,7 +31,6 @@ class Kept:
         self.now_ms = now_ms
         self.links = {peer: SimpleNamespace(status=LinkStatus(peer)) for peer in "bc"}
         self.truncation = Truncation(
-            Members(Membership.of("abc")),
             self.links,
             self.store,
             self.commit,

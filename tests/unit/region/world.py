@@ -111,7 +111,9 @@ class World:
     def __getitem__(self, name: str) -> Region:
         return self.regions[name]
 
-    def create(self, name: str) -> Region:
+    def create(self, name: str, *, founding: bool | None = None) -> Region:
+        """`founding`: its empty store has lost nothing; as a rule so at the first start."""
+        founding = name not in self.regions if founding is None else founding
         loop = asyncio.get_running_loop()
         site = Site(
             name,
@@ -120,7 +122,7 @@ class World:
             lambda: START_MS + int(loop.time() * 1000) + self.skew_ms.get(name, 0),
             Random(name),
             lambda: self.kernel_uncertainty_ms,
-            self.options,
+            replace(self.options, founding=founding),
         )
         region = Region(site, self.names, self.application, self.stores[name])
         self.regions[name] = region

@@ -4,10 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from random import Random
 
-import msgspec
 import pytest
 
-from atoll.causality.types import Incarnation
 from atoll.documents.entry import EncodedEntry, Restricted, audience_of, encode_frame, frames_for
 from atoll.errors import HostileEntry, RegionUnreachable
 from atoll.membership.members import Members, Membership
@@ -52,6 +50,7 @@ class FakePeers:
 
 class FakeReceiver:
     name = "a"
+    origin = "a"
     members = Members(Membership.of("abc"))
 
     def __init__(self) -> None:
@@ -196,8 +195,6 @@ WITHOUT_ITS_SECTION = frames_for(
         hello(region="c"),
         WRITER.entries(encoded("mars", 1).frame),
         WRITER.entries(encoded("b", 1).frame[:-1] + b"\x00"),
-        WRITER.heartbeat(Heartbeat("b", 1, {}, {}, Incarnation(1))),
-        WRITER.entries(encode_frame(msgspec.structs.replace(encoded("b", 1).entry, incarnation=1))),
         WRITER.entries(WITHOUT_ITS_SECTION),
     ],
     ids=[
@@ -208,8 +205,6 @@ WITHOUT_ITS_SECTION = frames_for(
         "another region",
         "stranger's entry",
         "checksum",
-        "heartbeat's incarnation",
-        "entry's incarnation",
         "section withheld",
     ],
 )

@@ -1,0 +1,41 @@
+"""Entries that exist nowhere any more: where the former incarnations of all regions ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from atoll.causality.vector import merge
+from atoll.errors import InvalidToken
+
+
+class Lost:
+    """Of one node. It goes by what regions say of their own former incarnations, and hand on."""
+
+    def __init__(self, own: Callable[[], Mapping[str, int]]) -> None:
+        """`own` gives the region's former incarnations and their last entries."""
+        self._own = own
+        self._ends: dict[str, int] = {}
+
+    def closed(self, ends: Mapping[str, int]) -> None:
+        """Settled former incarnations → their last entry, as a peer knows them."""
+        if ends:
+            self._ends = merge(self._ends, ends)
+
+    def ends(self) -> dict[str, int]:
+        """The same of all regions, as far as they are known here."""
+        return merge(self._ends, self._own())
+
+    def beyond(self, vector: Mapping[str, int]) -> dict[str, int]:
+        """The components of a vector that claim lost entries, with the last one that is left."""
+        return {origin: end for origin, end in self.ends().items() if vector.get(origin, 0) > end}
+
+    def check(self, token: Mapping[str, int]) -> None:
+        """Raises InvalidToken for a session's token that names lost entries."""
+        if beyond := self.beyond(token):
+            what = ", ".join(f"{origin} past entry {end}" for origin, end in sorted(beyond.items()))
+            raise InvalidToken(
+                f"session token refused: what it has seen of {what} was lost with the region's data; start a new "
+                "session without a token",
+                reason="lost",
+                lost=beyond,
+            )
