@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from atoll.causality.vector import VersionVector, covers, descends
 from atoll.commit.batch import Batch
-from atoll.commit.identity import REMAINS, Address, Identity, remains_of
+from atoll.commit.identity import REMAINS, Address, remains_of
 from atoll.commit.work import Gate, Wants
 from atoll.errors import AtollError
 from atoll.membership.members import Members

@@ -39,13 +39,9 @@ class Wanted:
 
 async def start_of(store: Journal, vector: Mapping[str, int], wanted: Callable[[str], bool]) -> int:
     """The id of the segment after which all of the wanted origins lie that `vector` does not cover."""
-    origins: list[str] = []
-    while True:
-        start = await store.journal_start(vector, origins)
-        found = [origin for origin in await store.positions() if wanted(origin)]
-        if set(found) <= set(origins):
-            return start
-        origins = found  # an incarnation may begin meanwhile
+    tail = await store.journal_start(vector, ())  # an incarnation that begins meanwhile lies behind it
+    origins = [origin for origin in await store.positions() if wanted(origin)]
+    return min(tail, await store.journal_start(vector, origins))
 
 
 async def stream(
