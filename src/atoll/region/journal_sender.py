@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 
-from atoll.causality.origin import region_of
+from atoll.causality.origin import incarnation_of, region_of
 from atoll.region.freshness import Freshness
 from atoll.region.intake import Intake
 from atoll.region.recovery import FailoverRecovery
@@ -41,8 +41,8 @@ class JournalSender:
         self._ends = ends
         self._committed = committed
         self._now_ms = site.now_ms
-        self._numbers: dict[str, str] = {}
-        """peer → the origin under which it numbered when it last asked."""
+        self._incarnations: dict[str, int] = {}
+        """peer → the latest one under which it asked."""
         self._writer = FrameWriter(site.link_key)
         self._heartbeat_s = site.options.heartbeat_s
 
@@ -54,10 +54,7 @@ class JournalSender:
         """
         if request.region in self._links:
             self._links[request.region].reachable()
-            numbers = self._numbers.get(request.region, request.numbers)
-            self._numbers[request.region] = request.numbers
-            if request.anew or numbers != request.numbers:
-                await self._links[request.region].restart()
+            await self._reopened(request)
             await self._discard_pending(request.region, request.vector)
         turns = self._failover.state.turns
         chunks = source.stream(
@@ -72,6 +69,19 @@ class JournalSender:
             if turns != self._failover.state.turns:
                 return  # the journal that was read is another database's
             yield chunk
+
+    async def _reopened(self, request: StreamRequest) -> None:
+        """Have nothing come any more that the peer sent before it began to number as it does.
+
+        The link is reopened once for each incarnation, however often this call is cut short. Else two regions that both
+        begin one would cut each other's links for ever.
+        """
+        link, incarnation = self._links[request.region], incarnation_of(request.numbers)
+        known = self._incarnations.get(request.region, incarnation - request.anew)
+        self._incarnations[request.region] = max(incarnation, known)
+        if incarnation > known:
+            link.reopen()
+        await link.reopened()
 
     async def _discard_pending(self, peer: str, past: Mapping[str, int]) -> None:
         while True:

@@ -162,10 +162,9 @@ class Link:
         """The peer has just asked this region for something: a link that waits to try again need not wait."""
         self._reachable.set()
 
-    async def restart(self) -> None:
-        """Ask anew; on return nothing that was on its way before will come any more."""
-        self._again.set()
-        if self._pulling:
+    async def reopened(self) -> None:
+        """Wait until nothing will come any more that was on its way before the last `reopen`."""
+        while self._again.is_set() and self._pulling:
             await self._over.wait()
 
     def renew(self) -> None:

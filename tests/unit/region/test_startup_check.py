@@ -66,6 +66,23 @@ async def test_a_region_that_lost_its_disk_writes_at_once_and_gets_it_back() -> 
 
 
 @in_virtual_time
+async def test_regions_with_empty_stores_that_start_together_hear_each_other() -> None:
+    """Each asked the others to start their links over, and so cut its own, for ever."""
+    it = World(distance_s=0.001)
+    for name in it.names:
+        it.create(name, founding=False)
+    async with asyncio.TaskGroup() as starts:
+        for region in it.regions.values():
+            starts.create_task(region.start())
+    await it.write("a", "like", "k", LIKED)
+    async with asyncio.timeout(60):
+        await it.settled()
+    assert all(region.startup_check.state.settled for region in it.regions.values())
+    for region in it.regions.values():
+        await region.stop()
+
+
+@in_virtual_time
 async def test_no_number_is_given_out_twice_though_its_entries_are_with_an_absent_peer_alone() -> None:
     """A region loses its disk while one peer is away, which alone holds its last entries."""
     async with World() as it:

@@ -79,6 +79,8 @@ class LocalPeers:
         return await self._world[region].answer(call)
 
     async def stream(self, region: str, request: StreamRequest) -> AsyncGenerator[bytes, None]:
+        if self._world.distance_s:
+            await asyncio.sleep(self._world.distance_s)
         self._world.check(self._name, region)
         serving = self._world[region]
         async for chunk in serving.stream(request):
@@ -96,12 +98,14 @@ class World:
         *names: str,
         application: Application = APPLICATION,
         skew_ms: Mapping[str, int] = {},
+        distance_s: float = 0.0,
         **options: Any,
     ) -> None:
         self.names = names or ("a", "b", "c")
         self.application = application
         self.skew_ms = dict(skew_ms)
         self.kernel_uncertainty_ms: int | None = None
+        self.distance_s = distance_s
         self.cut: set[frozenset[str]] = set()
         self.calls: list[tuple[str, str, Call]] = []
         self.stores = {name: MemoryStore() for name in self.names}
