@@ -202,10 +202,10 @@ class Driver(Generic[State, Event]):
         """The last effect of each kind: of earlier ones nothing is heard any more."""
         self._posted = asyncio.Event()
 
-    def post(self, event: Event | port.Outcome) -> None:
+    def post(self, event: Event | port.Outcome, not_before_s: float = 0.0) -> None:
         """Take the step that the event leads to."""
-        before = self.state
-        self.state, effects = self._step(before, event, asyncio.get_running_loop().time())
+        before, now_s = self.state, max(asyncio.get_running_loop().time(), not_before_s)
+        self.state, effects = self._step(before, event, now_s)
         self._stepped(before)
         for effect in effects:
             self._present[type(effect)] = effect
@@ -250,8 +250,10 @@ class Driver(Generic[State, Event]):
             async with asyncio.timeout_at(None if self._wake_s == math.inf else self._wake_s):
                 await self._posted.wait()
             return
-        self._wake_s = math.inf
-        self.post(port.Woken())
+        # An event loop fires a timer up to its clock's resolution early. A step would take that for too early, for ever
+        # where the clock stands still meanwhile.
+        due_s, self._wake_s = self._wake_s, math.inf
+        self.post(port.Woken(), due_s)
 
     async def _perform(self, effect: port.Effect, work: Work) -> None:
         try:
