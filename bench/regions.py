@@ -75,7 +75,7 @@ async def region_in(
             LINK_KEY,
             unix_ms,
             Random(name),
-            options=RegionOptions(startup_check_s=0.0),  # nobody is there to be heard before the first write
+            options=RegionOptions(founding=True, startup_check_s=0.0),  # nobody is there to be heard
         ),
         regions,
         application,

@@ -220,7 +220,7 @@ async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None
         assert await db.get(Profile, "ann") == ANN
         assert (await db.update(Item, "i", seen=Increment(), idempotency_key="once")).seen == 1
         assert not ids & set(await db.ids("prefixed", 5))
-        assert db.region.status()["position"] == {"local": 2}
+        assert db.region.status().position == {"local": 2}
 
 
 async def test_a_folder_belongs_to_one_application(tmp_path: Path) -> None:
