@@ -15,7 +15,18 @@ OFFERED = {
     *("name", "origin", "application", "bounds", "rules", "regions", "membership", "peers", "now_ms"),
     *("read", "list", "siblings", "shown", "write", "changes", "cursor", "refresh", "vector"),  # documents
     *("list_conflicts", "resolve", "list_events"),  # records
-    *("status", "health_of", "check_whole", "drain", "forget", "contents", "parked", "digest", "verify"),
+    *(
+        "status",
+        "health_of",
+        "check_token",
+        "check_whole",
+        "drain",
+        "forget",
+        "contents",
+        "parked",
+        "digest",
+        "verify",
+    ),
     *("count_invalid_trace", "note_stall", "claim"),  # what a node does for its clients
     *("start", "stop", "change_members", "answer", "stream", "refused", "deliver"),  # its life, and its peers
 }

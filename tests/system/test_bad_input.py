@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from atoll.causality.origin import of_region
 from atoll.causality.token import TokenCodec
 
-from .cluster import KEY, REGIONS, Cluster, Region, path_of
+from .cluster import KEY, REGIONS, Cluster, Region, path_of, until
 
 pytestmark = pytest.mark.xdist_group("shared")
 
@@ -303,6 +304,7 @@ def test_odd_but_sound_keys_are_kept_as_they_are(shared: Cluster) -> None:
 
 
 TOKENS = TokenCodec(KEY.encode(), "shop", lambda: REGIONS)
+FORMER = TOKENS.encode({"tokyo": 1 << 40})
 
 
 @pytest.mark.parametrize(
@@ -319,11 +321,25 @@ TOKENS = TokenCodec(KEY.encode(), "shop", lambda: REGIONS)
         ),
         (TokenCodec(KEY.encode(), "another", lambda: REGIONS).encode({"tokyo": 1}), "bad-signature"),
         (TokenCodec(KEY.encode(), "shop", lambda: [*REGIONS, "mars"]).encode({"mars": 1}), "unknown-region"),
-        (TOKENS.encode({"tokyo": 1 << 40}), "never-issued"),
         (TOKENS.encode({"virginia": 1 << 60}), "absurd"),
     ],
 )
 def test_a_token_that_is_no_use_is_refused(tokyo: Region, token: str, reason: str) -> None:
+    is_refused(tokyo, token, reason)
+
+
+def test_a_token_of_entries_that_do_not_exist_is_refused(tokyo: Region) -> None:
+    seen = TOKENS.decode(tokyo.get("profile", "bystander").token["Atoll-Session"])
+    (present,) = of_region(seen, "tokyo")
+    is_refused(tokyo, TOKENS.encode({present: 1 << 40}), "never-issued")
+    # An earlier incarnation never was here, or ended. That is known once every peer was heard.
+    until(
+        lambda: tokyo.get("profile", "bystander", Atoll_Session=FORMER).status == 400, "tokyo to be settled"
+    )
+    is_refused(tokyo, FORMER, "lost")
+
+
+def is_refused(tokyo: Region, token: str, reason: str) -> None:
     answers = [
         tokyo.get("profile", "bystander", Atoll_Session=token),
         tokyo.put("profile", "bad", ANN, Atoll_Session=token),

@@ -28,6 +28,9 @@ class Sessions:
         if text is None:
             return None
         vector = self._codec.decode(text)
+        if vectors.descends(self._region.vector, vector):
+            return vector
+        self._region.check_token(vector)
         own = self._region.origin
         if vector.get(own, 0) > self._region.vector.get(own, 0):
             self._region.check_whole()  # a region that is being restored has forgotten what it issued

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from atoll.causality.vector import merge
 from atoll.errors import InvalidToken
 
 
@@ -18,12 +17,15 @@ class Lost:
 
     def closed(self, ends: Mapping[str, int]) -> None:
         """Settled former incarnations → their last entry, as a peer knows them."""
-        if ends:
-            self._ends = merge(self._ends, ends)
+        for (
+            origin,
+            end,
+        ) in ends.items():  # many ended before they numbered anything: 0 counts, unlike in a vector
+            self._ends[origin] = max(end, self._ends.get(origin, 0))
 
     def ends(self) -> dict[str, int]:
         """The same of all regions, as far as they are known here."""
-        return merge(self._ends, self._own())
+        return {**self._ends, **self._own()}
 
     def beyond(self, vector: Mapping[str, int]) -> dict[str, int]:
         """The components of a vector that claim lost entries, with the last one that is left."""

@@ -219,6 +219,10 @@ class Region(Parts):
         """Raises Unavailable while reads are closed."""
         self.gates.enter()
 
+    def check_token(self, token: Mapping[str, int]) -> None:
+        """Raises InvalidToken for a session's token that names lost entries."""
+        self.lost.check(token)
+
     def note_stall(self, longest_s: float) -> None:
         """The longest time of late that something held the event loop."""
         self.statistics.loop_stall_s = longest_s
