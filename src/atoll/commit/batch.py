@@ -48,7 +48,7 @@ Admit = Callable[[Write, Callable[[Address], Row | None]], None]
 
 _PURGE = Write((), brief=True)
 _pack = msgspec.msgpack.Encoder().encode
-_INSERT, _UPDATE = int(Operation.INSERT), int(Operation.UPDATE)
+_INSERT, _UPDATE, _DELETE = map(int, (Operation.INSERT, Operation.UPDATE, Operation.DELETE))
 
 
 class Batch:
@@ -259,20 +259,22 @@ class Batch:
         peer sends stops a link.
         """
         entry = encoded.entry
-        if entry.seq <= self.vector.get(entry.origin, 0):
+        here = self.vector.get(entry.origin, 0)
+        if entry.seq <= here:
             return
         if not descends(self.vector, entry.context):
             unseen = ", ".join(f"{o} up to {s}" for o, s in missing(self.vector, entry.context).items())
             raise CorruptEntry(
                 f"entry {entry.seq} of {entry.origin} has seen {unseen}, and this region has not"
             )
-        assert entry.seq == self.vector.get(entry.origin, 0) + 1, "it follows the last one of its origin"
+        assert entry.seq == here + 1, "it follows the last one of its origin"
         self.clock.update(entry.stamp)
         for index, change in enumerate(entry.changes):
             parked = self._taken(entry, index, change)
             if parked is not None:
                 self.pending.parked.append(parked)
-        self._append(entry, encoded.frame, sectioned=has_sections(encoded.frame))
+        sectioned = entry.extension is not None and has_sections(encoded.frame)
+        self._append(entry, encoded.frame, sectioned=sectioned)
         self.applied.append(entry)
 
     def reapply(self, parked: Parked) -> None:
@@ -318,7 +320,7 @@ class Batch:
             and len(change.registers) == 1
             and WHOLE in change.registers
             and not (change.deltas or change.resolved)
-            and Operation.INSERT <= change.operation <= Operation.DELETE
+            and _INSERT <= change.operation <= _DELETE
             and documents.succeeded(self._row(address), entry.context)
         ):
             # Nearly every entry: its writer had seen the one version that is here.
@@ -329,7 +331,7 @@ class Batch:
             marker = None if value is None else documents.ELSEWHERE
             version = documents.version_of(entry, change.operation, marker)
             self._changed[address] = row = documents.row_of(value, version)
-            self.size_bytes += row.size_bytes
+            self.size_bytes += len(row.meta) if value is None else len(row.meta) + len(value)
             return
         for losing in change.resolved:
             records.check_resolved(losing, entry, change)

@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 from atoll.causality.types import Generation, Stamp
 from atoll.commit.batch import Batch
 from atoll.documents.entry import Entry, decode_entry
-from atoll.documents.mutation import MERGED_DOCUMENT_BYTES
+from atoll.documents.mutation import MERGED_DOCUMENT_BYTES, weight_of_parts
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, FenceLost
 from atoll.store.port import Parked, View, Wanted
@@ -72,6 +72,8 @@ class Wants:
             self.document(change.collection, change.key)
             if change.resolved:
                 self.records += [losing.id for losing in change.resolved]
+            if change.deltas or len(change.registers) > 1:
+                self.weight_bytes += weight_of_parts(change)
 
     def parked(self, parked: Parked) -> None:
         """What a parked change is for; one that cannot be read is for nothing."""

@@ -28,7 +28,7 @@ from atoll.documents.entry import Change, Entry
 from atoll.documents.register import Operation, Register, Version
 from atoll.documents.rules import PURGED, TOUCH, WHOLE, Rules, in_life, is_touch, well_named
 from atoll.errors import HostileEntry, InvalidDocument, StoreCorrupt, Unavailable
-from atoll.schema.limits import Limits, check_text
+from atoll.schema.limits import Limits, check_text, count_of
 from atoll.store.port import Row
 
 ELSEWHERE = b""
@@ -240,7 +240,7 @@ def check_value(rules: Rules, key: str, register: str, value: bytes) -> None:
         _any_json(value)  # in full: what can only be skipped could fail later, where values are folded
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
         raise HostileEntry(f"the value of {rules.name}/{key} is not JSON") from None
-    if len(value) > _DEEPEST.depth and value.count(b"[") + value.count(b"{") > _DEEPEST.depth:
+    if len(value) > _DEEPEST.depth and count_of(b"[", value) + count_of(b"{", value) > _DEEPEST.depth:
         try:
             check_text(value, _DEEPEST, rules.name)
         except InvalidDocument as error:

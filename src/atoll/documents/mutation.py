@@ -9,7 +9,7 @@ import msgspec
 
 from atoll.causality.origin import Origin
 from atoll.causality.types import Dot, Seq, Stamp
-from atoll.documents.entry import Entry
+from atoll.documents.entry import Change
 from atoll.documents.rules import Rules
 from atoll.documents.trace import Trace
 from atoll.errors import InvalidOperation, UnknownField
@@ -143,13 +143,9 @@ def weight_of(mutation: Mutation) -> int:
             return 0
 
 
-def weight_of_deltas(entry: Entry) -> int:
-    """The same of the parts of documents in a peer's entry."""
-    registers = deltas = 0
-    for change in entry.changes:
-        registers += len(change.registers)
-        deltas += sum(map(len, change.deltas.values()))
-    return registers * _REGISTER_BYTES + deltas * MERGED_BYTES
+def weight_of_parts(change: Change) -> int:
+    """The same of the parts of a document in a peer's entry."""
+    return len(change.registers) * _REGISTER_BYTES + sum(map(len, change.deltas.values())) * MERGED_BYTES
 
 
 def _weight(values: Iterable[Any]) -> int:

@@ -11,7 +11,6 @@ from atoll.causality.origin import region_of
 from atoll.commit.batch import Batch
 from atoll.commit.work import Wants
 from atoll.documents.entry import EncodedEntry
-from atoll.documents.mutation import weight_of_deltas
 from atoll.errors import AtollError, ClockAhead, CorruptEntry, TooLarge
 from atoll.region.group_commit import paced
 from atoll.region.progress import Progress
@@ -53,7 +52,7 @@ class RemoteEntries:
     def want(self, wants: Wants) -> None:
         for encoded in self.entries:
             wants.entry(encoded.entry)
-            wants.weight_bytes += len(encoded.frame) + weight_of_deltas(encoded.entry)
+            wants.weight_bytes += len(encoded.frame)
         wants.divisible = len(self.entries) > 1
 
     def perform(self, batch: Batch, view: View) -> None:

@@ -83,8 +83,9 @@ class Inbox:
                     if found is None or not descends(at, found.encoded.entry.context):
                         break
                     del waiting[seq]
-                    self._bytes[found.link] -= len(found.encoded.frame)
-                    limit_bytes -= len(found.encoded.frame)
+                    size_bytes = len(found.encoded.frame)
+                    self._bytes[found.link] -= size_bytes
+                    limit_bytes -= size_bytes
                     taken.append(found.encoded)
                     at[origin] = seq
                     seq += 1

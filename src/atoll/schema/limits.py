@@ -60,7 +60,7 @@ def check_text(
     `numbers` and `anything` say whether integers, and whether undeclared content, may occur at all.
     Raises InvalidDocument for nesting past the limit, integers beyond 64 bits, NaN and the infinities.
     """
-    if body.count(b"[") + body.count(b"{") > limits.depth:
+    if count_of(b"[", body) + count_of(b"{", body) > limits.depth:
         _check_depth(body, limits, where)
     if (numbers and _LONG_NUMBER in body.translate(_DIGITS)) or (
         anything and (b"NaN" in body or b"Infinity" in body)
@@ -108,7 +108,7 @@ def check_members(body: bytes, decoded: Any = msgspec.UNSET) -> None:
     if b"\\u003" not in body:  # a colon that is escaped
         try:
             once = _encode(_decode(body) if decoded is msgspec.UNSET else decoded)
-            if colons(once) == colons(body):
+            if count_of(b":", once) == count_of(b":", body):
                 return
         except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError):
             pass
@@ -116,9 +116,9 @@ def check_members(body: bytes, decoded: Any = msgspec.UNSET) -> None:
         json.loads(body, object_pairs_hook=_once)
 
 
-def colons(text: bytes) -> int:
-    """How many there are. In 1 kB `count` takes four times as long."""
-    return len(text) - len(text.replace(b":", b""))
+def count_of(byte: bytes, text: bytes) -> int:
+    """How often it occurs. In 1 kB `bytes.count` takes four times as long."""
+    return len(text) - len(text.replace(byte, b""))
 
 
 def _once(members: list[tuple[str, Any]]) -> None:
