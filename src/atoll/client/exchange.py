@@ -37,6 +37,7 @@ from atoll.errors import (
     TooStale,
     Unavailable,
 )
+from atoll.schema.limits import IDEMPOTENCY_KEY_CHARACTERS, may_repeat
 
 T = TypeVar("T")
 
@@ -67,8 +68,6 @@ class SessionState:
 
 Outcome = Response | AtollError | None
 Steps = Generator[Request | Pause, Outcome, T]
-
-_MAX_KEY = 255
 
 
 @dataclass(slots=True)
@@ -174,8 +173,7 @@ class Exchanges:
             return _Attempts(deadline_s, None, None)
         if key is None:
             return _Attempts(deadline_s, self.new_key(), None)
-        if not (0 < len(key) <= _MAX_KEY and key.isascii() and key.isprintable()):
-            raise InvalidOperation(f"an idempotency key has 1 to {_MAX_KEY} printable ASCII characters")
+        check_key(key)
         return _Attempts(deadline_s, key, self.router.held(key))
 
     def _request(self, call: Call[Any], attempts: _Attempts, region: str, remaining_s: float) -> Request:
@@ -287,6 +285,14 @@ def _speaks_against(failure: AtollError) -> bool:
     if isinstance(failure, TokenNotReached | TooStale | StoreUnwritable | RegionUnreachable):
         return False  # it concerns this call, or a third region, or writes only
     return not isinstance(failure, Indefinite) or failure.gateway_status is not None
+
+
+def check_key(key: str | None) -> None:
+    """Raises InvalidOperation for what cannot be an idempotency key."""
+    if key is not None and not may_repeat(key):
+        raise InvalidOperation(
+            f"an idempotency key has 1 to {IDEMPOTENCY_KEY_CHARACTERS} printable ASCII characters"
+        )
 
 
 def unreturned(region: str, error: RequestError, idempotency_key: str | None) -> Indefinite:

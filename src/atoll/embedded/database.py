@@ -9,13 +9,14 @@ from typing import Any, Self, TypeVar, cast
 import msgspec
 
 from atoll.client.database import Database
-from atoll.client.exchange import unreturned
+from atoll.client.exchange import check_key, unreturned
 from atoll.client.models import encoded, jsonable, model_of, schema_of
 from atoll.client.options import DEFAULTS, fitted
 from atoll.documents.mutation import Delete, Mutation, Put, Write, patch_of, put_fields
 from atoll.documents.rules import Rules
 from atoll.embedded.asgi_transport import AsgiTransport
 from atoll.errors import ConfigError, InvalidOperation, NotFound, RequestError
+from atoll.http.documents import READ
 from atoll.node.listening import Listener
 from atoll.node.node import Node
 from atoll.region.reading import ReadOptions
@@ -118,6 +119,7 @@ class EmbeddedDatabase(Database):
         rules, _ = self._declared(model)
         rules.schema.validate_key(key)
         try:
+            check_key(idempotency_key)
             await self.region.write(Write((Delete(rules.name, key, if_match),), idempotency_key))
         except NotFound:
             return False
@@ -134,6 +136,10 @@ class EmbeddedDatabase(Database):
     ) -> M | None:
         rules, _ = self._declared(model)
         rules.schema.validate_key(key)
+        if consistency is not None or max_staleness_s is not None or max_wait_s is not None:
+            for parameter, given in zip(READ, (consistency, max_staleness_s, max_wait_s), strict=True):
+                if given is not None:
+                    parameter.kind.read(parameter.name, str(given))
         options = ReadOptions(consistency, None, max_staleness_s, max_wait_s)
         reading = await self.region.read(rules.name, key, options)
         return None if reading.value is None else model_of(model, key, reading.value)
@@ -169,6 +175,7 @@ class EmbeddedDatabase(Database):
         stored: Collection | None = None,
     ) -> M:
         """`stored`: the model of what a put gives, which need not be read anew if just that is shown now."""
+        check_key(idempotency_key)
         reply = await self.region.write(Write((mutation,), idempotency_key))
         value = reply.receipt.written[0].value
         if stored is not None and isinstance(mutation, Put) and value == mutation.plain:

@@ -15,11 +15,11 @@ from atoll.http.bodies import Described
 from atoll.http.exchange import Exchange
 from atoll.http.parameters import Parameter, Text, Whole
 from atoll.http.route import Access, Answer, Handler, Route
+from atoll.schema.limits import IDEMPOTENCY_KEY_CHARACTERS, may_repeat
 
 T = TypeVar("T")
 
 MAX_PAGE = 1000
-_MAX_IDEMPOTENCY_KEY = 255
 
 STORE = (errors.StoreUnreachable, errors.StoreUnwritable)
 BODY = (errors.UnsupportedMediaType, errors.TooLarge)
@@ -58,7 +58,7 @@ SESSION = Parameter(
 )
 _IDEMPOTENCY = Parameter(
     "Idempotency-Key",
-    Text(pattern="^[!-~]([ -~]*[!-~])?$", max_length=_MAX_IDEMPOTENCY_KEY),
+    Text(pattern="^[!-~]([ -~]*[!-~])?$", max_length=IDEMPOTENCY_KEY_CHARACTERS),
     "1 to 255 printable ASCII characters; the same write with the same key counts once in the region that took it",
     "header",
 )
@@ -125,9 +125,9 @@ async def answer_page(
 
 def idempotency_key_of(exchange: Exchange) -> str | None:
     key = exchange.header(b"idempotency-key")
-    if key is not None and not (0 < len(key) <= _MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable()):
+    if key is not None and not may_repeat(key):
         raise MalformedRequest(
-            f"Idempotency-Key takes 1 to {_MAX_IDEMPOTENCY_KEY} printable ASCII characters"
+            f"Idempotency-Key takes 1 to {IDEMPOTENCY_KEY_CHARACTERS} printable ASCII characters"
         )
     return key
 

@@ -285,7 +285,8 @@ _MAX_STALENESS = Parameter(
     "the answer is not older, whatever the level (not for `strong`). `bounded` has the collection's own bound"
     " without it, or none",
 )
-_READ = (_LEVEL, _MAX_STALENESS, _MAX_WAIT)
+READ = (_LEVEL, _MAX_STALENESS, _MAX_WAIT)
+"""What a read may ask for, in the order of `ReadOptions`."""
 _CURSOR = Parameter("cursor", Text(format="cursor"), "from the page before")
 _IF_MATCH = Parameter(
     "If-Match",
@@ -339,7 +340,7 @@ ROUTES = (
         access="read",
         meaning='200 `{"key", "value", "version"}`; 404 `not-found`. Under `manual`, or a function that '
         'failed, also `siblings`: `{"value", "region", "seq", "stamp"}` each',
-        parameters=(*_DOCUMENT, *_READ, SESSION, IF_CHANGED),
+        parameters=(*_DOCUMENT, *READ, SESSION, IF_CHANGED),
         answers=tagged("the document", bodies.shown, _SHOWN),
         problems=(*_ADDRESSED, errors.NotFound, errors.InvalidOperation, *_READING),
         multiplexed=True,
@@ -401,7 +402,7 @@ ROUTES = (
             ),
             LIMIT,
             _CURSOR,
-            *_READ,
+            *READ,
             SESSION,
             IF_CHANGED,
         ),

@@ -42,6 +42,14 @@ ANY_KEY = Limits(key_bytes=MOST_KEY_BYTES)
 """For keys from peers: whether one is merged depends on the key alone, or regions would come to differ."""
 
 
+IDEMPOTENCY_KEY_CHARACTERS = 255
+
+
+def may_repeat(key: str) -> bool:
+    """Whether it can be an idempotency key, on every road to a region."""
+    return 0 < len(key) <= IDEMPOTENCY_KEY_CHARACTERS and key.isascii() and key.isprintable()
+
+
 def check_size(body: bytes, limits: Limits, where: str) -> None:
     if len(body) > limits.document_bytes:
         raise TooLarge(

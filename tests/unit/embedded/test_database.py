@@ -24,6 +24,7 @@ from atoll.errors import (
     InvalidDocument,
     InvalidKey,
     InvalidOperation,
+    MalformedRequest,
     NotFound,
     StoreLocked,
     Unavailable,
@@ -195,7 +196,28 @@ async def test_what_does_not_fit_is_refused_and_changes_nothing(db: EmbeddedData
         await db.update(Profile, "k")
     with pytest.raises(InvalidOperation):
         await db.patch(Profile, "k", {"$inc": {"age": 1}})
+    for key in ("", " \t", "é", "x" * 256):
+        with pytest.raises(InvalidOperation, match="idempotency key"):
+            await db.put(Profile(key="k", name="x"), idempotency_key=key)
+        with pytest.raises(InvalidOperation, match="idempotency key"):
+            await db.delete(Profile, "k", idempotency_key=key)
     assert db.region.vector == {}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"consistency": "weak"},
+        {"max_wait_s": -1},
+        {"max_wait_s": float("nan")},
+        {"max_staleness_s": float("inf")},
+        {"max_staleness_s": -0.1},
+    ],
+)
+async def test_what_a_read_asks_is_known_and_within_bounds(db: EmbeddedDatabase, asked: Any) -> None:
+    with pytest.raises(MalformedRequest, match=str(next(iter(asked.values())))):
+        await db.get(Profile, "k", **asked)
+    assert await db.get(Profile, "k", consistency="session", max_wait_s=1e-7, max_staleness_s=1) is None
 
 
 async def test_a_class_that_was_not_declared_is_unknown(db: EmbeddedDatabase) -> None:
