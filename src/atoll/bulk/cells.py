@@ -64,6 +64,8 @@ class Cells:
         """Fields that may be null, and the empty string too."""
         self.formed: dict[str, str] = {}
         """field → `datetime`, `date`, `time` or `bytes`, where it is nothing else"""
+        self.unlike: set[str] = set()
+        """Fields whose values other programs write in a form of their own in JSON, too."""
         self._formatted: set[str] = set()
         """Strings of a certain form, which the empty string never has."""
         for field, form in schema.forms.items():
@@ -77,6 +79,8 @@ class Cells:
             kinds = nodes - {"default", "nullable"}
             if len(kinds) == 1 and kinds <= {"datetime", "date", "time", "bytes"}:
                 self.formed[field] = next(iter(kinds))
+            if field in self.formed or types <= {"integer", "null"}:
+                self.unlike.add(field)
             if "string" in types and not _takes_empty(form, schema.limits):
                 self._formatted.add(field)
             elif {"string", "null"} <= types:

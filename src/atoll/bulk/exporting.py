@@ -185,6 +185,10 @@ def export_file(
     """Raises RequestErrors, StoreUnwritable, and what the regions answer."""
     schema = application.collection(options.collection)
     kind = kind_of(options.file, options.format)
+    if kind.format == "copy":
+        raise InvalidOperation(
+            "the text format of COPY is only imported; export --format csv, which COPY reads"
+        )
     check_delimiter(options.delimiter)
     options.conditions()
     about = {

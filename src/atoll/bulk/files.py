@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import gzip
 import io
 import sys
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, Self, cast, get_args
+from typing import Any, BinaryIO, Literal, Self, get_args
 
 import zstandard
 
 from atoll.errors import InvalidOperation
 
-Format = Literal["jsonl", "csv", "parquet"]
+Format = Literal["jsonl", "csv", "copy", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 Compression = Literal["gz", "zst"]
 
@@ -87,6 +90,29 @@ class _Frames(io.RawIOBase):
         return count
 
 
+class _FromUtf16(io.RawIOBase):
+    """A file in UTF-16, as spreadsheets write it, in UTF-8."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._decode = codecs.getincrementaldecoder("utf-16")().decode
+        self._output = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self._output:
+            chunk = self._source.read(_CHUNK_BYTES)
+            self._output = self._decode(chunk, final=not chunk).encode()
+            if not chunk:
+                break
+        count = min(len(buffer), len(self._output))
+        buffer[:count] = self._output[:count]
+        self._output = self._output[count:]
+        return count
+
+
 @dataclass(slots=True)
 class Input:
     """A file open for reading, decompressed."""
@@ -130,13 +156,18 @@ def open_input(name: str, compression: Compression | None) -> Input:
     if size is not None and not raw.seekable():
         size = None  # a pipe with a name
     seekable = size is not None
-    match compression:
-        case "gz":
-            return Input(name, cast(BinaryIO, gzip.GzipFile(fileobj=raw)), size, False, raw)
-        case "zst":
-            return Input(name, io.BufferedReader(_Frames(raw), _CHUNK_BYTES), size, False, raw)
-        case None:
-            return Input(name, raw, size, seekable, raw)
+    stream: Any = raw
+    if compression is not None:
+        stream = (
+            gzip.GzipFile(fileobj=raw)
+            if compression == "gz"
+            else io.BufferedReader(_Frames(raw), _CHUNK_BYTES)
+        )
+        seekable = False
+    with contextlib.suppress(OSError, EOFError, zlib.error, zstandard.ZstdError):  # said when it is read
+        if stream.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            stream, seekable = io.BufferedReader(_FromUtf16(stream), _CHUNK_BYTES), False
+    return Input(name, stream, size, seekable, raw)
 
 
 def skip(stream: BinaryIO, count: int) -> int:

@@ -34,6 +34,7 @@ from atoll.bulk.reading import (
     Position,
     Reader,
     Row,
+    copied_rows,
     csv_rows,
     document_of,
     json_rows,
@@ -82,6 +83,7 @@ class ImportOptions:
     key: str = "key"
     ignored: tuple[str, ...] = ()
     delimiter: str = ","
+    backslash: bool = False
     on_error: Literal["stop", "skip"] = "stop"
     """What a bad row does: end the run, or go into the reject file."""
     rejects: str | None = None
@@ -92,7 +94,7 @@ class ImportOptions:
     def layout(self, schema: CollectionSchema) -> Layout:
         # The longest way to write a document in JSON escapes every byte.
         most = 6 * schema.limits.document_bytes + ENVELOPE_BYTES
-        return Layout(schema, self.key, frozenset(self.ignored), most, self.delimiter)
+        return Layout(schema, self.key, frozenset(self.ignored), most, self.delimiter, self.backslash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,7 +405,7 @@ def _opened(
             yield rows.rows, lambda at: (at.place, rows.count)
         return
     with open_input(options.file, kind.compression) as source:
-        rows_of = json_rows if kind.format == "jsonl" else csv_rows
+        rows_of = {"jsonl": json_rows, "csv": csv_rows, "copy": copied_rows}[kind.format]
         yield partial(rows_of, source, layout), lambda _: (source.tell(), source.size_bytes)
 
 
@@ -421,6 +423,7 @@ def _about(
         "key": options.key,
         "ignored": sorted(options.ignored),
         "delimiter": options.delimiter,
+        "backslash": options.backslash,
         "chunk": [options.chunk_rows, CHUNK_BYTES],
     }
 

@@ -7,6 +7,7 @@ columns from Python values and cannot read one row group, and fastparquet needs 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,8 @@ class ParquetRows:
             self._file = pa.parquet.ParquetFile(name, pre_buffer=False, coerce_int96_timestamp_unit="us")
             columns = [self._file.schema.column(at) for at in range(self._file.metadata.num_columns)]
             self._old = [one.name for one in columns if one.physical_type == "INT96" and one.path == one.name]
+            # Spark's are moments, in UTC; those of Hive and Impala are as a clock shows them.
+            self._moments = b"org.apache.spark.version" in (self._file.metadata.metadata or {})
             self._finer = pa.parquet.ParquetFile(name, pre_buffer=False) if self._old else None
         except (OSError, pa.ArrowException) as error:
             raise InvalidOperation(f"{name}: cannot be read as Parquet: {error}") from None
@@ -97,7 +100,10 @@ class ParquetRows:
             values = [_values_of(pa, column) for column in batch.columns]
             if finer is not None:
                 for name, column in zip(old, next(finer).columns, strict=True):
-                    _refine(pa, batch.column(name), column, values[columns.index(name)])
+                    read = values[columns.index(name)]
+                    _refine(pa, batch.column(name), column, read)
+                    if self._moments:
+                        read[:] = map(_in_utc, read)
             for row in islice(zip(*values, strict=True), after, None):
                 yield dict(zip(columns, row, strict=True))
             after = max(0, after - batch.num_rows)
@@ -199,6 +205,10 @@ def _in_microseconds(pa: Any, kind: pyarrow.DataType) -> pyarrow.DataType:
     if types.is_map(kind):
         return pa.map_(kind.key_type, kind.item_field.with_type(_in_microseconds(pa, kind.item_type)))
     return kind
+
+
+def _in_utc(value: Any) -> Any:
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) else value and f"{value}Z"
 
 
 def _refine(pa: Any, coarse: pyarrow.Array, fine: pyarrow.Array, values: list[Any]) -> None:

@@ -30,12 +30,16 @@ from atoll.schema.problems import unknown_field
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
-_DAMAGE = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+_DAMAGE = (OSError, EOFError, UnicodeDecodeError, zlib.error, zstandard.ZstdError)
 """What reading and decompressing raise."""
 
 
 _DELIMITERS = ";\t|,"
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_QUOTE = re.compile(r'\\[\\"]|"')
+_ESCAPED = re.compile(r"\\(x[0-9A-Fa-f]{1,2}|[0-7]{1,3}|.?)", re.DOTALL)
+"""In the text format of `COPY`."""
+_OCTAL = frozenset("01234567")
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _NONE: frozenset[str] = frozenset()
 Document = tuple[str, bytes]
 """(key, canonical JSON text)"""
@@ -81,6 +85,8 @@ class Layout:
     line_bytes: int = 16 << 20
     """No line may be longer."""
     delimiter: str = ","
+    backslash: bool = False
+    """In quoted cells of CSV, quotes and backslashes come after a backslash."""
 
     def check_columns(self, name: str, columns: Sequence[str]) -> None:
         """Raises InvalidOperation and UnknownField where the columns do not fit the collection."""
@@ -119,7 +125,7 @@ def json_rows(source: Input, layout: Layout, start: Position) -> Iterator[Row]:
         try:
             fields = _object(text)
             check_members(text, fields)
-            for field in cells.formed:
+            for field in cells.unlike:
                 if (raw := fields.get(field)) is not None:
                     value = _decode(raw)
                     if (changed := cells.in_form(field, value)) is not value:
@@ -149,6 +155,8 @@ class _CsvRows:
         """The lines of the record that is being read."""
         self._doubled = False
         """Two quotes follow one another in them."""
+        self._quoted = False
+        """Whether the last line ended within quotes; known where backslashes escape them."""
 
     def rows(self, start: Position) -> Iterator[Row]:
         csv.field_size_limit(self._layout.line_bytes)
@@ -164,10 +172,10 @@ class _CsvRows:
             try:
                 record = next(records, None)
             except csv.Error as error:
-                hint = "; quotes must be doubled, not escaped (of Spark: option('escape', '\"'))"
+                hint = "; if a backslash escapes its quotes, as Spark writes them, give --backslash"
                 raise InvalidOperation(
-                    f"{self._source.name}: line {first}: not CSV: {error}; the following rows cannot be separated"
-                    + (hint if '\\"' in "".join(self._text) else "")
+                    f"{self._source.name}: line {first}: not CSV: {_said(error)};"
+                    " the following rows cannot be separated" + (hint if '\\"' in "".join(self._text) else "")
                 ) from None
             if record is None:
                 return
@@ -178,7 +186,7 @@ class _CsvRows:
         try:
             columns = next(self._records(), None)
         except csv.Error as error:
-            raise InvalidOperation(f"{self._source.name}: line 1: not CSV: {error}") from None
+            raise InvalidOperation(f"{self._source.name}: line 1: not CSV: {_said(error)}") from None
         if not columns:
             raise InvalidOperation(f"{self._source.name}: line 1 must name the columns, and is empty")
         if self._layout.key not in columns:
@@ -205,17 +213,23 @@ class _CsvRows:
             try:
                 text = line.decode()
             except UnicodeDecodeError as error:
-                what = "UTF-16, not UTF-8" if line.startswith(_UTF16) else f"not UTF-8 at byte {error.start}"
                 raise InvalidOperation(
-                    f"{self._source.name}: line {self._place}: {what}; convert the file first"
+                    f"{self._source.name}: line {self._place}: not UTF-8 at byte {error.start}; convert the file first"
                 ) from None
             if self._place == 1:
                 text = text.removeprefix("\ufeff")  # a quote after it would not begin a quoted cell
+            if self._layout.backslash:
+                text = _QUOTE.sub(self._doubling, text)
             self._text.append(text)
             self._doubled = self._doubled or '""' in text
             yield text
 
-    def _row(self, place: int, columns: list[str], record: list[str], size: int) -> Row:
+    def _doubling(self, found: re.Match[str]) -> str:
+        if found[0] == '"':
+            self._quoted = not self._quoted
+        return found[0] if found[0] == '"' or not self._quoted else '""' if found[0] == '\\"' else "\\"
+
+    def _row(self, place: int, columns: list[str], record: list[Any], size: int) -> Row:
         end, layout = Position(self._offset, self._place), self._layout
         if len(record) != len(columns):
             problem = InvalidDocument(
@@ -230,12 +244,15 @@ class _CsvRows:
                 if column == layout.key:
                     fields[column] = msgspec.Raw(_encode(cell))
                 elif column not in layout.ignored:
-                    text = b'""' if column in empty else self._cells.read(column, cell)
+                    text = b'""' if column in empty else self._text_of(column, cell)
                     if text is not None:
                         fields[column] = msgspec.Raw(text)
         except InvalidDocument as error:
             return Row(place, {}, size, given, end, error)
         return Row(place, fields, size, given, end)
+
+    def _text_of(self, column: str, cell: Any) -> bytes | None:
+        return self._cells.read(column, cell)
 
     def _quoted_empty(self, columns: list[str], given: dict[str, str]) -> frozenset[str]:
         """The columns that hold `""`: the empty string, where an empty cell is null. `csv` reads both alike."""
@@ -248,6 +265,38 @@ class _CsvRows:
             return _NONE
         found = dict(zip(columns, written, strict=True))
         return frozenset(column for column in optional if found[column] == '""')
+
+
+def _said(error: csv.Error) -> str:
+    text = str(error)
+    return "a carriage return stands in a cell without quotes" if text.startswith("new-line") else text
+
+
+def copied_rows(source: Input, layout: Layout, start: Position) -> Iterator[Row]:
+    """The text format of PostgreSQL's `COPY` with a header: cells between tabs, a backslash escapes, `\\N` is null."""
+    return _CopiedRows(source, layout).rows(start)
+
+
+class _CopiedRows(_CsvRows):
+    def _records(self) -> Iterator[list[Any]]:
+        for line in self._lines():
+            yield [
+                None if cell == "\\N" else _ESCAPED.sub(_unescaped, cell)
+                for cell in line.rstrip("\r\n").split("\t")
+            ]
+
+    def _text_of(self, column: str, cell: Any) -> bytes | None:
+        types = self._cells.types[column]
+        if cell is None:
+            return b"null" if "null" in types else None
+        return b'""' if not cell and "string" in types else self._cells.read(column, cell)
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    code = found[1]
+    if code[:1] == "x" and len(code) > 1:
+        return chr(int(code[1:], 16))
+    return chr(int(code, 8)) if code[:1] in _OCTAL else _ESCAPES.get(code, code)
 
 
 def lines_of(source: Input, most_bytes: int) -> Iterator[tuple[bytes | None, int]]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 CollectionArgument = Annotated[str, typer.Argument(help="As it is called in URLs, such as profile.")]
 FormatOption = Annotated[
-    str | None, typer.Option("--format", help="jsonl, csv or parquet, where the name does not say it.")
+    str | None, typer.Option("--format", help="jsonl, csv, parquet or copy, where the name does not say it.")
 ]
 DelimiterOption = Annotated[str, typer.Option("--delimiter", help="Between the cells of CSV.")]
 CheckpointOption = Annotated[
@@ -46,6 +46,9 @@ def import_(
         list[str] | None, typer.Option("--ignore", help="A column or member to leave out; may be repeated.")
     ] = None,
     delimiter: DelimiterOption = ",",
+    backslash: Annotated[
+        bool, typer.Option("--backslash", help="In quoted cells of CSV a backslash escapes, as Spark writes.")
+    ] = False,
     on_error: Annotated[
         Literal["stop", "skip"], typer.Option("--on-error", help="Stop at a bad row, or put it aside.")
     ] = "stop",
@@ -71,6 +74,7 @@ def import_(
         key=key,
         ignored=tuple(ignore or ()),
         delimiter=delimiter,
+        backslash=backslash,
         on_error=on_error,
         rejects=rejects,
         chunk_rows=chunk,

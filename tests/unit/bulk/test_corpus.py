@@ -16,7 +16,7 @@ import pytest
 from atoll import Collection
 from atoll.bulk.files import open_input
 from atoll.bulk.parquet import ParquetRows
-from atoll.bulk.reading import Layout, Position, Row, csv_rows, document_of, json_rows
+from atoll.bulk.reading import Layout, Position, Row, copied_rows, csv_rows, document_of, json_rows
 from atoll.errors import InvalidDocument, InvalidOperation, RequestError
 from atoll.schema import compile_collection
 
@@ -52,6 +52,7 @@ class File(NamedTuple):
     kind: str = "csv"
     delimiter: str = ","
     ignored: frozenset[str] = frozenset()
+    backslash: bool = False
 
 
 FILES = {
@@ -132,6 +133,48 @@ FILES = {
         {"a": {"name": '1\t2\r\n"3"', "note": ""}, "b": {"name": "x"}},
         delimiter="\t",
     ),
+    "Spark, CSV with its own escapes": File(
+        b'key,name,note\na,"say \\"hi\\"",C:\\temp\nb,"C:\\\\temp, x\\\\",\\\nc,"\\"\\"","two\n\\"lines\\\\\\""\n'
+        b'd,"","a\\\\\\"b"\n',
+        {
+            "a": {"name": 'say "hi"', "note": "C:\\temp"},
+            "b": {"name": "C:\\temp, x\\", "note": "\\"},
+            "c": {"name": '""', "note": 'two\n"lines\\"'},
+            "d": {"note": 'a\\"b'},
+        },
+        backslash=True,
+    ),
+    "PostgreSQL, COPY as text with HEADER": File(
+        b"key\tname\tnote\tcount\tpaid\tat\tblob\n"
+        b"a\tC:\\\\dir\\ttab\\nline\\x41\\102\t\\\\N\t5\tt\t2026-01-02 03:04:05.678+00\t\\\\x6869\n"
+        b'b\t"q"\t\t0\tf\t\\N\t\\\\x\nc\t\\N\t\\N\t\\N\t\\N\t\\N\t\\N\n',
+        {
+            "a": {
+                "name": "C:\\dir\ttab\nlineAB",
+                "note": "\\N",
+                "count": 5,
+                "paid": True,
+                "at": UTC_MOMENT,
+                "blob": b"hi",
+            },
+            "b": {"name": '"q"', "note": ""},
+            "c": {},
+        },
+        "copy",
+    ),
+    "Excel, Unicode text": File(
+        'key\tname\tnote\r\n1\t"Käse, ""alt"""\té\U0001f3dd\r\n'.encode("utf-16"),
+        {"1": {"name": 'Käse, "alt"', "note": "é\U0001f3dd"}},
+        delimiter="\t",
+    ),
+    "UTF-16 with the other order of bytes": File(
+        b"\xfe\xff" + "key,name\na,Ä\nb,\n".encode("utf-16-be"), {"a": {"name": "Ä"}, "b": {}}
+    ),
+    "pandas, to_json lines with missing integers": File(
+        b'{"key":"a","count":5.0}\n{"key":"b","count":-9007199254740992.0}\n',
+        {"a": {"count": 5}, "b": {"count": -(2**53)}},
+        "jsonl",
+    ),
     "pandas, to_json lines": File(
         b'{"key":"a","name":"a\\/b","note":null,"count":5,"at":"2026-01-02T03:04:05.678Z"}\n',
         {"a": {"name": "a/b", "count": 5, "at": UTC_MOMENT}},
@@ -154,9 +197,9 @@ def shown(layout: Layout, rows: list[Row]) -> dict[str, dict[str, Any]]:
 
 
 def text_rows(path: Path, file: File, start: Position = Position()) -> tuple[Layout, list[Row]]:  # noqa: B008
-    layout = Layout(SCHEMA, delimiter=file.delimiter, ignored=file.ignored)
+    layout = Layout(SCHEMA, delimiter=file.delimiter, ignored=file.ignored, backslash=file.backslash)
     with open_input(str(path), None) as source:
-        reader = csv_rows if file.kind == "csv" else json_rows
+        reader = {"csv": csv_rows, "copy": copied_rows, "jsonl": json_rows}[file.kind]
         return layout, list(reader(source, layout, start))
 
 
@@ -174,11 +217,11 @@ def test_a_file_holds_what_it_says(tmp_path: Path, program: str) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("key\tname\r\n".encode("utf-16"), "line 1: UTF-16, not UTF-8; convert the file"),
+        ("key,name\na,b\n".encode("utf-16")[:-1], "damaged or cut off: 'utf-16-le'"),
         ("key;name\nk;Käse\n".encode("cp1252"), "separated by ';'; give --delimiter ';'"),
         ("key,name\nk,Käse\n".encode("cp1252"), "line 2: not UTF-8 at byte 3"),
-        (b'key,name\na,"say \\"hi\\""\n', "line 2: not CSV: .*quotes must be doubled"),
-        (b"key,name\ra,b\r", "line 1: not CSV: new-line character"),
+        (b'key,name\na,"say \\"hi\\""\n', "line 2: not CSV: .*give --backslash"),
+        (b"key,name\ra,b\r", "line 1: not CSV: a carriage return"),
     ],
 )
 def test_a_file_in_another_form_is_refused(tmp_path: Path, text: bytes, problem: str) -> None:
@@ -305,6 +348,22 @@ def test_parquet_of_spark(tmp_path: Path) -> None:
         "k1": {"at": moments[1]},
         "k2": {"at": moments[2], "count": 6},
     }
+
+
+def test_moments_of_spark_are_in_utc(tmp_path: Path) -> None:
+    """As Spark says in the file; those of other programs are as a clock shows them."""
+    table = pa.table(
+        {"key": ["a", "b", "c"], "at": pa.array([1_000, 10**15 + 1, None], pa.timestamp("ns"))}
+    ).replace_schema_metadata({"org.apache.spark.version": "4.0"})
+    pq.write_table(table, tmp_path / "file", use_deprecated_int96_timestamps=True)
+    with closing(ParquetRows(str(tmp_path / "file"), Layout(SCHEMA))) as reader:
+        first, second, third = reader.rows(Position())
+    assert shown(Layout(SCHEMA), [first, third]) == {
+        "a": {"at": datetime(1970, 1, 1, 0, 0, 0, 1, UTC)},
+        "c": {},
+    }
+    with pytest.raises(InvalidDocument, match="more than 6 digits"):
+        document_of(Layout(SCHEMA), second)
 
 
 def test_nanoseconds_of_int96_are_exact_or_refused(tmp_path: Path) -> None:
