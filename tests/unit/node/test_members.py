@@ -125,6 +125,22 @@ async def test_a_region_that_is_removed_is_no_longer_asked(config: Config) -> No
         assert (await it.ask("a", "GET", "/admin/status"))[1]["emulated"]["one_way_s"] == {"b": 0.0}
 
 
+async def test_a_region_that_goes_on_after_it_was_removed_is_told(config: Config) -> None:
+    """It gets nothing more, not even by a stream that is open, and its status says why."""
+    async with Served() as it:
+        await it.start(only(config, *NAMES), *NAMES)
+        links = it.nodes["c"].region.links.values()
+        async with asyncio.timeout(20):
+            while not all(link.status.connected for link in links):
+                await asyncio.sleep(0.05)
+            for name in "ab":
+                await it.nodes[name].follow(only(config, "a", "b"))
+            while any(link.status.connected for link in links):
+                await asyncio.sleep(0.05)
+            while not all("not another region" in (link.status.last_error or "") for link in links):
+                await asyncio.sleep(0.05)
+
+
 async def test_a_region_that_has_left_is_known_after_a_restart(config: Config) -> None:
     """Its entries stay, tokens that name it count, and every request is answered."""
     async with Served() as it:
