@@ -36,6 +36,7 @@ def test_region_that_leaves_and_comes_back(make_cluster: Any) -> None:
     assert vienna.put("profile", "p", {"name": "of vienna"}).status == 200
     token = vienna.put("order", "o", {"region": "vienna", "quantity": 1}).token
     assert vienna.put("order", "moved", {"region": "vienna", "quantity": 1}).status == 200
+    assert vienna.put("inventory", "tea", {"stock": 9}).status == 200
     cluster.settled()
     for region in rest:
         cluster.cut("vienna", region.name)
@@ -56,6 +57,9 @@ def test_region_that_leaves_and_comes_back(make_cluster: Any) -> None:
         assert (refused.status, refused.problem) == (422, "invalid-document")
         lost = region.request("GET", "/v1/profile/late?consistency=session&max_wait=0", headers=late)
         assert (lost.status, lost.problem) == (503, "token-not-reached")
+    assert tokyo.patch("inventory", "tea", {"$inc": {"stock": -6}}).value["stock"] == 3
+    short = tokyo.patch("inventory", "tea", {"$inc": {"stock": -1}})
+    assert (short.status, short.problem, short.json["left_behind"]) == (409, "bound-exceeded", 3)
     moved = frankfurt.put("order", "moved", {"region": "tokyo", "quantity": 2})
     assert moved.status == 200
     until(lambda: tokyo.get("order", "moved").value["region"] == "tokyo", "the document has moved")
@@ -75,5 +79,6 @@ def test_region_that_leaves_and_comes_back(make_cluster: Any) -> None:
         assert region.request("GET", "/v1/profile/late", headers=late).value["name"] == "nobody else has it"
         assert region.get("order", "moved").value == {"region": "tokyo", "quantity": 3}
         assert region.put("order", f"new-{region.name}", {"region": "vienna"}).status == 200
+        assert region.patch("inventory", "tea", {"$inc": {"stock": -1}}).status == 200
     cluster.settled()
     assert frankfurt.digest() == vienna.digest() == tokyo.digest()

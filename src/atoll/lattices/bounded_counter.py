@@ -75,8 +75,7 @@ class BoundedCounterLattice(Escrowed[BoundedCounterState]):
 
     def rights(self, state: BoundedCounterState, region: str) -> int:
         """What `region` may spend without asking, as far as is known here."""
-        holders = state.keys() | {holder for _, grants in state.values() for holder in grants}
-        return sum(_held(state, holder) for holder in holders if region_of(holder) == region)
+        return sum(_held(state, holder) for holder in _holders(state) if region_of(holder) == region)
 
     def spendable(self, state: BoundedCounterState, actor: Actor) -> int:
         """What the actor may spend without asking: exact."""
@@ -146,18 +145,27 @@ class BoundedCounterLattice(Escrowed[BoundedCounterState]):
                 taken[origin] = part
                 left -= part
         if left:
-            raise self._exceeded(state, actor.origin, amount - left, amount)
+            raise self._exceeded(state, actor, amount - left, amount)
         return taken
 
-    def _exceeded(self, state: BoundedCounterState, region: str, held: int, wanted: int) -> BoundExceeded:
+    def _exceeded(self, state: BoundedCounterState, actor: Actor, held: int, wanted: int) -> BoundExceeded:
         left = self.left(state)
-        advice = "ask for less, or move rights here first" if left >= wanted else "ask for less"
+        behind = sum(_held(state, each) for each in _holders(state) if region_of(each) not in actor.regions)
+        details, advice = {"wanted": wanted, "left_here": held, "left_in_all": left}, "ask for less"
+        if left - behind >= wanted:
+            advice += ", or move rights here first"
+        elif behind:
+            details["left_behind"] = behind
+            advice += f"; {behind} are held by regions that have left, until the document is deleted and created again"
         return BoundExceeded(
-            f"{wanted} wanted in {region}, which may spend {held}; {left} are left in all regions: {advice}",
-            wanted=wanted,
-            left_here=held,
-            left_in_all=left,
+            f"{wanted} wanted in {region_of(actor.origin)}, which may spend {held}; "
+            f"{left} are left in all regions: {advice}",
+            **details,
         )
+
+
+def _holders(state: BoundedCounterState) -> set[str]:
+    return state.keys() | {holder for _, grants in state.values() for holder in grants}
 
 
 def _row(state: BoundedCounterState, origin: str) -> Row:

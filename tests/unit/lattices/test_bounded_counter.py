@@ -53,6 +53,17 @@ def test_spending_more_than_is_held_here_says_what_is_left() -> None:
     assert refused.value.details == {"wanted": 4, "left_here": 3, "left_in_all": 9}
 
 
+def test_rights_of_regions_that_have_left_are_said_to_be_theirs() -> None:
+    state = created(stock, 9)
+    left = Actor("tokyo", ("frankfurt", "tokyo"))
+    with pytest.raises(BoundExceeded, match=r"; 3 are held by regions that have left, until") as refused:
+        stock.operate(state, "$inc", -7, left)
+    assert refused.value.details == {"wanted": 7, "left_here": 3, "left_in_all": 9, "left_behind": 3}
+    with pytest.raises(BoundExceeded, match="or move rights here first") as refused:
+        stock.operate(state, "$inc", -6, left)
+    assert "left_behind" not in refused.value.details
+
+
 def test_rights_that_arrive_by_transfer_can_be_spent() -> None:
     state = created(stock, 9)
     state = stock.merge(state, stock.transfer(state, FRANKFURT, "tokyo", 2))

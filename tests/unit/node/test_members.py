@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,12 @@ def config(tmp_path: Path) -> Config:
 
 def only(config: Config, *names: str) -> Config:
     return replace(config, regions=tuple(config.region(name) for name in names))
+
+
+async def until(found: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not found():  # noqa: ASYNC110 (a link's status is no event)
+            await asyncio.sleep(0.05)
 
 
 class Served:
@@ -130,15 +137,11 @@ async def test_a_region_that_goes_on_after_it_was_removed_is_told(config: Config
     async with Served() as it:
         await it.start(only(config, *NAMES), *NAMES)
         links = it.nodes["c"].region.links.values()
-        async with asyncio.timeout(20):
-            while not all(link.status.connected for link in links):
-                await asyncio.sleep(0.05)
-            for name in "ab":
-                await it.nodes[name].follow(only(config, "a", "b"))
-            while any(link.status.connected for link in links):
-                await asyncio.sleep(0.05)
-            while not all("not another region" in (link.status.last_error or "") for link in links):
-                await asyncio.sleep(0.05)
+        await until(lambda: all(link.status.connected for link in links))
+        for name in "ab":
+            await it.nodes[name].follow(only(config, "a", "b"))
+        await until(lambda: not any(link.status.connected for link in links))
+        await until(lambda: all("not another region" in (link.status.last_error or "") for link in links))
 
 
 async def test_a_region_that_has_left_is_known_after_a_restart(config: Config) -> None:
