@@ -13,13 +13,14 @@ from atoll.http import bodies
 from atoll.http.common import BODY
 from atoll.http.exchange import Exchange
 from atoll.http.parameters import Parameter, Text
-from atoll.http.route import Answer, Body, Route, Serving
+from atoll.http.route import AT_ONCE_BYTES, Answer, Body, Route, Serving
 from atoll.replication import seal
 from atoll.replication.failure import Failure
 from atoll.replication.messages import Call, PingCall, StreamRequest
 from atoll.replication.seal import CALL_PATH, PROTOCOL_HEADER, STREAM_PATH
 from atoll.replication.seal import HEADER as SEAL
 from atoll.replication.wire import PROTOCOL, protocol_mismatch
+from atoll.schema.bounds import BESIDE_BYTES
 
 T = TypeVar("T")
 
@@ -37,7 +38,9 @@ async def _answer(on: Serving, exchange: Exchange, path: str) -> None:
         body = await exchange.body(region.bounds.call_bytes)
         # A node whose clock is far off could never find out if nobody told it the time.
         now_ms = None if body == _PING and path == CALL_PATH else region.now_ms()
-        peer = seal.verify(on.link_key, exchange.header(SEAL.encode()) or "", path, now_ms, body)
+        sealed = (on.link_key, exchange.header(SEAL.encode()) or "", path, now_ms, body)
+        large = len(body) > AT_ONCE_BYTES
+        peer = await on.beside(seal.verify, *sealed) if large else seal.verify(*sealed)
         if peer not in region.peers:
             raise HostileEntry(f"{peer!r} is not another region of this deployment")
         version = exchange.header(PROTOCOL_HEADER.encode()) or "1"
@@ -47,7 +50,8 @@ async def _answer(on: Serving, exchange: Exchange, path: str) -> None:
             raise error
         on.emulation.check(peer)
         if path == CALL_PATH:
-            return await _reply(on, exchange, 200, _pack(await region.answer(_read(_call, body))))
+            call = await on.beside(_read, _call, body) if large else _read(_call, body)
+            return await _reply(on, exchange, 200, _pack(await region.answer(call)))
         request = _read(_request, body)
         if request.region != peer:
             raise HostileEntry(f"{peer!r} sends a request in the name of {request.region!r}")
@@ -60,7 +64,8 @@ async def _answer(on: Serving, exchange: Exchange, path: str) -> None:
 async def _reply(on: Serving, exchange: Exchange, status: int, body: bytes) -> None:
     """Sealed, as requests are: a reply that was damaged on the way must not reach a client."""
     target = seal.reply_target(exchange.header(SEAL.encode()) or "", status)
-    sealed = seal.sign(on.link_key, on.region.name, target, on.region.now_ms(), body)
+    told = (on.link_key, on.region.name, target, on.region.now_ms(), body)
+    sealed = await on.beside(seal.sign, *told) if len(body) > BESIDE_BYTES else seal.sign(*told)
     await exchange.answer(
         status, body, [(SEAL.encode(), sealed.encode())], (b"content-type", _OCTETS.encode())
     )

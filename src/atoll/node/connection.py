@@ -151,6 +151,10 @@ class _Cycle(RequestResponseCycle):
     def _go_on(self, body: bytes, *, more: bool) -> None:
         if self.scope["method"] == "HEAD":
             body = b""
+        elif self.chunked_encoding and len(body) > _COPIED_BYTES:
+            self._write(b"%x\r\n" % len(body))
+            self.transport.write(body)
+            body = b"\r\n" if more else b"\r\n0\r\n\r\n"
         elif self.chunked_encoding:
             body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (b"" if more else b"0\r\n\r\n")
         self._write(body)

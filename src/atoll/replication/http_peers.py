@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 import aiohttp
@@ -19,7 +20,7 @@ from atoll.replication.failure import Failure
 from atoll.replication.messages import Call, Reply, StreamRequest
 from atoll.replication.seal import CALL_PATH, PROTOCOL_HEADER, STREAM_PATH
 from atoll.replication.wire import PROTOCOL
-from atoll.schema.bounds import MAX_ROW_BYTES
+from atoll.schema.bounds import BESIDE_BYTES, MAX_ROW_BYTES
 
 _pack = msgspec.msgpack.Encoder().encode
 _reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
@@ -53,7 +54,10 @@ class HttpPeers:
 
     async def call(self, region: str, call: Call, *, timeout_s: float) -> Reply:
         body = _pack(call)
-        headers = self._headers(CALL_PATH, body)
+        if len(body) <= BESIDE_BYTES:
+            headers = self._headers(CALL_PATH, body)
+        else:
+            headers = await asyncio.to_thread(self._headers, CALL_PATH, body)
         await self._emulation.travel(region)
         status, sealed, answer = await self._asked(region, body, headers, timeout_s)
         try:
@@ -62,10 +66,12 @@ class HttpPeers:
             raise Indefinite(
                 f"{region} received the request, and its answer was lost: {error.message}", region=region
             ) from error
+        target = seal.reply_target(headers[seal.HEADER], status)
         try:
-            target = seal.reply_target(headers[seal.HEADER], status)
-            seal.verify(self._key, sealed, target, None, answer)  # the request it answers dates it
-            reply = _reply.decode(answer) if status == 200 else _failure.decode(answer)
+            if len(answer) <= BESIDE_BYTES:
+                reply = self._read(sealed, target, status, answer)
+            else:
+                reply = await asyncio.to_thread(self._read, sealed, target, status, answer)
         except (HostileEntry, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Indefinite(
                 f"{region} received the request, and the answer (status {status}) is damaged or not its own: {error}; "
@@ -81,6 +87,11 @@ class HttpPeers:
                 f"{region} refuses the request of {self._region}: {refusal.message}", region=region
             )
         raise refusal
+
+    def _read(self, sealed: str, target: str, status: int, answer: bytes) -> Reply | Failure:
+        """Raises HostileEntry, msgspec.DecodeError, UnicodeDecodeError."""
+        seal.verify(self._key, sealed, target, None, answer)  # the request it answers dates it
+        return _reply.decode(answer) if status == 200 else _failure.decode(answer)
 
     async def _asked(
         self, region: str, body: bytes, headers: Mapping[str, str], timeout_s: float

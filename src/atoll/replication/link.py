@@ -16,7 +16,7 @@ from atoll.errors import AtollError, RegionUnreachable, ReplicationError
 from atoll.membership.members import Members
 from atoll.replication.messages import Peers, StreamRequest
 from atoll.replication.signal import Signal
-from atoll.replication.wire import FrameReader, Heartbeat, JournalBegins, Message
+from atoll.replication.wire import FrameReader, Heartbeat, JournalBegins, Large, Message
 from atoll.schema.bounds import INBOX_BYTES
 
 
@@ -231,7 +231,8 @@ class Link:
                     data = await anext(stream, b"")
                 if not data:
                     raise RegionUnreachable(f"{self._peer} ended the stream", region=self._peer)
-                for message in reader.feed(data):
+                for found in reader.feed(data):
+                    message = await asyncio.to_thread(found.read) if isinstance(found, Large) else found
                     if not self.status.connected or self.status.relays != origins[1:]:
                         self._up(origins)
                         changed()

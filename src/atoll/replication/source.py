@@ -10,7 +10,7 @@ from atoll.documents.entry import frames_for, frames_past, has_sections
 from atoll.replication.messages import StreamRequest
 from atoll.replication.signal import Signal
 from atoll.replication.wire import FrameWriter, Heartbeat, JournalBegins
-from atoll.schema.bounds import SEGMENT_BYTES
+from atoll.schema.bounds import BESIDE_BYTES, SEGMENT_BYTES
 from atoll.store.port import Journal, Numbered, Segment
 
 _HEARSAY_MS = 1000
@@ -84,7 +84,11 @@ async def stream(
             # Then all that was here at the last heartbeat has been sent, or is not in the journal.
             gone = {o: seq for o, seq in now.vector.items() if o in wanted and seq > sent.get(o, 0)}
         if chunk:
-            yield writer.entries(b"".join(chunk))
+            frames = b"".join(chunk)
+            if len(frames) <= BESIDE_BYTES:
+                yield writer.entries(frames)
+            else:
+                yield await asyncio.to_thread(writer.entries, frames)
         if gone:
             yield writer.begins(JournalBegins(gone))
             wanted.clear()

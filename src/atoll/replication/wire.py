@@ -17,21 +17,20 @@ from __future__ import annotations
 import hmac
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import zstandard
 
 from atoll.documents.entry import EncodedEntry, decode_frames
 from atoll.errors import CorruptEntry, ProtocolMismatch
-from atoll.schema.bounds import MAX_FRAME_BYTES
+from atoll.schema.bounds import BESIDE_BYTES, MAX_FRAME_BYTES
 
 PROTOCOL: Final = 2
 _COMPRESS_FROM_BYTES: Final = 512
-_SHARE_UP_TO_BYTES: Final = 2 << 20
-"""Larger ones are rare, and not worth the memory."""
 _MAGIC: Final = b"At"
 _HEADER: Final = struct.Struct("<2sBBI")
 _CHECK: Final = struct.Struct("<I")
@@ -74,6 +73,13 @@ class JournalBegins(msgspec.Struct, array_like=True, frozen=True):
 
 Message = Heartbeat | JournalBegins | list[EncodedEntry]
 
+
+class Large(NamedTuple):
+    """A frame that is not opened yet: `read` is for another thread, and raises as `feed` does."""
+
+    read: Callable[[], Message]
+
+
 _pack = msgspec.msgpack.Encoder().encode
 _heartbeat = msgspec.msgpack.Decoder(Heartbeat).decode
 _begins = msgspec.msgpack.Decoder(JournalBegins).decode
@@ -91,10 +97,14 @@ def protocol_mismatch(spoken: str) -> ProtocolMismatch:
     )
 
 
+def _compressor() -> zstandard.ZstdCompressor:
+    return zstandard.ZstdCompressor(level=1, write_content_size=True)
+
+
 class FrameWriter:
     def __init__(self, key: bytes) -> None:
         self._key = key
-        self._compress = zstandard.ZstdCompressor(level=1, write_content_size=True).compress
+        self._compress = _compressor().compress
         self._last: tuple[bytes, bytes] = (b"", b"")
 
     def heartbeat(self, heartbeat: Heartbeat) -> bytes:
@@ -106,10 +116,11 @@ class FrameWriter:
     def entries(self, frames: bytes) -> bytes:
         """`frames`: entry frames of `core.entry`, one after the other.
 
-        Peers that keep up are sent the same, one after the other: it is compressed and sealed once.
+        Peers that keep up are sent the same, one after the other: it is compressed and sealed once. Not so large ones,
+        which are rare: another thread may do these.
         """
-        if len(frames) > _SHARE_UP_TO_BYTES:
-            return self._entries(frames)
+        if len(frames) > BESIDE_BYTES:
+            return self._frame(_COMPRESSED, _compressor().compress(frames))
         if frames != self._last[0]:
             self._last = (frames, self._entries(frames))
         return self._last[1]
@@ -137,7 +148,7 @@ class FrameReader:
         self._buffer = bytearray()
         self._decompress = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompress
 
-    def feed(self, data: bytes) -> Iterator[Message]:
+    def feed(self, data: bytes) -> Iterator[Message | Large]:
         self._buffer += data
         while len(self._buffer) >= _PREFIX_BYTES:
             magic, version, kind, length = _HEADER.unpack_from(self._buffer)
@@ -150,35 +161,44 @@ class FrameReader:
             end = _PREFIX_BYTES + length
             if len(self._buffer) < end:
                 return
-            header = bytes(self._buffer[:_HEAD_BYTES])
-            seal = bytes(self._buffer[_HEAD_BYTES:_PREFIX_BYTES])
-            body = bytes(self._buffer[_PREFIX_BYTES:end])
+            with memoryview(self._buffer) as buffer:
+                header, seal = bytes(buffer[:_HEAD_BYTES]), bytes(buffer[_HEAD_BYTES:_PREFIX_BYTES])
+                body = bytes(buffer[_PREFIX_BYTES:end])
             del self._buffer[:end]
-            if not hmac.compare_digest(seal, _seal(self._key, header, body)):
-                raise CorruptEntry(
-                    "a frame's seal does not match: damaged in transit, or sealed with another key"
-                )
-            yield self._message(kind, body)
+            if max(length, _unpacked_bytes(kind, body)) > BESIDE_BYTES:
+                yield Large(partial(self._message, kind, header, seal, body))
+            else:
+                yield self._message(kind, header, seal, body)
 
-    def _message(self, kind: int, body: bytes) -> Message:
+    def _message(self, kind: int, header: bytes, seal: bytes, body: bytes) -> Message:
+        if not hmac.compare_digest(seal, _seal(self._key, header, body)):
+            raise CorruptEntry(
+                "a frame's seal does not match: damaged in transit, or sealed with another key"
+            )
         if kind in (_HEARTBEAT, _BEGINS):
             try:
                 return _heartbeat(body) if kind == _HEARTBEAT else _begins(body)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise CorruptEntry(f"a heartbeat cannot be read: {error}") from None
         if kind == _COMPRESSED:
+            size = _unpacked_bytes(kind, body)
+            if not 0 <= size <= MAX_FRAME_BYTES:
+                raise CorruptEntry(f"a compressed frame claims {size} bytes, the limit is {MAX_FRAME_BYTES}")
             try:
-                size = zstandard.frame_content_size(body)
-                if not 0 <= size <= MAX_FRAME_BYTES:
-                    raise CorruptEntry(
-                        f"a compressed frame claims {size} bytes, the limit is {MAX_FRAME_BYTES}"
-                    )
                 body = self._decompress(body, max_output_size=size)
             except zstandard.ZstdError as error:
                 raise CorruptEntry(f"a frame cannot be decompressed: {error}") from None
         elif kind != _ENTRIES:
             raise ProtocolMismatch(f"a frame of unknown kind {kind}; is the peer newer?")
         return list(decode_frames(body))
+
+
+def _unpacked_bytes(kind: int, body: bytes) -> int:
+    """As the body itself says; -1 where it says nothing."""
+    try:
+        return zstandard.frame_content_size(body) if kind == _COMPRESSED else -1
+    except zstandard.ZstdError:
+        return -1
 
 
 def _seal(key: bytes, header: bytes, body: bytes) -> bytes:

@@ -31,6 +31,8 @@ MAX_ENTRY_BYTES: Final = 900_000_000
 """The largest entry that anybody reads, and so the largest that any configuration allows."""
 SEGMENT_BYTES: Final = 1 << 20
 """A segment that holds so much takes no further entry; a stream and a snapshot's page take no further one either."""
+BESIDE_BYTES: Final = 2 << 20
+"""More is sealed, read and written in a thread: each of these steps would stop the event loop for ten milliseconds."""
 MAX_FRAME_BYTES: Final = MAX_ENTRY_BYTES + (4 << 20)
 """Of a stream between regions: a segment, or several smaller ones."""
 COMMIT_BYTES: Final = 16 << 20

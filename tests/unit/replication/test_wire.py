@@ -3,6 +3,7 @@ from __future__ import annotations
 import struct
 import zlib
 from hashlib import blake2b
+from random import Random
 
 import msgspec
 import pytest
@@ -10,7 +11,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll.documents.entry import FORMAT
+from atoll.documents.entry import FORMAT, Change, Entry, decode_frames, encode_frame
 from atoll.errors import CorruptEntry, HostileEntry, ProtocolMismatch, ReplicationError
 from atoll.replication.wire import (
     MAX_FRAME_BYTES,
@@ -19,6 +20,7 @@ from atoll.replication.wire import (
     FrameWriter,
     Heartbeat,
     JournalBegins,
+    Large,
     Message,
     derive_key,
 )
@@ -29,10 +31,15 @@ KEY = derive_key(b"the deployment's key", "links")
 HEARTBEAT = Heartbeat("tokyo", 1_000_000, {"tokyo": 3, "virginia": 9}, {"virginia": 999_000})
 ENTRIES = segment("tokyo", 1, 5)
 LARGE = segment("tokyo", 1, 40, size=400)
+RANDOM = Random(1).randbytes(3 << 20)
+
+
+def opened(found: Message | Large) -> Message:
+    return found.read() if isinstance(found, Large) else found
 
 
 def read(data: bytes, key: bytes = KEY) -> list[Message]:
-    return list(FrameReader(key).feed(data))
+    return [opened(each) for each in FrameReader(key).feed(data)]
 
 
 def head(magic: bytes, version: int, kind: int, length: int) -> bytes:
@@ -53,6 +60,27 @@ def test_messages_come_out_as_they_went_in() -> None:
     assert heartbeat == HEARTBEAT
     assert small == [encoded("tokyo", seq) for seq in range(1, 6)]
     assert large == [encoded("tokyo", seq, size=400) for seq in range(1, 41)]
+
+
+@pytest.mark.parametrize("letter", [b"x", None], ids=["much when unpacked", "much on the wire"])
+def test_a_large_frame_is_left_for_another_thread(letter: bytes | None) -> None:
+    frames = encode_frame(
+        Entry("tokyo", 1, 1, 5, {}, (Change("c", "k", 0, {"": letter * (3 << 20) if letter else RANDOM}),))
+    )
+    sent = FrameWriter(KEY).entries(frames)
+    heartbeat, large, small = FrameReader(KEY).feed(
+        FrameWriter(KEY).heartbeat(HEARTBEAT) + sent + FrameWriter(KEY).entries(ENTRIES.body)
+    )
+    assert heartbeat == HEARTBEAT
+    assert isinstance(large, Large)
+    assert large.read() == list(decode_frames(frames))
+    assert isinstance(small, list)
+    damaged = bytearray(sent)
+    damaged[-1] ^= 1
+    (large,) = FrameReader(KEY).feed(damaged)
+    assert isinstance(large, Large)
+    with pytest.raises(CorruptEntry, match="seal"):
+        large.read()
 
 
 def test_what_is_large_is_compressed() -> None:

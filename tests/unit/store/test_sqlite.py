@@ -182,6 +182,32 @@ async def test_many_large_documents_are_loaded_beside_the_event_loop(
     assert [ident == here for ident in loaded] == [True, True, True, False, False]
 
 
+async def test_a_large_segment_is_read_beside_the_event_loop(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [10, 3 << 20, 20, 30, 3 << 20]
+    await commit(
+        store, Commit(segments=[Segment("tokyo", n, n, b"x" * size) for n, size in enumerate(sizes)])
+    )
+    threads: list[int] = []
+    read = SqliteStore._long_segment
+
+    def watched(self: SqliteStore, id: int) -> Any:
+        threads.append(threading.get_ident())
+        return read(self, id)
+
+    monkeypatch.setattr(SqliteStore, "_long_segment", watched)
+    pages: list[list[int]] = []
+    after = 0
+    while found := await store.journal(after):
+        pages.append([len(each.segment.body) for each in found])
+        after = found[-1].id
+    assert pages == [[10], [3 << 20], [20, 30], [3 << 20]]
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
+    assert store._long_segment(99) == []  # truncated
+
+
 async def test_row_that_another_program_took_away_within_a_transaction_is_noticed(store: SqliteStore) -> None:
     await commit(store, put(("a", {}), ("b", {})))
     async with store.begin(Wanted({"note": ["a", "b"]})) as transaction:

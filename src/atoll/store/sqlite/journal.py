@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 
-from atoll.store.port import JournalExtent
+import apsw
+
+from atoll.schema.bounds import BESIDE_BYTES, PAGE_BYTES
+from atoll.store.port import JournalExtent, Numbered, Segment
 from atoll.store.queries import MEASURED_SEGMENTS
 from atoll.store.sqlite.connections import Connections
 
@@ -12,10 +17,43 @@ from atoll.store.sqlite.connections import Connections
 _START = "SELECT id FROM journal WHERE origin = ? AND last_seq > ? ORDER BY last_seq LIMIT 1"
 
 
+_READ = (
+    f"SELECT id, origin, first_seq, last_seq, CASE WHEN length(body) <= {BESIDE_BYTES} THEN body END"
+    " FROM journal WHERE id > ? ORDER BY id LIMIT ?"
+)
+
+
 class SqliteJournal:
-    """The bounds of the port `Journal`."""
+    """The port `Journal`, as far as a file is asked in another way."""
 
     connections: Connections
+
+    async def journal(
+        self, after_id: int, *, limit: int = 64, limit_bytes: int = PAGE_BYTES
+    ) -> list[Numbered]:
+        found: list[Numbered] = []
+        try:
+            for id, origin, first, last, body in self.connections.reader.execute(_READ, (after_id, limit)):
+                if body is None:
+                    break
+                found.append(Numbered(id, Segment(origin, first, last, body)))
+                limit_bytes -= len(body)
+                if limit_bytes <= 0:
+                    return found
+            else:
+                return found
+        except apsw.Error as error:
+            raise self.connections.failure(error) from error
+        return found or await asyncio.to_thread(self._long_segment, id)
+
+    def _long_segment(self, id: int) -> list[Numbered]:
+        """For another thread than the loop's. Empty when it was truncated meanwhile."""
+        try:
+            with closing(self.connections.connect_reader()) as reader:
+                select = "SELECT origin, first_seq, last_seq, body FROM journal WHERE id = ?"
+                return [Numbered(id, Segment(*row)) for row in reader.execute(select, (id,))]
+        except apsw.Error as error:
+            raise self.connections.failure(error) from error
 
     async def journal_start(self, vector: Mapping[str, int], origins: Iterable[str]) -> int:
         found = (self.connections.rows(_START, (origin, vector.get(origin, 0))) for origin in origins)

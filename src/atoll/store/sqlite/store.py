@@ -62,7 +62,7 @@ class Head(NamedTuple):
     schemas: Mapping[str, str]
 
 
-class SqliteStore(SqlStore, SqliteJournal):
+class SqliteStore(SqliteJournal, SqlStore):
     """`Store` on SQLite; made by `open_sqlite`."""
 
     warning = ""

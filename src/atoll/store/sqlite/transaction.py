@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from atoll.causality.types import Generation
+from atoll.schema.bounds import BESIDE_BYTES
 from atoll.store.port import AuditRow, Commit, Row, Transaction, Wanted
 from atoll.store.refusals import too_much
 
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 FIRST_GENERATION = Generation(1)
 """Of every lease: no other node can ever hold one."""
-_AT_ONCE_BYTES = 2 << 20
-"""What is more is read and written in a thread: the event loop would stand still for ten milliseconds."""
 
 
 class SqliteTransaction(Transaction):
@@ -56,7 +55,7 @@ class SqliteTransaction(Transaction):
                 rows[collection, key] = Row(value, meta)
                 self._rowids[collection, key] = rowid
                 size_bytes += len(meta) + len(value or b"")
-                if size_bytes >= _AT_ONCE_BYTES:
+                if size_bytes >= BESIDE_BYTES:
                     if most_bytes is not None and size_bytes > most_bytes:
                         raise too_much(most_bytes)
                     if not paused:
@@ -68,7 +67,7 @@ class SqliteTransaction(Transaction):
 
     async def commit(self, commit: Commit) -> None:
         store = self._store
-        if commit.size_bytes < _AT_ONCE_BYTES and not self._much:  # what is replaced takes its time, too
+        if commit.size_bytes < BESIDE_BYTES and not self._much:  # what is replaced takes its time, too
             store.commit(commit, self._rowids)
         else:
             await store.connections.work_beside(lambda: store.commit(commit, self._rowids))
