@@ -31,8 +31,9 @@ class Guard:
         self.own = frozenset(each.netloc.lower().encode() for each in parts)
         """Values of `Host` that need no further look."""
         self._own_origins = frozenset(f"{each.scheme}://{each.netloc}".lower() for each in parts)
-        self._hosts = frozenset({"localhost", *hosts, *(each.hostname or "" for each in parts)})
-        self._origins = frozenset(origins)
+        names = ("localhost", *hosts, *(each.hostname or "" for each in parts))
+        self._hosts = frozenset(name.rstrip(".") for name in names)
+        self._origins = frozenset(map(_as_sent, origins))
 
     def check_host(self, host: bytes) -> None:
         """An address cannot be another site's name, so it is served. Raises MalformedRequest, Misdirected."""
@@ -64,6 +65,14 @@ class Guard:
         raise ForeignOrigin(
             f"pages of {origin[:100]!r} may not ask this region; add it to allowed_origins in atoll.toml"
         )
+
+
+def _as_sent(origin: str) -> str:
+    """As browsers spell it: without the port that its scheme implies."""
+    for scheme, port in (("http://", ":80"), ("https://", ":443")):
+        if origin.startswith(scheme):
+            return origin.removesuffix(port)
+    return origin
 
 
 def _is_address(name: str) -> bool:

@@ -84,6 +84,16 @@ def test_only_a_link_that_reads_may_be_followed_from_another_site() -> None:
             GUARD.check_origin(followed, method)
 
 
+def test_names_and_origins_count_as_browsers_spell_them() -> None:
+    guard = Guard(["http://tokyo.:8401"], ["atoll.example."], ["https://shop.example:443", "http://[::1]:80"])
+    for host in (b"tokyo:8401", b"tokyo.", b"atoll.example", b"atoll.example.:1"):
+        guard.check_host(host)
+    for origin in (b"https://shop.example", b"http://[::1]"):
+        assert guard.check_origin({b"origin": origin}, "POST")
+    with pytest.raises(ForeignOrigin):
+        guard.check_origin({b"origin": b"http://shop.example"}, "POST")
+
+
 def test_everybody_may_be_allowed() -> None:
     guard = Guard(["http://tokyo"], ["*"], ["*"])
     guard.check_host(b"evil.example")
