@@ -15,6 +15,7 @@ from pydantic_core import PydanticSerializationError
 
 from atoll.errors import InvalidDocument, InvalidOperation
 from atoll.schema.collection import Collection, collection_name, policy_of
+from atoll.schema.declaration import has_rules
 from atoll.schema.exact import (
     check_digits,
     check_zones,
@@ -372,8 +373,7 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
     kinds_of = {field: form.node_types() for field, form in forms.items()}
     kinds = frozenset().union(*kinds_of.values())
     single = kinds <= _SCALARS and not any(form.has_serializer() for form in forms.values())
-    rules = model.__pydantic_decorators__
-    has_rules = bool(rules.field_validators or rules.model_validators)
+    ruled = has_rules(model)
     body = _without_key(model)
     return CollectionSchema(
         name=name,
@@ -383,7 +383,7 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
         plain=tuple(field for field in forms if field not in lattices and field not in maps),
         lattices=lattices,
         maps=tuple(maps),
-        has_rules=has_rules,
+        has_rules=ruled,
         limits=limits or Limits(),
         body_model=body,
         forms=forms,
@@ -399,7 +399,7 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
             for field, form in forms.items()
             if kinds_of[field] - _TIGHT or (form.has_serializer() and field not in lattices)
         ),
-        _foreign_code=has_rules or any(form.foreign_code for form in forms.values()),
+        _foreign_code=ruled or any(form.foreign_code for form in forms.values()),
         _zoned=tuple(field for field, found in kinds_of.items() if found & {"datetime", "time"}),
         _validate_json=exact_validator(body).validate_json,
         _validate_large=exact_validator(body, fail_fast=True).validate_json,

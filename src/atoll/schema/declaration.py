@@ -95,6 +95,13 @@ def build_forms(model: type[Collection]) -> dict[str, FieldForm]:
     return forms
 
 
+def has_rules(model: type[Collection]) -> bool:
+    """Whether code of the team's own sees whole documents when they are read."""
+    rules = model.__pydantic_decorators__
+    own = model.__pydantic_custom_init__ or model.__pydantic_post_init__
+    return bool(rules.field_validators or rules.model_validators or own)
+
+
 def check_declaration(
     model: type[Collection], policy: Policy, forms: Mapping[str, FieldForm], *, abstract: bool
 ) -> None:
@@ -104,8 +111,7 @@ def check_declaration(
     for name, info in model.model_fields.items():
         if name != "key":
             _check_field(f"{where}.{name}", name, info, forms[name])
-    rules = model.__pydantic_decorators__
-    if rules.field_validators or rules.model_validators:
+    if has_rules(model):
         check_kept(Form.of(where, model, model.__pydantic_validator__))
     if not abstract:
         _check_policy(model, policy, where)

@@ -93,10 +93,9 @@ def check_kept(form: Form) -> None:
 
 
 def _try(form: Form, value: Any) -> None:
-    try:
+    held = value
+    with contextlib.suppress(Exception):  # what a validator has returned, it may refuse
         held = form.accept(value)
-    except Exception:
-        return  # made up, and not allowed
     try:
         text = form.write(held)
     except Exception as error:

@@ -293,7 +293,7 @@ def test_failing_validator_of_the_team_refuses_the_document() -> None:
         @field_validator("n")
         @classmethod
         def share(cls, value: int) -> int:
-            return 1 // value
+            return value * value // value
 
     with pytest.raises(InvalidDocument, match="raised ZeroDivisionError"):
         compile_collection(Broken).canonical(b'{"n":0}')

@@ -466,6 +466,7 @@ def test_what_is_kept_may_be_declared(type_: Any) -> None:
         (list[Counted], "read as"),
         (MapOf[Counted], "read as"),
         (Annotated[int, AfterValidator(lambda n: n * 2)], "read as"),
+        (Annotated[str, AfterValidator(int)], "not allowed"),
         (Annotated[str, AfterValidator(lambda text: f"<{text}>")], "read as"),
         (Annotated[str, AfterValidator(lambda text: text + uuid4().hex)], "read as"),
         (Annotated[int, AfterValidator(lambda n: next(COUNT))], "read as"),
@@ -513,6 +514,32 @@ def test_validators_of_the_collection_are_tried_too() -> None:
             def count(self) -> Ticket:
                 self.n += 1
                 return self
+
+    with pytest.raises(DeclarationError, match="read as"):
+
+        class Counted1(Collection):
+            n: int
+
+            def model_post_init(self, context: Any) -> None:
+                self.n += 1
+
+    with pytest.raises(DeclarationError, match="read as"):
+
+        class Counted2(Collection):
+            n: int
+
+            def __init__(self, **given: Any) -> None:
+                super().__init__(**{**given, "n": given["n"] + 1})
+
+    with pytest.raises(DeclarationError, match="not allowed"):
+
+        class Texts(Collection):
+            n: int
+
+            @field_validator("n")
+            @classmethod
+            def text(cls, n: int) -> str:
+                return str(n)
 
     class Account(Collection):
         name: str
