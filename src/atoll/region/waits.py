@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from atoll.causality import vector as vectors
+from atoll.causality.origin import region_of
 from atoll.errors import TokenNotReached, TooStale
 from atoll.ownership.ownership import Ownership
 from atoll.region.freshness import Freshness
@@ -70,11 +71,18 @@ class Waits:
 
     def not_reached(self, token: Mapping[str, int]) -> TokenNotReached:
         missing = vectors.missing(self._group_commit.progress.vector, token)
+        left = sorted({region_of(origin) for origin in missing} - {self._region, *self._peers})
+        advice = "try again, or go on without the session's token"
+        if left:
+            advice = (
+                f"go on without its token: {', '.join(left)} has left, and brings that only if it returns"
+            )
         return TokenNotReached(
             f"{self._region} has not yet seen what this session has: "
             + ", ".join(f"{origin} up to {seq}" for origin, seq in sorted(missing.items()))
-            + "; try again, or go on without the session's token",
+            + f"; {advice}",
             missing=missing,
+            **({"left": left} if left else {}),
         )
 
     async def fresh_enough(self, here: Here, max_wait_s: float | None) -> str | None:

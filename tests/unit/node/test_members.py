@@ -163,6 +163,8 @@ async def test_a_region_that_has_left_is_known_after_a_restart(config: Config) -
         beyond = it.nodes["a"].sessions.encode({"c": 1000})
         status, problem, _ = await it.ask("a", "GET", "/v1/note/k?max_wait=0", session=beyond)
         assert (status, problem["type"]) == (503, "urn:atoll:problem:token-not-reached")
+        assert problem["left"] == ["c"]
+        assert "c has left" in problem["detail"]
         await it.stop("b")
         await it.start(rest, "b")
         assert (await it.ask("b", "GET", "/v1/note/a", session=token))[1]["value"] == {"text": "a"}
