@@ -32,7 +32,7 @@ def sessions(*, database: int = 0, closed: bool = False, **vector: int) -> Sessi
         vector["a"] = max(vector.get("a", 0), database)
         return vector
 
-    region.refresh, region.check_whole = refresh, check_whole
+    region.refresh, region.check_whole, region.check_token = refresh, check_whole, lambda token: None
     return Sessions(cast(Any, region), CODEC)
 
 
