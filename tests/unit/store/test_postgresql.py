@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -21,16 +22,18 @@ from tests.unit.store.conformance import (
 from tests.unit.store.postgresql_harness import PASSWORD, PostgresHarness
 
 from atoll.errors import (
+    AtollError,
     ConfigError,
     Indefinite,
     SerializationConflict,
     StoreUnreachable,
     StoreUnwritable,
 )
-from atoll.store.port import Condition, Parked, Remembered, Row, Segment, Shape, Store, Wanted
+from atoll.store.port import Commit, Condition, Parked, Remembered, Row, Segment, Shape, Store, Wanted
 from atoll.store.postgresql import migration
 from atoll.store.postgresql.sql import Bound, condition_sql
 from atoll.store.postgresql.store import PostgresStore, open_postgresql
+from atoll.store.postgresql.transaction import PostgresTransaction
 from atoll.store.postgresql.url import database_url
 from atoll.store.sqlite.store import open_sqlite
 
@@ -103,6 +106,56 @@ async def test_a_commit_on_what_is_no_longer_so_does_nothing(
         {},
         [],
     )
+
+
+def large() -> Commit:
+    """A commit of six MiB."""
+    found = put(*((f"k{n}", "x" * 1_000_000) for n in range(4)))
+    found.segments = [Segment("tokyo", 1, 1, b"x" * 3_000_000), Segment("tokyo", 2, 2, b"y")]
+    found.positions, found.size_bytes = {"tokyo": 2}, 7_000_000
+    found.remembered = [Remembered("k", 1, b"")]
+    return found
+
+
+async def test_a_large_commit_is_written_in_pieces_all_or_nothing(
+    store: PostgresStore, other: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces: list[Commit] = []
+    statement = PostgresTransaction._statement
+
+    def watched(self: PostgresTransaction, commit: Commit) -> Any:
+        pieces.append(commit)
+        return statement(self, commit)
+
+    monkeypatch.setattr(PostgresTransaction, "_statement", watched)
+    async with store.begin(Wanted()) as transaction:
+        await commit(other, put(("a", {})))
+        pieces.clear()
+        with pytest.raises(SerializationConflict):
+            await transaction.commit(large())
+    assert (await store.positions(), len((await store.scan("note")).rows)) == ({}, 1)
+    written = 0
+
+    async def write(self: PostgresTransaction, connection: Any, piece: Commit) -> bool:
+        nonlocal written
+        written += 1
+        if written == 2:
+            raise asyncpg.PostgresError("the disk is full")
+        return await write_piece(self, connection, piece)
+
+    write_piece = PostgresTransaction._write
+    with monkeypatch.context() as patched:
+        patched.setattr(PostgresTransaction, "_write", write)
+        with pytest.raises(AtollError):
+            await commit(store, large())
+    assert (await store.positions(), len((await store.scan("note")).rows)) == ({}, 1)
+    pieces.clear()
+    await commit(store, large())
+    assert [sum(map(len, each.documents.values())) for each in pieces] == [3, 1, 0]
+    assert [len(each.segments) for each in pieces] == [0, 1, 1]
+    assert (await other.positions(), len((await other.scan("note")).rows)) == ({"tokyo": 2}, 5)
+    assert [each.segment.last_seq for each in await other.journal(0)] == [1, 2]
+    assert await other.remembered(["k"]) == {"k": b""}
 
 
 async def test_turns_of_two_nodes_follow_each_other(store: PostgresStore, other: PostgresStore) -> None:

@@ -2,7 +2,7 @@
 
 It is two statements. The first reads the region's row and what the batch addresses. The second is the whole commit, and
 a compare-and-set on the region's row: it does nothing if anybody has committed since. So seqs are dense however long a
-node was paused in between.
+node was paused in between. A large commit is several such statements in one transaction.
 
 A node whose commit came too late takes an advisory lock for its next ones, as do the others that it comes between. They
 then wait for each other instead of losing work. A lock that nobody uses for two seconds is taken away.
@@ -11,13 +11,15 @@ then wait for each other instead of losing work. A lock that nobody uses for two
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from atoll.causality.types import Stamp
 from atoll.errors import AtollError, StoreUnreachable
+from atoll.schema.bounds import BESIDE_BYTES
 from atoll.store.port import AuditRow, Commit, Row, Transaction, Wanted
 from atoll.store.postgresql import sql
 from atoll.store.postgresql.sql import given, given_all, kept, kept_all
@@ -49,6 +51,25 @@ AND (classid::bigint << 32) | objid::bigint = $1::bigint
 AND holder.state = 'idle' AND holder.state_change < now() - interval '1 second'
 """
 _decode_schemas = msgspec.json.Decoder(dict[str, str]).decode
+
+
+def _pieces(commit: Commit) -> Iterator[Commit]:
+    """A commit as several, the last with all that is not documents or segments."""
+    piece, left_bytes = Commit(), BESIDE_BYTES
+    for name, rows in commit.documents.items():
+        for row in rows:
+            if left_bytes <= 0:
+                yield piece
+                piece, left_bytes = Commit(), BESIDE_BYTES
+            piece.documents.setdefault(name, []).append(row)
+            left_bytes -= len(row[1] or b"") + len(row[2])
+    for segment in commit.segments:
+        if left_bytes <= 0:
+            yield piece
+            piece, left_bytes = Commit(), BESIDE_BYTES
+        piece.segments.append(segment)
+        left_bytes -= len(segment.body)
+    yield replace(commit, documents=piece.documents, segments=piece.segments)
 
 
 class PostgresTransaction(Transaction):
@@ -183,9 +204,11 @@ class PostgresTransaction(Transaction):
             raise StoreUnreachable(
                 f"{database.url.shown} went away; it is tried again", store=database.url.shown
             )
-        statement, bindings = self._statement(commit)
         try:
-            won = await connection.fetch(statement, *bindings)
+            if commit.size_bytes < BESIDE_BYTES:
+                won = await self._write(connection, commit)
+            else:
+                won = await self._write_much(connection, commit)
         except Exception as error:
             if database.lost(error):
                 self._store.drop_writer()
@@ -197,6 +220,27 @@ class PostgresTransaction(Transaction):
             await self._check_fences(commit)
             self._store.crowded_until_s = asyncio.get_running_loop().time() + _CROWDED_S
             raise lost_to_another_node()
+
+    async def _write(self, connection: asyncpg.Connection[Any], commit: Commit) -> bool:
+        """Whether nobody else has committed since."""
+        statement, bindings = self._statement(commit)
+        return bool(await connection.fetch(statement, *bindings))
+
+    async def _write_much(self, connection: asyncpg.Connection[Any], commit: Commit) -> bool:
+        """The same by several statements: the event loop stands still while it encodes one."""
+        transaction = connection.transaction()
+        try:
+            await transaction.start()
+            for piece in _pieces(commit):
+                if not await self._write(connection, piece):
+                    await transaction.rollback()
+                    return False
+                self.onto(connection, after=piece)
+            await transaction.commit()
+        except BaseException:
+            self._store.drop_writer()  # it may still be in the transaction
+            raise
+        return True
 
     async def _check_fences(self, commit: Commit) -> None:
         """Raises FenceLost where that is why nothing was committed."""
