@@ -32,17 +32,13 @@ class Recent:
         kept = self._kept.pop(address, None)
         if kept is None:
             return None
-        self._size -= _size(kept.row)
+        self._size -= kept.row.size_bytes
         return kept.document if kept.row == row else None
 
     def keep(self, address: tuple[str, str], row: Row, document: Document) -> None:
         self.take(address, row)
         self._kept[address] = _Kept(row, document)
-        self._size += _size(row)
+        self._size += row.size_bytes
         while self._size > _MOST_BYTES:
             oldest = next(iter(self._kept))
-            self._size -= _size(self._kept.pop(oldest).row)
-
-
-def _size(row: Row) -> int:
-    return len(row.meta) + len(row.value or b"")
+            self._size -= self._kept.pop(oldest).row.size_bytes

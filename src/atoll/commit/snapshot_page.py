@@ -32,7 +32,7 @@ class SnapshotPage(NamedTuple):
     def want(self, wants: Wants) -> None:
         for collection, key, row in self.documents:
             wants.row(collection, key)
-            wants.weight_bytes += len(row.meta) + len(row.value or b"")
+            wants.weight_bytes += row.size_bytes
         wants.records += [losing.id for losing in self.resolved]
         for parked in self.parked:
             wants.parked(parked)

@@ -12,8 +12,9 @@ from atoll.causality.types import Dot, Seq, Stamp
 from atoll.documents.entry import Change
 from atoll.documents.rules import Rules
 from atoll.documents.trace import Trace
-from atoll.errors import InvalidOperation, UnknownField
+from atoll.errors import InvalidOperation
 from atoll.lattices.json_values import check_value
+from atoll.schema.problems import unknown_field
 
 ANY_VERSION = "*"
 """`if_match` of a write that needs the document to exist."""
@@ -227,9 +228,7 @@ def _step(rules: Rules, operator: str, path: str, argument: Any) -> Step:
             raise InvalidOperation(
                 f"{path!r}: only map fields have members; {rules.name}.{name} is set as a whole"
             )
-        raise UnknownField(
-            f"collection {rules.name!r} has no field {name!r}", collection=rules.name, field=name
-        )
+        raise unknown_field(name, rules.name, schema.fields)
     if name in rules.plain:
         if operator == "$set":
             return Step(operator, name, None, schema.validate_field(name, argument))
@@ -241,10 +240,7 @@ def _step(rules: Rules, operator: str, path: str, argument: Any) -> Step:
         )
     lattice = rules.lattices.get(name)
     if lattice is None:
-        schema.validate_field(name, argument)  # raises UnknownField with close matches
-        raise UnknownField(
-            f"collection {rules.name!r} has no field {name!r}", collection=rules.name, field=name
-        )
+        raise unknown_field(name, rules.name, schema.fields)
     if operator == "$unset":
         return Step("$set", name, None, schema.default_of(name))
     if operator == "$set":
