@@ -17,7 +17,6 @@ CLASS_METHODS = 25
 CONSTRUCTOR_PARAMETERS = 8
 
 EXCEPTIONS: dict[str, str] = {
-    "region/region.py:Region": "the one way in: a method for each thing that may be asked of a region",
     "store/memory/tables.py:MemoryTables": "a store adapter has the methods of all ports",
     "store/postgresql/store.py:PostgresStore": "a store adapter has the methods of all ports",
     "store/sqlite/store.py:SqliteStore": "a store adapter has the methods of all ports",

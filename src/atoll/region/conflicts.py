@@ -31,9 +31,12 @@ class Conflicts:
         self._write = write
 
     async def page(
-        self, wanted: AuditFilter, *, after: tuple[int, str] | None, limit: int
+        self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
     ) -> Sequence[AuditRow]:
-        """Newest first. Raises Unavailable, InvalidKey, and what the store raises."""
+        """Records of the audit, newest first. A page may end early: see `store.pages`.
+
+        Raises Unavailable, InvalidKey, and what the store raises.
+        """
         if wanted.key is not None:
             validate_key(wanted.key, ANY_KEY)
         entered = self._gates.enter()
@@ -42,11 +45,11 @@ class Conflicts:
         return rows
 
     async def resolve(
-        self, conflict_id: str, value: bytes, *, idempotency_key: str | None, token: Token
+        self, conflict_id: str, value: bytes, *, idempotency_key: str | None = None, token: Token = None
     ) -> WriteReply:
         """Write the value that the application chose. The write has seen all siblings, so it resolves the conflict.
 
-        Raises NotFound, Conflict, InvalidOperation, and what `Region.write` raises.
+        Raises NotFound, Conflict, InvalidOperation, and what `Writer.write` raises.
         """
         entered = self._gates.enter()
         row = await self._store.conflict(conflict_id)

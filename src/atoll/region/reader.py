@@ -15,7 +15,9 @@ from atoll.errors import RegionUnreachable, Unavailable
 from atoll.region.group_commit import GroupCommit
 from atoll.region.reading import (
     AT_ONCE,
+    FIRST_PAGE,
     ONCE_SEEN,
+    PLAIN_READ,
     AtOwner,
     Here,
     Listing,
@@ -62,8 +64,11 @@ class Reader:
         self._ownership, self._gates, self._waits, self._statistics = admission
         self._ask = site.ask
 
-    async def read(self, collection: str, key: str, options: ReadOptions) -> Reading:
-        """Under the collection's consistency, or the one asked for; raises what `Region.read` does."""
+    async def read(self, collection: str, key: str, options: ReadOptions = PLAIN_READ) -> Reading:
+        """Under the collection's consistency, or the one asked for.
+
+        Raises TokenNotReached, TooStale, RegionUnreachable, InvalidOperation.
+        """
         self._statistics.reads += 1
         level, token, staleness_s, _ = options
         plan = self._plans.get((collection, level, not token)) if staleness_s is None else None
@@ -109,8 +114,10 @@ class Reader:
         elsewhere = await self._reach(collection, key, token, options.max_wait_s)
         return (elsewhere or await self.read_here(collection, key))._replace(degraded=reading.degraded)
 
-    async def list(self, collection: str, wanted: ListOptions, options: ReadOptions) -> Listing:
-        """A page of a collection, under the same plan as a read; raises what `Region.list` does."""
+    async def list(
+        self, collection: str, wanted: ListOptions = FIRST_PAGE, options: ReadOptions = PLAIN_READ
+    ) -> Listing:
+        """A page of a collection, under the same plan as a read. Raises what `read` raises."""
         plan = plan_read(self._rules[collection].schema, options, listing=True)
         assert not isinstance(plan, AtOwner), "no region orders the writes of a whole collection"
         check_spelling(wanted.prefix, "prefix")

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from atoll.documents.entry import Entry
-from atoll.documents.mutation import Write
-from atoll.documents.register import Version
 from atoll.errors import ReplicationError
 from atoll.membership.members import Membership
 from atoll.protocol import port
 from atoll.region.divergence import entry_digest
-from atoll.region.reading import FIRST_PAGE, PLAIN_READ, Listing, ListOptions, Reading, ReadOptions
 from atoll.region.shapes import shapes_of
 from atoll.region.site import Site
 from atoll.region.status import Check, RegionStatus, health_of, status_of
-from atoll.region.verification import Digests, Verification, Verifier
+from atoll.region.verification import Verifier
 from atoll.region.wiring import Parts, link_lease
 from atoll.replication.messages import (
     Call,
@@ -36,13 +32,11 @@ from atoll.replication.messages import (
     ReadReply,
     Reply,
     SnapshotCall,
-    StreamRequest,
     WriteCall,
-    WriteReply,
 )
 from atoll.schema.application import Application
 from atoll.schema.bounds import bounds_of
-from atoll.store.port import AuditFilter, AuditRow, Condition, Parked, Store, StoreStatistics
+from atoll.store.port import Store, StoreStatistics
 
 logger = logging.getLogger("atoll.region")
 
@@ -53,6 +47,16 @@ class Region(Parts):
     def __init__(self, site: Site, regions: Sequence[str], application: Application, store: Store) -> None:
         super().__init__(site, regions, application, store)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        verifier = Verifier(application.stored, self.links, self.digests, site)
+        # What the region is asked, and the part that answers it.
+        self.write = self.writer.write
+        self.read, self.list, self.siblings = self.reader.read, self.reader.list, self.reader.siblings
+        self.changes = self.feed.changes
+        self.list_conflicts, self.resolve = self.conflicts.page, self.conflicts.resolve
+        self.list_events = self.event_retention.page
+        self.check_token, self.parked = self.lost.check, store.parked
+        self.digest, self.verify = verifier.digest, verifier.compare
+        self.stream = self.journal_sender.stream
 
     # -- life ------------------------------------------------------------------------------------------
 
@@ -118,47 +122,9 @@ class Region(Parts):
 
     # -- clients ---------------------------------------------------------------------------------------
 
-    async def write(self, write: Write, token: Mapping[str, int] | None = None) -> WriteReply:
-        """Commit where the write belongs: here, or in the region that owns the documents.
-
-        `token` is what the session has seen: in collections that are more than eventually consistent the
-        write waits until it comes after that. Raises RequestErrors, TokenNotReached, RegionUnreachable,
-        Indefinite, StoreUnwritable, ClockUnsafe, Overloaded.
-        """
-        return await self.writer.write(write, token)
-
-    async def read(self, collection: str, key: str, options: ReadOptions = PLAIN_READ) -> Reading:
-        """Read under the collection's consistency, or the one asked for.
-
-        Raises TokenNotReached, TooStale, RegionUnreachable, InvalidOperation.
-        """
-        return await self.reader.read(collection, key, options)
-
-    async def list_events(
-        self, *, after: str, limit: int, where: Sequence[Condition] = ()
-    ) -> Sequence[tuple[str, bytes]]:
-        """(key, JSON text) of the deployment's events past a key, in causal order. Raises what the store raises."""
-        return await self.event_retention.page(after=after, limit=limit, where=where)
-
-    async def list(
-        self, collection: str, wanted: ListOptions = FIRST_PAGE, options: ReadOptions = PLAIN_READ
-    ) -> Listing:
-        """A page of a collection as this region shows it. Raises what `read` raises."""
-        return await self.reader.list(collection, wanted, options)
-
-    async def siblings(self, collection: str, key: str) -> Sequence[Version]:
-        """The concurrent versions of a document, if there are several."""
-        return await self.reader.siblings(collection, key)
-
     async def shown(self, collection: str, key: str) -> bytes | None:
         """The document as JSON text, as this region shows it now."""
         return (await self.reader.read_here(collection, key)).value
-
-    def changes(
-        self, vector: Mapping[str, int], *, idle_s: float
-    ) -> AsyncGenerator[tuple[Entry, dict[str, int]] | None, None]:
-        """Every entry past a cursor, see `Feed.changes`. Raises CursorExpired."""
-        return self.feed.changes(vector, idle_s=idle_s)
 
     async def cursor(self, vector: Mapping[str, int] | None) -> dict[str, int]:
         """A cursor that `changes` can start from; without one, the oldest. Raises CursorExpired."""
@@ -167,23 +133,6 @@ class Region(Parts):
         await self.feed.check_cursor(found)
         self.gates.leave(entered)
         return found
-
-    async def list_conflicts(
-        self, wanted: AuditFilter, *, after: tuple[int, str] | None = None, limit: int = 100
-    ) -> Sequence[AuditRow]:
-        """Records of the audit, newest first. A page may end early: see `store.pages`."""
-        return await self.conflicts.page(wanted, after=after, limit=limit)
-
-    async def resolve(
-        self,
-        conflict_id: str,
-        value: bytes,
-        *,
-        idempotency_key: str | None = None,
-        token: Mapping[str, int] | None = None,
-    ) -> WriteReply:
-        """Write the value that the application chose. Raises NotFound, Conflict, and what `write` raises."""
-        return await self.conflicts.resolve(conflict_id, value, idempotency_key=idempotency_key, token=token)
 
     async def refresh(self) -> dict[str, int]:
         """What the region has, with all that its other nodes have committed. Raises what the store raises."""
@@ -219,10 +168,6 @@ class Region(Parts):
         """Raises Unavailable while reads are closed."""
         self.gates.enter()
 
-    def check_token(self, token: Mapping[str, int]) -> None:
-        """Raises InvalidToken for a session's token that names lost entries."""
-        self.lost.check(token)
-
     def note_stall(self, longest_s: float) -> None:
         """The longest time of late that something held the event loop."""
         self.statistics.loop_stall_s = longest_s
@@ -247,21 +192,6 @@ class Region(Parts):
             documents={name: n for name, n in found.documents.items() if not name.startswith("_")},
             tombstones={name: n for name, n in found.tombstones.items() if not name.startswith("_")},
         )
-
-    async def digest(self) -> Digests:
-        """Of each collection: how many documents, and a digest that is equal in regions with the same state."""
-        return await self._verifier().digest()
-
-    async def verify(self) -> Verification:
-        """Compare this region's digests with every peer's, and name the documents that differ."""
-        return await self._verifier().compare()
-
-    def _verifier(self) -> Verifier:
-        return Verifier(self.application.stored, self.links, self.digests, self.site)
-
-    async def parked(self) -> Sequence[Parked]:
-        """Changes that could not be merged."""
-        return await self.store.parked()
 
     def forget(self, peer: str) -> None:
         """The operator says that this peer is gone for good: nobody waits for it, or for what it alone held."""
@@ -296,10 +226,6 @@ class Region(Parts):
     def refused(self, peer: str, error: ReplicationError) -> None:
         """What a peer sent was refused."""
         self.links[peer].refuse(error)
-
-    def stream(self, request: StreamRequest) -> AsyncGenerator[bytes, None]:
-        """This region's journal for one peer, as frames of `replication.wire`."""
-        return self.journal_sender.stream(request)
 
 
 async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:

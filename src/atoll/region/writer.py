@@ -61,8 +61,13 @@ class Writer:
         self._others = links
         self._options = site.options
 
-    async def write(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
-        """Here, or in the region that owns the documents; raises what `Region.write` does."""
+    async def write(self, write: Write, token: Mapping[str, int] | None = None) -> WriteReply:
+        """Commit where the write belongs: here, or in the region that owns the documents.
+
+        `token` is what the session has seen: in collections that are more than eventually consistent the
+        write waits until it comes after that. Raises RequestErrors, TokenNotReached, RegionUnreachable,
+        Indefinite, StoreUnwritable, ClockUnsafe, Overloaded.
+        """
         check_batch(len(write.mutations))
         if not self._ownership.concerns(write):
             return await self._write_here(write, token)

@@ -60,7 +60,7 @@ class Cut(World):
 
     def heard_again(self) -> None:
         for region in self.regions.values():
-            region.__dict__.pop("stream", None)
+            region.stream = region.journal_sender.stream
 
     async def emptied(self, name: str, *, of: str, apart: Sequence[str]) -> dict[str, int]:
         """An empty region gets all pages of another's snapshot; not the entries that only that one has, and that
