@@ -20,8 +20,7 @@ from atoll.documents import document, register, strategies
 from atoll.documents.entry import EncodedEntry, decode_frames
 from atoll.documents.register import Version
 from atoll.errors import HostileEntry, Indefinite, StoreUnreachable
-from atoll.lattices import counter
-from atoll.lattices.bounded_counter import BoundedCounterLattice
+from atoll.lattices import bounded_counter, counter
 from atoll.lattices.counter import CounterLattice
 from atoll.ownership.ownership import Ownership
 from atoll.region import snapshot_pages, writer
@@ -401,12 +400,12 @@ def fold_in_order_of_arrival(patch: Patch) -> None:
     ),
 )
 def rights_spent_twice(patch: Patch) -> None:
-    def rights(self: BoundedCounterLattice, state: Any, region: str) -> int:
-        used, grants = state.get(region, (0, {}))
-        held = grants.get(region, 0) - used
-        return max(0, held + sum(row[1].get(region, 0) for other, row in state.items() if other != region))
+    def held(state: Any, origin: str) -> int:
+        used, grants = state.get(origin, (0, {}))
+        own = grants.get(origin, 0) - used
+        return max(0, own + sum(row[1].get(origin, 0) for other, row in state.items() if other != origin))
 
-    patch.setattr(BoundedCounterLattice, "rights", rights)
+    patch.setattr(bounded_counter, "_held", held)
 
 
 @plant(
@@ -718,7 +717,7 @@ def strong_reads_anywhere(patch: Patch) -> None:
     found_by=("bad input changes nothing",),
 )
 def bounds_unchecked(patch: Patch) -> None:
-    patch.setattr(writer, "check_batch", lambda write, most: None)
+    patch.setattr(writer, "check_batch", lambda count: None)
 
 
 @plant(
