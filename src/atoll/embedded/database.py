@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import msgspec
 
@@ -17,12 +17,14 @@ from atoll.documents.rules import Rules
 from atoll.embedded.asgi_transport import AsgiTransport
 from atoll.errors import ConfigError, InvalidOperation, NotFound, RequestError
 from atoll.http.documents import READ
-from atoll.node.listening import Listener
 from atoll.node.node import Node
 from atoll.region.reading import ReadOptions
 from atoll.region.region import Region
 from atoll.schema import Collection, CollectionSchema
 from atoll.schema.policy import Consistency
+
+if TYPE_CHECKING:
+    from atoll.node.listening import Listener
 
 M = TypeVar("M", bound=Collection)
 

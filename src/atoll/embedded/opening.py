@@ -10,7 +10,6 @@ from atoll.config.config import Config, RegionConfig, load_config
 from atoll.config.file import DeploymentSection
 from atoll.embedded.database import EmbeddedDatabase
 from atoll.errors import ConfigError
-from atoll.node.listening import Listener
 from atoll.node.node import Node
 from atoll.schema import Application, Collection, Limits, application_of
 
@@ -43,7 +42,11 @@ def open(
         raise ConfigError(f"{config.source} has {', '.join(config.region_names)}: select one with region=")
     if listen is None:
         listen = len(config.regions) > 1
-    listener = Listener.bound(config, name, node) if listen else None
+    listener = None
+    if listen:
+        from atoll.node.listening import Listener  # with the HTTP server, which takes 3 MB
+
+        listener = Listener.bound(config, name, node)
     try:
         made = Node(config, name, application=application, number=node)
     except BaseException:
