@@ -154,7 +154,6 @@ class GroupCommit:
         """Whether a commit has been sent, and nothing was heard of it."""
         self._unsure = False
         """Whether a commit may have happened of which nothing was heard."""
-        """Of those who wait for the end of the commit that is under way."""
         self._closed = False
 
     async def open(self) -> None:
