@@ -170,7 +170,7 @@ class Calls:
                     invalid.append(error)
             return Page(items, page.cursor, invalid)
 
-        return Call("GET", f"/v1/{schema.name}", read, urlencode(query))
+        return Call("GET", f"/v1/{schema.name}", read, _encoded_query(query))
 
     def batch(self, writes: Sequence[BatchWrite]) -> Call[tuple[Read[Any], ...]]:
         if not writes:
@@ -238,7 +238,7 @@ class Calls:
             page = _records(response)
             return Page(page.items, page.cursor)
 
-        return Call("GET", "/v1/conflicts", read, urlencode(query))
+        return Call("GET", "/v1/conflicts", read, _encoded_query(query))
 
     def resolve(self, conflict_id: str, value: Collection | Mapping[str, Any]) -> Call[dict[str, Any]]:
         if isinstance(value, Collection):
@@ -282,6 +282,13 @@ class Calls:
 
 def _path(schema: CollectionSchema, key: str) -> str:
     return f"/v1/{schema.name}/{quote(schema.validate_key(key), safe='')}"
+
+
+def _encoded_query(query: Mapping[str, Any] | Sequence[tuple[str, str]]) -> str:
+    try:
+        return urlencode(query)
+    except UnicodeEncodeError as error:
+        raise InvalidOperation(f"a lone surrogate is no character ({error}); send the whole one") from None
 
 
 def _guarded(if_match: str | None) -> dict[str, str]:

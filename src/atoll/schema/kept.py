@@ -25,8 +25,9 @@ from atoll.errors import DeclarationError
 from atoll.schema.exact import NOT_SCHEMAS, own_functions, same_value
 from atoll.schema.forms import nodes_within
 
-_MOST_SAMPLES, _MOST_TRIED = 24, 400
-_DEEPEST = 4
+_MOST_SAMPLES, _MOST_TRIED = 48, 400
+_DEEPEST = 2
+"""Rounds in types that hold themselves."""
 _TEXTS = (
     "2024-01-01",
     "2024-01-01T00:00:00",
@@ -282,11 +283,11 @@ def _samples(schema: Any, known: Mapping[str, Any], depth: int) -> Iterator[Any]
         case "chain":
             yield from _samples(schema["steps"][0], known, depth)
         case "model" | "dataclass":
-            yield from _instances(schema["cls"], schema["schema"], known, depth + 1)
+            yield from _instances(schema["cls"], schema["schema"], known, depth)
         case "typed-dict":
-            yield from _objects(schema["fields"].items(), known, depth + 1)
+            yield from _objects(schema["fields"].items(), known, depth)
         case "list" | "set" | "frozenset" | "tuple" | "dict":
-            yield from _containers(schema, known, depth + 1)
+            yield from _containers(schema, known, depth)
         case _:
             if isinstance(schema.get("schema"), dict):  # a function around a type, a default
                 yield from _samples(schema["schema"], known, depth)
@@ -359,8 +360,7 @@ def _objects(fields: Any, known: Mapping[str, Any], depth: int) -> Iterator[dict
     for name, field in fields:
         if "default" in field["schema"]:
             defaults.add(name)
-        most = _MOST_TRIED if depth == 1 else _MOST_SAMPLES
-        if values := list(islice(_samples(field["schema"], known, depth), most)):
+        if values := list(islice(_samples(field["schema"], known, depth), _MOST_TRIED)):
             names.append(name)
             columns.append(values)
     for row in _rows(columns, lambda row: dict(zip(names, row, strict=True))):

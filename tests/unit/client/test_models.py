@@ -62,6 +62,16 @@ def test_what_json_cannot_say_is_refused_and_not_null(value: object) -> None:
             asked()
 
 
+def test_a_lone_surrogate_is_refused_in_a_query() -> None:
+    calls = Calls(None)
+    for asked in (
+        lambda: calls.page(Customer, "\ud800", [], 10, None),
+        lambda: calls.conflicts({"key": "\ud800"}, None),
+    ):
+        with pytest.raises(errors.InvalidOperation, match="surrogate"):
+            asked()
+
+
 def test_operations_become_their_operators() -> None:
     assert operators_of(schema_of(Inventory), {"stock": Decrement(2)}) == {"$inc": {"stock": -2}}
     assert operators_of(schema_of(Inventory), {"stock": Increment()}) == {"$inc": {"stock": 1}}
