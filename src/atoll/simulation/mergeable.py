@@ -155,24 +155,26 @@ class Sets(Shared):
 
 def _stays(world: World, added: Operation, done: list[Operation]) -> bool:
     """Whether no removal of the element has seen this addition."""
+    return not any(each.note == ("$remove", added.note[1]) and _saw(world, each, added) for each in done)
+
+
+def _saw(world: World, later: Operation, former: Operation) -> bool:
     journal = world.journal
-    dot = journal.dots(added.trace)[0]
-    return not any(
-        each.note == ("$remove", added.note[1])
-        and vectors.covers(journal.entries[journal.dots(each.trace)[0]].context, *dot)
-        for each in done
-    )
+    context = journal.entries[journal.dots(later.trace)[0]].context
+    return vectors.covers(context, *journal.dots(former.trace)[0])
 
 
 class Texts(Shared):
-    """Insertions into a text and a list all stay, each in one piece."""
+    """Insertions into a text and a list stay, each in one piece, unless the text is emptied by who had seen them."""
 
     name = "texts"
     collection = "note"
 
     def edit(self, client: Client, count: int) -> tuple[str, str, Any, str] | None:
         word = f"[{client.name[6:]}.{count}]"
-        match client.random.choice(("append", "front", "line", "unline", "read")):
+        match client.random.choice(("append", "front", "line", "unline", "read", "empty")):
+            case "empty":
+                return "$set", "body", "", ""
             case "append":
                 return "$append", "body", word, word
             case "front":
@@ -185,9 +187,15 @@ class Texts(Shared):
         return None
 
     def check(self, world: World, reading: Reading) -> None:
-        done = [each.note for each in world.committed("texts-", reading.vector)]
+        committed = list(world.committed("texts-", reading.vector))
+        done = [each.note for each in committed]
         shown = {"body": "", "lines": []} if reading.value is None else msgspec.json.decode(reading.value)
-        words = [word for operator, word in done if operator in ("$append", "$splice")]
+        emptied = [each for each in committed if each.note[0] == "$set"]
+        words = [
+            each.note[1]
+            for each in committed
+            if each.note[0] in ("$append", "$splice") and not any(_saw(world, e, each) for e in emptied)
+        ]
         removed = {word for operator, word in done if operator == "$remove"}
         lines = sorted(word for operator, word in done if operator == "$add" and word not in removed)
         broken = [word for word in words if shown["body"].count(word) != 1]
