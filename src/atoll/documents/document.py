@@ -389,11 +389,11 @@ def map_members(rules: Rules, document: Document, field: str) -> dict[str, bytes
     """The members of a map that are shown, by its name in a life of the document: name → JSON text."""
     members: dict[str, bytes] = {}
     start = field + "."
-    for name in sorted(document.registers):
-        if name.startswith(start):
-            value = rules.strategy(name)(document.registers[name]).value
-            if value is not None:
-                members[name[len(start) :]] = value
+    for name in sorted([name for name in document.registers if name.startswith(start)]):
+        versions = document.registers[name]
+        value = versions[0].value if len(versions) == 1 else rules.strategy(name)(versions).value
+        if value is not None:
+            members[name[len(start) :]] = value
     return members
 
 

@@ -62,11 +62,8 @@ def life_of(registers: Mapping[str, Register]) -> int:
 
 def _latest(registers: Iterable[str]) -> int:
     """The highest life that a touch register is left of."""
-    life = 0
-    for name in registers:
-        if name[:1] == TOUCH and len(name) > 1 and name != PURGED:
-            life = max(life, int(name[1:]))
-    return life
+    touched = [name for name in registers if name[:1] == TOUCH]
+    return max((int(name[1:]) for name in touched if name not in (TOUCH, PURGED)), default=0)
 
 
 def life_in(name: str) -> int:

@@ -49,14 +49,18 @@ EDITS: dict[str, dict[str, Any]] = {
 }
 
 
-def large(collection: str, size: int) -> tuple[Replica, dict[str, Any]]:
+def values(size: int) -> dict[str, Any]:
     numbers = list(map(str, range(size)))
-    whole = {
+    return {
         "body": "word " * size,
         "lines": numbers,
         "words": numbers,
         "members": dict.fromkeys(numbers, "v"),
     }
+
+
+def large(collection: str, size: int) -> tuple[Replica, dict[str, Any]]:
+    whole = values(size)
     replica = Replica("a", RULES)
     replica.write(put_of(RULES[collection], "k", msgspec.json.encode(whole)))
     return replica, whole
@@ -69,6 +73,21 @@ def test_an_edit_of_a_large_value_journals_what_it_changes(collection: str, edit
     replica.write(patch_of(RULES[collection], "k", edit))
     assert len(replica.journal) == 2
     assert len(replica.journal[-1].frame) <= MOST_BYTES
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS.keys())
+def test_an_edit_journals_as_much_whatever_the_size_of_the_value(edit: dict[str, Any]) -> None:
+    """But for a byte or two of each place and count."""
+    field = next(name for name in (*values(0), "views") if name in repr(edit))
+    frames = []
+    for size in (100, 50_000):
+        whole = values(size)
+        replica = Replica("a", RULES)
+        given = {field: whole[field]} if field in whole else {"views": size}
+        replica.write(put_of(RULES["paper"], "k", msgspec.json.encode(given)))
+        replica.write(patch_of(RULES["paper"], "k", edit))
+        frames.append(len(replica.journal[-1].frame))
+    assert frames[1] <= frames[0] + 12
 
 
 @pytest.mark.parametrize("collection", ["paper", "sheet"])
