@@ -20,6 +20,8 @@ MOST_REQUESTS = 256
 MOST_BYTES = MULTIPLEX_BYTES
 """Of all requests of one exchange."""
 _LENGTH = struct.Struct("<I")
+_ARRAYS = {b"\xdc": 3, b"\xdd": 5}
+"""First byte of an array of many → where its count ends (msgpack)."""
 
 
 class Asked(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -55,12 +57,13 @@ def encode_asked(requests: Sequence[Asked]) -> bytes:
 
 def decode_asked(body: bytes) -> list[Asked]:
     """Raises MalformedRequest, TooLarge."""
+    count = int.from_bytes(body[1 : _ARRAYS.get(body[:1], 1)], "big")
+    if count > MOST_REQUESTS:  # before they are read: half a million of them would take long
+        raise TooLarge(f"{count} requests at once; the limit is {MOST_REQUESTS}")
     try:
         found = _asked(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedRequest(f"the body holds no requests: {error}") from None
-    if len(found) > MOST_REQUESTS:
-        raise TooLarge(f"{len(found)} requests at once; the limit is {MOST_REQUESTS}")
     return found
 
 

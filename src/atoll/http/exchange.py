@@ -27,6 +27,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+_TURN_BYTES = 256 << 10
+"""Having sent so much, a stream lets others go on."""
 MULTIPLEXED = "atoll.multiplexed"
 """In the scope of a request that came within another one."""
 _JSON = (b"content-type", b"application/json")
@@ -199,9 +201,16 @@ class Exchange:
         """
 
         async def send() -> None:
+            left_bytes = _TURN_BYTES
             async with aclosing(chunks):
                 async for chunk in chunks:
                     await self.chunk(chunk)
+                    left_bytes -= len(chunk)
+                    if (
+                        left_bytes <= 0
+                    ):  # a client that keeps up never makes it wait, nor does a store in a file
+                        left_bytes = _TURN_BYTES
+                        await asyncio.sleep(0)
 
         tasks = [asyncio.ensure_future(each) for each in (send(), self.gone(), closing.wait())]
         try:

@@ -47,6 +47,8 @@ def test_too_many_requests_are_refused() -> None:
     assert len(multiplex.decode_asked(multiplex.encode_asked([one] * 256))) == 256
     with pytest.raises(TooLarge, match="257 requests at once; the limit is 256"):
         multiplex.decode_asked(multiplex.encode_asked([one] * 257))
+    with pytest.raises(TooLarge, match="1048576 requests at once"):
+        multiplex.decode_asked(b"\xdd\x00\x10\x00\x00")  # that there are none is not looked at
 
 
 def test_an_answer_beyond_the_bound_is_refused_before_it_is_read() -> None:

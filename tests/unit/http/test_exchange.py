@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from collections.abc import AsyncGenerator
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.errors import InvalidKey, MalformedRequest, NotFound, Overloaded, TooLarge
-from atoll.http.exchange import ClientGone, parse_json, text_of
+from atoll.http.exchange import ClientGone, Exchange, parse_json, text_of
 
 from .asgi import Connection
 
@@ -110,3 +114,28 @@ def test_any_bytes_are_json_or_malformed(body: bytes) -> None:
 def test_nesting_without_end_is_malformed() -> None:
     with pytest.raises(MalformedRequest):
         parse_json(b"[" * 1_000_000)
+
+
+async def test_a_long_stream_lets_others_go_on() -> None:
+    connection = Connection("GET")
+    turns: list[int] = []
+    over = asyncio.Event()
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        for _ in range(100):
+            yield b"x" * 100_000  # which no client, and no store, makes it wait for
+        over.set()
+
+    async def receive() -> dict[str, Any]:
+        await over.wait()
+        return {"type": "http.disconnect"}
+
+    async def other() -> None:
+        while not over.is_set():
+            turns.append(len(connection.sent))
+            await asyncio.sleep(0)
+
+    exchange = Exchange(connection.scope, receive, connection.send)
+    await asyncio.gather(exchange.pump(pieces(), asyncio.Event()), other())
+    assert len(connection.sent) == 101
+    assert max(b - a for a, b in pairwise(turns)) <= 4
