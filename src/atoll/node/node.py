@@ -6,6 +6,7 @@ Everything below takes these as parameters; the simulator's root is `atoll.testi
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -65,6 +66,8 @@ class Node:
         self._now_ms = shifted_ms(config.clock_offset_ms(region))
         self.store = open_store(config, region, number)
         self.emulation = Emulation(region, lambda peer: self.config.rtt_ms(region, peer) / 2000)
+        if len(config.regions) > 1:
+            importlib.import_module("aiohttp")  # now, since it takes long: see `HttpPeers`
         link_key = derive_key(key, "links")
         self._peers = HttpPeers(region, self._urls, derive_key(key, "calls"), self._now_ms, self.emulation)
         site = Site(
