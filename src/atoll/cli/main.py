@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -14,7 +15,6 @@ from atoll.cli.events import events
 from atoll.cli.init import init
 from atoll.cli.region import region_commands
 from atoll.cli.serve import serve
-from atoll.cli.simulate import simulate
 from atoll.cli.status import status
 from atoll.cli.verify import verify
 from atoll.config.version import VERSION
@@ -43,8 +43,12 @@ def atoll(
     """Active-active, multi-region data: every region writable, one coherent answer."""
 
 
-for each in (demo, init, serve, status, verify, conflicts, events, simulate):
+for each in (demo, init, serve, status, verify, conflicts, events):
     app.command()(each)
+if sys.argv[1:2] != ["serve"]:  # which runs for months: it is spared the 5 MB that the simulator takes
+    from atoll.cli.simulate import simulate
+
+    app.command()(simulate)
 app.command("import")(import_)
 app.command("export")(export)
 app.command()(backup)

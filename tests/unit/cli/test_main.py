@@ -25,7 +25,16 @@ def test_unknown_option_is_a_usage_error() -> None:
 
 
 def test_commands_import_servers_and_clients_only_when_they_run() -> None:
-    heavy = ("uvicorn", "aiohttp", "urllib3", "uvloop", "atoll.node.node", "atoll.demo.main")
-    program = f"import sys, atoll.cli.main; print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
+    heavy = (
+        "uvicorn",
+        "aiohttp",
+        "urllib3",
+        "uvloop",
+        "atoll.node.node",
+        "atoll.demo.main",
+        "atoll.simulation",
+    )
+    found = f"[name for name in {heavy!r} if name in sys.modules]"
+    program = f"import sys; sys.argv[1:] = ['serve']; import atoll.cli.main; print({found}, file=sys.stderr)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stderr.strip() == "[]"
