@@ -106,14 +106,17 @@ async def _chunks(on: Serving, vector: dict[str, int], only: Sequence[str]) -> A
                 if change.collection not in on.region.rules or (only and change.collection not in only):
                     continue
                 if size_bytes >= PAGE_BYTES:
-                    yield _event(on, entry, changes, vector, more=True)
-                    changes, size_bytes = [], 0
+                    event = _event(on, entry, changes, vector, more=True)
+                    changes, size_bytes = [], 0  # not twice in memory while the consumer reads
+                    yield event
                 changed = await _changed(on, change)
                 changes.append(changed)
                 size_bytes += 0 if changed.value is None else len(memoryview(changed.value))
             vector = after
             if changes:
-                yield _event(on, entry, changes, vector)
+                event = _event(on, entry, changes, vector)
+                changes.clear()
+                yield event
 
 
 def _event(

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from math import inf
+
+import msgspec
 
 from atoll.causality import vector as vectors
 from atoll.causality.origin import of_region
-from atoll.documents.entry import Entry, decode_frames
+from atoll.documents.entry import Change, Entry, decode_frames
 from atoll.errors import CursorExpired
+from atoll.region.beside import beside_loop
 from atoll.region.group_commit import GroupCommit
 from atoll.region.lost import Lost
 from atoll.region.recovery import FailoverRecovery
 from atoll.replication.signal import Signal
 from atoll.replication.source import start_of
-from atoll.store.port import Journal
+from atoll.schema.bounds import BESIDE_BYTES
+from atoll.store.port import Journal, Segment
 
 
 class _Consumer:
@@ -63,6 +67,7 @@ class Feed:
     ) -> AsyncGenerator[tuple[Entry, dict[str, int]] | None, None]:
         """Every entry past `vector`, in this region's commit order, each with the vector after it.
 
+        Those of a large segment come without their values.
         Because the cursor is a version vector it can be taken up in any region without missing anything.
         Yields None once `idle_s` seconds have passed since the last None, whatever came in between. So a consumer
         that drops entries can show progress. Raises CursorExpired where the journal does not hold what comes next.
@@ -92,20 +97,18 @@ class Feed:
                         seen[origin] = min(seq, kept.get(origin, 0))
                     known = -1
                     continue
-                for id_, segment in numbered:
+                found = bool(numbered)
+                while numbered:  # what is done with goes: the consumer may be slow
                     if now_s() >= due_s:
                         yield None
                         consumer.took(after_id, now_s())
                         due_s = now_s() + idle_s
-                    after_id = id_
-                    if segment.last_seq <= seen.get(segment.origin, 0):
-                        continue
-                    for encoded in decode_frames(segment.body):
-                        if encoded.entry.seq > seen.get(segment.origin, 0):
-                            self._check_follows(seen, encoded.entry.context)
-                            seen[segment.origin] = encoded.entry.seq
-                            yield encoded.entry, dict(seen)
-                if numbered or count != self._committed.count:
+                    after_id = numbered[0].id
+                    for entry in await _past(seen, numbered.pop(0).segment):
+                        self._check_follows(seen, entry.context)
+                        seen[entry.origin] = entry.seq
+                        yield entry, dict(seen)
+                if found or count != self._committed.count:
                     continue
                 self._check_follows(seen, here)
                 try:
@@ -169,3 +172,24 @@ class Feed:
             "read the collections again, and take up what the feed brings",
             gone=dict(sorted(gone.items())),
         )
+
+
+async def _past(seen: Mapping[str, int], segment: Segment) -> Iterable[Entry]:
+    """The entries that were not seen. Those of a large segment have no values."""
+    have = seen.get(segment.origin, 0)
+    if segment.last_seq <= have:
+        return ()
+    if len(segment.body) > BESIDE_BYTES:
+        return [each for each in await beside_loop(_without_values, segment.body) if each.seq > have]
+    return (each.entry for each in decode_frames(segment.body) if each.entry.seq > have)
+
+
+def _without_values(body: bytes) -> list[Entry]:
+    """The entries of a segment, small enough to be kept while a consumer takes its time."""
+    return [
+        msgspec.structs.replace(
+            each.entry,
+            changes=tuple(Change(one.collection, one.key, one.operation, {}) for one in each.entry.changes),
+        )
+        for each in decode_frames(body)
+    ]

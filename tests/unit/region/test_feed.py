@@ -6,6 +6,7 @@ from math import inf
 
 import pytest
 
+from atoll.documents.mutation import Write
 from atoll.errors import CursorExpired
 
 from ..virtual_time import in_virtual_time
@@ -109,3 +110,24 @@ async def test_a_stuck_consumer_holds_the_journal_for_a_while_only() -> None:
         assert feed.held(100) == 2
         await changes.aclose()
         assert feed.held(100) == inf
+
+
+@in_virtual_time
+async def test_a_slow_consumer_keeps_no_large_values_in_memory() -> None:
+    async with World("a") as it:
+        for n in range(2):
+            puts = (it.mutation("note", f"{n}{key}", {"text": "x" * 900_000}) for key in range(4))
+            await it["a"].write(Write(tuple(puts)), None)
+        await it.write("a", "note", "small", {"text": "x"})
+        changes = it["a"].feed.changes({}, idle_s=5)
+        for seq in (1, 2):
+            found = await anext(changes)
+            assert found is not None
+            assert (found[0].seq, found[1]) == (seq, {"a": seq})
+            assert [each.key for each in found[0].changes] == [f"{seq - 1}{key}" for key in range(4)]
+            assert not any(each.registers for each in found[0].changes)
+            assert len(changes.ag_frame.f_locals["numbered"]) == (1 if seq == 1 else 0)
+        found = await anext(changes)
+        assert found is not None
+        assert found[0].changes[0].registers
+        await changes.aclose()
