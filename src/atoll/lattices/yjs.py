@@ -319,7 +319,8 @@ def _open(state: SequenceState, client: int) -> Opened:
     if state.reset:
         document.apply_update(cleared(state.reset))
         if state.apart:
-            updates = (rerooted(_merged(updates, state.reset), state.reset),)
+            whole = _merged(updates, state.reset) if state.later else state.whole
+            updates = (rerooted(whole, state.reset),)
     for update in updates:
         document.apply_update(update)
     return Opened(document, client)
