@@ -17,7 +17,7 @@ from atoll.causality.types import Seq, Stamp
 from atoll.causality.vector import descends, missing
 from atoll.commit import idempotency
 from atoll.commit.checks import check_answer, check_document, entry_too_large
-from atoll.commit.draft import Draft, finish, leaves_remains, replaced_registers
+from atoll.commit.draft import Draft, leaves_remains, resolved_records
 from atoll.commit.identity import Address, Identity, remains_of
 from atoll.commit.recent import Recent
 from atoll.conflicts import records
@@ -218,14 +218,13 @@ class Batch:
         for address, draft in drafts.items():
             if draft.empty:
                 continue
-            finish(draft)
             row = documents.encode_row(draft.rules, draft.document)
             if draft.added:
                 check_document(address, self._row(address), row, identity.document_bytes)
             resolved: tuple[LosingVersion, ...] = ()
             if draft.before.contested:
-                lost = records.open_records(draft.rules, address[1], draft.before, replaced_registers(draft))
-                resolved = tuple(records.resolve(record, (stamp, origin, seq)) for record in lost.values())
+                lost = resolved_records(draft, address[1])
+                resolved = tuple(records.resolve(record, (stamp, origin, seq)) for record in lost)
             changed.append((address, draft, row))
             changes.append(draft.change(resolved))
         if len(drafts) > 1 and not write.brief:

@@ -7,6 +7,7 @@ from typing import Any, assert_never
 
 import msgspec
 
+from atoll.conflicts import records
 from atoll.documents.document import (
     Document,
     carried_over,
@@ -18,7 +19,7 @@ from atoll.documents.document import (
 )
 from atoll.documents.entry import Change, LosingVersion
 from atoll.documents.mutation import ANY_VERSION, Delete, Mutation, Patch, Put, Step, Transfer
-from atoll.documents.purging import drop, purgeable
+from atoll.documents.purging import drop, purgeable, unseen_touches
 from atoll.documents.register import Operation, Version
 from atoll.documents.rules import PURGED, TOUCH, WHOLE, Rules, in_life, is_touch
 from atoll.errors import BoundExceeded, InvalidOperation, NotFound, VersionMismatch
@@ -90,7 +91,10 @@ class Draft:
         """Let go what is over in all regions, each of which has seen `seen`."""
         value = purgeable(self.document.registers, self.document.lattices, seen)
         if value is not None:
+            if not self._alive:
+                self._operation = Operation.DELETE  # as the feed is to tell it
             self._write(PURGED, value)
+            drop(self.document.registers, self.document.lattices)
 
     @property
     def written_registers(self) -> Mapping[str, bytes | None]:
@@ -167,12 +171,14 @@ class Draft:
         """A new document under the key of a deleted one inherits nothing of it: it begins a new life."""
         registers = self.document.registers
         if WHOLE in registers and (self.rules.touched or any(map(is_touch, registers))):
+            self._begun = True
             former = in_life(TOUCH, self._life)
             versions = registers.get(former, ())
+            if self._life and not versions:
+                return  # the former one was purged, and this one is new
             if not versions or any(version.value is not None for version in versions):
                 self._write(former, None)  # whoever has not seen it worked on what is over
             self._life += 1
-            self._begun = True
 
     def _patch(self, patch: Patch) -> None:
         rules = self.rules
@@ -325,21 +331,22 @@ class Draft:
         return visible(self.rules, self.document)
 
 
-def finish(draft: Draft) -> None:
-    """What was purged does not come back with what was written."""
-    if not draft.empty and PURGED in draft.document.registers:
-        drop(draft.document.registers, draft.document.lattices)
-
-
 def leaves_remains(draft: Draft) -> bool:
     """Whether something is over now that may be purged once all regions have seen it."""
-    return draft.document.life > draft.before.life or any(
-        value is None and (name == WHOLE or draft.rules.is_member(name))
-        for name, value in draft.written_registers.items()
+    document, written = draft.document, draft.written_registers
+    return (
+        (document.life > draft.before.life and PURGED not in written)
+        or any(
+            value is None and (name == WHOLE or draft.rules.is_member(name))
+            for name, value in written.items()
+        )
+        or bool(unseen_touches(document.registers))
     )
 
 
-def replaced_registers(draft: Draft) -> set[str]:
-    """Those whose versions this write has seen, and of which nothing else is left."""
-    gone = draft.before.registers.keys() - draft.document.registers.keys()
-    return gone | draft.written_registers.keys()
+def resolved_records(draft: Draft, key: str) -> list[records.Record]:
+    """Open ones whose losing version goes with this write, which has seen it."""
+    purges = PURGED in draft.written_registers
+    lost = records.open_records(draft.rules, key, draft.before, None if purges else draft.written_registers)
+    left = records.open_records(draft.rules, key, draft.document) if purges else {}
+    return [record for name, record in lost.items() if name not in left]

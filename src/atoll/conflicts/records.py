@@ -17,9 +17,10 @@ import msgspec
 from atoll.causality.clock import stamp_ms
 from atoll.causality.origin import Origin, region_of
 from atoll.causality.types import Dot, Order, Seq, Stamp
-from atoll.documents.document import Document, mergeable, shown_plain, touches
+from atoll.documents.document import Document, mergeable, shown_plain, touches, version_of
 from atoll.documents.entry import Change, Entry, LosingVersion
-from atoll.documents.register import Operation, Version
+from atoll.documents.purging import unseen_touches
+from atoll.documents.register import Operation, Register, Version
 from atoll.documents.rules import PURGED, TOUCH, Rules, field_of, in_life, is_touch
 from atoll.documents.strategies import kind_of, within_uncertainty
 from atoll.errors import HostileEntry
@@ -75,9 +76,10 @@ def open_records(
 
     `only` restricts it to some registers.
     """
-    found: dict[str, Record] = {}
+    late = unseen_touches(document.registers)
+    found = _late(rules, key, document, {name: late[name] for name in late if only is None or name in only})
     present = in_life(TOUCH, document.life)
-    for name in sorted(document.registers):
+    for name in sorted(document.registers.keys() - late.keys()):
         touch = is_touch(name)
         versions = touches(document, name) if touch else document.registers[name]
         if len(versions) < 2 or (only is not None and name not in only) or name == PURGED:
@@ -106,6 +108,31 @@ def open_records(
                 uncertain=within_uncertainty(losing, fold.winner),
                 losing=_side(losing, mergeable(rules, document, name) if touch else losing.value),
                 winning=_side(fold.winner, fold.winner.value),
+            )
+            found[record.id] = record
+    return found
+
+
+def _late(rules: Rules, key: str, document: Document, late: Mapping[str, Register]) -> dict[str, Record]:
+    """The records of operations on what is purged: their values are gone."""
+    found: dict[str, Record] = {}
+    for name, versions in late.items():
+        purge = document.registers[PURGED][-1]
+        winning = _side(version_of(purge, Operation.DELETE, None), None)
+        for losing in versions:
+            record = Record(
+                id=record_id(rules.name, key, TOUCH, losing.dot),
+                collection=rules.name,
+                key=key,
+                field="",
+                kind="update_deleted",
+                status="open",
+                strategy=rules.strategy_name(name),
+                outcome="dropped",
+                reason="what it changed was deleted and purged",
+                uncertain=within_uncertainty(losing, purge),
+                losing=_side(losing, losing.value),
+                winning=winning,
             )
             found[record.id] = record
     return found

@@ -81,11 +81,13 @@ class Document:
 
     @property
     def contested(self) -> bool:
-        """Whether any register holds concurrent versions."""
+        """Whether the audit may have open records of it."""
         for versions in self.registers.values():
             if len(versions) > 1:
                 return True
-        return len(touches(self, in_life(TOUCH, self.life))) > 1
+        if len(touches(self, in_life(TOUCH, self.life))) > 1:
+            return True
+        return bool(purging.unseen_touches(self.registers))
 
     @property
     def life(self) -> int:

@@ -4,11 +4,15 @@ Such things may go once every region has seen that they are over, and everything
 That is causal stability (Baquero, Almeida and Shoker, "Making operation-based CRDTs operation-based", 2014). One region
 finds it out and journals a purge. So the regions drop the same, whatever they hear first. The purge stays in the
 register `PURGED`. So what an old copy brings is dropped again.
+
+A region that lost its disk may write to a life that is purged. The values are dropped. The version in the touch
+register of that life stays while no purge has seen it. It stands for a record of the audit (`unseen_touches`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import msgspec
@@ -27,7 +31,9 @@ class Purge(msgspec.Struct, array_like=True, frozen=True):
     lives: int
     """Nothing of the lives before this one is left."""
     seen: dict[str, int]
-    """What all regions had seen: removals up to it are dropped."""
+    """What all regions had seen: removals up to it are dropped, and touches of former lives."""
+    deleted: dict[str, int] = {}
+    """The same, when the document was last found deleted as a whole. Plain fields up to it are dropped."""
 
 
 _decode: Callable[[bytes], Purge] = msgspec.json.Decoder(Purge).decode
@@ -44,20 +50,38 @@ def check(value: bytes) -> None:
         raise HostileEntry(f"no document has {purge.lives} lives")
 
 
+def purges_of(registers: Mapping[str, Register]) -> list[Purge]:
+    """Concurrent purges of the document."""
+    return [_decode(version.value) for version in registers.get(PURGED, ()) if version.value is not None]
+
+
 def purge_of(registers: Mapping[str, Register]) -> Purge:
     """All purges of the document together."""
-    lives, seen = 0, VersionVector()
-    for version in registers.get(PURGED, ()):
-        if version.value is not None:
-            purge = _decode(version.value)
-            lives, seen = max(lives, purge.lives), merge(seen, purge.seen)
-    return Purge(lives, seen)
+    purges = purges_of(registers)
+    return Purge(
+        max((purge.lives for purge in purges), default=0),
+        reduce(merge, (purge.seen for purge in purges), VersionVector()),
+        reduce(merge, (purge.deleted for purge in purges), VersionVector()),
+    )
 
 
 def life_of(registers: Mapping[str, Register]) -> int:
-    """How often the document was created anew after a deletion."""
+    """How often the document was created anew after a deletion. A life that was purged is over."""
     life = _latest(registers)
-    return max(life, purge_of(registers).lives - 1) if PURGED in registers else life
+    return max(life, purge_of(registers).lives) if PURGED in registers else life
+
+
+def unseen_touches(registers: Mapping[str, Register]) -> dict[str, Register]:
+    """Touch registers of purged lives → the operations in them that no purge had seen."""
+    if PURGED not in registers:
+        return {}
+    lives, found = purge_of(registers).lives, {}
+    for name, versions in registers.items():
+        if is_touch(name) and life_in(name) < lives:
+            lost = tuple(version for version in versions if version.value is not None)
+            if lost:
+                found[name] = lost
+    return found
 
 
 def _latest(registers: Iterable[str]) -> int:
@@ -73,36 +97,48 @@ def life_in(name: str) -> int:
 
 def drop(registers: dict[str, Register], lattices: dict[str, Any]) -> None:
     """Remove what was purged."""
-    _drop(registers, lattices, purge_of(registers))
+    _drop(registers, lattices, purges_of(registers), purge_of(registers))
 
 
-def _drop(registers: dict[str, Register], lattices: dict[str, Any], purge: Purge) -> None:
-    dead = purge.lives > _latest(registers)
-    for name in [name for name in lattices if life_in(name) < purge.lives]:
+def _drop(
+    registers: dict[str, Register], lattices: dict[str, Any], purges: Sequence[Purge], together: Purge
+) -> None:
+    for name in [name for name in lattices if life_in(name) < together.lives]:
         del lattices[name]
     for name, versions in list(registers.items()):
         if name in (WHOLE, PURGED):
             continue
-        if is_touch(name) or "." in name:
-            if life_in(name) < purge.lives or _removed(name, versions, purge.seen):
-                del registers[name]
-        elif dead:  # plain fields under `merge`
-            kept = tuple(version for version in versions if not _seen(version, purge.seen))
-            if kept:
-                registers[name] = kept
-            else:
-                del registers[name]
+        if is_touch(name):
+            # One purge must have seen the version and the end of its life: that one has resolved the record of it.
+            of_life = [purge.seen for purge in purges if life_in(name) < purge.lives]
+            kept = _left(versions, *of_life)
+        elif "." in name:
+            removed = [each for each in versions if each.value is None and _seen(each, together.seen)]
+            over = life_in(name) < together.lives
+            kept = () if over else tuple(each for each in versions if each not in removed)
+        else:  # plain fields under `merge`
+            kept = _left(versions, together.deleted)
+        _keep(registers, name, kept)
+
+
+def _left(versions: Register, *seen: Mapping[str, int]) -> Register:
+    """The versions that none of the vectors covers."""
+    return tuple(version for version in versions if not any(_seen(version, each) for each in seen))
+
+
+def _keep(registers: dict[str, Register], name: str, versions: Register) -> None:
+    if versions:
+        registers[name] = versions
+    else:
+        del registers[name]
 
 
 def unseen(registers: dict[str, Register], others: Mapping[str, Register]) -> None:
-    """Remove from a whole state the members that another whole state had seen, and no longer has."""
+    """Remove from a whole state what another whole state had seen of the members of maps, and no longer has."""
     seen = purge_of(others).seen
-    for name in [name for name in registers if "." in name and name not in others]:
-        kept = tuple(version for version in registers[name] if not _seen(version, seen))
-        if kept:
-            registers[name] = kept
-        else:
-            del registers[name]
+    for name in [name for name in registers if "." in name]:
+        held, versions = others.get(name, ()), registers[name]
+        _keep(registers, name, tuple(each for each in versions if each in held or not _seen(each, seen)))
 
 
 def purgeable(
@@ -110,27 +146,32 @@ def purgeable(
 ) -> bytes | None:
     """The purge of what is over for all regions, all of which have seen `seen`; None where that is nothing."""
     before, present = purge_of(registers), life_of(registers)
-    lives = before.lives
+    lives, deleted = before.lives, before.deleted
     whole = registers.get(WHOLE, ())
     if whole and all(version.value is None and _seen(version, seen) for version in whole):
-        lives = max(lives, present + 1)
+        # Whoever creates it anew has seen these, too, and so begins no earlier life than this.
+        known = [
+            name
+            for name in registers
+            if is_touch(name) and len(_left(registers[name], seen)) < len(registers[name])
+        ]
+        lives = max(lives, 1 + max(map(life_in, known), default=-1))
+        deleted = merge(deleted, seen)
     elif all(
-        _ended(registers[name], seen) for name in registers if is_touch(name) and life_in(name) < present
+        _ended(registers[name], seen)
+        for name in registers
+        if is_touch(name) and before.lives <= life_in(name) < present
     ):
-        lives = max(lives, present)
-    purge = Purge(lives, merge(before.seen, seen))
+        lives = present
+    purge = Purge(lives, merge(before.seen, seen), deleted)
     left, states = dict(registers), dict(lattices)
-    _drop(left, states, purge)
-    return None if len(left) == len(registers) and len(states) == len(lattices) else _encode(purge)
+    _drop(left, states, [purge], purge)
+    return None if left == registers and len(states) == len(lattices) else _encode(purge)
 
 
 def _ended(versions: Register, seen: Mapping[str, int]) -> bool:
     """Whether all regions have seen that the life of this touch register is over."""
     return any(version.value is None and _seen(version, seen) for version in versions)
-
-
-def _removed(name: str, versions: Register, seen: Mapping[str, int]) -> bool:
-    return "." in name and all(version.value is None and _seen(version, seen) for version in versions)
 
 
 def _seen(version: Version, seen: Mapping[str, int]) -> bool:

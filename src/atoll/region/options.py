@@ -57,9 +57,8 @@ class RegionOptions:
     """Past it entries go that are younger, or that a peer lacks which is not connected; None for no bound."""
     journal_round_s: float = 60.0
     """How often the journal is looked at, whether some of it may go."""
-    purge_s: float = 0.0
-    """How often what is over in documents is purged, where all regions have seen that; never with 0. It is not safe yet
-    beside a region that writes just after it lost its disk."""
+    purge_s: float = 10.0
+    """How often what is over in documents is purged, where all regions have seen that; never with 0."""
     founding: bool = False
     """Whether the deployment is new, so that an empty store has lost nothing: then entries are numbered under the first
     incarnation."""

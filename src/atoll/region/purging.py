@@ -21,6 +21,7 @@ from atoll.region.group_commit import GroupCommit
 from atoll.replication.link import Linked
 from atoll.store.port import Store, View
 
+_HERE = ""
 _AT_ONCE = 100
 """Documents of one entry."""
 
@@ -66,8 +67,8 @@ class Purging:
         self._group_commit = group_commit
         self._gates = gates
         self._every_s = every_s
-        self._announced: list[VersionVector] = []
-        """What each region had at the last look, this one among them."""
+        self._announced: dict[str, VersionVector] = {}
+        """What each region had at the last look, this one among them; empty if one was away."""
 
     async def run(self) -> None:
         """For ever."""
@@ -94,16 +95,22 @@ class Purging:
     def _stable(self) -> VersionVector:
         """What every region had at the last look; empty unless all that they had then is here.
 
-        Whatever a region writes later, it writes having seen that.
+        Whatever a region writes later, it writes having seen that. A region that lost its disk has not, whatever it
+        had announced before: so all of them must still announce it.
         """
         here = dict(self._group_commit.progress.vector)
-        announced = self._announced
-        peers = [self._links[peer].status for peer in self._members.regions if peer in self._links]
-        known = all(peer.connected and peer.advertised for peer in peers)
-        self._announced = [here, *(dict(peer.advertised) for peer in peers)] if known else []
-        if not announced or not all(descends(here, vector) for vector in announced):
+        peers = {peer: self._links[peer].status for peer in self._members.regions if peer in self._links}
+        known = all(status.connected and status.advertised for status in peers.values())
+        now: dict[str, VersionVector] = (
+            {peer: dict(status.advertised) for peer, status in peers.items()} if known else {}
+        )
+        before, self._announced = self._announced, {**now, _HERE: here} if known else {}
+        now[_HERE] = here
+        if not before or before.keys() != now.keys():
             return {}
-        first, *others = announced
+        if not all(descends(here, had) and descends(now[region], had) for region, had in before.items()):
+            return {}
+        first, *others = before.values()
         return {
             origin: min(seq, *(vector.get(origin, 0) for vector in others)) if others else seq
             for origin, seq in first.items()

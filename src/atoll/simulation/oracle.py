@@ -149,11 +149,10 @@ class Oracle:
                 continue  # it does not say what it overwrites
             seen = [other for other in touches if entry.context.get(other.entry.origin, 0) >= other.entry.seq]
             lost = _open(rules, key, _present(seen))
-            replaced = set(touch.change.registers)
-            if PURGED in replaced:
-                replaced |= _present(seen).keys() - _present([*seen, touch]).keys()
+            replaced = touch.change.registers
+            left = _open(rules, key, _present([*seen, touch])) if PURGED in replaced else lost
             for id_, (register, losing, winner, _) in lost.items():
-                if register in replaced and id_ not in resolved:
+                if (register in replaced or id_ not in left) and id_ not in resolved:
                     by = entry.order
                     resolved[id_] = Expected("resolved", losing, winner, by)
         for id_, (_, losing, winner, status) in _open(rules, key, _present(touches)).items():
@@ -178,30 +177,36 @@ def _present(touches: Sequence[Touch]) -> dict[str, list[Written]]:
         register: sorted((v for v in versions if seen[register].get(v.origin, 0) < v.seq), key=_canonically)
         for register, versions in written.items()
     }
-    purges = [msgspec.json.decode(version.value or b"[0, {}]") for version in present.get(PURGED, ())]
+    purges = _purges(present)
     return _left(present, purges) if purges else present
+
+
+def _purges(present: Mapping[str, list[Written]]) -> list[Any]:
+    return [msgspec.json.decode(version.value or b"[0, {}, {}]") for version in present.get(PURGED, ())]
 
 
 def _left(present: dict[str, list[Written]], purges: list[Any]) -> dict[str, list[Written]]:
     """Without what was purged."""
-    lives = max(each[0] for each in purges)
-    dead = lives > max((int(name[1:] or 0) for name in present if is_touch(name)), default=0)
     left = {}
     for register, versions in present.items():
-        if is_touch(register) or "." in register:
-            life = register.partition(".")[0].partition(TOUCH)[2]
-            removed = "." in register and all(v.value is None and _purged(v, purges) for v in versions)
-            if int(life or 0) < lives or removed:
-                continue
-        content = dead and not is_touch(register) and register not in (WHOLE, PURGED)
-        kept = [version for version in versions if not (content and _purged(version, purges))]
+        life = int(register.partition(".")[0].partition(TOUCH)[2] or 0) if register != PURGED else 0
+        later = [each for each in purges if each[0] > life]
+        if "." in register:
+            kept = [] if later else [v for v in versions if v.value is not None or not _covered(v, 1, purges)]
+        elif is_touch(register):
+            kept = [version for version in versions if not _covered(version, 1, later)]
+        elif register in (WHOLE, PURGED):
+            kept = versions
+        else:
+            kept = [version for version in versions if not _covered(version, 2, purges)]
         if kept:
             left[register] = kept
     return left
 
 
-def _purged(version: Written, purges: list[Any]) -> bool:
-    return any(each[1].get(version.origin, 0) >= version.seq for each in purges)
+def _covered(version: Written, member: int, purges: list[Any]) -> bool:
+    """Whether the vector that is this member of a purge covers the version."""
+    return any(each[member].get(version.origin, 0) >= version.seq for each in purges)
 
 
 def _canonically(version: Written) -> Order:
@@ -214,10 +219,19 @@ def _open(
     """id → (register, losing, winning, status) of what is lost in this state."""
     lost: dict[str, tuple[str, Dot, Dot, str]] = {}
     now = in_life(TOUCH, _life(present))
+    purged = max((each[0] for each in _purges(present)), default=0)
     for register, present_ones in present.items():
         if register == PURGED:
             continue
         touch = is_touch(register)
+        if touch and int(register[1:] or 0) < purged:  # nobody who had seen the end would have written it
+            winner = present[PURGED][-1]
+            lost |= {
+                record_id(rules.name, key, TOUCH, late.dot): (register, late.dot, winner.dot, "open")
+                for late in present_ones
+                if late.value is not None
+            }
+            continue
         versions = _with_deletions(present, present_ones) if register == now else present_ones
         if len(versions) < 2 or (touch and not _touch_counts(rules, present, versions, over=register != now)):
             continue
@@ -251,7 +265,7 @@ def _with_deletions(present: Mapping[str, list[Written]], touches: list[Written]
 def _life(present: Mapping[str, list[Written]]) -> int:
     """How often a document with these registers was created anew after a deletion."""
     lives = [int(name[1:]) for name in present if is_touch(name) and name != TOUCH]
-    lives += [msgspec.json.decode(each.value or b"[0]")[0] - 1 for each in present.get(PURGED, ())]
+    lives += [each[0] for each in _purges(present)]
     return max((0, *lives))
 
 

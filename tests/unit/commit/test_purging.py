@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import Any
 
 import msgspec
 import pytest
 
+from atoll.causality.vector import descends
 from atoll.documents.mutation import Delete, Mutation, patch_of, put_of
-from atoll.errors import NotFound
+from atoll.documents.register import Operation
+from atoll.errors import BoundExceeded, NotFound
 
 from .replica import Replica, settle
 from .test_lives import BOTH, EMPTY, EVERYTHING, FULL, NEW, RULES, agreed, patch, put, started
@@ -52,6 +55,7 @@ def test_a_deleted_document_leaves_no_bytes_of_its_content(collection: str) -> N
     for replica in (a, b, c):
         assert WORD not in meta(replica)
         assert len(meta(replica)) < 200
+        assert replica.journal[-1].entry.changes[0].operation == Operation.DELETE
     assert agreed(a, b, c) is None
     b.write(put(collection, NEW))
     assert agreed(a, b, c) == NEW
@@ -177,3 +181,128 @@ def _mutation(rng: random.Random, collection: str, count: int) -> Mutation:
             Delete(collection, "k"),
         ]
     )
+
+
+class Lost(Replica):
+    """Region c without its disk, which writes before it has heard anybody."""
+
+    def __init__(self, collection: str, incarnation: str = "01") -> None:
+        super().__init__(f"c~{incarnation}", RULES, skew_ms=1000)
+        self.write(put(collection, FULL))
+
+
+def deleted_and_purged(collection: str) -> tuple[Replica, Replica, Replica]:
+    a, b, c = started(collection)
+    a.write(Delete(collection, "k"))
+    purge(a, b, c)
+    return a, b, c
+
+
+def audit(replica: Replica) -> list[dict[str, Any]]:
+    return [msgspec.json.decode(row.body) for row in replica.audit.values()]
+
+
+@BOTH
+def test_what_is_written_to_a_purged_life_is_in_the_audit(collection: str) -> None:
+    a, b, _ = deleted_and_purged(collection)
+    lost = Lost(collection)
+    assert agreed(a, b, lost) == {**EMPTY, "title": "old"}
+    record = next(each for each in audit(a) if each["kind"] == "update_deleted")
+    assert (record["status"], record["outcome"], record["losing"]["region"]) == ("open", "dropped", "c~01")
+    a.write(patch(collection, {"$set": {"members.x": "x"}}))
+    purge(b, a, lost)
+    assert {each["status"] for each in audit(b) if each["kind"] == "update_deleted"} == {"resolved"}
+    assert agreed(a, b, lost) == {**EMPTY, "title": "old", "members": {"x": "x"}}
+
+
+@BOTH
+def test_a_document_that_is_back_after_its_purge_takes_edits(collection: str) -> None:
+    a, b, _ = deleted_and_purged(collection)
+    lost = Lost(collection)
+    settle([a, b, lost])
+    for replica in (a, b, lost):
+        replica.write(patch(collection, {"$append": {"body": "!"}, "$inc": {"views": 3}}))
+        settle([a, b, lost])
+    assert agreed(a, b, lost) == {**EMPTY, "title": "old", "body": "!!!", "views": 9}
+
+
+@BOTH
+def test_a_region_that_saw_the_purge_and_one_that_did_not_create_one_document(collection: str) -> None:
+    a, b, c = started(collection)
+    a.write(Delete(collection, "k"))
+    settle([a, b, c])
+    batch = a.batch()
+    batch.purge(sorted(a.rows), dict(a.vector))
+    a._take(batch)
+    a.write(put(collection, {**EMPTY, "views": 1}))
+    b.write(put(collection, {**EMPTY, "views": 2}))
+    assert agreed(a, b, c)["views"] == 3
+    assert not [each for each in audit(a) if each["kind"] == "update_deleted"]
+
+
+def test_plain_fields_of_a_document_that_is_back_are_not_purged() -> None:
+    a, b, _ = deleted_and_purged("sheet")
+    lost = Lost("sheet")
+    settle([a, b, lost])
+    a.write(patch("sheet", {"$set": {"members.x": "x"}}))
+    a.write(patch("sheet", {"$unset": ["members.x"]}))
+    for _ in range(3):
+        purge(a, b, lost)
+        assert agreed(a, b, lost) == {**EMPTY, "title": "old"}
+
+
+@BOTH
+def test_what_was_lost_does_not_keep_later_lives(collection: str) -> None:
+    a, b, _ = deleted_and_purged(collection)
+    lost = Lost(collection)
+    settle([a, b, lost])
+    a.write(patch(collection, {"$append": {"body": "secret"}}))
+    a.write(Delete(collection, "k"))
+    a.write(put(collection, NEW))
+    purge(a, b, lost)
+    assert WORD not in meta(a)
+    assert agreed(a, b, lost) == NEW
+
+
+@BOTH
+@pytest.mark.parametrize("seed", range(30))
+def test_no_order_of_arrival_matters(collection: str, seed: int) -> None:
+    """Purges of all that some region had seen at some time, beside regions that write without their disks."""
+    rng = random.Random(seed)
+    regions = [Replica(name, RULES) for name in "abc"]
+    moments: list[dict[str, int]] = [{}]
+    for count in range(45):
+        here, there = rng.choice(regions), rng.choice(regions)
+        moment = rng.random()
+        if moment < 0.35:
+            encoded = here.ready_from(there) if here is not there else None
+            if encoded is not None:
+                here.receive([encoded])
+        elif moment < 0.5:
+            moments.append(dict(here.vector))
+            seen = rng.choice([each for each in moments if descends(here.vector, each)])
+            batch = here.batch()
+            batch.purge(sorted(here.rows), seen)
+            here._take(batch)
+        elif moment < 0.55 and count > 20 and len(regions) < 5:
+            regions.append(Lost(collection, f"{count:02}"))
+            for _ in range(rng.randint(0, 4)):
+                with contextlib.suppress(NotFound, BoundExceeded):
+                    regions[-1].write(_mutation(rng, collection, count))
+        else:
+            with contextlib.suppress(NotFound, BoundExceeded):
+                here.write(_mutation(rng, collection, count))
+    shown = agreed(*regions)
+    entries = [each for region in regions for each in region.journal if each.entry.origin == region.name]
+    for _ in range(6):
+        other, left = Replica("d", RULES), list(entries)
+        copied = rng.randrange(len(entries)) if rng.random() < 0.5 else 0
+        while len(left) > copied:
+            ready = [each for each in left if descends(other.vector, each.entry.context)]
+            encoded = rng.choice(ready)
+            left.remove(encoded)
+            other.receive([encoded])
+        for page in regions[0].snapshot() if copied else ():
+            other.perform(page)
+        other.vector = dict(regions[0].vector)
+        assert agreed(regions[0], other) == shown

@@ -10,6 +10,7 @@ import pytest
 
 from atoll.commit.identity import REMAINS
 from atoll.documents.mutation import Delete, Mutation, Write, patch_of, put_of
+from atoll.region.purging import Purging
 from atoll.region.region import Region
 from atoll.simulation.application import built_in
 from atoll.testing import Cluster, simulated
@@ -110,6 +111,56 @@ def test_a_map_whose_members_come_and_go_does_not_grow() -> None:
         assert sizes[2] - sizes[1] < 20  # once all have written
 
     simulated(scenario)
+
+
+def test_a_region_without_its_disk_loses_nothing_silently() -> None:
+    async def scenario() -> None:
+        cluster = await _started()
+        await cluster["tokyo"].ask(_note("secret"))
+        await cluster.settle(10)
+        await cluster["frankfurt"].ask(_deleted("note", "n"))
+        await cluster.settle(10)
+        await asyncio.sleep(10)
+        await cluster.settle(10)
+        cluster.partition(("virginia",), ("frankfurt", "tokyo"))
+        cluster.lose_disk("virginia")
+        cluster.start("virginia")
+        await asyncio.sleep(10)
+        await cluster["virginia"].ask(_note("late"))
+        cluster.heal()
+        await cluster.settle(60)
+        assert {cluster.shown(name)["note", "n"] for name in NAMES} == {b'{"body":"","lines":[]}'}
+        for name in NAMES:
+            records = [record for record in cluster.audit(name).values() if b"update_deleted" in record]
+            assert len(records) == 1
+        await cluster["virginia"].ask(_note("again"))
+        await cluster.settle(10)
+        await asyncio.sleep(10)
+        await cluster.settle(10)
+        assert {cluster.shown(name)["note", "n"] for name in NAMES} == {b'{"body":"again","lines":["again"]}'}
+        assert all(b'"status":"resolved"' in record for record in cluster.audit("tokyo").values())
+
+    simulated(scenario)
+
+
+@in_virtual_time
+async def test_what_a_region_announced_before_it_lost_its_disk_does_not_count() -> None:
+    async with World("a", "b") as it:
+        await it.write("a", "like", "k", {"$inc": {"count": 1}})
+        region, link = it["a"], it["a"].links["b"]
+        purging = Purging(
+            region.members,
+            region.links,
+            region.store,
+            region.group_commit,
+            gates=(),
+            every_s=1e9,
+        )
+        await asyncio.sleep(5)
+        assert purging._stable() == {}
+        assert purging._stable() == {"a": 1}
+        link.status.advertised = {"b~01": 1}
+        assert purging._stable() == {}
 
 
 @pytest.mark.parametrize(("purge_s", "noted"), [(0.0, 0), (1e9, 1)])

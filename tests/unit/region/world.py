@@ -23,7 +23,7 @@ from atoll.store.memory.store import MemoryStore
 
 START_MS = 1_800_000_000_000
 KEY = b"k" * 32
-QUIET = RegionOptions(housekeeping_s=1e9, events_most=0)
+QUIET = RegionOptions(housekeeping_s=1e9, purge_s=1e9, events_most=0)
 
 
 class Note(Collection, consistency="causal"):
