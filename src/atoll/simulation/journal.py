@@ -66,6 +66,8 @@ class Journal:
         """Entries that no honest region would have written."""
         self.refused: set[tuple[str, int, int]] = set()
         """(origin, seq, change) that no region may merge."""
+        self._went_back = False
+        """Whether any region has another disk than at its start, or an older one."""
         self.losses: dict[str, Loss] = {}
         """Origins of regions whose data went back to what they were before, or are gone."""
         self._restored: set[str] = set()
@@ -141,7 +143,7 @@ class Journal:
 
     def cut(self, region: str, segments: Iterable[Segment]) -> None:
         """A region has cut its journal. Checked where no region is given up, and none has lost its disk."""
-        if self.losses or not self.patient:
+        if self._went_back or not self.patient:
             return
         for segment in segments:
             for other, vector in self.vectors.items():
@@ -230,6 +232,7 @@ class Journal:
     def replaced(self, region: str, positions: Mapping[str, int], how: Replaced) -> None:
         """A region's data went back to `positions`: what no other region has beyond them, and only that, is lost."""
         self.vectors[region] = dict(positions)
+        self._went_back = True
         self._incomplete.discard(region)
         newest: dict[str, int] = {}
         for dot in self.entries:
