@@ -62,7 +62,7 @@ class Region(Parts):
 
     async def start(self) -> None:
         """Take up what the store holds, open the links and begin background work. Raises what the store raises."""
-        await self.store.open_collections(self.application.stored)
+        await self.store.open_collections(self.tables)
         await self.store.declare(shapes_of(self.application))
         for part in self.background:
             if part.open is not None:

@@ -131,8 +131,6 @@ class SnapshotPages:
         return found
 
     async def _scanned(self, after: str) -> port.KeptScanned:
-        if not after:
-            await self._store.open_collections([KEPT_ASIDE])
         rows = await self._store.scan_all(KEPT_ASIDE, after=after or None, limit=1)
         if not rows:
             return port.KeptScanned("")

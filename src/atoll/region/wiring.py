@@ -85,6 +85,8 @@ class Parts:
         self.site = site
         self.name = site.name
         self.application = application
+        self.tables = [*application.stored, KEPT_ASIDE]
+        """Collections that have one, and where pages of a snapshot are put aside."""
         self.store = store
         self.options = site.options
         self.now_ms = site.now_ms
@@ -378,8 +380,7 @@ class Parts:
         self.failover.history_changed(history, lossy=lossy)
 
     async def _rewind(self) -> int:
-        # Tables that were made last may be missing, too.
-        await self.store.open_collections([*self.application.stored, KEPT_ASIDE])
+        await self.store.open_collections(self.tables)  # those that were made last may be missing, too
         clock = await self.progress.rewind()
         self._own_at_first = of_region(self.vector, self.name)
         self.freshness.forget()

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from atoll.causality.types import Seq, Stamp
+from atoll.commit.snapshot_page import KEPT_ASIDE
 from atoll.documents.entry import Change, Entry
 from atoll.errors import CorruptEntry, HostileEntry, RegionUnreachable, Unavailable
 from atoll.replication import snapshot
@@ -378,6 +379,13 @@ async def test_a_new_snapshot_holds_what_was_adopted() -> None:
         it.partition("ab", "ad")
         await it.agreed()
         assert [it.shown(name, "note", "adopted") for name in it.names] == [{"text": "not in a"}] * 4
+
+
+@in_virtual_time
+async def test_pages_have_a_table_before_any_snapshot_is_installed() -> None:
+    """A round that another node had begun, or an earlier run, was kept aside without looking for the table."""
+    async with World() as it:
+        assert await it.stores["a"].get(KEPT_ASIDE, "1") is None
 
 
 async def lived_in_by_two(it: World) -> None:
