@@ -113,7 +113,13 @@ def test_a_key_in_another_normal_form_is_told_its_own() -> None:
     assert refused.value.details == {"normal": "caf\u00e9"}
 
 
-@given(st.text(st.characters(exclude_categories=["Cc"])))
+def test_half_a_character_has_no_spelling() -> None:
+    with pytest.raises(InvalidKey, match="lone surrogate at character 1") as refused:
+        check_spelling("a\ud800", "prefix")
+    assert refused.value.details == {}
+
+
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs"])))
 def test_every_other_spelling_is_told_one_that_is_taken(text: str) -> None:
     try:
         check_spelling(text, "prefix")
