@@ -56,6 +56,11 @@ def of_region(vector: Mapping[str, int], region: str) -> dict[str, int]:
     return {origin: seq for origin, seq in vector.items() if origin == region or origin.startswith(prefix)}
 
 
+def latest_of(vector: Mapping[str, int], region: str) -> Origin:
+    """The origin of the region's latest incarnation in the vector; of its first one where there is none."""
+    return Origin(max(of_region(vector, region), key=incarnation_of, default=region))
+
+
 def by_region(vector: Mapping[str, int]) -> dict[str, int]:
     """Region → how many of its entries a vector covers, of all incarnations: for people."""
     counts: dict[str, int] = {}

@@ -24,8 +24,7 @@ from dataclasses import replace
 import msgspec
 
 from atoll.causality import vector as vectors
-from atoll.causality.origin import Origin
-from atoll.causality.types import Dot, Seq
+from atoll.causality.types import Dot
 from atoll.commit.snapshot_page import RECORD
 from atoll.commit.work import Fence
 from atoll.errors import AtollError, ClockAhead, FenceLost, ReplicationError, Unavailable
@@ -140,9 +139,7 @@ def _advanced(state: InstallState, event: port.Outcome, now_s: float) -> _Next:
         case "pulling", port.PageReceived(peer, page):
             return _received(state, peer, page, now_s)
         case "covering", port.Covered():
-            dots = tuple(
-                Dot(Origin(each.peer), Seq(seq)) for each in finished(state.rounds) for seq in each.lasts
-            )
+            dots = tuple(dot for each in finished(state.rounds) for dot in each.lasts)
             return replace(state, phase="comparing"), (port.ReadDigests(dots), port.WakeAt(math.inf))
         case "covering", port.PositionsRead(positions):
             return _positions(state, positions)
@@ -417,10 +414,10 @@ def _positions(state: InstallState, positions: Mapping[str, Mapping[str, int]]) 
 def _compared(state: InstallState, digests: Mapping[Dot, bytes | None]) -> _Next:
     """Whether entries have come under numbers that the peer had given to others, which pages may show."""
     for each in finished(state.rounds):
-        for seq, digest in each.lasts.items():
-            here = digests[Dot(Origin(each.peer), Seq(seq))]
+        for dot, digest in each.lasts.items():
+            here = digests[dot]
             if here is not None and here != digest:
-                why = f"entry {seq} of {each.peer} is another one than its snapshot shows"
+                why = f"entry {dot.seq} of {dot.origin} is another one than its snapshot shows"
                 return _begun(state, why)
     pages = tuple(number for each in finished(state.rounds) for number in each.pages)
     return _merged_next(replace(state, phase="merging", to_merge=pages, merged=0, pieces=(), trouble=""))

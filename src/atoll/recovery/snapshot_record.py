@@ -14,6 +14,8 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from atoll.causality import vector as vectors
+from atoll.causality.origin import latest_of
+from atoll.causality.types import Dot, Seq
 from atoll.commit.batch import Batch
 from atoll.commit.snapshot_page import INCOMPLETE, KEPT_ASIDE, RECORD, SnapshotPage
 from atoll.commit.work import Wants
@@ -150,8 +152,8 @@ class Round:
     declared: Mapping[str, Mapping[str, str]]
     next: SnapshotPlace | None
     pages: tuple[int, ...] = ()
-    lasts: Mapping[int, bytes] = field(default_factory=dict)
-    """seq → digest of entries of the peer's own that pages may show, and that are not in what was installed."""
+    lasts: Mapping[Dot, bytes] = field(default_factory=dict)
+    """Entries of the peer's own that pages may show, and that are not in what was installed → their digests."""
 
     @classmethod
     def of(cls, peer: str, page: SnapshotReply) -> Round:
@@ -164,9 +166,10 @@ class Round:
         )
 
     def take(self, page: SnapshotReply, number: int) -> Round:
-        lasts, seq = dict(self.lasts), page.after.get(self.peer, 0)
-        if page.last is not None and seq > self.began.get(self.peer, 0):
-            lasts.setdefault(seq, page.last)
+        lasts, own = dict(self.lasts), latest_of(page.after, self.peer)
+        seq = page.after.get(own, 0)
+        if page.last is not None and seq > self.began.get(own, 0):
+            lasts.setdefault(Dot(own, Seq(seq)), page.last)
         until = vectors.merge(self.until, page.after)
         return replace(self, until=until, next=page.next, pages=(*self.pages, number), lasts=lasts)
 

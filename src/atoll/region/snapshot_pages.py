@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from atoll.causality.origin import latest_of
 from atoll.commit.snapshot_page import KEPT_ASIDE, RECORD, SnapshotPage
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, StoreCorrupt, Unavailable
@@ -83,7 +84,8 @@ class SnapshotPages:
         )
         if await self._store.state(*UNPARKED) != unparked:
             raise Unavailable(f"{self._region} has merged parked changes: ask again", region=self._region)
-        last = await entry_digest(self._store, self._region, page.after.get(self._region, 0))
+        own = latest_of(page.after, self._region)
+        last = await entry_digest(self._store, own, page.after.get(own, 0))
         return msgspec.structs.replace(page, last=last)
 
     async def _check_merged(self) -> None:

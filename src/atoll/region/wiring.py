@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from atoll.causality.clock import HybridLogicalClock, stamp_ms
-from atoll.causality.origin import Origin, incarnation_of, of_region
+from atoll.causality.origin import Origin, incarnation_of, latest_of, of_region
 from atoll.causality.types import Stamp
 from atoll.commit.batch import Batch
 from atoll.commit.identity import Identity
@@ -419,8 +419,8 @@ class Parts:
     def _after_move(self, before: dict[str, int], vector: dict[str, int]) -> None:
         if len(vector) > len(before):
             self.members.remember(vector)
-            own, known = of_region(vector, self.name), self.startup_check.state.known
-            if known and max(map(incarnation_of, own), default=0) > incarnation_of(self.origin):
+            latest, known = latest_of(vector, self.name), self.startup_check.state.known
+            if known and incarnation_of(latest) > incarnation_of(self.origin):
                 self.startup_check.replaced()  # another node may have begun an incarnation
         self.freshness.moved(vector)
         self.committed.notify()

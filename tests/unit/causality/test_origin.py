@@ -10,6 +10,7 @@ from atoll.causality.origin import (
     PATTERN,
     by_region,
     incarnation_of,
+    latest_of,
     next_incarnation,
     of_region,
     origin_of,
@@ -53,4 +54,6 @@ def test_a_region_is_not_taken_for_one_with_a_longer_name() -> None:
 
 
 def test_people_see_how_much_of_each_region_is_here() -> None:
+    assert latest_of({"tokyo": 9, "tokyo~7": 2, "tokyo~a": 1, "tokyo2~b": 4}, "tokyo") == "tokyo~a"
+    assert latest_of({"oregon": 1}, "tokyo") == "tokyo"
     assert by_region({"tokyo~7": 2, "tokyo": 3, "oregon": 1}) == {"oregon": 1, "tokyo": 5}

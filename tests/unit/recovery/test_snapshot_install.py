@@ -177,6 +177,23 @@ def test_an_entry_that_is_another_one_than_the_pages_show_begins_anew() -> None:
     assert it.step == MoveRecord(INSTALLING, INSTALLING.next_round())
 
 
+def test_a_later_incarnation_is_compared_by_its_own_entries() -> None:
+    it = Node()
+    it.begins()
+    it.looks()
+    it.meets(port.PageReceived("a", page({"a": 7, "a~5": 3}, {"a": 7, "a~5": 3}, NEXT)))
+    it.commits()
+    it.looks()
+    it.meets(port.PageReceived("a", page({"a": 7, "a~5": 3}, {"a": 7, "a~5": 4}, None, last=b"4")))
+    it.commits()
+    it.meets(port.Woken())
+    it.looks()
+    it.commits()
+    assert it.meets(port.Covered())[0] == port.ReadDigests((("a~5", 4),))
+    it.meets(port.DigestsRead({("a~5", 4): b"another"}))
+    assert it.step == MoveRecord(INSTALLING, INSTALLING.next_round())
+
+
 def test_a_round_that_another_node_ended_during_the_scan_is_over() -> None:
     """Found by seed 502365: it read that the round was under way before a slow scan, and never looked again."""
     it = Node(record=INSTALLING)

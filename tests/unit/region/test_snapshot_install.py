@@ -11,8 +11,9 @@ from atoll.causality.types import Seq, Stamp
 from atoll.commit.snapshot_page import KEPT_ASIDE
 from atoll.documents.entry import Change, Entry
 from atoll.errors import CorruptEntry, HostileEntry, RegionUnreachable, Unavailable
+from atoll.region.divergence import entry_digest
 from atoll.replication import snapshot
-from atoll.replication.messages import SnapshotCall, SnapshotPlace, StreamRequest
+from atoll.replication.messages import SnapshotCall, SnapshotPlace, SnapshotReply, StreamRequest
 from atoll.rollout.redeclare import Redeclare
 from atoll.store.memory.store import MemoryStore
 from atoll.store.memory.tables import MemoryTables
@@ -379,6 +380,21 @@ async def test_a_new_snapshot_holds_what_was_adopted() -> None:
         it.partition("ab", "ad")
         await it.agreed()
         assert [it.shown(name, "note", "adopted") for name in it.names] == [{"text": "not in a"}] * 4
+
+
+@in_virtual_time
+async def test_a_page_names_the_last_entry_of_the_present_incarnation() -> None:
+    async with World() as it:
+        await it.write("a", "note", "k", {"text": "first"})
+        await it.settled()
+        await it["a"].stop()
+        it.stores["a"] = MemoryStore()
+        await it.create("a").start()
+        await it.write("a", "note", "k", {"text": "second"})
+        page = await it["a"].answer(SnapshotCall(SnapshotPlace()))
+        assert isinstance(page, SnapshotReply)
+        assert page.last == await entry_digest(it.stores["a"], it["a"].origin, 1)
+        assert page.last is not None
 
 
 @in_virtual_time
