@@ -22,6 +22,7 @@ from atoll.replication.link import Linked
 from atoll.store.port import Store, View
 
 _HERE = ""
+"""In place of a peer's name."""
 _AT_ONCE = 100
 """Documents of one entry."""
 
@@ -101,11 +102,10 @@ class Purging:
         here = dict(self._group_commit.progress.vector)
         peers = {peer: self._links[peer].status for peer in self._members.regions if peer in self._links}
         known = all(status.connected and status.advertised for status in peers.values())
-        now: dict[str, VersionVector] = (
-            {peer: dict(status.advertised) for peer, status in peers.items()} if known else {}
-        )
-        before, self._announced = self._announced, {**now, _HERE: here} if known else {}
-        now[_HERE] = here
+        now: dict[str, VersionVector] = {}
+        if known:
+            now = {**{peer: dict(status.advertised) for peer, status in peers.items()}, _HERE: here}
+        before, self._announced = self._announced, now
         if not before or before.keys() != now.keys():
             return {}
         if not all(descends(here, had) and descends(now[region], had) for region, had in before.items()):

@@ -10,6 +10,7 @@ import pytest
 
 from atoll.commit.identity import REMAINS
 from atoll.documents.mutation import Delete, Mutation, Write, patch_of, put_of
+from atoll.membership.members import Members, Membership
 from atoll.region.purging import Purging
 from atoll.region.region import Region
 from atoll.simulation.application import built_in
@@ -161,6 +162,19 @@ async def test_what_a_region_announced_before_it_lost_its_disk_does_not_count() 
         assert purging._stable() == {"a": 1}
         link.status.advertised = {"b~01": 1}
         assert purging._stable() == {}
+
+
+@in_virtual_time
+async def test_a_region_alone_purges_nothing_once_another_one_joins() -> None:
+    async with World("a", "b") as it:
+        await it.write("a", "like", "k", {"$inc": {"count": 1}})
+        it.partition("ab")
+        await asyncio.sleep(10)
+        region, members = it["a"], Members(Membership.of(["a"]))
+        purging = Purging(members, region.links, region.store, region.group_commit, gates=(), every_s=1e9)
+        assert [purging._stable(), purging._stable()] == [{}, {"a": 1}]
+        members.current = region.members.current
+        assert [purging._stable(), purging._stable()] == [{}, {}]
 
 
 @pytest.mark.parametrize(("purge_s", "noted"), [(0.0, 0), (1e9, 1)])
