@@ -487,8 +487,7 @@ class Batch:
                 self.recent.keep((collection, key), row, document)
         for collection, key in sorted(self._erased - self._changed.keys()):
             commit.erased.setdefault(collection, []).append(key)
-        while (
-            self._documents
-        ):  # one by one: to free large ones takes long, and no other thread runs meanwhile
+        # One by one: to free large ones takes long, and no other thread runs meanwhile.
+        while self._documents:
             self._documents.popitem()
         return commit

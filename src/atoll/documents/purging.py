@@ -113,9 +113,8 @@ def _drop(
             of_life = [purge.seen for purge in purges if life_in(name) < purge.lives]
             kept = _left(versions, *of_life)
         elif "." in name:
-            removed = [each for each in versions if each.value is None and _seen(each, together.seen)]
             over = life_in(name) < together.lives
-            kept = () if over else tuple(each for each in versions if each not in removed)
+            kept = () if over else tuple(each for each in versions if not _removed(each, together.seen))
         else:  # plain fields under `merge`
             kept = _left(versions, together.deleted)
         _keep(registers, name, kept)
@@ -148,7 +147,7 @@ def purgeable(
     before, present = purge_of(registers), life_of(registers)
     lives, deleted = before.lives, before.deleted
     whole = registers.get(WHOLE, ())
-    if whole and all(version.value is None and _seen(version, seen) for version in whole):
+    if whole and all(_removed(version, seen) for version in whole):
         # Whoever creates it anew has seen these, too, and so begins no earlier life than this.
         known = [
             name
@@ -171,7 +170,11 @@ def purgeable(
 
 def _ended(versions: Register, seen: Mapping[str, int]) -> bool:
     """Whether all regions have seen that the life of this touch register is over."""
-    return any(version.value is None and _seen(version, seen) for version in versions)
+    return any(_removed(version, seen) for version in versions)
+
+
+def _removed(version: Version, seen: Mapping[str, int]) -> bool:
+    return version.value is None and _seen(version, seen)
 
 
 def _seen(version: Version, seen: Mapping[str, int]) -> bool:

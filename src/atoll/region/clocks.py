@@ -59,9 +59,8 @@ class Clocks:
             distance_ms = interval.distance_ms(now_ms)
             self.off_ms = distance_ms if distance_ms > most_ms else 0
             ahead_ms = self.offsets.ahead_ms(now_ms) if kernel_ms is None else 0
-            self.ahead_ms = (
-                ahead_ms if ahead_ms > 2 * most_ms else 0
-            )  # peers hold back what exceeds one of them
+            # Peers hold back what exceeds one of them.
+            self.ahead_ms = ahead_ms if ahead_ms > 2 * most_ms else 0
             await asyncio.sleep(self._options.ping_s)
 
     def _notice_step(self) -> None:

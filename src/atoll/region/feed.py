@@ -85,9 +85,8 @@ class Feed:
                     known = self._failover.state.turns
                     after_id = await start_of(self._store, seen, lambda _: True)
                     consumer.begin(after_id, now_s())
-                    due_s = (
-                        now_s() + idle_s
-                    )  # however long the store took, something is shown before the first None
+                    # However long the store took, something is shown before the first None.
+                    due_s = now_s() + idle_s
                 numbered = await self._store.journal(after_id, limit=16)
                 if known != self._failover.state.turns:
                     continue  # the journal is another database's

@@ -239,9 +239,8 @@ class GroupCommit:
         except KeyboardInterrupt:
             # As in a notebook: it stops whoever runs the event loop, who may run it on.
             if self._task is not None:
-                self._task.add_done_callback(
-                    asyncio.Task.exception
-                )  # it has been raised where the loop is run
+                # It has been raised where the loop is run.
+                self._task.add_done_callback(asyncio.Task.exception)
             self._called.set()
             self._task = asyncio.create_task(self._run(), name="group commit")
             raise

@@ -17,10 +17,8 @@ class Lost:
 
     def closed(self, ends: Mapping[str, int]) -> None:
         """Settled former incarnations → their last entry, as a peer knows them."""
-        for (
-            origin,
-            end,
-        ) in ends.items():  # many ended before they numbered anything: 0 counts, unlike in a vector
+        for origin, end in ends.items():
+            # Many ended before they numbered anything: 0 counts, unlike in a vector.
             self._ends[origin] = max(end, self._ends.get(origin, 0))
 
     def ends(self) -> dict[str, int]:

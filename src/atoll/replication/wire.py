@@ -114,7 +114,7 @@ class FrameWriter:
         return self._frame(_BEGINS, _pack(begins))
 
     def entries(self, frames: bytes) -> bytes:
-        """`frames`: entry frames of `core.entry`, one after the other.
+        """`frames`: entry frames of `documents.entry`, one after the other.
 
         Peers that keep up are sent the same, one after the other: it is compressed and sealed once. Not so large ones,
         which are rare: another thread may do these.
