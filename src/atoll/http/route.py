@@ -16,8 +16,8 @@ from atoll.http.exchange import Exchange, text_of
 from atoll.http.parameters import Parameter, Query, defaults_of
 from atoll.http.sessions import Sessions
 from atoll.ids import IdService
-from atoll.region.beside import beside_loop
 from atoll.region.region import Region
+from atoll.replication.beside import beside_loop
 from atoll.replication.emulation import Emulation
 
 Method = Literal["GET", "PUT", "PATCH", "POST", "DELETE"]

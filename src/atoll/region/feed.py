@@ -12,10 +12,10 @@ from atoll.causality import vector as vectors
 from atoll.causality.origin import of_region
 from atoll.documents.entry import Change, Entry, decode_frames
 from atoll.errors import CursorExpired
-from atoll.region.beside import beside_loop
 from atoll.region.group_commit import GroupCommit
 from atoll.region.lost import Lost
 from atoll.region.recovery import FailoverRecovery
+from atoll.replication.beside import beside_loop
 from atoll.replication.signal import Signal
 from atoll.replication.source import start_of
 from atoll.schema.bounds import BESIDE_BYTES
@@ -83,7 +83,7 @@ class Feed:
                 count, here = self._committed.count, self._group_commit.progress.vector
                 if known != self._failover.state.turns:
                     known = self._failover.state.turns
-                    after_id = await start_of(self._store, seen, lambda _: True)
+                    after_id = await start_of(self._store, seen)
                     consumer.begin(after_id, now_s())
                     # However long the store took, something is shown before the first None.
                     due_s = now_s() + idle_s

@@ -26,9 +26,9 @@ from atoll.commit.work import Gate, Step, Wants, Work
 from atoll.documents.mutation import MERGED_BYTES
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, Indefinite, Overloaded, SerializationConflict, TooLarge
-from atoll.region.beside import beside_loop
 from atoll.region.progress import Progress
 from atoll.region.timeline import Timeline
+from atoll.replication.beside import beside_loop
 from atoll.schema.bounds import COMMIT_BYTES, LOADED_BYTES
 from atoll.store.port import Transactions, View
 

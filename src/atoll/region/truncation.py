@@ -142,7 +142,7 @@ class Truncation:
         common: VersionVector = {
             origin: min(vector.get(origin, 0) for vector in vectors) for origin in origins
         }
-        return await start_of(self._store, common, lambda _: True)
+        return await start_of(self._store, common)
 
     async def _remember(self, known: Known, now_ms: int, tail: int) -> None:
         """For later runs and other nodes: when each peer was heard; one that never was counts from now.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from atoll.documents import document as documents
 from atoll.documents.rules import Rules
 from atoll.errors import UnknownCollection
+from atoll.replication.beside import beside_loop
 from atoll.replication.messages import DigestReply
 from atoll.store.port import Documents, Row
 
@@ -40,7 +41,7 @@ class Digests:
         while rows := await self._store.scan_all(collection, after=after):
             after = rows[-1][0]
             if sum(row.size_bytes for _, row in rows) > _AT_ONCE_BYTES:
-                count += await asyncio.to_thread(_add, rules, rows, bucket, found)
+                count += await beside_loop(_add, rules, rows, bucket, found)
             else:
                 await asyncio.sleep(0)  # others have their turn between two pages
                 count += _add(rules, rows, bucket, found)

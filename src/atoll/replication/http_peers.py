@@ -5,7 +5,6 @@ aiohttp is loaded at the first call: a region on its own is spared 11 MB. Where 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from atoll.errors import (
     ReplicationError,
 )
 from atoll.replication import seal
+from atoll.replication.beside import beside_loop
 from atoll.replication.emulation import Emulation
 from atoll.replication.failure import Failure
 from atoll.replication.messages import Call, Reply, StreamRequest
@@ -63,7 +63,7 @@ class HttpPeers:
         if len(body) <= BESIDE_BYTES:
             headers = self._headers(CALL_PATH, body)
         else:
-            headers = await asyncio.to_thread(self._headers, CALL_PATH, body)
+            headers = await beside_loop(self._headers, CALL_PATH, body)
         await self._emulation.travel(region)
         status, sealed, answer = await self._asked(region, body, headers, timeout_s)
         try:
@@ -77,7 +77,7 @@ class HttpPeers:
             if len(answer) <= BESIDE_BYTES:
                 reply = self._read(sealed, target, status, answer)
             else:
-                reply = await asyncio.to_thread(self._read, sealed, target, status, answer)
+                reply = await beside_loop(self._read, sealed, target, status, answer)
         except (HostileEntry, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Indefinite(
                 f"{region} received the request, and the answer (status {status}) is damaged or not its own: {error}; "

@@ -14,6 +14,7 @@ from atoll.causality.origin import region_of
 from atoll.documents.entry import EncodedEntry, lacks
 from atoll.errors import AtollError, RegionUnreachable, ReplicationError
 from atoll.membership.members import Members
+from atoll.replication.beside import beside_loop
 from atoll.replication.messages import Peers, StreamRequest
 from atoll.replication.signal import Signal
 from atoll.replication.wire import FrameReader, Heartbeat, JournalBegins, Large, Message
@@ -232,7 +233,7 @@ class Link:
                 if not data:
                     raise RegionUnreachable(f"{self._peer} ended the stream", region=self._peer)
                 for found in reader.feed(data):
-                    message = await asyncio.to_thread(found.read) if isinstance(found, Large) else found
+                    message = await beside_loop(found.read) if isinstance(found, Large) else found
                     if not self.status.connected or self.status.relays != origins[1:]:
                         self._up(origins)
                         changed()

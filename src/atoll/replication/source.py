@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 
 from atoll.causality.origin import region_of
 from atoll.documents.entry import frames_for, frames_past, has_sections
+from atoll.replication.beside import beside_loop
 from atoll.replication.messages import StreamRequest
 from atoll.replication.signal import Signal
 from atoll.replication.wire import FrameWriter, Heartbeat, JournalBegins
@@ -37,10 +38,10 @@ class Wanted:
         self._names.clear()
 
 
-async def start_of(store: Journal, vector: Mapping[str, int], wanted: Callable[[str], bool]) -> int:
-    """The id of the segment after which all of the wanted origins lie that `vector` does not cover."""
+async def start_of(store: Journal, vector: Mapping[str, int], wanted: Wanted | None = None) -> int:
+    """The id of the segment after which all of the wanted origins lie that `vector` does not cover; None for all."""
     tail = await store.journal_start(vector, ())  # an incarnation that begins meanwhile lies behind it
-    origins = [origin for origin in await store.positions() if wanted(origin)]
+    origins = [origin for origin in await store.positions() if wanted is None or origin in wanted]
     return min(tail, await store.journal_start(vector, origins))
 
 
@@ -63,7 +64,7 @@ async def stream(
     """
     wanted = Wanted(request.origins)
     sent = dict(request.vector)
-    after_id = await start_of(store, sent, wanted.__contains__)
+    after_id = await start_of(store, sent, wanted)
     loop = asyncio.get_running_loop()
     told = _Told(wanted)
     now = await heartbeat()
@@ -88,7 +89,7 @@ async def stream(
             if len(frames) <= BESIDE_BYTES:
                 yield writer.entries(frames)
             else:
-                yield await asyncio.to_thread(writer.entries, frames)
+                yield await beside_loop(writer.entries, frames)
         if gone:
             yield writer.begins(JournalBegins(gone))
             wanted.clear()
