@@ -14,6 +14,7 @@ from atoll.documents.rules import Rules
 from atoll.documents.trace import Trace
 from atoll.errors import InvalidOperation
 from atoll.lattices.json_values import check_value
+from atoll.lattices.registry import LATTICES
 from atoll.schema.problems import unknown_field
 
 ANY_VERSION = "*"
@@ -153,7 +154,7 @@ def _weight(values: Iterable[Any]) -> int:
     return sum(len(value) * _ELEMENT_BYTES for value in values if isinstance(value, list | dict | str))
 
 
-OPERATORS = frozenset({"$set", "$unset", "$inc", "$add", "$remove", "$append", "$splice"})
+OPERATORS = frozenset({"$set", "$unset"}).union(*(lattice().operators for lattice in LATTICES.values()))
 MAX_STEPS = 1000
 """More operations than this in one patch are refused."""
 
