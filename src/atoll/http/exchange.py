@@ -206,9 +206,8 @@ class Exchange:
                 async for chunk in chunks:
                     await self.chunk(chunk)
                     left_bytes -= len(chunk)
-                    if (
-                        left_bytes <= 0
-                    ):  # a client that keeps up never makes it wait, nor does a store in a file
+                    if left_bytes <= 0:
+                        # A client that keeps up never makes it wait, nor does a store in a file.
                         left_bytes = _TURN_BYTES
                         await asyncio.sleep(0)
 

@@ -78,9 +78,8 @@ class Collection(BaseModel):
             super().__init_subclass__()
             for given in vars(cls).values():
                 if isinstance(given, FieldInfo) and given.default_factory is not None:
-                    given._attributes_set.setdefault(
-                        "default", PydanticUndefined
-                    )  # takes the place of a mergeable's
+                    # It takes the place of a mergeable's.
+                    given._attributes_set.setdefault("default", PydanticUndefined)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
