@@ -8,7 +8,7 @@ update keeps the union itself and builds its document again. Causal delivery nev
 
 Yjs keeps a few bytes of each deleted run, since others may refer to it. So a region that empties a sequence *resets*
 it instead, and journals how many insertions of each client it had seen. Nothing else of these is kept. What others
-inserted meanwhile stays; see `update_format.rerooted` for its order. A state is a vector of resets, joined by maximum,
+inserted meanwhile stays; see `resets.rerooted` for its order. A state is a vector of resets, joined by maximum,
 and the union of the updates without what the vector covers.
 """
 
@@ -25,18 +25,8 @@ from pycrdt import Array, Doc, Text, TransactionEvent, get_update, merge_updates
 
 from atoll.errors import AtollError, DeclarationError, HostileEntry
 from atoll.lattices.base import Actor
-from atoll.lattices.update_format import (
-    Cursor,
-    Reset,
-    beyond,
-    check_update,
-    cleared,
-    reaches,
-    rerooted,
-    split,
-    with_reset,
-    with_runs,
-)
+from atoll.lattices.resets import Reset, beyond, cleared, reaches, rerooted, split, with_reset
+from atoll.lattices.update_format import Cursor, check_update, with_runs
 
 ROOT = ""
 EMPTY = b"\0\0"
