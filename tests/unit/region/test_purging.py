@@ -53,13 +53,17 @@ async def _started() -> Cluster:
     return cluster
 
 
+async def _written_and_deleted(cluster: Cluster) -> None:
+    await cluster["tokyo"].ask(_note("secret"))
+    await cluster.settle(10)
+    await cluster["frankfurt"].ask(_deleted("note", "n"))
+    await cluster.settle(10)
+
+
 def test_a_deleted_text_goes_from_every_region() -> None:
     async def scenario() -> None:
         cluster = await _started()
-        await cluster["tokyo"].ask(_note("secret"))
-        await cluster.settle(10)
-        await cluster["frankfurt"].ask(_deleted("note", "n"))
-        await cluster.settle(10)
+        await _written_and_deleted(cluster)
         assert all(b"secret" in meta for meta in await _stored(cluster, "note", "n"))
         await asyncio.sleep(10)
         await cluster.settle(10)
@@ -117,10 +121,7 @@ def test_a_map_whose_members_come_and_go_does_not_grow() -> None:
 def test_a_region_without_its_disk_loses_nothing_silently() -> None:
     async def scenario() -> None:
         cluster = await _started()
-        await cluster["tokyo"].ask(_note("secret"))
-        await cluster.settle(10)
-        await cluster["frankfurt"].ask(_deleted("note", "n"))
-        await cluster.settle(10)
+        await _written_and_deleted(cluster)
         await asyncio.sleep(10)
         await cluster.settle(10)
         cluster.partition(("virginia",), ("frankfurt", "tokyo"))

@@ -29,6 +29,15 @@ def copied(store: MemoryStore) -> MemoryStore:
     return copy
 
 
+async def last_entry_at_c_alone(it: World) -> None:
+    """Of two that region a has written, b has one."""
+    await it.write("a", "like", "k", LIKED)
+    await it.settled()
+    it.partition("ab", "bc")
+    await it.write("a", "like", "k", LIKED)
+    await becomes(it, "c", Origin("a"), 2)
+
+
 async def becomes(it: World, region: str, origin: Origin, seq: int) -> None:
     async with asyncio.timeout(60):
         await it[region].group_commit.progress.covered({origin: seq})
@@ -86,11 +95,7 @@ async def test_regions_with_empty_stores_that_start_together_hear_each_other() -
 async def test_no_number_is_given_out_twice_though_its_entries_are_with_an_absent_peer_alone() -> None:
     """A region loses its disk while one peer is away, which alone holds its last entries."""
     async with World() as it:
-        await it.write("a", "like", "k", LIKED)
-        await it.settled()
-        it.partition("ab", "bc")
-        await it.write("a", "like", "k", LIKED)
-        await becomes(it, "c", Origin("a"), 2)
+        await last_entry_at_c_alone(it)
         it.partition("ac", "bc")
         await start_again(it)
         for _ in range(3):
@@ -171,11 +176,7 @@ async def test_a_peer_that_is_gone_for_good_keeps_nothing_open() -> None:
 @in_virtual_time
 async def test_what_only_an_unreachable_peer_holds_comes_by_way_of_one_that_reaches_both() -> None:
     async with World() as it:
-        await it.write("a", "like", "k", LIKED)
-        await it.settled()
-        it.partition("ab", "bc")
-        await it.write("a", "like", "k", LIKED)
-        await becomes(it, "c", Origin("a"), 2)
+        await last_entry_at_c_alone(it)
         it.partition("ac")
         await start_again(it)
         await it.write("a", "like", "k", LIKED)
