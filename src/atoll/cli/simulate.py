@@ -80,7 +80,7 @@ def simulate(  # noqa: PLR0917 — typer passes them by name
         runs.show(reports[0])
     else:
         first = fresh_seed() if first is None else first
-        console.print(f"seeds from {first} on: --first {first} repeats them")
+        console.print(f"--first {first} repeats these seeds")
         reports = runs.many(range(first, first + seeds), jobs)
     failed = [report for report in reports if report.failure is not None]
     shrunk = {report.plan.seed: runs.shrink(report) for report in _one_of_each(failed)} if shrinking else {}

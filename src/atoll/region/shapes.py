@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
+
+from pydantic import BaseModel
 
 from atoll.schema.application import Application, CollectionSchema
 from atoll.schema.forms import text_type
@@ -31,11 +34,17 @@ def _shape(schema: CollectionSchema) -> Shape:
 
 
 def _kind(schema: CollectionSchema, field: str) -> ColumnKind:
-    described = schema.forms[field].model.model_json_schema(mode="serialization")
+    described = _described(schema.forms[field].model)
     value = _resolved(described["properties"]["value"], described.get("$defs", {}))
     options = [_resolved(option, described.get("$defs", {})) for option in value.get("anyOf", [value])]
     kinds = {_simple(option) for option in options if option.get("type") != "null"}
     return kinds.pop() if len(kinds) == 1 else "json"
+
+
+@lru_cache(maxsize=1024)
+def _described(model: type[BaseModel]) -> Mapping[str, Any]:
+    """Every open and every new declaration asks, and the answer never changes."""
+    return model.model_json_schema(mode="serialization")
 
 
 def _resolved(described: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
