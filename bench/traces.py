@@ -8,11 +8,12 @@ trace's last content.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gzip
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter, process_time
@@ -27,7 +28,7 @@ from atoll.schema.application import application_of
 from bench.regions import region_in, run
 
 BATCH = 100
-"""Edits in one request, at most."""
+"""Edits in one request, and in requests that do not wait for each other, at most."""
 
 
 class Paper(Collection):
@@ -106,66 +107,131 @@ def parsed(trace: dict[str, Any]) -> Trace:
 
 
 class _Agent:
-    """A region, and what it has written and heard."""
+    """On a disk its region has a thread of its own, as it would have a machine: the fsyncs of two regions overlap."""
 
-    def __init__(self, region: Region, rules: Rules, agents: int) -> None:
-        self.region = region
+    def __init__(self, number: int, runs: Sequence[Run]) -> None:
+        self.name = f"agent{number}"
         self.entries: list[EncodedEntry] = []
         """Its own, read from the journal as for a link. There may be others than edits, such as events."""
-        self.ends: list[int] = []
-        """Of each run: how many entries there were after it."""
+        self.runs = runs
+        self.ends: list[Future[int]] = [Future() for _ in runs]
+        """Of each run, once it is durable: how many entries there were after it."""
+
+    def fail(self, error: BaseException) -> None:
+        """Let nobody wait for what does not come."""
+        for end in self.ends:
+            if not end.done():
+                end.set_exception(error)
+
+
+class _Player:
+    """Types what an agent typed, once its region has heard what the agent had heard."""
+
+    def __init__(self, agents: Sequence[_Agent], agent: _Agent, region: Region, rules: Rules) -> None:
+        self._agents = agents
+        self._agent = agent
+        self._region = region
         self._rules = rules
         self._segment = 0
-        self._heard = [0] * agents
+        self._done = 0
+        """How many of its runs are durable."""
+        self._heard = [0] * len(agents)
         """How many of each agent's entries are here."""
+        self._typed: list[tuple[Sequence[Splice], bool]] = []
+        """Requests that were not sent yet, and whether a run ends with it."""
 
-    async def edit(self, edits: Sequence[Splice]) -> None:
-        for first in range(0, len(edits), BATCH):
-            patches = (
-                patch_of(self._rules, "k", {"$splice": {"body": {"at": at, "remove": gone, "insert": new}}})
-                for at, gone, new in edits[first : first + BATCH]
-            )
-            last = (await self.region.write(Write(tuple(patches), brief=True))).receipt.dot
-        while not self.entries or self.entries[-1].entry.seq < last.seq:
-            for found in await self.region.store.journal(self._segment):
+    async def play(self) -> None:
+        for each in self._agent.runs:
+            await self._hear(each.heard)
+            for first in range(0, len(each.edits), BATCH):
+                edits = each.edits[first : first + BATCH]
+                if sum(len(typed) for typed, _ in self._typed) + len(edits) > BATCH:
+                    await self._send()
+                self._typed.append((edits, first + BATCH >= len(each.edits)))
+        await self._send()
+        await self._hear({number: len(other.runs) for number, other in enumerate(self._agents)})
+
+    async def _send(self) -> None:
+        """What was typed since anything was heard, in requests that do not wait for each other."""
+        typed, self._typed = self._typed, []
+        if not typed:
+            return
+        receipts = await asyncio.gather(*(self._region.write(self._write(edits)) for edits, _ in typed))
+        last, entries = receipts[-1].receipt.dot, self._agent.entries
+        while not entries or entries[-1].entry.seq < last.seq:
+            for found in await self._region.store.journal(self._segment):
                 self._segment = found.id
                 if found.segment.origin == last.origin:
-                    self.entries += decode_frames(found.segment.body)
-        self.ends.append(len(self.entries))
+                    entries += decode_frames(found.segment.body)
+        for written, (_, ends) in zip(receipts, typed, strict=True):
+            if ends:
+                self._agent.ends[self._done].set_result(written.receipt.dot.seq - entries[0].entry.seq + 1)
+                self._done += 1
 
-    async def hear(self, agents: Sequence[_Agent], heard: Mapping[int, int]) -> None:
+    def _write(self, edits: Sequence[Splice]) -> Write:
+        patches = (
+            patch_of(self._rules, "k", {"$splice": {"body": {"at": at, "remove": gone, "insert": new}}})
+            for at, gone, new in edits
+        )
+        return Write(tuple(patches), brief=True)
+
+    async def _hear(self, heard: Mapping[int, int]) -> None:
         """Merge so many runs of the others."""
-        wanted: dict[str, int] = {}
+        news: list[tuple[_Agent, list[EncodedEntry]]] = []
         for number, runs in heard.items():
-            other = agents[number]
-            entries = other.entries[self._heard[number] : other.ends[runs - 1] if runs else 0]
-            if entries and other is not self:
-                self._heard[number] += len(entries)
-                self.region.deliver(entries, other.region.name)
-                wanted[entries[-1].entry.origin] = entries[-1].entry.seq
-        await self.region.group_commit.progress.covered(wanted)
+            other = self._agents[number]
+            if other is self._agent or runs == 0:
+                continue
+            end = other.ends[runs - 1]
+            if not end.done():
+                await self._send()
+            until = await asyncio.wrap_future(end)
+            if until > self._heard[number]:
+                news.append((other, other.entries[self._heard[number] : until]))
+                self._heard[number] = until
+        if news:
+            # What was typed before is of a text without them.
+            await self._send()
+            for other, entries in news:
+                self._region.deliver(entries, other.name)
+            wanted: dict[str, int] = {entries[-1].entry.origin: entries[-1].entry.seq for _, entries in news}
+            await self._region.group_commit.progress.covered(wanted)
 
 
-async def replayed(trace: Trace, collection: str, folder: Path | None) -> Replayed:
-    """Raises AssertionError where a region ends with another content."""
-    names = [f"agent{number}" for number in range(trace.agents)]
-    async with AsyncExitStack() as stack:
-        agents = []
-        for name in names:
-            opened = region_in(folder and folder / name, name, _APPLICATION, names)
-            region = await stack.enter_async_context(opened)
-            agents.append(_Agent(region, region.rules[collection], len(names)))
-        started, busy = perf_counter(), process_time()
-        for each in trace.runs:
-            await agents[each.agent].hear(agents, each.heard)
-            await agents[each.agent].edit(each.edits)
-        for agent in agents:
-            await agent.hear(agents, {number: len(other.ends) for number, other in enumerate(agents)})
-        seconds, busy = perf_counter() - started, process_time() - busy
-        for agent in agents:
-            shown = (await agent.region.read(collection, "k")).value
-            assert shown is not None
-            assert json.loads(shown)["body"] == trace.content, f"{agent.region.name} shows another content"
+async def _played(agents: Sequence[_Agent], agent: _Agent, collection: str, folder: Path | None) -> str:
+    """What the agent's region shows in the end."""
+    names = [each.name for each in agents]
+    try:
+        async with region_in(folder and folder / agent.name, agent.name, _APPLICATION, names) as region:
+            await _Player(agents, agent, region, region.rules[collection]).play()
+            shown = (await region.read(collection, "k")).value
+    except BaseException as error:
+        agent.fail(error)
+        raise
+    assert shown is not None
+    body: str = json.loads(shown)["body"]
+    return body
+
+
+def replayed(trace: Trace, collection: str, folder: Path | None) -> Replayed:
+    """In memory where there is no folder. Raises AssertionError where a region ends with another content."""
+    agents = [
+        _Agent(number, [each for each in trace.runs if each.agent == number])
+        for number in range(trace.agents)
+    ]
+
+    async def together() -> list[str]:
+        return await asyncio.gather(*(_played(agents, agent, collection, None) for agent in agents))
+
+    started, busy = perf_counter(), process_time()
+    if folder is None:
+        shown = run(together())
+    else:
+        with ThreadPoolExecutor(len(agents)) as threads:
+            shown = list(threads.map(lambda agent: run(_played(agents, agent, collection, folder)), agents))
+    seconds, busy = perf_counter() - started, process_time() - busy
+    for agent, content in zip(agents, shown, strict=True):
+        assert content == trace.content, f"{agent.name} shows another content"
     frames = sum(len(entry.frame) for agent in agents for entry in agent.entries)
     return Replayed(sum(len(each.edits) for each in trace.runs), seconds, busy, frames)
 
@@ -181,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         trace = trace_of(path)
         for collection in _APPLICATION.collections:
             with tempfile.TemporaryDirectory() as folder:
-                it = run(replayed(trace, collection, None if options.memory else Path(folder)))
+                it = replayed(trace, collection, None if options.memory else Path(folder))
             print(
                 f"{path.name:36} {collection:6} {it.edits:8,} edits in {len(trace.runs):5,} runs "
                 f"{it.edits / it.seconds:8,.0f} edits/s {it.edits / it.processor_seconds:8,.0f} per processor second "

@@ -33,11 +33,11 @@ def test_a_run_ends_where_another_agent_heard_of_it() -> None:
 
 
 @pytest.mark.parametrize("collection", ["paper", "sheet"])
-async def test_concurrent_agents_end_with_the_recorded_content(collection: str) -> None:
-    it = await replayed(parsed(CONCURRENT), collection, None)
+def test_concurrent_agents_end_with_the_recorded_content(collection: str) -> None:
+    it = replayed(parsed(CONCURRENT), collection, None)
     assert (it.edits, it.journal_bytes > 0) == (5, True)
     with pytest.raises(AssertionError, match="another content"):
-        await replayed(parsed({**CONCURRENT, "endContent": "Hi"}), collection, None)
+        replayed(parsed({**CONCURRENT, "endContent": "Hi"}), collection, None)
 
 
 def test_a_recorded_file_is_replayed_durably(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
