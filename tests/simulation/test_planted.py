@@ -19,6 +19,7 @@ from atoll.conflicts import records
 from atoll.documents import document, register, strategies
 from atoll.documents.entry import EncodedEntry, decode_frames
 from atoll.documents.register import Version
+from atoll.documents.registers import Registers
 from atoll.errors import HostileEntry, Indefinite, StoreUnreachable
 from atoll.lattices import bounded_counter, counter
 from atoll.lattices.counter import CounterLattice
@@ -858,7 +859,7 @@ def unknown_registers_dropped(patch: Patch) -> None:
         known = {
             name for name in state.registers if name in ("", "~") or name.partition(".")[0] in rules.known
         }
-        state.registers = {name: state.registers[name] for name in known}
+        state.registers = Registers({name: state.registers[name] for name in known})
         return state
 
     patch.setattr(document, "delta_of", delta_of)

@@ -483,7 +483,7 @@ class Batch:
         for (collection, key), row in self._changed.items():
             commit.documents.setdefault(collection, []).append((key, row.value, row.meta))
             document = self._documents.get((collection, key))
-            if document is not None and document.lattices and collection in self._rules:
+            if document is not None and document.costly and collection in self._rules:
                 self.recent.keep((collection, key), row, document)
         for collection, key in sorted(self._erased - self._changed.keys()):
             commit.erased.setdefault(collection, []).append(key)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from atoll.documents.document import Document
 from atoll.store.port import Row
 
-_MOST_BYTES = 4 << 20
+_MOST_BYTES = 8 << 20
 """Of all rows together. A decoded document takes several times its row."""
 
 

@@ -79,7 +79,7 @@ def open_records(
     late = unseen_touches(document.registers)
     found = _late(rules, key, document, {name: late[name] for name in late if only is None or name in only})
     present = in_life(TOUCH, document.life)
-    for name in sorted(document.registers.keys() - late.keys()):
+    for name in sorted((document.registers.several | document.registers.touches) - late.keys()):
         touch = is_touch(name)
         versions = touches(document, name) if touch else document.registers[name]
         if len(versions) < 2 or (only is not None and name not in only) or name == PURGED:

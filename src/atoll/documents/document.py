@@ -13,7 +13,7 @@ Another version of the declarations may have more: what is not known here is kep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -26,6 +26,7 @@ from atoll.documents import purging
 from atoll.documents import register as registers
 from atoll.documents.entry import Change, Entry
 from atoll.documents.register import Operation, Register, Version
+from atoll.documents.registers import MANY, Registers, encode, member, shown_value
 from atoll.documents.rules import PURGED, TOUCH, WHOLE, Rules, in_life, is_touch, well_named
 from atoll.errors import HostileEntry, InvalidDocument, StoreCorrupt, Unavailable
 from atoll.schema.limits import Limits, check_text, count_of
@@ -52,11 +53,10 @@ class _Dots(msgspec.Struct, array_like=True, gc=False):
     lattices: dict[str, msgspec.Raw] = {}
 
 
-_encode_meta: Callable[[Any], bytes] = msgspec.msgpack.Encoder(order="sorted").encode
 _decode_meta = msgspec.msgpack.Decoder(_Meta).decode
-_SORTED_AT_ONCE = 64
-"""More names than this are sorted before: the encoder's own way is quadratic for some orders."""
-_SHOWN = _encode_meta(ELSEWHERE) + _encode_meta({})
+_PAIR = b"\x92"
+"""Begins an array of two in msgpack, as `_Meta` is."""
+_SHOWN = encode(ELSEWHERE) + encode({})
 """Ends the merge state of a row whose one version has its value in the JSON column, and which has no lattices."""
 _OPERATIONS = frozenset(map(int, Operation))
 _decode_dots = msgspec.msgpack.Decoder(_Dots).decode
@@ -72,19 +72,23 @@ class Document:
 
     __slots__ = ("lattices", "registers")
 
-    def __init__(self, registers: dict[str, Register], lattices: dict[str, Any]) -> None:
-        self.registers = registers
+    def __init__(self, registers: Mapping[str, Register], lattices: dict[str, Any]) -> None:
+        self.registers = registers if isinstance(registers, Registers) else Registers(registers)
         self.lattices = lattices
 
     def copy(self) -> Document:
-        return Document(dict(self.registers), dict(self.lattices))
+        return Document(self.registers.copy(), dict(self.lattices))
+
+    @property
+    def costly(self) -> bool:
+        """Whether it takes long to decode."""
+        return bool(self.lattices) or len(self.registers) > MANY
 
     @property
     def contested(self) -> bool:
         """Whether the audit may have open records of it."""
-        for versions in self.registers.values():
-            if len(versions) > 1:
-                return True
+        if self.registers.several:
+            return True
         if len(touches(self, in_life(TOUCH, self.life))) > 1:
             return True
         return bool(purging.unseen_touches(self.registers))
@@ -260,7 +264,7 @@ def carried_over(rules: Rules, shown: bytes | None, plain: bytes) -> bytes:
     """
     if shown is None or (found := _members(shown)).keys() <= rules.known:
         return plain
-    rest = b",".join(_member(name, bytes(found[name])) for name in sorted(found.keys() - rules.known))
+    rest = b",".join(member(name, bytes(found[name])) for name in sorted(found.keys() - rules.known))
     return plain[:-1] + (b"," if len(plain) > 2 else b"") + rest + b"}"
 
 
@@ -296,7 +300,7 @@ def row_of(value: bytes | None, version: Version) -> Row:
 
     The value has a column of its own, so `version` comes with `ELSEWHERE` in its place, or with None if that is it.
     """
-    return Row(value, _encode_meta(_Meta({WHOLE: (version,)})))
+    return Row(value, encode(_Meta({WHOLE: (version,)})))
 
 
 def decode_row(rules: Rules, row: Row) -> Document:
@@ -327,9 +331,7 @@ def encode_row(rules: Rules, document: Document) -> Row:
         field: state if (lattice := rules.lattice(field)) is None else lattice.encode(state)
         for field, state in document.lattices.items()
     }
-    if len(kept) > _SORTED_AT_ONCE:
-        kept = dict(sorted(kept.items()))
-    return Row(value, _encode_meta(_Meta(kept, lattices)))
+    return Row(value, _PAIR + kept.state(rules) + encode(lattices))
 
 
 def version_of(of: Entry | Version, operation: int, value: bytes | None) -> Version:
@@ -360,9 +362,9 @@ def visible(rules: Rules, document: Document) -> bytes | None:
         for field in rules.plain:
             versions = document.registers.get(field)
             if versions:
-                shown = versions[0].value if len(versions) == 1 else rules.strategy(field)(versions).value
+                shown = shown_value(rules, field, versions)
                 if shown is not None:
-                    members.append(_member(field, shown))
+                    members.append(member(field, shown))
     elif len(plain) > 2:
         members.append(plain[1:-1])
     members.extend(_mergeable(rules, document, document.life))
@@ -377,14 +379,9 @@ def mergeable(rules: Rules, document: Document, touch: str) -> bytes:
 def _mergeable(rules: Rules, document: Document, life: int) -> Iterator[bytes]:
     for field, lattice in rules.lattices.items():
         state = document.lattices.get(in_life(field, life))
-        yield _member(field, lattice.text(lattice.empty() if state is None else state))
+        yield member(field, lattice.text(lattice.empty() if state is None else state))
     for field in sorted(rules.maps):
-        members = map_members(rules, document, in_life(field, life))
-        yield _member(field, b"{" + b",".join(_member(name, value) for name, value in members.items()) + b"}")
-
-
-def _member(name: str, value: bytes) -> bytes:
-    return msgspec.json.encode(name) + b":" + value
+        yield member(field, document.registers.members(rules, in_life(field, life)))
 
 
 def map_members(rules: Rules, document: Document, field: str) -> dict[str, bytes]:
@@ -392,8 +389,7 @@ def map_members(rules: Rules, document: Document, field: str) -> dict[str, bytes
     members: dict[str, bytes] = {}
     start = field + "."
     for name in sorted([name for name in document.registers if name.startswith(start)]):
-        versions = document.registers[name]
-        value = versions[0].value if len(versions) == 1 else rules.strategy(name)(versions).value
+        value = shown_value(rules, name, document.registers[name])
         if value is not None:
             members[name[len(start) :]] = value
     return members
@@ -413,11 +409,11 @@ def digest(rules: Rules, key: str, document: Document) -> bytes:
     """
     hashed = blake2b(key.encode(), digest_size=16)
     for name in sorted(document.registers):
-        hashed.update(_encode_meta((name, document.registers[name])))
+        hashed.update(encode((name, document.registers[name])))
     for field in sorted(document.lattices):
         lattice = rules.lattice(field)
         if lattice is not None:
-            hashed.update(_encode_meta((field, lattice.canonical(document.lattices[field]))))
+            hashed.update(encode((field, lattice.canonical(document.lattices[field]))))
     return hashed.digest()
 
 

@@ -19,6 +19,7 @@ import msgspec
 
 from atoll.causality.vector import VersionVector, covers, merge
 from atoll.documents.register import Register, Version
+from atoll.documents.registers import Registers
 from atoll.documents.rules import PURGED, TOUCH, WHOLE, is_touch
 from atoll.errors import HostileEntry
 
@@ -76,18 +77,24 @@ def unseen_touches(registers: Mapping[str, Register]) -> dict[str, Register]:
     if PURGED not in registers:
         return {}
     lives, found = purge_of(registers).lives, {}
-    for name, versions in registers.items():
+    for name in _touches(registers):
         if is_touch(name) and life_in(name) < lives:
-            lost = tuple(version for version in versions if version.value is not None)
+            lost = tuple(version for version in registers[name] if version.value is not None)
             if lost:
                 found[name] = lost
     return found
 
 
-def _latest(registers: Iterable[str]) -> int:
+def _latest(registers: Mapping[str, Register]) -> int:
     """The highest life that a touch register is left of."""
-    touched = [name for name in registers if name[:1] == TOUCH]
-    return max((int(name[1:]) for name in touched if name not in (TOUCH, PURGED)), default=0)
+    return max((int(name[1:]) for name in _touches(registers) if name not in (TOUCH, PURGED)), default=0)
+
+
+def _touches(registers: Mapping[str, Register]) -> Iterable[str]:
+    """Names of touch registers, and of the purge."""
+    if isinstance(registers, Registers):
+        return sorted(registers.touches)
+    return [name for name in registers if name[:1] == TOUCH]
 
 
 def life_in(name: str) -> int:

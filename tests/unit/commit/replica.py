@@ -9,6 +9,7 @@ from functools import partial
 from atoll.causality.clock import HybridLogicalClock
 from atoll.commit.batch import Batch
 from atoll.commit.identity import Identity
+from atoll.commit.recent import Recent
 from atoll.commit.snapshot_page import SnapshotPage
 from atoll.commit.work import Step
 from atoll.conflicts.guard import guarded
@@ -54,6 +55,7 @@ class Replica:
         self.time_ms = 1_000_000 + skew_ms
         self.clock = HybridLogicalClock(lambda: self.time_ms, 0, 10_000_000)
         self.vector: dict[str, int] = {}
+        self.recent = Recent()
         self.rows: dict[tuple[str, str], Row] = {}
         self.audit: dict[str, AuditRow] = {}
         self.journal: list[EncodedEntry] = []
@@ -65,7 +67,7 @@ class Replica:
 
     def batch(self) -> Batch:
         identity = Identity(self.name, REGIONS, 5, 1 << 20)
-        return Batch(
+        batch = Batch(
             identity,
             self.rules,
             self.clock,
@@ -75,6 +77,8 @@ class Replica:
             audit=self.audit,
             now_ms=self.time_ms,
         )
+        batch.recent = self.recent
+        return batch
 
     def _take(self, batch: Batch) -> None:
         commit = batch.commit()
