@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("embedded", "`atoll.open`: a region in the application's own process"),
     ("bulk", "[import and export](bulk.md)"),
     ("backup", "[backup and restore](backup.md)"),
+    ("histories", "recorded [histories](histories.md), and checkers of what was promised about them"),
     ("testing", "a deployment in one process on virtual time; a real PostgreSQL for tests"),
     ("simulation", "workloads, faults and an oracle on top of `testing`: see [simulation](simulation.md)"),
     ("demo", "three regions, a shop, faults, and a proof"),

@@ -37,6 +37,12 @@ class ConfigError(AtollError):
     status, type = 500, "configuration"
 
 
+class InvalidHistory(AtollError):
+    """A recorded history contradicts itself, or holds what its checker does not know."""
+
+    status, type = 500, "invalid-history"
+
+
 class RequestError(AtollError):
     """The caller's input is wrong: nothing happened."""
 

@@ -16,6 +16,7 @@ PURE = (
     "commit",
     "conflicts",
     "documents",
+    "histories",
     "lattices",
     "protocol",
     "recovery",

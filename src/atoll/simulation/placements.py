@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from random import Random
 
 import msgspec
@@ -12,8 +11,10 @@ from atoll.causality import vector as vectors
 from atoll.causality.origin import region_of
 from atoll.documents.entry import Entry
 from atoll.errors import AtollError, CursorExpired
+from atoll.histories.history import Client as Recorded
+from atoll.histories.history import Recorder
+from atoll.histories.linearizability import check_registers
 from atoll.region.region import Region
-from atoll.simulation.linearizability import Operation, linearizable
 from atoll.simulation.world import Client, Solo, Workload, World
 from atoll.testing.cluster import SimulatedNode
 
@@ -28,7 +29,8 @@ class Orders(Workload):
 
     def __init__(self, clients: int, mean_s: float) -> None:
         super().__init__(clients, mean_s)
-        self._seen: dict[str, list[Operation]] = {}
+        self._recorder: Recorder | None = None
+        self._recorded: dict[str, Recorded] = {}
 
     async def finish(self, world: World) -> None:
         self._check_order(world)
@@ -60,33 +62,42 @@ class Orders(Workload):
 
     async def _account(self, world: World, client: Client, count: int) -> None:
         """Every balance is written once, so that a read says which write it saw."""
-        key, loop = client.random.choice(("a0", "a1")), world.cluster.loop
-        seen = self._seen.setdefault(key, [])
+        key = client.random.choice(("a0", "a1"))
+        if self._recorder is None:
+            loop = world.cluster.loop
+            self._recorder = Recorder(lambda: round(loop.time() * 1e9))
+        if client.name not in self._recorded:
+            self._recorded[client.name] = self._recorder.client()
+        recorded = self._recorded[client.name]
         if client.random.random() < 0.6:
-            called_s = loop.time()
+            recorded.invoke("read", key)
             reading = await client.read("account", key, consistency="strong")
-            if reading is not None:
-                shown = None if reading.value is None else msgspec.json.decode(reading.value)["balance"]
-                seen.append(Operation(write=False, value=shown, called_s=called_s, returned_s=loop.time()))
+            if reading is None:
+                recorded.fail()
+            else:
+                recorded.ok(None if reading.value is None else msgspec.json.decode(reading.value)["balance"])
         balance = count * 100 + int(client.name.rpartition("-")[2])
-        called_s = loop.time()
+        recorded.invoke("write", key, balance)
         written = await client.put("account", key, {"balance": balance})
-        if written.state != "refused":
-            returned_s = loop.time() if written.state == "acked" else math.inf
-            seen.append(Operation(write=True, value=balance, called_s=called_s, returned_s=returned_s))
+        match written.state:
+            case "acked":
+                recorded.ok()
+            case "refused":
+                recorded.fail()
+            case _:
+                recorded.info()
 
     def _check_order(self, world: World) -> None:
-        for key, history in sorted(self._seen.items()):
+        if self._recorder is None:
+            return
+        found = check_registers(self._recorder.events())
+        for failure in found.failures:
             ownership = world.cluster.region(world.names[0]).ownership
-            owner = ownership.of_document("account", key, None)
+            owner = ownership.of_document("account", str(failure.key), None)
             losses = (loss for origin, loss in world.journal.losses.items() if region_of(origin) == owner)
             if any(loss.kept < loss.newest for loss in losses):
                 continue  # one copy holds the order of a document for now, and it went with the region's data
-            if not linearizable(history):
-                world.verdict.safety(
-                    "strong documents are linearizable",
-                    f"no order of its {len(history)} operations explains what was read of account/{key}",
-                )
+            world.verdict.safety("strong documents are linearizable", str(failure))
 
 
 class Identifiers(Solo):
