@@ -111,7 +111,7 @@ def planted_plan(planted: Plant, seed: int) -> Plan:
 def _plain(plan: Plan) -> Plan:
     """Without what a bug has to ask for, by its `alter`: so that others are found in as few seeds as before."""
     kept = RegionOptions()
-    names = ("journal_s", "journal_absent_s", "journal_round_s", "journal_most_bytes")
+    names = ("journal_s", "journal_absent_s", "journal_round_s", "journal_most_bytes", "purge_s")
     faults = tuple(fault for fault in plan.faults if fault.kind not in ("restore", "failover"))
     options = replace(plan.options, **{name: getattr(kept, name) for name in names})
     return replace(plan, options=options, faults=faults)

@@ -11,11 +11,14 @@ from functools import cache, reduce
 from hashlib import blake2b
 from typing import NamedTuple
 
+import msgspec
+
 from atoll.causality import vector as vectors
 from atoll.causality.origin import Origin, of_region, region_of
 from atoll.causality.types import Dot, Seq
 from atoll.commit.snapshot_page import RECORD
 from atoll.documents.entry import Change, Entry, decode_frames
+from atoll.documents.rules import PURGED
 from atoll.documents.trace import TRACE_BYTES
 from atoll.errors import AtollError
 from atoll.recovery.snapshot_record import Record
@@ -48,6 +51,7 @@ class Loss(NamedTuple):
     """The last one that it ever had written."""
 
 
+WAITS_FOR_ALL = "a purge waits for every region"
 HOLDS_BACK = "a region that went back first takes what its peers have"
 
 
@@ -207,6 +211,8 @@ class Journal:
         self._frames[dot] = frame
         if frame in self.crafted:
             self.hostile.add(dot)
+        else:
+            self._check_purges(entry)
         if entry.trace is not None:
             became = self._by_trace.setdefault(entry.trace, [])
             became.append(dot)
@@ -216,6 +222,21 @@ class Journal:
         for index, change in enumerate(entry.changes):
             touches = self.by_document.setdefault((change.collection, change.key), [])
             touches.append(Touch(entry, change, index))
+
+    def _check_purges(self, entry: Entry) -> None:
+        """What its purges say that all had seen, all have, and every entry that it had not seen was written after."""
+        purges = [change.registers[PURGED] for change in entry.changes if PURGED in change.registers]
+        if not purges or self._went_back:
+            return
+        others = dict(self.vectors)
+        for dot, other in self.entries.items():
+            if entry.context.get(dot.origin, 0) < dot.seq and other is not entry and dot not in self.hostile:
+                others[str(dot)] = other.context
+        for value in filter(None, purges):
+            seen = msgspec.json.decode(value)[1]
+            for name, vector in others.items():
+                if lacking := vectors.missing(vector, seen):
+                    self._verdict.safety(WAITS_FOR_ALL, f"{entry.dot} purges, and {name} lacks {lacking}")
 
     def mounted(self, region: str, positions: Mapping[str, int]) -> None:
         """A node starts on what its disk kept; it must be all that was durable."""

@@ -93,10 +93,10 @@ class Oracle:
                     document[maps[name]][member] = msgspec.json.decode(value)
         return document
 
-    def lattices(self, collection: str, key: str) -> dict[str, Any]:
+    def lattices(self, collection: str, key: str, vector: Mapping[str, int] | None = None) -> dict[str, Any]:
         """What each mergeable field must show: the join of every delta to the present life, wherever they came from."""
         rules = self._rules[collection]
-        touches = list(self._journal.touches(collection, key))
+        touches = list(self._journal.touches(collection, key, vector))
         life = _life(_present(touches))
         shown = {}
         for field, lattice in rules.lattices.items():
@@ -106,6 +106,21 @@ class Oracle:
                     state = lattice.merge(state, lattice.decode(touch.change.deltas[name]))
             shown[field] = lattice.value(state)
         return shown
+
+    def showing_less(self, collection: str, key: str) -> list[Dot]:
+        """Purges that changed what their own region showed."""
+        found = []
+        for entry, change, _ in self._journal.touches(collection, key):
+            if PURGED in change.registers and entry.dot not in self._journal.hostile:
+                moments = (entry.context, {**entry.context, entry.origin: entry.seq})
+                before, after = (self._shown(collection, key, moment) for moment in moments)
+                if before != after:
+                    found.append(entry.dot)
+        return found
+
+    def _shown(self, collection: str, key: str, vector: Mapping[str, int]) -> Any:
+        plain = self.visible_plain(collection, key, vector)
+        return None if plain is None else (plain, self.lattices(collection, key, vector))
 
     def ask_functions(self) -> None:
         """Raises SafetyViolation where a team's own function does not give one answer."""

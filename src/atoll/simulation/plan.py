@@ -325,6 +325,7 @@ def _options(random: Random, seed: int) -> RegionOptions:
         max_wait_s=random.choice((0.2, 1.0)),
         ping_s=random.choice((1.0, 2.0)),
         startup_check_s=1.0,
+        purge_s=Random(f"{seed}/purges").choice((0.3, 1.0, 10.0)),
         group_commit=GroupCommitOptions(works_per_commit=random.choice((1, 3, 256))),
         intake=IntakeOptions(entries_per_commit=random.choice((1, 4, 512))),
         link=LinkOptions(inbox_bytes=random.choice((600, 32 << 20, 32 << 20))),

@@ -58,6 +58,8 @@ _ASKED_EVERY_S = 0.1
 """A region that comes back from a backup."""
 _FINISH_S = 90.0
 
+SHOWS_THE_SAME = "a purge changes nothing that is shown"
+
 _MAKERS: Mapping[str, Callable[[int, float], Workload]] = {
     each.name: each
     for each in (
@@ -358,6 +360,8 @@ def _check_history(world: World, shown: Mapping[tuple[str, str], bytes], audit: 
                     "a mergeable field shows all that was done to it",
                     f"{collection}/{key}.{wrong[0]}: {whole[wrong[0]]!r}, its history comes to {joined[wrong[0]]!r}",
                 )
+        if less := world.oracle.showing_less(collection, key):
+            raise SafetyViolation(SHOWS_THE_SAME, f"{collection}/{key} was another one after {less[0]}")
     wanted = world.oracle.expected_audit()
     records = {id_: msgspec.json.decode(body) for id_, body in audit.items()}
     recorded = {

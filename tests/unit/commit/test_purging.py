@@ -10,7 +10,9 @@ import msgspec
 import pytest
 
 from atoll.causality.vector import descends
+from atoll.documents.document import decode_row
 from atoll.documents.mutation import Delete, Mutation, patch_of, put_of
+from atoll.documents.purging import unseen_touches
 from atoll.documents.register import Operation
 from atoll.errors import BoundExceeded, NotFound
 
@@ -306,3 +308,25 @@ def test_no_order_of_arrival_matters(collection: str, seed: int) -> None:
             other.perform(page)
         other.vector = dict(regions[0].vector)
         assert agreed(regions[0], other) == shown
+
+
+@BOTH
+def test_a_touch_stays_until_one_single_purge_has_seen_it_and_the_end_of_its_life(collection: str) -> None:
+    """One purge has seen the touch, and another one the end: neither of them has resolved the record of it."""
+    a, b, _ = started(collection)
+    lost = Lost(collection)
+    b.write(patch(collection, {"$set": {"members.gone": "x"}}))
+    b.write(patch(collection, {"$unset": ["members.gone"]}))
+    b.receive(lost.journal)
+    a.write(Delete(collection, "k"))
+    for replica in (a, b):
+        batch = replica.batch()
+        batch.purge(sorted(replica.rows), dict(replica.vector))
+        replica._take(batch)
+    agreed(a, b, lost)
+    for replica in (a, b, lost):
+        opened = [each["losing"]["region"] for each in audit(replica) if each["status"] == "open"]
+        assert "c~01" in opened
+        (row,) = replica.rows.values()
+        touches = unseen_touches(decode_row(RULES[collection], row).registers)
+        assert "c~01" in [version.origin for versions in touches.values() for version in versions]
