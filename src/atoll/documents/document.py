@@ -99,6 +99,14 @@ class Document:
         return purging.life_of(self.registers)
 
 
+def followed(rules: Rules, document: Document) -> bool:
+    """Whether another edit of this very object takes little time, however large it is."""
+    return all(
+        (lattice := rules.lattice(name)) is None or lattice.followed(state)
+        for name, state in document.lattices.items()
+    )
+
+
 def touches(document: Document, name: str) -> Register:
     """A touch register; the present one with the deletions that had not seen it.
 
@@ -123,7 +131,7 @@ def merge(rules: Rules, ours: Document, theirs: Document, *, whole: bool = False
 
     Raises Unavailable where both hold another state of a field that is not declared here: its kind is unknown.
     """
-    if not (ours.registers or ours.lattices or theirs.lattices):
+    if not (ours.registers or ours.lattices or theirs.lattices or PURGED in theirs.registers):
         return theirs
     merged = ours.copy()
     if whole and (PURGED in ours.registers or PURGED in theirs.registers):
@@ -142,7 +150,8 @@ def merge(rules: Rules, ours: Document, theirs: Document, *, whole: bool = False
             continue
         merged.lattices[field] = lattice.merge(merged.lattices.get(field, lattice.empty()), state)
     if PURGED in merged.registers:
-        purging.drop(merged.registers, merged.lattices)
+        purged_here = PURGED in ours.registers and PURGED not in theirs.registers
+        purging.drop(merged.registers, merged.lattices, theirs.registers if purged_here else None)
     return merged
 
 

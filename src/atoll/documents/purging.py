@@ -102,17 +102,24 @@ def life_in(name: str) -> int:
     return int(name.partition(".")[0].partition(TOUCH)[2] or "0")
 
 
-def drop(registers: dict[str, Register], lattices: dict[str, Any]) -> None:
-    """Remove what was purged."""
-    _drop(registers, lattices, purges_of(registers), purge_of(registers))
+def drop(
+    registers: dict[str, Register], lattices: dict[str, Any], written: Iterable[str] | None = None
+) -> None:
+    """Remove what was purged. `written`: what was written since it was removed last; without it, everything."""
+    _drop(registers, lattices, purges_of(registers), purge_of(registers), written)
 
 
 def _drop(
-    registers: dict[str, Register], lattices: dict[str, Any], purges: Sequence[Purge], together: Purge
+    registers: dict[str, Register],
+    lattices: dict[str, Any],
+    purges: Sequence[Purge],
+    together: Purge,
+    written: Iterable[str] | None = None,
 ) -> None:
     for name in [name for name in lattices if life_in(name) < together.lives]:
         del lattices[name]
-    for name, versions in list(registers.items()):
+    for name in list(registers) if written is None else written:
+        versions = registers[name]
         if name in (WHOLE, PURGED):
             continue
         if is_touch(name):
@@ -133,10 +140,11 @@ def _left(versions: Register, *seen: Mapping[str, int]) -> Register:
 
 
 def _keep(registers: dict[str, Register], name: str, versions: Register) -> None:
-    if versions:
-        registers[name] = versions
-    else:
+    """Leave some of its versions. A register that keeps all is not written, so that its encoded form stays."""
+    if not versions:
         del registers[name]
+    elif len(versions) < len(registers[name]):
+        registers[name] = versions
 
 
 def unseen(registers: dict[str, Register], others: Mapping[str, Register]) -> None:

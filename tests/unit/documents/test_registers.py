@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from atoll.causality.origin import Origin
 from atoll.causality.types import Seq, Stamp
+from atoll.documents import purging
 from atoll.documents import registers as module
-from atoll.documents.document import Document, decode_row, encode_row
+from atoll.documents.document import Document, decode_row, encode_row, merge
 from atoll.documents.mutation import patch_of, put_of
 from atoll.documents.register import Register, Version
 from atoll.documents.registers import MANY, Registers
 
-from ..commit.replica import Replica, rules_of
+from ..commit.replica import Replica, rules_of, settle
 from ..commit.shop import SHOP
 
 RULES = rules_of(SHOP)["cart"]
@@ -106,6 +107,11 @@ def test_an_edit_of_a_large_map_encodes_what_it_changes(monkeypatch: pytest.Monk
     replica = Replica("a", rules_of(SHOP))
     members = ",".join(f'"m{number}":1' for number in range(500)).encode()
     replica.write(put_of(RULES, "k", b'{"note":"n","address":{},"items":[],"labels":{' + members + b"}}"))
+    replica.write(patch_of(RULES, "k", {"$unset": ["labels.m9"]}))
+    batch = replica.batch()
+    batch.purge([("cart", "k")], dict(replica.vector))
+    replica._take(batch)
+    assert "~~" in decode_row(RULES, replica.rows["cart", "k"]).registers
     encoded: list[Any] = []
 
     def counting(value: Any) -> bytes:
@@ -114,6 +120,35 @@ def test_an_edit_of_a_large_map_encodes_what_it_changes(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(module, "encode", counting)
     for number in range(3):
-        encoded.clear()
         replica.write(patch_of(RULES, "k", {"$set": {f"labels.m{number}": 2}}))
-        assert 0 < len(encoded) < 10
+    assert 0 < len(encoded) < 30
+    peer = Replica("b", replica.rules)
+    settle([replica, peer])
+    encoded.clear()
+    peer.write(patch_of(RULES, "k", {"$set": {"labels.m7": 3}}))
+    settle([replica, peer])
+    assert 0 < len(encoded) < 20
+
+
+def test_a_merge_looks_for_what_was_purged_in_what_it_merges(monkeypatch: pytest.MonkeyPatch) -> None:
+    purge = version("a", 3, b'[0,{"a":2},{}]')
+    many = {name: (version("a", 1, b"1"),) for name in MEMBERS}
+    ours = Document({**many, "": (version("a", 1, b"{}"),), "~~": (purge,)}, {})
+    theirs = Document({MEMBERS[0]: (version("a", 2, None),), MEMBERS[1]: (version("b", 1, b"2"),)}, {})
+    seen: list[str] = []
+
+    def counting(registers: Registers, name: str, versions: Register) -> None:
+        seen.append(name)
+        keep(registers, name, versions)
+
+    keep = purging._keep
+    monkeypatch.setattr(purging, "_keep", counting)
+    merged = merge(RULES, ours, theirs)
+    assert seen == MEMBERS[:2]
+    assert MEMBERS[0] not in merged.registers
+    assert merge(
+        RULES, Document({}, {}), Document({**theirs.registers, "~~": (purge,)}, {})
+    ).registers.keys() == {
+        MEMBERS[1],
+        "~~",
+    }
