@@ -484,7 +484,8 @@ class Batch:
             commit.documents.setdefault(collection, []).append((key, row.value, row.meta))
             document = self._documents.get((collection, key))
             if document is not None and document.costly and collection in self._rules:
-                self.recent.keep((collection, key), row, document)
+                quick = documents.followed(self._rules[collection], document)
+                self.recent.keep((collection, key), row, document, quick=quick)
         for collection, key in sorted(self._erased - self._changed.keys()):
             commit.erased.setdefault(collection, []).append(key)
         # One by one: to free large ones takes long, and no other thread runs meanwhile.

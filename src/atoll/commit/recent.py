@@ -18,6 +18,7 @@ _MOST_BYTES = 8 << 20
 class _Kept(NamedTuple):
     row: Row
     document: Document
+    quick: bool
 
 
 class Recent:
@@ -35,9 +36,15 @@ class Recent:
         self._size -= kept.row.size_bytes
         return kept.document if kept.row == row else None
 
-    def keep(self, address: tuple[str, str], row: Row, document: Document) -> None:
+    def quick(self, address: tuple[str, str], row: Row) -> bool:
+        """Whether the next edit of this row takes little time."""
+        kept = self._kept.get(address)
+        return kept is not None and kept.quick and kept.row == row
+
+    def keep(self, address: tuple[str, str], row: Row, document: Document, *, quick: bool) -> None:
+        """`quick`: whether all of the document's states are followed (`Lattice.followed`)."""
         self.take(address, row)
-        self._kept[address] = _Kept(row, document)
+        self._kept[address] = _Kept(row, document, quick)
         self._size += row.size_bytes
         while self._size > _MOST_BYTES:
             oldest = next(iter(self._kept))

@@ -12,7 +12,7 @@ what it is for:
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -47,7 +47,7 @@ class Wants:
         self.divisible = False
         """Whether the last work can be refused, or divided, when it would have too much loaded."""
         self._rules = rules
-        self._documents: defaultdict[str, set[str]] = defaultdict(set)
+        self._documents: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._open_records: dict[str, set[str]] = {}
 
     def document(self, collection: str, key: str) -> None:
@@ -56,11 +56,15 @@ class Wants:
         if rules is not None:
             if not rules.simple:
                 self.weight_bytes += MERGED_DOCUMENT_BYTES
-            self._documents[collection].add(key)
+            self._documents[collection][key] += 1
 
     def row(self, collection: str, key: str) -> None:
         """A document of a collection that has its table, be it declared here or not."""
-        self._documents[collection].add(key)
+        self._documents[collection][key] += 1
+
+    def changes(self, collection: str, key: str) -> int:
+        """How often the works change the document, at most."""
+        return self._documents[collection][key]
 
     def open_records(self, collection: str, keys: Iterable[str]) -> None:
         """The documents' open conflict records."""
@@ -93,7 +97,7 @@ class Wants:
         )
 
 
-def _in_order(keys: Mapping[str, set[str]]) -> dict[str, list[str]]:
+def _in_order(keys: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
     return {name: sorted(found) for name, found in keys.items()}
 
 

@@ -86,6 +86,10 @@ class Lattice(Protocol[State]):
         """`decode` for bytes of this region's own store: without checks that earlier calls made."""
         return self.decode(data)
 
+    def followed(self, state: State) -> bool:
+        """Whether another edit of this very object takes little time, however large it is."""
+        return True
+
     def canonical(self, state: State) -> bytes:
         """Equal for every region that has seen the same operations, in whatever order: for digests."""
         return self.encode(state)

@@ -47,6 +47,9 @@ class _SequenceLattice(Lattice[SequenceState]):
     def encode(self, state: SequenceState) -> bytes:
         return yjs.encode(state)
 
+    def followed(self, state: SequenceState) -> bool:
+        return not state.apart
+
     def written_by(self, delta: SequenceState, region: str) -> bool:
         return yjs.inserted_by(delta, region)
 

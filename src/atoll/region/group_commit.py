@@ -60,13 +60,17 @@ def paced(at_once: int, most: int, done: int, left: int) -> int:
     return max(1, done) if left else min(most, 2 * at_once)
 
 
-def _weight(rules: Mapping[str, Rules], wants: Wants, view: View) -> int:
+def _weight(rules: Mapping[str, Rules], wants: Wants, view: View, recent: Recent) -> int:
     """About how long the group will take, in bytes."""
     weight = wants.weight_bytes
-    for (collection, _), row in view.rows.items():
-        declared = rules.get(collection)
-        size = len(row.meta) if row.value is None else len(row.meta) + len(row.value)
-        weight += size if declared is None or declared.simple else size * MERGED_BYTES
+    for address, row in view.rows.items():
+        declared = rules.get(address[0])
+        if declared is None or declared.simple:
+            weight += row.size_bytes
+        elif recent.quick(address, row):
+            weight += row.size_bytes * wants.changes(*address)  # each may have it encoded
+        else:
+            weight += row.size_bytes * MERGED_BYTES
     return weight
 
 
@@ -326,7 +330,7 @@ class GroupCommit:
             self._timeline.take_up(transaction, known)
             # Gates belong to the event loop: no thread asks them.
             closed = self._closed_by(wants.gates, transaction)
-            heavy = _weight(self._rules, wants, transaction) > _AT_ONCE_BYTES
+            heavy = _weight(self._rules, wants, transaction, self._recent) > _AT_ONCE_BYTES
             if heavy:
                 batch, waiting = await beside_loop(self._performed, group, transaction, closed)
             else:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from atoll.commit.batch import Batch
 from atoll.commit.identity import Identity
+from atoll.commit.recent import Recent
 from atoll.commit.work import Wants
 from atoll.documents.entry import EncodedEntry
-from atoll.documents.mutation import Receipt, Write, patch_of, put_of
+from atoll.documents.mutation import Mutation, Receipt, Write, patch_of, put_of
 from atoll.errors import Overloaded, TooLarge
 from atoll.region import group_commit
 from atoll.schema.bounds import COMMIT_BYTES
 from atoll.store.port import View
 
-from ..commit.replica import REGIONS, Replica
+from ..commit.replica import REGIONS, Replica, settle
 from ..virtual_time import in_virtual_time
 from .test_group_commit import NOW_MS, RULES, Setup, all_of, named, opened
 
@@ -116,3 +118,43 @@ async def test_what_is_loaded_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     assert await it.writes.write(Write((labelled,)))  # one document alone, be it as large as it may
     with pytest.raises(TooLarge, match="hold more than 35000 bytes together"):
         await it.writes.write(Write((*aged[:2], labelled)))
+
+
+@in_virtual_time
+async def test_an_edit_of_a_text_that_was_kept_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    beside: list[str] = []
+
+    async def noted(work: Any, *args: Any) -> Any:
+        beside.append(work.__name__)
+        return work(*args)
+
+    monkeypatch.setattr(group_commit, "beside_loop", noted)
+    it = await opened()
+
+    async def edit(*mutations: Mutation) -> bool:
+        """Whether it was performed beside the event loop."""
+        beside.clear()
+        assert all(isinstance(each, Receipt) for each in await all_of(it.writes, Write(mutations)))
+        return bool(beside)
+
+    def appended(text: str) -> Mutation:
+        return patch_of(RULES["note"], "k", {"$append": {"body": text}})
+
+    assert await edit(put_of(RULES["note"], "k", b'{"body":"%s"}' % (b"x" * 100_000)))
+    assert not await edit(appended("y"))
+    assert not await edit(appended("y"), appended("z"))
+    assert await edit(*(appended("y") for _ in range(40)))  # each may have it encoded
+    it.group_commit._recent = Recent()
+    assert await edit(appended("y"))
+
+
+@in_virtual_time
+async def test_a_text_that_was_emptied_meanwhile_is_worked_on_in_a_thread() -> None:
+    a, b = Replica("a", RULES), Replica("b", RULES)
+    a.write(put_of(RULES["note"], "k", b'{"body":"text"}'))
+    settle([a, b])
+    assert a.recent.quick(("note", "k"), a.rows["note", "k"])
+    a.write(patch_of(RULES["note"], "k", {"$splice": {"body": {"at": 2, "remove": 0, "insert": "new"}}}))
+    b.write(patch_of(RULES["note"], "k", {"$set": {"body": ""}}))
+    settle([a, b])
+    assert not a.recent.quick(("note", "k"), a.rows["note", "k"])
