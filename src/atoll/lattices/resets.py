@@ -73,6 +73,12 @@ def _beside(struct: Struct, reset: Reset) -> bool:
     return _within(reset, struct.left) or _within(reset, struct.right)
 
 
+def covers(update: bytes, reset: Reset) -> bool:
+    """Whether the update holds insertions of what the reset covers, or deletions."""
+    structs, deletions = structs_of(update)
+    return bool(deletions) or any(_within(reset, (struct.client, struct.clock)) for struct in structs)
+
+
 def beyond(update: bytes, reset: Reset) -> bytes:
     """What of an update a reset leaves, without content that was deleted."""
     structs, deletions = structs_of(update)
@@ -91,7 +97,7 @@ def beyond(update: bytes, reset: Reset) -> bytes:
         while at < struct.end:
             index = bisect_right(edges, at)
             end = min(struct.end, edges[index] if index < len(edges) else struct.end)
-            part = struct.part(at, end)
+            part = struct if end - at == struct.size else struct.part(at, end)
             if index % 2 and part.kind in (STRING, ANY):
                 part = part._replace(kind=DELETED, content="")
             kept.append(part)

@@ -25,7 +25,7 @@ from pycrdt import Array, Doc, Text, TransactionEvent, get_update, merge_updates
 
 from atoll.errors import AtollError, DeclarationError, HostileEntry
 from atoll.lattices.base import Actor
-from atoll.lattices.resets import Reset, beyond, cleared, reaches, rerooted, split, with_reset
+from atoll.lattices.resets import Reset, beyond, cleared, covers, reaches, rerooted, split, with_reset
 from atoll.lattices.update_format import Cursor, check_update, with_runs
 
 ROOT = ""
@@ -67,6 +67,8 @@ class SequenceState:
     edited: list[tuple[SequenceState, Opened]] = field(default_factory=list, repr=False)
     """Of the delta of an edit: the state that was edited, and the document that shows both. `join` takes it."""
     reset: Reset = field(default_factory=dict)
+    folded: list[bytes] = field(default_factory=list, repr=False)
+    """Of a state that is `apart`: at most one update that holds all of it. What comes after it begins there."""
 
     @property
     def updates(self) -> tuple[bytes, ...]:
@@ -99,12 +101,12 @@ def join(state: SequenceState, delta: SequenceState) -> SequenceState:
 
 def _followed(state: SequenceState, new: tuple[bytes, ...], opened: Opened, reset: Reset) -> SequenceState:
     """What comes after `state` with the updates, or with the reset and the updates, which `opened` shows."""
-    later = state.later + new
+    whole, later = (state.folded[0], new) if state.folded else (state.whole, state.later + new)
     if reset is not state.reset or (len(later) > _MAX_LATER and not state.apart):
         return SequenceState(opened.document.get_update(), spare=[opened], reset=reset)
     if len(later) > _MAX_LATER:
-        return SequenceState(_merged((state.whole, *later), reset), (), True, [opened], reset=reset)
-    return SequenceState(state.whole, later, state.apart, [opened], reset=reset)
+        return SequenceState(_merged((whole, *later), reset), (), True, [opened], reset=reset)
+    return SequenceState(whole, later, state.apart, [opened], reset=reset)
 
 
 def gathered(deltas: Sequence[SequenceState]) -> SequenceState:
@@ -202,9 +204,16 @@ def encode(state: SequenceState) -> bytes:
     """The reset, and one update that holds all else of the state, deleted content left out."""
     update = state.whole
     if state.later:
-        whole = not state.apart
-        update = read(state).document.get_update() if whole else _merged(state.updates, state.reset)
+        update = _folded(state) if state.apart else read(state).document.get_update()
     return with_reset(state.reset, update)
+
+
+def _folded(state: SequenceState) -> bytes:
+    """All updates of a state that is `apart` as one. What the reset covers went from `whole` already."""
+    if not state.folded:
+        trimmed = any(covers(update, state.reset) for update in state.later)
+        state.folded.append(_merged(state.updates, state.reset if trimmed else {}))
+    return state.folded[0]
 
 
 def decode(data: bytes, content: int, check: Callable[[str], object]) -> SequenceState:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from atoll.errors import DeclarationError, HostileEntry, InvalidOperation
 from atoll.lattices import yjs
 from atoll.lattices.base import Actor
+from atoll.lattices.resets import split
 from atoll.lattices.sequence import ListLattice, TextLattice
+from atoll.lattices.update_format import structs_of
 
 REGIONS = ("frankfurt", "tokyo")
 FRANKFURT, TOKYO = (Actor(region, REGIONS) for region in REGIONS)
@@ -251,6 +253,47 @@ def test_words_outlive_emptyings_that_had_not_seen_them(lattice: Any, seed: int)
     assert sorted(shown[at : at + 3] for at in range(0, len(shown), 3)) == sorted(
         {w for w, _ in effects} - gone
     )
+
+
+@given(seed=st.integers(0, 2**32))
+def test_a_text_that_was_emptied_meanwhile_is_edited_on(seed: int) -> None:
+    """Encoded after each edit, and hearing of others, it holds what it would without having been encoded."""
+    rng = random.Random(seed)
+    seen = text("seed")
+    written = note.operate(seen, "$splice", splice(2, 0, "0123456789"), TOKYO)
+    assert written is not None
+    deltas = [note.encode(each) for each in (seen, written, note.difference(seen, "", FRANKFURT))]
+    state, never = (after(note, *map(note.decode, deltas)) for _ in range(2))
+    assert state.apart
+    for number in range(rng.randint(1, 12)):
+        shown = note.value(state)
+        at = rng.randint(0, len(shown))
+        gone = rng.choice([0, 0, rng.randint(0, len(shown) - at)])
+        delta = note.operate(
+            state, "$splice", splice(at, gone, f"<{number}>"), rng.choice([TOKYO, FRANKFURT])
+        )
+        assert delta is not None
+        wire = note.encode(delta)
+        state = note.merge(state, delta if rng.random() < 0.7 else note.decode(wire))
+        never = note.merge(never, note.decode(wire))
+        left = note.encode(state)
+        assert note.canonical(state) == note.canonical(note.restore(left)) == note.canonical(never)
+        kept = structs_of(split(left)[1])[0]
+        assert sum(len(each.content) for each in kept) == len(note.value(state))
+
+
+def test_an_insertion_into_a_text_that_was_emptied_costs_what_it_inserts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = text("seed")
+    written = note.operate(seen, "$splice", splice(2, 0, "of all"), TOKYO)
+    state = after(note, seen, written, note.difference(seen, "", FRANKFURT))
+    monkeypatch.setattr(yjs, "beyond", None)
+    for number in range(3):
+        state = note.merge(state, note.operate(state, "$splice", splice(number, 0, "x"), TOKYO))
+        assert len(state.updates) <= 2
+        note.encode(state)
+    assert note.value(state) == "xxxof all"
 
 
 def test_a_reset_that_no_region_writes_is_refused() -> None:
