@@ -135,9 +135,8 @@ def merge(rules: Rules, ours: Document, theirs: Document, *, whole: bool = False
         return theirs
     merged = ours.copy()
     if whole and (PURGED in ours.registers or PURGED in theirs.registers):
-        theirs = theirs.copy()
+        # Not the other way round: while a snapshot is installed, a purge here may cover what was never here.
         purging.unseen(merged.registers, theirs.registers)
-        purging.unseen(theirs.registers, ours.registers)
     for name, versions in theirs.registers.items():
         merged.registers[name] = registers.merge(merged.registers.get(name, ()), versions)
     for field, state in theirs.lattices.items():

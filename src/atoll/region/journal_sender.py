@@ -29,16 +29,17 @@ class JournalSender:
         *,
         failover: FailoverRecovery,
         freshness: Freshness,
-        ends: Callable[[], dict[str, int]],
+        says: Callable[[], tuple[dict[str, int], bool]],
         committed: Signal,
     ) -> None:
+        """`says` tells the ends of former incarnations, and whether documents show what the vector says."""
         self._region = site.name
         self._links = links
         self._store = store
         self._intake = intake
         self._failover = failover
         self._freshness = freshness
-        self._ends = ends
+        self._says = says
         self._committed = committed
         self._now_ms = site.now_ms
         self._incarnations: dict[str, int] = {}
@@ -97,4 +98,6 @@ class JournalSender:
     async def _heartbeat(self) -> Heartbeat:
         # The moment comes first: whatever any node had committed by then is in the vector.
         now_ms, as_of = self._now_ms(), self._freshness.as_of()
-        return Heartbeat(self._region, now_ms, await self._store.positions(), as_of, self._ends())
+        ends, whole = self._says()  # before the positions: what is installed by then may not be shown yet
+        positions = await self._store.positions()
+        return Heartbeat(self._region, now_ms, positions, as_of, ends, whole and self._says()[1])

@@ -97,11 +97,12 @@ class Purging:
         """What every region had at the last look; empty unless all that they had then is here.
 
         Whatever a region writes later, it writes having seen that. A region that lost its disk has not, whatever it
-        had announced before: so all of them must still announce it.
+        had announced before: so all of them must still announce it. A region that installs a snapshot announces what it
+        does not show yet, and a removal would meet nothing there.
         """
         here = dict(self._group_commit.progress.vector)
         peers = {peer: self._links[peer].status for peer in self._members.regions if peer in self._links}
-        known = all(status.connected and status.advertised for status in peers.values())
+        known = all(status.connected and status.advertised and status.whole for status in peers.values())
         now: dict[str, VersionVector] = {}
         if known:
             now = {**{peer: dict(status.advertised) for peer, status in peers.items()}, _HERE: here}

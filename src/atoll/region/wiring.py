@@ -223,7 +223,7 @@ class Parts:
             self.intake,
             failover=self.failover,
             freshness=self.freshness,
-            ends=self.lost.ends,
+            says=lambda: (self.lost.ends(), self.gates.whole),
             committed=self.committed,
         )
 

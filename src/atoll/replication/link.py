@@ -54,6 +54,8 @@ class LinkStatus:
     """Other origins that are pulled through this peer."""
     advertised: dict[str, int] = field(default_factory=dict)
     """What the peer last said that it has."""
+    whole: bool = False
+    """Whether its documents show that, as it last said."""
 
 
 class Linked(Protocol):
@@ -250,7 +252,7 @@ class Link:
                     f"the region at {self._peer}'s address calls itself {message.region!r}"
                 )
             self._advertised = vectors.merge(self._advertised, message.vector)
-            self.status.advertised = self._advertised
+            self.status.advertised, self.status.whole = self._advertised, message.whole
             self._receiver.heard(self._peer, message)
             return
         if isinstance(message, JournalBegins):

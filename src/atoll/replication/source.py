@@ -170,4 +170,4 @@ class _Told:
         self._fresh |= fresh
         self._vector |= vector
         self._closed = now.closed
-        return Heartbeat(now.region, now.now_ms, vector, fresh, closed)
+        return Heartbeat(now.region, now.now_ms, vector, fresh, closed, now.whole)

@@ -59,6 +59,8 @@ class Heartbeat(msgspec.Struct, array_like=True, frozen=True):
 
     Left out where nothing has changed.
     """
+    whole: bool = True
+    """Whether its documents show all that its vector says: not while it installs a snapshot."""
 
 
 class JournalBegins(msgspec.Struct, array_like=True, frozen=True):

@@ -9,11 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from atoll.causality.origin import Origin
+from atoll.causality.types import Seq, Stamp
 from atoll.causality.vector import descends
-from atoll.documents.document import decode_row
+from atoll.documents.document import Document, decode_row, merge
 from atoll.documents.mutation import Delete, Mutation, patch_of, put_of
 from atoll.documents.purging import unseen_touches
-from atoll.documents.register import Operation
+from atoll.documents.register import Operation, Version
+from atoll.documents.rules import PURGED
 from atoll.errors import BoundExceeded, NotFound
 
 from .replica import Replica, settle
@@ -94,6 +97,19 @@ def test_a_map_whose_members_come_and_go_does_not_grow(collection: str) -> None:
             sizes.append(len(meta(a)))
     assert agreed(a, b, c)["members"] == {"old": "old"}
     assert max(sizes) - min(sizes) < 20
+
+
+@BOTH
+def test_a_purge_that_came_before_the_snapshot_hides_nothing_of_it(collection: str) -> None:
+    """Its entry is applied while what it had seen is still to come, with the pages."""
+
+    def version(seq: int, value: bytes) -> Version:
+        return Version(Origin("a"), Seq(seq), Stamp(seq), 0, 1, {}, value)
+
+    here = Document({PURGED: (version(9, b'[0,{"a":8},{}]'),)}, {})
+    page = Document({"members.x": (version(3, b'"x"'),)}, {})
+    assert "members.x" in merge(RULES[collection], here, page, whole=True).registers
+    assert "members.x" not in merge(RULES[collection], page, here, whole=True).registers
 
 
 @BOTH

@@ -166,6 +166,22 @@ async def test_what_a_region_announced_before_it_lost_its_disk_does_not_count() 
 
 
 @in_virtual_time
+async def test_what_a_region_announces_while_it_installs_a_snapshot_does_not_count() -> None:
+    async with World("a", "b") as it:
+        await it.write("a", "like", "k", {"$inc": {"count": 1}})
+        region, link = it["a"], it["a"].links["b"]
+        purging = Purging(
+            region.members, region.links, region.store, region.group_commit, gates=(), every_s=1e9
+        )
+        await asyncio.sleep(5)
+        assert [purging._stable(), purging._stable()] == [{}, {"a": 1}]
+        it["b"].gates.register(reads=lambda: "it is installing a snapshot")
+        await asyncio.sleep(1)
+        assert not link.status.whole
+        assert [purging._stable(), purging._stable()] == [{}, {}]
+
+
+@in_virtual_time
 async def test_a_region_alone_purges_nothing_once_another_one_joins() -> None:
     async with World("a", "b") as it:
         await it.write("a", "like", "k", {"$inc": {"count": 1}})
