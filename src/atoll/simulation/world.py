@@ -246,7 +246,7 @@ class Client:
         wanted = ReadOptions(token=token, **options)
         versions = self._versions() if collection in VERSIONED else {}
         try:
-            reading: Reading = await self._ask(lambda region: region.read(collection, key, wanted))
+            reading: Reading = await self._ask(lambda region: _read(region, collection, key, wanted))
         except AtollError as error:
             world.note_error(error)
             return None
@@ -352,3 +352,8 @@ class Solo(Workload):
     async def draw(self, world: World, random: Random) -> None:
         """What it does next."""
         raise NotImplementedError
+
+
+async def _read(region: Region, collection: str, key: str, wanted: ReadOptions) -> Reading:
+    """As HTTP and `atoll.open` do: what the node's own declarations lack is no collection of it."""
+    return await region.read(region.application.collection(collection).name, key, wanted)
