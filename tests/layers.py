@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("documents", "registers, strategies, documents, journal entries, mutations"),
     ("conflicts", "audit records; the guard around a team's conflict function"),
     ("commit", "one group commit as data: the batch and its drafts"),
+    ("consensus", "registers that a majority of regions decides: acceptors, rounds, voters, values"),
     ("ids", "[identifiers](ids.md)"),
     (
         "replication",

@@ -40,7 +40,12 @@ Order = tuple[Stamp, Origin, Seq]
 
 
 class Ballot(NamedTuple):
-    """Orders the values of one consensus register."""
+    """Orders the proposals for one consensus register. No two proposals have the same one."""
 
     number: int
-    region: RegionName
+    proposer: str
+    """The region, a slash, and what tells one process of it from every other."""
+
+    @property
+    def region(self) -> RegionName:
+        return RegionName(self.proposer.partition("/")[0])

@@ -13,7 +13,7 @@ import msgspec
 from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.origin import Origin
 from atoll.causality.place import Place
-from atoll.causality.types import Seq, Stamp
+from atoll.causality.types import Seq
 from atoll.causality.vector import descends, missing
 from atoll.commit import idempotency
 from atoll.commit.checks import check_answer, check_document, entry_too_large
@@ -23,6 +23,7 @@ from atoll.commit.recent import Recent
 from atoll.conflicts import records
 from atoll.conflicts.records import Record
 from atoll.documents import document as documents
+from atoll.documents.decided import decision_of, revision_of
 from atoll.documents.document import Document
 from atoll.documents.entry import (
     UNREADABLE,
@@ -37,6 +38,7 @@ from atoll.documents.entry import (
 from atoll.documents.mutation import Put, Receipt, Write, Written
 from atoll.documents.register import Operation, Version
 from atoll.documents.rules import WHOLE, Rules, undeclared
+from atoll.documents.trace import Trace
 from atoll.errors import AtollError, CorruptEntry
 from atoll.lattices.base import Actor
 from atoll.schema.bounds import SEGMENT_BYTES
@@ -108,34 +110,24 @@ class Batch:
 
     def write(self, write: Write, admit: Admit | None = None) -> Receipt:
         """Add one entry. Raises a RequestError, or what `admit` raises, and then leaves no trace of the request."""
-        identity = self._identity
-        if write.idempotency_key is not None:
-            given = self._remembered.get(write.idempotency_key)
-            if given is not None:
-                return idempotency.replay(given, write)
+        if (given := self._remembered.get(write.idempotency_key or "")) is not None:
+            return idempotency.replay(given, write)
         if admit is not None:
             admit(write, self._row)
-        origin = identity.origin
-        seq = Seq(self.vector.get(origin, 0) + 1)
-        context = dict(self.vector)
-        context[origin] = seq - 1
-        stamp = self.clock.now()
-        receipt = self._replace(write, seq, context, stamp)
-        if receipt is None:
-            receipt = self._draft(write, seq, context, stamp)
-        if write.idempotency_key is not None:
-            answer = idempotency.answer_of(receipt, write)
-            self._remembered[write.idempotency_key] = answer
-            self.pending.remembered.append(Remembered(write.idempotency_key, self.now_ms, answer))
+        dot = self._next()
+        receipt = self._replace(write, dot) or self._draft(write, dot)
+        if (key := write.idempotency_key) is not None:
+            self._remembered[key] = answer = idempotency.answer_of(receipt, write)
+            self.pending.remembered.append(Remembered(key, self.now_ms, answer))
         return receipt
 
-    def _replace(self, write: Write, seq: Seq, context: dict[str, int], stamp: Stamp) -> Receipt | None:
+    def _replace(self, write: Write, dot: Version) -> Receipt | None:
         """The commonest write in few steps: the whole of documents that are one register each, uncontested.
 
         None where a mutation is not that, or is to be refused: the write then takes the long way.
         """
-        identity = self._identity
-        origin, uncertainty_ms = identity.origin, identity.uncertainty_ms
+        identity, uncertainty_ms = self._identity, dot.uncertainty_ms
+        origin, seq, stamp, context = dot.origin, dot.seq, dot.stamp, dot.context
         changes: list[Change] = []
         after: dict[Address, Row] = {}
         for put in write.mutations:
@@ -170,10 +162,8 @@ class Batch:
         written = (Written(*address, row.value, documents.version_tag(row)) for address, row in after.items())
         return Receipt(origin, seq, stamp, tuple(written))
 
-    def _draft(self, write: Write, seq: Seq, context: dict[str, int], stamp: Stamp) -> Receipt:
-        identity = self._identity
-        origin = identity.origin
-        dot = Version(origin, seq, stamp, identity.uncertainty_ms, 0, context, None)
+    def _draft(self, write: Write, dot: Version) -> Receipt:
+        origin, seq, stamp, most = dot.origin, dot.seq, dot.stamp, self._identity.entry_bytes
         drafts: dict[Address, Draft] = {}
         size_bytes = 0
         for index, mutation in enumerate(write.mutations):
@@ -187,26 +177,43 @@ class Batch:
             size_bytes -= draft.size_bytes
             draft.mutate(mutation)
             size_bytes += draft.size_bytes
-            if size_bytes > identity.entry_bytes:
-                raise entry_too_large(identity.entry_bytes)
+            if size_bytes > most:
+                raise entry_too_large(most)
         wrote = self._commit_drafts(drafts, dot, write)
-        written = () if write.brief else tuple(self._written(address) for address in drafts)
+        written = () if write.brief else tuple(_written(address, self._row(address)) for address in drafts)
         return Receipt(origin, seq if wrote else Seq(0), stamp, written)
+
+    def _next(self) -> Version:
+        """Dot, stamp and context of the next local entry."""
+        origin, _, uncertainty_ms, *_ = self._identity
+        seq = Seq(self.vector.get(origin, 0) + 1)
+        context = {**self.vector, origin: seq - 1}
+        return Version(origin, seq, self.clock.now(), uncertainty_ms, 0, context, None)
+
+    def learn(self, change: Change, trace: Trace | None) -> Entry | None:
+        """Add an entry of what a consensus register has decided; None where that is here. Raises ClockAhead."""
+        decision, here = decision_of(change.deltas), self._document((change.collection, change.key))
+        if revision_of(here.registers.get(WHOLE, ())) >= decision.revision:
+            return None
+        self.clock.update(decision.stamp)
+        dot = self._next()
+        entry = Entry(dot.origin, dot.seq, dot.stamp, dot.uncertainty_ms, dot.context, (change,), trace)
+        self._apply_change(self._rules[change.collection], entry, change)
+        self._append(entry, encode_frame(entry))
+        self.written.append(entry)
+        return entry
 
     def purge(self, addresses: Sequence[Address], seen: Mapping[str, int]) -> None:
         """Add an entry that lets go what is over in these documents; every region has seen `seen`."""
-        origin = self._identity.origin
-        seq = Seq(self.vector.get(origin, 0) + 1)
-        context = {**self.vector, origin: seq - 1}
-        dot = Version(origin, seq, self.clock.now(), self._identity.uncertainty_ms, 0, context, None)
+        dot = self._next()
         drafts: dict[Address, Draft] = {}
         for address in addresses:
             self.pending.states.setdefault(remains_of(address), None)
             rules, row = self._rules.get(address[0]), self._row(address)
             if rules is not None and row is not None:
-                before = self._document(address)
-                drafts[address] = Draft(rules, address[1], before, row, dot=dot, actor=self._actor)
-                drafts[address].purge(seen)
+                document = self._document(address)
+                drafts[address] = draft = Draft(rules, address[1], document, row, dot=dot, actor=self._actor)
+                draft.purge(seen)
         self._commit_drafts(drafts, dot, _PURGE)
 
     def _commit_drafts(self, drafts: Mapping[Address, Draft], dot: Version, write: Write) -> bool:
@@ -242,12 +249,6 @@ class Batch:
             self._append(entry, frame)
             self.written.append(entry)
         return bool(changes)
-
-    def _written(self, address: Address) -> Written:
-        row = self._row(address)
-        if row is None:
-            return Written(*address, None, "")
-        return Written(*address, row.value, documents.version_tag(row))
 
     # -- remote --------------------------------------------------------------------------------------
 
@@ -353,7 +354,7 @@ class Batch:
         Raises HostileEntry for what no region could have come to hold, and Unavailable for what cannot be merged here.
         """
         address = (collection, key)
-        rules = self._rules_of(collection)
+        rules = self._rules.get(collection) or undeclared(collection)
         theirs = documents.received(rules, key, row, stamp)
         before = self._document(address)
         after = documents.merge(rules, before, theirs, whole=True)
@@ -409,9 +410,6 @@ class Batch:
         changed = self._changed.get(address)
         return self._rows.get(address) if changed is None else changed
 
-    def _rules_of(self, collection: str) -> Rules:
-        return self._rules.get(collection) or undeclared(collection)
-
     def _document(self, address: Address) -> Document:
         found = self._documents.get(address)
         if found is None:
@@ -420,7 +418,7 @@ class Batch:
                 found = Document({}, {})
             else:
                 found = self.recent.take(address, row) or documents.decode_row(
-                    self._rules_of(address[0]), row
+                    self._rules.get(address[0]) or undeclared(address[0]), row
                 )
             self._documents[address] = found
         return found
@@ -492,3 +490,11 @@ class Batch:
         while self._documents:
             self._documents.popitem()
         return commit
+
+
+def _written(address: Address, row: Row | None) -> Written:
+    return (
+        Written(*address, None, "")
+        if row is None
+        else Written(*address, row.value, documents.version_tag(row))
+    )

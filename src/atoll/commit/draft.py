@@ -8,6 +8,7 @@ from typing import Any, assert_never
 import msgspec
 
 from atoll.conflicts import records
+from atoll.documents.decided import DECIDED, Decision, encode, revision_of
 from atoll.documents.document import (
     Document,
     carried_over,
@@ -43,6 +44,10 @@ class Draft:
         self.before = before
         self._key = key
         self._row = row
+        self._seen = revision_of(before.registers.get(WHOLE, ()))
+        """The decided revision that an ordinary write replaces."""
+        if self._seen:
+            dot = msgspec.structs.replace(dot, context={**dot.context, DECIDED: self._seen})
         self._dot = dot
         self._actor = actor
         self._registers: dict[str, bytes | None] = {}
@@ -85,6 +90,8 @@ class Draft:
         for field, done in self._deltas.items():
             lattice = self.rules.lattices[field.partition(TOUCH)[0]]
             deltas[field] = lattice.encode(lattice.gathered(done))
+        if self._seen:
+            deltas[DECIDED] = encode(Decision(self._seen))
         return Change(self.rules.name, self._key, int(self._operation), self._registers, deltas, resolved)
 
     def purge(self, seen: Mapping[str, int]) -> None:

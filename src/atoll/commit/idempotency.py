@@ -15,7 +15,8 @@ _pack = msgspec.msgpack.Encoder().encode
 _receipt = msgspec.msgpack.Decoder(Receipt).decode
 
 
-def _fingerprint(write: Write) -> bytes:
+def fingerprint(write: Write) -> bytes:
+    """Of what it changes."""
     return blake2b(_pack(write.mutations), digest_size=8).digest()
 
 
@@ -26,17 +27,14 @@ def answer_of(receipt: Receipt, write: Write) -> bytes:
         (put,), (only,) = write.mutations, written
         if type(put) is Put and put.plain == only.value:
             written = (Written(only.collection, only.key, _AS_ASKED, only.version),)
-    return _pack(Receipt(receipt.origin, receipt.seq, receipt.stamp, written, _fingerprint(write)))
+    return _pack(Receipt(receipt.origin, receipt.seq, receipt.stamp, written, fingerprint(write)))
 
 
 def replay(answer: bytes, write: Write) -> Receipt:
     """The receipt that was given. Raises IdempotencyKeyReused."""
     receipt = _receipt(answer)
-    if receipt.fingerprint != _fingerprint(write):
-        raise IdempotencyKeyReused(
-            f"the idempotency key {write.idempotency_key!r} was used for another write; use a new key for each write",
-            idempotency_key=write.idempotency_key,
-        )
+    if receipt.fingerprint != fingerprint(write):
+        raise reused(write)
     written = tuple(
         Written(each.collection, each.key, write.mutations[0].plain, each.version)  # type: ignore[union-attr]
         if each.value == _AS_ASKED
@@ -44,3 +42,10 @@ def replay(answer: bytes, write: Write) -> Receipt:
         for each in receipt.written
     )
     return msgspec.structs.replace(receipt, written=written, replayed=True)
+
+
+def reused(write: Write) -> IdempotencyKeyReused:
+    return IdempotencyKeyReused(
+        f"the idempotency key {write.idempotency_key!r} was used for another write; use a new key for each write",
+        idempotency_key=write.idempotency_key,
+    )

@@ -22,8 +22,9 @@ import msgspec
 from atoll.causality.origin import Origin
 from atoll.causality.place import place_of
 from atoll.causality.types import Order, Seq
-from atoll.documents import purging
+from atoll.documents import decided, purging
 from atoll.documents import register as registers
+from atoll.documents.decided import DECIDED
 from atoll.documents.entry import Change, Entry
 from atoll.documents.register import Operation, Register, Version
 from atoll.documents.registers import MANY, Registers, encode, member, shown_value
@@ -221,16 +222,17 @@ def delta_of(rules: Rules, entry: Entry, change: Change) -> Document:
         )
     if rules.appended:
         _check_appended(rules, change.key, change.registers, entry.order)
+    writer = _writer(rules, entry, change)
     versions: dict[str, Register] = {}
     for name, value in change.registers.items():
         if not well_named(name):
             raise HostileEntry(f"no collection has a register {name[:64]!r}")
         if value is not None:
             check_value(rules, change.key, name, value)
-        versions[name] = (version_of(entry, change.operation, value),)
+        versions[name] = (version_of(writer, change.operation, value),)
     lattices: dict[str, Any] = {}
     for field, delta in change.deltas.items():
-        lattice = rules.lattice(field)
+        lattice = rules.lattice(field)  # none for DECIDED
         if lattice is not None:
             if not well_named(field):
                 raise HostileEntry(f"no collection has a field {field[:64]!r}")
@@ -242,9 +244,26 @@ def delta_of(rules: Rules, entry: Entry, change: Change) -> Document:
     return Document(versions, lattices)
 
 
+def _writer(rules: Rules, entry: Entry, change: Change) -> Entry | Version:
+    """Whose dot, stamp and context the versions of a change have: its entry's, or those of a decided revision."""
+    if DECIDED not in change.deltas:
+        return entry
+    decision = decided.decision_of(change.deltas)
+    if not decision.stamp:
+        context = {**entry.context, DECIDED: decision.revision}
+        return Version(entry.origin, entry.seq, entry.stamp, entry.uncertainty_ms, 0, context, None)
+    if decision.stamp > entry.stamp or change.registers.keys() != {WHOLE} or len(change.deltas) > 1:
+        raise HostileEntry(f"no quorum has decided the change of {rules.name}/{change.key} in {entry.dot}")
+    return decided.version(decision, change.operation, None)
+
+
 def unknown_part(rules: Rules, change: Change) -> Change | None:
     """What of a change this region's declarations have no place for yet: deltas of fields that they lack."""
-    deltas = {field: delta for field, delta in change.deltas.items() if rules.lattice(field) is None}
+    deltas = {
+        field: delta
+        for field, delta in change.deltas.items()
+        if field != DECIDED and rules.lattice(field) is None
+    }
     return Change(change.collection, change.key, change.operation, {}, deltas) if deltas else None
 
 
@@ -295,6 +314,14 @@ def succeeded(row: Row | None, context: Mapping[str, int]) -> bool:
     )
 
 
+def revision_in(row: Row | None) -> int:
+    """The latest decided revision that a row holds; 0 where there is none."""
+    if row is None:
+        return 0
+    versions = _decode_dots(row.meta).registers.get(WHOLE, ())
+    return max((each.seq for each in versions if each.origin == DECIDED), default=0)
+
+
 def shows_register(row: Row) -> bool:
     """Whether a row's JSON column holds the one register of the document, as `row_of` leaves it.
 
@@ -332,8 +359,9 @@ def decode_row(rules: Rules, row: Row) -> Document:
 def encode_row(rules: Rules, document: Document) -> Row:
     value = visible(rules, document)
     kept = document.registers
-    if rules.simple and len(kept) == 1 and not document.lattices and len(kept.get(WHOLE, ())) == 1:
-        (sole,) = kept[WHOLE]
+    whole = kept.get(WHOLE, ())
+    if len(kept) == len(whole) == 1 and not document.lattices and (rules.simple or _is_whole(whole)):
+        (sole,) = whole
         return row_of(sole.value, sole if sole.value is None else version_of(sole, sole.operation, ELSEWHERE))
     lattices = {
         field: state if (lattice := rules.lattice(field)) is None else lattice.encode(state)
@@ -363,7 +391,7 @@ def shown_plain(rules: Rules, document: Document) -> bytes | None:
 def visible(rules: Rules, document: Document) -> bytes | None:
     """What readers see: one JSON object in UTF-8, or None when the document is absent or deleted."""
     plain = shown_plain(rules, document)
-    if rules.simple or plain is None:
+    if rules.simple or plain is None or _is_whole(document.registers[WHOLE], plain):
         return plain
     members: list[bytes] = []
     if rules.per_field:
@@ -377,6 +405,13 @@ def visible(rules: Rules, document: Document) -> bytes | None:
         members.append(plain[1:-1])
     members.extend(_mergeable(rules, document, document.life))
     return b"{" + b",".join(members) + b"}"
+
+
+def _is_whole(whole: Register, shown: bytes | None = None) -> bool:
+    """Whether a decided version is shown: it holds mergeable fields and maps, too."""
+    if len(whole) == 1:
+        return whole[0].origin == DECIDED
+    return any(version.origin == DECIDED and version.value is shown for version in whole)
 
 
 def mergeable(rules: Rules, document: Document, touch: str) -> bytes:

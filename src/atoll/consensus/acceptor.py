@@ -1,0 +1,118 @@
+"""What one region promises and accepts for one register: the acceptor of CASPaxos.
+
+Rystsov, "CASPaxos: Replicated State Machines without logs", 2018. Each register is a consensus of its own.
+A proposer reads the value of the highest ballot that a majority knows. It changes it, and has a majority accept the
+outcome.
+
+An acceptor keeps two promises, both durable before they are answered:
+
+- It accepts nothing under a ballot below the one that it has promised.
+- What it has accepted is told to every proposer that prepares a higher ballot.
+
+An accepted proposal also carries the proposer's next ballot, which counts as promised. So a proposer that stays needs
+one round trip for each further change.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from atoll.causality.types import Ballot
+
+NEVER: Final = Ballot(0, "")
+"""Below every ballot that a proposer begins."""
+
+
+class Acceptor(msgspec.Struct, array_like=True, frozen=True):
+    """Of one register in one region: durable."""
+
+    promised: Ballot = NEVER
+    accepted: Ballot = NEVER
+    """The ballot of `value`; NEVER where nothing was accepted yet."""
+    value: bytes = b""
+    """See `consensus.decided`."""
+
+
+class Prepare(msgspec.Struct, array_like=True, frozen=True, tag="prepare"):
+    """Promise the ballot, and say what was accepted."""
+
+    register: str
+    ballot: Ballot
+    known: Ballot = NEVER
+    """The proposer knows the value that was accepted under this ballot: it need not be sent."""
+
+
+class Accept(msgspec.Struct, array_like=True, frozen=True, tag="accept"):
+    """Accept a value under a ballot, and promise the next one."""
+
+    register: str
+    ballot: Ballot
+    value: bytes
+    next: Ballot
+    """Higher than `ballot`, and the same proposer's."""
+
+
+class Inspect(msgspec.Struct, array_like=True, frozen=True, tag="inspect"):
+    """Say what was accepted. Nothing is promised."""
+
+    register: str
+    known: Ballot = NEVER
+
+
+Request = Prepare | Accept | Inspect
+
+
+class Vote(msgspec.Struct, array_like=True, frozen=True):
+    """What an acceptor answers to one request."""
+
+    granted: bool
+    promised: Ballot
+    accepted: Ballot
+    value: bytes | None = None
+    """What was accepted; None where the proposer knows it."""
+
+
+def vote(state: Acceptor, request: Request) -> tuple[Acceptor, Vote]:
+    """The state that has to be durable before the vote leaves, and the vote. Repeating a request changes nothing."""
+    match request:
+        case Prepare():
+            granted = request.ballot >= state.promised
+            if granted and request.ballot != state.promised:
+                state = Acceptor(request.ballot, state.accepted, state.value)
+            return state, _vote(granted, state, request.known)
+        case Accept():
+            if request.ballot == state.accepted:
+                return state, _vote(True, state, state.accepted)
+            if request.ballot < state.promised:
+                return state, _vote(False, state, state.accepted)
+            state = Acceptor(request.next, request.ballot, request.value)
+            return state, _vote(True, state, state.accepted)
+        case Inspect():
+            return state, _vote(True, state, request.known)
+
+
+def _vote(granted: bool, state: Acceptor, known: Ballot) -> Vote:
+    return Vote(granted, state.promised, state.accepted, None if state.accepted <= known else state.value)
+
+
+def joined(ours: Acceptor, theirs: Acceptor) -> Acceptor:
+    """What an acceptor that begins anew takes over from another: the higher promise, and the later value."""
+    promised = max(ours.promised, theirs.promised)
+    latest = theirs if theirs.accepted > ours.accepted else ours
+    return Acceptor(promised, latest.accepted, latest.value)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Acceptor).decode
+
+
+def encoded(state: Acceptor) -> bytes:
+    """As the store keeps it."""
+    return _encode(state)
+
+
+def decoded(stored: bytes | None) -> Acceptor:
+    """Raises msgspec.DecodeError."""
+    return Acceptor() if stored is None else _decode(stored)

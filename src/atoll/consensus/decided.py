@@ -1,0 +1,171 @@
+"""The value of a consensus register: one document, and the answers to its latest writers.
+
+A value is what readers see, as JSON: mergeable fields have no concurrent operations here. Each change makes the next
+revision. The register also remembers its latest changes by their identifiers. So a change that is proposed again,
+in this region or in another one, is made once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from atoll.causality.origin import Origin
+from atoll.causality.types import RegionName, Seq, Stamp
+from atoll.commit.draft import Draft
+from atoll.commit.identity import Address
+from atoll.documents import decided
+from atoll.documents.decided import DECIDED, Decision
+from atoll.documents.document import (
+    ELSEWHERE,
+    Document,
+    decode_row,
+    row_of,
+    version_of,
+    version_tag,
+    visible,
+)
+from atoll.documents.entry import Change
+from atoll.documents.mutation import Mutation, Put, Written
+from atoll.documents.register import Operation, Version
+from atoll.documents.rules import WHOLE, Rules
+from atoll.lattices.base import Actor
+from atoll.store.port import Row
+
+MOST_REMEMBERED: Final = 256
+REMEMBERED_MS: Final = 300_000
+_ALONE: Final = Actor(Origin("alone"), (RegionName("alone"),), ())
+"""Who operates on mergeable fields: the register orders all operations, so there is one."""
+
+
+class Made(msgspec.Struct, array_like=True, frozen=True):
+    """A change that the register has made."""
+
+    id: bytes
+    fingerprint: bytes
+    """Of the write: an identifier that comes back with another one is refused."""
+    revision: int
+    stamp: int
+
+
+class Decided(msgspec.Struct, array_like=True, frozen=True):
+    """The value of a register."""
+
+    revision: int = 0
+    """0 for a document that no quorum has decided yet."""
+    stamp: int = 0
+    operation: int = 0
+    value: bytes | None = None
+    """The document as JSON text; None when absent."""
+    base: dict[str, int] = {}
+    """What of ordinary origins it has seen: see `documents.decided`."""
+    made: tuple[Made, ...] = ()
+    """The latest changes, the newest last."""
+
+
+_encode = msgspec.msgpack.Encoder(order="sorted").encode
+_decode = msgspec.msgpack.Decoder(Decided).decode
+
+
+def encoded(value: Decided) -> bytes:
+    """As acceptors keep it."""
+    return _encode(value)
+
+
+def decoded(data: bytes | None) -> Decided:
+    """Raises msgspec.DecodeError."""
+    return _decode(data) if data else Decided()
+
+
+def initial(rules: Rules, row: Row | None) -> Decided:
+    """The value of a register that no quorum has decided yet: the document as it was written before."""
+    if row is None:
+        return Decided()
+    document = decode_row(rules, row)
+    return Decided(value=visible(rules, document), base=_ordinary({}, document))
+
+
+def _ordinary(base: Mapping[str, int], document: Document) -> dict[str, int]:
+    seen = dict(base)
+    for version in document.registers.get(WHOLE, ()):
+        if version.origin != DECIDED:
+            seen[version.origin] = max(version.seq, seen.get(version.origin, 0))
+    return seen
+
+
+def changed(rules: Rules, before: Decided, mutation: Mutation, stamp: Stamp, row: Row | None) -> Decided:
+    """The register after one more change; `before` itself where there is nothing to change.
+
+    `row` is the document as it is stored here. Raises NotFound, VersionMismatch, BoundExceeded, InvalidOperation.
+    """
+    key = mutation.key
+    document = _as_document(rules, key, before)
+    draft = Draft(rules, key, document, row_for(before), dot=_dot(before), actor=_ALONE)
+    draft.mutate(mutation)
+    if draft.empty:
+        return before
+    base = before.base if row is None else _ordinary(before.base, decode_row(rules, row))
+    operation = Operation.INSERT if before.value is None else Operation.UPDATE
+    value = visible(rules, draft.document)
+    return Decided(
+        before.revision + 1,
+        max(stamp, before.stamp + 1),
+        Operation.DELETE if value is None else operation,
+        value,
+        base,
+        before.made,
+    )
+
+
+def remembering(value: Decided, made: Made) -> Decided:
+    """With one more change that was made."""
+    kept = [each for each in value.made if each.stamp >> 16 > (made.stamp >> 16) - REMEMBERED_MS]
+    return msgspec.structs.replace(value, made=(*kept[-MOST_REMEMBERED + 1 :], made))
+
+
+def row_for(value: Decided) -> Row | None:
+    """How the document is stored once it is learned; None for one that was never written."""
+    if not value.revision:
+        return None
+    version = _version(value)
+    return row_of(
+        value.value, version if value.value is None else version_of(version, version.operation, ELSEWHERE)
+    )
+
+
+def written(address: Address, value: Decided) -> Written:
+    """What a client is told of the document."""
+    row = row_for(value)
+    return Written(*address, value.value, "" if row is None or value.value is None else version_tag(row))
+
+
+def change_of(address: Address, value: Decided) -> Change:
+    """The change of a journal entry that brings the value to every region."""
+    decision = Decision(value.revision, Stamp(value.stamp), value.base)
+    return Change(*address, value.operation, {WHOLE: value.value}, {DECIDED: decided.encode(decision)})
+
+
+def _version(value: Decided) -> Version:
+    return decided.version(
+        Decision(value.revision, Stamp(value.stamp), value.base), value.operation, value.value
+    )
+
+
+def _dot(value: Decided) -> Version:
+    return Version(Origin("alone"), Seq(value.revision + 1), Stamp(value.stamp + 1), 0, 0, {}, None)
+
+
+def _as_document(rules: Rules, key: str, value: Decided) -> Document:
+    """The parts that mutations work on, made of what readers see."""
+    if value.value is None:
+        return Document({}, {})
+    if rules.simple:
+        return Document({WHOLE: (version_of(_dot(Decided()), 0, value.value),)}, {})
+    fields: dict[str, Any] = msgspec.json.decode(value.value)
+    others = rules.lattices.keys() | rules.maps
+    plain = msgspec.json.encode({name: value for name, value in fields.items() if name not in others})
+    draft = Draft(rules, key, Document({}, {}), None, dot=_dot(Decided()), actor=_ALONE)
+    draft.mutate(Put(rules.name, key, plain, fields))
+    return draft.document

@@ -1,0 +1,60 @@
+"""Which acceptors count, and how one that lost its promises comes back.
+
+A region that lost its disk, or went back to a backup, has lost what it promised. It must not vote on: a proposer
+may count a lost promise beside a new one. So each acceptor has an *incarnation*, the region's own, and it votes
+again only after it has joined:
+
+1. Its new incarnation is recorded by other acceptors, durably. From then on they refuse every request whose
+   proposer still counts on the former one.
+2. It takes over what they have promised and accepted, read after they recorded it.
+3. It votes once `enough` have been read.
+
+Why that is safe: any value that the former incarnation has helped to decide was accepted by a majority. Without it,
+that majority still shares an acceptor X with those that were read. If X accepted before it recorded the new
+incarnation, the value was read from X. If after, X had refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from atoll.consensus.round import Voters
+
+
+class Joining(msgspec.Struct, frozen=True):
+    """An acceptor that does not vote yet."""
+
+    region: str
+    members: frozenset[str]
+    read: frozenset[str] = frozenset()
+    """Of these all was read that they have promised and accepted, after they recorded the incarnation."""
+    voting: frozenset[str] = frozenset()
+    """Those of `read` that vote themselves: the others may lack promises, too."""
+
+    @property
+    def enough(self) -> bool:
+        """All others; or so many that vote that no majority can be without one of them."""
+        others = self.members - {self.region}
+        return self.read >= others or len(self.voting & others) > len(self.members) // 2
+
+
+def later(ours: Voters, theirs: Voters) -> dict[str, int]:
+    """Each acceptor's latest incarnation."""
+    return {**theirs, **{region: max(mine, theirs.get(region, 0)) for region, mine in ours.items()}}
+
+
+def outdated(asked: Voters, recorded: Voters, region: str, incarnation: int) -> bool:
+    """Whether a request counts on acceptors as they are no more; `region` and `incarnation` are the asked one's own."""
+    return asked.get(region) != incarnation or any(
+        asked[other] < known for other, known in recorded.items() if other in asked
+    )
+
+
+def misses(asked: Mapping[str, int], members: frozenset[str]) -> bool:
+    """Whether a request counts another set of acceptors than the region's own configuration names.
+
+    Majorities of sets that differ by one acceptor intersect. So regions are added and removed one at a time.
+    """
+    return asked.keys() != members

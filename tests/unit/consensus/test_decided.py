@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atoll.commit.identity import Address
+from atoll.consensus.decided import (
+    MOST_REMEMBERED,
+    REMEMBERED_MS,
+    Decided,
+    Made,
+    change_of,
+    changed,
+    decoded,
+    encoded,
+    initial,
+    remembering,
+    row_for,
+    written,
+)
+from atoll.documents import decided as documents
+from atoll.documents.document import decode_row, visible
+from atoll.documents.mutation import Delete, Mutation, patch_of, put_of
+from atoll.documents.register import Operation
+from atoll.documents.rules import WHOLE, Rules
+from atoll.errors import NotFound, VersionMismatch
+from atoll.schema import Collection, Counter, SetOf
+from atoll.schema.application import application_of
+
+
+class Basket(Collection, consistency="strong"):
+    name: str = ""
+    items: SetOf[str]
+    count: Counter
+
+
+RULES = Rules(application_of(Basket).collections["basket"])
+ADDRESS: Address = ("basket", "k")
+NOTHING = Decided()
+
+
+def after(*mutations: Mutation, value: Decided = NOTHING) -> Decided:
+    for mutation in mutations:
+        value = changed(RULES, value, mutation, 1 << 16, None)
+    return value
+
+
+def put(if_match: str | None = None, if_absent: bool = False, **fields: Any) -> Mutation:
+    body = json.dumps(fields).encode()
+    return put_of(RULES, "k", body, if_match=if_match, if_absent=if_absent)
+
+
+def patch(**operators: Any) -> Mutation:
+    return patch_of(RULES, "k", {f"${name}": argument for name, argument in operators.items()})
+
+
+def shown(value: Decided) -> Any:
+    return json.loads(value.value or b"null")
+
+
+def test_each_change_makes_the_next_revision_with_a_later_stamp() -> None:
+    steps = (put(name="x"), patch(inc={"count": 2}), Delete("basket", "k"), put(name="y"))
+    values = [after(*steps[:number]) for number in range(len(steps) + 1)]
+    assert [value.revision for value in values] == [0, 1, 2, 3, 4]
+    assert [value.operation for value in values[1:]] == [
+        Operation.INSERT,
+        Operation.UPDATE,
+        Operation.DELETE,
+        Operation.INSERT,
+    ]
+    stamps = [value.stamp for value in values]
+    assert stamps == sorted(set(stamps))
+    assert values[3].value is None
+
+
+def test_a_precondition_is_judged_by_the_decided_value() -> None:
+    value = after(put(if_absent=True, name="x"))
+    with pytest.raises(VersionMismatch):
+        after(put(if_absent=True, name="y"), value=value)
+    tag = written(ADDRESS, value).version
+    assert shown(after(put(if_match=tag, name="y"), value=value))["name"] == "y"
+    with pytest.raises(VersionMismatch):
+        after(put(if_match=tag, name="z"), value=after(patch(inc={"count": 1}), value=value))
+    with pytest.raises(NotFound):
+        after(Delete("basket", "k"), Delete("basket", "k"), value=value)
+
+
+@given(st.lists(st.integers(-9, 9).filter(bool), min_size=1, max_size=9), st.sets(st.sampled_from("abc")))
+def test_mergeable_fields_are_plain_values(amounts: list[int], items: set[str]) -> None:
+    value = after(put(name="x"), *(patch(inc={"count": amount}) for amount in amounts))
+    for item in items:
+        value = after(patch(add={"items": [item]}), value=value)
+    assert shown(value)["count"] == sum(amounts)
+    assert set(shown(value)["items"]) == items
+
+
+def test_the_stored_document_and_its_change_say_what_was_decided() -> None:
+    value = after(put(name="x"), patch(inc={"count": 2}))
+    row = row_for(value)
+    assert row is not None
+    document = decode_row(RULES, row)
+    assert visible(RULES, document) == value.value
+    assert documents.revision_of(document.registers[WHOLE]) == 2
+    change = change_of(ADDRESS, value)
+    assert documents.decision_of(change.deltas) == documents.Decision(2, value.stamp, value.base)
+    assert row_for(Decided()) is None
+    assert written(ADDRESS, after(put(), Delete("basket", "k"))).version == ""
+
+
+def test_a_decided_value_says_the_same_when_a_register_begins_with_it() -> None:
+    value = after(put(name="x"), patch(inc={"count": 2}))
+    assert initial(RULES, row_for(value)).value == value.value
+    assert initial(RULES, None) == decoded(None) == Decided()
+
+
+@given(st.lists(st.integers(0, 2 * REMEMBERED_MS), max_size=2 * MOST_REMEMBERED).map(sorted))
+def test_the_latest_changes_are_remembered(times: list[int]) -> None:
+    value = Decided()
+    for number, time in enumerate(times):
+        value = remembering(value, Made(b"%d" % number, b"", number + 1, time << 16))
+        assert decoded(encoded(value)) == value
+    kept = [number for number, time in enumerate(times) if time > times[-1] - REMEMBERED_MS]
+    assert [made.id for made in value.made] == [b"%d" % number for number in kept[-MOST_REMEMBERED:]]
