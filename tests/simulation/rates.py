@@ -28,6 +28,7 @@ from . import (
     test_planted_losses,
     test_planted_nodes,
     test_planted_purges,
+    test_planted_registers,
 )
 from .planting import Plant, planted_plan
 
@@ -37,6 +38,7 @@ _MODULES = (
     test_planted_losses,
     test_planted_interface,
     test_planted_purges,
+    test_planted_registers,
 )
 PLANTS: dict[str, Plant] = {name: plant for module in _MODULES for name, plant in module.PLANTS.items()}
 _HELPED = 1 / 3

@@ -556,11 +556,7 @@ def half_a_commit(patch: Patch) -> None:
     "owners ignored",
     workloads=("orders",),
     seeds=4,
-    found_by=(
-        "a sharded document has one writer",
-        "a strong document has one writer",
-        "strong documents are linearizable",
-    ),
+    found_by=("a sharded document has one writer",),
 )
 def owners_ignored(patch: Patch) -> None:
     patch.setattr(Ownership, "of_write", lambda self, write, stored: None)
@@ -699,19 +695,6 @@ def numbers_used_again(patch: Patch) -> None:
 
 
 @plant(
-    "strong reads where they are asked for",
-    workloads=("orders",),
-    seeds=14,
-    found_by=("strong documents are linearizable",),
-)
-def strong_reads_anywhere(patch: Patch) -> None:
-    async def read_strong(self: Reader, collection: str, key: str) -> Any:
-        return await self.read_here(collection, key)
-
-    patch.setattr(Reader, "_read_strong", read_strong)
-
-
-@plant(
     "bounds of a request not checked",
     workloads=("mistakes",),
     seeds=4,
@@ -744,13 +727,12 @@ def defect_for_error(patch: Patch) -> None:
 def beginning_left(patch: Patch) -> None:
     honest = Batch._draft
 
-    def draft_each(self: Batch, write: Any, seq: int, context: Any, stamp: int) -> Any:
+    def draft_each(self: Batch, write: Any, dot: Version) -> Any:
         if len(write.mutations) > 1:
             first = msgspec.structs.replace(write, mutations=write.mutations[:1])
-            honest(self, first, seq, context, stamp)
-            seq, context = seq + 1, {**context, self._identity.origin: seq}
-            stamp = self.clock.now()
-        return honest(self, write, seq, context, stamp)
+            honest(self, first, dot)
+            dot = self._next()
+        return honest(self, write, dot)
 
     patch.setattr(Batch, "_draft", draft_each)
 

@@ -64,6 +64,8 @@ CHUNK_ROWS = 500
 """Rows in a chunk; at most `BATCH_WRITES`. More block a region's other writers longer."""
 _WINDOW = 4
 """Chunks under way at once."""
+_SINGLY = 64
+"""Documents of a strong collection that are on their way at once, of each chunk."""
 _SAVE_S = 1.0
 """How often the checkpoint is written; what came after it is sent again after a crash."""
 _HEAD_BYTES = 1 << 16
@@ -175,7 +177,7 @@ class _Import:
         policy = self._schema.policy
         self._layout = self._options.layout(self._schema)
         self._by_content = isinstance(policy.placement, HomeRegion)
-        self._owned = not isinstance(policy.placement, Everywhere) or policy.consistency == "strong"
+        self._owned = not isinstance(policy.placement, Everywhere)
         self._started = self.state.chunk > 0 or bool(self.state.halved)
 
     async def run(self) -> None:
@@ -250,10 +252,23 @@ class _Import:
     # -- sending ---------------------------------------------------------------------------------------
 
     async def _send(self, chunk: _Chunk) -> None:
+        if self._schema.policy.by_quorum:
+            await self._put_singly(chunk)
+            return
         groups = self._by_owner(chunk) if self._owned else {self.state.region: chunk.good}
         for owner in sorted(groups):
             if groups[owner]:
                 await self._put(chunk, owner, groups[owner], f"{chunk.number}/{owner}")
+
+    async def _put_singly(self, chunk: _Chunk) -> None:
+        """Each document has an order of its own: a batch cannot hold two."""
+        region, room = self.state.region, asyncio.Semaphore(_SINGLY)
+
+        async def put(number: int, item: tuple[Row, Document]) -> None:
+            async with room:
+                await self._put(chunk, region, [item], f"{chunk.number}/{region}.{number}")
+
+        await asyncio.gather(*(put(number, item) for number, item in enumerate(chunk.good)))
 
     def _by_owner(self, chunk: _Chunk) -> dict[str, list[tuple[Row, Document]]]:
         groups: dict[str, list[tuple[Row, Document]]] = {}

@@ -32,9 +32,7 @@ class Ownership:
         self._members = members
         self._rules = rules
         self._owned = frozenset(
-            name
-            for name, each in rules.items()
-            if not isinstance(each.schema.policy.placement, Everywhere) or _single_owner(each.schema)
+            name for name, each in rules.items() if not isinstance(each.schema.policy.placement, Everywhere)
         )
 
     def concerns(self, write: Write) -> bool:
@@ -140,7 +138,7 @@ def _home(
 ) -> str | None:
     """None when any region takes writes, or only the stored document could tell. It need not be a member."""
     if isinstance(schema.policy.placement, Everywhere):
-        return rendezvous(regions, f"{schema.name}\x00{key}") if _single_owner(schema) else None
+        return None
     return schema.policy.placement.owner(key, document)
 
 
@@ -150,11 +148,6 @@ def _check_member(schema: CollectionSchema, regions: tuple[str, ...], key: str, 
             f"{schema.name}/{key} names {home!r} as its region; the regions are {', '.join(regions)}",
             region=home,
         )
-
-
-def _single_owner(schema: CollectionSchema) -> bool:
-    """Whether each document has one region that orders its writes: strong, and nothing to fall back on."""
-    return schema.policy.consistency == "strong" and schema.policy.fallback is None
 
 
 def rendezvous(regions: tuple[str, ...], name: str) -> str:

@@ -62,6 +62,11 @@ class StartupState:
         return origin_of(self.region, self.numbering.incarnation)
 
     @property
+    def incarnation(self) -> int | None:
+        """The number of `origin`, once it is durable."""
+        return self.numbering.incarnation if self.known and self.begins is None else None
+
+    @property
     def unheard(self) -> list[str]:
         """Peers of which nothing was heard since the start."""
         return sorted(self.peers - self.heard - self.forgotten)

@@ -53,7 +53,7 @@ class LocalWrites:
     ) -> None:
         self.gates = tuple(gates)
         self.admit = admit
-        self._group_commit = group_commit
+        self.group_commit = group_commit
 
     async def write(self, write: Write) -> Receipt:
         """Commit a local write; durable on return.
@@ -62,5 +62,5 @@ class LocalWrites:
         caller that is cancelled does not know whether it was committed.
         """
         work = LocalWrite(write, self)
-        self._group_commit.submit(work)
+        self.group_commit.submit(work)
         return await work.done

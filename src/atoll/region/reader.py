@@ -19,6 +19,7 @@ from atoll.region.reading import (
     ONCE_SEEN,
     PLAIN_READ,
     AtOwner,
+    ByQuorum,
     Here,
     Listing,
     ListOptions,
@@ -28,6 +29,7 @@ from atoll.region.reading import (
     WaitFor,
     plan_read,
 )
+from atoll.region.registers import Registers
 from atoll.region.site import Site
 from atoll.region.waits import Admission
 from atoll.replication.link import Link
@@ -53,6 +55,7 @@ class Reader:
         *,
         group_commit: GroupCommit,
         admission: Admission,
+        registers: Registers,
     ) -> None:
         self._region = site.name
         self._rules = rules
@@ -63,6 +66,7 @@ class Reader:
         """(collection, level asked for, whether there is no token) → the plan, where no staleness is asked for."""
         self._ownership, self._gates, self._waits, self._statistics = admission
         self._ask = site.ask
+        self._registers = registers
 
     async def read(self, collection: str, key: str, options: ReadOptions = PLAIN_READ) -> Reading:
         """Under the collection's consistency, or the one asked for.
@@ -90,6 +94,8 @@ class Reader:
                 return await self._read_after(collection, key, token or {}, here, options)
             case AtOwner():
                 return await self._read_strong(collection, key)
+            case ByQuorum():
+                return await self._registers.read(collection, key)
             case unreachable:
                 assert_never(unreachable)
 
@@ -119,7 +125,7 @@ class Reader:
     ) -> Listing:
         """A page of a collection, under the same plan as a read. Raises what `read` raises."""
         plan = plan_read(self._rules[collection].schema, options, listing=True)
-        assert not isinstance(plan, AtOwner), "no region orders the writes of a whole collection"
+        assert not isinstance(plan, AtOwner | ByQuorum), "no region orders the writes of a whole collection"
         check_spelling(wanted.prefix, "prefix")
         here = plan.here if isinstance(plan, WaitFor) else plan
         if isinstance(plan, WaitFor):

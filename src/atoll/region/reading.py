@@ -84,10 +84,16 @@ class AtOwner:
     """In the region that orders the writes of the document."""
 
 
-ReadPlan = Here | WaitFor | AtOwner
+@dataclass(frozen=True, slots=True)
+class ByQuorum:
+    """What a majority of regions has decided last."""
+
+
+ReadPlan = Here | WaitFor | AtOwner | ByQuorum
 AT_ONCE = Here()
 ONCE_SEEN = WaitFor(AT_ONCE)
 _AT_OWNER = AtOwner()
+_BY_QUORUM = ByQuorum()
 CAUSAL_LISTING = "causal listing"
 """No region orders the writes of a whole collection: a listing is as good as a causal one."""
 
@@ -107,7 +113,7 @@ def plan_read(schema: CollectionSchema, options: ReadOptions, *, listing: bool =
                 collection=schema.name,
             )
         elif degraded is None:
-            return _AT_OWNER
+            return _BY_QUORUM if policy.by_quorum else _AT_OWNER
     bound_s = _bound_s(schema, options, level)
     if bound_s is None and degraded is None:
         here = AT_ONCE

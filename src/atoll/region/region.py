@@ -26,12 +26,14 @@ from atoll.replication.messages import (
     DigestCall,
     EntryCall,
     EntryReply,
+    JoinCall,
     PingCall,
     PingReply,
     ReadCall,
     ReadReply,
     Reply,
     SnapshotCall,
+    VoteCall,
     WriteCall,
 )
 from atoll.schema.application import Application
@@ -77,6 +79,7 @@ class Region(Parts):
         tasks = list(self._tasks.values())
         self._tasks.clear()
         await _ended(tasks)
+        await self.proposer.close()
         self.intake.close()
         await self.group_commit.close()
 
@@ -204,7 +207,14 @@ class Region(Parts):
         """Answer a peer."""
         match call:
             case WriteCall():
-                return await self.writer.take(call.write, call.vector)
+                return await self.writer.take(call)
+            case VoteCall():
+                return await self.voting.vote(call)
+            case JoinCall():
+                return await self.voting.join(call)
+            case ReadCall() if not call.vector and self.registers.concerns_reads(call.collection):
+                reading = await self.registers.read(call.collection, call.key, forward=False)
+                return ReadReply(reading.value, reading.version, dict(reading.vector))
             case ReadCall():
                 await self.waits.require(call.vector)
                 if self.ownership.concerns_reads(call.collection):

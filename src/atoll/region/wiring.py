@@ -44,16 +44,19 @@ from atoll.region.lost import Lost
 from atoll.region.node_leases import NodeLeases
 from atoll.region.options import RegionOptions
 from atoll.region.progress import Progress
+from atoll.region.proposer import Proposer
 from atoll.region.purging import Purging
 from atoll.region.reader import Reader
 from atoll.region.recovery import FailoverRecovery, RestoreRecovery, StartupCheck
 from atoll.region.redeclaration import Redeclaration
+from atoll.region.registers import Registers
 from atoll.region.site import Site
 from atoll.region.snapshot_install import SnapshotInstall
 from atoll.region.snapshot_pages import SnapshotPages
 from atoll.region.statistics import Statistics
 from atoll.region.timeline import Timeline
 from atoll.region.truncation import Truncation
+from atoll.region.voting import Voting
 from atoll.region.waits import Admission, Waits
 from atoll.region.writer import Writer
 from atoll.repair.digests import Digests
@@ -177,6 +180,7 @@ class Parts:
         """Those that wait for peers."""
 
     def _wire_gates(self) -> None:
+        """What closes the region, and the acceptors, which promise nothing while promises may be lost."""
         gates = self.gates
         gates.register(reads=self.restore.reads)
         gates.register(reads=self.snapshot_install.reads, timed=self.options.shares_store)
@@ -185,6 +189,24 @@ class Parts:
         gates.keep_order(self.startup_check.orders, self.startup_check.wait_recovered)
         gates.register(writes=self.clocks.writes, timed=True, error=ClockUnsafe)
         gates.advise(writes=self.group_commit.trouble)
+        self.voting = Voting(
+            self.site,
+            self.members,
+            self.store,
+            self.group_commit,
+            numbering=lambda: self.startup_check.state.incarnation,
+            check=self.timeline.check,
+            refuse=lambda: self.restore.reads() or self.failover.writes() or self.startup_check.writes(),
+        )
+        self.proposer = Proposer(
+            self.site,
+            self.rules,
+            self.store,
+            self.clock,
+            self.links,
+            writes=self.local_writes,
+            voting=self.voting,
+        )
 
     def _wire_requests(self) -> None:
         """What answers clients and peers."""
@@ -199,15 +221,31 @@ class Parts:
             statistics=self.statistics,
         )
         admission = Admission(self.ownership, self.gates, self.waits, self.statistics)
-        self.reader = Reader(site, self.rules, self.links, store, group_commit=commits, admission=admission)
-        self.writer = Writer(
+        self.registers = Registers(
+            site,
+            store,
+            self.links,
+            proposer=self.proposer,
+            progress=self.progress,
+            admission=admission,
+        )
+        self.reader = Reader(
             site,
             self.rules,
             self.links,
             store,
             group_commit=commits,
+            admission=admission,
+            registers=self.registers,
+        )
+        self.writer = Writer(
+            site,
+            self.rules,
+            self.links,
+            store,
             writes=self.local_writes,
             admission=admission,
+            registers=self.registers,
             origin=lambda: self.origin,
         )
         self.feed = Feed(
@@ -269,6 +307,8 @@ class Parts:
             Background("truncation of the journal", housekeeping.cut_journal),
             Background("new declarations", self.redeclaration.run),
         )
+        if self.registers.any:
+            self.background += (Background("acceptors", self.voting.run, self.voting.open),)
         if self.options.purge_s:
             self.background += (Background("purging", self.purging.run),)
         if self.options.shares_store:

@@ -14,8 +14,8 @@ from atoll.documents.rules import Rules, in_life
 from atoll.errors import AtollError, RegionUnreachable, Unavailable
 from atoll.lattices.base import Escrowed
 from atoll.ownership.escrow import Escrow
-from atoll.region.group_commit import GroupCommit
 from atoll.region.local_writes import LocalWrites
+from atoll.region.registers import Registers
 from atoll.region.site import Site
 from atoll.region.waits import Admission
 from atoll.replication.messages import WriteCall, WriteReply
@@ -32,9 +32,9 @@ class Writer:
         links: Collection[str],
         store: Documents,
         *,
-        group_commit: GroupCommit,
         writes: LocalWrites,
         admission: Admission,
+        registers: Registers,
         origin: Callable[[], Origin],
     ) -> None:
         """`origin` tells under which the region numbers at present."""
@@ -42,7 +42,7 @@ class Writer:
             origin,
             self._holders,
             self._ask,
-            group_commit.progress.covered,
+            writes.group_commit.progress.covered,
             lambda: asyncio.get_running_loop().time(),
             timeout_s=site.options.escrow_timeout_s,
         )
@@ -54,9 +54,10 @@ class Writer:
         self._region = site.name
         self._rules = rules
         self._store = store
-        self._group_commit = group_commit
+        self._progress = writes.group_commit.progress
         self._ownership, self._gates, self._waits, self._statistics = admission
         self._writes = writes
+        self._registers = registers
         self._peers = site.peers
         self._others = links
         self._options = site.options
@@ -69,6 +70,8 @@ class Writer:
         Indefinite, StoreUnwritable, ClockUnsafe, Overloaded.
         """
         check_batch(len(write.mutations))
+        if self._registers.concerns(write):
+            return await self._registers.change(write, token)
         if not self._ownership.concerns(write):
             return await self._write_here(write, token)
         owner = await self._owner(write)
@@ -84,10 +87,13 @@ class Writer:
         self._statistics.forwarded += 1
         return await self._ask(owner, write, self._options.peer_timeout_s, token)
 
-    async def take(self, write: Write, token: Mapping[str, int]) -> WriteReply:
+    async def take(self, call: WriteCall) -> WriteReply:
         """A write that a peer has forwarded: it is never forwarded again."""
+        write, token = call.write, call.vector
         check_batch(len(write.mutations))
         self._check_declared(write)
+        if self._registers.concerns(write):
+            return await self._registers.change(write, token, call.id, call.by)
         owner = await self._owner(write)
         if owner not in (None, self._region):
             raise RegionUnreachable(
@@ -156,7 +162,7 @@ class Writer:
                     receipt = await self.escrow.write(lambda: self._writes.write(write))
                 else:
                     receipt = await self._writes.write(write)
-                return WriteReply(receipt, self._group_commit.progress.vector)
+                return WriteReply(receipt, self._progress.vector)
             except Unavailable:
                 # It may be this write that found another database there. It surely did nothing: once more then.
                 if closings in (None, self._gates.closings):
@@ -164,7 +170,7 @@ class Writer:
                 closings = None
 
     async def _catch_up(self, write: Write, token: Mapping[str, int] | None) -> None:
-        if token and not vectors.descends(self._group_commit.progress.vector, token) and self._ordered(write):
+        if token and not vectors.descends(self._progress.vector, token) and self._ordered(write):
             await self._waits.require(token)
 
     def _ordered(self, write: Write) -> bool:

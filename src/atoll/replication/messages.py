@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from atoll.consensus.acceptor import Request, Vote
 from atoll.documents.mutation import Receipt, Write
 
 
@@ -24,6 +25,10 @@ class WriteCall(msgspec.Struct, array_like=True, frozen=True, tag="write"):
     write: Write
     vector: dict[str, int] = {}
     """What the session had seen: the write must come after it."""
+    id: bytes = b""
+    """Of a change to a consensus register: proposed twice, it is made once."""
+    by: str = ""
+    """The region that forwards such a change."""
 
 
 class DigestCall(msgspec.Struct, array_like=True, frozen=True, tag="digest"):
@@ -64,7 +69,24 @@ class SnapshotCall(msgspec.Struct, array_like=True, frozen=True, tag="snapshot")
     place: SnapshotPlace
 
 
-Call = ReadCall | WriteCall | DigestCall | PingCall | EntryCall | SnapshotCall
+class VoteCall(msgspec.Struct, array_like=True, frozen=True, tag="vote"):
+    """Ask the peer's acceptors."""
+
+    voters: dict[str, int]
+    """Region → the incarnation of its acceptors that the proposer counts."""
+    requests: tuple[Request, ...]
+
+
+class JoinCall(msgspec.Struct, array_like=True, frozen=True, tag="join"):
+    """Record that a region's acceptors begin anew, and hand out what the peer's own have promised and accepted."""
+
+    region: str
+    incarnation: int
+    after: str | None = None
+    """The last register of the page before."""
+
+
+Call = ReadCall | WriteCall | DigestCall | PingCall | EntryCall | SnapshotCall | VoteCall | JoinCall
 
 
 class ReadReply(msgspec.Struct, array_like=True, frozen=True, tag="read"):
@@ -76,6 +98,8 @@ class ReadReply(msgspec.Struct, array_like=True, frozen=True, tag="read"):
 class WriteReply(msgspec.Struct, array_like=True, frozen=True, tag="write"):
     receipt: Receipt
     vector: dict[str, int]
+    yours: bool = False
+    """The region that forwarded it changes the register most: it should propose the next change itself."""
 
 
 class DigestReply(msgspec.Struct, array_like=True, frozen=True, tag="digest"):
@@ -121,7 +145,24 @@ class SnapshotReply(msgspec.Struct, array_like=True, frozen=True, tag="snapshot"
     """Names the key under which `content` is sealed; empty where it is not."""
 
 
-Reply = ReadReply | WriteReply | DigestReply | PingReply | EntryReply | SnapshotReply
+class VoteReply(msgspec.Struct, array_like=True, frozen=True, tag="vote"):
+    voters: dict[str, int]
+    """The incarnations that the peer has recorded, and its own."""
+    votes: tuple[Vote, ...]
+    """One for each request; none where the request counts on an acceptor as it is no more."""
+
+
+class JoinReply(msgspec.Struct, array_like=True, frozen=True, tag="join"):
+    voting: bool
+    """Whether the peer's own acceptors vote."""
+    voters: dict[str, int]
+    """The incarnations that the peer has recorded: one that comes back must know them, too."""
+    registers: tuple[tuple[str, bytes], ...]
+    """A page of them, in the order of their names."""
+    more: bool
+
+
+Reply = ReadReply | WriteReply | DigestReply | PingReply | EntryReply | SnapshotReply | VoteReply | JoinReply
 
 
 class StreamRequest(msgspec.Struct, array_like=True, frozen=True):

@@ -35,7 +35,7 @@ class Collection(BaseModel):
     - `consistency`: what a read waits for: `eventual` (default), `session`, `causal`, `bounded` or `strong`.
     - `max_staleness_s`: the bound of `bounded`.
     - `resolve`: `lww` (default), `fww`, `merge`, `manual`, or a function of the concurrent versions.
-    - `fallback`: how every region writes a strong collection without its owner: `escrow` or `eventual`.
+    - `fallback`: how every region writes a strong collection without asking a majority: `escrow` or `eventual`.
     - `indexes`: fields that listings look documents up by, such as `["sku"]`.
     - `name`: in URLs; by default the class's name in snake_case.
 

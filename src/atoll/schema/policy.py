@@ -39,17 +39,24 @@ class Policy:
     resolver: Resolver | None = None
     """The team's own function under `custom`: pure and deterministic, or regions would differ for good."""
     fallback: Fallback | None = None
-    """What a strong collection does instead of asking the owner.
+    """What a strong collection does instead of asking a majority, or the owner.
 
-    None: refuse without the owner. `escrow`: spend this region's rights of bounded counters. `eventual`: accept
+    None: refuse without them. `escrow`: spend this region's rights of bounded counters. `eventual`: accept
     writes that may conflict."""
     indexes: tuple[str, ...] = ()
     """Fields that listings look documents up by. Each region's own affair: it changes nothing that regions agree on."""
 
     @property
     def standing_fallback(self) -> str | None:
-        """What a strong collection runs on all the time, as there is no strong path yet: answers must name it."""
+        """What a strong collection runs on all the time, whether it is cut off or not: answers must name it."""
         return self.fallback if self.consistency == "strong" else None
+
+    @property
+    def by_quorum(self) -> bool:
+        """Whether a majority of regions decides each document, rather than one region that owns it."""
+        return (
+            self.consistency == "strong" and self.fallback is None and isinstance(self.placement, Everywhere)
+        )
 
     def describe(self) -> dict[str, Any]:
         """As plain JSON data, equal in every process: for fingerprints and reports."""

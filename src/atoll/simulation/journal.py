@@ -60,6 +60,7 @@ class Journal:
 
     def __init__(self, verdict: Verdict) -> None:
         self.entries: dict[Dot, Entry] = {}
+        self._revisions: dict[tuple[str, str, int], Change] = {}
         self._by_trace: dict[bytes, list[Dot]] = {}
         self.by_document: dict[tuple[str, str], list[Touch]] = {}
         self.vectors: dict[str, dict[str, int]] = {}
@@ -217,11 +218,26 @@ class Journal:
             became = self._by_trace.setdefault(entry.trace, [])
             became.append(dot)
             # Answers to idempotency keys are kept in the region alone, and go with its disk.
-            if len(became) > 1 and not any(map(self.may_be_lost, became)):
+            made = {_made(self.entries[each]) for each in became}
+            if len(made) > 1 and not any(map(self.may_be_lost, became)):
                 self._verdict.safety("a retried write counts once", f"one write became {became}")
         for index, change in enumerate(entry.changes):
             touches = self.by_document.setdefault((change.collection, change.key), [])
             touches.append(Touch(entry, change, index))
+            if change.collection == "account":
+                self._decided(change)
+
+    def _decided(self, change: Change) -> None:
+        """Several regions may journal a revision; it is one."""
+        revision = revision_of(change)
+        if not revision:
+            return
+        known = self._revisions.setdefault((change.collection, change.key, revision), change)
+        if known != change:
+            self._verdict.safety(
+                "a register decides each revision once",
+                f"{change.collection}/{change.key} has two revisions {revision}: {known} and {change}",
+            )
 
     def _check_purges(self, entry: Entry) -> None:
         """What its purges say that all had seen, all have, and every entry that it had not seen was written after."""
@@ -314,3 +330,15 @@ class Journal:
                 continue
             if within is None or within.get(entry.origin, 0) >= entry.seq:
                 yield touch
+
+
+def revision_of(change: Change) -> int:
+    """Which revision of its register a change is; 0 for one that no register has decided."""
+    decided = change.deltas.get("=")
+    return 0 if decided is None else int(msgspec.msgpack.decode(decided)[0])
+
+
+def _made(entry: Entry) -> Dot:
+    """What a write became: its entry, or the revision of a register, whichever regions journal that."""
+    revisions = [revision_of(change) for change in entry.changes]
+    return Dot(Origin("="), Seq(revisions[0])) if any(revisions) else entry.dot

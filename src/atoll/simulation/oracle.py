@@ -17,6 +17,7 @@ import msgspec
 from atoll.causality.origin import Origin
 from atoll.causality.types import Dot, Order, Seq, Stamp
 from atoll.conflicts.records import record_id
+from atoll.documents.entry import Change, Entry
 from atoll.documents.rules import PURGED, TOUCH, WHOLE, Rules, field_of, in_life, is_touch
 from atoll.simulation.failures import SafetyViolation
 from atoll.simulation.journal import Journal, Touch
@@ -181,11 +182,14 @@ def _present(touches: Sequence[Touch]) -> dict[str, list[Written]]:
     seen: dict[str, dict[str, int]] = {}
     for entry, change, _ in touches:
         for register, value in change.registers.items():
-            version = Written(entry.stamp, entry.origin, entry.seq, value, entry.context)
-            written.setdefault(register, []).append(version)
+            version = _written(entry, change, value)
+            if version not in written.setdefault(
+                register, []
+            ):  # several regions may journal what was decided
+                written[register].append(version)
             # What any writer of this register had seen of a region, it overwrote.
             covered = seen.setdefault(register, {})
-            for region, seq in entry.context.items():
+            for region, seq in version.context.items():
                 if seq > covered.get(region, 0):
                     covered[region] = seq
     present = {
@@ -194,6 +198,13 @@ def _present(touches: Sequence[Touch]) -> dict[str, list[Written]]:
     }
     purges = _purges(present)
     return _left(present, purges) if purges else present
+
+
+def _written(entry: Entry, change: Change, value: bytes | None) -> Written:
+    if "=" not in change.deltas:
+        return Written(entry.stamp, entry.origin, entry.seq, value, entry.context)
+    revision, stamp, base = msgspec.msgpack.decode(change.deltas["="])
+    return Written(stamp, Origin("="), revision, value, {**base, "=": revision - 1})
 
 
 def _purges(present: Mapping[str, list[Written]]) -> list[Any]:

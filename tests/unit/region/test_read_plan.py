@@ -3,7 +3,16 @@ from __future__ import annotations
 import pytest
 
 from atoll.errors import InvalidOperation
-from atoll.region.reading import CAUSAL_LISTING, AtOwner, Here, ReadOptions, ReadPlan, WaitFor, plan_read
+from atoll.region.reading import (
+    CAUSAL_LISTING,
+    AtOwner,
+    ByQuorum,
+    Here,
+    ReadOptions,
+    ReadPlan,
+    WaitFor,
+    plan_read,
+)
 from atoll.schema.application import CollectionSchema
 
 from .world import APPLICATION
@@ -28,7 +37,8 @@ def schema(name: str) -> CollectionSchema:
         ("price", ReadOptions(), Here(1.0)),
         ("price", ReadOptions(token=TOKEN), WaitFor(Here(1.0))),
         ("price", ReadOptions("eventual"), Here()),
-        ("account", ReadOptions(), AtOwner()),
+        ("account", ReadOptions(), ByQuorum()),
+        ("ledger", ReadOptions(), AtOwner()),
         ("account", ReadOptions("eventual"), Here()),
         ("stock", ReadOptions(), Here(None, "escrow")),
         ("stock", ReadOptions(token=TOKEN), WaitFor(Here(None, "escrow"))),

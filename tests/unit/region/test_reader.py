@@ -10,7 +10,7 @@ from atoll.region.reading import ReadOptions
 from atoll.store.port import Scan
 
 from ..virtual_time import in_virtual_time
-from .world import World, account_of
+from .world import World
 
 
 @in_virtual_time
@@ -82,16 +82,15 @@ async def test_a_listing_claims_only_what_it_shows(monkeypatch: pytest.MonkeyPat
 
 
 @in_virtual_time
-async def test_a_strong_read_is_of_the_region_that_orders_the_writes() -> None:
+async def test_a_strong_read_is_of_the_region_that_owns_the_document() -> None:
     async with World() as it:
-        key = account_of("b")
-        await it.write("a", "account", key, {"balance": 5})
-        reading = await it["c"].read("account", key)
+        await it.write("a", "ledger", "pear", {"balance": 5})
+        reading = await it["c"].read("ledger", "pear")
         assert (reading.value, reading.region) == (b'{"balance":5}', "b")
         it.partition("bc")
         with pytest.raises(RegionUnreachable, match="orders the writes"):
-            await it["c"].read("account", key)
-        assert (await it["c"].read("account", key, ReadOptions("eventual"))).region == "c"
+            await it["c"].read("ledger", "pear")
+        assert (await it["c"].read("ledger", "pear", ReadOptions("eventual"))).region == "c"
 
 
 @in_virtual_time

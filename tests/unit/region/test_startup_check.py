@@ -11,7 +11,7 @@ from atoll.region.reading import ReadOptions
 from atoll.store.memory.store import MemoryStore
 
 from ..virtual_time import in_virtual_time
-from .world import World, account_of
+from .world import World
 
 LIKED = {"$inc": {"count": 1}}
 
@@ -137,12 +137,11 @@ async def test_an_old_copy_of_a_disk_begins_anew_by_what_a_peer_holds() -> None:
 @in_virtual_time
 async def test_an_owner_orders_nothing_before_it_has_what_it_wrote_before() -> None:
     async with World() as it:
-        key = account_of("a")
-        await it.write("a", "account", key, {"balance": 7})
+        await it.write("a", "ledger", "fig", {"balance": 7})
         await it.settled()
         await start_again(it)
-        assert (await it["b"].read("account", key)).value == b'{"balance":7}'
-        reply = await it.write("a", "account", key, {"$set": {"balance": 8}})
+        assert (await it["b"].read("ledger", "fig")).value == b'{"balance":7}'
+        reply = await it.write("a", "ledger", "fig", {"$set": {"balance": 8}})
         assert reply.vector["a"] == 1
 
 

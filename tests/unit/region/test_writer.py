@@ -9,7 +9,7 @@ from atoll.errors import BoundExceeded, InvalidOperation, OwnershipFixed, Region
 from atoll.replication.messages import WriteCall
 
 from ..virtual_time import in_virtual_time
-from .world import World, account_of
+from .world import World
 
 
 @in_virtual_time
@@ -100,11 +100,11 @@ async def test_a_forwarded_write_is_not_forwarded_again() -> None:
 
 
 @in_virtual_time
-async def test_a_strong_document_has_one_writer_wherever_it_is_asked() -> None:
+async def test_a_strong_document_with_an_owner_has_one_writer_wherever_it_is_asked() -> None:
     async with World() as it:
         for name in it.names:
-            reply = await it.write(name, "account", account_of("c"), {"$set": {"balance": 1}})
-            assert reply.receipt.origin == "c"
+            reply = await it.write(name, "ledger", "pear", {"$set": {"balance": 1}})
+            assert reply.receipt.origin == "b"
 
 
 @in_virtual_time

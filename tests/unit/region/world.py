@@ -12,7 +12,6 @@ import msgspec
 
 from atoll.documents.mutation import Delete, Mutation, Write, patch_of, put_of
 from atoll.errors import RegionUnreachable
-from atoll.ownership.ownership import rendezvous
 from atoll.region.options import RegionOptions
 from atoll.region.region import Region
 from atoll.region.site import Site
@@ -42,6 +41,10 @@ class Account(Collection, consistency="strong"):
     balance: int = 0
 
 
+class Ledger(Collection, consistency="strong", placement=key_ranges({"": "a", "m": "b"})):
+    balance: int = 0
+
+
 class Stock(Collection, consistency="strong", fallback="escrow"):
     left: BoundedCounter = 0
 
@@ -59,12 +62,7 @@ class Letter(Collection, placement=key_ranges({"": "a", "m": "b"})):
     text: str = ""
 
 
-APPLICATION = application_of(Note, Like, Price, Account, Stock, Ticket, Order, Letter, name="world")
-
-
-def account_of(owner: str) -> str:
-    """A key whose document that region owns."""
-    return next(f"k{n}" for n in range(99) if rendezvous(("a", "b", "c"), f"account\x00k{n}") == owner)
+APPLICATION = application_of(Note, Like, Price, Account, Ledger, Stock, Ticket, Order, Letter, name="world")
 
 
 class LocalPeers:

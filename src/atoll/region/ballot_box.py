@@ -1,0 +1,109 @@
+"""Asks acceptors: requests for many registers share a message, and in each region a transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from atoll.consensus.acceptor import Accept, Request, Vote
+from atoll.consensus.round import Round, heard
+from atoll.errors import AtollError
+from atoll.region.site import Site
+from atoll.region.voting import Voting
+from atoll.replication.messages import VoteCall, VoteReply
+
+_AT_ONCE_BYTES = 1 << 20
+
+
+class _Asked:
+    """A request to one region that waits for its answer."""
+
+    __slots__ = ("answered", "request", "voters")
+
+    def __init__(
+        self, request: Request, voters: Mapping[str, int], answered: Callable[[Vote | None], None]
+    ) -> None:
+        self.request = request
+        self.voters = voters
+        self.answered = answered
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.request.value) if isinstance(self.request, Accept) else 0
+
+
+class BallotBox:
+    """Of one node. What is asked in one turn of the event loop leaves together."""
+
+    def __init__(self, site: Site, voting: Voting) -> None:
+        self._site = site
+        self._voting = voting
+        self._waiting: dict[str, list[_Asked]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def ask(self, request: Request, voters: Mapping[str, int], *, unanimous: bool = False) -> Round:
+        """The round once it is won or lost; with `unanimous` once all have answered, or what is known is decided."""
+        state = Round(voters)
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def answered(region: str, vote: Vote | None) -> None:
+            nonlocal state
+            state = heard(state, region, vote)
+            over = state.outcome != "open"
+            if unanimous and not state.complete:
+                over = state.decided or state.outcome == "unreachable"
+            if over and not ended.done():
+                ended.set_result(None)
+
+        for region in voters:
+            self._put(region, _Asked(request, voters, lambda vote, region=region: answered(region, vote)))  # type: ignore[misc]
+        await ended
+        return state
+
+    async def close(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _put(self, region: str, asked: _Asked) -> None:
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._waiting.setdefault(region, []).append(asked)
+
+    def _send(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for region, asked in waiting.items():
+            for message in _messages(asked):
+                task = asyncio.create_task(self._exchange(region, message), name=f"asks {region}'s acceptors")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _exchange(self, region: str, asked: list[_Asked]) -> None:
+        call = VoteCall(dict(asked[0].voters), tuple(each.request for each in asked))
+        votes: tuple[Vote, ...] = ()
+        try:
+            if region == self._site.name:
+                reply = await self._voting.vote(call)
+            else:
+                reply = await self._site.ask(region, call, VoteReply)
+            self._voting.heard(reply.voters)
+            votes = reply.votes
+        except AtollError:
+            pass  # an acceptor that cannot answer is silent; whoever asks needs a majority only
+        finally:
+            for number, each in enumerate(asked):
+                each.answered(votes[number] if number < len(votes) else None)
+
+
+def _messages(asked: list[_Asked]) -> list[list[_Asked]]:
+    """Of one size at most, each with requests that count the same voters."""
+    found: list[list[_Asked]] = []
+    size = 0
+    for each in asked:
+        size += each.size_bytes
+        if not found or found[-1][0].voters != each.voters or size > _AT_ONCE_BYTES:
+            found.append([])
+            size = each.size_bytes
+        found[-1].append(each)
+    return found

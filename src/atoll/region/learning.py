@@ -1,0 +1,95 @@
+"""What a register has decided becomes journal entries of this region."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from atoll.causality.types import Seq, Stamp
+from atoll.commit import idempotency
+from atoll.commit.batch import Batch
+from atoll.commit.identity import Address
+from atoll.commit.work import Gate, Wants
+from atoll.consensus.decided import Decided, change_of, written
+from atoll.documents.decided import DECIDED
+from atoll.documents.mutation import Receipt, Write
+from atoll.errors import AtollError, Indefinite
+from atoll.region.group_commit import Awaited
+from atoll.store.port import Remembered, View
+
+
+class Change:
+    """A write to one register that waits for its answer; without a write a question what the register holds."""
+
+    __slots__ = ("done", "id", "movable", "value", "write")
+
+    def __init__(self, write: Write | None, id: bytes, *, movable: bool = False) -> None:
+        self.write = write
+        self.id = id
+        self.movable = movable
+        """Whether another region may propose it instead."""
+        self.done: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        self.value: Decided | None = None
+        """The register after it, once that is decided."""
+
+    def fail(self, error: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class Step:
+    """What one change came to in a proposal."""
+
+    __slots__ = ("change", "error", "replayed", "value")
+
+    def __init__(
+        self, change: Change, value: Decided, *, error: AtollError | None = None, replayed: bool = False
+    ) -> None:
+        self.change = change
+        self.value = value
+        self.error = error
+        """Why it was refused, going by the value before."""
+        self.replayed = replayed
+
+
+class Learning(Awaited[list[Receipt | AtollError]]):
+    """A work: the entries of one decided proposal, and the answers to its changes."""
+
+    __slots__ = ("_address", "_gates", "_steps")
+
+    def __init__(self, address: Address, steps: Sequence[Step], gates: Sequence[Gate]) -> None:
+        self.done = asyncio.get_running_loop().create_future()
+        self._address = address
+        self._steps = steps
+        self._gates = gates
+
+    def want(self, wants: Wants) -> None:
+        wants.gates = self._gates
+        wants.document(*self._address)
+
+    def perform(self, batch: Batch, view: View) -> None:
+        """Raises nothing: what was decided has happened, whether it can be recorded here or not."""
+        try:
+            if batch.closed is not None:
+                raise batch.closed
+            self.result = [self._taken(batch, step) for step in self._steps]
+        except AtollError as error:
+            self.result = Indefinite(
+                f"a majority has decided it, and this region cannot record it: {error.message}"
+            )
+
+    def _taken(self, batch: Batch, step: Step) -> Receipt | AtollError:
+        value, write = step.value, step.change.write
+        entry = None
+        if value.revision:
+            entry = batch.learn(change_of(self._address, value), None if write is None else write.trace)
+        if step.error is not None:
+            return step.error
+        told = () if write is None or write.brief else (written(self._address, value),)
+        if entry is None:
+            return Receipt(DECIDED, Seq(0), Stamp(value.stamp), told, replayed=step.replayed)
+        receipt = Receipt(entry.origin, entry.seq, entry.stamp, told, replayed=step.replayed)
+        if write is not None and write.idempotency_key is not None:
+            answer = idempotency.answer_of(receipt, write)
+            batch.pending.remembered.append(Remembered(write.idempotency_key, batch.now_ms, answer))
+        return receipt

@@ -1,0 +1,341 @@
+"""Proposes changes of registers, and has what is decided journaled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from atoll.causality.clock import HybridLogicalClock, pack
+from atoll.causality.types import Ballot
+from atoll.commit import idempotency
+from atoll.commit.checks import check_document
+from atoll.commit.identity import Address
+from atoll.consensus.acceptor import NEVER, Accept, Prepare
+from atoll.consensus.decided import (
+    Decided,
+    Made,
+    changed,
+    decoded,
+    encoded,
+    initial,
+    remembering,
+    row_for,
+)
+from atoll.consensus.round import Round, Voters
+from atoll.documents.mutation import Receipt
+from atoll.documents.rules import Rules
+from atoll.errors import (
+    AtollError,
+    Indefinite,
+    Overloaded,
+    RegionUnreachable,
+    Unavailable,
+)
+from atoll.region.ballot_box import BallotBox
+from atoll.region.learning import Change, Learning, Step
+from atoll.region.local_writes import LocalWrites
+from atoll.region.site import Site
+from atoll.region.voting import Voting
+from atoll.replication.link import Link
+from atoll.store.port import Row, Store
+
+_AT_ONCE = 64
+"""Changes of one register that become one proposal."""
+_KEPT = 10_000
+_KEPT_BYTES = 64 << 20
+"""Of so many registers, and of so many bytes of documents, a node knows the value and may propose at once."""
+_MOST_WAITING = 10_000
+_FORWARD_S = 0.8
+"""A change is proposed here if the region that it was forwarded to has not answered by then."""
+_BACK_OFF_S = 0.02
+_TALLIED = 16
+_MOST_OF_THEM = 12
+"""Of so many forwarded changes one region sent so many: it had better propose them itself."""
+
+
+class _Held(NamedTuple):
+    """What was decided last, by this node, and a ballot that a majority has promised it."""
+
+    ballot: Ballot
+    value: Decided
+    voters: Voters
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.value.value or b"")
+
+
+class Register:
+    """What a node knows of one register."""
+
+    __slots__ = ("address", "held", "mine", "running", "seen", "tally", "waiting")
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.waiting: list[Change] = []
+        self.running = False
+        self.held: _Held | None = None
+        self.seen = NEVER
+        """The highest ballot that is known."""
+        self.mine = False
+        """Whether changes should be proposed here, though another region has proposed the last one."""
+        self.tally: list[str] = []
+        """The regions that the latest changes came from."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the document that is known."""
+        return 0 if self.held is None else self.held.size_bytes
+
+    @property
+    def name(self) -> str:
+        return "/".join(self.address)
+
+
+class Moved(Exception):
+    """Another region proposes the register's changes by now. Never leaves the region."""
+
+
+def _without_movable(changes: Sequence[Change]) -> list[Change]:
+    """Two regions that propose one register hinder each other: what may be forwarded is."""
+    for change in changes:
+        if change.movable:
+            change.fail(Moved("another region proposes it"))
+    return [change for change in changes if not change.movable]
+
+
+class Proposer:
+    """Of one node. `close` it."""
+
+    def __init__(
+        self,
+        site: Site,
+        rules: Mapping[str, Rules],
+        store: Store,
+        clock: HybridLogicalClock,
+        links: Mapping[str, Link],
+        *,
+        writes: LocalWrites,
+        voting: Voting,
+    ) -> None:
+        self.rules = {name: each for name, each in rules.items() if each.schema.policy.by_quorum}
+        """Of the collections whose documents are registers."""
+        self.box = BallotBox(site, voting)
+        self._site = site
+        self._store = store
+        self._clock = clock
+        self._links = links
+        self._writes = writes
+        self._voting = voting
+        self._name = f"{site.name}/{site.random.getrandbits(64):x}"
+        self._last = 0
+        """The number of the last ballot that this node has begun."""
+        self._registers: OrderedDict[Address, Register] = OrderedDict()
+        """The one that was asked for last comes last."""
+        self._held_bytes = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.box.close()
+
+    def of(self, address: Address) -> Register:
+        register = self._registers.get(address)
+        if register is None:
+            self._registers[address] = register = Register(address)
+            self._make_room()
+        else:
+            self._registers.move_to_end(address)
+        return register
+
+    def _hold(self, register: Register, held: _Held | None) -> None:
+        self._held_bytes += (0 if held is None else held.size_bytes) - register.size_bytes
+        register.held = held
+        self._make_room()
+
+    def _make_room(self) -> None:
+        while len(self._registers) > _KEPT or self._held_bytes > _KEPT_BYTES:
+            oldest = next(iter(self._registers.values()))
+            if oldest.running:
+                return  # soon it is the newest, or idle
+            self._held_bytes -= oldest.size_bytes
+            del self._registers[oldest.address]
+
+    def propose(self, register: Register, change: Change) -> None:
+        """Have it decided soon. Raises Overloaded."""
+        if len(register.waiting) >= _MOST_WAITING:
+            raise Overloaded(
+                f"{len(register.waiting)} changes of {register.name} are waiting; send fewer at once"
+            )
+        register.waiting.append(change)
+        if not register.running:
+            register.running = True
+            self._spawn(self._drain(register))
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _drain(self, register: Register) -> None:
+        changes: list[Change] = []
+        try:
+            while register.waiting:
+                changes = register.waiting[:_AT_ONCE]
+                del register.waiting[:_AT_ONCE]
+                try:
+                    await self._decide(register, changes)
+                except AtollError as error:
+                    for change in changes:
+                        change.fail(error)
+        finally:
+            register.running = False
+            for change in (*changes, *register.waiting):
+                if not change.done.done() and change.value is None:
+                    change.fail(Indefinite("this region stopped while it proposed the change"))
+
+    async def _decide(self, register: Register, changes: Sequence[Change]) -> None:
+        """Have the changes decided, and answered once they are journaled. Raises RegionUnreachable, Indefinite."""
+        loop, options = asyncio.get_running_loop(), self._site.options
+        since, sent, tries = loop.time(), False, 0
+        while True:
+            voters = self.voters()
+            if not sent and not self._reaches_majority():
+                found, before = Round(voters, silent=frozenset(voters)), None
+            else:
+                found, ballot, before = await self._prepared(register, voters)
+            if before is not None:
+                row = await self._store.get(*register.address)
+                steps = self._steps(register.address, before, changes, row)
+                after, upcoming = steps[-1].value, Ballot(ballot.number + 1, self._name)
+                self._hold(register, None)
+                sent = True
+                self._last = max(self._last, upcoming.number)
+                found = await self.box.ask(Accept(register.name, ballot, encoded(after), upcoming), voters)
+                if found.outcome == "won":
+                    self._hold(register, _Held(upcoming, after, voters))
+                    for step in steps:
+                        step.change.value = after
+                    self._spawn(self._answer(register, steps))
+                    return
+            self._hold(register, None)
+            register.seen, register.mine = max(register.seen, found.promised), False
+            if found.outcome == "refused" and self._link_to(found.promised.region):
+                changes = _without_movable(changes)
+                if not changes:
+                    return
+            late = loop.time() - since > (
+                options.peer_timeout_s if found.outcome == "refused" else options.max_wait_s
+            )
+            if late:
+                raise self._lost(register, found, sent=sent)
+            if self.voters() == voters or tries > 2:
+                tries += 1
+                most = min(_BACK_OFF_S * 2**tries, 0.5)
+                await asyncio.sleep(most * (0.5 + self._site.random.random()))
+            tries += 1
+
+    async def _prepared(self, register: Register, voters: Voters) -> tuple[Round, Ballot, Decided | None]:
+        """The ballot that a majority has promised, and the value to change; None where it was not promised."""
+        if register.held is not None and register.held.voters == voters:
+            return Round(voters), register.held.ballot, register.held.value
+        number = max(pack(self._site.now_ms()), self._last + 1, register.seen.number + 1)
+        self._last = number
+        ballot = Ballot(number, self._name)
+        found = await self.box.ask(Prepare(register.name, ballot), voters)
+        value = await self.value_of(register, found) if found.outcome == "won" else None
+        return found, ballot, value
+
+    async def value_of(self, register: Register, found: Round) -> Decided:
+        if found.accepted != NEVER:
+            return decoded(found.value)
+        row = await self._store.get(*register.address)
+        return initial(self.rules[register.address[0]], row)
+
+    def _steps(
+        self, address: Address, before: Decided, changes: Sequence[Change], row: Row | None
+    ) -> list[Step]:
+        steps: list[Step] = []
+        for change in changes:
+            steps.append(step := self._step(address, before, change, row))
+            before = step.value
+        return steps
+
+    def _step(self, address: Address, before: Decided, change: Change, row: Row | None) -> Step:
+        write = change.write
+        if write is None:
+            return Step(change, before)
+        fingerprint = idempotency.fingerprint(write)
+        made = next((each for each in before.made if each.id == change.id), None)
+        if made is not None:
+            if made.fingerprint == fingerprint:
+                return Step(change, before, replayed=True)
+            return Step(change, before, error=idempotency.reused(write))
+        rules, stamp = self.rules[address[0]], self._clock.now()
+        try:
+            after = changed(rules, before, write.mutations[0], stamp, row)
+            if (made_row := row_for(after)) is not None:
+                check_document(address, row_for(before), made_row, self._site.options.document_bytes)
+        except AtollError as error:
+            return Step(change, before, error=error)
+        if after is before:
+            return Step(change, before)
+        return Step(change, remembering(after, Made(change.id, fingerprint, after.revision, after.stamp)))
+
+    async def _answer(self, register: Register, steps: list[Step]) -> None:
+        try:
+            receipts = await self.learn(register, steps)
+        except AtollError as error:
+            for step in steps:
+                step.change.fail(error)
+            return
+        for step, receipt in zip(steps, receipts, strict=True):
+            if isinstance(receipt, AtollError):
+                step.change.fail(receipt)
+            elif not step.change.done.done():
+                step.change.done.set_result(receipt)
+
+    async def learn(self, register: Register, steps: Sequence[Step]) -> list[Receipt | AtollError]:
+        work = Learning(register.address, steps, self._writes.gates)
+        self._writes.group_commit.submit(work)
+        return await work.done
+
+    def _link_to(self, region: str) -> bool:
+        link = self._links.get(region)
+        return link is not None and link.status.connected
+
+    def _reaches_majority(self) -> bool:
+        """Whether a proposal is worth sending: once it is sent, nobody can say that it will not be decided."""
+        connected = sum(link.status.connected for link in self._links.values())
+        return 2 * (1 + connected) > len(self._voting.members)
+
+    # -- voters ----------------------------------------------------------------------------------------
+
+    def voters(self) -> dict[str, int]:
+        known = self._voting.known
+        return {region: known.get(region, -1) for region in self._voting.members}
+
+    def no_majority(self, found: Round) -> RegionUnreachable:
+        silent = ", ".join(sorted(found.silent - {self._site.name})) or self._site.name
+        return RegionUnreachable(
+            f"a strong document needs a majority of {len(found.voters)} regions, and {silent} cannot be asked from "
+            f"{self._site.name}; try again, or in another region",
+            region=self._site.name,
+        )
+
+    def _lost(self, register: Register, found: Round, *, sent: bool) -> AtollError:
+        if sent:
+            return Indefinite(
+                f"{register.name}: a proposal was sent, and no majority has answered; it may be decided yet: repeat "
+                "the request with the same idempotency key"
+            )
+        if found.outcome == "unreachable":
+            return self.no_majority(found)
+        return Unavailable(
+            f"{register.name} is changed by others all the time; try again", region=self._site.name
+        )

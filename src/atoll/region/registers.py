@@ -1,0 +1,201 @@
+"""Strong documents: each is a consensus register that any region changes and reads.
+
+A change goes to the region that changed the register last, which proposes it. Changes of one register that wait in a
+region become one proposal. What a majority has accepted is decided. The proposer journals it, so that it reaches
+documents, feed and tokens of every region the ordinary way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from hashlib import blake2b
+
+from atoll.causality.types import RegionName
+from atoll.commit import idempotency
+from atoll.consensus import acceptor
+from atoll.consensus.acceptor import Inspect
+from atoll.consensus.decided import (
+    Decided,
+)
+from atoll.documents.document import revision_in, version_tag
+from atoll.documents.mutation import Transfer, Write
+from atoll.errors import (
+    Indefinite,
+    InvalidOperation,
+    Unavailable,
+)
+from atoll.region.learning import Change, Step
+from atoll.region.progress import Progress
+from atoll.region.proposer import Moved, Proposer, Register
+from atoll.region.reading import Reading
+from atoll.region.site import Site
+from atoll.region.voting import REGISTERS
+from atoll.region.waits import Admission
+from atoll.replication.link import Link
+from atoll.replication.messages import ReadCall, ReadReply, WriteCall, WriteReply
+from atoll.store.port import Store
+
+_AT_ONCE = 64
+"""Changes of one register that become one proposal."""
+_KEPT = 10_000
+"""Registers of which a node knows the value and may propose at once."""
+_FORWARD_S = 0.8
+"""A change is proposed here if the region that it was forwarded to has not answered by then."""
+_BACK_OFF_S = 0.02
+_MOVES = 3
+"""A change that finds another proposer is forwarded so often; then it is proposed here."""
+_TALLIED = 16
+_MOST_OF_THEM = 12
+"""Of so many forwarded changes one region sent so many: it had better propose them itself."""
+
+
+class Registers:
+    """Of one node. `close` it."""
+
+    def __init__(
+        self,
+        site: Site,
+        store: Store,
+        links: Mapping[str, Link],
+        *,
+        proposer: Proposer,
+        progress: Progress,
+        admission: Admission,
+    ) -> None:
+        self._site = site
+        self._store = store
+        self._links = links
+        self._proposer = proposer
+        self._progress = progress
+        _, self._gates, self._waits, self._statistics = admission
+
+    @property
+    def any(self) -> bool:
+        """Whether any collection is declared so."""
+        return bool(self._proposer.rules)
+
+    def concerns(self, write: Write) -> bool:
+        """Whether any of its documents is a register."""
+        return bool(self._proposer.rules) and any(
+            each.collection in self._proposer.rules for each in write.mutations
+        )
+
+    def concerns_reads(self, collection: str) -> bool:
+        return collection in self._proposer.rules
+
+    # -- requests --------------------------------------------------------------------------------------
+
+    async def change(
+        self, write: Write, token: Mapping[str, int] | None, id: bytes = b"", by: str = ""
+    ) -> WriteReply:
+        """Change a register; decided, and durable in a majority of regions, on return.
+
+        `by` is the region that has forwarded it; `id` tells the change apart from every other. Raises RequestErrors,
+        RegionUnreachable where no majority can be asked, and Indefinite where a proposal may have been accepted.
+        """
+        if len(write.mutations) > 1 or isinstance(write.mutations[0], Transfer):
+            raise InvalidOperation(
+                "a batch cannot hold a document of a strong collection beside others: each has an order of its own; "
+                "write it alone"
+            )
+        mutation, key = write.mutations[0], write.idempotency_key
+        register = self._proposer.of((mutation.collection, mutation.key))
+        if key is not None:
+            answers = await self._store.remembered([key])
+            if key in answers:
+                return WriteReply(idempotency.replay(answers[key], write), self._progress.vector)
+            id = id or blake2b(key.encode(), digest_size=12).digest()
+        id = id or self._site.random.getrandbits(96).to_bytes(12)
+        call = WriteCall(write, dict(token or {}), id, self._site.name)
+        for left in reversed(range(_MOVES)):
+            reply = None if by else await self._by_leader(register, call)
+            if reply is not None:
+                return reply
+            if token:
+                await self._waits.require(token)
+            await self._gates.admit()
+            change = Change(write, id, movable=bool(left and not by))
+            self._proposer.propose(register, change)
+            try:
+                receipt = await change.done
+            except Moved:
+                continue
+            return WriteReply(receipt, self._progress.vector, self._tallied(register, by))
+        raise AssertionError("a change that may not move is decided or fails")
+
+    async def read(self, collection: str, key: str, *, forward: bool = True) -> Reading:
+        """What a majority has decided last, or what was decided since. Raises RegionUnreachable without a majority.
+
+        It is read from this region's documents, once they hold it. So the reading's vector says what it shows.
+        """
+        register = self._proposer.of((collection, key))
+        entered = self._gates.enter()
+        value = await self._inspected(register)
+        if value is None:
+            leader = await self._leader(register) if forward else None
+            if leader is not None:
+                try:
+                    reply = await self._site.ask(leader, ReadCall(collection, key, {}), ReadReply)
+                except (Unavailable, Indefinite):
+                    pass
+                else:
+                    return Reading(reply.value, reply.version, leader, reply.vector)
+            change = Change(None, b"")
+            self._proposer.propose(register, change)
+            await change.done
+        row, vector = await self._store.read(collection, key)
+        if value is not None and value.revision > revision_in(row):
+            await self._proposer.learn(register, [Step(Change(None, b""), value)])
+            row, vector = await self._store.read(collection, key)
+        self._gates.leave(entered)
+        tag = "" if row is None or row.value is None else version_tag(row)
+        return Reading(None if row is None else row.value, tag, self._site.name, vector)
+
+    async def _inspected(self, register: Register) -> Decided | None:
+        """The decided value; None where acceptors differ at present."""
+        voters = self._proposer.voters()
+        found = await self._proposer.box.ask(Inspect(register.name), voters, unanimous=True)
+        register.seen = max(register.seen, found.promised)
+        if found.decided:
+            return await self._proposer.value_of(register, found)
+        if found.outcome == "unreachable" and self._proposer.voters() == voters:
+            raise self._proposer.no_majority(found)
+        return None
+
+    # -- who proposes ----------------------------------------------------------------------------------
+
+    async def _leader(self, register: Register) -> RegionName | None:
+        """The region that should propose the next change; None for this one."""
+        if register.held is not None or register.mine:
+            return None
+        state = acceptor.decoded(await self._store.state(REGISTERS, register.name))
+        region = max(state.promised, register.seen).region
+        link = self._links.get(region)
+        return region if link is not None and link.status.connected else None
+
+    async def _by_leader(self, register: Register, call: WriteCall) -> WriteReply | None:
+        """The answer; None where the change should be proposed here, be it made already or not."""
+        leader = await self._leader(register)
+        if leader is None:
+            return None
+        self._statistics.forwarded += 1
+        reply = await self._forwarded(leader, call)
+        register.mine = reply is None or reply.yours
+        return reply
+
+    async def _forwarded(self, leader: str, call: WriteCall) -> WriteReply | None:
+        asked = asyncio.create_task(self._site.ask(leader, call, WriteReply), name=f"forwards to {leader}")
+        await asyncio.wait({asked}, timeout=_FORWARD_S)
+        if not asked.done():
+            asked.add_done_callback(lambda task: task.cancelled() or task.exception())
+            return None
+        try:
+            return asked.result()
+        except (Unavailable, Indefinite):
+            return None
+
+    def _tallied(self, register: Register, by: str) -> bool:
+        """Whether the region `by` had better propose itself."""
+        register.tally = [*register.tally[-_TALLIED + 1 :], by]
+        return bool(by) and register.tally.count(by) >= _MOST_OF_THEM

@@ -1,0 +1,260 @@
+"""The region's acceptors: they vote in the group commit, and join anew after their promises were lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+
+from atoll.commit.batch import Batch
+from atoll.commit.work import Wants
+from atoll.consensus import acceptor
+from atoll.consensus.acceptor import Request
+from atoll.consensus.voters import Joining, later, misses, outdated
+from atoll.errors import AtollError, Unavailable
+from atoll.membership.members import Members
+from atoll.recovery.numbering import STATE, Numbering, numbering_of
+from atoll.region.group_commit import Awaited, GroupCommit
+from atoll.region.site import Site
+from atoll.replication.messages import JoinCall, JoinReply, VoteCall, VoteReply
+from atoll.replication.signal import Signal
+from atoll.store.port import States, View
+
+REGISTERS: Final = "register"
+"""The space of acceptors' states: `collection/key` → `consensus.acceptor.Acceptor`."""
+VOTERS: Final = "voter"
+"""The space of incarnations: region → the latest that was recorded; the own one once its acceptors vote."""
+_PAGE: Final = 64
+_PAGE_BYTES: Final = 4 << 20
+_RETRY_S: Final = 0.5
+
+
+class _Votes(Awaited[VoteReply]):
+    """A work: all votes of one call."""
+
+    __slots__ = ("_call", "_voting")
+
+    def __init__(self, voting: Voting, call: VoteCall) -> None:
+        self.done = asyncio.get_running_loop().create_future()
+        self._voting = voting
+        self._call = call
+
+    def want(self, wants: Wants) -> None:
+        wants.states += [STATE, *((VOTERS, region) for region in self._voting.members)]
+        wants.states += [(REGISTERS, request.register) for request in self._call.requests]
+
+    def perform(self, batch: Batch, view: View) -> None:
+        """Raises nothing: what is wrong is the caller's to hear."""
+        try:
+            self.result = self._voting.cast(batch, view, self._call)
+        except AtollError as error:
+            self.result = error
+        except msgspec.DecodeError as error:
+            self.result = AtollError(f"what an acceptor has promised cannot be read: {error}")
+
+
+class _Record(NamedTuple):
+    """A step: another incarnation of a region's acceptors is recorded, unless a later one was."""
+
+    region: str
+    incarnation: int
+
+    def want(self, wants: Wants) -> None:
+        wants.states.append((VOTERS, self.region))
+
+    def perform(self, batch: Batch, view: View) -> None:
+        if self.incarnation > _incarnation(view.states.get((VOTERS, self.region))):
+            batch.pending.states[VOTERS, self.region] = b"%d" % self.incarnation
+
+
+class _TakeOver(NamedTuple):
+    """A step: promises and values of another region's acceptors become this one's own."""
+
+    registers: tuple[tuple[str, bytes], ...]
+
+    def want(self, wants: Wants) -> None:
+        wants.states += [(REGISTERS, register) for register, _ in self.registers]
+
+    def perform(self, batch: Batch, view: View) -> None:
+        for register, theirs in self.registers:
+            place = (REGISTERS, register)
+            ours = acceptor.decoded(batch.pending.states.get(place) or view.states.get(place))
+            batch.pending.states[place] = acceptor.encoded(acceptor.joined(ours, acceptor.decoded(theirs)))
+
+
+class Voting:
+    """Of one node. `open` it, `run` it."""
+
+    def __init__(
+        self,
+        site: Site,
+        members: Members,
+        store: States,
+        group_commit: GroupCommit,
+        *,
+        numbering: Callable[[], int | None],
+        check: Callable[[View], None],
+        refuse: Callable[[], str | None],
+    ) -> None:
+        """`numbering` tells the region's incarnation, None while it is unknown.
+
+        `check` raises while the database's history is not trusted. `refuse` says why the store may lack what was
+        promised, None once that is known.
+        """
+        self.known: dict[str, int] = {}
+        """Region → the latest incarnation of its acceptors that was heard of."""
+        self.changed = Signal()
+        self._site = site
+        self._members = members
+        self._store = store
+        self._group_commit = group_commit
+        self._numbering = numbering
+        self._check = check
+        self._refuse = refuse
+        self._voting: int | None = None
+        """The incarnation that votes, as far as this node knows."""
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        return self._members.regions
+
+    @property
+    def joining(self) -> str | None:
+        """Why the acceptors here do not vote; None when they do."""
+        if self._voting is not None and self._voting == self._numbering():
+            return None
+        return _joining(self._site.name)
+
+    async def open(self) -> None:
+        """Raises what the store raises."""
+        stored = await self._store.states(VOTERS)
+        self.known = later(self.known, {region: _incarnation(value) for region, value in stored})
+        self._voting = dict(self.known).get(self._site.name)
+
+    def heard(self, voters: Mapping[str, int]) -> None:
+        """A peer has recorded these."""
+        known = later(self.known, voters)
+        if known != self.known:
+            self.known = known
+
+    async def vote(self, call: VoteCall) -> VoteReply:
+        """Durable on return. Raises Unavailable, and what the store raises."""
+        reason = self._refuse()
+        if reason is not None:
+            raise Unavailable(reason, region=self._site.name)
+        work = _Votes(self, call)
+        self._group_commit.submit(work)
+        return await work.done
+
+    def cast(self, batch: Batch, view: View, call: VoteCall) -> VoteReply:
+        """In the transaction. Raises Unavailable, msgspec.DecodeError."""
+        self._check(view)
+        own, members = self._site.name, frozenset(self.members)
+        recorded = {
+            region: _incarnation(view.states[VOTERS, region])
+            for region in self.members
+            if (VOTERS, region) in view.states
+        }
+        incarnation = (numbering_of(view.states.get(STATE)) or Numbering()).incarnation
+        if recorded.get(own) != incarnation:
+            raise Unavailable(_joining(own), region=own)
+        if misses(call.voters, members):
+            raise Unavailable(
+                f"{own} counts the acceptors of {', '.join(sorted(members))}, and the proposer those of "
+                f"{', '.join(sorted(call.voters))}; give all regions the same configuration",
+                region=own,
+            )
+        if outdated(call.voters, recorded, own, incarnation):
+            return VoteReply(recorded, ())
+        return VoteReply(recorded, tuple(_cast(batch, view, request) for request in call.requests))
+
+    # -- joining ---------------------------------------------------------------------------------------
+
+    async def join(self, call: JoinCall) -> JoinReply:
+        """A peer's acceptors begin anew. Raises what the store raises."""
+        if call.region not in self.members or call.region == self._site.name:
+            raise Unavailable(f"{call.region} is no peer of {self._site.name}", region=self._site.name)
+        if self.known.get(call.region, -1) < call.incarnation:
+            await self._record(call.region, call.incarnation)
+        page = await self._store.states(REGISTERS, after=call.after, limit=_PAGE)
+        taken, size = 0, 0
+        for _, value in page:
+            taken, size = taken + 1, size + len(value)
+            if size >= _PAGE_BYTES:
+                break
+        more = taken < len(page) or len(page) == _PAGE
+        voters = {region: known for region, known in self.known.items() if region in self.members}
+        return JoinReply(self.joining is None, voters, tuple(page[:taken]), more)
+
+    async def _record(self, region: str, incarnation: int) -> None:
+        await self._group_commit.commit(_Record(region, incarnation))
+        self.heard({region: incarnation})
+
+    async def run(self) -> None:
+        """For ever: whenever the region has begun an incarnation, its acceptors join anew."""
+        while True:
+            incarnation = self._numbering()
+            if incarnation is None or self._refuse() is not None or self._voting == incarnation:
+                await asyncio.sleep(_RETRY_S)
+                continue
+            try:
+                await self._join_as(incarnation)
+            except AtollError:
+                await asyncio.sleep(_RETRY_S)  # the store takes no writes at present
+
+    async def _join_as(self, incarnation: int) -> None:
+        joining = Joining(self._site.name, frozenset(self.members))
+        while not joining.enough:
+            left = sorted(joining.members - {joining.region} - joining.read)
+            found = await asyncio.gather(*(self._read(peer, incarnation) for peer in left))
+            read = frozenset(peer for peer, voting in zip(left, found, strict=True) if voting is not None)
+            voting = frozenset(peer for peer, votes in zip(left, found, strict=True) if votes)
+            joining = Joining(
+                joining.region, frozenset(self.members), joining.read | read, joining.voting | voting
+            )
+            if self._numbering() != incarnation:
+                return
+            if not joining.enough:
+                await asyncio.sleep(_RETRY_S)
+        await self._record(self._site.name, incarnation)
+        self._voting = incarnation
+        self.changed.notify()
+
+    async def _read(self, peer: str, incarnation: int) -> bool | None:
+        """Take over all that a peer's acceptors hold. Whether they vote; None where not all was read."""
+        after: str | None = None
+        with contextlib.suppress(AtollError):
+            while True:
+                page = await self._site.ask(peer, JoinCall(self._site.name, incarnation, after), JoinReply)
+                for region, known in page.voters.items():
+                    if region != self._site.name and known > self.known.get(region, -1):
+                        await self._record(region, known)
+                if page.registers:
+                    await self._group_commit.commit(_TakeOver(page.registers))
+                    after = page.registers[-1][0]
+                if not page.more:
+                    return page.voting
+        return None
+
+
+def _cast(batch: Batch, view: View, request: Request) -> acceptor.Vote:
+    place = (REGISTERS, request.register)
+    stored = batch.pending.states.get(place) or view.states.get(place)
+    before = acceptor.decoded(stored)
+    after, vote = acceptor.vote(before, request)
+    if after is not before:
+        data = acceptor.encoded(after)
+        batch.pending.states[place] = data
+        batch.size_bytes += len(data)
+    return vote
+
+
+def _joining(region: str) -> str:
+    return f"{region} takes over what the acceptors of other regions have promised"
+
+
+def _incarnation(stored: bytes | None) -> int:
+    return -1 if stored is None else int(stored)

@@ -1,0 +1,80 @@
+"""Bugs that were put in on purpose into what a majority of regions decides: the simulator finds each.
+
+`tests/unit/consensus/test_model.py` finds those in acceptors, which need more contention than regions have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from atoll.consensus import round
+from atoll.region.reader import Reader
+from atoll.region.voting import Voting
+from atoll.simulation.plan import Fault, Plan
+
+from .planting import Patch, Plant, is_found, is_no_bug_by_itself, planting
+from .test_planted_losses import losing
+
+PLANTS: dict[str, Plant] = {}
+plant = planting(PLANTS)
+
+LINEARIZABLE = "strong documents are linearizable"
+ONCE = "a register decides each revision once"
+FOUND_BY = (LINEARIZABLE, ONCE)
+
+
+def moving(plan: Plan) -> Plan:
+    """One region after the other is cut off, so that others propose."""
+    names = ("tokyo", "frankfurt", "virginia")
+    cuts = [Fault("partition", 2.5 * at, 2.5 * at + 2.2, (name,)) for at, name in enumerate(names)]
+    return replace(losing(plan, *cuts), clients=4, mean_s=0.02, duration_s=8.0)
+
+
+def forgetting(plan: Plan) -> Plan:
+    """A region loses its disk as often as it is cut off from one peer and then from the other."""
+    faults = []
+    for at in range(3):
+        faults.append(Fault("partition", 2.0 * at, 2.0 * at + 0.9, ("virginia",)))
+        faults.append(Fault("lost_disk", 2.0 * at + 0.9, 2.0 * at + 0.95, ("frankfurt",)))
+        faults.append(Fault("partition", 2.0 * at + 0.95, 2.0 * at + 1.9, ("tokyo",)))
+    return replace(losing(plan, *faults), clients=4, mean_s=0.02)
+
+
+@plant("one region decides", workloads=("orders",), seeds=10, found_by=FOUND_BY, alter=moving)
+def decides_alone(patch: Patch) -> None:
+    patch.setattr(round, "majority", lambda voters: 1)
+
+
+@plant("a lost disk votes on", workloads=("orders",), seeds=20, found_by=FOUND_BY, alter=forgetting)
+def votes_on(patch: Patch) -> None:
+    async def join_at_once(self: Voting, incarnation: int) -> None:
+        await self._record(self._site.name, incarnation)
+        self._voting = incarnation
+
+    patch.setattr(Voting, "_join_as", join_at_once)
+
+
+@plant("a strong read is of the region's own copy", workloads=("orders",), seeds=10, found_by=FOUND_BY)
+def reads_its_own(patch: Patch) -> None:
+    honest = Reader.read
+
+    async def read(self: Reader, collection: str, key: str, *options: Any) -> Any:
+        if self._registers.concerns_reads(collection):
+            return await self.read_here(collection, key)
+        return await honest(self, collection, key, *options)
+
+    patch.setattr(Reader, "read", read)
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_planted_bug_is_found(name: str, monkeypatch: Patch) -> None:
+    is_found(PLANTS[name], monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["one region decides", "a lost disk votes on"])
+def test_nothing_is_found_without_the_bug(name: str) -> None:
+    """To cut off regions, and to lose disks, breaks nothing by itself."""
+    is_no_bug_by_itself(PLANTS[name])

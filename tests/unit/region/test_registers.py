@@ -1,0 +1,229 @@
+"""Strong documents, that a majority of regions decides."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from atoll.documents.mutation import Write, patch_of, put_of
+from atoll.errors import (
+    AtollError,
+    IdempotencyKeyReused,
+    InvalidOperation,
+    NotFound,
+    RegionUnreachable,
+    VersionMismatch,
+)
+from atoll.region.reading import ReadOptions
+from atoll.region.voting import REGISTERS
+from atoll.replication.messages import VoteCall
+from atoll.schema import Collection, Counter, SetOf
+from atoll.schema.application import application_of
+from atoll.store.memory.store import MemoryStore
+
+from ..virtual_time import in_virtual_time
+from .world import World
+
+
+class Basket(Collection, consistency="strong"):
+    name: str = ""
+    items: SetOf[str]
+    count: Counter
+
+
+class Purse(Collection, consistency="strong"):
+    balance: Counter
+
+
+APPLICATION = application_of(Basket, Purse)
+
+
+async def balance(it: World, name: str, key: str = "k") -> int | None:
+    found = (await it[name].read("purse", key)).value
+    return None if found is None else int(json.loads(found)["balance"])
+
+
+def deposit(it: World, amount: int, idempotency_key: str | None = None, key: str = "k") -> Write:
+    patch = patch_of(it["a"].rules["purse"], key, {"$inc": {"balance": amount}})
+    return Write((patch,), idempotency_key)
+
+
+@in_virtual_time
+async def test_any_region_changes_and_reads_what_a_majority_decided() -> None:
+    async with World(application=APPLICATION) as it:
+        for number, name in enumerate(it.names, 1):
+            await it[name].write(deposit(it, 1))
+            assert [await balance(it, reader) for reader in it.names] == [number] * 3
+        await it.settled()
+        assert [it.shown(name, "purse", "k") for name in it.names] == [{"balance": 3}] * 3
+
+
+@in_virtual_time
+async def test_concurrent_changes_in_all_regions_are_each_made_once() -> None:
+    async with World(application=APPLICATION) as it:
+        replies = await asyncio.gather(*(it[name].write(deposit(it, 1)) for name in "abc" * 15))
+        versions = {reply.receipt.written[0].version for reply in replies}
+        assert len(versions) == 45
+        assert [await balance(it, name) for name in it.names] == [45] * 3
+
+
+@in_virtual_time
+async def test_a_region_that_proposed_last_needs_one_round_trip_more_only() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        it.calls.clear()
+        await it["a"].write(deposit(it, 1))
+        asked = [call.requests for _, _, call in it.calls if isinstance(call, VoteCall)]
+        assert [type(each).__name__ for requests in asked for each in requests] == ["Accept", "Accept"]
+
+
+@in_virtual_time
+async def test_two_of_three_regions_go_on() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        it.partition("ab", "ac")
+        await asyncio.sleep(1)
+        await it["b"].write(deposit(it, 2))
+        assert await balance(it, "c") == 3
+        with pytest.raises(RegionUnreachable, match="needs a majority of 3 regions"):
+            await it["a"].read("purse", "k")
+        with pytest.raises(AtollError):
+            await it["a"].write(deposit(it, 4))
+        assert json.loads((await it["a"].read("purse", "k", ReadOptions("eventual"))).value or b"") == {
+            "balance": 1
+        }
+        it.cut.clear()
+        await it["a"].write(deposit(it, 8))
+        assert await balance(it, "b") in (11, 15)  # the one in between may have been decided after all
+
+
+@in_virtual_time
+async def test_a_minority_refuses_definitely_once_it_knows_that_it_is_one() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        it.partition("ab", "ac")
+        await until(lambda: not any(link.status.connected for link in it["a"].links.values()))
+        with pytest.raises(RegionUnreachable, match="needs a majority"):
+            await it["a"].write(deposit(it, 4))
+        it.cut.clear()
+        await asyncio.sleep(1)
+        assert await balance(it, "b") == 1
+
+
+@in_virtual_time
+async def test_one_of_many_creators_succeeds() -> None:
+    async with World(application=APPLICATION) as it:
+        put = put_of(it["a"].rules["purse"], "claim", b'{"balance": 1}', if_absent=True)
+        answers = await asyncio.gather(
+            *(it[name].write(Write((put,))) for name in "abc" * 5), return_exceptions=True
+        )
+        assert sum(not isinstance(each, BaseException) for each in answers) == 1
+        assert all(isinstance(each, VersionMismatch) for each in answers if isinstance(each, BaseException))
+
+
+@in_virtual_time
+async def test_a_version_guards_a_change_in_every_region() -> None:
+    async with World(application=APPLICATION) as it:
+        first = (await it["a"].write(deposit(it, 1))).receipt.written[0].version
+        seen = await it["c"].read("purse", "k")
+        assert seen.version == first
+        for name in ("b", "c"):
+            patch = patch_of(it["a"].rules["purse"], "k", {"$inc": {"balance": 1}}, if_match=first)
+            if name == "b":
+                await it[name].write(Write((patch,)))
+            else:
+                with pytest.raises(VersionMismatch):
+                    await it[name].write(Write((patch,)))
+
+
+@in_virtual_time
+async def test_a_repeated_change_is_made_once_wherever_it_is_repeated() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1, "once"))
+        for name in it.names:
+            assert (await it[name].write(deposit(it, 1, "once"))).receipt.replayed
+        assert await balance(it, "b") == 1
+        with pytest.raises(IdempotencyKeyReused):
+            await it["c"].write(deposit(it, 2, "once"))
+
+
+@in_virtual_time
+async def test_what_is_deleted_is_absent_everywhere_and_can_be_created_again() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 5))
+        await it.write("b", "purse", "k", None)
+        assert [await balance(it, name) for name in it.names] == [None] * 3
+        with pytest.raises(NotFound):
+            await it.write("c", "purse", "k", None)
+        await it["c"].write(deposit(it, 2))
+        assert [await balance(it, name) for name in it.names] == [2] * 3
+
+
+@in_virtual_time
+async def test_a_batch_holds_no_strong_document_beside_others() -> None:
+    async with World(application=APPLICATION) as it:
+        rules = it["a"].rules["purse"]
+        both = Write((put_of(rules, "x", b'{"balance": 1}'), put_of(rules, "y", b'{"balance": 1}')))
+        with pytest.raises(InvalidOperation, match="write it alone"):
+            await it["a"].write(both)
+
+
+@in_virtual_time
+async def test_the_region_that_changes_a_register_most_proposes_its_changes() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        origins = [str((await it["c"].write(deposit(it, 1))).receipt.origin) for _ in range(20)]
+        assert origins[0] == "a"
+        assert origins[-1] == "c"
+
+
+@in_virtual_time
+async def test_a_lost_disk_joins_anew_before_it_votes() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        await it.settled()
+        it.partition("ab", "bc")
+        await asyncio.sleep(1)
+        await it["a"].write(deposit(it, 1))  # decided by a and c alone
+        it.cut.clear()
+        await lose(it, "c")
+        assert it["c"].voting.joining is None
+        held = await it["c"].store.state(REGISTERS, "purse/k")
+        it.partition("ab", "ac")
+        await asyncio.sleep(1)
+        assert held is not None
+        assert await balance(it, "b") == 2  # b and c alone: b never heard of it
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():  # noqa: ASYNC110 — virtual time
+        await asyncio.sleep(0.1)
+
+
+async def lose(it: World, name: str) -> None:
+    """Start a region on an empty disk, and wait until its acceptors vote."""
+    await it[name].stop()
+    it.stores[name] = MemoryStore()
+    await it.create(name).start()
+    await until(lambda: it[name].voting.joining is None)
+
+
+@in_virtual_time
+async def test_mergeable_fields_of_a_strong_document_are_plain_values() -> None:
+    async with World(application=APPLICATION) as it:
+        rules = it["a"].rules["basket"]
+
+        async def patch(name: str, operators: dict[str, Any]) -> None:
+            await it[name].write(Write((patch_of(rules, "k", operators),)))
+
+        await patch("a", {"$add": {"items": ["x"]}, "$inc": {"count": 2}})
+        await patch("b", {"$add": {"items": ["y"]}, "$inc": {"count": 3}})
+        await patch("c", {"$remove": {"items": ["x"]}, "$set": {"name": "n"}})
+        await it.settled()
+        assert [it.shown(name, "basket", "k") for name in it.names] == [
+            {"name": "n", "items": ["y"], "count": 5}
+        ] * 3
