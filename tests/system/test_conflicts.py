@@ -12,6 +12,12 @@ pytestmark = pytest.mark.xdist_group("shared")
 HOSTILE = ("raising", "endless", "sleepy", "rubbish")
 
 
+def next_millisecond() -> None:
+    now_ms = time.time_ns() // 10**6
+    while time.time_ns() // 10**6 <= now_ms:
+        pass
+
+
 @pytest.fixture(scope="module")
 def collided(shared: Cluster) -> Cluster:
     """Everything that two regions can write without seeing each other, after they met again."""
@@ -22,6 +28,11 @@ def collided(shared: Cluster) -> Cluster:
         tokyo.put("cart", key, {"note": "before", "items": ["bread"], "labels": {"a": 1}})
     shared.settled()
     with shared.apart():
+        frankfurt.put("profile", "edited-then-deleted", {"name": "F"})
+        tokyo.delete("profile", "deleted-then-edited")
+        next_millisecond()  # two clocks may read the same one, and then the regions' names decide
+        tokyo.delete("profile", "edited-then-deleted")
+        frankfurt.put("profile", "deleted-then-edited", {"name": "F"})
         frankfurt.put("profile", "inserted", {"name": "F"})
         tokyo.put("profile", "inserted", {"name": "T"})
         virginia.put("profile", "inserted", {"name": "V"})
@@ -29,10 +40,6 @@ def collided(shared: Cluster) -> Cluster:
         tokyo.put("profile", "same", {"name": "Same"})
         frankfurt.patch("profile", "updated", {"$set": {"name": "F"}})
         tokyo.patch("profile", "updated", {"$set": {"age": 7}})
-        frankfurt.put("profile", "edited-then-deleted", {"name": "F"})
-        tokyo.delete("profile", "edited-then-deleted")
-        tokyo.delete("profile", "deleted-then-edited")
-        frankfurt.put("profile", "deleted-then-edited", {"name": "F"})
         for region in (frankfurt, tokyo):
             region.delete("profile", "both-deleted")
         virginia.put("claim", "seat", {"owner": "V"})
