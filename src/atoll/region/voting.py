@@ -105,7 +105,7 @@ class Voting:
         promised, None once that is known.
         """
         self.known: dict[str, int] = {}
-        """Region → the latest incarnation of its acceptors that was heard of."""
+        """Region → the latest incarnation of its acceptors that was heard of. It need not be recorded here."""
         self.changed = Signal()
         self._site = site
         self._members = members
@@ -177,8 +177,7 @@ class Voting:
         """A peer's acceptors begin anew. Raises what the store raises."""
         if call.region not in self.members or call.region == self._site.name:
             raise Unavailable(f"{call.region} is no peer of {self._site.name}", region=self._site.name)
-        if self.known.get(call.region, -1) < call.incarnation:
-            await self._record(call.region, call.incarnation)
+        await self._record(call.region, call.incarnation)
         page = await self._store.states(REGISTERS, after=call.after, limit=_PAGE)
         taken, size = 0, 0
         for _, value in page:
@@ -190,6 +189,9 @@ class Voting:
         return JoinReply(self.joining is None, voters, tuple(page[:taken]), more)
 
     async def _record(self, region: str, incarnation: int) -> None:
+        """Durable on return. That it is known says nothing: it may have been heard of, and recorded by others only."""
+        if incarnation <= _incarnation(await self._store.state(VOTERS, region)):
+            return
         await self._group_commit.commit(_Record(region, incarnation))
         self.heard({region: incarnation})
 
@@ -230,7 +232,7 @@ class Voting:
             while True:
                 page = await self._site.ask(peer, JoinCall(self._site.name, incarnation, after), JoinReply)
                 for region, known in page.voters.items():
-                    if region != self._site.name and known > self.known.get(region, -1):
+                    if region != self._site.name:
                         await self._record(region, known)
                 if page.registers:
                     await self._group_commit.commit(_TakeOver(page.registers))

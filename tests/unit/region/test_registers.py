@@ -19,8 +19,8 @@ from atoll.errors import (
     VersionMismatch,
 )
 from atoll.region.reading import ReadOptions
-from atoll.region.voting import REGISTERS
-from atoll.replication.messages import VoteCall
+from atoll.region.voting import REGISTERS, VOTERS
+from atoll.replication.messages import JoinCall, VoteCall
 from atoll.schema import Collection, Counter, SetOf
 from atoll.schema.application import application_of
 from atoll.store.memory.store import MemoryStore
@@ -197,6 +197,27 @@ async def test_a_lost_disk_joins_anew_before_it_votes() -> None:
         await asyncio.sleep(1)
         assert held is not None
         assert await balance(it, "b") == 2  # b and c alone: b never heard of it
+
+
+@in_virtual_time
+async def test_an_incarnation_that_was_only_heard_of_is_recorded_before_anything_is_read() -> None:
+    """Else the region goes on to accept proposals that count a promise of the former one."""
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        it["b"].voting.heard({"c": 99})
+        assert (await it["b"].store.state(VOTERS, "c")) == b"0"
+        await it["b"].voting.join(JoinCall("c", 99))
+        assert (await it["b"].store.state(VOTERS, "c")) == b"99"
+
+
+@in_virtual_time
+async def test_a_region_that_joins_records_what_others_have_recorded() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        await it["a"].voting.join(JoinCall("c", 99))
+        it["b"].voting.heard({"c": 99})
+        await it["b"].voting._read("a", 0)
+        assert (await it["b"].store.state(VOTERS, "c")) == b"99"
 
 
 async def until(true: Callable[[], bool]) -> None:
