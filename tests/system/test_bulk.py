@@ -106,6 +106,22 @@ def test_an_import_killed_at_any_moment_counts_each_row_once(make_cluster: MakeC
     assert run(cluster, *arguments)["already_imported"]
 
 
+def test_strong_documents_are_imported_and_the_last_row_of_a_key_is_kept(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster().start()
+    rows = [{"key": f"k{n % 20:02}", "balance": n} for n in range(120)]
+    write_rows(cluster.folder / "accounts.jsonl", [*rows, {"key": "bad", "balance": "much"}])
+    arguments = ("import", "account", "accounts.jsonl", "--region", "tokyo")
+    assert "balance" in refused(cluster, *arguments)
+    arguments = (*arguments, "--on-error", "skip", "--restart")
+    summary = run(cluster, *arguments)
+    assert (summary["rows"], summary["rejected"]) == (120, 1)
+    for n in range(20):
+        assert cluster["virginia"].get("account", f"k{n:02}").value == {"balance": 100 + n}
+    cluster.settled()
+    run(cluster, "export", "account", "out.jsonl", "--region", "frankfurt")
+    assert lines_of(cluster.folder / "out.jsonl") == rows[-20:]
+
+
 def test_increments_meanwhile_are_not_undone_by_what_is_sent_again(make_cluster: MakeCluster) -> None:
     cluster = make_cluster().start()
     rows = views(2_000, "k")

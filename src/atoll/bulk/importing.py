@@ -27,6 +27,7 @@ import msgspec
 
 from atoll.bulk.checkpoint import Checkpoint, checkpoint_of, differing
 from atoll.bulk.files import STREAM, FileKind, check_delimiter, kind_of, open_input
+from atoll.bulk.ordered import each_in_order
 from atoll.bulk.parquet import ParquetRows
 from atoll.bulk.reading import (
     Document,
@@ -262,13 +263,12 @@ class _Import:
 
     async def _put_singly(self, chunk: _Chunk) -> None:
         """Each document has an order of its own: a batch cannot hold two."""
-        region, room = self.state.region, asyncio.Semaphore(_SINGLY)
+        region, name = self.state.region, f"{chunk.number}/{self.state.region}"
 
         async def put(number: int, item: tuple[Row, Document]) -> None:
-            async with room:
-                await self._put(chunk, region, [item], f"{chunk.number}/{region}.{number}")
+            await self._put(chunk, region, [item], f"{name}.{number}")
 
-        await asyncio.gather(*(put(number, item) for number, item in enumerate(chunk.good)))
+        await each_in_order(put, chunk.good, lambda item: item[1][0], at_once=_SINGLY)
 
     def _by_owner(self, chunk: _Chunk) -> dict[str, list[tuple[Row, Document]]]:
         groups: dict[str, list[tuple[Row, Document]]] = {}
