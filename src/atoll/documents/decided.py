@@ -9,14 +9,14 @@ In a journal entry, the delta `DECIDED` of a change says which revision it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Final
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Final, Protocol
 
 import msgspec
 
 from atoll.causality.origin import Origin
 from atoll.causality.types import Seq, Stamp
-from atoll.documents.register import Register, Version
+from atoll.documents.register import Version
 from atoll.errors import HostileEntry
 
 DECIDED: Final = Origin("=")
@@ -45,15 +45,18 @@ def version(decision: Decision, operation: int, value: bytes | None) -> Version:
     return Version(DECIDED, Seq(decision.revision), Stamp(decision.stamp), 0, operation, context, value)
 
 
-def revision_of(versions: Register) -> int:
+class Dotted(Protocol):
+    """A version, or what is read of one."""
+
+    @property
+    def origin(self) -> Origin: ...
+    @property
+    def seq(self) -> int: ...
+
+
+def revision_of(versions: Iterable[Dotted]) -> int:
     """The latest decided revision in a register; 0 where there is none."""
     return max((each.seq for each in versions if each.origin == DECIDED), default=0)
-
-
-def written_seeing(context: Mapping[str, int], versions: Register) -> dict[str, int]:
-    """The context of an ordinary write, its writer having seen the decided version in the register."""
-    revision = revision_of(versions)
-    return {**context, DECIDED: revision} if revision else dict(context)
 
 
 def encode(decision: Decision) -> bytes:

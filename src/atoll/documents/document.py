@@ -316,10 +316,7 @@ def succeeded(row: Row | None, context: Mapping[str, int]) -> bool:
 
 def revision_in(row: Row | None) -> int:
     """The latest decided revision that a row holds; 0 where there is none."""
-    if row is None:
-        return 0
-    versions = _decode_dots(row.meta).registers.get(WHOLE, ())
-    return max((each.seq for each in versions if each.origin == DECIDED), default=0)
+    return 0 if row is None else decided.revision_of(_decode_dots(row.meta).registers.get(WHOLE, ()))
 
 
 def shows_register(row: Row) -> bool:

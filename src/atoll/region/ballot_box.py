@@ -9,6 +9,7 @@ from atoll.consensus.acceptor import Accept, Request, Vote
 from atoll.consensus.round import Round, heard
 from atoll.errors import AtollError
 from atoll.region.site import Site
+from atoll.region.tasks import Tasks
 from atoll.region.voting import Voting
 from atoll.replication.messages import VoteCall, VoteReply
 
@@ -39,7 +40,7 @@ class BallotBox:
         self._site = site
         self._voting = voting
         self._waiting: dict[str, list[_Asked]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     async def ask(self, request: Request, voters: Mapping[str, int], *, unanimous: bool = False) -> Round:
         """The round once it is won or lost; with `unanimous` once all have answered, or what is known is decided."""
@@ -61,10 +62,7 @@ class BallotBox:
         return state
 
     async def close(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
 
     def _put(self, region: str, asked: _Asked) -> None:
         if not self._waiting:
@@ -75,9 +73,7 @@ class BallotBox:
         waiting, self._waiting = self._waiting, {}
         for region, asked in waiting.items():
             for message in _messages(asked):
-                task = asyncio.create_task(self._exchange(region, message), name=f"asks {region}'s acceptors")
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._tasks.spawn(self._exchange(region, message), f"asks {region}'s acceptors")
 
     async def _exchange(self, region: str, asked: list[_Asked]) -> None:
         call = VoteCall(dict(asked[0].voters), tuple(each.request for each in asked))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from atoll.causality.clock import HybridLogicalClock, pack
 from atoll.causality.types import Ballot
@@ -37,6 +37,7 @@ from atoll.region.ballot_box import BallotBox
 from atoll.region.learning import Change, Learning, Step
 from atoll.region.local_writes import LocalWrites
 from atoll.region.site import Site
+from atoll.region.tasks import Tasks
 from atoll.region.voting import Voting
 from atoll.replication.link import Link
 from atoll.store.port import Row, Store
@@ -47,12 +48,7 @@ _KEPT = 10_000
 _KEPT_BYTES = 64 << 20
 """Of so many registers, and of so many bytes of documents, a node knows the value and may propose at once."""
 _MOST_WAITING = 10_000
-_FORWARD_S = 0.8
-"""A change is proposed here if the region that it was forwarded to has not answered by then."""
 _BACK_OFF_S = 0.02
-_TALLIED = 16
-_MOST_OF_THEM = 12
-"""Of so many forwarded changes one region sent so many: it had better propose them itself."""
 
 
 class _Held(NamedTuple):
@@ -135,13 +131,10 @@ class Proposer:
         self._registers: OrderedDict[Address, Register] = OrderedDict()
         """The one that was asked for last comes last."""
         self._held_bytes = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     async def close(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
         await self.box.close()
 
     def of(self, address: Address) -> Register:
@@ -175,12 +168,7 @@ class Proposer:
         register.waiting.append(change)
         if not register.running:
             register.running = True
-            self._spawn(self._drain(register))
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            self._tasks.spawn(self._drain(register), f"proposes changes of {register.name}")
 
     async def _drain(self, register: Register) -> None:
         changes: list[Change] = []
@@ -221,11 +209,11 @@ class Proposer:
                     self._hold(register, _Held(upcoming, after, voters))
                     for step in steps:
                         step.change.value = after
-                    self._spawn(self._answer(register, steps))
+                    self._tasks.spawn(self._answer(register, steps), f"journals {register.name}")
                     return
             self._hold(register, None)
             register.seen, register.mine = max(register.seen, found.promised), False
-            if found.outcome == "refused" and self._link_to(found.promised.region):
+            if found.outcome == "refused" and self.reaches(found.promised.region):
                 changes = _without_movable(changes)
                 if not changes:
                     return
@@ -305,7 +293,8 @@ class Proposer:
         self._writes.group_commit.submit(work)
         return await work.done
 
-    def _link_to(self, region: str) -> bool:
+    def reaches(self, region: str) -> bool:
+        """Whether it is a peer that this region has a link to."""
         link = self._links.get(region)
         return link is not None and link.status.connected
 

@@ -19,6 +19,7 @@ from atoll.region.divergence import entry_digest
 from atoll.region.shapes import shapes_of
 from atoll.region.site import Site
 from atoll.region.status import Check, RegionStatus, health_of, status_of
+from atoll.region.tasks import ended
 from atoll.region.verification import Verifier
 from atoll.region.wiring import Parts, link_lease
 from atoll.replication.messages import (
@@ -78,7 +79,7 @@ class Region(Parts):
         """End everything that `start` began; the store stays open for whoever owns it."""
         tasks = list(self._tasks.values())
         self._tasks.clear()
-        await _ended(tasks)
+        await ended(tasks)
         await self.proposer.close()
         self.intake.close()
         await self.group_commit.close()
@@ -105,7 +106,7 @@ class Region(Parts):
         self.node_leases.want([link_lease(peer) for peer in self.links])
         self.review_links()
         names = [name for peer in left for name in (_link_task(peer), _clock_task(peer)) if running]
-        await _ended([self._tasks.pop(name) for name in names])
+        await ended([self._tasks.pop(name) for name in names])
         for peer in left:
             self.clocks.offsets.forget(peer)
 
@@ -236,12 +237,6 @@ class Region(Parts):
     def refused(self, peer: str, error: ReplicationError) -> None:
         """What a peer sent was refused."""
         self.links[peer].refuse(error)
-
-
-async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _link_task(peer: str) -> str:

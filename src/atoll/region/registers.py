@@ -32,17 +32,11 @@ from atoll.region.reading import Reading
 from atoll.region.site import Site
 from atoll.region.voting import REGISTERS
 from atoll.region.waits import Admission
-from atoll.replication.link import Link
 from atoll.replication.messages import ReadCall, ReadReply, WriteCall, WriteReply
 from atoll.store.port import Store
 
-_AT_ONCE = 64
-"""Changes of one register that become one proposal."""
-_KEPT = 10_000
-"""Registers of which a node knows the value and may propose at once."""
 _FORWARD_S = 0.8
 """A change is proposed here if the region that it was forwarded to has not answered by then."""
-_BACK_OFF_S = 0.02
 _MOVES = 3
 """A change that finds another proposer is forwarded so often; then it is proposed here."""
 _TALLIED = 16
@@ -51,13 +45,12 @@ _MOST_OF_THEM = 12
 
 
 class Registers:
-    """Of one node. `close` it."""
+    """Of one node."""
 
     def __init__(
         self,
         site: Site,
         store: Store,
-        links: Mapping[str, Link],
         *,
         proposer: Proposer,
         progress: Progress,
@@ -65,7 +58,6 @@ class Registers:
     ) -> None:
         self._site = site
         self._store = store
-        self._links = links
         self._proposer = proposer
         self._progress = progress
         _, self._gates, self._waits, self._statistics = admission
@@ -171,8 +163,7 @@ class Registers:
             return None
         state = acceptor.decoded(await self._store.state(REGISTERS, register.name))
         region = max(state.promised, register.seen).region
-        link = self._links.get(region)
-        return region if link is not None and link.status.connected else None
+        return region if self._proposer.reaches(region) else None
 
     async def _by_leader(self, register: Register, call: WriteCall) -> WriteReply | None:
         """The answer; None where the change should be proposed here, be it made already or not."""

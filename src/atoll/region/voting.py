@@ -20,7 +20,6 @@ from atoll.recovery.numbering import STATE, Numbering, numbering_of
 from atoll.region.group_commit import Awaited, GroupCommit
 from atoll.region.site import Site
 from atoll.replication.messages import JoinCall, JoinReply, VoteCall, VoteReply
-from atoll.replication.signal import Signal
 from atoll.store.port import States, View
 
 REGISTERS: Final = "register"
@@ -106,7 +105,6 @@ class Voting:
         """
         self.known: dict[str, int] = {}
         """Region → the latest incarnation of its acceptors that was heard of. It need not be recorded here."""
-        self.changed = Signal()
         self._site = site
         self._members = members
         self._store = store
@@ -132,13 +130,11 @@ class Voting:
         """Raises what the store raises."""
         stored = await self._store.states(VOTERS)
         self.known = later(self.known, {region: _incarnation(value) for region, value in stored})
-        self._voting = dict(self.known).get(self._site.name)
+        self._voting = self.known.get(self._site.name)
 
     def heard(self, voters: Mapping[str, int]) -> None:
         """A peer has recorded these."""
-        known = later(self.known, voters)
-        if known != self.known:
-            self.known = known
+        self.known = later(self.known, voters)
 
     async def vote(self, call: VoteCall) -> VoteReply:
         """Durable on return. Raises Unavailable, and what the store raises."""
@@ -223,7 +219,6 @@ class Voting:
                 await asyncio.sleep(_RETRY_S)
         await self._record(self._site.name, incarnation)
         self._voting = incarnation
-        self.changed.notify()
 
     async def _read(self, peer: str, incarnation: int) -> bool | None:
         """Take over all that a peer's acceptors hold. Whether they vote; None where not all was read."""

@@ -224,7 +224,6 @@ class Parts:
         self.registers = Registers(
             site,
             store,
-            self.links,
             proposer=self.proposer,
             progress=self.progress,
             admission=admission,
