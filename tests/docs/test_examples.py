@@ -15,12 +15,10 @@ regions see a write a moment later.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -34,6 +32,7 @@ import pytest
 import urllib3
 
 from atoll.config.config import load_config
+from atoll.demo.topology import free_ports
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -108,19 +107,6 @@ def matches(expected: str, printed: str) -> bool:
     """Whether the text is what the page shows; `…` stands for anything."""
     pattern = ".*?".join(re.escape(part) for part in expected.strip().split("…"))
     return re.fullmatch(pattern, printed.strip(), re.DOTALL) is not None
-
-
-def free_ports(count: int) -> list[int]:
-    """Below the range from which outgoing connections take theirs, and another place for each process."""
-    found: list[int] = []
-    candidate = 20_000 + os.getpid() * 31 % 10_000
-    while len(found) < count:
-        candidate += 1
-        with socket.socket() as holder, contextlib.suppress(OSError):
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            holder.bind(("127.0.0.1", candidate))
-            found.append(candidate)
-    return found
 
 
 @dataclass

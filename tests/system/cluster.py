@@ -18,6 +18,8 @@ from urllib.parse import quote
 
 import urllib3
 
+from atoll.demo.topology import free_ports
+
 T = TypeVar("T")
 
 QUIET = "events_max = 0"
@@ -80,15 +82,6 @@ def until(found: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> 
             return answer
         assert time.monotonic() < deadline, f"not within {patience_s} s: {what}; last seen {answer!r}"
         time.sleep(0.02)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on; held all at once, so that they differ."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def path_of(collection: str, key: str) -> str:

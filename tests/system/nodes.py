@@ -13,9 +13,10 @@ from random import Random
 import urllib3
 
 from atoll.causality.origin import region_of
+from atoll.demo.topology import free_ports
 from atoll.testing.postgres_server import PostgresServer
 
-from .cluster import KEY, QUIET, SHOP, Cluster, Region, free_ports, until
+from .cluster import KEY, QUIET, SHOP, Cluster, Region, until
 
 NAMES = ("frankfurt", "tokyo")
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from .cluster import Cluster, free_ports, until
+from atoll.demo.topology import free_ports
+
+from .cluster import Cluster, until
 
 pytestmark = pytest.mark.xdist_group("shared")
 

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from atoll.demo.topology import free_ports
 from atoll.documents.entry import Change
 
-from .cluster import Cluster, free_ports, until
+from .cluster import Cluster, until
 from .conftest import MakeCluster
 from .impostor import Impostor
 from .proxy import Proxy

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from .cluster import PATIENCE_S, Region, free_ports, until
+from atoll.demo.topology import free_ports
+
+from .cluster import PATIENCE_S, Region, until
 from .conftest import MakeCluster
 
 pytestmark = pytest.mark.xdist_group("faults")

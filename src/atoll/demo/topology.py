@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
+from random import SystemRandom
 from types import MappingProxyType
 
 import aiohttp
@@ -24,6 +25,8 @@ ROUND_TRIPS_MS = {("frankfurt", "tokyo"): 230, ("tokyo", "virginia"): 150, ("fra
 _LOCATIONS = {"tokyo": [35.68, 139.69], "frankfurt": [50.11, 8.68], "virginia": [38.95, -77.45]}
 _START_S = 30.0
 _END_S = 8.0
+_FIRST_PORT = 10_000
+_PORTS = 22_000
 
 
 def one_way_s(one: str, other: str) -> float:
@@ -121,12 +124,20 @@ class Topology:
 
 
 def free_ports(count: int) -> list[int]:
-    """Free loopback ports. All are held at once, so that they differ."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Free loopback ports, in another place at each call.
+
+    They lie below the range from which outgoing connections take theirs. So a region that is ended and started again
+    finds its port free.
+    """
+    found: list[int] = []
+    candidates = itertools.count(_FIRST_PORT + SystemRandom().randrange(_PORTS))
+    while len(found) < count:
+        port = _FIRST_PORT + next(candidates) % _PORTS
+        with socket.socket() as holder, contextlib.suppress(OSError):
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 def config_text(urls: Mapping[str, str], stores: Mapping[str, str] = MappingProxyType({})) -> str:

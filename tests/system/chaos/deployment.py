@@ -16,7 +16,9 @@ from typing import Any
 
 import aiohttp
 
-from ..cluster import KEY, REGIONS, Region, free_ports
+from atoll.demo.topology import free_ports
+
+from ..cluster import KEY, REGIONS, Region
 from .disk import Disk
 from .proxy import Proxy, Wire
 
