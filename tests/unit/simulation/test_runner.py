@@ -58,6 +58,30 @@ def test_a_node_that_is_late_is_waited_for() -> None:
     simulated(scenario)
 
 
+def test_what_a_region_lost_waits_until_the_region_is_heard() -> None:
+    """Found by seed 795932975: all agreed as soon as the cut between the two had ended."""
+
+    async def scenario() -> None:
+        world = _world()
+        cluster = world.cluster
+        await asyncio.sleep(1)
+        cluster["frankfurt"].clock.step(60_000)
+        await _write(world, "ann")
+        inbox = cluster.region("tokyo").intake.inbox
+        while not inbox:  # noqa: ASYNC110 — virtual time
+            await asyncio.sleep(0.01)
+        cluster.lose_disk("frankfurt")
+        cluster.partition(["frankfurt"], ["tokyo"])
+        cluster.start("frankfurt")
+        await cluster.settle(10)
+        assert len(inbox) == 1
+        cluster.heal()
+        await check_agreement(world, history=False)
+        assert not inbox
+
+    simulated(scenario)
+
+
 def test_what_waits_though_it_was_applied_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         world = _world()
