@@ -35,6 +35,7 @@ from atoll.lattices.base import Actor
 from atoll.store.port import Row
 
 MOST_REMEMBERED: Final = 256
+"""Changes; and as many that are doubted."""
 REMEMBERED_MS: Final = 300_000
 _ALONE: Final = Actor(Origin("alone"), (RegionName("alone"),), ())
 """Who operates on mergeable fields: the register orders all operations, so there is one."""
@@ -48,6 +49,10 @@ class Made(msgspec.Struct, array_like=True, frozen=True):
     """Of the write: an identifier that comes back with another one is refused."""
     revision: int
     stamp: int
+    doubted: bool = False
+    """Whether another region may propose it later, too. So it is remembered for the whole time."""
+    refused: tuple[str, str] | None = None
+    """Of a doubted one that was refused, and must not be made later: type and message of the error."""
 
 
 class Decided(msgspec.Struct, array_like=True, frozen=True):
@@ -121,8 +126,27 @@ def changed(rules: Rules, before: Decided, mutation: Mutation, stamp: Stamp, row
 
 def remembering(value: Decided, made: Made) -> Decided:
     """With one more change that was made."""
-    kept = [each for each in value.made if each.stamp >> 16 > (made.stamp >> 16) - REMEMBERED_MS]
-    return msgspec.structs.replace(value, made=(*kept[-MOST_REMEMBERED + 1 :], made))
+    kept: list[Made] = []
+    room = MOST_REMEMBERED - 1
+    for each in reversed(value.made):
+        if each.stamp >> 16 <= (made.stamp >> 16) - REMEMBERED_MS:
+            break
+        if each.doubted or room > 0:
+            kept.append(each)
+        room -= not each.doubted
+    return msgspec.structs.replace(value, made=(*reversed(kept), made))
+
+
+def made_before(value: Decided, id: bytes) -> Made | None:
+    """What became of a change, as far as that is remembered."""
+    return next((each for each in value.made if each.id == id), None)
+
+
+def remembers_since(value: Decided, revision: int) -> bool:
+    """Whether all changes after a revision are remembered, and one more that is doubted would be."""
+    certain = [each.revision for each in value.made if not each.doubted]
+    complete = len(certain) < MOST_REMEMBERED or certain[0] <= revision + 1
+    return complete and len(value.made) - len(certain) < MOST_REMEMBERED
 
 
 def row_for(value: Decided) -> Row | None:

@@ -21,18 +21,45 @@ from atoll.store.port import Remembered, View
 class Change:
     """A write to one register that waits for its answer; without a write a question what the register holds."""
 
-    __slots__ = ("done", "id", "movable", "value", "write")
+    __slots__ = ("done", "doubted", "id", "movable", "sent", "since_s", "value", "write")
 
-    def __init__(self, write: Write | None, id: bytes, *, movable: bool = False) -> None:
+    def __init__(
+        self,
+        write: Write | None,
+        id: bytes,
+        *,
+        movable: bool = False,
+        sent: bool = False,
+        doubted: int | None = None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
         self.write = write
         self.id = id
         self.movable = movable
         """Whether another region may propose it instead."""
-        self.done: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        self.sent = sent
+        """Whether a proposal with it has left, which may be decided yet unless another one is."""
+        self.doubted = doubted
+        """A revision that the document had before it, where it was forwarded without an answer.
+
+        Then another region may propose it at any later time."""
+        self.since_s = loop.time()
+        self.done: asyncio.Future[Receipt] = loop.create_future()
         self.value: Decided | None = None
         """The register after it, once that is decided."""
 
     def fail(self, error: Exception) -> None:
+        """It was not decided, as far as this region knows."""
+        doubtful = self.write is not None and (self.sent or self.doubted is not None)
+        if doubtful and isinstance(error, AtollError) and error.definite:
+            error = Indefinite(
+                f"the change was proposed or forwarded, and may be made yet ({error.message}); repeat the request "
+                "with the same idempotency key"
+            )
+        self.refuse(error)
+
+    def refuse(self, error: Exception) -> None:
+        """It was decided not to make it."""
         if not self.done.done():
             self.done.set_exception(error)
 

@@ -14,13 +14,16 @@ from atoll.commit.checks import check_document
 from atoll.commit.identity import Address
 from atoll.consensus.acceptor import NEVER, Accept, Prepare
 from atoll.consensus.decided import (
+    REMEMBERED_MS,
     Decided,
     Made,
     changed,
     decoded,
     encoded,
     initial,
+    made_before,
     remembering,
+    remembers_since,
     row_for,
 )
 from atoll.consensus.round import Round, Voters
@@ -32,6 +35,7 @@ from atoll.errors import (
     Overloaded,
     RegionUnreachable,
     Unavailable,
+    error_classes,
 )
 from atoll.region.ballot_box import BallotBox
 from atoll.region.learning import Change, Learning, Step
@@ -48,6 +52,8 @@ _KEPT = 10_000
 _KEPT_BYTES = 64 << 20
 """Of so many registers, and of so many bytes of documents, a node knows the value and may propose at once."""
 _MOST_WAITING = 10_000
+_OLDEST_S = REMEMBERED_MS / 2000
+"""A change that has waited for longer is not proposed: registers may no longer know that another region made it."""
 _BACK_OFF_S = 0.02
 
 
@@ -92,6 +98,12 @@ class Register:
 
 class Moved(Exception):
     """Another region proposes the register's changes by now. Never leaves the region."""
+
+
+def _forgotten(address: Address) -> Indefinite:
+    return Indefinite(
+        f"{'/'.join(address)} no longer remembers whether this change was made: read the document before you repeat it"
+    )
 
 
 def _without_movable(changes: Sequence[Change]) -> list[Change]:
@@ -188,7 +200,7 @@ class Proposer:
                     change.fail(Indefinite("this region stopped while it proposed the change"))
 
     async def _decide(self, register: Register, changes: Sequence[Change]) -> None:
-        """Have the changes decided, and answered once they are journaled. Raises RegionUnreachable, Indefinite."""
+        """Have the changes decided, and answered once they are journaled. Raises Unavailable, what the store raises."""
         loop, options = asyncio.get_running_loop(), self._site.options
         since, sent, tries = loop.time(), False, 0
         while True:
@@ -202,6 +214,8 @@ class Proposer:
                 steps = self._steps(register.address, before, changes, row)
                 after, upcoming = steps[-1].value, Ballot(ballot.number + 1, self._name)
                 self._hold(register, None)
+                for step in steps:
+                    step.change.sent |= step.error is None
                 sent = True
                 self._last = max(self._last, upcoming.number)
                 found = await self.box.ask(Accept(register.name, ballot, encoded(after), upcoming), voters)
@@ -221,10 +235,10 @@ class Proposer:
                 options.peer_timeout_s if found.outcome == "refused" else options.max_wait_s
             )
             if late:
-                raise self._lost(register, found, sent=sent)
+                raise self._lost(register, found)
             if self.voters() == voters or tries > 2:
                 tries += 1
-                most = min(_BACK_OFF_S * 2**tries, 0.5)
+                most = min(_BACK_OFF_S * 2 ** min(tries, 10), 0.5)
                 await asyncio.sleep(most * (0.5 + self._site.random.random()))
             tries += 1
 
@@ -258,22 +272,36 @@ class Proposer:
         write = change.write
         if write is None:
             return Step(change, before)
-        fingerprint = idempotency.fingerprint(write)
-        made = next((each for each in before.made if each.id == change.id), None)
+        fingerprint, doubted = idempotency.fingerprint(write), change.doubted
+        made = made_before(before, change.id)
         if made is not None:
-            if made.fingerprint == fingerprint:
+            if made.fingerprint != fingerprint:
+                return Step(change, before, error=idempotency.reused(write))
+            if made.refused is None:
                 return Step(change, before, replayed=True)
-            return Step(change, before, error=idempotency.reused(write))
+            type, message = made.refused
+            return Step(change, before, error=error_classes().get(type, AtollError)(message))
+        if self._too_old(change) or (doubted is not None and not remembers_since(before, doubted)):
+            return Step(change, before, error=_forgotten(address))
         rules, stamp = self.rules[address[0]], self._clock.now()
         try:
             after = changed(rules, before, write.mutations[0], stamp, row)
             if (made_row := row_for(after)) is not None:
                 check_document(address, row_for(before), made_row, self._site.options.document_bytes)
         except AtollError as error:
+            if doubted is not None:
+                refused = Made(
+                    change.id, fingerprint, before.revision, stamp, True, (error.type, error.message)
+                )
+                before = remembering(before, refused)
             return Step(change, before, error=error)
-        if after is before:
+        if after is before and doubted is None:
             return Step(change, before)
-        return Step(change, remembering(after, Made(change.id, fingerprint, after.revision, after.stamp)))
+        made = Made(change.id, fingerprint, after.revision, max(stamp, after.stamp), doubted is not None)
+        return Step(change, remembering(after, made))
+
+    def _too_old(self, change: Change) -> bool:
+        return asyncio.get_running_loop().time() - change.since_s > _OLDEST_S
 
     async def _answer(self, register: Register, steps: list[Step]) -> None:
         try:
@@ -284,7 +312,7 @@ class Proposer:
             return
         for step, receipt in zip(steps, receipts, strict=True):
             if isinstance(receipt, AtollError):
-                step.change.fail(receipt)
+                step.change.refuse(receipt)
             elif not step.change.done.done():
                 step.change.done.set_result(receipt)
 
@@ -317,12 +345,7 @@ class Proposer:
             region=self._site.name,
         )
 
-    def _lost(self, register: Register, found: Round, *, sent: bool) -> AtollError:
-        if sent:
-            return Indefinite(
-                f"{register.name}: a proposal was sent, and no majority has answered; it may be decided yet: repeat "
-                "the request with the same idempotency key"
-            )
+    def _lost(self, register: Register, found: Round) -> AtollError:
         if found.outcome == "unreachable":
             return self.no_majority(found)
         return Unavailable(

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Mapping
 from hashlib import blake2b
 
+import msgspec
+
 from atoll.causality.types import RegionName
 from atoll.commit import idempotency
 from atoll.consensus import acceptor
@@ -19,12 +21,8 @@ from atoll.consensus.decided import (
     Decided,
 )
 from atoll.documents.document import revision_in, version_tag
-from atoll.documents.mutation import Transfer, Write
-from atoll.errors import (
-    Indefinite,
-    InvalidOperation,
-    Unavailable,
-)
+from atoll.documents.mutation import Receipt, Transfer, Write
+from atoll.errors import AtollError, Indefinite, InvalidOperation, RequestError, Unavailable
 from atoll.region.learning import Change, Step
 from atoll.region.progress import Progress
 from atoll.region.proposer import Moved, Proposer, Register
@@ -79,12 +77,18 @@ class Registers:
     # -- requests --------------------------------------------------------------------------------------
 
     async def change(
-        self, write: Write, token: Mapping[str, int] | None, id: bytes = b"", by: str = ""
+        self,
+        write: Write,
+        token: Mapping[str, int] | None,
+        id: bytes = b"",
+        by: str = "",
+        doubted: int | None = None,
     ) -> WriteReply:
         """Change a register; decided, and durable in a majority of regions, on return.
 
-        `by` is the region that has forwarded it; `id` tells the change apart from every other. Raises RequestErrors,
-        RegionUnreachable where no majority can be asked, and Indefinite where a proposal may have been accepted.
+        `by` is the region that has forwarded it; `id` tells the change apart from every other. `doubted`: as in
+        `WriteCall`. Raises RequestErrors, and RegionUnreachable where no majority can be asked. Raises Indefinite
+        where a proposal may have been accepted, or the change may wait in another region.
         """
         if len(write.mutations) > 1 or isinstance(write.mutations[0], Transfer):
             raise InvalidOperation(
@@ -99,22 +103,30 @@ class Registers:
                 return WriteReply(idempotency.replay(answers[key], write), self._progress.vector)
             id = id or blake2b(key.encode(), digest_size=12).digest()
         id = id or self._site.random.getrandbits(96).to_bytes(12)
-        call = WriteCall(write, dict(token or {}), id, self._site.name)
+        call, sent = WriteCall(write, dict(token or {}), id, self._site.name, doubted), False
         for left in reversed(range(_MOVES)):
-            reply = None if by else await self._by_leader(register, call)
-            if reply is not None:
-                return reply
-            if token:
-                await self._waits.require(token)
-            await self._gates.admit()
-            change = Change(write, id, movable=bool(left and not by))
-            self._proposer.propose(register, change)
+            found = call if by else await self._by_leader(register, call)
+            if isinstance(found, WriteReply):
+                return found
+            call = found
+            change = Change(write, id, movable=bool(left and not by), sent=sent, doubted=call.doubted)
             try:
-                receipt = await change.done
+                receipt = await self._proposed(register, change, token)
             except Moved:
+                sent = change.sent
                 continue
             return WriteReply(receipt, self._progress.vector, self._tallied(register, by))
         raise AssertionError("a change that may not move is decided or fails")
+
+    async def _proposed(self, register: Register, change: Change, token: Mapping[str, int] | None) -> Receipt:
+        try:
+            if token:
+                await self._waits.require(token)
+            await self._gates.admit()
+            self._proposer.propose(register, change)
+        except AtollError as error:
+            change.fail(error)
+        return await change.done
 
     async def read(self, collection: str, key: str, *, forward: bool = True) -> Reading:
         """What a majority has decided last, or what was decided since. Raises RegionUnreachable without a majority.
@@ -165,17 +177,21 @@ class Registers:
         region = max(state.promised, register.seen).region
         return region if self._proposer.reaches(region) else None
 
-    async def _by_leader(self, register: Register, call: WriteCall) -> WriteReply | None:
-        """The answer; None where the change should be proposed here, be it made already or not."""
+    async def _by_leader(self, register: Register, call: WriteCall) -> WriteReply | WriteCall:
+        """The answer; or the call, in doubt or not, where the change should be proposed here. Raises RequestErrors."""
         leader = await self._leader(register)
         if leader is None:
-            return None
+            return call
         self._statistics.forwarded += 1
-        reply = await self._forwarded(leader, call)
-        register.mine = reply is None or reply.yours
-        return reply
+        revision = revision_in(await self._store.get(*register.address))
+        found = await self._forwarded(leader, call)
+        register.mine = not isinstance(found, WriteReply) or found.yours
+        if found is None and call.doubted is None:
+            return msgspec.structs.replace(call, doubted=revision)
+        return found or call
 
-    async def _forwarded(self, leader: str, call: WriteCall) -> WriteReply | None:
+    async def _forwarded(self, leader: str, call: WriteCall) -> WriteReply | WriteCall | None:
+        """The reply; the call where it certainly has not been proposed; None where nobody knows."""
         asked = asyncio.create_task(self._site.ask(leader, call, WriteReply), name=f"forwards to {leader}")
         await asyncio.wait({asked}, timeout=_FORWARD_S)
         if not asked.done():
@@ -183,8 +199,10 @@ class Registers:
             return None
         try:
             return asked.result()
-        except (Unavailable, Indefinite):
-            return None
+        except RequestError:
+            raise
+        except AtollError as error:
+            return call if error.definite else None
 
     def _tallied(self, register: Register, by: str) -> bool:
         """Whether the region `by` had better propose itself."""

@@ -93,7 +93,7 @@ class Writer:
         check_batch(len(write.mutations))
         self._check_declared(write)
         if self._registers.concerns(write):
-            return await self._registers.change(write, token, call.id, call.by)
+            return await self._registers.change(write, token, call.id, call.by, call.doubted)
         owner = await self._owner(write)
         if owner not in (None, self._region):
             raise RegionUnreachable(

@@ -29,6 +29,8 @@ class WriteCall(msgspec.Struct, array_like=True, frozen=True, tag="write"):
     """Of a change to a consensus register: proposed twice, it is made once."""
     by: str = ""
     """The region that forwards such a change."""
+    doubted: int | None = None
+    """Where another region may propose the change, too: a revision that the document had before it."""
 
 
 class DigestCall(msgspec.Struct, array_like=True, frozen=True, tag="digest"):

@@ -18,7 +18,9 @@ from atoll.consensus.decided import (
     decoded,
     encoded,
     initial,
+    made_before,
     remembering,
+    remembers_since,
     row_for,
     written,
 )
@@ -125,3 +127,25 @@ def test_the_latest_changes_are_remembered(times: list[int]) -> None:
         assert decoded(encoded(value)) == value
     kept = [number for number, time in enumerate(times) if time > times[-1] - REMEMBERED_MS]
     assert [made.id for made in value.made] == [b"%d" % number for number in kept[-MOST_REMEMBERED:]]
+
+
+def test_doubted_changes_are_remembered_for_the_whole_time() -> None:
+    value = remembering(Decided(), Made(b"doubted", b"", 1, 1 << 16, True))
+    for number in range(2 * MOST_REMEMBERED):
+        value = remembering(value, Made(b"%d" % number, b"", number + 2, (number + 2) << 16))
+    assert len(value.made) == MOST_REMEMBERED + 1
+    assert made_before(value, b"doubted") == Made(b"doubted", b"", 1, 1 << 16, True)
+    assert made_before(value, b"0") is None
+    oldest = value.made[1].revision
+    assert remembers_since(value, oldest - 1)
+    assert not remembers_since(value, oldest - 2)
+    value = remembering(value, Made(b"late", b"", 9999, (REMEMBERED_MS + 1) << 16))
+    assert made_before(value, b"doubted") is None
+
+
+def test_only_so_many_changes_may_be_doubted() -> None:
+    value = Decided()
+    for number in range(MOST_REMEMBERED):
+        assert remembers_since(value, 0)
+        value = remembering(value, Made(b"%d" % number, b"", number + 1, 1 << 16, True))
+    assert not remembers_since(value, 0)

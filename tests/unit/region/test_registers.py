@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 
+from atoll.consensus.decided import MOST_REMEMBERED, REMEMBERED_MS
 from atoll.documents.mutation import Write, patch_of, put_of
 from atoll.errors import (
     AtollError,
     IdempotencyKeyReused,
+    Indefinite,
     InvalidOperation,
     NotFound,
     RegionUnreachable,
+    StoreUnwritable,
     VersionMismatch,
 )
 from atoll.region.reading import ReadOptions
@@ -24,6 +28,7 @@ from atoll.replication.messages import JoinCall, VoteCall
 from atoll.schema import Collection, Counter, SetOf
 from atoll.schema.application import application_of
 from atoll.store.memory.store import MemoryStore
+from atoll.store.port import Transaction, Wanted
 
 from ..virtual_time import in_virtual_time
 from .world import World
@@ -218,6 +223,107 @@ async def test_a_region_that_joins_records_what_others_have_recorded() -> None:
         it["b"].voting.heard({"c": 99})
         await it["b"].voting._read("a", 0)
         assert (await it["b"].store.state(VOTERS, "c")) == b"99"
+
+
+@in_virtual_time
+async def test_a_change_that_was_forwarded_and_not_answered_may_have_been_made() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        await it.settled()
+        it["a"].group_commit.listen(lambda batch: it.partition("ac", "bc") if batch.written else None)
+        with pytest.raises(Indefinite):
+            await it["c"].write(
+                deposit(it, 2)
+            )  # decided by a; c heard nothing of it, and has no majority now
+        assert await balance(it, "b") == 3
+
+
+@in_virtual_time
+async def test_a_change_that_was_refused_here_is_not_made_by_whom_it_was_forwarded_to() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        await it.settled()
+        it.request_s["c", "a"] = 3.0  # as of a process that is stopped for a while
+        put = put_of(it["a"].rules["purse"], "k", b'{"balance": 9}', if_absent=True)
+        with pytest.raises(VersionMismatch):
+            await it["c"].write(Write((put,)))
+        await it.write("b", "purse", "k", None)
+        await asyncio.sleep(5)
+        assert await balance(it, "a") is None
+
+
+@in_virtual_time
+async def test_a_change_that_was_refused_in_doubt_is_refused_again() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        await it.settled()
+        it.request_s["c", "a"] = 3.0
+        put = put_of(it["a"].rules["purse"], "k", b'{"balance": 9}', if_absent=True)
+        for name in ("c", "b"):
+            with pytest.raises(VersionMismatch, match="exists"):
+                await it[name].write(Write((put,), "once"))
+        await it.write("b", "purse", "k", None)
+        with pytest.raises(VersionMismatch, match="exists"):
+            await it["b"].write(Write((put,), "once"))
+
+
+@in_virtual_time
+async def test_a_change_that_comes_late_is_made_once_however_many_came_in_between() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        await it.settled()
+        it.request_s["c", "a"] = 3.0
+        await it["c"].write(deposit(it, 1000))
+        for _ in range(2 * MOST_REMEMBERED):
+            await it["c"].write(deposit(it, 1))
+        await asyncio.sleep(5)
+        await it["a"].write(deposit(it, 1))
+        assert await balance(it, "a") == 1002 + 2 * MOST_REMEMBERED
+
+
+@in_virtual_time
+async def test_a_change_that_may_be_forgotten_already_is_not_proposed_again() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        await it.settled()
+        it.reply_s["a", "c"] = 2.0
+        forwarded = asyncio.create_task(it["c"].write(deposit(it, 1000)))
+        await asyncio.sleep(0.1)
+        assert await balance(it, "b") == 1001
+        for _ in range(2 * MOST_REMEMBERED):
+            await it["a"].write(deposit(it, 1))
+        with pytest.raises(Indefinite, match="no longer remembers"):
+            await forwarded
+        assert await balance(it, "a") == 1001 + 2 * MOST_REMEMBERED
+
+
+@in_virtual_time
+async def test_a_change_that_waited_for_minutes_is_not_proposed() -> None:
+    async with World(application=APPLICATION, max_wait_s=1000) as it:
+        it.partition("ab", "ac", "bc")
+        await asyncio.sleep(1)
+        waiting = asyncio.create_task(it["a"].write(deposit(it, 1)))
+        await asyncio.sleep(REMEMBERED_MS / 1000)
+        it.partition()
+        with pytest.raises(Indefinite, match="no longer remembers"):
+            await waiting
+        assert await balance(it, "b") is None
+
+
+class FullDisk(MemoryStore):
+    def begin(self, wanted: Wanted) -> AbstractAsyncContextManager[Transaction]:
+        raise StoreUnwritable("the disk is full")
+
+
+@in_virtual_time
+async def test_a_decided_change_that_cannot_be_recorded_here_may_have_been_made() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        await it.settled()
+        it.stores["a"].__class__ = FullDisk
+        with pytest.raises(Indefinite, match="the disk is full"):
+            await it["a"].write(deposit(it, 2))
+        assert await balance(it, "b") == 3
 
 
 async def until(true: Callable[[], bool]) -> None:

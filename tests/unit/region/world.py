@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 
 from atoll.documents.mutation import Delete, Mutation, Write, patch_of, put_of
-from atoll.errors import RegionUnreachable
+from atoll.errors import Indefinite, RegionUnreachable
 from atoll.region.options import RegionOptions
 from atoll.region.region import Region
 from atoll.region.site import Site
@@ -72,9 +72,15 @@ class LocalPeers:
 
     async def call(self, region: str, call: Call, *, timeout_s: float) -> Reply:
         self._world.calls.append((self._name, region, call))
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(self._world.request_s.get((self._name, region), 0.001))
         self._world.check(self._name, region)
-        return await self._world[region].answer(call)
+        reply = await self._world[region].answer(call)
+        await asyncio.sleep(self._world.reply_s.get((region, self._name), 0.001))
+        try:
+            self._world.check(self._name, region)
+        except RegionUnreachable as error:
+            raise Indefinite(f"the answer was lost: {error.message}") from error
+        return reply
 
     async def stream(self, region: str, request: StreamRequest) -> AsyncGenerator[bytes, None]:
         if self._world.distance_s:
@@ -105,6 +111,10 @@ class World:
         self.kernel_uncertainty_ms: int | None = None
         self.distance_s = distance_s
         self.cut: set[frozenset[str]] = set()
+        self.request_s: dict[tuple[str, str], float] = {}
+        """(who asks, who is asked) → how long requests are on their way, where that is long."""
+        self.reply_s: dict[tuple[str, str], float] = {}
+        """(who was asked, who asked) → the same of replies."""
         self.calls: list[tuple[str, str, Call]] = []
         self.stores = {name: MemoryStore() for name in self.names}
         self.options = replace(QUIET, **options)
