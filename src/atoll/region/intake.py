@@ -182,15 +182,19 @@ class Intake:
 
     def take(self) -> RemoteEntries | None:
         """What can be applied now on top of the region's position, for the next commit."""
-        if self._pausing or not self.inbox:
+        if self._pausing:
             return None
         ready = self.inbox.ready(self._progress.vector, self._at_once, self._held_back)
         self._in_flight = ready
-        if not ready:
-            # The store refuses nothing any more: what is left waits for its past, which a link may have to bring.
-            self._refused = False
+        if ready:
+            return RemoteEntries(self, ready)
+        # Neither store nor clock keep anything back: what is left waits for its past, which a link may have to bring.
+        self._refused = False
+        if not self._held_back:
+            self.held = None
+        if self.inbox:
             self._blocked.set()
-        return RemoteEntries(self, ready) if ready else None
+        return None
 
     def committed(self, work: RemoteEntries) -> None:
         """What was merged is durable; the rest waits again."""
@@ -237,8 +241,6 @@ class Intake:
 
     def _release(self, origin: str) -> None:
         self._held_back.discard(origin)
-        if not self.inbox:  # what was held is there no more: its region gave it up
-            self.held = None
         self._call()
 
     def _resume(self) -> None:

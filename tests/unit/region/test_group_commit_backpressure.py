@@ -70,3 +70,17 @@ async def test_a_refusal_is_over_once_nothing_is_left_to_refuse() -> None:
     it.intake.deliver([two], "b")  # what it waits for lies behind it in the stream
     async with asyncio.timeout(10):
         await it.intake.backpressure("b", 10)
+
+
+@in_virtual_time
+async def test_nothing_is_held_once_what_ran_ahead_is_gone() -> None:
+    """Found by seed 795938965: the region's database went back before what its clock had kept waiting."""
+    it = await opened(stuck_s=2.0)
+    it.intake.deliver([stamped("b", 1, it.now_ms + 60_000)], "b")
+    await asyncio.sleep(0.1)
+    assert it.intake.held is not None
+    it.intake.discard_pending("b", {})
+    it.intake.deliver([stamped("b", 2, it.now_ms)], "b")  # what it waits for lies behind it in the stream
+    async with asyncio.timeout(10):
+        await it.intake.backpressure("b", 10)
+    assert it.intake.held is None
