@@ -98,6 +98,10 @@ class Account(Collection, consistency="strong"):
     balance: int = 0
 
 
+class Purse(Collection, consistency="strong"):
+    amount: Counter
+
+
 class Order(Collection, placement=home_region("region"), consistency="session"):
     region: str
     quantity: int = 1
