@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from atoll.config.version import VERSION
 from atoll.errors import AtollError
 from atoll.schema import (
+    Abort,
     Add,
     Append,
     Bound,
@@ -18,11 +19,14 @@ from atoll.schema import (
     ListOf,
     MapOf,
     Remove,
+    Retry,
+    Saga,
     SetOf,
     Splice,
     Text,
     home_region,
     key_ranges,
+    step,
     tenants,
 )
 
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 __all__ = [
+    "Abort",
     "Add",
     "Append",
     "AtollError",
@@ -46,6 +51,8 @@ __all__ = [
     "ListOf",
     "MapOf",
     "Remove",
+    "Retry",
+    "Saga",
     "SetOf",
     "Splice",
     "Text",
@@ -54,6 +61,7 @@ __all__ = [
     "home_region",
     "key_ranges",
     "open",
+    "step",
     "tenants",
 ]
 

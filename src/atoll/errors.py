@@ -53,6 +53,10 @@ class UnknownCollection(RequestError):
     status, type = 404, "unknown-collection"
 
 
+class UnknownSaga(RequestError):
+    status, type = 404, "unknown-saga"
+
+
 class UnknownField(RequestError):
     status, type = 422, "unknown-field"
 

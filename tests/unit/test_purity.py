@@ -21,6 +21,7 @@ PURE = (
     "protocol",
     "recovery",
     "rollout",
+    "sagas",
     "schema",
 )
 EXCEPT = {"conflicts/guard.py", "causality/uncertainty.py", "schema/loading.py"}

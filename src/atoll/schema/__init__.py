@@ -20,8 +20,10 @@ from atoll.schema.placement import (
     tenants,
 )
 from atoll.schema.policy import Policy
+from atoll.schema.saga import Abort, Retry, Saga, SagaSchema, step
 
 __all__ = [
+    "Abort",
     "Add",
     "Append",
     "Application",
@@ -42,6 +44,9 @@ __all__ = [
     "Placement",
     "Policy",
     "Remove",
+    "Retry",
+    "Saga",
+    "SagaSchema",
     "SetOf",
     "Splice",
     "Tenants",
@@ -51,5 +56,6 @@ __all__ = [
     "home_region",
     "key_ranges",
     "load_application",
+    "step",
     "tenants",
 ]

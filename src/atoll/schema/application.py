@@ -1,4 +1,4 @@
-"""All collections of a deployment, by name."""
+"""All collections and sagas of a deployment, by name."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from atoll.errors import DeclarationError, UnknownCollection
+from atoll.errors import DeclarationError, UnknownCollection, UnknownSaga
 from atoll.schema.collection import Collection, collection_name, is_base
 from atoll.schema.compiled import CollectionSchema, compile_collection
 from atoll.schema.limits import Limits
 from atoll.schema.policy import Policy
+from atoll.schema.saga import Saga, SagaSchema, compile_saga
 from atoll.schema.system import SYSTEM, system_collections
 
 __all__ = ["Application", "CollectionSchema", "Limits", "Policy", "application_of", "compile_collection"]
@@ -26,6 +27,8 @@ class Application:
     name: str
     collections: Mapping[str, CollectionSchema]
     """By name, in declaration order: what the interface shows."""
+    sagas: Mapping[str, SagaSchema] = field(default_factory=dict)
+    """By name."""
     _fingerprint: list[str] = field(default_factory=list, repr=False, compare=False)
 
     @property
@@ -44,6 +47,16 @@ class Application:
             raise UnknownCollection(
                 f"no collection is called {name[:64]!r}; {hint}", collection=name[:256], close=close
             )
+        return found
+
+    def saga(self, name: str) -> SagaSchema:
+        """Raises UnknownSaga, naming what may have been meant."""
+        found = self.sagas.get(name)
+        if found is None:
+            close = get_close_matches(name, self.sagas, n=3)
+            known = ", ".join(self.sagas) or "none"
+            hint = f"did you mean {' or '.join(close)}?" if close else f"there are {known}"
+            raise UnknownSaga(f"no saga is called {name[:64]!r}; {hint}", saga=name[:256], close=close)
         return found
 
     def schema_of(self, model: type[Collection]) -> CollectionSchema:
@@ -79,8 +92,9 @@ class Application:
 
 
 def application_of(*models: type[Collection], name: str = "app", limits: Limits | None = None) -> Application:
-    """Compile the collections. Raises DeclarationError when two have one name."""
+    """Compile the collections and sagas. Raises DeclarationError when two of a kind have one name."""
     collections: dict[str, CollectionSchema] = {}
+    sagas: dict[str, SagaSchema] = {}
     for model in models:
         if is_base(model):
             raise DeclarationError(
@@ -91,11 +105,20 @@ def application_of(*models: type[Collection], name: str = "app", limits: Limits 
                 f"{model.__name__} is Atoll's own and part of every application; leave it out, and import it"
                 " inside a function if a file that declares collections needs it"
             )
-        schema = compile_collection(model, limits)
-        if (other := collections.get(schema.name)) is not None:
-            raise DeclarationError(
-                f"{other.model.__name__} and {model.__name__} are both called {schema.name!r};"
-                ' rename one, or give it name="…"'
-            )
-        collections[schema.name] = schema
-    return Application(name, collections)
+        if issubclass(model, Saga):
+            saga = compile_saga(model, limits)
+            _check_name(model, saga.name, sagas.get(saga.name))
+            sagas[saga.name] = saga
+        else:
+            schema = compile_collection(model, limits)
+            _check_name(model, schema.name, collections.get(schema.name))
+            collections[schema.name] = schema
+    return Application(name, collections, sagas)
+
+
+def _check_name(model: type[Collection], name: str, other: CollectionSchema | SagaSchema | None) -> None:
+    if other is not None:
+        raise DeclarationError(
+            f"{other.model.__name__} and {model.__name__} are both called {name!r};"
+            ' rename one, or give it name="…"'
+        )

@@ -32,7 +32,7 @@ def load_application(path: Path, *, limits: Limits | None = None) -> Application
         application = application_of(*dict.fromkeys(models), name=path.stem, limits=limits)
     except (Exception, SystemExit) as error:
         raise ConfigError(_told(path, error), file=str(path), line=_line_of(path, error)) from error
-    if not application.collections:
+    if not application.collections and not application.sagas:
         raise ConfigError(
             f"{path}: declares no collection; add a class such as `class Note(Collection): body: str`"
         )

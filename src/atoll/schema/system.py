@@ -10,11 +10,13 @@ To add one: declare it here with `system=True`, list it in `SYSTEM`, and give it
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from atoll.schema.collection import Collection
 from atoll.schema.compiled import CollectionSchema, compile_collection
 
 EVENTS = "_events"
+SAGAS = "_sagas"
 
 
 class Event(Collection, name=EVENTS, system=True):
@@ -42,7 +44,38 @@ class Event(Collection, name=EVENTS, system=True):
     """How many events the node has left out since the one before, because too many came at once."""
 
 
-SYSTEM: tuple[type[Collection], ...] = (Event,)
+class SagaDocument(Collection, name=SAGAS, system=True, indexes=["status"]):
+    """A saga under way, or over. Its fields are the members of `sagas.instance.Instance`, which says what each means.
+
+    Its key is `{saga}/{id}`. Statuses and causes are strings here: a later version may have more.
+    """
+
+    saga: str
+    id: str
+    home: str
+    status: str
+    step: str
+    at: int
+    backwards: bool
+    attempts: int
+    wake_ms: int
+    since_ms: int
+    started_ms: int
+    before: str
+    cause: str
+    error: str
+    fields: dict[str, Any]
+    plan: list[str]
+    done: list[dict[str, Any]]
+    signals: dict[str, Any]
+    given: str
+    nonce: str
+    region: str
+    epoch: int
+    revision: int
+
+
+SYSTEM: tuple[type[Collection], ...] = (Event, SagaDocument)
 
 APPENDED = frozenset({EVENTS})
 """Collections whose documents are written once. The key of each is its place: see `causality.place`."""
