@@ -29,6 +29,7 @@ from bench import (
     reads,
     recovery,
     replication,
+    strong,
 )
 from bench.figures import Curve, Figure, Measured, Report, measured_again, report_json, report_of, table_of
 from bench.machine import machine
@@ -52,6 +53,7 @@ MEASURES: dict[str, Callable[[Scale, Path, Say], Measured]] = {
     "recovery": recovery.measure,
     "growth": growth.measure,
     "nodes": nodes.measure,
+    "strong": strong.measure,
 }
 
 

@@ -115,11 +115,6 @@ def _generate(
         return runner.run(_run(host, port, encoded, connections, warmup))
 
 
-async def connected(host: str, port: int, count: int) -> list[Connection]:
-    loop = asyncio.get_running_loop()
-    return [(await loop.create_connection(Connection, host, port))[1] for _ in range(count)]
-
-
 async def _run(host: str, port: int, encoded: Sequence[bytes], connections: int, warmup: int) -> LoadResult:
     opened = await connected(host, port, connections)
     try:
@@ -152,10 +147,12 @@ async def phase(opened: Sequence[Connection], encoded: Sequence[bytes]) -> tuple
 
 
 class Connection(asyncio.Protocol):
-    """One kept-alive connection: writes a request, and the next one as soon as its answer is whole."""
+    """One kept connection: writes a request, and the next one as soon as its answer is whole.
+
+    A subclass reads answers, and calls `answered` for each.
+    """
 
     def __init__(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
         self._done: asyncio.Future[None] | None = None
 
     def work(self, left: Iterator[bytes], took_ns: list[int], statuses: Counter[int]) -> asyncio.Future[None]:
@@ -165,7 +162,7 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             self._done.set_exception(ConnectionResetError("the server closed a kept-alive connection"))
         else:
-            self._send()
+            self._next()
         return self._done
 
     def close(self) -> None:
@@ -180,28 +177,53 @@ class Connection(asyncio.Protocol):
         if self._done is not None and not self._done.done():
             self._done.set_exception(exc or ConnectionResetError("the server closed a connection in use"))
 
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            if self._done is not None and not self._done.done():
-                self._done.set_exception(ConnectionAbortedError(f"the answer is no HTTP/1.1: {error}"))
-            self._transport.abort()
-
-    def on_message_complete(self) -> None:
-        """Called by the parser."""
+    def answered(self, status: int) -> None:
         self._took_ns.append(perf_counter_ns() - self._sent_ns)
-        self._statuses[self._parser.get_status_code()] += 1
-        self._send()
+        self._statuses[status] += 1
+        self._next()
 
-    def _send(self) -> None:
+    def garbled(self, why: str) -> None:
+        """What came is no answer; nothing can be read from here on."""
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(ConnectionAbortedError(why))
+        self._transport.abort()
+
+    def send(self, request: bytes) -> None:
+        self._transport.write(request)
+
+    def _next(self) -> None:
         request = next(self._left, None)
         if request is None:
             assert self._done is not None
             self._done.set_result(None)
             return
         self._sent_ns = perf_counter_ns()
-        self._transport.write(request)
+        self.send(request)
+
+
+class HttpConnection(Connection):
+    """HTTP/1.1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parser = httptools.HttpResponseParser(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self.garbled(f"the answer is no HTTP/1.1: {error}")
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        self.answered(self._parser.get_status_code())
+
+
+async def connected(
+    host: str, port: int, count: int, kind: Callable[[], Connection] = HttpConnection
+) -> list[Connection]:
+    loop = asyncio.get_running_loop()
+    return [(await loop.create_connection(kind, host, port))[1] for _ in range(count)]
 
 
 def get_document(number: int, *, prefix: str = "/", keys: int = 1_000) -> Request:

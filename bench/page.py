@@ -90,6 +90,14 @@ SECTIONS = {
         "One, two and four nodes on one PostgreSQL. They, the database and the callers share the cores of this machine,"
         " so the curve flattens where these end.",
     ),
+    "strong": (
+        "Strong documents",
+        "Three regions, a process each, and an etcd cluster of three members: 150, 230 and 90 ms round trip from tokyo"
+        " to virginia, from tokyo to frankfurt and from frankfurt to virginia, and then no distance at all. Callers"
+        " write a kilobyte at their own region's process, over bare connections: HTTP to Atoll, gRPC to etcd, whose"
+        " leader is in virginia. A document belongs to the region that has written it last. All processes share the"
+        " cores of this machine.",
+    ),
     "memory": ("Memory", "Of `atoll serve`."),
     "soak": (
         "Soak",
