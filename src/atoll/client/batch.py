@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from atoll.client.models import encoded, jsonable, operators_of, schema_of
 from atoll.schema import Collection, Limits
+from atoll.schema.models import encoded, jsonable, operators_of, schema_of
 
 
 @dataclass(frozen=True, slots=True)

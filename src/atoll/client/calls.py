@@ -12,11 +12,11 @@ import msgspec
 
 from atoll.client import answers
 from atoll.client.batch import BatchWrite, batch_item, key_of, model_class
-from atoll.client.models import encoded, fitted, jsonable, schema_of
 from atoll.client.results import LeftOut, Read, Sibling
 from atoll.client.transport import Response
 from atoll.errors import InvalidDocument, InvalidOperation, NotFound
 from atoll.schema import Collection, CollectionSchema, Limits
+from atoll.schema.models import encoded, fitted, jsonable, schema_of
 from atoll.schema.policy import Consistency
 
 M = TypeVar("M", bound=Collection)

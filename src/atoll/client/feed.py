@@ -10,7 +10,6 @@ import msgspec
 from atoll.client.answers import not_atoll, problem_of
 from atoll.client.events import EventParser
 from atoll.client.exchange import Exchanges
-from atoll.client.models import schema_of
 from atoll.client.results import Change
 from atoll.client.transport import Request, Response
 from atoll.errors import (
@@ -22,6 +21,7 @@ from atoll.errors import (
     Unavailable,
 )
 from atoll.schema import Collection
+from atoll.schema.models import schema_of
 
 _decode = msgspec.json.Decoder(Change).decode
 

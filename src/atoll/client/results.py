@@ -7,9 +7,9 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from atoll.client.models import model_of
 from atoll.errors import InvalidDocument
 from atoll.schema import Collection
+from atoll.schema.models import model_of
 
 _MOST_KEYS = 100
 """That an error names."""

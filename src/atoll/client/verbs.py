@@ -10,11 +10,11 @@ from atoll.client.batch import BatchWrite
 from atoll.client.calls import PAGE, Asked, Call, Calls, Condition, Page
 from atoll.client.exchange import Exchanges
 from atoll.client.feed import Feed
-from atoll.client.models import operators_of, schema_of
 from atoll.client.results import Change, LeftOut, Read
 from atoll.client.transport import Response, Stream, Transport
 from atoll.errors import ConfigError, Indefinite, InvalidDocument, RegionUnreachable, TooLarge
 from atoll.schema import Collection
+from atoll.schema.models import operators_of, schema_of
 from atoll.schema.policy import Consistency
 
 M = TypeVar("M", bound=Collection)

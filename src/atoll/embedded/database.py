@@ -10,7 +10,6 @@ import msgspec
 
 from atoll.client.database import Database
 from atoll.client.exchange import check_key, unreturned
-from atoll.client.models import encoded, jsonable, model_of, schema_of
 from atoll.client.options import DEFAULTS, fitted
 from atoll.documents.mutation import Delete, Mutation, Put, Write, patch_of, put_fields
 from atoll.documents.rules import Rules
@@ -21,6 +20,7 @@ from atoll.node.node import Node
 from atoll.region.reading import ReadOptions
 from atoll.region.region import Region
 from atoll.schema import Collection, CollectionSchema
+from atoll.schema.models import encoded, jsonable, model_of, schema_of
 from atoll.schema.policy import Consistency
 
 if TYPE_CHECKING:

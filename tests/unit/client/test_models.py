@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from atoll import errors
 from atoll.client.batch import Patch
 from atoll.client.calls import Calls
-from atoll.client.models import jsonable, model_of, operators_of, schema_of
 from atoll.schema import Add, Append, Collection, Decrement, Increment, ListOf, Remove, SetOf, Splice, Text
+from atoll.schema.models import jsonable, model_of, operators_of, schema_of
 
 from .world import Inventory
 

@@ -21,11 +21,11 @@ from atoll.bulk.files import Input
 from atoll.bulk.parquet import ParquetRows, write_parquet
 from atoll.bulk.reading import Layout, Position, csv_rows, document_of, json_rows
 from atoll.bulk.writing import csv_writer, json_lines_writer
-from atoll.client.models import operators_of
 from atoll.errors import DeclarationError
 from atoll.schema import ListOf, MapOf, SetOf
 from atoll.schema.compiled import CollectionSchema, compile_collection
 from atoll.schema.exact import same_value
+from atoll.schema.models import operators_of
 
 from .test_collection import declare
 

@@ -51,10 +51,10 @@ from pydantic import (
 from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
-from atoll.client.models import operators_of
 from atoll.errors import DeclarationError, InvalidDocument
 from atoll.schema import Add, Collection, Counter, ListOf, MapOf, SetOf
 from atoll.schema.compiled import compile_collection
+from atoll.schema.models import operators_of
 
 from .test_collection import declare
 
