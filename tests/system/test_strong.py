@@ -132,12 +132,14 @@ def test_a_lost_disk_votes_only_after_it_has_joined_anew(make_cluster: MakeClust
     virginia.kill()
     tokyo.start()
     tokyo.wait()
-    until(lambda: tokyo.status()["links"]["frankfurt"]["connected"], "tokyo hears frankfurt")
+    until(lambda: tokyo.status()["registers"]["waits_for"] == ["virginia"], "tokyo has heard frankfurt")
+    assert tokyo.status()["registers"]["voting"] is False
+    assert "atoll_acceptors_voting 0.0" in tokyo.request("GET", "/metrics").body.decode()
     for region in (frankfurt, tokyo):
         assert region.patch("purse", "refused", {"$inc": {"amount": 1}}).status in (503, 504)
     virginia.start()
     virginia.wait()
-    until(lambda: takes(tokyo, "joined"), "tokyo's acceptors have joined")
+    until(lambda: tokyo.status()["registers"]["voting"], "tokyo's acceptors have joined")
     frankfurt.kill()
     until(lambda: takes(tokyo, "without-frankfurt"), "tokyo and virginia go on")
     everything_is_there((tokyo, virginia), writers)

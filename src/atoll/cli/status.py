@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @command
 def status(config: ConfigOption = "atoll.toml", as_json: JsonOption = False) -> None:
-    """Show all regions, and each node of those with several: serving, positions, links with their lag, conflicts.
+    """Show all regions, and each node of those with several: serving, positions, links, conflicts, who votes.
 
     Exit code 1 when one is silent.
     """
@@ -38,6 +38,8 @@ def status(config: ConfigOption = "atoll.toml", as_json: JsonOption = False) -> 
         out = console()
         out.print(regions_table(named))
         out.print(links_table(named))
+        if any(_registers(answer) for *_, answer in named.values()):
+            out.print(registers_table(named))
     if any(isinstance(node.answer, AtollError) for node in found):
         raise typer.Exit(FAILURE)
 
@@ -122,6 +124,31 @@ def links_table(found: Mapping[str, Node]) -> Table:
                 ", ".join(link["relays"]) or "–",
                 "" if link["connected"] else link["last_error"] or "",
             )
+    return made
+
+
+def _registers(answer: Any) -> dict[str, Any] | None:
+    """None of a region that is silent, decides nothing by majority, or is older."""
+    return None if isinstance(answer, AtollError) else answer.get("registers")
+
+
+def registers_table(found: Mapping[str, Node]) -> Table:
+    """A row for each region, or node of one, by name."""
+    right = ("proposals", "beaten", "changes combined")
+    columns = ("region", "votes", "waits for", *right)
+    made = table("Strong documents (decided by a majority of regions)", *columns, right=right)
+    for name, (*_, answer) in found.items():
+        registers = _registers(answer)
+        if registers is None:
+            continue
+        voting, reason = registers["voting"], registers["reason"]
+        votes = "yes" if voting else "[red]no[/]"
+        made.add_row(
+            name,
+            votes if reason is None else f"{votes}: {reason}",
+            ", ".join(registers["waits_for"]) or "–",
+            *(str(registers[each]) for each in ("proposals", "lost", "combined")),
+        )
     return made
 
 

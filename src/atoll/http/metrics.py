@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
+from typing import Any
 
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -13,6 +14,7 @@ from atoll.http.bodies import TEXT
 from atoll.http.exchange import Exchange
 from atoll.http.route import Answer, Route, Serving
 from atoll.region.region import Region
+from atoll.region.status import RegionStatus
 
 _CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _COUNTERS = (
@@ -25,6 +27,9 @@ _COUNTERS = (
     ("atoll_parked_changes", "Changes from peers that could not be merged.", "counted.parked"),
     ("atoll_rights_requests", "Times that peers were asked for rights.", "counted.rights_requests"),
     ("atoll_events_left_out", "Events left out since too many came.", "counted.events_left_out"),
+    ("atoll_proposals", "Proposals of new values of strong documents.", "registers.proposals"),
+    ("atoll_proposals_lost", "Rounds of proposals that a higher ballot ended.", "registers.lost"),
+    ("atoll_changes_combined", "Changes that shared a proposal with another one.", "registers.combined"),
     ("atoll_snapshots", "Snapshots of peers that were installed.", "counted.snapshots"),
     ("atoll_conflicts", "Conflicts detected in this region.", "counted.conflicts", "collection", "kind"),
     ("atoll_entries_applied", "Entries merged from peers.", "counted.applied", "origin"),
@@ -37,6 +42,7 @@ _GAUGES = (
     ("atoll_inbox_bytes", "Entries that wait for what their writers had seen.", "inbox.bytes"),
     ("atoll_journal_bytes", "What the journal holds, about.", "journal.bytes"),
     ("atoll_serving", "Whether this region should get traffic.", "serving"),
+    ("atoll_acceptors_voting", "Whether this region votes for strong documents.", "registers.voting"),
     ("atoll_loop_stall_seconds", "Longest time of late that the event loop was held.", "loop_stall_s"),
 )
 _OLDEST = ("atoll_journal_oldest_timestamp_seconds", "When the oldest entry was written that is kept.")
@@ -59,12 +65,19 @@ class RegionCollector(Collector):
         status = self._region.status()
         for family, of_region, of_links in _FAMILIES:
             for name, text, place, *labels in of_region:
-                yield _filled(family(name, text, labels=labels), attrgetter(place)(status))
+                yield _filled(family(name, text, labels=labels), _found(status, place))
             for name, text, member, label in of_links:
                 values = {peer: getattr(link, member) for peer, link in status.links.items()}
                 yield _filled(family(name, text, labels=[label]), values)
         oldest_ms = status.journal.oldest_ms
         yield _filled(GaugeMetricFamily(*_OLDEST), None if oldest_ms is None else oldest_ms / 1000)
+
+
+def _found(status: RegionStatus, place: str) -> Any:
+    """None where the region has no such part."""
+    part, _, rest = place.partition(".")
+    found = getattr(status, part)
+    return attrgetter(rest)(found) if rest and found is not None else found
 
 
 def _filled(

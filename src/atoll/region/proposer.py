@@ -41,6 +41,7 @@ from atoll.region.ballot_box import BallotBox
 from atoll.region.learning import Change, Learning, Step
 from atoll.region.local_writes import LocalWrites
 from atoll.region.site import Site
+from atoll.region.statistics import Statistics
 from atoll.region.tasks import Tasks
 from atoll.region.voting import Voting
 from atoll.replication.link import Link
@@ -127,6 +128,7 @@ class Proposer:
         *,
         writes: LocalWrites,
         voting: Voting,
+        statistics: Statistics,
     ) -> None:
         self.rules = {name: each for name, each in rules.items() if each.schema.policy.by_quorum}
         """Of the collections whose documents are registers."""
@@ -137,6 +139,7 @@ class Proposer:
         self._links = links
         self._writes = writes
         self._voting = voting
+        self._statistics = statistics
         self._name = f"{site.name}/{site.random.getrandbits(64):x}"
         self._last = 0
         """The number of the last ballot that this node has begun."""
@@ -218,15 +221,19 @@ class Proposer:
                     step.change.sent |= step.error is None
                 sent = True
                 self._last = max(self._last, upcoming.number)
+                self._statistics.proposals += 1
                 found = await self.box.ask(Accept(register.name, ballot, encoded(after), upcoming), voters)
                 if found.outcome == "won":
                     self._hold(register, _Held(upcoming, after, voters))
                     for step in steps:
                         step.change.value = after
+                    writes = sum(change.write is not None for change in changes)
+                    self._statistics.changes_combined += max(0, writes - 1)
                     self._tasks.spawn(self._answer(register, steps), f"journals {register.name}")
                     return
             self._hold(register, None)
             register.seen, register.mine = max(register.seen, found.promised), False
+            self._statistics.proposals_lost += found.outcome == "refused"
             if found.outcome == "refused" and self.reaches(found.promised.region):
                 changes = _without_movable(changes)
                 if not changes:

@@ -23,6 +23,12 @@ class Statistics:
     reads: int = 0
     forwarded: int = 0
     """Writes and reads that another region answered."""
+    proposals: int = 0
+    """Of new values of strong documents, that were sent to acceptors."""
+    proposals_lost: int = 0
+    """Rounds of them that ended since acceptors had promised a higher ballot."""
+    changes_combined: int = 0
+    """Changes that shared a proposal with one before them."""
     token_waits: int = 0
     """Reads that waited for their token."""
     invalid_traces: int = 0

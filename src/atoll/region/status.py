@@ -77,6 +77,22 @@ class Counted(msgspec.Struct):
     events_left_out: Count
 
 
+class RegistersStatus(msgspec.Struct):
+    """Strong documents that a majority of regions decides."""
+
+    voting: bool
+    """Whether the region's acceptors vote."""
+    reason: str | None
+    """Why they do not; or why they refused a proposal that counts other regions."""
+    waits_for: list[str]
+    """The regions whose promises they have yet to take over before they vote."""
+    proposals: Count
+    lost: Count
+    """Rounds of proposals that ended since acceptors had promised a higher ballot."""
+    combined: Count
+    """Changes that shared a proposal with one before them."""
+
+
 class RegionStatus(msgspec.Struct):
     region: str
     regions: list[str]
@@ -93,6 +109,8 @@ class RegionStatus(msgspec.Struct):
     links: dict[str, LinkStatus]
     inbox: InboxStatus
     journal: JournalStatus
+    registers: RegistersStatus | None
+    """None where no collection is decided by a majority."""
     counted: Counted
 
 
@@ -156,6 +174,7 @@ def status_of(region: Region) -> RegionStatus:
             oldest_ms=kept.oldest_ms,
             truncated=kept.truncated,
         ),
+        registers=_registers(region) if region.registers.any else None,
         counted=_counted(region),
     )
 
@@ -181,6 +200,18 @@ def _link(region: Region, peer: str) -> LinkStatus:
         clock_error_ms=None if offset is None else offset.error_ms,
         refused=status.refused,
         last_error=status.last_error,
+    )
+
+
+def _registers(region: Region) -> RegistersStatus:
+    voting, counted = region.voting, region.statistics
+    return RegistersStatus(
+        voting=voting.closed is None,
+        reason=voting.closed or voting.stranger,
+        waits_for=voting.waits_for,
+        proposals=counted.proposals,
+        lost=counted.proposals_lost,
+        combined=counted.changes_combined,
     )
 
 

@@ -114,6 +114,10 @@ class Voting:
         self._refuse = refuse
         self._voting: int | None = None
         """The incarnation that votes, as far as this node knows."""
+        self._joined: Joining | None = None
+        """How far the acceptors are, while they join anew."""
+        self.stranger: str | None = None
+        """Why a proposal that counts other regions was refused; None once one has come that counts the same."""
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -125,6 +129,17 @@ class Voting:
         if self._voting is not None and self._voting == self._numbering():
             return None
         return _joining(self._site.name)
+
+    @property
+    def waits_for(self) -> list[str]:
+        """The regions that acceptors which join have yet to hear."""
+        joined = self._joined
+        return [] if joined is None else sorted(joined.members - {joined.region} - joined.read)
+
+    @property
+    def closed(self) -> str | None:
+        """Why the region votes for nothing at present; None when it votes."""
+        return self._refuse() or self.joining or self._group_commit.trouble()
 
     async def open(self) -> None:
         """Raises what the store raises."""
@@ -157,12 +172,13 @@ class Voting:
         incarnation = (numbering_of(view.states.get(STATE)) or Numbering()).incarnation
         if recorded.get(own) != incarnation:
             raise Unavailable(_joining(own), region=own)
+        self.stranger = None
         if misses(call.voters, members):
-            raise Unavailable(
-                f"{own} counts the acceptors of {', '.join(sorted(members))}, and the proposer those of "
-                f"{', '.join(sorted(call.voters))}; give all regions the same configuration",
-                region=own,
+            self.stranger = (
+                f"{own} counts the acceptors of {', '.join(sorted(members))}, and a proposer those of "
+                f"{', '.join(sorted(call.voters))}; give all regions the same configuration"
             )
+            raise Unavailable(self.stranger, region=own)
         if outdated(call.voters, recorded, own, incarnation):
             return VoteReply(recorded, ())
         return VoteReply(recorded, tuple(_cast(batch, view, request) for request in call.requests))
@@ -206,7 +222,8 @@ class Voting:
     async def _join_as(self, incarnation: int) -> None:
         joining = Joining(self._site.name, frozenset(self.members))
         while not joining.enough:
-            left = sorted(joining.members - {joining.region} - joining.read)
+            self._joined = joining
+            left = self.waits_for
             found = await asyncio.gather(*(self._read(peer, incarnation) for peer in left))
             read = frozenset(peer for peer, voting in zip(left, found, strict=True) if voting is not None)
             voting = frozenset(peer for peer, votes in zip(left, found, strict=True) if votes)
@@ -218,7 +235,7 @@ class Voting:
             if not joining.enough:
                 await asyncio.sleep(_RETRY_S)
         await self._record(self._site.name, incarnation)
-        self._voting = incarnation
+        self._voting, self._joined = incarnation, None
 
     async def _read(self, peer: str, incarnation: int) -> bool | None:
         """Take over all that a peer's acceptors hold. Whether they vote; None where not all was read."""

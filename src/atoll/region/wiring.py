@@ -206,6 +206,7 @@ class Parts:
             self.links,
             writes=self.local_writes,
             voting=self.voting,
+            statistics=self.statistics,
         )
 
     def _wire_requests(self) -> None:

@@ -43,6 +43,31 @@ def test_table_shows_positions_links_and_conflicts(deployment: Deployment) -> No
         assert shown in result.stdout
 
 
+def test_table_shows_who_votes(deployment: Deployment) -> None:
+    waiting = {
+        "voting": False,
+        "reason": "promises are taken over",
+        "waits_for": ["frankfurt"],
+        "proposals": 12_345,
+        "lost": 67,
+        "combined": 890,
+    }
+    answer = {**status_of("tokyo", "frankfurt"), "registers": waiting}
+    deployment.answers("tokyo", lambda path, query: (200, answer))
+    deployment.answers("frankfurt", lambda path, query: (200, status_of("frankfurt", "tokyo")))
+    shown = CliRunner().invoke(app, ["status", "--config", deployment.config]).stdout
+    rows = shown[shown.index("Strong documents") :]
+    for each in ("no: promises are", "frankfurt", "12345", "67", "890"):
+        assert each in rows
+
+
+def test_no_table_of_votes_without_strong_documents(deployment: Deployment) -> None:
+    answer = {**status_of("tokyo", "frankfurt"), "registers": None}
+    deployment.answers("tokyo", lambda path, query: (200, answer))
+    deployment.answers("frankfurt", lambda path, query: (200, status_of("frankfurt", "tokyo")))
+    assert "Strong" not in CliRunner().invoke(app, ["status", "--config", deployment.config]).stdout
+
+
 def test_region_without_answer_is_shown_and_fails(deployment: Deployment) -> None:
     deployment.answers("tokyo", lambda path, query: (200, status_of("tokyo", "frankfurt", connected=False)))
     deployment.silent("frankfurt")

@@ -79,6 +79,23 @@ async def test_a_peer_that_was_never_heard_has_no_lag() -> None:
         assert found["atoll_link_up", "b"] == 0
 
 
+@in_virtual_time
+async def test_proposals_of_strong_documents_are_counted() -> None:
+    async with Served("a", "b", "c", application=APPLICATION) as it:
+        await asyncio.sleep(1)
+        await it.ask("PUT", "/v1/account/k", {"balance": 1})
+        found = await scrape(it)
+        assert found["atoll_proposals_total", ""] == 1
+        assert found["atoll_proposals_lost_total", ""] == 0
+        assert found["atoll_changes_combined_total", ""] == 0
+        assert found["atoll_acceptors_voting", ""] == 1
+
+
+async def test_nothing_is_told_of_votes_where_no_majority_decides() -> None:
+    async with Served() as it:
+        assert ("atoll_acceptors_voting", "") not in await scrape(it)
+
+
 async def test_whether_it_serves_is_a_number() -> None:
     async with Served() as it:
         assert (await scrape(it))["atoll_serving", ""] == 1

@@ -20,9 +20,11 @@ from atoll.errors import (
     NotFound,
     RegionUnreachable,
     StoreUnwritable,
+    Unavailable,
     VersionMismatch,
 )
 from atoll.region.reading import ReadOptions
+from atoll.region.status import RegistersStatus
 from atoll.region.voting import REGISTERS, VOTERS
 from atoll.replication.messages import JoinCall, VoteCall
 from atoll.schema import Collection, Counter, SetOf
@@ -310,6 +312,71 @@ async def test_a_change_that_waited_for_minutes_is_not_proposed() -> None:
         assert await balance(it, "b") is None
 
 
+@in_virtual_time
+async def test_proposals_are_counted() -> None:
+    async with World(application=APPLICATION) as it:
+        await asyncio.gather(*(it["a"].write(deposit(it, 1)) for _ in range(5)))
+        found = registers_of(it, "a")
+        assert (found.voting, found.reason, found.waits_for) == (True, None, [])
+        assert found.lost == 0
+        assert found.proposals + found.combined == 5
+        assert found.combined > 0
+
+
+@in_virtual_time
+async def test_a_proposal_that_a_higher_ballot_beats_is_counted() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        it.partition("ab")  # c may be asked by both
+        await asyncio.sleep(1)
+        await it["b"].write(deposit(it, 1))
+        await it["a"].write(deposit(it, 1))
+        assert registers_of(it, "a").lost == 1
+
+
+@in_virtual_time
+async def test_a_region_says_why_it_does_not_vote() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        await it["c"].stop()
+        it.partition("bc")
+        it.stores["c"] = MemoryStore()
+        await it.create("c").start()
+        await until(lambda: registers_of(it, "c").waits_for == ["b"])
+        found = registers_of(it, "c")
+        assert not found.voting
+        assert "takes over what the acceptors of other regions have promised" in (found.reason or "")
+        it.partition()
+        await until(lambda: registers_of(it, "c").voting)
+        assert registers_of(it, "c").waits_for == []
+
+
+@in_virtual_time
+async def test_a_region_says_that_a_proposal_counts_other_regions() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        with pytest.raises(Unavailable, match="give all regions the same configuration"):
+            await it["b"].voting.vote(VoteCall({"a": 0, "b": 0}, ()))
+        found = registers_of(it, "b")
+        assert found.voting
+        assert "counts the acceptors of a, b, c, and a proposer those of a, b" in (found.reason or "")
+        await it["a"].write(deposit(it, 1))
+        assert registers_of(it, "b").reason is None
+
+
+@in_virtual_time
+async def test_a_region_whose_disk_is_full_does_not_vote() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["b"].write(deposit(it, 1))
+        await it.settled()
+        it.stores["a"].__class__ = FullDisk
+        await it["b"].write(deposit(it, 1))
+        assert (registers_of(it, "a").voting, registers_of(it, "a").reason) == (False, "the disk is full")
+        it.stores["a"].__class__ = MemoryStore
+        await it["b"].write(deposit(it, 1))
+        assert registers_of(it, "a").voting
+
+
 class FullDisk(MemoryStore):
     def begin(self, wanted: Wanted) -> AbstractAsyncContextManager[Transaction]:
         raise StoreUnwritable("the disk is full")
@@ -324,6 +391,12 @@ async def test_a_decided_change_that_cannot_be_recorded_here_may_have_been_made(
         with pytest.raises(Indefinite, match="the disk is full"):
             await it["a"].write(deposit(it, 2))
         assert await balance(it, "b") == 3
+
+
+def registers_of(it: World, name: str) -> RegistersStatus:
+    found = it[name].status().registers
+    assert found is not None
+    return found
 
 
 async def until(true: Callable[[], bool]) -> None:
