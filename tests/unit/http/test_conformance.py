@@ -52,6 +52,8 @@ OPERATIONS = [
         "include-path": ["/replication/call", "/replication/stream"],
         "checks": {"positive_data_acceptance": {"enabled": False}},
     },
+    # It makes a document of what was deleted, as it does of what never was.
+    {"include-method": ["PATCH"], "checks": {"use_after_free": {"enabled": False}}},
 ]
 """Nobody is told apart yet, so `ignored_auth` and `object_level_authorization` have nothing to look at."""
 EXPECTED = {
