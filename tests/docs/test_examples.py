@@ -47,7 +47,7 @@ $ atoll serve --region tokyo &
 $ atoll serve --region frankfurt &
 $ atoll serve --region virginia &
 """
-SETTINGS = {"client": _SHOP}
+SETTINGS = {"client": _SHOP, "clocks": _SHOP}
 """page → commands before its first block"""
 FRAMES = {
     "client": """

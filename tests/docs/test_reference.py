@@ -72,7 +72,7 @@ def test_every_problem_is_described_with_status_and_class() -> None:
 
 
 def test_every_metric_is_described() -> None:
-    site = Site("tokyo", None, bytes(32), lambda: 0, Random(1))  # type: ignore[arg-type]
+    site = Site("tokyo", None, bytes(32), lambda: 0, Random(1), elapsed_ms=lambda: 0.0)  # type: ignore[arg-type]
     region = Region(site, ["tokyo", "frankfurt"], NOTES, MemoryStore())
     families = list(text_string_to_metric_families(render(region).decode()))
     assert first_cells("Metrics") == {f.name + ("_total" if f.type == "counter" else "") for f in families}
@@ -101,6 +101,8 @@ def test_every_configuration_key_is_described_with_its_default(prefix: str, sect
 def _default(value: Any, *, required: bool) -> str:
     if required:
         return "needed"
+    if isinstance(value, bool):
+        return str(value).lower()  # as TOML spells it
     return "none" if value is None else str(value)
 
 

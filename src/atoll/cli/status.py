@@ -81,7 +81,7 @@ def regions_table(found: Mapping[str, Node]) -> Table:
             str(sum(counted["conflicts"].values())),
             f"{inbox['entries']}{held}",
             _journal(answer["journal"]),
-            str(answer["uncertainty_ms"]),
+            _clock(answer),
         )
     return made
 
@@ -92,6 +92,16 @@ def _journal(journal: dict[str, Any]) -> str:
     if journal["oldest_ms"] is None:
         return size
     return f"{size}\nsince {datetime.fromtimestamp(journal['oldest_ms'] / 1000, UTC):%Y-%m-%d %H:%MZ}"
+
+
+def _clock(answer: dict[str, Any]) -> str:
+    """How far off it may be, and whether that is assumed."""
+    clock = answer.get("clock")
+    if clock is None:  # from an older node
+        return str(answer["uncertainty_ms"])
+    if not clock["agreed"]:
+        return "[yellow]disputed[/]"
+    return f"{clock['error_ms']} assumed" if clock["assumed"] else str(clock["error_ms"])
 
 
 def _serves(answer: dict[str, Any]) -> str:

@@ -33,6 +33,7 @@ class DeploymentSection(Section):
     data: str = Field("./data", min_length=1)
     key: str | None = Field(None, min_length=16, repr=False)
     max_clock_offset_ms: int = Field(500, ge=1, le=60_000)
+    require_synchronised_clocks: bool = False
     audit_days: int = Field(30, ge=1, le=3650)
     audit_max: int = Field(1_000_000, ge=1)
     events_days: int = Field(30, ge=1, le=3650)

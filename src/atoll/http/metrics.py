@@ -41,6 +41,8 @@ _GAUGES = (
     ("atoll_position", "Entries of each region that are here.", "position", "origin"),
     ("atoll_inbox_bytes", "Entries that wait for what their writers had seen.", "inbox.bytes"),
     ("atoll_journal_bytes", "What the journal holds, about.", "journal.bytes"),
+    ("atoll_clock_synchronised", "Whether the kernel bounds the error of the clock.", "clock.synchronised"),
+    ("atoll_clock_uncertainty_seconds", "How far off the clock may be.", "clock.error_s"),
     ("atoll_serving", "Whether this region should get traffic.", "serving"),
     ("atoll_acceptors_voting", "Whether this region votes for strong documents.", "registers.voting"),
     ("atoll_loop_stall_seconds", "Longest time of late that the event loop was held.", "loop_stall_s"),

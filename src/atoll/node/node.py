@@ -43,9 +43,12 @@ def unix_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def shifted_ms(offset_ms: int) -> Callable[[], int]:
-    """The clock of a node on a test topology that is to be off by so much."""
-    return (lambda: unix_ms() + offset_ms) if offset_ms else unix_ms
+_ELAPSED = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Goes on while the machine sleeps, where the system has such a clock."""
+
+
+def elapsed_ms() -> float:
+    return time.clock_gettime_ns(_ELAPSED) / 1e6
 
 
 class Node:
@@ -63,7 +66,7 @@ class Node:
         self.application = application or load_application(Path(config.app), limits=config.limits)
         self._check_placement(config)
         key = deployment_key(config)
-        self._now_ms = shifted_ms(config.clock_offset_ms(region))
+        self._now_ms: Callable[[], int] = self._emulated_ms if config.emulated else unix_ms
         self.store = open_store(config, region, number)
         self.emulation = Emulation(region, lambda peer: self.config.rtt_ms(region, peer) / 2000)
         if len(config.regions) > 1:
@@ -76,8 +79,9 @@ class Node:
             link_key,
             self._now_ms,
             Random(SystemRandom().getrandbits(64)),
-            (lambda: None) if config.clock_offset_ms(region) else kernel_uncertainty_ms,
+            self._kernel_uncertainty_ms,
             replace(options_of(config), shares_store=is_postgresql(self.settings.store)),
+            elapsed_ms,
         )
         self.region = Region(site, config.region_names, self.application, self.store)
         self._watching: asyncio.Task[None] | None = None
@@ -95,7 +99,7 @@ class Node:
         )
 
     async def follow(self, config: Config) -> None:
-        """Go on with the regions, addresses and emulated distances of another configuration; the rest stays.
+        """Go on with the regions, addresses and emulation of another configuration; the rest stays.
 
         Raises ConfigError, and nothing has changed then.
         """
@@ -115,6 +119,14 @@ class Node:
 
     def _urls(self, peer: str) -> Sequence[str]:
         return next((each.urls for each in self.config.regions if each.name == peer), ())
+
+    def _emulated_ms(self) -> int:
+        """The clock of a region on a test topology, which may be off."""
+        return unix_ms() + self.config.clock_offset_ms(self.settings.name)
+
+    def _kernel_uncertainty_ms(self) -> int | None:
+        """The kernel says nothing of a clock that is made to be off."""
+        return None if self.config.clock_offset_ms(self.settings.name) else kernel_uncertainty_ms()
 
     def _check_placement(self, config: Config) -> None:
         unknown = set(self.application.regions()) - set(config.region_names)
@@ -179,6 +191,7 @@ def options_of(config: Config) -> RegionOptions:
     given = config.deployment
     return RegionOptions(
         max_clock_offset_ms=given.max_clock_offset_ms,
+        require_synchronised_clocks=given.require_synchronised_clocks,
         document_bytes=config.limits.document_bytes,
         idempotency_s=given.idempotency_hours * 3600.0,
         audit_s=given.audit_days * 86_400.0,

@@ -32,6 +32,8 @@ class RegionOptions:
     """How often checkpoints run beside the writer; retention runs every 60th time."""
     max_clock_offset_ms: int = 500
     """Stamps further ahead than this are not accepted, and a node further off takes no writes."""
+    require_synchronised_clocks: bool = False
+    """Whether a node takes writes only while kernels prove that its clock is within that bound."""
     startup_check_s: float = 3.0
     """After a start a region waits at most so long, before its first write, to hear what its peers have of it."""
     document_bytes: int = DOCUMENT_BYTES

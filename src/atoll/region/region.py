@@ -12,6 +12,7 @@ from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from atoll.causality.uncertainty import Interval
 from atoll.errors import ReplicationError
 from atoll.membership.members import Membership
 from atoll.protocol import port
@@ -108,7 +109,7 @@ class Region(Parts):
         names = [name for peer in left for name in (_link_task(peer), _clock_task(peer)) if running]
         await ended([self._tasks.pop(name) for name in names])
         for peer in left:
-            self.clocks.offsets.forget(peer)
+            self.clocks.forget(peer)
 
     def _open_link(self, peer: str) -> None:
         self._spawn(self.links[peer].run(self.review_links), _link_task(peer))
@@ -163,6 +164,10 @@ class Region(Parts):
     def status(self) -> RegionStatus:
         """What the region reports of itself."""
         return status_of(self)
+
+    def clock_interval(self) -> Interval:
+        """Where the time lies at present, by this node's clock, its kernel and its peers' clocks."""
+        return self.clocks.now()
 
     def health_of(self, check: Check) -> str | None:
         """Why the node is not live, ready, serving or reading; None when it is."""
@@ -230,7 +235,9 @@ class Region(Parts):
                 self.gates.leave(entered)
                 return digest
             case PingCall():
-                return PingReply(self.name, self.now_ms(), self.application.fingerprint())
+                return PingReply(
+                    self.name, self.now_ms(), self.application.fingerprint(), self.clocks.kernel_ms()
+                )
             case EntryCall():
                 return EntryReply(await entry_digest(self.store, call.origin, call.seq))
 

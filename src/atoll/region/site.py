@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -30,6 +31,8 @@ class Site:
     kernel_uncertainty_ms: Callable[[], int | None] = lambda: None
     """The kernel's own bound on the error of its clock; None where it gives none."""
     options: RegionOptions = DEFAULT_OPTIONS
+    elapsed_ms: Callable[[], float] = lambda: asyncio.get_running_loop().time() * 1000
+    """The time that has passed since some moment, however the wall clock is set."""
 
     async def ask(self, region: str, call: Call, answer: type[Answer]) -> Answer:
         """Ask one peer. Raises RegionUnreachable, Indefinite; and AtollError for an answer to something else."""

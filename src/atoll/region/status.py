@@ -57,6 +57,31 @@ class JournalStatus(msgspec.Struct):
     """Segments that this node has removed."""
 
 
+class ClockStatus(msgspec.Struct):
+    earliest_ms: int
+    """The time is not before this, in unix milliseconds."""
+    latest_ms: int
+    """Nor after this."""
+    error_ms: Count
+    """How far off the clock may be."""
+    most_ms: Count
+    """Past it the node takes no writes: `max_clock_offset_ms`."""
+    kernel_ms: Count | None
+    """The kernel's own bound on the error; None where no time service keeps the clock."""
+    assumed: bool
+    """Whether nothing proves the clock to be within `most_ms`."""
+    agreed: bool
+    """Whether most of the clocks that were compared can be right at once."""
+
+    @property
+    def error_s(self) -> float:
+        return self.error_ms / 1000
+
+    @property
+    def synchronised(self) -> bool:
+        return self.kernel_ms is not None
+
+
 class Counted(msgspec.Struct):
     """Since the node's start."""
 
@@ -105,6 +130,8 @@ class RegionStatus(msgspec.Struct):
     vector: Counts
     """The same by origin, which tells the incarnations of a region apart."""
     uncertainty_ms: float
+    """Half-width of what most clocks say, as stamped on entries."""
+    clock: ClockStatus
     loop_stall_s: float
     links: dict[str, LinkStatus]
     inbox: InboxStatus
@@ -160,6 +187,7 @@ def status_of(region: Region) -> RegionStatus:
         position=by_region(region.vector),
         vector=region.vector,
         uncertainty_ms=region.clocks.uncertainty_ms,
+        clock=_clock(region),
         loop_stall_s=region.statistics.loop_stall_s,
         links={peer: _link(region, peer) for peer in sorted(region.links)},
         inbox=InboxStatus(
@@ -179,9 +207,23 @@ def status_of(region: Region) -> RegionStatus:
     )
 
 
+def _clock(region: Region) -> ClockStatus:
+    found = region.clocks.find()
+    interval, bound = found.bound.interval(found.at_ms), found.bound
+    return ClockStatus(
+        earliest_ms=interval.earliest,
+        latest_ms=interval.latest,
+        error_ms=bound.error_ms,
+        most_ms=region.options.max_clock_offset_ms,
+        kernel_ms=found.kernel_ms,
+        assumed=bound.assumed,
+        agreed=bound.agreed,
+    )
+
+
 def _link(region: Region, peer: str) -> LinkStatus:
     status, now_ms = region.links[peer].status, region.now_ms()
-    offset = region.clocks.offsets.offset(peer, now_ms)
+    offset = region.clocks.offset(peer)
     return LinkStatus(
         connected=status.connected,
         held=region.holds(peer),

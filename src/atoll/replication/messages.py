@@ -115,6 +115,8 @@ class PingReply(msgspec.Struct, array_like=True, frozen=True, tag="ping"):
     now_ms: int
     fingerprint: str
     """Of the declared collections."""
+    kernel_ms: int | None = None
+    """How far off its clock is at most, by its kernel; None where that does not say."""
 
 
 class EntryReply(msgspec.Struct, array_like=True, frozen=True, tag="entry"):

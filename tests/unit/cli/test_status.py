@@ -3,9 +3,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from atoll.cli.main import app
+from atoll.cli.regions import Node
+from atoll.cli.status import regions_table
 
 from .conftest import Deployment
 
@@ -27,6 +30,7 @@ def status_of(region: str, peer: str, *, connected: bool = True) -> dict[str, An
         "out_of_service": None,
         "position": {"tokyo": 41, "frankfurt": 7},
         "uncertainty_ms": 12,
+        "clock": {"error_ms": 13, "assumed": False, "agreed": True},
         "links": {peer: link},
         "inbox": {"entries": 0, "held": None},
         "journal": {"bytes": 12_345_678, "segments": 9, "oldest_ms": 1_800_000_000_000, "truncated": 4},
@@ -111,3 +115,18 @@ def test_each_node_of_a_region_is_shown(deployment: Deployment) -> None:
         None,
     ]
     assert "nodes" not in found["frankfurt"]
+
+
+@pytest.mark.parametrize(
+    ("clock", "shown"),
+    [
+        ({"error_ms": 13, "assumed": False, "agreed": True}, "13"),
+        ({"error_ms": 500, "assumed": True, "agreed": True}, "500 assumed"),
+        ({"error_ms": 9000, "assumed": True, "agreed": False}, "[yellow]disputed[/]"),
+        (None, "12"),
+    ],
+)
+def test_clock_is_shown_with_what_bounds_it(clock: dict[str, Any] | None, shown: str) -> None:
+    answer = {**status_of("tokyo", "frankfurt"), "clock": clock}
+    made = regions_table({"tokyo": Node("tokyo", 1, "http://tokyo", answer)})
+    assert list(made.columns[-1].cells) == [shown]

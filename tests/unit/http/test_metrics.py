@@ -132,3 +132,18 @@ async def test_a_malformed_trace_context_is_dropped_and_counted() -> None:
         ]
     assert stored == [bytes.fromhex(well_formed.replace("-", "")), None, None, None]
     assert found["atoll_traceparent_invalid_total", ""] == 3
+
+
+async def test_how_far_off_the_clock_may_be_is_told() -> None:
+    async with Served("a") as it:
+        found = await scrape(it)
+        assert (found["atoll_clock_uncertainty_seconds", ""], found["atoll_clock_synchronised", ""]) == (
+            0.5,
+            0,
+        )
+        it.kernel_uncertainty_ms = 20
+        found = await scrape(it)
+        assert (found["atoll_clock_uncertainty_seconds", ""], found["atoll_clock_synchronised", ""]) == (
+            0.02,
+            1,
+        )

@@ -12,7 +12,6 @@ from atoll.errors import ClockUnsafe, Unavailable
 from atoll.protocol import port
 from atoll.recovery.restore import RESTORED, counters
 from atoll.region.gates import Gates
-from atoll.region.region import Region
 
 from ..virtual_time import in_virtual_time, pause
 from .world import World
@@ -157,8 +156,9 @@ def test_requests_get_the_answer_of_every_gate(steps: list[tuple[str, int]]) -> 
     check_remembered(gates)
 
 
-async def disturb(region: Region, random: Random) -> None:
+async def disturb(it: World, random: Random) -> None:
     """Something happens that may close a gate, or open one."""
+    region = it["a"]
     peer, seq = random.choice("bc"), random.randrange(4)
     match random.randrange(15):
         case 0:
@@ -186,7 +186,7 @@ async def disturb(region: Region, random: Random) -> None:
             region.snapshot_install.too_late(peer, {peer: region.vector.get(peer, 0) + seq})
             await asyncio.sleep(random.choice((0, 1.01)))
         case 11:
-            region.clocks.off_ms = random.choice((0, 900))
+            it.skew_ms["a"] = random.choice((0, 900))
         case 12:
             region.clock.last = (region.now_ms() + random.choice((0, 60_000))) << 16
         case 13:
@@ -195,9 +195,10 @@ async def disturb(region: Region, random: Random) -> None:
             await asyncio.sleep(random.choice((0.0, 0.01, 1.0)))
 
 
-async def mend(region: Region) -> None:
+async def mend(it: World) -> None:
     """What closed gates, by `disturb`, is over."""
-    region.clocks.off_ms, region.clock.last = 0, region.now_ms() << 16
+    region, it.skew_ms["a"] = it["a"], 0
+    region.clock.last = region.now_ms() << 16
     region.progress.move({**region.vector, "a": 3})
     for peer in "bc":
         region.failover.post(port.Heard(peer, {"a": 3}, region.vector))
@@ -214,7 +215,7 @@ async def test_whatever_closes_says_so(shares_store: bool) -> None:
         random, opened = Random(seed), False
         async with World(shares_store=shares_store, startup_check_s=0.5, heartbeat_s=2.0) as it:
             for _ in range(60):
-                await (mend(it["a"]) if random.random() < 0.3 else disturb(it["a"], random))
+                await (mend(it) if random.random() < 0.3 else disturb(it, random))
                 before, opened = opened, check_remembered(it["a"].gates)
                 closed += before and not opened
     assert closed > 20, closed

@@ -46,7 +46,7 @@ async def test_background_work_that_breaks_is_told(
         def defect(*arguments: object) -> None:
             raise ZeroDivisionError("a defect")
 
-        monkeypatch.setattr(it["a"].clocks.offsets, "interval", defect)
+        monkeypatch.setattr(it["a"].clocks.offsets, "add", defect)
         await asyncio.sleep(3)
         assert "clock of c ended" in (it["a"].gates.closed or "")
         assert "ZeroDivisionError" in caplog.text

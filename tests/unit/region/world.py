@@ -109,6 +109,8 @@ class World:
         self.application = application
         self.skew_ms = dict(skew_ms)
         self.kernel_uncertainty_ms: int | None = None
+        self.kernels_ms: dict[str, int | None] = {}
+        """Of single regions, where they differ."""
         self.distance_s = distance_s
         self.cut: set[frozenset[str]] = set()
         self.request_s: dict[tuple[str, str], float] = {}
@@ -133,7 +135,7 @@ class World:
             KEY,
             lambda: START_MS + int(loop.time() * 1000) + self.skew_ms.get(name, 0),
             Random(name),
-            lambda: self.kernel_uncertainty_ms,
+            lambda: self.kernels_ms.get(name, self.kernel_uncertainty_ms),
             replace(self.options, founding=founding),
         )
         region = Region(site, self.names, self.application, self.stores[name])
