@@ -17,7 +17,7 @@ from atoll.causality.types import Seq
 from atoll.causality.vector import descends, missing
 from atoll.commit import idempotency
 from atoll.commit.checks import check_answer, check_document, entry_too_large
-from atoll.commit.draft import Draft, leaves_remains, resolved_records
+from atoll.commit.draft import Draft, leaves_remains, resolved_records, written_of
 from atoll.commit.identity import Address, Identity, remains_of
 from atoll.commit.recent import Recent
 from atoll.conflicts import records
@@ -38,7 +38,6 @@ from atoll.documents.entry import (
 from atoll.documents.mutation import Put, Receipt, Write, Written
 from atoll.documents.register import Operation, Version
 from atoll.documents.rules import WHOLE, Rules, undeclared
-from atoll.documents.trace import Trace
 from atoll.errors import AtollError, CorruptEntry
 from atoll.lattices.base import Actor
 from atoll.schema.bounds import SEGMENT_BYTES
@@ -113,9 +112,14 @@ class Batch:
         if (given := self._remembered.get(write.idempotency_key or "")) is not None:
             return idempotency.replay(given, write)
         if admit is not None:
-            admit(write, self._row)
+            admit(write, self.row)
         dot = self._next()
-        receipt = self._replace(write, dot) or self._draft(write, dot)
+        receipt = self._replace(write, dot)
+        if receipt is None:
+            drafts = self._drafts(write, dot)
+            seq = dot.seq if self._commit_drafts(drafts, dot, write) else Seq(0)
+            rows = () if write.brief else tuple(written_of(address, self.row(address)) for address in drafts)
+            receipt = Receipt(dot.origin, seq, dot.stamp, rows)
         if (key := write.idempotency_key) is not None:
             self._remembered[key] = answer = idempotency.answer_of(receipt, write)
             self.pending.remembered.append(Remembered(key, self.now_ms, answer))
@@ -134,7 +138,7 @@ class Batch:
             if type(put) is not Put or put.if_match is not None or put.if_absent:
                 return None
             address = (put.collection, put.key)
-            rules, row = self._rules[put.collection], self._row(address)
+            rules, row = self._rules[put.collection], self.row(address)
             if not rules.quick or address in after or not documents.succeeded(row, context):
                 return None
             shown = None if row is None else row.value
@@ -162,26 +166,23 @@ class Batch:
         written = (Written(*address, row.value, documents.version_tag(row)) for address, row in after.items())
         return Receipt(origin, seq, stamp, tuple(written))
 
-    def _draft(self, write: Write, dot: Version) -> Receipt:
-        origin, seq, stamp, most = dot.origin, dot.seq, dot.stamp, self._identity.entry_bytes
+    def _drafts(self, write: Write, dot: Version) -> dict[Address, Draft]:
         drafts: dict[Address, Draft] = {}
-        size_bytes = 0
+        size_bytes, most = 0, self._identity.entry_bytes
         for index, mutation in enumerate(write.mutations):
             rules = self._rules[mutation.collection]
-            key = Place(stamp, origin, seq, index).key if rules.appended else mutation.key
+            key = Place(dot.stamp, dot.origin, dot.seq, index).key if rules.appended else mutation.key
             address = (mutation.collection, key)
             draft = drafts.get(address)
             if draft is None:
-                before, row = self._document(address), self._row(address)
+                before, row = self._document(address), self.row(address)
                 drafts[address] = draft = Draft(rules, key, before, row, dot=dot, actor=self._actor)
             size_bytes -= draft.size_bytes
             draft.mutate(mutation)
             size_bytes += draft.size_bytes
             if size_bytes > most:
                 raise entry_too_large(most)
-        wrote = self._commit_drafts(drafts, dot, write)
-        written = () if write.brief else tuple(_written(address, self._row(address)) for address in drafts)
-        return Receipt(origin, seq if wrote else Seq(0), stamp, written)
+        return drafts
 
     def _next(self) -> Version:
         """Dot, stamp and context of the next local entry."""
@@ -190,44 +191,46 @@ class Batch:
         context = {**self.vector, origin: seq - 1}
         return Version(origin, seq, self.clock.now(), uncertainty_ms, 0, context, None)
 
-    def learn(self, change: Change, trace: Trace | None) -> Entry | None:
-        """Add an entry of what a consensus register has decided; None where that is here. Raises ClockAhead."""
-        decision, here = decision_of(change.deltas), self._document((change.collection, change.key))
-        if revision_of(here.registers.get(WHOLE, ())) >= decision.revision:
+    def learn(self, changes: Sequence[Change], beside: Write) -> Entry | None:
+        """Add an entry of what registers have decided, and of a write; None for nothing. Raises as `write` does."""
+        fresh: list[Change] = []
+        for change in changes:
+            decision, here = decision_of(change.deltas), self._document((change.collection, change.key))
+            if revision_of(here.registers.get(WHOLE, ())) < decision.revision:
+                self.clock.update(decision.stamp)
+                fresh.append(change)
+        if not fresh and not beside.mutations:
             return None
-        self.clock.update(decision.stamp)
         dot = self._next()
-        entry = Entry(dot.origin, dot.seq, dot.stamp, dot.uncertainty_ms, dot.context, (change,), trace)
-        self._apply_change(self._rules[change.collection], entry, change)
-        self._append(entry, encode_frame(entry))
-        self.written.append(entry)
-        return entry
+        wrote = self._commit_drafts(self._drafts(beside, dot), dot, beside, fresh)
+        return self.written[-1] if wrote else None
 
     def purge(self, addresses: Sequence[Address], seen: Mapping[str, int]) -> None:
         """Add an entry that lets go what is over in these documents; every region has seen `seen`."""
-        dot = self._next()
-        drafts: dict[Address, Draft] = {}
+        dot, drafts = self._next(), dict[Address, Draft]()
         for address in addresses:
             self.pending.states.setdefault(remains_of(address), None)
-            rules, row = self._rules.get(address[0]), self._row(address)
+            rules, row = self._rules.get(address[0]), self.row(address)
             if rules is not None and row is not None:
                 document = self._document(address)
                 drafts[address] = draft = Draft(rules, address[1], document, row, dot=dot, actor=self._actor)
                 draft.purge(seen)
         self._commit_drafts(drafts, dot, _PURGE)
 
-    def _commit_drafts(self, drafts: Mapping[Address, Draft], dot: Version, write: Write) -> bool:
-        """Add the entry of what the drafts wrote; whether they wrote anything."""
+    def _commit_drafts(
+        self, drafts: Mapping[Address, Draft], dot: Version, write: Write, decided: Sequence[Change] = ()
+    ) -> bool:
+        """Add the entry of what the drafts wrote, and of what was decided; whether there is any."""
         identity = self._identity
         origin, seq, stamp, context = dot.origin, dot.seq, dot.stamp, dot.context
         changed: list[tuple[Address, Draft, Row]] = []
-        changes: list[Change] = []
+        changes = [*decided]
         for address, draft in drafts.items():
             if draft.empty:
                 continue
             row = documents.encode_row(draft.rules, draft.document)
             if draft.added:
-                check_document(address, self._row(address), row, identity.document_bytes)
+                check_document(address, self.row(address), row, identity.document_bytes)
             resolved: tuple[LosingVersion, ...] = ()
             if draft.before.contested:
                 lost = resolved_records(draft, address[1])
@@ -236,13 +239,15 @@ class Batch:
             changes.append(draft.change(resolved))
         if len(drafts) > 1 and not write.brief:
             after = {address: row for address, _, row in changed}
-            check_answer([after.get(address) or self._row(address) for address in drafts])
+            check_answer([after.get(address) or self.row(address) for address in drafts])
         if changes:
             entry = Entry(origin, seq, stamp, identity.uncertainty_ms, context, tuple(changes), write.trace)
             frame = encode_frame(entry)
             if len(frame) > identity.entry_bytes:
                 raise entry_too_large(identity.entry_bytes)
-            for (address, draft, row), change in zip(changed, changes, strict=True):
+            for change in decided:
+                self._apply_change(self._rules[change.collection], entry, change)
+            for (address, draft, row), change in zip(changed, changes[len(decided) :], strict=True):
                 self._install(address, draft.before, draft.document, row, change.resolved)
                 if identity.purges and not draft.rules.simple and leaves_remains(draft):
                     self.pending.states[remains_of(address)] = str(dot.dot).encode()
@@ -321,7 +326,7 @@ class Batch:
             and WHOLE in change.registers
             and not (change.deltas or change.resolved)
             and _INSERT <= change.operation <= _DELETE
-            and documents.succeeded(self._row(address), entry.context)
+            and documents.succeeded(self.row(address), entry.context)
         ):
             # Nearly every entry: its writer had seen the one version that is here.
             value = change.registers[WHOLE]
@@ -390,7 +395,7 @@ class Batch:
 
         `recorded` are the open records of the audit for this document.
         """
-        row = self._row(address)
+        row = self.row(address)
         if row is None:
             return
         document = self._document(address)
@@ -406,14 +411,14 @@ class Batch:
 
     # -- both ----------------------------------------------------------------------------------------
 
-    def _row(self, address: Address) -> Row | None:
+    def row(self, address: Address) -> Row | None:
         changed = self._changed.get(address)
         return self._rows.get(address) if changed is None else changed
 
     def _document(self, address: Address) -> Document:
         found = self._documents.get(address)
         if found is None:
-            row = self._row(address)
+            row = self.row(address)
             if row is None:
                 found = Document({}, {})
             else:
@@ -490,11 +495,3 @@ class Batch:
         while self._documents:
             self._documents.popitem()
         return commit
-
-
-def _written(address: Address, row: Row | None) -> Written:
-    return (
-        Written(*address, None, "")
-        if row is None
-        else Written(*address, row.value, documents.version_tag(row))
-    )

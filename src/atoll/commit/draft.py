@@ -7,6 +7,7 @@ from typing import Any, assert_never
 
 import msgspec
 
+from atoll.commit.identity import Address
 from atoll.conflicts import records
 from atoll.documents.decided import DECIDED, Decision, encode, revision_of
 from atoll.documents.document import (
@@ -19,7 +20,17 @@ from atoll.documents.document import (
     visible,
 )
 from atoll.documents.entry import Change, LosingVersion
-from atoll.documents.mutation import ANY_VERSION, Delete, Mutation, Patch, Put, Step, Transfer
+from atoll.documents.mutation import (
+    ANY_VERSION,
+    Check,
+    Delete,
+    Mutation,
+    Patch,
+    Put,
+    Step,
+    Transfer,
+    Written,
+)
 from atoll.documents.purging import drop, purgeable, unseen_touches
 from atoll.documents.register import Operation, Version
 from atoll.documents.rules import PURGED, TOUCH, WHOLE, Rules, in_life, is_touch
@@ -66,7 +77,7 @@ class Draft:
     def mutate(self, mutation: Mutation) -> None:
         """Raises NotFound, VersionMismatch, BoundExceeded, InvalidOperation."""
         self.added |= not (
-            isinstance(mutation, Delete | Transfer)
+            isinstance(mutation, Delete | Transfer | Check)
             or (isinstance(mutation, Patch) and all(step.operator in _NOT_ADDING for step in mutation.steps))
         )
         match mutation:
@@ -81,6 +92,8 @@ class Draft:
                 self._delete()
             case Transfer():
                 self._transfer(mutation)
+            case Check():
+                self._guard(mutation.if_match, absent=mutation.if_absent)
             case _:
                 assert_never(mutation)
         self._row = None  # a second precondition in one request would name a version that nobody has seen
@@ -357,3 +370,8 @@ def resolved_records(draft: Draft, key: str) -> list[records.Record]:
     lost = records.open_records(draft.rules, key, draft.before, None if purges else draft.written_registers)
     left = records.open_records(draft.rules, key, draft.document) if purges else {}
     return [record for name, record in lost.items() if name not in left]
+
+
+def written_of(address: Address, row: Row | None) -> Written:
+    """What a client is told of a document that was written."""
+    return Written(*address, None, "") if row is None else Written(*address, row.value, version_tag(row))

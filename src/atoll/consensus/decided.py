@@ -7,15 +7,16 @@ in this region or in another one, is made once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from atoll.causality.origin import Origin
 from atoll.causality.types import RegionName, Seq, Stamp
-from atoll.commit.draft import Draft
+from atoll.commit.draft import Draft, written_of
 from atoll.commit.identity import Address
+from atoll.consensus.outcome import Outcome
 from atoll.documents import decided
 from atoll.documents.decided import DECIDED, Decision
 from atoll.documents.document import (
@@ -24,7 +25,6 @@ from atoll.documents.document import (
     decode_row,
     row_of,
     version_of,
-    version_tag,
     visible,
 )
 from atoll.documents.entry import Change
@@ -55,6 +55,22 @@ class Made(msgspec.Struct, array_like=True, frozen=True):
     """Of a doubted one that was refused, and must not be made later: type and message of the error."""
 
 
+class Intent(msgspec.Struct, array_like=True, frozen=True):
+    """What a transaction wants of a register, which it holds until its outcome is known: see `consensus.outcome`."""
+
+    transaction: str
+    region: str
+    """Where its coordinator is."""
+    age: int
+    """The stamp of its first attempt. Of two transactions the older one goes on."""
+    participants: tuple[str, ...] = ()
+    """All registers that the transaction holds."""
+    after: Decided | None = None
+    """The register if the transaction commits; None where it only has to stay as it is."""
+    made: Made | None = None
+    """The change that the register then remembers."""
+
+
 class Decided(msgspec.Struct, array_like=True, frozen=True):
     """The value of a register."""
 
@@ -68,6 +84,18 @@ class Decided(msgspec.Struct, array_like=True, frozen=True):
     """What of ordinary origins it has seen: see `documents.decided`."""
     made: tuple[Made, ...] = ()
     """The latest changes, the newest last."""
+    intent: Intent | None = None
+    """Of an unfinished transaction: until its outcome is known nothing else may change the register."""
+
+
+class Placed(msgspec.Struct, array_like=True, frozen=True):
+    """A register holds the intent of a transaction."""
+
+    before: Decided
+    """Without what it remembers."""
+    after: Decided | None = None
+    made: bytes | None = None
+    """There is no intent: an earlier attempt with the same identifier has made a change, of this fingerprint."""
 
 
 _encode = msgspec.msgpack.Encoder(order="sorted").encode
@@ -124,6 +152,36 @@ def changed(rules: Rules, before: Decided, mutation: Mutation, stamp: Stamp, row
     )
 
 
+def wanted(
+    rules: Rules, before: Decided, mutations: Sequence[Mutation], stamp: Stamp, row: Row | None
+) -> Decided | None:
+    """What the mutations of one transaction make of a register: one more revision, or None where nothing changes.
+
+    Raises what `changed` raises.
+    """
+    after = before
+    for mutation in mutations:
+        after = changed(rules, after, mutation, stamp, row)
+    if after is before:
+        return None
+    return msgspec.structs.replace(after, revision=before.revision + 1, made=(), intent=None)
+
+
+def resolved(register: str, value: Decided, outcome: Outcome) -> Decided:
+    """The register without its intent.
+
+    A message that comes late may put the intent of a transaction that is over on a register again. So what it wants
+    is done only on the revision that the outcome names.
+    """
+    intent = value.intent
+    assert intent is not None
+    after = intent.after
+    if after is None or not outcome.committed or outcome.revisions.get(register) != value.revision:
+        return msgspec.structs.replace(value, intent=None)
+    after = msgspec.structs.replace(after, made=value.made)
+    return after if intent.made is None else remembering(after, intent.made)
+
+
 def remembering(value: Decided, made: Made) -> Decided:
     """With one more change that was made."""
     kept: list[Made] = []
@@ -161,8 +219,7 @@ def row_for(value: Decided) -> Row | None:
 
 def written(address: Address, value: Decided) -> Written:
     """What a client is told of the document."""
-    row = row_for(value)
-    return Written(*address, value.value, "" if row is None or value.value is None else version_tag(row))
+    return written_of(address, row_for(value))
 
 
 def change_of(address: Address, value: Decided) -> Change:

@@ -71,7 +71,16 @@ class Transfer(msgspec.Struct, frozen=True, array_like=True, tag="transfer"):
     """At least this much is asked for; the whole spare half is given where it is more."""
 
 
-Mutation = Put | Patch | Delete | Transfer
+class Check(msgspec.Struct, frozen=True, array_like=True, tag="check"):
+    """Change nothing; a transaction that reads a document requires by it that the document is still the same."""
+
+    collection: str
+    key: str
+    if_match: str | None = None
+    if_absent: bool = False
+
+
+Mutation = Put | Patch | Delete | Transfer | Check
 
 
 class Write(msgspec.Struct, frozen=True, array_like=True):
@@ -120,7 +129,7 @@ def fields_of(mutation: Mutation) -> frozenset[str]:
             return frozenset(step.field for step in mutation.steps)
         case Transfer():
             return frozenset({mutation.field})
-        case Delete():
+        case Delete() | Check():
             return frozenset()
 
 
@@ -141,7 +150,7 @@ def weight_of(mutation: Mutation) -> int:
             return len(mutation.plain) + (_weight(mutation.fields.values()) if mutation.fields else 0)
         case Patch():
             return _weight(step.argument for step in mutation.steps)
-        case Transfer() | Delete():
+        case Transfer() | Delete() | Check():
             return 0
 
 

@@ -10,11 +10,13 @@ from atoll.commit import idempotency
 from atoll.commit.batch import Batch
 from atoll.commit.identity import Address
 from atoll.commit.work import Gate, Wants
-from atoll.consensus.decided import Decided, change_of, written
+from atoll.consensus.decided import Decided, Placed, change_of, written
+from atoll.consensus.outcome import Outcome
 from atoll.documents.decided import DECIDED
 from atoll.documents.mutation import Receipt, Write
 from atoll.errors import AtollError, Indefinite
 from atoll.region.group_commit import Awaited
+from atoll.replication.messages import PlaceCall
 from atoll.store.port import Remembered, View
 
 
@@ -63,20 +65,87 @@ class Change:
         if not self.done.done():
             self.done.set_exception(error)
 
+    def answered(self, step: Step) -> bool:
+        """Answer if nothing has to be journaled first; whether that is so."""
+        return False
+
+
+class Unasked(Change):
+    """What was found decided, and has to be journaled; nobody waits for it."""
+
+    __slots__ = ()
+
+    def fail(self, error: Exception) -> None:
+        pass
+
+
+class Placing(Change):
+    """The wish to put a transaction's intent on a register; it has its answer once that is decided."""
+
+    __slots__ = ("fingerprint", "intent", "mutations", "placed")
+
+    def __init__(self, call: PlaceCall, *, movable: bool = False) -> None:
+        super().__init__(None, call.id, movable=movable)
+        self.mutations = call.mutations
+        self.intent = call.intent
+        self.fingerprint = call.fingerprint
+        self.placed: asyncio.Future[Placed] = asyncio.get_running_loop().create_future()
+
+    def fail(self, error: Exception) -> None:
+        if not self.placed.done():
+            self.placed.set_exception(error)
+
+    def answered(self, step: Step) -> bool:
+        if step.error is not None:
+            self.fail(step.error)
+        elif step.placed is not None and not self.placed.done():
+            self.placed.set_result(step.placed)
+        return True
+
+
+class Settling(Change):
+    """Take the intent of a transaction off."""
+
+    __slots__ = ("journaled", "outcome", "settled", "transaction")
+
+    def __init__(self, transaction: str, outcome: Outcome, *, journaled: bool) -> None:
+        super().__init__(None, b"")
+        self.journaled = journaled
+        """Whether what comes of it is in the coordinator's journal."""
+        self.transaction = transaction
+        self.outcome = outcome
+        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def fail(self, error: Exception) -> None:
+        if not self.settled.done():
+            self.settled.set_exception(error)
+
+    def answered(self, step: Step) -> bool:
+        if not self.settled.done():
+            self.settled.set_result(None)
+        return True
+
 
 class Step:
     """What one change came to in a proposal."""
 
-    __slots__ = ("change", "error", "replayed", "value")
+    __slots__ = ("change", "error", "placed", "replayed", "value")
 
     def __init__(
-        self, change: Change, value: Decided, *, error: AtollError | None = None, replayed: bool = False
+        self,
+        change: Change,
+        value: Decided,
+        *,
+        error: AtollError | None = None,
+        replayed: bool = False,
+        placed: Placed | None = None,
     ) -> None:
         self.change = change
         self.value = value
         self.error = error
         """Why it was refused, going by the value before."""
         self.replayed = replayed
+        self.placed = placed
 
 
 class Learning(Awaited[list[Receipt | AtollError]]):
@@ -109,7 +178,8 @@ class Learning(Awaited[list[Receipt | AtollError]]):
         value, write = step.value, step.change.write
         entry = None
         if value.revision:
-            entry = batch.learn(change_of(self._address, value), None if write is None else write.trace)
+            trace = None if write is None else write.trace
+            entry = batch.learn([change_of(self._address, value)], Write((), trace=trace))
         if step.error is not None:
             return step.error
         told = () if write is None or write.brief else (written(self._address, value),)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
+
+import msgspec
 
 from atoll.causality.clock import HybridLogicalClock, pack
 from atoll.causality.types import Ballot
@@ -17,6 +19,7 @@ from atoll.consensus.decided import (
     REMEMBERED_MS,
     Decided,
     Made,
+    Placed,
     changed,
     decoded,
     encoded,
@@ -24,7 +27,9 @@ from atoll.consensus.decided import (
     made_before,
     remembering,
     remembers_since,
+    resolved,
     row_for,
+    wanted,
 )
 from atoll.consensus.round import Round, Voters
 from atoll.documents.mutation import Receipt
@@ -38,8 +43,9 @@ from atoll.errors import (
     error_classes,
 )
 from atoll.region.ballot_box import BallotBox
-from atoll.region.learning import Change, Learning, Step
+from atoll.region.learning import Change, Learning, Placing, Settling, Step, Unasked
 from atoll.region.local_writes import LocalWrites
+from atoll.region.outcomes import Outcomes
 from atoll.region.site import Site
 from atoll.region.statistics import Statistics
 from atoll.region.tasks import Tasks
@@ -73,12 +79,14 @@ class _Held(NamedTuple):
 class Register:
     """What a node knows of one register."""
 
-    __slots__ = ("address", "held", "mine", "running", "seen", "tally", "waiting")
+    __slots__ = ("address", "held", "mine", "older", "running", "seen", "tally", "waiting")
 
     def __init__(self, address: Address) -> None:
         self.address = address
         self.waiting: list[Change] = []
         self.running = False
+        self.older: Callable[[Change], None] | None = None
+        """Looks at what comes while an intent stands in the way."""
         self.held: _Held | None = None
         self.seen = NEVER
         """The highest ballot that is known."""
@@ -105,6 +113,22 @@ def _forgotten(address: Address) -> Indefinite:
     return Indefinite(
         f"{'/'.join(address)} no longer remembers whether this change was made: read the document before you repeat it"
     )
+
+
+def _together(waiting: list[Change]) -> list[Change]:
+    """Take those that become one proposal.
+
+    Intents are taken off first. One that is put on is the last: what comes after it has to wait for its outcome. It is
+    the one of the oldest transaction.
+    """
+    placings = [change for change in waiting if isinstance(change, Placing)]
+    oldest = min(placings, key=lambda change: change.intent.age, default=None)
+    changes: list[Change] = [change for change in waiting if isinstance(change, Settling)]
+    changes += [change for change in waiting if not isinstance(change, Placing | Settling)]
+    changes = changes[: _AT_ONCE - 1] + ([] if oldest is None else [oldest])
+    taken = set(map(id, changes))
+    waiting[:] = [change for change in waiting if id(change) not in taken]
+    return changes
 
 
 def _without_movable(changes: Sequence[Change]) -> list[Change]:
@@ -137,10 +161,13 @@ class Proposer:
         self._store = store
         self._clock = clock
         self._links = links
-        self._writes = writes
+        self.writes = writes
         self._voting = voting
         self._statistics = statistics
         self._name = f"{site.name}/{site.random.getrandbits(64):x}"
+        self.outcomes = Outcomes(
+            site, self.box, voters=self.voters, reaches=self.reaches, proposer=self._name
+        )
         self._last = 0
         """The number of the last ballot that this node has begun."""
         self._registers: OrderedDict[Address, Register] = OrderedDict()
@@ -150,6 +177,7 @@ class Proposer:
 
     async def close(self) -> None:
         await self._tasks.close()
+        await self.outcomes.close()
         await self.box.close()
 
     def of(self, address: Address) -> Register:
@@ -181,6 +209,8 @@ class Proposer:
                 f"{len(register.waiting)} changes of {register.name} are waiting; send fewer at once"
             )
         register.waiting.append(change)
+        if register.older is not None and isinstance(change, Placing):
+            register.older(change)
         if not register.running:
             register.running = True
             self._tasks.spawn(self._drain(register), f"proposes changes of {register.name}")
@@ -189,8 +219,7 @@ class Proposer:
         changes: list[Change] = []
         try:
             while register.waiting:
-                changes = register.waiting[:_AT_ONCE]
-                del register.waiting[:_AT_ONCE]
+                changes = _together(register.waiting)
                 try:
                     await self._decide(register, changes)
                 except AtollError as error:
@@ -213,8 +242,10 @@ class Proposer:
             else:
                 found, ballot, before = await self._prepared(register, voters)
             if before is not None:
+                value, told = await self._settled(register, before, changes)
                 row = await self._store.get(*register.address)
-                steps = self._steps(register.address, before, changes, row)
+                steps = [] if value is before or told else [Step(Unasked(None, b""), value)]
+                steps += self._steps(register.address, value, changes, row)
                 after, upcoming = steps[-1].value, Ballot(ballot.number + 1, self._name)
                 self._hold(register, None)
                 for step in steps:
@@ -229,7 +260,8 @@ class Proposer:
                         step.change.value = after
                     writes = sum(change.write is not None for change in changes)
                     self._statistics.changes_combined += max(0, writes - 1)
-                    self._tasks.spawn(self._answer(register, steps), f"journals {register.name}")
+                    if steps := [step for step in steps if not step.change.answered(step)]:
+                        self._tasks.spawn(self._answer(register, steps), f"journals {register.name}")
                     return
             self._hold(register, None)
             register.seen, register.mine = max(register.seen, found.promised), False
@@ -248,6 +280,40 @@ class Proposer:
                 most = min(_BACK_OFF_S * 2 ** min(tries, 10), 0.5)
                 await asyncio.sleep(most * (0.5 + self._site.random.random()))
             tries += 1
+
+    async def _settled(
+        self, register: Register, before: Decided, changes: Sequence[Change]
+    ) -> tuple[Decided, bool]:
+        """The register without the intent of a transaction that is over, and whether its coordinator journals it.
+
+        Raises Unavailable.
+        """
+        intent = before.intent
+        if intent is None:
+            return before, False
+        others: list[Change] = []
+        for change in changes:
+            if not isinstance(change, Settling):
+                others.append(change)
+            elif change.transaction == intent.transaction:
+                return resolved(register.name, before, change.outcome), change.journaled
+        first = others[0] if others else None
+        if first is None or (isinstance(first, Placing) and first.intent.transaction == intent.transaction):
+            return before, False
+        wounded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def older(change: Change) -> None:
+            if isinstance(change, Placing) and change.intent.age < intent.age and not wounded.done():
+                wounded.set_result(None)
+
+        for change in (*others, *register.waiting):
+            older(change)
+        register.older = older
+        try:
+            outcome, told = await self.outcomes.settle(intent, wounded)
+        finally:
+            register.older = None
+        return resolved(register.name, before, outcome), told
 
     async def _prepared(self, register: Register, voters: Voters) -> tuple[Round, Ballot, Decided | None]:
         """The ballot that a majority has promised, and the value to change; None where it was not promised."""
@@ -276,6 +342,8 @@ class Proposer:
         return steps
 
     def _step(self, address: Address, before: Decided, change: Change, row: Row | None) -> Step:
+        if isinstance(change, Placing):
+            return self._placing(address, before, change, row)
         write = change.write
         if write is None:
             return Step(change, before)
@@ -310,6 +378,28 @@ class Proposer:
     def _too_old(self, change: Change) -> bool:
         return asyncio.get_running_loop().time() - change.since_s > _OLDEST_S
 
+    def _placing(self, address: Address, before: Decided, change: Placing, row: Row | None) -> Step:
+        if self.outcomes.aborted(change.intent.transaction):
+            return Step(change, before, error=Unavailable("an older transaction needs the document"))
+        bare, intent = msgspec.structs.replace(before, made=(), intent=None), before.intent
+        if intent is not None:
+            return Step(change, before, placed=Placed(bare, intent.after))
+        rules, made = self.rules[address[0]], None
+        if change.id:
+            found = made_before(before, change.id)
+            if found is not None:
+                return Step(change, before, placed=Placed(bare, made=found.fingerprint))
+        try:
+            after = wanted(rules, bare, change.mutations, self._clock.now(), row)
+            if after is not None and (made_row := row_for(after)) is not None:
+                check_document(address, row_for(before), made_row, self._site.options.document_bytes)
+        except AtollError as error:
+            return Step(change, before, error=error)
+        if after is not None and change.id:
+            made = Made(change.id, change.fingerprint, after.revision, after.stamp)
+        held = msgspec.structs.replace(change.intent, after=after, made=made)
+        return Step(change, msgspec.structs.replace(before, intent=held), placed=Placed(bare, after))
+
     async def _answer(self, register: Register, steps: list[Step]) -> None:
         try:
             receipts = await self.learn(register, steps)
@@ -324,8 +414,8 @@ class Proposer:
                 step.change.done.set_result(receipt)
 
     async def learn(self, register: Register, steps: Sequence[Step]) -> list[Receipt | AtollError]:
-        work = Learning(register.address, steps, self._writes.gates)
-        self._writes.group_commit.submit(work)
+        work = Learning(register.address, steps, self.writes.gates)
+        self.writes.group_commit.submit(work)
         return await work.done
 
     def reaches(self, region: str) -> bool:

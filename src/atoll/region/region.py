@@ -31,9 +31,11 @@ from atoll.replication.messages import (
     JoinCall,
     PingCall,
     PingReply,
+    PlaceCall,
     ReadCall,
     ReadReply,
     Reply,
+    SettleCall,
     SnapshotCall,
     VoteCall,
     WriteCall,
@@ -54,6 +56,7 @@ class Region(Parts):
         verifier = Verifier(application.stored, self.links, self.digests, site)
         # What the region is asked, and the part that answers it.
         self.write = self.writer.write
+        self.transact, self.snapshot = self.transactions.commit, self.transactions.snapshot
         self.read, self.list, self.siblings = self.reader.read, self.reader.list, self.reader.siblings
         self.changes = self.feed.changes
         self.list_conflicts, self.resolve = self.conflicts.page, self.conflicts.resolve
@@ -81,6 +84,7 @@ class Region(Parts):
         tasks = list(self._tasks.values())
         self._tasks.clear()
         await ended(tasks)
+        await self.transactions.close()
         await self.proposer.close()
         self.intake.close()
         await self.group_commit.close()
@@ -218,6 +222,10 @@ class Region(Parts):
                 return await self.voting.vote(call)
             case JoinCall():
                 return await self.voting.join(call)
+            case PlaceCall():
+                return await self.writer.place(call)
+            case SettleCall():
+                return await self.transactions.settle(call)
             case ReadCall() if not call.vector and self.registers.concerns_reads(call.collection):
                 reading = await self.registers.read(call.collection, call.key, forward=False)
                 return ReadReply(reading.value, reading.version, dict(reading.vector))

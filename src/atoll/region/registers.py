@@ -10,29 +10,38 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from hashlib import blake2b
+from typing import TypeVar
 
 import msgspec
 
 from atoll.causality.types import RegionName
 from atoll.commit import idempotency
+from atoll.commit.identity import Address
 from atoll.consensus import acceptor
 from atoll.consensus.acceptor import Inspect
-from atoll.consensus.decided import (
-    Decided,
-)
+from atoll.consensus.decided import Decided, resolved
 from atoll.documents.document import revision_in, version_tag
-from atoll.documents.mutation import Receipt, Transfer, Write
-from atoll.errors import AtollError, Indefinite, InvalidOperation, RequestError, Unavailable
-from atoll.region.learning import Change, Step
+from atoll.documents.mutation import Receipt, Write
+from atoll.errors import AtollError, Indefinite, RequestError, Unavailable
+from atoll.region.learning import Change, Placing, Settling, Step
 from atoll.region.progress import Progress
 from atoll.region.proposer import Moved, Proposer, Register
 from atoll.region.reading import Reading
 from atoll.region.site import Site
 from atoll.region.voting import REGISTERS
 from atoll.region.waits import Admission
-from atoll.replication.messages import ReadCall, ReadReply, WriteCall, WriteReply
+from atoll.replication.messages import (
+    PlaceCall,
+    PlaceReply,
+    ReadCall,
+    ReadReply,
+    SettleCall,
+    WriteCall,
+    WriteReply,
+)
 from atoll.store.port import Store
 
+Answered = TypeVar("Answered", WriteReply, PlaceReply)
 _FORWARD_S = 0.8
 """A change is proposed here if the region that it was forwarded to has not answered by then."""
 _MOVES = 3
@@ -56,23 +65,23 @@ class Registers:
     ) -> None:
         self._site = site
         self._store = store
-        self._proposer = proposer
+        self.proposer = proposer
         self._progress = progress
         _, self._gates, self._waits, self._statistics = admission
 
     @property
     def any(self) -> bool:
         """Whether any collection is declared so."""
-        return bool(self._proposer.rules)
+        return bool(self.proposer.rules)
 
     def concerns(self, write: Write) -> bool:
         """Whether any of its documents is a register."""
-        return bool(self._proposer.rules) and any(
-            each.collection in self._proposer.rules for each in write.mutations
+        return bool(self.proposer.rules) and any(
+            each.collection in self.proposer.rules for each in write.mutations
         )
 
     def concerns_reads(self, collection: str) -> bool:
-        return collection in self._proposer.rules
+        return collection in self.proposer.rules
 
     # -- requests --------------------------------------------------------------------------------------
 
@@ -84,19 +93,14 @@ class Registers:
         by: str = "",
         doubted: int | None = None,
     ) -> WriteReply:
-        """Change a register; decided, and durable in a majority of regions, on return.
+        """Change one register; decided, and durable in a majority of regions, on return.
 
         `by` is the region that has forwarded it; `id` tells the change apart from every other. `doubted`: as in
         `WriteCall`. Raises RequestErrors, and RegionUnreachable where no majority can be asked. Raises Indefinite
         where a proposal may have been accepted, or the change may wait in another region.
         """
-        if len(write.mutations) > 1 or isinstance(write.mutations[0], Transfer):
-            raise InvalidOperation(
-                "a batch cannot hold a document of a strong collection beside others: each has an order of its own; "
-                "write it alone"
-            )
         mutation, key = write.mutations[0], write.idempotency_key
-        register = self._proposer.of((mutation.collection, mutation.key))
+        register = self.proposer.of((mutation.collection, mutation.key))
         if key is not None:
             answers = await self._store.remembered([key])
             if key in answers:
@@ -123,19 +127,62 @@ class Registers:
             if token:
                 await self._waits.require(token)
             await self._gates.admit()
-            self._proposer.propose(register, change)
+            self.proposer.propose(register, change)
         except AtollError as error:
             change.fail(error)
         return await change.done
+
+    async def place(self, call: PlaceCall) -> PlaceReply:
+        """Put a transaction's intent on a register. Raises what `change` raises."""
+        register = self.proposer.of((call.mutations[0].collection, call.mutations[0].key))
+        forwarded = msgspec.structs.replace(call, by=self._site.name)
+        for left in reversed(range(_MOVES)):
+            leader = None if call.by else await self._leader(register)
+            if leader is not None:
+                self._statistics.forwarded += 1
+                reply, _ = await self._forwarded(leader, forwarded, PlaceReply)
+                register.mine = reply is None or reply.yours
+                if reply is not None:
+                    return reply
+            await self._gates.admit()
+            placing = Placing(call, movable=bool(left and not call.by))
+            self.proposer.propose(register, placing)
+            try:
+                placed = await placing.placed
+            except Moved:
+                continue
+            return PlaceReply(placed, self._tallied(register, call.by))
+        raise AssertionError("an intent that may not move is decided or fails")
+
+    async def settle(self, call: SettleCall, *, journaled: bool = True) -> None:
+        """Take the intents of a transaction off registers. `journaled` says whether its coordinator has its entry.
+
+        Raises what `change` raises.
+        """
+        self.proposer.outcomes.tell(call.transaction, call.outcome)
+        waiting: list[asyncio.Future[None]] = []
+        for name in call.registers:
+            collection, _, key = name.partition("/")
+            if collection not in self.proposer.rules:
+                raise Unavailable(f"{collection} is not declared in {self._site.name} yet")
+            settling = Settling(call.transaction, call.outcome, journaled=journaled)
+            self.proposer.propose(self.proposer.of((collection, key)), settling)
+            waiting.append(settling.settled)
+        await asyncio.gather(*waiting)
+
+    async def leader_of(self, name: str) -> RegionName:
+        """The region that proposes a register's changes."""
+        collection, _, key = name.partition("/")
+        return await self._leader(self.proposer.of((collection, key))) or self._site.name
 
     async def read(self, collection: str, key: str, *, forward: bool = True) -> Reading:
         """What a majority has decided last, or what was decided since. Raises RegionUnreachable without a majority.
 
         It is read from this region's documents, once they hold it. So the reading's vector says what it shows.
         """
-        register = self._proposer.of((collection, key))
+        register = self.proposer.of((collection, key))
         entered = self._gates.enter()
-        value = await self._inspected(register)
+        value = await self._committed(register)
         if value is None:
             leader = await self._leader(register) if forward else None
             if leader is not None:
@@ -146,25 +193,51 @@ class Registers:
                 else:
                     return Reading(reply.value, reply.version, leader, reply.vector)
             change = Change(None, b"")
-            self._proposer.propose(register, change)
+            self.proposer.propose(register, change)
             await change.done
         row, vector = await self._store.read(collection, key)
         if value is not None and value.revision > revision_in(row):
-            await self._proposer.learn(register, [Step(Change(None, b""), value)])
+            await self.proposer.learn(register, [Step(Change(None, b""), value)])
             row, vector = await self._store.read(collection, key)
         self._gates.leave(entered)
         tag = "" if row is None or row.value is None else version_tag(row)
         return Reading(None if row is None else row.value, tag, self._site.name, vector)
 
+    async def committed(self, address: Address) -> Decided:
+        """A register's value, as it is or was at some moment of this call. Raises what `read` raises."""
+        register = self.proposer.of(address)
+        for _ in range(_MOVES):
+            value = await self._committed(register)
+            if value is not None:
+                return value
+            await self.read(*address)
+        raise Unavailable(f"{register.name} is changed by others all the time; try again")
+
+    async def _committed(self, register: Register) -> Decided | None:
+        """The decided value, with what a committed transaction has made of it; None where that is not certain."""
+        value = await self._inspected(register)
+        while value is not None and value.intent is not None:
+            transaction = value.intent.transaction
+            outcome, certain = await self.proposer.outcomes.known(transaction)
+            if outcome is not None:
+                return resolved(register.name, value, outcome)
+            if not certain:
+                return None
+            # Outcomes are dropped once no intent is left. So that there is none says something only with the intent.
+            value = await self._inspected(register)
+            if value is not None and value.intent is not None and value.intent.transaction == transaction:
+                return msgspec.structs.replace(value, intent=None)
+        return value
+
     async def _inspected(self, register: Register) -> Decided | None:
         """The decided value; None where acceptors differ at present."""
-        voters = self._proposer.voters()
-        found = await self._proposer.box.ask(Inspect(register.name), voters, unanimous=True)
+        voters = self.proposer.voters()
+        found = await self.proposer.box.ask(Inspect(register.name), voters, unanimous=True)
         register.seen = max(register.seen, found.promised)
         if found.decided:
-            return await self._proposer.value_of(register, found)
-        if found.outcome == "unreachable" and self._proposer.voters() == voters:
-            raise self._proposer.no_majority(found)
+            return await self.proposer.value_of(register, found)
+        if found.outcome == "unreachable" and self.proposer.voters() == voters:
+            raise self.proposer.no_majority(found)
         return None
 
     # -- who proposes ----------------------------------------------------------------------------------
@@ -175,7 +248,7 @@ class Registers:
             return None
         state = acceptor.decoded(await self._store.state(REGISTERS, register.name))
         region = max(state.promised, register.seen).region
-        return region if self._proposer.reaches(region) else None
+        return region if self.proposer.reaches(region) else None
 
     async def _by_leader(self, register: Register, call: WriteCall) -> WriteReply | WriteCall:
         """The answer; or the call, in doubt or not, where the change should be proposed here. Raises RequestErrors."""
@@ -184,25 +257,27 @@ class Registers:
             return call
         self._statistics.forwarded += 1
         revision = revision_in(await self._store.get(*register.address))
-        found = await self._forwarded(leader, call)
-        register.mine = not isinstance(found, WriteReply) or found.yours
-        if found is None and call.doubted is None:
+        found, sure = await self._forwarded(leader, call, WriteReply)
+        register.mine = found is None or found.yours
+        if found is None and not sure and call.doubted is None:
             return msgspec.structs.replace(call, doubted=revision)
         return found or call
 
-    async def _forwarded(self, leader: str, call: WriteCall) -> WriteReply | WriteCall | None:
-        """The reply; the call where it certainly has not been proposed; None where nobody knows."""
-        asked = asyncio.create_task(self._site.ask(leader, call, WriteReply), name=f"forwards to {leader}")
+    async def _forwarded(
+        self, leader: str, call: WriteCall | PlaceCall, answer: type[Answered]
+    ) -> tuple[Answered | None, bool]:
+        """The reply, if there is one; and whether nothing was proposed otherwise. Raises RequestErrors."""
+        asked = asyncio.create_task(self._site.ask(leader, call, answer), name=f"forwards to {leader}")
+        asked.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.wait({asked}, timeout=_FORWARD_S)
         if not asked.done():
-            asked.add_done_callback(lambda task: task.cancelled() or task.exception())
-            return None
+            return None, False
         try:
-            return asked.result()
+            return asked.result(), True
         except RequestError:
             raise
         except AtollError as error:
-            return call if error.definite else None
+            return None, error.definite
 
     def _tallied(self, register: Register, by: str) -> bool:
         """Whether the region `by` had better propose itself."""

@@ -55,6 +55,23 @@ class _Votes(Awaited[VoteReply]):
             self.result = AtollError(f"what an acceptor has promised cannot be read: {error}")
 
 
+class _Forget(Awaited[None]):
+    """A work: a register that nobody will ask for again."""
+
+    __slots__ = ("_register",)
+
+    def __init__(self, register: str) -> None:
+        self.done = asyncio.get_running_loop().create_future()
+        self.result = None
+        self._register = register
+
+    def want(self, wants: Wants) -> None:
+        pass
+
+    def perform(self, batch: Batch, view: View) -> None:
+        batch.pending.states[REGISTERS, self._register] = None
+
+
 class _Record(NamedTuple):
     """A step: another incarnation of a region's acceptors is recorded, unless a later one was."""
 
@@ -182,6 +199,12 @@ class Voting:
         if outdated(call.voters, recorded, own, incarnation):
             return VoteReply(recorded, ())
         return VoteReply(recorded, tuple(_cast(batch, view, request) for request in call.requests))
+
+    async def forget(self, register: str) -> None:
+        """Drop what was promised and accepted for a register. Raises what the store raises."""
+        work = _Forget(register)
+        self._group_commit.submit(work)
+        await work.done
 
     # -- joining ---------------------------------------------------------------------------------------
 

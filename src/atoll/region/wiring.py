@@ -55,7 +55,9 @@ from atoll.region.snapshot_install import SnapshotInstall
 from atoll.region.snapshot_pages import SnapshotPages
 from atoll.region.statistics import Statistics
 from atoll.region.timeline import Timeline
+from atoll.region.transactions import Transactions
 from atoll.region.truncation import Truncation
+from atoll.region.unfinished import Unfinished
 from atoll.region.voting import Voting
 from atoll.region.waits import Admission, Waits
 from atoll.region.writer import Writer
@@ -223,11 +225,7 @@ class Parts:
         )
         admission = Admission(self.ownership, self.gates, self.waits, self.statistics)
         self.registers = Registers(
-            site,
-            store,
-            proposer=self.proposer,
-            progress=self.progress,
-            admission=admission,
+            site, store, proposer=self.proposer, progress=self.progress, admission=admission
         )
         self.reader = Reader(
             site,
@@ -238,6 +236,15 @@ class Parts:
             admission=admission,
             registers=self.registers,
         )
+        self.transactions = Transactions(
+            site,
+            self.rules,
+            store,
+            self.clock,
+            registers=self.registers,
+            voting=self.voting,
+            admission=admission,
+        )
         self.writer = Writer(
             site,
             self.rules,
@@ -245,7 +252,7 @@ class Parts:
             store,
             writes=self.local_writes,
             admission=admission,
-            registers=self.registers,
+            transactions=self.transactions,
             origin=lambda: self.origin,
         )
         self.feed = Feed(
@@ -308,7 +315,11 @@ class Parts:
             Background("new declarations", self.redeclaration.run),
         )
         if self.registers.any:
-            self.background += (Background("acceptors", self.voting.run, self.voting.open),)
+            unfinished = Unfinished(self.site, self.store, self.proposer, self.transactions)
+            self.background += (
+                Background("acceptors", self.voting.run, self.voting.open),
+                Background("unfinished transactions", unfinished.run),
+            )
         if self.options.purge_s:
             self.background += (Background("purging", self.purging.run),)
         if self.options.shares_store:

@@ -9,16 +9,16 @@ from atoll.causality import vector as vectors
 from atoll.causality.origin import Origin
 from atoll.commit.checks import check_batch
 from atoll.documents import document as documents
-from atoll.documents.mutation import Write, fields_of
+from atoll.documents.mutation import Check, Transfer, Write, fields_of
 from atoll.documents.rules import Rules, in_life
 from atoll.errors import AtollError, RegionUnreachable, Unavailable
 from atoll.lattices.base import Escrowed
 from atoll.ownership.escrow import Escrow
 from atoll.region.local_writes import LocalWrites
-from atoll.region.registers import Registers
 from atoll.region.site import Site
+from atoll.region.transactions import Transactions
 from atoll.region.waits import Admission
-from atoll.replication.messages import WriteCall, WriteReply
+from atoll.replication.messages import PlaceCall, PlaceReply, WriteCall, WriteReply
 from atoll.store.port import Documents
 
 
@@ -34,7 +34,7 @@ class Writer:
         *,
         writes: LocalWrites,
         admission: Admission,
-        registers: Registers,
+        transactions: Transactions,
         origin: Callable[[], Origin],
     ) -> None:
         """`origin` tells under which the region numbers at present."""
@@ -57,7 +57,8 @@ class Writer:
         self._progress = writes.group_commit.progress
         self._ownership, self._gates, self._waits, self._statistics = admission
         self._writes = writes
-        self._registers = registers
+        self._transactions = transactions
+        self._registers = transactions.registers
         self._peers = site.peers
         self._others = links
         self._options = site.options
@@ -71,6 +72,8 @@ class Writer:
         """
         check_batch(len(write.mutations))
         if self._registers.concerns(write):
+            if len(write.mutations) > 1 or isinstance(write.mutations[0], Check | Transfer):
+                return await self._transactions.commit(write, token)
             return await self._registers.change(write, token)
         if not self._ownership.concerns(write):
             return await self._write_here(write, token)
@@ -102,6 +105,11 @@ class Writer:
         if owner is not None:
             await self._gates.ordered()
         return await self._write_here(write, token)
+
+    async def place(self, call: PlaceCall) -> PlaceReply:
+        """An intent that a peer has forwarded. Raises what `take` raises."""
+        self._check_declared(Write(call.mutations))
+        return await self._registers.place(call)
 
     # -- whose it is -----------------------------------------------------------------------------------
 

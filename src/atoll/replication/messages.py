@@ -8,7 +8,9 @@ from typing import Literal, Protocol
 import msgspec
 
 from atoll.consensus.acceptor import Request, Vote
-from atoll.documents.mutation import Receipt, Write
+from atoll.consensus.decided import Intent, Placed
+from atoll.consensus.outcome import Outcome
+from atoll.documents.mutation import Mutation, Receipt, Write
 
 
 class ReadCall(msgspec.Struct, array_like=True, frozen=True, tag="read"):
@@ -88,7 +90,43 @@ class JoinCall(msgspec.Struct, array_like=True, frozen=True, tag="join"):
     """The last register of the page before."""
 
 
-Call = ReadCall | WriteCall | DigestCall | PingCall | EntryCall | SnapshotCall | VoteCall | JoinCall
+class PlaceCall(msgspec.Struct, array_like=True, frozen=True, tag="place"):
+    """Put the intent of a transaction on one register."""
+
+    mutations: tuple[Mutation, ...]
+    """Of one document."""
+    intent: Intent
+    """Without what the register becomes."""
+    id: bytes = b""
+    """Of the transaction, where it has an idempotency key: it is made once."""
+    fingerprint: bytes = b""
+    by: str = ""
+    """The region that forwards it."""
+
+
+class SettleCall(msgspec.Struct, array_like=True, frozen=True, tag="settle"):
+    """Say what became of a transaction, and have its intents taken off these registers."""
+
+    transaction: str
+    outcome: Outcome
+    registers: tuple[str, ...] = ()
+    """Those that the peer proposes for."""
+    over: bool = False
+    """No intents are left, and nobody will ask again."""
+
+
+Call = (
+    ReadCall
+    | WriteCall
+    | DigestCall
+    | PingCall
+    | EntryCall
+    | SnapshotCall
+    | VoteCall
+    | JoinCall
+    | PlaceCall
+    | SettleCall
+)
 
 
 class ReadReply(msgspec.Struct, array_like=True, frozen=True, tag="read"):
@@ -166,7 +204,28 @@ class JoinReply(msgspec.Struct, array_like=True, frozen=True, tag="join"):
     more: bool
 
 
-Reply = ReadReply | WriteReply | DigestReply | PingReply | EntryReply | SnapshotReply | VoteReply | JoinReply
+class PlaceReply(msgspec.Struct, array_like=True, frozen=True, tag="place"):
+    placed: Placed
+    yours: bool = False
+    """As in `WriteReply`."""
+
+
+class SettleReply(msgspec.Struct, array_like=True, frozen=True, tag="settle"):
+    """It is done."""
+
+
+Reply = (
+    ReadReply
+    | WriteReply
+    | DigestReply
+    | PingReply
+    | EntryReply
+    | SnapshotReply
+    | VoteReply
+    | JoinReply
+    | PlaceReply
+    | SettleReply
+)
 
 
 class StreamRequest(msgspec.Struct, array_like=True, frozen=True):

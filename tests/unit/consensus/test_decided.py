@@ -110,7 +110,7 @@ def test_the_stored_document_and_its_change_say_what_was_decided() -> None:
     change = change_of(ADDRESS, value)
     assert documents.decision_of(change.deltas) == documents.Decision(2, value.stamp, value.base)
     assert row_for(Decided()) is None
-    assert written(ADDRESS, after(put(), Delete("basket", "k"))).version == ""
+    assert written(ADDRESS, after(put(), Delete("basket", "k"))).value is None
 
 
 def test_a_decided_value_says_the_same_when_a_register_begins_with_it() -> None:

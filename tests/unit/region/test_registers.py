@@ -16,7 +16,6 @@ from atoll.errors import (
     AtollError,
     IdempotencyKeyReused,
     Indefinite,
-    InvalidOperation,
     NotFound,
     RegionUnreachable,
     StoreUnwritable,
@@ -168,15 +167,6 @@ async def test_what_is_deleted_is_absent_everywhere_and_can_be_created_again() -
             await it.write("c", "purse", "k", None)
         await it["c"].write(deposit(it, 2))
         assert [await balance(it, name) for name in it.names] == [2] * 3
-
-
-@in_virtual_time
-async def test_a_batch_holds_no_strong_document_beside_others() -> None:
-    async with World(application=APPLICATION) as it:
-        rules = it["a"].rules["purse"]
-        both = Write((put_of(rules, "x", b'{"balance": 1}'), put_of(rules, "y", b'{"balance": 1}')))
-        with pytest.raises(InvalidOperation, match="write it alone"):
-            await it["a"].write(both)
 
 
 @in_virtual_time

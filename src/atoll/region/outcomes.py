@@ -1,0 +1,166 @@
+"""What became of transactions: asks for it, waits for it, and decides it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+
+from atoll.causality.clock import pack
+from atoll.causality.types import Ballot
+from atoll.consensus.acceptor import NEVER, Accept, Inspect, Prepare
+from atoll.consensus.decided import Intent
+from atoll.consensus.outcome import Outcome, aborted, decoded, encoded, first_ballot, register_of
+from atoll.consensus.round import Round
+from atoll.errors import AtollError, Indefinite, RegionUnreachable, Unavailable
+from atoll.region.ballot_box import BallotBox
+from atoll.region.site import Site
+from atoll.region.tasks import Tasks
+from atoll.replication.messages import SettleCall, SettleReply
+
+_PATIENCE_S = 0.6
+"""A transaction whose intent stands in the way for longer is aborted. Its coordinator begins anew, if it is alive."""
+_BACK_OFF_S = 0.02
+_MOST_TRIES = 12
+_MOST_KNOWN = 10_000
+
+
+class Outcomes:
+    """Of one node."""
+
+    def __init__(
+        self,
+        site: Site,
+        box: BallotBox,
+        *,
+        voters: Callable[[], Mapping[str, int]],
+        reaches: Callable[[str], bool],
+        proposer: str,
+    ) -> None:
+        """`reaches` tells whether there is a link to a region; `proposer` is this process as ballots name it."""
+        self._site = site
+        self._box = box
+        self._voters = voters
+        self._reaches = reaches
+        self._proposer = proposer
+        self._last = 0
+        """The number of the last ballot that was begun."""
+        self._waiting: dict[str, list[asyncio.Future[Outcome]]] = {}
+        """Transaction → who waits for it here."""
+        self._aborted: OrderedDict[str, None] = OrderedDict()
+        """The latest that are known here to be aborted."""
+        self._tasks = Tasks()
+
+    async def close(self) -> None:
+        await self._tasks.close()
+
+    def tell(self, transaction: str, outcome: Outcome) -> None:
+        """It has been decided."""
+        if not outcome.committed:
+            self._aborted[transaction] = None
+            if len(self._aborted) > _MOST_KNOWN:
+                self._aborted.popitem(last=False)
+        for waiting in self._waiting.get(transaction, ()):
+            if not waiting.done():
+                waiting.set_result(outcome)
+
+    def aborted(self, transaction: str) -> bool:
+        """Whether it is known to be: an intent of it would stand in the way for nothing."""
+        return transaction in self._aborted
+
+    async def settle(self, intent: Intent, wounded: Awaitable[object]) -> tuple[Outcome, bool]:
+        """What became of a transaction that stands in the way; and whether its coordinator said so.
+
+        `wounded` is done once an older transaction waits for it. Who is older does not wait: so no two wait for each
+        other, and the oldest goes on. Raises Unavailable.
+        """
+        if intent.region == self._site.name or self._reaches(intent.region):
+            told = await self._wait(intent.transaction, wounded)
+            if told is not None:
+                return told, True
+        try:
+            outcome = await self.decide(intent.transaction, aborted(intent.participants))
+        except Indefinite as error:
+            raise Unavailable(error.message, region=self._site.name) from None
+        self.tell(intent.transaction, outcome)
+        if not outcome.committed and intent.region != self._site.name:
+            self._tasks.spawn(self._inform(intent, outcome), f"tells {intent.region} what was aborted")
+        return outcome, False
+
+    async def _inform(self, intent: Intent, outcome: Outcome) -> None:
+        with contextlib.suppress(AtollError):
+            await self._site.ask(intent.region, SettleCall(intent.transaction, outcome), SettleReply)
+
+    async def wait(self, transaction: str) -> Outcome:
+        """Until its outcome is told."""
+        told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(transaction, [])
+        waiting.append(told)
+        try:
+            return await told
+        finally:
+            waiting.remove(told)
+            if not waiting:
+                self._waiting.pop(transaction, None)
+
+    async def _wait(self, transaction: str, wounded: Awaitable[object]) -> Outcome | None:
+        told = asyncio.ensure_future(self.wait(transaction))
+        older = asyncio.ensure_future(wounded)
+        try:
+            await asyncio.wait({told, older}, timeout=_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+            return told.result() if told.done() else None
+        finally:
+            told.cancel()
+            older.cancel()
+
+    async def known(self, transaction: str) -> tuple[Outcome | None, bool]:
+        """The outcome, and whether that is certain. None where none was decided when this was asked."""
+        found = await self._box.ask(Inspect(register_of(transaction)), self._voters(), unanimous=True)
+        if found.decided and found.value:
+            return decoded(found.value), True
+        return None, found.outcome == "won" and found.accepted == NEVER
+
+    async def decide(self, transaction: str, wanted: Outcome, *, first: bool = False) -> Outcome:
+        """The outcome: `wanted`, unless another one was decided before.
+
+        `first` is for the coordinator's one first attempt, which needs one round trip. Raises RegionUnreachable if
+        nothing was sent, else Indefinite.
+        """
+        register, sent, tries = register_of(transaction), False, 0
+        seen = NEVER
+        while True:
+            voters = self._voters()
+            ballot, value = first_ballot(self._proposer), encoded(wanted)
+            if not first:
+                ballot = self._next(seen)
+                found = await self._box.ask(Prepare(register, ballot), voters)
+                value = found.value or value
+            if first or found.outcome == "won":
+                sent = True
+                upcoming = Ballot(ballot.number + 1, self._proposer)
+                found = await self._box.ask(Accept(register, ballot, value, upcoming), voters)
+                if found.outcome == "won":
+                    return decoded(value)
+            first, seen, tries = False, max(seen, found.promised), tries + 1
+            if tries > _MOST_TRIES or (found.outcome == "unreachable" and tries > 2):
+                raise self._lost(transaction, found, sent=sent)
+            if voters == self._voters():
+                await asyncio.sleep(min(_BACK_OFF_S * 2**tries, 0.5) * (0.5 + self._site.random.random()))
+
+    def _next(self, seen: Ballot) -> Ballot:
+        self._last = max(pack(self._site.now_ms()), self._last + 1, seen.number + 1)
+        return Ballot(self._last, self._proposer)
+
+    def _lost(self, transaction: str, found: Round, *, sent: bool) -> RegionUnreachable | Indefinite:
+        silent = ", ".join(sorted(found.silent - {self._site.name})) or self._site.name
+        if sent:
+            return Indefinite(
+                f"whether transaction {transaction} is committed is not known: {silent} did not answer; repeat it with"
+                " the same idempotency key"
+            )
+        return RegionUnreachable(
+            f"a transaction needs a majority of {len(found.voters)} regions, and {silent} cannot be asked from"
+            f" {self._site.name}; try again, or in another region",
+            region=self._site.name,
+        )

@@ -1,0 +1,86 @@
+"""Finishes transactions whose coordinator is gone, and drops outcomes that nobody will ask for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from atoll.consensus import acceptor
+from atoll.consensus.outcome import KEPT_MS, OUTCOMES, aborted, begun_ms, decoded
+from atoll.errors import AtollError
+from atoll.region.concluding import TRANSACTIONS
+from atoll.region.proposer import Proposer
+from atoll.region.site import Site
+from atoll.region.transactions import Transactions
+from atoll.region.voting import REGISTERS
+from atoll.replication.messages import SettleCall
+from atoll.store.port import Store
+
+_EVERY_S: Final = 5.0
+_GONE_MS: Final = 20_000
+"""A transaction that began so long ago has no coordinator any more: it gives up earlier."""
+_AT_ONCE: Final = 100
+
+
+class Unfinished:
+    """Of one node. Nodes and regions may finish the same transaction: all of it is idempotent."""
+
+    def __init__(self, site: Site, store: Store, proposer: Proposer, transactions: Transactions) -> None:
+        self._registers = transactions.registers
+        self._site = site
+        self._store = store
+        self._proposer = proposer
+        self._transactions = transactions
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await asyncio.sleep(_EVERY_S * (0.5 + self._site.random.random()))
+            try:
+                await self.sweep()
+            except (AtollError, msgspec.DecodeError):
+                continue  # a majority or the store cannot be asked at present
+
+    async def sweep(self) -> None:
+        """Once over all. Raises AtollError, msgspec.DecodeError."""
+        after: str | None = None
+        while page := await self._store.states(TRANSACTIONS, after=after, limit=_AT_ONCE):
+            for transaction, kept in page:
+                if self._abandoned(transaction):
+                    await self._transactions.conclude(transaction, kept)
+            after = page[-1][0]
+        after = OUTCOMES
+        while page := await self._store.states(REGISTERS, after=after, limit=_AT_ONCE):
+            for name, state in page:
+                if not name.startswith(OUTCOMES):
+                    return
+                transaction = name.removeprefix(OUTCOMES)
+                if self._abandoned(transaction):
+                    await self._finish(transaction, acceptor.decoded(state).value)
+            after = page[-1][0]
+
+    async def _finish(self, transaction: str, accepted: bytes) -> None:
+        kept, outcome = self._site.now_ms() - begun_ms(transaction) <= KEPT_MS, None
+        if accepted:
+            participants = tuple(decoded(accepted).revisions)
+            outcomes = self._proposer.outcomes
+            outcome = (await outcomes.known(transaction))[0]
+            if outcome is None:
+                outcome = await outcomes.decide(transaction, aborted(participants))
+            await self._registers.settle(SettleCall(transaction, outcome, participants), journaled=False)
+            kept = kept and not outcome.committed
+        if outcome is not None and outcome.committed and outcome.home:
+            left = await self._store.state(TRANSACTIONS, transaction)
+            kept = outcome.home != self._site.name or left is not None
+        if not kept:
+            call = SettleCall(transaction, outcome or aborted(()), over=True)
+            await asyncio.gather(
+                *(self._transactions.tell(region, call) for region in self._proposer.voters())
+            )
+
+    def _abandoned(self, transaction: str) -> bool:
+        if transaction in self._transactions.running:
+            return False
+        return self._site.now_ms() - begun_ms(transaction) > _GONE_MS
