@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench performance docs simulate chaos clean
+.PHONY: help install demo test check format bench performance docs simulate chaos jepsen clean
 
 help:
 	@echo "make demo      three regions and a shop on this machine (ARGS=--plain, --keep, ...)"
@@ -16,6 +16,7 @@ help:
 	@echo "make docs      the parts of docs/ that are made of the code"
 	@echo "make simulate  1,000 new seeds through the deterministic simulator"
 	@echo "make chaos     faults on real processes (ARGS='--minutes 30 --seed 1')"
+	@echo "make jepsen    200 histories of strong documents under faults, each checked (ARGS='--histories 5')"
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Atoll needs Python 3.11 or newer; say PYTHON=python3.12 for instance")'
@@ -57,6 +58,9 @@ simulate: install
 
 chaos: install
 	@$(BIN)/python -m tests.system.chaos $(ARGS)
+
+jepsen: install
+	@$(BIN)/python -m tests.system.jepsen $(ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from math import inf
 from random import Random
 
 import aiohttp
@@ -27,10 +29,18 @@ class Nemesis:
     """`run` until the time is up; then everything that it broke is mended."""
 
     def __init__(
-        self, deployment: Deployment, history: History, random: Random, kinds: Mapping[str, int] | None = None
+        self,
+        deployment: Deployment,
+        history: History,
+        random: Random,
+        kinds: Mapping[str, int] | None = None,
+        *,
+        longest_s: float = inf,
     ) -> None:
-        """`kinds`: as FAULTS, which is the default."""
+        """`kinds`: as FAULTS, which is the default. `longest_s` bounds how long one of them lasts, about."""
         self._kinds = kinds or FAULTS
+        self._longest_s = longest_s
+        self._over = asyncio.Event()
         self._deployment = deployment
         self._history = history
         self._random = random
@@ -43,8 +53,10 @@ class Nemesis:
     async def run(self, seconds: float, *, quiet_s: float) -> None:
         """About every `quiet_s` seconds something happens."""
         deadline = self._history.now_s + seconds
-        while self._history.now_s < deadline:
-            await asyncio.sleep(self._random.expovariate(1 / quiet_s))
+        while self._history.now_s < deadline and not self._over.is_set():
+            await self._wait(self._random.expovariate(1 / quiet_s))
+            if self._over.is_set():
+                break
             if self._random.random() < _LULL:
                 # One fault by itself, so that healing after it can be timed.
                 await self._calm()
@@ -53,6 +65,10 @@ class Nemesis:
             elif len(self._active) < _AT_ONCE:
                 self._begin()
         await self._calm()
+
+    def end(self) -> None:
+        """Let `run` return soon: faults end early, and are mended as ever."""
+        self._over.set()
 
     async def _calm(self) -> None:
         await asyncio.gather(*self._active)
@@ -122,6 +138,15 @@ class Nemesis:
             await asyncio.sleep(0.02)
         self._history.violated("healed in time", f"{fault.kind} of {fault.target} did not within {_HEAL_S} s")
 
+    async def _for_some(self, low_s: float, high_s: float) -> None:
+        await self._wait(self._some(low_s, max(low_s, min(high_s, self._longest_s))))
+
+    async def _wait(self, seconds: float) -> None:
+        """So long, or until the end."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+
     def _some(self, low_s: float, high_s: float) -> float:
         """Seconds, short ones more often."""
         return float(low_s * (high_s / low_s) ** self._random.random())
@@ -130,7 +155,7 @@ class Nemesis:
 
     async def _kill(self, region: str) -> None:
         self._deployment.nodes[region].kill()
-        await asyncio.sleep(self._some(0.05, 8.0))
+        await self._for_some(0.05, 8.0)
         await self._deployment.restart(region)
 
     async def _restart(self, region: str) -> None:
@@ -142,14 +167,14 @@ class Nemesis:
         node = self._deployment.nodes[region]
         node.send(signal.SIGSTOP)
         try:
-            await asyncio.sleep(self._some(0.2, 9.0))
+            await self._for_some(0.2, 9.0)
         finally:
             node.send(signal.SIGCONT)
 
     async def _power_cut(self, *regions: str) -> None:
         for region in regions:
             self._deployment.nodes[region].kill()
-        await asyncio.sleep(self._some(0.05, 3.0))
+        await self._for_some(0.05, 3.0)
         await asyncio.gather(*(self._deployment.restart(region) for region in regions))
 
     async def _kill_twice(self, region: str) -> None:
@@ -157,7 +182,7 @@ class Nemesis:
         node = self._deployment.nodes[region]
         node.kill()
         node.start()
-        await asyncio.sleep(self._some(0.1, 1.5))
+        await self._for_some(0.1, 1.5)
         node.kill()
         await self._deployment.restart(region)
 
@@ -177,7 +202,7 @@ class Nemesis:
         for one, other in sides:
             await self._deployment.cut(one, other, True)
         try:
-            await asyncio.sleep(self._some(0.5, 15.0))
+            await self._for_some(0.5, 15.0)
         finally:
             for one, other in sides:
                 await self._deployment.cut(one, other, False)
@@ -187,7 +212,7 @@ class Nemesis:
         for here, there in ((one, other), (other, one)):
             await self._deployment.delay(here, there, rtt_ms)
         try:
-            await asyncio.sleep(self._some(1.0, 12.0))
+            await self._for_some(1.0, 12.0)
         finally:
             for here, there in ((one, other), (other, one)):
                 await self._deployment.delay(here, there, None)
@@ -222,7 +247,7 @@ class Nemesis:
     async def _wire(self, proxy: Proxy, wire: Wire, longest_s: float) -> None:
         proxy.behave(wire)
         try:
-            await asyncio.sleep(self._some(0.3, longest_s))
+            await self._for_some(0.3, longest_s)
         finally:
             proxy.behave(Wire())
 
@@ -239,7 +264,7 @@ class Nemesis:
         try:
             refused = await self._writes_until(region, 507, within_s=20.0)
             self._history.check("a full disk is told", refused, f"{region} never said 507")
-            await asyncio.sleep(self._some(0.2, 8.0))
+            await self._for_some(0.2, 8.0)
             read = await self._answers(region, "GET")
             self._history.check("reads go on", read == 200, f"{region} answers {read} to a read")
         finally:
@@ -258,7 +283,7 @@ class Nemesis:
         if not disk.mounted:
             disk.limit(node.process.pid, node.log)
         try:
-            await asyncio.sleep(self._some(1.0, 6.0))
+            await self._for_some(1.0, 6.0)
             read = await self._answers(region, "GET")
             kept = read in (0, 200)  # 0: ended, or not up yet
             self._history.check("reads go on", kept, f"{region} answers {read} to a read")
@@ -304,7 +329,7 @@ class Nemesis:
     async def _off(self, region: str, offset_ms: int, signs: tuple[int, ...] = (-1, 1)) -> None:
         self._deployment.set_clock(region, self._random.choice(signs) * offset_ms)
         await self._again(region)
-        await asyncio.sleep(self._some(1.0, 12.0))
+        await self._for_some(1.0, 12.0)
         self._deployment.set_clock(region, 0)
         await self._again(region)
 
