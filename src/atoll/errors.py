@@ -307,6 +307,18 @@ class Indefinite(AtollError):
         return found if isinstance(found, int) else None
 
 
+class OrderUncertain(Indefinite):
+    """The write is durable; later ones may still be stamped before it. The same idempotency key waits for the rest."""
+
+    status, type = 504, "order-uncertain"
+
+    @property
+    def vector(self) -> Mapping[str, int]:
+        """What a session has seen that knows of the write."""
+        found = self.details.get("vector")
+        return found if isinstance(found, dict) else {}
+
+
 @cache
 def error_classes() -> dict[str, type[AtollError]]:
     """Map every `type` slug to its class, for the clients that rebuild errors from problem documents."""

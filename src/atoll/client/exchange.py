@@ -28,6 +28,7 @@ from atoll.errors import (
     ConfigError,
     Indefinite,
     InvalidOperation,
+    OrderUncertain,
     Overloaded,
     RegionUnreachable,
     RequestError,
@@ -82,6 +83,8 @@ class _Attempts:
     state: SessionState | None = None
     failures: dict[str, AtollError] = field(default_factory=dict)
     """The last one of each region."""
+    written: OrderUncertain | None = None
+    """The write is done; what is waited for is its order."""
     rounds: int = 0
     count: int = 0
 
@@ -235,6 +238,8 @@ class Exchanges:
 
     def _note(self, region: str, failure: AtollError, attempts: _Attempts, *, answered: bool) -> None:
         attempts.failures[region] = failure
+        if isinstance(failure, OrderUncertain):
+            attempts.written = failure
         if attempts.key is not None and isinstance(failure, Indefinite):
             attempts.pinned = region
             self.router.hold(attempts.key, region)
@@ -251,6 +256,11 @@ class Exchanges:
     def _give_up(self, attempts: _Attempts) -> NoReturn:
         told = "; ".join(f"{region}: {error.message}" for region, error in attempts.failures.items())
         told = told or "no time was left to ask"
+        if attempts.written is not None:
+            raise OrderUncertain(
+                attempts.written.message,
+                **{**attempts.written.details, "region": attempts.pinned, "idempotency_key": attempts.key},
+            )
         if attempts.pinned is not None:
             raise Indefinite(
                 f"this write may have happened: {self.where(attempts.pinned)} received it and did not confirm it"

@@ -39,6 +39,7 @@ WRITING = (
     errors.SerializationConflict,
     errors.ClockUnsafe,
     errors.Indefinite,
+    errors.OrderUncertain,
     *STORE,
 )
 

@@ -18,7 +18,7 @@ from atoll.documents.mutation import ANY_VERSION, Delete, Mutation, Write, patch
 from atoll.documents.register import Version
 from atoll.documents.rules import Rules
 from atoll.documents.trace import parse_traceparent
-from atoll.errors import InvalidCursor, InvalidKey, MalformedRequest, NotFound, TooLarge
+from atoll.errors import InvalidCursor, InvalidKey, MalformedRequest, NotFound, OrderUncertain, TooLarge
 from atoll.http import bodies
 from atoll.http.bodies import DeleteItem, PatchItem, PutItem, decode_writes
 from atoll.http.common import (
@@ -96,7 +96,9 @@ def _writing(mutation: Callable[[Rules, str, bytes, str | None, bool], Mutation]
         else:
             made = await on.beside(mutation, rules, key, body, if_match, if_absent)
         write = Write((made,), idempotency_key_of(exchange), _trace(on, exchange))
-        reply = await on.region.write(write, token)
+        reply = await _done(on, exchange, write, token)
+        if reply is None:
+            return
         written = reply.receipt.written[0]
         headers = _after(on, reply, token)
         headers.append((b"etag", b'"%b"' % written.version.encode()))
@@ -106,6 +108,17 @@ def _writing(mutation: Callable[[Rules, str, bytes, str | None, bool], Mutation]
         await exchange.answer(200, _document(written.key, written.value, written.version), headers)
 
     return write
+
+
+async def _done(
+    on: Serving, exchange: Exchange, write: Write, token: Mapping[str, int] | None
+) -> WriteReply | None:
+    """The reply to a write. None where the refusal has been sent: one that was done is in the session's token."""
+    try:
+        return await on.region.write(write, token)
+    except OrderUncertain as error:
+        await exchange.refuse(error, [(HEADER, on.sessions.after(error.vector, token))])
+        return None
 
 
 def _put(rules: Rules, key: str, body: bytes, if_match: str | None, if_absent: bool) -> Mutation:
@@ -129,7 +142,9 @@ async def _batch(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
         "minimal"
     ]
     write = Write(mutations, idempotency_key_of(exchange), _trace(on, exchange), brief)
-    reply = await on.region.write(write, token)
+    reply = await _done(on, exchange, write, token)
+    if reply is None:
+        return
     written = [
         {
             "collection": each.collection,

@@ -9,6 +9,7 @@ from atoll.commit.batch import Admit, Batch
 from atoll.commit.work import Gate, Wants
 from atoll.documents.mutation import Receipt, Write, weight_of
 from atoll.errors import AtollError
+from atoll.region.commit_wait import CommitWait
 from atoll.region.group_commit import Awaited, GroupCommit
 from atoll.store.port import View
 
@@ -49,18 +50,34 @@ class LocalWrites:
     """Commits the writes of this node's clients, and those that peers forward."""
 
     def __init__(
-        self, group_commit: GroupCommit, gates: Sequence[Gate] = (), admit: Admit | None = None
+        self,
+        group_commit: GroupCommit,
+        gates: Sequence[Gate] = (),
+        admit: Admit | None = None,
+        commit_wait: CommitWait | None = None,
     ) -> None:
+        self._commit_wait = commit_wait
         self.gates = tuple(gates)
         self.admit = admit
         self.group_commit = group_commit
 
     async def write(self, write: Write) -> Receipt:
-        """Commit a local write; durable on return.
+        """Commit a local write; durable on return, and in collections with `commit_wait` its order is certain.
 
-        Raises RequestErrors, what the gates, `admit` and the store raise (Indefinite among it), and Overloaded. A
-        caller that is cancelled does not know whether it was committed.
+        Raises RequestErrors, what the gates, `admit` and the store raise (Indefinite among it), and Overloaded; with
+        `commit_wait` also ClockUnsafe and OrderUncertain. A caller that is cancelled does not know whether it was
+        committed.
         """
+        commit_wait = self._commit_wait
+        if commit_wait is None or not commit_wait.concerns(write):
+            return await self._committed(write)
+        commit_wait.check()
+        receipt = await self._committed(write)
+        if receipt.seq:
+            await commit_wait.over(receipt, self.group_commit.progress.vector)
+        return receipt
+
+    async def _committed(self, write: Write) -> Receipt:
         work = LocalWrite(write, self)
         self.group_commit.submit(work)
         return await work.done

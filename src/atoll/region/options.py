@@ -18,6 +18,8 @@ class RegionOptions:
     """A read waits so long here for its session's token, unless it says otherwise, before it goes elsewhere."""
     longest_wait_s: float = 30.0
     """No read may ask to wait longer."""
+    commit_wait_s: float = 4.0
+    """An acknowledgement waits so long until its order is certain. Less than what whoever forwards a write waits."""
     peer_timeout_s: float = 5.0
     """A call to a peer that is not answered by then may or may not have happened."""
     escrow_timeout_s: float = 3.0

@@ -27,6 +27,7 @@ from atoll.protocol import port
 from atoll.recovery import relays
 from atoll.recovery.relays import RelayState
 from atoll.region.clocks import Clocks
+from atoll.region.commit_wait import CommitWait
 from atoll.region.conflicts import Conflicts
 from atoll.region.divergence import forked_entry
 from atoll.region.driver import Actions, Driver, Performer
@@ -134,7 +135,8 @@ class Parts:
         )
         self.intake = Intake(self.progress, self.group_commit.call, self.options.intake)
         gates = (self.timeline.check, check_merged, lambda view: self.gates.check_writes())
-        self.local_writes = LocalWrites(self.group_commit, gates, self.ownership.admit)
+        commit_wait = CommitWait(self.site, self.rules, self.clocks, self.clock)
+        self.local_writes = LocalWrites(self.group_commit, gates, self.ownership.admit, commit_wait)
         self.group_commit.accompany(ShowRecord())
         self.group_commit.supply(self.intake.take)
         self.group_commit.listen(self._after_commit)

@@ -37,6 +37,7 @@ class Collection(BaseModel):
     - `resolve`: `lww` (default), `fww`, `merge`, `manual`, or a function of the concurrent versions.
     - `fallback`: how every region writes a strong collection without asking a majority: `escrow` or `eventual`.
     - `indexes`: fields that listings look documents up by, such as `["sku"]`.
+    - `commit_wait`: whether a write is acknowledged only once every later one, anywhere, is stamped after it.
     - `name`: in URLs; by default the class's name in snake_case.
 
     A subclass of a collection inherits fields and options, except for the name. A class whose name starts
@@ -67,6 +68,7 @@ class Collection(BaseModel):
             resolve: Strategy | Resolver | str = "lww",
             fallback: Fallback | None = None,
             indexes: Sequence[str] = (),
+            commit_wait: bool = False,
             name: str | None = None,
             system: bool = False,
         ) -> None: ...

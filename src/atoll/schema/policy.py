@@ -21,7 +21,16 @@ Resolver = Callable[[Any], Any]
 CONSISTENCIES: tuple[str, ...] = get_args(Consistency)
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 FALLBACKS: tuple[str, ...] = get_args(Fallback)
-OPTIONS = ("placement", "consistency", "max_staleness_s", "resolve", "fallback", "indexes", "name")
+OPTIONS = (
+    "placement",
+    "consistency",
+    "max_staleness_s",
+    "resolve",
+    "fallback",
+    "indexes",
+    "commit_wait",
+    "name",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,10 @@ class Policy:
     writes that may conflict."""
     indexes: tuple[str, ...] = ()
     """Fields that listings look documents up by. Each region's own affair: it changes nothing that regions agree on."""
+    commit_wait: bool = False
+    """Whether a write is acknowledged only once every later one, anywhere, is stamped after it.
+
+    Each region's own affair, too."""
 
     @property
     def standing_fallback(self) -> str | None:
@@ -88,8 +101,18 @@ def build_policy(where: str, options: Mapping[str, Any]) -> Policy:
         _one_of(where, "fallback", fallback, FALLBACKS)
     resolve, resolver = _resolution(where, options.get("resolve", "lww"))
     staleness = options.get("max_staleness_s")
-    policy = Policy(placement, consistency, staleness, resolve, resolver, fallback, _indexes(where, options))
+    policy = Policy(
+        placement,
+        consistency,
+        staleness,
+        resolve,
+        resolver,
+        fallback,
+        _indexes(where, options),
+        options.get("commit_wait", False),
+    )
     _refuse_contradictions(where, policy)
+    _refuse_waits(where, policy)
     return policy
 
 
@@ -132,6 +155,16 @@ def _refuse_contradictions(where: str, policy: Policy) -> None:
         raise DeclarationError(
             f'{where}: under consistency="strong" no conflict is left for resolve="{policy.resolve}";'
             ' drop resolve, or add fallback="eventual"'
+        )
+
+
+def _refuse_waits(where: str, policy: Policy) -> None:
+    if not isinstance(policy.commit_wait, bool):
+        raise DeclarationError(f"{where}: commit_wait={policy.commit_wait!r} is not True or False")
+    if policy.commit_wait and policy.consistency == "strong":
+        raise DeclarationError(
+            f'{where}: commit_wait only helps where every region stamps its own writes; under consistency="strong"'
+            " drop it, or use another consistency"
         )
 
 

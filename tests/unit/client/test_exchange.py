@@ -335,3 +335,23 @@ def test_closed_client_makes_no_further_attempt() -> None:
     with pytest.raises(errors.Indefinite, match="may have happened"):
         world.drive(world.exchanges.run(put()))
     assert world.asked == ["tokyo"]
+
+
+def test_write_whose_order_is_uncertain_is_repeated_under_its_key_until_it_is_not() -> None:
+    world = World("tokyo", "frankfurt")
+    uncertain = refused(errors.OrderUncertain("the write is durable", seq=7))
+    world.regions["tokyo"] = one_after_another([uncertain, uncertain, shown()])
+    world.drive(world.exchanges.run(put()))
+    assert world.asked == ["tokyo"] * 3
+    assert {request.headers["idempotency-key"] for request in world.sent} == {"key-1"}
+
+
+def test_write_whose_order_stays_uncertain_is_told_to_be_done() -> None:
+    world = World("tokyo", "frankfurt")
+    uncertain = refused(errors.OrderUncertain("the write is durable", seq=7))
+    world.regions["tokyo"] = one_after_another([uncertain, errors.RegionUnreachable("gone")])
+    with pytest.raises(errors.OrderUncertain, match="the write is durable") as caught:
+        world.drive(world.exchanges.run(put()))
+    assert set(world.asked) == {"tokyo"}
+    assert caught.value.details["seq"] == 7
+    assert caught.value.details["idempotency_key"] == "key-1"
