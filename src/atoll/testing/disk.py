@@ -19,6 +19,7 @@ from atoll.errors import AtollError, Indefinite, SerializationConflict, StoreErr
 from atoll.store.memory.store import MemoryStore, MemoryTransaction, TablesStore
 from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import Commit, Segment, Store, Wanted
+from atoll.store.refusals import lost_to_another_node
 from atoll.testing.torn_files import TornMedium
 from atoll.testing.transaction_queue import TransactionQueue
 from atoll.testing.virtual_time import Life, NodeKilled
@@ -463,6 +464,8 @@ class MountedTransaction(MemoryTransaction):
         mounted.reach(self._failovers)
         try:
             self.check()
+            if disk.queue.is_taken(mounted.life):
+                raise lost_to_another_node()
         except SerializationConflict:
             mounted.crowded_until_s = mounted.life.loop.time() + _CROWDED_S
             raise

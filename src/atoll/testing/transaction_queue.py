@@ -20,7 +20,7 @@ class TransactionQueue:
 
     async def take(self, life: Life) -> None:
         """Wait until it is this node's."""
-        while self._holder is not None and self._holder is not life and not self._holder.over:
+        while self.is_taken(life):
             moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append((life, moved))
             try:
@@ -31,6 +31,11 @@ class TransactionQueue:
             finally:
                 self._waiting = deque(each for each in self._waiting if each[1] is not moved)
         self._holder = life
+
+    def is_taken(self, life: Life) -> bool:
+        """Whether another node has it."""
+        holder = self._holder
+        return holder is not None and holder is not life and not holder.over
 
     def give(self, life: Life) -> None:
         """Its transaction is over, or its process is: the next one may go on."""

@@ -181,6 +181,22 @@ async def test_turns_of_two_nodes_follow_each_other(store: PostgresStore, other:
     )  # having met, they wait for each other: else nearly each transaction of one costs the other its own
 
 
+async def test_a_slow_node_that_waited_its_turn_is_not_overtaken(
+    store: PostgresStore, other: PostgresStore
+) -> None:
+    """Found by seed 795932099: faster nodes lost no transaction, so they never waited for one that lost each."""
+    async with store.begin(Wanted()) as transaction:
+        await commit(other, segments(("paris", 1, 1)))
+        with pytest.raises(SerializationConflict):
+            await transaction.commit(segments(("tokyo", 1, 1)))
+    async with store.begin(Wanted()) as transaction:
+        with pytest.raises(SerializationConflict):
+            await commit(other, segments(("paris", 2, 2)))
+        await transaction.commit(segments(("tokyo", 1, 1)))
+    await commit(other, segments(("paris", 2, 2)))
+    assert await store.positions() == {"paris": 2, "tokyo": 1}
+
+
 @pytest.mark.timeout(60)
 async def test_a_node_that_is_stopped_in_its_transaction_holds_nobody_up(
     store: PostgresStore, database: PostgresHarness

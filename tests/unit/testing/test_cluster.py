@@ -122,3 +122,26 @@ def test_clocks_step_and_are_set_right() -> None:
         assert clock.offset_ms == 7
 
     simulated(scenario)
+
+
+def test_a_node_far_from_its_database_is_not_overtaken_for_ever() -> None:
+    """Found by seed 795932099: of its transactions each was lost to nodes that are near."""
+
+    async def scenario() -> None:
+        cluster = Cluster(built_in(), ("frankfurt", "tokyo"), seed=1, nodes={"tokyo": 2})
+        cluster["tokyo/2"].connection.trip_s = 0.5
+        cluster.start()
+        await asyncio.sleep(2)
+
+        async def write() -> None:
+            for number in range(5000):
+                await cluster["tokyo/1"].ask(_put(f"near {number}"))
+                await asyncio.sleep(0.01)
+
+        near = asyncio.ensure_future(write())
+        for number in range(20):
+            await cluster["tokyo/2"].ask(_put(f"far {number}"))
+        assert not near.done()
+        near.cancel()
+
+    simulated(scenario)

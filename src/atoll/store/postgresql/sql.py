@@ -177,27 +177,30 @@ _PARTS = {
 }
 _FENCES = (
     # Leases are locked until the commit ends: whoever takes one over knows that none comes after.
-    "fences AS (SELECT held.name FROM _leases AS held JOIN unnest($7::text[], $8::bigint[]) AS fence "
+    "fences AS (SELECT held.name FROM _leases AS held JOIN unnest($8::text[], $9::bigint[]) AS fence "
     "(name, generation) USING (name, generation) FOR SHARE OF held), "
 )
-_FENCED = " AND (SELECT count(*) FROM fences) = cardinality($7::text[])"
+_FENCED = " AND (SELECT count(*) FROM fences) = cardinality($8::text[])"
 
 
 @lru_cache(maxsize=1024)
 def commit_sql(collections: tuple[str, ...], erased: tuple[str, ...], parts: frozenset[str]) -> str:
     """One statement for a whole commit: it does nothing, and returns no row, when another one came first.
 
-    $1 the `commits` that was seen, $2 clock, $3 journal's tail, $4 positions, $5 channel, $6 what to tell there.
-    Then come arrays: two of fences, three for each collection, and one of keys for each that loses rows. Those of the
-    parts, in the order of `_PARTS`, end it.
+    Nor while another node has the lock: its transaction would be lost, however often it began anew.
+
+    $1 the `commits` that was seen, $2 clock, $3 journal's tail, $4 positions, $5 channel, $6 what to tell there, $7 the
+    lock. Then come arrays: two of fences, three for each collection, and one of keys for each that loses rows. Those of
+    the parts, in the order of `_PARTS`, end it.
     """
     fenced = "fences" in parts
     statements = [
         f"WITH {_FENCES if fenced else ''}won AS (UPDATE _region SET commits = commits + 1, "
         "clock = greatest(clock, $2::bigint), journal_tail = $3::bigint, positions = $4::json "
-        f"WHERE commits = $1::bigint{_FENCED if fenced else ''} RETURNING commits)"
+        "WHERE commits = $1::bigint AND pg_try_advisory_xact_lock_shared($7::bigint)"
+        f"{_FENCED if fenced else ''} RETURNING commits)"
     ]
-    next_place = 9 if fenced else 7
+    next_place = 10 if fenced else 8
     documents = {"key": "text", "doc": "json", "meta": "bytea"}
     changes = {f"documents{at}": _upsert(table_of(name), 1, documents) for at, name in enumerate(collections)}
     changes |= {f"erased{at}": _delete(table_of(name), {"key": "text"}) for at, name in enumerate(erased)}

@@ -4,8 +4,9 @@ It is two statements. The first reads the region's row and what the batch addres
 a compare-and-set on the region's row: it does nothing if anybody has committed since. So seqs are dense however long a
 node was paused in between. A large commit is several such statements in one transaction.
 
-A node whose commit came too late takes an advisory lock for its next ones, as do the others that it comes between. They
-then wait for each other instead of losing work. A lock that nobody uses for two seconds is taken away.
+A node whose commit came too late takes an advisory lock for its next ones. Meanwhile no other node commits: it comes
+too late, too, and waits for the lock in turn. So a node that is slow, or far away, gets on beside fast ones. A lock
+that nobody uses for two seconds is taken away.
 """
 
 from __future__ import annotations
@@ -277,6 +278,7 @@ class PostgresTransaction(Transaction):
             positions,
             self._store.channel,
             self._store.told(positions),
+            self._store.transaction_lock,
         ]
         if commit.fences:
             bindings += [list(commit.fences), list(commit.fences.values())]
