@@ -96,6 +96,11 @@ class Journal:
         """Of everything that was committed, where and in which order: equal for equal runs."""
         return self._digest.hexdigest()
 
+    @property
+    def complete(self) -> bool:
+        """Whether journals keep all that any region lacks; else one of them may need a snapshot."""
+        return self.patient and not self._went_back
+
     def dots(self, trace: str) -> list[Dot]:
         """The entries of one operation."""
         return self._by_trace.get(trace_of(trace), [])
@@ -148,7 +153,7 @@ class Journal:
 
     def cut(self, region: str, segments: Iterable[Segment]) -> None:
         """A region has cut its journal. Checked where no region is given up, and none has lost its disk."""
-        if self._went_back or not self.patient:
+        if not self.complete:
             return
         for segment in segments:
             for other, vector in self.vectors.items():
