@@ -72,7 +72,11 @@ class TooLate(msgspec.Struct, frozen=True):
     past: Mapping[str, int]
 
 
-Event = Opened | TooLate | port.MembersChanged | port.Outcome
+class Replaced(msgspec.Struct, frozen=True):
+    """Another database has taken the place of the region's: it may hold another record, and other pages."""
+
+
+Event = Opened | TooLate | Replaced | port.MembersChanged | port.Outcome
 _Next = port.Next[InstallState]
 
 
@@ -95,7 +99,7 @@ def _fenced(state: InstallState, effect: port.Effect) -> port.Effect:
 def _step(state: InstallState, event: Event, now_s: float) -> _Next:
     match event:
         case Opened(record):
-            state = replace(state, record=record, looked_s=now_s)
+            state = replace(state, record=record, looked_s=now_s, replaced=False)
             return _claimed_next(state) if state.pending else _idle(state, now_s)
         case port.MembersChanged(peers):
             settings = replace(state.settings, peers=tuple(sorted(peers)))
@@ -108,6 +112,12 @@ def _step(state: InstallState, event: Event, now_s: float) -> _Next:
             if state.phase == "covering" and not state.grace:
                 return replace(state, grace=True), (port.WakeAt(now_s + state.settings.grace_s),)
             return state, ()
+        case Replaced():
+            # Links open anew, and are told again. Where no snapshot was ever installed, none is half installed.
+            state = replace(state, replaced=state.record.number > 0, late={})
+            if state.phase in ("idle", "grace", "looking on"):
+                return replace(state, phase="idle"), (port.Survey(RECORD, LEASE),)
+            return _claimed_next(state)
         case port.Woken():
             return state, (port.Survey(RECORD, LEASE),)
         case port.Surveyed():
@@ -158,7 +168,12 @@ def _advanced(state: InstallState, event: port.Outcome, now_s: float) -> _Next:
 def _surveyed(state: InstallState, seen: port.Surveyed, now_s: float) -> _Next:
     before, found = state.record, Record.of(seen.state)
     state = replace(
-        state, record=found, connected=seen.connected, here=seen.vector, generation=seen.generation
+        state,
+        record=found,
+        connected=seen.connected,
+        here=seen.vector,
+        generation=seen.generation,
+        replaced=False,
     )
     if found.phase == "done":
         return _ended(state, now_s)
@@ -443,7 +458,7 @@ def _committed(state: InstallState, done: object, now_s: float) -> _Next:
         case "looking on", MoveRecord(_, record):
             return _claimed_next(replace(state, record=record))
         case "pulling", KeepPages():
-            return _kept(state, now_s)
+            return _kept(replace(state, record=state.record.stepped()), now_s)
         case "settling", MoveRecord(_, record):
             state = replace(state, phase="covering", record=record, late={}, missed={}, grace=False)
             until, lease_s = until_of(state.rounds), state.settings.lease_s
@@ -453,7 +468,7 @@ def _committed(state: InstallState, done: object, now_s: float) -> _Next:
                 port.WakeAt(now_s + lease_s),
             )
         case "merging", MergePage():
-            state = replace(state, pieces=state.pieces[1:])
+            state = replace(state, record=state.record.stepped(), pieces=state.pieces[1:])
             return _merged_next(state) if state.pieces else _page_merged(state)
         case "merging", MoveRecord(_, record):
             log = port.Log(f"{state.settings.region} has installed a snapshot of {state.merged} pages")
@@ -464,7 +479,8 @@ def _committed(state: InstallState, done: object, now_s: float) -> _Next:
             after, effects = _removed_next(state, now_s)
             return after, (log, *effects)
         case "removing", KeepPages():
-            return _removed_next(replace(state, to_merge=state.to_merge[_REMOVED_AT_ONCE:]), now_s)
+            left = state.to_merge[_REMOVED_AT_ONCE:]
+            return _removed_next(replace(state, record=state.record.stepped(), to_merge=left), now_s)
         case _:
             return state, ()
 

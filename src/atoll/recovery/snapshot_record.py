@@ -1,7 +1,8 @@
 """How far a region is with its peers' snapshots: the durable record, and the steps of group commits that move it.
 
 Each step names the record that it goes on from, and the transaction compares. So a node that was paused, and goes on
-with a round that another node has ended meanwhile, changes nothing. That holds whoever has the lease.
+with a round that another node has ended meanwhile, changes nothing. That holds whoever has the lease. The record counts
+the steps. So a node whose database has lost some, by a failover, does not go on as if they were there.
 """
 
 from __future__ import annotations
@@ -38,9 +39,11 @@ class Record:
     """The last round that was done: pages of it and of earlier ones do not count."""
     incomplete: bool = False
     """Whether the vector says more than the documents show: that of this round, or of an earlier one, is installed."""
+    steps: int = 0
+    """How often pages were kept, removed or merged, in all rounds."""
 
     def encode(self) -> bytes:
-        text = b"%d %s %d" % (self.number, self.phase.encode(), self.done)
+        text = b"%d %s %d %d" % (self.number, self.phase.encode(), self.done, self.steps)
         return text + b" " + INCOMPLETE if self.incomplete else text
 
     @classmethod
@@ -48,8 +51,8 @@ class Record:
         """From what is stored; None where there never was a round."""
         if state is None:
             return cls()
-        number, phase, done, *incomplete = state.split()
-        return cls(int(number), _PHASES[phase.decode()], int(done), bool(incomplete))
+        number, phase, done, steps, *incomplete = state.split()
+        return cls(int(number), _PHASES[phase.decode()], int(done), bool(incomplete), int(steps))
 
     def next_round(self) -> Record:
         return replace(self, number=self.number + 1, phase="pulling")
@@ -58,21 +61,24 @@ class Record:
         """To a later phase of the same round."""
         assert self.phase != "done", "a round that is done goes no further"
         if phase == "done":
-            return Record(self.number, phase, self.number)
+            return Record(self.number, phase, self.number, steps=self.steps)
         return replace(self, phase=phase, incomplete=True)
 
+    def stepped(self) -> Record:
+        """After one more step of pages."""
+        return replace(self, steps=self.steps + 1)
+
     def goes_on_from(self, earlier: Record) -> bool:
-        """Whether nobody has moved the record since, but to say that a link comes too late."""
+        """Whether nobody has moved the record since, but to say that a link comes too late, and nothing was lost."""
         return self == earlier or (self.phase == "late" and replace(self, phase="installing") == earlier)
 
 
-def _check(view: View, record: Record) -> None:
-    """Raises Unavailable when another node has moved the record."""
+def _check(view: View, record: Record) -> Record:
+    """What is stored. Raises Unavailable when another node has moved the record, or the database has lost steps."""
     found = Record.of(view.states.get(RECORD))
     if not found.goes_on_from(record):
-        raise Unavailable(
-            f"another node went on with the snapshot: {found.encode()!r}, not {record.encode()!r}"
-        )
+        raise Unavailable(f"the snapshot is at {found.encode()!r} by now, not at {record.encode()!r}")
+    return found
 
 
 class MoveRecord(NamedTuple):
@@ -101,7 +107,7 @@ class KeepPages(NamedTuple):
         """They are written whatever is there."""
 
     def perform(self, batch: Batch, view: View) -> None:
-        _check(view, self.record)
+        batch.pending.states[RECORD] = _check(view, self.record).stepped().encode()
         for key, data in self.rows:
             batch.keep(KEPT_ASIDE, key, data)
 
@@ -117,7 +123,7 @@ class MergePage(NamedTuple):
         self.page.want(wants)
 
     def perform(self, batch: Batch, view: View) -> None:
-        _check(view, self.record)
+        batch.pending.states[RECORD] = _check(view, self.record).stepped().encode()
         if not vectors.descends(view.positions, self.until):
             raise Unavailable("the database was replaced while a snapshot was merged")
         self.page.perform(batch, view)

@@ -69,11 +69,13 @@ class InstallState:
     """When the last look began that has ended."""
     completed: int = 0
     """Snapshots that this node has installed."""
+    replaced: bool = False
+    """Whether another database has taken the place of the one that was last looked at."""
 
     @property
     def pending(self) -> bool:
         """Whether the region holds back."""
-        return self.record.phase != "done"
+        return self.record.phase != "done" or self.replaced
 
     @property
     def pulling(self) -> bool:
@@ -84,6 +86,8 @@ class InstallState:
     def reason(self) -> str:
         """What is waited for, and how far it is."""
         region = self.settings.region
+        if self.replaced and self.record.phase == "done":
+            return f"the database of {region} was replaced, and may hold half a snapshot"
         parts = [f"{region} is installing a snapshot, because journals no longer hold what it lacks"]
         parts += [
             f"{each.peer}: {len(each.pages)} pages" + ("" if each.next is not None else ", all of it")

@@ -10,6 +10,7 @@ from atoll.recovery.snapshot_install import (
     SURE_FOR,
     Event,
     Opened,
+    Replaced,
     TooLate,
     step,
 )
@@ -57,6 +58,10 @@ class SnapshotInstall(Recovery[InstallState, Event]):
     def too_late(self, peer: str, past: Mapping[str, int]) -> None:
         """A peer's journal no longer holds what comes next here."""
         self.post(TooLate(peer, past))
+
+    def replaced(self) -> None:
+        """The database is another one: what is known of a snapshot may not be in it."""
+        self.post(Replaced())
 
     def reads(self) -> str | None:
         """Why nothing is read or written here: documents may not be what the vector says. None while they are."""

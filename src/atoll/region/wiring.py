@@ -430,7 +430,10 @@ class Parts:
     # -- another database ------------------------------------------------------------------------------
 
     def _history_changed(self, history: str, lossy: bool = False) -> None:
+        turns = self.failover.state.turns
         self.failover.history_changed(history, lossy=lossy)
+        if self.failover.state.turns != turns:
+            self.snapshot_install.replaced()
 
     async def _rewind(self) -> int:
         await self.store.open_collections(self.tables)  # those that were made last may be missing, too

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -15,6 +16,7 @@ from atoll.recovery.snapshot_install import (
     LEASE,
     Event,
     Opened,
+    Replaced,
     TooLate,
     step,
 )
@@ -24,8 +26,9 @@ from atoll.replication.messages import SnapshotPlace, SnapshotReply
 
 NEXT = SnapshotPlace("audit")
 PULLING = Record().next_round()
-INSTALLING = PULLING.moved("installing")
-DONE = PULLING.moved("done")
+PULLED = replace(PULLING, steps=2)
+INSTALLING = PULLED.moved("installing")
+DONE = INSTALLING.moved("done")
 PIECE = SnapshotPage()
 
 
@@ -67,6 +70,9 @@ class Node:
             assert commit.step.before == self.stored
             self.stored = commit.step.after
             self.vector |= commit.step.vector
+        elif isinstance(commit.step, KeepPages | MergePage):
+            assert commit.step.record == self.stored
+            self.stored = self.stored.stepped()
         return self.meets(port.Committed(commit.step))
 
     def begins(self) -> None:
@@ -138,7 +144,7 @@ def test_nobody_reads_beside_a_position_that_is_about_to_be_installed() -> None:
     assert it.asked == (port.WakeAt(INSTALLED_AFTER * 3.0),)
     it.meets(port.Woken())
     it.looks()
-    assert it.step == MoveRecord(PULLING, INSTALLING, {"a": 3})
+    assert it.step == MoveRecord(PULLED, INSTALLING, {"a": 3})
 
 
 def test_links_pull_again_once_the_position_is_installed() -> None:
@@ -158,13 +164,13 @@ def test_pages_are_merged_when_their_entries_are_here_and_no_other_ones() -> Non
     it.commits()
     assert isinstance(it.step, MergePage)
     assert it.commits() == (port.OpenKept(2),)
-    assert it.meets(port.KeptOpened(2, ())) == (
-        port.Commit(MoveRecord(INSTALLING, DONE), fence=Fence(LEASE, 1)),
-    )
+    merged = replace(INSTALLING, steps=4)
+    done = merged.moved("done")
+    assert it.meets(port.KeptOpened(2, ())) == (port.Commit(MoveRecord(merged, done), fence=Fence(LEASE, 1)),)
     assert it.state.pending
     it.commits()
     assert not it.state.pending
-    assert it.step == KeepPages(DONE, (("00000001", b""), ("00000002", b"")))
+    assert it.step == KeepPages(done, (("00000001", b""), ("00000002", b"")))
     it.commits()
     assert (it.state.phase, it.state.completed) == ("idle", 1)
 
@@ -250,6 +256,35 @@ def test_the_record_in_the_store_alone_says_whether_the_region_holds_back() -> N
         assert it.state.pending == pending
 
 
+@pytest.mark.parametrize("reached", ["begins", "pulls", "installs", "covers"])
+def test_a_database_that_has_lost_steps_is_asked_anew_how_far_it_is(reached: str) -> None:
+    it = Node()
+    if reached == "pulls":
+        it.begins()
+    getattr(it, reached)()
+    assert port.Claim(LEASE) in it.meets(Replaced())
+    it.stored = PULLING.stepped()
+    it.meets(port.Claimed(LEASE, 1))
+    for _ in range(2):  # it first sees that the database has lost something
+        if it.asked == (port.ScanKept(""),):
+            it.meets(port.KeptScanned("00000001", 1, "a", page({"a": 3}, {"a": 3}, NEXT)))
+            it.meets(port.KeptScanned(""))
+        it.looks()
+        if port.Claim(LEASE) in it.asked:
+            it.meets(port.Claimed(LEASE, 1))
+    assert it.looks() == (port.AskPage("a", NEXT, 5.0),)
+
+
+def test_a_database_that_was_replaced_is_looked_at_before_anything_is_served() -> None:
+    it = Node(record=DONE)
+    assert not it.state.pending
+    assert it.meets(Replaced()) == (port.Survey(RECORD, LEASE),)
+    assert it.state.pending
+    assert "was replaced" in it.state.reason
+    it.looks()
+    assert not it.state.pending
+
+
 def test_a_restart_goes_on_where_it_was() -> None:
     it = Node(record=PULLING)
     it.meets(port.Claimed(LEASE, 1))
@@ -275,7 +310,7 @@ def test_a_peer_that_has_lost_its_disk_is_asked_anew() -> None:
     it.commits()
     it.looks()
     it.meets(port.PageReceived("a", page({"a": 3}, {"a": 3}, None, incarnation=(2, 0))))
-    assert it.step == MoveRecord(PULLING, PULLING.next_round())
+    assert it.step == MoveRecord(it.stored, it.stored.next_round())
 
 
 def test_another_peer_is_asked_when_one_does_not_answer() -> None:

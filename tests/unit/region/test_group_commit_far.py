@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from atoll.commit.batch import Batch
-from atoll.commit.snapshot_page import ShowRecord, SnapshotPage, check_merged
+from atoll.commit.snapshot_page import KEPT_ASIDE, ShowRecord, SnapshotPage, check_merged
 from atoll.commit.work import Fence, Wants
 from atoll.documents.mutation import Receipt, Write
 from atoll.errors import (
@@ -216,9 +216,32 @@ async def test_a_round_that_another_node_has_ended_is_not_opened_anew() -> None:
         KeepPages(pulling, (("00000001", b"page"),)),
         MergePage(installing, {"b": 3}, SnapshotPage()),
     ):
-        with pytest.raises(Unavailable, match="another node"):
+        with pytest.raises(Unavailable, match="the snapshot is at"):
             await paused.group_commit.commit(late)
     assert (await paused.writes.write(named("k"))).seq == 1
+
+
+@in_virtual_time
+async def test_a_page_is_kept_and_merged_only_behind_those_before_it() -> None:
+    """Found by seed 795937603: a failover had lost the first pages, and the later ones were taken for all."""
+    it = await opened()
+    pulling = Record().next_round()
+    await it.group_commit.commit(MoveRecord(Record(), pulling))
+    it.tables.open_collections([KEPT_ASIDE])
+    standby = it.tables.copied()
+    await it.group_commit.commit(KeepPages(pulling, (("00000001", b"page"),)))
+    it.tables.fail_over(standby, "another")
+    kept = pulling.stepped()
+    for late in (
+        KeepPages(kept, (("00000002", b"page"),)),
+        MoveRecord(kept, kept.moved("installing"), {"b": 3}),
+    ):
+        with pytest.raises(Unavailable, match="the snapshot is at"):
+            await it.group_commit.commit(late)
+    installing = pulling.moved("installing")
+    await it.group_commit.commit(MoveRecord(pulling, installing, {"b": 3}))
+    with pytest.raises(Unavailable, match="the snapshot is at"):
+        await it.group_commit.commit(MergePage(installing.stepped(), {"b": 3}, SnapshotPage()))
 
 
 @in_virtual_time
