@@ -23,10 +23,11 @@ _TIMEOUT_S = 1.5
 _ATTEMPTS = 3
 _REPEATED = 0.5
 """So often an operation that is not answered with success is repeated, wherever that may be."""
-_PAUSE_S = 0.2
-"""At most, after an operation that did not happen."""
+_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 1.6
+"""At most, after an operation that did not happen. It doubles: an outage does not take up the history."""
 _AWAY = 0.7
-"""So often the next operation then goes to any region: one that is down does not take up the history."""
+"""So often the next operation then goes to any region."""
 
 Outcome = Literal["ok", "refused", "fail", "info"]
 """`refused`: the document was not what the operation wanted. `fail`: it did not happen for another reason."""
@@ -61,6 +62,7 @@ class Client:
         """key → value and version that it had when it was last seen."""
 
     async def run(self) -> None:
+        pause_s = _PAUSE_S
         while self._work.left > 0:
             self._work.left -= 1
             key, dice = self._random.choice(self._work.keys), self._random.random()
@@ -73,10 +75,13 @@ class Client:
             else:
                 done = await self._delete(key)
             self._region = self._home
-            if not done:
-                if self._random.random() < _AWAY:
-                    self._region = self._random.choice(REGIONS)
-                await asyncio.sleep(self._random.uniform(0, _PAUSE_S))
+            if done:
+                pause_s = _PAUSE_S
+                continue
+            if self._random.random() < _AWAY:
+                self._region = self._random.choice(REGIONS)
+            await asyncio.sleep(self._random.uniform(0, pause_s))
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     # -- operations ------------------------------------------------------------------------------------
 

@@ -24,6 +24,10 @@ FAULTS = {
     "slow": 1,
     "freeze": 1,
     "tear": 1,
+    "restart": 1,
+    "disk_full": 1,
+    "clock_inside": 1,
+    "clock_beyond": 1,
 }
 """Kind → how often it is in the deck."""
 _LONGEST_S = 2.5
