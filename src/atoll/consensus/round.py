@@ -48,6 +48,11 @@ class Round(msgspec.Struct, frozen=True):
         return "refused" if self.refused else "unreachable"
 
     @property
+    def short_of_one(self) -> bool:
+        """Whether one more that grants it wins it."""
+        return len(self.granted) == majority(self.voters) - 1
+
+    @property
     def decided(self) -> bool:
         """Of an inspection: whether a majority has accepted the one value, so that it is decided.
 

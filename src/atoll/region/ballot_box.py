@@ -42,23 +42,29 @@ class BallotBox:
         self._waiting: dict[str, list[_Asked]] = {}
         self._tasks = Tasks()
 
-    async def ask(self, request: Request, voters: Mapping[str, int], *, unanimous: bool = False) -> Round:
-        """The round once it is won or lost; with `unanimous` once all have answered, or what is known is decided."""
+    async def ask(
+        self, request: Request, voters: Mapping[str, int], *, unanimous: bool = False, but: str = ""
+    ) -> Round:
+        """The round once it is won or lost; with `unanimous` once all have answered, or what is known is decided.
+
+        `but` is not asked: the round is also over once only its vote is missing.
+        """
         state = Round(voters)
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def answered(region: str, vote: Vote | None) -> None:
             nonlocal state
             state = heard(state, region, vote)
-            over = state.outcome != "open"
+            over = state.outcome != "open" or (state.short_of_one and bool(but))
             if unanimous and not state.complete:
                 over = state.decided or state.outcome == "unreachable"
             if over and not ended.done():
                 ended.set_result(None)
 
-        for region in voters:
+        for region in (region for region in voters if region != but):
             self._put(region, _Asked(request, voters, lambda vote, region=region: answered(region, vote)))  # type: ignore[misc]
-        await ended
+        if not (but and state.short_of_one):
+            await ended
         return state
 
     async def close(self) -> None:

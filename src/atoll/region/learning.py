@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import ClassVar
+
+import msgspec
 
 from atoll.causality.types import Seq, Stamp
 from atoll.commit import idempotency
@@ -16,7 +19,8 @@ from atoll.documents.decided import DECIDED
 from atoll.documents.mutation import Receipt, Write
 from atoll.errors import AtollError, Indefinite
 from atoll.region.group_commit import Awaited
-from atoll.replication.messages import PlaceCall
+from atoll.region.voting import Voting
+from atoll.replication.messages import PlaceCall, VoteCall
 from atoll.store.port import Remembered, View
 
 
@@ -65,9 +69,12 @@ class Change:
         if not self.done.done():
             self.done.set_exception(error)
 
+    journals: ClassVar[bool] = True
+    """Whether what it comes to is an entry, which precedes the answer."""
+
     def answered(self, step: Step) -> bool:
         """Answer if nothing has to be journaled first; whether that is so."""
-        return False
+        return not self.journals
 
 
 class Unasked(Change):
@@ -83,6 +90,8 @@ class Placing(Change):
     """The wish to put a transaction's intent on a register; it has its answer once that is decided."""
 
     __slots__ = ("fingerprint", "intent", "mutations", "placed")
+
+    journals = False
 
     def __init__(self, call: PlaceCall, *, movable: bool = False) -> None:
         super().__init__(None, call.id, movable=movable)
@@ -100,13 +109,15 @@ class Placing(Change):
             self.fail(step.error)
         elif step.placed is not None and not self.placed.done():
             self.placed.set_result(step.placed)
-        return True
+        return super().answered(step)
 
 
 class Settling(Change):
     """Take the intent of a transaction off."""
 
     __slots__ = ("journaled", "outcome", "settled", "transaction")
+
+    journals = False
 
     def __init__(self, transaction: str, outcome: Outcome, *, journaled: bool) -> None:
         super().__init__(None, b"")
@@ -123,7 +134,7 @@ class Settling(Change):
     def answered(self, step: Step) -> bool:
         if not self.settled.done():
             self.settled.set_result(None)
-        return True
+        return super().answered(step)
 
 
 class Step:
@@ -190,3 +201,43 @@ class Learning(Awaited[list[Receipt | AtollError]]):
             answer = idempotency.answer_of(receipt, write)
             batch.pending.remembered.append(Remembered(write.idempotency_key, batch.now_ms, answer))
         return receipt
+
+
+class Deciding(Learning):
+    """A work: this region's acceptor votes, and what is decided by it becomes entries."""
+
+    __slots__ = ("_already", "_call", "_voting", "decided")
+
+    def __init__(
+        self,
+        address: Address,
+        steps: Sequence[Step],
+        gates: Sequence[Gate],
+        voting: Voting,
+        call: VoteCall,
+        *,
+        decided: bool,
+    ) -> None:
+        """`decided`: it is so already, and this region's vote is one more. Else only this vote is missing."""
+        super().__init__(address, steps, gates)
+        self._voting = voting
+        self._call = call
+        self._already = decided
+        self.decided = False
+        """Whether it is, by the transaction that has been committed."""
+
+    def want(self, wants: Wants) -> None:
+        super().want(wants)
+        self._voting.want(wants, self._call)
+
+    def perform(self, batch: Batch, view: View) -> None:
+        """Raises nothing."""
+        try:
+            votes = self._voting.cast(batch, view, self._call).votes
+        except (AtollError, msgspec.DecodeError):
+            votes = ()  # it cannot vote: others may
+        self.decided = self._already or (bool(votes) and votes[0].granted)
+        if self.decided:
+            super().perform(batch, view)
+        else:
+            self.result = []

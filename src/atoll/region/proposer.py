@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from atoll.causality.types import Ballot
 from atoll.commit import idempotency
 from atoll.commit.checks import check_document
 from atoll.commit.identity import Address
-from atoll.consensus.acceptor import NEVER, Accept, Prepare
+from atoll.consensus.acceptor import NEVER, Accept, Prepare, Vote
 from atoll.consensus.decided import (
     REMEMBERED_MS,
     Decided,
@@ -31,7 +32,7 @@ from atoll.consensus.decided import (
     row_for,
     wanted,
 )
-from atoll.consensus.round import Round, Voters
+from atoll.consensus.round import Round, Voters, heard
 from atoll.documents.mutation import Receipt
 from atoll.documents.rules import Rules
 from atoll.errors import (
@@ -43,7 +44,7 @@ from atoll.errors import (
     error_classes,
 )
 from atoll.region.ballot_box import BallotBox
-from atoll.region.learning import Change, Learning, Placing, Settling, Step, Unasked
+from atoll.region.learning import Change, Deciding, Learning, Placing, Settling, Step, Unasked
 from atoll.region.local_writes import LocalWrites
 from atoll.region.outcomes import Outcomes
 from atoll.region.site import Site
@@ -51,6 +52,7 @@ from atoll.region.statistics import Statistics
 from atoll.region.tasks import Tasks
 from atoll.region.voting import Voting
 from atoll.replication.link import Link
+from atoll.replication.messages import VoteCall
 from atoll.store.port import Row, Store
 
 _AT_ONCE = 64
@@ -253,15 +255,12 @@ class Proposer:
                 sent = True
                 self._last = max(self._last, upcoming.number)
                 self._statistics.proposals += 1
-                found = await self.box.ask(Accept(register.name, ballot, encoded(after), upcoming), voters)
+                accept = Accept(register.name, ballot, encoded(after), upcoming)
+                found = await self._accepted(register, accept, voters, steps)
                 if found.outcome == "won":
                     self._hold(register, _Held(upcoming, after, voters))
-                    for step in steps:
-                        step.change.value = after
                     writes = sum(change.write is not None for change in changes)
                     self._statistics.changes_combined += max(0, writes - 1)
-                    if steps := [step for step in steps if not step.change.answered(step)]:
-                        self._tasks.spawn(self._answer(register, steps), f"journals {register.name}")
                     return
             self._hold(register, None)
             register.seen, register.mine = max(register.seen, found.promised), False
@@ -325,6 +324,37 @@ class Proposer:
         found = await self.box.ask(Prepare(register.name, ballot), voters)
         value = await self.value_of(register, found) if found.outcome == "won" else None
         return found, ballot, value
+
+    async def _accepted(self, register: Register, accept: Accept, voters: Voters, steps: list[Step]) -> Round:
+        """The round; where it is won, the changes are answered, or will be once they are journaled."""
+        own = self._site.name
+        if self._voting.votes and own in voters:
+            found = await self.box.ask(accept, voters, but=own)
+            decided = found.outcome == "won"
+            if not (decided or found.short_of_one):
+                return found
+            entries = [step for step in steps if step.change.journals]
+            call, gates = VoteCall(dict(voters), (accept,)), self.writes.gates
+            work = Deciding(register.address, entries, gates, self._voting, call, decided=decided)
+            with contextlib.suppress(AtollError):  # then it may be decided without this region
+                self.writes.group_commit.submit(work)
+                receipts = await work.done
+                if work.decided:
+                    self._tell(entries, receipts)
+                    self._answered(steps)
+                    return found if decided else heard(found, own, Vote(True, accept.next, accept.ballot))
+        found = await self.box.ask(accept, voters)
+        if found.outcome == "won":
+            for step in steps:
+                step.change.value = steps[-1].value
+            if entries := self._answered(steps):
+                self._tasks.spawn(self._answer(register, entries), f"journals {register.name}")
+        return found
+
+    @staticmethod
+    def _answered(steps: list[Step]) -> list[Step]:
+        """Answer those of which nothing has to be journaled; the others."""
+        return [step for step in steps if not step.change.answered(step)]
 
     async def value_of(self, register: Register, found: Round) -> Decided:
         if found.accepted != NEVER:
@@ -406,7 +436,11 @@ class Proposer:
         except AtollError as error:
             for step in steps:
                 step.change.fail(error)
-            return
+        else:
+            self._tell(steps, receipts)
+
+    @staticmethod
+    def _tell(steps: list[Step], receipts: list[Receipt | AtollError]) -> None:
         for step, receipt in zip(steps, receipts, strict=True):
             if isinstance(receipt, AtollError):
                 step.change.refuse(receipt)

@@ -42,8 +42,7 @@ class _Votes(Awaited[VoteReply]):
         self._call = call
 
     def want(self, wants: Wants) -> None:
-        wants.states += [STATE, *((VOTERS, region) for region in self._voting.members)]
-        wants.states += [(REGISTERS, request.register) for request in self._call.requests]
+        self._voting.want(wants, self._call)
 
     def perform(self, batch: Batch, view: View) -> None:
         """Raises nothing: what is wrong is the caller's to hear."""
@@ -164,6 +163,11 @@ class Voting:
         self.known = later(self.known, {region: _incarnation(value) for region, value in stored})
         self._voting = self.known.get(self._site.name)
 
+    @property
+    def votes(self) -> bool:
+        """Whether the acceptors here vote, as far as this node knows."""
+        return self._refuse() is None and self.joining is None
+
     def heard(self, voters: Mapping[str, int]) -> None:
         """A peer has recorded these."""
         self.known = later(self.known, voters)
@@ -176,6 +180,11 @@ class Voting:
         work = _Votes(self, call)
         self._group_commit.submit(work)
         return await work.done
+
+    def want(self, wants: Wants, call: VoteCall) -> None:
+        """What `cast` needs to find loaded."""
+        wants.states += [STATE, *((VOTERS, region) for region in self.members)]
+        wants.states += [(REGISTERS, request.register) for request in call.requests]
 
     def cast(self, batch: Batch, view: View, call: VoteCall) -> VoteReply:
         """In the transaction. Raises Unavailable, msgspec.DecodeError."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from atoll.causality.types import Ballot
+from atoll.consensus.acceptor import Prepare
 from atoll.consensus.decided import MOST_REMEMBERED, REMEMBERED_MS
 from atoll.documents.mutation import Write, patch_of, put_of
 from atoll.errors import (
@@ -85,6 +87,35 @@ async def test_a_region_that_proposed_last_needs_one_round_trip_more_only() -> N
         await it["a"].write(deposit(it, 1))
         asked = [call.requests for _, _, call in it.calls if isinstance(call, VoteCall)]
         assert [type(each).__name__ for requests in asked for each in requests] == ["Accept", "Accept"]
+
+
+@in_virtual_time
+async def test_the_own_vote_and_the_entry_are_one_commit() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        await it.settled()
+        before = it["a"].statistics.commits
+        await it["a"].write(deposit(it, 1))
+        assert it["a"].statistics.commits == before + 1
+
+
+@in_virtual_time
+async def test_what_one_peer_accepted_and_this_region_must_not_is_not_decided() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        await it.settled()
+        it.partition("ac")
+        await until(lambda: not it["a"].links["c"].status.connected)
+        it.reply_s["b", "a"] = 1.0
+        it.calls.clear()
+        written = asyncio.create_task(it["a"].write(deposit(it, 2)))
+        await asyncio.sleep(0.5)
+        higher = Prepare("purse/k", Ballot(1 << 62, "c/0"))
+        await it["a"].voting.vote(VoteCall(it["a"].voting.known, (higher,)))
+        await written
+        asked = [each for _, _, call in it.calls if isinstance(call, VoteCall) for each in call.requests]
+        assert any(isinstance(each, Prepare) and each.ballot > higher.ballot for each in asked)
+        assert await balance(it, "b") == 3
 
 
 @in_virtual_time
