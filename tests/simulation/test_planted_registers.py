@@ -26,6 +26,11 @@ ONCE = "a register decides each revision once"
 FOUND_BY = (LINEARIZABLE, ONCE)
 
 
+def busy(plan: Plan) -> Plan:
+    """Nothing fails, and many wait for each other."""
+    return replace(losing(plan), clients=6, mean_s=0.02)
+
+
 def moving(plan: Plan) -> Plan:
     """One region after the other is cut off, so that others propose."""
     names = ("tokyo", "frankfurt", "virginia")
@@ -36,11 +41,11 @@ def moving(plan: Plan) -> Plan:
 def forgetting(plan: Plan) -> Plan:
     """A region loses its disk as often as it is cut off from one peer and then from the other."""
     faults = []
-    for at in range(3):
-        faults.append(Fault("partition", 2.0 * at, 2.0 * at + 0.9, ("virginia",)))
-        faults.append(Fault("lost_disk", 2.0 * at + 0.9, 2.0 * at + 0.95, ("frankfurt",)))
-        faults.append(Fault("partition", 2.0 * at + 0.95, 2.0 * at + 1.9, ("tokyo",)))
-    return replace(losing(plan, *faults), clients=4, mean_s=0.02)
+    for at in (0.0, 5.0):
+        faults.append(Fault("partition", at, at + 2.0, ("virginia",)))
+        faults.append(Fault("lost_disk", at + 2.0, at + 2.1, ("frankfurt",)))
+        faults.append(Fault("partition", at + 2.1, at + 4.5, ("tokyo",)))
+    return replace(losing(plan, *faults), clients=4, mean_s=0.02, duration_s=10.0)
 
 
 @plant("one region decides", workloads=("orders",), seeds=10, found_by=FOUND_BY, alter=moving)
@@ -57,7 +62,13 @@ def votes_on(patch: Patch) -> None:
     patch.setattr(Voting, "_join_as", join_at_once)
 
 
-@plant("a strong read is of the region's own copy", workloads=("orders",), seeds=10, found_by=FOUND_BY)
+@plant(
+    "a strong read is of the region's own copy",
+    workloads=("orders",),
+    seeds=10,
+    found_by=FOUND_BY,
+    alter=busy,
+)
 def reads_its_own(patch: Patch) -> None:
     honest = Reader.read
 
