@@ -23,7 +23,7 @@ from atoll.commit.recent import Recent
 from atoll.conflicts import records
 from atoll.conflicts.records import Record
 from atoll.documents import document as documents
-from atoll.documents.decided import decision_of, revision_of
+from atoll.documents.decided import DECIDED, decision_of
 from atoll.documents.document import Document
 from atoll.documents.entry import (
     UNREADABLE,
@@ -195,8 +195,8 @@ class Batch:
         """Add an entry of what registers have decided, and of a write; None for nothing. Raises as `write` does."""
         fresh: list[Change] = []
         for change in changes:
-            decision, here = decision_of(change.deltas), self._document((change.collection, change.key))
-            if revision_of(here.registers.get(WHOLE, ())) < decision.revision:
+            decision, here = decision_of(change.deltas), self.row((change.collection, change.key))
+            if documents.revision_in(here) < decision.revision:
                 self.clock.update(decision.stamp)
                 fresh.append(change)
         if not fresh and not beside.mutations:
@@ -324,17 +324,17 @@ class Batch:
             rules.quick
             and len(change.registers) == 1
             and WHOLE in change.registers
-            and not (change.deltas or change.resolved)
+            and not (change.resolved or change.deltas.keys() - {DECIDED})
             and _INSERT <= change.operation <= _DELETE
-            and documents.succeeded(self.row(address), entry.context)
+            and (writer := documents.writer_of(rules, entry, change))
+            and documents.succeeded(self.row(address), writer.context)
         ):
             # Nearly every entry: its writer had seen the one version that is here.
             value = change.registers[WHOLE]
             if value is not None:
                 documents.check_value(rules, change.key, WHOLE, value)
             self._documents.pop(address, None)
-            marker = None if value is None else documents.ELSEWHERE
-            version = documents.version_of(entry, change.operation, marker)
+            version = documents.version_of(writer, change.operation, value and documents.ELSEWHERE)
             self._changed[address] = row = documents.row_of(value, version)
             self.size_bytes += len(row.meta) if value is None else len(row.meta) + len(value)
             return

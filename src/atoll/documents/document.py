@@ -222,7 +222,7 @@ def delta_of(rules: Rules, entry: Entry, change: Change) -> Document:
         )
     if rules.appended:
         _check_appended(rules, change.key, change.registers, entry.order)
-    writer = _writer(rules, entry, change)
+    writer = writer_of(rules, entry, change)
     versions: dict[str, Register] = {}
     for name, value in change.registers.items():
         if not well_named(name):
@@ -244,7 +244,7 @@ def delta_of(rules: Rules, entry: Entry, change: Change) -> Document:
     return Document(versions, lattices)
 
 
-def _writer(rules: Rules, entry: Entry, change: Change) -> Entry | Version:
+def writer_of(rules: Rules, entry: Entry, change: Change) -> Entry | Version:
     """Whose dot, stamp and context the versions of a change have: its entry's, or those of a decided revision."""
     if DECIDED not in change.deltas:
         return entry

@@ -14,7 +14,7 @@ from atoll.commit.snapshot_page import SnapshotPage
 from atoll.commit.work import Step
 from atoll.conflicts.guard import guarded
 from atoll.documents import document as documents
-from atoll.documents.entry import EncodedEntry, LosingVersion, decode_frames
+from atoll.documents.entry import Change, EncodedEntry, LosingVersion, decode_frames
 from atoll.documents.mutation import Mutation, Receipt, Write
 from atoll.documents.rules import Rules, plain_text
 from atoll.schema.application import Application
@@ -105,6 +105,11 @@ class Replica:
         receipt = batch.write(Write(mutations, idempotency_key))
         self._take(batch)
         return receipt
+
+    def learn(self, change: Change) -> None:
+        batch = self.batch()
+        batch.learn([change], Write(()))
+        self._take(batch)
 
     def upgrade(self, rules: dict[str, Rules]) -> None:
         """Restart with other declarations."""

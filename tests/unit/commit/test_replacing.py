@@ -8,6 +8,7 @@ from unittest.mock import patch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atoll.consensus.decided import Decided, change_of, changed, initial
 from atoll.documents import document as documents
 from atoll.documents.mutation import Delete, Mutation, put_of
 from atoll.errors import NotFound
@@ -23,7 +24,7 @@ Step = tuple[str, str, str, int]
 steps = st.lists(
     st.tuples(
         st.sampled_from(REGIONS),
-        st.sampled_from(["put", "put", "delete", "receive", "receive"]),
+        st.sampled_from(["put", "put", "delete", "receive", "receive", "decide", "learn", "learn"]),
         st.sampled_from(["profile", "claim", "page"]),
         st.integers(0, 3),
     ),
@@ -33,11 +34,21 @@ steps = st.lists(
 
 def run(script: list[Step]) -> list[Replica]:
     replicas = {name: Replica(name, RULES) for name in REGIONS}
+    decided: dict[str, list[Decided]] = {}
+    """collection → the revisions of its document that a quorum has decided"""
     for name, what, collection, number in script:
-        here = replicas[name]
+        here, known = replicas[name], decided.setdefault(collection, [])
         if what == "receive":
             encoded = here.ready_from(replicas[REGIONS[number % len(REGIONS)]])
             here.receive([encoded] if encoded is not None else [])
+        elif what == "decide":
+            row = here.rows.get((collection, "k"))
+            before = known[-1] if known else initial(RULES[collection], row)
+            put = mutation("put", collection, number)
+            known.append(changed(RULES[collection], before, put, here.clock.now(), row))
+        elif what == "learn":
+            if known:
+                here.learn(change_of((collection, "k"), known[number % len(known)]))
         else:
             with contextlib.suppress(NotFound):
                 here.write(mutation(what, collection, number))
