@@ -184,27 +184,54 @@ def resolved(register: str, value: Decided, outcome: Outcome) -> Decided:
 
 def remembering(value: Decided, made: Made) -> Decided:
     """With one more change that was made."""
-    kept: list[Made] = []
-    room = MOST_REMEMBERED - 1
-    for each in reversed(value.made):
-        if each.stamp >> 16 <= (made.stamp >> 16) - REMEMBERED_MS:
-            break
-        if each.doubted or room > 0:
-            kept.append(each)
-        room -= not each.doubted
-    return msgspec.structs.replace(value, made=(*reversed(kept), made))
+    memory = Memory(value)
+    memory.add(made)
+    return memory.kept_in(value)
 
 
-def made_before(value: Decided, id: bytes) -> Made | None:
-    """What became of a change, as far as that is remembered."""
-    return next((each for each in value.made if each.id == id), None)
+class Memory:
+    """The changes that a register has made lately, while more are made."""
 
+    def __init__(self, value: Decided) -> None:
+        self._before = value.made
+        self._made = list(value.made)
+        self._found = {each.id: each for each in reversed(self._made)}
 
-def remembers_since(value: Decided, revision: int) -> bool:
-    """Whether all changes after a revision are remembered, and one more that is doubted would be."""
-    certain = [each.revision for each in value.made if not each.doubted]
-    complete = len(certain) < MOST_REMEMBERED or certain[0] <= revision + 1
-    return complete and len(value.made) - len(certain) < MOST_REMEMBERED
+    def find(self, id: bytes) -> Made | None:
+        """What became of a change, as far as that is remembered."""
+        return self._found.get(id)
+
+    def add(self, made: Made) -> None:
+        self._made.append(made)
+        self._found.setdefault(made.id, made)
+
+    def kept_in(self, value: Decided) -> Decided:
+        """The value, with what is remembered of all changes up to it."""
+        made = self.made
+        return value if made is value.made else msgspec.structs.replace(value, made=made)
+
+    @property
+    def made(self) -> tuple[Made, ...]:
+        """Those that are kept from now on."""
+        if len(self._made) == len(self._before):
+            return self._before
+        *earlier, newest = self._made
+        kept = [newest]
+        room, since_ms = MOST_REMEMBERED - (not newest.doubted), (newest.stamp >> 16) - REMEMBERED_MS
+        for each in reversed(earlier):
+            if each.stamp >> 16 <= since_ms:
+                break
+            if each.doubted or room > 0:
+                kept.append(each)
+            room -= not each.doubted
+        return tuple(reversed(kept))
+
+    def since(self, revision: int) -> bool:
+        """Whether all changes after a revision are remembered, and one more that is doubted would be."""
+        made = self.made
+        certain = [each.revision for each in made if not each.doubted]
+        complete = len(certain) < MOST_REMEMBERED or certain[0] <= revision + 1
+        return complete and len(made) - len(certain) < MOST_REMEMBERED
 
 
 def row_for(value: Decided) -> Row | None:

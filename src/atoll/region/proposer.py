@@ -20,14 +20,12 @@ from atoll.consensus.decided import (
     REMEMBERED_MS,
     Decided,
     Made,
+    Memory,
     Placed,
     changed,
     decoded,
     encoded,
     initial,
-    made_before,
-    remembering,
-    remembers_since,
     resolved,
     row_for,
     wanted,
@@ -365,20 +363,25 @@ class Proposer:
     def _steps(
         self, address: Address, before: Decided, changes: Sequence[Change], row: Row | None
     ) -> list[Step]:
+        """What each comes to, on top of those before it. The last one's value remembers all of them."""
         steps: list[Step] = []
+        memory = Memory(before)
         for change in changes:
-            steps.append(step := self._step(address, before, change, row))
+            steps.append(step := self._step(address, before, change, row, memory))
             before = step.value
+        steps[-1].value = memory.kept_in(before)
         return steps
 
-    def _step(self, address: Address, before: Decided, change: Change, row: Row | None) -> Step:
+    def _step(
+        self, address: Address, before: Decided, change: Change, row: Row | None, memory: Memory
+    ) -> Step:
         if isinstance(change, Placing):
-            return self._placing(address, before, change, row)
+            return self._placing(address, before, change, row, memory)
         write = change.write
         if write is None:
             return Step(change, before)
         fingerprint, doubted = idempotency.fingerprint(write), change.doubted
-        made = made_before(before, change.id)
+        made = memory.find(change.id)
         if made is not None:
             if made.fingerprint != fingerprint:
                 return Step(change, before, error=idempotency.reused(write))
@@ -386,7 +389,7 @@ class Proposer:
                 return Step(change, before, replayed=True)
             type, message = made.refused
             return Step(change, before, error=error_classes().get(type, AtollError)(message))
-        if self._too_old(change) or (doubted is not None and not remembers_since(before, doubted)):
+        if self._too_old(change) or (doubted is not None and not memory.since(doubted)):
             return Step(change, before, error=_forgotten(address))
         rules, stamp = self.rules[address[0]], self._clock.now()
         try:
@@ -395,20 +398,21 @@ class Proposer:
                 check_document(address, row_for(before), made_row, self._site.options.document_bytes)
         except AtollError as error:
             if doubted is not None:
-                refused = Made(
-                    change.id, fingerprint, before.revision, stamp, True, (error.type, error.message)
-                )
-                before = remembering(before, refused)
+                refused = (error.type, error.message)
+                memory.add(Made(change.id, fingerprint, before.revision, stamp, True, refused))
             return Step(change, before, error=error)
         if after is before and doubted is None:
             return Step(change, before)
-        made = Made(change.id, fingerprint, after.revision, max(stamp, after.stamp), doubted is not None)
-        return Step(change, remembering(after, made))
+        made_at = max(stamp, after.stamp)
+        memory.add(Made(change.id, fingerprint, after.revision, made_at, doubted is not None))
+        return Step(change, after)
 
     def _too_old(self, change: Change) -> bool:
         return asyncio.get_running_loop().time() - change.since_s > _OLDEST_S
 
-    def _placing(self, address: Address, before: Decided, change: Placing, row: Row | None) -> Step:
+    def _placing(
+        self, address: Address, before: Decided, change: Placing, row: Row | None, memory: Memory
+    ) -> Step:
         if self.outcomes.aborted(change.intent.transaction):
             return Step(change, before, error=Unavailable("an older transaction needs the document"))
         bare, intent = msgspec.structs.replace(before, made=(), intent=None), before.intent
@@ -416,7 +420,7 @@ class Proposer:
             return Step(change, before, placed=Placed(bare, intent.after))
         rules, made = self.rules[address[0]], None
         if change.id:
-            found = made_before(before, change.id)
+            found = memory.find(change.id)
             if found is not None:
                 return Step(change, before, placed=Placed(bare, made=found.fingerprint))
         try:

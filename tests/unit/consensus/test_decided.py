@@ -13,14 +13,12 @@ from atoll.consensus.decided import (
     REMEMBERED_MS,
     Decided,
     Made,
+    Memory,
     change_of,
     changed,
     decoded,
     encoded,
     initial,
-    made_before,
-    remembering,
-    remembers_since,
     row_for,
     written,
 )
@@ -119,33 +117,55 @@ def test_a_decided_value_says_the_same_when_a_register_begins_with_it() -> None:
     assert initial(RULES, None) == decoded(None) == Decided()
 
 
-@given(st.lists(st.integers(0, 2 * REMEMBERED_MS), max_size=2 * MOST_REMEMBERED).map(sorted))
-def test_the_latest_changes_are_remembered(times: list[int]) -> None:
+def remembering(value: Decided, *made: Made) -> Decided:
+    memory = Memory(value)
+    for each in made:
+        memory.add(each)
+    return memory.kept_in(value)
+
+
+def certain(number: int, ms: int) -> Made:
+    return Made(b"%d" % number, b"", number + 1, ms << 16)
+
+
+@given(
+    st.lists(st.integers(0, 2 * REMEMBERED_MS), max_size=2 * MOST_REMEMBERED).map(sorted), st.integers(1, 64)
+)
+def test_the_latest_changes_are_remembered(times: list[int], at_once: int) -> None:
     value = Decided()
-    for number, time in enumerate(times):
-        value = remembering(value, Made(b"%d" % number, b"", number + 1, time << 16))
+    made = [certain(number, time) for number, time in enumerate(times)]
+    for first in range(0, len(made), at_once):
+        value = remembering(value, *made[first : first + at_once])
         assert decoded(encoded(value)) == value
-    kept = [number for number, time in enumerate(times) if time > times[-1] - REMEMBERED_MS]
-    assert [made.id for made in value.made] == [b"%d" % number for number in kept[-MOST_REMEMBERED:]]
+    kept = [each.id for each in made if each.stamp >> 16 > times[-1] - REMEMBERED_MS]
+    assert [each.id for each in value.made] == kept[-MOST_REMEMBERED:]
+    assert all(Memory(value).find(each.id) == each for each in value.made)
+
+
+def test_nothing_is_made_anew_where_nothing_was_added() -> None:
+    value = remembering(Decided(), certain(1, 1))
+    assert remembering(value) is value
 
 
 def test_doubted_changes_are_remembered_for_the_whole_time() -> None:
-    value = remembering(Decided(), Made(b"doubted", b"", 1, 1 << 16, True))
+    doubted = Made(b"doubted", b"", 1, 1 << 16, True)
+    value = remembering(Decided(), doubted)
     for number in range(2 * MOST_REMEMBERED):
-        value = remembering(value, Made(b"%d" % number, b"", number + 2, (number + 2) << 16))
+        value = remembering(value, certain(number + 1, number + 2))
+    memory = Memory(value)
     assert len(value.made) == MOST_REMEMBERED + 1
-    assert made_before(value, b"doubted") == Made(b"doubted", b"", 1, 1 << 16, True)
-    assert made_before(value, b"0") is None
+    assert memory.find(b"doubted") == doubted
+    assert memory.find(b"1") is None
     oldest = value.made[1].revision
-    assert remembers_since(value, oldest - 1)
-    assert not remembers_since(value, oldest - 2)
+    assert memory.since(oldest - 1)
+    assert not memory.since(oldest - 2)
     value = remembering(value, Made(b"late", b"", 9999, (REMEMBERED_MS + 1) << 16))
-    assert made_before(value, b"doubted") is None
+    assert Memory(value).find(b"doubted") is None
 
 
 def test_only_so_many_changes_may_be_doubted() -> None:
-    value = Decided()
+    memory = Memory(Decided())
     for number in range(MOST_REMEMBERED):
-        assert remembers_since(value, 0)
-        value = remembering(value, Made(b"%d" % number, b"", number + 1, 1 << 16, True))
-    assert not remembers_since(value, 0)
+        assert memory.since(0)
+        memory.add(Made(b"%d" % number, b"", number + 1, 1 << 16, True))
+    assert not memory.since(0)
