@@ -104,6 +104,12 @@ def joined(ours: Acceptor, theirs: Acceptor) -> Acceptor:
     return Acceptor(promised, latest.accepted, latest.value)
 
 
+class _Promise(msgspec.Struct, array_like=True, frozen=True):
+    """The beginning of an `Acceptor`: what follows is left unread."""
+
+    promised: Ballot = NEVER
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Acceptor).decode
 
@@ -116,3 +122,11 @@ def encoded(state: Acceptor) -> bytes:
 def decoded(stored: bytes | None) -> Acceptor:
     """Raises msgspec.DecodeError."""
     return Acceptor() if stored is None else _decode(stored)
+
+
+_decode_promise = msgspec.msgpack.Decoder(_Promise).decode
+
+
+def promised(stored: bytes | None) -> Ballot:
+    """Of a stored state, without its value. Raises msgspec.DecodeError."""
+    return NEVER if stored is None else _decode_promise(stored).promised

@@ -42,6 +42,7 @@ from atoll.errors import (
     error_classes,
 )
 from atoll.region.ballot_box import BallotBox
+from atoll.region.forwarding import Forwarding
 from atoll.region.learning import Change, Deciding, Learning, Placing, Settling, Step, Unasked
 from atoll.region.local_writes import LocalWrites
 from atoll.region.outcomes import Outcomes
@@ -157,6 +158,7 @@ class Proposer:
         self.rules = {name: each for name, each in rules.items() if each.schema.policy.by_quorum}
         """Of the collections whose documents are registers."""
         self.box = BallotBox(site, voting)
+        self.forwarding = Forwarding(site)
         self._site = site
         self._store = store
         self._clock = clock
@@ -178,6 +180,7 @@ class Proposer:
     async def close(self) -> None:
         await self._tasks.close()
         await self.outcomes.close()
+        await self.forwarding.close()
         await self.box.close()
 
     def of(self, address: Address) -> Register:

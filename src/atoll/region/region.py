@@ -39,6 +39,7 @@ from atoll.replication.messages import (
     SnapshotCall,
     VoteCall,
     WriteCall,
+    WritesCall,
 )
 from atoll.schema.application import Application
 from atoll.schema.bounds import bounds_of
@@ -218,6 +219,8 @@ class Region(Parts):
         match call:
             case WriteCall():
                 return await self.writer.take(call)
+            case WritesCall():
+                return await self.writer.take_all(call)
             case VoteCall():
                 return await self.voting.vote(call)
             case JoinCall():

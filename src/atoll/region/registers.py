@@ -140,7 +140,9 @@ class Registers:
             leader = None if call.by else await self._leader(register)
             if leader is not None:
                 self._statistics.forwarded += 1
-                reply, _ = await self._forwarded(leader, forwarded, PlaceReply)
+                asked = asyncio.create_task(self._site.ask(leader, forwarded, PlaceReply))
+                asked.add_done_callback(lambda task: task.cancelled() or task.exception())
+                reply, _ = await self._forwarded(asked)
                 register.mine = reply is None or reply.yours
                 if reply is not None:
                     return reply
@@ -246,8 +248,8 @@ class Registers:
         """The region that should propose the next change; None for this one."""
         if register.held is not None or register.mine:
             return None
-        state = acceptor.decoded(await self._store.state(REGISTERS, register.name))
-        region = max(state.promised, register.seen).region
+        promised = acceptor.promised(await self._store.state(REGISTERS, register.name))
+        region = max(promised, register.seen).region
         return region if self.proposer.reaches(region) else None
 
     async def _by_leader(self, register: Register, call: WriteCall) -> WriteReply | WriteCall:
@@ -257,18 +259,15 @@ class Registers:
             return call
         self._statistics.forwarded += 1
         revision = revision_in(await self._store.get(*register.address))
-        found, sure = await self._forwarded(leader, call, WriteReply)
+        asked = self.proposer.forwarding.send(leader, register.address, call)
+        found, sure = await self._forwarded(asked)
         register.mine = found is None or found.yours
         if found is None and not sure and call.doubted is None:
             return msgspec.structs.replace(call, doubted=revision)
         return found or call
 
-    async def _forwarded(
-        self, leader: str, call: WriteCall | PlaceCall, answer: type[Answered]
-    ) -> tuple[Answered | None, bool]:
+    async def _forwarded(self, asked: asyncio.Future[Answered]) -> tuple[Answered | None, bool]:
         """The reply, if there is one; and whether nothing was proposed otherwise. Raises RequestErrors."""
-        asked = asyncio.create_task(self._site.ask(leader, call, answer), name=f"forwards to {leader}")
-        asked.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.wait({asked}, timeout=_FORWARD_S)
         if not asked.done():
             return None, False

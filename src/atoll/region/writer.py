@@ -18,7 +18,15 @@ from atoll.region.local_writes import LocalWrites
 from atoll.region.site import Site
 from atoll.region.transactions import Transactions
 from atoll.region.waits import Admission
-from atoll.replication.messages import PlaceCall, PlaceReply, WriteCall, WriteReply
+from atoll.replication.failure import Failure
+from atoll.replication.messages import (
+    PlaceCall,
+    PlaceReply,
+    WriteCall,
+    WriteReply,
+    WritesCall,
+    WritesReply,
+)
 from atoll.store.port import Documents
 
 
@@ -110,6 +118,17 @@ class Writer:
         """An intent that a peer has forwarded. Raises what `take` raises."""
         self._check_declared(Write(call.mutations))
         return await self._registers.place(call)
+
+    async def take_all(self, call: WritesCall) -> WritesReply:
+        """Several of them, at once. Raises nothing that concerns one alone."""
+
+        async def taken(each: WriteCall) -> tuple[WriteReply | None, Failure | None]:
+            try:
+                return await self.take(each), None
+            except AtollError as error:
+                return None, Failure.of(error)
+
+        return WritesReply(tuple(await asyncio.gather(*map(taken, call.calls))))
 
     # -- whose it is -----------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from atoll.consensus.acceptor import Request, Vote
 from atoll.consensus.decided import Intent, Placed
 from atoll.consensus.outcome import Outcome
 from atoll.documents.mutation import Mutation, Receipt, Write
+from atoll.replication.failure import Failure
 
 
 class ReadCall(msgspec.Struct, array_like=True, frozen=True, tag="read"):
@@ -33,6 +34,12 @@ class WriteCall(msgspec.Struct, array_like=True, frozen=True, tag="write"):
     """The region that forwards such a change."""
     doubted: int | None = None
     """Where another region may propose the change, too: a revision that the document had before it."""
+
+
+class WritesCall(msgspec.Struct, array_like=True, frozen=True, tag="writes"):
+    """Several changes of one consensus register, each on its own."""
+
+    calls: tuple[WriteCall, ...]
 
 
 class DigestCall(msgspec.Struct, array_like=True, frozen=True, tag="digest"):
@@ -118,6 +125,7 @@ class SettleCall(msgspec.Struct, array_like=True, frozen=True, tag="settle"):
 Call = (
     ReadCall
     | WriteCall
+    | WritesCall
     | DigestCall
     | PingCall
     | EntryCall
@@ -140,6 +148,11 @@ class WriteReply(msgspec.Struct, array_like=True, frozen=True, tag="write"):
     vector: dict[str, int]
     yours: bool = False
     """The region that forwarded it changes the register most: it should propose the next change itself."""
+
+
+class WritesReply(msgspec.Struct, array_like=True, frozen=True, tag="writes"):
+    replies: tuple[tuple[WriteReply | None, Failure | None], ...]
+    """One for each call: what came of it."""
 
 
 class DigestReply(msgspec.Struct, array_like=True, frozen=True, tag="digest"):
@@ -217,6 +230,7 @@ class SettleReply(msgspec.Struct, array_like=True, frozen=True, tag="settle"):
 Reply = (
     ReadReply
     | WriteReply
+    | WritesReply
     | DigestReply
     | PingReply
     | EntryReply

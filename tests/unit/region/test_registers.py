@@ -27,7 +27,7 @@ from atoll.errors import (
 from atoll.region.reading import ReadOptions
 from atoll.region.status import RegistersStatus
 from atoll.region.voting import REGISTERS, VOTERS
-from atoll.replication.messages import JoinCall, VoteCall
+from atoll.replication.messages import JoinCall, VoteCall, WriteCall, WriteReply, WritesCall
 from atoll.schema import Collection, Counter, SetOf
 from atoll.schema.application import application_of
 from atoll.store.memory.store import MemoryStore
@@ -207,6 +207,32 @@ async def test_the_region_that_changes_a_register_most_proposes_its_changes() ->
         origins = [str((await it["c"].write(deposit(it, 1))).receipt.origin) for _ in range(20)]
         assert origins[0] == "a"
         assert origins[-1] == "c"
+
+
+@in_virtual_time
+async def test_changes_that_are_forwarded_at_once_share_a_message_and_have_their_own_answers() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        await it.settled()
+        it.calls.clear()
+        taken = put_of(it["a"].rules["purse"], "k", b'{"balance": 1}', if_absent=True)
+        writes = [deposit(it, 1), Write((taken,)), deposit(it, 1), deposit(it, 1, key="other")]
+        found = await asyncio.gather(*map(it["c"].write, writes), return_exceptions=True)
+        assert [type(each) for each in found] == [WriteReply, VersionMismatch, WriteReply, WriteReply]
+        sent = [call for _, region, call in it.calls if isinstance(call, WriteCall | WritesCall)]
+        assert [len(call.calls) for call in sent if isinstance(call, WritesCall)] == [3]
+        assert await balance(it, "b") == 3
+
+
+@in_virtual_time
+async def test_changes_that_cannot_be_forwarded_together_are_proposed_here() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        await it.settled()
+        it.cut.add(frozenset("a"))  # gone before any link has noticed
+        found = await asyncio.gather(*(it["c"].write(deposit(it, 1)) for _ in range(5)))
+        assert len(found) == 5
+        assert await balance(it, "b") == 6
 
 
 @in_virtual_time
