@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from atoll.causality.types import RegionName
+from atoll.causality.types import Ballot, RegionName
 from atoll.commit import idempotency
 from atoll.commit.identity import Address
 from atoll.consensus import acceptor
@@ -43,7 +43,7 @@ from atoll.store.port import Store
 
 Answered = TypeVar("Answered", WriteReply, PlaceReply)
 _FORWARD_S = 0.8
-"""A change is proposed here if the region that it was forwarded to has not answered by then."""
+"""A change is proposed here if the region that it was forwarded to has neither answered nor decided by then."""
 _MOVES = 3
 """A change that finds another proposer is forwarded so often; then it is proposed here."""
 _TALLIED = 16
@@ -142,7 +142,7 @@ class Registers:
                 self._statistics.forwarded += 1
                 asked = asyncio.create_task(self._site.ask(leader, forwarded, PlaceReply))
                 asked.add_done_callback(lambda task: task.cancelled() or task.exception())
-                reply, _ = await self._forwarded(asked)
+                reply, _ = await self._forwarded(leader, register, asked)
                 register.mine = reply is None or reply.yours
                 if reply is not None:
                     return reply
@@ -248,9 +248,12 @@ class Registers:
         """The region that should propose the next change; None for this one."""
         if register.held is not None or register.mine:
             return None
-        promised = acceptor.promised(await self._store.state(REGISTERS, register.name))
-        region = max(promised, register.seen).region
+        region = max(await self._promised(register), register.seen).region
         return region if self.proposer.reaches(region) else None
+
+    async def _promised(self, register: Register) -> Ballot:
+        """The highest ballot that this region's acceptor has promised."""
+        return acceptor.promised(await self._store.state(REGISTERS, register.name))
 
     async def _by_leader(self, register: Register, call: WriteCall) -> WriteReply | WriteCall:
         """The answer; or the call, in doubt or not, where the change should be proposed here. Raises RequestErrors."""
@@ -260,17 +263,23 @@ class Registers:
         self._statistics.forwarded += 1
         revision = revision_in(await self._store.get(*register.address))
         asked = self.proposer.forwarding.send(leader, register.address, call)
-        found, sure = await self._forwarded(asked)
+        found, sure = await self._forwarded(leader, register, asked)
         register.mine = found is None or found.yours
         if found is None and not sure and call.doubted is None:
             return msgspec.structs.replace(call, doubted=revision)
         return found or call
 
-    async def _forwarded(self, asked: asyncio.Future[Answered]) -> tuple[Answered | None, bool]:
+    async def _forwarded(
+        self, leader: str, register: Register, asked: asyncio.Future[Answered]
+    ) -> tuple[Answered | None, bool]:
         """The reply, if there is one; and whether nothing was proposed otherwise. Raises RequestErrors."""
-        await asyncio.wait({asked}, timeout=_FORWARD_S)
-        if not asked.done():
-            return None, False
+        revision = revision_in(await self._store.get(*register.address))
+        while not asked.done():
+            await asyncio.wait({asked}, timeout=_FORWARD_S)
+            before, revision = revision, revision_in(await self._store.get(*register.address))
+            busy = revision > before and (await self._promised(register)).region == leader
+            if not (busy or asked.done()):
+                return None, False
         try:
             return asked.result(), True
         except RequestError:

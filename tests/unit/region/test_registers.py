@@ -225,6 +225,23 @@ async def test_changes_that_are_forwarded_at_once_share_a_message_and_have_their
 
 
 @in_virtual_time
+async def test_a_forwarded_change_waits_for_a_region_that_is_busy_and_not_for_one_that_is_not() -> None:
+    for busy in (True, False):
+        async with World(application=APPLICATION) as it:
+            await it["a"].write(deposit(it, 1))
+            await it.settled()
+            it.request_s["c", "a"] = 2.0
+            loop = asyncio.get_running_loop()
+            since = loop.time()
+            forwarded = asyncio.create_task(it["c"].write(deposit(it, 1)))
+            while busy and not forwarded.done():
+                await it["a"].write(deposit(it, 1))
+                await asyncio.sleep(0.5)
+            assert (await forwarded).receipt.origin == ("a" if busy else "c")
+            assert (loop.time() - since > 2.0) == busy
+
+
+@in_virtual_time
 async def test_changes_that_cannot_be_forwarded_together_are_proposed_here() -> None:
     async with World(application=APPLICATION) as it:
         await it["a"].write(deposit(it, 1))
@@ -335,7 +352,7 @@ async def test_a_change_that_may_be_forgotten_already_is_not_proposed_again() ->
     async with World(application=APPLICATION) as it:
         await it["a"].write(deposit(it, 1))
         await it.settled()
-        it.reply_s["a", "c"] = 2.0
+        it.reply_s["a", "c"] = 30.0
         forwarded = asyncio.create_task(it["c"].write(deposit(it, 1000)))
         await asyncio.sleep(0.1)
         assert await balance(it, "b") == 1001
