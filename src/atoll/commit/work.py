@@ -91,7 +91,7 @@ class Wants:
             self.answers,
             self.records,
             open_records=_in_order(self._open_records) if self._open_records else {},
-            states=self.states,
+            states=list(dict.fromkeys(self.states)),  # many works want the same few
             fences=self.fences,
             most_bytes=most_bytes,
         )
