@@ -150,7 +150,9 @@ def measured_again(earlier: Report, report: Report) -> Report:
     """An earlier run, with the groups in place that were measured again, and when that was."""
     found = list(dict.fromkeys(each["name"] for each in report["figures"] + report["curves"]))
     machine = earlier["machine"]
-    again = machine.get("again", {}) | dict.fromkeys(found, report["machine"]["at"])
+    moment, load = report["machine"]["at"], report["machine"].get("load")
+    told = moment if load is None else f"{moment}, at a load of {load[1]:g} in the last five minutes"
+    again = machine.get("again", {}) | dict.fromkeys(found, told)
     merged: Report = {"machine": machine | {"again": again}}
     for kind in ("figures", "curves"):
         groups = dict.fromkeys(each["name"] for each in earlier[kind] + report[kind])

@@ -103,6 +103,10 @@ def test_what_was_measured_again_takes_its_place() -> None:
     found = [(figure["name"], figure["measure"], figure["atoll"]) for figure in merged["figures"]]
     assert found == [("a", "x", 1), ("b", "x", 5), ("b", "z", 6), ("c", "x", 4)]
     assert merged["machine"] == {"at": "monday", "cores": 2, "again": {"b": "friday"}}
+    loaded = report("sunday", c_x=7)
+    loaded["machine"]["load"] = [9.0, 4.5, 2.0]
+    told = measured_again(merged, loaded)["machine"]["again"]["c"]
+    assert told == "sunday, at a load of 4.5 in the last five minutes"
 
 
 def _named(values: dict[str, float]) -> list[tuple[str, str, float]]:
