@@ -31,13 +31,6 @@ def busy(plan: Plan) -> Plan:
     return replace(losing(plan), clients=6, mean_s=0.02)
 
 
-def moving(plan: Plan) -> Plan:
-    """One region after the other is cut off, so that others propose."""
-    names = ("tokyo", "frankfurt", "virginia")
-    cuts = [Fault("partition", 2.5 * at, 2.5 * at + 2.2, (name,)) for at, name in enumerate(names)]
-    return replace(losing(plan, *cuts), clients=4, mean_s=0.02, duration_s=8.0)
-
-
 def forgetting(plan: Plan) -> Plan:
     """A region loses its disk as often as it is cut off from one peer and then from the other."""
     faults = []
@@ -48,7 +41,7 @@ def forgetting(plan: Plan) -> Plan:
     return replace(losing(plan, *faults), clients=4, mean_s=0.02, duration_s=10.0)
 
 
-@plant("one region decides", workloads=("orders",), seeds=10, found_by=FOUND_BY, alter=moving)
+@plant("one region decides", workloads=("orders",), seeds=10, found_by=FOUND_BY, alter=busy)
 def decides_alone(patch: Patch) -> None:
     patch.setattr(round, "majority", lambda voters: 1)
 
