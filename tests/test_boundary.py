@@ -14,6 +14,7 @@ ROOT = Path(atoll.__file__).parent
 OFFERED = {
     *("name", "origin", "application", "bounds", "rules", "regions", "membership", "peers", "now_ms"),
     *("read", "list", "siblings", "shown", "write", "changes", "cursor", "refresh", "vector"),  # documents
+    *("transact", "snapshot"),  # several documents
     *("list_conflicts", "resolve", "list_events"),  # records
     *(
         "status",

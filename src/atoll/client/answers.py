@@ -48,6 +48,11 @@ class BatchAnswer(msgspec.Struct):
     written: list[WrittenAnswer]
 
 
+class TransactionAnswer(msgspec.Struct):
+    read: list[WrittenAnswer]
+    written: list[WrittenAnswer]
+
+
 class PageAnswer(msgspec.Struct):
     items: list[DocumentAnswer]
     cursor: str | None = None

@@ -13,6 +13,7 @@ import msgspec
 from atoll.client import answers
 from atoll.client.batch import BatchWrite, batch_item, key_of, model_class
 from atoll.client.results import LeftOut, Read, Sibling
+from atoll.client.transaction import CheckedRead
 from atoll.client.transport import Response
 from atoll.errors import InvalidDocument, InvalidOperation, NotFound
 from atoll.schema import Collection, CollectionSchema, Limits
@@ -32,6 +33,7 @@ _NO_HEADERS: Final[Mapping[str, str]] = {}
 _document = answers.reader(answers.DocumentAnswer)
 _page = answers.reader(answers.PageAnswer)
 _batch = answers.reader(answers.BatchAnswer)
+_transaction = answers.reader(answers.TransactionAnswer)
 _records = answers.reader(answers.RecordsAnswer)
 _ids = answers.reader(answers.IdsAnswer)
 
@@ -197,6 +199,47 @@ class Calls:
 
         body = msgspec.json.encode({"writes": items})
         return Call("POST", "/v1/batch", read, headers=_JSON, body=body, writes=True)
+
+    def transact(self, checks: Sequence[CheckedRead], writes: Sequence[BatchWrite]) -> Call[None]:
+        body = {
+            "checks": [
+                {**self._named(each.model, each.key), "version": each.version or None} for each in checks
+            ],
+            "writes": [batch_item(write, self.limits) for write in writes],
+        }
+
+        def read(response: Response, region: str) -> None:
+            _transaction(response)
+
+        return Call(
+            "POST",
+            "/v1/transactions",
+            read,
+            headers=_JSON,
+            body=msgspec.json.encode(body),
+            writes=bool(writes),
+        )
+
+    def snapshot(self, wanted: Sequence[tuple[type[Collection], str]]) -> Call[tuple[Read[Any], ...]]:
+        schemas = [schema_of(model, self.limits) for model, _ in wanted]
+        asked = [
+            (schema.name, schema.validate_key(key)) for schema, (_, key) in zip(schemas, wanted, strict=True)
+        ]
+
+        def read(response: Response, region: str) -> tuple[Read[Any], ...]:
+            found = _transaction(response).read
+            if [(each.collection, each.key) for each in found] != asked:
+                raise answers.AnotherAnswer(asked, [(each.collection, each.key) for each in found])
+            return tuple(
+                _read_of(schema, each, response, region) for schema, each in zip(schemas, found, strict=True)
+            )
+
+        body = msgspec.json.encode({"reads": [self._named(model, key) for model, key in wanted]})
+        return Call("POST", "/v1/transactions", read, headers=_JSON, body=body)
+
+    def _named(self, model: type[Collection], key: str) -> dict[str, Any]:
+        schema = schema_of(model, self.limits)
+        return {"collection": schema.name, "key": schema.validate_key(key)}
 
     def put_many(self, model: type[Collection], documents: Sequence[tuple[str, bytes]]) -> Call[None]:
         if not documents:

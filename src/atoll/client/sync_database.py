@@ -17,13 +17,15 @@ from weakref import WeakSet
 from atoll.client.calls import Call
 from atoll.client.database import Database, Session
 from atoll.client.options import DEFAULTS, ClientOptions
+from atoll.client.transaction import Transaction
 from atoll.client.transport import CLOSED, Request, Response, Stream, SyncTransport
 from atoll.client.verbs import Verbs, refuse_copy
 from atoll.config.config import RegionConfig
 from atoll.errors import ConfigError
-from atoll.schema import Limits
+from atoll.schema import Collection, Limits
 
 P = ParamSpec("P")
+M = TypeVar("M", bound=Collection)
 T = TypeVar("T")
 
 
@@ -146,6 +148,29 @@ def _iteration(
     return iterate
 
 
+class SyncTransaction:
+    """As `Transaction`, and each call blocks until it has its answer."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self.put, self.update = transaction.put, transaction.update
+        self.patch, self.delete = transaction.patch, transaction.delete
+
+    def get(self, model: type[M], key: str) -> M | None:
+        """As `Transaction.get`."""
+        return _finished(self._transaction.get(model, key))
+
+    def commit(self) -> None:
+        """As `Transaction.commit`."""
+        _finished(self._transaction.commit())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        _finished(self._transaction.__aexit__(*failure))
+
+
 class SyncVerbs:
     """Each call is that of `Verbs`, and blocks until it has its answer."""
 
@@ -161,12 +186,25 @@ class SyncVerbs:
     delete = _call(Verbs.delete)
     list = _iteration(Verbs.list)
     batch = _call(Verbs.batch)
+    snapshot = _call(Verbs.snapshot)
     put_many = _call(Verbs.put_many)
     texts = _call(Verbs.texts)
     conflicts = _iteration(Verbs.conflicts)
     resolve = _call(Verbs.resolve)
     ids = _call(Verbs.ids)
     changes = _iteration(Verbs.changes)
+
+    def transaction(self, *, idempotency_key: str | None = None) -> SyncTransaction:
+        """As `Verbs.transaction`: `with db.transaction() as t:`."""
+        return SyncTransaction(self._verbs.transaction(idempotency_key=idempotency_key))
+
+    def transact(self, work: Callable[[SyncTransaction], T]) -> T:
+        """As `Verbs.transact`."""
+
+        async def blocking(transaction: Transaction) -> T:
+            return work(SyncTransaction(transaction))
+
+        return _finished(self._verbs.transact(blocking))
 
 
 class SyncSession(SyncVerbs):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
@@ -11,6 +11,7 @@ from atoll.client.calls import PAGE, Asked, Call, Calls, Condition, Page
 from atoll.client.exchange import Exchanges
 from atoll.client.feed import Feed
 from atoll.client.results import Change, LeftOut, Read
+from atoll.client.transaction import CheckedRead, Transaction, repeated
 from atoll.client.transport import Response, Stream, Transport
 from atoll.errors import ConfigError, Indefinite, InvalidDocument, RegionUnreachable, TooLarge
 from atoll.schema import Collection
@@ -164,6 +165,37 @@ class Verbs:
         holds the results, with None for these.
         """
         return await self._run(self._calls.batch(writes), idempotency_key)
+
+    def transaction(self, *, idempotency_key: str | None = None) -> Transaction:
+        """Reads and writes of strong documents, which are committed at the end of its block, all of them or none.
+
+        Use it as `async with db.transaction() as t:`. Its end raises VersionMismatch if what was read has changed
+        since: `transact` then begins anew. It raises Unavailable where nothing was done, and Indefinite where that
+        is unknown: repeat it with the same key.
+        """
+
+        async def read(model: type[Collection], key: str) -> Read[Any]:
+            return await self.read(model, key, consistency="strong")
+
+        async def commit(checks: Sequence[CheckedRead], writes: Sequence[BatchWrite]) -> None:
+            await self._run(self._calls.transact(checks, writes), idempotency_key if writes else None)
+
+        return Transaction(read, commit)
+
+    async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run `work` with a transaction, and commit it; anew, up to 10 times, while others change what it has read.
+
+        Returns what `work` returns. It may run several times, so let it do nothing else. Raises what it raises.
+        """
+
+        async def pause(attempt: int) -> None:
+            await self._sleep(self._exchanges.random.random() * min(0.02 * 2**attempt, 1.0))
+
+        return await repeated(self.transaction, work, pause)
+
+    async def snapshot(self, *wanted: tuple[type[Collection], str]) -> tuple[Read[Any], ...]:
+        """Strong documents as they all were at one moment: `await db.snapshot((Account, "a"), (Account, "b"))`."""
+        return await self._run(self._calls.snapshot(wanted))
 
     async def put_many(
         self,

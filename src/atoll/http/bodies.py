@@ -55,6 +55,29 @@ class Writes(msgspec.Struct, forbid_unknown_fields=True):
     writes: list[BatchWrite]
 
 
+class CheckItem(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
+    """A document that a transaction has read."""
+
+    collection: str
+    key: Annotated[str, Meta(extra_json_schema={"format": "key"})]
+    version: str | None
+    """Null where it was absent, and has to be so still."""
+
+
+class ReadItem(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
+    collection: str
+    key: Annotated[str, Meta(extra_json_schema={"format": "key"})]
+
+
+class TransactionBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Either `reads` alone, or `checks` and `writes`."""
+
+    reads: list[ReadItem] = []
+    checks: list[CheckItem] = []
+    writes: list[BatchWrite] = []
+
+
+decode_transaction = msgspec.json.Decoder(TransactionBody).decode
 decode_writes = msgspec.json.Decoder(Writes).decode
 
 
@@ -140,6 +163,23 @@ def batch(collections: Mapping[str, CollectionSchema]) -> Schema:
             kinds.append(_closed({verb: item}, verb))
     writes = {"type": "array", "minItems": 1, "maxItems": BATCH_WRITES, "items": {"oneOf": kinds}}
     return _closed({"writes": writes}, "writes")
+
+
+def transaction(collections: Mapping[str, CollectionSchema]) -> Schema:
+    """The reads of a snapshot, or the checks and writes of a transaction."""
+    items = batch(collections)["properties"]["writes"]["items"]
+    named: Schema = {
+        "collection": {"enum": [*collections]},
+        "key": {"type": "string", "format": "key"},
+    }
+    version: Schema = {"type": ["string", "null"]}
+    kinds = {
+        "reads": _closed(named, *named),
+        "checks": _closed({**named, "version": version}, *named, "version"),
+        "writes": items,
+    }
+    lists = {name: {"type": "array", "maxItems": BATCH_WRITES, "items": each} for name, each in kinds.items()}
+    return _closed(lists)
 
 
 def _closed(properties: Schema, *required: str) -> Schema:

@@ -14,13 +14,14 @@ from atoll.client.answers import BatchAnswer
 from atoll.commit.checks import check_batch
 from atoll.documents import document as documents
 from atoll.documents.conditions import OPERATORS, condition_of
-from atoll.documents.mutation import ANY_VERSION, Delete, Mutation, Write, patch_of, put_of
+from atoll.documents.decided import DECIDED
+from atoll.documents.mutation import ANY_VERSION, Delete, Mutation, Write, Written, patch_of, put_of
 from atoll.documents.register import Version
 from atoll.documents.rules import Rules
 from atoll.documents.trace import parse_traceparent
 from atoll.errors import InvalidCursor, InvalidKey, MalformedRequest, NotFound, OrderUncertain, TooLarge
 from atoll.http import bodies
-from atoll.http.bodies import DeleteItem, PatchItem, PutItem, decode_writes
+from atoll.http.bodies import BatchWrite, DeleteItem, PatchItem, PutItem, decode_writes
 from atoll.http.common import (
     BODY,
     ETAG,
@@ -63,7 +64,7 @@ async def _get(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
     rules.schema.validate_key(key)
     token = await on.sessions.of(exchange)
     reading = await on.region.read(rules.name, key, _read_options(exchange, token))
-    headers = _headers(reading.region, on.sessions.after(reading.vector, token))
+    headers = headers_of(reading.region, on.sessions.after(reading.vector, token))
     if reading.degraded is not None:
         headers.append((b"atoll-degraded", reading.degraded.encode()))
     if reading.value is None:
@@ -95,12 +96,12 @@ def _writing(mutation: Callable[[Rules, str, bytes, str | None, bool], Mutation]
             made = mutation(rules, key, body, if_match, if_absent)
         else:
             made = await on.beside(mutation, rules, key, body, if_match, if_absent)
-        write = Write((made,), idempotency_key_of(exchange), _trace(on, exchange))
+        write = Write((made,), idempotency_key_of(exchange), trace_of(on, exchange))
         reply = await _done(on, exchange, write, token)
         if reply is None:
             return
         written = reply.receipt.written[0]
-        headers = _after(on, reply, token)
+        headers = after(on, reply, token)
         headers.append((b"etag", b'"%b"' % written.version.encode()))
         fallback = rules.schema.policy.standing_fallback
         if fallback is not None:
@@ -141,26 +142,30 @@ async def _batch(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
     brief = len(mutations) > 1 and _RETURN.findall((exchange.header(b"prefer") or "").lower())[:1] == [
         "minimal"
     ]
-    write = Write(mutations, idempotency_key_of(exchange), _trace(on, exchange), brief)
+    write = Write(mutations, idempotency_key_of(exchange), trace_of(on, exchange), brief)
     reply = await _done(on, exchange, write, token)
     if reply is None:
         return
-    written = [
+    headers = after(on, reply, token)
+    fallbacks = {on.rules(each.collection).schema.policy.standing_fallback for each in mutations} - {None}
+    if fallbacks:
+        headers.append((b"atoll-degraded", ", ".join(sorted(map(str, fallbacks))).encode()))
+    if brief:
+        headers.append((b"preference-applied", _MINIMAL.encode()))
+    await exchange.answer_json({"written": told(reply.receipt.written)}, headers=headers)
+
+
+def told(documents: Sequence[Written]) -> list[dict[str, Any]]:
+    """Documents of several collections, as answers have them."""
+    return [
         {
             "collection": each.collection,
             "key": each.key,
             "value": None if each.value is None else msgspec.Raw(each.value),
             "version": each.version,
         }
-        for each in reply.receipt.written
+        for each in documents
     ]
-    headers = _after(on, reply, token)
-    fallbacks = {on.rules(each.collection).schema.policy.standing_fallback for each in mutations} - {None}
-    if fallbacks:
-        headers.append((b"atoll-degraded", ", ".join(sorted(map(str, fallbacks))).encode()))
-    if brief:
-        headers.append((b"preference-applied", _MINIMAL.encode()))
-    await exchange.answer_json({"written": written}, headers=headers)
 
 
 def _mutations(on: Serving, body: bytes) -> tuple[Mutation, ...]:
@@ -171,10 +176,17 @@ def _mutations(on: Serving, body: bytes) -> tuple[Mutation, ...]:
             f'a batch is {{"writes": [{{"put": {{…}}}}, {{"patch": {{…}}}}, {{"delete": {{…}}}}]}}: {error}'
         ) from None
     check_batch(len(decoded.writes))
+    found = mutations_of(on, decoded.writes)
+    check_members(body, decoded)
+    return tuple(found)
+
+
+def mutations_of(on: Serving, writes: Sequence[BatchWrite]) -> list[Mutation]:
+    """Raises RequestErrors."""
     most_bytes = on.region.bounds.body_bytes
     found: list[Mutation] = []
     rules: Rules | None = None
-    for item in [write.item for write in decoded.writes]:
+    for item in [write.item for write in writes]:
         if rules is None or rules.name != item.collection:
             rules = on.rules(item.collection)
         key = rules.schema.validate_key(item.key)
@@ -187,8 +199,7 @@ def _mutations(on: Serving, body: bytes) -> tuple[Mutation, ...]:
                 found.append(patch_of(rules, key, parse_json(bytes(item.operators)), if_match=item.if_match))
             case DeleteItem():
                 found.append(Delete(rules.name, key, item.if_match))
-    check_members(body, decoded)
-    return tuple(found)
+    return found
 
 
 async def _list(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
@@ -203,7 +214,7 @@ async def _list(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
     found = await on.region.list(rules.name, wanted, _read_options(exchange, token))
     items = b",".join([_document(key, row.value, documents.version_tag(row)) for key, row in found.rows])
     cursor = _encode(encode_cursor(found.rows[-1][0]) if found.more else None)
-    headers = _headers(on.region.name, on.sessions.after(found.vector, token))
+    headers = headers_of(on.region.name, on.sessions.after(found.vector, token))
     if found.degraded is not None:
         headers.append((b"atoll-degraded", found.degraded.encode()))
     await exchange.answer_tagged(b'{"items":[%b],"cursor":%b}' % (items, cursor), headers)
@@ -217,7 +228,7 @@ def _resumed(cursor: str) -> str:
         raise InvalidCursor(f"the cursor is none that a listing gave: {error.message}") from None
 
 
-def _trace(on: Serving, exchange: Exchange) -> bytes | None:
+def trace_of(on: Serving, exchange: Exchange) -> bytes | None:
     header = exchange.header(b"traceparent")
     if header is None:
         return None
@@ -227,12 +238,14 @@ def _trace(on: Serving, exchange: Exchange) -> bytes | None:
     return trace
 
 
-def _headers(region: str, token: bytes) -> Headers:
+def headers_of(region: str, token: bytes) -> Headers:
     return [(HEADER, token), (b"atoll-region", region.encode())]
 
 
-def _after(on: Serving, reply: WriteReply, token: Mapping[str, int] | None) -> Headers:
-    headers = _headers(region_of(reply.receipt.origin), on.sessions.after(reply.vector, token))
+def after(on: Serving, reply: WriteReply, token: Mapping[str, int] | None) -> Headers:
+    origin = reply.receipt.origin
+    region = on.region.name if origin == DECIDED else region_of(origin)
+    headers = headers_of(region, on.sessions.after(reply.vector, token))
     if reply.receipt.replayed:
         headers.append((b"atoll-replayed", b"true"))
     return headers
@@ -334,7 +347,7 @@ _DEGRADED = Parameter(
     "header",
 )
 _APPLIED = Parameter("Preference-Applied", Text(), "`return=minimal`, where it was heeded", "header")
-_REPLAYED = Parameter(
+REPLAYED = Parameter(
     "Atoll-Replayed",
     Choice(("true",)),
     "`true`: the answer that was given to this idempotency key before",
@@ -343,7 +356,7 @@ _REPLAYED = Parameter(
 _ADDRESSED = (errors.UnknownCollection, errors.InvalidKey)
 _CHECKED = (errors.InvalidDocument, errors.UnknownField, *WRITING, *BODY)
 _SHOWN = (TOKEN, REGION, _DEGRADED, ETAG)
-_DONE = (*_SHOWN, _REPLAYED)
+_DONE = (*_SHOWN, REPLAYED)
 
 
 ROUTES = (
@@ -443,7 +456,7 @@ ROUTES = (
         parameters=(*WRITE, _PREFER),
         body=Body({"$ref": "#/components/schemas/Batch"}),
         answers=(
-            Answer("all are done", BatchAnswer, headers=(TOKEN, REGION, _DEGRADED, _REPLAYED, _APPLIED)),
+            Answer("all are done", BatchAnswer, headers=(TOKEN, REGION, _DEGRADED, REPLAYED, _APPLIED)),
         ),
         problems=(*_ADDRESSED, errors.NotFound, *_CHECKED),
         multiplexed=True,

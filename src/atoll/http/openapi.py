@@ -11,7 +11,7 @@ import msgspec
 from atoll import errors
 from atoll.config.version import VERSION
 from atoll.errors import AtollError, error_classes
-from atoll.http.bodies import OBJECT, Schema, batch
+from atoll.http.bodies import OBJECT, Schema, batch, transaction
 from atoll.http.common import IF_CHANGED, tagged
 from atoll.http.feed import Change
 from atoll.http.parameters import Parameter
@@ -37,6 +37,7 @@ _ANYWHERE = (
 def describe(routes: Iterable[Route], application: Application, url: str) -> dict[str, Any]:
     """An OpenAPI 3.1 document; a route of a collection is described once for each."""
     schemas = {**application.json_schemas(), "Problem": _problem(), "Batch": batch(application.collections)}
+    schemas["Transaction"] = transaction(application.collections)
     schemas |= msgspec.json.schema_components([Change], ref_template=_REFERENCE)[1]
     paths: dict[str, Any] = {}
     for route in routes:

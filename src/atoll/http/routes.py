@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
-from atoll.http import admin, audit, documents, events, feed, metrics, multiplexing, openapi, peering
+from atoll.http import (
+    admin,
+    audit,
+    documents,
+    events,
+    feed,
+    metrics,
+    multiplexing,
+    openapi,
+    peering,
+    transactions,
+)
 from atoll.http.route import Table
 
 TABLE = Table(
     route
-    for resource in (documents, multiplexing, feed, audit, events, admin, metrics, openapi, peering)
+    for resource in (
+        documents,
+        transactions,
+        multiplexing,
+        feed,
+        audit,
+        events,
+        admin,
+        metrics,
+        openapi,
+        peering,
+    )
     for route in resource.ROUTES
 )

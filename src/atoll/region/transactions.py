@@ -131,6 +131,8 @@ class Transactions:
             raise InvalidOperation(
                 f"a transaction orders strong documents; {name} is {policy.consistency}, and read outside of it"
             )
+        if policy.commit_wait:
+            raise InvalidOperation(f"a transaction cannot write {name}: it does not wait for the clock")
         if policy.consistency == "strong" or self._ownership.concerns(Write((mutation,))):
             raise InvalidOperation(
                 f"a transaction cannot write {name}: one region orders its documents, by its placement or fallback"

@@ -66,7 +66,11 @@ def test_twins_offer_the_same(twin: type[Any], other: type[Any]) -> None:
     assert mine.keys() == theirs.keys()
     for name in mine:
         if callable(mine[name]):
-            assert inspect.signature(mine[name]).parameters == inspect.signature(theirs[name]).parameters
+            parameters = list(inspect.signature(mine[name]).parameters.values())
+            others = list(inspect.signature(theirs[name]).parameters.values())
+            if name == "transact":  # its function blocks here, too
+                parameters, others = [[each.name for each in them] for them in (parameters, others)]
+            assert parameters == others
 
 
 def test_each_verb_reaches_its_route() -> None:

@@ -79,7 +79,7 @@ async def test_a_key_that_is_none_is_refused(path: str) -> None:
         ("PUT", "/v1/profile", b"{}", "method-not-allowed"),
         ("GET", "/nowhere", b"", "not-found"),
         ("GET", "/v1", b"", "not-found"),
-        ("POST", "/v1/transactions", b"{}", "unknown-collection"),
+        ("POST", "/v1/payments", b"{}", "unknown-collection"),
     ],
 )
 async def test_what_cannot_be_done_says_why(method: str, path: str, body: bytes, problem: str) -> None:
