@@ -36,9 +36,10 @@ WORKLOADS = (
     "identifiers", "feed", "versions", "hostile", "mistakes",
 )  # fmt: skip
 
-EXTRA_WORKLOADS = ("freshness", "interface")
-"""Beside the others: in runs without faults, and through HTTP in a share of those with faults."""
+EXTRA_WORKLOADS = ("freshness", "interface", "transfers")
+"""Beside the others: in runs without faults, and in a share of those with faults."""
 _INTERFACE = 0.3
+_TRANSFERS = 0.4
 
 KINDS = (
     "partition", "one_way", "degrade", "slow", "reset", "kill", "kill_in_commit", "absent", "full_disk",
@@ -191,6 +192,8 @@ def draw(
     plan = _with_nodes(plan, nodes, healthy=healthy)
     if healthy:
         return plan
+    if Random(f"{seed}/transfers").random() < _TRANSFERS:
+        plan = replace(plan, workloads=(*plan.workloads, "transfers"))
     if Random(f"{seed}/interface").random() < _INTERFACE:
         plan = replace(plan, workloads=(*plan.workloads, "interface"))
     return with_loss(plan)

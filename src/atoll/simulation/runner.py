@@ -41,6 +41,7 @@ from atoll.simulation.plan import Plan
 from atoll.simulation.sessions import Batches, Posts, Retries, Returning, Sessions
 from atoll.simulation.several_nodes import check_nodes, links_move, wakes
 from atoll.simulation.traffic import Traffic
+from atoll.simulation.transfers import Transfers
 from atoll.simulation.versions import LOSES_NO_FIELD, Versions
 from atoll.simulation.world import Workload, World
 from atoll.testing.cluster import Cluster, NotSettled
@@ -64,7 +65,7 @@ _MAKERS: Mapping[str, Callable[[int, float], Workload]] = {
     each.name: each
     for each in (
         Counters, Inventory, Sets, Texts, Sessions, Posts, Batches, Retries, Orders, Identifiers, Feed, Freshness,
-        Versions, Hostile, Mistakes, Interface, Traffic,
+        Transfers, Versions, Hostile, Mistakes, Interface, Traffic,
     )
 }  # fmt: skip
 

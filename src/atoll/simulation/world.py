@@ -210,7 +210,7 @@ class Client:
             return await region.write(made[-1], token)
 
         try:
-            reply = await self._ask(work)
+            reply = await self.ask(work)
         except AtollError as error:
             self.world.note_error(error)
             return error
@@ -246,7 +246,7 @@ class Client:
         wanted = ReadOptions(token=token, **options)
         versions = self._versions() if collection in VERSIONED else {}
         try:
-            reading: Reading = await self._ask(lambda region: _read(region, collection, key, wanted))
+            reading: Reading = await self.ask(lambda region: _read(region, collection, key, wanted))
         except AtollError as error:
             world.note_error(error)
             return None
@@ -297,7 +297,7 @@ class Client:
                 f"the history up to {dict(reading.vector)} says {expected}",
             )
 
-    async def _ask(self, work: Callable[[Region], Awaitable[Any]]) -> Any:
+    async def ask(self, work: Callable[[Region], Awaitable[Any]]) -> Any:
         cluster = self.world.cluster
         node = cluster.pick(self.region, self.random) if self.node is None else cluster[self.node]
         await asyncio.sleep(0.001)
