@@ -13,6 +13,7 @@ Whoever meets an intent for too long has the transaction aborted, unless it is c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Final
@@ -283,18 +284,19 @@ class Transactions:
 
         `sure`: no acceptor holds another outcome. Then nobody can come to another one once this one is dropped.
         """
-        by_leader: dict[str, list[str]] = {}
-        for name in outcome.revisions:
-            by_leader.setdefault(await self.registers.leader_of(name), []).append(name)
-        told = await asyncio.gather(
-            *(
-                self.tell(region, SettleCall(transaction, outcome, tuple(names)))
-                for region, names in by_leader.items()
+        with contextlib.suppress(AtollError):
+            by_leader: dict[str, list[str]] = {}
+            for name in outcome.revisions:
+                by_leader.setdefault(await self.registers.leader_of(name), []).append(name)
+            told = await asyncio.gather(
+                *(
+                    self.tell(region, SettleCall(transaction, outcome, tuple(names)))
+                    for region, names in by_leader.items()
+                )
             )
-        )
-        if sure and all(told):
-            call = SettleCall(transaction, outcome, over=True)
-            await asyncio.gather(*(self.tell(region, call) for region in self._proposer.voters()))
+            if sure and all(told):
+                call = SettleCall(transaction, outcome, over=True)
+                await asyncio.gather(*(self.tell(region, call) for region in self._proposer.voters()))
 
     async def tell(self, region: str, call: SettleCall) -> bool:
         """Whether a region has done it."""
