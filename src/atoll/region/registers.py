@@ -273,11 +273,11 @@ class Registers:
         self, leader: str, register: Register, asked: asyncio.Future[Answered]
     ) -> tuple[Answered | None, bool]:
         """The reply, if there is one; and whether nothing was proposed otherwise. Raises RequestErrors."""
-        revision = revision_in(await self._store.get(*register.address))
+        promised = await self._promised(register)
         while not asked.done():
             await asyncio.wait({asked}, timeout=_FORWARD_S)
-            before, revision = revision, revision_in(await self._store.get(*register.address))
-            busy = revision > before and (await self._promised(register)).region == leader
+            before, promised = promised, await self._promised(register)
+            busy = promised > before and promised.region == leader
             if not (busy or asked.done()):
                 return None, False
         try:
