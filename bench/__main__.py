@@ -54,6 +54,7 @@ MEASURES: dict[str, Callable[[Scale, Path, Say], Measured]] = {
     "growth": growth.measure,
     "nodes": nodes.measure,
     "strong": strong.measure,
+    "strong, near": strong.measure_near,
 }
 
 

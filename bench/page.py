@@ -91,12 +91,15 @@ SECTIONS = {
         " so the curve flattens where these end.",
     ),
     "strong": (
-        "Strong documents",
+        "Strong documents, far apart",
         "Three regions, a process each, and an etcd cluster of three members: 150, 230 and 90 ms round trip from tokyo"
-        " to virginia, from tokyo to frankfurt and from frankfurt to virginia, and then no distance at all. Callers"
-        " write a kilobyte at their own region's process, over bare connections: HTTP to Atoll, gRPC to etcd, whose"
-        " leader is in virginia. A document belongs to the region that has written it last. All processes share the"
-        " cores of this machine.",
+        " to virginia, from tokyo to frankfurt and from frankfurt to virginia. Callers write a kilobyte at their own"
+        " region's process, over bare connections: HTTP to Atoll, gRPC to etcd, whose leader is in virginia. A document"
+        " belongs to the region that has written it last. All processes share the cores of this machine.",
+    ),
+    "strong, near": (
+        "Strong documents, without distance",
+        "The same processes, with no distance between them, and callers in all three regions at once.",
     ),
     "memory": ("Memory", "Of `atoll serve`."),
     "soak": (

@@ -8,9 +8,9 @@ as they can, over HTTP to Atoll and over gRPC to etcd. Atoll emulates distances 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -47,27 +47,36 @@ Rounds = dict[str, list[float]]
 
 
 def measure(scale: Scale, folder: Path, say: Say) -> list[Figure]:
-    figures: list[Figure] = []
-    for name, distances, measures in (("apart", RTT_MS, _at_distance), ("together", {}, _at_none)):
-        place = folder / name
-        place.mkdir()
-        with ExitStack() as stack:
-            ours = stack.enter_context(atoll_regions(place, distances))
-            theirs: System | NotMeasured
-            try:
-                theirs = stack.enter_context(
-                    etcd_members(place / "etcd", distances, say, install=scale.install)
-                )
-            except NotMeasured as reason:
-                theirs = reason
-            figures += measures(Contest(scale, say, ours, theirs))
-    return figures
+    """As far apart as regions are."""
+    with _contest("strong", scale, folder, say, RTT_MS) as contest:
+        return _at_distance(contest)
+
+
+def measure_near(scale: Scale, folder: Path, say: Say) -> list[Figure]:
+    """What both can do where the network costs nothing."""
+    with _contest("strong, near", scale, folder, say, {}) as contest:
+        return _at_none(contest)
+
+
+@contextmanager
+def _contest(
+    name: str, scale: Scale, folder: Path, say: Say, distances: Mapping[str, float]
+) -> Iterator[Contest]:
+    with ExitStack() as stack:
+        ours = stack.enter_context(atoll_regions(folder, distances))
+        theirs: System | NotMeasured
+        try:
+            theirs = stack.enter_context(etcd_members(folder / "etcd", distances, say, install=scale.install))
+        except NotMeasured as reason:
+            theirs = reason
+        yield Contest(name, scale, say, ours, theirs)
 
 
 class Contest:
     """Rounds of both systems in turn; where there is no etcd, of Atoll alone."""
 
-    def __init__(self, scale: Scale, say: Say, ours: System, theirs: System | NotMeasured) -> None:
+    def __init__(self, name: str, scale: Scale, say: Say, ours: System, theirs: System | NotMeasured) -> None:
+        self._name = name
         self.scale = scale
         self.ours = ours
         self._say = say
@@ -104,7 +113,7 @@ class Contest:
         """`theirs` is None where there is nothing to compare."""
         missing = isinstance(self._theirs, NotMeasured) and theirs is not None
         return Figure(
-            name="strong",
+            name=self._name,
             measure=measure,
             unit=unit,
             value=of(ours),
@@ -300,7 +309,7 @@ def _together(system: System, requests: int, shared: bool = False) -> Found:
             for number, region in enumerate(NAMES)
         )
     )
-    return {"rate": sum(len(each.took_ns) for each in sent) / max(each.seconds for each in sent)}
+    return {"rate": sum(each.succeeded for each in sent) / max(each.seconds for each in sent)}
 
 
 # -- documents -----------------------------------------------------------------------------------------

@@ -42,8 +42,13 @@ class Sent(NamedTuple):
     seconds: float
 
     @property
+    def succeeded(self) -> int:
+        return self.statuses.get(200, 0)
+
+    @property
     def per_second(self) -> float:
-        return len(self.took_ns) / self.seconds
+        """Of those that succeeded."""
+        return self.succeeded / self.seconds
 
     @property
     def p50_ms(self) -> float:

@@ -53,10 +53,10 @@ class System:
         return Plan(self.urls[region], request, numbers, connections)
 
     def send(self, *plans: Plan) -> list[Sent]:
-        """All at once. Raises AssertionError where anything but success came back."""
+        """All at once. Raises AssertionError where not nearly all succeeded."""
         found = apart(send, self.kind, plans)
         for sent in found:
-            assert set(sent.statuses) == {200}, f"{self.label}: {dict(sent.statuses)}"
+            assert sent.succeeded >= 0.95 * len(sent.took_ns), f"{self.label}: {dict(sent.statuses)}"
         return found
 
 

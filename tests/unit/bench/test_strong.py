@@ -27,7 +27,7 @@ def test_the_nearest_majority_is_one_peer_away() -> None:
 
 def test_each_system_has_its_rounds_in_turn() -> None:
     said: list[str] = []
-    contest = Contest(SCALE, said.append, system("Atoll"), system("etcd"))
+    contest = Contest("strong", SCALE, said.append, system("Atoll"), system("etcd"))
     ours, theirs = contest.take("writes", lambda each: {"rate": float(len(each.label))}, 2)
     assert (ours, theirs) == ({"rate": [5.0, 5.0]}, {"rate": [4.0, 4.0]})
     assert [each.split()[1] for each in said] == ["Atoll,", "etcd,", "Atoll,", "etcd,"]
@@ -36,7 +36,7 @@ def test_each_system_has_its_rounds_in_turn() -> None:
 
 
 def test_documents_of_one_use_are_not_those_of_another() -> None:
-    contest = Contest(SCALE, print, system("Atoll"), NotMeasured("no etcd"))
+    contest = Contest("strong", SCALE, print, system("Atoll"), NotMeasured("no etcd"))
     first, second = contest.fresh(10), contest.fresh(5)
     assert second == first + 10
     assert not set(strong._numbers("tokyo", 100_000)) & set(strong._numbers("frankfurt", 100_000))
@@ -45,7 +45,7 @@ def test_documents_of_one_use_are_not_those_of_another() -> None:
 @pytest.mark.timeout(120)
 def test_regions_without_etcd_have_their_figures(tmp_path: Path) -> None:
     with atoll_regions(tmp_path, {}) as ours:
-        contest = Contest(SCALE, lambda what: None, ours, NotMeasured("no etcd"))
+        contest = Contest("strong", SCALE, lambda what: None, ours, NotMeasured("no etcd"))
         distinct, shared = strong._at_none(contest)
         assert (distinct.met, distinct.not_measured) == (None, "no etcd")
         assert shared.met is not None
