@@ -113,14 +113,19 @@ async def backup(cluster: Cluster, region: str) -> bytes:
 
 
 async def snapshot(cluster: Cluster, region: str) -> bytes:
-    """All pages that the region would hand out."""
-    place: SnapshotPlace | None = SnapshotPlace()
+    """All pages that the region would hand out, and the entries that tokyo would hand out to it."""
     pages = b""
-    while place is not None:
-        page = await cluster.region(region).answer(SnapshotCall(place))
-        assert isinstance(page, SnapshotReply)
-        pages += page.content + zstandard.ZstdDecompressor().decompress(page.content)
-        place = page.next
+    for source in ("tokyo", region):
+        has = cluster.region(source).vector
+        for place in (SnapshotPlace(), SnapshotPlace("entries", until=has)):
+            following: SnapshotPlace | None = place
+            while following is not None and following.since != has:
+                page = await cluster.region(source).answer(SnapshotCall(following, region))
+                assert isinstance(page, SnapshotReply)
+                if source == region or place.part == "entries":  # documents carry no audience
+                    pages += page.content + zstandard.ZstdDecompressor().decompress(page.content)
+                following = page.next
+            assert place.part == "documents" or following is not None
     return pages
 
 

@@ -275,7 +275,7 @@ class Batch:
         assert entry.seq == here + 1, "it follows the last one of its origin"
         self.clock.update(entry.stamp)
         for index, change in enumerate(entry.changes):
-            parked = self._taken(entry, index, change)
+            parked = self.taken(entry, index, change)
             if parked is not None:
                 self.pending.parked.append(parked)
         sectioned = entry.extension is not None and has_sections(encoded.frame)
@@ -288,13 +288,13 @@ class Batch:
         Merging does not ask when, so the outcome is that of regions that could take it at once.
         """
         entry = decode_entry(parked.body)
-        left = self._taken(entry, parked.change, entry.changes[0])
+        left = self.taken(entry, parked.change, entry.changes[0])
         if left is None:
             self.pending.unparked.append((parked.origin, parked.seq, parked.change))
         elif left != parked:
             self.pending.parked.append(left)
 
-    def _taken(self, entry: Entry, index: int, change: Change) -> Parked | None:
+    def taken(self, entry: Entry, index: int, change: Change) -> Parked | None:
         """Merge a change; what of it has to be parked, and why."""
         left = change
         cause: Cause = "refused"
@@ -378,7 +378,7 @@ class Batch:
         """Take over what a peer has parked: merge it if there is a place for it here, else keep it."""
         try:
             entry = decode_entry(parked.body)
-            left = self._taken(entry, parked.change, entry.changes[0])
+            left = self.taken(entry, parked.change, entry.changes[0])
         except (AtollError, IndexError):
             left = parked
         if left is not None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from atoll.commit.batch import Batch
 from atoll.commit.work import Wants
-from atoll.documents.entry import LosingVersion
+from atoll.documents.entry import EncodedEntry, LosingVersion
 from atoll.errors import Unavailable
 from atoll.store.port import Parked, Row, View
 
@@ -14,7 +14,7 @@ KEPT_ASIDE = "_snapshot"
 """The collection of a snapshot's pages; no declared one has such a name."""
 RECORD = ("snapshot", "record")
 """The state that says how far the region is with a snapshot."""
-INCOMPLETE = b"incomplete"
+INCOMPLETE = b"installing"
 """Ends that state while the region's vector says more than its documents show."""
 
 
@@ -28,6 +28,8 @@ class SnapshotPage(NamedTuple):
     resolved: tuple[LosingVersion, ...] = ()
     """Of its audit; its open records follow from the documents."""
     parked: tuple[Parked, ...] = ()
+    entries: tuple[EncodedEntry, ...] = ()
+    """Of its journal: they make of its documents what they were at the end."""
 
     def want(self, wants: Wants) -> None:
         for collection, key, row in self.documents:
@@ -36,6 +38,9 @@ class SnapshotPage(NamedTuple):
         wants.records += [losing.id for losing in self.resolved]
         for parked in self.parked:
             wants.parked(parked)
+        for encoded in self.entries:
+            wants.entry(encoded.entry)
+            wants.weight_bytes += len(encoded.frame)
 
     def perform(self, batch: Batch, view: View) -> None:
         """Raises HostileEntry for a state that no region could have come to hold."""
@@ -44,6 +49,10 @@ class SnapshotPage(NamedTuple):
         batch.resolved(self.resolved)
         for parked in self.parked:
             batch.park(parked)
+        for encoded in self.entries:
+            entry = encoded.entry
+            left = (batch.taken(entry, index, change) for index, change in enumerate(entry.changes))
+            batch.pending.parked += [each for each in left if each is not None]
 
 
 class ShowRecord:

@@ -292,19 +292,10 @@ class PageReceived(msgspec.Struct, frozen=True):
     """A page of a peer's snapshot."""
 
     peer: str
+    place: SnapshotPlace
     page: SnapshotReply
-
-
-class AskPositions(msgspec.Struct, frozen=True):
-    """Ask peers what they have now. Ends in `PositionsRead`."""
-
-    peers: tuple[str, ...]
-
-
-class PositionsRead(msgspec.Struct, frozen=True):
-    """peer → what it has now; only those that answered."""
-
-    positions: Mapping[str, Mapping[str, int]]
+    digests: Mapping[Dot, bytes] = {}
+    """Of the entries that it holds."""
 
 
 class ScanKept(msgspec.Struct, frozen=True):
@@ -335,18 +326,6 @@ class KeptOpened(msgspec.Struct, frozen=True):
     pieces: tuple[SnapshotPage, ...]
 
 
-class ReadDigests(msgspec.Struct, frozen=True):
-    """Read the digests of entries as they are here. Ends in `DigestsRead`."""
-
-    dots: tuple[Dot, ...]
-
-
-class DigestsRead(msgspec.Struct, frozen=True):
-    """(origin, seq) → digest; None where the journal does not hold it."""
-
-    digests: Mapping[Dot, bytes | None]
-
-
 class ReadParked(msgspec.Struct, frozen=True):
     """Read some parked changes past one. Ends in `ParkedRead`."""
 
@@ -372,7 +351,7 @@ class KeysScanned(msgspec.Struct, frozen=True):
     keys: tuple[str, ...]
 
 
-Snapshots = AskPage | AskPositions | ScanKept | OpenKept | ReadDigests
+Snapshots = AskPage | ScanKept | OpenKept
 Waited = (
     Snapshots
     | ReadParked
@@ -425,10 +404,8 @@ Outcome = (
     | SchemasRead
     | Surveyed
     | PageReceived
-    | PositionsRead
     | KeptScanned
     | KeptOpened
-    | DigestsRead
     | ParkedRead
     | KeysScanned
     | Failed

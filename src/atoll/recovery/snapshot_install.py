@@ -2,14 +2,12 @@
 
 A stream says so when a peer's journal no longer holds what comes next here. Then one node of the region goes on:
 
-1. *Pull.* Pages of all that a peer holds are kept aside, in a collection of their own. No link pulls meanwhile.
-2. *Install the position.* Once all pages are here, the vector from which the peer began to read becomes this
-   region's, in a commit of its own. The region holds that much durably now, and says so.
-3. *Cover.* Links pull again, until everything is here that the peer had when it read the last page. Pages may hold
-   that, too. Were they merged before, documents would show what the vector does not say. Had the peer lost its disk,
-   this region alone would hold changes that nobody can number or pass on. If that has come true by now, the pages are
-   left. A new round then begins, with a peer that has all that was installed.
-4. *Merge.* The pages, like any state of a document, in any order and as often as it takes.
+1. *Pull.* Pages of all that a peer holds are kept aside, in a collection of their own. No link pulls meanwhile. The
+   peer goes on, so pages may show what it did after it had read the first one. The last pages are the entries of that.
+   So from then on nothing is needed of the peer, whatever becomes of it.
+2. *Install the position.* Once all pages are here, what the peer had at the last one becomes this region's, in a commit
+   of its own. The region holds that much durably now, and says so.
+3. *Merge.* The pages, like any state of a document, in any order and as often as it takes.
 
 Until the end nothing is read or written here. The record in the store says how far it is, and every commit compares it
 (`recovery.snapshot_record`). So a crash goes on where it was, and a node that was paused disturbs no other one.
@@ -24,7 +22,6 @@ from dataclasses import replace
 import msgspec
 
 from atoll.causality import vector as vectors
-from atoll.causality.types import Dot
 from atoll.commit.snapshot_page import RECORD
 from atoll.commit.work import Fence
 from atoll.errors import AtollError, ClockAhead, FenceLost, ReplicationError, Unavailable
@@ -35,11 +32,9 @@ from atoll.recovery.snapshot_record import (
     MergePage,
     MoveRecord,
     Record,
-    finished,
+    Round,
     key_of,
     pack,
-    until_of,
-    with_page,
 )
 from atoll.recovery.snapshot_state import InstallState
 from atoll.replication.messages import SnapshotPlace, SnapshotReply
@@ -54,8 +49,7 @@ LOOK_EVERY, SURE_FOR, INSTALLED_AFTER = 0.5, 1.5, 2.0
 """
 _LONGEST_TIMEOUT_S = 30.0
 _MOST_FAILURES = 5
-"""In a row, before another peer is asked instead; two, when the link to this one is down. So often is a peer out of
-reach, too, before what it alone has is no longer waited for."""
+"""In a row, before another peer is asked instead; two, when the link to this one is down."""
 _REMOVED_AT_ONCE = 200
 
 
@@ -109,8 +103,6 @@ def _step(state: InstallState, event: Event, now_s: float) -> _Next:
             state = replace(state, late={**state.late, peer: dict(past)})
             if state.phase == "idle":
                 return replace(state, phase="grace"), (port.WakeAt(now_s + state.settings.grace_s),)
-            if state.phase == "covering" and not state.grace:
-                return replace(state, grace=True), (port.WakeAt(now_s + state.settings.grace_s),)
             return state, ()
         case Replaced():
             # Links open anew, and are told again. Where no snapshot was ever installed, none is half installed.
@@ -142,19 +134,12 @@ def _advanced(state: InstallState, event: port.Outcome, now_s: float) -> _Next:
             if not key:
                 return state, (port.Survey(RECORD, LEASE),)  # a scan is slow: the round may be over by now
             state = replace(state, pages=int(key))
-            if page is not None and round > state.record.done:
-                rounds = with_page(state.rounds, state.pages, KeptPage(round, peer, page))
-                state = replace(state, rounds=rounds)
+            if page is not None and round == state.record.number:
+                found = state.round or Round.of(peer, page)
+                state = replace(state, round=found.take(page, state.pages))
             return state, (port.ScanKept(key),)
-        case "pulling", port.PageReceived(peer, page):
-            return _received(state, peer, page, now_s)
-        case "covering", port.Covered():
-            dots = tuple(dot for each in finished(state.rounds) for dot in each.lasts)
-            return replace(state, phase="comparing"), (port.ReadDigests(dots), port.WakeAt(math.inf))
-        case "covering", port.PositionsRead(positions):
-            return _positions(state, positions)
-        case "comparing", port.DigestsRead(digests):
-            return _compared(state, digests)
+        case "pulling", port.PageReceived():
+            return _received(state, event, now_s)
         case "merging", port.KeptOpened(_, pieces):
             state = replace(state, pieces=pieces)
             return _merged_next(state) if pieces else _page_merged(state)
@@ -178,23 +163,19 @@ def _surveyed(state: InstallState, seen: port.Surveyed, now_s: float) -> _Next:
     if found.phase == "done":
         return _ended(state, now_s)
     match state.phase:
-        case "idle" | "grace":
+        case "idle" | "grace" | "looking on":
             return _claimed_next(state)  # another node has begun
-        case "looking on":
-            return _looked_on(state)
-        case _ if not (seen.generation is not None and found.goes_on_from(before)):
+        case _ if seen.generation is None or found != before:
             return _claimed_next(state)  # another node went on while this one was paused
         case "taking up":
             return _resumed(state, now_s)
         case "pulling":
             return _asked(state)
         case "settling":
-            began = state.rounds[found.number].began
-            return state, (port.Commit(MoveRecord(found, found.moved("installing"), began)),)
-        case "covering":
-            return _covering(state, now_s)
-        case "comparing" | "merging":
-            return _covering(replace(state, phase="covering", pieces=()), now_s)
+            until = _round(state).until
+            return state, (port.Commit(MoveRecord(found, found.moved("installing"), until)),)
+        case "merging":
+            return _merged_next(replace(state, pieces=()))
         case "claiming" | "beginning" | "removing":
             return _claimed_next(state)
 
@@ -216,14 +197,14 @@ def _still_late(state: InstallState) -> tuple[InstallState, tuple[port.Effect, .
     """Without what has come another way meanwhile; those links ask anew."""
     left = {peer: past for peer, past in state.late.items() if not vectors.descends(state.here, past)}
     again = tuple(sorted(state.late.keys() - left.keys()))
-    return replace(state, late=left, grace=False), (port.ReopenLinks(again),) if again else ()
+    return replace(state, late=left), (port.ReopenLinks(again),) if again else ()
 
 
 def _idle(state: InstallState, now_s: float) -> _Next:
     """The lease is given back: the node that comes too late next may be another one."""
     settings = state.settings
     state = replace(
-        state, rounds={}, pages=0, merged=0, to_merge=(), pieces=(), trouble="", source="", avoided=""
+        state, round=None, pages=0, merged=0, to_merge=(), pieces=(), trouble="", source="", avoided=""
     )
     if state.late:
         return replace(state, phase="grace"), (port.Release(LEASE), port.WakeAt(now_s + settings.grace_s))
@@ -234,24 +215,10 @@ def _idle(state: InstallState, now_s: float) -> _Next:
 
 
 def _claimed_next(state: InstallState) -> _Next:
-    return replace(state, phase="claiming", to_merge=(), pieces=()), (
+    return replace(state, phase="claiming", asked=None, to_merge=(), pieces=()), (
         port.Claim(LEASE),
         port.WakeAt(math.inf),
     )
-
-
-def _looked_on(state: InstallState) -> _Next:
-    """Another node does it. Its round cannot cover what the links of this one will not bring any more."""
-    if state.record.phase != "installing" or not state.late:
-        return _claimed_next(state)
-    if not state.grace:
-        after, effects = _claimed_next(replace(state, grace=True))
-        return after, effects
-    state, effects = _still_late(state)
-    if not state.late:
-        after, more = _claimed_next(state)
-        return after, effects + more
-    return state, (*effects, port.Commit(MoveRecord(state.record, state.record.moved("late"))))
 
 
 def _claimed(state: InstallState, granted: bool, now_s: float) -> _Next:
@@ -261,18 +228,18 @@ def _claimed(state: InstallState, granted: bool, now_s: float) -> _Next:
         return state, ()
     if granted:
         return _taking_up(state)
-    state = replace(state, phase="looking on", rounds={}, merged=0)
+    state = replace(state, phase="looking on", round=None, merged=0)
     return state, (port.WakeAt(now_s + LOOK_EVERY * state.settings.lease_s),)
 
 
 def _taking_up(state: InstallState) -> _Next:
     """Find out how far the round is, by its pages."""
-    return replace(state, phase="taking up", rounds={}, pages=0, merged=0, grace=False), (port.ScanKept(""),)
+    return replace(state, phase="taking up", round=None, pages=0, merged=0), (port.ScanKept(""),)
 
 
 def _begun(state: InstallState, *why: str) -> _Next:
-    """A new round. Complete ones that are not merged stay until it has taken their place."""
-    state = replace(state, phase="beginning", failures=0, source="", grace=False)
+    """A new round. The pages of the one before stay until it is done."""
+    state = replace(state, phase="beginning", asked=None, failures=0, source="")
     logs = tuple(port.Log(f"{state.settings.region} begins a snapshot anew: {reason}") for reason in why)
     return state, (
         *logs,
@@ -283,25 +250,29 @@ def _begun(state: InstallState, *why: str) -> _Next:
 
 def _resumed(state: InstallState, now_s: float) -> _Next:
     """What the round has come to, by its pages."""
-    current = state.rounds.get(state.record.number)
-    if state.record.phase == "pulling":
-        if current is not None and current.next is None:
-            return _settling(state, now_s)
-        return replace(state, phase="pulling"), (port.Survey(RECORD, LEASE),)
-    if state.record.phase == "late" or not finished(state.rounds):
-        return _begun(state)
-    return _covering(replace(state, phase="covering"), now_s)
+    if state.record.incomplete:
+        return _merging(state)
+    if state.round is not None and state.round.complete:
+        return _settling(state, now_s)
+    return replace(state, phase="pulling"), (port.Survey(RECORD, LEASE),)
+
+
+def _round(state: InstallState) -> Round:
+    found = state.round
+    assert found is not None, "a position is installed once all pages of its round are here"
+    assert found.complete, "a position is installed once all pages of its round are here"
+    return found
 
 
 # -- pulling --------------------------------------------------------------------------------------------
 
 
 def _asked(state: InstallState) -> _Next:
-    current = state.rounds.get(state.record.number)
+    current = state.round
     peer = current.peer if current is not None else state.source or _source(state)
-    place = SnapshotPlace() if current is None or current.next is None else current.next
+    place = SnapshotPlace() if current is None else current.next
     timeout_s = min(state.settings.timeout_s * (1 + state.failures), _LONGEST_TIMEOUT_S)
-    return replace(state, source=peer), (port.AskPage(peer, place, timeout_s),)
+    return replace(state, source=peer, asked=place), (port.AskPage(peer, place, timeout_s),)
 
 
 def _source(state: InstallState) -> str:
@@ -313,16 +284,20 @@ def _source(state: InstallState) -> str:
     )
 
 
-def _received(state: InstallState, peer: str, page: SnapshotReply, now_s: float) -> _Next:
-    current = state.rounds.get(state.record.number)
-    if current is not None and not current.goes_on_with(page):
-        return _begun(state, f"the snapshot of {peer} has changed")
-    refusal = _undeclared(state, peer, page) or _lacking(state, peer, page)
+def _received(state: InstallState, received: port.PageReceived, now_s: float) -> _Next:
+    peer, page, number = received.peer, received.page, state.pages + 1
+    if (peer, received.place) != (state.source, state.asked):
+        return state, ()  # it was asked for before the store was looked at once more
+    state = replace(state, asked=None)
+    if state.round is not None and (why := state.round.why_not(page, received.digests)):
+        return _begun(replace(state, avoided=peer), why)
+    refusal = _undeclared(state, peer, page)
     if refusal:
         return _failed(state, Unavailable(refusal), now_s)
-    kept = KeptPage(state.record.number, peer, page)
-    row = (key_of(state.pages + 1), pack(kept))
-    return replace(state, incoming=kept), (port.Commit(KeepPages(state.record, (row,)), page.clock),)
+    found = (state.round or Round.of(peer, page)).take(page, number)
+    row = (key_of(number), pack(KeptPage(state.record.number, peer, page)))
+    keep = KeepPages(state.record, state.record.stepped(found.until), (row,))
+    return replace(state, incoming=found), (port.Commit(keep, page.clock),)
 
 
 def _undeclared(state: InstallState, peer: str, page: SnapshotReply) -> str:
@@ -336,20 +311,12 @@ def _undeclared(state: InstallState, peer: str, page: SnapshotReply) -> str:
     return ""
 
 
-def _lacking(state: InstallState, peer: str, page: SnapshotReply) -> str:
-    """Whether its pages could not take the place of those that were left: it lacks some of what is installed."""
-    for each in state.rounds.values():
-        if each.next is None and not vectors.descends(page.before, each.began):
-            return f"{peer} lacks some of what {each.peer} had, whose snapshot cannot be used"
-    return ""
-
-
-def _kept(state: InstallState, now_s: float) -> _Next:
-    assert state.incoming is not None, "a page is kept that was received"
-    number = state.pages + 1
-    rounds = with_page(state.rounds, number, state.incoming)
-    state = replace(state, rounds=rounds, pages=number, incoming=None, failures=0, avoided="", trouble="")
-    if rounds[state.record.number].next is None:
+def _kept(state: InstallState, record: Record, now_s: float) -> _Next:
+    found, number = state.incoming, state.pages + 1
+    assert found is not None, "a page is kept that was received"
+    state = replace(state, record=record, round=found, pages=number, incoming=None)
+    state = replace(state, failures=0, avoided="", trouble="")
+    if found.complete:
         return _settling(state, now_s)
     return state, (port.Survey(RECORD, LEASE),)
 
@@ -362,7 +329,7 @@ def _failed(state: InstallState, error: AtollError, now_s: float) -> _Next:
     if not _hopeless(state, error):
         return state, (wait,)
     state = replace(state, avoided=state.source, source="", failures=0)
-    return _begun(state) if state.record.number in state.rounds else (state, (wait,))
+    return _begun(state) if state.round is not None else (state, (wait,))
 
 
 def _hopeless(state: InstallState, error: AtollError) -> bool:
@@ -382,65 +349,18 @@ def _settling(state: InstallState, now_s: float) -> _Next:
     return replace(state, phase="settling"), (port.WakeAt(now_s + wait_s),)
 
 
-def _covering(state: InstallState, now_s: float) -> _Next:
-    """Wait for every entry that may be in the pages, unless another snapshot has to take their place.
-
-    That is so when a journal no longer holds the entries either, or when nobody will ever send them.
-    """
-    if state.record.phase == "late":
-        return _begun(state)
-    effects: tuple[port.Effect, ...] = ()
-    if state.grace:
-        state, effects = _still_late(state)
-        if state.late:
-            return _begun(state)
-    missed: dict[str, int] = {}
-    asked: set[str] = set()
-    for each in finished(state.rounds):
-        times = 0 if each.peer in state.connected else state.missed.get(each.peer, 0) + 1
-        missed[each.peer] = times
-        if not 0 < times < _MOST_FAILURES:
-            asked |= state.connected if times else {each.peer}
-    if asked:
-        effects += (port.AskPositions(tuple(sorted(asked))),)
-    wait = port.WakeAt(now_s + state.settings.lease_s)
-    return replace(state, missed=missed), (*effects, port.AwaitCovered(until_of(state.rounds)), wait)
-
-
-def _positions(state: InstallState, positions: Mapping[str, Mapping[str, int]]) -> _Next:
-    """Whether a peer has lost what its pages may show, or is out of reach, and another snapshot can take the place
-    of its one.
-    """
-    for each in finished(state.rounds):
-        times = state.missed.get(each.peer, 0)
-        if 0 < times < _MOST_FAILURES:
-            continue
-        asked = state.connected if times else {each.peer}
-        said = [vector for peer, vector in sorted(positions.items()) if peer in asked]
-        if any(vectors.descends(vectors.merge(state.here, vector), each.until) for vector in said):
-            continue  # it is on its way
-        if any(vectors.descends(vector, each.began) for vector in said):
-            return _begun(state, f"{each.peer} lacks what its snapshot shows")
-        if said:
-            state = replace(state, trouble=f"nobody in reach has all that {each.peer} had")
-    return state, ()
-
-
-def _compared(state: InstallState, digests: Mapping[Dot, bytes | None]) -> _Next:
-    """Whether entries have come under numbers that the peer had given to others, which pages may show."""
-    for each in finished(state.rounds):
-        for dot, digest in each.lasts.items():
-            here = digests[dot]
-            if here is not None and here != digest:
-                why = f"entry {dot.seq} of {dot.origin} is another one than its snapshot shows"
-                return _begun(state, why)
-    pages = tuple(number for each in finished(state.rounds) for number in each.pages)
-    return _merged_next(replace(state, phase="merging", to_merge=pages, merged=0, pieces=(), trouble=""))
+def _merging(state: InstallState) -> _Next:
+    found = _round(state)
+    pages = (*found.entries, *found.pages)
+    state = replace(state, phase="merging", to_merge=pages, merged=0, pieces=(), trouble="")
+    after, effects = _merged_next(state)
+    return after, (*effects, port.WakeAt(math.inf))
 
 
 def _merged_next(state: InstallState) -> _Next:
     if state.pieces:
-        return state, (port.Commit(MergePage(state.record, until_of(state.rounds), state.pieces[0])),)
+        merge = MergePage(state.record, _round(state).until, state.pieces[0])
+        return state, (port.Commit(merge),)
     if state.to_merge:
         return state, (port.OpenKept(state.to_merge[0]),)
     return state, (port.Commit(MoveRecord(state.record, state.record.moved("done"))),)
@@ -455,18 +375,11 @@ def _committed(state: InstallState, done: object, now_s: float) -> _Next:
         case "beginning", MoveRecord(_, record):
             after, effects = _taking_up(replace(state, record=record))
             return after, (port.Log(state.reason), *effects)
-        case "looking on", MoveRecord(_, record):
-            return _claimed_next(replace(state, record=record))
-        case "pulling", KeepPages():
-            return _kept(replace(state, record=state.record.stepped()), now_s)
+        case "pulling", KeepPages(_, record):
+            return _kept(state, record, now_s)
         case "settling", MoveRecord(_, record):
-            state = replace(state, phase="covering", record=record, late={}, missed={}, grace=False)
-            until, lease_s = until_of(state.rounds), state.settings.lease_s
-            return state, (
-                port.ReopenLinks(state.settings.peers),
-                port.AwaitCovered(until),
-                port.WakeAt(now_s + lease_s),
-            )
+            after, effects = _merging(replace(state, record=record, late={}))
+            return after, (port.ReopenLinks(state.settings.peers), *effects)
         case "merging", MergePage():
             state = replace(state, record=state.record.stepped(), pieces=state.pieces[1:])
             return _merged_next(state) if state.pieces else _page_merged(state)
@@ -478,9 +391,9 @@ def _committed(state: InstallState, done: object, now_s: float) -> _Next:
             )
             after, effects = _removed_next(state, now_s)
             return after, (log, *effects)
-        case "removing", KeepPages():
+        case "removing", KeepPages(_, record):
             left = state.to_merge[_REMOVED_AT_ONCE:]
-            return _removed_next(replace(state, record=state.record.stepped(), to_merge=left), now_s)
+            return _removed_next(replace(state, record=record, to_merge=left), now_s)
         case _:
             return state, ()
 
@@ -488,4 +401,5 @@ def _committed(state: InstallState, done: object, now_s: float) -> _Next:
 def _removed_next(state: InstallState, now_s: float) -> _Next:
     """What lay aside is removed, unless another round has begun by now, which numbers its pages anew."""
     rows = tuple((key_of(number), b"") for number in state.to_merge[:_REMOVED_AT_ONCE])
-    return (state, (port.Commit(KeepPages(state.record, rows)),)) if rows else _idle(state, now_s)
+    remove = KeepPages(state.record, state.record.stepped(), rows)
+    return (state, (port.Commit(remove),)) if rows else _idle(state, now_s)

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from atoll.causality import vector as vectors
-from atoll.causality.origin import latest_of
+from atoll.causality.origin import latest_of, of_region
 from atoll.causality.types import Dot, Seq
 from atoll.commit.batch import Batch
 from atoll.commit.snapshot_page import INCOMPLETE, KEPT_ASIDE, RECORD, SnapshotPage
@@ -24,9 +24,9 @@ from atoll.errors import Unavailable
 from atoll.replication.messages import SnapshotPlace, SnapshotReply
 from atoll.store.port import View
 
-Phase = Literal["pulling", "installing", "late", "done"]
-"""`late`: since the install, a node's link was told once more that it comes too late: it takes another snapshot."""
-_PHASES: dict[str, Phase] = {"pulling": "pulling", "installing": "installing", "late": "late", "done": "done"}
+Phase = Literal["pulling", "installing", "done"]
+_PHASES: dict[str, Phase] = {"pulling": "pulling", INCOMPLETE.decode(): "installing", "done": "done"}
+_decode_shows = msgspec.json.Decoder(dict[str, int]).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,50 +35,47 @@ class Record:
 
     number: int = 0
     phase: Phase = "done"
-    done: int = 0
-    """The last round that was done: pages of it and of earlier ones do not count."""
-    incomplete: bool = False
-    """Whether the vector says more than the documents show: that of this round, or of an earlier one, is installed."""
     steps: int = 0
     """How often pages were kept, removed or merged, in all rounds."""
+    shows: Mapping[str, int] = field(default_factory=dict)
+    """While pages are pulled: what those that are here may show."""
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether the vector says more than the documents show."""
+        return self.phase == "installing"
 
     def encode(self) -> bytes:
-        text = b"%d %s %d %d" % (self.number, self.phase.encode(), self.done, self.steps)
-        return text + b" " + INCOMPLETE if self.incomplete else text
+        shows = msgspec.json.encode(dict(self.shows))
+        return b"%d %d %s %s" % (self.number, self.steps, shows, self.phase.encode())
 
     @classmethod
     def of(cls, state: bytes | None) -> Record:
         """From what is stored; None where there never was a round."""
         if state is None:
             return cls()
-        number, phase, done, steps, *incomplete = state.split()
-        return cls(int(number), _PHASES[phase.decode()], int(done), bool(incomplete), int(steps))
+        number, steps, shows, phase = state.split()
+        return cls(int(number), _PHASES[phase.decode()], int(steps), _decode_shows(shows))
 
     def next_round(self) -> Record:
-        return replace(self, number=self.number + 1, phase="pulling")
+        assert not self.incomplete, "a round whose position is installed is done first"
+        return replace(self, number=self.number + 1, phase="pulling", shows={})
 
     def moved(self, phase: Phase) -> Record:
         """To a later phase of the same round."""
         assert self.phase != "done", "a round that is done goes no further"
-        if phase == "done":
-            return Record(self.number, phase, self.number, steps=self.steps)
-        return replace(self, phase=phase, incomplete=True)
+        return replace(self, phase=phase, shows={})
 
-    def stepped(self) -> Record:
-        """After one more step of pages."""
-        return replace(self, steps=self.steps + 1)
-
-    def goes_on_from(self, earlier: Record) -> bool:
-        """Whether nobody has moved the record since, but to say that a link comes too late, and nothing was lost."""
-        return self == earlier or (self.phase == "late" and replace(self, phase="installing") == earlier)
+    def stepped(self, shows: Mapping[str, int] | None = None) -> Record:
+        """After one more step of pages, which may show this from then on."""
+        return replace(self, steps=self.steps + 1, shows=self.shows if shows is None else shows)
 
 
-def _check(view: View, record: Record) -> Record:
-    """What is stored. Raises Unavailable when another node has moved the record, or the database has lost steps."""
+def _check(view: View, record: Record) -> None:
+    """Raises Unavailable when another node has moved the record, or the database has lost steps."""
     found = Record.of(view.states.get(RECORD))
-    if not found.goes_on_from(record):
+    if found != record:
         raise Unavailable(f"the snapshot is at {found.encode()!r} by now, not at {record.encode()!r}")
-    return found
 
 
 class MoveRecord(NamedTuple):
@@ -100,20 +97,22 @@ class MoveRecord(NamedTuple):
 class KeepPages(NamedTuple):
     """Pages are kept aside, or removed where they are empty."""
 
-    record: Record
+    before: Record
+    after: Record
     rows: tuple[tuple[str, bytes], ...]
 
     def want(self, wants: Wants) -> None:
         """They are written whatever is there."""
 
     def perform(self, batch: Batch, view: View) -> None:
-        batch.pending.states[RECORD] = _check(view, self.record).stepped().encode()
+        _check(view, self.before)
+        batch.pending.states[RECORD] = self.after.encode()
         for key, data in self.rows:
             batch.keep(KEPT_ASIDE, key, data)
 
 
 class MergePage(NamedTuple):
-    """Documents of a page are merged, once every entry that may be in them is here."""
+    """What a page holds is merged, in a database that claims all of it."""
 
     record: Record
     until: Mapping[str, int]
@@ -123,10 +122,34 @@ class MergePage(NamedTuple):
         self.page.want(wants)
 
     def perform(self, batch: Batch, view: View) -> None:
-        batch.pending.states[RECORD] = _check(view, self.record).stepped().encode()
+        _check(view, self.record)
+        batch.pending.states[RECORD] = self.record.stepped().encode()
         if not vectors.descends(view.positions, self.until):
             raise Unavailable("the database was replaced while a snapshot was merged")
         self.page.perform(batch, view)
+
+
+class LetGo(NamedTuple):
+    """A region asks with what it has of its own: it counts as lost what nobody announces beyond that.
+
+    So what pages show of it beyond that must not be installed any more. Nor what is on its way, if it begins `anew`.
+    """
+
+    region: str
+    past: Mapping[str, int]
+    anew: bool
+
+    def want(self, wants: Wants) -> None:
+        """Every transaction shows the record."""
+
+    def perform(self, batch: Batch, view: View) -> None:
+        found = Record.of(view.states.get(RECORD))
+        if found.phase != "pulling":
+            return  # what is installed is announced
+        if not vectors.descends(self.past, of_region(found.shows, self.region)):
+            batch.pending.states[RECORD] = found.next_round().encode()
+        elif self.anew:
+            batch.pending.states[RECORD] = found.stepped().encode()
 
 
 class KeptPage(msgspec.Struct, array_like=True, frozen=True):
@@ -151,57 +174,48 @@ class Round:
 
     peer: str
     began: Mapping[str, int]
-    """What the peer had before it read the first page: all of that is in the snapshot."""
+    """What the peer had before it read the first page: all of that is in the other pages."""
     until: Mapping[str, int]
-    """What it had after the last one: nothing later is in it."""
+    """What it had after the last one that is not of entries: nothing later is in these. All pages hold all of it."""
     incarnation: tuple[int, int]
     declared: Mapping[str, Mapping[str, str]]
-    next: SnapshotPlace | None
+    next: SnapshotPlace = field(default_factory=SnapshotPlace)
     pages: tuple[int, ...] = ()
+    entries: tuple[int, ...] = ()
+    """The pages of the entries that lead from `began` to `until`."""
     lasts: Mapping[Dot, bytes] = field(default_factory=dict)
-    """Entries of the peer's own that pages may show, and that are not in what was installed → their digests."""
+    """Entries of the peer's own that pages may show, and that are not in what it had before → their digests."""
 
     @classmethod
     def of(cls, peer: str, page: SnapshotReply) -> Round:
-        return cls(peer, page.before, page.after, page.incarnation, page.declared, page.next)
+        """As it begins, with nothing of its first page."""
+        return cls(peer, page.before, page.after, page.incarnation, page.declared)
 
-    def goes_on_with(self, page: SnapshotReply) -> bool:
-        """Whether the page is of the same snapshot: of a peer that has lost nothing, and reads alike."""
-        return (page.incarnation, page.declared) == (self.incarnation, self.declared) and vectors.descends(
-            page.before, self.began
-        )
+    @property
+    def complete(self) -> bool:
+        return self.next.part == "entries" and vectors.descends(self.next.since, self.until)
+
+    def why_not(self, page: SnapshotReply, digests: Mapping[Dot, bytes]) -> str:
+        """Why the page is not of the same snapshot, of a peer that has lost nothing and reads alike."""
+        read_alike = (page.incarnation, page.declared) == (self.incarnation, self.declared)
+        if not read_alike or not vectors.descends(page.before, self.until):
+            return f"the snapshot of {self.peer} has changed"
+        if self.next.part == "entries" and page.next is None:
+            return f"{self.peer} no longer has all entries that its snapshot shows"
+        for dot, digest in digests.items():
+            if self.lasts.get(dot, digest) != digest:
+                return (
+                    f"entry {dot.seq} of {dot.origin} is another one than the snapshot of {self.peer} shows"
+                )
+        return ""
 
     def take(self, page: SnapshotReply, number: int) -> Round:
+        if self.next.part == "entries":
+            return replace(self, next=page.next or self.next, entries=(*self.entries, number))
         lasts, own = dict(self.lasts), latest_of(page.after, self.peer)
         seq = page.after.get(own, 0)
         if page.last is not None and seq > self.began.get(own, 0):
             lasts.setdefault(Dot(own, Seq(seq)), page.last)
         until = vectors.merge(self.until, page.after)
-        return replace(self, until=until, next=page.next, pages=(*self.pages, number), lasts=lasts)
-
-
-Rounds = Mapping[int, Round]
-
-
-def with_page(rounds: Rounds, number: int, kept: KeptPage) -> Rounds:
-    """Page `number` belongs to its round."""
-    found = rounds.get(kept.round) or Round.of(kept.peer, kept.page)
-    return {**rounds, kept.round: found.take(kept.page, number)}
-
-
-def finished(rounds: Rounds) -> tuple[Round, ...]:
-    """Those that are complete, and whose place no later one has taken."""
-    complete = [each for _, each in sorted(rounds.items()) if each.next is None]
-    return tuple(
-        each
-        for at, each in enumerate(complete)
-        if not any(vectors.descends(later.began, each.began) for later in complete[at + 1 :])
-    )
-
-
-def until_of(rounds: Rounds) -> dict[str, int]:
-    """Every entry that may be in the pages."""
-    until: dict[str, int] = {}
-    for each in finished(rounds):
-        until = vectors.merge(until, each.until)
-    return until
+        then = page.next or SnapshotPlace("entries", since=dict(self.began), until=until)
+        return replace(self, until=until, next=then, pages=(*self.pages, number), lasts=lasts)

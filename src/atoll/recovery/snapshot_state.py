@@ -8,7 +8,8 @@ from typing import Literal
 
 from atoll.causality.types import Generation
 from atoll.commit.snapshot_page import SnapshotPage
-from atoll.recovery.snapshot_record import KeptPage, Record, Round
+from atoll.recovery.snapshot_record import Record, Round
+from atoll.replication.messages import SnapshotPlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,12 @@ class InstallState:
 
     settings: Settings
     phase: Literal[
-        "idle", "grace", "claiming", "beginning", "looking on", "taking up", "pulling", "settling", "covering",
-        "comparing", "merging", "removing",
+        "idle", "grace", "claiming", "beginning", "looking on", "taking up", "pulling", "settling", "merging",
+        "removing",
     ] = "idle"  # fmt: skip
     record: Record = field(default_factory=Record)
-    rounds: Mapping[int, Round] = field(default_factory=dict)
+    round: Round | None = None
+    """The one of the record, once a page of it is here."""
     pages: int = 0
     """The number of the last one that is kept."""
     late: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -48,14 +50,12 @@ class InstallState:
     """The peer whose pages are asked for, before the first one is here."""
     avoided: str = ""
     """The peer whose pages were given up last."""
-    incoming: KeptPage | None = None
-    """The page that is about to be kept."""
+    asked: SnapshotPlace | None = None
+    """Where the page begins that is asked for; None while none is."""
+    incoming: Round | None = None
+    """The round with the page that is about to be kept."""
     here: Mapping[str, int] = field(default_factory=dict)
     """What the region had at the last look."""
-    missed: Mapping[str, int] = field(default_factory=dict)
-    """peer → how often in a row it was out of reach while its entries were waited for."""
-    grace: bool = False
-    """While entries are waited for: whether a link was told that it comes too late."""
     to_merge: tuple[int, ...] = ()
     pieces: tuple[SnapshotPage, ...] = ()
     """What is left of the page that is merged."""
@@ -89,10 +89,9 @@ class InstallState:
         if self.replaced and self.record.phase == "done":
             return f"the database of {region} was replaced, and may hold half a snapshot"
         parts = [f"{region} is installing a snapshot, because journals no longer hold what it lacks"]
-        parts += [
-            f"{each.peer}: {len(each.pages)} pages" + ("" if each.next is not None else ", all of it")
-            for each in self.rounds.values()
-        ]
+        if (found := self.round) is not None:
+            count = len(found.pages) + len(found.entries)
+            parts.append(f"{found.peer}: {count} pages" + (", all of it" if found.complete else ""))
         if self.merged:
             parts.append(f"{self.merged} of {self.merged + len(self.to_merge)} pages merged")
         if self.trouble:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
 from atoll.causality.origin import incarnation_of, region_of
-from atoll.region.freshness import Freshness
 from atoll.region.intake import Intake
 from atoll.region.recovery import FailoverRecovery
 from atoll.region.site import Site
@@ -28,17 +27,21 @@ class JournalSender:
         intake: Intake,
         *,
         failover: FailoverRecovery,
-        freshness: Freshness,
-        says: Callable[[], tuple[dict[str, int], bool]],
+        let_go: Callable[[StreamRequest], Awaitable[None]],
+        says: Callable[[], tuple[dict[str, int], dict[str, int], bool]],
         committed: Signal,
     ) -> None:
-        """`says` tells the ends of former incarnations, and whether documents show what the vector says."""
+        """`let_go` gives up what lies aside of what a peer has lost.
+
+        `says` tells as of when the region knows each other one, the ends of former incarnations, and whether documents
+        show what the vector says.
+        """
         self._region = site.name
         self._links = links
         self._store = store
         self._intake = intake
         self._failover = failover
-        self._freshness = freshness
+        self._let_go = let_go
         self._says = says
         self._committed = committed
         self._now_ms = site.now_ms
@@ -57,6 +60,7 @@ class JournalSender:
             self._links[request.region].reachable()
             await self._reopened(request)
             await self._discard_pending(request.region, request.vector)
+            await self._let_go(request)
         turns = self._failover.state.turns
         chunks = source.stream(
             self._store,
@@ -97,7 +101,9 @@ class JournalSender:
 
     async def _heartbeat(self) -> Heartbeat:
         # The moment comes first: whatever any node had committed by then is in the vector.
-        now_ms, as_of = self._now_ms(), self._freshness.as_of()
-        ends, whole = self._says()  # before the positions: what is installed by then may not be shown yet
+        now_ms = self._now_ms()
+        as_of, ends, whole = (
+            self._says()
+        )  # before the positions: what is installed by then may not be shown yet
         positions = await self._store.positions()
-        return Heartbeat(self._region, now_ms, positions, as_of, ends, whole and self._says()[1])
+        return Heartbeat(self._region, now_ms, positions, as_of, ends, whole and self._says()[2])

@@ -239,7 +239,7 @@ class Region(Parts):
                 reading = await self.reader.read_here(call.collection, call.key)
                 return ReadReply(reading.value, reading.version, dict(reading.vector))
             case SnapshotCall():
-                return await self.snapshot_install.page(call.place)
+                return await self.snapshot_install.page(call)
             case DigestCall():
                 entered = self.gates.enter()
                 digest = await self.digests.of(call.collection, call.bucket)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
+from atoll.causality.origin import incarnation_of
 from atoll.commit.snapshot_page import RECORD
 from atoll.recovery.snapshot_install import (
     SURE_FOR,
@@ -14,12 +15,13 @@ from atoll.recovery.snapshot_install import (
     TooLate,
     step,
 )
-from atoll.recovery.snapshot_record import Record
+from atoll.recovery.snapshot_record import LetGo, Record
 from atoll.recovery.snapshot_state import InstallState, Settings
 from atoll.region.driver import Performer
 from atoll.region.options import RegionOptions
 from atoll.region.recovery import Recovery
 from atoll.region.snapshot_pages import BORN
+from atoll.replication.messages import StreamRequest
 from atoll.store.port import Store
 
 
@@ -36,6 +38,8 @@ class SnapshotInstall(Recovery[InstallState, Event]):
     ) -> None:
         self._store = store
         self._now_ms = now_ms
+        self._incarnations: dict[str, int] = {}
+        """peer → the latest one under which it asked."""
         settings = Settings(
             performer.region,
             tuple(sorted(performer.links)),
@@ -58,6 +62,14 @@ class SnapshotInstall(Recovery[InstallState, Event]):
     def too_late(self, peer: str, past: Mapping[str, int]) -> None:
         """A peer's journal no longer holds what comes next here."""
         self.post(TooLate(peer, past))
+
+    async def let_go(self, request: StreamRequest) -> None:
+        """Before a peer hears what is here: it counts as lost what nobody announces. Raises what the store raises."""
+        peer, incarnation = request.region, incarnation_of(request.numbers)
+        anew = request.anew or incarnation > self._incarnations.get(peer, -1)
+        if Record.of(await self._store.state(*RECORD)).phase == "pulling":
+            await self._node.group_commit.commit(LetGo(peer, request.vector, anew))
+        self._incarnations[peer] = max(incarnation, self._incarnations.get(peer, -1))
 
     def replaced(self) -> None:
         """The database is another one: what is known of a snapshot may not be in it."""

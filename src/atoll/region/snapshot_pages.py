@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -39,7 +38,6 @@ class SnapshotPages:
         peers: Peers,
         *,
         fingerprints: Mapping[str, str],
-        timeout_s: float,
         most_rows: int,
     ) -> None:
         """`fingerprints`: collection → that of its declaration at this node."""
@@ -48,7 +46,6 @@ class SnapshotPages:
         self._store = store
         self._peers = peers
         self.fingerprints = fingerprints
-        self._timeout_s = timeout_s
         self._most_rows = most_rows
 
     @property
@@ -56,7 +53,7 @@ class SnapshotPages:
         """collection → mergeable field → its kind."""
         return snapshot.declared(self._rules)
 
-    async def page(self, place: SnapshotPlace) -> SnapshotReply:
+    async def page(self, call: SnapshotCall) -> SnapshotReply:
         """For a peer. Raises Unavailable while documents here are not what the vector says, and what the store
         raises.
         """
@@ -76,7 +73,7 @@ class SnapshotPages:
         page = await snapshot.read_page(
             self._store,
             self._rules,
-            place,
+            call,
             incarnation,
             self._check_merged,
             others=others,
@@ -100,10 +97,9 @@ class SnapshotPages:
         match effect:
             case port.AskPage(peer, place, timeout_s):
                 page = await self._ask(peer, place, timeout_s)
-                snapshot.check_content(page, snapshot.open_page(page), self._rules)
-                return port.PageReceived(peer, page)
-            case port.AskPositions(peers):
-                return port.PositionsRead(await self._positions(peers))
+                content = snapshot.open_page(page)
+                snapshot.check_content(page, content, self._rules, self._region)
+                return port.PageReceived(peer, place, page, snapshot.digests_of(content))
             case port.ScanKept(after):
                 return await self._scanned(after)
             case port.OpenKept(number):
@@ -115,22 +111,12 @@ class SnapshotPages:
                 if content.documents:
                     await self._store.open_collections([content.collection])
                 return port.KeptOpened(number, tuple(_pieces(content, page.clock)))
-            case port.ReadDigests(dots):
-                return port.DigestsRead({dot: await entry_digest(self._store, *dot) for dot in dots})
 
     async def _ask(self, peer: str, place: SnapshotPlace, timeout_s: float) -> SnapshotReply:
-        page = await self._peers.call(peer, SnapshotCall(place), timeout_s=timeout_s)
+        page = await self._peers.call(peer, SnapshotCall(place, self._region), timeout_s=timeout_s)
         if not isinstance(page, SnapshotReply):
             raise AtollError(f"{peer} answered a request for a snapshot with {type(page).__name__}")
         return page
-
-    async def _positions(self, peers: tuple[str, ...]) -> dict[str, Mapping[str, int]]:
-        found: dict[str, Mapping[str, int]] = {}
-        for peer in peers:
-            with contextlib.suppress(AtollError):  # it says nothing
-                page = await self._ask(peer, SnapshotPlace("parked"), self._timeout_s)  # as a rule empty
-                found[peer] = page.before
-        return found
 
     async def _scanned(self, after: str) -> port.KeptScanned:
         rows = await self._store.scan_all(KEPT_ASIDE, after=after or None, limit=1)
@@ -153,6 +139,9 @@ def _pieces(content: Content, stamp: int) -> Iterator[SnapshotPage]:
         yield SnapshotPage(resolved=resolved[at : at + _MERGED_AT_ONCE])
     for at in range(0, len(content.parked), _MERGED_AT_ONCE):
         yield SnapshotPage(parked=tuple(content.parked[at : at + _MERGED_AT_ONCE]))
+    entries = snapshot.entries_of(content)
+    for at in range(0, len(entries), _MERGED_AT_ONCE):
+        yield SnapshotPage(entries=entries[at : at + _MERGED_AT_ONCE])
 
 
 def _kept(row: Row) -> KeptPage:

@@ -269,8 +269,8 @@ class Parts:
             store,
             self.intake,
             failover=self.failover,
-            freshness=self.freshness,
-            says=lambda: (self.lost.ends(), self.gates.whole),
+            let_go=self.snapshot_install.let_go,
+            says=lambda: (self.freshness.as_of(), self.lost.ends(), self.gates.whole),
             committed=self.committed,
         )
 
@@ -355,7 +355,6 @@ class Parts:
             self.store,
             self.site.peers,
             fingerprints=fingerprints(self.application),
-            timeout_s=self.options.peer_timeout_s,
             most_rows=self.options.snapshot_page_rows,
         )
         actions = Actions(

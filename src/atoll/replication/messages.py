@@ -63,7 +63,7 @@ class EntryCall(msgspec.Struct, array_like=True, frozen=True, tag="entry"):
 class SnapshotPlace(msgspec.Struct, array_like=True, frozen=True):
     """Where a page of a snapshot begins."""
 
-    part: Literal["documents", "audit", "parked"] = "documents"
+    part: Literal["documents", "audit", "parked", "entries"] = "documents"
     collection: str = ""
     """Those before it, in the order of their names, are behind."""
     key: str | None = None
@@ -72,12 +72,18 @@ class SnapshotPlace(msgspec.Struct, array_like=True, frozen=True):
     """The last conflict record before: (stamp_ms, id), from the newest on."""
     change: tuple[str, int, int] | None = None
     """The last parked change before."""
+    since: dict[str, int] = {}
+    """The entries before."""
+    until: dict[str, int] = {}
+    """The entries that are asked for."""
 
 
 class SnapshotCall(msgspec.Struct, array_like=True, frozen=True, tag="snapshot"):
     """Ask for a page of all that the peer holds."""
 
     place: SnapshotPlace
+    region: str
+    """Who asks. It gets no section of an entry that it may not hold."""
 
 
 class VoteCall(msgspec.Struct, array_like=True, frozen=True, tag="vote"):
@@ -191,7 +197,7 @@ class SnapshotReply(msgspec.Struct, array_like=True, frozen=True, tag="snapshot"
     content: bytes
     """See `replication.snapshot`."""
     next: SnapshotPlace | None
-    """Where to go on; None after the last page."""
+    """Where to go on; None after the last page, and where the journal does not hold the entries that are asked for."""
     last: bytes | None = None
     """Digest of the peer's own last entry in `after`: tells it from another one that is given the same number."""
     revision: bytes = b""

@@ -3,8 +3,9 @@
 Documents with their tombstones, by collection and key; the resolved part of the audit (open records follow from the
 documents); parked changes. Not the answers to idempotency keys: they are the region's own.
 
-The pages are of different moments, since the region goes on. That costs nothing, because documents only
-grow in their lattice. Whoever installs the snapshot waits until it has every entry that may be in it.
+The pages are of different moments, since the region goes on. That costs nothing, because documents only grow in their
+lattice. The entries that may be in them and come after the first page end the snapshot. So whoever has all pages needs
+nobody any more.
 """
 
 from __future__ import annotations
@@ -15,21 +16,23 @@ from typing import NamedTuple
 import msgspec
 import zstandard
 
+from atoll.causality.types import Dot
 from atoll.commit.snapshot_page import KEPT_ASIDE
 from atoll.conflicts import records
 from atoll.documents.document import received
-from atoll.documents.entry import LosingVersion
+from atoll.documents.entry import EncodedEntry, LosingVersion, decode_frames, digest_of, lacks
 from atoll.documents.rules import Rules, undeclared
 from atoll.errors import AtollError, CorruptEntry, DeclarationError, HostileEntry
-from atoll.replication.messages import SnapshotPlace, SnapshotReply
+from atoll.replication.messages import SnapshotCall, SnapshotPlace, SnapshotReply
+from atoll.replication.source import Wanted, batch_for, start_of
 from atoll.schema.bounds import MAX_CHUNK_BYTES, SEGMENT_BYTES
 from atoll.schema.limits import ANY_KEY, validate_key
 from atoll.store.pages import cut_short
-from atoll.store.port import Audit, AuditFilter, Documents, Parked, Row, Store
+from atoll.store.port import Audit, AuditFilter, Documents, Journal, Parked, Row, Store
 
 
 class Content(msgspec.Struct, array_like=True):
-    """What a page holds: documents of one collection, or records, or changes."""
+    """What a page holds: documents of one collection, or records, or changes, or entries."""
 
     collection: str = ""
     documents: list[tuple[str, bytes | None, bytes]] = []
@@ -37,6 +40,8 @@ class Content(msgspec.Struct, array_like=True):
     resolved: list[tuple[str, bytes]] = []
     """(id, body) of conflict records."""
     parked: list[Parked] = []
+    entries: bytes = b""
+    """Frames, in the order of the peer's journal."""
 
 
 class _Read(NamedTuple):
@@ -59,19 +64,19 @@ def declared(rules: Mapping[str, Rules]) -> dict[str, dict[str, str]]:
 async def read_page(
     store: Store,
     rules: Mapping[str, Rules],
-    place: SnapshotPlace,
+    call: SnapshotCall,
     incarnation: tuple[int, int],
     check: Callable[[], Awaitable[None]],
     *,
     others: Iterable[str],
     most_rows: int,
 ) -> SnapshotReply:
-    """About a MiB, or `most_rows`, from `place` on.
+    """About a MiB, or `most_rows`, from the place on that is asked for.
 
     `others` are the stored collections that are not declared here any more. Raises what the store raises, and `check`,
     which is asked once the vector is known.
     """
-    before = await store.positions()
+    before, place = await store.positions(), call.place
     await check()
     match place.part:
         case "documents":
@@ -80,6 +85,8 @@ async def read_page(
             read = await _audit(store, place, most_rows)
         case "parked":
             read = await _parked(store, place, most_rows)
+        case "entries":
+            read = await _entries(store, place, call.region)
     clock, after = await store.clock(), await store.positions()
     content = zstandard.ZstdCompressor(level=1, write_content_size=True).compress(_pack(read.content))
     return SnapshotReply(incarnation, declared(rules), before, after, clock, content, read.next)
@@ -112,6 +119,22 @@ async def _parked(store: Audit, place: SnapshotPlace, most_rows: int) -> _Read:
     return _Read(Content(parked=rows), SnapshotPlace("parked", change=rows[-1][:3]) if more else None)
 
 
+async def _entries(store: Journal, place: SnapshotPlace, region: str) -> _Read:
+    """Of each origin without a gap. Nothing where the journal does not hold the next ones, or not all of them."""
+    sent, wanted = dict(place.since), Wanted(place.until)
+    after_id, chunk = await start_of(store, sent, wanted), list[bytes]()
+    while not chunk:
+        numbered = await store.journal(after_id, limit_bytes=SEGMENT_BYTES)
+        if not numbered:
+            break
+        after_id, chunk, gone = batch_for(numbered, after_id, wanted, sent, region)
+        if gone:
+            break
+    if not chunk or any(origin not in wanted for origin in place.until):
+        return _Read(Content(), None)
+    return _Read(Content(entries=b"".join(chunk)), SnapshotPlace("entries", since=sent, until=place.until))
+
+
 def open_page(page: SnapshotReply) -> Content:
     """Raises CorruptEntry."""
     try:
@@ -123,10 +146,10 @@ def open_page(page: SnapshotReply) -> Content:
         raise CorruptEntry(f"a snapshot's page cannot be read: {error}") from None
 
 
-def check_content(page: SnapshotReply, content: Content, rules: Mapping[str, Rules]) -> None:
-    """The checks that entries pass, before anything of the page is believed.
+def check_content(page: SnapshotReply, content: Content, rules: Mapping[str, Rules], region: str) -> None:
+    """The checks that entries pass, before anything of the page is believed by `region`.
 
-    Raises HostileEntry.
+    Raises CorruptEntry and HostileEntry.
     """
     if content.documents:
         try:
@@ -141,11 +164,31 @@ def check_content(page: SnapshotReply, content: Content, rules: Mapping[str, Rul
             except AtollError as error:
                 raise HostileEntry(f"a snapshot holds a document with an impossible key: {error}") from None
             received(known, key, Row(value, meta), page.clock)
+    for encoded in entries_of(content):
+        entry = encoded.entry
+        if entry.stamp > page.clock:
+            raise HostileEntry(
+                f"a snapshot holds entry {entry.seq} of {entry.origin}, stamped later than itself"
+            )
+        if lacks(encoded, region):
+            raise HostileEntry(
+                f"a snapshot holds entry {entry.seq} of {entry.origin} without a section for {region}"
+            )
     for losing in resolved_of(content):
         records.check_recorded(losing)
     for origin, seq in (*page.before.items(), *page.after.items()):
         if not origin or not 0 <= seq < 1 << 53:
             raise HostileEntry(f"a snapshot claims {seq} entries of {origin[:64]!r}")
+
+
+def entries_of(content: Content) -> tuple[EncodedEntry, ...]:
+    """Raises CorruptEntry."""
+    return tuple(decode_frames(content.entries))
+
+
+def digests_of(content: Content) -> dict[Dot, bytes]:
+    """Of its entries."""
+    return {encoded.entry.dot: digest_of(encoded.frame) for encoded in entries_of(content)}
 
 
 def resolved_of(content: Content) -> tuple[LosingVersion, ...]:

@@ -80,7 +80,7 @@ async def stream(
             continue
         seen = committed.count
         numbered = await store.journal(after_id, limit_bytes=SEGMENT_BYTES)
-        after_id, chunk, gone = _batch(numbered, after_id, wanted, sent, request.region)
+        after_id, chunk, gone = batch_for(numbered, after_id, wanted, sent, request.region)
         if not numbered:
             # Then all that was here at the last heartbeat has been sent, or is not in the journal.
             gone = {o: seq for o, seq in now.vector.items() if o in wanted and seq > sent.get(o, 0)}
@@ -103,7 +103,7 @@ async def stream(
                 due_s = loop.time()
 
 
-def _batch(
+def batch_for(
     numbered: Sequence[Numbered], after_id: int, wanted: Wanted, sent: dict[str, int], peer: str
 ) -> tuple[int, list[bytes], dict[str, int]]:
     """(id of the last segment looked at, bodies for the peer, origin → what the journal lacks up to).

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import msgspec
 import pytest
 
+from atoll.causality.origin import Origin
+from atoll.causality.types import Dot, Seq
 from atoll.commit.snapshot_page import RECORD, SnapshotPage
 from atoll.commit.work import Fence
 from atoll.errors import ClockAhead, CorruptEntry, FenceLost, RegionUnreachable
@@ -25,11 +28,17 @@ from atoll.recovery.snapshot_state import InstallState, Settings
 from atoll.replication.messages import SnapshotPlace, SnapshotReply
 
 NEXT = SnapshotPlace("audit")
+ENTRIES = SnapshotPlace("entries", since={"a": 3}, until={"a": 4})
 PULLING = Record().next_round()
-PULLED = replace(PULLING, steps=2)
+PULLED = replace(PULLING, steps=3, shows={"a": 4})
 INSTALLING = PULLED.moved("installing")
 DONE = INSTALLING.moved("done")
 PIECE = SnapshotPage()
+LAST = Dot(Origin("a"), Seq(4))
+
+
+def replace_since(place: SnapshotPlace, since: dict[str, int]) -> SnapshotPlace:
+    return msgspec.structs.replace(place, since=since)
 
 
 def page(
@@ -71,8 +80,9 @@ class Node:
             self.stored = commit.step.after
             self.vector |= commit.step.vector
         elif isinstance(commit.step, KeepPages | MergePage):
-            assert commit.step.record == self.stored
-            self.stored = self.stored.stepped()
+            before = commit.step.before if isinstance(commit.step, KeepPages) else commit.step.record
+            assert before == self.stored
+            self.stored = commit.step.after if isinstance(commit.step, KeepPages) else before.stepped()
         return self.meets(port.Committed(commit.step))
 
     def begins(self) -> None:
@@ -86,14 +96,21 @@ class Node:
         self.looks()
         assert self.state.phase == "pulling"
 
+    def receives(self, found: SnapshotReply, digests: Mapping[Dot, bytes] = {}) -> tuple[port.Effect, ...]:
+        """The page that it asks for."""
+        (asked,) = self.looks()
+        assert isinstance(asked, port.AskPage)
+        return self.meets(port.PageReceived(asked.peer, asked.place, found, digests))
+
+    def keeps(self, found: SnapshotReply, digests: Mapping[Dot, bytes] = {}) -> None:
+        self.receives(found, digests)
+        self.commits()
+
     def pulls(self) -> None:
-        """Two pages of peer a, which writes an entry between them."""
-        self.looks()
-        self.meets(port.PageReceived("a", page({"a": 3}, {"a": 3}, NEXT)))
-        self.commits()
-        self.looks()
-        self.meets(port.PageReceived("a", page({"a": 3}, {"a": 4}, None, last=b"4")))
-        self.commits()
+        """Two pages of peer a, which writes an entry between them, and that entry."""
+        self.keeps(page({"a": 3}, {"a": 3}, NEXT))
+        self.keeps(page({"a": 3}, {"a": 4}, None, last=b"4"))
+        self.keeps(page({"a": 4}, {"a": 4}, replace_since(ENTRIES, {"a": 4})), {LAST: b"4"})
 
     def installs(self) -> None:
         self.begins()
@@ -101,13 +118,6 @@ class Node:
         self.meets(port.Woken())
         self.looks()
         self.commits()
-        assert self.state.phase == "covering"
-
-    def covers(self) -> None:
-        self.installs()
-        self.vector = {"a": 4}
-        self.meets(port.Covered())
-        self.meets(port.DigestsRead({("a", 4): b"4"}))
         assert self.state.phase == "merging"
 
     @property
@@ -131,10 +141,22 @@ def test_pages_are_pulled_until_the_last_one() -> None:
     it.begins()
     assert (it.state.pending, it.state.pulling) == (True, True)
     assert it.looks() == (port.AskPage("a", SnapshotPlace(), 5.0),)  # whose journal is cut holds least
-    it.meets(port.PageReceived("a", page({"a": 3}, {"a": 3}, NEXT)))
+    it.receives(page({"a": 3}, {"a": 3}, NEXT))
     assert isinstance(it.step, KeepPages)
     assert it.commits() == (port.Survey(RECORD, LEASE),)
     assert it.looks() == (port.AskPage("a", NEXT, 5.0),)
+    it.keeps(page({"a": 3}, {"a": 4}, None))
+    assert it.stored.shows == {"a": 4}
+    assert it.looks() == (port.AskPage("a", ENTRIES, 5.0),)
+    it.keeps(page({"a": 4}, {"a": 4}, replace_since(ENTRIES, {"a": 4})))
+    assert it.state.phase == "settling"
+
+
+def test_a_snapshot_beside_which_nothing_happened_ends_with_its_last_page() -> None:
+    it = Node()
+    it.begins()
+    it.keeps(page({"a": 3}, {"a": 3}, None))
+    assert it.state.phase == "settling"
 
 
 def test_nobody_reads_beside_a_position_that_is_about_to_be_installed() -> None:
@@ -144,60 +166,96 @@ def test_nobody_reads_beside_a_position_that_is_about_to_be_installed() -> None:
     assert it.asked == (port.WakeAt(INSTALLED_AFTER * 3.0),)
     it.meets(port.Woken())
     it.looks()
-    assert it.step == MoveRecord(PULLED, INSTALLING, {"a": 3})
+    assert it.step == MoveRecord(PULLED, INSTALLING, {"a": 4})
 
 
 def test_links_pull_again_once_the_position_is_installed() -> None:
     it = Node()
     it.installs()
-    assert it.asked[:3] == (port.ReviewLinks(), port.ReopenLinks(("a", "b")), port.AwaitCovered({"a": 4}))
+    assert it.asked[:3] == (port.ReviewLinks(), port.ReopenLinks(("a", "b")), port.OpenKept(3))
     assert (it.state.pending, it.state.pulling) == (True, False)
 
 
-def test_pages_are_merged_when_their_entries_are_here_and_no_other_ones() -> None:
+def test_pages_are_merged_after_their_entries() -> None:
     it = Node()
     it.installs()
-    assert it.meets(port.Covered())[0] == port.ReadDigests((("a", 4),))
-    assert it.meets(port.DigestsRead({("a", 4): b"4"})) == (port.OpenKept(1),)
-    it.meets(port.KeptOpened(1, (PIECE, PIECE)))
+    it.meets(port.KeptOpened(3, (PIECE, PIECE)))
     assert it.step == MergePage(INSTALLING, {"a": 4}, PIECE)
     it.commits()
     assert isinstance(it.step, MergePage)
-    assert it.commits() == (port.OpenKept(2),)
-    merged = replace(INSTALLING, steps=4)
+    assert it.commits() == (port.OpenKept(1),)
+    assert it.meets(port.KeptOpened(1, ())) == (port.OpenKept(2),)
+    merged = replace(INSTALLING, steps=5)
     done = merged.moved("done")
     assert it.meets(port.KeptOpened(2, ())) == (port.Commit(MoveRecord(merged, done), fence=Fence(LEASE, 1)),)
     assert it.state.pending
     it.commits()
     assert not it.state.pending
-    assert it.step == KeepPages(done, (("00000001", b""), ("00000002", b"")))
+    rows = tuple((f"0000000{number}", b"") for number in (1, 2, 3))
+    assert it.step == KeepPages(done, done.stepped(), rows)
     it.commits()
     assert (it.state.phase, it.state.completed) == ("idle", 1)
 
 
-def test_an_entry_that_is_another_one_than_the_pages_show_begins_anew() -> None:
+def test_a_merge_that_failed_begins_with_its_page_again() -> None:
     it = Node()
     it.installs()
-    it.meets(port.Covered())
-    it.meets(port.DigestsRead({("a", 4): b"another"}))
-    assert it.step == MoveRecord(INSTALLING, INSTALLING.next_round())
+    it.meets(port.KeptOpened(3, (PIECE, PIECE)))
+    it.commits()
+    it.meets(port.Failed(it.asked[0], RegionUnreachable("the database went away")))
+    it.meets(port.Woken())
+    assert it.looks() == (port.OpenKept(3),)
+
+
+def test_an_entry_that_is_another_one_than_the_pages_show_begins_anew() -> None:
+    it = Node()
+    it.begins()
+    it.keeps(page({"a": 3}, {"a": 3}, NEXT))
+    it.keeps(page({"a": 3}, {"a": 4}, None, last=b"4"))
+    it.receives(page({"a": 4}, {"a": 4}, replace_since(ENTRIES, {"a": 4})), {LAST: b"another"})
+    assert it.step == MoveRecord(it.stored, it.stored.next_round())
 
 
 def test_a_later_incarnation_is_compared_by_its_own_entries() -> None:
     it = Node()
     it.begins()
-    it.looks()
-    it.meets(port.PageReceived("a", page({"a": 7, "a~5": 3}, {"a": 7, "a~5": 3}, NEXT)))
+    it.keeps(page({"a": 7, "a~5": 3}, {"a": 7, "a~5": 3}, NEXT))
+    it.keeps(page({"a": 7, "a~5": 3}, {"a": 7, "a~5": 4}, None, last=b"4"))
+    it.receives(page({}, {}, SnapshotPlace("entries")), {Dot(Origin("a"), Seq(4)): b"another"})
+    assert it.step == MoveRecord(it.stored, it.stored.next_round())  # for it lacks what it had
+    it = Node()
+    it.begins()
+    it.keeps(page({"a": 7, "a~5": 3}, {"a": 7, "a~5": 4}, None, last=b"4"))
+    vector = {"a": 7, "a~5": 4}
+    it.receives(page(vector, vector, SnapshotPlace("entries")), {Dot(Origin("a~5"), Seq(4)): b"another"})
+    assert it.step == MoveRecord(it.stored, it.stored.next_round())
+
+
+def test_a_journal_that_no_longer_holds_the_entries_begins_the_round_anew_with_another_peer() -> None:
+    it = Node()
+    it.begins()
+    it.keeps(page({"a": 3}, {"a": 4}, None))
+    it.receives(page({"a": 4}, {"a": 4}, None))
+    assert it.step == MoveRecord(it.stored, it.stored.next_round())
     it.commits()
+    it.meets(port.KeptScanned("00000001", 1, "a", page({"a": 3}, {"a": 4}, None)))
+    it.meets(port.KeptScanned(""))
     it.looks()
-    it.meets(port.PageReceived("a", page({"a": 7, "a~5": 3}, {"a": 7, "a~5": 4}, None, last=b"4")))
-    it.commits()
-    it.meets(port.Woken())
+    assert it.looks() == (port.AskPage("b", SnapshotPlace(), 5.0),)
+
+
+def test_a_page_that_was_asked_for_before_is_not_taken_for_another_one() -> None:
+    it = Node()
+    it.begins()
     it.looks()
-    it.commits()
-    assert it.meets(port.Covered())[0] == port.ReadDigests((("a~5", 4),))
-    it.meets(port.DigestsRead({("a~5", 4): b"another"}))
-    assert it.step == MoveRecord(INSTALLING, INSTALLING.next_round())
+    it.meets(Replaced())
+    it.meets(port.Claimed(LEASE, 1))
+    it.meets(port.KeptScanned("00000001", 1, "a", page({"a": 3}, {"a": 3}, NEXT)))
+    it.meets(port.KeptScanned(""))
+    it.looks()
+    assert it.state.phase == "pulling"
+    assert it.meets(port.PageReceived("a", SnapshotPlace(), page({"a": 3}, {"a": 3}, NEXT))) == ()
+    assert it.looks() == (port.AskPage("a", NEXT, 5.0),)
 
 
 def test_a_round_that_another_node_ended_during_the_scan_is_over() -> None:
@@ -212,7 +270,7 @@ def test_a_round_that_another_node_ended_during_the_scan_is_over() -> None:
     assert (it.state.phase, it.state.pending) == ("idle", False)
 
 
-@pytest.mark.parametrize("reached", ["begins", "pulls", "installs", "covers"])
+@pytest.mark.parametrize("reached", ["begins", "pulls", "installs"])
 def test_a_node_that_was_paused_learns_that_the_round_is_over(reached: str) -> None:
     it = Node()
     if reached == "pulls":
@@ -256,14 +314,14 @@ def test_the_record_in_the_store_alone_says_whether_the_region_holds_back() -> N
         assert it.state.pending == pending
 
 
-@pytest.mark.parametrize("reached", ["begins", "pulls", "installs", "covers"])
+@pytest.mark.parametrize("reached", ["begins", "pulls", "installs"])
 def test_a_database_that_has_lost_steps_is_asked_anew_how_far_it_is(reached: str) -> None:
     it = Node()
     if reached == "pulls":
         it.begins()
     getattr(it, reached)()
     assert port.Claim(LEASE) in it.meets(Replaced())
-    it.stored = PULLING.stepped()
+    it.stored = PULLING.stepped({"a": 3})
     it.meets(port.Claimed(LEASE, 1))
     for _ in range(2):  # it first sees that the database has lost something
         if it.asked == (port.ScanKept(""),):
@@ -299,17 +357,22 @@ def test_pages_of_rounds_that_are_done_do_not_count() -> None:
     it.meets(port.Claimed(LEASE, 1))
     it.meets(port.KeptScanned("00000007", 1, "b", page({"b": 3}, {"b": 3}, None)))
     it.meets(port.KeptScanned(""))
-    assert (it.state.rounds, it.state.pages) == ({}, 7)
+    assert (it.state.round, it.state.pages) == (None, 7)
 
 
 def test_a_peer_that_has_lost_its_disk_is_asked_anew() -> None:
     it = Node()
     it.begins()
-    it.looks()
-    it.meets(port.PageReceived("a", page({"a": 3}, {"a": 3}, NEXT)))
-    it.commits()
-    it.looks()
-    it.meets(port.PageReceived("a", page({"a": 3}, {"a": 3}, None, incarnation=(2, 0))))
+    it.keeps(page({"a": 3}, {"a": 3}, NEXT))
+    it.receives(page({"a": 3}, {"a": 3}, None, incarnation=(2, 0)))
+    assert it.step == MoveRecord(it.stored, it.stored.next_round())
+
+
+def test_a_peer_that_lacks_what_its_pages_show_is_asked_anew() -> None:
+    it = Node()
+    it.begins()
+    it.keeps(page({"a": 3}, {"a": 4}, NEXT))
+    it.receives(page({"a": 3}, {"a": 5}, None))
     assert it.step == MoveRecord(it.stored, it.stored.next_round())
 
 
@@ -337,66 +400,5 @@ def test_a_damaged_page_is_given_up_and_a_clock_that_is_ahead_is_waited_for() ->
 def test_what_is_not_declared_here_is_not_taken() -> None:
     it = Node()
     it.begins()
-    it.looks()
-    it.meets(port.PageReceived("a", page({}, {}, None, declared={"note": {"text": "text"}})))
+    it.receives(page({}, {}, None, declared={"note": {"text": "text"}}))
     assert "a has note.text, which is not declared here" in it.state.trouble
-
-
-def test_a_snapshot_takes_the_place_of_pages_that_were_left_only_if_it_has_what_was_installed() -> None:
-    it = Node()
-    it.installs()
-    it.meets(port.Covered())
-    it.meets(port.DigestsRead({("a", 4): b"another"}))
-    it.commits()
-    for key, after in (("00000001", NEXT), ("00000002", None)):
-        it.meets(port.KeptScanned(key, 1, "a", page({"a": 3}, {"a": 4}, after)))
-    it.meets(port.KeptScanned(""))
-    it.looks()
-    it.looks()
-    it.meets(port.PageReceived("b", page({"a": 2}, {"a": 2}, None)))
-    assert "b lacks some of what a had" in it.state.trouble
-
-
-def test_entries_that_nobody_will_send_are_not_waited_for() -> None:
-    it = Node()
-    it.installs()
-    it.meets(port.Woken())
-    assert port.AskPositions(("a",)) in it.looks()
-    it.vector = {"a": 3}
-    assert it.meets(port.PositionsRead({"a": {"a": 4}})) == ()  # it is on its way
-    assert it.meets(port.PositionsRead({"a": {"a": 2}})) == ()
-    assert "nobody in reach" in it.state.trouble
-    it.meets(port.PositionsRead({"a": {"a": 3}}))  # it has lost the last one
-    assert it.step == MoveRecord(INSTALLING, INSTALLING.next_round())
-
-
-def test_a_peer_that_is_out_of_reach_is_waited_for_a_while() -> None:
-    it = Node()
-    it.installs()
-    it.connected = {"b"}
-    for _ in range(4):
-        it.meets(port.Woken())
-        assert not any(isinstance(effect, port.AskPositions) for effect in it.looks())
-    it.meets(port.Woken())
-    assert port.AskPositions(("b",)) in it.looks()
-
-
-def test_a_node_that_looks_on_says_so_when_its_link_comes_too_late() -> None:
-    it = Node(record=INSTALLING)
-    it.meets(port.Claimed(LEASE, None))
-    it.meets(TooLate("b", {"b": 5}))
-    for _ in range(2):  # another peer may bring it in between
-        it.meets(port.Woken())
-        it.looks()
-        if port.Claim(LEASE) in it.asked:
-            it.meets(port.Claimed(LEASE, None))
-    assert it.step == MoveRecord(INSTALLING, INSTALLING.moved("late"))
-
-
-def test_a_link_that_comes_too_late_once_more_begins_another_round() -> None:
-    it = Node()
-    it.installs()
-    it.stored = INSTALLING.moved("late")
-    it.meets(port.Woken())
-    it.looks()
-    assert it.step == MoveRecord(it.stored, it.stored.next_round())

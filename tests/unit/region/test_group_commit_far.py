@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from atoll.commit.batch import Batch
-from atoll.commit.snapshot_page import KEPT_ASIDE, ShowRecord, SnapshotPage, check_merged
+from atoll.commit.snapshot_page import KEPT_ASIDE, RECORD, ShowRecord, SnapshotPage, check_merged
 from atoll.commit.work import Fence, Wants
 from atoll.documents.mutation import Receipt, Write
 from atoll.errors import (
@@ -22,7 +22,7 @@ from atoll.errors import (
     StoreUnreachable,
     Unavailable,
 )
-from atoll.recovery.snapshot_record import KeepPages, MergePage, MoveRecord, Record
+from atoll.recovery.snapshot_record import KeepPages, LetGo, MergePage, MoveRecord, Record
 from atoll.region.local_writes import LocalWrites
 from atoll.rollout.redeclare import MarkMixed, Redeclare
 from atoll.store.memory.store import MemoryStore, MemoryTransaction
@@ -213,7 +213,7 @@ async def test_a_round_that_another_node_has_ended_is_not_opened_anew() -> None:
         MoveRecord(Record(), pulling),
         MoveRecord(pulling, installing, {"b": 3}),
         MoveRecord(installing, done),
-        KeepPages(pulling, (("00000001", b"page"),)),
+        KeepPages(pulling, pulling.stepped(), (("00000001", b"page"),)),
         MergePage(installing, {"b": 3}, SnapshotPage()),
     ):
         with pytest.raises(Unavailable, match="the snapshot is at"):
@@ -229,11 +229,11 @@ async def test_a_page_is_kept_and_merged_only_behind_those_before_it() -> None:
     await it.group_commit.commit(MoveRecord(Record(), pulling))
     it.tables.open_collections([KEPT_ASIDE])
     standby = it.tables.copied()
-    await it.group_commit.commit(KeepPages(pulling, (("00000001", b"page"),)))
+    kept = pulling.stepped({"b": 3})
+    await it.group_commit.commit(KeepPages(pulling, kept, (("00000001", b"page"),)))
     it.tables.fail_over(standby, "another")
-    kept = pulling.stepped()
     for late in (
-        KeepPages(kept, (("00000002", b"page"),)),
+        KeepPages(kept, kept.stepped(), (("00000002", b"page"),)),
         MoveRecord(kept, kept.moved("installing"), {"b": 3}),
     ):
         with pytest.raises(Unavailable, match="the snapshot is at"):
@@ -255,13 +255,26 @@ async def test_a_page_is_merged_only_once_its_entries_are_here() -> None:
 
 
 @in_virtual_time
-async def test_a_round_may_end_that_another_nodes_link_comes_too_late_for() -> None:
+async def test_pages_of_what_a_region_has_lost_are_given_up_before_it_hears_what_is_here() -> None:
     it = await opened()
-    installing = Record().next_round().moved("installing")
-    late = installing.moved("late")
-    await it.group_commit.commit(MoveRecord(Record(), installing))
-    await it.group_commit.commit(MoveRecord(installing, late))
-    await it.group_commit.commit(MoveRecord(installing, installing.moved("done")))
+    it.tables.open_collections([KEPT_ASIDE])
+    pulling = Record().next_round()
+    shown = pulling.stepped({"b": 3, "c": 2})
+    await it.group_commit.commit(MoveRecord(Record(), pulling))
+    await it.group_commit.commit(KeepPages(pulling, shown, (("00000001", b"page"),)))
+
+    async def after(*asked: LetGo) -> Record:
+        for each in asked:
+            await it.group_commit.commit(each)
+        return Record.of(it.tables.state(*RECORD))
+
+    assert await after(LetGo("b", {"b": 3}, anew=False), LetGo("c", {"c": 9}, anew=False)) == shown
+    on_its_way = LetGo("b", {"b": 3, "b~1": 1}, anew=True)  # a page may be
+    assert await after(on_its_way) == shown.stepped()
+    assert await after(LetGo("b", {"b": 2, "c": 2}, anew=True)) == shown.stepped().next_round()
+    installing = shown.stepped().next_round().moved("installing")
+    await it.group_commit.commit(MoveRecord(shown.stepped().next_round(), installing, {"b": 3}))
+    assert await after(LetGo("b", {}, anew=True)) == installing
 
 
 @in_virtual_time

@@ -26,9 +26,14 @@ from .world import World
 class Cut(World):
     """A world in which journals are cut as soon as all have an entry, and absence is short."""
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, **options: Any) -> None:
         super().__init__(
-            *names, journal_s=0.0, journal_round_s=1.0, journal_absent_s=30.0, snapshot_page_rows=100
+            *names,
+            journal_s=0.0,
+            journal_round_s=1.0,
+            journal_absent_s=30.0,
+            snapshot_page_rows=100,
+            **options,
         )
 
     async def stop(self, name: str) -> None:
@@ -37,7 +42,7 @@ class Cut(World):
 
     async def start(self, name: str, *, tables: MemoryTables | None = None) -> None:
         self.stores[name] = MemoryStore(tables)
-        await self.create(name).start()
+        await self.create(name, founding=False).start()
 
     async def wiped(self, name: str) -> None:
         """Its disk is lost."""
@@ -65,8 +70,8 @@ class Cut(World):
             region.stream = region.journal_sender.stream
 
     async def emptied(self, name: str, *, of: str, apart: Sequence[str]) -> dict[str, int]:
-        """An empty region gets all pages of another's snapshot; not the entries that only that one has, and that
-        a page shows: `apart` are the links that are cut before it writes them.
+        """An empty region gets all pages of another's snapshot. They may show entries that only that one has: `apart`
+        are the links that are cut before it writes them.
 
         Returns what the other one had then.
         """
@@ -240,22 +245,24 @@ async def test_a_peer_with_a_new_disk_is_asked_anew() -> None:
 async def test_damaged_and_impossible_pages_are_refused() -> None:
     async with Cut("a", "b") as it:
         await lived_in_by_two(it)
-        page = await it["a"].snapshot_install.page(SnapshotPlace("documents", "note"))
+        page = await it["a"].snapshot_install.page(SnapshotCall(SnapshotPlace("documents", "note"), "b"))
         content = snapshot.open_page(page)
-        snapshot.check_content(page, content, it["b"].rules)
+        snapshot.check_content(page, content, it["b"].rules, "b")
         with pytest.raises(CorruptEntry):
             snapshot.open_page(msgspec.structs.replace(page, content=page.content[:-9]))
         key, value, meta = content.documents[0]
         with pytest.raises(HostileEntry):  # stamped later than all that the peer has seen
-            snapshot.check_content(msgspec.structs.replace(page, clock=1), content, it["b"].rules)
+            snapshot.check_content(msgspec.structs.replace(page, clock=1), content, it["b"].rules, "b")
         for documents in ([(key, b"[", meta)], [(key, value, b"no msgpack")], [("", value, meta)]):
             with pytest.raises(HostileEntry):
-                snapshot.check_content(page, snapshot.Content("note", documents), it["b"].rules)
+                snapshot.check_content(page, snapshot.Content("note", documents), it["b"].rules, "b")
         for collection in ("No Name", "batch", "_snapshot", "x" * 99):
             with pytest.raises(HostileEntry):
-                snapshot.check_content(page, snapshot.Content(collection, content.documents), it["b"].rules)
+                snapshot.check_content(
+                    page, snapshot.Content(collection, content.documents), it["b"].rules, "b"
+                )
         with pytest.raises(HostileEntry):
-            snapshot.check_content(page, snapshot.Content(resolved=[("x", b"{}")]), it["b"].rules)
+            snapshot.check_content(page, snapshot.Content(resolved=[("x", b"{}")]), it["b"].rules, "b")
 
 
 @in_virtual_time
@@ -267,10 +274,14 @@ async def test_pages_from_before_and_after_parked_changes_were_merged_are_of_two
         parked = Parked("b", 1, 0, "undeclared", "no collection", msgspec.msgpack.encode(entry))
         merge = Redeclare(parked=(parked,))
         here, store = it["a"], it.stores["a"]
-        first = await here.snapshot_install.page(SnapshotPlace())
-        assert (await here.snapshot_install.page(SnapshotPlace("parked"))).incarnation == first.incarnation
+        first = await here.snapshot_install.page(SnapshotCall(SnapshotPlace(), "b"))
+        assert (
+            await here.snapshot_install.page(SnapshotCall(SnapshotPlace("parked"), "b"))
+        ).incarnation == first.incarnation
         await here.group_commit.commit(merge)
-        assert (await here.snapshot_install.page(SnapshotPlace("parked"))).incarnation != first.incarnation
+        assert (
+            await here.snapshot_install.page(SnapshotCall(SnapshotPlace("parked"), "b"))
+        ).incarnation != first.incarnation
 
         scan_all = store.scan_all
 
@@ -281,94 +292,74 @@ async def test_pages_from_before_and_after_parked_changes_were_merged_are_of_two
 
         store.__dict__["scan_all"] = merged_meanwhile
         with pytest.raises(Unavailable, match="parked changes"):
-            await here.snapshot_install.page(SnapshotPlace())
+            await here.snapshot_install.page(SnapshotCall(SnapshotPlace(), "b"))
 
 
-async def all_but_the_last_entries(it: Cut) -> dict[str, int]:
-    """Of a's snapshot, in c; b does not have them either. Returns what a had then."""
+async def with_all_pages(it: Cut) -> dict[str, int]:
+    """Of a's snapshot, in c; b does not have a's last entries. Returns what a had then."""
     await lived_in(it)
     await asyncio.sleep(5)
     return await it.emptied("c", of="a", apart=("ab",))
 
 
 @in_virtual_time
-async def test_what_a_page_shows_too_early_waits_for_its_entry() -> None:
+async def test_a_snapshot_ends_with_the_entries_that_its_pages_may_show() -> None:
     async with Cut() as it:
-        later = await all_but_the_last_entries(it)
-        await asyncio.sleep(20)
-        assert it["c"].vector.get("a", 0) < later["a"]
-        with pytest.raises(Unavailable, match="all of it"):  # else: shown with a vector that does not hold it
-            await it["c"].read("stock", "later")
-        it.partition()
-        it.heard_again()
-        await it.agreed()
+        later = await with_all_pages(it)
+        it.partition("ab", "ac")
+        await asyncio.sleep(1)
         assert it["c"].snapshot_install.state.completed == 1
-        assert it.shown("c", "stock", "later") == {"left": 7}
+        assert it["c"].vector["a"] == later["a"]
+        assert (await it["c"].read("stock", "later")).value == b'{"left":7}'
+        it.partition()
+        it.heard_again()
+        await it.agreed()
 
 
 @in_virtual_time
-async def test_pages_that_show_what_their_peer_has_lost_are_given_up() -> None:
-    """What the peer had last is nowhere any more, so nobody may wait for it."""
+async def test_what_only_pages_hold_comes_back_to_a_region_that_has_lost_it() -> None:
     async with Cut() as it:
-        later = await all_but_the_last_entries(it)
+        await with_all_pages(it)
+        it.partition("ab", "ac")
+        await it.wiped("a")
+        it.heard_again()
+        await asyncio.sleep(5)
+        await it.write("a", "note", "anew", {"text": "under a new number"})
+        it.partition()
+        await it.agreed()
+        assert [it.shown(name, "stock", "later") for name in it.names] == [{"left": 7}] * 3
+        assert [it.shown(name, "note", "anew") for name in it.names] == [{"text": "under a new number"}] * 3
+
+
+@in_virtual_time
+async def test_a_peer_that_does_not_come_back_is_not_needed_any_more() -> None:
+    async with Cut() as it:
+        await with_all_pages(it)
+        await it.stop("a")
+        it.heard_again()
+        await it.agreed()
+        assert [it.shown(name, "stock", "later") for name in ("b", "c")] == [{"left": 7}] * 2
+
+
+@in_virtual_time
+async def test_pages_do_not_bring_back_what_their_region_counts_as_lost() -> None:
+    """It hears what all others have, before the pages are installed, and then that no more of it is to come."""
+    async with Cut(shares_store=True) as it:
+        later = await with_all_pages(it)
+        assert it["c"].snapshot_install.state.phase == "settling"
         await it.wiped("a")
         it.partition()
         it.heard_again()
         await it.agreed()
-        assert it["a"].vector["a"] < later["a"]
+        ends = it["a"].lost.ends()
+        assert ends["a"] < later["a"]
+        assert [it[name].vector["a"] for name in it.names] == [ends["a"]] * 3
         assert [it.shown(name, "stock", "later") for name in it.names] == [None] * 3
         assert it.shown("c", "note", "k007") == {"text": "first 7"}
-        await it.write("a", "stock", "later", {"left": 3})
-        await it.agreed()
 
 
 @in_virtual_time
-async def test_entries_of_a_later_incarnation_are_not_those_of_the_pages() -> None:
-    async with Cut() as it:
-        await all_but_the_last_entries(it)
-        it.partition("ac", "bc")
-        it.heard_again()
-        await it.wiped("a")
-        await it.told("a", "all of it")
-        for _ in range(3):
-            await it.write("a", "note", "anew", {"text": "under a new number"})
-        it.partition()
-        await it.agreed()
-        assert [it.shown(name, "stock", "later") for name in it.names] == [None] * 3
-
-
-@in_virtual_time
-async def test_a_peer_that_does_not_come_back_is_not_waited_for_where_others_have_what_was_adopted() -> None:
-    async with Cut() as it:
-        await all_but_the_last_entries(it)
-        await it.stop("a")
-        it.heard_again()
-        await it.agreed()
-        assert it.shown("c", "note", "k007") == {"text": "first 7"}
-        assert it.shown("c", "stock", "later") is None
-
-
-@in_virtual_time
-async def test_pages_that_were_left_stay_so_after_a_restart() -> None:
-    async with Cut() as it:
-        await all_but_the_last_entries(it)
-        tables = {name: it.stores[name].tables for name in it.names}
-        await it.stop("a")
-        it.heard_again()
-        await it.told("c", "b: 1 pages")
-        await it.stop("c")
-        await it.start("c", tables=tables["c"])
-        await it.agreed()
-        assert it.shown("c", "stock", "later") is None
-        await it.start("a", tables=tables["a"])  # which had lost nothing
-        it.partition()
-        await it.agreed()
-        assert it.shown("c", "stock", "later") == {"left": 7}
-
-
-@in_virtual_time
-async def test_a_new_snapshot_holds_what_was_adopted() -> None:
-    """The peer that would be asked first was away, and lacks some of what this region claims already."""
+async def test_what_a_snapshot_brought_outlives_its_peer() -> None:
     async with Cut("a", "b", "c", "d") as it:
         await lived_in(it)
         await asyncio.sleep(5)
@@ -391,7 +382,7 @@ async def test_a_page_names_the_last_entry_of_the_present_incarnation() -> None:
         it.stores["a"] = MemoryStore()
         await it.create("a").start()
         await it.write("a", "note", "k", {"text": "second"})
-        page = await it["a"].answer(SnapshotCall(SnapshotPlace()))
+        page = await it["a"].answer(SnapshotCall(SnapshotPlace(), "b"))
         assert isinstance(page, SnapshotReply)
         assert page.last == await entry_digest(it.stores["a"], it["a"].origin, 1)
         assert page.last is not None

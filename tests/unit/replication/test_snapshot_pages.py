@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from atoll.causality.types import Stamp
-from atoll.replication.messages import SnapshotPlace, SnapshotReply
-from atoll.replication.snapshot import Content, open_page, read_page
+from atoll.causality.types import Seq, Stamp
+from atoll.documents.entry import Entry, encode_frame
+from atoll.replication.messages import SnapshotCall, SnapshotPlace, SnapshotReply
+from atoll.replication.snapshot import Content, entries_of, open_page, read_page
 from atoll.schema.bounds import SEGMENT_BYTES
 from atoll.store.memory.store import MemoryStore
-from atoll.store.port import AuditRow, Commit, Parked, Row, Wanted
+from atoll.store.port import AuditRow, Commit, Parked, Row, Segment, Wanted
 
 SIZES = (10, 700_000, 400_000, 0, 2_000_000, 300_000, 300_000, 300_000, 300_000, 10)
 
@@ -38,7 +39,7 @@ async def pages(store: MemoryStore, most_rows: int) -> list[Content]:
     found, place = [], SnapshotPlace()
     while place is not None:
         page: SnapshotReply = await read_page(
-            store, {}, place, (0, 0), whole, others=["note", "other"], most_rows=most_rows
+            store, {}, SnapshotCall(place, "b"), (0, 0), whole, others=["note", "other"], most_rows=most_rows
         )
         found.append(open_page(page))
         place = page.next
@@ -57,3 +58,31 @@ async def test_pages_are_bounded_and_hold_everything(most_rows: int) -> None:
         sizes += [len(body) for _, body in page.resolved] + [len(each.body) for each in page.parked]
         assert len(sizes) <= most_rows
         assert sum(sizes[:-1]) < SEGMENT_BYTES
+
+
+async def test_entries_end_where_they_are_asked_for_or_where_the_journal_does_not_hold_them() -> None:
+    store = MemoryStore()
+    for origin, first, last in (("a", 1, 2), ("b", 1, 3), ("a", 3, 4), ("c", 1, 1)):
+        entries = [
+            Entry(origin, Seq(seq), Stamp(seq), 0, {origin: seq - 1} if seq > 1 else {}, ())
+            for seq in range(first, last + 1)
+        ]
+        segment = Segment(origin, first, last, b"".join(map(encode_frame, entries)))
+        async with store.begin(Wanted()) as transaction:
+            await transaction.commit(Commit(segments=[segment], positions={origin: last}))
+
+    async def asked(since: dict[str, int], until: dict[str, int]) -> SnapshotReply:
+        async def whole() -> None: ...
+
+        call = SnapshotCall(SnapshotPlace("entries", since=since, until=until), "z")
+        return await read_page(store, {}, call, (0, 0), whole, others=[], most_rows=9)
+
+    page = await asked({"a": 1}, {"a": 4, "b": 3})
+    assert page.next == SnapshotPlace("entries", since={"a": 4, "b": 3}, until={"a": 4, "b": 3})
+    dots = [encoded.entry.dot for encoded in entries_of(open_page(page))]
+    assert dots == [("a", 2), ("b", 1), ("b", 2), ("b", 3), ("a", 3), ("a", 4)]
+    await store.truncate(2)
+    assert (await asked({"a": 2, "b": 3}, {"a": 4, "b": 3})).next is not None
+    assert (await asked({"a": 1, "b": 3}, {"a": 4, "b": 3})).next is None
+    assert (await asked({"a": 4, "b": 2}, {"a": 4, "b": 3})).next is None
+    assert (await asked({"a": 4, "b": 3}, {"a": 5, "b": 3})).next is None  # it has lost its last entry
