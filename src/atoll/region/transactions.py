@@ -206,8 +206,13 @@ class Transactions:
         finally:
             self.running.discard(transaction)
         work = Concluding(transaction, asked, values, self._writes)
-        self._writes.group_commit.submit(work)
-        receipt = await work.done
+        try:
+            self._writes.group_commit.submit(work)
+            receipt = await work.done
+        except AtollError as error:
+            raise Indefinite(
+                f"the transaction is committed, and this region has not recorded it yet: {error.message}"
+            ) from error
         self._tasks.spawn(self._settle(transaction, outcome), "settles a transaction")
         return receipt
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -11,11 +12,14 @@ from atoll.consensus import acceptor, decided, outcome
 from atoll.consensus.outcome import OUTCOMES
 from atoll.documents.mutation import Check, Delete, Mutation, Write, patch_of, put_of
 from atoll.errors import (
+    AtollError,
     BoundExceeded,
     IdempotencyKeyReused,
     Indefinite,
     InvalidOperation,
+    Overloaded,
     RegionUnreachable,
+    StoreUnwritable,
     VersionMismatch,
 )
 from atoll.region.concluding import TRANSACTIONS, Concluding
@@ -260,6 +264,34 @@ async def test_what_was_to_be_written_beside_is_written_after_a_restart(
         assert await balances(it, "c", "ann", "bob") == [0, 1]
         assert it.shown("b", "note", "n") == {"text": "moved"}
         await no_intents(it)
+
+
+@in_virtual_time
+@pytest.mark.parametrize("error", [StoreUnwritable("the disk is full"), Overloaded("too many")])
+async def test_what_is_committed_is_never_called_refused(
+    error: AtollError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outcome is decided, and then its coordinator can record nothing."""
+    async with World(application=APPLICATION) as it:
+        await fund(it, ann=10, bob=0)
+        commits = it["a"].group_commit
+        honest = commits.submit
+
+        def submit(work: Any) -> None:
+            if not isinstance(work, Concluding):
+                honest(work)
+            elif isinstance(error, Overloaded):
+                raise error
+            else:
+                work.failed(error)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(commits, "submit", submit)
+            with pytest.raises(Indefinite, match="is committed"):
+                await it["a"].transact(Write(moved(it, 3, "ann", "bob"), "once"))
+        assert await balances(it, "b", "ann", "bob") == [7, 3]
+        assert (await it["a"].transact(Write(moved(it, 3, "ann", "bob"), "once"))).receipt.replayed
+        assert await balances(it, "c", "ann", "bob") == [7, 3]
 
 
 @in_virtual_time
