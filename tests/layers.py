@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("commit", "one group commit as data: the batch and its drafts"),
     ("consensus", "registers that a majority of regions decides: acceptors, rounds, voters, values"),
     ("ids", "[identifiers](ids.md)"),
-    ("sagas", "what happens next in a saga: its instance, and a pure step"),
+    ("sagas", "what happens next in a [saga](sagas.md): its instance, and a pure step"),
     (
         "replication",
         "messages between regions, frames, seal, links, inbox, snapshots; HTTP and emulated distance",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +14,7 @@ from atoll.cli.terminal import (
     command,
     console,
     given,
+    moment,
     print_json,
     table,
     waiting,
@@ -82,17 +82,10 @@ def events_table(region: str, items: list[dict[str, Any]]) -> Table:
         left_out = [f"{item['left_out']} events before it were left out"] if item["left_out"] else []
         detail = "; ".join([*filter(None, [item["detail"]]), *left_out])
         made.add_row(
-            _moment(item["at_ms"]),
+            moment(item["at_ms"]),
             escape(item["region"] + node),
             escape(item["kind"] + times),
             escape(item["peer"]),
             escape(detail),
         )
     return made
-
-
-def _moment(ms: int) -> str:
-    try:
-        return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, ValueError, OSError):
-        return f"{ms} ms"

@@ -14,6 +14,7 @@ from atoll.cli.demo import demo
 from atoll.cli.events import events
 from atoll.cli.init import init
 from atoll.cli.region import region_commands
+from atoll.cli.sagas import saga_commands
 from atoll.cli.serve import serve
 from atoll.cli.status import status
 from atoll.cli.verify import verify
@@ -54,6 +55,7 @@ app.command("export")(export)
 app.command()(backup)
 app.command()(restore)
 app.add_typer(region_commands, name="region")
+app.add_typer(saga_commands, name="sagas")
 
 if __name__ == "__main__":
     app(prog_name="atoll")

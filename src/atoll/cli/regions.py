@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,10 +87,22 @@ class Regions:
         self, path: str, parameters: Mapping[str, str] | None = None, *, only: str | None = None
     ) -> tuple[str, Any]:
         """GET from the first region that answers, or from one. Raises RegionUnreachable when none does."""
+        return self._first(lambda region: self.ask(region, path, parameters), only)
+
+    def tell_first(self, path: str, body: Mapping[str, Any], *, only: str | None = None) -> Any:
+        """POST to the first region that can be reached, or to one. Raises as `ask_first`."""
+
+        def tell(region: str) -> Any:
+            asked = self.config.region(region)
+            return self._answer(asked, path, asked.urls, body)
+
+        return self._first(tell, only)[1]
+
+    def _first(self, ask: Callable[[str], Any], only: str | None) -> tuple[str, Any]:
         failures = []
         for region in self.config.region_names if only is None else [self.config.region(only).name]:
             try:
-                return region, self.ask(region, path, parameters)
+                return region, ask(region)
             except RegionUnreachable as error:
                 failures.append(error.message)
         raise RegionUnreachable("; ".join(failures))

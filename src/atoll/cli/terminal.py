@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
@@ -83,6 +84,14 @@ def table(title: str, *columns: str, right: Collection[str] = (), whole: Collect
 def given(**options: str | None) -> dict[str, str]:
     """Those that were given, as parameters of a request."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def moment(ms: int) -> str:
+    """Unix milliseconds, for people."""
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):
+        return f"{ms} ms"
 
 
 def console() -> Console:

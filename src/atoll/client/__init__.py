@@ -15,6 +15,7 @@ from atoll.client.connecting import connect, connect_sync
 from atoll.client.database import Database, Session
 from atoll.client.options import ClientOptions
 from atoll.client.results import Change, DocumentChange, Read, Sibling
+from atoll.client.sagas import SagaStatus, StepRecord
 from atoll.client.sync_database import SyncDatabase, SyncSession
 from atoll.client.transport import Request, Response, Stream, SyncStream, SyncTransport, Transport
 from atoll.config.config import RegionConfig
@@ -31,8 +32,10 @@ __all__ = [
     "RegionConfig",
     "Request",
     "Response",
+    "SagaStatus",
     "Session",
     "Sibling",
+    "StepRecord",
     "Stream",
     "SyncDatabase",
     "SyncSession",

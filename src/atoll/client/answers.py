@@ -67,6 +67,41 @@ class IdsAnswer(msgspec.Struct):
     ids: list[str]
 
 
+class SagaRecord(msgspec.Struct):
+    step: str
+    outcome: str
+    at_ms: int
+    region: str
+    attempts: int = 1
+    error: str = ""
+
+
+class SagaAnswer(msgspec.Struct):
+    """A saga: see `client.sagas.SagaStatus`."""
+
+    saga: str
+    key: str
+    home: str
+    region: str
+    status: str
+    step: str
+    backwards: bool
+    attempts: int
+    wake_ms: int
+    since_ms: int
+    started_ms: int
+    cause: str
+    error: str
+    fields: msgspec.Raw
+    done: list[SagaRecord]
+    signals: dict[str, Any]
+
+
+class SagasAnswer(msgspec.Struct):
+    items: list[SagaAnswer]
+    cursor: str | None = None
+
+
 def reader(shape: type[T]) -> Callable[[Response], T]:
     """A function that decodes an answer's body. It raises ConfigError for what no Atoll server says."""
     decode = msgspec.json.Decoder(shape).decode

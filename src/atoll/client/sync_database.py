@@ -11,12 +11,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from contextlib import asynccontextmanager
 from functools import wraps
 from random import Random
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 from weakref import WeakSet
 
 from atoll.client.calls import Call
 from atoll.client.database import Database, Session
 from atoll.client.options import DEFAULTS, ClientOptions
+from atoll.client.sagas import Sagas
 from atoll.client.transaction import Transaction
 from atoll.client.transport import CLOSED, Request, Response, Stream, SyncTransport
 from atoll.client.verbs import Verbs, refuse_copy
@@ -27,6 +28,7 @@ from atoll.schema import Collection, Limits
 P = ParamSpec("P")
 M = TypeVar("M", bound=Collection)
 T = TypeVar("T")
+V = TypeVar("V")
 
 
 class _Blocking:
@@ -113,21 +115,29 @@ def _finished(call: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("a blocking call suspended")
 
 
+class _Twin(Generic[V]):
+    """Calls what another object does in coroutines."""
+
+    _verbs: V
+
+    __reduce__ = refuse_copy
+
+
 def _call(
-    verb: Callable[Concatenate[Verbs, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[SyncVerbs, P], T]:
+    verb: Callable[Concatenate[V, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[_Twin[V], P], T]:
     @wraps(verb)
-    def call(self: SyncVerbs, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self: _Twin[V], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return _finished(verb(self._verbs, *args, **kwargs))
 
     return call
 
 
 def _iteration(
-    verb: Callable[Concatenate[Verbs, P], AsyncIterator[T]],
-) -> Callable[Concatenate[SyncVerbs, P], Iterator[T]]:
+    verb: Callable[Concatenate[V, P], AsyncIterator[T]],
+) -> Callable[Concatenate[_Twin[V], P], Iterator[T]]:
     @wraps(verb)
-    def iterate(self: SyncVerbs, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+    def iterate(self: _Twin[V], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
         found = verb(self._verbs, *args, **kwargs)
         assert isinstance(found, AsyncGenerator)
         try:
@@ -171,12 +181,28 @@ class SyncTransaction:
         _finished(self._transaction.__aexit__(*failure))
 
 
-class SyncVerbs:
+class SyncSagas(_Twin[Sagas]):
+    """Each call is that of `Sagas`, and blocks until it has its answer."""
+
+    def __init__(self, sagas: Sagas) -> None:
+        self._verbs = sagas
+
+    start = _call(Sagas.start)
+    get = _call(Sagas.get)
+    list = _iteration(Sagas.list)
+    signal = _call(Sagas.signal)
+    retry = _call(Sagas.retry)
+    skip = _call(Sagas.skip)
+    abort = _call(Sagas.abort)
+
+
+class SyncVerbs(_Twin[Verbs]):
     """Each call is that of `Verbs`, and blocks until it has its answer."""
 
-    _verbs: Verbs
-
-    __reduce__ = refuse_copy
+    @property
+    def sagas(self) -> SyncSagas:
+        """What can be asked about sagas."""
+        return SyncSagas(self._verbs.sagas)
 
     put = _call(Verbs.put)
     get = _call(Verbs.get)

@@ -11,6 +11,7 @@ from atoll.client.calls import PAGE, Asked, Call, Calls, Condition, Page
 from atoll.client.exchange import Exchanges
 from atoll.client.feed import Feed
 from atoll.client.results import Change, LeftOut, Read
+from atoll.client.sagas import Sagas
 from atoll.client.transaction import CheckedRead, Transaction, repeated
 from atoll.client.transport import Response, Stream, Transport
 from atoll.errors import ConfigError, Indefinite, InvalidDocument, RegionUnreachable, TooLarge
@@ -54,6 +55,11 @@ class Verbs:
     def _use(self) -> None:
         """Before each request. Raises ConfigError in a client that is closed, or belongs to another event loop."""
         raise NotImplementedError
+
+    @property
+    def sagas(self) -> Sagas:
+        """What can be asked about sagas."""
+        return Sagas(self)
 
     async def put(
         self,

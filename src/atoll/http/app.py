@@ -122,7 +122,7 @@ class App:
 
     async def _other_method(self, exchange: Exchange, place: Place, values: list[str]) -> None:
         """OPTIONS, and what the path does not take. Raises MethodNotAllowed, UnknownCollection."""
-        if values and place.takes in ("collection", "key"):
+        if place.of_collection:
             self._serving.region.application.collection(values[0])
         if exchange.method != "OPTIONS":
             raise MethodNotAllowed(

@@ -34,6 +34,8 @@ _COUNTERS = (
     ("atoll_conflicts", "Conflicts detected in this region.", "counted.conflicts", "collection", "kind"),
     ("atoll_entries_applied", "Entries merged from peers.", "counted.applied", "origin"),
     ("atoll_events", "Events that this node has written.", "counted.events", "kind"),
+    ("atoll_sagas_started", "Sagas that this node has started.", "sagas.started"),
+    ("atoll_sagas_ended", "Sagas that ended here, or got stuck.", "sagas.ended", "status"),
     ("atoll_journal_truncated_segments", "Segments that this node has removed.", "journal.truncated"),
 )
 """(metric, help, what it is called in the region's status, labels)"""
@@ -43,6 +45,8 @@ _GAUGES = (
     ("atoll_journal_bytes", "What the journal holds, about.", "journal.bytes"),
     ("atoll_clock_synchronised", "Whether the kernel bounds the error of the clock.", "clock.synchronised"),
     ("atoll_clock_uncertainty_seconds", "How far off the clock may be.", "clock.error_s"),
+    ("atoll_sagas_under_way", "Sagas that this node runs.", "sagas.under_way"),
+    ("atoll_sagas_stuck", "Sagas that wait for a person.", "sagas.stuck"),
     ("atoll_serving", "Whether this region should get traffic.", "serving"),
     ("atoll_acceptors_voting", "Whether this region votes for strong documents.", "registers.voting"),
     ("atoll_loop_stall_seconds", "Longest time of late that the event loop was held.", "loop_stall_s"),

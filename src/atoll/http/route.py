@@ -136,7 +136,7 @@ class Bound:
 class Place:
     """A path of the table, or the beginning of one."""
 
-    __slots__ = ("allow", "literals", "methods", "parameter", "takes")
+    __slots__ = ("allow", "literals", "methods", "of_collection", "parameter", "takes")
 
     def __init__(self, takes: str = "") -> None:
         self.takes = takes
@@ -144,6 +144,8 @@ class Place:
         self.literals: dict[bytes, Place] = {}
         self.parameter: Place | None = None
         self.methods: dict[str, Bound] = {}
+        self.of_collection = False
+        """Whether the first parameter of its path is a collection."""
         self.allow: tuple[str, ...] = ()
         """The methods that it takes, sorted. `OPTIONS *` asks for those of all paths."""
 
@@ -167,6 +169,7 @@ class Table:
             else:
                 place.parameter = place.parameter or Place(segment[1:-1])
                 place = place.parameter
+        place.of_collection = route.path.startswith("/v1/{collection}")
         assert route.method not in place.methods, f"two routes answer {route.method} {route.path}"
         bound = Bound(
             route.handler,

@@ -12,6 +12,7 @@ from atoll.http import (
     multiplexing,
     openapi,
     peering,
+    sagas,
     transactions,
 )
 from atoll.http.route import Table
@@ -25,6 +26,7 @@ TABLE = Table(
         feed,
         audit,
         events,
+        sagas,
         admin,
         metrics,
         openapi,

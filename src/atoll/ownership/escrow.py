@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from atoll.causality.origin import Origin
-from atoll.documents.mutation import Receipt, Transfer, Write
+from atoll.documents.mutation import Transfer, Write
 from atoll.errors import AtollError, BoundExceeded, Shortage
 from atoll.replication.messages import WriteReply
 
+T = TypeVar("T")
 Ask = Callable[[str, Write, float], Awaitable[WriteReply]]
 Address = tuple[str, str, str]
 """(collection, key, field)"""
@@ -38,7 +40,7 @@ class Escrow:
         self._timeout_s = timeout_s
         self._asking: dict[Address, asyncio.Lock] = {}
 
-    async def write(self, commit: Callable[[], Awaitable[Receipt]]) -> Receipt:
+    async def write(self, commit: Callable[[], Awaitable[T]]) -> T:
         """Raises BoundExceeded when not enough is left in the regions that can be reached."""
         deadline = self._now_s() + self._timeout_s
         tried: set[tuple[Address, str]] = set()

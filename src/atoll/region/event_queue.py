@@ -23,6 +23,7 @@ Kind = Literal[
     "failed-over",
     "snapshot-installed",
     "change-parked",
+    "saga-stuck",
 ]
 """What this version writes. A later one may write more."""
 

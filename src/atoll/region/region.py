@@ -22,7 +22,7 @@ from atoll.region.site import Site
 from atoll.region.status import Check, RegionStatus, health_of, status_of
 from atoll.region.tasks import ended
 from atoll.region.verification import Verifier
-from atoll.region.wiring import Parts, link_lease
+from atoll.region.wiring import Parts, shared_work
 from atoll.replication.messages import (
     Call,
     DigestCall,
@@ -62,6 +62,8 @@ class Region(Parts):
         self.changes = self.feed.changes
         self.list_conflicts, self.resolve = self.conflicts.page, self.conflicts.resolve
         self.list_events = self.event_retention.page
+        self.start_saga, self.find_saga, self.list_sagas = self.sagas.start, self.sagas.find, self.sagas.page
+        self.tell_saga, self.await_saga = self.sagas.tell, self.sagas.concluded
         self.check_token, self.parked = self.lost.check, store.parked
         self.digest, self.verify = verifier.digest, verifier.compare
         self.stream = self.journal_sender.stream
@@ -109,7 +111,7 @@ class Region(Parts):
                 self._open_link(peer)
         for post in self.protocols:
             post(port.MembersChanged(peers))
-        self.node_leases.want([link_lease(peer) for peer in self.links])
+        self.node_leases.want(shared_work(self.links, self.application))
         self.review_links()
         names = [name for peer in left for name in (_link_task(peer), _clock_task(peer)) if running]
         await ended([self._tasks.pop(name) for name in names])

@@ -118,6 +118,19 @@ class RegistersStatus(msgspec.Struct):
     """Changes that shared a proposal with one before them."""
 
 
+class SagasStatus(msgspec.Struct):
+    """As far as this node runs them."""
+
+    running: bool
+    """Whether it is this node of the region that runs sagas."""
+    under_way: Count
+    stuck: Count
+    started: Count
+    """Since the node's start."""
+    ended: Counts
+    """By status, since the node's start; those that got stuck among them."""
+
+
 class RegionStatus(msgspec.Struct):
     region: str
     regions: list[str]
@@ -136,6 +149,7 @@ class RegionStatus(msgspec.Struct):
     links: dict[str, LinkStatus]
     inbox: InboxStatus
     journal: JournalStatus
+    sagas: SagasStatus
     registers: RegistersStatus | None
     """None where no collection is decided by a majority."""
     counted: Counted
@@ -203,6 +217,7 @@ def status_of(region: Region) -> RegionStatus:
             truncated=kept.truncated,
         ),
         registers=_registers(region) if region.registers.any else None,
+        sagas=_sagas(region),
         counted=_counted(region),
     )
 
@@ -254,6 +269,17 @@ def _registers(region: Region) -> RegistersStatus:
         proposals=counted.proposals,
         lost=counted.proposals_lost,
         combined=counted.changes_combined,
+    )
+
+
+def _sagas(region: Region) -> SagasStatus:
+    runner = region.sagas.runner
+    return SagasStatus(
+        running=runner.running,
+        under_way=runner.under_way,
+        stuck=len(runner.stuck),
+        started=region.sagas.started,
+        ended=dict(runner.ended),
     )
 
 

@@ -6,18 +6,17 @@ background. A part is given what it calls; where two need each other, one of the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from atoll.causality.clock import HybridLogicalClock, stamp_ms
-from atoll.causality.origin import Origin, incarnation_of, latest_of, of_region
+from atoll.causality.origin import incarnation_of, latest_of, of_region
 from atoll.causality.types import Stamp
 from atoll.commit.batch import Batch
 from atoll.commit.identity import Identity
 from atoll.commit.snapshot_page import KEPT_ASIDE, ShowRecord, check_merged
 from atoll.conflicts.guard import guarded
-from atoll.documents.entry import EncodedEntry
 from atoll.documents.rules import Rules, plain_text
 from atoll.documents.strategies import Resolver
 from atoll.errors import ClockUnsafe
@@ -48,9 +47,12 @@ from atoll.region.progress import Progress
 from atoll.region.proposer import Proposer
 from atoll.region.purging import Purging
 from atoll.region.reader import Reader
+from atoll.region.receiving import Receiving, link_lease
 from atoll.region.recovery import FailoverRecovery, RestoreRecovery, StartupCheck
 from atoll.region.redeclaration import Redeclaration
 from atoll.region.registers import Registers
+from atoll.region.saga_runner import LEASE
+from atoll.region.sagas import Requests, Sagas
 from atoll.region.site import Site
 from atoll.region.snapshot_install import SnapshotInstall
 from atoll.region.snapshot_pages import SnapshotPages
@@ -69,7 +71,6 @@ from atoll.replication.messages import (
     EntryReply,
 )
 from atoll.replication.signal import Signal
-from atoll.replication.wire import Heartbeat
 from atoll.rollout.redeclare import fingerprints
 from atoll.schema.application import Application, CollectionSchema
 from atoll.schema.bounds import bounds_of
@@ -84,7 +85,7 @@ class Background(NamedTuple):
     open: Callable[[], Awaitable[None]] | None = None
 
 
-class Parts:
+class Parts(Receiving):
     """Of one node. `Region` offers what others may ask of them."""
 
     def __init__(self, site: Site, regions: Sequence[str], application: Application, store: Store) -> None:
@@ -117,6 +118,7 @@ class Parts:
         self._wire_recovery()
         self._wire_gates()
         self._wire_requests()
+        self._wire_sagas()
         self._wire_background()
 
     def _wire_commits(self) -> None:
@@ -155,8 +157,9 @@ class Parts:
             nonce=f"{self.site.random.getrandbits(48):x}",
             retry_s=self.options.housekeeping_s,
         )
-        leases = [link_lease(peer) for peer in self.links]
-        self.node_leases = NodeLeases(leases, self.store, performer, lease_s=self.options.lease_s)
+        self.node_leases = NodeLeases(
+            shared_work(self.links, self.application), self.store, performer, lease_s=self.options.lease_s
+        )
         close_reads = partial(self.gates.closing, reads=True)
         close_writes = partial(self.gates.closing, reads=False)
         self.startup_check = StartupCheck(
@@ -274,6 +277,33 @@ class Parts:
             committed=self.committed,
         )
 
+    def _wire_sagas(self) -> None:
+        """What runs for clients when they are gone, and tells people what happens."""
+        self.events = EventLog(
+            self.site,
+            self.store.holder,
+            links=self.links,
+            held=self.holds,
+            completed={
+                "restored": lambda: int(not self.restore.pending),
+                "failed-over": lambda: self.failover.state.taken_up,
+                "snapshot-installed": lambda: self.snapshot_install.state.completed,
+            },
+            write=lambda write: self.writer.write(write, None),
+        )
+        self.group_commit.listen(self.events.committed)
+        self.sagas = Sagas(
+            self.site,
+            self.application,
+            self.rules,
+            self.store,
+            requests=Requests(self.gates, self.reader, self.writer, self.local_writes),
+            held=lambda: self.node_leases.held.get(LEASE),
+            stuck=lambda detail: self.events.record("saga-stuck", detail=detail),
+        )
+        if self.sagas.any:
+            self.group_commit.listen(self.sagas.committed)
+
     def _wire_background(self) -> None:
         """What works beside requests; opened in this order."""
         self.truncation = Truncation(
@@ -293,19 +323,6 @@ class Parts:
             gates=self.local_writes.gates,
             every_s=self.options.purge_s,
         )
-        self.events = EventLog(
-            self.site,
-            self.store.holder,
-            links=self.links,
-            held=self.holds,
-            completed={
-                "restored": lambda: int(not self.restore.pending),
-                "failed-over": lambda: self.failover.state.taken_up,
-                "snapshot-installed": lambda: self.snapshot_install.state.completed,
-            },
-            write=lambda write: self.writer.write(write, None),
-        )
-        self.group_commit.listen(self.events.committed)
         self.background: tuple[Background, ...] = (
             Background("leases", self.node_leases.run, self.node_leases.take),
             Background("start-up position check", self.startup_check.run, self._open_commits),
@@ -324,6 +341,8 @@ class Parts:
             )
         if self.options.purge_s:
             self.background += (Background("purging", self.purging.run),)
+        if self.sagas.any:
+            self.background += (Background("sagas", self.sagas.run),)
         if self.options.shares_store:
             self.background += (Background("what other nodes brought", self.intake.ask_for_others),)
         if self.options.events_most:
@@ -366,65 +385,6 @@ class Parts:
             held=lambda: self.node_leases.held,
         )
         return Performer(self.name, self.store, self.group_commit, self.links, pages, actions, self.now_ms)
-
-    # -- links -----------------------------------------------------------------------------------------
-
-    @property
-    def origin(self) -> Origin:
-        """Under which this region numbers its entries."""
-        return self.startup_check.state.origin
-
-    @property
-    def vector(self) -> dict[str, int]:
-        """What this region has."""
-        return self.group_commit.progress.vector
-
-    def deliver(self, encoded: Sequence[EncodedEntry], link: str) -> None:
-        self.intake.deliver(encoded, link)
-
-    async def backpressure(self, link: str, bytes_waiting: int) -> None:
-        await self.intake.backpressure(link, bytes_waiting)
-
-    def too_late(self, peer: str, past: dict[str, int]) -> None:
-        if peer not in self.links:
-            return  # it left while this was on its way
-        self.snapshot_install.too_late(peer, past)
-
-    def heard(self, peer: str, heartbeat: Heartbeat) -> None:
-        if peer not in self.links:
-            return
-        self.freshness.heard(heartbeat, self.group_commit.progress.vector)
-        self.lost.closed(heartbeat.closed)
-        heard = port.Heard(peer, heartbeat.vector, self.group_commit.progress.vector)
-        self.restore.post(heard)
-        announced = self.links[peer].status.advertised
-        self.members.remember(announced)
-        self._relays.post(port.Heard(peer, announced, self.group_commit.progress.vector))
-        if not self.links[peer].renewing:
-            self.failover.post(heard)
-            self.startup_check.post(port.Heard(peer, announced, heard.here))
-
-    def origins(self, peer: str) -> tuple[str, ...]:
-        """The peer's own entries, and those of everyone out of reach.
-
-        They are asked of every peer, for any one of them may be just as cut off. What comes twice is dropped.
-        So are those that an origin's region has lost with its disk, this region among them (`recovery.relays`).
-        Of several nodes one pulls from a peer; the others only want to hear how far it is.
-        """
-        if not self.holds(peer) or self.snapshot_install.state.pulling:
-            return ()
-        wanted = {origin for relay, origin in self._relays.state.asked if relay == peer}
-        wanted.update(other for other, link in self.links.items() if not link.status.connected)
-        return (peer, *sorted(wanted - {peer}))
-
-    def holds(self, peer: str) -> bool:
-        """Whether it is this node of the region that pulls from `peer`."""
-        return link_lease(peer) in self.node_leases.held
-
-    def review_links(self) -> None:
-        for link in self.links.values():
-            link.review()
-        self.events.links_changed()
 
     # -- another database ------------------------------------------------------------------------------
 
@@ -486,6 +446,6 @@ def _resolver(schema: CollectionSchema, options: RegionOptions) -> Resolver | No
     return None if function is None else guarded(function, partial(plain_text, schema), options.guard)
 
 
-def link_lease(peer: str) -> str:
-    """The name of a lease."""
-    return f"link {peer}"
+def shared_work(links: Iterable[str], application: Application) -> list[str]:
+    """The names of leases: what the nodes of a region share out among them."""
+    return [*map(link_lease, links), *([LEASE] if application.sagas else [])]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import TypeVar
 
 from atoll.causality import vector as vectors
 from atoll.causality.origin import Origin
@@ -28,6 +29,8 @@ from atoll.replication.messages import (
     WritesReply,
 )
 from atoll.store.port import Documents
+
+T = TypeVar("T")
 
 
 class Writer:
@@ -130,6 +133,27 @@ class Writer:
 
         return WritesReply(tuple(await asyncio.gather(*map(taken, call.calls))))
 
+    async def commit_here(self, write: Write, commit: Callable[[], Awaitable[T]]) -> T:
+        """Have `commit` make these changes as part of an entry of this region, once it has the rights that they need.
+
+        Raises RegionUnreachable where another region makes them, Unavailable, and what `commit` raises.
+        """
+        if self._ownership.concerns(write):
+            owner = await self._owner(write)
+            if owner not in (None, self._region):
+                raise RegionUnreachable(
+                    f"{owner} writes this document, so it cannot be part of an entry of {self._region}; write it by a"
+                    " request of its own",
+                    owner=owner,
+                )
+            if owner is not None:
+                await self._gates.ordered()
+        if not self._gates.admits_writes():
+            await self._gates.admit()
+        if self._needs_rights(write):
+            return await self.escrow.write(commit)
+        return await commit()
+
     # -- whose it is -----------------------------------------------------------------------------------
 
     async def _owner(self, write: Write) -> str | None:
@@ -185,7 +209,7 @@ class Writer:
                     await self._catch_up(write, token)
                 if not self._gates.admits_writes():
                     await self._gates.admit()
-                if self._escrowed and any(each.collection in self._escrowed for each in write.mutations):
+                if self._needs_rights(write):
                     receipt = await self.escrow.write(lambda: self._writes.write(write))
                 else:
                     receipt = await self._writes.write(write)
@@ -195,6 +219,9 @@ class Writer:
                 if closings in (None, self._gates.closings):
                     raise
                 closings = None
+
+    def _needs_rights(self, write: Write) -> bool:
+        return bool(self._escrowed) and any(each.collection in self._escrowed for each in write.mutations)
 
     async def _catch_up(self, write: Write, token: Mapping[str, int] | None) -> None:
         if token and not vectors.descends(self._progress.vector, token) and self._ordered(write):

@@ -74,6 +74,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     done: tuple[Record, ...] = ()
     signals: dict[str, Any] = {}
     """Those that have come, and were not used."""
+    heard: tuple[str, ...] = ()
+    """Idempotency keys of the latest commands."""
     given: str
     """Names what it was started with."""
     nonce: str

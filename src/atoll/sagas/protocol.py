@@ -17,6 +17,7 @@ from atoll.schema.saga import SagaSchema
 
 _MOST_ERROR = 500
 """Characters of an error that are kept."""
+_ACTIVE = frozenset({"running", "compensating"})
 _UNDONE = 10
 """A compensation is attempted at least so often before the saga is stuck."""
 
@@ -46,6 +47,8 @@ class Failed(NamedTuple):
 
     at: int
     backwards: bool
+    attempts: int
+    """That had failed before."""
     error: str
     jitter: float
     """Drawn from 0 to 1."""
@@ -64,6 +67,9 @@ class Retried(NamedTuple):
 
 class Skipped(NamedTuple):
     """Someone has done by hand what the saga is stuck at."""
+
+    step: str = ""
+    """What they take it to be; empty where they do not say."""
 
 
 class Aborted(NamedTuple):
@@ -202,8 +208,8 @@ def _after(instance: Instance, plan: Plan, event: Event, now_ms: int) -> Instanc
             return _signalled(instance, plan, event, now_ms)
         case Retried():
             return _retried(instance, plan, now_ms)
-        case Skipped():
-            return _skipped(instance, plan, now_ms)
+        case Skipped(expected):
+            return _skipped(instance, plan, expected, now_ms)
         case Aborted(reason):
             return _aborted(instance, plan, reason, now_ms)
         case _:
@@ -213,7 +219,7 @@ def _after(instance: Instance, plan: Plan, event: Event, now_ms: int) -> Instanc
 def _due(instance: Instance, plan: Plan, now_ms: int) -> Sequence[Effect]:
     if instance.status == "waiting":
         return [WakeAt(instance.wake_ms)] if instance.wake_ms else []
-    if instance.status in ("running", "compensating") and plan is not None:
+    if instance.status in _ACTIVE and plan is not None:
         if instance.wake_ms > now_ms:
             return [WakeAt(instance.wake_ms)]
         return [Perform(instance.at, instance.backwards)]
@@ -292,10 +298,7 @@ def _done(instance: Instance, plan: SagaSchema, event: Done, now_ms: int) -> Ins
     if instance.at == event.at and instance.backwards and not event.backwards and not instance.attempts:
         # It was aborted meanwhile. What the step has noted is needed to undo it.
         return msgspec.structs.replace(instance, fields=event.fields)
-    if (instance.at, instance.backwards) != (event.at, event.backwards) or instance.status not in (
-        "running",
-        "compensating",
-    ):
+    if (instance.at, instance.backwards) != (event.at, event.backwards) or instance.status not in _ACTIVE:
         return instance
     found = plan.steps[instance.at]
     signals = {name: value for name, value in instance.signals.items() if name != found.options.signal}
@@ -311,10 +314,8 @@ def _onwards(instance: Instance, plan: SagaSchema, now_ms: int) -> Instance:
 
 
 def _failed(instance: Instance, plan: SagaSchema, event: Failed, now_ms: int) -> Instance:
-    if (instance.at, instance.backwards) != (event.at, event.backwards) or instance.status not in (
-        "running",
-        "compensating",
-    ):
+    about = (event.at, event.backwards, event.attempts)
+    if (instance.at, instance.backwards, instance.attempts) != about or instance.status not in _ACTIVE:
         return instance
     options, failed = plan.steps[instance.at].options, instance.attempts + 1
     error = event.error[:_MOST_ERROR]
@@ -364,7 +365,7 @@ def _retried(instance: Instance, plan: SagaSchema, now_ms: int) -> Instance:
         if (wrong := misfit(instance, plan)) is not None:
             raise Conflict(f"{instance.saga}/{instance.id} cannot go on: {wrong[1]}")
         return _going_on(instance, plan, now_ms)
-    if instance.status in ("running", "compensating"):
+    if instance.status in _ACTIVE:
         return msgspec.structs.replace(instance, wake_ms=0)
     raise Conflict(f"{instance.saga}/{instance.id} is {instance.status}: there is nothing to retry")
 
@@ -380,10 +381,14 @@ def _going_on(instance: Instance, plan: SagaSchema, now_ms: int) -> Instance:
     return _with(instance, instance.before, now_ms, before="")
 
 
-def _skipped(instance: Instance, plan: SagaSchema, now_ms: int) -> Instance:
+def _skipped(instance: Instance, plan: SagaSchema, expected: str, now_ms: int) -> Instance:
     if instance.status != "stuck":
         raise Conflict(
             f"{instance.saga}/{instance.id} is {instance.status}: only what a saga is stuck at can be skipped"
+        )
+    if expected not in ("", instance.step):
+        raise Conflict(
+            f"{instance.saga}/{instance.id} is stuck at {instance.step!r}, not at {expected[:64]!r}"
         )
     if (wrong := misfit(instance, plan)) is not None:
         raise Conflict(f"{instance.saga}/{instance.id} cannot go on: {wrong[1]}")

@@ -68,6 +68,7 @@ class SagaDocument(Collection, name=SAGAS, system=True, indexes=["status"]):
     plan: list[str]
     done: list[dict[str, Any]]
     signals: dict[str, Any]
+    heard: list[str]
     given: str
     nonce: str
     region: str

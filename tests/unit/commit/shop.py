@@ -5,6 +5,7 @@ from typing import Any
 from atoll.schema.application import application_of
 from atoll.schema.collection import Collection
 from atoll.schema.fields import BoundedCounter, Counter, ListOf, MapOf, SetOf, Text
+from atoll.schema.saga import Saga, step
 
 
 def keep_longest_then_concatenate(versions: list[Any]) -> Any:
@@ -56,4 +57,12 @@ class Note(Collection, consistency="causal"):
     lines: ListOf[str]
 
 
-SHOP = application_of(Profile, Claim, Page, Draft, Cart, Stock, Views, Note, name="shop")
+class Payment(Saga):
+    amount: int = 0
+
+    @step(signal="paid")
+    def pay(self, tx: Any, signal: Any) -> None:
+        tx.put(Profile(key=self.key, name=str(signal)))
+
+
+SHOP = application_of(Profile, Claim, Page, Draft, Cart, Stock, Views, Note, Payment, name="shop")

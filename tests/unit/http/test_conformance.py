@@ -18,7 +18,7 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import from_schema
 from schemathesis.engine.events import NonFatalError, ScenarioFinished
 
-from atoll import BoundedCounter, Collection, Counter, ListOf, MapOf, SetOf, Text
+from atoll import BoundedCounter, Collection, Counter, ListOf, MapOf, Saga, SetOf, Text, step
 from atoll.causality.clock import Stamp
 from atoll.causality.place import Place
 from atoll.client import multiplex
@@ -85,7 +85,15 @@ class Stock(Collection, consistency="strong", fallback="escrow"):
     lines: ListOf[str]
 
 
-APPLICATION = application_of(Cart, Stock, name="conformance")
+class Payment(Saga):
+    amount: int = 0
+
+    @step(signal="paid")
+    def pay(self, tx: Any, signal: Any) -> None:
+        self.amount += 1
+
+
+APPLICATION = application_of(Cart, Stock, Payment, name="conformance")
 
 
 @contextmanager
@@ -130,6 +138,8 @@ def register_formats() -> None:
         "feed-cursor": st.just(CODEC.encode({})),
         "cursor": st.just("YQ"),
         "collection": st.sampled_from(["cart", "stock"]),
+        "saga": st.just("payment"),
+        "saga-cursor": st.just(encode_cursor("payment/a")),
         "record-cursor": st.just("MTcwMDAwMDAwMDAwMCBh"),
         "event-cursor": st.just(encode_cursor(Place(Stamp(1 << 60), "a", 1, 0).key)),
         "etag": st.sampled_from(["*", '"x"']),

@@ -87,7 +87,7 @@ class Told:
     def fails(self, times: int = 1, *, refused: bool = False) -> Told:
         for _ in range(times):
             it = self.instance
-            self.on(Failed(it.at, it.backwards, "no", 1.0, refused=refused))
+            self.on(Failed(it.at, it.backwards, it.attempts, "no", 1.0, refused=refused))
             self.now_ms = max(self.now_ms, self.instance.wake_ms)
         return self
 
@@ -111,7 +111,7 @@ def test_steps_are_done_in_order() -> None:
 
 
 def test_a_step_that_fails_is_attempted_again_later() -> None:
-    it = Told().on(Failed(0, False, "no", 1.0))
+    it = Told().on(Failed(0, False, 0, "no", 1.0))
     assert it.effects == (WakeAt(NOW + 200),)
     assert it.at == ("running", "reserve")
     assert it.on(Resumed(), after_s=1).effects == (Perform(0, False),)
@@ -160,7 +160,9 @@ def test_a_compensation_that_keeps_failing_is_stuck() -> None:
     assert it.effects == (Tell("checkout/1 cannot undo reserve: no"),)
     assert it.on(Retried()).effects == (Perform(0, True),)
     assert it.fails(refused=True).at == ("stuck", "reserve")
-    assert it.on(Skipped()).at == ("compensated", "")
+    with pytest.raises(Conflict, match="is stuck at 'reserve', not at 'ship'"):
+        it.on(Skipped("ship"))
+    assert it.on(Skipped("reserve")).at == ("compensated", "")
     assert it.trail == ["reserve done", "reserve skipped"]
 
 
@@ -219,7 +221,13 @@ def test_what_an_effect_notes_while_it_is_aborted_is_known_to_its_compensation()
 def test_an_event_about_something_else_changes_nothing() -> None:
     it = Told().done()
     before = it.instance
-    for late in (Done(0, False, {}), Failed(0, False, "no", 0.0), Done(1, True, {}), Woken()):
+    for late in (
+        Done(0, False, {}),
+        Failed(0, False, 0, "no", 0.0),
+        Failed(1, False, 1, "no", 0.0),
+        Done(1, True, {}),
+        Woken(),
+    ):
         assert it.on(late).instance is before
 
 
@@ -292,7 +300,9 @@ def test_whatever_happens_the_trail_is_a_saga(seed: int) -> None:
             (
                 Resumed(), Woken(), Retried(), Skipped(), Aborted("x"), Signalled("approved", 1),
                 Done(before.at, before.backwards, before.fields), Done(before.at, not before.backwards, before.fields),
-                Failed(before.at, before.backwards, "no", random.random(), refused=random.random() < 0.3),
+                Failed(
+                    before.at, before.backwards, before.attempts, "no", random.random(), refused=random.random() < 0.3
+                ),
             )
         )  # fmt: skip
         try:
