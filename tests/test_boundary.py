@@ -16,7 +16,7 @@ OFFERED = {
     *("read", "list", "siblings", "shown", "write", "changes", "cursor", "refresh", "vector"),  # documents
     *("transact", "snapshot"),  # several documents
     *("list_conflicts", "resolve", "list_events"),  # records
-    *("start_saga", "find_saga", "list_sagas", "tell_saga", "await_saga"),
+    *("start_saga", "find_saga", "list_sagas", "tell_saga", "await_saga", "saga_doubts"),
     *(
         "status",
         "health_of",

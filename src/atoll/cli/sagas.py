@@ -165,10 +165,15 @@ def _listed(region: str, items: list[dict[str, Any]]) -> Table:
             moment(item["since_ms"]),
             escape(("undo " if item["backwards"] and item["step"] else "") + item["step"]),
             str(item["attempts"] or ""),
-            escape(": ".join(filter(None, (item["cause"], item["error"])))),
+            escape(": ".join(filter(None, (item["cause"], item["error"], _awaited(item))))),
             escape(", ".join(f"{each['step']} {each['outcome']}" for each in item["done"])),
         )
     return made
+
+
+def _awaited(item: dict[str, Any]) -> str:
+    names = ", ".join(item.get("waits_for", ()))
+    return f"waits for {names}" if names else ""
 
 
 def _tell(found: dict[str, Any], *, as_json: bool) -> None:
@@ -187,6 +192,7 @@ def _tell(found: dict[str, Any], *, as_json: bool) -> None:
         "attempts that failed": str(found["attempts"] or ""),
         "started": f"{moment(found['started_ms'])} in {found['home']}; {found['region']} acted last",
         "fields": json.dumps(found["fields"], ensure_ascii=False),
+        "waits for": ", ".join(found.get("waits_for", ())),
         "signals": json.dumps(found["signals"], ensure_ascii=False) if found["signals"] else "",
     }
     for name, text in rows.items():

@@ -95,6 +95,8 @@ class SagaAnswer(msgspec.Struct):
     fields: msgspec.Raw
     done: list[SagaRecord]
     signals: dict[str, Any]
+    waits_for: list[str] = []
+    """Regions that may have gone on with it: until that is known, the region that took over does not."""
 
 
 class SagasAnswer(msgspec.Struct):

@@ -77,6 +77,8 @@ class SagaStatus(Generic[S]):
     done: tuple[StepRecord, ...]
     fields: Mapping[str, Any]
     """What it knows, as JSON."""
+    waits_for: tuple[str, ...] = ()
+    """Regions that may have gone on with it. Until that is known, the region that took it over does not."""
 
     @property
     def over(self) -> bool:
@@ -261,4 +263,5 @@ def _status(schema: SagaSchema | None, found: SagaAnswer) -> SagaStatus[Any]:
             for each in found.done
         ),
         msgspec.json.decode(fields),
+        tuple(found.waits_for),
     )

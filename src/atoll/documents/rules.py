@@ -15,7 +15,7 @@ from atoll.documents.strategies import Fold, Resolver
 from atoll.lattices.base import Lattice
 from atoll.schema.collection import Collection
 from atoll.schema.compiled import compile_collection
-from atoll.schema.system import APPENDED
+from atoll.schema.system import APPENDED, RANKED
 
 if TYPE_CHECKING:
     from atoll.schema.application import CollectionSchema
@@ -60,8 +60,11 @@ class Rules:
         self.quick: bool = self.simple and not self.appended
         """A write of a whole document may take the short way."""
         self.touched: bool = bool(self.lattices or self.maps)
+        self._ranked: bool = schema.name in RANKED
         self._whole: Strategy
-        if resolver is not None:
+        if self._ranked:
+            self._whole = strategies.highest_rank
+        elif resolver is not None:
             self._whole = partial(strategies.custom, resolver=resolver)
         else:
             self._whole = _WHOLE_DOCUMENT[schema.policy.resolve]
@@ -78,7 +81,9 @@ class Rules:
     def strategy_name(self, register: str) -> str:
         """As the audit says it."""
         if register == WHOLE:
-            return "update_wins" if self.per_field else self.schema.policy.resolve
+            return (
+                "update_wins" if self.per_field else "ranked" if self._ranked else self.schema.policy.resolve
+            )
         if is_touch(register):
             return "delete_wins"
         return "update_wins" if self.is_member(register) else "merge"

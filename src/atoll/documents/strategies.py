@@ -45,6 +45,19 @@ def first_write_wins(register: Register) -> Fold:
     return Fold(winner.value, winner, "picked", "earlier stamp; region breaks a tie")
 
 
+def highest_rank(register: Register) -> Fold:
+    """For documents that one region at a time writes: who came into the right to write it later knows better."""
+    winner = max(register, key=lambda version: (_rank(version), canonical_order(version)))
+    return Fold(winner.value, winner, "picked", "higher epoch and revision")
+
+
+def _rank(version: Version) -> tuple[int, int]:
+    if version.value is None:
+        return (-1, -1)
+    document = msgspec.json.decode(version.value)
+    return document.get("epoch", 0), document.get("revision", 0)
+
+
 def update_wins(register: Register) -> Fold:
     """For a document's presence under `merge`: an update wins over a concurrent deletion."""
     alive = [version for version in register if version.value is not None]

@@ -135,7 +135,7 @@ async def _answer(
     if wait_s and not instance.over:
         instance = await on.region.await_saga(instance.saga, instance.id, wait_s)
     headers = [(HEADER, on.sessions.after(on.region.vector, token))]
-    await exchange.answer_json(_shown(instance), headers=headers)
+    await exchange.answer_json(_shown(on, instance), headers=headers)
 
 
 async def _list(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
@@ -150,11 +150,14 @@ async def _list(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
         saga=asked["saga"], status=asked["status"], after=after, limit=limit + 1
     )
     more = len(found) > limit
-    await answer_page(exchange, found[:limit], _shown, lambda instance: instance.key, more=more)
+    await answer_page(
+        exchange, found[:limit], lambda each: _shown(on, each), lambda each: each.key, more=more
+    )
 
 
-def _shown(instance: Instance) -> dict[str, Any]:
+def _shown(on: Serving, instance: Instance) -> dict[str, Any]:
     shown: dict[str, Any] = msgspec.to_builtins(instance)
+    shown["waits_for"] = list(on.region.saga_doubts(instance))
     shown["key"] = shown.pop("id")
     return {name: value for name, value in shown.items() if name not in _HIDDEN}
 

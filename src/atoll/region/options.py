@@ -30,6 +30,9 @@ class RegionOptions:
     """How often clocks are compared with each peer's."""
     lease_s: float = 3.0
     """So long after a node of the region died another one pulls from the peers in its place."""
+    saga_lease_s: float = 6.0
+    """A region that cannot reach a majority stops running sagas so long after it last could, and another one takes them
+    over soon after. It must be several times the most that clocks are off."""
     housekeeping_s: float = 1.0
     """How often checkpoints run beside the writer; retention runs every 60th time."""
     max_clock_offset_ms: int = 500

@@ -28,6 +28,7 @@ from atoll.replication.messages import (
     DigestCall,
     EntryCall,
     EntryReply,
+    HeldCall,
     JoinCall,
     PingCall,
     PingReply,
@@ -35,6 +36,7 @@ from atoll.replication.messages import (
     ReadCall,
     ReadReply,
     Reply,
+    SagaCall,
     SettleCall,
     SnapshotCall,
     VoteCall,
@@ -64,6 +66,7 @@ class Region(Parts):
         self.list_events = self.event_retention.page
         self.start_saga, self.find_saga, self.list_sagas = self.sagas.start, self.sagas.find, self.sagas.page
         self.tell_saga, self.await_saga = self.sagas.tell, self.sagas.concluded
+        self.saga_doubts = self.sagas.driving.doubts
         self.check_token, self.parked = self.lost.check, store.parked
         self.digest, self.verify = verifier.digest, verifier.compare
         self.stream = self.journal_sender.stream
@@ -213,6 +216,7 @@ class Region(Parts):
         """The operator says that this peer is gone for good: nobody waits for it, or for what it alone held."""
         self.failover.post(port.Forgotten(peer))
         self.startup_check.post(port.Forgotten(peer))
+        self.sagas.rights.forget(peer)
 
     # -- peers -----------------------------------------------------------------------------------------
 
@@ -251,6 +255,10 @@ class Region(Parts):
                 return PingReply(
                     self.name, self.now_ms(), self.application.fingerprint(), self.clocks.kernel_ms()
                 )
+            case SagaCall():
+                return await self.sagas.answer(call)
+            case HeldCall():
+                return await self.sagas.held(call)
             case EntryCall():
                 return EntryReply(await entry_digest(self.store, call.origin, call.seq))
 

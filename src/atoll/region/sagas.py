@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+import contextlib
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
@@ -13,37 +14,34 @@ import msgspec
 from atoll.causality.types import Generation
 from atoll.commit.batch import Batch
 from atoll.commit.work import Wants
-from atoll.documents.mutation import Write
+from atoll.documents.mutation import Put, Write
 from atoll.documents.rules import Rules
-from atoll.errors import IdempotencyKeyReused, NotFound, Unavailable
+from atoll.errors import IdempotencyKeyReused, NotFound, Unavailable, VersionMismatch
 from atoll.region.gates import Gates
 from atoll.region.local_writes import LocalWrites
 from atoll.region.reader import Reader
+from atoll.region.registers import Registers
+from atoll.region.saga_acks import SagaAcks
 from atoll.region.saga_commits import SagaWrite
-from atoll.region.saga_runner import Right, Runner
+from atoll.region.saga_driving import Database, Driving
+from atoll.region.saga_rights import Right, SagaRights
+from atoll.region.saga_runner import Runner
 from atoll.region.saga_steps import Reads, Steps
 from atoll.region.site import Site
 from atoll.region.writer import Writer
-from atoll.sagas import protocol
-from atoll.sagas.instance import Instance, decoded, key_of
+from atoll.replication.messages import HeldCall, HeldReply, SagaCall, SagaReply
+from atoll.sagas import protocol, rights
+from atoll.sagas.instance import OVER, Instance, decoded, encoded, key_of
 from atoll.sagas.protocol import Begin, Command
 from atoll.schema.application import Application
 from atoll.schema.limits import validate_key
-from atoll.schema.system import SAGAS
+from atoll.schema.system import RIGHTS, SAGAS
 from atoll.store.port import Condition, Documents, View
 
 _HEARD: Final = 16
 """Idempotency keys of so many commands are remembered."""
-
-
-class Unguarded:
-    """Nothing else has to hold."""
-
-    def want(self, wants: Wants) -> None:
-        """Nothing."""
-
-    def hold(self, batch: Batch, view: View) -> None:
-        """Raises nothing."""
+_CLAIM: Final = "claim/"
+"""Begins the keys of claims: a saga is started in one region only."""
 
 
 class Requests(NamedTuple):
@@ -52,7 +50,35 @@ class Requests(NamedTuple):
     gates: Gates
     reader: Reader
     writer: Writer
+    registers: Registers
     writes: LocalWrites
+
+
+class Outlook(NamedTuple):
+    """What other regions have to do with this one's sagas."""
+
+    rights: SagaRights
+    acks: SagaAcks
+
+
+class _Standing(msgspec.Struct):
+    """Of a saga's document: as much as is needed to know whether somebody has to run it."""
+
+    home: str
+    status: str
+
+
+class _Nothing:
+    """A step of a group commit. What was submitted before it has ended when it has."""
+
+    def want(self, wants: Wants) -> None:
+        """Nothing."""
+
+    def perform(self, batch: Batch, view: View) -> None:
+        """Nothing."""
+
+
+_standing = msgspec.json.Decoder(_Standing).decode
 
 
 class Sagas:
@@ -66,6 +92,7 @@ class Sagas:
         store: Documents,
         *,
         requests: Requests,
+        outlook: Outlook,
         held: Callable[[], Generation | None],
         stuck: Callable[[str], None],
     ) -> None:
@@ -73,55 +100,90 @@ class Sagas:
         self._site = site
         self._application = application
         self._store = store
-        self._gates, reader, self._writer, self._writes = requests
+        self._gates, reader, self._writer, self._registers, self._writes = requests
+        self.rights, self.acks = outlook
         self._held = held
-        self._stuck = stuck
         self._waiting: defaultdict[str, list[asyncio.Future[None]]] = defaultdict(list)
         """Key → who waits for the saga to change."""
+        self._under_way: dict[str, str] = {}
+        """Key → home, of sagas that are not over."""
+        self._homes: Counter[str] = Counter()
+        """Home → how many of these."""
         self.started = 0
         """How many this node has started."""
         steps = Steps(Reads(application, rules, reader.read), self._writer.write, site.random)
-        self.runner = Runner(
+        self.driving = Driving(
             site,
             application.sagas,
-            store,
-            writer=self._writer,
-            writes=self._writes,
+            Database(store, self._writer, self._writes),
             steps=steps,
-            right=self._right,
-            tell=lambda instance, detail: self._stuck(detail),
+            acks=self.acks,
+            right=self.rights.right,
+            stuck=stuck,
         )
+        self.runner = Runner(site, store, self.driving)
+        self.rights.changed = self.runner.review
+        self.rights.stop = self._stop
 
     @property
     def any(self) -> bool:
         """Whether any is declared."""
         return bool(self._application.sagas)
 
+    async def open(self) -> None:
+        """Find those that are under way. Raises what the store raises."""
+        after: str | None = None
+        while rows := (await self._store.scan(SAGAS, after=after, limit=1000)).rows:
+            for key, row in rows:
+                self._note(key, row.value)
+            after = rows[-1][0]
+
     async def run(self) -> None:
         """For ever."""
-        await self.runner.run(self._held, shared=self._site.options.shares_store)
+        try:
+            await asyncio.gather(
+                self.runner.run(self._held, shared=self._site.options.shares_store),
+                self.rights.run(self._busy),
+            )
+        finally:
+            await self.rights.close()
+            await self.acks.close()
+
+    def _busy(self) -> list[str]:
+        """Homes whose rights matter to this node."""
+        if self._held() is None:
+            return []
+        return [home for home, count in self._homes.items() if count]
 
     # -- requests --------------------------------------------------------------------------------------
 
-    async def start(self, saga: str, id: str, fields: bytes) -> Instance:
+    async def start(self, saga: str, id: str, fields: bytes, *, claimed: bool = False) -> Instance:
         """Start a saga, or say how it stands if it was started before; durable on return.
 
-        Raises UnknownSaga, InvalidKey, what a document's check raises, IdempotencyKeyReused where it was started with
-        something else, Unavailable, and what the store raises.
+        `claimed` says that a peer has asked, since the saga is this region's. Raises UnknownSaga, InvalidKey, what a
+        document's check raises, IdempotencyKeyReused where it was started with something else, Unavailable, and what
+        the store raises.
         """
         plan = self._application.saga(saga)
         key = key_of(saga, plan.fields.validate_key(id))
-        validate_key(key, plan.fields.limits)
+        validate_key(_CLAIM + key, plan.fields.limits)
         text = plan.fields.canonical(fields, id)
         given = blake2b(text, digest_size=12).hexdigest()
-        nonce = f"{self._site.random.getrandbits(64):016x}"
-        begin = Begin(id, msgspec.json.decode(text), given, nonce)
+        begin = Begin(id, msgspec.json.decode(text), given, f"{self._site.random.getrandbits(64):016x}")
         while True:
             found = await self._read(key)
             if found is not None:
                 return _same(found[0], given)
+            right = await self.rights.ensure(self._site.name)
+            home = self._site.name if self.rights.alone or claimed else await self._claim(key)
+            if home != self._site.name:
+                return await self._elsewhere(home, SagaCall(saga, id, "start", text))
+            if right.doubts:
+                raise Unavailable(
+                    f"{self._site.name} has lost data, and asks its peers whether it has started {key}; try again",
+                    region=self._site.name,
+                )
             instance = protocol.begun(plan, begin, self._site.name, self._site.now_ms())
-            right = self._needed(self._site.name)
             instance = msgspec.structs.replace(instance, epoch=right.epoch)
             if await self._commit(None, instance, right) is not None:
                 self.started += 1
@@ -146,8 +208,10 @@ class Sagas:
         self._gates.leave(entered)
         return [decoded(row.value) for _, row in found.rows if row.value is not None]
 
-    async def tell(self, saga: str, id: str, command: Command, idempotency_key: str | None) -> Instance:
-        """Have a command act on a saga; durable on return.
+    async def tell(
+        self, saga: str, id: str, command: Command, idempotency_key: str | None, *, forward: bool = True
+    ) -> Instance:
+        """Have a command act on a saga, in the region that runs it; durable on return, in a majority of regions.
 
         Raises NotFound, Conflict where it does not fit the saga's status, Unavailable, and what the store raises.
         """
@@ -155,20 +219,28 @@ class Sagas:
         while True:
             found = await self._read(key)
             if found is None:
-                raise NotFound(f"there is no saga {saga}/{id}"[:200], saga=saga[:256], key=id[:512])
+                home = await self._claimed(key) if forward and not self.rights.alone else None
+                if home in (None, self._site.name):
+                    raise NotFound(f"there is no saga {saga}/{id}"[:200], saga=saga[:256], key=id[:512])
+                return await self._elsewhere(
+                    str(home), SagaCall(saga, id, "tell", protocol.encoded(command), idempotency_key)
+                )
             instance, text = found
             if idempotency_key is not None and idempotency_key in instance.heard:
                 return instance
-            right = self._needed(instance.home)
-            marked = msgspec.structs.replace(instance, region=self._site.name, epoch=right.epoch)
-            plan = self._application.sagas.get(instance.saga)
-            after, _ = protocol.step(marked, plan, command, self._site.now_ms())
-            if after is marked:
+            holder = self.rights.holder(instance.home)
+            if self.rights.right(instance.home) is None and forward and holder != self._site.name:
+                call = SagaCall(saga, id, "tell", protocol.encoded(command), idempotency_key)
+                return await self._elsewhere(instance.home, call)
+            right = await self.rights.ensure(instance.home)
+            after = self._told(instance, command, right)
+            if after is None:
                 return instance
             heard = (*instance.heard, idempotency_key)[-_HEARD:] if idempotency_key else instance.heard
             after = msgspec.structs.replace(after, heard=heard, revision=instance.revision + 1)
             if await self._commit(text, after, right) is not None:
                 self.runner.poke(key)
+                await self.acks.reached_soon(self.acks.position)
                 return after
 
     async def concluded(self, saga: str, id: str, wait_s: float) -> Instance:
@@ -190,16 +262,90 @@ class Sagas:
                 if not self._waiting[key]:
                     del self._waiting[key]
 
+    async def answer(self, call: SagaCall) -> SagaReply:
+        """What a peer asks of a saga that runs here."""
+        if call.order == "start":
+            instance = await self.start(call.saga, call.id, call.body, claimed=True)
+        else:
+            command = protocol.decoded(call.body)
+            instance = await self.tell(call.saga, call.id, command, call.key, forward=False)
+        return SagaReply(encoded(instance), self._writes.group_commit.progress.vector)
+
+    async def held(self, call: HeldCall) -> HeldReply:
+        """What this region holds, once that is all that a peer asks for, or after a while.
+
+        A peer that asks for nothing gets no less than what was submitted until now.
+        """
+        progress = self._writes.group_commit.progress
+        if call.vector:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._site.options.peer_timeout_s / 2):
+                    await progress.covered(call.vector)
+        else:
+            await self._writes.group_commit.commit(_Nothing())
+            await progress.refresh()
+        return HeldReply(progress.vector, self.rights.settled())
+
     def committed(self, batch: Batch) -> None:
         """After each commit of this node: whoever waits for a saga looks at it."""
         for entry in (*batch.written, *batch.applied):
             for change in entry.changes:
                 if change.collection == SAGAS:
+                    self._note(change.key, change.registers.get(""))
                     for waiting in self._waiting.get(change.key, ()):
                         if not waiting.done():
                             waiting.set_result(None)
+        for entry in batch.applied:
+            for change in entry.changes:
+                if change.collection == SAGAS:
+                    self.runner.poke(change.key)
 
     # -- inside ----------------------------------------------------------------------------------------
+
+    def _note(self, key: str, text: bytes | None) -> None:
+        """Count it among those under way, or no longer."""
+        home = self._under_way.pop(key, None)
+        if home is not None:
+            self._homes[home] -= 1
+        if text is not None:
+            standing = _standing(text)
+            if standing.status not in OVER:
+                self._under_way[key] = standing.home
+                self._homes[standing.home] += 1
+
+    def _told(self, instance: Instance, command: Command, right: Right) -> Instance | None:
+        """The saga after a command; None where nothing changes. Raises what the protocol raises, and Unavailable."""
+        plan = self._application.sagas.get(instance.saga)
+        doubts = self.driving.doubts(instance)
+        if doubts:
+            raise Unavailable(
+                f"whether {', '.join(doubts)} has done {instance.step!r} is not known; wait for it, or, if it is"
+                f" permanently lost: atoll region forget {doubts[0]}",
+                region=self._site.name,
+            )
+        marked = msgspec.structs.replace(
+            instance, region=self._site.name, epoch=right.epoch or instance.epoch
+        )
+        after, _ = protocol.step(marked, plan, command, self._site.now_ms())
+        return None if after is marked else after
+
+    async def _elsewhere(self, home: str, call: SagaCall) -> Instance:
+        """Ask the region that runs the sagas of a home. Raises RegionUnreachable, Indefinite, and what it answered."""
+        reply = await self._site.ask(self.rights.holder(home), call, SagaReply)
+        return decoded(reply.document)
+
+    async def _claim(self, key: str) -> str:
+        """The region that has started a saga, or may start it now: exactly one. Raises as a strong write does."""
+        claim = msgspec.json.encode(rights.Right(self._site.name, 0))
+        try:
+            await self._registers.change(Write((Put(RIGHTS, _CLAIM + key, claim, if_absent=True),)), None)
+        except VersionMismatch:
+            return await self._claimed(key) or self._site.name
+        return self._site.name
+
+    async def _claimed(self, key: str) -> str | None:
+        reading = await self._registers.read(RIGHTS, _CLAIM + key)
+        return None if reading.value is None else msgspec.json.decode(reading.value, type=rights.Right).holder
 
     async def _read(self, key: str) -> tuple[Instance, bytes] | None:
         entered = self._gates.enter()
@@ -217,14 +363,16 @@ class Sagas:
 
         return await self._writer.commit_here(Write(()), commit)
 
-    def _right(self, home: str) -> Right | None:
-        return Right(0, Unguarded()) if home == self._site.name else None
+    async def _stop(self, home: str) -> dict[str, int]:
+        """Nothing runs for the home afterwards. Returns the position that all of it led to, which a majority holds.
 
-    def _needed(self, home: str) -> Right:
-        right = self._right(home)
-        if right is None:
-            raise Unavailable(f"{home} runs this saga; ask there", region=self._site.name)
-        return right
+        Raises Unavailable, and what the store raises.
+        """
+        await self.runner.stop(home)
+        await self._writes.group_commit.commit(_Nothing())
+        origin, seq = self.acks.position
+        await self.acks.reached_soon((origin, seq))
+        return {origin: seq}
 
 
 def _same(instance: Instance, given: str) -> Instance:

@@ -273,13 +273,13 @@ def _registers(region: Region) -> RegistersStatus:
 
 
 def _sagas(region: Region) -> SagasStatus:
-    runner = region.sagas.runner
+    runner, driving = region.sagas.runner, region.sagas.driving
     return SagasStatus(
         running=runner.running,
         under_way=runner.under_way,
-        stuck=len(runner.stuck),
+        stuck=len(driving.stuck),
         started=region.sagas.started,
-        ended=dict(runner.ended),
+        ended=dict(driving.ended),
     )
 
 

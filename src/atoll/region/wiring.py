@@ -51,8 +51,10 @@ from atoll.region.receiving import Receiving, link_lease
 from atoll.region.recovery import FailoverRecovery, RestoreRecovery, StartupCheck
 from atoll.region.redeclaration import Redeclaration
 from atoll.region.registers import Registers
-from atoll.region.saga_runner import LEASE
-from atoll.region.sagas import Requests, Sagas
+from atoll.region.saga_acks import SagaAcks
+from atoll.region.saga_driving import LEASE
+from atoll.region.saga_rights import SagaRights
+from atoll.region.sagas import Outlook, Requests, Sagas
 from atoll.region.site import Site
 from atoll.region.snapshot_install import SnapshotInstall
 from atoll.region.snapshot_pages import SnapshotPages
@@ -74,6 +76,7 @@ from atoll.replication.signal import Signal
 from atoll.rollout.redeclare import fingerprints
 from atoll.schema.application import Application, CollectionSchema
 from atoll.schema.bounds import bounds_of
+from atoll.schema.system import RIGHTS
 from atoll.store.port import Store
 
 
@@ -205,9 +208,10 @@ class Parts(Receiving):
             check=self.timeline.check,
             refuse=lambda: self.restore.reads() or self.failover.writes() or self.startup_check.writes(),
         )
+        system = {RIGHTS: self._stored_rules[RIGHTS]} if self.application.sagas else {}
         self.proposer = Proposer(
             self.site,
-            self.rules,
+            {**self.rules, **system},
             self.store,
             self.clock,
             self.links,
@@ -297,7 +301,18 @@ class Parts(Receiving):
             self.application,
             self.rules,
             self.store,
-            requests=Requests(self.gates, self.reader, self.writer, self.local_writes),
+            requests=Requests(self.gates, self.reader, self.writer, self.registers, self.local_writes),
+            outlook=Outlook(
+                SagaRights(
+                    self.site,
+                    self.members,
+                    self.store,
+                    self.registers,
+                    self.progress,
+                    settled=lambda: self.startup_check.state.settled,
+                ),
+                SagaAcks(self.site, self.members, self.links, self.progress, lambda: self.origin),
+            ),
             held=lambda: self.node_leases.held.get(LEASE),
             stuck=lambda detail: self.events.record("saga-stuck", detail=detail),
         )
@@ -342,7 +357,7 @@ class Parts(Receiving):
         if self.options.purge_s:
             self.background += (Background("purging", self.purging.run),)
         if self.sagas.any:
-            self.background += (Background("sagas", self.sagas.run),)
+            self.background += (Background("sagas", self.sagas.run, self.sagas.open),)
         if self.options.shares_store:
             self.background += (Background("what other nodes brought", self.intake.ask_for_others),)
         if self.options.events_most:

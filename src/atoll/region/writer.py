@@ -165,7 +165,9 @@ class Writer:
     def _check_declared(self, write: Write) -> None:
         """Raises Unavailable for what only the newer declarations of a peer know: half of it would be lost here."""
         for mutation in write.mutations:
-            rules = self._rules.get(mutation.collection)
+            rules = self._rules.get(mutation.collection) or self._registers.proposer.rules.get(
+                mutation.collection
+            )
             if rules is None or fields_of(mutation) - rules.known:
                 raise Unavailable(
                     f"{self._region} orders the writes of {mutation.collection}/{mutation.key} and still runs other "

@@ -60,6 +60,24 @@ class EntryCall(msgspec.Struct, array_like=True, frozen=True, tag="entry"):
     seq: int
 
 
+class HeldCall(msgspec.Struct, array_like=True, frozen=True, tag="held"):
+    """What the peer holds durably, once it holds this, or after a while."""
+
+    vector: dict[str, int]
+
+
+class SagaCall(msgspec.Struct, array_like=True, frozen=True, tag="saga"):
+    """Start a saga, or tell it something, in the region that runs it."""
+
+    saga: str
+    id: str
+    order: Literal["start", "tell"]
+    body: bytes
+    """The fields of a start, or a command: JSON."""
+    key: str | None = None
+    """The idempotency key of a command."""
+
+
 class SnapshotPlace(msgspec.Struct, array_like=True, frozen=True):
     """Where a page of a snapshot begins."""
 
@@ -140,6 +158,8 @@ Call = (
     | JoinCall
     | PlaceCall
     | SettleCall
+    | HeldCall
+    | SagaCall
 )
 
 
@@ -233,6 +253,18 @@ class SettleReply(msgspec.Struct, array_like=True, frozen=True, tag="settle"):
     """It is done."""
 
 
+class HeldReply(msgspec.Struct, array_like=True, frozen=True, tag="held"):
+    vector: dict[str, int]
+    settled: bool
+    """Whether nothing of the region's former incarnations is still to come to it."""
+
+
+class SagaReply(msgspec.Struct, array_like=True, frozen=True, tag="saga"):
+    document: bytes
+    """Of the saga: JSON."""
+    vector: dict[str, int]
+
+
 Reply = (
     ReadReply
     | WriteReply
@@ -245,6 +277,8 @@ Reply = (
     | JoinReply
     | PlaceReply
     | SettleReply
+    | HeldReply
+    | SagaReply
 )
 
 

@@ -79,6 +79,7 @@ class Aborted(NamedTuple):
 
 
 Command = Signalled | Retried | Skipped | Aborted
+_NAMED: dict[str, type[Command]] = {"signal": Signalled, "retry": Retried, "skip": Skipped, "abort": Aborted}
 Event = Resumed | Woken | Done | Failed | Command
 
 
@@ -112,6 +113,18 @@ class Begin(NamedTuple):
     fields: dict[str, Any]
     given: str
     nonce: str
+
+
+def encoded(command: Command) -> bytes:
+    """For another region."""
+    name = next(name for name, kind in _NAMED.items() if type(command) is kind)
+    return msgspec.json.encode([name, *command])
+
+
+def decoded(text: bytes) -> Command:
+    """Raises what decoding raises, for what no region sends."""
+    name, *members = msgspec.json.decode(text, type=list[Any])
+    return _NAMED[name](*members)
 
 
 def begun(plan: SagaSchema, begin: Begin, region: str, now_ms: int) -> Instance:

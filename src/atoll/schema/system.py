@@ -17,6 +17,7 @@ from atoll.schema.compiled import CollectionSchema, compile_collection
 
 EVENTS = "_events"
 SAGAS = "_sagas"
+RIGHTS = "_rights"
 
 
 class Event(Collection, name=EVENTS, system=True):
@@ -76,7 +77,24 @@ class SagaDocument(Collection, name=SAGAS, system=True, indexes=["status"]):
     revision: int
 
 
-SYSTEM: tuple[type[Collection], ...] = (Event, SagaDocument)
+class RunRight(Collection, name=RIGHTS, system=True, consistency="strong"):
+    """Which region runs the sagas of a region: see `sagas.rights.Right`. Its key is `run/{region}`.
+
+    Under `claim/{saga}/{id}`, which region has started a saga: its `holder`.
+    """
+
+    holder: str
+    epoch: int
+    beat: int
+    wanted: str
+    after: dict[str, int]
+    doubts: list[str]
+
+
+SYSTEM: tuple[type[Collection], ...] = (Event, SagaDocument, RunRight)
+
+RANKED = frozenset({SAGAS})
+"""Collections of whose concurrent versions the one of the highest epoch and revision is shown: its fields say which."""
 
 APPENDED = frozenset({EVENTS})
 """Collections whose documents are written once. The key of each is its place: see `causality.place`."""

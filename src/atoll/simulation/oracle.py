@@ -19,6 +19,7 @@ from atoll.causality.types import Dot, Order, Seq, Stamp
 from atoll.conflicts.records import record_id
 from atoll.documents.entry import Change, Entry
 from atoll.documents.rules import PURGED, TOUCH, WHOLE, Rules, field_of, in_life, is_touch
+from atoll.schema.system import RANKED
 from atoll.simulation.failures import SafetyViolation
 from atoll.simulation.journal import Journal, Touch
 
@@ -319,6 +320,11 @@ def _fold(rules: Rules, register: str, versions: list[Written]) -> tuple[bytes |
         return winner.value, winner, "picked"
     if register != WHOLE:
         return _deep(versions)
+    if rules.name in RANKED:
+        ranked = [(_rank(version), version) for version in versions]
+        best = max(rank for rank, _ in ranked)
+        winner = next(version for rank, version in reversed(ranked) if rank == best)
+        return winner.value, winner, "picked"
     match rules.schema.policy.resolve:
         case "fww":
             return versions[0].value, versions[0], "picked"
@@ -328,6 +334,11 @@ def _fold(rules: Rules, register: str, versions: list[Written]) -> tuple[bytes |
             return _custom(rules, versions)
         case _:
             return latest.value, latest, "picked"
+
+
+def _rank(version: Written) -> tuple[int, int]:
+    whole = {"epoch": -1, "revision": -1} if version.value is None else msgspec.json.decode(version.value)
+    return whole["epoch"], whole["revision"]
 
 
 def _deep(versions: list[Written]) -> tuple[bytes | None, Written, str]:

@@ -144,3 +144,13 @@ def test_kinds_have_the_field_s_names(losing: int, winning: int, kind: str) -> N
 def test_an_order_within_both_clocks_errors_is_uncertain(apart_ms: int, uncertain: bool) -> None:
     one, other = version("a", 100, uncertainty_ms=5), version("b", 100 + apart_ms, uncertainty_ms=7)
     assert within_uncertainty(one, other) is within_uncertainty(other, one) is uncertain
+
+
+def test_a_higher_rank_wins_whatever_its_stamp() -> None:
+    def ranked(ms: int, epoch: int, revision: int) -> Version:
+        return version("a", ms, {"epoch": epoch, "revision": revision})
+
+    late, of_epoch, of_revision = ranked(30, 1, 2), ranked(10, 2, 1), ranked(20, 1, 9)
+    assert strategies.highest_rank((of_epoch, of_revision, late)).winner is of_epoch
+    assert strategies.highest_rank((of_revision, late)).winner is of_revision
+    assert strategies.highest_rank((late, version("b", 90, operation=DELETE))).winner is late

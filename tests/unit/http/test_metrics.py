@@ -6,8 +6,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from atoll.documents.entry import decode_frames
 from atoll.documents.mutation import put_of
+from atoll.schema import application_of
 
-from ..region.world import APPLICATION
+from ..region.world import APPLICATION, Like
 from ..virtual_time import in_virtual_time
 from .served import RULES, Served
 
@@ -92,7 +93,7 @@ async def test_proposals_of_strong_documents_are_counted() -> None:
 
 
 async def test_nothing_is_told_of_votes_where_no_majority_decides() -> None:
-    async with Served() as it:
+    async with Served(application=application_of(Like)) as it:
         assert ("atoll_acceptors_voting", "") not in await scrape(it)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any, ClassVar
 
 import msgspec
@@ -10,6 +11,7 @@ from tests.unit.virtual_time import in_virtual_time
 
 from atoll import Abort, BoundedCounter, Collection, Decrement, Increment, Retry, Saga, home_region, step
 from atoll.errors import (
+    AtollError,
     Conflict,
     IdempotencyKeyReused,
     InvalidDocument,
@@ -264,20 +266,20 @@ async def test_stuck_sagas_are_counted_and_told_and_go_on_when_told() -> None:
     async with world() as it:
         await stocked(it)
         told: list[str] = []
-        it["a"].sagas._stuck = told.append
+        it["a"].sagas.driving._tell_stuck = told.append
         Shop.wrong.append("ship")
         await it["a"].start_saga("checkout", "1", b"{}")
         found = await ended(it)
         assert (found.status, found.step, found.cause) == ("stuck", "ship", "failed")
         assert told == ["checkout/1 cannot do ship: OSError: no ship"]
-        assert it["a"].sagas.runner.stuck == {"checkout/1"}
+        assert it["a"].sagas.driving.stuck == {"checkout/1"}
         assert [
             each.id for each in await it["a"].list_sagas(saga=None, status="stuck", after=None, limit=9)
         ] == ["1"]
         Shop.wrong.clear()
         await it["a"].tell_saga("checkout", "1", Retried(), None)
         assert (await ended(it)).status == "completed"
-        assert it["a"].sagas.runner.stuck == set()
+        assert it["a"].sagas.driving.stuck == set()
 
 
 @in_virtual_time
@@ -391,3 +393,187 @@ async def test_many_sagas_run_at_once() -> None:
         found = await asyncio.gather(*(ended(it, id=str(n)) for n in range(600)))
         assert {each.status for each in found} == {"completed"}
         assert stock(it) == 800
+
+
+# -- several regions -----------------------------------------------------------------------------------
+
+
+class Slow(Saga):
+    """A step of each kind, with a pause before each."""
+
+    n: int = 0
+
+    @step(compensate="less")
+    async def more(self, tx: Any) -> None:
+        tx.update(Inventory, "tea", stock=Decrement(1))
+
+    async def less(self, tx: Any) -> None:
+        tx.update(Inventory, "tea", stock=Increment(1))
+
+    @step(effect=True, timeout_s=1000)
+    async def act(self, key: str) -> None:
+        self.n = len(Shop.calls)
+        await Shop.act("act", key)
+        await asyncio.sleep(self.n * 1000.0 if "slow" in Shop.wrong else 0)
+
+    @step
+    async def end(self, tx: Any) -> None:
+        tx.put(Shipment(key=self.key, sku="slow"))
+
+
+THREE = application_of(Inventory, Shipment, Account, Parcel, Checkout, Approval, Strange, Slow, name="shop")
+
+
+def three() -> World:
+    Shop.open()
+    return World("a", "b", "c", application=THREE, purge_s=0.0)
+
+
+async def runs(it: World, saga: str, id: str, region: str, status: str) -> Instance:
+    """Once the region shows that the saga stands so."""
+    async with asyncio.timeout(600):
+        while True:
+            with contextlib.suppress(NotFound):
+                found = await it[region].find_saga(saga, id)
+                if found.status == status:
+                    return found
+            await asyncio.sleep(0.1)
+
+
+@in_virtual_time
+async def test_regions_agree_which_of_them_has_started_a_saga() -> None:
+    async with three() as it:
+        await stocked(it)
+        begun = await asyncio.gather(*(it[name].start_saga("checkout", "1", b"{}") for name in "abc"))
+        assert len({(each.home, each.nonce) for each in begun}) == 1
+        for name in "abc":
+            assert (await runs(it, "checkout", "1", name, "completed")).home == begun[0].home
+        await it.settled()
+        assert [it.shown(name, "inventory", "tea")["stock"] for name in "abc"] == [8] * 3
+
+
+@in_virtual_time
+async def test_another_region_takes_over_what_acts_outside() -> None:
+    async with three() as it:
+        await stocked(it)
+        Shop.wrong.append("slow")
+        await it["a"].start_saga("slow", "1", b"{}")
+        await called()
+        Shop.wrong.clear()
+        await it["a"].stop()
+        it.partition("a")
+        found = await runs(it, "slow", "1", "b", "completed")
+        assert (found.home, found.epoch) == ("a", 2)
+        assert (found.done[0].step, found.done[0].region) == ("more", "a")
+        assert {each.region for each in found.done[1:]} < {"b", "c"}
+        assert len(Shop.calls) == 2
+        assert len({key for _, key in Shop.calls}) == 1
+        assert it.shown("b", "inventory", "tea")["stock"] == 9
+
+
+@in_virtual_time
+async def test_what_may_have_changed_documents_waits_for_its_region() -> None:
+    async with three() as it:
+        await stocked(it)
+        await it.settled()
+        it["a"].group_commit.listen(lambda batch: it.partition("a") if _begun(batch) else None)
+        await it["a"].start_saga("slow", "1", b"{}")  # its first step is done, and nobody hears of it
+        await asyncio.sleep(60)
+        assert it["b"].sagas.rights.holder("a") in ("a", "b", "c")
+        it.partition()
+        found = await runs(it, "slow", "1", "b", "completed")
+        assert len(found.done) == 3
+        await it.settled()
+        assert {it.shown(name, "inventory", "tea")["stock"] for name in "abc"} == {9}
+
+
+def _begun(batch: Any) -> bool:
+    changes = [change for entry in batch.written for change in entry.changes]
+    return any(change.collection == "inventory" for change in changes) and len(batch.written) == 1
+
+
+@in_virtual_time
+async def test_a_region_that_is_cut_off_stops_before_another_one_begins() -> None:
+    async with three() as it:
+        await stocked(it)
+        Shop.wrong.append("slow")
+        await it["a"].start_saga("slow", "1", b"{}")
+        await called()
+        it.partition("ab", "ac")
+        cut_s = asyncio.get_running_loop().time()
+        while it["a"].sagas.runner.at_work:  # noqa: ASYNC110 — virtual time
+            await asyncio.sleep(0.05)
+        stopped_s = asyncio.get_running_loop().time()
+        assert stopped_s - cut_s <= 6.1
+        assert len(Shop.calls) == 1
+        while len(Shop.calls) == 1:  # noqa: ASYNC110 — virtual time
+            await asyncio.sleep(0.05)
+        assert asyncio.get_running_loop().time() > stopped_s
+        Shop.wrong.clear()
+
+
+@in_virtual_time
+async def test_the_home_gets_its_sagas_back() -> None:
+    async with three() as it:
+        await stocked(it)
+        await it["a"].start_saga("approval", "1", b"{}")
+        await it.settled()
+        await it["a"].stop()
+        it.partition("a")
+        for _ in range(2):  # or they do not ask for what waits
+            await asyncio.sleep(10)
+        told = await it["b"].tell_saga("approval", "1", Signalled("approved", "ann"), None)
+        assert (told.signals, told.epoch) == ({"approved": "ann"}, 2)
+        it.partition()
+        it.create("a")
+        await it["a"].start()
+        async with asyncio.timeout(60):
+            while it["a"].sagas.rights.right("a") is None:  # noqa: ASYNC110 — virtual time
+                await asyncio.sleep(0.1)
+        found = await it["a"].find_saga("approval", "1")
+        assert found.fields == {"by": "ann"}
+        begun = await it["a"].start_saga("slow", "2", b"{}")
+        assert begun.home == "a"
+        assert begun.epoch > 2
+
+
+@in_virtual_time
+async def test_commands_reach_the_region_that_runs_a_saga() -> None:
+    async with three() as it:
+        await it["a"].start_saga("approval", "1", b"{}")
+        told = await it["c"].tell_saga("approval", "1", Signalled("approved", "ann"), "one")
+        assert told.region == "a"
+        again = await it["b"].tell_saga("approval", "1", Signalled("approved", "bob"), "one")
+        assert again.nonce == told.nonce
+        with pytest.raises(Conflict, match="only what a saga is stuck at"):
+            await it["b"].tell_saga("approval", "1", Skipped(), None)
+        with pytest.raises(NotFound):
+            await it["b"].tell_saga("approval", "2", Retried(), None)
+
+
+@in_virtual_time
+async def test_a_region_without_a_majority_starts_nothing() -> None:
+    async with three() as it:
+        it.partition("ab", "ac")
+        with pytest.raises(AtollError) as refused:
+            await it["a"].start_saga("slow", "1", b"{}")
+        assert refused.value.definite
+        it.partition()
+        await stocked(it)
+        await it["b"].start_saga("slow", "1", b"{}")
+        await runs(it, "slow", "1", "a", "completed")
+
+
+@in_virtual_time
+async def test_of_two_regions_one_goes_on_alone() -> None:
+    Shop.open()
+    async with World("a", "b", application=THREE, purge_s=0.0) as it:
+        await stocked(it)
+        await it["a"].start_saga("approval", "1", b"{}")
+        await it.settled()
+        it.partition("ab")
+        await asyncio.sleep(40)
+        await it["a"].tell_saga("approval", "1", Signalled("approved", "ann"), None)
+        await asyncio.sleep(1)
+        assert (await it["a"].find_saga("approval", "1")).fields == {"by": "ann"}
+        assert it["b"].sagas.rights.right("a") is None
