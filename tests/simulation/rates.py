@@ -24,6 +24,7 @@ from atoll.simulation.runner import run
 
 from . import (
     test_planted,
+    test_planted_clocks,
     test_planted_interface,
     test_planted_losses,
     test_planted_nodes,
@@ -39,6 +40,7 @@ _MODULES = (
     test_planted_interface,
     test_planted_purges,
     test_planted_registers,
+    test_planted_clocks,
 )
 PLANTS: dict[str, Plant] = {name: plant for module in _MODULES for name, plant in module.PLANTS.items()}
 _HELPED = 1 / 3

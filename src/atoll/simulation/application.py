@@ -77,6 +77,10 @@ class Member(Collection, consistency="session"):
     text: str
 
 
+class Event(Collection, commit_wait=True):
+    text: str
+
+
 class Row(Collection):
     mark: str
 
@@ -137,7 +141,7 @@ class Memo(Collection):
 
 
 _UNCHANGED = (
-    Profile, Claim, Page, Draft, Cart, Setting, View, Stock, Basket, Note, Member, Row, Post, Order, Account,
+    Profile, Claim, Page, Draft, Cart, Setting, View, Stock, Basket, Note, Member, Event, Row, Post, Order, Account,
 )  # fmt: skip
 _CHANGED: dict[int, tuple[type[Collection], ...]] = {
     1: (Person1, Board1),

@@ -36,10 +36,12 @@ WORKLOADS = (
     "identifiers", "feed", "versions", "hostile", "mistakes",
 )  # fmt: skip
 
-EXTRA_WORKLOADS = ("freshness", "interface", "transfers")
+EXTRA_WORKLOADS = ("freshness", "interface", "transfers", "external")
 """Beside the others: in runs without faults, and in a share of those with faults."""
 _INTERFACE = 0.3
 _TRANSFERS = 0.4
+_EXTERNAL = 0.25
+"""With `commit_wait`."""
 
 KINDS = (
     "partition", "one_way", "degrade", "slow", "reset", "kill", "kill_in_commit", "absent", "full_disk",
@@ -118,6 +120,8 @@ class Plan:
     """Probability that a node is not told of what another one has committed."""
     told_late_s: float = 0.0
     """Up to so much later it is told."""
+    margins_ms: dict[str, int | None] = field(default_factory=dict)
+    """Of nodes whose kernels know how far off their clocks are: how much more they claim. None: they claim nothing."""
 
     def adding(self, *faults: Fault, **changes: Any) -> Plan:
         """With more faults, and other changes."""
@@ -196,6 +200,8 @@ def draw(
         plan = replace(plan, workloads=(*plan.workloads, "transfers"))
     if Random(f"{seed}/interface").random() < _INTERFACE:
         plan = replace(plan, workloads=(*plan.workloads, "interface"))
+    if Random(f"{seed}/external").random() < _EXTERNAL:
+        plan = replace(with_kernels(plan), workloads=(*plan.workloads, "external"))
     return with_loss(plan)
 
 
@@ -361,6 +367,28 @@ def _faults(random: Random, regions: tuple[str, ...], duration_s: float) -> tupl
     # If two regions lost their disks, what was in both would rightly be gone.
     lost = [fault for fault in faults if fault.kind == "lost_disk"]
     return _in_order(fault for fault in faults if fault not in lost[1:])
+
+
+def with_kernels(plan: Plan) -> Plan:
+    """Kernels claim what is true of their clocks, or nothing."""
+    random = Random(f"{plan.seed}/kernels")
+    nodes = [node for name in plan.regions for node in _nodes_of(plan, name)]
+    proof, most_ms = random.choice(((False, 300), (False, 500), (True, 300), (True, 1000)))
+    # A peer's kernel proves less by half the distance: too little for the small bound.
+    most_silent = len(nodes) // 2 if proof else len(nodes)
+    silent = random.sample(nodes, random.randint(0, 0 if proof and most_ms == 300 else most_silent))
+    drawn = {node: random.choice((0, 5, 60)) for node in nodes}
+    return replace(
+        plan,
+        margins_ms={node: None if node in silent else margin_ms for node, margin_ms in drawn.items()},
+        kernel_uncertainty_ms=None,
+        options=replace(plan.options, max_clock_offset_ms=most_ms, require_synchronised_clocks=proof),
+    )
+
+
+def _nodes_of(plan: Plan, region: str) -> list[str]:
+    count = plan.nodes.get(region, 1)
+    return [region] if count == 1 else [f"{region}/{number}" for number in range(1, count + 1)]
 
 
 def with_rollout(plan: Plan) -> Plan:

@@ -21,6 +21,7 @@ from atoll.conflicts.guard import guarded
 from atoll.documents.rules import Rules, plain_text
 from atoll.schema.application import Application
 from atoll.simulation.application import built_in
+from atoll.simulation.external import External
 from atoll.simulation.failures import (
     CrashFound,
     LivenessViolation,
@@ -65,7 +66,7 @@ _MAKERS: Mapping[str, Callable[[int, float], Workload]] = {
     each.name: each
     for each in (
         Counters, Inventory, Sets, Texts, Sessions, Posts, Batches, Retries, Orders, Identifiers, Feed, Freshness,
-        Transfers, Versions, Hostile, Mistakes, Interface, Traffic,
+        Transfers, Versions, Hostile, Mistakes, Interface, External, Traffic,
     )
 }  # fmt: skip
 
@@ -153,6 +154,7 @@ async def _simulate(
         disk.truncated = journal.cut
         for node in cluster.of(name):
             node.kernel_uncertainty_ms = plan.kernel_uncertainty_ms
+            node.kernel_margin_ms = plan.margins_ms.get(node.name)
             node.clock.set_right(offset_ms=plan.offsets_ms.get(node.name, plan.offsets_ms[name]))
             node.clock.drift_ppm = plan.drifts_ppm[name]
             node.connection.trip_s = plan.node_trips_s.get(node.name)

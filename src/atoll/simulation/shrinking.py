@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from atoll.simulation.plan import Plan, with_rollout
+from atoll.simulation.plan import Plan, with_kernels, with_rollout
 from atoll.simulation.runner import Report
 
 _MOST_RUNS = 80
@@ -25,6 +25,8 @@ class Cut:
     def apply(self, plan: Plan) -> Plan:
         if "versions" in (self.workloads or ()) and not plan.versions:
             plan = with_rollout(plan)
+        if "external" in (self.workloads or ()) and not plan.margins_ms:
+            plan = with_kernels(plan)
         duration_s = plan.duration_s if self.duration_s is None else self.duration_s
         kept = range(len(plan.faults)) if self.faults is None else self.faults
         faults = tuple(

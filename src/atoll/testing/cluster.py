@@ -58,6 +58,8 @@ class SimulatedNode:
         self.options = options
         self.application = cluster.application
         self.kernel_uncertainty_ms: int | None = None
+        self.kernel_margin_ms: int | None = None
+        """The kernel knows how far off the clock is, and claims so much more. None: `kernel_uncertainty_ms` holds."""
         self.make_tables()
         self.life: Life | None = None
         self.region: Region | None = None
@@ -114,7 +116,7 @@ class SimulatedNode:
             derive_key(KEY, "links"),
             self.clock,
             cluster.split(f"region {self.name} run {self.runs}"),
-            lambda: self.kernel_uncertainty_ms,
+            self._kernel_ms,
             self.options,
         )
         self.region = region = life.run(Region, site, cluster.names, self.application, store)
@@ -128,6 +130,11 @@ class SimulatedNode:
         )
         self._opened = opened = asyncio.Event()
         life.spawn(self._open(life, region, opened), f"{self.name}: start")
+
+    def _kernel_ms(self) -> int | None:
+        if self.kernel_margin_ms is None:
+            return self.kernel_uncertainty_ms
+        return abs(self.clock.offset_ms) + 1 + self.kernel_margin_ms
 
     async def _open(self, life: Life, region: Region, opened: asyncio.Event) -> None:
         """As whoever supervises a node would: again, until its database answers."""
