@@ -20,6 +20,7 @@ OFFERED = {
     *(
         "status",
         "health_of",
+        "clock_interval",
         "check_token",
         "check_whole",
         "drain",

@@ -16,8 +16,9 @@ _STEP_MS = 5
 """A clock that moved so far against the time that passed was set."""
 _READ_MS = 1.0
 """Two clocks that took longer to read were not read at one moment."""
-_FRESH_MS = 20
-"""So long a finding is used again by what every request asks."""
+_FRESH_MS = 100
+"""So long a finding is used again by what every request asks. A clock drifts by far less than `_AGED_MS` meanwhile."""
+_AGED_MS = 1
 
 
 class _Found(NamedTuple):
@@ -86,8 +87,8 @@ class Clocks:
 
     def now(self) -> Interval:
         """Where the time lies at present: see `OffsetEstimator.bound`."""
-        found = self.find()
-        return found.bound.interval(found.at_ms)
+        earliest, latest = self.find(_FRESH_MS).bound.interval(self._now_ms())
+        return Interval(earliest - _AGED_MS, latest + _AGED_MS)
 
     def find(self, fresh_ms: int = 0) -> _Found:
         """What the clocks come to; a finding of at most `fresh_ms` ago is used again."""

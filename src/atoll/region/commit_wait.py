@@ -46,6 +46,16 @@ class CommitWait:
                 f" times max_clock_offset_ms = {self._most_ms}; set it to at most {int(self._longest_s * 1000) // 3}"
             )
 
+    def warning(self) -> str | None:
+        """What the order rests on, while nothing proves it."""
+        bound = self._clocks.find().bound
+        if not (self._collections and bound.assumed):
+            return None
+        return (
+            f"nothing proves the clock of {self._region} to be within {self._most_ms} ms, and the order of what is"
+            f" written to {', '.join(sorted(self._collections))} rests on that"
+        )
+
     def concerns(self, write: Write) -> bool:
         """Whether the order of the write is waited for."""
         return bool(self._collections) and any(

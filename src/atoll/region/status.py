@@ -196,7 +196,10 @@ def status_of(region: Region) -> RegionStatus:
         regions=list(region.regions),
         serving=closed is None,
         out_of_service=closed,
-        warnings=[*filter(None, [region.store.warning]), *region.clocks.warnings()],
+        warnings=[
+            *filter(None, [region.store.warning, region.commit_wait.warning()]),
+            *region.clocks.warnings(),
+        ],
         caught_up=caught_up(region),
         position=by_region(region.vector),
         vector=region.vector,

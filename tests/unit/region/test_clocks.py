@@ -186,7 +186,7 @@ async def test_where_proof_is_required_a_clock_without_it_takes_no_writes(kernel
         with pytest.raises(ClockUnsafe, match="look at NTP"):
             await it.write("a", "note", "k", {})
         world.kernel_uncertainty_ms = 20
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
         await it.write("a", "note", "k", {})
 
 

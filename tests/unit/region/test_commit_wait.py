@@ -203,3 +203,14 @@ async def test_stamp_is_settled_only_once_the_clock_shows_more_than_both_bounds(
     async with World("a") as it:
         reply = await it.write("a", "event", "k", {})
         assert it["a"].now_ms() >= stamp_ms(reply.receipt.stamp) + 2 * MOST_MS + 1
+
+
+@in_virtual_time
+async def test_order_that_rests_on_an_assumption_is_told() -> None:
+    async with World("a") as it:
+        assert "nothing proves the clock of a" in it["a"].status().warnings[0]
+        it.kernel_uncertainty_ms = 20
+        await asyncio.sleep(0.001)
+        assert it["a"].status().warnings == []
+    async with AnyWorld("a") as it:
+        assert it["a"].status().warnings == []
