@@ -154,6 +154,8 @@ class OffsetEstimator:
         """
         if received_ms < sent_ms:
             return
+        if bound_ms is not None:
+            bound_ms = max(0, bound_ms)
         # The peer read its clock between the two; a millisecond more each way, as readings are rounded down.
         sample = _Sample(remote_ms - received_ms - 1, remote_ms - sent_ms + 1, received_ms, bound_ms)
         samples = self._samples.setdefault(peer, deque(maxlen=self._window))

@@ -311,3 +311,9 @@ def test_slack_widens_what_peers_prove() -> None:
     exchange.with_peer("tokyo", 0, 10, 10, kernel_ms=3)
     assert exchange.estimator.bound(exchange.now_ms).error_ms == 10 + 1 + 3 + 15
     assert exchange.estimator.bound(exchange.now_ms, 3).error_ms == 3
+
+
+def test_kernel_that_claims_less_than_nothing_narrows_nothing() -> None:
+    assert bounded(Known(0, None), [(Known(0, -8), 10, 10)]) == bounded(
+        Known(0, None), [(Known(0, 0), 10, 10)]
+    )
