@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,9 +19,10 @@ from atoll.commit.batch import Batch
 from atoll.conflicts import records
 from atoll.documents import document, register, strategies
 from atoll.documents.entry import EncodedEntry, decode_frames
+from atoll.documents.mutation import Write
 from atoll.documents.register import Version
 from atoll.documents.registers import Registers
-from atoll.errors import HostileEntry, Indefinite, StoreUnreachable
+from atoll.errors import AtollError, HostileEntry, Indefinite, StoreUnreachable
 from atoll.lattices import bounded_counter, counter
 from atoll.lattices.counter import CounterLattice
 from atoll.ownership.ownership import Ownership
@@ -725,16 +727,19 @@ def defect_for_error(patch: Patch) -> None:
     ),
 )
 def beginning_left(patch: Patch) -> None:
-    honest = Batch._draft
+    honest = Batch.write
 
-    def draft_each(self: Batch, write: Any, dot: Version) -> Any:
-        if len(write.mutations) > 1:
-            first = msgspec.structs.replace(write, mutations=write.mutations[:1])
-            honest(self, first, dot)
-            dot = self._next()
-        return honest(self, write, dot)
+    def write(self: Batch, write: Write, *rest: Any) -> Any:
+        try:
+            return honest(self, write, *rest)
+        except AtollError:
+            if len(write.mutations) > 1:
+                first = msgspec.structs.replace(write, mutations=write.mutations[:1], idempotency_key=None)
+                with contextlib.suppress(AtollError):
+                    honest(self, first, *rest)
+            raise
 
-    patch.setattr(Batch, "_draft", draft_each)
+    patch.setattr(Batch, "write", write)
 
 
 @plant(

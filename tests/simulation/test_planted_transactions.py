@@ -85,7 +85,7 @@ def replaces(patch: Patch) -> None:
 @plant(
     "it commits before a majority has said so",
     workloads=("transfers",),
-    seeds=10,
+    seeds=25,
     found_by=FOUND_BY,
     alter=crowded,
 )

@@ -243,6 +243,7 @@ async def test_a_stream_that_cannot_begin_is_refused(query: str, problem: str) -
 @in_virtual_time
 async def test_a_consumer_that_leaves_leaves_nothing_behind() -> None:
     async with Served() as it:
+        await asyncio.sleep(0.1)  # virtual: the region's own tasks have begun theirs
         before = asyncio.all_tasks()
         async with following(it) as events:
             await events.block()
