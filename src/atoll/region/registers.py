@@ -109,11 +109,16 @@ class Registers:
         id = id or self._site.random.getrandbits(96).to_bytes(12)
         call, sent = WriteCall(write, dict(token or {}), id, self._site.name, doubted), False
         for left in reversed(range(_MOVES)):
-            found = call if by else await self._by_leader(register, call)
-            if isinstance(found, WriteReply):
-                return found
-            call = found
             change = Change(write, id, movable=bool(left and not by), sent=sent, doubted=call.doubted)
+            try:
+                found = call if by else await self._by_leader(register, call)
+                if isinstance(found, WriteReply):
+                    return found
+                call, change.doubted = found, found.doubted
+            except RequestError:
+                raise
+            except AtollError as error:
+                change.fail(error)
             try:
                 receipt = await self._proposed(register, change, token)
             except Moved:
@@ -123,6 +128,8 @@ class Registers:
         raise AssertionError("a change that may not move is decided or fails")
 
     async def _proposed(self, register: Register, change: Change, token: Mapping[str, int] | None) -> Receipt:
+        if change.done.done():
+            return await change.done
         try:
             if token:
                 await self._waits.require(token)
@@ -273,13 +280,16 @@ class Registers:
         self, leader: str, register: Register, asked: asyncio.Future[Answered]
     ) -> tuple[Answered | None, bool]:
         """The reply, if there is one; and whether nothing was proposed otherwise. Raises RequestErrors."""
-        promised = await self._promised(register)
-        while not asked.done():
-            await asyncio.wait({asked}, timeout=_FORWARD_S)
-            before, promised = promised, await self._promised(register)
-            busy = promised > before and promised.region == leader
-            if not (busy or asked.done()):
-                return None, False
+        try:
+            promised = await self._promised(register)
+            while not asked.done():
+                await asyncio.wait({asked}, timeout=_FORWARD_S)
+                before, promised = promised, await self._promised(register)
+                busy = promised > before and promised.region == leader
+                if not (busy or asked.done()):
+                    return None, False
+        except AtollError:
+            return None, False  # this region's store fails, and the call has left
         try:
             return asked.result(), True
         except RequestError:

@@ -20,6 +20,7 @@ from atoll.errors import (
     Indefinite,
     NotFound,
     RegionUnreachable,
+    StoreUnreachable,
     StoreUnwritable,
     Unavailable,
     VersionMismatch,
@@ -491,3 +492,30 @@ async def test_mergeable_fields_of_a_strong_document_are_plain_values() -> None:
         assert [it.shown(name, "basket", "k") for name in it.names] == [
             {"name": "n", "items": ["y"], "count": 5}
         ] * 3
+
+
+@in_virtual_time
+async def test_a_store_that_fails_once_a_change_was_forwarded_makes_it_no_refusal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other region makes the change: it must not be answered as certainly not made."""
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        await it.settled()
+        registers = it["c"].registers
+        forwarded, honest = registers._forwarded, registers._promised
+
+        async def broken(register: Any) -> Any:
+            raise StoreUnreachable("the connection broke")
+
+        async def forward(*arguments: Any) -> Any:
+            monkeypatch.setattr(registers, "_promised", broken)
+            try:
+                return await forwarded(*arguments)
+            finally:
+                monkeypatch.setattr(registers, "_promised", honest)
+
+        monkeypatch.setattr(registers, "_forwarded", forward)
+        receipt = (await it["c"].write(deposit(it, 1))).receipt
+        assert receipt.written
+        assert await balance(it, "b") == 2
