@@ -20,6 +20,11 @@ def fingerprint(write: Write) -> bytes:
     return blake2b(_pack(write.mutations), digest_size=8).digest()
 
 
+def identifier(key: str) -> bytes:
+    """By which registers know the change of an idempotency key."""
+    return blake2b(key.encode(), digest_size=12).digest()
+
+
 def answer_of(receipt: Receipt, write: Write) -> bytes:
     """The answer, without what whoever repeats the write brings along anyway: nearly all of it."""
     written = receipt.written

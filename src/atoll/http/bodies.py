@@ -128,7 +128,7 @@ def operators(collection: CollectionSchema) -> Schema:
         elements = {"type": "array", "items": {"$ref": f"{at}/{name}/items"}}
         inserted = elements if lattice.kind == "list" else TEXT
         place = {**number, "minimum": 0}
-        splice = _closed({"at": place, "remove": place, "insert": inserted}, "at")
+        splice = closed({"at": place, "remove": place, "insert": inserted}, "at")
         arguments = {
             "$inc": number,
             "$add": elements,
@@ -138,7 +138,7 @@ def operators(collection: CollectionSchema) -> Schema:
         }
         for operator in lattice.operators & arguments.keys():
             by_operator.setdefault(operator, {})[name] = arguments[operator]
-    properties: Schema = {operator: _closed(named) for operator, named in sorted(by_operator.items())}
+    properties: Schema = {operator: closed(named) for operator, named in sorted(by_operator.items())}
     properties["$set"]["patternProperties"] = members
     optional = collection.body_model.model_fields
     names = {"enum": [name for name in collection.fields if not optional[name].is_required()]}
@@ -146,7 +146,7 @@ def operators(collection: CollectionSchema) -> Schema:
         "type": "array",
         "items": {"anyOf": [names, *({"type": "string", "pattern": pattern} for pattern in members)]},
     }
-    return {**_closed(properties), "minProperties": 1}
+    return {**closed(properties), "minProperties": 1}
 
 
 def batch(collections: Mapping[str, CollectionSchema]) -> Schema:
@@ -159,10 +159,10 @@ def batch(collections: Mapping[str, CollectionSchema]) -> Schema:
             ("patch", {"operators": operators(collection)}),
             ("delete", {}),
         ):
-            item = _closed({**head, **more, "if_match": {"type": ["string", "null"]}}, *head, *more)
-            kinds.append(_closed({verb: item}, verb))
+            item = closed({**head, **more, "if_match": {"type": ["string", "null"]}}, *head, *more)
+            kinds.append(closed({verb: item}, verb))
     writes = {"type": "array", "minItems": 1, "maxItems": BATCH_WRITES, "items": {"oneOf": kinds}}
-    return _closed({"writes": writes}, "writes")
+    return closed({"writes": writes}, "writes")
 
 
 def transaction(collections: Mapping[str, CollectionSchema]) -> Schema:
@@ -174,15 +174,15 @@ def transaction(collections: Mapping[str, CollectionSchema]) -> Schema:
     }
     version: Schema = {"type": ["string", "null"]}
     kinds = {
-        "reads": _closed(named, *named),
-        "checks": _closed({**named, "version": version}, *named, "version"),
+        "reads": closed(named, *named),
+        "checks": closed({**named, "version": version}, *named, "version"),
         "writes": items,
     }
     lists = {name: {"type": "array", "maxItems": BATCH_WRITES, "items": each} for name, each in kinds.items()}
-    return _closed(lists)
+    return closed(lists)
 
 
-def _closed(properties: Schema, *required: str) -> Schema:
+def closed(properties: Schema, *required: str) -> Schema:
     """An object that has no other members."""
     found: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
     return {**found, "required": list(required)} if required else found

@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 from atoll import errors
 from atoll.client.answers import SagaAnswer, SagasAnswer
 from atoll.errors import InvalidCursor, MalformedRequest, NotFound
-from atoll.http.bodies import Schema
+from atoll.http.bodies import Schema, closed
 from atoll.http.common import (
     BODY,
     LIMIT,
@@ -81,10 +81,6 @@ class Order(msgspec.Struct, forbid_unknown_fields=True):
 
 def _order() -> Schema:
     """That it is one of the four, as a JSON schema."""
-
-    def closed(properties: Schema, *required: str) -> Schema:
-        found: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
-        return {**found, "required": list(required)} if required else found
 
     text = {"type": "string"}
     items = {

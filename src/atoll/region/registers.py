@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import TypeVar
 
 import msgspec
@@ -105,7 +104,7 @@ class Registers:
             answers = await self._store.remembered([key])
             if key in answers:
                 return WriteReply(idempotency.replay(answers[key], write), self._progress.vector)
-            id = id or blake2b(key.encode(), digest_size=12).digest()
+            id = id or idempotency.identifier(key)
         id = id or self._site.random.getrandbits(96).to_bytes(12)
         call, sent = WriteCall(write, dict(token or {}), id, self._site.name, doubted), False
         for left in reversed(range(_MOVES)):
@@ -171,18 +170,26 @@ class Registers:
         self.proposer.outcomes.tell(call.transaction, call.outcome)
         waiting: list[asyncio.Future[None]] = []
         for name in call.registers:
-            collection, _, key = name.partition("/")
-            if collection not in self.proposer.rules:
-                raise Unavailable(f"{collection} is not declared in {self._site.name} yet")
+            register = self._named(name)
+            if register.address[0] not in self.proposer.rules:
+                raise Unavailable(f"{register.address[0]} is not declared in {self._site.name} yet")
             settling = Settling(call.transaction, call.outcome, journaled=journaled)
-            self.proposer.propose(self.proposer.of((collection, key)), settling)
+            self.proposer.propose(register, settling)
             waiting.append(settling.settled)
         await asyncio.gather(*waiting)
 
     async def leader_of(self, name: str) -> RegionName:
         """The region that proposes a register's changes."""
+        return await self._leader(self._named(name)) or self._site.name
+
+    def _named(self, name: str) -> Register:
         collection, _, key = name.partition("/")
-        return await self._leader(self.proposer.of((collection, key))) or self._site.name
+        return self.proposer.of((collection, key))
+
+    async def show(self, address: Address, value: Decided) -> None:
+        """Have a decided value in this region's documents. Raises what recording it raises."""
+        if value.revision > revision_in(await self._store.get(*address)):
+            await self.proposer.learn(self.proposer.of(address), [Step(Change(None, b""), value)])
 
     async def read(self, collection: str, key: str, *, forward: bool = True) -> Reading:
         """What a majority has decided last, or what was decided since. Raises RegionUnreachable without a majority.

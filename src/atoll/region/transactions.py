@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
 from typing import Any, Final
 
 from atoll.causality.clock import HybridLogicalClock
@@ -25,13 +24,11 @@ from atoll.commit.identity import Address
 from atoll.consensus.decided import Decided, Intent, Placed, wanted, written
 from atoll.consensus.outcome import Outcome, aborted, register_of, transaction_id
 from atoll.documents.decided import DECIDED
-from atoll.documents.document import revision_in
 from atoll.documents.mutation import Check, Delete, Mutation, Patch, Put, Receipt, Write, Written
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, Indefinite, InvalidOperation, RequestError, TooLarge, Unavailable
 from atoll.lattices.base import Escrowed
 from atoll.region.concluding import Asked, Concluding, Keep, Kept, kept_of
-from atoll.region.learning import Change, Step
 from atoll.region.registers import Registers
 from atoll.region.site import Site
 from atoll.region.tasks import Tasks
@@ -192,9 +189,7 @@ class Transactions:
                 await self._dropped(transaction, asked)
                 return values
             self._check_size(values)
-            revisions = {"/".join(at): placed.before.revision for at, placed in values.items()}
-            commits = Outcome(True, revisions, self._site.name if asked.beside else "")
-            outcome = await self._proposer.outcomes.decide(transaction, commits, first=True)
+            outcome = await self._decided(transaction, values, self._site.name if asked.beside else "")
             if not outcome.committed:
                 await self._dropped(transaction, asked, proposed=True)
                 return None
@@ -216,6 +211,12 @@ class Transactions:
         self._tasks.spawn(self._settle(transaction, outcome), "settles a transaction")
         return receipt
 
+    async def _decided(self, transaction: str, values: Mapping[Address, Placed], home: str = "") -> Outcome:
+        """Committed, unless others have it aborted. Raises what `Outcomes.decide` raises."""
+        revisions = {"/".join(address): placed.before.revision for address, placed in values.items()}
+        commits = Outcome(True, revisions, home)
+        return await self._proposer.outcomes.decide(transaction, commits, first=True)
+
     async def _placed(self, asked: Asked, intent: Intent) -> dict[Address, Placed] | Receipt | None:
         """What each register holds; the answer, where an earlier attempt has committed; None for one that is aborted.
 
@@ -223,7 +224,7 @@ class Transactions:
         """
         key, id, fingerprint = asked.write.idempotency_key, b"", b""
         if key is not None:
-            id = blake2b(key.encode(), digest_size=12).digest()
+            id = idempotency.identifier(key)
             fingerprint = idempotency.fingerprint(asked.write)
         calls = [PlaceCall(mutations, intent, id, fingerprint) for mutations in asked.held.values()]
         replies = await self._replies(calls)
@@ -375,8 +376,7 @@ class Transactions:
             if values is None:
                 continue
             assert not isinstance(values, Receipt), "checks have no idempotency key"
-            revisions = {"/".join(at): placed.before.revision for at, placed in values.items()}
-            outcome = await self._proposer.outcomes.decide(transaction, Outcome(True, revisions), first=True)
+            outcome = await self._decided(transaction, values)
             settling = self._settle(transaction, outcome, sure=outcome.committed)
             self._tasks.spawn(settling, "settles a snapshot")
             if outcome.committed:
@@ -407,8 +407,7 @@ class Transactions:
     async def _learn(self, addresses: Sequence[Address], values: Sequence[Decided]) -> None:
         """Have here what is about to be told: who has seen it must not see less afterwards."""
         for address, value in zip(addresses, values, strict=True):
-            if value.revision > revision_in(await self._store.get(*address)):
-                await self._proposer.learn(self._proposer.of(address), [Step(Change(None, b""), value)])
+            await self.registers.show(address, value)
 
     def _vector(self) -> dict[str, int]:
         return self._writes.group_commit.progress.vector
