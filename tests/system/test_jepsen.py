@@ -15,7 +15,7 @@ pytestmark = pytest.mark.xdist_group("jepsen")
 
 
 async def test_strong_documents_are_linearizable_while_regions_fail(tmp_path: Path) -> None:
-    options = Options(1, 400, seed=8, folder=tmp_path, quiet_s=0.4)
+    options = Options(1, 400, seed=8, folder=tmp_path, quiet_s=0.4, amid_faults=True)
     (found,) = [each async for each in record(options)]
     assert found.ok, "\n".join(found.wrong)
     assert found.odd == {}

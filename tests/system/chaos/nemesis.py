@@ -41,6 +41,8 @@ class Nemesis:
         self._kinds = kinds or FAULTS
         self._longest_s = longest_s
         self._over = asyncio.Event()
+        self.struck = asyncio.Event()
+        """Whether anything has been done yet."""
         self._deployment = deployment
         self._history = history
         self._random = random
@@ -92,6 +94,7 @@ class Nemesis:
                 return
             fault.began_s = self._history.now_s
             self._history.faults.append(fault)
+            self.struck.set()
             try:
                 await getattr(self, f"_{kind}")(*hurt)
             except AssertionError as error:

@@ -44,6 +44,8 @@ class Options:
     """The only faults; all when empty."""
     local_reads: bool = False
     """Read each region's own copy, and call that linearizable: the checker has to find it."""
+    amid_faults: bool = False
+    """Clients begin with the first fault. They are fast: a short history would be over before."""
 
 
 @dataclass(slots=True)
@@ -100,6 +102,8 @@ class _Recording:
         attack = asyncio.create_task(faults.run(inf, quiet_s=self._options.quiet_s))
         clients = [self._client(region) for region in REGIONS for _ in range(_CLIENTS)]
         try:
+            if self._options.amid_faults:
+                await faults.struck.wait()
             await asyncio.gather(*(client.run() for client in clients))
         finally:
             faults.end()
