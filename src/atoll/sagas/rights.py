@@ -236,7 +236,8 @@ def _yielded(watch: Watch, after: Mapping[str, int]) -> Next:
         return replace(watch, pending=False, yielding=False), ()
     doubts = tuple(each for each in right.doubts if each != right.wanted)
     given = Right(right.wanted, right.epoch + 1, 0, "", dict(after), doubts)
-    return _writing(watch, given)
+    # It may be another's from here on, whatever is answered: only a renewal lets this region run again.
+    return _writing(replace(watch, until_s=-inf), given)
 
 
 def _asking(watch: Watch, now_s: float) -> Next:

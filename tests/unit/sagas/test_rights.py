@@ -153,6 +153,14 @@ def test_a_region_that_was_not_heard_goes_on_without_giving_up() -> None:
     assert it.on(Refused()).may_run
 
 
+def test_a_right_that_may_be_given_away_is_renewed_before_anything_runs() -> None:
+    it = Told("b").on(Tick(True)).on(Found(Right("b", 5, 2, "a"), "u")).on(Tick(True)).written()
+    it.on(Covered(5)).on(Tick(True)).on(Yielded({"b": 17})).on(Refused())
+    assert not it.may_run  # nobody told whether it was decided
+    assert it.on(Tick(True)).on(Found(Right("b", 5, 3, "a"), "v")).on(Tick(True)).effects == (Yield(),)
+    assert not it.may_run
+
+
 class Register:
     """What a majority decides, without any majority: a document that is written on condition of its version."""
 
