@@ -49,6 +49,28 @@ async def settle(
         await asyncio.sleep(_PAUSE_S)
 
 
+async def collect_settled(
+    client: HttpClient, regions: tuple[str, ...], *, within_s: float, tell: Callable[[str], None]
+) -> tuple[bool, list[Findings]]:
+    """Whether all regions have seen the same, and what each holds, with no write between their answers.
+
+    A write that nobody waits for any more may still be made while they are asked. They are asked anew then.
+
+    Raises AtollError when a region does not answer as it should.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        settled = await settle(client, regions, within_s=deadline - time.monotonic(), tell=tell)
+        tell("asking each region for everything it holds")
+        found = list(await asyncio.gather(*(collect(client, region) for region in regions)))
+        positions = [(await _get(client, region, "/admin/status"))["position"] for region in regions]
+        still = all(position == found[0].position for position in positions)
+        if still or not settled:
+            return settled and still, found
+        if time.monotonic() > deadline:
+            return False, found
+
+
 async def collect(client: HttpClient, region: str) -> Findings:
     """Everything that the proof compares. Raises AtollError when the region does not answer as it should."""
     found = Findings(region)

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from atoll.demo.collisions import Collisions, put
 from atoll.demo.databases import Databases
-from atoll.demo.findings import collect, settle
+from atoll.demo.findings import collect_settled, settle
 from atoll.demo.http_client import HttpClient, Unanswered
 from atoll.demo.ledger import Ledger
 from atoll.demo.nemesis import Nemesis, Weather
@@ -157,14 +157,12 @@ class _Demo:
         async with beside(observer.watch()):
             await self._trade(stock, collisions)
             await asyncio.sleep(_LAST_MARKS_S)
-        settled = await settle(
+        settled, findings = await collect_settled(
             client, REGIONS, within_s=_SETTLE_S, tell=lambda text: setattr(scene, "step", text)
         )
         scene.say(
             "all regions have seen the same" if settled else "the regions have not seen the same in time"
         )
-        scene.step = "asking each region for everything it holds"
-        findings = list(await asyncio.gather(*(collect(client, region) for region in REGIONS)))
         checks = await asyncio.to_thread(prove, ledger, findings)
         return Report(
             checks, ledger, findings, observer.by_phase(), scene.events, time.monotonic() - scene.began

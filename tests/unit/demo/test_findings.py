@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from atoll.demo.findings import collect, settle
+from atoll.demo.findings import collect, collect_settled, settle
 from atoll.errors import AtollError
 
 from .client_region import client_at
@@ -65,3 +65,24 @@ async def test_regions_that_never_agree_have_not_settled() -> None:
 
     async with client_at(drifting) as client:
         assert not await settle(client, ("tokyo", "frankfurt"), within_s=0.0, tell=lambda text: None)
+
+
+async def test_regions_are_asked_anew_when_a_late_write_came_between() -> None:
+    listed = 0
+
+    async def late(request: web.Request) -> web.Response:
+        nonlocal listed
+        if request.path == "/admin/status":
+            return web.json_response({"position": {"tokyo": 3 + (listed > 0)}, "inbox": {"entries": 0}})
+        if request.path == "/v1/order":
+            listed += 1
+            return web.json_response({"items": [{"key": "a", "value": listed}], "cursor": None})
+        return await region(request)
+
+    async with client_at(late) as client:
+        settled, found = await collect_settled(
+            client, ("tokyo", "frankfurt"), within_s=60.0, tell=lambda text: None
+        )
+    assert settled
+    assert [each.position for each in found] == [{"tokyo": 4}] * 2
+    assert sorted(each.documents["order"]["a"] for each in found) == [3, 4]
