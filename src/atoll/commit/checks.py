@@ -12,10 +12,14 @@ from atoll.store.port import Row
 def check_answer(rows: Iterable[Row | None]) -> None:
     """Raises TooLarge where several documents came to more than a client reads in one answer."""
     size_bytes = sum(len(row.value) for row in rows if row is not None and row.value is not None)
+    check_together(size_bytes, "Write fewer documents at once, or send Prefer: return=minimal")
+
+
+def check_together(size_bytes: int, otherwise: str) -> None:
+    """Raises TooLarge for documents that one answer cannot hold; `otherwise` says what to do."""
     if size_bytes > BATCH_ANSWER_BYTES:
         raise TooLarge(
-            f"the answer would hold documents of {size_bytes} bytes; the limit is {BATCH_ANSWER_BYTES}. Write fewer"
-            " documents at once, or send Prefer: return=minimal",
+            f"the answer would hold documents of {size_bytes} bytes; the limit is {BATCH_ANSWER_BYTES}. {otherwise}",
             size_bytes=size_bytes,
             limit_bytes=BATCH_ANSWER_BYTES,
         )

@@ -24,6 +24,7 @@ from atoll.store.port import Remembered, View
 
 TRANSACTIONS: Final = "transaction"
 """The space of states that say what else is written when a transaction commits: its identifier → `Kept`."""
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class Asked(NamedTuple):
@@ -39,6 +40,11 @@ class Asked(NamedTuple):
     def registers(self) -> tuple[str, ...]:
         return tuple(sorted("/".join(address) for address in self.held))
 
+    @property
+    def beside_bytes(self) -> int:
+        """About so much the other writes add to its entry and to its answer."""
+        return len(_encode(self.beside)) if self.beside else 0
+
 
 class Kept(msgspec.Struct, array_like=True, frozen=True):
     """What else a transaction writes: durable before it may commit."""
@@ -47,7 +53,6 @@ class Kept(msgspec.Struct, array_like=True, frozen=True):
     participants: tuple[str, ...]
 
 
-_encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Kept).decode
 
 

@@ -20,13 +20,14 @@ from typing import Any, Final
 from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.types import Seq, Stamp
 from atoll.commit import idempotency
+from atoll.commit.checks import check_together
 from atoll.commit.identity import Address
 from atoll.consensus.decided import Decided, Intent, Placed, wanted, written
 from atoll.consensus.outcome import Outcome, aborted, register_of, transaction_id
 from atoll.documents.decided import DECIDED
 from atoll.documents.mutation import Check, Delete, Mutation, Patch, Put, Receipt, Write, Written
 from atoll.documents.rules import Rules
-from atoll.errors import AtollError, Indefinite, InvalidOperation, RequestError, TooLarge, Unavailable
+from atoll.errors import AtollError, Indefinite, InvalidOperation, RequestError, Unavailable
 from atoll.lattices.base import Escrowed
 from atoll.region.concluding import Asked, Concluding, Keep, Kept, kept_of
 from atoll.region.registers import Registers
@@ -35,7 +36,6 @@ from atoll.region.tasks import Tasks
 from atoll.region.voting import Voting
 from atoll.region.waits import Admission
 from atoll.replication.messages import PlaceCall, PlaceReply, SettleCall, SettleReply, WriteReply
-from atoll.schema.bounds import BATCH_ANSWER_BYTES
 from atoll.store.port import Store
 
 MOST_DOCUMENTS: Final = 100
@@ -188,7 +188,8 @@ class Transactions:
             if isinstance(values, Receipt):
                 await self._dropped(transaction, asked)
                 return values
-            self._check_size(values)
+            strong = sum(len(each.after.value or b"") for each in values.values() if each.after is not None)
+            check_together(strong + asked.beside_bytes, "Write fewer documents in one transaction")
             outcome = await self._decided(transaction, values, self._site.name if asked.beside else "")
             if not outcome.committed:
                 await self._dropped(transaction, asked, proposed=True)
@@ -265,17 +266,6 @@ class Transactions:
             placing.cancel()
             aborted.cancel()
 
-    def _check_size(self, values: Mapping[Address, Placed]) -> None:
-        """Raises TooLarge while the transaction can still be refused."""
-        size = sum(len(placed.after.value or b"") for placed in values.values() if placed.after is not None)
-        limit = BATCH_ANSWER_BYTES
-        if size > limit:
-            raise TooLarge(
-                f"the transaction would write {size} bytes of strong documents; the limit is {limit}",
-                size_bytes=size,
-                limit_bytes=limit,
-            )
-
     # -- afterwards ------------------------------------------------------------------------------------
 
     async def _dropped(self, transaction: str, asked: Asked, *, proposed: bool = False) -> None:
@@ -342,7 +332,7 @@ class Transactions:
     async def snapshot(self, addresses: Sequence[Address]) -> tuple[list[Written], dict[str, int]]:
         """All documents as they were at one moment of this call, and what this region has by now.
 
-        Raises InvalidOperation, RegionUnreachable.
+        Raises InvalidOperation, RegionUnreachable, TooLarge.
         """
         for collection, _ in addresses:
             self._check_strong(collection)
@@ -350,21 +340,25 @@ class Transactions:
             raise InvalidOperation(
                 f"a snapshot holds 1 to {MOST_DOCUMENTS} documents, this one {len(addresses)}"
             )
+        found = await self._snapshot(addresses)
+        if len(addresses) > 1:
+            size_bytes = sum(len(value.value or b"") for value in found)
+            check_together(size_bytes, "Read fewer documents in one snapshot")
+        await self._learn(addresses, found)
+        return list(map(written, addresses, found)), self._vector()
+
+    async def _snapshot(self, addresses: Sequence[Address]) -> list[Decided]:
         before: list[Decided] | None = None
         for _ in range(_COLLECTS):
             values = await self._collected(addresses)
             if before is not None and [each.revision for each in before] == [
                 each.revision for each in values
             ]:
-                break  # registers only go forward: all were so between the two collects
-            before = values
+                return values  # registers only go forward: all were so between the two collects
             if len(addresses) == 1:
-                break
-        else:
-            values = await self._held(addresses)
-        await self._learn(addresses, values)
-        found = [written(address, value) for address, value in zip(addresses, values, strict=True)]
-        return found, self._vector()
+                return values
+            before = values
+        return await self._held(addresses)
 
     async def _held(self, addresses: Sequence[Address]) -> list[Decided]:
         """As they are while this holds them."""

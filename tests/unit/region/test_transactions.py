@@ -20,6 +20,7 @@ from atoll.errors import (
     Overloaded,
     RegionUnreachable,
     StoreUnwritable,
+    TooLarge,
     VersionMismatch,
 )
 from atoll.region.concluding import TRANSACTIONS, Concluding
@@ -43,6 +44,10 @@ class Doctor(Collection, consistency="strong"):
     on_call: bool = True
 
 
+class Page(Collection, consistency="strong"):
+    text: str = ""
+
+
 class Note(Collection, consistency="causal"):
     text: str = ""
 
@@ -51,7 +56,7 @@ class Order(Collection, placement=home_region("region"), consistency="session"):
     region: str
 
 
-APPLICATION = application_of(Purse, Doctor, Note, Order)
+APPLICATION = application_of(Purse, Doctor, Page, Note, Order)
 
 
 def moved(it: World, amount: int, source: str, target: str) -> tuple[Mutation, ...]:
@@ -372,3 +377,33 @@ async def test_a_lost_disk_in_the_middle_loses_no_transaction() -> None:
             while it[lost].voting.joining is not None:  # noqa: ASYNC110 — virtual time
                 await asyncio.sleep(0.1)
             assert sum(await balances(it, "b", "ann", "bob")) == 100
+
+
+@in_virtual_time
+async def test_what_does_not_fit_in_one_entry_is_refused_before_it_happens() -> None:
+    async with World(application=APPLICATION) as it:
+        await fund(it, ann=10)
+        rules, text = it["a"].rules["note"], b'{"text": "%s"}' % (b"x" * 1_000_000)
+        large = [put_of(rules, f"n{number}", text) for number in range(26)]
+        with pytest.raises(TooLarge, match="Write fewer documents in one transaction"):
+            await it["a"].transact(
+                Write(
+                    (patch_of(it["a"].rules["purse"], "ann", {"$inc": {"balance": -1}}), *large), brief=True
+                )
+            )
+        await no_intents(it)
+        assert await balances(it, "b", "ann") == [10]
+        assert it.shown("a", "note", "n0") is None
+        assert not await it["a"].store.states(TRANSACTIONS)
+
+
+@in_virtual_time
+async def test_a_snapshot_holds_what_one_answer_can() -> None:
+    async with World(application=APPLICATION) as it:
+        keys = [f"k{number}" for number in range(26)]
+        for key in keys:
+            await it.write("a", "page", key, {"text": "x" * 1_000_000})
+        found, _ = await it["b"].snapshot([("page", key) for key in keys[:20]])
+        assert len(found) == 20
+        with pytest.raises(TooLarge, match="Read fewer documents in one snapshot"):
+            await it["b"].snapshot([("page", key) for key in keys])
