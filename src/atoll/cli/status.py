@@ -40,6 +40,8 @@ def status(config: ConfigOption = "atoll.toml", as_json: JsonOption = False) -> 
         out.print(links_table(named))
         if any(_registers(answer) for *_, answer in named.values()):
             out.print(registers_table(named))
+        if any(_scarcest(answer) for *_, answer in named.values()):
+            out.print(rights_table(named))
     if any(isinstance(node.answer, AtollError) for node in found):
         raise typer.Exit(FAILURE)
 
@@ -159,6 +161,33 @@ def registers_table(found: Mapping[str, Node]) -> Table:
             ", ".join(registers["waits_for"]) or "–",
             *(str(registers[each]) for each in ("proposals", "lost", "combined")),
         )
+    return made
+
+
+def _scarcest(answer: Any) -> list[dict[str, Any]]:
+    """Empty of a region that is silent, follows no bounded counter, or is older."""
+    if isinstance(answer, AtollError):
+        return []
+    found: list[dict[str, Any]] = (answer.get("rights") or {}).get("scarcest", [])
+    return found
+
+
+def rights_table(found: Mapping[str, Node]) -> Table:
+    """A row for each of a region's scarcest bounded counters, as it sees all regions' rights."""
+    right = ("left", "spent here", "lasts here")
+    made = table(
+        "Rights (bounded counters that are scarcest)", "region", "counter", *right, "held by", right=right
+    )
+    for name, (*_, answer) in found.items():
+        for counter in _scarcest(answer):
+            made.add_row(
+                name,
+                "/".join((counter["collection"], counter["key"], counter["field"])),
+                str(counter["left"]),
+                f"{counter['spent_per_s'].get(answer['region'], 0)}/s",
+                _measure(counter["lasts_s"], " s"),
+                " ".join(f"{region} {held}" for region, held in sorted(counter["held"].items())),
+            )
     return made
 
 

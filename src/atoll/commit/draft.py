@@ -339,7 +339,7 @@ class Draft:
             )
         state = self._state(transfer.field)
         spare = lattice.spendable(state, self._actor)
-        amount = min(spare, max(transfer.wanted, spare // 2))
+        amount = min(spare, transfer.wanted if transfer.ahead else max(transfer.wanted, spare // 2))
         if amount > 0:
             self._merge(transfer.field, lattice.transfer(state, self._actor, transfer.target, amount))
 

@@ -69,6 +69,8 @@ class Transfer(msgspec.Struct, frozen=True, array_like=True, tag="transfer"):
     target: str
     wanted: int
     """At least this much is asked for; the whole spare half is given where it is more."""
+    ahead: bool = False
+    """Nobody waits for it: just as much is given, by the demand that was measured."""
 
 
 class Check(msgspec.Struct, frozen=True, array_like=True, tag="check"):

@@ -102,6 +102,12 @@ class Escrowed(Lattice[State], Protocol[State]):
     def rights(self, state: State, region: str) -> int:
         """What the region may spend by itself, as far as is known here."""
 
+    def spent(self, state: State, region: str) -> int:
+        """What the region has spent so far, as far as is known here: it only grows."""
+
+    def left(self, state: State) -> int:
+        """The rights of all regions together."""
+
     def spendable(self, state: State, actor: Actor) -> int:
         """What the actor may spend by itself."""
 

@@ -77,6 +77,10 @@ class BoundedCounterLattice(Escrowed[BoundedCounterState]):
         """What `region` may spend without asking, as far as is known here."""
         return sum(_held(state, holder) for holder in _holders(state) if region_of(holder) == region)
 
+    def spent(self, state: BoundedCounterState, region: str) -> int:
+        """What `region` has spent so far, as far as is known here."""
+        return sum(used for origin, (used, _) in state.items() if region_of(origin) == region)
+
     def spendable(self, state: BoundedCounterState, actor: Actor) -> int:
         """What the actor may spend without asking: exact."""
         return sum(_held(state, origin) for origin in (actor.origin, *actor.former))

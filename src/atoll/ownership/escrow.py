@@ -32,6 +32,9 @@ class Escrow:
     ) -> None:
         """`holders(collection, key, field)`: peer → rights that it seems to hold, as seen from here."""
         self.requests = 0
+        """Times that a peer was asked for rights, since a write ran short."""
+        self.ahead = 0
+        """Times that a peer handed over rights ahead of need."""
         self._origin = origin
         self._holders = holders
         self._ask = ask
@@ -64,6 +67,12 @@ class Escrow:
                 finally:
                     if not lock.locked():
                         self._asking.pop(address, None)
+
+    async def ask_ahead(self, address: Address, peer: str, amount: int) -> None:
+        """Ask a peer for rights that no write waits for yet. Raises what asking it raises."""
+        wanted = Transfer(*address, self._origin(), amount, ahead=True)
+        reply = await self._ask(peer, Write((wanted,)), self._timeout_s)
+        self.ahead += bool(reply.receipt.seq)
 
     async def _obtain(self, address: Address, shortage: Shortage, tried: set[tuple[Address, str]]) -> bool:
         """Ask the peers that seem to hold most, one after the other, until one hands something over."""

@@ -93,6 +93,9 @@ class Counted(msgspec.Struct):
     forwarded: Count
     parked: Count
     rights_requests: Count
+    """Times that a peer was asked for rights, since a write ran short."""
+    rights_ahead: Count
+    """Times that rights came here ahead of need."""
     token_waits: Count
     invalid_traces: Count
     snapshots: Count
@@ -116,6 +119,30 @@ class RegistersStatus(msgspec.Struct):
     """Rounds of proposals that ended since acceptors had promised a higher ballot."""
     combined: Count
     """Changes that shared a proposal with one before them."""
+
+
+class CounterRights(msgspec.Struct):
+    collection: str
+    key: str
+    field: str
+    left: Count
+    """Rights of all regions together, as far as is known here."""
+    held: Counts
+    """The same by region."""
+    spent_per_s: dict[str, float]
+    """How fast each region spends them at present."""
+    lasts_s: float | None
+    """How long this region's rights last at that speed; None while it spends none."""
+
+
+class RightsStatus(msgspec.Struct):
+    """Bounded counters, of the documents that this node has seen written, or found at its start."""
+
+    counters: Count
+    exhausted: Count
+    """Those that this region holds no right of, while another one does."""
+    scarcest: list[CounterRights]
+    """The ten that last for the shortest time here, and then those of which least is left."""
 
 
 class SagasStatus(msgspec.Struct):
@@ -152,6 +179,8 @@ class RegionStatus(msgspec.Struct):
     sagas: SagasStatus
     registers: RegistersStatus | None
     """None where no collection is decided by a majority."""
+    rights: RightsStatus | None
+    """None where no collection has bounded counters of which regions hold rights."""
     counted: Counted
 
 
@@ -220,6 +249,7 @@ def status_of(region: Region) -> RegionStatus:
             truncated=kept.truncated,
         ),
         registers=_registers(region) if region.registers.any else None,
+        rights=_rights(region) if region.rights.any else None,
         sagas=_sagas(region),
         counted=_counted(region),
     )
@@ -275,6 +305,26 @@ def _registers(region: Region) -> RegistersStatus:
     )
 
 
+def _rights(region: Region) -> RightsStatus:
+    rights = region.rights
+    return RightsStatus(
+        counters=rights.counters,
+        exhausted=rights.exhausted,
+        scarcest=[
+            CounterRights(
+                collection=each.collection,
+                key=each.key,
+                field=each.field,
+                left=each.left,
+                held=dict(each.rights),
+                spent_per_s=dict(each.spent_per_s),
+                lasts_s=each.lasts_s,
+            )
+            for each in rights.scarcest()
+        ],
+    )
+
+
 def _sagas(region: Region) -> SagasStatus:
     runner, driving = region.sagas.runner, region.sagas.driving
     return SagasStatus(
@@ -296,6 +346,7 @@ def _counted(region: Region) -> Counted:
         forwarded=counted.forwarded,
         parked=counted.parked,
         rights_requests=region.writer.escrow.requests,
+        rights_ahead=region.writer.escrow.ahead,
         token_waits=counted.token_waits,
         invalid_traces=counted.invalid_traces,
         snapshots=region.snapshot_install.state.completed,

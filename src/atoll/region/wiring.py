@@ -51,6 +51,7 @@ from atoll.region.receiving import Receiving, link_lease
 from atoll.region.recovery import FailoverRecovery, RestoreRecovery, StartupCheck
 from atoll.region.redeclaration import Redeclaration
 from atoll.region.registers import Registers
+from atoll.region.rights import Rights
 from atoll.region.saga_acks import SagaAcks
 from atoll.region.saga_driving import LEASE
 from atoll.region.saga_rights import SagaRights
@@ -121,6 +122,7 @@ class Parts(Receiving):
         self._wire_recovery()
         self._wire_gates()
         self._wire_requests()
+        self._wire_escrow()
         self._wire_sagas()
         self._wire_background()
 
@@ -281,6 +283,14 @@ class Parts(Receiving):
             committed=self.committed,
         )
 
+    def _wire_escrow(self) -> None:
+        """What follows the rights of bounded counters."""
+        self.rights = Rights(
+            self.site, self.rules, self.members, self.links, self.store, escrow=self.writer.escrow
+        )
+        if self.rights.any:
+            self.group_commit.listen(self.rights.committed)
+
     def _wire_sagas(self) -> None:
         """What runs for clients when they are gone, and tells people what happens."""
         self.events = EventLog(
@@ -358,6 +368,8 @@ class Parts(Receiving):
             self.background += (Background("purging", self.purging.run),)
         if self.sagas.any:
             self.background += (Background("sagas", self.sagas.run, self.sagas.open),)
+        if self.rights.any:
+            self.background += (Background("rights", self.rights.run),)
         if self.options.shares_store:
             self.background += (Background("what other nodes brought", self.intake.ask_for_others),)
         if self.options.events_most:

@@ -72,6 +72,27 @@ def test_no_table_of_votes_without_strong_documents(deployment: Deployment) -> N
     assert "Strong" not in CliRunner().invoke(app, ["status", "--config", deployment.config]).stdout
 
 
+def test_table_shows_the_rights_of_each_region(deployment: Deployment) -> None:
+    scarce = {
+        "collection": "stock",
+        "key": "mug",
+        "field": "left",
+        "left": 1234,
+        "held": {"tokyo": 1200, "frankfurt": 34},
+        "spent_per_s": {"tokyo": 5.5, "frankfurt": 0.0},
+        "lasts_s": 218.2,
+    }
+    rights = {"counters": 1, "exhausted": 0, "scarcest": [scarce]}
+    deployment.answers(
+        "tokyo", lambda path, query: (200, status_of("tokyo", "frankfurt") | {"rights": rights})
+    )
+    deployment.answers("frankfurt", lambda path, query: (200, status_of("frankfurt", "tokyo")))
+    shown = CliRunner().invoke(app, ["status", "--config", deployment.config]).stdout
+    rows = shown[shown.index("Rights") :]
+    for each in ("stock/mug/left", "1234", "5.5/s", "218.2 s", "frankfurt 34", "tokyo 1200"):
+        assert each in rows
+
+
 def test_region_without_answer_is_shown_and_fails(deployment: Deployment) -> None:
     deployment.answers("tokyo", lambda path, query: (200, status_of("tokyo", "frankfurt", connected=False)))
     deployment.silent("frankfurt")

@@ -227,11 +227,15 @@ def test_rights_that_others_hold_end_with_the_document() -> None:
     assert replica.shown("stock", "k") == b'{"title":"","left":1}'
 
 
-@pytest.mark.parametrize(("wanted", "given"), [(1, 15), (20, 20), (1000, 30)])
-def test_a_transfer_gives_what_is_asked_or_half_the_spare(wanted: int, given: int) -> None:
+@pytest.mark.parametrize(
+    ("wanted", "ahead", "given"),
+    [(1, False, 15), (20, False, 20), (1000, False, 30), (1, True, 1), (20, True, 20), (1000, True, 30)],
+)
+def test_a_transfer_gives_what_is_asked_or_half_the_spare(wanted: int, ahead: bool, given: int) -> None:
+    """Ahead of need no more than was asked for."""
     replica = Replica("a", RULES)
     replica.write(put("stock", b'{"left":90}'))
-    assert replica.write(Transfer("stock", "k", "left", "b", wanted)).seq == 2
+    assert replica.write(Transfer("stock", "k", "left", "b", wanted, ahead)).seq == 2
     lattice = RULES["stock"].lattices["left"]
     state = decode_row(RULES["stock"], replica.rows["stock", "k"]).lattices["left"]
     assert lattice.rights(state, "b") == 30 + given  # type: ignore[attr-defined]
