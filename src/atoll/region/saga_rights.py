@@ -97,6 +97,8 @@ class SagaRights:
         self.region = site.name
         self.changed: Callable[[], None] = lambda: None
         """Called when a right was won or lost, or a doubt has ended."""
+        self.runs: Callable[[], bool] = lambda: True
+        """Whether this node of the region runs sagas: only that one gives a right up, once it has stopped."""
         self.stop: Callable[[str], Awaitable[dict[str, int]]] | None = None
         """Stops what runs for a home, until the right is the region's again. Returns the position that it led to."""
         self.taken_over = 0
@@ -193,7 +195,7 @@ class SagaRights:
             if accepted is not None and len(self._members.regions) == 2:
                 watch = self._of_two(watch, accepted)
             local = None if accepted is None else (accepted.epoch, accepted.beat)
-            event: rights.Event = Tick(busy, local)
+            event: rights.Event = Tick(busy, local, self.runs())
             while True:
                 watch, effects = rights.step(watch, event, self._now_s())
                 self._watches[home] = watch

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from atoll.causality.types import Generation
 from atoll.errors import AtollError
 from atoll.region.saga_driving import LONGEST_PAUSE_S, Driven, Driving, Stopped, read
+from atoll.region.saga_under_way import UnderWay, home_of
 from atoll.region.site import Site
 from atoll.region.tasks import ended
 from atoll.sagas.instance import UNDER_WAY
@@ -27,6 +28,8 @@ _AT_ONCE = 256
 """Sagas that have a task; others wait for their turn."""
 _PAGE = 500
 _LOOK_S = 1.0
+_AHEAD_MS = 2000
+"""What is due so soon is looked for where other nodes take requests, too."""
 
 
 class Runner:
@@ -47,6 +50,8 @@ class Runner:
         """Tasks that were cancelled."""
         self._looks = False
         """Whether there may be other sagas to run by now."""
+        self.all = UnderWay()
+        """Whoever runs them."""
 
     @property
     def running(self) -> bool:
@@ -94,7 +99,7 @@ class Runner:
 
     async def run(self, held: Callable[[], Generation | None], *, shared: bool) -> None:
         """For ever. `held` gives the generation of this node's lease; `shared`: other nodes take requests, too."""
-        looked_s = 0.0
+        looked_s = all_looked_s = 0.0
         try:
             while True:
                 generation = held()
@@ -102,12 +107,13 @@ class Runner:
                     await self._stop()
                     self._driving.generation = generation
                     self._looks = True
-                if self._looks and self.running:
-                    self._looks = False
-                    await self._look(*UNDER_WAY, "stuck")
-                elif shared and self.running and self._now_s() - looked_s >= _LOOK_S:
-                    looked_s = self._now_s()
-                    await self._look("running", "compensating")
+                now_s = self._now_s()
+                if self.running and (self._looks or now_s - all_looked_s >= self._site.options.saga_lease_s):
+                    self._looks, looked_s, all_looked_s = False, now_s, now_s
+                    await self._look_at_all()
+                elif shared and self.running and now_s - looked_s >= _LOOK_S:
+                    looked_s = now_s
+                    await self._look_for_news()
                 self._begin()
                 await self._pause()
         finally:
@@ -137,23 +143,41 @@ class Runner:
                 await self._woken.wait()
         self._woken.clear()
 
-    async def _look(self, *statuses: str) -> None:
+    async def _look_at_all(self) -> None:
         """Find sagas to run. A store that does not answer is asked again later."""
-        for status in statuses:
-            after: str | None = None
-            while True:
-                try:
-                    where = [Condition("status", "eq", status)]
-                    found = await self._store.scan(SAGAS, where=where, after=after, limit=_PAGE)
-                except AtollError:
-                    self._looks = True
-                    return
-                for key, row in found.rows:
-                    if row.value is not None:
-                        self._offer(key, row.value)
-                if not found.rows:
-                    break
-                after = found.rows[-1][0]
+        self.all.begin()
+        found: dict[str, str] = {}
+        for status in (*UNDER_WAY, "stuck"):
+            if not await self._look(found, Condition("status", "eq", status)):
+                self._looks = True
+                return
+        self.all.end(found)
+
+    async def _look_for_news(self) -> None:
+        """Of other nodes, which are not told."""
+        found: dict[str, str] = {}
+        soon = Condition("wake_ms", "lt", self._site.now_ms() + _AHEAD_MS)
+        timed = (Condition("status", "eq", "waiting"), Condition("wake_ms", "gt", 0), soon)
+        await self._look(found, Condition("status", "eq", "running"))
+        await self._look(found, Condition("status", "eq", "compensating"))
+        await self._look(found, *timed)
+
+    async def _look(self, found: dict[str, str], *where: Condition) -> bool:
+        """Take up what fits; key → home is added to `found`. Returns whether the store has answered."""
+        after: str | None = None
+        while True:
+            try:
+                page = await self._store.scan(SAGAS, where=where, after=after, limit=_PAGE)
+            except AtollError:
+                return False
+            for key, row in page.rows:
+                home = home_of(row.value)
+                if row.value is not None and home is not None:
+                    found[key] = home
+                    self._offer(key, row.value)
+            if not page.rows:
+                return True
+            after = page.rows[-1][0]
 
     def _offer(self, key: str, text: bytes) -> None:
         instance = read(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
@@ -31,7 +31,7 @@ from atoll.region.site import Site
 from atoll.region.writer import Writer
 from atoll.replication.messages import HeldCall, HeldReply, SagaCall, SagaReply
 from atoll.sagas import protocol, rights
-from atoll.sagas.instance import OVER, Instance, decoded, encoded, key_of
+from atoll.sagas.instance import Instance, decoded, encoded, key_of
 from atoll.sagas.protocol import Begin, Command
 from atoll.schema.application import Application
 from atoll.schema.limits import validate_key
@@ -61,13 +61,6 @@ class Outlook(NamedTuple):
     acks: SagaAcks
 
 
-class _Standing(msgspec.Struct):
-    """Of a saga's document: as much as is needed to know whether somebody has to run it."""
-
-    home: str
-    status: str
-
-
 class _Nothing:
     """A step of a group commit. What was submitted before it has ended when it has."""
 
@@ -76,9 +69,6 @@ class _Nothing:
 
     def perform(self, batch: Batch, view: View) -> None:
         """Nothing."""
-
-
-_standing = msgspec.json.Decoder(_Standing).decode
 
 
 class Sagas:
@@ -105,10 +95,6 @@ class Sagas:
         self._held = held
         self._waiting: defaultdict[str, list[asyncio.Future[None]]] = defaultdict(list)
         """Key → who waits for the saga to change."""
-        self._under_way: dict[str, str] = {}
-        """Key → home, of sagas that are not over."""
-        self._homes: Counter[str] = Counter()
-        """Home → how many of these."""
         self.started = 0
         """How many this node has started."""
         steps = Steps(Reads(application, rules, reader.read), self._writer.write, site.random)
@@ -123,20 +109,13 @@ class Sagas:
         )
         self.runner = Runner(site, store, self.driving)
         self.rights.changed = self.runner.review
+        self.rights.runs = lambda: held() is not None
         self.rights.stop = self._stop
 
     @property
     def any(self) -> bool:
         """Whether any is declared."""
         return bool(self._application.sagas)
-
-    async def open(self) -> None:
-        """Find those that are under way. Raises what the store raises."""
-        after: str | None = None
-        while rows := (await self._store.scan(SAGAS, after=after, limit=1000)).rows:
-            for key, row in rows:
-                self._note(key, row.value)
-            after = rows[-1][0]
 
     async def run(self) -> None:
         """For ever."""
@@ -151,9 +130,7 @@ class Sagas:
 
     def _busy(self) -> list[str]:
         """Homes whose rights matter to this node."""
-        if self._held() is None:
-            return []
-        return [home for home, count in self._homes.items() if count]
+        return [] if self._held() is None else self.runner.all.homes
 
     # -- requests --------------------------------------------------------------------------------------
 
@@ -291,7 +268,7 @@ class Sagas:
         for entry in (*batch.written, *batch.applied):
             for change in entry.changes:
                 if change.collection == SAGAS:
-                    self._note(change.key, change.registers.get(""))
+                    self.runner.all.note(change.key, change.registers.get(""))
                     for waiting in self._waiting.get(change.key, ()):
                         if not waiting.done():
                             waiting.set_result(None)
@@ -301,17 +278,6 @@ class Sagas:
                     self.runner.poke(change.key)
 
     # -- inside ----------------------------------------------------------------------------------------
-
-    def _note(self, key: str, text: bytes | None) -> None:
-        """Count it among those under way, or no longer."""
-        home = self._under_way.pop(key, None)
-        if home is not None:
-            self._homes[home] -= 1
-        if text is not None:
-            standing = _standing(text)
-            if standing.status not in OVER:
-                self._under_way[key] = standing.home
-                self._homes[standing.home] += 1
 
     def _told(self, instance: Instance, command: Command, right: Right) -> Instance | None:
         """The saga after a command; None where nothing changes. Raises what the protocol raises, and Unavailable."""

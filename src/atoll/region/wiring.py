@@ -367,7 +367,7 @@ class Parts(Receiving):
         if self.options.purge_s:
             self.background += (Background("purging", self.purging.run),)
         if self.sagas.any:
-            self.background += (Background("sagas", self.sagas.run, self.sagas.open),)
+            self.background += (Background("sagas", self.sagas.run),)
         if self.rights.any:
             self.background += (Background("rights", self.rights.run),)
         if self.options.shares_store:

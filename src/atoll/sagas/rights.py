@@ -85,6 +85,8 @@ class Tick(NamedTuple):
     """Whether there are sagas of the home to run, as far as is known here."""
     local: tuple[int, int] | None = None
     """Epoch and beat, as this region's own copy of the document shows them."""
+    runs: bool = True
+    """Whether this node of the region runs sagas. Others have nothing to stop, and give nothing up."""
 
 
 class Found(NamedTuple):
@@ -151,8 +153,8 @@ Next = tuple[Watch, tuple[Effect, ...]]
 
 def step(watch: Watch, event: Event, now_s: float) -> Next:
     match event:
-        case Tick(busy, local):
-            return _tick(watch, busy=busy, local=local, now_s=now_s)
+        case Tick():
+            return _tick(watch, event, now_s)
         case Found(right, version):
             return _found(watch, right, version, now_s), ()
         case Written():
@@ -168,7 +170,8 @@ def step(watch: Watch, event: Event, now_s: float) -> Next:
             return _yielded(watch, after)
 
 
-def _tick(watch: Watch, *, busy: bool, local: tuple[int, int] | None, now_s: float) -> Next:
+def _tick(watch: Watch, tick: Tick, now_s: float) -> Next:
+    busy, local, runs = tick
     if watch.pending:
         return watch, ()
     right = watch.right
@@ -180,7 +183,7 @@ def _tick(watch: Watch, *, busy: bool, local: tuple[int, int] | None, now_s: flo
         founding = busy and watch.home == watch.region
         return _writing(watch, Right(watch.region, 1)) if founding else (watch, ())
     if right.holder == watch.region:
-        return _hold(watch, right, busy=busy, now_s=now_s)
+        return _hold(watch, right, busy=busy, runs=runs, now_s=now_s)
     if watch.home == watch.region and right.wanted != watch.region:
         wish = msgspec.structs.replace(right, wanted=watch.region, beat=right.beat + 1)
         return _writing(watch, wish) if busy else (watch, ())
@@ -194,8 +197,8 @@ def _tick(watch: Watch, *, busy: bool, local: tuple[int, int] | None, now_s: flo
     return watch, ()
 
 
-def _hold(watch: Watch, right: Right, *, busy: bool, now_s: float) -> Next:
-    if right.wanted not in ("", watch.region) and not watch.yielding and watch.ready:
+def _hold(watch: Watch, right: Right, *, busy: bool, runs: bool, now_s: float) -> Next:
+    if runs and right.wanted not in ("", watch.region) and not watch.yielding and watch.ready:
         return replace(watch, yielding=True, pending=True), (Yield(),)
     if busy and watch.until_s - now_s < watch.lease_s * (1 - _RENEWED):
         wanted = "" if right.wanted == watch.region else right.wanted
@@ -211,9 +214,9 @@ def _written(watch: Watch, event: Written, now_s: float) -> Next:
     if right.holder != watch.region:
         return replace(watch, until_s=-inf, ready=False, yielding=False), ()
     watch = replace(watch, until_s=event.began_s + watch.lease_s)
-    if _same_holder(before, right) and watch.ready:
-        return watch, ()
-    return replace(watch, ready=False), (Cover(right),)
+    ready = _same_holder(before, right) and watch.ready
+    # What was not covered at first may be now: a store that failed meanwhile has ended the attempt.
+    return replace(watch, ready=ready), () if ready and not right.doubts else (Cover(right),)
 
 
 def _found(watch: Watch, right: Right | None, version: str | None, now_s: float) -> Watch:

@@ -127,6 +127,22 @@ def test_doubts_last_until_they_are_cleared() -> None:
     assert it.effects == (Write(Right("b", 5, 1, "", {}, ("c",)), "v0"),)
 
 
+def test_while_there_are_doubts_each_renewal_asks_about_them() -> None:
+    it = Told("b").on(Tick(True)).on(Found(Right("a", 4), "v")).on(Tick(True), after_s=8).written()
+    it.on(Covered(5)).on(Tick(True), after_s=3).written()
+    assert it.effects == (Cover(Right("b", 5, 1, "", {}, ("a",))),)
+    assert it.may_run
+    it.on(Covered(5, ("a",))).on(Tick(True), after_s=3).written()
+    assert it.effects == ()
+
+
+def test_a_node_that_runs_no_sagas_gives_nothing_up() -> None:
+    it = Told("b").on(Tick(True)).on(Found(Right("b", 5, 2), "u")).on(Tick(True)).written().on(Covered(5))
+    it.on(Refused()).on(Tick(False, None, False)).on(Found(Right("b", 5, 4, "a"), "w"))
+    assert it.on(Tick(False, None, False)).effects == ()
+    assert it.on(Tick(False)).effects == (Yield(),)
+
+
 def test_the_home_asks_for_its_right_and_gets_it_back() -> None:
     home = Told("a").on(Tick(True)).on(Found(Right("b", 5, 3), "v")).on(Tick(True))
     assert home.effects == (Write(Right("b", 5, 4, "a"), "v"),)
