@@ -30,6 +30,7 @@ from . import (
     test_planted_nodes,
     test_planted_purges,
     test_planted_registers,
+    test_planted_sagas,
 )
 from .planting import Plant, planted_plan
 
@@ -41,6 +42,7 @@ _MODULES = (
     test_planted_purges,
     test_planted_registers,
     test_planted_clocks,
+    test_planted_sagas,
 )
 PLANTS: dict[str, Plant] = {name: plant for module in _MODULES for name, plant in module.PLANTS.items()}
 _HELPED = 1 / 3

@@ -10,6 +10,7 @@ from atoll.schema.application import Application, application_of
 from atoll.schema.collection import Collection
 from atoll.schema.fields import BoundedCounter, Counter, ListOf, MapOf, SetOf, Text
 from atoll.schema.placement import home_region
+from atoll.simulation.journeys import Journey, Trail
 
 
 def longest_title(versions: list[Any]) -> Any:
@@ -154,6 +155,7 @@ VERSIONED = ("person", "board", "memo")
 
 
 @cache
-def built_in(version: int = NEWEST) -> Application:
-    """The application as of one version of its declarations, from 1 to `NEWEST`."""
-    return application_of(*_UNCHANGED, *_CHANGED[version], name="simulation")
+def built_in(version: int = NEWEST, *, sagas: bool = False) -> Application:
+    """The application as of one version of its declarations, from 1 to `NEWEST`; with sagas, or without."""
+    more = (Trail, Journey) if sagas else ()
+    return application_of(*_UNCHANGED, *_CHANGED[version], *more, name="simulation")

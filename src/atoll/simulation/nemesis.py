@@ -82,8 +82,9 @@ class Nemesis:
             case "lost_disk":
                 cluster.lose_disk(name)
             case "upgrade":  # one node of a region after the other, as a rollout does
+                declared = built_in(int(amount), sagas=bool(cluster.application.sagas))
                 for node in nodes:
-                    cluster.upgrade(node.name, built_in(int(amount)))
+                    cluster.upgrade(node.name, declared)
                     await asyncio.sleep(_BETWEEN_NODES_S)
             case "restore":  # a backup is made while the region serves, and later replaces what came since
                 archive = await cluster.back_up(name)

@@ -36,10 +36,11 @@ WORKLOADS = (
     "identifiers", "feed", "versions", "hostile", "mistakes",
 )  # fmt: skip
 
-EXTRA_WORKLOADS = ("freshness", "interface", "transfers", "external")
+EXTRA_WORKLOADS = ("freshness", "interface", "transfers", "sagas", "external")
 """Beside the others: in runs without faults, and in a share of those with faults."""
 _INTERFACE = 0.3
 _TRANSFERS = 0.4
+_SAGAS = 0.4
 _EXTERNAL = 0.25
 """With `commit_wait`."""
 
@@ -198,6 +199,8 @@ def draw(
         return plan
     if Random(f"{seed}/transfers").random() < _TRANSFERS:
         plan = replace(plan, workloads=(*plan.workloads, "transfers"))
+    if Random(f"{seed}/sagas").random() < _SAGAS:
+        plan = replace(plan, workloads=(*plan.workloads, "sagas"))
     if Random(f"{seed}/interface").random() < _INTERFACE:
         plan = replace(plan, workloads=(*plan.workloads, "interface"))
     if Random(f"{seed}/external").random() < _EXTERNAL:
@@ -335,6 +338,7 @@ def _options(random: Random, seed: int) -> RegionOptions:
         ping_s=random.choice((1.0, 2.0)),
         startup_check_s=1.0,
         purge_s=Random(f"{seed}/purges").choice((0.3, 1.0, 10.0)),
+        saga_lease_s=Random(f"{seed}/saga leases").choice((3.0, 6.0)),
         group_commit=GroupCommitOptions(works_per_commit=random.choice((1, 3, 256))),
         intake=IntakeOptions(entries_per_commit=random.choice((1, 4, 512))),
         link=LinkOptions(inbox_bytes=random.choice((600, 32 << 20, 32 << 20))),

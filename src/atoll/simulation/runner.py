@@ -39,6 +39,7 @@ from atoll.simulation.nemesis import Nemesis
 from atoll.simulation.oracle import plain_part
 from atoll.simulation.placements import Feed, Identifiers, Orders
 from atoll.simulation.plan import Plan
+from atoll.simulation.sagas import Sagas
 from atoll.simulation.sessions import Batches, Posts, Retries, Returning, Sessions
 from atoll.simulation.several_nodes import check_nodes, links_move, wakes
 from atoll.simulation.traffic import Traffic
@@ -66,7 +67,7 @@ _MAKERS: Mapping[str, Callable[[int, float], Workload]] = {
     each.name: each
     for each in (
         Counters, Inventory, Sets, Texts, Sessions, Posts, Batches, Retries, Orders, Identifiers, Feed, Freshness,
-        Transfers, Versions, Hostile, Mistakes, Interface, External, Traffic,
+        Transfers, Versions, Hostile, Mistakes, Interface, External, Sagas, Traffic,
     )
 }  # fmt: skip
 
@@ -127,7 +128,8 @@ async def _simulate(
     report: Report,
     prepare: Callable[[Cluster], None] | None,
 ) -> None:
-    declared = application or built_in()
+    sagas = Sagas.name in plan.workloads
+    declared = application or built_in(sagas=sagas)
     cluster = Cluster(
         declared,
         plan.regions,
@@ -160,7 +162,7 @@ async def _simulate(
             node.connection.trip_s = plan.node_trips_s.get(node.name)
             node.mounted = journal.mounted
             if application is None and name in plan.versions:
-                node.application = built_in(plan.versions[name])
+                node.application = built_in(plan.versions[name], sagas=sagas)
     if prepare is not None:
         prepare(cluster)
     cluster.start()
@@ -206,6 +208,9 @@ async def _phases(plan: Plan, world: World, workloads: Iterable[Workload]) -> No
     if plan.detour:
         await _settle(cluster, "a cut between two that both reach a third stops nothing")
         _heal(plan, cluster, ())
+    for workload in workloads:
+        await workload.rest(world)
+        world.verdict.check()
     await _settle(cluster, "healed regions agree in time")
     await _serve(cluster)
     await check_agreement(world, history=False)

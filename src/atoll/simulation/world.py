@@ -336,6 +336,9 @@ class Workload:
         """What a client does next; `count` is 1 at its first step."""
         raise NotImplementedError
 
+    async def rest(self, world: World) -> None:
+        """Once all is healed, let what goes on by itself come to its end."""
+
     async def finish(self, world: World) -> None:
         """Check what must hold after the faults have healed and all regions agree."""
 

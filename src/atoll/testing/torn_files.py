@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import shutil
 import tempfile
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
@@ -21,7 +21,9 @@ import apsw
 from atoll.causality.types import Generation
 from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import AuditRow, Commit, Row, Store, Wanted
-from atoll.store.sqlite.store import SqliteStore, open_sqlite
+from atoll.store.queries import PageQuery
+from atoll.store.sqlite.database import open_database
+from atoll.store.sqlite.store import SqliteStore
 from atoll.store.sqlite.transaction import FIRST_GENERATION
 
 P = ParamSpec("P")
@@ -113,6 +115,15 @@ class _File(apsw.VFSFile):
         if self._files.step():
             super().xTruncate(size)
             self._files.unsynced.pop(self._name, None)
+
+
+class _OfOneThread(SqliteStore):
+    """Searches through the connection that it reads from."""
+
+    async def page_at(
+        self, asked: PageQuery, *, searching: bool = False
+    ) -> tuple[list[Sequence[Any]], Mapping[str, int]]:
+        return await super().page_at(asked)
 
 
 def _from(
@@ -271,6 +282,11 @@ class TornMedium:
     def _open(self) -> SqliteTables:
         self._files.dead, self._files.closing, self._files.die_in = False, False, None
         self._files.unsynced.clear()
-        return SqliteTables(
-            open_sqlite(self._folder, region=self._region, deployment="simulation", vfs=self._files.vfs_name)
+        opened = open_database(
+            self._folder,
+            region=self._region,
+            deployment="simulation",
+            read_only=False,
+            vfs=self._files.vfs_name,
         )
+        return SqliteTables(_OfOneThread(opened))

@@ -78,6 +78,11 @@ class Life:
 _life: ContextVar[Life | None] = ContextVar("atoll_simulated_life", default=None)
 
 
+def running_life() -> Life | None:
+    """Whose callback runs; None for what no node does."""
+    return _life.get()
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """Starts at time 0; `time()` is virtual seconds."""
 
