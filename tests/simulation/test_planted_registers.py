@@ -34,11 +34,11 @@ def busy(plan: Plan) -> Plan:
 def forgetting(plan: Plan) -> Plan:
     """A region loses its disk as often as it is cut off from one peer and then from the other."""
     faults = []
-    for at in (0.0, 5.0):
+    for at in (0.0, 5.0, 10.0, 15.0):
         faults.append(Fault("partition", at, at + 2.0, ("virginia",)))
         faults.append(Fault("lost_disk", at + 2.0, at + 2.1, ("frankfurt",)))
         faults.append(Fault("partition", at + 2.1, at + 4.5, ("tokyo",)))
-    return replace(losing(plan, *faults), clients=4, mean_s=0.02, duration_s=10.0)
+    return replace(losing(plan, *faults), clients=16, mean_s=0.02, duration_s=20.0)
 
 
 @plant("one region decides", workloads=("orders",), seeds=10, found_by=FOUND_BY, alter=busy)
@@ -46,7 +46,7 @@ def decides_alone(patch: Patch) -> None:
     patch.setattr(round, "majority", lambda voters: 1)
 
 
-@plant("a lost disk votes on", workloads=("orders",), seeds=20, found_by=FOUND_BY, alter=forgetting)
+@plant("a lost disk votes on", workloads=("orders",), seeds=10, found_by=FOUND_BY, alter=forgetting)
 def votes_on(patch: Patch) -> None:
     async def join_at_once(self: Voting, incarnation: int) -> None:
         await self._record(self._site.name, incarnation)

@@ -32,6 +32,12 @@ class Identity(NamedTuple):
     """Whether the region notes what may be purged later."""
 
 
+def address_of(name: str) -> Address:
+    """Of a state, or of a register, that belongs to a document: its key or name is `collection/key`."""
+    collection, _, key = name.partition("/")
+    return collection, key
+
+
 def remains_of(address: Address) -> tuple[str, str]:
     """(space, key) of the state that says which entry of this region left something in the document to be purged."""
     return REMAINS, "/".join(address)

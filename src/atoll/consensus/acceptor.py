@@ -11,6 +11,11 @@ An acceptor keeps two promises, both durable before they are answered:
 
 An accepted proposal also carries the proposer's next ballot, which counts as promised. So a proposer that stays needs
 one round trip for each further change.
+
+A register whose document is deleted is *dropped* in time, in two rounds to all acceptors. In the first one each says
+that it holds nothing else (`Retire`). In the second each drops it (`Forget`). What is left of it is one number for all
+registers that were dropped, above everything promised for them. An acceptor that holds nothing of a register has
+promised that much. So a message that comes late finds the register as closed as it was.
 """
 
 from __future__ import annotations
@@ -61,7 +66,21 @@ class Inspect(msgspec.Struct, array_like=True, frozen=True, tag="inspect"):
     known: Ballot = NEVER
 
 
-Request = Prepare | Accept | Inspect
+class Retire(msgspec.Struct, array_like=True, frozen=True, tag="retire"):
+    """Say whether nothing but the value of this ballot is held, and documents show it. Nothing is promised."""
+
+    register: str
+    ballot: Ballot
+
+
+class Forget(msgspec.Struct, array_like=True, frozen=True, tag="forget"):
+    """Drop the value of this ballot; what was accepted since stays."""
+
+    register: str
+    ballot: Ballot
+
+
+Request = Prepare | Accept | Inspect | Retire | Forget
 
 
 class Vote(msgspec.Struct, array_like=True, frozen=True):
@@ -91,6 +110,22 @@ def vote(state: Acceptor, request: Request) -> tuple[Acceptor, Vote]:
             return state, _vote(True, state, state.accepted)
         case Inspect():
             return state, _vote(True, state, request.known)
+        case Retire():
+            return state, _vote(state.accepted in (NEVER, request.ballot), state, state.accepted)
+        case Forget():
+            if state.accepted == request.ballot:
+                state = Acceptor(state.promised)
+            return state, _vote(state.accepted == NEVER, state, state.accepted)
+
+
+def unknown(forgotten: int) -> Acceptor:
+    """What was promised for a register of which nothing is held."""
+    return Acceptor(Ballot(forgotten, ""))
+
+
+def past(state: Acceptor) -> int:
+    """The number of `unknown` that is above all that was promised."""
+    return state.promised.number + 1
 
 
 def _vote(granted: bool, state: Acceptor, known: Ballot) -> Vote:

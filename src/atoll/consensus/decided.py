@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from atoll.causality.clock import stamp_ms
 from atoll.causality.origin import Origin
 from atoll.causality.types import RegionName, Seq, Stamp
 from atoll.commit.draft import Draft, written_of
@@ -87,6 +88,11 @@ class Decided(msgspec.Struct, array_like=True, frozen=True):
     intent: Intent | None = None
     """Of an unfinished transaction: until its outcome is known nothing else may change the register."""
 
+    @property
+    def over(self) -> bool:
+        """Whether the document is absent, and nobody waits for anything. What it remembers may be needed yet."""
+        return self.value is None and self.intent is None
+
 
 class Placed(msgspec.Struct, array_like=True, frozen=True):
     """A register holds the intent of a transaction."""
@@ -117,7 +123,11 @@ def initial(rules: Rules, row: Row | None) -> Decided:
     if row is None:
         return Decided()
     document = decode_row(rules, row)
-    return Decided(value=visible(rules, document), base=_ordinary({}, document))
+    value, base = visible(rules, document), _ordinary({}, document)
+    for version in document.registers.get(WHOLE, ()):
+        if version.origin == DECIDED:  # acceptors have dropped it
+            return Decided(version.seq, version.stamp, version.operation, value, base)
+    return Decided(value=value, base=base)
 
 
 def _ordinary(base: Mapping[str, int], document: Document) -> dict[str, int]:
@@ -131,6 +141,9 @@ def _ordinary(base: Mapping[str, int], document: Document) -> dict[str, int]:
 def changed(rules: Rules, before: Decided, mutation: Mutation, stamp: Stamp, row: Row | None) -> Decided:
     """The register after one more change; `before` itself where there is nothing to change.
 
+    A document that is created gets a revision by its time, in milliseconds. So it is above all revisions of former
+    documents of that key. Acceptors may have dropped those, and this region may have lost its disk since.
+
     `row` is the document as it is stored here. Raises NotFound, VersionMismatch, BoundExceeded, InvalidOperation.
     """
     key = mutation.key
@@ -143,7 +156,7 @@ def changed(rules: Rules, before: Decided, mutation: Mutation, stamp: Stamp, row
     operation = Operation.INSERT if before.value is None else Operation.UPDATE
     value = visible(rules, draft.document)
     return Decided(
-        before.revision + 1,
+        max(before.revision + 1, stamp_ms(stamp) if before.value is None else 0),
         max(stamp, before.stamp + 1),
         Operation.DELETE if value is None else operation,
         value,
@@ -164,7 +177,8 @@ def wanted(
         after = changed(rules, after, mutation, stamp, row)
     if after is before:
         return None
-    return msgspec.structs.replace(after, revision=before.revision + 1, made=(), intent=None)
+    first = max(before.revision + 1, stamp_ms(stamp) if before.value is None else 0)
+    return msgspec.structs.replace(after, revision=first, made=(), intent=None)
 
 
 def resolved(register: str, value: Decided, outcome: Outcome) -> Decided:

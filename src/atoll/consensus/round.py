@@ -62,9 +62,14 @@ class Round(msgspec.Struct, frozen=True):
         return self.outcome == "won" and len(self.holders) >= majority(self.voters)
 
     @property
+    def answers(self) -> int:
+        """How many acceptors have answered, or could not."""
+        return len(self.granted) + len(self.refused) + len(self.silent)
+
+    @property
     def complete(self) -> bool:
         """Whether nothing more is to come."""
-        return len(self.granted) + len(self.refused) + len(self.silent) == len(self.voters)
+        return self.answers == len(self.voters)
 
 
 def heard(state: Round, region: str, vote: Vote | None) -> Round:

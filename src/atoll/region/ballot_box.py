@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 from atoll.consensus.acceptor import Accept, Request, Vote
 from atoll.consensus.round import Round, heard
@@ -14,6 +15,7 @@ from atoll.region.voting import Voting
 from atoll.replication.messages import VoteCall, VoteReply
 
 _AT_ONCE_BYTES = 1 << 20
+Until = Literal["won", "decided", "all"]
 
 
 class _Asked:
@@ -43,9 +45,9 @@ class BallotBox:
         self._tasks = Tasks()
 
     async def ask(
-        self, request: Request, voters: Mapping[str, int], *, unanimous: bool = False, but: str = ""
+        self, request: Request, voters: Mapping[str, int], *, until: Until = "won", but: str = ""
     ) -> Round:
-        """The round once it is won or lost; with `unanimous` once all have answered, or what is known is decided.
+        """The round once it is won or lost; until it is `decided` that what was accepted is; until `all` have answered.
 
         `but` is not asked: the round is also over once only its vote is missing.
         """
@@ -56,8 +58,10 @@ class BallotBox:
             nonlocal state
             state = heard(state, region, vote)
             over = state.outcome != "open" or (state.short_of_one and bool(but))
-            if unanimous and not state.complete:
+            if until == "decided" and not state.complete:
                 over = state.decided or state.outcome == "unreachable"
+            if until == "all":
+                over = state.answers == len(voters) - (but in voters)
             if over and not ended.done():
                 ended.set_result(None)
 

@@ -66,6 +66,9 @@ class RegionOptions:
     """How often the journal is looked at, whether some of it may go."""
     purge_s: float = 10.0
     """How often what is over in documents is purged, where all regions have seen that; never with 0."""
+    forget_s: float = 600.0
+    """So long after a strong document was deleted its register is dropped, unless it remembers changes for longer.
+    No message may take longer."""
     founding: bool = False
     """Whether the deployment is new, so that an empty store has lost nothing: then entries are numbered under the first
     incarnation."""

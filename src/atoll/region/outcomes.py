@@ -116,7 +116,7 @@ class Outcomes:
 
     async def known(self, transaction: str) -> tuple[Outcome | None, bool]:
         """The outcome, and whether that is certain. None where none was decided when this was asked."""
-        found = await self._box.ask(Inspect(register_of(transaction)), self._voters(), unanimous=True)
+        found = await self._box.ask(Inspect(register_of(transaction)), self._voters(), until="decided")
         if found.decided and found.value:
             return decoded(found.value), True
         return None, found.outcome == "won" and found.accepted == NEVER

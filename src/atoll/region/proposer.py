@@ -174,6 +174,8 @@ class Proposer:
         """The number of the last ballot that this node has begun."""
         self._registers: OrderedDict[Address, Register] = OrderedDict()
         """The one that was asked for last comes last."""
+        self.over: dict[str, None] = {}
+        """Registers that this node has decided to hold nothing, in order: see `Forgetting`."""
         self._held_bytes = 0
         self._tasks = Tasks()
 
@@ -260,6 +262,8 @@ class Proposer:
                 found = await self._accepted(register, accept, voters, steps)
                 if found.outcome == "won":
                     self._hold(register, _Held(upcoming, after, voters))
+                    if after.over and len(self.over) < _KEPT:
+                        self.over[register.name] = None
                     writes = sum(change.write is not None for change in changes)
                     self._statistics.changes_combined += max(0, writes - 1)
                     return

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from atoll.causality.vector import VersionVector, covers, descends
 from atoll.commit.batch import Batch
-from atoll.commit.identity import REMAINS, Address, remains_of
+from atoll.commit.identity import REMAINS, address_of, remains_of
 from atoll.commit.work import Gate, Wants
 from atoll.errors import AtollError
 from atoll.membership.members import Members
@@ -39,13 +39,15 @@ class Purge(NamedTuple):
         wants.gates = self.gates
         for key, _ in self.remains:
             wants.states.append((REMAINS, key))
-            wants.document(*_address(key))
+            wants.document(*address_of(key))
 
     def perform(self, batch: Batch, view: View) -> None:
         """Raises what closes writes."""
         if batch.closed is not None:
             raise batch.closed
-        addresses = [_address(key) for key, value in self.remains if view.states.get((REMAINS, key)) == value]
+        addresses = [
+            address_of(key) for key, value in self.remains if view.states.get((REMAINS, key)) == value
+        ]
         batch.purge([each for each in addresses if remains_of(each) not in batch.pending.states], self.seen)
 
 
@@ -122,8 +124,3 @@ def _is_seen(value: bytes, seen: Mapping[str, int]) -> bool:
     """Of the dot of an entry."""
     origin, _, seq = value.decode().rpartition(":")
     return covers(seen, origin, int(seq))
-
-
-def _address(key: str) -> Address:
-    collection, _, document = key.partition("/")
-    return collection, document

@@ -15,7 +15,7 @@ import msgspec
 
 from atoll.causality.types import Ballot, RegionName
 from atoll.commit import idempotency
-from atoll.commit.identity import Address
+from atoll.commit.identity import Address, address_of
 from atoll.consensus import acceptor
 from atoll.consensus.acceptor import Inspect
 from atoll.consensus.decided import Decided, resolved
@@ -183,8 +183,7 @@ class Registers:
         return await self._leader(self._named(name)) or self._site.name
 
     def _named(self, name: str) -> Register:
-        collection, _, key = name.partition("/")
-        return self.proposer.of((collection, key))
+        return self.proposer.of(address_of(name))
 
     async def show(self, address: Address, value: Decided) -> None:
         """Have a decided value in this region's documents. Raises what recording it raises."""
@@ -248,7 +247,7 @@ class Registers:
     async def _inspected(self, register: Register) -> Decided | None:
         """The decided value; None where acceptors differ at present."""
         voters = self.proposer.voters()
-        found = await self.proposer.box.ask(Inspect(register.name), voters, unanimous=True)
+        found = await self.proposer.box.ask(Inspect(register.name), voters, until="decided")
         register.seen = max(register.seen, found.promised)
         if found.decided:
             return await self.proposer.value_of(register, found)

@@ -10,10 +10,13 @@ from typing import Final, NamedTuple
 import msgspec
 
 from atoll.commit.batch import Batch
+from atoll.commit.identity import address_of
 from atoll.commit.work import Wants
-from atoll.consensus import acceptor
-from atoll.consensus.acceptor import Request
+from atoll.consensus import acceptor, decided
+from atoll.consensus.acceptor import NEVER, Acceptor, Forget, Request, Retire
+from atoll.consensus.outcome import OUTCOMES
 from atoll.consensus.voters import Joining, later, misses, outdated
+from atoll.documents.document import revision_in
 from atoll.errors import AtollError, Unavailable
 from atoll.membership.members import Members
 from atoll.recovery.numbering import STATE, Numbering, numbering_of
@@ -26,6 +29,8 @@ REGISTERS: Final = "register"
 """The space of acceptors' states: `collection/key` → `consensus.acceptor.Acceptor`."""
 VOTERS: Final = "voter"
 """The space of incarnations: region → the latest that was recorded; the own one once its acceptors vote."""
+FORGOTTEN: Final = ("forgotten", "")
+"""The state that says what was promised at most for registers that were dropped: see `consensus.acceptor`."""
 _PAGE: Final = 64
 _PAGE_BYTES: Final = 4 << 20
 _RETRY_S: Final = 0.5
@@ -89,14 +94,16 @@ class _TakeOver(NamedTuple):
     """A step: promises and values of another region's acceptors become this one's own."""
 
     registers: tuple[tuple[str, bytes], ...]
+    forgotten: int
 
     def want(self, wants: Wants) -> None:
-        wants.states += [(REGISTERS, register) for register, _ in self.registers]
+        wants.states += [FORGOTTEN, *((REGISTERS, register) for register, _ in self.registers)]
 
     def perform(self, batch: Batch, view: View) -> None:
+        _raise_forgotten(batch, view, self.forgotten)
         for register, theirs in self.registers:
             place = (REGISTERS, register)
-            ours = acceptor.decoded(batch.pending.states.get(place) or view.states.get(place))
+            ours = acceptor.decoded(_state(batch, view, place))
             batch.pending.states[place] = acceptor.encoded(acceptor.joined(ours, acceptor.decoded(theirs)))
 
 
@@ -183,8 +190,11 @@ class Voting:
 
     def want(self, wants: Wants, call: VoteCall) -> None:
         """What `cast` needs to find loaded."""
-        wants.states += [STATE, *((VOTERS, region) for region in self.members)]
+        wants.states += [STATE, FORGOTTEN, *((VOTERS, region) for region in self.members)]
         wants.states += [(REGISTERS, request.register) for request in call.requests]
+        for request in call.requests:
+            if isinstance(request, Retire):
+                wants.document(*address_of(request.register))
 
     def cast(self, batch: Batch, view: View, call: VoteCall) -> VoteReply:
         """In the transaction. Raises Unavailable, msgspec.DecodeError."""
@@ -230,7 +240,8 @@ class Voting:
                 break
         more = taken < len(page) or len(page) == _PAGE
         voters = {region: known for region, known in self.known.items() if region in self.members}
-        return JoinReply(self.joining is None, voters, tuple(page[:taken]), more)
+        forgotten = _number(await self._store.state(*FORGOTTEN))
+        return JoinReply(self.joining is None, voters, tuple(page[:taken]), more, forgotten)
 
     async def _record(self, region: str, incarnation: int) -> None:
         """Durable on return. That it is known says nothing: it may have been heard of, and recorded by others only."""
@@ -278,8 +289,9 @@ class Voting:
                 for region, known in page.voters.items():
                     if region != self._site.name:
                         await self._record(region, known)
+                if page.registers or page.forgotten:
+                    await self._group_commit.commit(_TakeOver(page.registers, page.forgotten))
                 if page.registers:
-                    await self._group_commit.commit(_TakeOver(page.registers))
                     after = page.registers[-1][0]
                 if not page.more:
                     return page.voting
@@ -288,14 +300,41 @@ class Voting:
 
 def _cast(batch: Batch, view: View, request: Request) -> acceptor.Vote:
     place = (REGISTERS, request.register)
-    stored = batch.pending.states.get(place) or view.states.get(place)
-    before = acceptor.decoded(stored)
+    stored = _state(batch, view, place)
+    if stored is None and not request.register.startswith(OUTCOMES):
+        before = acceptor.unknown(_number(_state(batch, view, FORGOTTEN)))
+    else:
+        before = acceptor.decoded(stored)
     after, vote = acceptor.vote(before, request)
-    if after is not before:
+    if isinstance(request, Forget) and after.accepted == NEVER:
+        if stored is not None:
+            batch.pending.states[place] = None
+            _raise_forgotten(batch, view, acceptor.past(after))
+    elif after is not before:
         data = acceptor.encoded(after)
         batch.pending.states[place] = data
         batch.size_bytes += len(data)
+    if isinstance(request, Retire) and vote.granted and not _shows(batch, request, before):
+        return msgspec.structs.replace(vote, granted=False)
     return vote
+
+
+def _shows(batch: Batch, request: Retire, state: Acceptor) -> bool:
+    """Whether this region's documents show the deletion that a register holds."""
+    if state.accepted == NEVER:
+        return True
+    value = decided.decoded(state.value)
+    return value.over and revision_in(batch.row(address_of(request.register))) >= value.revision
+
+
+def _state(batch: Batch, view: View, place: tuple[str, str]) -> bytes | None:
+    pending = batch.pending.states
+    return pending[place] if place in pending else view.states.get(place)
+
+
+def _raise_forgotten(batch: Batch, view: View, number: int) -> None:
+    if number > _number(_state(batch, view, FORGOTTEN)):
+        batch.pending.states[FORGOTTEN] = b"%d" % number
 
 
 def _joining(region: str) -> str:
@@ -304,3 +343,7 @@ def _joining(region: str) -> str:
 
 def _incarnation(stored: bytes | None) -> int:
     return -1 if stored is None else int(stored)
+
+
+def _number(stored: bytes | None) -> int:
+    return 0 if stored is None else int(stored)

@@ -33,6 +33,7 @@ from atoll.region.driver import Actions, Driver, Performer
 from atoll.region.event_log import EventLog
 from atoll.region.event_retention import EventRetention
 from atoll.region.feed import Feed
+from atoll.region.forgetting import Forgetting
 from atoll.region.freshness import Freshness
 from atoll.region.gates import Gates
 from atoll.region.group_commit import GroupCommit
@@ -221,6 +222,7 @@ class Parts(Receiving):
             voting=self.voting,
             statistics=self.statistics,
         )
+        self.forgetting = Forgetting(self.site, self.store, self.proposer)
 
     def _wire_requests(self) -> None:
         """What answers clients and peers."""
@@ -363,6 +365,7 @@ class Parts(Receiving):
             self.background += (
                 Background("acceptors", self.voting.run, self.voting.open),
                 Background("unfinished transactions", unfinished.run),
+                Background("registers of deleted documents", self.forgetting.run),
             )
         if self.options.purge_s:
             self.background += (Background("purging", self.purging.run),)

@@ -241,6 +241,8 @@ class JoinReply(msgspec.Struct, array_like=True, frozen=True, tag="join"):
     registers: tuple[tuple[str, bytes], ...]
     """A page of them, in the order of their names."""
     more: bool
+    forgotten: int = 0
+    """What was promised at most for registers that are dropped: see `consensus.acceptor`."""
 
 
 class PlaceReply(msgspec.Struct, array_like=True, frozen=True, tag="place"):
