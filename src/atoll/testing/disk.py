@@ -55,6 +55,8 @@ class DiskFaults:
     """Probability that the node dies before a commit is durable: nothing of it is kept."""
     kill_after: float = 0.0
     """Probability that it dies once the commit is durable, and before anyone was told."""
+    dies: Callable[[Commit, bool], bool] = lambda commit, durable: False
+    """Asked before each commit, and once it is durable: whether the node dies there."""
     cut: float = 0.0
     """Probability that the connection breaks on either way of a call, where there is one."""
     tear: float = 0.0
@@ -235,7 +237,7 @@ class SimulatedDisk:
     def commit(self, life: Life, commit: Commit) -> None:
         faults, draw = self.faults, self.random.random
         self.refuse()
-        if faults.kill_before and draw() < faults.kill_before:
+        if (faults.kill_before and draw() < faults.kill_before) or faults.dies(commit, False):
             self._die(life)
         if faults.lying:
             self.medium.pretend(self.commits % 16 == 0)
@@ -257,7 +259,7 @@ class SimulatedDisk:
         if faults.sync_s and self.trip_s is None:
             life.occupy(faults.sync_s)
         self._tell(commit)
-        if faults.kill_after and draw() < faults.kill_after:
+        if (faults.kill_after and draw() < faults.kill_after) or faults.dies(commit, True):
             self._die(life)
 
     def _tell(self, commit: Commit) -> None:
