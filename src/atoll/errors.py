@@ -192,6 +192,15 @@ class BoundExceeded(Conflict):
             return None
 
 
+class UniqueViolation(Conflict):
+    """Another document has the value of a unique field.
+
+    `details`: `collection`, `key`, `field`, `value`, and `holder`, the key of the other document.
+    """
+
+    status, type = 409, "unique-violation"
+
+
 class OwnershipFixed(Conflict):
     """A document cannot change its home region this way."""
 
@@ -244,6 +253,12 @@ class Unavailable(AtollError):
     """The caller may try again, here or elsewhere."""
 
     status, type = 503, "unavailable"
+
+
+class ClaimsChanged(Unavailable):
+    """The values of a document's unique fields are others than was assumed. Nothing was done."""
+
+    status, type = 503, "claims-changed"
 
 
 class RegionUnreachable(Unavailable):

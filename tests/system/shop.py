@@ -12,6 +12,7 @@ from atoll import (
     MapOf,
     SetOf,
     Text,
+    field,
     home_region,
     key_ranges,
 )
@@ -52,6 +53,13 @@ class Claim(Collection, resolve="fww"):
 
 class Page(Collection, resolve="manual"):
     title: str
+
+
+class Login(Collection, consistency="strong"):
+    """The whole document is one person's: no two have one address."""
+
+    email: str = field(unique=True)
+    phone: str | None = field(None, unique=True)
 
 
 class Chain(Collection, resolve=in_order_seen):

@@ -17,6 +17,7 @@ from atoll.causality.origin import Origin
 from atoll.causality.types import RegionName, Seq, Stamp
 from atoll.commit.draft import Draft, written_of
 from atoll.commit.identity import Address
+from atoll.consensus.claims import Claim
 from atoll.consensus.outcome import Outcome
 from atoll.documents import decided
 from atoll.documents.decided import DECIDED, Decision
@@ -166,15 +167,17 @@ def changed(rules: Rules, before: Decided, mutation: Mutation, stamp: Stamp, row
 
 
 def wanted(
-    rules: Rules, before: Decided, mutations: Sequence[Mutation], stamp: Stamp, row: Row | None
+    rules: Rules, before: Decided, mutations: Sequence[Mutation | Claim], stamp: Stamp, row: Row | None
 ) -> Decided | None:
     """What the mutations of one transaction make of a register: one more revision, or None where nothing changes.
 
-    Raises what `changed` raises.
+    Raises what `changed` raises, and UniqueViolation.
     """
     after = before
-    for mutation in mutations:
-        after = changed(rules, after, mutation, stamp, row)
+    for each in mutations:
+        mutation = each.on(after.value) if isinstance(each, Claim) else each
+        if mutation is not None:
+            after = changed(rules, after, mutation, stamp, row)
     if after is before:
         return None
     first = max(before.revision + 1, stamp_ms(stamp) if before.value is None else 0)

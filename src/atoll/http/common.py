@@ -30,6 +30,8 @@ WRITING = (
     errors.InvalidOperation,
     errors.IdempotencyKeyReused,
     errors.BoundExceeded,
+    errors.UniqueViolation,
+    errors.ClaimsChanged,
     errors.OwnershipFixed,
     errors.VersionMismatch,
     errors.Unavailable,

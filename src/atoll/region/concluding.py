@@ -14,6 +14,7 @@ from atoll.commit.batch import Batch
 from atoll.commit.draft import written_of
 from atoll.commit.identity import Address
 from atoll.commit.work import Wants
+from atoll.consensus.claims import Claim
 from atoll.consensus.decided import Placed, change_of, written
 from atoll.documents.decided import DECIDED
 from atoll.documents.mutation import Check, Mutation, Receipt, Write, Written
@@ -31,8 +32,8 @@ class Asked(NamedTuple):
     """A transaction by where its parts belong."""
 
     write: Write
-    held: Mapping[Address, tuple[Mutation, ...]]
-    """Of strong documents."""
+    held: Mapping[Address, tuple[Mutation | Claim, ...]]
+    """Of strong documents, and of the claims of their unique fields."""
     beside: tuple[Mutation, ...]
     """Writes of other documents, which become part of its entry."""
 

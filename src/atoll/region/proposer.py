@@ -16,6 +16,7 @@ from atoll.commit import idempotency
 from atoll.commit.checks import check_document
 from atoll.commit.identity import Address
 from atoll.consensus.acceptor import NEVER, Accept, Prepare, Vote
+from atoll.consensus.claims import check_claims
 from atoll.consensus.decided import (
     REMEMBERED_MS,
     Decided,
@@ -401,6 +402,7 @@ class Proposer:
         rules, stamp = self.rules[address[0]], self._clock.now()
         try:
             after = changed(rules, before, write.mutations[0], stamp, row)
+            check_claims(rules, before.value, after.value)
             if (made_row := row_for(after)) is not None:
                 check_document(address, row_for(before), made_row, self._site.options.document_bytes)
         except AtollError as error:
@@ -432,6 +434,8 @@ class Proposer:
                 return Step(change, before, placed=Placed(bare, made=found.fingerprint))
         try:
             after = wanted(rules, bare, change.mutations, self._clock.now(), row)
+            if after is not None:
+                check_claims(rules, bare.value, after.value, change.intent.participants)
             if after is not None and (made_row := row_for(after)) is not None:
                 check_document(address, row_for(before), made_row, self._site.options.document_bytes)
         except AtollError as error:

@@ -74,12 +74,16 @@ class Region(Parts):
     # -- life ------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Take up what the store holds, open the links and begin background work. Raises what the store raises."""
+        """Take up what the store holds, open the links and begin background work.
+
+        Raises what the store raises, and DeclarationError where documents are stored that a declaration does not fit.
+        """
         await self.store.open_collections(self.tables)
         await self.store.declare(shapes_of(self.application))
         for part in self.background:
             if part.open is not None:
                 await part.open()
+        await self.check_claims()
         for peer in self.links:
             self._open_link(peer)
         for part in self.background:

@@ -27,8 +27,17 @@ from atoll.consensus.outcome import Outcome, aborted, register_of, transaction_i
 from atoll.documents.decided import DECIDED
 from atoll.documents.mutation import Check, Delete, Mutation, Patch, Put, Receipt, Write, Written
 from atoll.documents.rules import Rules
-from atoll.errors import AtollError, Indefinite, InvalidOperation, RequestError, Unavailable
+from atoll.errors import (
+    AtollError,
+    ClaimsChanged,
+    Indefinite,
+    InvalidOperation,
+    RequestError,
+    Unavailable,
+    UniqueViolation,
+)
 from atoll.lattices.base import Escrowed
+from atoll.region.claims import Claims
 from atoll.region.concluding import Asked, Concluding, Keep, Kept, kept_of
 from atoll.region.registers import Registers
 from atoll.region.site import Site
@@ -36,6 +45,7 @@ from atoll.region.tasks import Tasks
 from atoll.region.voting import Voting
 from atoll.region.waits import Admission
 from atoll.replication.messages import PlaceCall, PlaceReply, SettleCall, SettleReply, WriteReply
+from atoll.schema.system import CLAIMS
 from atoll.store.port import Store
 
 MOST_DOCUMENTS: Final = 100
@@ -67,6 +77,7 @@ class Transactions:
         self._clock = clock
         self._proposer = registers.proposer
         self.registers = registers
+        self.claims = Claims(rules, registers, store)
         self._voting = voting
         self._writes = registers.proposer.writes
         self._ownership, self._gates, self._waits, _ = admission
@@ -159,10 +170,18 @@ class Transactions:
 
     async def _repeated(self, asked: Asked) -> Receipt:
         """Attempts keep the age of the first one: a transaction that others abort is the oldest one soon."""
-        loop, age, tries = asyncio.get_running_loop(), self._clock.now(), 0
+        loop, age, tries, sure = asyncio.get_running_loop(), self._clock.now(), 0, False
         until = loop.time() + 2 * self._site.options.peer_timeout_s
         while True:
-            receipt = await self._attempted(asked, age)
+            try:
+                receipt = await self._attempted(await self.claims.beside(asked, sure=sure), age)
+            except (ClaimsChanged, UniqueViolation) as error:
+                if sure and isinstance(error, UniqueViolation):
+                    raise
+                receipt = None
+                if not sure:
+                    sure = True  # what is shown here may be old
+                    continue
             if receipt is not None:
                 return receipt
             if loop.time() > until:
@@ -227,7 +246,12 @@ class Transactions:
         if key is not None:
             id = idempotency.identifier(key)
             fingerprint = idempotency.fingerprint(asked.write)
-        calls = [PlaceCall(mutations, intent, id, fingerprint) for mutations in asked.held.values()]
+        calls = [
+            PlaceCall(mutations, intent)
+            if address[0] == CLAIMS
+            else PlaceCall(mutations, intent, id, fingerprint)
+            for address, mutations in asked.held.items()
+        ]
         replies = await self._replies(calls)
         if replies is None:
             return None
@@ -242,12 +266,14 @@ class Transactions:
         if any(placed.made != fingerprint for placed in earlier):
             raise idempotency.reused(asked.write)
         if earlier:
-            told = () if asked.write.brief else tuple(written(at, each.before) for at, each in values.items())
+            told = tuple(written(at, each.before) for at, each in values.items() if at[0] != CLAIMS)
+            told = () if asked.write.brief else told
             return Receipt(DECIDED, Seq(0), Stamp(earlier[0].before.stamp), told, replayed=True)
         for error in sorted(errors, key=lambda error: not isinstance(error, RequestError)):
             if isinstance(error, Indefinite):
                 raise Unavailable(f"nothing was done: {error.message}", region=self._site.name)
             raise error
+        self.claims.check(asked, values)
         return values
 
     async def _replies(self, calls: Sequence[PlaceCall]) -> list[PlaceReply | BaseException] | None:

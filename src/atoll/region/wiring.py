@@ -25,6 +25,7 @@ from atoll.ownership.ownership import Ownership
 from atoll.protocol import port
 from atoll.recovery import relays
 from atoll.recovery.relays import RelayState
+from atoll.region.claims import check_claimed
 from atoll.region.clocks import Clocks
 from atoll.region.commit_wait import CommitWait
 from atoll.region.conflicts import Conflicts
@@ -78,7 +79,7 @@ from atoll.replication.signal import Signal
 from atoll.rollout.redeclare import fingerprints
 from atoll.schema.application import Application, CollectionSchema
 from atoll.schema.bounds import bounds_of
-from atoll.schema.system import RIGHTS
+from atoll.schema.system import CLAIMS, RIGHTS
 from atoll.store.port import Store
 
 
@@ -211,7 +212,9 @@ class Parts(Receiving):
             check=self.timeline.check,
             refuse=lambda: self.restore.reads() or self.failover.writes() or self.startup_check.writes(),
         )
-        system = {RIGHTS: self._stored_rules[RIGHTS]} if self.application.sagas else {}
+        unique = any(schema.unique for schema in self.application.collections.values())
+        needed = ((RIGHTS, self.application.sagas), (CLAIMS, unique))
+        system = {name: self._stored_rules[name] for name, needs in needed if needs}
         self.proposer = Proposer(
             self.site,
             {**self.rules, **system},
@@ -385,6 +388,14 @@ class Parts(Receiving):
         await self.group_commit.open()
         self._own_at_first = of_region(self.vector, self.name)
         await self.startup_check.open()
+
+    async def check_claims(self) -> None:
+        """Raises DeclarationError where a field was declared unique after documents were written."""
+        if self.snapshot_install.reads() or self.restore.reads():
+            return  # half of the documents are here
+        for name in self.redeclaration.due(await self.store.schemas()):
+            if name in self.rules:
+                await check_claimed(self.rules[name], self.store)
 
     def _link(self, peer: str) -> Link:
         return Link(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import TypeVar
 
 from atoll.causality import vector as vectors
 from atoll.causality.origin import Origin
 from atoll.commit.checks import check_batch
+from atoll.consensus.claims import Claim
 from atoll.documents import document as documents
-from atoll.documents.mutation import Check, Transfer, Write, fields_of
+from atoll.documents.mutation import Check, Mutation, Transfer, Write, fields_of
 from atoll.documents.rules import Rules, in_life
 from atoll.errors import AtollError, RegionUnreachable, Unavailable
 from atoll.lattices.base import Escrowed
@@ -83,7 +84,11 @@ class Writer:
         """
         check_batch(len(write.mutations))
         if self._registers.concerns(write):
-            if len(write.mutations) > 1 or isinstance(write.mutations[0], Check | Transfer):
+            if (
+                len(write.mutations) > 1
+                or isinstance(write.mutations[0], Check | Transfer)
+                or self._transactions.claims.concern(write.mutations[0])
+            ):
                 return await self._transactions.commit(write, token)
             return await self._registers.change(write, token)
         if not self._ownership.concerns(write):
@@ -105,7 +110,7 @@ class Writer:
         """A write that a peer has forwarded: it is never forwarded again."""
         write, token = call.write, call.vector
         check_batch(len(write.mutations))
-        self._check_declared(write)
+        self._check_declared(write.mutations)
         if self._registers.concerns(write):
             return await self._registers.change(write, token, call.id, call.by, call.doubted)
         owner = await self._owner(write)
@@ -119,7 +124,7 @@ class Writer:
 
     async def place(self, call: PlaceCall) -> PlaceReply:
         """An intent that a peer has forwarded. Raises what `take` raises."""
-        self._check_declared(Write(call.mutations))
+        self._check_declared(call.mutations)
         return await self._registers.place(call)
 
     async def take_all(self, call: WritesCall) -> WritesReply:
@@ -162,13 +167,14 @@ class Writer:
         self._gates.leave(entered)
         return self._ownership.of_write(write, rows.get)
 
-    def _check_declared(self, write: Write) -> None:
+    def _check_declared(self, mutations: Iterable[Mutation | Claim]) -> None:
         """Raises Unavailable for what only the newer declarations of a peer know: half of it would be lost here."""
-        for mutation in write.mutations:
+        for mutation in mutations:
             rules = self._rules.get(mutation.collection) or self._registers.proposer.rules.get(
                 mutation.collection
             )
-            if rules is None or fields_of(mutation) - rules.known:
+            named = frozenset() if isinstance(mutation, Claim) else fields_of(mutation)
+            if rules is None or named - rules.known:
                 raise Unavailable(
                     f"{self._region} orders the writes of {mutation.collection}/{mutation.key} and still runs other "
                     "declarations, which lack some of the written fields; try again after its upgrade",

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from atoll.consensus.acceptor import Request, Vote
+from atoll.consensus.claims import Claim
 from atoll.consensus.decided import Intent, Placed
 from atoll.consensus.outcome import Outcome
 from atoll.documents.mutation import Mutation, Receipt, Write
@@ -124,7 +125,7 @@ class JoinCall(msgspec.Struct, array_like=True, frozen=True, tag="join"):
 class PlaceCall(msgspec.Struct, array_like=True, frozen=True, tag="place"):
     """Put the intent of a transaction on one register."""
 
-    mutations: tuple[Mutation, ...]
+    mutations: tuple[Mutation | Claim, ...]
     """Of one document."""
     intent: Intent
     """Without what the register becomes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from atoll.schema.application import Application, application_of
 from atoll.schema.collection import Collection
 from atoll.schema.compiled import CollectionSchema, compile_collection
-from atoll.schema.fields import Bound, BoundedCounter, Counter, ListOf, MapOf, SetOf, Text
+from atoll.schema.fields import Bound, BoundedCounter, Counter, ListOf, MapOf, SetOf, Text, field
 from atoll.schema.limits import Limits
 from atoll.schema.loading import load_application
 from atoll.schema.operations import Add, Append, Decrement, Increment, Operation, Remove, Splice
@@ -53,6 +53,7 @@ __all__ = [
     "Text",
     "application_of",
     "compile_collection",
+    "field",
     "home_region",
     "key_ranges",
     "load_application",

@@ -30,6 +30,7 @@ from atoll.schema.fields import (
     INT_MIN,
     SPELLED,
     element_type_of,
+    is_unique,
     lattice_of,
     marker_of,
     one_spelling,
@@ -76,6 +77,8 @@ class CollectionSchema:
     plain: tuple[str, ...]
     lattices: Mapping[str, Lattice[Any]]
     maps: tuple[str, ...]
+    unique: tuple[str, ...]
+    """Fields of which no two documents have the same value."""
     has_rules: bool
     """The team has validators of its own. They see whole documents only, so the outcome of an update has to
     go through `parse_object`, and its result is what is stored."""
@@ -328,7 +331,10 @@ class CollectionSchema:
             self.maps, "map"
         )
         schema = self.json_schema()
+        # What most collections lack is left out: a digest of it must stay what it was.
+        unique = {"unique": list(self.unique)} if self.unique else {}
         return {
+            **unique,
             "name": self.name,
             "policy": self.policy.describe(),
             "fields": [[name, kinds.get(name, "plain")] for name in self.fields],
@@ -383,6 +389,7 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
         plain=tuple(field for field in forms if field not in lattices and field not in maps),
         lattices=lattices,
         maps=tuple(maps),
+        unique=tuple(field for field in forms if is_unique(model.model_fields[field])),
         has_rules=ruled,
         limits=limits or Limits(),
         body_model=body,

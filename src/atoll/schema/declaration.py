@@ -12,7 +12,16 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic.fields import FieldInfo
 
 from atoll.errors import DeclarationError, InvalidDocument, InvalidOperation
-from atoll.schema.fields import Bound, Mergeable, element_type_of, marker_of, nested_marker
+from atoll.schema.fields import (
+    SPELLED,
+    Bound,
+    Mergeable,
+    element_type_of,
+    is_unique,
+    marker_of,
+    nested_marker,
+    nested_unique,
+)
 from atoll.schema.forms import CONFIG, FieldForm
 from atoll.schema.kept import Form, check_kept
 from atoll.schema.limits import Limits
@@ -117,6 +126,11 @@ def check_declaration(
         _check_policy(model, policy, where)
         for name in policy.indexes:
             _check_index(model, forms, name, where)
+        if any(is_unique(info) for info in model.model_fields.values()) and not policy.by_quorum:
+            raise DeclarationError(
+                f'{where}: unique=True needs consistency="strong", without placement and fallback: else two regions'
+                " take one value at the same time"
+            )
 
 
 def _check_index(model: type[Collection], forms: Mapping[str, FieldForm], name: str, where: str) -> None:
@@ -219,8 +233,34 @@ def _check_field(where: str, name: str, info: FieldInfo, form: FieldForm) -> Non
         )
     if isinstance(marker, Bound) and marker.split not in ("equal", "creator"):
         raise DeclarationError(f'{where}: Bound(split={marker.split!r}) is unknown; use "equal" or "creator"')
+    _check_unique(where, info, form)
     _check_default(where, info, marker, form)
     check_kept(Form.of(where, form.model, form.validator))
+
+
+def _check_unique(where: str, info: FieldInfo, form: FieldForm) -> None:
+    if nested_unique(info.annotation):
+        raise DeclarationError(
+            f"{where}: unique=True stands inside its type, and only a field of the document itself can be unique;"
+            " write it for the whole field, or make what is inside a field of its own"
+        )
+    if not is_unique(info):
+        return
+    if marker_of(info) is not None:
+        raise DeclarationError(f"{where}: a mergeable field cannot be unique; make it a plain one")
+    if several := form.node_types() & (_CONTAINERS | _UNORDERED):
+        raise DeclarationError(
+            f"{where}: a unique field holds a single value such as str or int, not {min(several)}"
+        )
+    if spelled := form.node_types() & (SPELLED | {"timedelta"}):
+        raise DeclarationError(
+            f"{where}: equal values of {min(spelled)} may be written differently, so it cannot be unique; use str"
+        )
+    if info.default_factory is not None or not (info.is_required() or info.default is None):
+        raise DeclarationError(
+            f"{where}: a default would be the value of many documents; make the unique field required, or None by"
+            " default"
+        )
 
 
 def _check_default(where: str, info: FieldInfo, marker: Mergeable | Bound | None, form: FieldForm) -> None:

@@ -12,9 +12,9 @@ from datetime import UTC, datetime, time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import Field, GetCoreSchemaHandler, WrapSerializer
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, WrapSerializer
 from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticUndefined
 
 if TYPE_CHECKING:
     from atoll.lattices.base import Lattice
@@ -53,6 +53,11 @@ class Bound:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         # An outer Bound comes later and so replaces the bound that BoundedCounter brings along.
         return {**handler(source), "ge": self.minimum, "le": INT_MAX}
+
+
+@dataclass(frozen=True, slots=True)
+class Unique:
+    """Marks a field of which no two documents may have the same value: see `field`."""
 
 
 Marker = Mergeable | Bound
@@ -124,6 +129,41 @@ MapOf = Annotated[dict[str, V], Mergeable("map"), Field(default={})]
 
 Text = Annotated[str, Mergeable("text"), Field(default="")]
 """A text edited by several people at once; all edits stay."""
+
+
+def field(default: Any = PydanticUndefined, *, unique: bool = False, **more: Any) -> Any:
+    """A field with options: `email: str = field(unique=True)`. `more` is what pydantic's `Field` takes.
+
+    `unique`: no two documents of the collection have the same value. None is no value: any number may lack it.
+    """
+    info = Field(default, **more)
+    if unique:
+        info.metadata.append(Unique())
+    return info
+
+
+def is_unique(info: FieldInfo) -> bool:
+    return any(isinstance(item, Unique) for item in info.metadata)
+
+
+def nested_unique(annotation: Any, seen: frozenset[Any] = frozenset()) -> bool:
+    """Whether a field within the annotation is marked, where nothing could keep it unique."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in seen:
+        within = seen | {annotation}
+        return any(
+            is_unique(info) or nested_unique(info.annotation, within)
+            for info in annotation.model_fields.values()
+        )
+    marks = [
+        info
+        for item in getattr(annotation, "__metadata__", ())
+        for info in (item.metadata if isinstance(item, FieldInfo) else [item])
+    ]
+    return any(isinstance(item, Unique) for item in marks) or any(
+        nested_unique(argument, seen)
+        for argument in get_args(annotation)
+        if not isinstance(argument, str | int | float | bytes | FieldInfo)
+    )
 
 
 def marker_of(info: FieldInfo) -> Marker | None:

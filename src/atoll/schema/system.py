@@ -18,6 +18,7 @@ from atoll.schema.compiled import CollectionSchema, compile_collection
 EVENTS = "_events"
 SAGAS = "_sagas"
 RIGHTS = "_rights"
+CLAIMS = "_unique"
 
 
 class Event(Collection, name=EVENTS, system=True):
@@ -91,7 +92,17 @@ class RunRight(Collection, name=RIGHTS, system=True, consistency="strong"):
     doubts: list[str]
 
 
-SYSTEM: tuple[type[Collection], ...] = (Event, SagaDocument, RunRight)
+class Claim(Collection, name=CLAIMS, system=True, consistency="strong"):
+    """Which document has a value of a unique field: see `consensus.claims`.
+
+    Its key is `{collection}/{field}/{digest of the value}`.
+    """
+
+    holder: str
+    """The document's key."""
+
+
+SYSTEM: tuple[type[Collection], ...] = (Event, SagaDocument, RunRight, Claim)
 
 RANKED = frozenset({SAGAS})
 """Collections of whose concurrent versions the one of the highest epoch and revision is shown: its fields say which."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from atoll.schema.application import Application, application_of
 from atoll.schema.collection import Collection
-from atoll.schema.fields import BoundedCounter, Counter, ListOf, MapOf, SetOf, Text
+from atoll.schema.fields import BoundedCounter, Counter, ListOf, MapOf, SetOf, Text, field
 from atoll.schema.placement import home_region
 from atoll.simulation.journeys import Journey, Trail
 
@@ -100,6 +100,12 @@ class Account(Collection, consistency="strong"):
     balance: int = 0
 
 
+class Badge(Collection, consistency="strong"):
+    number: str | None = field(None, unique=True)
+    mail: str | None = field(None, unique=True)
+    note: str = ""
+
+
 class Person1(Collection, name="person"):
     name: str
     nick: str | None = None
@@ -143,6 +149,7 @@ class Memo(Collection):
 
 _UNCHANGED = (
     Profile, Claim, Page, Draft, Cart, Setting, View, Stock, Basket, Note, Member, Event, Row, Post, Order, Account,
+    Badge,
 )  # fmt: skip
 _CHANGED: dict[int, tuple[type[Collection], ...]] = {
     1: (Person1, Board1),

@@ -36,11 +36,9 @@ WORKLOADS = (
     "identifiers", "feed", "versions", "hostile", "mistakes",
 )  # fmt: skip
 
-EXTRA_WORKLOADS = ("freshness", "interface", "transfers", "sagas", "external")
+EXTRA_WORKLOADS = ("freshness", "interface", "transfers", "unique", "sagas", "external")
 """Beside the others: in runs without faults, and in a share of those with faults."""
-_INTERFACE = 0.3
-_TRANSFERS = 0.4
-_SAGAS = 0.4
+_SHARES: Mapping[str, float] = {"transfers": 0.4, "sagas": 0.4, "unique": 0.3, "interface": 0.3}
 _EXTERNAL = 0.25
 """With `commit_wait`."""
 
@@ -197,12 +195,9 @@ def draw(
     plan = _with_nodes(plan, nodes, healthy=healthy)
     if healthy:
         return plan
-    if Random(f"{seed}/transfers").random() < _TRANSFERS:
-        plan = replace(plan, workloads=(*plan.workloads, "transfers"))
-    if Random(f"{seed}/sagas").random() < _SAGAS:
-        plan = replace(plan, workloads=(*plan.workloads, "sagas"))
-    if Random(f"{seed}/interface").random() < _INTERFACE:
-        plan = replace(plan, workloads=(*plan.workloads, "interface"))
+    for name, share in _SHARES.items():
+        if Random(f"{seed}/{name}").random() < share:
+            plan = replace(plan, workloads=(*plan.workloads, name))
     if Random(f"{seed}/external").random() < _EXTERNAL:
         plan = replace(with_kernels(plan), workloads=(*plan.workloads, "external"))
     return with_loss(plan)

@@ -1,0 +1,177 @@
+"""Claims: which document has a value of a unique field.
+
+A claim is a strong document of the system collection `_unique`. It is taken and freed in the transaction that writes
+the document. So of all regions that give one value to different documents at once, one succeeds. Whoever frees a value
+frees it for everybody, at that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from atoll.commit.identity import Address
+from atoll.documents.mutation import Delete, Patch, Put
+from atoll.documents.rules import Rules
+from atoll.errors import ClaimsChanged, UniqueViolation
+from atoll.schema.system import CLAIMS
+
+_SHOWN: Final = 200
+"""An error shows so many characters of a value."""
+_holder = msgspec.json.Decoder(type=dict[str, str]).decode
+
+
+def holder_of(claim: bytes | None) -> str | None:
+    """The key of the document that has the value; None where it is free."""
+    return None if claim is None else _holder(claim)["holder"]
+
+
+class Claim(msgspec.Struct, frozen=True, array_like=True, tag="claim"):
+    """What a transaction wants of one claim: one document gets it, or has had it, or both."""
+
+    collection: str
+    """Of the claim: `CLAIMS`."""
+    key: str
+    taker: str | None
+    """The key of the document that has the value from now on."""
+    giver: str | None
+    """The key of the document that has it no longer."""
+    where: tuple[str, str]
+    """Collection and field of the value."""
+    value: bytes
+    """As JSON text."""
+
+    def on(self, before: bytes | None) -> Put | Delete | None:
+        """What it makes of the claim; None where nothing changes. Raises UniqueViolation."""
+        holder = holder_of(before)
+        if self.taker is None:
+            return Delete(self.collection, self.key) if holder is not None and holder == self.giver else None
+        if holder not in (None, self.taker, self.giver):
+            raise violation(self.where, self.taker, self.value, holder)
+        if holder == self.taker:
+            return None
+        return Put(self.collection, self.key, msgspec.json.encode({"holder": self.taker}))
+
+
+class Value(NamedTuple):
+    """Of a unique field."""
+
+    field: str
+    json: bytes
+
+
+def violation(where: tuple[str, str], key: str, value: bytes, holder: str) -> UniqueViolation:
+    collection, field = where
+    text = value.decode()
+    shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    plain: Any = msgspec.json.decode(value) if len(text) <= _SHOWN else shown
+    return UniqueViolation(
+        f"{collection}/{key}: {field} is unique, and {collection}/{holder} has the value {shown} already; give it"
+        " another value, or change that document first",
+        collection=collection,
+        key=key,
+        field=field,
+        value=plain,
+        holder=holder,
+    )
+
+
+def claim_of(collection: str, value: Value) -> Address:
+    """Where the claim of a value is."""
+    digest = blake2b(value.json, digest_size=16).hexdigest()
+    return CLAIMS, f"{collection}/{value.field}/{digest}"
+
+
+def values_of(rules: Rules, document: bytes | None) -> dict[str, Value]:
+    """Field → what a document, as JSON text, has in it. None is no value."""
+    if document is None or not rules.schema.unique:
+        return {}
+    return values_in(rules, msgspec.json.decode(document))
+
+
+def values_in(rules: Rules, fields: Mapping[str, Any]) -> dict[str, Value]:
+    """The same of the fields of a document, as plain JSON data."""
+    return {
+        name: Value(name, msgspec.json.encode(fields[name]))
+        for name in rules.schema.unique
+        if fields.get(name) is not None
+    }
+
+
+def check_claims(rules: Rules, before: bytes | None, after: bytes | None, held: Sequence[str] = ()) -> None:
+    """Raise ClaimsChanged where a unique field changes, and `held` lacks the register of a claim that changes hands.
+
+    Every change of a register passes here, whichever region asks for it.
+    """
+    if not rules.schema.unique or before == after:
+        return
+    either = set(values_of(rules, before).values()) ^ set(values_of(rules, after).values())
+    for value in either:
+        if "/".join(claim_of(rules.name, value)) not in held:
+            raise ClaimsChanged(
+                f"{rules.name}.{value.field} would change without its claim; repeat the write, once all regions have"
+                " the same declarations"
+            )
+
+
+def may_move(rules: Rules, mutation: object) -> bool:
+    """Whether a mutation may change what a document has in unique fields.
+
+    A patch that does not name one does not, even where it creates the document: by default they are None.
+    """
+    unique = rules.schema.unique
+    if not unique or not isinstance(mutation, Put | Patch | Delete):
+        return False
+    if isinstance(mutation, Patch) and not rules.schema.has_rules:
+        return any(step.field in unique for step in mutation.steps)
+    return True
+
+
+def supposed(rules: Rules, before: Mapping[str, Value], mutations: Iterable[object]) -> dict[str, Value]:
+    """What a document will have in unique fields, going by the mutations alone."""
+    after = dict(before)
+    for mutation in mutations:
+        if isinstance(mutation, Delete):
+            after = {}
+        elif isinstance(mutation, Put):
+            after = values_in(rules, msgspec.json.decode(mutation.plain))
+        elif isinstance(mutation, Patch):
+            steps = [step for step in mutation.steps if step.field in rules.schema.unique]
+            set_ = values_in(rules, {step.field: step.argument for step in steps})
+            after = {
+                name: value
+                for name, value in (*after.items(), *set_.items())
+                if name in set_ or all(step.field != name for step in steps)
+            }
+    return after
+
+
+def claims_between(
+    documents: Iterable[tuple[Address, Mapping[str, Value], Mapping[str, Value]]],
+) -> dict[Address, Claim]:
+    """The claims that a transaction takes and frees: address, values before, values after, of each document.
+
+    Raises UniqueViolation where two of the documents would have one value.
+    """
+    givers: dict[Address, tuple[str, str, Value]] = {}
+    takers: dict[Address, tuple[str, str, Value]] = {}
+    for (collection, key), before, after in documents:
+        for value in before.values():
+            if after.get(value.field) != value:
+                givers[claim_of(collection, value)] = (collection, key, value)
+        for value in after.values():
+            if before.get(value.field) == value:
+                continue
+            at = claim_of(collection, value)
+            if at in takers:
+                raise violation((collection, value.field), key, value.json, takers[at][1])
+            takers[at] = (collection, key, value)
+    claims = {}
+    for at in sorted(givers.keys() | takers.keys()):
+        collection, _, value = takers.get(at) or givers[at]
+        taker, giver = takers.get(at), givers.get(at)
+        claims[at] = Claim(*at, taker and taker[1], giver and giver[1], (collection, value.field), value.json)
+    return claims

@@ -1,0 +1,159 @@
+"""Unique fields on real processes: of all regions that give one value to different documents, one succeeds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from atoll import Collection, connect, connect_sync, field
+from atoll.errors import AtollError, NotFound, UniqueViolation
+
+from .cluster import Cluster, until
+from .conftest import MakeCluster
+
+ATOLL = str(Path(sys.executable).with_name("atoll"))
+
+
+class Login(Collection, consistency="strong"):
+    email: str = field(unique=True)
+    phone: str | None = field(None, unique=True)
+
+
+def urls(cluster: Cluster) -> dict[str, str]:
+    return {region.name: f"http://127.0.0.1:{region.port}" for region in cluster}
+
+
+def test_of_three_regions_one_gets_a_value(shared: Cluster) -> None:
+    def take(near: str, number: int) -> str | None:
+        with connect_sync(urls(shared), near=near) as db:
+            try:
+                db.put(Login(key=f"race-{number}-{near}", email=f"race{number}@x"))
+            except UniqueViolation as error:
+                return str(error.details["holder"])
+            return None
+
+    with ThreadPoolExecutor(9) as threads:
+        for number in range(10):
+            names = [region.name for region in shared]
+            told = list(threads.map(take, names, [number] * 3))
+            assert told.count(None) == 1, told
+            winner = f"race-{number}-{names[told.index(None)]}"
+            assert {each for each in told if each is not None} == {winner}
+
+
+def test_the_refusal_names_field_value_and_holder(shared: Cluster) -> None:
+    shared["tokyo"].put("login", "told-1", {"email": "told@x"})
+    answer = shared["virginia"].request("PUT", "/v1/login/told-2", {"email": "told@x"})
+    assert answer.status == 409
+    problem = answer.json
+    assert problem["type"] == "urn:atoll:problem:unique-violation"
+    assert problem["definite"] is True
+    assert [problem[name] for name in ("collection", "key", "field", "value", "holder")] == [
+        "login",
+        "told-2",
+        "email",
+        "told@x",
+        "told-1",
+    ]
+    batch = {
+        "writes": [
+            {"put": {"collection": "login", "key": f"told-{n}", "value": {"email": "both@x"}}} for n in (3, 4)
+        ]
+    }
+    for path in ("/v1/batch", "/v1/transactions"):
+        assert shared["frankfurt"].post(path, batch).json["type"] == problem["type"]
+
+
+async def test_every_verb_of_the_asynchronous_client_keeps_it(shared: Cluster) -> None:
+    async with (
+        connect(urls(shared), near="tokyo") as tokyo,
+        connect(urls(shared), near="frankfurt") as frankfurt,
+    ):
+        await tokyo.put(Login(key="verb-1", email="verb1@x", phone="1"))
+        with pytest.raises(UniqueViolation):
+            await frankfurt.put_many(Login, [("verb-2", b'{"email": "verb1@x"}')])
+        with pytest.raises(UniqueViolation):
+            async with frankfurt.transaction() as t:
+                t.put(Login(key="verb-2", email="verb2@x", phone="1"))
+        await frankfurt.put(Login(key="verb-2", email="verb2@x"))
+        with pytest.raises(UniqueViolation):
+            await tokyo.update(Login, "verb-2", phone="1")
+        async with frankfurt.transaction() as t:
+            t.update(Login, "verb-1", phone=None)
+            t.update(Login, "verb-2", phone="1")
+        await tokyo.delete(Login, "verb-2")
+        done = await asyncio.gather(
+            *(
+                db.put(Login(key=f"verb-{n}", email="verb2@x", phone="1"))
+                for n, db in enumerate((tokyo, frankfurt) * 3)
+            ),
+            return_exceptions=True,
+        )
+        assert sum(isinstance(each, Login) for each in done) == 1, done
+
+
+def test_an_import_keeps_it(shared: Cluster) -> None:
+    path = shared.folder / "logins.jsonl"
+    rows = [{"key": f"import-{n}", "email": f"import{n % 6}@x"} for n in range(8)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = subprocess.run(
+        [ATOLL, "import", "login", str(path), "--on-error", "skip", "--config", "tokyo.toml", "--json"],
+        cwd=shared.folder,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(done.stdout)["rejected"] == 2, done.stderr + done.stdout
+    with connect_sync(urls(shared), near="tokyo") as db:
+        found = [each.email for each in db.list(Login, prefix="import-")]
+    assert sorted(found) == [f"import{n}@x" for n in range(6)]
+
+
+def test_it_is_kept_while_regions_are_killed(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster().start()
+    over: list[bool] = []
+    done = [0, 0, 0]
+
+    def change(at: int, near: str) -> None:
+        with connect_sync(urls(cluster), near=near) as db:
+            while not over:
+                key, email = f"k{(done[at] * 7 + at) % 4}", f"{(done[at] + at) % 5}@x"
+                with contextlib.suppress(AtollError):
+                    if done[at] % 5 == 4:
+                        db.delete(Login, key)
+                    else:
+                        db.put(Login(key=key, email=email))
+                done[at] += 1
+
+    with ThreadPoolExecutor(3) as threads:
+        running = [threads.submit(change, at, region.name) for at, region in enumerate(cluster)]
+        try:
+            until(lambda: min(done) > 0, "all regions vote")
+            for region in cluster:
+                before = list(done)
+                region.kill()
+                until(lambda: sum(done) > sum(before) + 20, "others go on")  # noqa: B023
+                region.start()
+                region.wait()
+        finally:
+            over.append(True)
+        for each in running:
+            each.result()
+    cluster.linked()
+    cluster.settled()
+    with connect_sync(urls(cluster), near="tokyo") as db:
+        read = db.snapshot(*((Login, f"k{n}") for n in range(4)))
+        emails = [each.value.email for each in read if each.value is not None]
+        assert len(set(emails)) == len(emails)
+        for each in range(4):
+            with contextlib.suppress(NotFound):
+                db.delete(Login, f"k{each}")
+        for number in range(5):
+            db.put(Login(key=f"fresh{number}", email=f"{number}@x"))
