@@ -33,6 +33,10 @@ class RegionOptions:
     saga_lease_s: float = 6.0
     """A region that cannot reach a majority stops running sagas so long after it last could, and another one takes them
     over soon after. It must be several times the most that clocks are off."""
+    sagas_s: float = 30 * 24 * 3600.0
+    """How long sagas are kept that are over."""
+    sagas_round_s: float = 600.0
+    """How often they are looked for."""
     housekeeping_s: float = 1.0
     """How often checkpoints run beside the writer; retention runs every 60th time."""
     max_clock_offset_ms: int = 500

@@ -11,18 +11,17 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from atoll.causality.vector import VersionVector, covers, descends
+from atoll.causality.vector import covers
 from atoll.commit.batch import Batch
 from atoll.commit.identity import REMAINS, address_of, remains_of
 from atoll.commit.work import Gate, Wants
 from atoll.errors import AtollError
 from atoll.membership.members import Members
 from atoll.region.group_commit import GroupCommit
+from atoll.region.stability import Stability
 from atoll.replication.link import Linked
 from atoll.store.port import Store, View
 
-_HERE = ""
-"""In place of a peer's name."""
 _AT_ONCE = 100
 """Documents of one entry."""
 
@@ -51,7 +50,7 @@ class Purge(NamedTuple):
         batch.purge([each for each in addresses if remains_of(each) not in batch.pending.states], self.seen)
 
 
-class Purging:
+class Purging(Stability):
     """Of one node; any node of a region may purge."""
 
     def __init__(
@@ -64,14 +63,11 @@ class Purging:
         gates: Sequence[Gate],
         every_s: float,
     ) -> None:
-        self._members = members
-        self._links = links
+        super().__init__(members, links, group_commit.progress)
         self._store = store
         self._group_commit = group_commit
         self._gates = gates
         self._every_s = every_s
-        self._announced: dict[str, VersionVector] = {}
-        """What each region had at the last look, this one among them; empty if one was away."""
 
     async def run(self) -> None:
         """For ever."""
@@ -94,30 +90,6 @@ class Purging:
                 done += len(ready)
             await asyncio.sleep(0)
         return done
-
-    def _stable(self) -> VersionVector:
-        """What every region had at the last look; empty unless all that they had then is here.
-
-        Whatever a region writes later, it writes having seen that. A region that lost its disk has not, whatever it
-        had announced before: so all of them must still announce it. A region that installs a snapshot announces what it
-        does not show yet, and a removal would meet nothing there.
-        """
-        here = dict(self._group_commit.progress.vector)
-        peers = {peer: self._links[peer].status for peer in self._members.regions if peer in self._links}
-        known = all(status.connected and status.advertised and status.whole for status in peers.values())
-        now: dict[str, VersionVector] = {}
-        if known:
-            now = {**{peer: dict(status.advertised) for peer, status in peers.items()}, _HERE: here}
-        before, self._announced = self._announced, now
-        if not before or before.keys() != now.keys():
-            return {}
-        if not all(descends(here, had) and descends(now[region], had) for region, had in before.items()):
-            return {}
-        first, *others = before.values()
-        return {
-            origin: min(seq, *(vector.get(origin, 0) for vector in others)) if others else seq
-            for origin, seq in first.items()
-        }
 
 
 def _is_seen(value: bytes, seen: Mapping[str, int]) -> bool:

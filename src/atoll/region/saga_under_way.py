@@ -67,9 +67,9 @@ class UnderWay:
             self._count[home] += 1
 
 
-def home_of(text: bytes | None) -> str | None:
-    """The region that has started the saga; None where it is over."""
+def home_of(text: bytes | None, *, over: bool = False) -> str | None:
+    """The region that has started the saga; None where it is over, unless that is no matter."""
     if text is None:
         return None
     standing = _standing(text)
-    return None if standing.status in OVER else standing.home
+    return None if standing.status in OVER and not over else standing.home

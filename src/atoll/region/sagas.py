@@ -24,6 +24,7 @@ from atoll.region.registers import Registers
 from atoll.region.saga_acks import SagaAcks
 from atoll.region.saga_commits import SagaWrite
 from atoll.region.saga_driving import Database, Driving
+from atoll.region.saga_retention import CLAIM, SagaRetention
 from atoll.region.saga_rights import Right, SagaRights
 from atoll.region.saga_runner import Runner
 from atoll.region.saga_steps import Reads, Steps
@@ -40,8 +41,6 @@ from atoll.store.port import Condition, Documents, View
 
 _HEARD: Final = 16
 """Idempotency keys of so many commands are remembered."""
-_CLAIM: Final = "claim/"
-"""Begins the keys of claims: a saga is started in one region only."""
 
 
 class Requests(NamedTuple):
@@ -59,6 +58,7 @@ class Outlook(NamedTuple):
 
     rights: SagaRights
     acks: SagaAcks
+    retention: SagaRetention
 
 
 class _Nothing:
@@ -91,7 +91,7 @@ class Sagas:
         self._application = application
         self._store = store
         self._gates, reader, self._writer, self._registers, self._writes = requests
-        self.rights, self.acks = outlook
+        self.rights, self.acks, self._retention = outlook
         self._held = held
         self._waiting: defaultdict[str, list[asyncio.Future[None]]] = defaultdict(list)
         """Key → who waits for the saga to change."""
@@ -123,6 +123,7 @@ class Sagas:
             await asyncio.gather(
                 self.runner.run(self._held, shared=self._site.options.shares_store),
                 self.rights.run(self._busy),
+                self._retention.run(lambda: self._held() is not None, self._writes),
             )
         finally:
             await self.rights.close()
@@ -143,7 +144,7 @@ class Sagas:
         """
         plan = self._application.saga(saga)
         key = key_of(saga, plan.fields.validate_key(id))
-        validate_key(_CLAIM + key, plan.fields.limits)
+        validate_key(CLAIM + key, plan.fields.limits)
         text = plan.fields.canonical(fields, id)
         given = blake2b(text, digest_size=12).hexdigest()
         begin = Begin(id, msgspec.json.decode(text), given, f"{self._site.random.getrandbits(64):016x}")
@@ -304,13 +305,13 @@ class Sagas:
         """The region that has started a saga, or may start it now: exactly one. Raises as a strong write does."""
         claim = msgspec.json.encode(rights.Right(self._site.name, 0))
         try:
-            await self._registers.change(Write((Put(RIGHTS, _CLAIM + key, claim, if_absent=True),)), None)
+            await self._registers.change(Write((Put(RIGHTS, CLAIM + key, claim, if_absent=True),)), None)
         except VersionMismatch:
             return await self._claimed(key) or self._site.name
         return self._site.name
 
     async def _claimed(self, key: str) -> str | None:
-        reading = await self._registers.read(RIGHTS, _CLAIM + key)
+        reading = await self._registers.read(RIGHTS, CLAIM + key)
         return None if reading.value is None else msgspec.json.decode(reading.value, type=rights.Right).holder
 
     async def _read(self, key: str) -> tuple[Instance, bytes] | None:

@@ -56,11 +56,13 @@ from atoll.region.registers import Registers
 from atoll.region.rights import Rights
 from atoll.region.saga_acks import SagaAcks
 from atoll.region.saga_driving import LEASE
+from atoll.region.saga_retention import SagaRetention
 from atoll.region.saga_rights import SagaRights
 from atoll.region.sagas import Outlook, Requests, Sagas
 from atoll.region.site import Site
 from atoll.region.snapshot_install import SnapshotInstall
 from atoll.region.snapshot_pages import SnapshotPages
+from atoll.region.stability import Stability
 from atoll.region.statistics import Statistics
 from atoll.region.timeline import Timeline
 from atoll.region.transactions import Transactions
@@ -327,6 +329,12 @@ class Parts(Receiving):
                     settled=lambda: self.startup_check.state.settled,
                 ),
                 SagaAcks(self.site, self.members, self.links, self.progress, lambda: self.origin),
+                SagaRetention(
+                    self.site,
+                    self.store,
+                    self.registers,
+                    Stability(self.members, self.links, self.progress),
+                ),
             ),
             held=lambda: self.node_leases.held.get(LEASE),
             stuck=lambda detail: self.events.record("saga-stuck", detail=detail),
