@@ -140,7 +140,7 @@ class Settling(Change):
 class Step:
     """What one change came to in a proposal."""
 
-    __slots__ = ("change", "error", "placed", "replayed", "value")
+    __slots__ = ("change", "error", "made", "placed", "replayed", "value")
 
     def __init__(
         self,
@@ -148,6 +148,7 @@ class Step:
         value: Decided,
         *,
         error: AtollError | None = None,
+        made: bool = False,
         replayed: bool = False,
         placed: Placed | None = None,
     ) -> None:
@@ -155,6 +156,8 @@ class Step:
         self.value = value
         self.error = error
         """Why it was refused, going by the value before."""
+        self.made = made
+        """Whether the value is what the change has made. Else an earlier change has, which may not be journaled yet."""
         self.replayed = replayed
         self.placed = placed
 
@@ -189,12 +192,12 @@ class Learning(Awaited[list[Receipt | AtollError]]):
         value, write = step.value, step.change.write
         entry = None
         if value.revision:
-            trace = None if write is None else write.trace
+            trace = write.trace if write is not None and step.made else None
             entry = batch.learn([change_of(self._address, value)], Write((), trace=trace))
         if step.error is not None:
             return step.error
         told = () if write is None or write.brief else (written(self._address, value),)
-        if entry is None:
+        if entry is None or not step.made:
             return Receipt(DECIDED, Seq(0), Stamp(value.stamp), told, replayed=step.replayed)
         receipt = Receipt(entry.origin, entry.seq, entry.stamp, told, replayed=step.replayed)
         if write is not None and write.idempotency_key is not None:

@@ -414,7 +414,7 @@ class Proposer:
             return Step(change, before)
         made_at = max(stamp, after.stamp)
         memory.add(Made(change.id, fingerprint, after.revision, made_at, doubted is not None))
-        return Step(change, after)
+        return Step(change, after, made=True)
 
     def _too_old(self, change: Change) -> bool:
         return asyncio.get_running_loop().time() - change.since_s > _OLDEST_S

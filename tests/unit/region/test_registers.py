@@ -13,6 +13,8 @@ import pytest
 from atoll.causality.types import Ballot
 from atoll.consensus.acceptor import Prepare
 from atoll.consensus.decided import MOST_REMEMBERED, REMEMBERED_MS
+from atoll.documents.decided import DECIDED
+from atoll.documents.entry import decode_frames
 from atoll.documents.mutation import Write, patch_of, put_of
 from atoll.errors import (
     AtollError,
@@ -187,6 +189,25 @@ async def test_a_repeated_change_is_made_once_wherever_it_is_repeated() -> None:
         assert await balance(it, "b") == 1
         with pytest.raises(IdempotencyKeyReused):
             await it["c"].write(deposit(it, 2, "once"))
+
+
+@in_virtual_time
+async def test_an_entry_that_shows_what_another_change_made_is_not_the_repeated_ones() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1, key="other"))
+        await it.settled()
+        it.partition("ac", "bc")
+        await it["a"].write(Write(deposit(it, 1, "once").mutations, "once", trace=b"one"))
+        await it["a"].write(deposit(it, 2))
+        it.partition("ab", "ac")
+        assert it.shown("c", "purse", "k") is None
+        receipt = (await it["c"].write(Write(deposit(it, 1, "once").mutations, "once", trace=b"one"))).receipt
+        assert (receipt.replayed, receipt.origin, receipt.seq) == (True, DECIDED, 0)
+        assert it.shown("c", "purse", "k") == {"balance": 3}
+        segments = [
+            each.segment for each in it.stores["c"].tables.journal(0) if each.segment.origin == it["c"].origin
+        ]
+        assert [found.entry.trace for each in segments for found in decode_frames(each.body)] == [None]
 
 
 @in_virtual_time
