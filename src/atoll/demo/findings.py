@@ -28,6 +28,8 @@ class Findings:
     """collection → key → document, from listing all pages."""
     listed_twice: list[str] = field(default_factory=list)
     conflicts: list[dict[str, Any]] = field(default_factory=list)
+    sagas: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """key → how it stands."""
     parked: int = 0
 
 
@@ -85,6 +87,8 @@ async def collect(client: HttpClient, region: str) -> Findings:
                 found.listed_twice.append(f"{collection}/{item['key']}")
             documents[item["key"]] = item["value"]
         found.documents[collection] = documents
+    sagas = await _pages(client, region, f"/v1/sagas?saga=delivery&limit={_PAGE}")
+    found.sagas = {item["key"]: item for item in sagas}
     found.conflicts = await _pages(client, region, f"/v1/conflicts?limit={_PAGE}")
     return found
 

@@ -40,6 +40,12 @@ class Ledger:
     """key → pieces of text that were put in."""
     items: dict[str, set[str]] = field(default_factory=dict)
     """cart → items that were put in, from any region."""
+    wallets: dict[str, int] = field(default_factory=dict)
+    """wallet → cents at the opening."""
+    deliveries: dict[str, str] = field(default_factory=dict)
+    """saga → wallet that it is paid from."""
+    killed_ms: int = 0
+    """When a region was seen to be gone (unix milliseconds)."""
     collisions: list[Collision] = field(default_factory=list)
     sold_out: Counter[str] = field(default_factory=Counter)
     """sku → lines refused because nothing was left anywhere."""
@@ -96,6 +102,7 @@ class Ledger:
             "pressed_twice": self.pressed_twice,
             "replayed": self.replayed,
             "collisions": len(self.collisions),
+            "deliveries": len(self.deliveries),
             "resolved_by_hand": self.resolved_by_hand,
             "session_reads": self.sessions_checked,
             "session_reads_late": self.sessions_late,

@@ -22,6 +22,7 @@ from rich.console import Console
 
 from atoll.demo.collisions import Collisions, put
 from atoll.demo.databases import Databases
+from atoll.demo.deliveries import SKU, Deliveries
 from atoll.demo.findings import collect_settled, settle
 from atoll.demo.http_client import HttpClient, Unanswered
 from atoll.demo.ledger import Ledger
@@ -151,29 +152,33 @@ class _Demo:
         )
         random = Random(options.seed + 1)
         collisions = Collisions(client, ledger, REGIONS, alive=topology.alive, random=random)
+        deliveries = Deliveries(client, ledger, REGIONS, topology.alive)
         scene.step = "writing the stock"
-        await self._fill(stock, collisions.base(options.seconds))
+        await self._fill(stock, collisions.base(options.seconds), deliveries)
         observer = scene.observer = Observer(topology, http, self._weather, ledger.surprises.append)
         async with beside(observer.watch()):
-            await self._trade(stock, collisions)
-            await asyncio.sleep(_LAST_MARKS_S)
+            await self._trade(stock, collisions, deliveries)
+            await asyncio.gather(asyncio.sleep(_LAST_MARKS_S), deliveries.conclude(_SETTLE_S))
         settled, findings = await collect_settled(
             client, REGIONS, within_s=_SETTLE_S, tell=lambda text: setattr(scene, "step", text)
         )
         scene.say(
             "all regions have seen the same" if settled else "the regions have not seen the same in time"
         )
+        taken = sum(1 for saga in findings[0].sagas.values() if saga["status"] == "completed")
+        ledger.sold[SKU] += taken
         checks = await asyncio.to_thread(prove, ledger, findings)
         return Report(
             checks, ledger, findings, observer.by_phase(), scene.events, time.monotonic() - scene.began
         )
 
-    async def _fill(self, stock: Plan, base: list[dict[str, Any]]) -> None:
+    async def _fill(self, stock: Plan, base: list[dict[str, Any]], deliveries: Deliveries) -> None:
         """Write all stock in one region, and wait until the others have it."""
-        client = self._client
+        client, seconds = self._client, self._options.seconds
+        hampers = len(REGIONS) * 2 * deliveries.count(seconds)
         writes = base + [
-            put("inventory", sku, {"title": stock.titles[sku], "stock": units})
-            for sku, units in stock.stock.items()
+            put("inventory", sku, {"title": stock.titles.get(sku, sku), "stock": units})
+            for sku, units in {**stock.stock, SKU: hampers}.items()
         ]
         client.give_up_at = time.monotonic() + _SETTLE_S
         for start in range(0, len(writes), _BATCH):
@@ -188,12 +193,16 @@ class _Demo:
                 ) from None
             if answer.status != 200:
                 raise AtollError(f"the stock cannot be written: {answer.body}")
-        self._ledger.given = dict(stock.stock)
+        self._ledger.given = {**stock.stock, SKU: hampers}
+        try:
+            await deliveries.fill(seconds)
+        except Unanswered:
+            raise AtollError("the wallets cannot be opened; see the regions' logs") from None
         if not await settle(client, REGIONS, within_s=_SETTLE_S, tell=lambda _: None):
             raise AtollError("the stock did not reach all regions in time; see the regions' logs")
         self._scene.say(f"{len(stock.stock)} products in stock everywhere, {sum(stock.stock.values())} units")
 
-    async def _trade(self, stock: Plan, collisions: Collisions) -> None:
+    async def _trade(self, stock: Plan, collisions: Collisions, deliveries: Deliveries) -> None:
         scene, seconds, topology = self._scene, self._options.seconds, self._topology
         random = Random(self._options.seed + 2)
         shoppers = Shoppers(self._client, self._ledger, stock, alive=topology.alive, random=random)
@@ -207,6 +216,7 @@ class _Demo:
                 group.create_task(nemesis.run(seconds))
                 group.create_task(shoppers.run(seconds))
                 group.create_task(collisions.run(seconds))
+                group.create_task(deliveries.run(seconds))
         except ExceptionGroup as errors:
             raise _first(errors) from errors
         scene.say("the shop closes")

@@ -9,8 +9,10 @@ from typing import Any
 
 import msgspec
 
+from atoll.demo.deliveries import PRICE_CENTS
 from atoll.demo.findings import Findings
 from atoll.demo.ledger import Collision, Ledger
+from atoll.demo.nemesis import VICTIM
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -37,6 +39,7 @@ def prove(ledger: Ledger, found: Sequence[Findings]) -> list[Check]:
         same_documents(found),
         orders_kept(ledger, found),
         stock_adds_up(ledger, found),
+        deliveries_whole(ledger, found),
         views_add_up(ledger, found),
         edits_kept(ledger, found),
         same_audit(found),
@@ -127,6 +130,42 @@ def stock_adds_up(ledger: Ledger, found: Sequence[Findings]) -> Check:
     empty = sum(1 for sku, units in ledger.given.items() if units == ledger.sold[sku])
     told = f"{given} units given, {sold} sold, {given - sold} left; {empty} products sold to the last unit"
     return Check("never oversold, not a unit astray", told, tuple(wrong))
+
+
+def deliveries_whole(ledger: Ledger, found: Sequence[Findings]) -> Check:
+    """Each is done or undone as a whole: stock, money and parcels tell the same."""
+    wrong: list[str] = []
+    for each in found:
+        wrong += [
+            f"delivery {key} is lost in {each.region}" for key in ledger.deliveries.keys() - each.sagas.keys()
+        ]
+        wrong += [
+            f"delivery {key} is {saga['status']} at {saga['step']!r} in {each.region}: {saga['error']}"
+            for key, saga in each.sagas.items()
+            if saga["status"] not in ("completed", "compensated")
+        ]
+        done = {key: saga for key, saga in each.sagas.items() if saga["status"] == "completed"}
+        parcels = each.documents.get("parcel", {}).keys()
+        wrong += [f"delivery {key} and its parcel differ in {each.region}" for key in parcels ^ done.keys()]
+        paid = Counter(saga["fields"]["wallet"] for saga in done.values())
+        for wallet, cents in ledger.wallets.items():
+            left = each.documents.get("wallet", {}).get(wallet, {}).get("cents")
+            if left != cents - paid[wallet] * PRICE_CENTS:
+                wrong.append(
+                    f"{paid[wallet]} deliveries were paid from {cents} of {wallet}; {left} left in {each.region}"
+                )
+    sagas = found[0].sagas.values()
+    statuses = Counter(saga["status"] for saga in sagas)
+    amid = sum(1 for saga in sagas if saga["home"] == VICTIM and _spans(saga, ledger.killed_ms))
+    told = (
+        f"{statuses['completed']} delivered, {statuses['compensated']} undone for want of money; {amid} were between"
+        f" two steps when {VICTIM} was killed"
+    )
+    return Check("each delivery is whole: stock, money and parcel", told, tuple(sorted(wrong)))
+
+
+def _spans(saga: dict[str, Any], at_ms: int) -> bool:
+    return bool(saga["started_ms"] < at_ms < max((each["at_ms"] for each in saga["done"]), default=0))
 
 
 def views_add_up(ledger: Ledger, found: Sequence[Findings]) -> Check:

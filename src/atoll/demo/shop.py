@@ -1,8 +1,23 @@
 """The shop that the demo runs: what its data is, and what happens when regions disagree."""
 
+import asyncio
 from typing import Any
 
-from atoll import BoundedCounter, Collection, Counter, SetOf, Text, home_region
+from atoll import (
+    Abort,
+    BoundedCounter,
+    Collection,
+    Counter,
+    Decrement,
+    Increment,
+    Retry,
+    Saga,
+    SetOf,
+    Text,
+    home_region,
+    step,
+)
+from atoll.errors import BoundExceeded
 
 
 def cheapest(versions: list[dict[str, Any] | None]) -> dict[str, Any] | None:
@@ -82,3 +97,44 @@ class Marker(Collection):
     """Written once a second by each region, to see when the others have it."""
 
     number: int
+
+
+class Wallet(Collection, consistency="strong"):
+    """Money has one order worldwide."""
+
+    cents: BoundedCounter = 0
+
+
+class Parcel(Collection):
+    """What was handed to the carrier."""
+
+    sku: str
+
+
+class Delivery(Saga):
+    """Stock from here, money from a wallet elsewhere, and a parcel: all of it, or nothing."""
+
+    sku: str
+    wallet: str
+    cents: int
+
+    @step(compensate="put_back")
+    async def reserve(self, tx: Any) -> None:
+        tx.update(Inventory, self.sku, stock=Decrement(1))
+
+    async def put_back(self, tx: Any) -> None:
+        tx.update(Inventory, self.sku, stock=Increment(1))
+
+    @step(effect=True, retry=Retry(None, most_s=1.0))
+    async def pay(self, db: Any) -> None:
+        await asyncio.sleep(0.4)  # a bank takes its time
+        try:
+            await db.update(Wallet, self.wallet, cents=Decrement(self.cents))
+        except BoundExceeded:
+            raise Abort("not enough money") from None
+
+    @step
+    async def ship(self, tx: Any) -> None:
+        tx.put(Parcel(key=self.key, sku=self.sku))
+
+    pivot = "pay"

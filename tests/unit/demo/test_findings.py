@@ -30,6 +30,8 @@ async def region(request: web.Request) -> web.Response:
             return web.json_response(PAGES[request.query.get("cursor", "")])
         case "/v1/conflicts":
             return web.json_response({"items": [{"id": "r1"}], "cursor": None})
+        case "/v1/sagas":
+            return web.json_response({"items": [{"key": "d1", "status": "completed"}], "cursor": None})
     return web.json_response({"detail": "no such thing"}, status=404)
 
 
@@ -38,6 +40,7 @@ async def test_everything_is_collected_from_all_pages() -> None:
         found = await collect(client, "tokyo")
     assert found.documents == {"order": {"a": 1, "b": 2}}
     assert found.listed_twice == ["order/b"]
+    assert found.sagas == {"d1": {"key": "d1", "status": "completed"}}
     assert (found.position, found.conflicts, found.parked) == ({"tokyo": 3}, [{"id": "r1"}], 1)
 
 

@@ -39,6 +39,7 @@ def ledger() -> Ledger:
     made.views["7"] = 4
     made.notes["n"] = ["rota", "<head>"]
     made.items["c"] = {"bread", "milk"}
+    made.wallets, made.deliveries, made.killed_ms = {"ann": 9000}, {"d1": "ann", "d2": "ann"}, 15
     made.collisions = [Collision("profile", "ann", "", ({"v": 1}, {"v": 2}), "update_origin_differs", True)]
     return made
 
@@ -51,6 +52,8 @@ def region(name: str) -> Findings:
         "note": {"n": {"body": "<head> rota"}},
         "cart": {"c": {"items": ["bread", "milk"], "delivery": "door"}},
         "profile": {"ann": {"v": 2}},
+        "wallet": {"ann": {"cents": 6500}},
+        "parcel": {"d1": {"sku": "hamper"}},
     }
     return Findings(
         name,
@@ -58,7 +61,21 @@ def region(name: str) -> Findings:
         digests={each: {"documents": len(held), "digest": f"d-{each}"} for each, held in documents.items()},
         documents=documents,
         conflicts=[record("r1", "ann", {"v": 1}, {"v": 2})],
+        sagas={"d1": delivery("completed"), "d2": delivery("compensated")},
     )
+
+
+def delivery(status: str) -> dict[str, Any]:
+    done = [{"step": "reserve", "at_ms": 12}, {"step": "pay", "at_ms": 20}]
+    return {
+        "status": status,
+        "step": "",
+        "error": "",
+        "home": "virginia",
+        "started_ms": 10,
+        "done": done,
+        "fields": {"wallet": "ann"},
+    }
 
 
 @pytest.fixture
@@ -73,7 +90,7 @@ def failed(ledger: Ledger, found: list[Findings]) -> dict[str, str]:
 
 def test_right_outcome_passes_every_check(ledger: Ledger, found: list[Findings]) -> None:
     checks = proof.prove(ledger, found)
-    assert len(checks) == 10
+    assert len(checks) == 11
     assert all(check.ok and check.told for check in checks)
 
 
@@ -285,3 +302,32 @@ def test_conflicts_are_counted_by_what_became_of_them() -> None:
         for group in proof.conflict_counts(records)
     ]
     assert counted == [("open", 2, 1), ("resolved", 1, 1)]
+
+
+NAME = "each delivery is whole: stock, money and parcel"
+
+
+def test_a_delivery_that_is_not_whole_is_noticed(ledger: Ledger, found: list[Findings]) -> None:
+    told = {check.name: check.told for check in proof.prove(ledger, found)}[NAME]
+    assert (
+        told == "1 delivered, 1 undone for want of money; 2 were between two steps when virginia was killed"
+    )
+
+    def first(wrong: list[Findings]) -> str:
+        return failed(ledger, wrong)[NAME]
+
+    for change, expected in (
+        (lambda each: each.sagas.pop("d2"), "delivery d2 is lost in frankfurt"),
+        (
+            lambda each: each.sagas["d2"].update(status="stuck", step="pay", error="no"),
+            "delivery d2 is stuck at 'pay' in frankfurt: no",
+        ),
+        (lambda each: each.documents["parcel"].clear(), "delivery d1 and its parcel differ in frankfurt"),
+        (
+            lambda each: each.documents["wallet"].update(ann={"cents": 4000}),
+            "1 deliveries were paid from 9000 of ann; 4000 left in frankfurt",
+        ),
+    ):
+        wrong = copy.deepcopy(found)
+        change(wrong[1])
+        assert first(wrong) == expected
