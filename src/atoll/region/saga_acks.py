@@ -94,6 +94,7 @@ class SagaAcks:
                     return
         finally:
             self._asking.discard(peer)
+            self._look()  # what its link announces ends the questions, too
 
     def _look(self) -> None:
         for future, place in self._waiting.items():
