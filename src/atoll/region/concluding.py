@@ -17,7 +17,7 @@ from atoll.commit.work import Wants
 from atoll.consensus.claims import Claim
 from atoll.consensus.decided import Placed, change_of, written
 from atoll.documents.decided import DECIDED
-from atoll.documents.mutation import Check, Mutation, Receipt, Write, Written
+from atoll.documents.mutation import Check, Mutation, Receipt, Write, Written, weight_of
 from atoll.errors import AtollError, Indefinite
 from atoll.region.group_commit import Awaited
 from atoll.region.local_writes import LocalWrites
@@ -93,10 +93,12 @@ class Concluding(Awaited[Receipt]):
     def want(self, wants: Wants) -> None:
         wants.gates = self._writes.gates
         wants.states.append((TRANSACTIONS, self._transaction))
-        for address in self._values:
+        for address, placed in self._values.items():
             wants.document(*address)
+            wants.weight_bytes += 0 if placed.after is None else len(placed.after.value or b"")
         for mutation in self._asked.beside:
             wants.document(mutation.collection, mutation.key)
+            wants.weight_bytes += weight_of(mutation)
 
     def perform(self, batch: Batch, view: View) -> None:
         """Raises nothing: the transaction has happened, whether it can be recorded here or not."""

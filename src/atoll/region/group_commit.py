@@ -62,7 +62,7 @@ def paced(at_once: int, most: int, done: int, left: int) -> int:
 
 def _weight(rules: Mapping[str, Rules], wants: Wants, view: View, recent: Recent) -> int:
     """About how long the group will take, in bytes."""
-    weight = wants.weight_bytes
+    weight = wants.weight_bytes + sum(map(len, view.states.values()))
     for address, row in view.rows.items():
         declared = rules.get(address[0])
         if declared is None or declared.simple:

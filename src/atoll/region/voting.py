@@ -13,7 +13,7 @@ from atoll.commit.batch import Batch
 from atoll.commit.identity import address_of
 from atoll.commit.work import Wants
 from atoll.consensus import acceptor, decided
-from atoll.consensus.acceptor import NEVER, Acceptor, Forget, Request, Retire
+from atoll.consensus.acceptor import NEVER, Accept, Acceptor, Forget, Request, Retire
 from atoll.consensus.outcome import OUTCOMES
 from atoll.consensus.voters import Joining, later, misses, outdated
 from atoll.documents.document import revision_in
@@ -193,7 +193,9 @@ class Voting:
         wants.states += [STATE, FORGOTTEN, *((VOTERS, region) for region in self.members)]
         wants.states += [(REGISTERS, request.register) for request in call.requests]
         for request in call.requests:
-            if isinstance(request, Retire):
+            if isinstance(request, Accept):
+                wants.weight_bytes += len(request.value)
+            elif isinstance(request, Retire):
                 wants.document(*address_of(request.register))
 
     def cast(self, batch: Batch, view: View, call: VoteCall) -> VoteReply:

@@ -55,7 +55,7 @@ _decode_schemas = msgspec.json.Decoder(dict[str, str]).decode
 
 
 def _pieces(commit: Commit) -> Iterator[Commit]:
-    """A commit as several, the last with all that is not documents or segments."""
+    """A commit as several, the last with all that is not documents, segments or states."""
     piece, left_bytes = Commit(), BESIDE_BYTES
     for name, rows in commit.documents.items():
         for row in rows:
@@ -70,7 +70,13 @@ def _pieces(commit: Commit) -> Iterator[Commit]:
             piece, left_bytes = Commit(), BESIDE_BYTES
         piece.segments.append(segment)
         left_bytes -= len(segment.body)
-    yield replace(commit, documents=piece.documents, segments=piece.segments)
+    for address, value in commit.states.items():
+        if left_bytes <= 0:
+            yield piece
+            piece, left_bytes = Commit(), BESIDE_BYTES
+        piece.states[address] = value
+        left_bytes -= len(value or b"")
+    yield replace(commit, documents=piece.documents, segments=piece.segments, states=piece.states)
 
 
 class PostgresTransaction(Transaction):
