@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 from atoll.causality.types import Generation, Stamp
 from atoll.commit.batch import Batch
 from atoll.documents.entry import Entry, decode_entry
-from atoll.documents.mutation import MERGED_DOCUMENT_BYTES, weight_of_parts
+from atoll.documents.mutation import DOCUMENT_BYTES, MERGED_DOCUMENT_BYTES, weight_of_parts
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, FenceLost
 from atoll.store.port import Parked, View, Wanted
@@ -54,8 +54,7 @@ class Wants:
         """A document; one of a collection that is not declared here may have no table, and is not loaded."""
         rules = self._rules.get(collection)
         if rules is not None:
-            if not rules.simple:
-                self.weight_bytes += MERGED_DOCUMENT_BYTES
+            self.weight_bytes += DOCUMENT_BYTES if rules.simple else MERGED_DOCUMENT_BYTES
             self._documents[collection][key] += 1
 
     def row(self, collection: str, key: str) -> None:

@@ -139,6 +139,8 @@ _ELEMENT_BYTES = 256
 """What an element of a value weighs: Python touches it several times, and plain bytes only a library in C."""
 MERGED_BYTES = 64
 """What a byte of a mergeable field's state weighs."""
+DOCUMENT_BYTES = 1 << 10
+"""What a document weighs, small as it may be."""
 MERGED_DOCUMENT_BYTES = 16 << 10
 """What a document of several parts weighs, small as it may be."""
 _REGISTER_BYTES = 1 << 10

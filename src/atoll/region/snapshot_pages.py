@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from atoll.causality.origin import latest_of
+from atoll.causality.types import Dot
 from atoll.commit.snapshot_page import KEPT_ASIDE, RECORD, SnapshotPage
 from atoll.documents.rules import Rules
 from atoll.errors import AtollError, StoreCorrupt, Unavailable
@@ -15,6 +16,7 @@ from atoll.recovery.restore import RESTORED
 from atoll.recovery.snapshot_record import KeptPage, Record, key_of
 from atoll.region.divergence import entry_digest
 from atoll.replication import snapshot
+from atoll.replication.beside import beside_loop
 from atoll.replication.messages import Peers, SnapshotCall, SnapshotPlace, SnapshotReply
 from atoll.replication.snapshot import Content
 from atoll.rollout.redeclare import UNPARKED
@@ -97,9 +99,8 @@ class SnapshotPages:
         match effect:
             case port.AskPage(peer, place, timeout_s):
                 page = await self._ask(peer, place, timeout_s)
-                content = snapshot.open_page(page)
-                snapshot.check_content(page, content, self._rules, self._region)
-                return port.PageReceived(peer, place, page, snapshot.digests_of(content))
+                digests = await beside_loop(self._checked, page)
+                return port.PageReceived(peer, place, page, digests)
             case port.ScanKept(after):
                 return await self._scanned(after)
             case port.OpenKept(number):
@@ -107,10 +108,16 @@ class SnapshotPages:
                 if row is None or not row.meta:
                     raise StoreCorrupt(f"page {number} of a snapshot is no longer in the store")
                 page = _kept(row).page
-                content = snapshot.open_page(page)
+                content, pieces = await beside_loop(_opened, page)
                 if content.documents:
                     await self._store.open_collections([content.collection])
-                return port.KeptOpened(number, tuple(_pieces(content, page.clock)))
+                return port.KeptOpened(number, pieces)
+
+    def _checked(self, page: SnapshotReply) -> dict[Dot, bytes]:
+        """The digests of its entries. Raises CorruptEntry, HostileEntry."""
+        content = snapshot.open_page(page)
+        snapshot.check_content(page, content, self._rules, self._region)
+        return snapshot.digests_of(content)
 
     async def _ask(self, peer: str, place: SnapshotPlace, timeout_s: float) -> SnapshotReply:
         page = await self._peers.call(peer, SnapshotCall(place, self._region), timeout_s=timeout_s)
@@ -127,6 +134,12 @@ class SnapshotPages:
             return port.KeptScanned(key)
         kept = _kept(row)
         return port.KeptScanned(key, kept.round, kept.peer, kept.page)
+
+
+def _opened(page: SnapshotReply) -> tuple[Content, tuple[SnapshotPage, ...]]:
+    """Raises CorruptEntry."""
+    content = snapshot.open_page(page)
+    return content, tuple(_pieces(content, page.clock))
 
 
 def _pieces(content: Content, stamp: int) -> Iterator[SnapshotPage]:

@@ -19,6 +19,7 @@ from atoll.commit.batch import Batch
 from atoll.commit.work import Step, Wants
 from atoll.documents.entry import decode_frames
 from atoll.region.options import RegionOptions
+from atoll.replication.beside import beside_loop
 from atoll.replication.link import Linked
 from atoll.replication.source import start_of
 from atoll.store.port import JournalExtent, Store, View
@@ -166,4 +167,9 @@ class Truncation:
     async def _look(self) -> None:
         self.extent = await self._store.journal_extent()
         oldest = await self._store.journal(self.extent.after_id, limit=1)
-        self.oldest_ms = stamp_ms(next(decode_frames(oldest[0].segment.body)).entry.stamp) if oldest else None
+        self.oldest_ms = await beside_loop(_first_ms, oldest[0].segment.body) if oldest else None
+
+
+def _first_ms(body: bytes) -> int:
+    """When the first entry of a segment was written. It may be large."""
+    return stamp_ms(next(decode_frames(body)).entry.stamp)

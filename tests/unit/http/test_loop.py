@@ -51,12 +51,16 @@ class Page(Collection):
     body: Text = ""
 
 
+class Deed(Collection, consistency="strong"):
+    items: list[int]
+
+
 class Card(Collection, resolve="merge"):
     items: ListOf[int]
     more: dict[str, int] | None = None
 
 
-APPLICATION = application_of(Plain, Todo, Tag, Label, Page, Card)
+APPLICATION = application_of(Plain, Todo, Tag, Label, Page, Deed, Card)
 
 
 class Asked(NamedTuple):
@@ -131,6 +135,15 @@ def operations(n: int) -> Iterator[tuple[str, list[Asked], Asked]]:
     yield "page: put others", [put], Asked("PUT", "/v1/page/k", {"body": words(n)[::-1]})
     yield "page: append", [put], Asked("PATCH", "/v1/page/k", {"$append": {"body": words(n)}})
     yield "page: no spaces", [], Asked("PUT", "/v1/page/k", {"body": "日本語" * (n // 6)})
+
+    deeds = [
+        {"put": {"collection": "deed", "key": f"k{i}", "value": {"items": numbers(n // 4)}}}
+        for i in range(10)
+    ]
+    together = Asked("POST", "/v1/transactions", {"writes": deeds})
+    yield "deed: transaction", [], together
+    reads = [{"collection": "deed", "key": f"k{i}"} for i in range(10)]
+    yield "deed: snapshot", [together], Asked("POST", "/v1/transactions", {"reads": reads})
 
 
 NAMES = [name for name, _, _ in operations(100)]

@@ -149,6 +149,28 @@ async def test_an_edit_of_a_text_that_was_kept_needs_no_thread(monkeypatch: pyte
 
 
 @in_virtual_time
+async def test_many_small_documents_are_worked_on_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    beside: list[str] = []
+
+    async def noted(work: Any, *args: Any) -> Any:
+        beside.append(work.__name__)
+        return work(*args)
+
+    monkeypatch.setattr(group_commit, "beside_loop", noted)
+    it = await opened()
+    replica = Replica("b", RULES)
+    replica.time_ms = NOW_MS - 1000
+    for at in range(0, 3000, 300):
+        replica.write(*(each for n in range(at, at + 300) for each in named(f"b{n}").mutations))
+    it.intake.deliver(replica.journal[:1], "b")
+    await it.progress.covered({"b": 1})
+    assert not beside
+    it.intake.deliver(replica.journal[1:], "b")
+    await it.progress.covered({"b": 10})
+    assert beside
+
+
+@in_virtual_time
 async def test_a_text_that_was_emptied_meanwhile_is_worked_on_in_a_thread() -> None:
     a, b = Replica("a", RULES), Replica("b", RULES)
     a.write(put_of(RULES["note"], "k", b'{"body":"text"}'))

@@ -109,11 +109,12 @@ async def test_a_commit_on_what_is_no_longer_so_does_nothing(
 
 
 def large() -> Commit:
-    """A commit of six MiB."""
+    """A commit of nine MiB."""
     found = put(*((f"k{n}", "x" * 1_000_000) for n in range(4)))
     found.segments = [Segment("tokyo", 1, 1, b"x" * 3_000_000), Segment("tokyo", 2, 2, b"y")]
     found.positions, found.size_bytes = {"tokyo": 2}, 7_000_000
     found.remembered = [Remembered("k", 1, b"")]
+    found.states = {("register", f"k{n}"): b"%d" % n + b"x" * 1_500_000 for n in range(3)}
     return found
 
 
@@ -151,8 +152,14 @@ async def test_a_large_commit_is_written_in_pieces_all_or_nothing(
     assert (await store.positions(), len((await store.scan("note")).rows)) == ({}, 1)
     pieces.clear()
     await commit(store, large())
-    assert [sum(map(len, each.documents.values())) for each in pieces] == [3, 1, 0]
-    assert [len(each.segments) for each in pieces] == [0, 1, 1]
+    assert [sum(map(len, each.documents.values())) for each in pieces] == [3, 1, 0, 0]
+    assert [len(each.segments) for each in pieces] == [0, 1, 1, 0]
+    assert [len(each.states) for each in pieces] == [0, 0, 2, 1]
+    assert [(key, value[:1]) for key, value in await other.states("register")] == [
+        ("k0", b"0"),
+        ("k1", b"1"),
+        ("k2", b"2"),
+    ]
     assert (await other.positions(), len((await other.scan("note")).rows)) == ({"tokyo": 2}, 5)
     assert [each.segment.last_seq for each in await other.journal(0)] == [1, 2]
     assert await other.remembered(["k"]) == {"k": b""}
