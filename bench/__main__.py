@@ -29,6 +29,7 @@ from bench import (
     reads,
     recovery,
     replication,
+    sagas,
     strong,
 )
 from bench.figures import Curve, Figure, Measured, Report, measured_again, report_json, report_of, table_of
@@ -55,6 +56,7 @@ MEASURES: dict[str, Callable[[Scale, Path, Say], Measured]] = {
     "nodes": nodes.measure,
     "strong": strong.measure,
     "strong, near": strong.measure_near,
+    "sagas": sagas.measure,
 }
 
 

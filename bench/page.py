@@ -101,6 +101,11 @@ SECTIONS = {
         "Strong documents, without distance",
         "The same processes, with no distance between them, and callers in all three regions at once.",
     ),
+    "sagas": (
+        "Sagas",
+        "A saga of three steps in one region, and a workflow of three steps in DBOS. Two steps change a document. The"
+        " one between acts outside, and takes no time. Both run in the program that starts them.",
+    ),
     "memory": ("Memory", "Of `atoll serve`."),
     "soak": (
         "Soak",

@@ -37,6 +37,8 @@ class Scale:
     """Replicated in one round, end to end."""
     pouch_rows: int = 5_000
     """The same for pouchdb-server; a fifth of them one by one."""
+    sagas: int = 2_000
+    """In one round, many at once; a quarter of them one by one."""
     conflicts: int = 10_000
     """In one round, for each strategy."""
     failures: int = 3
@@ -67,6 +69,7 @@ QUICK = Scale(
     resident_seconds=4.0,
     rows=2_000,
     pouch_rows=1_000,
+    sagas=400,
     conflicts=800,
     failures=1,
     simulated_failures=5,
