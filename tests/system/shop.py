@@ -106,6 +106,10 @@ class Account(Collection, consistency="strong"):
     balance: int = 0
 
 
+class Booking(Collection, consistency="strong", fallback="eventual"):
+    guest: str = ""
+
+
 class Purse(Collection, consistency="strong"):
     amount: Counter
 

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from .cluster import Cluster, Region
+from .cluster import Cluster, Region, until
 
 pytestmark = pytest.mark.xdist_group("shared")
 
@@ -31,13 +31,77 @@ def test_a_region_sells_all_there_is(shared: Cluster) -> None:
     assert shared["frankfurt"].status()["counted"]["rights_requests"] >= 2
 
 
-def test_a_weaker_guarantee_is_told(shared: Cluster) -> None:
-    stocked(shared, "told", 3)
-    assert shared["tokyo"].get("inventory", "told").headers["atoll-degraded"] == "escrow"
+TOKYO = (("tokyo", "frankfurt"), ("tokyo", "virginia"))
+"""Its links."""
+
+
+def cut_off(region: Region) -> None:
+    until(lambda: region.status()["registers"]["cut_off"], f"{region.name} knows that it is cut off")
+
+
+def test_a_region_that_is_cut_off_sells_from_its_rights_and_says_so(shared: Cluster) -> None:
+    frankfurt, tokyo, virginia = shared
+    stocked(shared, "told", 90)
+    for region in shared:
+        answer = region.get("inventory", "told")
+        assert (answer.value["stock"], answer.headers.get("atoll-degraded")) == (90, None)
+    with shared.apart(*TOKYO):
+        cut_off(tokyo)
+        sale = tokyo.patch("inventory", "told", {"$inc": {"stock": -20}})
+        assert (sale.status, sale.headers["atoll-degraded"]) == (200, "escrow")
+        refused = tokyo.patch("inventory", "told", {"$inc": {"stock": -11}})
+        assert (refused.status, refused.problem, refused.json["left_here"]) == (409, "bound-exceeded", 10)
+        counted = tokyo.get("inventory", "told")
+        assert counted.value["stock"] == 70
+        assert counted.headers["atoll-degraded"] == "escrow; not heard: frankfurt, virginia"
+        sale = frankfurt.patch("inventory", "told", {"$inc": {"stock": -5}})
+        assert (sale.status, sale.headers.get("atoll-degraded")) == (200, None)
+        counted = virginia.get("inventory", "told")
+        assert (counted.value["stock"], counted.headers["atoll-degraded"]) == (85, "escrow; not heard: tokyo")
+    for region in shared:
+        answer = region.get("inventory", "told")
+        assert (answer.value["stock"], answer.headers.get("atoll-degraded")) == (65, None)
     assert (
-        shared["tokyo"].patch("inventory", "told", {"$inc": {"stock": 1}}).headers["atoll-degraded"]
-        == "escrow"
+        'atoll_degraded_total{fallback="escrow",request="write"}'
+        in tokyo.request("GET", "/metrics").body.decode()
     )
+
+
+def test_every_region_tells_who_holds_which_rights(shared: Cluster) -> None:
+    stocked(shared, "shown", 9)
+
+    def shown() -> bool:
+        counters = [
+            [each for each in region.status()["rights"]["scarcest"] if each["key"] == "shown"]
+            for region in shared
+        ]
+        return all(
+            each and each[0]["held"] == {"frankfurt": 3, "tokyo": 3, "virginia": 3} for each in counters
+        )
+
+    until(shown, "all regions tell the rights of all")
+
+
+def test_what_was_written_while_cut_off_is_decided_afterwards(shared: Cluster) -> None:
+    """By one region, and while the majority decided something else: one stays, and the audit has the other."""
+    frankfurt, tokyo, _ = shared
+    assert tokyo.put("booking", "gala", {"guest": "first"}).headers.get("atoll-degraded") is None
+    shared.settled()
+    with shared.apart(*TOKYO):
+        cut_off(tokyo)
+        until(lambda: frankfurt.put("booking", "gala", {"guest": "majority"}).status == 200, "they go on")
+        written = tokyo.put("booking", "gala", {"guest": "cut off"})
+        assert (written.status, written.headers["atoll-degraded"]) == (200, "eventual")
+        alone = tokyo.get("booking", "gala")
+        assert (alone.value, alone.headers["atoll-degraded"]) == ({"guest": "cut off"}, "eventual")
+        assert frankfurt.get("booking", "gala").value == {"guest": "majority"}
+    until(lambda: tokyo.status()["registers"]["undecided"] == 0, "all is decided")
+    shared.settled()
+    for region in shared:
+        answer = region.get("booking", "gala")
+        assert (answer.value, answer.headers.get("atoll-degraded")) == ({"guest": "cut off"}, None)
+        (record,) = region.conflicts(collection="booking", key="gala")
+        assert (record["status"], record["losing"]["value"]) == ("resolved", {"guest": "majority"})
 
 
 def test_several_counters_in_one_batch_get_their_rights(shared: Cluster) -> None:

@@ -147,7 +147,7 @@ def _registers(answer: Any) -> dict[str, Any] | None:
 def registers_table(found: Mapping[str, Node]) -> Table:
     """A row for each region, or node of one, by name."""
     right = ("proposals", "beaten", "changes combined")
-    columns = ("region", "votes", "waits for", *right)
+    columns = ("region", "votes", "waits for", "majority", *right, "undecided")
     made = table("Strong documents (decided by a majority of regions)", *columns, right=right)
     for name, (*_, answer) in found.items():
         registers = _registers(answer)
@@ -159,7 +159,9 @@ def registers_table(found: Mapping[str, Node]) -> Table:
             name,
             votes if reason is None else f"{votes}: {reason}",
             ", ".join(registers["waits_for"]) or "–",
+            "[red]cut off[/]" if registers.get("cut_off") else "reached",
             *(str(registers[each]) for each in ("proposals", "lost", "combined")),
+            str(registers.get("undecided", 0)),
         )
     return made
 

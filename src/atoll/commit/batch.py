@@ -107,7 +107,7 @@ class Batch:
 
     # -- local ---------------------------------------------------------------------------------------
 
-    def write(self, write: Write, admit: Admit | None = None) -> Receipt:
+    def write(self, write: Write, admit: Admit | None = None, degraded: str | None = None) -> Receipt:
         """Add one entry. Raises a RequestError, or what `admit` raises, and then leaves no trace of the request."""
         if (given := self._remembered.get(write.idempotency_key or "")) is not None:
             return idempotency.replay(given, write)
@@ -120,6 +120,8 @@ class Batch:
             seq = dot.seq if self._commit_drafts(drafts, dot, write) else Seq(0)
             rows = () if write.brief else tuple(written_of(address, self.row(address)) for address in drafts)
             receipt = Receipt(dot.origin, seq, dot.stamp, rows)
+        if degraded is not None:
+            receipt = msgspec.structs.replace(receipt, degraded=degraded)
         if (key := write.idempotency_key) is not None:
             self._remembered[key] = answer = idempotency.answer_of(receipt, write)
             self.pending.remembered.append(Remembered(key, self.now_ms, answer))
@@ -139,7 +141,8 @@ class Batch:
                 return None
             address = (put.collection, put.key)
             rules, row = self._rules[put.collection], self.row(address)
-            if not rules.quick or address in after or not documents.succeeded(row, context):
+            over = documents.succeeded(row, context) and not documents.follows_decided(row)
+            if not rules.quick or address in after or not over:
                 return None
             shown = None if row is None else row.value
             if row is not None and shown is not None and not documents.shows_register(row):

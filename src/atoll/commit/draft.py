@@ -9,7 +9,7 @@ import msgspec
 
 from atoll.commit.identity import Address
 from atoll.conflicts import records
-from atoll.documents.decided import DECIDED, Decision, encode, revision_of
+from atoll.documents.decided import DECIDED, Decision, encode, seen_by
 from atoll.documents.document import (
     Document,
     carried_over,
@@ -55,7 +55,7 @@ class Draft:
         self.before = before
         self._key = key
         self._row = row
-        self._seen = revision_of(before.registers.get(WHOLE, ()))
+        self._seen = seen_by(before.registers.get(WHOLE, ()))
         """The decided revision that an ordinary write replaces."""
         if self._seen:
             dot = msgspec.structs.replace(dot, context={**dot.context, DECIDED: self._seen})

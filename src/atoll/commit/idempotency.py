@@ -32,7 +32,9 @@ def answer_of(receipt: Receipt, write: Write) -> bytes:
         (put,), (only,) = write.mutations, written
         if type(put) is Put and put.plain == only.value:
             written = (Written(only.collection, only.key, _AS_ASKED, only.version),)
-    return _pack(Receipt(receipt.origin, receipt.seq, receipt.stamp, written, fingerprint(write)))
+    return _pack(
+        msgspec.structs.replace(receipt, written=written, fingerprint=fingerprint(write), replayed=False)
+    )
 
 
 def replay(answer: bytes, write: Write) -> Receipt:

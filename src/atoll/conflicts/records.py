@@ -17,7 +17,7 @@ import msgspec
 from atoll.causality.clock import stamp_ms
 from atoll.causality.origin import Origin, region_of
 from atoll.causality.types import Dot, Order, Seq, Stamp
-from atoll.documents.decided import DECIDED
+from atoll.documents.decided import DECIDED, decision_of
 from atoll.documents.document import Document, mergeable, shown_plain, touches, version_of
 from atoll.documents.entry import Change, Entry, LosingVersion
 from atoll.documents.purging import unseen_touches
@@ -208,16 +208,31 @@ def check_resolved(losing: LosingVersion, entry: Entry, change: Change) -> None:
     ]
     if PURGED in written:
         registers.append(record.field or TOUCH)
-    lost = record.losing
+    lost, (by, seen) = record.losing, _resolving(entry, change, record)
     if (
         (record.collection, record.key, record.id) != (change.collection, change.key, losing.id)
         or (record.status, losing.status) != ("resolved", "resolved")
-        or record.resolved_by != entry.order
-        or not (0 < lost.seq <= entry.context.get(lost.region, 0) or lost.region == DECIDED)
+        or record.resolved_by != by
+        or not (0 < lost.seq <= seen.get(lost.region, 0) or lost.region == DECIDED)
         or not 0 <= lost.stamp < 1 << 63
         or losing.id not in [record_id(change.collection, change.key, name, lost.dot) for name in registers]
     ):
         raise HostileEntry(f"{entry.origin}:{entry.seq} resolves a conflict that its writer cannot have seen")
+
+
+def _resolving(entry: Entry, change: Change, record: Record) -> tuple[Order | None, Mapping[str, int]]:
+    """By what a change may resolve a record, and what that had seen.
+
+    A decided revision carries the records of earlier ones, too. Raises HostileEntry.
+    """
+    if DECIDED not in change.deltas:
+        return entry.order, entry.context
+    decision = decision_of(change.deltas)
+    by = record.resolved_by
+    if not decision.stamp or by is None:
+        return entry.order, entry.context
+    possible = by[0] <= decision.stamp and by[1] == DECIDED and by[2] <= decision.revision
+    return by if possible else None, decision.base
 
 
 def _read(losing: LosingVersion) -> Record:

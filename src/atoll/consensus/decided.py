@@ -29,7 +29,7 @@ from atoll.documents.document import (
     version_of,
     visible,
 )
-from atoll.documents.entry import Change
+from atoll.documents.entry import Change, LosingVersion
 from atoll.documents.mutation import Mutation, Put, Written
 from atoll.documents.register import Operation, Version
 from atoll.documents.rules import WHOLE, Rules
@@ -39,6 +39,8 @@ from atoll.store.port import Row
 MOST_REMEMBERED: Final = 256
 """Changes; and as many that are doubted."""
 REMEMBERED_MS: Final = 300_000
+_CARRIED_BYTES: Final = 16 << 10
+"""Of records for the audit, at most; and the newest one."""
 _ALONE: Final = Actor(Origin("alone"), (RegionName("alone"),), ())
 """Who operates on mergeable fields: the register orders all operations, so there is one."""
 
@@ -73,6 +75,14 @@ class Intent(msgspec.Struct, array_like=True, frozen=True):
     """The change that the register then remembers."""
 
 
+class Lost(msgspec.Struct, array_like=True, frozen=True):
+    """A version that was dropped when it, or what it lost to, was folded in: see `consensus.folding`."""
+
+    stamp: int
+    """Of the revision that dropped it."""
+    record: LosingVersion
+
+
 class Decided(msgspec.Struct, array_like=True, frozen=True):
     """The value of a register."""
 
@@ -88,6 +98,8 @@ class Decided(msgspec.Struct, array_like=True, frozen=True):
     """The latest changes, the newest last."""
     intent: Intent | None = None
     """Of an unfinished transaction: until its outcome is known nothing else may change the register."""
+    lost: tuple[Lost, ...] = ()
+    """What was dropped lately, for the audit of every region."""
 
     @property
     def over(self) -> bool:
@@ -123,12 +135,14 @@ def initial(rules: Rules, row: Row | None) -> Decided:
     """The value of a register that no quorum has decided yet: the document as it was written before."""
     if row is None:
         return Decided()
-    document = decode_row(rules, row)
+    document, tentative = decode_row(rules, row), rules.schema.policy.writes_when_cut_off
     value, base = visible(rules, document), _ordinary({}, document)
     for version in document.registers.get(WHOLE, ()):
         if version.origin == DECIDED:  # acceptors have dropped it
+            if tentative:
+                value, base = version.value, {k: seq for k, seq in version.context.items() if k != DECIDED}
             return Decided(version.seq, version.stamp, version.operation, value, base)
-    return Decided(value=value, base=base)
+    return Decided() if tentative else Decided(value=value, base=base)  # what is tentative is folded in
 
 
 def _ordinary(base: Mapping[str, int], document: Document) -> dict[str, int]:
@@ -153,7 +167,9 @@ def changed(rules: Rules, before: Decided, mutation: Mutation, stamp: Stamp, row
     draft.mutate(mutation)
     if draft.empty:
         return before
-    base = before.base if row is None else _ordinary(before.base, decode_row(rules, row))
+    base = before.base
+    if row is not None and not rules.schema.policy.writes_when_cut_off:
+        base = _ordinary(base, decode_row(rules, row))
     operation = Operation.INSERT if before.value is None else Operation.UPDATE
     value = visible(rules, draft.document)
     return Decided(
@@ -163,7 +179,20 @@ def changed(rules: Rules, before: Decided, mutation: Mutation, stamp: Stamp, row
         value,
         base,
         before.made,
+        lost=carried(before.lost, stamp),
     )
+
+
+def carried(lost: Sequence[Lost], stamp: int) -> tuple[Lost, ...]:
+    """Those that the next revision carries, too: the latest ones, for a few minutes."""
+    kept: list[Lost] = []
+    room, since_ms = _CARRIED_BYTES, (stamp >> 16) - REMEMBERED_MS
+    for each in reversed(lost):
+        room -= len(each.record.body)
+        if (kept and room < 0) or each.stamp >> 16 <= since_ms:
+            break
+        kept.append(each)
+    return tuple(reversed(kept))
 
 
 def wanted(
@@ -255,7 +284,7 @@ def row_for(value: Decided) -> Row | None:
     """How the document is stored once it is learned; None for one that was never written."""
     if not value.revision:
         return None
-    version = _version(value)
+    version = version_in(value)
     return row_of(
         value.value, version if value.value is None else version_of(version, version.operation, ELSEWHERE)
     )
@@ -269,10 +298,12 @@ def written(address: Address, value: Decided) -> Written:
 def change_of(address: Address, value: Decided) -> Change:
     """The change of a journal entry that brings the value to every region."""
     decision = Decision(value.revision, Stamp(value.stamp), value.base)
-    return Change(*address, value.operation, {WHOLE: value.value}, {DECIDED: decided.encode(decision)})
+    lost = tuple(each.record for each in value.lost)
+    return Change(*address, value.operation, {WHOLE: value.value}, {DECIDED: decided.encode(decision)}, lost)
 
 
-def _version(value: Decided) -> Version:
+def version_in(value: Decided) -> Version:
+    """The register's value as a version of the document."""
     return decided.version(
         Decision(value.revision, Stamp(value.stamp), value.base), value.operation, value.value
     )

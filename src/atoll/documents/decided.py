@@ -59,6 +59,13 @@ def revision_of(versions: Iterable[Dotted]) -> int:
     return max((each.seq for each in versions if each.origin == DECIDED), default=0)
 
 
+def seen_by(versions: Iterable[Version]) -> int:
+    """The latest decided revision that a register holds, or that the writer of one of its versions had seen."""
+    return max(
+        (each.seq if each.origin == DECIDED else each.context.get(DECIDED, 0) for each in versions), default=0
+    )
+
+
 def encode(decision: Decision) -> bytes:
     return _encode(decision)
 

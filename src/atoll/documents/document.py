@@ -59,6 +59,8 @@ _PAIR = b"\x92"
 """Begins an array of two in msgpack, as `_Meta` is."""
 _SHOWN = encode(ELSEWHERE) + encode({})
 """Ends the merge state of a row whose one version has its value in the JSON column, and which has no lattices."""
+_DECIDED = b"\xa1" + DECIDED.encode()
+"""As a name in msgpack."""
 _OPERATIONS = frozenset(map(int, Operation))
 _decode_dots = msgspec.msgpack.Decoder(_Dots).decode
 _any_json = msgspec.json.Decoder().decode
@@ -312,6 +314,11 @@ def succeeded(row: Row | None, context: Mapping[str, int]) -> bool:
         and len(held) == len(versions) == 1
         and context.get(versions[0].origin, 0) >= versions[0].seq
     )
+
+
+def follows_decided(row: Row | None) -> bool:
+    """Whether a writer of the document may have seen a decided revision: what comes next has to say so, too."""
+    return row is not None and _DECIDED in row.meta
 
 
 def revision_in(row: Row | None) -> int:

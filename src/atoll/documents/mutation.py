@@ -116,6 +116,8 @@ class Receipt(msgspec.Struct, array_like=True, frozen=True, gc=False):
     fingerprint: bytes = b""
     """Of the write, in what is remembered: a key that comes back with another write is refused."""
     replayed: bool = False
+    degraded: str | None = None
+    """Which fallback was taken; None where the write is what the collection's policy promises."""
 
     @property
     def dot(self) -> Dot:

@@ -103,9 +103,6 @@ def _writing(mutation: Callable[[Rules, str, bytes, str | None, bool], Mutation]
         written = reply.receipt.written[0]
         headers = after(on, reply, token)
         headers.append((b"etag", b'"%b"' % written.version.encode()))
-        fallback = rules.schema.policy.standing_fallback
-        if fallback is not None:
-            headers.append((b"atoll-degraded", fallback.encode()))
         await exchange.answer(200, _document(written.key, written.value, written.version), headers)
 
     return write
@@ -147,9 +144,6 @@ async def _batch(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
     if reply is None:
         return
     headers = after(on, reply, token)
-    fallbacks = {on.rules(each.collection).schema.policy.standing_fallback for each in mutations} - {None}
-    if fallbacks:
-        headers.append((b"atoll-degraded", ", ".join(sorted(map(str, fallbacks))).encode()))
     if brief:
         headers.append((b"preference-applied", _MINIMAL.encode()))
     await exchange.answer_json({"written": told(reply.receipt.written)}, headers=headers)
@@ -248,6 +242,8 @@ def after(on: Serving, reply: WriteReply, token: Mapping[str, int] | None) -> He
     headers = headers_of(region, on.sessions.after(reply.vector, token))
     if reply.receipt.replayed:
         headers.append((b"atoll-replayed", b"true"))
+    if reply.receipt.degraded is not None:
+        headers.append((b"atoll-degraded", reply.receipt.degraded.encode()))
     return headers
 
 

@@ -22,6 +22,7 @@ _COUNTERS = (
     ("atoll_commits", "Group commits, each one fsync.", "counted.commits"),
     ("atoll_reads", "Documents read.", "counted.reads"),
     ("atoll_forwarded", "Requests that another region answered.", "counted.forwarded"),
+    ("atoll_degraded", "Answers that a fallback gave.", "counted.degraded", "request", "fallback"),
     ("atoll_token_waits", "Reads that waited for their session's token.", "counted.token_waits"),
     ("atoll_traceparent_invalid", "Malformed trace contexts that were dropped.", "counted.invalid_traces"),
     ("atoll_parked_changes", "Changes from peers that could not be merged.", "counted.parked"),
@@ -52,6 +53,8 @@ _GAUGES = (
     ("atoll_sagas_stuck", "Sagas that wait for a person.", "sagas.stuck"),
     ("atoll_serving", "Whether this region should get traffic.", "serving"),
     ("atoll_acceptors_voting", "Whether this region votes for strong documents.", "registers.voting"),
+    ("atoll_cut_off", "Whether links say that no majority can be asked.", "registers.cut_off"),
+    ("atoll_undecided", "Documents that were written while cut off.", "registers.undecided"),
     ("atoll_loop_stall_seconds", "Longest time of late that the event loop was held.", "loop_stall_s"),
 )
 _OLDEST = ("atoll_journal_oldest_timestamp_seconds", "When the oldest entry was written that is kept.")

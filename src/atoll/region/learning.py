@@ -137,6 +137,22 @@ class Settling(Change):
         return super().answered(step)
 
 
+def together(waiting: list[Change], most: int) -> list[Change]:
+    """Take those that become one proposal, `most` at most.
+
+    Intents are taken off first. One that is put on is the last: what comes after it has to wait for its outcome. It is
+    the one of the oldest transaction.
+    """
+    placings = [change for change in waiting if isinstance(change, Placing)]
+    oldest = min(placings, key=lambda change: change.intent.age, default=None)
+    changes: list[Change] = [change for change in waiting if isinstance(change, Settling)]
+    changes += [change for change in waiting if not isinstance(change, Placing | Settling)]
+    changes = changes[: most - 1] + ([] if oldest is None else [oldest])
+    taken = set(map(id, changes))
+    waiting[:] = [change for change in waiting if id(change) not in taken]
+    return changes
+
+
 class Step:
     """What one change came to in a proposal."""
 
@@ -176,6 +192,7 @@ class Learning(Awaited[list[Receipt | AtollError]]):
     def want(self, wants: Wants) -> None:
         wants.gates = self._gates
         wants.document(*self._address)
+        wants.records += [each.record.id for step in self._steps for each in step.value.lost]
 
     def perform(self, batch: Batch, view: View) -> None:
         """Raises nothing: what was decided has happened, whether it can be recorded here or not."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import ClassVar
 
 from atoll.commit.batch import Admit, Batch
 from atoll.commit.work import Gate, Wants
@@ -16,6 +17,9 @@ from atoll.store.port import View
 
 class LocalWrite(Awaited[Receipt]):
     """One write and who waits for its answer."""
+
+    degraded: ClassVar[str | None] = None
+    """The fallback that is taken by it."""
 
     __slots__ = ("_write", "_writes")
 
@@ -38,7 +42,7 @@ class LocalWrite(Awaited[Receipt]):
         try:
             if batch.closed is not None:
                 raise batch.closed
-            self.result = batch.write(self._write, self._writes.admit)
+            self.result = batch.write(self._write, self._writes.admit, self.degraded)
         except AtollError as error:
             self.result = error
         except Exception as error:

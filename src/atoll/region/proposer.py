@@ -31,6 +31,7 @@ from atoll.consensus.decided import (
     row_for,
     wanted,
 )
+from atoll.consensus.folding import folded
 from atoll.consensus.round import Round, Voters, heard
 from atoll.documents.mutation import Receipt
 from atoll.documents.rules import Rules
@@ -44,7 +45,7 @@ from atoll.errors import (
 )
 from atoll.region.ballot_box import BallotBox
 from atoll.region.forwarding import Forwarding
-from atoll.region.learning import Change, Deciding, Learning, Placing, Settling, Step, Unasked
+from atoll.region.learning import Change, Deciding, Learning, Placing, Settling, Step, Unasked, together
 from atoll.region.local_writes import LocalWrites
 from atoll.region.outcomes import Outcomes
 from atoll.region.site import Site
@@ -115,22 +116,6 @@ def _forgotten(address: Address) -> Indefinite:
     return Indefinite(
         f"{'/'.join(address)} no longer remembers whether this change was made: read the document before you repeat it"
     )
-
-
-def _together(waiting: list[Change]) -> list[Change]:
-    """Take those that become one proposal.
-
-    Intents are taken off first. One that is put on is the last: what comes after it has to wait for its outcome. It is
-    the one of the oldest transaction.
-    """
-    placings = [change for change in waiting if isinstance(change, Placing)]
-    oldest = min(placings, key=lambda change: change.intent.age, default=None)
-    changes: list[Change] = [change for change in waiting if isinstance(change, Settling)]
-    changes += [change for change in waiting if not isinstance(change, Placing | Settling)]
-    changes = changes[: _AT_ONCE - 1] + ([] if oldest is None else [oldest])
-    taken = set(map(id, changes))
-    waiting[:] = [change for change in waiting if id(change) not in taken]
-    return changes
 
 
 def _without_movable(changes: Sequence[Change]) -> list[Change]:
@@ -225,7 +210,7 @@ class Proposer:
         changes: list[Change] = []
         try:
             while register.waiting:
-                changes = _together(register.waiting)
+                changes = together(register.waiting, _AT_ONCE)
                 try:
                     await self._decide(register, changes)
                 except AtollError as error:
@@ -243,7 +228,7 @@ class Proposer:
         since, sent, tries = loop.time(), False, 0
         while True:
             voters = self.voters()
-            if not sent and not self._reaches_majority():
+            if not sent and not self.reaches_majority():
                 found, before = Round(voters, silent=frozenset(voters)), None
             else:
                 found, ballot, before = await self._prepared(register, voters)
@@ -251,6 +236,10 @@ class Proposer:
                 value, told = await self._settled(register, before, changes)
                 row = await self._store.get(*register.address)
                 steps = [] if value is before or told else [Step(Unasked(None, b""), value)]
+                rules, unfolded = self.rules[register.address[0]], value
+                value = folded(rules, register.address[1], unfolded, row, self._clock.now)
+                if value is not unfolded:  # what the audit names is in a journal, too
+                    steps += [Step(Unasked(None, b""), each) for each in (unfolded, value)]
                 steps += self._steps(register.address, value, changes, row)
                 after, upcoming = steps[-1].value, Ballot(ballot.number + 1, self._name)
                 self._hold(register, None)
@@ -472,8 +461,8 @@ class Proposer:
         link = self._links.get(region)
         return link is not None and link.status.connected
 
-    def _reaches_majority(self) -> bool:
-        """Whether a proposal is worth sending: once it is sent, nobody can say that it will not be decided."""
+    def reaches_majority(self) -> bool:
+        """Whether links say so. Else no proposal is sent: once it is, nobody can say that it will not be decided."""
         connected = sum(link.status.connected for link in self._links.values())
         return 2 * (1 + connected) > len(self._voting.members)
 

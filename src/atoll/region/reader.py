@@ -11,7 +11,7 @@ from atoll.causality import vector as vectors
 from atoll.documents import document as documents
 from atoll.documents.register import Version
 from atoll.documents.rules import Rules
-from atoll.errors import RegionUnreachable, Unavailable
+from atoll.errors import Indefinite, InvalidToken, RegionUnreachable, Unavailable
 from atoll.region.group_commit import GroupCommit
 from atoll.region.reading import (
     AT_ONCE,
@@ -21,6 +21,7 @@ from atoll.region.reading import (
     AtOwner,
     ByQuorum,
     Here,
+    InTotal,
     Listing,
     ListOptions,
     Reading,
@@ -67,6 +68,8 @@ class Reader:
         self._ownership, self._gates, self._waits, self._statistics = admission
         self._ask = site.ask
         self._registers = registers
+        self._silent: set[str] = set()
+        """Peers that did not answer when they were asked last, and whose link has not been open since."""
 
     async def read(self, collection: str, key: str, options: ReadOptions = PLAIN_READ) -> Reading:
         """Under the collection's consistency, or the one asked for.
@@ -95,7 +98,9 @@ class Reader:
             case AtOwner():
                 return await self._read_strong(collection, key)
             case ByQuorum():
-                return await self._registers.read(collection, key)
+                return await self._read_decided(collection, key, options)
+            case InTotal():
+                return await self._read_total(collection, key, options)
             case unreachable:
                 assert_never(unreachable)
 
@@ -125,7 +130,7 @@ class Reader:
     ) -> Listing:
         """A page of a collection, under the same plan as a read. Raises what `read` raises."""
         plan = plan_read(self._rules[collection].schema, options, listing=True)
-        assert not isinstance(plan, AtOwner | ByQuorum), "no region orders the writes of a whole collection"
+        assert isinstance(plan, Here | WaitFor), "no region orders the writes of a whole collection"
         check_spelling(wanted.prefix, "prefix")
         here = plan.here if isinstance(plan, WaitFor) else plan
         if isinstance(plan, WaitFor):
@@ -180,6 +185,55 @@ class Reader:
         self._statistics.forwarded += 1
         reply = await self._ask(peer, call, ReadReply)
         return Reading(reply.value, reply.version, peer, reply.vector)
+
+    async def _read_decided(self, collection: str, key: str, options: ReadOptions) -> Reading:
+        """By a majority; here, and marked, where none answers and the collection says so."""
+        policy, registers = self._rules[collection].schema.policy, self._registers
+        if not (policy.reads_when_cut_off and registers.cut_off):
+            try:
+                if policy.writes_when_cut_off and options.token:
+                    await self._waits.require(options.token, options.max_wait_s)
+                return await registers.read(collection, key)
+            except RegionUnreachable:
+                if not policy.reads_when_cut_off:
+                    raise
+                registers.note_cut_off()
+        self._statistics.degraded[f"read/{policy.fallback}"] += 1
+        here = Here(None, policy.fallback)
+        return await self._read_after(collection, key, options.token or {}, here, options)
+
+    async def _read_total(self, collection: str, key: str, options: ReadOptions) -> Reading:
+        """With all that any region had committed before; marked where one is not heard."""
+        self._gates.enter()
+        if options.token:
+            await self._waits.require(options.token, options.max_wait_s)
+        self._silent -= {peer for peer, link in self._links.items() if link.status.connected}
+        asked = sorted(self._links.keys() - self._silent)
+        found = await asyncio.gather(*(self._positions(peer, collection, key) for peer in asked))
+        self._silent |= {peer for peer, seen in zip(asked, found, strict=True) if seen is None}
+        silent = self._silent & self._links.keys()
+        for peer, seen in zip(asked, found, strict=True):
+            if seen is not None and not await self._came(seen, options.max_wait_s):
+                silent.add(peer)
+        reading = await self.read_here(collection, key)
+        if not silent:
+            return reading
+        self._statistics.degraded["read/escrow"] += 1
+        return reading._replace(degraded=f"escrow; not heard: {', '.join(sorted(silent))}")
+
+    async def _positions(self, peer: str, collection: str, key: str) -> Mapping[str, int] | None:
+        """What a peer has; None where it does not answer."""
+        try:
+            return (await self._ask(peer, ReadCall(collection, key, {}), ReadReply)).vector
+        except (Unavailable, Indefinite):
+            return None
+
+    async def _came(self, seen: Mapping[str, int], max_wait_s: float | None) -> bool:
+        """Wait until this region has seen that, too; False when it did not in time."""
+        try:
+            return await self._waits.wait_for(seen, max_wait_s)
+        except InvalidToken:
+            return False  # some of it is lost
 
     async def _read_strong(self, collection: str, key: str) -> Reading:
         self._gates.enter()

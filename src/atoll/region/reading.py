@@ -89,11 +89,17 @@ class ByQuorum:
     """What a majority of regions has decided last."""
 
 
-ReadPlan = Here | WaitFor | AtOwner | ByQuorum
+@dataclass(frozen=True, slots=True)
+class InTotal:
+    """What all regions together have of it: they write without asking each other."""
+
+
+ReadPlan = Here | WaitFor | AtOwner | ByQuorum | InTotal
 AT_ONCE = Here()
 ONCE_SEEN = WaitFor(AT_ONCE)
 _AT_OWNER = AtOwner()
 _BY_QUORUM = ByQuorum()
+_IN_TOTAL = InTotal()
 CAUSAL_LISTING = "causal listing"
 """No region orders the writes of a whole collection: a listing is as good as a causal one."""
 
@@ -102,23 +108,25 @@ def plan_read(schema: CollectionSchema, options: ReadOptions, *, listing: bool =
     """Raises InvalidOperation for a level that the collection cannot give."""
     policy = schema.policy
     level = options.consistency or policy.consistency
-    degraded = policy.standing_fallback
+    degraded = None
     if level == "strong":
         if listing:
-            degraded = degraded or CAUSAL_LISTING
+            degraded = CAUSAL_LISTING
         elif policy.consistency != "strong":
             raise InvalidOperation(
                 f"collection {schema.name!r} is declared {policy.consistency}: its writes have no global order that a "
                 'strong read could see; declare it with consistency="strong"',
                 collection=schema.name,
             )
-        elif degraded is None:
+        elif policy.fallback == "escrow":
+            return _IN_TOTAL
+        else:
             return _BY_QUORUM if policy.by_quorum else _AT_OWNER
     bound_s = _bound_s(schema, options, level)
     if bound_s is None and degraded is None:
         here = AT_ONCE
     else:
-        here = Here(bound_s, degraded, stale_allowed=policy.fallback == "eventual")
+        here = Here(bound_s, degraded, stale_allowed=policy.reads_when_cut_off)
     if level == "eventual" or not options.token:
         return here
     return ONCE_SEEN if here is AT_ONCE else WaitFor(here)

@@ -27,6 +27,7 @@ from atoll.region.progress import Progress
 from atoll.region.proposer import Moved, Proposer, Register
 from atoll.region.reading import Reading
 from atoll.region.site import Site
+from atoll.region.tentative import Tentative
 from atoll.region.voting import REGISTERS
 from atoll.region.waits import Admission
 from atoll.replication.messages import (
@@ -66,6 +67,8 @@ class Registers:
         self._store = store
         self.proposer = proposer
         self._progress = progress
+        self.tentative = Tentative(site, store, proposer)
+        self._cut_off = False
         _, self._gates, self._waits, self._statistics = admission
 
     @property
@@ -78,6 +81,17 @@ class Registers:
         return bool(self.proposer.rules) and any(
             each.collection in self.proposer.rules for each in write.mutations
         )
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether a majority could not be asked, and links do not say that it can be by now."""
+        if self.proposer.reaches_majority():
+            self._cut_off = False
+        return self._cut_off
+
+    def note_cut_off(self) -> None:
+        """A request has just found that no majority can be asked."""
+        self._cut_off = True
 
     def concerns_reads(self, collection: str) -> bool:
         return collection in self.proposer.rules
@@ -100,6 +114,8 @@ class Registers:
         """
         mutation, key = write.mutations[0], write.idempotency_key
         register = self.proposer.of((mutation.collection, mutation.key))
+        if not by:
+            await self.tentative.fold(register)
         if key is not None:
             answers = await self._store.remembered([key])
             if key in answers:
@@ -197,6 +213,7 @@ class Registers:
         """
         register = self.proposer.of((collection, key))
         entered = self._gates.enter()
+        await self.tentative.fold(register)
         value = await self._committed(register)
         if value is None:
             leader = await self._leader(register) if forward else None
@@ -215,12 +232,15 @@ class Registers:
             await self.proposer.learn(register, [Step(Change(None, b""), value)])
             row, vector = await self._store.read(collection, key)
         self._gates.leave(entered)
+        if self.tentative.concerns(register, row):  # it came meanwhile
+            return await self.read(collection, key, forward=forward)
         tag = "" if row is None or row.value is None else version_tag(row)
         return Reading(None if row is None else row.value, tag, self._site.name, vector)
 
     async def committed(self, address: Address) -> Decided:
         """A register's value, as it is or was at some moment of this call. Raises what `read` raises."""
         register = self.proposer.of(address)
+        await self.tentative.fold(register)
         for _ in range(_MOVES):
             value = await self._committed(register)
             if value is not None:

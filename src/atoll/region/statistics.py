@@ -29,6 +29,8 @@ class Statistics:
     """Rounds of them that ended since acceptors had promised a higher ballot."""
     changes_combined: int = 0
     """Changes that shared a proposal with one before them."""
+    degraded: Counter[str] = field(default_factory=Counter)
+    """`read` or `write`, a slash, and the fallback → answers that are weaker than the collection's policy."""
     token_waits: int = 0
     """Reads that waited for their token."""
     invalid_traces: int = 0

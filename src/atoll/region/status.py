@@ -96,6 +96,8 @@ class Counted(msgspec.Struct):
     """Times that a peer was asked for rights, since a write ran short."""
     rights_ahead: Count
     """Times that rights came here ahead of need."""
+    degraded: Counts
+    """Answers that a fallback gave: by `read` or `write`, and the fallback, with a slash between them."""
     token_waits: Count
     invalid_traces: Count
     snapshots: Count
@@ -114,6 +116,10 @@ class RegistersStatus(msgspec.Struct):
     """Why they do not; or why they refused a proposal that counts other regions."""
     waits_for: list[str]
     """The regions whose promises they have yet to take over before they vote."""
+    cut_off: bool
+    """Whether links say that no majority of regions can be asked from here: declared fallbacks are taken."""
+    undecided: Count
+    """Documents that this region wrote while it was cut off, and that no majority has decided yet."""
     proposals: Count
     lost: Count
     """Rounds of proposals that ended since acceptors had promised a higher ballot."""
@@ -299,6 +305,8 @@ def _registers(region: Region) -> RegistersStatus:
         voting=voting.closed is None,
         reason=voting.closed or voting.stranger,
         waits_for=voting.waits_for,
+        undecided=region.registers.tentative.count,
+        cut_off=not region.proposer.reaches_majority(),
         proposals=counted.proposals,
         lost=counted.proposals_lost,
         combined=counted.changes_combined,
@@ -347,6 +355,7 @@ def _counted(region: Region) -> Counted:
         parked=counted.parked,
         rights_requests=region.writer.escrow.requests,
         rights_ahead=region.writer.escrow.ahead,
+        degraded=dict(counted.degraded),
         token_waits=counted.token_waits,
         invalid_traces=counted.invalid_traces,
         snapshots=region.snapshot_install.state.completed,

@@ -124,7 +124,7 @@ class Transactions:
                 self._check_beside(mutation, rules)
         if not held:
             raise InvalidOperation(
-                "a transaction needs a document of a strong collection without placement and fallback; send writes of"
+                "a transaction needs a document of a strong collection without placement and escrow; send writes of"
                 " others as a batch"
             )
         if len(held) > MOST_DOCUMENTS:
@@ -144,7 +144,7 @@ class Transactions:
             raise InvalidOperation(f"a transaction cannot write {name}: it does not wait for the clock")
         if policy.consistency == "strong" or self._ownership.concerns(Write((mutation,))):
             raise InvalidOperation(
-                f"a transaction cannot write {name}: one region orders its documents, by its placement or fallback"
+                f"a transaction cannot write {name}: one region orders its documents, or with escrow each its own"
             )
         unconditional = isinstance(mutation, Put | Delete) and mutation.if_match is None
         unconditional = unconditional and not (isinstance(mutation, Put) and mutation.if_absent)
@@ -417,7 +417,7 @@ class Transactions:
         rules = self._rules[collection]
         if not rules.schema.policy.by_quorum:
             raise InvalidOperation(
-                f"a transaction reads strong documents without placement and fallback, which {collection} has not; read"
+                f"a transaction reads strong documents without placement and escrow, and {collection} is none; read"
                 " it outside of the transaction"
             )
 

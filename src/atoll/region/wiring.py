@@ -292,9 +292,8 @@ class Parts(Receiving):
 
     def _wire_escrow(self) -> None:
         """What follows the rights of bounded counters."""
-        self.rights = Rights(
-            self.site, self.rules, self.members, self.links, self.store, escrow=self.writer.escrow
-        )
+        parts = (self.site, self.rules, self.members, self.links, self.store)
+        self.rights = Rights(*parts, escrow=self.writer.escrow)
         if self.rights.any:
             self.group_commit.listen(self.rights.committed)
 
@@ -377,6 +376,7 @@ class Parts(Receiving):
                 Background("acceptors", self.voting.run, self.voting.open),
                 Background("unfinished transactions", unfinished.run),
                 Background("registers of deleted documents", self.forgetting.run),
+                Background("undecided writes", self.registers.tentative.run),
             )
         if self.options.purge_s:
             self.background += (Background("purging", self.purging.run),)

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import TypeVar
 
+import msgspec
+
 from atoll.causality import vector as vectors
 from atoll.causality.origin import Origin
 from atoll.commit.checks import check_batch
@@ -13,7 +15,7 @@ from atoll.consensus.claims import Claim
 from atoll.documents import document as documents
 from atoll.documents.mutation import Check, Mutation, Transfer, Write, fields_of
 from atoll.documents.rules import Rules, in_life
-from atoll.errors import AtollError, RegionUnreachable, Unavailable
+from atoll.errors import AtollError, Indefinite, RegionUnreachable, Unavailable
 from atoll.lattices.base import Escrowed
 from atoll.ownership.escrow import Escrow
 from atoll.region.local_writes import LocalWrites
@@ -63,6 +65,9 @@ class Writer:
             for name, each in rules.items()
             if any(isinstance(lattice, Escrowed) for lattice in each.lattices.values())
         )
+        self._falling_back = frozenset(
+            name for name, each in rules.items() if each.schema.policy.fallback == "escrow"
+        )
         self._region = site.name
         self._rules = rules
         self._store = store
@@ -90,7 +95,7 @@ class Writer:
                 or self._transactions.claims.concern(write.mutations[0])
             ):
                 return await self._transactions.commit(write, token)
-            return await self._registers.change(write, token)
+            return await self._change(write, token)
         if not self._ownership.concerns(write):
             return await self._write_here(write, token)
         owner = await self._owner(write)
@@ -207,6 +212,29 @@ class Writer:
             return {}
         return {peer: lattice.rights(state, peer) for peer in self._others}
 
+    async def _change(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
+        """By a majority; here, and marked, where none can be asked and the collection takes such writes."""
+        registers, collection = self._registers, write.mutations[0].collection
+        policy, tentative = registers.proposer.rules[collection].schema.policy, registers.tentative
+        if not policy.writes_when_cut_off:
+            return await registers.change(write, token)
+        if not registers.cut_off or tentative.doubts(write):
+            try:
+                return await registers.change(write, token)
+            except Indefinite:
+                tentative.note_doubt(write)
+                raise
+            except RegionUnreachable:
+                if tentative.doubts(write):
+                    raise
+                registers.note_cut_off()
+        if token:
+            await self._waits.require(token)
+        await self._gates.admit()
+        receipt = await tentative.write(write)
+        self._statistics.degraded[f"write/{policy.fallback}"] += 1
+        return WriteReply(receipt, self._progress.vector)
+
     # -- here ------------------------------------------------------------------------------------------
 
     async def _write_here(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
@@ -221,6 +249,9 @@ class Writer:
                     receipt = await self.escrow.write(lambda: self._writes.write(write))
                 else:
                     receipt = await self._writes.write(write)
+                if self._falling_back and self._cut_off_from_rights(write):
+                    self._statistics.degraded["write/escrow"] += 1
+                    receipt = msgspec.structs.replace(receipt, degraded="escrow")
                 return WriteReply(receipt, self._progress.vector)
             except Unavailable:
                 # It may be this write that found another database there. It surely did nothing: once more then.
@@ -231,6 +262,12 @@ class Writer:
     def _needs_rights(self, write: Write) -> bool:
         return bool(self._escrowed) and any(each.collection in self._escrowed for each in write.mutations)
 
+    def _cut_off_from_rights(self, write: Write) -> bool:
+        """Whether the write had only the rights that this region holds, and no majority would have had more."""
+        if self._registers.proposer.reaches_majority():
+            return False
+        return any(each.collection in self._falling_back for each in write.mutations)
+
     async def _catch_up(self, write: Write, token: Mapping[str, int] | None) -> None:
         if token and not vectors.descends(self._progress.vector, token) and self._ordered(write):
             await self._waits.require(token)
@@ -238,4 +275,4 @@ class Writer:
     def _ordered(self, write: Write) -> bool:
         """Whether the write must come after what its session has seen."""
         policies = (self._rules[mutation.collection].schema.policy for mutation in write.mutations)
-        return any(policy.consistency != "eventual" and policy.fallback is None for policy in policies)
+        return any(policy.consistency != "eventual" and policy.fallback != "escrow" for policy in policies)

@@ -35,7 +35,8 @@ class Collection(BaseModel):
     - `consistency`: what a read waits for: `eventual` (default), `session`, `causal`, `bounded` or `strong`.
     - `max_staleness_s`: the bound of `bounded`.
     - `resolve`: `lww` (default), `fww`, `merge`, `manual`, or a function of the concurrent versions.
-    - `fallback`: how every region writes a strong collection without asking a majority: `escrow` or `eventual`.
+    - `fallback`: what a strong collection does in a region that is cut off from a majority: `escrow`, `eventual`,
+      `stale-read` or `reject`.
     - `indexes`: fields that listings look documents up by, such as `["sku"]`.
     - `commit_wait`: whether a write is acknowledged only once every later one, anywhere, is stamped after it.
     - `name`: in URLs; by default the class's name in snake_case.

@@ -126,10 +126,12 @@ def check_declaration(
         _check_policy(model, policy, where)
         for name in policy.indexes:
             _check_index(model, forms, name, where)
-        if any(is_unique(info) for info in model.model_fields.values()) and not policy.by_quorum:
+        if any(is_unique(info) for info in model.model_fields.values()) and not (
+            policy.by_quorum and not policy.writes_when_cut_off
+        ):
             raise DeclarationError(
-                f'{where}: unique=True needs consistency="strong", without placement and fallback: else two regions'
-                " take one value at the same time"
+                f'{where}: unique=True needs consistency="strong", without placement, "escrow" and "eventual": else'
+                " two regions take one value at the same time"
             )
 
 
@@ -289,6 +291,11 @@ def _check_policy(model: type[Collection], policy: Policy, where: str) -> None:
         raise DeclarationError(
             f'{where}: fallback="escrow" needs a bounded counter, and there is none;'
             " declare one as BoundedCounter, or drop the fallback"
+        )
+    if policy.writes_when_cut_off and (merged := [n for n, info in fields.items() if marker_of(info)]):
+        raise DeclarationError(
+            f'{where}: fallback="eventual" accepts whole documents, of which one is kept, and {", ".join(merged)} would'
+            ' be merged; declare plain fields only, or use fallback="escrow" for bounded counters'
         )
     if isinstance(policy.placement, HomeRegion):
         home = policy.placement.field

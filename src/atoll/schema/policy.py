@@ -15,7 +15,7 @@ from atoll.schema.problems import meant
 
 Consistency = Literal["eventual", "session", "causal", "bounded", "strong"]
 Strategy = Literal["lww", "fww", "merge", "manual"]
-Fallback = Literal["escrow", "eventual"]
+Fallback = Literal["escrow", "eventual", "stale-read", "reject"]
 Resolver = Callable[[Any], Any]
 
 CONSISTENCIES: tuple[str, ...] = get_args(Consistency)
@@ -48,10 +48,10 @@ class Policy:
     resolver: Resolver | None = None
     """The team's own function under `custom`: pure and deterministic, or regions would differ for good."""
     fallback: Fallback | None = None
-    """What a strong collection does instead of asking a majority, or the owner.
+    """What a strong collection does in a region that is cut off from a majority.
 
-    None: refuse without them. `escrow`: spend this region's rights of bounded counters. `eventual`: accept
-    writes that may conflict."""
+    `reject`, or None: refuse. `stale-read`: read the region's own copy. `eventual`: also accept writes that may
+    conflict. `escrow`: spend the rights of bounded counters that the region holds, which it does at any time."""
     indexes: tuple[str, ...] = ()
     """Fields that listings look documents up by. Each region's own affair: it changes nothing that regions agree on."""
     commit_wait: bool = False
@@ -60,16 +60,23 @@ class Policy:
     Each region's own affair, too."""
 
     @property
-    def standing_fallback(self) -> str | None:
-        """What a strong collection runs on all the time, whether it is cut off or not: answers must name it."""
-        return self.fallback if self.consistency == "strong" else None
-
-    @property
     def by_quorum(self) -> bool:
         """Whether a majority of regions decides each document, rather than one region that owns it."""
         return (
-            self.consistency == "strong" and self.fallback is None and isinstance(self.placement, Everywhere)
+            self.consistency == "strong"
+            and self.fallback != "escrow"
+            and isinstance(self.placement, Everywhere)
         )
+
+    @property
+    def reads_when_cut_off(self) -> bool:
+        """Whether a region that is cut off from a majority reads its own copy."""
+        return self.fallback in ("eventual", "stale-read")
+
+    @property
+    def writes_when_cut_off(self) -> bool:
+        """Whether it also takes writes, which may conflict with what the majority decides meanwhile."""
+        return self.fallback == "eventual"
 
     def describe(self) -> dict[str, Any]:
         """As plain JSON data, equal in every process: for fingerprints and reports."""
@@ -155,6 +162,16 @@ def _refuse_contradictions(where: str, policy: Policy) -> None:
         raise DeclarationError(
             f'{where}: under consistency="strong" no conflict is left for resolve="{policy.resolve}";'
             ' drop resolve, or add fallback="eventual"'
+        )
+    if policy.fallback not in (None, "reject") and not isinstance(policy.placement, Everywhere):
+        raise DeclarationError(
+            f"{where}: with placement={policy.placement!r} one region orders the writes of each document, whether a"
+            f' majority answers or not, so fallback="{policy.fallback}" has no meaning; drop one of them'
+        )
+    if policy.fallback == "eventual" and policy.resolve in ("merge", "manual"):
+        raise DeclarationError(
+            f'{where}: under consistency="strong" a document has one value, which resolve="{policy.resolve}" cannot'
+            ' give; use resolve="lww", "fww" or a function'
         )
 
 

@@ -106,6 +106,10 @@ class Badge(Collection, consistency="strong"):
     note: str = ""
 
 
+class Booking(Collection, consistency="strong", fallback="eventual"):
+    guest: int = 0
+
+
 class Person1(Collection, name="person"):
     name: str
     nick: str | None = None
@@ -149,7 +153,7 @@ class Memo(Collection):
 
 _UNCHANGED = (
     Profile, Claim, Page, Draft, Cart, Setting, View, Stock, Basket, Note, Member, Event, Row, Post, Order, Account,
-    Badge,
+    Badge, Booking,
 )  # fmt: skip
 _CHANGED: dict[int, tuple[type[Collection], ...]] = {
     1: (Person1, Board1),

@@ -229,7 +229,7 @@ class Journal:
         for index, change in enumerate(entry.changes):
             touches = self.by_document.setdefault((change.collection, change.key), [])
             touches.append(Touch(entry, change, index))
-            if change.collection == "account":
+            if change.collection in ("account", "booking"):
                 self._decided(change)
 
     def _decided(self, change: Change) -> None:
@@ -339,8 +339,10 @@ class Journal:
 
 def revision_of(change: Change) -> int:
     """Which revision of its register a change is; 0 for one that no register has decided."""
-    decided = change.deltas.get("=")
-    return 0 if decided is None else int(msgspec.msgpack.decode(decided)[0])
+    if "=" not in change.deltas:
+        return 0
+    revision, stamp, _ = msgspec.msgpack.decode(change.deltas["="])
+    return int(revision) if stamp else 0
 
 
 def _made(entry: Entry) -> Dot:

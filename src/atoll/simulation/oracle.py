@@ -164,14 +164,16 @@ class Oracle:
             entry = touch.entry
             if entry.dot in self._journal.hostile:
                 continue  # it does not say what it overwrites
-            seen = [other for other in touches if entry.context.get(other.entry.origin, 0) >= other.entry.seq]
+            version = _written(entry, touch.change, touch.change.registers.get(WHOLE))
+            seen = [other for other in touches if _saw(version, other)]
             lost = _open(rules, key, _present(seen))
             replaced = touch.change.registers
             left = _open(rules, key, _present([*seen, touch])) if PURGED in replaced else lost
             for id_, (register, losing, winner, _) in lost.items():
-                if (register in replaced or id_ not in left) and id_ not in resolved:
-                    by = entry.order
-                    resolved[id_] = Expected("resolved", losing, winner, by)
+                if register in replaced or id_ not in left:
+                    found = Expected("resolved", losing, winner, version[:3])
+                    if id_ not in resolved or version[:3] < (resolved[id_].resolved_by or ()):
+                        resolved[id_] = found
         for id_, (_, losing, winner, status) in _open(rules, key, _present(touches)).items():
             expected[id_] = Expected(status, losing, winner, None)
         expected.update(resolved)
@@ -205,7 +207,14 @@ def _written(entry: Entry, change: Change, value: bytes | None) -> Written:
     if "=" not in change.deltas:
         return Written(entry.stamp, entry.origin, entry.seq, value, entry.context)
     revision, stamp, base = msgspec.msgpack.decode(change.deltas["="])
+    if not stamp:  # not decided: its writer had seen that revision
+        return Written(entry.stamp, entry.origin, entry.seq, value, {**entry.context, "=": revision})
     return Written(stamp, Origin("="), revision, value, {**base, "=": revision - 1})
+
+
+def _saw(version: Written, other: Touch) -> bool:
+    """Whether whoever wrote the version had seen another entry's change; of two decided ones that is their order."""
+    return version.saw(_written(other.entry, other.change, None))
 
 
 def _purges(present: Mapping[str, list[Written]]) -> list[Any]:

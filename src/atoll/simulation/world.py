@@ -231,7 +231,7 @@ class Client:
             world.verdict.safety(DURABLE, f"{operation.trace} was acknowledged as {operation.dot}")
             return
         policies = [world.rules[mutation.collection].schema.policy for mutation in mutations]
-        ordered = any(each.consistency != "eventual" and each.fallback is None for each in policies)
+        ordered = any(each.consistency != "eventual" and each.fallback != "escrow" for each in policies)
         lacking = vectors.missing(entry.context, token)
         if ordered and not receipt.replayed and lacking:
             world.verdict.safety(

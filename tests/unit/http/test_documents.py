@@ -250,13 +250,32 @@ async def test_a_query_that_makes_no_sense_is_refused(query: str) -> None:
         assert (answer.status, answer.problem) == (400, "malformed-request")
 
 
+@in_virtual_time
 async def test_a_fallback_is_never_silent() -> None:
-    async with Served() as it:
-        put = await it.ask("PUT", "/v1/stock/k", {"left": 3})
-        got = await it.ask("GET", "/v1/stock/k")
-        listed = await it.ask("GET", "/v1/stock")
-        plain = await it.ask("GET", "/v1/profile")
-    assert [a.headers.get("atoll-degraded") for a in (put, got, listed, plain)] == ["escrow"] * 3 + [None]
+    async with Served("a", "b", "c", application=APPLICATION) as it:
+
+        async def answers() -> list[str | None]:
+            asked = (
+                await it.ask("PUT", "/v1/stock/k", {"left": 30}),
+                await it.ask("GET", "/v1/stock/k"),
+                await it.ask(
+                    "POST",
+                    "/v1/batch",
+                    {"writes": [{"put": {"collection": "stock", "key": "k", "value": {"left": 30}}}]},
+                ),
+                await it.ask("GET", "/v1/stock/k", query="consistency=eventual"),
+            )
+            assert [answer.status for answer in asked] == [200] * 4
+            return [answer.headers.get("atoll-degraded") for answer in asked]
+
+        await it.settled()
+        assert await answers() == [None] * 4
+        it.partition("ab", "ac")
+        await asyncio.sleep(3)
+        assert await answers() == ["escrow", "escrow; not heard: b, c", "escrow", None]
+        it.partition("ab")
+        await asyncio.sleep(3)
+        assert await answers() == [None, "escrow; not heard: b", None, None]
 
 
 @in_virtual_time

@@ -8,6 +8,7 @@ from atoll.region.reading import (
     AtOwner,
     ByQuorum,
     Here,
+    InTotal,
     ReadOptions,
     ReadPlan,
     WaitFor,
@@ -40,9 +41,9 @@ def schema(name: str) -> CollectionSchema:
         ("account", ReadOptions(), ByQuorum()),
         ("ledger", ReadOptions(), AtOwner()),
         ("account", ReadOptions("eventual"), Here()),
-        ("stock", ReadOptions(), Here(None, "escrow")),
-        ("stock", ReadOptions(token=TOKEN), WaitFor(Here(None, "escrow"))),
-        ("stock", ReadOptions("eventual"), Here(None, "escrow")),
+        ("stock", ReadOptions(), InTotal()),
+        ("stock", ReadOptions(token=TOKEN), InTotal()),
+        ("stock", ReadOptions("eventual"), Here()),
     ],
 )
 def test_a_read_is_planned_by_declaration_and_options(
@@ -53,7 +54,7 @@ def test_a_read_is_planned_by_declaration_and_options(
 
 def test_a_listing_is_never_sent_to_an_owner() -> None:
     assert plan_read(schema("account"), ReadOptions(), listing=True) == Here(None, CAUSAL_LISTING)
-    assert plan_read(schema("stock"), ReadOptions(), listing=True) == Here(None, "escrow")
+    assert plan_read(schema("stock"), ReadOptions(), listing=True) == Here(None, CAUSAL_LISTING)
     plan = plan_read(schema("account"), ReadOptions(token=TOKEN), listing=True)
     assert plan == WaitFor(Here(None, CAUSAL_LISTING))
 

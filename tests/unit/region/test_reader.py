@@ -98,9 +98,3 @@ async def test_a_strong_read_needs_a_strong_collection() -> None:
     async with World() as it:
         with pytest.raises(InvalidOperation, match="declared causal"):
             await it["a"].read("note", "k", ReadOptions("strong"))
-
-
-@in_virtual_time
-async def test_a_weaker_answer_says_so() -> None:
-    async with World() as it:
-        assert (await it["a"].read("stock", "k")).degraded == "escrow"

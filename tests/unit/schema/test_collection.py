@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, computed_field, field_serializer, field_validator
 
 from atoll.errors import DeclarationError
-from atoll.schema import BoundedCounter, Collection, home_region
+from atoll.schema import BoundedCounter, Collection, Counter, home_region
 from atoll.schema.collection import RESERVED_NAMES, collection_name, is_base, policy_of
 
 
@@ -100,6 +100,10 @@ class Nested(BaseModel):
         ({"a": int, "options": {"placement": home_region("region")}}, "names no field"),
         ({"region": int, "options": {"placement": home_region("region")}}, "plain string"),
         ({"a": int, "options": {"consistency": "strong", "fallback": "escrow"}}, "there is none"),
+        (
+            {"a": int, "n": Counter, "options": {"consistency": "strong", "fallback": "eventual"}},
+            "n would be merged",
+        ),
         ({"a": int, "options": {"consistancy": "strong"}}, "did you mean"),
     ],
 )

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from atoll.errors import DeclarationError
-from atoll.schema import Everywhere, Policy
+from atoll.schema import Everywhere, Policy, key_ranges
 from atoll.schema.policy import build_policy
 
 
@@ -54,7 +54,15 @@ def test_resolver_is_a_function_or_its_address(resolve: Any) -> None:
         ({"resolve": "math:nowhere"}, "cannot be imported"),
         ({"resolve": "math:pi"}, "not a function"),
         ({"placement": "tokyo"}, "not a placement"),
-        ({"fallback": "none", "consistency": "strong"}, "unknown"),
+        ({"fallback": "none", "consistency": "strong"}, 'use "escrow", "eventual", "stale-read", "reject"'),
+        ({"fallback": "stale_read", "consistency": "strong"}, 'did you mean "stale-read"'),
+        ({"fallback": "stale-read"}, "only helps strong"),
+        ({"fallback": "eventual", "consistency": "strong", "resolve": "merge"}, "one value"),
+        ({"fallback": "eventual", "consistency": "strong", "resolve": "manual"}, "one value"),
+        (
+            {"fallback": "escrow", "consistency": "strong", "placement": key_ranges({"": "a"})},
+            "one region orders",
+        ),
         ({"consistancy": "strong"}, "did you mean consistency"),
     ],
 )
@@ -64,8 +72,25 @@ def test_contradiction_is_refused_with_its_reason(options: dict[str, Any], reaso
     assert caught.value.message.startswith("Cart: ")
 
 
-def test_strong_with_eventual_fallback_may_resolve() -> None:
-    assert (
-        build_policy("X", {"consistency": "strong", "fallback": "eventual", "resolve": "merge"}).resolve
-        == "merge"
-    )
+@pytest.mark.parametrize("resolve", ["lww", "fww", len])
+def test_strong_with_eventual_fallback_may_resolve(resolve: Any) -> None:
+    options = {"consistency": "strong", "fallback": "eventual", "resolve": resolve}
+    assert build_policy("X", options).writes_when_cut_off
+
+
+@pytest.mark.parametrize(
+    ("fallback", "reads", "writes", "by_quorum"),
+    [
+        (None, False, False, True),
+        ("reject", False, False, True),
+        ("stale-read", True, False, True),
+        ("eventual", True, True, True),
+        ("escrow", False, False, False),
+    ],
+)
+def test_a_fallback_says_what_is_done_when_cut_off(
+    fallback: str | None, reads: bool, writes: bool, by_quorum: bool
+) -> None:
+    policy = build_policy("X", {"consistency": "strong", "fallback": fallback})
+    assert (policy.reads_when_cut_off, policy.writes_when_cut_off) == (reads, writes)
+    assert policy.by_quorum is by_quorum
