@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from atoll.commit.identity import Address
 from atoll.consensus import round
+from atoll.consensus.decided import Decided
+from atoll.region.read_leases import ReadLeases
 from atoll.region.reader import Reader
 from atoll.region.voting import Voting
 from atoll.simulation.plan import Fault, Plan
@@ -73,12 +76,39 @@ def reads_its_own(patch: Patch) -> None:
     patch.setattr(Reader, "read", read)
 
 
+def leasing(plan: Plan) -> Plan:
+    """Regions are cut off one after the other, each for longer than a lease."""
+    faults = [
+        Fault("partition", at, at + 2.5, (("tokyo", "frankfurt", "virginia")[number % 3],))
+        for number, at in enumerate((1.0, 4.0, 7.0, 10.0, 13.0, 16.0))
+    ]
+    return replace(losing(plan, *faults), clients=16, mean_s=0.02, duration_s=19.0)
+
+
+@plant(
+    "a lease is trusted past its end",
+    workloads=("orders",),
+    seeds=10,
+    found_by=(LINEARIZABLE,),
+    alter=leasing,
+)
+def trusts_for_long(patch: Patch) -> None:
+    honest = ReadLeases.decided
+
+    def decided(self: ReadLeases, address: Address, after: Decided, since_s: float) -> None:
+        honest(self, address, after, since_s + 5.0)
+
+    patch.setattr(ReadLeases, "decided", decided)
+
+
 @pytest.mark.parametrize("name", PLANTS)
 def test_planted_bug_is_found(name: str, monkeypatch: Patch) -> None:
     is_found(PLANTS[name], monkeypatch)
 
 
-@pytest.mark.parametrize("name", ["one region decides", "a lost disk votes on"])
+@pytest.mark.parametrize(
+    "name", ["one region decides", "a lost disk votes on", "a lease is trusted past its end"]
+)
 def test_nothing_is_found_without_the_bug(name: str) -> None:
     """To cut off regions, and to lose disks, breaks nothing by itself."""
     is_no_bug_by_itself(PLANTS[name])

@@ -12,6 +12,10 @@ An acceptor keeps two promises, both durable before they are answered:
 An accepted proposal also carries the proposer's next ballot, which counts as promised. So a proposer that stays needs
 one round trip for each further change.
 
+An accepted proposal may ask for a *lease*: for so long no other proposer is promised anything. Meanwhile what its
+proposer has decided last is what any read must show (`region/read_leases.py`). The acceptor counts from when it has
+seen the proposal, so later than the proposer does.
+
 A register whose document is deleted is *dropped* in time, in two rounds to all acceptors. In the first one each says
 that it holds nothing else (`Retire`). In the second each drops it (`Forget`). What is left of it is one number for all
 registers that were dropped, above everything promised for them. An acceptor that holds nothing of a register has
@@ -20,7 +24,7 @@ promised that much. So a message that comes late finds the register as closed as
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -28,6 +32,8 @@ from atoll.causality.types import Ballot
 
 NEVER: Final = Ballot(0, "")
 """Below every ballot that a proposer begins."""
+MOST_LEASE_MS: Final = 3000
+"""A lost proposer must not stop the others for longer."""
 
 
 class Acceptor(msgspec.Struct, array_like=True, frozen=True):
@@ -38,6 +44,8 @@ class Acceptor(msgspec.Struct, array_like=True, frozen=True):
     """The ballot of `value`; NEVER where nothing was accepted yet."""
     value: bytes = b""
     """See `consensus.decided`."""
+    lease_ms: int = 0
+    """For so long the proposer of `promised` is the only one."""
 
 
 class Prepare(msgspec.Struct, array_like=True, frozen=True, tag="prepare"):
@@ -57,6 +65,7 @@ class Accept(msgspec.Struct, array_like=True, frozen=True, tag="accept"):
     value: bytes
     next: Ballot
     """Higher than `ballot`, and the same proposer's."""
+    lease_ms: Annotated[int, msgspec.Meta(ge=0, le=MOST_LEASE_MS)] = 0
 
 
 class Inspect(msgspec.Struct, array_like=True, frozen=True, tag="inspect"):
@@ -93,20 +102,25 @@ class Vote(msgspec.Struct, array_like=True, frozen=True):
     """What was accepted; None where the proposer knows it."""
 
 
-def vote(state: Acceptor, request: Request) -> tuple[Acceptor, Vote]:
-    """The state that has to be durable before the vote leaves, and the vote. Repeating a request changes nothing."""
+def vote(state: Acceptor, request: Request, *, leased: bool = False) -> tuple[Acceptor, Vote]:
+    """The state that has to be durable before the vote leaves, and the vote. Repeating a request changes nothing.
+
+    `leased` says whether the state's lease lasts yet.
+    """
     match request:
         case Prepare():
-            granted = request.ballot >= state.promised
+            other = request.ballot.proposer != state.promised.proposer
+            granted = request.ballot >= state.promised and not (leased and other)
             if granted and request.ballot != state.promised:
-                state = Acceptor(request.ballot, state.accepted, state.value)
+                lease_ms = 0 if other else state.lease_ms
+                state = Acceptor(request.ballot, state.accepted, state.value, lease_ms)
             return state, _vote(granted, state, request.known)
         case Accept():
             if request.ballot == state.accepted:
                 return state, _vote(True, state, state.accepted)
             if request.ballot < state.promised:
                 return state, _vote(False, state, state.accepted)
-            state = Acceptor(request.next, request.ballot, request.value)
+            state = Acceptor(request.next, request.ballot, request.value, request.lease_ms)
             return state, _vote(True, state, state.accepted)
         case Inspect():
             return state, _vote(True, state, request.known)
@@ -133,10 +147,13 @@ def _vote(granted: bool, state: Acceptor, known: Ballot) -> Vote:
 
 
 def joined(ours: Acceptor, theirs: Acceptor) -> Acceptor:
-    """What an acceptor that begins anew takes over from another: the higher promise, and the later value."""
-    promised = max(ours.promised, theirs.promised)
+    """What an acceptor that begins anew takes over from another: the higher promise, and the later value.
+
+    It cannot know since when a lease lasts, so the lease begins anew.
+    """
+    first = theirs if theirs.promised > ours.promised else ours
     latest = theirs if theirs.accepted > ours.accepted else ours
-    return Acceptor(promised, latest.accepted, latest.value)
+    return Acceptor(first.promised, latest.accepted, latest.value, first.lease_ms)
 
 
 class _Promise(msgspec.Struct, array_like=True, frozen=True):

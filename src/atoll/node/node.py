@@ -80,7 +80,11 @@ class Node:
             self._now_ms,
             Random(SystemRandom().getrandbits(64)),
             self._kernel_uncertainty_ms,
-            replace(options_of(config), shares_store=is_postgresql(self.settings.store)),
+            replace(
+                options_of(config),
+                shares_store=is_postgresql(self.settings.store),
+                read_leases=len(self.settings.nodes) < 2,
+            ),
             elapsed_ms,
         )
         self.region = Region(site, config.region_names, self.application, self.store)

@@ -78,6 +78,8 @@ class RegionOptions:
     incarnation."""
     shares_store: bool = False
     """Whether the region may have several nodes."""
+    read_leases: bool = True
+    """Whether the node asks for leases (`read_lease_s`). Several nodes of a region would wait for each other's."""
     snapshot_grace_s: float = 1.0
     """When a peer's journal no longer holds what comes next here, another peer may bring it within this time."""
     snapshot_page_rows: int = 2000

@@ -48,6 +48,7 @@ from atoll.region.forwarding import Forwarding
 from atoll.region.learning import Change, Deciding, Learning, Placing, Settling, Step, Unasked, together
 from atoll.region.local_writes import LocalWrites
 from atoll.region.outcomes import Outcomes
+from atoll.region.read_leases import ReadLeases
 from atoll.region.site import Site
 from atoll.region.statistics import Statistics
 from atoll.region.tasks import Tasks
@@ -143,6 +144,7 @@ class Proposer:
     ) -> None:
         self.rules = {name: each for name, each in rules.items() if each.schema.policy.by_quorum}
         """Of the collections whose documents are registers."""
+        self.leases = ReadLeases(self.rules if site.options.read_leases else {})
         self.box = BallotBox(site, voting)
         self.forwarding = Forwarding(site)
         self._site = site
@@ -248,10 +250,13 @@ class Proposer:
                 sent = True
                 self._last = max(self._last, upcoming.number)
                 self._statistics.proposals += 1
-                accept = Accept(register.name, ballot, encoded(after), upcoming)
+                lease_ms, since_s = self.leases.lease_ms(register.address[0]), loop.time()
+                self.leases.proposed(register.address, after)
+                accept = Accept(register.name, ballot, encoded(after), upcoming, lease_ms)
                 found = await self._accepted(register, accept, voters, steps)
                 if found.outcome == "won":
                     self._hold(register, _Held(upcoming, after, voters))
+                    self.leases.decided(register.address, after, since_s)
                     if after.over and len(self.over) < _KEPT:
                         self.over[register.name] = None
                     writes = sum(change.write is not None for change in changes)

@@ -22,7 +22,7 @@ from atoll.consensus.decided import Decided, resolved
 from atoll.documents.document import revision_in, version_tag
 from atoll.documents.mutation import Receipt, Write
 from atoll.errors import AtollError, Indefinite, RequestError, Unavailable
-from atoll.region.learning import Change, Placing, Settling, Step
+from atoll.region.learning import Change, Placing, Settling, Step, Unasked
 from atoll.region.progress import Progress
 from atoll.region.proposer import Moved, Proposer, Register
 from atoll.region.reading import Reading
@@ -39,7 +39,7 @@ from atoll.replication.messages import (
     WriteCall,
     WriteReply,
 )
-from atoll.store.port import Store
+from atoll.store.port import Row, Store
 
 Answered = TypeVar("Answered", WriteReply, PlaceReply)
 _FORWARD_S = 0.8
@@ -213,6 +213,10 @@ class Registers:
         """
         register = self.proposer.of((collection, key))
         entered = self._gates.enter()
+        leased = await self._leased(register)
+        if leased is not None:
+            self._gates.leave(entered)
+            return leased
         await self.tentative.fold(register)
         value = await self._committed(register)
         if value is None:
@@ -234,6 +238,25 @@ class Registers:
         self._gates.leave(entered)
         if self.tentative.concerns(register, row):  # it came meanwhile
             return await self.read(collection, key, forward=forward)
+        return self._reading(row, vector)
+
+    async def _leased(self, register: Register) -> Reading | None:
+        """What this node's lease allows to show; None where a majority has to be asked."""
+        leases, address, loop = self.proposer.leases, register.address, asyncio.get_running_loop()
+        revision = leases.revision(address, loop.time())
+        if revision is None:
+            if register.held is None or not leases.lease_ms(address[0]):
+                return None
+            change = Change(None, b"")  # as many round trips as to ask, and it brings the lease back
+            self.proposer.propose(register, change)
+            await change.done
+            revision = 0
+        elif leases.fades(address, loop.time()):
+            self.proposer.propose(register, Unasked(None, b""))
+        row, vector = await self._store.read(*address)
+        return self._reading(row, vector) if revision_in(row) >= revision else None
+
+    def _reading(self, row: Row | None, vector: Mapping[str, int]) -> Reading:
         tag = "" if row is None or row.value is None else version_tag(row)
         return Reading(None if row is None else row.value, tag, self._site.name, vector)
 

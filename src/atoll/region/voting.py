@@ -21,6 +21,7 @@ from atoll.errors import AtollError, Unavailable
 from atoll.membership.members import Members
 from atoll.recovery.numbering import STATE, Numbering, numbering_of
 from atoll.region.group_commit import Awaited, GroupCommit
+from atoll.region.read_leases import SeenLeases
 from atoll.region.site import Site
 from atoll.replication.messages import JoinCall, JoinReply, VoteCall, VoteReply
 from atoll.store.port import States, View
@@ -135,6 +136,7 @@ class Voting:
         self._numbering = numbering
         self._check = check
         self._refuse = refuse
+        self._seen = SeenLeases()
         self._voting: int | None = None
         """The incarnation that votes, as far as this node knows."""
         self._joined: Joining | None = None
@@ -219,7 +221,10 @@ class Voting:
             raise Unavailable(self.stranger, region=own)
         if outdated(call.voters, recorded, own, incarnation):
             return VoteReply(recorded, ())
-        return VoteReply(recorded, tuple(_cast(batch, view, request) for request in call.requests))
+        self._seen.now_s = asyncio.get_running_loop().time()
+        return VoteReply(
+            recorded, tuple(_cast(batch, view, request, self._seen) for request in call.requests)
+        )
 
     async def forget(self, register: str) -> None:
         """Drop what was promised and accepted for a register. Raises what the store raises."""
@@ -300,14 +305,15 @@ class Voting:
         return None
 
 
-def _cast(batch: Batch, view: View, request: Request) -> acceptor.Vote:
+def _cast(batch: Batch, view: View, request: Request, seen: SeenLeases) -> acceptor.Vote:
     place = (REGISTERS, request.register)
     stored = _state(batch, view, place)
     if stored is None and not request.register.startswith(OUTCOMES):
         before = acceptor.unknown(_number(_state(batch, view, FORGOTTEN)))
     else:
         before = acceptor.decoded(stored)
-    after, vote = acceptor.vote(before, request)
+    after, vote = acceptor.vote(before, request, leased=seen.lasts(request.register, before))
+    seen.lasts(request.register, after)
     if isinstance(request, Forget) and after.accepted == NEVER:
         if stored is not None:
             batch.pending.states[place] = None

@@ -39,6 +39,7 @@ class Collection(BaseModel):
       `stale-read` or `reject`.
     - `indexes`: fields that listings look documents up by, such as `["sku"]`.
     - `commit_wait`: whether a write is acknowledged only once every later one, anywhere, is stamped after it.
+    - `read_lease_s`: for so long the region that changes a strong document reads it without asking others.
     - `name`: in URLs; by default the class's name in snake_case.
 
     A subclass of a collection inherits fields and options, except for the name. A class whose name starts
@@ -70,6 +71,7 @@ class Collection(BaseModel):
             fallback: Fallback | None = None,
             indexes: Sequence[str] = (),
             commit_wait: bool = False,
+            read_lease_s: float | None = None,
             name: str | None = None,
             system: bool = False,
         ) -> None: ...

@@ -21,6 +21,8 @@ Resolver = Callable[[Any], Any]
 CONSISTENCIES: tuple[str, ...] = get_args(Consistency)
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 FALLBACKS: tuple[str, ...] = get_args(Fallback)
+_MOST_LEASE_S = 3.0
+"""A region that is lost must not stop the others for longer."""
 OPTIONS = (
     "placement",
     "consistency",
@@ -29,6 +31,7 @@ OPTIONS = (
     "fallback",
     "indexes",
     "commit_wait",
+    "read_lease_s",
     "name",
 )
 
@@ -58,6 +61,10 @@ class Policy:
     """Whether a write is acknowledged only once every later one, anywhere, is stamped after it.
 
     Each region's own affair, too."""
+    read_lease_s: float | None = None
+    """For so long the region that changes a strong document reads it without asking others.
+
+    If it is lost, they wait for so long."""
 
     @property
     def by_quorum(self) -> bool:
@@ -117,9 +124,11 @@ def build_policy(where: str, options: Mapping[str, Any]) -> Policy:
         fallback,
         _indexes(where, options),
         options.get("commit_wait", False),
+        options.get("read_lease_s"),
     )
     _refuse_contradictions(where, policy)
     _refuse_waits(where, policy)
+    _refuse_leases(where, policy)
     return policy
 
 
@@ -182,6 +191,25 @@ def _refuse_waits(where: str, policy: Policy) -> None:
         raise DeclarationError(
             f'{where}: commit_wait only helps where every region stamps its own writes; under consistency="strong"'
             " drop it, or use another consistency"
+        )
+
+
+def _refuse_leases(where: str, policy: Policy) -> None:
+    lease_s = policy.read_lease_s
+    if lease_s is None:
+        return
+    if (
+        isinstance(lease_s, bool)
+        or not isinstance(lease_s, int | float)
+        or not 0.1 <= lease_s <= _MOST_LEASE_S
+    ):
+        raise DeclarationError(
+            f"{where}: read_lease_s={lease_s!r} is not a number of seconds from 0.1 to {_MOST_LEASE_S:g}"
+        )
+    if not policy.by_quorum or policy.fallback is not None:
+        raise DeclarationError(
+            f'{where}: read_lease_s only helps where a majority is asked: under consistency="strong" without placement'
+            " and fallback"
         )
 
 

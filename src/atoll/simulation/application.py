@@ -96,7 +96,7 @@ class Order(Collection, placement=home_region("region"), consistency="session"):
     quantity: int
 
 
-class Account(Collection, consistency="strong"):
+class Account(Collection, consistency="strong", read_lease_s=1.0):
     balance: int = 0
 
 

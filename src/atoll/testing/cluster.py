@@ -225,7 +225,7 @@ class Cluster:
             elif self.files:
                 disk.medium = TornMedium(region)
             names = [f"{region}/{number}" for number in range(1, count + 1)] if disk.shared else [region]
-            own = replace(options, shares_store=disk.shared, founding=True)
+            own = replace(options, shares_store=disk.shared, read_leases=not disk.shared, founding=True)
             self._regions[region] = [
                 SimulatedNode(self, name, disk, NodeClock(loop.time), own) for name in names
             ]
