@@ -7,7 +7,6 @@ So the same checker takes it as one without an answer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -33,8 +32,11 @@ EXACT = "an unmarked total has every sale that was acknowledged before"
 NOT_OVERSOLD = "no more is sold than there was"
 _STOCKED = 200
 _DECIDED_S = 60.0
-_NOTICED_S = 20.0
+_NOTICED_S = 8.0
 """So long after a peer was out of reach a region may still believe it is."""
+
+
+_NOT_DECIDED = msgspec.msgpack.encode((0, 0, {}))
 
 
 class Fallbacks(Workload):
@@ -195,12 +197,21 @@ class Fallbacks(Workload):
             return True
         touches = world.journal.by_document["booking", key]
         value = next(each.change.registers[""] for each in touches if each.entry.dot == dot)
-        return any(
-            (each.change.registers.get("") == value and _is_decided(each.change.deltas))
-            or (not _is_decided(each.change.deltas) and each.entry.context.get(dot[0], 0) >= dot[1])
-            for each in touches
-            if each.entry.dot != dot
-        )
+        decided: dict[int, bytes | None] = {}
+        """Revision → value, of those that have seen it."""
+        revisions = set()
+        for each in touches:
+            revision, stamp, base = msgspec.msgpack.decode(each.change.deltas.get("=", _NOT_DECIDED))
+            if not stamp:
+                if each.entry.dot != dot and each.entry.context.get(dot[0], 0) >= dot[1]:
+                    return True
+                continue
+            revisions.add(revision)
+            if base.get(dot[0], 0) >= dot[1]:
+                decided[revision] = each.change.registers[""]
+        # A revision whose proposer died is in no journal if another one followed it.
+        first = min(decided, default=None)
+        return first is not None and (value in decided.values() or first - 1 not in revisions)
 
 
 class Reach:
@@ -208,7 +219,7 @@ class Reach:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._out_s = dict.fromkeys(cluster.pairs(), cluster.loop.time())
+        self._out_s = dict.fromkeys(cluster.pairs(), cluster.loop.time() - _NOTICED_S)
 
     async def watch(self) -> None:
         """For ever."""
@@ -244,7 +255,3 @@ class Reach:
 
 def _key(client: Client) -> str:
     return client.random.choice(("b0", "b1"))
-
-
-def _is_decided(deltas: Mapping[str, bytes]) -> bool:
-    return "=" in deltas and bool(msgspec.msgpack.decode(deltas["="])[1])
