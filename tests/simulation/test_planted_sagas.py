@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from atoll.documents.mutation import Mutation, Write
 from atoll.region.saga_driving import Driving
+from atoll.region.saga_marks import Mark, Marks
 from atoll.region.saga_rights import Right, SagaRights
 from atoll.region.saga_runner import Runner
 from atoll.sagas import instance as instances
@@ -18,7 +20,7 @@ from atoll.sagas.rights import Watch
 from atoll.schema.saga import SagaSchema
 from atoll.simulation.outside import ONE_REGION
 from atoll.simulation.plan import Fault, Plan
-from atoll.simulation.sagas import ENDS, IN_ORDER, NOTHING_HALF, ONCE, ONE_ENTRY, STABLE
+from atoll.simulation.sagas import ENDS, HEARD, IN_ORDER, NOTHING_HALF, ONCE, ONE_ENTRY, STABLE
 
 from .planting import Patch, Plant, is_found, is_no_bug_by_itself, planting
 from .test_planted_losses import losing
@@ -57,7 +59,7 @@ def undoes_twice(patch: Patch) -> None:
     "a right is trusted past its end",
     workloads=("sagas",),
     seeds=20,
-    found_by=(ONE_REGION, ONCE, IN_ORDER),
+    found_by=(ONE_REGION, ONCE, IN_ORDER, HEARD),
     alter=moving,
 )
 def trusts_its_right(patch: Patch) -> None:
@@ -123,11 +125,35 @@ def has_no_doubts(patch: Patch) -> None:
     patch.setattr(Driving, "doubts", doubts)
 
 
+def killed(plan: Plan) -> Plan:
+    """Regions die amid their commits, one after the other."""
+    names = ("tokyo", "frankfurt", "virginia")
+    deaths = [Fault("kill_in_commit", 0.5 + at, 1.4 + at, (names[at % 3],), 0.05) for at in range(12)]
+    return replace(losing(plan, *deaths), clients=3, mean_s=0.05, duration_s=14.0)
+
+
+@plant(
+    "a transaction leaves no mark",
+    workloads=("sagas",),
+    seeds=15,
+    found_by=(ONCE, NOTHING_HALF),
+    alter=killed,
+)
+def leaves_no_mark(patch: Patch) -> None:
+    async def commit(self: Marks, key: str, mutations: Sequence[Mutation], fields: Mapping[str, Any]) -> Mark:
+        await self.transactions.commit(Write(tuple(mutations), brief=True))
+        return Mark("done", dict(fields))
+
+    patch.setattr(Marks, "commit", commit)
+
+
 @pytest.mark.parametrize("name", PLANTS)
 def test_planted_bug_is_found(name: str, monkeypatch: Patch) -> None:
     is_found(PLANTS[name], monkeypatch)
 
 
-@pytest.mark.parametrize("name", ["it is undone twice", "a right is trusted past its end"])
+@pytest.mark.parametrize(
+    "name", ["it is undone twice", "a right is trusted past its end", "a transaction leaves no mark"]
+)
 def test_nothing_is_found_without_the_bug(name: str) -> None:
     is_no_bug_by_itself(PLANTS[name])

@@ -17,6 +17,7 @@ from atoll.errors import AtollError, FenceLost, Indefinite, RegionUnreachable, R
 from atoll.region.local_writes import LocalWrites
 from atoll.region.saga_acks import SagaAcks
 from atoll.region.saga_commits import OfNode, SagaWrite
+from atoll.region.saga_marks import MarkedSteps, Marks
 from atoll.region.saga_rights import Right
 from atoll.region.saga_steps import Steps
 from atoll.region.site import Site
@@ -32,6 +33,7 @@ LEASE = "sagas"
 """The node lease of whoever runs them."""
 LONGEST_PAUSE_S = 5.0
 _PAUSE_S = 0.05
+_UNDECIDED_S = 0.5
 
 Place = tuple[Origin, int]
 """Of an entry."""
@@ -65,6 +67,7 @@ class Database(NamedTuple):
     store: Documents
     writer: Writer
     writes: LocalWrites
+    marks: Marks
 
 
 class Driving:
@@ -93,8 +96,9 @@ class Driving:
         """Of this node's lease to run them; None while it has none."""
         self._site = site
         self._sagas = sagas
-        self._store, self._writer, self._writes = database
+        self._store, self._writer, self._writes, marks = database
         self._steps = steps
+        self._marked = MarkedSteps(steps, marks)
         self._acks = acks
         self._right = right
         self._tell_stuck = stuck
@@ -134,10 +138,23 @@ class Driving:
             if perform is None:
                 break
             plan = self._sagas[driven.instance.saga]
-            await self._acks.reached(driven.last if plan.steps[perform.at].options.effect else driven.barrier)
+            transaction = plan.steps[perform.at].options.transaction
+            await self._acks.reached(
+                driven.last if plan.steps[perform.at].options.decided else driven.barrier
+            )
             self._holding(driven.instance)
-            attempted = await self._steps.attempt(driven.instance, plan, perform)
-            effects = await self._take(driven, attempted.event, attempted.mutations)
+            try:
+                attempt = self._marked.attempt if transaction else self._steps.attempt
+                attempted = await attempt(driven.instance, plan, perform)
+            except AtollError:
+                # No majority can be asked at present; or nobody knows what it has decided. The mark will tell.
+                await self._sleep(_UNDECIDED_S)
+                if not await self._read(key, driven):
+                    return None
+                effects = await self._take(driven, Resumed(), ())
+            else:
+                mutations = () if transaction else attempted.mutations
+                effects = await self._take(driven, attempted.event, mutations)
         return next((each.at_ms for each in effects if isinstance(each, WakeAt)), None)
 
     async def _read(self, key: str, driven: Driven) -> bool:

@@ -22,8 +22,8 @@ from atoll.region.registers import Registers
 from atoll.region.saga_under_way import home_of
 from atoll.region.site import Site
 from atoll.region.stability import Stability
-from atoll.sagas.instance import OVER
-from atoll.schema.system import RIGHTS, SAGAS
+from atoll.sagas.instance import OVER, decoded, effect_key
+from atoll.schema.system import RIGHTS, SAGAS, STEPS
 from atoll.store.port import Condition, Documents, Row, View
 
 CLAIM = "claim/"
@@ -80,7 +80,7 @@ class SagaRetention:
                 after = rows[-1][0]
                 found = [(key, row) for key, row in rows if succeeded(row, seen) and self._removes(row.value)]
                 if found:
-                    await asyncio.gather(*(self._free(key) for key, _ in found))
+                    await asyncio.gather(*(self._free(key, row) for key, row in found))
                     await writes.group_commit.commit(Remove(tuple(found), writes.gates))
 
     def _removes(self, text: bytes | None) -> bool:
@@ -88,8 +88,20 @@ class SagaRetention:
         home, regions = home_of(text, over=True), self._stability.regions
         return self._site.name == (home if home in regions else min(regions))
 
-    async def _free(self, key: str) -> None:
+    async def _free(self, key: str, row: Row) -> None:
         """Raises as a strong write does."""
-        if len(self._stability.regions) > 1:
+        claim = [(RIGHTS, CLAIM + key)] if len(self._stability.regions) > 1 else []
+        for collection, name in (*claim, *((STEPS, mark) for mark in _marks(row))):
             with contextlib.suppress(NotFound):
-                await self._registers.change(Write((Delete(RIGHTS, CLAIM + key),)), None)
+                await self._registers.change(Write((Delete(collection, name),)), None)
+
+
+def _marks(row: Row) -> list[str]:
+    """Of its steps that are transactions, and of what undoes them: those that there may be."""
+    instance = decoded(row.value or b"")
+    found = []
+    for name, *options in map(str.split, instance.plan):
+        if "transaction" in options:
+            undo = [each.partition("=")[2] for each in options if each.startswith("compensate=")]
+            found += [effect_key(instance, method) for method in (name, *undo)]
+    return found

@@ -90,11 +90,10 @@ class SagaRights:
         store: States,
         registers: Registers,
         progress: Progress,
-        *,
-        settled: Callable[[], bool],
     ) -> None:
-        """`settled` says whether nothing of the region's former incarnations is still to come."""
         self.region = site.name
+        self.settled: Callable[[], bool] = lambda: True
+        """Whether nothing of the region's former incarnations is still to come."""
         self.changed: Callable[[], None] = lambda: None
         """Called when a right was won or lost, or a doubt has ended."""
         self.runs: Callable[[], bool] = lambda: True
@@ -108,7 +107,6 @@ class SagaRights:
         self._store = store
         self._registers = registers
         self._progress = progress
-        self.settled = settled
         self._lease_s = site.options.saga_lease_s
         self._watches: dict[str, Watch] = {}
         self._until_ms: dict[str, int] = {}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
-from atoll.documents.mutation import Delete, Mutation, Patch, Put, Write, patch_of, put_fields
+from atoll.documents.mutation import Check, Delete, Mutation, Patch, Put, Write, patch_of, put_fields
 from atoll.documents.rules import Rules
 from atoll.errors import InvalidOperation, NotFound
 from atoll.region.reading import PLAIN_READ, Reading, ReadOptions
@@ -48,8 +48,15 @@ class Reads:
 
     async def get(self, model: type[M], key: str) -> M | None:
         """The document as its collection's own consistency shows it, or None."""
-        reading = await self._read(self.of(model).name, key, PLAIN_READ)
-        return None if reading.value is None else model_of(model, key, reading.value)
+        return (await self.found(model, key))[0]
+
+    async def found(self, model: type[M], key: str) -> tuple[M | None, Check | None]:
+        """The document, and what a transaction requires that depends on it; None where no majority decides it."""
+        rules = self.of(model)
+        reading = await self._read(rules.name, key, PLAIN_READ)
+        shown = None if reading.value is None else model_of(model, key, reading.value)
+        check = Check(rules.name, key, reading.version if shown else None, shown is None)
+        return shown, check if rules.schema.policy.by_quorum else None
 
     def of(self, model: type[Collection]) -> Rules:
         """Raises UnknownCollection."""
@@ -85,13 +92,23 @@ class Reads:
 class Changes:
     """The `tx` of a step: its changes happen together with the record that the step is done, or not at all."""
 
-    def __init__(self, reads: Reads) -> None:
+    def __init__(self, reads: Reads, *, transaction: bool = False) -> None:
+        """`transaction`: they are of strong documents, and depend on those that were read."""
         self.mutations: list[Mutation] = []
         self._reads = reads
+        self._transaction = transaction
+        self._checked: set[tuple[str, str]] = set()
 
     async def get(self, model: type[M], key: str) -> M | None:
-        """A document as the region shows it; not what this step has changed."""
-        return await self._reads.get(model, key)
+        """A document as the region shows it; not what this step has changed.
+
+        A step that is a transaction fails if a strong document that it has read has changed by its end.
+        """
+        found, check = await self._reads.found(model, key)
+        if self._transaction and check is not None and (check.collection, check.key) not in self._checked:
+            self._checked.add((check.collection, check.key))
+            self.mutations.append(check)
+        return found
 
     def put(self, model: Collection, *, if_match: str | None = None, create: bool = False) -> None:
         """Write the whole document. The step fails if `if_match` or `create` do not hold."""
@@ -114,10 +131,16 @@ class Changes:
         self._add(self._reads.delete(model, key, if_match))
 
     def _add(self, mutation: Mutation) -> None:
-        if self._reads.by_quorum(mutation):
+        name, decided = mutation.collection, self._reads.by_quorum(mutation)
+        if decided and not self._transaction:
             raise InvalidOperation(
-                f"{mutation.collection} is strong: a majority of regions decides each write, so it cannot be part of a"
-                " step's own entry; write it in a step with effect=True, through its db"
+                f"{name} is strong: a majority of regions decides each write; change it in a step of its own, with"
+                " transaction=True"
+            )
+        if self._transaction and not decided:
+            raise InvalidOperation(
+                f"{name} is not decided by a majority of regions, so it cannot be part of a transaction; change it in a"
+                " step of its own, without transaction=True"
             )
         self.mutations.append(mutation)
 
@@ -186,7 +209,7 @@ class Steps:
         name = found.name if not perform.backwards else options.compensate
         takes = found.undo_takes if perform.backwards else found.takes
         assert name is not None, "what cannot be undone is not undone"
-        changes = Changes(self._reads)
+        changes = Changes(self._reads, transaction=options.transaction)
         given: dict[str, Any] = {}
         if "tx" in takes:
             given["tx"] = changes

@@ -24,11 +24,13 @@ from atoll.region.registers import Registers
 from atoll.region.saga_acks import SagaAcks
 from atoll.region.saga_commits import SagaWrite
 from atoll.region.saga_driving import Database, Driving
+from atoll.region.saga_marks import Marks
 from atoll.region.saga_retention import CLAIM, SagaRetention
 from atoll.region.saga_rights import Right, SagaRights
 from atoll.region.saga_runner import Runner
 from atoll.region.saga_steps import Reads, Steps
 from atoll.region.site import Site
+from atoll.region.transactions import Transactions
 from atoll.region.writer import Writer
 from atoll.replication.messages import HeldCall, HeldReply, SagaCall, SagaReply
 from atoll.sagas import protocol, rights
@@ -51,6 +53,7 @@ class Requests(NamedTuple):
     writer: Writer
     registers: Registers
     writes: LocalWrites
+    transactions: Transactions
 
 
 class Outlook(NamedTuple):
@@ -90,7 +93,7 @@ class Sagas:
         self._site = site
         self._application = application
         self._store = store
-        self._gates, reader, self._writer, self._registers, self._writes = requests
+        self._gates, reader, self._writer, self._registers, self._writes, transactions = requests
         self.rights, self.acks, self._retention = outlook
         self._held = held
         self._waiting: defaultdict[str, list[asyncio.Future[None]]] = defaultdict(list)
@@ -101,7 +104,7 @@ class Sagas:
         self.driving = Driving(
             site,
             application.sagas,
-            Database(store, self._writer, self._writes),
+            Database(store, self._writer, self._writes, Marks(self._registers, transactions)),
             steps=steps,
             acks=self.acks,
             right=self.rights.right,

@@ -81,7 +81,7 @@ from atoll.replication.signal import Signal
 from atoll.rollout.redeclare import fingerprints
 from atoll.schema.application import Application, CollectionSchema
 from atoll.schema.bounds import bounds_of
-from atoll.schema.system import CLAIMS, RIGHTS
+from atoll.schema.system import CLAIMS, RIGHTS, STEPS
 from atoll.store.port import Store
 
 
@@ -215,11 +215,12 @@ class Parts(Receiving):
             refuse=lambda: self.restore.reads() or self.failover.writes() or self.startup_check.writes(),
         )
         unique = any(schema.unique for schema in self.application.collections.values())
-        needed = ((RIGHTS, self.application.sagas), (CLAIMS, unique))
+        needed = ((RIGHTS, self.application.sagas), (STEPS, self.application.sagas), (CLAIMS, unique))
         system = {name: self._stored_rules[name] for name, needs in needed if needs}
+        self._decided_rules = {**self.rules, **system}
         self.proposer = Proposer(
             self.site,
-            {**self.rules, **system},
+            self._decided_rules,
             self.store,
             self.clock,
             self.links,
@@ -256,7 +257,7 @@ class Parts(Receiving):
         )
         self.transactions = Transactions(
             site,
-            self.rules,
+            self._decided_rules,
             store,
             self.clock,
             registers=self.registers,
@@ -312,28 +313,20 @@ class Parts(Receiving):
             write=lambda write: self.writer.write(write, None),
         )
         self.group_commit.listen(self.events.committed)
+        site, registers, commits = self.site, self.registers, self.local_writes
+        stability = Stability(self.members, self.links, self.progress)
+        rights = SagaRights(site, self.members, self.store, registers, self.progress)
+        rights.settled = lambda: self.startup_check.state.settled
         self.sagas = Sagas(
-            self.site,
+            site,
             self.application,
             self.rules,
             self.store,
-            requests=Requests(self.gates, self.reader, self.writer, self.registers, self.local_writes),
+            requests=Requests(self.gates, self.reader, self.writer, registers, commits, self.transactions),
             outlook=Outlook(
-                SagaRights(
-                    self.site,
-                    self.members,
-                    self.store,
-                    self.registers,
-                    self.progress,
-                    settled=lambda: self.startup_check.state.settled,
-                ),
-                SagaAcks(self.site, self.members, self.links, self.progress, lambda: self.origin),
-                SagaRetention(
-                    self.site,
-                    self.store,
-                    self.registers,
-                    Stability(self.members, self.links, self.progress),
-                ),
+                rights,
+                SagaAcks(site, self.members, self.links, self.progress, lambda: self.origin),
+                SagaRetention(site, self.store, registers, stability),
             ),
             held=lambda: self.node_leases.held.get(LEASE),
             stuck=lambda detail: self.events.record("saga-stuck", detail=detail),

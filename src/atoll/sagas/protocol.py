@@ -163,7 +163,7 @@ def takes_over_freely(instance: Instance, plan: SagaSchema) -> bool:
     if instance.status in ("waiting", "stuck") or instance.over:
         return True
     options = plan.steps[instance.at].options
-    return options.effect or options.repeatable
+    return options.decided or options.repeatable
 
 
 def told(instance: Instance) -> str:
@@ -420,7 +420,7 @@ def _aborted(instance: Instance, plan: SagaSchema, reason: str, now_ms: int) -> 
             f" {instance.step!r}"
         )
     options = plan.steps[instance.at].options
-    in_doubt = options.effect and instance.status != "waiting" and instance.cause != "refused"
+    in_doubt = options.decided and instance.status != "waiting" and instance.cause != "refused"
     why: tuple[Cause, str] = ("aborted", reason[:_MOST_ERROR])
     return _go_back(instance, plan, instance.at - (not in_doubt), why, now_ms)
 

@@ -84,6 +84,12 @@ class StepOptions:
     signal: str | None = None
     within_s: float | None = None
     repeatable: bool = False
+    transaction: bool = False
+
+    @property
+    def decided(self) -> bool:
+        """Whether it happens apart from the saga's entry, so that it may have happened where that is not here."""
+        return self.effect or self.transaction
 
 
 @overload
@@ -99,6 +105,7 @@ def step(
     signal: str | None = None,
     within_s: float | None = None,
     repeatable: bool = False,
+    transaction: bool = False,
 ) -> Callable[[F], F]: ...
 
 
@@ -112,6 +119,7 @@ def step(function: Any = None, /, **options: Any) -> Any:
     - `wait_s`: how long the saga waits before it.
     - `signal`: the saga waits for this signal before it, for `within_s` seconds at most.
     - `repeatable`: done twice it changes nothing more. Another region need not know whether it was done.
+    - `transaction`: it changes strong documents, all or nothing, and once.
     """
     found = StepOptions(**options)
 
@@ -137,7 +145,11 @@ class StepSchema:
     def signature(self) -> str:
         """What must not change while a saga is past it."""
         options = self.options
-        parts = [self.name, *(["effect"] if options.effect else [])]
+        parts = [
+            self.name,
+            *(["effect"] if options.effect else []),
+            *(["transaction"] if options.transaction else []),
+        ]
         parts += [f"compensate={options.compensate}"] if options.compensate else []
         return " ".join([*parts, *(["pivot"] if self.is_pivot else [])])
 
@@ -258,6 +270,11 @@ def _check_options(where: str, options: StepOptions) -> None:
     for name, text in (("compensate", options.compensate), ("signal", options.signal)):
         if text is not None and (not isinstance(text, str) or not text.isidentifier()):
             raise DeclarationError(f"{where}: {name}={text!r} is no name")
+    if options.effect and options.transaction:
+        raise DeclarationError(
+            f"{where}: a step acts outside (effect=True) or changes strong documents (transaction=True); make two steps"
+            " of it"
+        )
     if not isinstance(options.retry, Retry):
         raise DeclarationError(f"{where}: retry={options.retry!r} is no Retry; write retry=Retry(5)")
     for name, least in (("timeout_s", 0.001), ("wait_s", 0.0), ("within_s", 0.001)):

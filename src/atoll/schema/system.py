@@ -18,6 +18,7 @@ from atoll.schema.compiled import CollectionSchema, compile_collection
 EVENTS = "_events"
 SAGAS = "_sagas"
 RIGHTS = "_rights"
+STEPS = "_steps"
 CLAIMS = "_unique"
 
 
@@ -92,6 +93,18 @@ class RunRight(Collection, name=RIGHTS, system=True, consistency="strong"):
     doubts: list[str]
 
 
+class StepMark(Collection, name=STEPS, system=True, consistency="strong"):
+    """What became of a saga's step that is a transaction. It is written by that transaction.
+
+    Its key names the step, as `sagas.instance.effect_key` does.
+    """
+
+    outcome: str
+    """`done`; or `void`, if the step must not be done any more."""
+    fields: dict[str, Any]
+    """What the saga knew then."""
+
+
 class Claim(Collection, name=CLAIMS, system=True, consistency="strong"):
     """Which document has a value of a unique field: see `consensus.claims`.
 
@@ -102,7 +115,7 @@ class Claim(Collection, name=CLAIMS, system=True, consistency="strong"):
     """The document's key."""
 
 
-SYSTEM: tuple[type[Collection], ...] = (Event, SagaDocument, RunRight, Claim)
+SYSTEM: tuple[type[Collection], ...] = (Event, SagaDocument, RunRight, StepMark, Claim)
 
 RANKED = frozenset({SAGAS})
 """Collections of whose concurrent versions the one of the highest epoch and revision is shown: its fields say which."""

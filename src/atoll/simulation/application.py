@@ -10,7 +10,7 @@ from atoll.schema.application import Application, application_of
 from atoll.schema.collection import Collection
 from atoll.schema.fields import BoundedCounter, Counter, ListOf, MapOf, SetOf, Text, field
 from atoll.schema.placement import home_region
-from atoll.simulation.journeys import Journey, Trail
+from atoll.simulation.journeys import Journey, Purse, Trail
 
 
 def longest_title(versions: list[Any]) -> Any:
@@ -168,5 +168,5 @@ VERSIONED = ("person", "board", "memo")
 @cache
 def built_in(version: int = NEWEST, *, sagas: bool = False) -> Application:
     """The application as of one version of its declarations, from 1 to `NEWEST`; with sagas, or without."""
-    more = (Trail, Journey) if sagas else ()
+    more = (Trail, Purse, Journey) if sagas else ()
     return application_of(*_UNCHANGED, *_CHANGED[version], *more, name="simulation")

@@ -12,6 +12,8 @@ from atoll.simulation.outside import outside
 SHARED = "all"
 """The trail that every journey leaves."""
 APPROVED = "approved"
+OTHER = "-other"
+"""Ends the key of a journey's second purse."""
 
 
 class Trail(Collection):
@@ -25,6 +27,13 @@ class Trail(Collection):
     accept: Counter
     revoke: Counter
     send: Counter
+
+
+class Purse(Collection, consistency="strong"):
+    """The same, of what a majority of regions decides: two documents for each journey, which tell the same."""
+
+    move: int = 0
+    unmove: int = 0
 
 
 class Journey(Saga):
@@ -49,6 +58,13 @@ class Journey(Saga):
 
     async def refund(self, key: str) -> None:
         await self._act("refund", key)
+
+    @step(transaction=True, compensate="unmove", retry=Retry(3, 0.1, 2.0, 1.0))
+    async def move(self, tx: Any) -> None:
+        await self._write(tx, "move")
+
+    async def unmove(self, tx: Any) -> None:
+        await self._write(tx, "unmove")
 
     @step(compensate="drop", wait_s=0.4)
     async def hold(self, tx: Any) -> None:
@@ -88,3 +104,8 @@ class Journey(Saga):
 
     async def _act(self, what: str, key: str) -> None:
         await outside().act(what, self.key, key, refused=self.refused == what)
+
+    async def _write(self, tx: Any, what: str) -> None:
+        for key in (self.key, f"{self.key}{OTHER}"):
+            found = await tx.get(Purse, key) or Purse(key=key)
+            tx.update(Purse, key, **{what: getattr(found, what) + 1})

@@ -16,12 +16,13 @@ from atoll.sagas.instance import Instance, decoded, key_of
 from atoll.sagas.protocol import Aborted, Command, Retried, Signalled
 from atoll.schema.saga import SagaSchema
 from atoll.schema.system import SAGAS
-from atoll.simulation.journeys import APPROVED, SHARED
+from atoll.simulation.journeys import APPROVED, OTHER, SHARED
 from atoll.simulation.outside import Call, Outside
 from atoll.simulation.world import Client, Workload, World
 
 NAME = "journey"
 TRAIL = "trail"
+PURSE = "purse"
 ENDS = "every saga ends"
 ONE_ENTRY = "a step and its record are one entry"
 IN_ORDER = "steps are done in their order, and undone backwards, once each"
@@ -162,7 +163,7 @@ class Sagas(Workload):
             self._check_trail(world, instance, plan)
             self._check_calls(world, instance, plan)
         completed = [each.fields["amount"] for each in found.values() if each.status == "completed"]
-        left = _trail(world, SHARED).get("left", 0)
+        left = _counted(world, TRAIL, SHARED).get("left", 0)
         if left != -sum(completed):
             world.verdict.safety(
                 NOTHING_HALF, f"{-left} are taken, and {sum(completed)} by sagas that are completed"
@@ -209,15 +210,22 @@ class Sagas(Workload):
 
     def _check_trail(self, world: World, instance: Instance, plan: SagaSchema) -> None:
         records: Counter[tuple[str, str]] = Counter((each.step, each.outcome) for each in instance.done)
-        trail = _trail(world, instance.id)
+        purses = [_counted(world, PURSE, instance.id + end) for end in ("", OTHER)]
+        if purses[0] != purses[1]:
+            world.verdict.safety(NOTHING_HALF, f"{instance.id} has purses {purses}")
+        counted = {**_counted(world, TRAIL, instance.id), **purses[0]}
         for each in plan.steps:
-            if each.options.effect:
+            options = each.options
+            if options.effect:
                 continue
-            for outcome, name in (("done", each.name), ("undone", each.options.compensate)):
-                if name is not None and trail.get(name, 0) != records[(each.name, outcome)]:
+            done, undone = records[(each.name, "done")], records[(each.name, "undone")]
+            if options.transaction and undone and not done:  # nobody knew; it was done and undone, or neither
+                done = undone = min(1, counted.get(each.name, 0))
+            for name, times in ((each.name, done), (options.compensate, undone)):
+                if name is not None and counted.get(name, 0) != times:
                     world.verdict.safety(
                         ONCE,
-                        f"{instance.id}: {name} has happened {trail.get(name, 0)} times; recorded are"
+                        f"{instance.id}: {name} has happened {counted.get(name, 0)} times; recorded are"
                         f" {instance.done}",
                     )
 
@@ -263,8 +271,8 @@ def _stored(world: World, region: str) -> list[Instance]:
     return [decoded(row.value) for _, row in rows if row.value is not None]
 
 
-def _trail(world: World, key: str) -> dict[str, int]:
-    value = world.stored(world.names[0], TRAIL, key).value
+def _counted(world: World, collection: str, key: str) -> dict[str, int]:
+    value = world.stored(world.names[0], collection, key).value
     return {} if value is None else msgspec.json.decode(value)
 
 
