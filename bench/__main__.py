@@ -20,6 +20,7 @@ from bench import (
     clients,
     commit,
     conflicts,
+    escrow,
     growth,
     latencies,
     memory,
@@ -57,6 +58,7 @@ MEASURES: dict[str, Callable[[Scale, Path, Say], Measured]] = {
     "strong": strong.measure,
     "strong, near": strong.measure_near,
     "sagas": sagas.measure,
+    "escrow": escrow.measure,
 }
 
 

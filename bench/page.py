@@ -54,6 +54,10 @@ SECTIONS = {
         "Commits",
         "Sixty-four writers in one process, against SQLite with the same rows and batches.",
     ),
+    "escrow": (
+        "Escrow",
+        "A region of three, in process. It holds the rights that it sells, and each sale is durable here.",
+    ),
     "apply": ("Applying what a peer sends", "From the link's frames to durable, against SQLite alone."),
     "http": ("HTTP", "`atoll serve`, durable, against the barest ASGI application over a dictionary."),
     "read": ("Reads by key", "In process, against `sqlite3` of the standard library."),

@@ -120,6 +120,30 @@ DOCUMENTS = [
         "one in $inc", "PATCH", path_of("views", "bad"), {"$inc": {"seen": 1 << 64}}, 422, "invalid-operation"
     ),
     Bad(
+        "a sale past 64 bits",
+        "PATCH",
+        path_of("inventory", "bad"),
+        {"$inc": {"stock": -(1 << 63) - 1}},
+        422,
+        "invalid-operation",
+    ),
+    Bad(
+        "a stock past 64 bits",
+        "PUT",
+        path_of("inventory", "bad"),
+        {"stock": 1 << 63},
+        422,
+        "invalid-document",
+    ),
+    Bad(
+        "a sale of what never was",
+        "PATCH",
+        path_of("inventory", "bad"),
+        {"$inc": {"stock": -(1 << 62)}},
+        409,
+        "bound-exceeded",
+    ),
+    Bad(
         "thousands of digits",
         "PUT",
         PROFILE,

@@ -143,3 +143,11 @@ def test_nothing_is_oversold_under_load_while_links_come_and_go(shared: Cluster)
     assert 0 < sold <= 200
     assert [region.get("inventory", "rush").value["stock"] for region in shared] == [200 - sold] * 3
     assert sold + sum(sell(shared["virginia"], "rush") for _ in range(201 - sold)) == 200
+
+
+def test_a_stock_never_passes_64_bits(shared: Cluster) -> None:
+    stocked(shared, "full", (1 << 63) - 10)
+    refused = shared["tokyo"].patch("inventory", "full", {"$inc": {"stock": 10}})
+    assert (refused.status, refused.problem) == (422, "invalid-operation")
+    assert "64 bits" in refused.json["detail"]
+    assert shared["tokyo"].get("inventory", "full").value["stock"] == (1 << 63) - 10

@@ -116,14 +116,14 @@ def touches(document: Document, name: str) -> Register:
     A region without mergeable fields in its declaration deletes a document without writing this register.
     """
     touch = document.registers.get(name, ())
-    if name != in_life(TOUCH, document.life):
+    deletions = [version for version in document.registers.get(WHOLE, ()) if version.value is None]
+    if not deletions or name != in_life(TOUCH, document.life):
         return touch
     known = {version.dot for version in touch}
     unseen = [
         deletion
-        for deletion in document.registers.get(WHOLE, ())
-        if deletion.value is None
-        and deletion.dot not in known
+        for deletion in deletions
+        if deletion.dot not in known
         and any(t.value is not None and deletion.context.get(t.origin, 0) < t.seq for t in touch)
     ]
     return tuple(sorted((*touch, *unseen), key=registers.canonical_order)) if unseen else touch

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from itertools import islice
+from typing import Any, Final, NamedTuple
 
 from atoll.commit.batch import Batch
 from atoll.commit.identity import Address
@@ -26,7 +27,9 @@ from atoll.replication.signal import Signal
 from atoll.store.port import Documents
 
 _EVERY_S: Final = 0.25
-"""Commits of so long are looked at together."""
+"""What was written in so long is looked at together."""
+_AT_ONCE: Final = 50
+"""Of so many documents at a time: to look at one takes about as long as to write it."""
 _FOLLOWED: Final = 1000
 """Of so many documents that were written last a node knows the rights."""
 _AT_FIRST: Final = 200
@@ -68,12 +71,14 @@ class Rights:
         escrow: Escrow,
     ) -> None:
         self._site = site
-        self._rules = {
-            name: each
+        self._rules = rules
+        self._lattices: dict[str, dict[str, Escrowed[Any]]] = {
+            name: found
             for name, each in rules.items()
             if not each.schema.policy.by_quorum
-            and any(isinstance(lattice, Escrowed) for lattice in each.lattices.values())
+            and (found := {f: lat for f, lat in each.lattices.items() if isinstance(lat, Escrowed)})
         }
+        """Collection → field → its kind. Whether it is of that kind takes long to find out."""
         self._members = members
         self._links = links
         self._store = store
@@ -88,14 +93,14 @@ class Rights:
     @property
     def any(self) -> bool:
         """Whether any collection has such counters."""
-        return bool(self._rules)
+        return bool(self._lattices)
 
     def committed(self, batch: Batch) -> None:
         """Take note of the counters that a commit has changed."""
         before = len(self._written)
         for entry in (*batch.written, *batch.applied):
             for change in entry.changes:
-                if change.collection in self._rules and len(self._written) < _FOLLOWED:
+                if change.collection in self._lattices and len(self._written) < _FOLLOWED:
                     self._written[change.collection, change.key] = None
         if not before and self._written:
             self._signal.notify()
@@ -113,9 +118,9 @@ class Rights:
             await self._tasks.close()
 
     async def review(self) -> None:
-        """Look at all counters that were written since the last time."""
-        written, self._written = self._written, {}
-        for address in written:
+        """Look at the counters that have waited longest since they were written: as many as cost little."""
+        for address in list(islice(self._written, _AT_ONCE)):
+            del self._written[address]
             try:
                 await self._look(address)
             except AtollError:
@@ -154,7 +159,7 @@ class Rights:
     # -- looking ---------------------------------------------------------------------------------------
 
     async def _look_at_first(self) -> None:
-        for collection in self._rules:
+        for collection in self._lattices:
             try:
                 rows, _ = await self._store.scan(collection, limit=_AT_FIRST)
                 for key, _ in rows:
@@ -171,20 +176,19 @@ class Rights:
         document = documents.decode_row(rules, row)
         fields = self._followed.setdefault(address, {})
         self._followed.move_to_end(address)
-        for field, lattice in rules.lattices.items():
-            if isinstance(lattice, Escrowed):
-                state = document.lattices.get(in_life(field, document.life))
-                state = lattice.empty() if state is None else state
-                regions = self._members.regions
-                holdings = Holdings(
-                    {region: lattice.rights(state, region) for region in regions},
-                    {region: lattice.spent(state, region) for region in regions},
-                    lattice.left(state),
-                )
-                if field in fields:
-                    fields[field].look(holdings, now_s)
-                else:
-                    fields[field] = Demand(holdings, now_s)
+        for field, lattice in self._lattices[address[0]].items():
+            state = document.lattices.get(in_life(field, document.life))
+            state = lattice.empty() if state is None else state
+            regions = self._members.regions
+            holdings = Holdings(
+                {region: lattice.rights(state, region) for region in regions},
+                {region: lattice.spent(state, region) for region in regions},
+                lattice.left(state),
+            )
+            if field in fields:
+                fields[field].look(holdings, now_s)
+            else:
+                fields[field] = Demand(holdings, now_s)
         while len(self._followed) > _FOLLOWED:
             self._followed.popitem(last=False)
 
