@@ -25,6 +25,10 @@ class Account(Collection, consistency="strong"):
     balance: int = 0
 
 
+class Roll(Collection, consistency="strong"):
+    items: ListOf[int]
+
+
 class Views(Collection):
     seen: Counter
 

@@ -26,6 +26,10 @@ def main() -> int:
     parser.add_argument(
         "--local-reads", action="store_true", help="read each region's own copy, which the check must find"
     )
+    kinds = {"documents": False, "transactions": True}
+    parser.add_argument(
+        "--of", choices=sorted(kinds), help="histories of these alone; else every tenth is of transactions"
+    )
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="atoll-jepsen-"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,6 +41,7 @@ def main() -> int:
         given.quiet,
         tuple(given.only),
         given.local_reads,
+        transactions=kinds.get(given.of),
     )
     _say(f"seed {given.seed}, {given.histories} histories of {given.operations} operations in {folder}")
     ok = asyncio.run(_run(options, keep=given.folder is not None))

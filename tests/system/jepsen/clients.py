@@ -49,12 +49,45 @@ class Work:
     """Each is written once."""
 
 
+class Pace:
+    """What a client does after an operation: goes on at once, or elsewhere after a while."""
+
+    def __init__(self, home: str, random: Random) -> None:
+        self._home = home
+        self._random = random
+        self._pause_s = _PAUSE_S
+
+    async def region_after(self, *, done: bool) -> str:
+        """Where the next operation goes."""
+        if done:
+            self._pause_s = _PAUSE_S
+            return self._home
+        region = self._random.choice(REGIONS) if self._random.random() < _AWAY else self._home
+        await asyncio.sleep(self._random.uniform(0, self._pause_s))
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        return region
+
+
+def outcome_of(answer: Response, work: Work) -> Outcome:
+    """What an answer says of the operation."""
+    match answer.status:
+        case 200:
+            return "ok"
+        case 404 | 412:
+            return "refused"
+        case 503 | 504 | 507:
+            return "fail" if json.loads(answer.body)["definite"] else "info"
+    work.odd[f"{answer.status} {answer.body[:200]!r}"] += 1
+    return "info"
+
+
 class Client:
     """Writes documents of the collection `account` by their key; its value is their balance."""
 
     def __init__(self, region: str, log: Log, work: Work, random: Random) -> None:
         """`region`: where it is, unless that fails."""
-        self._home = self._region = region
+        self._region = region
+        self._pace = Pace(region, random)
         self._log = log
         self._work = work
         self._random = random
@@ -62,7 +95,6 @@ class Client:
         """key → value and version that it had when it was last seen."""
 
     async def run(self) -> None:
-        pause_s = _PAUSE_S
         while self._work.left > 0:
             self._work.left -= 1
             key, dice = self._random.choice(self._work.keys), self._random.random()
@@ -74,14 +106,7 @@ class Client:
                 done = await self._compare_and_set(key)
             else:
                 done = await self._delete(key)
-            self._region = self._home
-            if done:
-                pause_s = _PAUSE_S
-                continue
-            if self._random.random() < _AWAY:
-                self._region = self._random.choice(REGIONS)
-            await asyncio.sleep(self._random.uniform(0, pause_s))
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            self._region = await self._pace.region_after(done=done)
 
     # -- operations ------------------------------------------------------------------------------------
 
@@ -162,18 +187,7 @@ class Client:
             return "fail", None
         except Indefinite:
             return "info", None
-        return self._outcome(answer), answer
-
-    def _outcome(self, answer: Response) -> Outcome:
-        match answer.status:
-            case 200:
-                return "ok"
-            case 404 | 412:
-                return "refused"
-            case 503 | 504 | 507:
-                return "fail" if json.loads(answer.body)["definite"] else "info"
-        self._work.odd[f"{answer.status} {answer.body[:200]!r}"] += 1
-        return "info"
+        return outcome_of(answer, self._work), answer
 
     def _look(self, key: str, answer: Response | None) -> Any:
         """The value that an answer shows."""

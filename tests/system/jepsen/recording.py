@@ -17,15 +17,17 @@ from atoll.client.aiohttp_transport import AiohttpTransport
 from atoll.client.options import ClientOptions
 from atoll.histories.history import Event, Recorder, Verdict, encode
 from atoll.histories.linearizability import check_registers
+from atoll.histories.serializability import check_transactions
 
 from ..chaos.deployment import Deployment
 from ..chaos.history import History
 from ..cluster import REGIONS
-from .clients import Client, Work
+from . import clients, transactions
+from .clients import Work
 from .faults import FAULTS, Faults, all_vote
 
 _CLIENTS = 6
-"""In each region."""
+"""In each region; half as many of transactions, which wait for each other."""
 _SETTLED_S = 60.0
 _LAST_READS_S = 30.0
 
@@ -46,6 +48,8 @@ class Options:
     """Read each region's own copy, and call that linearizable: the checker has to find it."""
     amid_faults: bool = False
     """Clients begin with the first fault. They are fast: a short history would be over before."""
+    transactions: bool | None = None
+    """Whether histories are of transactions over lists, or of single documents; None for one in ten of them."""
 
 
 @dataclass(slots=True)
@@ -88,9 +92,12 @@ class _Recording:
         self._deployment = deployment
         self._options = options
         self._number = number
+        chosen = options.transactions
+        self._transactions = number % 10 == 0 if chosen is None else chosen
         self._random = Random(f"{options.seed} history {number}")
         self._recorder = Recorder(time.monotonic_ns)
-        keys = [f"{options.seed}-{number}-{key}" for key in range(self._random.choice((4, 12, 40)))]
+        many = self._random.choice((12, 30, 60) if self._transactions else (4, 12, 40))
+        keys = [f"{options.seed}-{number}-{key}" for key in range(many)]
         query = "consistency=eventual" if options.local_reads else ""
         self._work = Work(transport, keys, options.operations, query)
         self._noted = History()
@@ -100,11 +107,12 @@ class _Recording:
         kinds = {kind: FAULTS[kind] for kind in self._options.kinds or FAULTS}
         faults = Faults(self._deployment, self._noted, Random(self._random.random()), kinds)
         attack = asyncio.create_task(faults.run(inf, quiet_s=self._options.quiet_s))
-        clients = [self._client(region) for region in REGIONS for _ in range(_CLIENTS)]
+        each = _CLIENTS // 2 if self._transactions else _CLIENTS
+        callers = [self._client(region) for region in REGIONS for _ in range(each)]
         try:
             if self._options.amid_faults:
                 await faults.struck.wait()
-            await asyncio.gather(*(client.run() for client in clients))
+            await asyncio.gather(*(caller.run() for caller in callers))
         finally:
             faults.end()
             await attack
@@ -112,7 +120,8 @@ class _Recording:
         events = self._recorder.events()
         file = self._options.folder / f"history-{self._number:04}.jsonl"
         file.write_bytes(b"".join(encode(events)))
-        found = await asyncio.to_thread(check_registers, events)
+        check = check_transactions if self._transactions else check_registers
+        found = await asyncio.to_thread(check, events)
         if found.verdict != "valid":
             wrong.append(str(found))
         return Recorded(
@@ -127,8 +136,9 @@ class _Recording:
             self._work.odd,
         )
 
-    def _client(self, region: str) -> Client:
-        return Client(region, self._recorder.client(), self._work, Random(self._random.random()))
+    def _client(self, region: str) -> clients.Client | transactions.Client:
+        kind = transactions.Client if self._transactions else clients.Client
+        return kind(region, self._recorder.client(), self._work, Random(self._random.random()))
 
     async def _healed(self) -> list[str]:
         """Mend everything. Then every region must serve, vote, and hold the same."""
@@ -146,13 +156,18 @@ class _Recording:
         digests = [await self._digest(region) for region in REGIONS]
         return [] if digests == digests[:1] * 3 else [f"the regions differ: {digests}"]
 
-    async def _last_reads(self, client: Client) -> None:
+    async def _last_reads(self, client: clients.Client | transactions.Client) -> None:
+        if isinstance(client, transactions.Client):
+            while not await client.read(self._work.keys):  # noqa: ASYNC110 - only the answer tells
+                await asyncio.sleep(0.1)
+            return
         for key in self._work.keys:
             while not await client.read(key):  # noqa: ASYNC110 - only the answer tells
                 await asyncio.sleep(0.1)
 
     async def _digest(self, region: str) -> Any:
-        return (await self._deployment.get(region, "/admin/digest"))["collections"]["account"]
+        collection = transactions.COLLECTION if self._transactions else "account"
+        return (await self._deployment.get(region, "/admin/digest"))["collections"][collection]
 
 
 def _operations(events: list[Event]) -> int:

@@ -37,7 +37,7 @@ def summary(all_found: Sequence[Recorded], seconds: float) -> Iterator[str]:
     yield f"faults: {_counts(faults) or 'none'}"
     yield from (f"odd, {count} times: {told}" for told, count in odd.most_common(20))
     failed = [str(found.file) for found in all_found if not found.ok]
-    yield f"failed: {', '.join(failed)}" if failed else "every history is linearizable, and nothing was lost"
+    yield f"failed: {', '.join(failed)}" if failed else "every history is valid, and nothing was lost"
 
 
 def _counts(counted: Mapping[str, int]) -> str:
