@@ -62,6 +62,15 @@ class Login(Collection, consistency="strong"):
     phone: str | None = field(None, unique=True)
 
 
+class Seat(Collection):
+    number: int | None = field(None, unique=True)
+    guest: str = ""
+
+
+class Desk(Collection, resolve="merge"):
+    name: str = field(unique=True)
+
+
 class Chain(Collection, resolve=in_order_seen):
     text: str = ""
 

@@ -9,13 +9,14 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from atoll import Collection, connect, connect_sync, field
 from atoll.errors import AtollError, NotFound, UniqueViolation
 
-from .cluster import Cluster, until
+from .cluster import Cluster, Region, until
 from .conftest import MakeCluster
 
 ATOLL = str(Path(sys.executable).with_name("atoll"))
@@ -157,3 +158,38 @@ def test_it_is_kept_while_regions_are_killed(make_cluster: MakeCluster) -> None:
                 db.delete(Login, f"k{each}")
         for number in range(5):
             db.put(Login(key=f"fresh{number}", email=f"{number}@x"))
+
+
+def test_duplicates_are_found_and_settled_alike_in_every_region(shared: Cluster) -> None:
+    with shared.apart():
+        for region in shared:
+            region.put("seat", f"seat-{region.name}", {"number": 77, "guest": region.name})
+            region.put("desk", f"desk-{region.name}", {"name": "same"})
+    shared.settled()
+
+    def seats(region: Region) -> list[int | None]:
+        return [region.get("seat", f"seat-{other.name}").value["number"] for other in shared]
+
+    def records(region: Region, collection: str) -> list[dict[str, Any]]:
+        found = region.conflicts(kind="multiple_unique_conflicts", collection=collection)
+        return sorted(found, key=lambda record: record["id"])
+
+    until(lambda: all(seats(region).count(77) == 1 for region in shared), "duplicates are cleared")
+    until(
+        lambda: all(
+            [each["status"] for each in records(region, "seat")] == ["resolved"] * 2 for region in shared
+        ),
+        "all regions know that they are",
+    )
+    first = list(shared)[seats(shared["tokyo"]).index(77)].name
+    for region in shared:
+        assert records(region, "seat") == records(shared["tokyo"], "seat")
+        assert {each["winning"]["value"]["key"] for each in records(region, "seat")} == {f"seat-{first}"}
+        waiting = records(region, "desk")
+        assert waiting == records(shared["tokyo"], "desk")
+        assert [each["status"] for each in waiting] == ["manual"] * 2
+        assert region.request("PUT", "/v1/seat/seat-more", {"number": 77}).status == 409
+    for record in records(shared["virginia"], "desk"):
+        shared["virginia"].delete("desk", record["key"])
+    shared.settled()
+    assert {each["status"] for each in records(shared["tokyo"], "desk")} == {"resolved"}

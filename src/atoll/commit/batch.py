@@ -17,7 +17,7 @@ from atoll.causality.types import Seq
 from atoll.causality.vector import descends, missing
 from atoll.commit import idempotency
 from atoll.commit.checks import check_answer, check_document, entry_too_large
-from atoll.commit.draft import Draft, leaves_remains, resolved_records, written_of
+from atoll.commit.draft import Draft, leaves_remains, resolved_records, told_of
 from atoll.commit.identity import Address, Identity, remains_of
 from atoll.commit.recent import Recent
 from atoll.conflicts import records
@@ -42,6 +42,7 @@ from atoll.errors import AtollError, CorruptEntry
 from atoll.lattices.base import Actor
 from atoll.schema.bounds import SEGMENT_BYTES
 from atoll.schema.limits import ANY_KEY, validate_key
+from atoll.schema.system import HOLDERS
 from atoll.store.port import AuditRow, Cause, Commit, Parked, Remembered, Row, Segment
 
 Admit = Callable[[Write, Callable[[Address], Row | None]], None]
@@ -118,7 +119,7 @@ class Batch:
         if receipt is None:
             drafts = self._drafts(write, dot)
             seq = dot.seq if self._commit_drafts(drafts, dot, write) else Seq(0)
-            rows = () if write.brief else tuple(written_of(address, self.row(address)) for address in drafts)
+            rows = () if write.brief else told_of(drafts, self.row)
             receipt = Receipt(dot.origin, seq, dot.stamp, rows)
         if degraded is not None:
             receipt = msgspec.structs.replace(receipt, degraded=degraded)
@@ -176,8 +177,7 @@ class Batch:
             rules = self._rules[mutation.collection]
             key = Place(dot.stamp, dot.origin, dot.seq, index).key if rules.appended else mutation.key
             address = (mutation.collection, key)
-            draft = drafts.get(address)
-            if draft is None:
+            if (draft := drafts.get(address)) is None:
                 before, row = self._document(address), self.row(address)
                 drafts[address] = draft = Draft(rules, key, before, row, dot=dot, actor=self._actor)
             size_bytes -= draft.size_bytes
@@ -235,7 +235,7 @@ class Batch:
             if draft.added:
                 check_document(address, self.row(address), row, identity.document_bytes)
             resolved: tuple[LosingVersion, ...] = ()
-            if draft.before.contested:
+            if draft.before.contested or draft.rules.holders:
                 lost = resolved_records(draft, address[1])
                 resolved = tuple(records.resolve(record, (stamp, origin, seq)) for record in lost)
             changed.append((address, draft, row))
@@ -398,13 +398,12 @@ class Batch:
 
         `recorded` are the open records of the audit for this document.
         """
-        row = self.row(address)
-        if row is None:
+        if (row := self.row(address)) is None:
             return
         document = self._document(address)
         now = records.open_records(self._rules[address[0]], address[1], document)
-        for known in recorded:
-            if known.id not in now and known.status != "resolved" and known.id not in self._audit:
+        for known in records.following(recorded):
+            if known.id not in now and known.id not in self._audit:
                 self._audit[known.id] = None
         for record_id, record in now.items():
             self._audit[record_id] = records.row_of(record)
@@ -421,8 +420,7 @@ class Batch:
     def _document(self, address: Address) -> Document:
         found = self._documents.get(address)
         if found is None:
-            row = self.row(address)
-            if row is None:
+            if (row := self.row(address)) is None:
                 found = Document({}, {})
             else:
                 found = self.recent.take(address, row) or documents.decode_row(
@@ -434,7 +432,7 @@ class Batch:
     def _install(
         self, address: Address, before: Document, after: Document, row: Row, resolved: Sequence[LosingVersion]
     ) -> None:
-        if before.contested or after.contested:
+        if before.contested or after.contested or address[0] == HOLDERS:
             rules = self._rules[address[0]]
             was = records.open_records(rules, address[1], before)
             now = records.open_records(rules, address[1], after)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, assert_never
 
 import msgspec
@@ -36,6 +36,7 @@ from atoll.documents.register import Operation, Version
 from atoll.documents.rules import PURGED, TOUCH, WHOLE, Rules, in_life, is_touch
 from atoll.errors import BoundExceeded, InvalidOperation, NotFound, VersionMismatch
 from atoll.lattices.base import Actor, Escrowed
+from atoll.schema.system import HOLDERS
 from atoll.store.port import Row
 
 _NOT_ADDING = frozenset({"$inc", "$remove"})
@@ -375,3 +376,8 @@ def resolved_records(draft: Draft, key: str) -> list[records.Record]:
 def written_of(address: Address, row: Row | None) -> Written:
     """What a client is told of a document that was written."""
     return Written(*address, None, "") if row is None else Written(*address, row.value, version_tag(row))
+
+
+def told_of(addresses: Iterable[Address], row: Callable[[Address], Row | None]) -> tuple[Written, ...]:
+    """The same of all documents that were asked for. Who has unique values is Atoll's own affair."""
+    return tuple(written_of(address, row(address)) for address in addresses if address[0] != HOLDERS)

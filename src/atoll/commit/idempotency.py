@@ -8,6 +8,7 @@ import msgspec
 
 from atoll.documents.mutation import Put, Receipt, Write, Written
 from atoll.errors import IdempotencyKeyReused
+from atoll.schema.system import HOLDERS
 
 _AS_ASKED = b""
 """Stands, in what is remembered, for the document that the write itself holds; it is no JSON."""
@@ -16,8 +17,9 @@ _receipt = msgspec.msgpack.Decoder(Receipt).decode
 
 
 def fingerprint(write: Write) -> bytes:
-    """Of what it changes."""
-    return blake2b(_pack(write.mutations), digest_size=8).digest()
+    """Of what was asked for. Who has values of unique fields follows from that, and from what there was before."""
+    asked = [each for each in write.mutations if each.collection != HOLDERS]
+    return blake2b(_pack(asked), digest_size=8).digest()
 
 
 def identifier(key: str) -> bytes:

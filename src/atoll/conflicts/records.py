@@ -8,7 +8,7 @@ lost. The open record is then withdrawn in every region, because it follows from
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -23,8 +23,10 @@ from atoll.documents.entry import Change, Entry, LosingVersion
 from atoll.documents.purging import unseen_touches
 from atoll.documents.register import Operation, Register, Version
 from atoll.documents.rules import PURGED, TOUCH, Rules, field_of, in_life, is_touch
-from atoll.documents.strategies import kind_of, within_uncertainty
+from atoll.documents.strategies import MULTIPLE_UNIQUE, kind_of, within_uncertainty
+from atoll.documents.unique import Holder, Value, holders_in, place_of, register_of
 from atoll.errors import HostileEntry
+from atoll.schema.system import HOLDERS
 from atoll.store.port import AuditRow
 
 _OPERATIONS = {Operation.INSERT: "insert", Operation.UPDATE: "update", Operation.DELETE: "delete"}
@@ -66,6 +68,15 @@ class Record(msgspec.Struct, frozen=True):
 
 STATUSES = ("open", "manual", "resolved")
 
+
+class _Holding(msgspec.Struct):
+    """What either side of a record of a unique value has as its value."""
+
+    key: str
+    value: msgspec.Raw
+
+
+_decode_holding = msgspec.json.Decoder(_Holding).decode
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder(Record).decode
 
@@ -77,6 +88,8 @@ def open_records(
 
     `only` restricts it to some registers.
     """
+    if rules.holders:
+        return _duplicates(key, document, only)
     late = unseen_touches(document.registers)
     found = _late(rules, key, document, {name: late[name] for name in late if only is None or name in only})
     present = in_life(TOUCH, document.life)
@@ -112,6 +125,50 @@ def open_records(
             )
             found[record.id] = record
     return found
+
+
+def _duplicates(place: str, document: Document, only: Container[str] | None) -> dict[str, Record]:
+    """The records of all documents but the first that have one value of a unique field."""
+    holders = holders_in(document)
+    found: dict[str, Record] = {}
+    collection, _, rest = place.partition("/")
+    for holder in holders[1:]:
+        first = holders[0]
+        if only is not None and register_of(holder.key) not in only:
+            continue
+        manual = holder.held.manual
+        record = Record(
+            id=record_id(HOLDERS, place, holder.key, holder.version.dot),
+            collection=collection,
+            key=holder.key,
+            field=rest.partition("/")[0],
+            kind=MULTIPLE_UNIQUE,
+            status="manual" if manual else "open",
+            strategy="manual" if manual else "first_keeps",
+            outcome="kept" if manual else "dropped",
+            reason="left to the application" if manual else "another document had the value first",
+            uncertain=within_uncertainty(holder.version, first.version),
+            losing=_side(holder.version, _holding(holder)),
+            winning=_side(first.version, _holding(first)),
+        )
+        found[record.id] = record
+    return found
+
+
+def _holding(holder: Holder) -> bytes:
+    return msgspec.json.encode({"key": holder.key, "value": holder.held.value})
+
+
+def duplicate_of(row: AuditRow) -> Value:
+    """The value that several documents have, by the record of one. Raises msgspec.DecodeError."""
+    record = _decode(row.body)
+    return Value(record.field, bytes(_decode_holding(record.losing.value).value))
+
+
+def _place(record: Record) -> str:
+    """The key of the document that says who has the value. Raises msgspec.DecodeError."""
+    value = _decode_holding(record.losing.value).value
+    return place_of(record.collection, Value(record.field, bytes(value)))
 
 
 def _late(rules: Rules, key: str, document: Document, late: Mapping[str, Register]) -> dict[str, Record]:
@@ -203,14 +260,17 @@ def check_resolved(losing: LosingVersion, entry: Entry, change: Change) -> None:
     """
     record = _read(losing)
     written = change.registers
+    address = (record.collection, record.key)
     registers = [
         TOUCH if is_touch(name) else record.field for name in written if field_of(name) == record.field
     ]
     if PURGED in written:
         registers.append(record.field or TOUCH)
     lost, (by, seen) = record.losing, _resolving(entry, change, record)
+    if record.kind == MULTIPLE_UNIQUE:
+        address, registers = (HOLDERS, _place_or_hostile(record)), [record.key]
     if (
-        (record.collection, record.key, record.id) != (change.collection, change.key, losing.id)
+        (*address, record.id) != (change.collection, change.key, losing.id)
         or (record.status, losing.status) != ("resolved", "resolved")
         or record.resolved_by != by
         or not (0 < lost.seq <= seen.get(lost.region, 0) or lost.region == DECIDED)
@@ -242,6 +302,13 @@ def _read(losing: LosingVersion) -> Record:
         raise HostileEntry(f"a resolved record cannot be read: {error}") from None
 
 
+def _place_or_hostile(record: Record) -> str:
+    try:
+        return _place(record)
+    except msgspec.DecodeError as error:
+        raise HostileEntry(f"a record of a unique value cannot be read: {error}") from None
+
+
 def check_recorded(losing: LosingVersion) -> None:
     """Raises HostileEntry for what is no resolved record, or bears another's name."""
     record = _read(losing)
@@ -250,6 +317,8 @@ def check_recorded(losing: LosingVersion) -> None:
         record_id(record.collection, record.key, name, lost.dot)
         for name in {record.field, record.field or TOUCH}
     ]
+    if record.kind == MULTIPLE_UNIQUE:
+        names = [record_id(HOLDERS, _place_or_hostile(record), record.key, lost.dot)]
     if (
         record.status != "resolved"
         or record.resolved_by is None
@@ -258,6 +327,11 @@ def check_recorded(losing: LosingVersion) -> None:
         or losing.id not in names
     ):
         raise HostileEntry(f"a resolved record of {record.collection}/{record.key} contradicts itself")
+
+
+def following(recorded: Iterable[AuditRow]) -> list[AuditRow]:
+    """Those of the records of a document that follow from its state. Who has a value is the state of another one."""
+    return [row for row in recorded if row.status != "resolved" and row.kind != MULTIPLE_UNIQUE]
 
 
 def public(row: AuditRow) -> dict[str, Any]:

@@ -8,19 +8,16 @@ frees it for everybody, at that moment.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import blake2b
-from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from atoll.commit.identity import Address
 from atoll.documents.mutation import Delete, Patch, Put
 from atoll.documents.rules import Rules
-from atoll.errors import ClaimsChanged, UniqueViolation
+from atoll.documents.unique import Value, place_of, values_of, violation
+from atoll.errors import ClaimsChanged
 from atoll.schema.system import CLAIMS
 
-_SHOWN: Final = 200
-"""An error shows so many characters of a value."""
 _holder = msgspec.json.Decoder(type=dict[str, str]).decode
 
 
@@ -56,49 +53,9 @@ class Claim(msgspec.Struct, frozen=True, array_like=True, tag="claim"):
         return Put(self.collection, self.key, msgspec.json.encode({"holder": self.taker}))
 
 
-class Value(NamedTuple):
-    """Of a unique field."""
-
-    field: str
-    json: bytes
-
-
-def violation(where: tuple[str, str], key: str, value: bytes, holder: str) -> UniqueViolation:
-    collection, field = where
-    text = value.decode()
-    shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
-    plain: Any = msgspec.json.decode(value) if len(text) <= _SHOWN else shown
-    return UniqueViolation(
-        f"{collection}/{key}: {field} is unique, and {collection}/{holder} has the value {shown} already; give it"
-        " another value, or change that document first",
-        collection=collection,
-        key=key,
-        field=field,
-        value=plain,
-        holder=holder,
-    )
-
-
 def claim_of(collection: str, value: Value) -> Address:
     """Where the claim of a value is."""
-    digest = blake2b(value.json, digest_size=16).hexdigest()
-    return CLAIMS, f"{collection}/{value.field}/{digest}"
-
-
-def values_of(rules: Rules, document: bytes | None) -> dict[str, Value]:
-    """Field → what a document, as JSON text, has in it. None is no value."""
-    if document is None or not rules.schema.unique:
-        return {}
-    return values_in(rules, msgspec.json.decode(document))
-
-
-def values_in(rules: Rules, fields: Mapping[str, Any]) -> dict[str, Value]:
-    """The same of the fields of a document, as plain JSON data."""
-    return {
-        name: Value(name, msgspec.json.encode(fields[name]))
-        for name in rules.schema.unique
-        if fields.get(name) is not None
-    }
+    return CLAIMS, place_of(collection, value)
 
 
 def check_claims(rules: Rules, before: bytes | None, after: bytes | None, held: Sequence[str] = ()) -> None:
@@ -128,25 +85,6 @@ def may_move(rules: Rules, mutation: object) -> bool:
     if isinstance(mutation, Patch) and not rules.schema.has_rules:
         return any(step.field in unique for step in mutation.steps)
     return True
-
-
-def supposed(rules: Rules, before: Mapping[str, Value], mutations: Iterable[object]) -> dict[str, Value]:
-    """What a document will have in unique fields, going by the mutations alone."""
-    after = dict(before)
-    for mutation in mutations:
-        if isinstance(mutation, Delete):
-            after = {}
-        elif isinstance(mutation, Put):
-            after = values_in(rules, msgspec.json.decode(mutation.plain))
-        elif isinstance(mutation, Patch):
-            steps = [step for step in mutation.steps if step.field in rules.schema.unique]
-            set_ = values_in(rules, {step.field: step.argument for step in steps})
-            after = {
-                name: value
-                for name, value in (*after.items(), *set_.items())
-                if name in set_ or all(step.field != name for step in steps)
-            }
-    return after
 
 
 def claims_between(

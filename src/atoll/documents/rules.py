@@ -15,7 +15,7 @@ from atoll.documents.strategies import Fold, Resolver
 from atoll.lattices.base import Lattice
 from atoll.schema.collection import Collection
 from atoll.schema.compiled import compile_collection
-from atoll.schema.system import APPENDED, RANKED
+from atoll.schema.system import APPENDED, HOLDERS, RANKED
 
 if TYPE_CHECKING:
     from atoll.schema.application import CollectionSchema
@@ -57,6 +57,8 @@ class Rules:
         """A document is one register and nothing else."""
         self.appended: bool = schema.name in APPENDED
         """Documents are written once, and the key of each is its place among all."""
+        self.holders: bool = schema.name == HOLDERS
+        """Documents say who has a value of a unique field: see `documents.unique`."""
         self.quick: bool = self.simple and not self.appended
         """A write of a whole document may take the short way."""
         self.touched: bool = bool(self.lattices or self.maps)

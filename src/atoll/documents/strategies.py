@@ -119,8 +119,10 @@ def custom(register: Register, resolver: Resolver) -> Fold:
     return Fold(value, winner, "merged", "combined by the custom function")
 
 
-KINDS = ("insert_exists", "update_origin_differs", "update_deleted", "delete_origin_differs")
-"""What `kind_of` tells."""
+MULTIPLE_UNIQUE = "multiple_unique_conflicts"
+"""The kind of conflict where several documents have one value of a unique field."""
+KINDS = ("insert_exists", "update_origin_differs", "update_deleted", "delete_origin_differs", MULTIPLE_UNIQUE)
+"""What `kind_of` tells, and one more."""
 
 
 def kind_of(losing: Version, winning: Version) -> str:

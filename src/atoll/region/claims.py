@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from atoll.causality.types import Stamp
@@ -11,22 +11,21 @@ from atoll.commit import idempotency
 from atoll.commit.identity import Address
 from atoll.consensus.claims import (
     Claim,
-    Value,
     claim_of,
     claims_between,
     holder_of,
     may_move,
-    supposed,
-    values_of,
 )
 from atoll.consensus.decided import Memory, Placed, wanted
 from atoll.documents.mutation import Mutation
 from atoll.documents.rules import Rules
+from atoll.documents.unique import Value, supposed, values_of
 from atoll.errors import ClaimsChanged, DeclarationError, InvalidOperation, RequestError
 from atoll.region.concluding import Asked
+from atoll.region.holders import check_held
 from atoll.region.registers import Registers
 from atoll.schema.system import CLAIMS
-from atoll.store.port import Documents
+from atoll.store.port import Documents, Store
 
 MOST_REGISTERS: Final = 300
 """A transaction holds so many documents and claims at most: each of them names all others."""
@@ -105,7 +104,16 @@ class Claims:
         return before, before if placed.after is None else values_of(rules, placed.after.value)
 
 
-async def check_claimed(rules: Rules, store: Documents) -> None:
+async def check_unique(due: Iterable[Rules], store: Store) -> None:
+    """Raise DeclarationError where a field of documents that are stored was declared unique afterwards.
+
+    `due`: collections whose declaration is another than that of their documents. Raises what the store raises.
+    """
+    for rules in due:
+        await (_check_claimed if rules.schema.policy.by_quorum else check_held)(rules, store)
+
+
+async def _check_claimed(rules: Rules, store: Store) -> None:
     """Raise DeclarationError where a collection has documents that were written without their claims, or the reverse.
 
     So it is where `unique=True` was declared after they were written. Raises what the store raises.

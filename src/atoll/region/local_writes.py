@@ -12,6 +12,7 @@ from atoll.documents.mutation import Receipt, Write, weight_of
 from atoll.errors import AtollError
 from atoll.region.commit_wait import CommitWait
 from atoll.region.group_commit import Awaited, GroupCommit
+from atoll.region.holders import Holders
 from atoll.store.port import View
 
 
@@ -21,10 +22,11 @@ class LocalWrite(Awaited[Receipt]):
     degraded: ClassVar[str | None] = None
     """The fallback that is taken by it."""
 
-    __slots__ = ("_write", "_writes")
+    __slots__ = ("_admit", "_write", "_writes")
 
-    def __init__(self, write: Write, writes: LocalWrites) -> None:
+    def __init__(self, write: Write, writes: LocalWrites, admit: Admit | None = None) -> None:
         self.done = asyncio.get_running_loop().create_future()
+        self._admit = admit or writes.admit
         self._write = write
         self._writes = writes
 
@@ -42,7 +44,7 @@ class LocalWrite(Awaited[Receipt]):
         try:
             if batch.closed is not None:
                 raise batch.closed
-            self.result = batch.write(self._write, self._writes.admit, self.degraded)
+            self.result = batch.write(self._write, self._admit, self.degraded)
         except AtollError as error:
             self.result = error
         except Exception as error:
@@ -59,8 +61,10 @@ class LocalWrites:
         gates: Sequence[Gate] = (),
         admit: Admit | None = None,
         commit_wait: CommitWait | None = None,
+        holders: Holders | None = None,
     ) -> None:
         self._commit_wait = commit_wait
+        self._holders = holders
         self.gates = tuple(gates)
         self.admit = admit
         self.group_commit = group_commit
@@ -82,6 +86,11 @@ class LocalWrites:
         return receipt
 
     async def _committed(self, write: Write) -> Receipt:
-        work = LocalWrite(write, self)
+        if self._holders is not None and self._holders.concern(write):
+            return await self._holders.write(write, self._submitted)
+        return await self._submitted(write, self.admit)
+
+    async def _submitted(self, write: Write, admit: Admit | None) -> Receipt:
+        work = LocalWrite(write, self, admit)
         self.group_commit.submit(work)
         return await work.done

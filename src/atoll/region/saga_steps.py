@@ -66,6 +66,10 @@ class Reads:
         """Whether a majority of regions decides it."""
         return self._rules[mutation.collection].schema.policy.by_quorum
 
+    def unique(self, mutation: Mutation) -> bool:
+        """Whether the collection has a unique field."""
+        return bool(self._rules[mutation.collection].schema.unique)
+
     def put(self, model: Collection, if_match: str | None, *, create: bool) -> Put:
         rules = self.of(type(model))
         key = rules.schema.validate_key(model.key)
@@ -141,6 +145,11 @@ class Changes:
             raise InvalidOperation(
                 f"{name} is not decided by a majority of regions, so it cannot be part of a transaction; change it in a"
                 " step of its own, without transaction=True"
+            )
+        if not decided and self._reads.unique(mutation):
+            raise InvalidOperation(
+                f"{name} has a unique field, so it cannot be part of a step's own entry; write it in a step with"
+                " effect=True, through its db"
             )
         self.mutations.append(mutation)
 

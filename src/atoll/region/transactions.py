@@ -146,6 +146,11 @@ class Transactions:
             raise InvalidOperation(
                 f"a transaction cannot write {name}: one region orders its documents, or with escrow each its own"
             )
+        if rules.schema.unique:
+            raise InvalidOperation(
+                f"a transaction cannot write {name}: it has a unique field, and what is refused late would leave the"
+                " transaction half done"
+            )
         unconditional = isinstance(mutation, Put | Delete) and mutation.if_match is None
         unconditional = unconditional and not (isinstance(mutation, Put) and mutation.if_absent)
         bounded = any(isinstance(lattice, Escrowed) for lattice in rules.lattices.values())

@@ -25,7 +25,6 @@ from atoll.ownership.ownership import Ownership
 from atoll.protocol import port
 from atoll.recovery import relays
 from atoll.recovery.relays import RelayState
-from atoll.region.claims import check_claimed
 from atoll.region.clocks import Clocks
 from atoll.region.commit_wait import CommitWait
 from atoll.region.conflicts import Conflicts
@@ -38,6 +37,7 @@ from atoll.region.forgetting import Forgetting
 from atoll.region.freshness import Freshness
 from atoll.region.gates import Gates
 from atoll.region.group_commit import GroupCommit
+from atoll.region.holders import Holders
 from atoll.region.housekeeping import Housekeeping
 from atoll.region.intake import Intake
 from atoll.region.journal_sender import JournalSender
@@ -147,7 +147,9 @@ class Parts(Receiving):
         self.intake = Intake(self.progress, self.group_commit.call, self.options.intake)
         gates = (self.timeline.check, check_merged, lambda view: self.gates.check_writes())
         self.commit_wait = CommitWait(self.site, self.rules, self.clocks, self.clock)
-        self.local_writes = LocalWrites(self.group_commit, gates, self.ownership.admit, self.commit_wait)
+        admit = self.ownership.admit
+        self.holders = Holders(self.site, self.rules, self.store, self.clock, admit)
+        self.local_writes = LocalWrites(self.group_commit, gates, admit, self.commit_wait, self.holders)
         self.group_commit.accompany(ShowRecord())
         self.group_commit.supply(self.intake.take)
         self.group_commit.listen(self._after_commit)
@@ -373,6 +375,10 @@ class Parts(Receiving):
             )
         if self.options.purge_s:
             self.background += (Background("purging", self.purging.run),)
+        if self.holders.any:
+            self.group_commit.listen(self.holders.committed)
+            settle = partial(self.holders.run, self.writer.write, self.local_writes.write)
+            self.background += (Background("duplicates of unique values", settle),)
         if self.sagas.any:
             self.background += (Background("sagas", self.sagas.run),)
         if self.rights.any:
@@ -389,14 +395,6 @@ class Parts(Receiving):
         await self.group_commit.open()
         self._own_at_first = of_region(self.vector, self.name)
         await self.startup_check.open()
-
-    async def check_claims(self) -> None:
-        """Raises DeclarationError where a field was declared unique after documents were written."""
-        if self.snapshot_install.reads() or self.restore.reads():
-            return  # half of the documents are here
-        for name in self.redeclaration.due(await self.store.schemas()):
-            if name in self.rules:
-                await check_claimed(self.rules[name], self.store)
 
     def _link(self, peer: str) -> Link:
         return Link(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import msgspec
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError
 
 from atoll.errors import InvalidDocument, InvalidOperation
@@ -34,6 +35,7 @@ from atoll.schema.fields import (
     lattice_of,
     marker_of,
     one_spelling,
+    unique_of,
 )
 from atoll.schema.forms import FieldForm, encode_json
 from atoll.schema.limits import (
@@ -79,6 +81,8 @@ class CollectionSchema:
     maps: tuple[str, ...]
     unique: tuple[str, ...]
     """Fields of which no two documents have the same value."""
+    manual: frozenset[str]
+    """Those of them whose duplicates wait for a person."""
     has_rules: bool
     """The team has validators of its own. They see whole documents only, so the outcome of an update has to
     go through `parse_object`, and its result is what is stored."""
@@ -332,7 +336,7 @@ class CollectionSchema:
         )
         schema = self.json_schema()
         # What most collections lack is left out: a digest of it must stay what it was.
-        unique = {"unique": list(self.unique)} if self.unique else {}
+        unique = {"unique": [*self.unique, sorted(self.manual)]} if self.unique else {}
         return {
             **unique,
             "name": self.name,
@@ -390,6 +394,7 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
         lattices=lattices,
         maps=tuple(maps),
         unique=tuple(field for field in forms if is_unique(model.model_fields[field])),
+        manual=frozenset(field for field in forms if _waits(model.model_fields[field])),
         has_rules=ruled,
         limits=limits or Limits(),
         body_model=body,
@@ -413,6 +418,15 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
         _validate_python=exact_validator(model).validate_python,
         _read=model_validator(model).validate_json,
         _to_json=body.__pydantic_serializer__.to_json,
+    )
+
+
+def _waits(info: FieldInfo) -> bool:
+    """Whether duplicates of the field wait for a person."""
+    unique = unique_of(info)
+    return (
+        unique is not None
+        and (unique.duplicates or ("manual" if info.is_required() else "clear")) == "manual"
     )
 
 

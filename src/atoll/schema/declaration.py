@@ -21,6 +21,7 @@ from atoll.schema.fields import (
     marker_of,
     nested_marker,
     nested_unique,
+    unique_of,
 )
 from atoll.schema.forms import CONFIG, FieldForm
 from atoll.schema.kept import Form, check_kept
@@ -126,13 +127,8 @@ def check_declaration(
         _check_policy(model, policy, where)
         for name in policy.indexes:
             _check_index(model, forms, name, where)
-        if any(is_unique(info) for info in model.model_fields.values()) and not (
-            policy.by_quorum and not policy.writes_when_cut_off
-        ):
-            raise DeclarationError(
-                f'{where}: unique=True needs consistency="strong", without placement, "escrow" and "eventual": else'
-                " two regions take one value at the same time"
-            )
+        for name, info in model.model_fields.items():
+            _check_duplicates(f"{where}.{name}", policy, info)
 
 
 def _check_index(model: type[Collection], forms: Mapping[str, FieldForm], name: str, where: str) -> None:
@@ -262,6 +258,29 @@ def _check_unique(where: str, info: FieldInfo, form: FieldForm) -> None:
         raise DeclarationError(
             f"{where}: a default would be the value of many documents; make the unique field required, or None by"
             " default"
+        )
+
+
+def _check_duplicates(where: str, policy: Policy, info: FieldInfo) -> None:
+    unique = unique_of(info)
+    if unique is None:
+        return
+    if policy.consistency == "strong" and (policy.writes_when_cut_off or not policy.by_quorum):
+        raise DeclarationError(
+            f'{where}: a strong collection with placement, "escrow" or "eventual" cannot keep it unique; drop these, or'
+            " choose another consistency"
+        )
+    if unique.duplicates is None:
+        return
+    if unique.duplicates not in ("clear", "manual"):
+        raise DeclarationError(
+            f'{where}: duplicates={unique.duplicates!r} is unknown; use "clear" or "manual"'
+        )
+    if policy.by_quorum:
+        raise DeclarationError(f"{where}: a strong collection has no duplicates; drop duplicates=")
+    if unique.duplicates == "clear" and info.is_required():
+        raise DeclarationError(
+            f'{where}: duplicates="clear" needs a field that may be None; give it the default None, or use "manual"'
         )
 
 

@@ -23,6 +23,7 @@ INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 
 Kind = Literal["counter", "bounded_counter", "set", "list", "text", "map"]
 Split = Literal["equal", "creator"]
+Duplicates = Literal["clear", "manual"]
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -58,6 +59,8 @@ class Bound:
 @dataclass(frozen=True, slots=True)
 class Unique:
     """Marks a field of which no two documents may have the same value: see `field`."""
+
+    duplicates: Duplicates | None = None
 
 
 Marker = Mergeable | Bound
@@ -131,19 +134,32 @@ Text = Annotated[str, Mergeable("text"), Field(default="")]
 """A text edited by several people at once; all edits stay."""
 
 
-def field(default: Any = PydanticUndefined, *, unique: bool = False, **more: Any) -> Any:
+def field(
+    default: Any = PydanticUndefined,
+    *,
+    unique: bool = False,
+    duplicates: Duplicates | None = None,
+    **more: Any,
+) -> Any:
     """A field with options: `email: str = field(unique=True)`. `more` is what pydantic's `Field` takes.
 
     `unique`: no two documents of the collection have the same value. None is no value: any number may lack it.
+    `duplicates` says what becomes of the later ones where regions wrote some at once. `clear` sets their field to
+    None, and is the default where that may be. With `manual` they wait for a person.
     """
     info = Field(default, **more)
-    if unique:
-        info.metadata.append(Unique())
+    if unique or duplicates is not None:
+        info.metadata.append(Unique(duplicates))
     return info
 
 
+def unique_of(info: FieldInfo) -> Unique | None:
+    """The mark of a unique field; None for another one."""
+    return next((item for item in info.metadata if isinstance(item, Unique)), None)
+
+
 def is_unique(info: FieldInfo) -> bool:
-    return any(isinstance(item, Unique) for item in info.metadata)
+    return unique_of(info) is not None
 
 
 def nested_unique(annotation: Any, seen: frozenset[Any] = frozenset()) -> bool:

@@ -14,12 +14,14 @@ from typing import Any
 
 from atoll.schema.collection import Collection
 from atoll.schema.compiled import CollectionSchema, compile_collection
+from atoll.schema.fields import MapOf
 
 EVENTS = "_events"
 SAGAS = "_sagas"
 RIGHTS = "_rights"
 STEPS = "_steps"
 CLAIMS = "_unique"
+HOLDERS = "_holders"
 
 
 class Event(Collection, name=EVENTS, system=True):
@@ -115,7 +117,17 @@ class Claim(Collection, name=CLAIMS, system=True, consistency="strong"):
     """The document's key."""
 
 
-SYSTEM: tuple[type[Collection], ...] = (Event, SagaDocument, RunRight, StepMark, Claim)
+class Holders(Collection, name=HOLDERS, system=True):
+    """Which documents have a value of a unique field in an asynchronous collection: see `documents.unique`.
+
+    Its key is `{collection}/{field}/{digest of the value}`.
+    """
+
+    holders: MapOf[dict[str, Any]]
+    """The documents' keys, and what is said of each."""
+
+
+SYSTEM: tuple[type[Collection], ...] = (Event, SagaDocument, RunRight, StepMark, Claim, Holders)
 
 RANKED = frozenset({SAGAS})
 """Collections of whose concurrent versions the one of the highest epoch and revision is shown: its fields say which."""

@@ -110,6 +110,20 @@ class Booking(Collection, consistency="strong", fallback="eventual"):
     guest: int = 0
 
 
+class Seat(Collection):
+    """Duplicates are cleared."""
+
+    number: int | None = field(None, unique=True)
+    guest: str = ""
+
+
+class Desk(Collection, resolve="merge"):
+    """Duplicates wait for a person."""
+
+    number: int = field(unique=True)
+    guest: str = ""
+
+
 class Person1(Collection, name="person"):
     name: str
     nick: str | None = None
@@ -153,7 +167,7 @@ class Memo(Collection):
 
 _UNCHANGED = (
     Profile, Claim, Page, Draft, Cart, Setting, View, Stock, Basket, Note, Member, Event, Row, Post, Order, Account,
-    Badge, Booking,
+    Badge, Booking, Seat, Desk,
 )  # fmt: skip
 _CHANGED: dict[int, tuple[type[Collection], ...]] = {
     1: (Person1, Board1),

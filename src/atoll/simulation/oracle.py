@@ -19,7 +19,7 @@ from atoll.causality.types import Dot, Order, Seq, Stamp
 from atoll.conflicts.records import record_id
 from atoll.documents.entry import Change, Entry
 from atoll.documents.rules import PURGED, TOUCH, WHOLE, Rules, field_of, in_life, is_touch
-from atoll.schema.system import RANKED
+from atoll.schema.system import HOLDERS, RANKED
 from atoll.simulation.failures import SafetyViolation
 from atoll.simulation.journal import Journal, Touch
 
@@ -253,6 +253,8 @@ def _open(
     rules: Rules, key: str, present: Mapping[str, list[Written]]
 ) -> dict[str, tuple[str, Dot, Dot, str]]:
     """id → (register, losing, winning, status) of what is lost in this state."""
+    if rules.name == HOLDERS:
+        return _duplicates(key, present)
     lost: dict[str, tuple[str, Dot, Dot, str]] = {}
     now = in_life(TOUCH, _life(present))
     purged = max((each[0] for each in _purges(present)), default=0)
@@ -283,6 +285,26 @@ def _open(
                 "manual" if outcome == "manual" else "open",
             )
     return lost
+
+
+def _duplicates(place: str, present: Mapping[str, list[Written]]) -> dict[str, tuple[str, Dot, Dot, str]]:
+    """The same of who has a value of a unique field: all but the first one lose it."""
+    holders = []
+    for register, versions in present.items():
+        alive = [version for version in versions if version.value is not None]
+        if alive and register.startswith("holders."):
+            said = msgspec.json.decode(alive[-1].value or b"")
+            holders.append((said["since"], register.removeprefix("holders."), alive[-1].dot, said["manual"]))
+    holders.sort()
+    return {
+        record_id(HOLDERS, place, key, dot): (
+            f"holders.{key}",
+            dot,
+            holders[0][2],
+            "manual" if manual else "open",
+        )
+        for _, key, dot, manual in holders[1:]
+    }
 
 
 def _with_deletions(present: Mapping[str, list[Written]], touches: list[Written]) -> list[Written]:

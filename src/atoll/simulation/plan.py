@@ -36,10 +36,19 @@ WORKLOADS = (
     "identifiers", "feed", "versions", "hostile", "mistakes",
 )  # fmt: skip
 
-EXTRA_WORKLOADS = ("freshness", "interface", "transfers", "unique", "sagas", "fallbacks", "external")
+EXTRA_WORKLOADS = (
+    "freshness",
+    "interface",
+    "transfers",
+    "unique",
+    "duplicates",
+    "sagas",
+    "fallbacks",
+    "external",
+)
 """Beside the others: in runs without faults, and in a share of those with faults."""
 _SHARES: Mapping[str, float] = {
-    "transfers": 0.4, "sagas": 0.4, "unique": 0.3, "interface": 0.3, "fallbacks": 0.3,
+    "transfers": 0.4, "sagas": 0.4, "unique": 0.3, "duplicates": 0.3, "interface": 0.3, "fallbacks": 0.3,
 }  # fmt: skip
 _EXTERNAL = 0.25
 """With `commit_wait`."""

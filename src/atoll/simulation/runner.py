@@ -46,7 +46,7 @@ from atoll.simulation.sessions import Batches, Posts, Retries, Returning, Sessio
 from atoll.simulation.several_nodes import check_nodes, links_move, wakes
 from atoll.simulation.traffic import Traffic
 from atoll.simulation.transfers import Transfers
-from atoll.simulation.unique import Unique
+from atoll.simulation.unique import Duplicates, Unique
 from atoll.simulation.versions import LOSES_NO_FIELD, Versions
 from atoll.simulation.world import Workload, World
 from atoll.testing.cluster import Cluster, NotSettled
@@ -70,7 +70,7 @@ _MAKERS: Mapping[str, Callable[[int, float], Workload]] = {
     each.name: each
     for each in (
         Counters, Inventory, Sets, Texts, Sessions, Posts, Batches, Retries, Orders, Identifiers, Feed, Freshness,
-        Transfers, Fallbacks, Versions, Hostile, Mistakes, Interface, External, Sagas, Traffic, Unique,
+        Transfers, Fallbacks, Versions, Hostile, Mistakes, Interface, External, Sagas, Traffic, Unique, Duplicates,
     )
 }  # fmt: skip
 

@@ -1,7 +1,13 @@
-"""Unique fields of strong documents: at no moment two documents have one value, and what is freed can be taken."""
+"""Unique fields.
+
+Of strong documents no two ever have one value, and what is freed can be taken. Duplicates of asynchronous documents are
+settled once regions hear of each other again.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from random import Random
 from typing import Any
 
@@ -10,8 +16,10 @@ import msgspec
 from atoll.causality import vector as vectors
 from atoll.causality.origin import region_of
 from atoll.documents.mutation import Delete, Mutation, patch_of, put_of
+from atoll.documents.strategies import MULTIPLE_UNIQUE
 from atoll.errors import AtollError
 from atoll.simulation.world import Client, Workload, World
+from atoll.store.port import AuditFilter
 
 KEYS = ("u0", "u1", "u2", "u3", "u4")
 VALUES = ("v0", "v1", "v2", "v3")
@@ -19,6 +27,8 @@ FIELDS = ("number", "mail")
 
 HELD_ONCE = "two documents never have one unique value"
 FREED = "a unique value that no document has can be taken"
+_SETTLES_S = 60.0
+SETTLED = "duplicates are cleared, or wait for a person"
 
 
 class Unique(Workload):
@@ -97,3 +107,49 @@ class Unique(Workload):
         rows = world.cluster[name].disk.store.scan_all("badge", limit=1000)
         shown = {key: msgspec.json.decode(row.value) for key, row in rows if row.value is not None}
         self._check_once(world, shown)
+
+
+class Duplicates(Workload):
+    """Clients of all regions give the same few values to documents."""
+
+    name = "duplicates"
+
+    async def step(self, world: World, client: Client, count: int) -> None:
+        random = client.random
+        collection, key = random.choice(("seat", "desk")), random.choice(KEYS)
+        chance = random.random()
+        if chance < 0.2:
+            await client.read(collection, key)
+        elif chance < 0.3:
+            await client.write(Delete(collection, key))
+        elif chance < 0.5:
+            await client.patch(collection, key, {"$set": {"guest": client.name}})
+        elif chance < 0.7:
+            await client.patch(collection, key, {"$set": {"number": random.choice((1, 2, 3))}})
+        else:
+            await client.put(collection, key, {"number": random.choice((1, 2, 3)), "guest": client.name})
+
+    async def finish(self, world: World) -> None:
+        deadline = world.cluster.loop.time() + _SETTLES_S
+        while any(left := [self._unsettled(world, name) for name in world.names]):
+            if world.cluster.loop.time() > deadline:
+                world.verdict.liveness(SETTLED, next(each for each in left if each))
+                return
+            await asyncio.sleep(0.5)
+
+    @staticmethod
+    def _unsettled(world: World, name: str) -> str:
+        """Which documents of a region have one value, and no record says so; empty for none."""
+        store = world.cluster[name].disk.store
+        for collection in ("seat", "desk"):
+            wanted = AuditFilter(collection, kind=MULTIPLE_UNIQUE, status="manual")
+            waiting = {row.key for row in store.conflicts(wanted, limit=1000)}
+            holders: defaultdict[int, set[str]] = defaultdict(set)
+            for key, row in store.scan_all(collection, limit=1000):
+                number = None if row.value is None else msgspec.json.decode(row.value)["number"]
+                if number is not None:
+                    holders[number].add(key)
+            for number, keys in holders.items():
+                if len(keys - waiting) > 1:
+                    return f"{name}: {collection} {sorted(keys)} have {number}, and {sorted(waiting)} wait"
+        return ""

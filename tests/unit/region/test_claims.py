@@ -13,8 +13,9 @@ import pytest
 from pydantic import field_validator
 
 from atoll.commit.identity import Address
-from atoll.consensus.claims import Value, claim_of, supposed
+from atoll.consensus.claims import claim_of
 from atoll.documents.mutation import Check, Mutation, Write, put_of
+from atoll.documents.unique import Value, supposed
 from atoll.errors import (
     AtollError,
     ClaimsChanged,

@@ -83,17 +83,32 @@ def test_a_default_would_be_the_value_of_many(default: Any) -> None:
         declared(str, default)
 
 
+@pytest.mark.parametrize("options", [{"fallback": "eventual"}, {"placement": home_region("it")}])
+def test_a_strong_collection_keeps_it_by_a_majority_only(options: dict[str, Any]) -> None:
+    with pytest.raises(DeclarationError, match="cannot keep it unique"):
+        declared(str, field(unique=True), **options)
+
+
+def test_duplicates_of_asynchronous_collections_are_cleared_or_wait() -> None:
+    def waiting(kind: Any, default: Any) -> frozenset[str]:
+        return declared(kind, default, consistency="eventual").manual
+
+    assert waiting(str, field(unique=True)) == {"it"}
+    assert waiting(str | None, field(None, unique=True)) == set()
+    assert waiting(str | None, field(None, unique=True, duplicates="manual")) == {"it"}
+
+
 @pytest.mark.parametrize(
-    "options",
+    ("default", "consistency", "says"),
     [
-        {"consistency": "causal"},
-        {"fallback": "eventual"},
-        {"placement": home_region("it")},
+        (field(unique=True, duplicates="clear"), "eventual", "needs a field that may be None"),
+        (field(unique=True, duplicates="other"), "eventual", "is unknown"),  # type: ignore[arg-type]
+        (field(unique=True, duplicates="manual"), "strong", "has no duplicates"),
     ],
 )
-def test_only_a_majority_keeps_it(options: dict[str, Any]) -> None:
-    with pytest.raises(DeclarationError, match='needs consistency="strong"'):
-        declared(str, field(unique=True), **options)
+def test_a_strategy_that_does_not_fit_is_refused(default: Any, consistency: str, says: str) -> None:
+    with pytest.raises(DeclarationError, match=says):
+        declared(str, default, consistency=consistency)
 
 
 def test_a_subclass_inherits_it() -> None:
@@ -108,5 +123,5 @@ def test_a_subclass_inherits_it() -> None:
 
 
 def test_the_description_says_so_and_that_of_others_is_what_it_was() -> None:
-    assert declared(str, field(unique=True)).describe()["unique"] == ["it"]
+    assert declared(str, field(unique=True)).describe()["unique"] == ["it", ["it"]]
     assert "unique" not in declared(str).describe()
