@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from atoll.consensus import acceptor
+from atoll.consensus import acceptor, decided
 from atoll.consensus.outcome import KEPT_MS, OUTCOMES, aborted, begun_ms, decoded
 from atoll.errors import AtollError
 from atoll.region.concluding import TRANSACTIONS
@@ -33,6 +33,8 @@ class Unfinished:
         self._store = store
         self._proposer = proposer
         self._transactions = transactions
+        self._settled: set[str] = set()
+        """Aborted transactions of which no register here holds an intent: their outcomes are kept, and that is all."""
 
     async def run(self) -> None:
         """For ever."""
@@ -63,22 +65,37 @@ class Unfinished:
 
     async def _finish(self, transaction: str, accepted: bytes) -> None:
         kept, outcome = self._site.now_ms() - begun_ms(transaction) <= KEPT_MS, None
+        if kept and transaction in self._settled:
+            return
         if accepted:
             participants = tuple(decoded(accepted).revisions)
             outcomes = self._proposer.outcomes
             outcome = (await outcomes.known(transaction))[0]
             if outcome is None:
                 outcome = await outcomes.decide(transaction, aborted(participants))
-            await self._registers.settle(SettleCall(transaction, outcome, participants), journaled=False)
             kept = kept and not outcome.committed
+            if kept:
+                # A proposal takes a register from whoever changes it. A majority has accepted what is decided: so one
+                # of those that keep the outcome finds the intent in its own acceptor.
+                participants = tuple([name for name in participants if await self._holds(name, transaction)])
+            await self._registers.settle(SettleCall(transaction, outcome, participants), journaled=False)
+            if kept:
+                self._settled.add(transaction)
         if outcome is not None and outcome.committed and outcome.home:
             left = await self._store.state(TRANSACTIONS, transaction)
             kept = outcome.home != self._site.name or left is not None
         if not kept:
+            self._settled.discard(transaction)
             call = SettleCall(transaction, outcome or aborted(()), over=True)
             await asyncio.gather(
                 *(self._transactions.tell(region, call) for region in self._proposer.voters())
             )
+
+    async def _holds(self, register: str, transaction: str) -> bool:
+        """Whether this region's acceptor has accepted the transaction's intent last."""
+        state = acceptor.decoded(await self._store.state(REGISTERS, register))
+        intent = decided.decoded(state.value).intent
+        return intent is not None and intent.transaction == transaction
 
     def _abandoned(self, transaction: str) -> bool:
         if transaction in self._transactions.running:

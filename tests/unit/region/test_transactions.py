@@ -380,6 +380,22 @@ async def test_a_lost_disk_in_the_middle_loses_no_transaction() -> None:
 
 
 @in_virtual_time
+async def test_an_aborted_transaction_that_is_settled_disturbs_nobody() -> None:
+    async with World(application=APPLICATION) as it:
+        await fund(it, ann=10)
+        site = it["a"].site
+        transaction = outcome.transaction_id(site.now_ms(), 1)
+        await it["a"].proposer.outcomes.decide(transaction, outcome.aborted(("purse/ann",)))
+        await asyncio.sleep(60)
+        proposals = [it[name].statistics.proposals for name in it.names]
+        before = len(it.calls)
+        await asyncio.sleep(600)
+        assert [it[name].statistics.proposals for name in it.names] == proposals
+        assert not any(isinstance(call, VoteCall) for _, _, call in it.calls[before:])
+        assert await it["b"].store.state(REGISTERS, outcome.register_of(transaction))
+
+
+@in_virtual_time
 async def test_what_does_not_fit_in_one_entry_is_refused_before_it_happens() -> None:
     async with World(application=APPLICATION) as it:
         await fund(it, ann=10)
