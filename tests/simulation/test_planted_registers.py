@@ -95,8 +95,8 @@ def leasing(plan: Plan) -> Plan:
 def trusts_for_long(patch: Patch) -> None:
     honest = ReadLeases.decided
 
-    def decided(self: ReadLeases, address: Address, after: Decided, since_s: float) -> None:
-        honest(self, address, after, since_s + 5.0)
+    def decided(self: ReadLeases, address: Address, after: Decided, lease_ms: int, since_s: float) -> None:
+        honest(self, address, after, lease_ms, since_s + 5.0)
 
     patch.setattr(ReadLeases, "decided", decided)
 

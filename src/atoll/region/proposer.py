@@ -250,13 +250,13 @@ class Proposer:
                 sent = True
                 self._last = max(self._last, upcoming.number)
                 self._statistics.proposals += 1
-                lease_ms, since_s = self.leases.lease_ms(register.address[0]), loop.time()
+                lease_ms = self.leases.lease_ms(register.address, after, since_s := loop.time())
                 self.leases.proposed(register.address, after)
                 accept = Accept(register.name, ballot, encoded(after), upcoming, lease_ms)
                 found = await self._accepted(register, accept, voters, steps)
                 if found.outcome == "won":
                     self._hold(register, _Held(upcoming, after, voters))
-                    self.leases.decided(register.address, after, since_s)
+                    self.leases.decided(register.address, after, lease_ms, since_s)
                     if after.over and len(self.over) < _KEPT:
                         self.over[register.name] = None
                     writes = sum(change.write is not None for change in changes)

@@ -1,8 +1,9 @@
 """Leases: a region reads a strong document at home, without asking anybody.
 
-Whoever proposes a register's changes may ask for a lease with each of them (`read_lease_s` of a collection). A majority
-that has granted it promises nothing to others meanwhile. So nothing else can be decided, and what this node has decided
-last is what every read must show. In a region of several nodes nobody asks for one: they would wait for each other.
+Whoever proposes a register's changes, and reads it, asks for a lease with them (`read_lease_s` of a collection). A
+majority that has granted it promises nothing to others meanwhile. So nothing else can be decided. What this node has
+decided last is what every read must show. In a region of several nodes nobody asks for one: they would wait for each
+other.
 
 No clock is compared with another one. The proposer counts from before its proposal leaves, and ends earlier by
 `SLOWEST`. An acceptor counts from when it sees the proposal. A node that was just started sees it when it is asked for
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from math import inf
 from typing import Final, NamedTuple
 
 from atoll.causality.types import Ballot
@@ -24,6 +26,8 @@ from atoll.documents.rules import Rules
 SLOWEST: Final = 1.25
 """Of two regions, the faster one's clock runs at most so much faster."""
 _KEPT: Final = 10_000
+_LATELY_S: Final = 10.0
+"""Whoever has read a document here within this time will do it again."""
 
 
 class SeenLeases:
@@ -61,12 +65,28 @@ class ReadLeases:
 
     def __init__(self, rules: Mapping[str, Rules]) -> None:
         """Of collections that are not in `rules` no leases are asked for."""
+        self._read_s: OrderedDict[Address, float] = OrderedDict()
+        """When documents of such collections were read here last."""
         self._lease_s = {name: each.schema.policy.read_lease_s or 0.0 for name, each in rules.items()}
         self._leases: OrderedDict[Address, _Lease] = OrderedDict()
 
-    def lease_ms(self, collection: str) -> int:
-        """What to ask for with a proposal; 0 for none."""
-        return round(self._lease_s.get(collection, 0.0) * 1000)
+    def read(self, address: Address, now_s: float) -> bool:
+        """A document is read here; whether leases are asked for in its collection."""
+        if not self._lease_s.get(address[0]):
+            return False
+        self._read_s[address] = now_s
+        self._read_s.move_to_end(address)
+        if len(self._read_s) > _KEPT:
+            self._read_s.popitem(last=False)
+        return True
+
+    def lease_ms(self, address: Address, after: Decided, now_s: float) -> int:
+        """What to ask for with a proposal. 0 for none: where nobody reads, it would only keep others waiting.
+
+        Nor does a transaction get any: who settles it next may be another region.
+        """
+        lately = now_s - self._read_s.get(address, -inf) < _LATELY_S
+        return round(self._lease_s.get(address[0], 0.0) * 1000) if lately and after.intent is None else 0
 
     def proposed(self, address: Address, after: Decided) -> None:
         """It may be decided from now on, and seen elsewhere: nothing else is shown without asking."""
@@ -74,11 +94,11 @@ class ReadLeases:
         if lease is not None and (after.revision != lease.revision or after.intent is not None):
             del self._leases[address]
 
-    def decided(self, address: Address, after: Decided, since_s: float) -> None:
+    def decided(self, address: Address, after: Decided, lease_ms: int, since_s: float) -> None:
         """A majority has accepted it, and the lease with it; `since_s`: before any of them was asked."""
-        lease_s = self._lease_s.get(address[0], 0.0) / SLOWEST
-        if not lease_s or after.intent is not None:
+        if not lease_ms:
             return
+        lease_s = lease_ms / 1000 / SLOWEST
         self._leases[address] = _Lease(after.revision, since_s + lease_s / 2, since_s + lease_s)
         self._leases.move_to_end(address)
         if len(self._leases) > _KEPT:

@@ -213,10 +213,14 @@ class Registers:
         """
         register = self.proposer.of((collection, key))
         entered = self._gates.enter()
-        leased = await self._leased(register)
+        leased = await self._leased(register) if forward else None
         if leased is not None:
             self._gates.leave(entered)
             return leased
+        return await self._asked(register, forward=forward)
+
+    async def _asked(self, register: Register, *, forward: bool) -> Reading:
+        (collection, key), entered = register.address, self._gates.enter()
         await self.tentative.fold(register)
         value = await self._committed(register)
         if value is None:
@@ -237,15 +241,17 @@ class Registers:
             row, vector = await self._store.read(collection, key)
         self._gates.leave(entered)
         if self.tentative.concerns(register, row):  # it came meanwhile
-            return await self.read(collection, key, forward=forward)
+            return await self._asked(register, forward=forward)
         return self._reading(row, vector)
 
     async def _leased(self, register: Register) -> Reading | None:
         """What this node's lease allows to show; None where a majority has to be asked."""
         leases, address, loop = self.proposer.leases, register.address, asyncio.get_running_loop()
+        if not leases.read(address, loop.time()):
+            return None
         revision = leases.revision(address, loop.time())
         if revision is None:
-            if register.held is None or not leases.lease_ms(address[0]):
+            if register.held is None:
                 return None
             change = Change(None, b"")  # as many round trips as to ask, and it brings the lease back
             self.proposer.propose(register, change)
@@ -268,7 +274,7 @@ class Registers:
             value = await self._committed(register)
             if value is not None:
                 return value
-            await self.read(*address)
+            await self._asked(register, forward=True)
         raise Unavailable(f"{register.name} is changed by others all the time; try again")
 
     async def _committed(self, register: Register) -> Decided | None:

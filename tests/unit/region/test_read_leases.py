@@ -57,6 +57,9 @@ async def test_the_region_that_changes_a_document_reads_it_without_asking() -> N
         await it["a"].write(put(it, 1))
         await it.settled()
         before = votes(it)
+        assert await cents(it, "a") == 1
+        assert votes(it) == before + 2  # nobody had asked for a lease
+        before = votes(it)
         for _ in range(10):
             assert await cents(it, "a") == 1
         assert votes(it) == before
@@ -69,6 +72,7 @@ async def test_reads_renew_a_lease_ahead_of_its_end() -> None:
     async with World(application=APPLICATION) as it:
         await it["a"].write(put(it, 1))
         loop, slow = asyncio.get_running_loop(), 0
+        assert await cents(it, "a") == 1
         for pair in (("a", "b"), ("a", "c")):
             it.request_s[pair] = 0.1
         for _ in range(100):
@@ -85,6 +89,7 @@ async def test_reads_renew_a_lease_ahead_of_its_end() -> None:
 async def test_others_change_the_document_once_the_lease_of_a_lost_region_is_over() -> None:
     async with World(application=APPLICATION) as it:
         await it["a"].write(put(it, 1))
+        assert await cents(it, "a") == 1
         await it.settled()
         it.partition("ab", "ac")
         loop = asyncio.get_running_loop()
@@ -106,6 +111,7 @@ async def test_a_change_under_way_is_asked_for() -> None:
     """Others may see it before its proposer hears that it is decided."""
     async with World(application=APPLICATION) as it:
         await it["a"].write(put(it, 1))
+        assert await cents(it, "a") == 1
         await it.settled()
         for peer in "bc":
             it.reply_s[peer, "a"] = 0.5
@@ -121,6 +127,7 @@ async def test_a_change_under_way_is_asked_for() -> None:
 async def test_an_acceptor_that_starts_anew_keeps_a_lease_that_it_finds() -> None:
     async with World(application=APPLICATION) as it:
         await it["a"].write(put(it, 1))
+        assert await cents(it, "a") == 1
         await it.settled()
         for name in "bc":
             await it[name].stop()
@@ -209,7 +216,7 @@ class Histories:
             "rate/k", ballot, b"%d" % after.revision, Ballot(self.top + 1, f"{home}/1"), round(LEASE_S * 1000)
         )
         if self.ask(accept).outcome == "won":
-            self.leases[home].decided(("rate", "k"), after, since_s)
+            self.leases[home].decided(("rate", "k"), after, accept.lease_ms, since_s)
             self.decided = max(self.decided, after.revision)
 
     def consistent(self) -> bool:
@@ -243,8 +250,10 @@ def test_clocks_that_differ_by_more_than_their_bound_are_found() -> None:
 def test_a_lease_that_is_trusted_past_its_end_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = ReadLeases.decided
 
-    def trusted(self: ReadLeases, address: tuple[str, str], after: Decided, since_s: float) -> None:
-        honest(self, address, after, since_s + 2 * LEASE_S)
+    def trusted(
+        self: ReadLeases, address: tuple[str, str], after: Decided, lease_ms: int, since_s: float
+    ) -> None:
+        honest(self, address, after, lease_ms, since_s + 2 * LEASE_S)
 
     monkeypatch.setattr(ReadLeases, "decided", trusted)
     assert not all(Histories(seed, SLOWEST).run() for seed in range(400))
