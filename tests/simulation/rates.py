@@ -31,6 +31,7 @@ from . import (
     test_planted_purges,
     test_planted_registers,
     test_planted_sagas,
+    test_planted_unique,
 )
 from .planting import Plant, planted_plan
 
@@ -43,6 +44,7 @@ _MODULES = (
     test_planted_registers,
     test_planted_clocks,
     test_planted_sagas,
+    test_planted_unique,
 )
 PLANTS: dict[str, Plant] = {name: plant for module in _MODULES for name, plant in module.PLANTS.items()}
 _HELPED = 1 / 3

@@ -140,7 +140,7 @@ def test_it_is_kept_while_regions_are_killed(make_cluster: MakeCluster) -> None:
             for region in cluster:
                 before = list(done)
                 region.kill()
-                until(lambda: sum(done) > sum(before) + 20, "others go on")  # noqa: B023
+                until(lambda: sum(done) > sum(before) + 5, "others go on")  # noqa: B023
                 region.start()
                 region.wait()
         finally:

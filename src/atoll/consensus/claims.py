@@ -66,7 +66,7 @@ def check_claims(rules: Rules, before: bytes | None, after: bytes | None, held: 
     if not rules.schema.unique or before == after:
         return
     either = set(values_of(rules, before).values()) ^ set(values_of(rules, after).values())
-    for value in either:
+    for value in sorted(either):
         if "/".join(claim_of(rules.name, value)) not in held:
             raise ClaimsChanged(
                 f"{rules.name}.{value.field} would change without its claim; repeat the write, once all regions have"

@@ -98,8 +98,8 @@ class Holders:
         self._found = asyncio.Event()
         self._detected = True
         """Whether there may be duplicates that nobody has looked at."""
-        self._merged: set[Address] = set()
-        """Documents that peers' entries have changed."""
+        self._merged: dict[Address, None] = {}
+        """Documents that peers' entries have changed, in the order in which they have."""
         self._all = True
         """Whether any document may be one of these: what an earlier run had heard of is not known."""
 
@@ -224,11 +224,9 @@ class Holders:
         """After each commit of this node."""
         self._detected |= any(record.kind == MULTIPLE_UNIQUE for record in batch.detected)
         for entry in batch.applied:
-            self._merged.update(
-                (change.collection, change.key)
-                for change in entry.changes
-                if change.collection in self._rules and change.operation != Operation.DELETE
-            )
+            for change in entry.changes:
+                if change.collection in self._rules and change.operation != Operation.DELETE:
+                    self._merged[change.collection, change.key] = None
         if len(self._merged) > _MOST_MERGED:
             self._merged.clear()
             self._all = True
@@ -258,18 +256,29 @@ class Holders:
         with a document that one region changed while another one deleted it.
         """
         if self._all:
-            for name in self._rules:
-                after: str | None = None
-                while rows := (await self._store.scan(name, after=after, limit=_PAGE)).rows:
-                    for key, _ in rows:
-                        await self._say(self._rules[name], key, strike)
-                    after = rows[-1][0]
-                    await asyncio.sleep(_GATHER_S)
             self._all = False
+            try:
+                await self._review_all(strike)
+            except AtollError:
+                self._all = True
+                raise
         while self._merged:
             collection, key = address = next(iter(self._merged))
-            await self._say(self._rules[collection], key, strike)
-            self._merged.discard(address)
+            del self._merged[address]  # it may be changed once more meanwhile
+            try:
+                await self._say(self._rules[collection], key, strike)
+            except AtollError:
+                self._merged[address] = None
+                raise
+
+    async def _review_all(self, strike: Strikes) -> None:
+        for name, rules in self._rules.items():
+            after: str | None = None
+            while rows := (await self._store.scan(name, after=after, limit=_PAGE)).rows:
+                for key, _ in rows:
+                    await self._say(rules, key, strike)
+                after = rows[-1][0]
+                await asyncio.sleep(_GATHER_S)
 
     async def _say(self, rules: Rules, key: str, strike: Strikes) -> None:
         """Raises what the store raises."""
