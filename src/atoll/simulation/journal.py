@@ -115,8 +115,8 @@ class Journal:
                     self._take(region, vector, encoded.entry, encoded.frame)
         except AtollError as error:
             self._verdict.safety("journal is readable", f"{region} committed a damaged segment: {error}")
-        if not commit.segments:
-            self._adopt(region, vector, commit)
+        if not commit.segments or RECORD in commit.states:
+            self._adopt(region, vector, commit)  # entries that came meanwhile may share the commit
         if RECORD in commit.states:
             self._incomplete.discard(region)
             if Record.of(commit.states[RECORD]).incomplete:
