@@ -40,10 +40,15 @@ class Demand:
     """When it was looked at last."""
     _recent: dict[str, float] = field(default_factory=dict)
     """Region → what it spent of late, older spending weighing less."""
+    _spending: set[str] = field(default_factory=set)
+    """Those that had spent some when it was looked at last."""
 
     def look(self, holdings: Holdings, now_s: float) -> None:
         """Take notice of the counter's present state."""
         faded, before = self._faded(now_s), self.holdings.spent
+        self._spending = {
+            region for region, spent in holdings.spent.items() if spent > before.get(region, spent)
+        }
         self._recent = {
             region: self._recent.get(region, 0.0) * faded + max(0, spent - before.get(region, spent))
             for region, spent in holdings.spent.items()
@@ -60,7 +65,12 @@ class Demand:
         return self.holdings.rights.get(region, 0) / rate if rate > 0 else None
 
     def wanted(self, region: str, peers: Collection[str], now_s: float) -> tuple[str, int] | None:
-        """Of which of the peers the region should ask for how many rights; None while it has enough."""
+        """Of which of the peers the region should ask for how many rights; None while it has enough.
+
+        Only a region that has just spent some asks: others may be gathering what is left.
+        """
+        if region not in self._spending:
+            return None
         rights = self.holdings.rights
         held, lasts_s = rights.get(region, 0), self.lasts_s(region, now_s)
         if lasts_s is None or lasts_s > HORIZON_S:

@@ -21,7 +21,7 @@ from atoll.documents.entry import Change, Entry
 from atoll.documents.rules import PURGED, TOUCH, WHOLE, Rules, field_of, in_life, is_touch
 from atoll.schema.system import HOLDERS, RANKED
 from atoll.simulation.failures import SafetyViolation
-from atoll.simulation.journal import Journal, Touch
+from atoll.simulation.journal import Journal, Touch, revision_of
 
 _TIMES_ASKED = 6
 
@@ -160,11 +160,14 @@ class Oracle:
         if len(touches) < 2:
             return
         resolved: dict[str, Expected] = {}
+        revisions = {revision_of(touch.change) for touch in touches}
         for touch in sorted(touches, key=lambda each: each.entry.order):
             entry = touch.entry
             if entry.dot in self._journal.hostile:
                 continue  # it does not say what it overwrites
             version = _written(entry, touch.change, touch.change.registers.get(WHOLE))
+            if version.origin == "=" and touch.change.operation and version.seq - 1 not in revisions:
+                continue  # what it followed is in no journal: its proposer died
             seen = [other for other in touches if _saw(version, other)]
             lost = _open(rules, key, _present(seen))
             replaced = touch.change.registers

@@ -107,3 +107,11 @@ def test_two_regions_never_ask_each_other(rights: dict[str, int], spent: dict[st
         if wanted is not None:
             back = asked[wanted[0]]
             assert back is None or back[0] != region
+
+
+def test_a_region_that_has_stopped_selling_asks_for_nothing() -> None:
+    """Another one may be gathering what is left."""
+    demand = selling({"a": 50, "b": 300, "c": 400}, a=10)
+    demand.look(holdings({"a": 0, "b": 350, "c": 400}, {"a": 600}), 61.0)
+    assert demand.per_s("a", 61.0) > 0
+    assert demand.wanted("a", ("b", "c"), 61.0) is None
