@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from math import inf
 from typing import TypeVar
 
 from atoll.causality.origin import Origin
-from atoll.documents.mutation import Transfer, Write
+from atoll.documents.mutation import Mutation, Transfer, Write
 from atoll.errors import AtollError, BoundExceeded, Shortage
 from atoll.replication.messages import WriteReply
 
@@ -15,6 +16,9 @@ T = TypeVar("T")
 Ask = Callable[[str, Write, float], Awaitable[WriteReply]]
 Address = tuple[str, str, str]
 """(collection, key, field)"""
+_SHORT_S = 10.0
+"""A region whose rights did not suffice of late hands none over ahead of need: it gathers them itself."""
+_MOST_SHORT = 10_000
 
 
 class Escrow:
@@ -42,6 +46,8 @@ class Escrow:
         self._now_s = now_s
         self._timeout_s = timeout_s
         self._asking: dict[Address, asyncio.Lock] = {}
+        self._short_s: dict[Address, float] = {}
+        """When rights did not suffice last."""
 
     async def write(self, commit: Callable[[], Awaitable[T]]) -> T:
         """Raises BoundExceeded when not enough is left in the regions that can be reached."""
@@ -55,6 +61,7 @@ class Escrow:
                 if shortage is None or shortage.left_in_all < shortage.wanted:
                     raise
                 address = (shortage.collection, shortage.key, shortage.field)
+                self._ran_short(address)
                 lock = self._asking.setdefault(address, asyncio.Lock())
                 waited = lock.locked()
                 try:
@@ -67,6 +74,23 @@ class Escrow:
                 finally:
                     if not lock.locked():
                         self._asking.pop(address, None)
+
+    def keeps(self, mutations: Iterable[Mutation]) -> bool:
+        """Whether a peer asks, ahead of its need, for rights that are short here."""
+        since_s = self._now_s() - _SHORT_S
+        return any(
+            isinstance(each, Transfer)
+            and each.ahead
+            and self._short_s.get((each.collection, each.key, each.field), -inf) > since_s
+            for each in mutations
+        )
+
+    def _ran_short(self, address: Address) -> None:
+        now_s = self._now_s()
+        if len(self._short_s) >= _MOST_SHORT:
+            self._short_s = {each: at_s for each, at_s in self._short_s.items() if now_s - at_s < _SHORT_S}
+        if len(self._short_s) < _MOST_SHORT:
+            self._short_s[address] = now_s
 
     async def ask_ahead(self, address: Address, peer: str, amount: int) -> None:
         """Ask a peer for rights that no write waits for yet. Raises what asking it raises."""

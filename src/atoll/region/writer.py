@@ -10,10 +10,11 @@ import msgspec
 
 from atoll.causality import vector as vectors
 from atoll.causality.origin import Origin
+from atoll.causality.types import Seq, Stamp
 from atoll.commit.checks import check_batch
 from atoll.consensus.claims import Claim
 from atoll.documents import document as documents
-from atoll.documents.mutation import Check, Mutation, Transfer, Write, fields_of
+from atoll.documents.mutation import Check, Mutation, Receipt, Transfer, Write, fields_of
 from atoll.documents.rules import Rules, in_life
 from atoll.errors import AtollError, Indefinite, RegionUnreachable, Unavailable
 from atoll.lattices.base import Escrowed
@@ -118,6 +119,9 @@ class Writer:
         self._check_declared(write.mutations)
         if self._registers.concerns(write):
             return await self._registers.change(write, token, call.id, call.by, call.doubted)
+        if self.escrow.keeps(write.mutations):
+            nothing = Receipt(Origin(self._region), Seq(0), Stamp(0), ())
+            return WriteReply(nothing, self._writes.group_commit.progress.vector)
         owner = await self._owner(write)
         if owner not in (None, self._region):
             raise RegionUnreachable(

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from atoll.documents.mutation import Transfer
+from atoll.documents.mutation import Transfer, Write
 from atoll.errors import BoundExceeded
-from atoll.replication.messages import WriteCall
+from atoll.replication.messages import WriteCall, WriteReply
 
 from ..virtual_time import in_virtual_time
 from .world import World
@@ -119,3 +119,24 @@ async def test_cut_off_a_region_sells_what_it_holds_and_asks_nobody() -> None:
         world.partition()
         await world.settled()
         assert {world.shown(name, "stock", "k")["left"] for name in world.names} == {60}
+
+
+@in_virtual_time
+async def test_a_region_that_runs_short_hands_nothing_over_ahead_of_need() -> None:
+    """Found by seed 88020 with `inventory` alone: what one gathered, the others asked back."""
+    async with World() as world:
+        await world.write("a", "stock", "k", {"left": 30})
+        await world.settled()
+        world.partition("ab", "bc")
+        with pytest.raises(BoundExceeded):
+            await sell(world, "b", 20)
+        world.partition()
+        await asyncio.sleep(1)
+        ahead = Transfer("stock", "k", "left", world["a"].origin, 5, ahead=True)
+        reply = await world["b"].answer(WriteCall(Write((ahead,)), {}))
+        assert isinstance(reply, WriteReply)
+        assert reply.receipt.seq == 0
+        await asyncio.sleep(15)
+        reply = await world["b"].answer(WriteCall(Write((ahead,)), {}))
+        assert isinstance(reply, WriteReply)
+        assert reply.receipt.seq > 0
