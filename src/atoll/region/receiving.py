@@ -54,6 +54,9 @@ class Receiving:
 
     def deliver(self, encoded: Sequence[EncodedEntry], link: str) -> None:
         self.intake.deliver(encoded, link)
+        if self._relays.state.noticed and link in self.links:
+            # A link that is busy for long brings no heartbeat, and what comes may wait for what has to be asked for.
+            self._relays.post(port.Heard(link, self.links[link].status.advertised, self.vector))
 
     async def backpressure(self, link: str, bytes_waiting: int) -> None:
         await self.intake.backpressure(link, bytes_waiting)

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from atoll.protocol import port
 from atoll.recovery.relays import AFTER_S, RelayState, step
+
+from ..region.world import World
+from ..virtual_time import in_virtual_time
 
 
 class Node:
@@ -111,3 +115,18 @@ def test_what_a_region_announced_before_it_left_holds_nobody_back() -> None:
     assert it.state.asked == {("c", "b")}
     it.state, _ = step(it.state, port.MembersChanged(frozenset("d")), it.now_s)
     assert it.state.asked == frozenset()
+
+
+@in_virtual_time
+async def test_a_link_that_is_too_busy_for_heartbeats_is_looked_at_as_entries_come() -> None:
+    """Found by seed 930000098 with fourteen clients, over a slow link with a long backlog."""
+    async with World(heartbeat_s=1e9) as it:
+        await asyncio.sleep(1)
+        region, relays = it["a"], it["a"]._relays
+        relays.post(port.Heard("b", {"c": 5}, region.vector))
+        await asyncio.sleep(2 * AFTER_S)
+        assert relays.state.asked == frozenset()
+        region.links["b"].status.advertised = {"c": 5}
+        region.deliver([], "b")
+        await asyncio.sleep(0.01)
+        assert relays.state.asked == {("b", "c")}
