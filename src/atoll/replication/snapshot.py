@@ -10,17 +10,18 @@ nobody any more.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
 import zstandard
 
-from atoll.causality.types import Dot
+from atoll.causality.types import Dot, Seq
+from atoll.causality.vector import descends
 from atoll.commit.snapshot_page import KEPT_ASIDE
 from atoll.conflicts import records
 from atoll.documents.document import received
-from atoll.documents.entry import EncodedEntry, LosingVersion, decode_frames, digest_of, lacks
+from atoll.documents.entry import EncodedEntry, LosingVersion, decode_frames, digest_of, frames_past, lacks
 from atoll.documents.rules import Rules, undeclared
 from atoll.errors import AtollError, CorruptEntry, DeclarationError, HostileEntry
 from atoll.replication.messages import SnapshotCall, SnapshotPlace, SnapshotReply
@@ -28,7 +29,7 @@ from atoll.replication.source import Wanted, batch_for, start_of
 from atoll.schema.bounds import MAX_CHUNK_BYTES, SEGMENT_BYTES
 from atoll.schema.limits import ANY_KEY, validate_key
 from atoll.store.pages import cut_short
-from atoll.store.port import Audit, AuditFilter, Documents, Journal, Parked, Row, Store
+from atoll.store.port import Audit, AuditFilter, Documents, Journal, Numbered, Parked, Row, Store
 
 
 class Content(msgspec.Struct, array_like=True):
@@ -122,17 +123,31 @@ async def _parked(store: Audit, place: SnapshotPlace, most_rows: int) -> _Read:
 async def _entries(store: Journal, place: SnapshotPlace, region: str) -> _Read:
     """Of each origin without a gap. Nothing where the journal does not hold the next ones, or not all of them."""
     sent, wanted = dict(place.since), Wanted(place.until)
+    if descends(sent, place.until):
+        return _Read(Content(), None)
     after_id, chunk = await start_of(store, sent, wanted), list[bytes]()
     while not chunk:
         numbered = await store.journal(after_id, limit_bytes=SEGMENT_BYTES)
         if not numbered:
             break
-        after_id, chunk, gone = batch_for(numbered, after_id, wanted, sent, region)
+        _, chunk, gone = batch_for(list(_up_to(numbered, place.until)), after_id, wanted, sent, region)
+        after_id = numbered[-1].id
         if gone:
             break
     if not chunk or any(origin not in wanted for origin in place.until):
         return _Read(Content(), None)
     return _Read(Content(entries=b"".join(chunk)), SnapshotPlace("entries", since=sent, until=place.until))
+
+
+def _up_to(numbered: Iterable[Numbered], until: Mapping[str, int]) -> Iterator[Numbered]:
+    """Without the entries past `until`: whoever merged these would show more than the vector that comes with them."""
+    for each in numbered:
+        segment, last = each.segment, until.get(each.segment.origin, 0)
+        if segment.last_seq <= last:
+            yield each
+        elif segment.first_seq <= last:
+            body = segment.body[: len(segment.body) - len(frames_past(segment.body, last))]
+            yield Numbered(each.id, segment._replace(last_seq=Seq(last), body=body))
 
 
 def open_page(page: SnapshotReply) -> Content:

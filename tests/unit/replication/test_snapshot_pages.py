@@ -81,6 +81,11 @@ async def test_entries_end_where_they_are_asked_for_or_where_the_journal_does_no
     assert page.next == SnapshotPlace("entries", since={"a": 4, "b": 3}, until={"a": 4, "b": 3})
     dots = [encoded.entry.dot for encoded in entries_of(open_page(page))]
     assert dots == [("a", 2), ("b", 1), ("b", 2), ("b", 3), ("a", 3), ("a", 4)]
+    page = await asked({"a": 1}, {"a": 3, "b": 2})  # more would be merged than the position says
+    assert page.next == SnapshotPlace("entries", since={"a": 3, "b": 2}, until={"a": 3, "b": 2})
+    dots = [encoded.entry.dot for encoded in entries_of(open_page(page))]
+    assert dots == [("a", 2), ("b", 1), ("b", 2), ("a", 3)]
+    assert (await asked({"a": 3, "b": 2}, {"a": 3, "b": 2})).next is None
     await store.truncate(2)
     assert (await asked({"a": 2, "b": 3}, {"a": 4, "b": 3})).next is not None
     assert (await asked({"a": 1, "b": 3}, {"a": 4, "b": 3})).next is None
