@@ -331,7 +331,7 @@ def numbers_shared(patch: Patch) -> None:
 @plant(
     "writes beside an installed position",
     workloads=("counters",),
-    seeds=4,
+    seeds=10,
     found_by=("nothing is written beside an installed position",),
     alter=emptied,
 )

@@ -85,7 +85,8 @@ class Region(Parts):
             if part.open is not None:
                 await part.open()
         if not (self.snapshot_install.reads() or self.restore.reads()):  # else half of the documents are here
-            due = self.redeclaration.due(await self.store.schemas())
+            stored = await self.store.schemas()
+            due = self.redeclaration.due(stored) & stored.keys()  # of others there are no documents
             await check_unique([rules for name, rules in self.rules.items() if name in due], self.store)
         for peer in self.links:
             self._open_link(peer)
