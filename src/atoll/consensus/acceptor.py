@@ -83,7 +83,7 @@ class Retire(msgspec.Struct, array_like=True, frozen=True, tag="retire"):
 
 
 class Forget(msgspec.Struct, array_like=True, frozen=True, tag="forget"):
-    """Drop the value of this ballot; what was accepted since stays."""
+    """Drop the value of this ballot; what was accepted since stays, and all while a lease lasts."""
 
     register: str
     ballot: Ballot
@@ -127,7 +127,7 @@ def vote(state: Acceptor, request: Request, *, leased: bool = False) -> tuple[Ac
         case Retire():
             return state, _vote(state.accepted in (NEVER, request.ballot), state, state.accepted)
         case Forget():
-            if state.accepted == request.ballot:
+            if state.accepted == request.ballot and not leased:
                 state = Acceptor(state.promised)
             return state, _vote(state.accepted == NEVER, state, state.accepted)
 
@@ -149,11 +149,11 @@ def _vote(granted: bool, state: Acceptor, known: Ballot) -> Vote:
 def joined(ours: Acceptor, theirs: Acceptor) -> Acceptor:
     """What an acceptor that begins anew takes over from another: the higher promise, and the later value.
 
-    It cannot know since when a lease lasts, so the lease begins anew.
+    Leases are no part of it: whoever joins votes only after all that it has met are over.
     """
     first = theirs if theirs.promised > ours.promised else ours
     latest = theirs if theirs.accepted > ours.accepted else ours
-    return Acceptor(first.promised, latest.accepted, latest.value, first.lease_ms)
+    return Acceptor(first.promised, latest.accepted, latest.value)
 
 
 class _Promise(msgspec.Struct, array_like=True, frozen=True):

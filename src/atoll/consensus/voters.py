@@ -7,11 +7,12 @@ again only after it has joined:
 1. Its new incarnation is recorded by other acceptors, durably. From then on they refuse every request whose
    proposer still counts on the former one.
 2. It takes over what they have promised and accepted, read after they recorded it.
-3. It votes once `enough` have been read.
+3. It votes once `enough` have been read, and the longest lease that was found there is over.
 
 Why that is safe: any value that the former incarnation has helped to decide was accepted by a majority. Without it,
 that majority still shares an acceptor X with those that were read. If X accepted before it recorded the new
-incarnation, the value was read from X. If after, X had refused.
+incarnation, the value was read from X. If after, X had refused. Of a lease that the
+former incarnation has granted, X knows, too. It cannot last longer than if X had granted it when it was read.
 """
 
 from __future__ import annotations

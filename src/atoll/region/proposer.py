@@ -251,7 +251,7 @@ class Proposer:
                 self._last = max(self._last, upcoming.number)
                 self._statistics.proposals += 1
                 lease_ms = self.leases.lease_ms(register.address, after, since_s := loop.time())
-                self.leases.proposed(register.address, after)
+                self.leases.proposed(register.address, after, lease_ms)
                 accept = Accept(register.name, ballot, encoded(after), upcoming, lease_ms)
                 found = await self._accepted(register, accept, voters, steps)
                 if found.outcome == "won":

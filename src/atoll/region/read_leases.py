@@ -7,7 +7,8 @@ other.
 
 No clock is compared with another one. The proposer counts from before its proposal leaves, and ends earlier by
 `SLOWEST`. An acceptor counts from when it sees the proposal. A node that was just started sees it when it is asked for
-a promise first. So a lease is safe while clocks run equally fast, but for `SLOWEST`, however far apart they are.
+a promise first. One that lost its disk votes only after the leases that it finds at others. So a lease is safe while
+clocks run equally fast, but for `SLOWEST`, however far apart they are.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class SeenLeases:
 class _Lease(NamedTuple):
     revision: int
     """Of the document that reads must show, or a later one."""
+    lease_ms: int
     renew_s: float
     until_s: float
 
@@ -88,10 +90,15 @@ class ReadLeases:
         lately = now_s - self._read_s.get(address, -inf) < _LATELY_S
         return round(self._lease_s.get(address[0], 0.0) * 1000) if lately and after.intent is None else 0
 
-    def proposed(self, address: Address, after: Decided) -> None:
-        """It may be decided from now on, and seen elsewhere: nothing else is shown without asking."""
+    def proposed(self, address: Address, after: Decided, lease_ms: int) -> None:
+        """It may be decided from now on, and seen elsewhere: nothing else is shown without asking.
+
+        Acceptors keep the lease of the latest proposal alone, so a shorter one ends those before it.
+        """
         lease = self._leases.get(address)
-        if lease is not None and (after.revision != lease.revision or after.intent is not None):
+        if lease is None:
+            return
+        if after.revision != lease.revision or after.intent is not None or lease_ms < lease.lease_ms:
             del self._leases[address]
 
     def decided(self, address: Address, after: Decided, lease_ms: int, since_s: float) -> None:
@@ -99,7 +106,7 @@ class ReadLeases:
         if not lease_ms:
             return
         lease_s = lease_ms / 1000 / SLOWEST
-        self._leases[address] = _Lease(after.revision, since_s + lease_s / 2, since_s + lease_s)
+        self._leases[address] = _Lease(after.revision, lease_ms, since_s + lease_s / 2, since_s + lease_s)
         self._leases.move_to_end(address)
         if len(self._leases) > _KEPT:
             self._leases.popitem(last=False)

@@ -141,6 +141,8 @@ class Voting:
         """The incarnation that votes, as far as this node knows."""
         self._joined: Joining | None = None
         """How far the acceptors are, while they join anew."""
+        self._found_ms = 0
+        """The longest lease that they have met meanwhile."""
         self.stranger: str | None = None
         """Why a proposal that counts other regions was refused; None once one has come that counts the same."""
 
@@ -271,6 +273,7 @@ class Voting:
 
     async def _join_as(self, incarnation: int) -> None:
         joining = Joining(self._site.name, frozenset(self.members))
+        self._found_ms = 0
         while not joining.enough:
             self._joined = joining
             left = self.waits_for
@@ -284,6 +287,9 @@ class Voting:
                 return
             if not joining.enough:
                 await asyncio.sleep(_RETRY_S)
+        await asyncio.sleep(self._found_ms / 1000)  # the former incarnation may have granted them
+        if self._numbering() != incarnation:
+            return
         await self._record(self._site.name, incarnation)
         self._voting, self._joined = incarnation, None
 
@@ -299,6 +305,8 @@ class Voting:
                 if page.registers or page.forgotten:
                     await self._group_commit.commit(_TakeOver(page.registers, page.forgotten))
                 if page.registers:
+                    leases_ms = (acceptor.decoded(state).lease_ms for _, state in page.registers)
+                    self._found_ms = max(self._found_ms, *leases_ms)
                     after = page.registers[-1][0]
                 if not page.more:
                     return page.voting

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from atoll.causality.types import Ballot
 from atoll.consensus import acceptor
-from atoll.consensus.acceptor import NEVER, Accept, Acceptor, Prepare, Vote
+from atoll.consensus.acceptor import NEVER, Accept, Acceptor, Forget, Prepare, Retire, Vote
 from atoll.consensus.decided import Decided
 from atoll.consensus.round import Round, heard
 from atoll.documents.mutation import Write, put_of
@@ -21,6 +21,7 @@ from atoll.region.read_leases import SLOWEST, ReadLeases, SeenLeases
 from atoll.replication.messages import VoteCall
 from atoll.schema import Collection
 from atoll.schema.application import application_of
+from atoll.store.memory.store import MemoryStore
 
 from ..commit.replica import rules_of
 from ..virtual_time import in_virtual_time
@@ -43,8 +44,8 @@ async def cents(it: World, name: str) -> int:
     return int(json.loads(found)["cents"])
 
 
-def put(it: World, cents: int) -> Write:
-    return Write((put_of(it["a"].rules["rate"], "k", b'{"cents":%d}' % cents),))
+def put(it: World, cents: int, key: str = "k") -> Write:
+    return Write((put_of(it["a"].rules["rate"], key, b'{"cents":%d}' % cents),))
 
 
 def votes(it: World) -> int:
@@ -127,6 +128,8 @@ async def test_a_change_under_way_is_asked_for() -> None:
 async def test_an_acceptor_that_starts_anew_keeps_a_lease_that_it_finds() -> None:
     async with World(application=APPLICATION) as it:
         await it["a"].write(put(it, 1))
+        for name in "bc":  # who has written knows later that its store is no new one
+            await it[name].write(put(it, 1, name))
         assert await cents(it, "a") == 1
         await it.settled()
         for name in "bc":
@@ -137,6 +140,22 @@ async def test_an_acceptor_that_starts_anew_keeps_a_lease_that_it_finds() -> Non
         loop = asyncio.get_running_loop()
         since = loop.time()
         await it["b"].write(put(it, 2))
+        assert loop.time() >= since + LEASE_S
+
+
+@in_virtual_time
+async def test_an_acceptor_that_lost_its_disk_waits_for_the_leases_that_it_had_granted() -> None:
+    async with World(application=APPLICATION) as it:
+        loop = asyncio.get_running_loop()
+        await it["a"].write(put(it, 1))
+        assert await cents(it, "a") == 1
+        await it.settled()
+        since = loop.time()
+        await it["b"].stop()
+        it.stores["b"] = MemoryStore()
+        await it.create("b").start()
+        while it["b"].voting.joining is not None:  # noqa: ASYNC110 — virtual time
+            await asyncio.sleep(0.01)
         assert loop.time() >= since + LEASE_S
 
 
@@ -167,10 +186,15 @@ def test_a_lease_needs_a_majority() -> None:
 
 
 class Histories:
-    """Proposers in three regions, clocks of their own rates, late and lost messages, acceptors that start anew."""
+    """Proposers in three regions, clocks of their own rates, late and lost messages, lost processes and disks."""
 
-    def __init__(self, seed: int, spread: float) -> None:
+    def __init__(self, seed: int, spread: float, waits: float = 1.0) -> None:
+        """`waits`: for what part of the leases that it finds an acceptor with a new disk waits."""
         self.random = Random(seed)
+        self.pace = self.random.choice((0.2, 1.0))
+        self.waits = waits
+        self.votes_s = dict.fromkeys("abc", 0.0)
+        """When an acceptor that lost its disk votes again, on its clock."""
         self.now_s = 0.0
         self.rates = {name: self.random.uniform(1.0, spread) for name in "abc"}
         self.starts = {name: self.random.uniform(0.0, 1e6) for name in "abc"}
@@ -182,12 +206,12 @@ class Histories:
     def clock(self, name: str) -> float:
         return self.starts[name] + self.now_s * self.rates[name]
 
-    def ask(self, request: Prepare | Accept) -> Round:
+    def ask(self, request: Prepare | Accept | Retire | Forget, but: str = "") -> Round:
         """All acceptors, in some order, while time passes."""
         state = Round(dict.fromkeys("abc", 0))
-        for name in self.random.sample("abc", 3):
-            self.now_s += self.random.choice((0.01, 0.05, 0.3))
-            if self.random.random() < 0.25:
+        for name in self.random.sample([name for name in "abc" if name != but], 3 - bool(but)):
+            self.now_s += self.pace * self.random.choice((0.01, 0.05, 0.3))
+            if self.random.random() < 0.25 or self.clock(name) < self.votes_s[name]:
                 state = heard(state, name, None)
                 continue
             if self.random.random() < 0.05:
@@ -195,11 +219,13 @@ class Histories:
             state = heard(state, name, self.vote(name, request))
         return state
 
-    def vote(self, name: str, request: Prepare | Accept) -> Vote:
+    def vote(self, name: str, request: Prepare | Accept | Retire | Forget) -> Vote:
         seen, before = self.seen[name], self.states[name]
         seen.now_s = self.clock(name)
         after, answer = acceptor.vote(before, request, leased=seen.lasts("rate/k", before))
         seen.lasts("rate/k", after)
+        if isinstance(request, Forget) and after is not before:
+            after = acceptor.unknown(acceptor.past(after))
         self.states[name] = after
         return answer
 
@@ -209,15 +235,34 @@ class Histories:
         found = self.ask(Prepare("rate/k", ballot))
         if found.outcome != "won":
             return
-        before = 0 if found.accepted == NEVER or not found.value else int(found.value)
+        before = int(found.value) if found.value else round(self.now_s * 1000)
         after, since_s = Decided(before + self.random.randint(0, 1)), self.clock(home)
-        self.leases[home].proposed(("rate", "k"), after)
-        accept = Accept(
-            "rate/k", ballot, b"%d" % after.revision, Ballot(self.top + 1, f"{home}/1"), round(LEASE_S * 1000)
-        )
+        lease_ms = self.random.choice((0, round(LEASE_S * 1000), round(LEASE_S * 1000)))
+        self.leases[home].proposed(("rate", "k"), after, lease_ms)
+        accept = Accept("rate/k", ballot, b"%d" % after.revision, Ballot(self.top + 1, f"{home}/1"), lease_ms)
         if self.ask(accept).outcome == "won":
             self.leases[home].decided(("rate", "k"), after, accept.lease_ms, since_s)
             self.decided = max(self.decided, after.revision)
+
+    def lose_disk(self, name: str) -> None:
+        """It joins anew, from the others."""
+        others = [self.states[other] for other in "abc" if other != name]
+        if any(self.clock(other) < self.votes_s[other] for other in "abc"):
+            return
+        lease_s = max(state.lease_ms for state in others) / 1000
+        self.votes_s[name] = self.clock(name) + lease_s * self.waits
+        self.states[name] = acceptor.joined(*others)
+        self.seen[name], self.leases[name] = SeenLeases(), ReadLeases(RULES)
+
+    def forget(self, home: str) -> None:
+        """The register's document is deleted, as far as this model is concerned."""
+        accepted = self.states[home].accepted
+        if accepted == NEVER or accepted.region != home:
+            return
+        if len(self.ask(Retire("rate/k", accepted)).granted) < 3:
+            return
+        if len(self.ask(Forget("rate/k", accepted), home).granted) == 2:
+            self.vote(home, Forget("rate/k", accepted))
 
     def consistent(self) -> bool:
         """Whether nobody shows less than what was decided; counts who shows anything."""
@@ -228,10 +273,14 @@ class Histories:
     def run(self) -> bool:
         for _ in range(60):
             self.propose(self.random.choice("aaabc"))
+            if self.random.random() < 0.1:
+                self.lose_disk(self.random.choice("abc"))
+            if self.random.random() < 0.2:
+                self.forget(self.random.choice("abc"))
             for _ in range(4):
                 if not self.consistent():
                     return False
-                self.now_s += self.random.choice((0.02, 0.2, 0.6))
+                self.now_s += self.pace * self.random.choice((0.02, 0.2, 0.6))
         return True
 
 
@@ -257,3 +306,27 @@ def test_a_lease_that_is_trusted_past_its_end_is_found(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(ReadLeases, "decided", trusted)
     assert not all(Histories(seed, SLOWEST).run() for seed in range(400))
+
+
+def test_an_acceptor_that_does_not_wait_for_the_leases_it_finds_is_found() -> None:
+    assert not all(Histories(seed, SLOWEST, waits=0.0).run() for seed in range(2000))
+
+
+def test_a_register_that_is_dropped_while_it_is_leased_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = acceptor.vote
+
+    def dropped(state: Acceptor, request: acceptor.Request, *, leased: bool) -> tuple[Acceptor, Vote]:
+        return honest(state, request, leased=leased and not isinstance(request, Forget))
+
+    monkeypatch.setattr(acceptor, "vote", dropped)
+    assert not all(Histories(seed, SLOWEST).run() for seed in range(2000))
+
+
+def test_a_lease_that_a_later_proposal_did_not_ask_for_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = ReadLeases.proposed
+
+    def kept(self: ReadLeases, address: tuple[str, str], after: Decided, lease_ms: int) -> None:
+        honest(self, address, after, 10_000)
+
+    monkeypatch.setattr(ReadLeases, "proposed", kept)
+    assert not all(Histories(seed, SLOWEST).run() for seed in range(2000))
