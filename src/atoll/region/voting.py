@@ -184,13 +184,21 @@ class Voting:
         self.known = later(self.known, voters)
 
     async def vote(self, call: VoteCall) -> VoteReply:
-        """Durable on return. Raises Unavailable, and what the store raises."""
+        """Durable on return. Raises Unavailable, and what the store raises.
+
+        Who asks does not wait longer than for any peer. What is late must not keep the rest waiting, too.
+        """
         reason = self._refuse()
         if reason is not None:
             raise Unavailable(reason, region=self._site.name)
-        work = _Votes(self, call)
+        work, patience_s = _Votes(self, call), self._site.options.peer_timeout_s
         self._group_commit.submit(work)
-        return await work.done
+        try:
+            async with asyncio.timeout(patience_s):
+                return await work.done
+        except TimeoutError:
+            late = f"{self._site.name} could not record its votes within {patience_s:g} s"
+            raise Unavailable(late, region=self._site.name) from None
 
     def want(self, wants: Wants, call: VoteCall) -> None:
         """What `cast` needs to find loaded."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -27,6 +27,7 @@ from atoll.errors import (
     Unavailable,
     VersionMismatch,
 )
+from atoll.region.group_commit import GroupCommitOptions
 from atoll.region.reading import ReadOptions
 from atoll.region.status import RegistersStatus
 from atoll.region.voting import REGISTERS, VOTERS
@@ -466,6 +467,31 @@ async def test_a_region_whose_disk_is_full_does_not_vote() -> None:
 class FullDisk(MemoryStore):
     def begin(self, wanted: Wanted) -> AbstractAsyncContextManager[Transaction]:
         raise StoreUnwritable("the disk is full")
+
+
+@in_virtual_time
+async def test_votes_that_nobody_waits_for_do_not_keep_a_slow_database_busy() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["b"].write(deposit(it, 1))
+        await it.settled()
+        voters = dict.fromkeys("abc", 0)
+        it.stores["a"].__class__ = SlowDisk
+        calls = [VoteCall(voters, (Prepare(f"purse/{number}", Ballot(1, "b/1")),)) for number in range(1000)]
+        asked = await asyncio.gather(*map(it["a"].voting.vote, calls), return_exceptions=True)
+        late = [str(each) for each in asked if isinstance(each, Unavailable)]
+        assert late
+        assert "could not record its votes within 5 s" in late[0]
+        it.stores["a"].__class__ = MemoryStore
+        held = await it.stores["a"].states(REGISTERS, limit=2000)
+        assert len(held) <= 1 + 3 * GroupCommitOptions().works_per_commit  # three commits began within 5 s
+
+
+class SlowDisk(MemoryStore):
+    @asynccontextmanager
+    async def begin(self, wanted: Wanted) -> AsyncGenerator[Transaction, None]:
+        await asyncio.sleep(2)
+        async with super().begin(wanted) as transaction:
+            yield transaction
 
 
 @in_virtual_time
