@@ -115,6 +115,7 @@ class SagaRights:
         self._pumping: dict[str, asyncio.Lock] = {}
         self._covering: set[str] = set()
         self._tasks = Tasks()
+        self._time_s: Callable[[], float] | None = None
         self._seen: dict[str, object] = {}
         """home → what was last told by `changed`."""
 
@@ -318,9 +319,10 @@ class SagaRights:
             return await self._store.state(REGISTERS, register_of(home))
         return None
 
-    @staticmethod
-    def _now_s() -> float:
-        return asyncio.get_running_loop().time()
+    def _now_s(self) -> float:
+        if self._time_s is None:  # kept, since a step may be committed in a thread
+            self._time_s = asyncio.get_running_loop().time
+        return self._time_s()
 
 
 class _Positions(NamedTuple):

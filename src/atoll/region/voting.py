@@ -201,7 +201,8 @@ class Voting:
             raise Unavailable(late, region=self._site.name) from None
 
     def want(self, wants: Wants, call: VoteCall) -> None:
-        """What `cast` needs to find loaded."""
+        """What `cast` needs to find loaded, and what time it is: `cast` may run in a thread."""
+        self._seen.now_s = asyncio.get_running_loop().time()
         wants.states += [STATE, FORGOTTEN, *((VOTERS, region) for region in self.members)]
         wants.states += [(REGISTERS, request.register) for request in call.requests]
         for request in call.requests:
@@ -231,7 +232,6 @@ class Voting:
             raise Unavailable(self.stranger, region=own)
         if outdated(call.voters, recorded, own, incarnation):
             return VoteReply(recorded, ())
-        self._seen.now_s = asyncio.get_running_loop().time()
         return VoteReply(
             recorded, tuple(_cast(batch, view, request, self._seen) for request in call.requests)
         )
