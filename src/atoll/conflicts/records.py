@@ -334,9 +334,15 @@ def following(recorded: Iterable[AuditRow]) -> list[AuditRow]:
     return [row for row in recorded if row.status != "resolved" and row.kind != MULTIPLE_UNIQUE]
 
 
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
 def public(row: AuditRow) -> dict[str, Any]:
-    """A record as plain JSON data."""
-    shown: dict[str, Any] = msgspec.json.decode(row.body)
-    for side in (shown["losing"], shown["winning"]):
-        side["region"] = region_of(side["region"])
+    """A record as plain JSON data; its values as the texts that they are, since decoding large ones takes long."""
+    shown: dict[str, Any] = dict(_members(row.body))
+    for side in ("losing", "winning"):
+        given: dict[str, Any] = dict(_members(shown[side]))
+        given["region"] = region_of(msgspec.json.decode(given["region"]))
+        given["stamp"] = msgspec.json.decode(given["stamp"])
+        shown[side] = given
     return shown

@@ -124,11 +124,14 @@ class Receipt(msgspec.Struct, array_like=True, frozen=True, gc=False):
         return Dot(self.origin, self.seq)
 
 
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
 def fields_of(mutation: Mutation) -> frozenset[str]:
     """The fields that a mutation names."""
     match mutation:
         case Put():
-            return frozenset(mutation.fields or msgspec.json.decode(mutation.plain))
+            return frozenset(mutation.fields or _members(mutation.plain))
         case Patch():
             return frozenset(step.field for step in mutation.steps)
         case Transfer():

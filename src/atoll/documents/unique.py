@@ -60,11 +60,19 @@ def place_of(collection: str, value: Value) -> str:
     return f"{collection}/{value.field}/{blake2b(value.json, digest_size=16).hexdigest()}"
 
 
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
 def values_of(rules: Rules, document: bytes | None) -> dict[str, Value]:
     """Field → what a document, as JSON text, has in it. None is no value."""
     if document is None or not rules.schema.unique:
         return {}
-    return values_in(rules, msgspec.json.decode(document))
+    fields = _fields(document)
+    return {
+        name: Value(name, msgspec.json.encode(given))
+        for name in rules.schema.unique
+        if name in fields and (given := msgspec.json.decode(fields[name])) is not None
+    }
 
 
 def values_in(rules: Rules, fields: Mapping[str, Any]) -> dict[str, Value]:

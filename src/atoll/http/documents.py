@@ -43,6 +43,7 @@ from atoll.http.route import AT_ONCE_BYTES, Answer, Body, Handler, Route, Servin
 from atoll.http.sessions import HEADER
 from atoll.region.reading import PLAIN_READ, ListOptions, ReadOptions
 from atoll.replication.messages import WriteReply
+from atoll.schema.bounds import BESIDE_BYTES
 from atoll.schema.limits import ANY_KEY, check_members, validate_key
 from atoll.schema.policy import CONSISTENCIES
 from atoll.store.port import Condition
@@ -146,7 +147,18 @@ async def _batch(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
     headers = after(on, reply, token)
     if brief:
         headers.append((b"preference-applied", _MINIMAL.encode()))
-    await exchange.answer_json({"written": told(reply.receipt.written)}, headers=headers)
+    await answer_told(on, exchange, headers, written=reply.receipt.written)
+
+
+async def answer_told(
+    on: Serving, exchange: Exchange, headers: Headers, **documents: Sequence[Written]
+) -> None:
+    """Answer with documents of several collections, by what was done to them."""
+    size_bytes = sum(len(each.value or b"") for found in documents.values() for each in found)
+    answer = {name: told(found) for name, found in documents.items()}
+    large = size_bytes > BESIDE_BYTES
+    body = await on.beside(msgspec.json.encode, answer) if large else msgspec.json.encode(answer)
+    await exchange.answer(200, body, headers)
 
 
 def told(documents: Sequence[Written]) -> list[dict[str, Any]]:

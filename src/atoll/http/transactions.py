@@ -13,7 +13,7 @@ from atoll.documents.mutation import Check, Mutation, Write
 from atoll.errors import InvalidOperation, MalformedRequest
 from atoll.http.bodies import CheckItem, ReadItem, TransactionBody, decode_transaction
 from atoll.http.common import BODY, REGION, TOKEN, WRITE, WRITING, idempotency_key_of
-from atoll.http.documents import REPLAYED, after, headers_of, mutations_of, told, trace_of
+from atoll.http.documents import REPLAYED, after, answer_told, headers_of, mutations_of, trace_of
 from atoll.http.exchange import Exchange
 from atoll.http.route import AT_ONCE_BYTES, Answer, Body, Route, Serving
 from atoll.schema.limits import check_members
@@ -31,7 +31,7 @@ async def _transact(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
         addresses = [_address(on, each) for each in asked.reads]
         found, vector = await on.region.snapshot(addresses)
         headers = headers_of(on.region.name, on.sessions.after(vector, token))
-        await exchange.answer_json({"read": told(found), "written": []}, headers=headers)
+        await answer_told(on, exchange, headers, read=found, written=())
         return
     check_batch(len(asked.checks) + len(asked.writes))
     mutations = (
@@ -39,8 +39,7 @@ async def _transact(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
     )
     write = Write(mutations, idempotency_key_of(exchange), trace_of(on, exchange))
     reply = await on.region.transact(write, token)
-    answer = {"read": [], "written": told(reply.receipt.written)}
-    await exchange.answer_json(answer, headers=after(on, reply, token))
+    await answer_told(on, exchange, after(on, reply, token), read=(), written=reply.receipt.written)
 
 
 def _asked(body: bytes) -> TransactionBody:

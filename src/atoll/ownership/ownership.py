@@ -17,11 +17,13 @@ from atoll.documents.rules import Rules
 from atoll.errors import InvalidDocument, InvalidOperation, OwnershipFixed, RegionUnreachable
 from atoll.membership.members import Members
 from atoll.schema.application import CollectionSchema
-from atoll.schema.placement import Everywhere
+from atoll.schema.placement import Everywhere, HomeRegion
 from atoll.store.port import Row
 
 Stored = Callable[[Address], Row | None]
 """What the store holds of a document."""
+Seen = Mapping[str, Any] | None
+"""What a placement looks at of a document; None where there is none."""
 
 
 class Ownership:
@@ -48,10 +50,16 @@ class Ownership:
         return [
             (mutation.collection, mutation.key)
             for mutation in write.mutations
-            if mutation.collection in self._owned and not isinstance(mutation, Transfer)
+            if mutation.collection in self._owned
+            and not isinstance(mutation, Transfer)
+            and isinstance(self._rules[mutation.collection].schema.policy.placement, HomeRegion)
         ]
 
-    def of_write(self, write: Write, stored: Stored) -> str | None:
+    def seen(self, collection: str, row: Row | None) -> Seen:
+        """What `of_write` needs of a document that is stored so."""
+        return None if row is None else _seen(self._rules[collection].schema, row.value)
+
+    def of_write(self, write: Write, stored: Callable[[Address], Seen]) -> str | None:
         """The region that must commit it; None when any may.
 
         Raises OwnershipFixed, and InvalidOperation for a batch over several owners.
@@ -68,7 +76,7 @@ class Ownership:
 
     def admit(self, write: Write, stored: Stored) -> None:
         """In the write's transaction. Raises RegionUnreachable if another region has become the owner meanwhile."""
-        owner = self.of_write(write, stored)
+        owner = self.of_write(write, lambda address: self.seen(address[0], stored(address)))
         if owner not in (None, self._region):
             raise RegionUnreachable(
                 f"{owner} became the owner of this document just now; send the write again", region=owner
@@ -79,25 +87,25 @@ class Ownership:
         if collection not in self._owned:
             return None
         schema = self._rules[collection].schema
-        return self._taker(schema, key, _home(schema, self._members.regions, key, _visible(row)))
+        return self._taker(schema, key, _home(schema, self._members.regions, key, self.seen(collection, row)))
 
-    def _of_mutation(self, mutation: Mutation, rows: Stored) -> str | None:
+    def _of_mutation(self, mutation: Mutation, stored: Callable[[Address], Seen]) -> str | None:
         if mutation.collection not in self._owned or isinstance(mutation, Transfer):
             return None
         schema, regions, key = self._rules[mutation.collection].schema, self._members.regions, mutation.key
-        document = stored = _visible(rows((mutation.collection, key)))
+        document = before = stored((mutation.collection, key))
         match mutation:
             case Put():
-                document = mutation.fields or msgspec.json.decode(mutation.plain)
+                document = mutation.fields or _seen(schema, mutation.plain)
             case Patch():
                 given = {
                     s.field: s.argument for s in mutation.steps if s.operator == "$set" and s.member is None
                 }
-                document = {**(stored or {}), **given}
+                document = {**(before or {}), **given}
             case Delete():
                 pass
         wanted = _home(schema, regions, key, document)
-        current = None if stored is None else _home(schema, regions, key, stored)
+        current = None if before is None else _home(schema, regions, key, before)
         if wanted != current:
             _check_member(schema, regions, key, wanted)
         if wanted != current and current in regions:
@@ -114,11 +122,16 @@ class Ownership:
         return home if home is None or home in regions else rendezvous(regions, f"{schema.name}\x00{key}")
 
 
-def _visible(row: Row | None) -> dict[str, Any] | None:
-    if row is None or row.value is None:
-        return None
-    document: dict[str, Any] = msgspec.json.decode(row.value)
-    return document
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def _seen(schema: CollectionSchema, text: bytes | None) -> Seen:
+    """Large documents are only passed over: decoding one could stop the event loop."""
+    placement = schema.policy.placement
+    if text is None or not isinstance(placement, HomeRegion):
+        return None if text is None else {}
+    home = _members(text).get(placement.field)
+    return {} if home is None else {placement.field: msgspec.json.decode(home)}
 
 
 def owner_by_declaration(

@@ -23,7 +23,7 @@ from atoll.commit.draft import Draft
 from atoll.commit.identity import Address
 from atoll.conflicts import records
 from atoll.documents.document import Document, decode_row, version_tag
-from atoll.documents.mutation import Delete, Mutation, Patch, Put, Receipt, Step, Write
+from atoll.documents.mutation import Delete, Mutation, Patch, Put, Receipt, Step, Write, weight_of
 from atoll.documents.register import Operation, Version
 from atoll.documents.rules import Rules
 from atoll.documents.strategies import MULTIPLE_UNIQUE
@@ -40,6 +40,7 @@ from atoll.documents.unique import (
 from atoll.errors import AtollError, ClaimsChanged, DeclarationError, RequestError
 from atoll.lattices.base import Actor
 from atoll.region.site import Site
+from atoll.replication.beside import Turns, beside_loop
 from atoll.replication.messages import WriteReply
 from atoll.schema.system import HOLDERS
 from atoll.store.port import AuditFilter, Row, Store
@@ -52,6 +53,10 @@ _OTHERS_MS: Final = 5_000
 _PAGE: Final = 100
 _MOST_MERGED: Final = 10_000
 _GATHER_S: Final = 0.05
+_LOOK_BYTES: Final = 50 << 10
+"""What it weighs to see who has a value."""
+_AT_ONCE_BYTES: Final = 128 << 10
+"""A larger document is looked at beside the event loop."""
 _ALONE: Final = Actor(Origin("alone"), (), ())
 _DOT: Final = Version(Origin("alone"), Seq(1), Stamp(1), 0, 0, {}, None)
 
@@ -159,13 +164,18 @@ class Holders:
         for mutation in write.mutations:
             if mutation.collection in self._rules and isinstance(mutation, Put | Patch | Delete):
                 groups[mutation.collection, mutation.key].append(mutation)
-        moves = [await self._moves(address, mutations, known) for address, mutations in groups.items()]
+        turns = Turns()
+        moves = []
+        for address, given in groups.items():
+            await turns.after(_LOOK_BYTES)
+            moves.append(await self._moves(address, given, known))
         steps: defaultdict[str, list[Step]] = defaultdict(list)
         for each in moves:
             for name in each.rules.schema.unique:
                 before, after = each.before.get(name), each.after.get(name)
                 if before == after:
                     continue
+                await turns.after(_LOOK_BYTES)
                 if before is not None:
                     place, members = await self._members(each, before, known)
                     if each.key in members:
@@ -181,7 +191,11 @@ class Holders:
         rules, row = self._rules[address[0]], await self._store.get(*address)
         before = known.values[address] = values_of(rules, _shown(row))
         try:
-            after = values_of(rules, _simulated(rules, address[1], row, mutations))
+            size_bytes = sum(map(weight_of, mutations)) + (0 if row is None else row.size_bytes)
+            if size_bytes > _AT_ONCE_BYTES:
+                after = await beside_loop(_simulated, rules, address[1], row, mutations)
+            else:
+                after = _simulated(rules, address[1], row, mutations)
         except RequestError:
             known.rows[address] = row
             after = supposed(rules, before, mutations)
@@ -336,8 +350,8 @@ def _shown(row: Row | None) -> bytes | None:
     return None if row is None else row.value
 
 
-def _simulated(rules: Rules, key: str, row: Row | None, mutations: Sequence[Mutation]) -> bytes | None:
-    """What a document will show, as far as its plain fields go. Raises what the write would raise."""
+def _simulated(rules: Rules, key: str, row: Row | None, mutations: Sequence[Mutation]) -> dict[str, Value]:
+    """The values that a document will have. Raises what the write would raise."""
     document = Document({}, {}) if row is None else decode_row(rules, row)
     draft = Draft(rules, key, document, row, dot=_DOT, actor=_ALONE)
     for mutation in mutations:
@@ -349,7 +363,7 @@ def _simulated(rules: Rules, key: str, row: Row | None, mutations: Sequence[Muta
             fields = {name: value for name, value in mutation.fields.items() if name not in rules.lattices}
             plain = msgspec.structs.replace(mutation, fields=fields)
         draft.mutate(plain)
-    return draft.shown()
+    return values_of(rules, draft.shown())
 
 
 async def check_held(rules: Rules, store: Store) -> None:

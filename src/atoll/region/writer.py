@@ -12,17 +12,20 @@ from atoll.causality import vector as vectors
 from atoll.causality.origin import Origin
 from atoll.causality.types import Seq, Stamp
 from atoll.commit.checks import check_batch
+from atoll.commit.identity import Address
 from atoll.consensus.claims import Claim
 from atoll.documents import document as documents
-from atoll.documents.mutation import Check, Mutation, Receipt, Transfer, Write, fields_of
+from atoll.documents.mutation import Check, Mutation, Put, Receipt, Transfer, Write, fields_of
 from atoll.documents.rules import Rules, in_life
 from atoll.errors import AtollError, Indefinite, RegionUnreachable, Unavailable
 from atoll.lattices.base import Escrowed
 from atoll.ownership.escrow import Escrow
+from atoll.ownership.ownership import Seen
 from atoll.region.local_writes import LocalWrites
 from atoll.region.site import Site
 from atoll.region.transactions import Transactions
 from atoll.region.waits import Admission
+from atoll.replication.beside import Turns
 from atoll.replication.failure import Failure
 from atoll.replication.messages import (
     PlaceCall,
@@ -35,6 +38,9 @@ from atoll.replication.messages import (
 from atoll.store.port import Documents
 
 T = TypeVar("T")
+
+_LOOK_BYTES = 16 << 10
+"""What it weighs to look a document up, small as it may be."""
 
 
 class Writer:
@@ -116,7 +122,7 @@ class Writer:
         """A write that a peer has forwarded: it is never forwarded again."""
         write, token = call.write, call.vector
         check_batch(len(write.mutations))
-        self._check_declared(write.mutations)
+        await self._check_declared(write.mutations)
         if self._registers.concerns(write):
             return await self._registers.change(write, token, call.id, call.by, call.doubted)
         if self.escrow.keeps(write.mutations):
@@ -133,7 +139,7 @@ class Writer:
 
     async def place(self, call: PlaceCall) -> PlaceReply:
         """An intent that a peer has forwarded. Raises what `take` raises."""
-        self._check_declared(call.mutations)
+        await self._check_declared(call.mutations)
         return await self._registers.place(call)
 
     async def take_all(self, call: WritesCall) -> WritesReply:
@@ -172,13 +178,21 @@ class Writer:
 
     async def _owner(self, write: Write) -> str | None:
         entered = self._gates.enter()
-        rows = {address: await self._store.get(*address) for address in self._ownership.concerned(write)}
+        seen: dict[Address, Seen] = {}
+        turns = Turns()
+        for address in self._ownership.concerned(write):
+            row = await self._store.get(*address)
+            seen[address] = self._ownership.seen(address[0], row)
+            await turns.after(_LOOK_BYTES + (0 if row is None else row.size_bytes))
         self._gates.leave(entered)
-        return self._ownership.of_write(write, rows.get)
+        return self._ownership.of_write(write, seen.get)
 
-    def _check_declared(self, mutations: Iterable[Mutation | Claim]) -> None:
+    async def _check_declared(self, mutations: Iterable[Mutation | Claim]) -> None:
         """Raises Unavailable for what only the newer declarations of a peer know: half of it would be lost here."""
+        turns = Turns()
         for mutation in mutations:
+            if isinstance(mutation, Put):
+                await turns.after(len(mutation.plain))
             rules = self._rules.get(mutation.collection) or self._registers.proposer.rules.get(
                 mutation.collection
             )

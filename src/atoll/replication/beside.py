@@ -1,12 +1,14 @@
-"""Work that takes long, in a thread: the event loop goes on meanwhile."""
+"""Work that takes long, in a thread or in turns: the event loop goes on meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Callable
 from functools import partial
 from typing import ParamSpec, TypeVar
+
+from atoll.schema.bounds import BESIDE_BYTES
+from atoll.store.collector import uncollected
 
 T = TypeVar("T")
 Arguments = ParamSpec("Arguments")
@@ -14,15 +16,18 @@ Arguments = ParamSpec("Arguments")
 
 async def beside_loop(work: Callable[Arguments, T], *args: Arguments.args, **kwargs: Arguments.kwargs) -> T:
     """What `work` returns. A cancelled caller leaves it running, so it may change nothing that others see."""
-    return await asyncio.to_thread(_uncollected, partial(work, *args, **kwargs))
+    return await asyncio.to_thread(uncollected, partial(work, *args, **kwargs))
 
 
-def _uncollected(work: Callable[[], T]) -> T:
-    """Without the garbage collector. It would visit a million objects that are in no cycle, and hold all threads."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        return work()
-    finally:
-        if collecting:
-            gc.enable()
+class Turns:
+    """Of work on the event loop that consists of many small pieces: others have their turn in between."""
+
+    def __init__(self) -> None:
+        self._left_bytes = BESIDE_BYTES
+
+    async def after(self, size_bytes: int) -> None:
+        """Say what the next piece weighs, in bytes of text that is looked through."""
+        self._left_bytes -= size_bytes
+        if self._left_bytes < 0:
+            self._left_bytes = BESIDE_BYTES
+            await asyncio.sleep(0)

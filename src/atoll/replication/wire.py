@@ -31,6 +31,8 @@ from atoll.schema.bounds import BESIDE_BYTES, MAX_FRAME_BYTES
 
 PROTOCOL: Final = 2
 _COMPRESS_FROM_BYTES: Final = 512
+_AT_ONCE_BYTES: Final = 256 << 10
+"""A longer frame is for another thread: it may hold thousands of entries."""
 _MAGIC: Final = b"At"
 _HEADER: Final = struct.Struct("<2sBBI")
 _CHECK: Final = struct.Struct("<I")
@@ -167,7 +169,7 @@ class FrameReader:
                 header, seal = bytes(buffer[:_HEAD_BYTES]), bytes(buffer[_HEAD_BYTES:_PREFIX_BYTES])
                 body = bytes(buffer[_PREFIX_BYTES:end])
             del self._buffer[:end]
-            if max(length, _unpacked_bytes(kind, body)) > BESIDE_BYTES:
+            if max(length, _unpacked_bytes(kind, body)) > _AT_ONCE_BYTES:
                 yield Large(partial(self._message, kind, header, seal, body))
             else:
                 yield self._message(kind, header, seal, body)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -14,6 +16,10 @@ from ..commit.replica import Replica, rules_of, settle
 from ..commit.shop import SHOP
 
 RULES = rules_of(SHOP)
+
+
+def shown(row: AuditRow) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(records.public(row)))
 
 
 def put(collection: str, body: bytes) -> Mutation:
@@ -188,15 +194,15 @@ def test_a_resolved_record_names_the_write() -> None:
     (row,) = resolved(record, (77, "c", 3))
     assert row is not None
     assert (row.id, row.status, row.kind) == (record.id, "resolved", record.kind)
-    assert records.public(row)["resolved_by"] == [77, "c", 3]
-    assert records.public(row)["reason"] == record.reason
+    assert shown(row)["resolved_by"] == [77, "c", 3]
+    assert shown(row)["reason"] == record.reason
 
 
 def test_a_manual_record_is_resolved_by_the_application() -> None:
     (record,) = collide(put("page", b'{"title":"x"}'), put("page", b'{"title":"y"}'))
     (row,) = resolved(record, (77, "c", 3))
     assert row is not None
-    assert records.public(row)["reason"] == "chosen by the application"
+    assert shown(row)["reason"] == "chosen by the application"
 
 
 @pytest.mark.parametrize("later", [(78, "a", 1), (77, "d", 1), (77, "c", 4), (77, "c", 3)])
@@ -231,4 +237,4 @@ def test_a_row_tells_its_record() -> None:
     assert (row.losing_origin, row.winning_origin, row.uncertain) == ("a", "b", False)
     assert row.stamp_ms == record.losing.stamp >> 16
     assert msgspec.json.decode(row.body, type=Record) == record
-    assert records.public(row)["losing"]["value"] == {"name": "Ann", "age": 0}
+    assert shown(row)["losing"]["value"] == {"name": "Ann", "age": 0}

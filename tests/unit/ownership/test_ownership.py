@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -7,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atoll.commit.identity import Address
 from atoll.documents.mutation import Delete, Mutation, Write, patch_of, put_of
 from atoll.documents.rules import Rules
 from atoll.errors import InvalidDocument, InvalidOperation, OwnershipFixed
 from atoll.membership.members import Members, Membership
-from atoll.ownership.ownership import Ownership, rendezvous
+from atoll.ownership.ownership import Ownership, Seen, rendezvous
 from atoll.schema.application import application_of
 from atoll.schema.collection import Collection
 from atoll.schema.placement import home_region, key_ranges
@@ -57,6 +59,10 @@ def patch(collection: str, key: str, operators: Any) -> Mutation:
     return patch_of(RULES[collection], key, operators)
 
 
+def seen(ownership: Ownership) -> Callable[[Address], Seen]:
+    return lambda address: ownership.seen(address[0], STORED.get(address))
+
+
 @pytest.mark.parametrize(
     ("mutation", "owner"),
     [
@@ -73,7 +79,7 @@ def patch(collection: str, key: str, operators: Any) -> Mutation:
     ids=str,
 )
 def test_a_write_belongs_to_its_owner(ownership: Ownership, mutation: Mutation, owner: str | None) -> None:
-    assert ownership.of_write(Write((mutation,)), STORED.get) == owner
+    assert ownership.of_write(Write((mutation,)), seen(ownership)) == owner
 
 
 @pytest.mark.parametrize(
@@ -83,13 +89,13 @@ def test_a_write_belongs_to_its_owner(ownership: Ownership, mutation: Mutation, 
 )
 def test_a_write_cannot_move_a_document(ownership: Ownership, mutation: Mutation) -> None:
     with pytest.raises(OwnershipFixed) as raised:
-        ownership.of_write(Write((mutation,)), STORED.get)
+        ownership.of_write(Write((mutation,)), seen(ownership))
     assert raised.value.details["owner"] == "b"
 
 
 def test_a_region_that_is_none_owns_nothing(ownership: Ownership) -> None:
     with pytest.raises(InvalidDocument, match="mars"):
-        ownership.of_write(Write((put("order", "new", {"region": "mars"}),)), STORED.get)
+        ownership.of_write(Write((put("order", "new", {"region": "mars"}),)), seen(ownership))
 
 
 @pytest.mark.parametrize(
@@ -106,26 +112,26 @@ def test_a_region_that_is_none_owns_nothing(ownership: Ownership) -> None:
 def test_documents_of_a_region_that_has_left_fall_to_one_of_the_others(mutation: Mutation) -> None:
     members = Members(Membership.of(REGIONS).without("b"))
     ownership = Ownership("a", members, RULES)
-    owner = ownership.of_write(Write((mutation,)), STORED.get)
+    owner = ownership.of_write(Write((mutation,)), seen(ownership))
     assert owner == ownership.of_document("order", "b-order", STORED["order", "b-order"])
     assert owner == rendezvous(("a", "c"), "order\x00b-order")
-    moved = {("order", "b-order"): Row(b'{"region":"c","quantity":1}', b"")}
+    moved: dict[Address, Seen] = {("order", "b-order"): {"region": "c"}}
     assert ownership.of_write(Write((Delete("order", "b-order"),)), moved.get) == "c"
     with pytest.raises(InvalidDocument, match="names 'b' as its region"):
-        ownership.of_write(Write((put("order", "new", {"region": "b"}),)), STORED.get)
+        ownership.of_write(Write((put("order", "new", {"region": "b"}),)), seen(ownership))
     with pytest.raises(InvalidDocument, match="names 'mars' as its region"):
-        ownership.of_write(Write((patch("order", "b-order", {"$set": {"region": "mars"}}),)), STORED.get)
+        ownership.of_write(Write((patch("order", "b-order", {"$set": {"region": "mars"}}),)), seen(ownership))
 
 
 def test_a_batch_has_one_owner(ownership: Ownership) -> None:
     both = Write((put("shelf", "apple", {}), put("order", "new", {"region": "a"})))
-    assert ownership.of_write(both, STORED.get) == "a"
+    assert ownership.of_write(both, seen(ownership)) == "a"
     with pytest.raises(InvalidOperation, match="several owners"):
-        ownership.of_write(Write((put("shelf", "apple", {}), put("shelf", "melon", {}))), STORED.get)
+        ownership.of_write(Write((put("shelf", "apple", {}), put("shelf", "melon", {}))), seen(ownership))
 
 
 def test_strong_documents_without_a_placement_have_no_owner(ownership: Ownership) -> None:
-    assert ownership.of_write(Write((put("account", "k", {}),)), STORED.get) is None
+    assert ownership.of_write(Write((put("account", "k", {}),)), seen(ownership)) is None
     assert (
         ownership.of_document("account", "k", None) is ownership.of_document("inventory", "k", None) is None
     )

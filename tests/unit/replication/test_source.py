@@ -10,7 +10,7 @@ from atoll.documents.entry import EncodedEntry
 from atoll.replication import source
 from atoll.replication.messages import StreamRequest
 from atoll.replication.signal import Signal
-from atoll.replication.wire import FrameReader, FrameWriter, Heartbeat, JournalBegins, Message
+from atoll.replication.wire import FrameReader, FrameWriter, Heartbeat, JournalBegins, Large, Message
 from atoll.store.memory.store import MemoryStore
 from atoll.store.port import Commit, Segment
 
@@ -44,7 +44,7 @@ class Sending:
 
     async def next_of(self, stream: AsyncIterator[bytes]) -> Message:
         (message,) = self.reader.feed(await anext(stream))
-        return message
+        return message.read() if isinstance(message, Large) else message
 
     async def entries(self, stream: AsyncIterator[bytes], wanted: int) -> list[tuple[str, int]]:
         found: list[EncodedEntry] = []

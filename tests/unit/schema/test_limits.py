@@ -37,6 +37,28 @@ def test_nesting_is_bounded() -> None:
         check_text(nested(65), LIMITS, "x")
 
 
+brackets = st.recursive(
+    st.just([]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=40,
+)
+
+
+def depth(value: object) -> int:
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(depth, inner), default=0) if isinstance(value, dict | list) else 0
+
+
+@given(brackets, st.integers(1, 8))
+def test_levels_are_counted_as_they_are(value: object, most: int) -> None:
+    body, limits = json.dumps([value] * 9).encode(), Limits(depth=most)
+    if depth([value]) <= most:
+        check_text(body, limits, "x")
+    else:
+        with pytest.raises(InvalidDocument, match=f"deeper than {most}"):
+            check_text(body, limits, "x")
+
+
 def test_brackets_in_strings_are_no_nesting() -> None:
     check_text(json.dumps(["[" * 99, '\\"{{' * 99]).encode(), LIMITS, "x")
 

@@ -17,6 +17,7 @@ from weakref import WeakSet
 import apsw
 
 from atoll.errors import AtollError, Indefinite, StoreCorrupt, StoreError, StoreLocked, StoreUnwritable
+from atoll.store.collector import uncollected
 from atoll.store.sqlite import database as sqlite_database
 from atoll.store.sqlite.database import PAGE_BYTES, Opened
 
@@ -168,7 +169,7 @@ class Connections:
     async def work_beside(self, work: Callable[[], Found]) -> Found:
         """Let a thread use the writer for what takes long. A cancelled caller still waits for its end."""
         await self.writer_free()
-        self.working = working = asyncio.get_running_loop().run_in_executor(None, work)
+        self.working = working = asyncio.get_running_loop().run_in_executor(None, uncollected, work)
         working.add_done_callback(self._worked)
         try:
             return await asyncio.shield(working)
