@@ -4,6 +4,10 @@ A rollout restarts one region after the other. Until all have the new declaratio
 does not know, and passes it on unchanged. Registers stay in the document, everything else is parked. This pass is made
 once a region knows more, or less, or something else. It runs beside the writes, a piece at a time. After a crash it
 begins anew, since every step can be repeated.
+
+Its mark in the store counts the steps. After a failover the database may lack the last of them, and counts fewer.
+Then documents that the pass has been over may have their old form again. So it does not say that it is done, and
+another pass is made.
 """
 
 from __future__ import annotations
@@ -108,6 +112,8 @@ class RedeclareState:
         "waiting"
     )
     passes: int = 0
+    steps: int = 0
+    """Of this pass, that were committed or are being."""
     began_s: float = 0.0
     due: Mapping[str, str] = field(default_factory=dict)
     left: tuple[str, ...] = ()
@@ -121,7 +127,7 @@ class RedeclareState:
     @property
     def mark(self) -> dict[str, str]:
         """What is said of the collections until the pass is over. A commit by other declarations takes it away."""
-        return {name: f"{wanted}?{self.nonce}{self.passes}" for name, wanted in self.due.items()}
+        return {name: f"{wanted}?{self.nonce}{self.passes}.{self.steps}" for name, wanted in self.due.items()}
 
 
 def due(declared: Mapping[str, str], stored: Mapping[str, str]) -> dict[str, str]:
@@ -144,7 +150,7 @@ def step(state: RedeclareState, event: port.Outcome, now_s: float) -> port.Next[
             found = due(state.declared, stored)
             if not found:
                 return _waiting(state, LOOKED_AFTER_S, now_s)
-            state = replace(state, due=found, left=tuple(sorted(found)), passes=state.passes + 1)
+            state = replace(state, due=found, left=tuple(sorted(found)), passes=state.passes + 1, steps=0)
             state = replace(state, phase="marking", after=None, after_parked=None, shown=0)
             return state, (port.Commit(Redeclare(schemas=state.mark)),)
         case "marking", port.Committed():
@@ -157,11 +163,11 @@ def step(state: RedeclareState, event: port.Outcome, now_s: float) -> port.Next[
             return _showing(state)
         case "unparking", port.ParkedRead(page):
             readable = tuple(each for each in page if _readable(each))
-            return replace(state, after_parked=page[-1][:3]), (port.Commit(Redeclare(parked=readable)),)
+            return _stepped(replace(state, after_parked=page[-1][:3]), Redeclare(parked=readable))
         case "showing", port.KeysScanned(()):
             return _showing(replace(state, left=state.left[1:], after=None, shown=0))
         case "showing", port.KeysScanned(keys):
-            return replace(state, after=keys[-1]), (port.Commit(Redeclare(state.left[0], keys)),)
+            return _stepped(replace(state, after=keys[-1]), Redeclare(state.left[0], keys))
         case "showing", port.Committed(Redeclare(collection, keys)):
             shown = state.shown + len(keys)
             after, effects = _showing(replace(state, shown=shown))
@@ -175,6 +181,12 @@ def step(state: RedeclareState, event: port.Outcome, now_s: float) -> port.Next[
             return _waiting(state, LOOKED_AFTER_S if done else state.retry_s, now_s)
         case _:
             raise AssertionError(f"no such event while {state.phase}: {event}")
+
+
+def _stepped(state: RedeclareState, work: Redeclare) -> port.Next[RedeclareState]:
+    """The work counts only if the store has all the steps before it."""
+    after = replace(state, steps=state.steps + 1)
+    return after, (port.Commit(work._replace(schemas=after.mark, instead_of=state.mark)),)
 
 
 def _showing(state: RedeclareState) -> port.Next[RedeclareState]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from atoll.documents.entry import Change, Entry
 from atoll.errors import StoreUnwritable
@@ -16,7 +18,10 @@ from atoll.store.port import Parked
 from ..commit.replica import Replica, Shown
 
 DECLARED = {"like": "new", "note": "new"}
-MARK = {"like": "new?n1", "note": "new?n1"}
+
+
+def mark(steps: int = 0, of: int = 1) -> dict[str, str]:
+    return dict.fromkeys(DECLARED, f"new?n{of}.{steps}")
 
 
 class Pass:
@@ -41,18 +46,19 @@ class Pass:
 
     def begins(self) -> None:
         assert self.meets(port.Woken()) == (port.ReadSchemas(),)
-        assert self.looks({"note": "old"}) == (port.Commit(Redeclare(schemas=MARK)),)
+        assert self.looks({"note": "old"}) == (port.Commit(Redeclare(schemas=mark())),)
         assert self.commits() == (port.ReadSchemas(),)
-        assert self.looks({"note": "new?n1"}) == (port.ReadParked(None),)
+        assert self.looks(mark()) == (port.ReadParked(None),)
 
     def goes_over_all(self) -> None:
         self.begins()
         assert self.meets(port.ParkedRead(())) == (port.ScanKeys("like", None),)
         assert self.meets(port.KeysScanned(())) == (port.ScanKeys("note", None),)
-        assert self.meets(port.KeysScanned(("k1", "k2"))) == (port.Commit(Redeclare("note", ("k1", "k2"))),)
+        shown = Redeclare("note", ("k1", "k2"), schemas=mark(1), instead_of=mark())
+        assert self.meets(port.KeysScanned(("k1", "k2"))) == (port.Commit(shown),)
         assert self.commits() == (port.ScanKeys("note", "k2"),)
         assert self.meets(port.KeysScanned(())) == (
-            port.Commit(Redeclare(schemas=DECLARED, instead_of=MARK)),
+            port.Commit(Redeclare(schemas=DECLARED, instead_of=mark(1))),
         )
         assert self.commits() == (port.ReadSchemas(),)
 
@@ -99,7 +105,7 @@ def test_a_pass_that_another_node_wrote_into_is_made_again_soon() -> None:
     it.looks({"note": ""})
     (commit,) = it.asked
     assert isinstance(commit, port.Commit)
-    assert commit.step == Redeclare(schemas={"like": "new?n2", "note": "new?n2"})  # a mark of its own
+    assert commit.step == Redeclare(schemas=mark(of=2))  # a mark of its own
 
 
 def test_passes_take_a_small_share_of_the_time() -> None:
@@ -142,3 +148,44 @@ def test_progress_is_told_now_and_then() -> None:
         told += any(isinstance(effect, port.Log) for effect in it.asked)
         it.asked = it.asked[-1:]
     assert told == 1
+
+
+def keys_of(documents: Mapping[str, str], after: str | None) -> tuple[str, ...]:
+    return tuple(sorted(key for key in documents if after is None or key > after))[:2]
+
+
+@given(st.data())
+def test_a_database_that_went_back_is_gone_over_once_more(data: st.DataObject) -> None:
+    """At any step it may be replaced by a copy of any earlier moment, as a failover does."""
+    state = RedeclareState({"note": "new"}, "n", 1.0)
+    documents = {f"k{number}": "old" for number in range(5)}
+    schemas = {"note": "old"}
+    history = [(dict(documents), dict(schemas))]
+    state, (effect,) = step(state, port.Woken(), 0.0)
+    for _ in range(400):
+        if not isinstance(effect, port.WakeAt) and data.draw(st.integers(0, 9)) == 0 and len(history) < 40:
+            documents, schemas = map(dict, data.draw(st.sampled_from(history)))
+        event: port.Outcome
+        match effect:
+            case port.WakeAt():
+                if schemas == {"note": "new"}:
+                    break
+                event = port.Woken()
+            case port.ReadSchemas():
+                event = port.SchemasRead(dict(schemas))
+            case port.ReadParked():
+                event = port.ParkedRead(())
+            case port.ScanKeys(_, after):
+                event = port.KeysScanned(keys_of(documents, after))
+            case port.Commit(Redeclare() as work):
+                batch = Replica("a", {}).batch()
+                work._replace(keys=()).perform(batch, Shown(schemas=dict(schemas)))
+                schemas |= batch.pending.schemas
+                documents |= dict.fromkeys(work.keys, "new")
+                history.append((dict(documents), dict(schemas)))
+                event = port.Committed(work)
+            case _:
+                raise AssertionError(effect)
+        state, (effect,) = step(state, event, 0.0)
+    assert schemas == {"note": "new"}
+    assert set(documents.values()) == {"new"}
