@@ -23,6 +23,7 @@ OFFERED = {
         "clock_interval",
         "check_token",
         "check_whole",
+        "role",
         "drain",
         "forget",
         "contents",
@@ -42,7 +43,7 @@ OBSERVED = {
 HARNESS = ("testing", "simulation")
 OTHER = ("node", "http", "embedded", "client", "cli", "bulk", "backup", "demo")
 RECEIVERS = {"region", "_region"}
-OF_NAMES, OF_SETTINGS = {"encode", "capitalize"}, {"location", "url", "nodes"}
+OF_NAMES, OF_SETTINGS = {"encode", "capitalize"}, {"location", "url", "nodes", "witness"}
 """Of what is called `region` and is a string, or a section of atoll.toml."""
 
 

@@ -112,9 +112,13 @@ def _plain(plan: Plan) -> Plan:
     """Without what a bug has to ask for, by its `alter`: so that others are found in as few seeds as before."""
     kept = RegionOptions()
     names = ("journal_s", "journal_absent_s", "journal_round_s", "journal_most_bytes", "purge_s")
-    faults = tuple(fault for fault in plan.faults if fault.kind not in ("restore", "failover"))
+    faults = tuple(
+        fault
+        for fault in plan.faults
+        if fault.kind not in ("restore", "failover") and not {*fault.regions} & {*plan.witnesses}
+    )
     options = replace(plan.options, **{name: getattr(kept, name) for name in names})
-    return replace(plan, options=options, faults=faults)
+    return replace(plan, options=options, faults=faults, witnesses=())
 
 
 def _hunt(planted: Plant) -> Report | None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +16,10 @@ from atoll.consensus import round
 from atoll.consensus.decided import Decided
 from atoll.region.read_leases import ReadLeases
 from atoll.region.reader import Reader
+from atoll.region.releasing import Releasing
 from atoll.region.voting import Voting
-from atoll.simulation.plan import Fault, Plan
+from atoll.replication.messages import VoteCall
+from atoll.simulation.plan import Fault, Plan, with_witness
 
 from .planting import Patch, Plant, is_found, is_no_bug_by_itself, planting
 from .test_planted_losses import losing
@@ -101,13 +104,44 @@ def trusts_for_long(patch: Patch) -> None:
     patch.setattr(ReadLeases, "decided", decided)
 
 
+def witnessed(plan: Plan) -> Plan:
+    """A region is cut off, while the other one writes with the witness. Then that one loses its disk."""
+    faults = []
+    for at in (0.5, 6.5, 12.5):
+        faults.append(Fault("partition", at, at + 4.0, ("frankfurt",)))
+        faults.append(Fault("lost_disk", at + 4.0, at + 4.1, ("tokyo",)))
+    plan = losing(plan, regions=("frankfurt", "tokyo"))
+    plan = replace(with_witness(plan), clients=6, mean_s=0.03, duration_s=18.0)
+    return replace(plan, faults=tuple(faults), one_way_s=dict.fromkeys(plan.one_way_s, 0.05))
+
+
+@plant(
+    "a witness drops values without asking",
+    workloads=("orders",),
+    seeds=10,
+    found_by=FOUND_BY,
+    alter=witnessed,
+)
+def drops_at_once(patch: Patch) -> None:
+    async def holds_all(self: Releasing, region: str, call: VoteCall) -> Sequence[bool]:
+        return [True] * len(call.requests)
+
+    patch.setattr(Releasing, "_asked", holds_all)
+
+
 @pytest.mark.parametrize("name", PLANTS)
 def test_planted_bug_is_found(name: str, monkeypatch: Patch) -> None:
     is_found(PLANTS[name], monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "name", ["one region decides", "a lost disk votes on", "a lease is trusted past its end"]
+    "name",
+    [
+        "one region decides",
+        "a lost disk votes on",
+        "a lease is trusted past its end",
+        "a witness drops values without asking",
+    ],
 )
 def test_nothing_is_found_without_the_bug(name: str) -> None:
     """To cut off regions, and to lose disks, breaks nothing by itself."""

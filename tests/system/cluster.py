@@ -221,13 +221,15 @@ class Cluster:
         through: Mapping[str, int] | None = None,
         deployment: str = "",
         stores: Mapping[str, str] | None = None,
+        witnesses: Sequence[str] = (),
     ) -> None:
         """`through`: ports that the others reach a region at, where that is not its own. `stores`: those of regions
-        that do not keep their data in SQLite."""
+        that do not keep their data in SQLite. `witnesses`: regions that vote, and hold no documents."""
+        self.witnesses = tuple(witnesses)
         self.folder = folder
         ports = dict(zip(regions, free_ports(len(regions)), strict=True))
         shutil.copy(SHOP, folder / "shop.py")
-        (folder / "regions").write_text(" ".join(regions))
+        (folder / "regions").write_text(" ".join(name for name in regions if name not in witnesses))
         pairs = [f"{a}-{b}" for i, a in enumerate(regions) for b in regions[i + 1 :]]
         rtts = ", ".join(f'"{pair}" = {rtt_ms}' for pair in pairs)
         self.regions = {name: Region(name, folder, port) for name, port in ports.items()}
@@ -238,6 +240,8 @@ class Cluster:
             for other, port in ports.items():
                 reached = port if other == name else (through or {}).get(other, port)
                 lines.append(f'[regions.{other}]\nurl = "http://127.0.0.1:{reached}"')
+                if other in witnesses:
+                    lines.append("witness = true")
                 if stores and other in stores:
                     lines.append(f'store = "{stores[other]}"')
             region.config.write_text("\n".join([*lines, f"[emulate]\nrtt_ms = {{ {rtts} }}"]))
@@ -247,6 +251,11 @@ class Cluster:
 
     def __iter__(self) -> Iterator[Region]:
         return iter(self.regions.values())
+
+    @property
+    def keepers(self) -> list[Region]:
+        """The regions that hold documents."""
+        return [region for region in self if region.name not in self.witnesses]
 
     def start(self) -> Cluster:
         for region in self:
@@ -267,7 +276,7 @@ class Cluster:
         """Until all regions are at one position."""
 
         def equal() -> bool:
-            positions = [region.position() for region in self]
+            positions = [region.position() for region in self.keepers]
             return all(position == positions[0] for position in positions)
 
         until(equal, "all regions are at one position")

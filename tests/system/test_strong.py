@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -65,9 +65,9 @@ class Writer:
 
 
 @contextlib.contextmanager
-def load(cluster: Cluster) -> Iterator[list[Writer]]:
+def load(among: Iterable[Region]) -> Iterator[list[Writer]]:
     """Two writers in each region, until the block ends."""
-    over, regions = threading.Event(), list(cluster)
+    over, regions = threading.Event(), list(among)
     writers = [
         Writer(2 * at + n, [*regions[at:], *regions[:at]], over)
         for at in range(len(regions))

@@ -49,7 +49,7 @@ class Regions:
     def __init__(self, config: Config, *, timeout_s: float = 5.0) -> None:
         self.config = config
         self._pool = urllib3.PoolManager(
-            num_pools=len(config.regions),
+            num_pools=len(config.regions) + len(config.witnesses),
             retries=False,
             timeout=urllib3.Timeout(connect=min(2.0, timeout_s), read=timeout_s),
         )
@@ -62,7 +62,7 @@ class Regions:
     def ask_nodes(
         self, path: str, *, among: Sequence[str] | None = None, body: Mapping[str, Any] | None = None
     ) -> list[Node]:
-        """Every node of these regions, or of all, at a time: what each answered, or why it did not.
+        """Every node of these regions and witnesses, or of all regions, at a time: what each answered, or why not.
 
         GET; POST with a `body`.
         """
@@ -76,8 +76,8 @@ class Regions:
 
         nodes = [
             (region, number, url)
-            for region in self.config.regions
-            if among is None or region.name in among
+            for region in (*self.config.regions, *self.config.witnesses)
+            if (not region.witness if among is None else region.name in among)
             for number, url in enumerate(region.nodes or (region.url,), 1)
         ]
         with ThreadPoolExecutor(max_workers=min(len(nodes), _MOST_AT_ONCE)) as pool:

@@ -34,7 +34,7 @@ def serve(
     settings = open_config(config)
     if app is not None:
         settings = dataclasses.replace(settings, app=Path(app).resolve())
-    placed = settings.region(region)
+    placed = settings.member(region)
     placed.address(node)
     url, data = placed.nodes[node - 1] if placed.nodes else placed.url, settings.region_store(region)
 
@@ -43,9 +43,8 @@ def serve(
         if as_json:
             print_json({**where, "app": str(settings.app), "pid": os.getpid()})
         else:
-            typer.echo(
-                f"{region} of {settings.name} serves {settings.app.name} at {url}, its data lies in {data}"
-            )
+            does = "votes" if placed.witness else f"serves {settings.app.name}"
+            typer.echo(f"{region} of {settings.name} {does} at {url}, its data lies in {data}")
 
     # An exception unwinds the node, so that its store is closed; the default actions would not.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -26,8 +26,9 @@ def status(config: ConfigOption = "atoll.toml", as_json: JsonOption = False) -> 
     from atoll.cli.regions import Regions, open_config
 
     settings = open_config(config)
-    with waiting(f"asking {', '.join(settings.region_names)}"):
-        found = Regions(settings).ask_nodes("/admin/status")
+    names = (*settings.region_names, *settings.witness_names)
+    with waiting(f"asking {', '.join(names)}"):
+        found = Regions(settings).ask_nodes("/admin/status", among=names)
     if as_json:
         print_json({"deployment": settings.name, "regions": _by_region(found)})
     else:
@@ -107,6 +108,8 @@ def _clock(answer: dict[str, Any]) -> str:
 
 
 def _serves(answer: dict[str, Any]) -> str:
+    if answer["region"] in answer.get("witnesses", ()):
+        return "a witness"
     if not answer["serving"]:
         return f"[red]no: {answer['out_of_service']}[/]"
     return "\n".join(["yes", *(f"[yellow]{warning}[/]" for warning in answer.get("warnings", []))])
@@ -159,11 +162,15 @@ def registers_table(found: Mapping[str, Node]) -> Table:
             name,
             votes if reason is None else f"{votes}: {reason}",
             ", ".join(registers["waits_for"]) or "–",
-            "[red]cut off[/]" if registers.get("cut_off") else "reached",
+            "–" if answer["region"] in answer.get("witnesses", ()) else _majority(registers),
             *(str(registers[each]) for each in ("proposals", "lost", "combined")),
             str(registers.get("undecided", 0)),
         )
     return made
+
+
+def _majority(registers: dict[str, Any]) -> str:
+    return "[red]cut off[/]" if registers.get("cut_off") else "reached"
 
 
 def _scarcest(answer: Any) -> list[dict[str, Any]]:

@@ -42,6 +42,8 @@ class RegionConfig:
     """For snowflake identifiers; given for every region, or for none."""
     nodes: tuple[str, ...] = ()
     """The url of each node, where there are several."""
+    witness: bool = False
+    """Whether it votes, and holds no documents."""
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -72,13 +74,15 @@ class Config:
     """Holds a folder per region."""
     limits: Limits
     regions: tuple[RegionConfig, ...]
-    """Sorted by name."""
+    """Those that hold documents, sorted by name."""
     emulated: bool
     """A test topology: `[emulate]` is there, so partitions and delays may be asked for."""
     round_trips_ms: Mapping[tuple[str, str], float]
     """Emulated, by pair of region names in sorted order."""
     clock_offsets_ms: Mapping[str, int] = field(default_factory=dict)
     """Emulated, by region: how far its clock runs ahead of this machine's."""
+    witnesses: tuple[RegionConfig, ...] = ()
+    """Regions that vote, and hold no documents. Sorted by name."""
 
     @property
     def name(self) -> str:
@@ -88,20 +92,34 @@ class Config:
     def region_names(self) -> tuple[str, ...]:
         return tuple(region.name for region in self.regions)
 
+    @property
+    def witness_names(self) -> tuple[str, ...]:
+        return tuple(region.name for region in self.witnesses)
+
     def region(self, name: str) -> RegionConfig:
-        """Raises ConfigError, naming what may have been meant."""
-        for region in self.regions:
+        """One that holds documents. Raises ConfigError, naming what may have been meant."""
+        found = self.member(name)
+        if found.witness:
+            raise ConfigError(
+                f"{self.source}: {name} is a witness, and holds no documents; name one of"
+                f" {', '.join(self.region_names)}"
+            )
+        return found
+
+    def member(self, name: str) -> RegionConfig:
+        """A region or a witness. Raises ConfigError, naming what may have been meant."""
+        for region in (*self.regions, *self.witnesses):
             if region.name == name:
                 return region
         raise ConfigError(f"{self.source}: no region is called {name!r}; {meant(name, self.region_names)}")
 
     def region_data(self, name: str) -> Path:
         """The folder of the region's embedded store, not made here. Raises ConfigError as `region` does."""
-        return self.data / self.region(name).name
+        return self.data / self.member(name).name
 
     def region_store(self, name: str) -> str:
         """Where the region's data lies, for people: a folder, or a URL without its password."""
-        store = self.region(name).store
+        store = self.member(name).store
         return database_url(store).shown if is_postgresql(store) else str(self.region_data(name))
 
     def rtt_ms(self, one: str, other: str) -> float:
@@ -166,8 +184,16 @@ class _Reader:
 
     def read(self) -> Config:
         file = self._parsed()
-        regions = tuple(self._region(name, file.regions[name]) for name in sorted(file.regions))
-        self._check_distinct(regions)
+        members = tuple(self._region(name, file.regions[name]) for name in sorted(file.regions))
+        self._check_distinct(members)
+        witnesses = tuple(member for member in members if member.witness)
+        regions = tuple(member for member in members if not member.witness)
+        if witnesses and len(witnesses) >= len(regions):
+            self._refuse(
+                ("regions", witnesses[-1].name, "witness"),
+                f"makes {len(witnesses)} witnesses beside {len(regions)} regions that hold documents: a majority"
+                " could be without any; have fewer witnesses than regions",
+            )
         deployment = file.deployment
         limits = Limits(**deployment.limits.model_dump())
         self._check_sizes(limits, regions)
@@ -182,6 +208,7 @@ class _Reader:
             emulated=file.emulate is not None,
             round_trips_ms=self._round_trips(file.emulate, tuple(sorted(file.regions))),
             clock_offsets_ms=self._clock_offsets(file.emulate, tuple(sorted(file.regions))),
+            witnesses=witnesses,
         )
 
     def _check_sizes(self, limits: Limits, regions: tuple[RegionConfig, ...]) -> None:
@@ -241,8 +268,12 @@ class _Reader:
             self._refuse(
                 (*where, "nodes"), "several nodes share one database, so store has to be a URL of PostgreSQL"
             )
+        if region.witness and len(nodes) > 1:
+            self._refuse((*where, "nodes"), "a witness has one node")
+        if region.witness and region.number is not None:
+            self._refuse((*where, "number"), "a witness makes no identifiers; leave its number out")
         url = nodes[0] if region.url is None else self._url((*where, "url"), region.url)
-        return RegionConfig(name, url, location, region.store, region.number, nodes)
+        return RegionConfig(name, url, location, region.store, region.number, nodes, region.witness)
 
     def _check_store(self, where: tuple[str, ...], store: str) -> None:
         if is_postgresql(store):
@@ -288,7 +319,7 @@ class _Reader:
                         " give each its own",
                     )
         for region in regions:
-            if numbers and region.number is None:
+            if numbers and region.number is None and not region.witness:
                 numbered = next(iter(numbers.values()))
                 self._refuse(
                     ("regions", region.name),

@@ -54,6 +54,7 @@ class RegionSection(Section):
     location: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     store: str = "sqlite"
     number: int | None = Field(None, ge=0, le=MOST_REGIONS - 1)
+    witness: bool = False
 
 
 class EmulateSection(Section):

@@ -20,6 +20,10 @@ A register whose document is deleted is *dropped* in time, in two rounds to all 
 that it holds nothing else (`Retire`). In the second each drops it (`Forget`). What is left of it is one number for all
 registers that were dropped, above everything promised for them. An acceptor that holds nothing of a register has
 promised that much. So a message that comes late finds the register as closed as it was.
+
+A *witness* holds no documents. It accepts values as every acceptor does. It drops a value once all regions with
+documents hold it, or a later one (`Holds`), and keeps its ballot (`released`). Whoever hears of that ballot takes the
+value from one of those regions: see `consensus.round`.
 """
 
 from __future__ import annotations
@@ -46,6 +50,8 @@ class Acceptor(msgspec.Struct, array_like=True, frozen=True):
     """See `consensus.decided`."""
     lease_ms: int = 0
     """For so long the proposer of `promised` is the only one."""
+    elsewhere: bool = False
+    """Whether the value is not kept here: every region with documents has held it, or a later one."""
 
 
 class Prepare(msgspec.Struct, array_like=True, frozen=True, tag="prepare"):
@@ -89,7 +95,14 @@ class Forget(msgspec.Struct, array_like=True, frozen=True, tag="forget"):
     ballot: Ballot
 
 
-Request = Prepare | Accept | Inspect | Retire | Forget
+class Holds(msgspec.Struct, array_like=True, frozen=True, tag="holds"):
+    """Say whether the value of this ballot, or of a later one, is kept. Nothing is promised, and no value is sent."""
+
+    register: str
+    ballot: Ballot
+
+
+Request = Prepare | Accept | Inspect | Retire | Forget | Holds
 
 
 class Vote(msgspec.Struct, array_like=True, frozen=True):
@@ -99,7 +112,9 @@ class Vote(msgspec.Struct, array_like=True, frozen=True):
     promised: Ballot
     accepted: Ballot
     value: bytes | None = None
-    """What was accepted; None where the proposer knows it."""
+    """What was accepted; None where the proposer knows it, and where it is not kept."""
+    elsewhere: bool = False
+    """Whether it is not kept: a region with documents has it, or a later one."""
 
 
 def vote(state: Acceptor, request: Request, *, leased: bool = False) -> tuple[Acceptor, Vote]:
@@ -113,7 +128,7 @@ def vote(state: Acceptor, request: Request, *, leased: bool = False) -> tuple[Ac
             granted = request.ballot >= state.promised and not (leased and other)
             if granted and request.ballot != state.promised:
                 lease_ms = 0 if other else state.lease_ms
-                state = Acceptor(request.ballot, state.accepted, state.value, lease_ms)
+                state = msgspec.structs.replace(state, promised=request.ballot, lease_ms=lease_ms)
             return state, _vote(granted, state, request.known)
         case Accept():
             if request.ballot == state.accepted:
@@ -130,6 +145,14 @@ def vote(state: Acceptor, request: Request, *, leased: bool = False) -> tuple[Ac
             if state.accepted == request.ballot and not leased:
                 state = Acceptor(state.promised)
             return state, _vote(state.accepted == NEVER, state, state.accepted)
+        case Holds():
+            kept = state.accepted >= request.ballot and not state.elsewhere
+            return state, _vote(kept, state, state.accepted)
+
+
+def released(state: Acceptor) -> Acceptor:
+    """Without its value: all regions with documents have said that they keep it, or a later one."""
+    return msgspec.structs.replace(state, value=b"", elsewhere=True)
 
 
 def unknown(forgotten: int) -> Acceptor:
@@ -143,7 +166,10 @@ def past(state: Acceptor) -> int:
 
 
 def _vote(granted: bool, state: Acceptor, known: Ballot) -> Vote:
-    return Vote(granted, state.promised, state.accepted, None if state.accepted <= known else state.value)
+    if state.accepted <= known:
+        return Vote(granted, state.promised, state.accepted)
+    value = None if state.elsewhere else state.value
+    return Vote(granted, state.promised, state.accepted, value, state.elsewhere)
 
 
 def joined(ours: Acceptor, theirs: Acceptor) -> Acceptor:
@@ -152,8 +178,13 @@ def joined(ours: Acceptor, theirs: Acceptor) -> Acceptor:
     Leases are no part of it: whoever joins votes only after all that it has met are over.
     """
     first = theirs if theirs.promised > ours.promised else ours
-    latest = theirs if theirs.accepted > ours.accepted else ours
-    return Acceptor(first.promised, latest.accepted, latest.value)
+    latest = theirs if _keeps(theirs) > _keeps(ours) else ours
+    return Acceptor(first.promised, latest.accepted, latest.value, elsewhere=latest.elsewhere)
+
+
+def _keeps(state: Acceptor) -> tuple[Ballot, bool]:
+    """In the order of what is worth more: of one ballot its value, rather than that others have it."""
+    return state.accepted, not state.elsewhere
 
 
 class _Promise(msgspec.Struct, array_like=True, frozen=True):

@@ -1,4 +1,10 @@
-"""One round of a proposer: which acceptors have answered, and what follows from that."""
+"""One round of a proposer: which acceptors have answered, and what follows from that.
+
+A witness may answer with a ballot whose value it has dropped. Each region with documents has held that value, or a
+later one. So the round is not won before one of them brings it. Only if every acceptor has answered, and none brings
+it, all of these regions have lost it. Then it is as with any value whose majority of disks is lost: what is left
+counts.
+"""
 
 from __future__ import annotations
 
@@ -36,14 +42,23 @@ class Round(msgspec.Struct, frozen=True):
     """Those that have accepted the value of `accepted`."""
     value: bytes | None = None
     """That value; None where it is known, or where nothing was accepted."""
+    elsewhere: Ballot = NEVER
+    """The highest whose value an acceptor has dropped: others hold it."""
+    pointers: frozenset[str] = frozenset()
+    """Those that have accepted the value of `elsewhere`, and dropped it."""
+
+    @property
+    def missing(self) -> bool:
+        """Whether a value is yet to come from those that hold it."""
+        return self.elsewhere > self.accepted and len(self.granted) < len(self.voters)
 
     @property
     def outcome(self) -> Outcome:
         """`refused`: a higher ballot is under way. `unreachable`: too few answer."""
         needed, left = majority(self.voters), len(self.voters)
-        if len(self.granted) >= needed:
+        if len(self.granted) >= needed and not self.missing:
             return "won"
-        if left - len(self.refused) - len(self.silent) >= needed:
+        if left - len(self.refused) - len(self.silent) >= needed and not self.complete:
             return "open"
         return "refused" if self.refused else "unreachable"
 
@@ -59,7 +74,8 @@ class Round(msgspec.Struct, frozen=True):
         A value that was decided earlier, or is decided later than the first answer, cannot be missed: its majority
         and this one share an acceptor.
         """
-        return self.outcome == "won" and len(self.holders) >= majority(self.voters)
+        holders = self.holders | self.pointers if self.elsewhere == self.accepted else self.holders
+        return self.outcome == "won" and len(holders) >= majority(self.voters)
 
     @property
     def answers(self) -> int:
@@ -79,7 +95,13 @@ def heard(state: Round, region: str, vote: Vote | None) -> Round:
     if vote is None:
         return msgspec.structs.replace(state, silent=state.silent | {region})
     accepted, holders, value = state.accepted, state.holders, state.value
-    if vote.granted and vote.accepted > accepted:
+    elsewhere, pointers = state.elsewhere, state.pointers
+    if vote.granted and vote.elsewhere:
+        if vote.accepted > elsewhere:
+            elsewhere, pointers = vote.accepted, frozenset({region})
+        elif vote.accepted == elsewhere:
+            pointers |= {region}
+    elif vote.granted and vote.accepted > accepted:
         accepted, holders, value = vote.accepted, frozenset({region}), vote.value
     elif vote.granted and vote.accepted == accepted:
         holders |= {region}
@@ -93,4 +115,6 @@ def heard(state: Round, region: str, vote: Vote | None) -> Round:
         accepted,
         holders,
         value,
+        elsewhere,
+        pointers,
     )

@@ -40,8 +40,9 @@ def open(
     name = region or (config.region_names[0] if len(config.regions) == 1 else None)
     if name is None:
         raise ConfigError(f"{config.source} has {', '.join(config.region_names)}: select one with region=")
+    config.region(name)
     if listen is None:
-        listen = len(config.regions) > 1
+        listen = len(config.regions) + len(config.witnesses) > 1
     listener = None
     if listen:
         from atoll.node.listening import Listener  # with the HTTP server, which takes 3 MB

@@ -15,6 +15,7 @@ from atoll.errors import (
     MalformedRequest,
     MethodNotAllowed,
     NotAcceptable,
+    Unavailable,
     UnsupportedMediaType,
 )
 from atoll.http.exchange import ClientGone, Exchange, Receive, Scope, Send
@@ -115,6 +116,8 @@ class App:
             return await self._other_method(exchange, place, values)
         if exchange.multiplexed and not bound.multiplexed:
             raise MalformedRequest(f"{exchange.shown} cannot be asked with others")
+        if bound.of_documents and (reason := self._serving.region.role()) is not None:
+            raise Unavailable(reason, region=self._serving.region.name)
         _check_head(exchange, bound)
         query = exchange.query_string
         exchange.arguments = read_query(query, bound.query, bound.defaults) if query else bound.defaults

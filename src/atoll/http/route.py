@@ -131,6 +131,8 @@ class Bound:
     repeatable: bool
     """Whether it takes an idempotency key."""
     multiplexed: bool
+    of_documents: bool
+    """Whether it is about documents, which a witness does not hold."""
 
 
 class Place:
@@ -180,6 +182,7 @@ class Table:
             frozenset(each.name.lower().encode() for each in route.parameters if each.name.startswith("If-")),
             any(each.name == "Idempotency-Key" for each in route.parameters),
             route.multiplexed,
+            route.access in ("read", "write", "audit"),
         )
         place.methods[route.method] = bound
         if route.method == "GET":

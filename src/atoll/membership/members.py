@@ -17,21 +17,31 @@ class Membership:
 
     epoch: Epoch
     regions: tuple[RegionName, ...]
-    """Sorted."""
+    """Those that hold documents, sorted."""
     left: tuple[RegionName, ...] = ()
     """Origins of entries that are no members. Their entries are still held, relayed and accepted.
 
     They were members before, or a peer knows them as members and this node does not yet.
     """
+    witnesses: tuple[RegionName, ...] = ()
+    """Regions that vote, and hold no documents. Sorted."""
 
     @classmethod
-    def of(cls, regions: Iterable[str], *, epoch: int = 1, left: Iterable[str] = ()) -> Membership:
-        return cls(Epoch(epoch), _sorted(regions), _sorted(left))
+    def of(
+        cls,
+        regions: Iterable[str],
+        *,
+        epoch: int = 1,
+        left: Iterable[str] = (),
+        witnesses: Iterable[str] = (),
+    ) -> Membership:
+        return cls(Epoch(epoch), _sorted(regions), _sorted(left), _sorted(witnesses))
 
-    def of_regions(self, regions: Iterable[str]) -> Membership:
-        """The next one, of these regions."""
+    def of_regions(self, regions: Iterable[str], witnesses: Iterable[str] | None = None) -> Membership:
+        """The next one, of these regions; with the witnesses that it had, if none are given."""
         members = frozenset(regions)
-        return Membership.of(members, epoch=self.epoch + 1, left=self.origins - members)
+        voting = self.witnesses if witnesses is None else witnesses
+        return Membership.of(members, epoch=self.epoch + 1, left=self.origins - members, witnesses=voting)
 
     def with_region(self, region: str) -> Membership:
         return self.of_regions({*self.regions, region})
@@ -43,6 +53,15 @@ class Membership:
     def origins(self) -> frozenset[Origin]:
         """Whose entries there may be."""
         return frozenset(origin_of(region, 0) for region in (*self.regions, *self.left))
+
+    def linked(self, own: str) -> tuple[RegionName, ...]:
+        """The regions that a region has links to. A witness has none."""
+        return () if own in self.witnesses else tuple(each for each in self.regions if each != own)
+
+    @cached_property
+    def voters(self) -> tuple[RegionName, ...]:
+        """Whose acceptors decide: all regions, and witnesses. Sorted."""
+        return _sorted((*self.regions, *self.witnesses))
 
 
 def _sorted(regions: Iterable[str]) -> tuple[RegionName, ...]:
@@ -59,7 +78,7 @@ class Members:
         """Raises ConfigError for a membership of an epoch that is not later, or without the node's own region."""
         if to.epoch <= self.current.epoch:
             raise ConfigError(f"membership {to.epoch} does not come after membership {self.current.epoch}")
-        if own not in to.regions:
+        if own not in (to.witnesses if own in self.current.witnesses else to.regions):
             raise ConfigError(f"membership {to.epoch} lacks {own}, which is to follow it")
         self.current = to
 
@@ -72,6 +91,14 @@ class Members:
     @property
     def regions(self) -> tuple[RegionName, ...]:
         return self.current.regions
+
+    @property
+    def voters(self) -> tuple[RegionName, ...]:
+        return self.current.voters
+
+    @property
+    def witnesses(self) -> tuple[RegionName, ...]:
+        return self.current.witnesses
 
     @property
     def origins(self) -> frozenset[Origin]:

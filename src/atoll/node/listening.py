@@ -47,7 +47,7 @@ class Listener:
     @classmethod
     def bound(cls, config: Config, region: str, node: int = 1) -> Listener:
         """Take the node's port. Raises ConfigError when it is in use, and for an https:// address."""
-        placed = config.region(region)
+        placed = config.member(region)
         host, port = placed.address(node)
         url = (placed.nodes or (placed.url,))[node - 1]
         where = f"{config.source}: region {region}"

@@ -62,14 +62,16 @@ class Node:
     ) -> None:
         """`number`: of this node among the region's."""
         self.config = config
-        self.settings = config.region(region)
+        self.settings = config.member(region)
+        if application is None and self.settings.witness:
+            application = Application(config.name, {})  # what is declared is of no concern to it
         self.application = application or load_application(Path(config.app), limits=config.limits)
         self._check_placement(config)
         key = deployment_key(config)
         self._now_ms: Callable[[], int] = self._emulated_ms if config.emulated else unix_ms
         self.store = open_store(config, region, number)
         self.emulation = Emulation(region, lambda peer: self.config.rtt_ms(region, peer) / 2000)
-        if len(config.regions) > 1:
+        if len(config.regions) + len(config.witnesses) > 1:
             importlib.import_module("aiohttp")  # now, since it takes long: see `HttpPeers`
         link_key = derive_key(key, "links")
         self._peers = HttpPeers(region, self._urls, derive_key(key, "calls"), self._now_ms, self.emulation)
@@ -87,7 +89,9 @@ class Node:
             ),
             elapsed_ms,
         )
-        self.region = Region(site, config.region_names, self.application, self.store)
+        self.region = Region(
+            site, config.region_names, self.application, self.store, witnesses=config.witness_names
+        )
         self._watching: asyncio.Task[None] | None = None
         codec = TokenCodec(key, config.name, lambda: self.region.membership.origins)
         self.sessions = Sessions(self.region, codec)
@@ -107,9 +111,14 @@ class Node:
 
         Raises ConfigError, and nothing has changed then.
         """
-        config.region(self.region.name)
+        if config.member(self.region.name).witness != self.settings.witness:
+            raise ConfigError(
+                f"{config.source}: {self.region.name} cannot become a witness, or cease to be one, while it runs;"
+                " remove it first, and add it anew with an empty store"
+            )
         self._check_placement(config)
-        to = self.region.membership.of_regions(config.region_names)
+        before = self.region.membership
+        to = before.of_regions(config.region_names, config.witness_names)
         token_numbers(to.origins)
         if self._number(config) != self._number(self.config):
             raise ConfigError(
@@ -118,11 +127,13 @@ class Node:
             )
         self.config = config
         self.app.guard = guard_of(config, self.region.name)
-        if to.regions != self.region.regions:
+        if to.voters != before.voters:
             await self.region.change_members(to)
 
     def _urls(self, peer: str) -> Sequence[str]:
-        return next((each.urls for each in self.config.regions if each.name == peer), ())
+        return next(
+            (each.urls for each in (*self.config.regions, *self.config.witnesses) if each.name == peer), ()
+        )
 
     def _emulated_ms(self) -> int:
         """The clock of a region on a test topology, which may be off."""
@@ -140,7 +151,9 @@ class Node:
             )
 
     def _number(self, config: Config) -> int:
-        """Of the region, in identifiers."""
+        """Of the region, in identifiers. A witness makes none."""
+        if self.settings.witness:
+            return 0
         explicit = {each.name: each.number for each in config.regions if each.number is not None}
         return region_number(config.region_names, self.settings.name, explicit)
 
@@ -176,7 +189,7 @@ class Node:
 
 def open_store(config: Config, region: str, node: int = 1) -> Store:
     """The store that atoll.toml names. Raises as `open_sqlite` and `open_postgresql` do."""
-    store = config.region(region).store
+    store = config.member(region).store
     if is_postgresql(store):
         from atoll.store.postgresql.store import open_postgresql
 
@@ -187,7 +200,7 @@ def open_store(config: Config, region: str, node: int = 1) -> Store:
 def guard_of(config: Config, region: str) -> Guard:
     """Which hosts and origins the region serves."""
     given = config.deployment
-    return Guard(config.region(region).urls, given.allowed_hosts, given.allowed_origins)
+    return Guard(config.member(region).urls, given.allowed_hosts, given.allowed_origins)
 
 
 def options_of(config: Config) -> RegionOptions:

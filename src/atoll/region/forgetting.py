@@ -18,7 +18,7 @@ from atoll.causality.clock import stamp_ms
 from atoll.causality.types import Ballot, Stamp
 from atoll.commit.identity import address_of
 from atoll.consensus import acceptor
-from atoll.consensus.acceptor import NEVER, Forget, Retire
+from atoll.consensus.acceptor import NEVER, Acceptor, Forget, Retire
 from atoll.consensus.decided import REMEMBERED_MS, Decided, decoded
 from atoll.consensus.outcome import OUTCOMES
 from atoll.consensus.round import Round
@@ -66,7 +66,7 @@ class Forgetting:
         while self._looked_at is not None:
             page = await self._store.states(REGISTERS, after=self._looked_at or None, limit=_AT_ONCE)
             for name, stored in page:
-                if not name.startswith(OUTCOMES) and decoded(acceptor.decoded(stored).value).over:
+                if not name.startswith(OUTCOMES) and _over(acceptor.decoded(stored)):
                     self._proposer.over.setdefault(name)
             self._looked_at = page[-1][0] if page else None
             await asyncio.sleep(0)
@@ -89,12 +89,12 @@ class Forgetting:
     async def _candidate(self, name: str) -> Ballot | None:
         """The ballot under which this region has decided that the register holds nothing, long ago."""
         state = acceptor.decoded(await self._store.state(REGISTERS, name))
-        value = decoded(state.value)
         region = state.accepted.region
         ours = region == self._site.name or region not in self._proposer.voters()
-        if state.accepted == NEVER or not value.over or not ours:
+        if state.accepted == NEVER or not _over(state) or not ours:
             self._proposer.over.pop(name, None)
             return None
+        value = decoded(state.value)
         since_ms = self._site.now_ms() - max(self._site.options.forget_s * 1000, REMEMBERED_MS)
         return state.accepted if _latest_ms(value) < since_ms else None
 
@@ -103,6 +103,10 @@ class Forgetting:
         voters = self._proposer.voters()
         asked = (self._proposer.box.ask(each, voters, until="all", but=but) for each in requests)
         return await asyncio.gather(*asked)
+
+
+def _over(state: Acceptor) -> bool:
+    return not state.elsewhere and decoded(state.value).over
 
 
 def _by_all(found: Round, but: str = "") -> bool:

@@ -467,8 +467,11 @@ class Proposer:
         return link is not None and link.status.connected
 
     def reaches_majority(self) -> bool:
-        """Whether links say so. Else no proposal is sent: once it is, nobody can say that it will not be decided."""
-        connected = sum(link.status.connected for link in self._links.values())
+        """Whether links and witnesses say so.
+
+        Else no proposal is sent: once it is, nobody can say that it will not be decided.
+        """
+        connected = sum(link.status.connected for link in self._links.values()) + len(self._voting.reached)
         return 2 * (1 + connected) > len(self._voting.members)
 
     # -- voters ----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from atoll.region.lost import Lost
 from atoll.region.node_leases import NodeLeases
 from atoll.region.recovery import FailoverRecovery, RestoreRecovery, StartupCheck
 from atoll.region.sagas import Sagas
+from atoll.region.site import Site
 from atoll.region.snapshot_install import SnapshotInstall
 from atoll.replication.link import Link
 from atoll.replication.wire import Heartbeat
@@ -27,6 +28,7 @@ class Receiving:
     """Implements `replication.link.Receiver`. `region.wiring.Parts` builds what it uses."""
 
     name: str
+    site: Site
     members: Members
     links: dict[str, Link]
     group_commit: GroupCommit
@@ -102,6 +104,17 @@ class Receiving:
             link.review()
         self.sagas.runner.wake()
         self.events.links_changed()
+
+    def _link(self, peer: str) -> Link:
+        return Link(
+            peer,
+            self,
+            self.site.peers,
+            self.site.link_key,
+            now_ms=self.site.now_ms,
+            random=self.site.random,
+            options=self.site.options.link,
+        )
 
 
 def link_lease(peer: str) -> str:

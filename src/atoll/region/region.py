@@ -36,6 +36,7 @@ from atoll.replication.messages import (
     PlaceCall,
     ReadCall,
     ReadReply,
+    RelieveCall,
     Reply,
     SagaCall,
     SettleCall,
@@ -54,8 +55,16 @@ logger = logging.getLogger("atoll.region")
 class Region(Parts):
     """Create it, `start` it inside a running event loop, `stop` it."""
 
-    def __init__(self, site: Site, regions: Sequence[str], application: Application, store: Store) -> None:
-        super().__init__(site, regions, application, store)
+    def __init__(
+        self,
+        site: Site,
+        regions: Sequence[str],
+        application: Application,
+        store: Store,
+        witnesses: Sequence[str] = (),
+    ) -> None:
+        super().__init__(site, regions, application, store, witnesses)
+        application = self.application
         self._tasks: dict[str, asyncio.Task[None]] = {}
         verifier = Verifier(application.stored, self.links, self.digests, site)
         # What the region is asked, and the part that answers it.
@@ -111,7 +120,7 @@ class Region(Parts):
         bounds = bounds_of(self.options.document_bytes, len(to.regions))
         self.members.change(to, own=self.name)
         self.bounds = bounds
-        peers = frozenset(to.regions) - {self.name}
+        peers = frozenset(to.linked(self.name))
         left = [peer for peer in self.links if peer not in peers]
         running = bool(self._tasks)
         for peer in left:
@@ -174,8 +183,8 @@ class Region(Parts):
 
     @property
     def peers(self) -> Collection[str]:
-        """The other regions."""
-        return self.links
+        """The other regions, and witnesses."""
+        return [region for region in self.members.voters if region != self.name]
 
     # -- operators -------------------------------------------------------------------------------------
 
@@ -230,6 +239,8 @@ class Region(Parts):
 
     async def answer(self, call: Call) -> Reply:
         """Answer a peer."""
+        if self.witness and not isinstance(call, VoteCall | JoinCall | SettleCall | PingCall):
+            self.check_whole()  # a gate says why
         match call:
             case WriteCall():
                 return await self.writer.take(call)
@@ -239,6 +250,8 @@ class Region(Parts):
                 return await self.voting.vote(call)
             case JoinCall():
                 return await self.voting.join(call)
+            case RelieveCall():
+                return await self.unfinished.relieve(call)
             case PlaceCall():
                 return await self.writer.place(call)
             case SettleCall():
@@ -272,7 +285,8 @@ class Region(Parts):
 
     def refused(self, peer: str, error: ReplicationError) -> None:
         """What a peer sent was refused."""
-        self.links[peer].refuse(error)
+        if peer in self.links:
+            self.links[peer].refuse(error)
 
 
 def _link_task(peer: str) -> str:

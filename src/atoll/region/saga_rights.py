@@ -191,7 +191,7 @@ class SagaRights:
         async with self._lock(home):
             watch = self._watches.get(home) or Watch(self.region, home, self._lease_s)
             accepted = _accepted(await self._state_of(home))
-            if accepted is not None and len(self._members.regions) == 2:
+            if accepted is not None and len(self._members.voters) == 2:
                 watch = self._of_two(watch, accepted)
             local = None if accepted is None else (accepted.epoch, accepted.beat)
             event: rights.Event = Tick(busy, local, self.runs())
@@ -293,7 +293,7 @@ class SagaRights:
     # -- inside ----------------------------------------------------------------------------------------
 
     def _in_time(self, watch: Watch) -> bool:
-        if len(self._members.regions) == 2:  # nobody can take it without this region's vote
+        if len(self._members.voters) == 2:  # nobody can take it without this region's vote
             return watch.holds and watch.ready and not watch.yielding
         in_time = self._site.now_ms() < self._until_ms.get(watch.home, 0)
         return in_time and watch.may_run(self._now_s())

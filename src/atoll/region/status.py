@@ -125,6 +125,8 @@ class RegistersStatus(msgspec.Struct):
     """Rounds of proposals that ended since acceptors had promised a higher ballot."""
     combined: Count
     """Changes that shared a proposal with one before them."""
+    values: Count
+    """Of a witness: documents whose latest values it keeps until all regions have them."""
 
 
 class CounterRights(msgspec.Struct):
@@ -167,6 +169,8 @@ class SagasStatus(msgspec.Struct):
 class RegionStatus(msgspec.Struct):
     region: str
     regions: list[str]
+    witnesses: list[str]
+    """Regions that vote, and hold no documents: they are not among `regions`."""
     serving: bool
     out_of_service: str | None
     warnings: list[str]
@@ -229,6 +233,7 @@ def status_of(region: Region) -> RegionStatus:
     return RegionStatus(
         region=region.name,
         regions=list(region.regions),
+        witnesses=list(region.membership.witnesses),
         serving=closed is None,
         out_of_service=closed,
         warnings=[
@@ -254,7 +259,7 @@ def status_of(region: Region) -> RegionStatus:
             oldest_ms=kept.oldest_ms,
             truncated=kept.truncated,
         ),
-        registers=_registers(region) if region.registers.any else None,
+        registers=_registers(region) if region.registers.any or region.witness else None,
         rights=_rights(region) if region.rights.any else None,
         sagas=_sagas(region),
         counted=_counted(region),
@@ -306,10 +311,11 @@ def _registers(region: Region) -> RegistersStatus:
         reason=voting.closed or voting.stranger,
         waits_for=voting.waits_for,
         undecided=region.registers.tentative.count,
-        cut_off=not region.proposer.reaches_majority(),
+        cut_off=not (region.witness or region.proposer.reaches_majority()),
         proposals=counted.proposals,
         lost=counted.proposals_lost,
         combined=counted.changes_combined,
+        values=len(voting.held),
     )
 
 

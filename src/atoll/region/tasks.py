@@ -1,14 +1,22 @@
-"""Tasks that a part begins beside its requests, and ends with itself."""
+"""What a part does beside its requests."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, NamedTuple
+
+
+class Background(NamedTuple):
+    """A part that works beside the requests: `open` is awaited in order, then every `run` goes on for ever."""
+
+    name: str
+    run: Callable[[], Coroutine[Any, Any, None]]
+    open: Callable[[], Awaitable[None]] | None = None
 
 
 class Tasks:
-    """Of one part. A task that has ended is dropped."""
+    """Of one part, which ends them with itself. A task that has ended is dropped."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()

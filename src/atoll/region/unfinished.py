@@ -7,15 +7,17 @@ from typing import Final
 
 import msgspec
 
+from atoll.commit.identity import address_of
 from atoll.consensus import acceptor, decided
 from atoll.consensus.outcome import KEPT_MS, OUTCOMES, aborted, begun_ms, decoded
 from atoll.errors import AtollError
 from atoll.region.concluding import TRANSACTIONS
+from atoll.region.learning import Unasked
 from atoll.region.proposer import Proposer
 from atoll.region.site import Site
 from atoll.region.transactions import Transactions
 from atoll.region.voting import REGISTERS
-from atoll.replication.messages import SettleCall
+from atoll.replication.messages import RelieveCall, RelieveReply, SettleCall
 from atoll.store.port import Store
 
 _EVERY_S: Final = 5.0
@@ -44,6 +46,17 @@ class Unfinished:
                 await self.sweep()
             except (AtollError, msgspec.DecodeError):
                 continue  # a majority or the store cannot be asked at present
+
+    async def relieve(self, call: RelieveCall) -> RelieveReply:
+        """A witness has kept what it should not have to. Raises AtollError, msgspec.DecodeError."""
+        for name in call.registers:
+            register = self._proposer.of(address_of(name))
+            if register.address[0] in self._proposer.rules:
+                self._proposer.propose(register, Unasked(None, b""))
+        for transaction, accepted in call.transactions:
+            if self._abandoned(transaction):
+                await self._finish(transaction, accepted)
+        return RelieveReply()
 
     async def sweep(self) -> None:
         """Once over all. Raises AtollError, msgspec.DecodeError."""

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from atoll.causality.types import Ballot
 from atoll.commit.batch import Batch
 from atoll.commit.identity import address_of
 from atoll.commit.work import Wants
@@ -17,7 +18,7 @@ from atoll.consensus.acceptor import NEVER, Accept, Acceptor, Forget, Request, R
 from atoll.consensus.outcome import OUTCOMES
 from atoll.consensus.voters import Joining, later, misses, outdated
 from atoll.documents.document import revision_in
-from atoll.errors import AtollError, Unavailable
+from atoll.errors import AtollError, ConfigError, Unavailable
 from atoll.membership.members import Members
 from atoll.recovery.numbering import STATE, Numbering, numbering_of
 from atoll.region.group_commit import Awaited, GroupCommit
@@ -32,6 +33,9 @@ VOTERS: Final = "voter"
 """The space of incarnations: region → the latest that was recorded; the own one once its acceptors vote."""
 FORGOTTEN: Final = ("forgotten", "")
 """The state that says what was promised at most for registers that were dropped: see `consensus.acceptor`."""
+ROLE: Final = ("role", "")
+"""The state of a witness's store that says so."""
+_WITNESS: Final = b"witness"
 _PAGE: Final = 64
 _PAGE_BYTES: Final = 4 << 20
 _RETRY_S: Final = 0.5
@@ -49,6 +53,14 @@ class _Votes(Awaited[VoteReply]):
 
     def want(self, wants: Wants) -> None:
         self._voting.want(wants, self._call)
+
+    def committed(self) -> None:
+        self._voting.note(self._call)
+        super().committed()
+
+    def failed(self, error: AtollError) -> None:
+        self._voting.note(self._call)  # it may be committed all the same
+        super().failed(error)
 
     def perform(self, batch: Batch, view: View) -> None:
         """Raises nothing: what is wrong is the caller's to hear."""
@@ -108,6 +120,39 @@ class _TakeOver(NamedTuple):
             batch.pending.states[place] = acceptor.encoded(acceptor.joined(ours, acceptor.decoded(theirs)))
 
 
+class _Take(NamedTuple):
+    """A step: the store takes a role."""
+
+    role: bytes
+
+    def want(self, wants: Wants) -> None:
+        pass
+
+    def perform(self, batch: Batch, view: View) -> None:
+        batch.pending.states[ROLE] = self.role
+
+
+class _Release(NamedTuple):
+    """A step: a witness drops values. Nothing changes if an acceptor that was counted has begun anew since."""
+
+    values: dict[str, Ballot]
+    voters: dict[str, int]
+
+    def want(self, wants: Wants) -> None:
+        wants.states += [(VOTERS, region) for region in self.voters]
+        wants.states += [(REGISTERS, register) for register in self.values]
+
+    def perform(self, batch: Batch, view: View) -> None:
+        recorded = {region: _incarnation(view.states.get((VOTERS, region))) for region in self.voters}
+        if recorded != self.voters:
+            return
+        for register, ballot in self.values.items():
+            place = (REGISTERS, register)
+            state = acceptor.decoded(_state(batch, view, place))
+            if state.accepted == ballot:
+                batch.pending.states[place] = acceptor.encoded(acceptor.released(state))
+
+
 class Voting:
     """Of one node. `open` it, `run` it."""
 
@@ -129,6 +174,10 @@ class Voting:
         """
         self.known: dict[str, int] = {}
         """Region → the latest incarnation of its acceptors that was heard of. It need not be recorded here."""
+        self.held: dict[str, None] = {}
+        """In a witness: registers whose values it may hold."""
+        self.reached: frozenset[str] = frozenset()
+        """Witnesses that have answered lately."""
         self._site = site
         self._members = members
         self._store = store
@@ -148,7 +197,17 @@ class Voting:
 
     @property
     def members(self) -> tuple[str, ...]:
+        return self._members.voters
+
+    @property
+    def keepers(self) -> tuple[str, ...]:
+        """The regions that hold documents."""
         return self._members.regions
+
+    @property
+    def witness(self) -> bool:
+        """Whether this region holds no documents."""
+        return self._site.name in self._members.witnesses
 
     @property
     def joining(self) -> str | None:
@@ -169,7 +228,18 @@ class Voting:
         return self._refuse() or self.joining or self._group_commit.trouble()
 
     async def open(self) -> None:
-        """Raises what the store raises."""
+        """Raises ConfigError for the store of another kind of region, and what the store raises."""
+        role = await self._store.state(*ROLE)
+        if self.witness and role is None:
+            if self._group_commit.progress.vector:
+                raise ConfigError(
+                    f"the store of {self._site.name} holds documents, and a witness holds none; give it an empty store"
+                )
+            await self._group_commit.commit(_Take(_WITNESS))
+        elif role == _WITNESS and not self.witness:
+            raise ConfigError(
+                f"the store of {self._site.name} is a witness's, which lacks values; give the region an empty store"
+            )
         stored = await self._store.states(VOTERS)
         self.known = later(self.known, {region: _incarnation(value) for region, value in stored})
         self._voting = self.known.get(self._site.name)
@@ -208,7 +278,7 @@ class Voting:
         for request in call.requests:
             if isinstance(request, Accept):
                 wants.weight_bytes += len(request.value)
-            elif isinstance(request, Retire):
+            elif isinstance(request, Retire) and not self.witness:
                 wants.document(*address_of(request.register))
 
     def cast(self, batch: Batch, view: View, call: VoteCall) -> VoteReply:
@@ -232,9 +302,28 @@ class Voting:
             raise Unavailable(self.stranger, region=own)
         if outdated(call.voters, recorded, own, incarnation):
             return VoteReply(recorded, ())
-        return VoteReply(
-            recorded, tuple(_cast(batch, view, request, self._seen) for request in call.requests)
-        )
+        return VoteReply(recorded, tuple(self._cast(batch, view, request) for request in call.requests))
+
+    def _cast(self, batch: Batch, view: View, request: Request) -> acceptor.Vote:
+        before, vote = _cast(batch, view, request, self._seen)
+        shows = self.witness or not isinstance(request, Retire) or _shows(batch, request, before)
+        return vote if shows else msgspec.structs.replace(vote, granted=False)
+
+    def note(self, call: VoteCall) -> None:
+        """A witness has cast these votes."""
+        if self.witness:
+            self.held.update(
+                (each.register, None)
+                for each in call.requests
+                if isinstance(each, Accept) and not each.register.startswith(OUTCOMES)
+            )
+
+    async def release(self, values: Mapping[str, Ballot], voters: Mapping[str, int]) -> None:
+        """Drop these values, which all regions with documents hold. Raises what the store raises.
+
+        `voters`: the acceptors that were counted when they said so.
+        """
+        await self._group_commit.commit(_Release(dict(values), dict(voters)))
 
     async def forget(self, register: str) -> None:
         """Drop what was promised and accepted for a register. Raises what the store raises."""
@@ -310,6 +399,8 @@ class Voting:
                 for region, known in page.voters.items():
                     if region != self._site.name:
                         await self._record(region, known)
+                if self.witness:
+                    self.held.update(dict.fromkeys(name for name, _ in page.registers))
                 if page.registers or page.forgotten:
                     await self._group_commit.commit(_TakeOver(page.registers, page.forgotten))
                 if page.registers:
@@ -321,7 +412,8 @@ class Voting:
         return None
 
 
-def _cast(batch: Batch, view: View, request: Request, seen: SeenLeases) -> acceptor.Vote:
+def _cast(batch: Batch, view: View, request: Request, seen: SeenLeases) -> tuple[Acceptor, acceptor.Vote]:
+    """What was kept before, and the vote."""
     place = (REGISTERS, request.register)
     stored = _state(batch, view, place)
     if stored is None and not request.register.startswith(OUTCOMES):
@@ -338,9 +430,7 @@ def _cast(batch: Batch, view: View, request: Request, seen: SeenLeases) -> accep
         data = acceptor.encoded(after)
         batch.pending.states[place] = data
         batch.size_bytes += len(data)
-    if isinstance(request, Retire) and vote.granted and not _shows(batch, request, before):
-        return msgspec.structs.replace(vote, granted=False)
-    return vote
+    return before, vote
 
 
 def _shows(batch: Batch, request: Retire, state: Acceptor) -> bool:

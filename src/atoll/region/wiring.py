@@ -6,9 +6,9 @@ background. A part is given what it calls; where two need each other, one of the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
 
 from atoll.causality.clock import HybridLogicalClock, stamp_ms
 from atoll.causality.origin import incarnation_of, latest_of, of_region
@@ -53,6 +53,7 @@ from atoll.region.receiving import Receiving, link_lease
 from atoll.region.recovery import FailoverRecovery, RestoreRecovery, StartupCheck
 from atoll.region.redeclaration import Redeclaration
 from atoll.region.registers import Registers
+from atoll.region.releasing import Releasing
 from atoll.region.rights import Rights
 from atoll.region.saga_acks import SagaAcks
 from atoll.region.saga_driving import LEASE
@@ -64,19 +65,18 @@ from atoll.region.snapshot_install import SnapshotInstall
 from atoll.region.snapshot_pages import SnapshotPages
 from atoll.region.stability import Stability
 from atoll.region.statistics import Statistics
+from atoll.region.tasks import Background
 from atoll.region.timeline import Timeline
 from atoll.region.transactions import Transactions
 from atoll.region.truncation import Truncation
 from atoll.region.unfinished import Unfinished
 from atoll.region.voting import Voting
 from atoll.region.waits import Admission, Waits
+from atoll.region.witnesses import Witnesses
 from atoll.region.writer import Writer
 from atoll.repair.digests import Digests
 from atoll.replication.link import Link
-from atoll.replication.messages import (
-    EntryCall,
-    EntryReply,
-)
+from atoll.replication.messages import EntryCall, EntryReply
 from atoll.replication.signal import Signal
 from atoll.rollout.redeclare import fingerprints
 from atoll.schema.application import Application, CollectionSchema
@@ -85,18 +85,22 @@ from atoll.schema.system import CLAIMS, RIGHTS, STEPS
 from atoll.store.port import Store
 
 
-class Background(NamedTuple):
-    """A part that works beside the requests: `open` is awaited in order, then every `run` goes on for ever."""
-
-    name: str
-    run: Callable[[], Coroutine[Any, Any, None]]
-    open: Callable[[], Awaitable[None]] | None = None
-
-
 class Parts(Receiving):
     """Of one node. `Region` offers what others may ask of them."""
 
-    def __init__(self, site: Site, regions: Sequence[str], application: Application, store: Store) -> None:
+    def __init__(
+        self,
+        site: Site,
+        regions: Sequence[str],
+        application: Application,
+        store: Store,
+        witnesses: Sequence[str] = (),
+    ) -> None:
+        self.witness = site.name in witnesses
+        """Whether the region votes, and holds no documents."""
+        if self.witness:
+            application = Application(application.name, {})
+            site = replace(site, options=replace(site.options, events_most=0, purge_s=0.0))
         self.site = site
         self.name = site.name
         self.application = application
@@ -105,7 +109,7 @@ class Parts(Receiving):
         self.store = store
         self.options = site.options
         self.now_ms = site.now_ms
-        self.members = Members(Membership.of(regions))
+        self.members = Members(Membership.of(regions, witnesses=witnesses))
         self.bounds = bounds_of(site.options.document_bytes, len(self.members.regions))
         self._own_at_first: dict[str, int] = {}
         """Its own positions when it was restored, or rewound: what came since is the peers' own account."""
@@ -158,7 +162,7 @@ class Parts(Receiving):
     def _wire_recovery(self) -> None:
         """Links to the peers, and the protocols that act on them."""
         self.links: dict[str, Link] = {
-            peer: self._link(peer) for peer in self.members.regions if peer != self.name
+            peer: self._link(peer) for peer in self.members.current.linked(self.name)
         }
         performer = self._performer()
         patience_s = self.options.startup_check_s
@@ -200,6 +204,7 @@ class Parts(Receiving):
     def _wire_gates(self) -> None:
         """What closes the region, and the acceptors, which promise nothing while promises may be lost."""
         gates = self.gates
+        gates.register(reads=self.role)
         gates.register(reads=self.restore.reads)
         gates.register(reads=self.snapshot_install.reads, timed=self.options.shares_store)
         gates.register(writes=self.failover.writes, wait=self.failover.wait)
@@ -365,11 +370,17 @@ class Parts(Receiving):
             Background("truncation of the journal", housekeeping.cut_journal),
             Background("new declarations", self.redeclaration.run),
         )
-        if self.registers.any:
-            unfinished = Unfinished(self.site, self.store, self.proposer, self.transactions)
+        self.unfinished = Unfinished(self.site, self.store, self.proposer, self.transactions)
+        if self.witness:
             self.background += (
                 Background("acceptors", self.voting.run, self.voting.open),
-                Background("unfinished transactions", unfinished.run),
+                Background("values", Releasing(self.site, self.store, self.voting).run),
+            )
+        elif self.registers.any:
+            self.background += (
+                Background("acceptors", self.voting.run, self.voting.open),
+                Background("witnesses", Witnesses(self.site, self.members, self.voting).run),
+                Background("unfinished transactions", self.unfinished.run),
                 Background("registers of deleted documents", self.forgetting.run),
                 Background("undecided writes", self.registers.tentative.run),
             )
@@ -391,21 +402,16 @@ class Parts(Receiving):
                 Background("retention of events", self.event_retention.run),
             )
 
+    def role(self) -> str | None:
+        """Why the region serves no documents, ever; None if it does."""
+        if not self.witness:
+            return None
+        return f"{self.name} is a witness: it votes, and holds no documents; ask another region"
+
     async def _open_commits(self) -> None:
         await self.group_commit.open()
         self._own_at_first = of_region(self.vector, self.name)
         await self.startup_check.open()
-
-    def _link(self, peer: str) -> Link:
-        return Link(
-            peer,
-            self,
-            self.site.peers,
-            self.site.link_key,
-            now_ms=self.now_ms,
-            random=self.site.random,
-            options=self.options.link,
-        )
 
     def _performer(self) -> Performer:
         pages = SnapshotPages(

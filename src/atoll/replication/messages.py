@@ -147,6 +147,15 @@ class SettleCall(msgspec.Struct, array_like=True, frozen=True, tag="settle"):
     """No intents are left, and nobody will ask again."""
 
 
+class RelieveCall(msgspec.Struct, array_like=True, frozen=True, tag="relieve"):
+    """A witness keeps what others should: have it where documents are, so that the witness need not keep it."""
+
+    registers: tuple[str, ...] = ()
+    """To be decided anew: then all regions hold their values."""
+    transactions: tuple[tuple[str, bytes], ...] = ()
+    """To be finished: their identifiers, and what the witness has accepted as their outcomes."""
+
+
 Call = (
     ReadCall
     | WriteCall
@@ -161,6 +170,7 @@ Call = (
     | SettleCall
     | HeldCall
     | SagaCall
+    | RelieveCall
 )
 
 
@@ -268,6 +278,10 @@ class SagaReply(msgspec.Struct, array_like=True, frozen=True, tag="saga"):
     vector: dict[str, int]
 
 
+class RelieveReply(msgspec.Struct, array_like=True, frozen=True, tag="relieve"):
+    """It is under way."""
+
+
 Reply = (
     ReadReply
     | WriteReply
@@ -282,6 +296,7 @@ Reply = (
     | SettleReply
     | HeldReply
     | SagaReply
+    | RelieveReply
 )
 
 

@@ -113,11 +113,11 @@ class External(Workload):
 
     @staticmethod
     def _proves(world: World) -> bool:
-        return all(node.options.require_synchronised_clocks for node in world.cluster.nodes.values())
+        return all(node.options.require_synchronised_clocks for node in world.cluster.keepers)
 
     async def _watch(self, world: World) -> None:
         while not world.stopped:
-            for node in world.cluster.nodes.values():
+            for node in world.cluster.keepers:
                 if abs(node.clock.offset_ms) > node.options.max_clock_offset_ms:
                     self._off.setdefault(node.disk.region, []).append(world.cluster.loop.time())
             await asyncio.sleep(_LOOK_S)

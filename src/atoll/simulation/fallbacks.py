@@ -177,7 +177,7 @@ class Fallbacks(Workload):
     def _check_cut_off(self, world: World, client: Client, degraded: str) -> None:
         assert self._reach is not None
         heard = self._reach.certain(client.region)
-        if 2 * (1 + heard) > len(world.names):
+        if 2 * (1 + heard) > len(world.cluster.members):
             world.verdict.safety(
                 ONLY_CUT_OFF,
                 f"{client.region} answered {degraded!r}, and nothing was between it and {heard} peers",

@@ -42,7 +42,7 @@ class Nemesis:
         Its operator starts it when it can, and lets it wait for them.
         """
         cluster = self._cluster
-        others = [other for other in cluster.names if other != name]
+        others = [other for other in cluster.members if other != name]
         while any(  # noqa: ASYNC110 — virtual time: to look again costs nothing
             not any(node.running for node in cluster.of(other))
             or cluster.network.path(name, other).cut
@@ -158,7 +158,7 @@ class Nemesis:
     def _way(self, name: str) -> DiskFaults | Connection:
         """To the database, of one node or of all of a region."""
         node = self._cluster[name]
-        return node.disk.faults if name in self._cluster.names else node.connection
+        return node.disk.faults if name in self._cluster.members else node.connection
 
     def _directions(self, fault: Fault) -> list[tuple[str, str]]:
         first, *rest = fault.regions

@@ -50,6 +50,8 @@ EXTRA_WORKLOADS = (
 _SHARES: Mapping[str, float] = {
     "transfers": 0.4, "sagas": 0.4, "unique": 0.3, "duplicates": 0.3, "interface": 0.3, "fallbacks": 0.3,
 }  # fmt: skip
+_WITNESSES = 0.5
+"""Of deployments of two regions."""
 _EXTERNAL = 0.25
 """With `commit_wait`."""
 
@@ -130,6 +132,8 @@ class Plan:
     """Probability that a node is not told of what another one has committed."""
     told_late_s: float = 0.0
     """Up to so much later it is told."""
+    witnesses: tuple[str, ...] = ()
+    """Regions that vote, and hold no documents: they are not among `regions`."""
     margins_ms: dict[str, int | None] = field(default_factory=dict)
     """Of nodes whose kernels know how far off their clocks are: how much more they claim. None: they claim nothing."""
 
@@ -141,6 +145,7 @@ class Plan:
         faults = "".join(f"\n  fault {number}: {fault}" for number, fault in enumerate(self.faults))
         return (
             f"seed {self.seed}: {len(self.regions)} regions ({', '.join(map(self._named, self.regions))}), "
+            f"{''.join(f'the witness {name}, ' for name in self.witnesses)}"
             f"{self.duration_s:.1f} s, "
             f"{', '.join(self.workloads)} with {self.clients} clients each every {self.mean_s:.2f} s"
             f"{', detour ' + str(self.detour) if self.detour else ''}{faults}"
@@ -211,7 +216,37 @@ def draw(
             plan = replace(plan, workloads=(*plan.workloads, name))
     if Random(f"{seed}/external").random() < _EXTERNAL:
         plan = replace(with_kernels(plan), workloads=(*plan.workloads, "external"))
-    return with_loss(plan)
+    plan = with_loss(plan)
+    drawn = len(plan.regions) == 2 and Random(f"{seed}/witnesses").random() < _WITNESSES
+    return with_witness(plan) if drawn else plan
+
+
+def with_witness(plan: Plan) -> Plan:
+    """A region that votes, and what befalls it. Its disk is lost only where no other region's is."""
+    random = Random(f"{plan.seed}/witness")
+    name = random.choice([each for each in REGIONS if each not in plan.regions])
+    kinds = (
+        "kill",
+        "kill",
+        "absent",
+        "partition",
+        "pause",
+        "degrade",
+        "torn_write",
+        "slow_disk",
+        "lost_disk",
+    )
+    delays, faults = dict(plan.one_way_s), []
+    for other in plan.regions:
+        delays[(name, other)] = delays[(other, name)] = random.choice((0.001, _trip_ms(name, other) / 2000))
+    lost = any(fault.kind in LOSSES for fault in plan.faults)
+    for _ in range(random.randint(0, 4)):
+        kind = random.choice(kinds[: -1 if lost else None])
+        at_s, until_s = _spell(random, 0.5, plan.duration_s)
+        lost |= kind == "lost_disk"
+        ends = (name, random.choice(plan.regions)) if kind == "degrade" else (name,)
+        faults.append(Fault(kind, at_s, until_s, ends, random.choice(_AMOUNTS.get(kind, (0.0,)))))
+    return plan.adding(*faults, witnesses=(name,), one_way_s=delays)
 
 
 def _with_nodes(plan: Plan, wanted: int | None, *, healthy: bool) -> Plan:

@@ -141,6 +141,7 @@ async def _simulate(
         options=plan.options,
         files=plan.files,
         nodes=plan.nodes,
+        witnesses=plan.witnesses,
     )
     verdict = Verdict()
     journal = Journal(verdict)
@@ -149,21 +150,23 @@ async def _simulate(
     world = World(cluster, rules_of(declared), journal, verdict)
     for path in cluster.network.paths.values():
         path.jitter_s = plan.jitter_s
-    for name in cluster.names:
+    for name in cluster.members:
         disk = cluster[name].disk
         if not disk.shared:
             disk.trip_s = plan.trips_s.get(name)
         disk.faults.untold, disk.faults.told_late_s = plan.untold, plan.told_late_s
-        disk.observers.append(journal.observe)
-        disk.replaced = journal.replaced
-        disk.truncated = journal.cut
+        if name not in cluster.witnesses:  # which have no journals
+            disk.observers.append(journal.observe)
+            disk.replaced = journal.replaced
+            disk.truncated = journal.cut
         for node in cluster.of(name):
             node.kernel_uncertainty_ms = plan.kernel_uncertainty_ms
             node.kernel_margin_ms = plan.margins_ms.get(node.name)
-            node.clock.set_right(offset_ms=plan.offsets_ms.get(node.name, plan.offsets_ms[name]))
-            node.clock.drift_ppm = plan.drifts_ppm[name]
+            node.clock.set_right(offset_ms=plan.offsets_ms.get(node.name, plan.offsets_ms.get(name, 0)))
+            node.clock.drift_ppm = plan.drifts_ppm.get(name, 0)
             node.connection.trip_s = plan.node_trips_s.get(node.name)
-            node.mounted = journal.mounted
+            if name not in cluster.witnesses:
+                node.mounted = journal.mounted
             if application is None and name in plan.versions:
                 node.application = built_in(plan.versions[name], sagas=sagas)
     if prepare is not None:
@@ -236,7 +239,7 @@ def _heal(plan: Plan, cluster: Cluster, detour: Iterable[tuple[str, str]]) -> No
     for name, node in cluster.nodes.items():
         if node.application is not cluster.application:
             cluster.upgrade(name, cluster.application)
-        node.clock.set_right(offset_ms=plan.offsets_ms[name])
+        node.clock.set_right(offset_ms=plan.offsets_ms.get(name, 0))
     for one, other in detour:
         cluster.network.cut(one, other)
         cluster.network.cut(other, one)
@@ -266,7 +269,8 @@ async def _let_go(cluster: Cluster) -> None:
 async def _serve(cluster: Cluster) -> None:
     """Once all regions agree, one that was restored soon takes note that it has everything again."""
     deadline_s = cluster.loop.time() + _CONVERGE_S
-    while closed := [why for name in cluster.nodes if (why := cluster.region(name).health_of("reading"))]:
+    nodes = [node.name for node in cluster.keepers]
+    while closed := [why for name in nodes if (why := cluster.region(name).health_of("reading"))]:
         if cluster.loop.time() > deadline_s:
             raise LivenessViolation("a healed region serves reads", "; ".join(closed))
         await asyncio.sleep(0.05)

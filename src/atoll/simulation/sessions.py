@@ -27,12 +27,12 @@ class Sessions(Workload):
     async def finish(self, world: World) -> None:
         """On a healthy network a read waits for its session's token, and does not wait in vain."""
         client = world.client("sessions-last")
-        for name, node in world.cluster.nodes.items():
+        for node in world.cluster.keepers:
             await client.put("member", "last", {"text": client.region})
-            client.region, client.node = node.disk.region, name
+            client.region, client.node = node.disk.region, node.name
             reading = await client.read("member", "last", max_wait_s=10.0)
             if reading is None or reading.region != client.region:
-                message = f"{name} did not come to {client.token} within 10 s"
+                message = f"{node.name} did not come to {client.token} within 10 s"
                 world.verdict.liveness("a session's read is served in time", message)
             client.node = None
 

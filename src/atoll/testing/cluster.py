@@ -119,10 +119,12 @@ class SimulatedNode:
             self._kernel_ms,
             self.options,
         )
-        self.region = region = life.run(Region, site, cluster.names, self.application, store)
+        self.region = region = life.run(
+            Region, site, cluster.names, self.application, store, cluster.witnesses
+        )
         self.ids = IdService(
             region.name,
-            region_number=region_number(cluster.names, region.name, None),
+            region_number=region_number(cluster.members, region.name, None),
             claim=region.claim,
             clock=self.clock,
             random=cluster.split(f"ids of {self.name} run {self.runs}").randbytes,
@@ -200,10 +202,13 @@ class Cluster:
         options: RegionOptions = OPTIONS,
         files: bool = False,
         nodes: Mapping[str, int] = {},
+        witnesses: Sequence[str] = (),
     ) -> None:
         """`files`: each region keeps a real SQLite database on files that can be torn; `close` removes them.
 
         `nodes`: regions that have several, on one database in memory: they are called `tokyo/1`, `tokyo/2`, …
+
+        `witnesses` vote, and hold no documents: they are not among `names`.
         """
         loop = asyncio.get_running_loop()
         if not isinstance(loop, VirtualLoop):
@@ -212,12 +217,14 @@ class Cluster:
         self.application = application
         self.files = files
         self.names = tuple(sorted(names))
+        self.witnesses = tuple(sorted(witnesses))
+        self.members = (*self.names, *self.witnesses)
         self.seed = seed
         self.network = SimulatedNetwork(loop, self.split("network"))
         self.nodes: dict[str, SimulatedNode] = {}
         """By their own names."""
         self._regions: dict[str, list[SimulatedNode]] = {}
-        for region in self.names:
+        for region in self.members:
             count = nodes.get(region, 1)
             disk = SimulatedDisk(region, self.split(f"disk of {region}"), self.kill, shared=count > 1)
             if disk.shared:
@@ -234,13 +241,18 @@ class Cluster:
             delay = one_way_s if isinstance(one_way_s, float | int) else one_way_s[(source, target)]
             self.network.path(source, target).delay_s = delay
 
+    @property
+    def keepers(self) -> list[SimulatedNode]:
+        """The nodes of regions that hold documents."""
+        return [node for name in self.names for node in self._regions[name]]
+
     def split(self, concern: str) -> Random:
         """A generator of its own for each concern, so that a draw more in one shifts nothing in another."""
         return Random(f"{self.seed}/{concern}")
 
     def pairs(self) -> Iterator[tuple[str, str]]:
         """Every direction."""
-        return ((one, other) for one in self.names for other in self.names if one != other)
+        return ((one, other) for one in self.members for other in self.members if one != other)
 
     def __getitem__(self, name: str) -> SimulatedNode:
         """A node; by its region's name the first of the region's that run, or the first."""
@@ -269,7 +281,7 @@ class Cluster:
 
     def start(self, *names: str) -> None:
         """Start some nodes, or all nodes of some regions, or all."""
-        for name in names or self.names:
+        for name in names or self.members:
             for node in self.of(name):
                 node.start()
 
@@ -324,7 +336,7 @@ class Cluster:
 
     def partition(self, *groups: Sequence[str]) -> None:
         """Nothing passes between regions of different groups; regions in no group form one of their own."""
-        rest = [name for name in self.names if not any(name in group for group in groups)]
+        rest = [name for name in self.members if not any(name in group for group in groups)]
         side = {name: number for number, group in enumerate((*groups, rest)) for name in group}
         for source, target in self.pairs():
             if side[source] != side[target]:
@@ -364,6 +376,8 @@ class Cluster:
         lines = []
         newest = self.newest()
         for name, node in self.nodes.items():
+            if node.running and name in self.witnesses:
+                continue
             missing = vectors.missing(node.disk.store.positions(), newest)
             if node.region is None:
                 lines.append(f"{name} is down")

@@ -309,3 +309,48 @@ def test_an_address_is_kept_as_requests_name_it(tmp_path: Path) -> None:
     ):
         text = FILE.replace("http://127.0.0.1:8401/", written)
         assert load(tmp_path, text).region("tokyo").url == kept
+
+
+WITNESS = '[regions.dublin]\nurl = "http://127.0.0.1:8404"\nwitness = true\n[emulate]'
+
+
+def test_a_witness_is_no_region_that_holds_documents(tmp_path: Path) -> None:
+    config = load(tmp_path, FILE.replace("[emulate]", WITNESS))
+    assert config.region_names == ("frankfurt", "tokyo")
+    assert config.witness_names == ("dublin",)
+    assert config.member("dublin").witness
+    assert config.region_data("dublin") == tmp_path / "data" / "dublin"
+    with pytest.raises(
+        ConfigError, match="dublin is a witness, and holds no documents; name one of frankfurt"
+    ):
+        config.region("dublin")
+    numbered = FILE.replace('8401/"', '8401/"\nnumber = 1').replace('8402"', '8402"\nnumber = 2')
+    assert load(tmp_path, numbered.replace("[emulate]", WITNESS)).region("tokyo").number == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            FILE.replace('8402"', '8402"\nwitness = true'),
+            r":13: regions.frankfurt.witness: .* fewer witnesses than regions",
+        ),
+        (
+            FILE.replace("[emulate]", WITNESS.replace("witness", "number = 3\nwitness")),
+            r"regions.dublin.number: a witness makes no identifiers",
+        ),
+        (
+            FILE.replace(
+                "[emulate]",
+                WITNESS.replace(
+                    "witness",
+                    'store = "postgresql://a@db/a"\nnodes = ["http://n1:80", "http://n2:80"]\nwitness',
+                ),
+            ),
+            r"regions.dublin.nodes: a witness has one node",
+        ),
+    ],
+)
+def test_a_witness_that_cannot_be_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        load(tmp_path, text)
