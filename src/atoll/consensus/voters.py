@@ -17,7 +17,7 @@ former incarnation has granted, X knows, too. It cannot last longer than if X ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -36,9 +36,9 @@ class Joining(msgspec.Struct, frozen=True):
 
     @property
     def enough(self) -> bool:
-        """All others; or so many that vote that no majority can be without one of them."""
+        """All others; or so many that vote that this one and those that were not read are no majority."""
         others = self.members - {self.region}
-        return self.read >= others or len(self.voting & others) > len(self.members) // 2
+        return self.read >= others or 2 * len(self.voting & others) >= len(self.members)
 
 
 def later(ours: Voters, theirs: Voters) -> dict[str, int]:
@@ -53,9 +53,21 @@ def outdated(asked: Voters, recorded: Voters, region: str, incarnation: int) -> 
     )
 
 
-def misses(asked: Mapping[str, int], members: frozenset[str]) -> bool:
-    """Whether a request counts another set of acceptors than the region's own configuration names.
+def change_refused(before: Iterable[str], after: Iterable[str]) -> str | None:
+    """Why the one set of voters must not follow the other at once; None if it may.
 
-    Majorities of sets that differ by one acceptor intersect. So regions are added and removed one at a time.
+    Majorities of sets that differ by one acceptor intersect. Those of sets that differ by two need not.
     """
+    came, gone = sorted({*after} - {*before}), sorted({*before} - {*after})
+    if len(came) + len(gone) < 2:
+        return None
+    changes = " and ".join([*(f"adds {name}" for name in came), *(f"removes {name}" for name in gone)])
+    return (
+        f"{changes} at once: a majority before and one after might have no region in common, and what strong documents"
+        " hold could be lost; change one region at a time, and wait until all regions vote"
+    )
+
+
+def misses(asked: Mapping[str, int], members: frozenset[str]) -> bool:
+    """Whether a request counts another set of acceptors than the region's own configuration names."""
     return asked.keys() != members

@@ -399,10 +399,10 @@ class Voting:
                 for region, known in page.voters.items():
                     if region != self._site.name:
                         await self._record(region, known)
-                if self.witness:
-                    self.held.update(dict.fromkeys(name for name, _ in page.registers))
                 if page.registers or page.forgotten:
                     await self._group_commit.commit(_TakeOver(page.registers, page.forgotten))
+                if self.witness:  # now: what is noted before it is there would be taken for gone
+                    self.held.update(dict.fromkeys(name for name, _ in page.registers))
                 if page.registers:
                     leases_ms = (acceptor.decoded(state).lease_ms for _, state in page.registers)
                     self._found_ms = max(self._found_ms, *leases_ms)

@@ -213,3 +213,78 @@ async def test_hosts_and_origins_that_are_allowed_follow_the_configuration(confi
                 await it.nodes["a"].follow(follow)
             async with it.http.get(url, headers=page) as response:
                 assert response.status == expected
+
+
+@pytest.fixture
+def strong(config: Config) -> Config:
+    """The same regions, with a collection that a majority decides."""
+    config.app.write_text(
+        "from atoll import Collection\nclass Purse(Collection, consistency='strong'):\n    amount: int = 0\n",
+        "utf-8",
+    )
+    return config
+
+
+def witnessed(config: Config, *names: str, by: str) -> Config:
+    witness = replace(config.region(by), witness=True)
+    return replace(only(config, *names), witnesses=(witness,))
+
+
+async def test_voters_are_changed_one_at_a_time(strong: Config) -> None:
+    async with Served() as it:
+        await it.start(only(strong, *NAMES), "a")
+        follow = it.nodes["a"].follow
+        for names, changes in (
+            (("a", "b", "d"), "adds d and removes c"),
+            (("a",), "removes b and removes c"),
+        ):
+            with pytest.raises(ConfigError, match=f"atoll.toml: {changes} at once: .* one region at a time"):
+                await follow(only(strong, *names))
+        with pytest.raises(ConfigError, match="adds d and removes c at once"):
+            await follow(witnessed(strong, "a", "b", by="d"))
+        assert it.nodes["a"].region.regions == NAMES
+        await follow(only(strong, *ALL))
+        await follow(only(strong, "a", "b", "d"))
+        assert it.nodes["a"].region.regions == ("a", "b", "d")
+
+
+async def test_a_region_does_not_become_a_witness_while_it_is_there(strong: Config) -> None:
+    async with Served() as it:
+        await it.start(only(strong, *NAMES), "a")
+        with pytest.raises(
+            ConfigError, match="c cannot become a witness, or cease to be one; remove the region"
+        ):
+            await it.nodes["a"].follow(witnessed(strong, "a", "b", by="c"))
+        await it.nodes["a"].follow(only(strong, "a", "b"))
+        await it.nodes["a"].follow(witnessed(strong, "a", "b", by="c"))
+        assert it.nodes["a"].region.membership.witnesses == ("c",)
+        assert set(it.nodes["a"].region.links) == {"b"}
+
+
+async def test_a_region_that_is_lost_for_good_is_replaced(strong: Config) -> None:
+    """Of two regions and a witness: the new one takes over what the two that are left hold."""
+    regions = enumerate(strong.regions)
+    strong = replace(strong, regions=tuple(replace(region, number=number) for number, region in regions))
+    first = witnessed(strong, "a", "b", by="d")
+    async with Served() as it:
+        await it.start(first, "a", "b", "d")
+        await until(lambda: all(node.region.status().registers.voting for node in it.nodes.values()))  # type: ignore[union-attr]
+        assert (await it.ask("a", "PUT", "/v1/purse/k", {"amount": 1}))[0] == 200
+        await until(lambda: it.nodes["a"].region.vector == it.nodes["b"].region.vector)
+        await it.stop("a")
+        grown = witnessed(strong, *NAMES, by="d")
+        for name in "bd":
+            await it.nodes[name].follow(grown)
+        await it.start(grown, "c")
+        await until(lambda: bool(it.nodes["c"].region.status().registers.voting))  # type: ignore[union-attr]
+        rest = witnessed(strong, "b", "c", by="d")
+        for name in "bcd":
+            await it.nodes[name].follow(rest)
+        await until(
+            lambda: all(each.region.proposer.reaches_majority() for each in (it.nodes["b"], it.nodes["c"]))
+        )
+        await it.stop("b")
+        async with asyncio.timeout(20):
+            while (await it.ask("c", "PATCH", "/v1/purse/k", {"$set": {"amount": 2}}))[0] != 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        assert (await it.ask("c", "GET", "/v1/purse/k"))[1]["value"] == {"amount": 2}
