@@ -113,15 +113,18 @@ class Connections:
         """As `rows`, in a transaction: what the writer sees."""
         return self._rows(self.loader, sql, bindings)
 
-    def among(self, select: str, keys: Sequence[str]) -> Iterator[Any]:
-        """Rows whose key is among `keys`; with powers of two of placeholders, to prepare few statements."""
+    def among(self, select: str, keys: Sequence[str], *before: str) -> Iterator[Any]:
+        """Rows whose key is among `keys`; with powers of two of placeholders, to prepare few statements.
+
+        `before`: bound to what precedes the keys in `select`.
+        """
         for start in range(0, len(keys), _KEYS_AT_ONCE):
             chunk = keys[start : start + _KEYS_AT_ONCE]
             places = 1 << (len(chunk) - 1).bit_length()
             padding = [chunk[-1]] * (places - len(chunk))
             sql = f"{select}(?{', ?' * (places - 1)})"
             try:
-                yield from self.loader.execute(sql, [*chunk, *padding])
+                yield from self.loader.execute(sql, [*before, *chunk, *padding])
             except apsw.Error as error:
                 raise self.failure(error) from error
 

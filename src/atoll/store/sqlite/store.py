@@ -29,7 +29,7 @@ from atoll.store.sqlite.journal import SqliteJournal
 from atoll.store.sqlite.transaction import FIRST_GENERATION, SqliteTransaction
 
 _POSITIONS = "SELECT origin, seq FROM positions ORDER BY origin"
-_STATE = "SELECT value FROM states WHERE space = ? AND key = ?"
+_STATES = "SELECT key, value FROM states WHERE space = ? AND key IN "
 _ANY_RECORD = "SELECT 1 FROM audit WHERE collection = ? LIMIT 1"
 _OPEN_RECORDS = f"{sql.SELECT_AUDIT} WHERE collection = ? AND key = ? AND status <> 'resolved' {NEWEST_FIRST}"
 _INDEXES = r"SELECT name FROM sqlite_schema WHERE type = 'index' AND name LIKE 'by\_%' ESCAPE '\'"
@@ -243,9 +243,13 @@ class SqliteStore(SqliteJournal, SqlStore):
     def load_states(self, wanted: Wanted) -> dict[tuple[str, str], bytes]:
         """Those that a transaction wants."""
         if wanted.states != self._shown or not self._alone:  # nearly every transaction wants the same
+            spaces: dict[str, list[str]] = {}
+            for space, key in wanted.states:
+                spaces.setdefault(space, []).append(key)
             found: dict[tuple[str, str], bytes] = {}
-            for address in wanted.states:
-                found.update((address, value) for (value,) in self.connections.load(_STATE, address))
+            for space, keys in spaces.items():
+                for key, value in self.connections.among(_STATES, keys, space):
+                    found[space, key] = value
             self._shown, self._states = wanted.states, found
         return self._states
 
@@ -307,11 +311,10 @@ class SqliteStore(SqliteJournal, SqlStore):
             executemany(sql.PARK, commit.parked)
         if commit.schemas:
             executemany(sql.SET_SCHEMA, commit.schemas.items())
-        for (space, key), value in commit.states.items():
-            if value is None:
-                execute(sql.REMOVE_STATE, (space, key))
-            else:
-                execute(sql.SET_STATE, (space, key, value))
+        if commit.states:
+            states = commit.states.items()
+            executemany(sql.SET_STATE, [(*place, value) for place, value in states if value is not None])
+            executemany(sql.REMOVE_STATE, [place for place, value in states if value is None])
 
     def head(self) -> Head:
         """Nobody changes what it holds: a commit makes a new one."""
