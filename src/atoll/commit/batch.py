@@ -233,7 +233,8 @@ class Batch:
                 continue
             row = documents.encode_row(draft.rules, draft.document)
             if draft.added:
-                check_document(address, self.row(address), row, identity.document_bytes)
+                here = None if (known := self.row(address)) is None else known.value
+                check_document(address, here, row.value, identity.document_bytes)
             resolved: tuple[LosingVersion, ...] = ()
             if draft.before.contested or draft.rules.holders:
                 lost = resolved_records(draft, address[1])

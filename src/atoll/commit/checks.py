@@ -25,13 +25,15 @@ def check_together(size_bytes: int, otherwise: str) -> None:
         )
 
 
-def check_document(address: tuple[str, str], before: Row | None, after: Row, limit_bytes: int) -> None:
+def check_document(
+    address: tuple[str, str], before: bytes | None, after: bytes | None, limit_bytes: int
+) -> None:
     """Raises TooLarge for a document that grows past its limit. Merging may have made it too large already."""
-    if after.value is None or len(after.value) <= limit_bytes:
+    if after is None or len(after) <= limit_bytes:
         return
-    if before is None or before.value is None or len(after.value) > len(before.value):
+    if before is None or len(after) > len(before):
         raise TooLarge(
-            f"{address[0]}/{address[1]} would grow to {len(after.value)} bytes; the limit is {limit_bytes}",
+            f"{address[0]}/{address[1]} would grow to {len(after)} bytes; the limit is {limit_bytes}",
             limit_bytes=limit_bytes,
         )
 

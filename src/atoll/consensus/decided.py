@@ -7,7 +7,7 @@ in this region or in another one, is made once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -20,11 +20,13 @@ from atoll.commit.identity import Address
 from atoll.consensus.claims import Claim
 from atoll.consensus.outcome import Outcome
 from atoll.documents import decided
-from atoll.documents.decided import DECIDED, Decision
+from atoll.documents.decided import DECIDED, Decision, Dotted
 from atoll.documents.document import (
     ELSEWHERE,
     Document,
+    carried_over,
     decode_row,
+    dots_in,
     row_of,
     version_of,
     visible,
@@ -136,7 +138,7 @@ def initial(rules: Rules, row: Row | None) -> Decided:
     if row is None:
         return Decided()
     document, tentative = decode_row(rules, row), rules.schema.policy.writes_when_cut_off
-    value, base = visible(rules, document), _ordinary({}, document)
+    value, base = visible(rules, document), _ordinary({}, document.registers.get(WHOLE, ()))
     for version in document.registers.get(WHOLE, ()):
         if version.origin == DECIDED:  # acceptors have dropped it
             if tentative:
@@ -145,9 +147,12 @@ def initial(rules: Rules, row: Row | None) -> Decided:
     return Decided() if tentative else Decided(value=value, base=base)  # what is tentative is folded in
 
 
-def _ordinary(base: Mapping[str, int], document: Document) -> dict[str, int]:
+def _ordinary(base: dict[str, int], versions: Iterable[Dotted]) -> dict[str, int]:
+    """What of ordinary origins is seen by whoever has seen `base` and these versions."""
+    if all(version.origin == DECIDED for version in versions):
+        return base
     seen = dict(base)
-    for version in document.registers.get(WHOLE, ()):
+    for version in versions:
         if version.origin != DECIDED:
             seen[version.origin] = max(version.seq, seen.get(version.origin, 0))
     return seen
@@ -161,17 +166,19 @@ def changed(rules: Rules, before: Decided, mutation: Mutation, stamp: Stamp, row
 
     `row` is the document as it is stored here. Raises NotFound, VersionMismatch, BoundExceeded, InvalidOperation.
     """
-    key = mutation.key
-    document = _as_document(rules, key, before)
-    draft = Draft(rules, key, document, row_for(before), dot=_dot(before), actor=_ALONE)
-    draft.mutate(mutation)
-    if draft.empty:
-        return before
+    if rules.simple and type(mutation) is Put and mutation.if_match is None and not mutation.if_absent:
+        value: bytes | None = carried_over(rules, before.value, mutation.plain)  # nearly every write
+    else:
+        document = _as_document(rules, mutation.key, before)
+        draft = Draft(rules, mutation.key, document, row_for(before), dot=_dot(before), actor=_ALONE)
+        draft.mutate(mutation)
+        if draft.empty:
+            return before
+        value = visible(rules, draft.document)
     base = before.base
     if row is not None and not rules.schema.policy.writes_when_cut_off:
-        base = _ordinary(base, decode_row(rules, row))
+        base = _ordinary(base, dots_in(row))
     operation = Operation.INSERT if before.value is None else Operation.UPDATE
-    value = visible(rules, draft.document)
     return Decided(
         max(before.revision + 1, stamp_ms(stamp) if before.value is None else 0),
         max(stamp, before.stamp + 1),

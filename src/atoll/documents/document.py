@@ -13,7 +13,7 @@ Another version of the declarations may have more: what is not known here is kep
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -321,9 +321,17 @@ def follows_decided(row: Row | None) -> bool:
     return row is not None and _DECIDED in row.meta
 
 
+def dots_in(row: Row) -> Sequence[decided.Dotted]:
+    """Origin and seq of each version of the whole document, without reading more of a row. Raises StoreCorrupt."""
+    try:
+        return _decode_dots(row.meta).registers.get(WHOLE, ())
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StoreCorrupt(f"the merge state of a document cannot be read: {error}") from error
+
+
 def revision_in(row: Row | None) -> int:
     """The latest decided revision that a row holds; 0 where there is none."""
-    return 0 if row is None else decided.revision_of(_decode_dots(row.meta).registers.get(WHOLE, ()))
+    return 0 if row is None else decided.revision_of(dots_in(row))
 
 
 def shows_register(row: Row) -> bool:

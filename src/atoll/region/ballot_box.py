@@ -15,6 +15,8 @@ from atoll.region.voting import Voting
 from atoll.replication.messages import VoteCall, VoteReply
 
 _AT_ONCE_BYTES = 1 << 20
+_MOST_TURNS = 4
+"""Of the event loop, that a request waits at most while each brings others."""
 Until = Literal["won", "decided", "all"]
 
 
@@ -36,12 +38,14 @@ class _Asked:
 
 
 class BallotBox:
-    """Of one node. What is asked in one turn of the event loop leaves together."""
+    """Of one node. What is asked in one turn of the event loop leaves together, and waits while turns bring more."""
 
     def __init__(self, site: Site, voting: Voting) -> None:
         self._site = site
         self._voting = voting
         self._waiting: dict[str, list[_Asked]] = {}
+        self._brought = 0
+        """How many requests came since the last turn of the event loop."""
         self._tasks = Tasks()
 
     async def ask(
@@ -76,10 +80,15 @@ class BallotBox:
 
     def _put(self, region: str, asked: _Asked) -> None:
         if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._send)
+            asyncio.get_running_loop().call_soon(self._send, _MOST_TURNS)
+        self._brought += 1
         self._waiting.setdefault(region, []).append(asked)
 
-    def _send(self) -> None:
+    def _send(self, turns: int) -> None:
+        brought, self._brought = self._brought, 0
+        if brought and turns:
+            asyncio.get_running_loop().call_soon(self._send, turns - 1)
+            return
         waiting, self._waiting = self._waiting, {}
         for region, asked in waiting.items():
             for message in _messages(asked):

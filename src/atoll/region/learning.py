@@ -143,6 +143,8 @@ def together(waiting: list[Change], most: int) -> list[Change]:
     Intents are taken off first. One that is put on is the last: what comes after it has to wait for its outcome. It is
     the one of the oldest transaction.
     """
+    if len(waiting) == 1:
+        return [waiting.pop()]
     placings = [change for change in waiting if isinstance(change, Placing)]
     oldest = min(placings, key=lambda change: change.intent.age, default=None)
     changes: list[Change] = [change for change in waiting if isinstance(change, Settling)]

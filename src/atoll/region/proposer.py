@@ -28,7 +28,6 @@ from atoll.consensus.decided import (
     encoded,
     initial,
     resolved,
-    row_for,
     wanted,
 )
 from atoll.consensus.folding import folded
@@ -397,8 +396,7 @@ class Proposer:
         try:
             after = changed(rules, before, write.mutations[0], stamp, row)
             check_claims(rules, before.value, after.value)
-            if (made_row := row_for(after)) is not None:
-                check_document(address, row_for(before), made_row, self._site.options.document_bytes)
+            check_document(address, before.value, after.value, self._site.options.document_bytes)
         except AtollError as error:
             if doubted is not None:
                 refused = (error.type, error.message)
@@ -430,8 +428,7 @@ class Proposer:
             after = wanted(rules, bare, change.mutations, self._clock.now(), row)
             if after is not None:
                 check_claims(rules, bare.value, after.value, change.intent.participants)
-            if after is not None and (made_row := row_for(after)) is not None:
-                check_document(address, row_for(before), made_row, self._site.options.document_bytes)
+                check_document(address, before.value, after.value, self._site.options.document_bytes)
         except AtollError as error:
             return Step(change, before, error=error)
         if after is not None and change.id:

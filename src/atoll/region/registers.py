@@ -148,7 +148,8 @@ class Registers:
         try:
             if token:
                 await self._waits.require(token)
-            await self._gates.admit()
+            if not self._gates.admits_writes():
+                await self._gates.admit()
             self.proposer.propose(register, change)
         except AtollError as error:
             change.fail(error)
@@ -168,7 +169,8 @@ class Registers:
                 register.mine = reply is None or reply.yours
                 if reply is not None:
                     return reply
-            await self._gates.admit()
+            if not self._gates.admits_writes():
+                await self._gates.admit()
             placing = Placing(call, movable=bool(left and not call.by))
             self.proposer.propose(register, placing)
             try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Any
 
 from atoll.errors import RegionUnreachable
 
@@ -56,36 +55,39 @@ class Emulation:
 
     async def delayed(self, peer: str, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """Each piece arrives one way's time after it was sent, in order; a cut ends the stream."""
-        queue: asyncio.Queue[tuple[float, bytes] | BaseException] = asyncio.Queue(_QUEUED_CHUNKS)
+        queue: asyncio.Queue[tuple[float, bytes] | BaseException] = asyncio.Queue()
+        room = asyncio.Semaphore(_QUEUED_CHUNKS)
         loop = asyncio.get_running_loop()
 
         async def read() -> None:
             try:
                 async for chunk in chunks:
-                    await queue.put((loop.time() + self.one_way_s(peer), chunk))
+                    await room.acquire()
+                    queue.put_nowait((loop.time() + self.one_way_s(peer), chunk))
             except Exception as error:
-                await queue.put(error)
+                queue.put_nowait(error)
             else:
-                await queue.put(RegionUnreachable(f"{peer} ended the stream", region=peer))
+                queue.put_nowait(RegionUnreachable(f"{peer} ended the stream", region=peer))
 
         cut = asyncio.ensure_future(self._cut.setdefault(peer, asyncio.Event()).wait())
+        # Wakes a reader that waits for a chunk: a task for each chunk, to wait for either, costs more than the chunk.
+        cut.add_done_callback(
+            lambda _: queue.put_nowait(RegionUnreachable(f"the link to {peer} was cut", region=peer))
+        )
         reader = asyncio.ensure_future(read())
-        arrived: asyncio.Future[tuple[float, bytes] | BaseException] | None = None
         try:
             while True:
-                arrived = asyncio.ensure_future(queue.get())
-                await asyncio.wait({arrived, cut}, return_when=asyncio.FIRST_COMPLETED)
+                item = await queue.get()
                 self.check(peer)
-                item = await arrived
                 if isinstance(item, BaseException):
                     raise item
+                room.release()
                 due, chunk = item
                 if due > loop.time():
                     await asyncio.wait({cut}, timeout=due - loop.time())
-                self.check(peer)
+                    self.check(peer)
                 yield chunk
         finally:
-            waiting: list[asyncio.Future[Any]] = [cut, reader] if arrived is None else [cut, reader, arrived]
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            cut.cancel()
+            reader.cancel()
+            await asyncio.gather(cut, reader, return_exceptions=True)

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atoll.causality.origin import Origin
+from atoll.causality.types import Seq, Stamp
 from atoll.commit.identity import Address
 from atoll.consensus.decided import (
     MOST_REMEMBERED,
@@ -23,13 +25,14 @@ from atoll.consensus.decided import (
     written,
 )
 from atoll.documents import decided as documents
-from atoll.documents.document import decode_row, visible
+from atoll.documents.document import decode_row, row_of, visible
 from atoll.documents.mutation import Delete, Mutation, patch_of, put_of
-from atoll.documents.register import Operation
+from atoll.documents.register import Operation, Version
 from atoll.documents.rules import WHOLE, Rules
-from atoll.errors import NotFound, VersionMismatch
+from atoll.errors import NotFound, StoreCorrupt, VersionMismatch
 from atoll.schema import Collection, Counter, SetOf
 from atoll.schema.application import application_of
+from atoll.store.port import Row
 
 
 class Basket(Collection, consistency="strong"):
@@ -38,7 +41,12 @@ class Basket(Collection, consistency="strong"):
     count: Counter
 
 
+class Note(Collection, consistency="strong"):
+    text: str
+
+
 RULES = Rules(application_of(Basket).collections["basket"])
+PLAIN = Rules(application_of(Note).collections["note"])
 ADDRESS: Address = ("basket", "k")
 NOTHING = Decided()
 
@@ -75,6 +83,28 @@ def test_each_change_makes_the_next_revision_with_a_later_stamp() -> None:
     stamps = [value.stamp for value in values]
     assert stamps == sorted(set(stamps))
     assert values[3].value is None
+
+
+@given(st.none() | st.sampled_from([b'{"text":"a"}', b'{"text":"a","colour":"red"}']), st.integers(1, 9))
+def test_a_put_is_the_same_with_and_without_a_condition(value: bytes | None, revision: int) -> None:
+    before = Decided(revision, 1, value=value, base={"a": 1})
+    condition: dict[str, Any] = {"if_absent": True} if value is None else {"if_match": "*"}
+    plain, conditional = (put_of(PLAIN, "k", b'{"text": "b"}', **each) for each in ({}, condition))
+    stamp = Stamp(5 << 16)
+    found = changed(PLAIN, before, plain, stamp, None)
+    assert found == changed(PLAIN, before, conditional, stamp, None)
+
+
+def test_what_ordinary_writers_wrote_before_is_seen() -> None:
+    ordinary = Version(Origin("b"), Seq(7), Stamp(1), 0, Operation.UPDATE, {}, b"")
+    row = row_of(b'{"text":"a"}', ordinary)
+    decided_row = row_for(Decided(3, 1, value=b'{"text":"a"}'))
+    plain = put_of(PLAIN, "k", b'{"text": "b"}')
+    before = Decided(3, 1, value=b'{"text":"a"}', base={"a": 1})
+    assert changed(PLAIN, before, plain, Stamp(5 << 16), row).base == {"a": 1, "b": 7}
+    assert changed(PLAIN, before, plain, Stamp(5 << 16), decided_row).base == {"a": 1}
+    with pytest.raises(StoreCorrupt):
+        changed(PLAIN, before, plain, Stamp(5 << 16), Row(b"{}", b"?"))
 
 
 def test_a_precondition_is_judged_by_the_decided_value() -> None:

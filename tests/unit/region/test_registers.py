@@ -94,6 +94,22 @@ async def test_a_region_that_proposed_last_needs_one_round_trip_more_only() -> N
 
 
 @in_virtual_time
+async def test_proposals_of_adjoining_turns_of_the_event_loop_share_a_message() -> None:
+    async with World(application=APPLICATION) as it:
+
+        async def write(turn: int) -> None:
+            for _ in range(turn):
+                await asyncio.sleep(0)
+            await it["a"].write(deposit(it, 1, key=f"k{turn}"))
+
+        for _ in ("first writes", "own documents"):
+            it.calls.clear()
+            await asyncio.gather(*map(write, range(3)))
+            asked = [len(call.requests) for _, region, call in it.calls if isinstance(call, VoteCall)]
+        assert asked == [3, 3]
+
+
+@in_virtual_time
 async def test_the_own_vote_and_the_entry_are_one_commit() -> None:
     async with World(application=APPLICATION) as it:
         await it["a"].write(deposit(it, 1))
