@@ -107,8 +107,9 @@ SECTIONS = {
     ),
     "sagas": (
         "Sagas",
-        "A saga of three steps in one region, and a workflow of three steps in DBOS. Two steps change a document. The"
-        " one between acts outside, and takes no time. Both run in the program that starts them.",
+        "A saga of three steps in one region, and workflows of three steps in DBOS and Temporal. Two steps change a"
+        " document, but in Temporal, which keeps none. The one between acts outside, and takes no time. All run in the"
+        " program that starts them.",
     ),
     "memory": ("Memory", "Of `atoll serve`."),
     "soak": (

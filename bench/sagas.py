@@ -1,26 +1,36 @@
-"""A saga of three steps in one region, beside a workflow of three steps in DBOS on PostgreSQL.
+"""A saga of three steps in one region, beside workflows of three steps in DBOS and in Temporal.
 
-Both run in the program that starts them, and record each step on the disk: Atoll in SQLite, DBOS in a PostgreSQL server
-beside it. The first and the third step change a document, the second one acts outside and takes no time.
+All run in the program that starts them, and record each step on the disk: Atoll in SQLite, DBOS in a PostgreSQL server
+beside it, Temporal in its development server. The first and the third step change a document, the second one acts
+outside and takes no time. Temporal keeps no documents, so all its steps do nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import NamedTuple
 
 import atoll
 from atoll import Collection, Counter, Increment, Saga, step
 from bench.callers import Calls, apart, drive
 from bench.figures import Figure, Goal
-from bench.peers import NotMeasured, dbos_workflows, postgresql
+from bench.peers import NotMeasured, dbos_workflows, temporal_workflows
 from bench.rounds import Say, Scale, interleaved, middle
 
 _AT_ONCE = 32
 _P50_MS, _PER_SECOND = 10.0, 200.0
 _WAIT_S = 60.0
+
+
+class Beside(NamedTuple):
+    """A peer, as its figures name it."""
+
+    label: str
+    durability: str
 
 
 class Goods(Collection):
@@ -53,23 +63,35 @@ class Checkout(Saga):
 
 def measure(scale: Scale, folder: Path, say: Say) -> list[Figure]:
     figures: list[Figure] = []
-    try:
-        dbos_workflows.require(say, install=scale.install)
-        with postgresql.serving(folder / "postgresql") as server:
-            for callers, count in ((1, scale.sagas // 4), (_AT_ONCE, scale.sagas)):
-                ours, theirs = interleaved(
-                    scale.rounds,
-                    say,
-                    f"sagas of three steps, {callers} at once",
-                    partial(_ours, folder, callers, count),
-                    partial(dbos_workflows.workflows, server.url(), callers, count),
-                )
-                figures.append(_figure(callers, ours, theirs))
-    except NotMeasured as error:
-        for callers, count in ((1, scale.sagas // 4), (_AT_ONCE, scale.sagas)):
-            ours = [_ours(folder, callers, count) for _ in range(scale.rounds)]
-            figures.append(_figure(callers, ours, [], str(error)))
+    for peer in (dbos_workflows, temporal_workflows):
+        beside = Beside(peer.LABEL, peer.DURABILITY)
+        try:
+            with peer.serving(folder, say, install=scale.install) as theirs:
+                figures += _beside(scale, folder, say, beside, theirs)
+        except NotMeasured as reason:
+            for callers, count in _loads(scale):
+                ours = [_ours(folder, callers, count) for _ in range(scale.rounds)]
+                figures.append(_figure(beside, callers, ours, [], str(reason)))
     return figures
+
+
+def _loads(scale: Scale) -> list[tuple[int, int]]:
+    """Callers, and how many sagas they start."""
+    return [(1, scale.sagas // 4), (_AT_ONCE, scale.sagas)]
+
+
+def _beside(
+    scale: Scale, folder: Path, say: Say, beside: Beside, theirs: Callable[[int, int], Calls]
+) -> Iterator[Figure]:
+    for callers, count in _loads(scale):
+        ours, others = interleaved(
+            scale.rounds,
+            say,
+            f"sagas of three steps beside {beside.label}, {callers} at once",
+            partial(_ours, folder, callers, count),
+            partial(theirs, callers, count),
+        )
+        yield _figure(beside, callers, ours, others)
 
 
 def _ours(folder: Path, callers: int, count: int) -> Calls:
@@ -87,7 +109,9 @@ async def sagas(folder: str, callers: int, count: int) -> Calls:
         return await drive([one] * callers, range(count))
 
 
-def _figure(callers: int, ours: list[Calls], theirs: list[Calls], not_measured: str = "") -> Figure:
+def _figure(
+    beside: Beside, callers: int, ours: list[Calls], theirs: list[Calls], not_measured: str = ""
+) -> Figure:
     singly = callers == 1
     what = "p50" if singly else "rate"
 
@@ -96,13 +120,13 @@ def _figure(callers: int, ours: list[Calls], theirs: list[Calls], not_measured: 
 
     return Figure(
         name="sagas",
-        measure=f"sagas of three steps in one region, {callers} at once, {what}",
+        measure=f"sagas of three steps in one region, {callers} at once, {what}, beside {beside.label.split()[0]}",
         unit="ms" if singly else "/s",
         value=middle(ours, of),
-        peer=dbos_workflows.LABEL,
+        peer=beside.label,
         peer_value=middle(theirs, of) if theirs else None,
         goal=Goal("value", at_most=_P50_MS) if singly else Goal("value", at_least=_PER_SECOND),
-        durability=postgresql.DURABILITY if theirs else "",
+        durability=beside.durability if theirs else "",
         not_measured=not_measured,
         details={
             "atoll_rounds": [of(calls) for calls in ours],

@@ -5,6 +5,7 @@
     redis_server       Redis; redis-py
     etcd               three members that decide by majority, with distances between them; bare gRPC
     dbos_workflows     DBOS, whose workflows are recorded in PostgreSQL
+    temporal_workflows Temporal's development server, whose workflows are recorded in SQLite
     aiohttp_exchange   a server and a client of aiohttp, with nothing in between
 
 A peer that cannot be had raises `NotMeasured`: its figures then say so and why, and the run goes on.

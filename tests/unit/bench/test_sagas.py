@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-from bench.peers import NotMeasured, dbos_workflows
+from bench.peers import NotMeasured, dbos_workflows, temporal_workflows
 from bench.sagas import sagas
 
 
@@ -13,7 +15,8 @@ async def test_each_saga_runs_to_its_end(tmp_path: Path) -> None:
     assert 0 < calls.p50_ms <= calls.p99_ms
 
 
-def test_what_is_not_installed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dbos_workflows, "_READY", tmp_path / "installed")
-    with pytest.raises(NotMeasured, match="DBOS is not installed yet"):
-        dbos_workflows.require(lambda said: None, install=False)
+@pytest.mark.parametrize("peer", [dbos_workflows, temporal_workflows])
+def test_what_is_not_installed_is_told(tmp_path: Path, peer: ModuleType) -> None:
+    absent = replace(peer.ENVIRONMENT, folder=tmp_path)
+    with pytest.raises(NotMeasured, match=f"{absent.label} is not installed yet"):
+        absent.require(lambda said: None, install=False)
