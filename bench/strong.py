@@ -136,6 +136,7 @@ def _at_distance(contest: Contest) -> list[Figure]:
         *_alone(contest, "linearizable read", lambda system: system.get),
         *_crowds(contest),
         *_of_others(contest),
+        *_transfers(contest),
         _after_kill(contest),
     ]
 
@@ -209,6 +210,27 @@ def _of_others(contest: Contest) -> list[Figure]:
             bound = Goal("value", at_most=rtt_ms(region, owner) + 1.1 * majority_ms(owner))
             name = f"write in {region} of a document of {owner}, p50"
             figures.append(contest.figure(name, "ms", ours[region], theirs.get(region, ()), bound))
+    return figures
+
+
+def _transfers(contest: Contest) -> list[Figure]:
+    """Between two accounts of the same region, by one caller in each. No account is used again soon."""
+    samples = contest.scale.samples
+
+    def work(system: System) -> Found:
+        plans = [system.plan(region, system.transfer, _numbers(region, samples)) for region in NAMES]
+        return {region: sent.p50_ms for region, sent in zip(NAMES, system.send(*plans), strict=True)}
+
+    contest.take("first transfers", work, 1)
+    ours, theirs = contest.take("transfer between two accounts", work, contest.scale.rounds)
+    figures = []
+    for region in NAMES:
+        name = f"transfer between two accounts, {region}, p50"
+        bound = Goal("value", at_most=2.2 * majority_ms(region))
+        figures.append(
+            contest.figure(f"{name}, round trip {majority_ms(region):g} ms", "ms", ours[region], goal=bound)
+        )
+        figures.append(contest.figure(name, "ms", ours[region], theirs.get(region, ())))
     return figures
 
 

@@ -1,8 +1,8 @@
-"""The collection of `bench.record`, decided by a majority of regions."""
+"""The collection of `bench.record`, and accounts, decided by a majority of regions."""
 
 from __future__ import annotations
 
-from atoll import Collection
+from atoll import Collection, Counter
 
 
 class Record(Collection, consistency="strong"):
@@ -11,3 +11,7 @@ class Record(Collection, consistency="strong"):
     title: str
     stock: int
     text: str
+
+
+class Account(Collection, consistency="strong"):
+    balance: Counter

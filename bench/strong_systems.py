@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class System:
     kind: Callable[[], Connection]
     put: Request
     get: Request
+    transfer: Request
+    """Between two accounts that no other number names."""
     victims: Sequence[str]
     """The regions whose loss matters."""
     kill: Callable[[str], None]
@@ -58,6 +61,16 @@ class System:
         for sent in found:
             assert sent.succeeded >= 0.95 * len(sent.took_ns), f"{self.label}: {dict(sent.statuses)}"
         return found
+
+
+def transfer(number: int) -> load.Request:
+    """From one account to another. An account begins with nothing, and may owe."""
+    writes = [
+        {"patch": {"collection": "account", "key": account, "operators": {"$inc": {"balance": amount}}}}
+        for account, amount in zip(etcd.accounts(number), (-1, 1), strict=True)
+    ]
+    body = json.dumps({"writes": writes}).encode()
+    return load.Request("POST", "/v1/transactions", body, {"Content-Type": "application/json"})
 
 
 @contextmanager
@@ -77,6 +90,7 @@ def atoll_regions(folder: Path, rtt_ms: Mapping[str, float]) -> Iterator[System]
             HttpConnection,
             partial(load.put_document, prefix=PREFIX),
             partial(load.get_document, prefix=PREFIX, keys=1_000_000),
+            transfer,
             NAMES,
             lambda name: named[name].kill(),
             restart,
@@ -100,6 +114,7 @@ def etcd_members(folder: Path, rtt_ms: Mapping[str, float], say: Say, *, install
             GrpcConnection,
             etcd.put_document,
             partial(etcd.get_document, keys=1_000_000),
+            etcd.put_accounts,
             (LEADER,),
             lambda name: cluster.members[name].kill(),
             restart,

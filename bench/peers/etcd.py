@@ -28,7 +28,7 @@ DURABILITY = "fsync in a majority before every acknowledgement"
 PACKAGE = "etcd-server"
 _CACHE = Path(__file__).parents[1] / ".cache" / PACKAGE
 _INSTALL_S = 300.0
-_PUT, _RANGE = "/etcdserverpb.KV/Put", "/etcdserverpb.KV/Range"
+_PUT, _RANGE, _TXN = "/etcdserverpb.KV/Put", "/etcdserverpb.KV/Range", "/etcdserverpb.KV/Txn"
 
 
 @dataclass(slots=True)
@@ -170,6 +170,17 @@ def put_document(number: int, *, prefix: str = "", keys: int = 1_000_000, first:
 def get_document(number: int, *, prefix: str = "", keys: int = 1_000) -> Unary:
     """A linearizable read."""
     return Unary(_RANGE, _field(1, f"{prefix}{document_key(number % keys)}".encode()))
+
+
+def accounts(number: int) -> tuple[str, str]:
+    """Two keys that no other number has."""
+    return f"account-{2 * number}", f"account-{2 * number + 1}"
+
+
+def put_accounts(number: int) -> Unary:
+    """A transaction that writes two small values. Unlike a transfer, it reads nothing."""
+    puts = (_field(1, key.encode()) + _field(2, b"1") for key in accounts(number))
+    return Unary(_TXN, b"".join(_field(2, _field(2, put)) for put in puts))
 
 
 def _field(number: int, value: bytes) -> bytes:

@@ -17,7 +17,15 @@ SCALE = replace(QUICK, rounds=1, requests=240)
 
 def system(label: str) -> System:
     return System(
-        label, {}, HttpConnection, strong._shared, strong._shared, NAMES, lambda name: None, lambda name: None
+        label,
+        {},
+        HttpConnection,
+        strong._shared,
+        strong._shared,
+        strong._shared,
+        NAMES,
+        lambda name: None,
+        lambda name: None,
     )
 
 
@@ -52,6 +60,8 @@ def test_regions_without_etcd_have_their_figures(tmp_path: Path) -> None:
         assert min(each.value or 0 for each in (distinct, shared)) > 0
         alone = strong._alone(contest, "reads", lambda each: each.get)
         assert {each.met for each in alone if not each.not_measured} == {True}
+        transfers = strong._transfers(contest)
+        assert {each.met for each in transfers if each.goal is not None} == {True}
         assert strong._stopped_s(ours, "tokyo", range(1_000, 1_020)) > 0
         # The region is back, and has what it had written.
         ours.send(ours.plan("tokyo", ours.get, range(1_000, 1_020)))

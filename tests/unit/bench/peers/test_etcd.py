@@ -8,7 +8,7 @@ import pytest
 from bench.documents import document_body
 from bench.load import address, connected, phase
 from bench.peers import NotMeasured, etcd
-from bench.peers.etcd import Cluster, get_document, put_document, serving
+from bench.peers.etcd import Cluster, get_document, put_accounts, put_document, serving
 from bench.peers.grpc_connection import FAILED, OK, GrpcConnection, Unary
 
 NAMES = ("one", "two", "three")
@@ -47,6 +47,15 @@ async def test_what_cannot_be_carried_out_is_no_success(cluster: Cluster) -> Non
     unknown = Unary("/etcdserverpb.KV/Nothing", b"")
     _, statuses, _ = await asked(cluster.members["one"].url, unknown, put_document(1), unknown)
     assert statuses == {FAILED: 2, OK: 1}
+
+
+async def test_a_transaction_writes_two_accounts(cluster: Cluster) -> None:
+    _, statuses, _ = await asked(cluster.members["one"].url, put_accounts(1))
+    assert statuses == {OK: 1}
+    _, _, answer = await asked(
+        cluster.members["two"].url, Unary("/etcdserverpb.KV/Range", b"\x0a\x09account-3")
+    )
+    assert b"account-3" in answer
 
 
 async def test_the_others_go_on_without_their_leader(cluster: Cluster) -> None:
