@@ -1,6 +1,7 @@
 """The network between regions over HTTP: sealed calls, and journals as long responses.
 
-aiohttp is loaded at the first call: a region on its own is spared 11 MB. Where there are peers, `Node` does it before.
+aiohttp is loaded at the first stream: a region on its own is spared 11 MB. Where there are peers, `Node` does it
+before.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from atoll.replication.beside import beside_loop
 from atoll.replication.emulation import Emulation
 from atoll.replication.failure import Failure
 from atoll.replication.messages import Call, Reply, StreamRequest
+from atoll.replication.posting import NotConnected, Posting
 from atoll.replication.seal import CALL_PATH, PROTOCOL_HEADER, STREAM_PATH
 from atoll.replication.wire import PROTOCOL
 from atoll.schema.bounds import BESIDE_BYTES, MAX_ROW_BYTES
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _pack = msgspec.msgpack.Encoder().encode
 _reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
+_SEAL = seal.HEADER.encode()
 _failure = msgspec.msgpack.Decoder(Failure)
 
 
@@ -56,6 +59,7 @@ class HttpPeers:
         self._key = key
         self._now_ms = now_ms
         self._emulation = emulation
+        self._posting = Posting(MAX_ROW_BYTES)
         self._session: aiohttp.ClientSession | None = None
 
     async def call(self, region: str, call: Call, *, timeout_s: float) -> Reply:
@@ -103,41 +107,26 @@ class HttpPeers:
         self, region: str, body: bytes, headers: Mapping[str, str], timeout_s: float
     ) -> tuple[int, str, bytes]:
         """Status, seal and body of what the first node answers that can be connected to."""
-        import aiohttp
-
         for left in reversed(range(len(self._urls(region)))):
             url = self._first(region)
             try:
-                return await self._exchange(region, url, body, headers, timeout_s)
-            except aiohttp.ClientConnectorError as error:
+                found = await self._posting.post(url, CALL_PATH, headers, body, timeout_s=timeout_s)
+                return found.status, found.headers.get(_SEAL, b"").decode("latin-1"), found.body
+            except NotConnected as error:
                 self._leave(region, url)
                 if not left:
                     raise RegionUnreachable(
                         f"{region} does not answer at {url}: {error}", region=region
                     ) from error
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            except OSError as error:  # TimeoutError among them
                 self._leave(region, url)
                 raise Indefinite(
-                    f"{region} received the request and did not answer within {timeout_s} s ({type(error).__name__}); "
-                    "the request may have been executed: repeat it with the same idempotency key",
+                    f"{region} received the request and did not answer it within {timeout_s} s "
+                    f"({str(error) or type(error).__name__}); the request may have been executed: repeat it with the "
+                    "same idempotency key",
                     region=region,
                 ) from error
         raise self._stranger(region)
-
-    async def _exchange(
-        self, region: str, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float
-    ) -> tuple[int, str, bytes]:
-        import aiohttp
-
-        async with self._open().post(
-            url + CALL_PATH, data=body, headers=headers, timeout=aiohttp.ClientTimeout(total=timeout_s)
-        ) as response:
-            if (response.content_length or 0) > MAX_ROW_BYTES:
-                raise Indefinite(
-                    f"{region} answers with {response.content_length} bytes, more than the limit",
-                    region=region,
-                )
-            return response.status, response.headers.get(seal.HEADER, ""), await response.read()
 
     def _first(self, region: str) -> str:
         """The url to ask first. Raises RegionUnreachable where there is none."""
@@ -189,6 +178,7 @@ class HttpPeers:
             self._leave(region, url)  # a stream that ended, however it did, goes on at another node
 
     async def close(self) -> None:
+        await self._posting.close()
         if self._session is not None:
             await self._session.close()
             self._session = None
