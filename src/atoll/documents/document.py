@@ -92,6 +92,8 @@ class Document:
         """Whether the audit may have open records of it."""
         if self.registers.several:
             return True
+        if not self.registers.touches:
+            return False  # nearly every document
         if len(touches(self, in_life(TOUCH, self.life))) > 1:
             return True
         return bool(purging.unseen_touches(self.registers))

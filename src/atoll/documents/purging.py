@@ -71,6 +71,8 @@ def purge_of(registers: Mapping[str, Register]) -> Purge:
 
 def life_of(registers: Mapping[str, Register]) -> int:
     """How often the document was created anew after a deletion. A life that was purged is over."""
+    if isinstance(registers, Registers) and registers.touches <= _FIRST_LIFE:
+        return 0  # nearly every document
     life = _latest(registers)
     return max(life, purge_of(registers).lives) if PURGED in registers else life
 
@@ -90,8 +92,6 @@ def unseen_touches(registers: Mapping[str, Register]) -> dict[str, Register]:
 
 def _latest(registers: Mapping[str, Register]) -> int:
     """The highest life that a touch register is left of."""
-    if isinstance(registers, Registers) and registers.touches <= _FIRST_LIFE:
-        return 0  # nearly every document
     return max((int(name[1:]) for name in _touches(registers) if name not in (TOUCH, PURGED)), default=0)
 
 
