@@ -11,9 +11,10 @@ from time import perf_counter
 from atoll.documents.mutation import Write
 from atoll.region.intake import IntakeOptions
 from atoll.region.region import Region
+from atoll.replication.beside import beside_loop
 from atoll.replication.link import LinkOptions
 from atoll.replication.messages import StreamRequest
-from atoll.replication.wire import FrameReader
+from atoll.replication.wire import FrameReader, Large, Message
 from bench.figures import Figure, Goal
 from bench.raw import raw_apply_rate
 from bench.regions import LINK_KEY, acquaint, fresh_copy, preload, put_number, region_in, rules_of, run
@@ -101,7 +102,8 @@ async def sent(source: Region, vector: dict[str, int]) -> list[bytes]:
     async with aclosing(source.stream(request)) as stream:
         while last < wanted:
             chunk = await anext(stream)
-            for message in reader.feed(chunk):
+            for found in reader.feed(chunk):
+                message = await _read(found)
                 if isinstance(message, list):
                     chunks.append(chunk)
                     last = message[-1].entry.seq
@@ -113,10 +115,15 @@ async def deliver(region: Region, chunks: list[bytes]) -> None:
     reader, bound = FrameReader(LINK_KEY), LinkOptions().inbox_bytes
     for chunk in chunks:
         await region.backpressure("there", bound)
-        for message in reader.feed(chunk):
+        for found in reader.feed(chunk):
+            message = await _read(found)
             assert isinstance(message, list)
             region.deliver(message, "there")
         await asyncio.sleep(0)
+
+
+async def _read(found: Message | Large) -> Message:
+    return await beside_loop(found.read) if isinstance(found, Large) else found
 
 
 async def _rate(
