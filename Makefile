@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench performance docs simulate chaos jepsen clean
+.PHONY: help install demo test check format bench performance docs simulate limits chaos jepsen clean
 
 help:
 	@echo "make demo      three regions and a shop on this machine (ARGS=--plain, --keep, ...)"
@@ -15,6 +15,7 @@ help:
 	@echo "make performance  docs/performance.md from what was measured (ARGS=bench/results/latest.json)"
 	@echo "make docs      the parts of docs/ that are made of the code"
 	@echo "make simulate  1,000 new seeds through the deterministic simulator"
+	@echo "make limits    every operation at the limits of its sizes, on both databases (about five minutes)"
 	@echo "make chaos     faults on real processes (ARGS='--minutes 30 --seed 1')"
 	@echo "make jepsen    200 histories of strong documents under faults, each checked (ARGS='--histories 5')"
 
@@ -55,6 +56,9 @@ docs: install
 
 simulate: install
 	@$(BIN)/atoll simulate --seeds 1000 $(ARGS)
+
+limits: install
+	@ATOLL_LIMITS=whole $(BIN)/python -m pytest tests/system/test_limits.py $(ARGS)
 
 chaos: install
 	@$(BIN)/python -m tests.system.chaos $(ARGS)

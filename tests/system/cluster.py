@@ -73,8 +73,9 @@ class Answer:
         return {"Atoll-Session": self.headers["atoll-session"]}
 
 
-def until(found: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:
+def until(found: Callable[[], T], what: str, patience_s: float | None = None) -> T:
     """Ask until the answer is true."""
+    patience_s = PATIENCE_S if patience_s is None else patience_s
     deadline = time.monotonic() + patience_s
     while True:
         answer = found()
@@ -98,6 +99,8 @@ class Region:
         self.log = folder / (f"{name}.log" if node == 1 else f"{name}-{node}.log")
         self.data = folder / "data" / name
         self.config = folder / "atoll.toml"
+        self.watched = False
+        """Whether its process notes what holds the event loop."""
         self.descriptors: int | None = None
         """At most, of the process; None for as many as usual."""
         self.process: subprocess.Popen[bytes] | None = None
@@ -108,12 +111,19 @@ class Region:
         limit = (
             [] if self.descriptors is None else ["sh", "-c", f'ulimit -n {self.descriptors}; exec "$@"', "sh"]
         )
+        program = [str(Path(__file__).with_name("watched.py"))] if self.watched else ["-c", _RUN]
+        noted = [str(self.stalls)] if self.watched else []
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [*limit, sys.executable, "-c", _RUN, str(self.config), self.name, str(self.node)],
+                [*limit, sys.executable, *program, str(self.config), self.name, str(self.node), *noted],
                 stdout=log,
                 stderr=log,
             )
+
+    @property
+    def stalls(self) -> Path:
+        """Where a watched process notes them."""
+        return self.log.with_suffix(".stalls")
 
     def start(self) -> None:
         self._pool = urllib3.HTTPConnectionPool("127.0.0.1", self.port, maxsize=32, retries=False)

@@ -14,6 +14,7 @@ from atoll.client.nodes import NodeUrls
 from atoll.client.options import ClientOptions
 from atoll.client.transport import CLOSED, Request, Response, Stream
 from atoll.errors import AtollError, ConfigError, Indefinite, Overloaded, RegionUnreachable, TooLarge
+from atoll.replication.beside import in_pieces
 
 _NOT_REACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
@@ -145,7 +146,7 @@ class AiohttpTransport:
             # Encoded already: aiohttp would turn the %2F in a key into a slash.
             URL(url, encoded=True),
             headers=request.headers,
-            data=request.body or None,
+            data=in_pieces(request.body) or None,
             timeout=timeout,
             allow_redirects=False,
         )

@@ -15,7 +15,7 @@ from atoll.commit.checks import check_batch
 from atoll.documents import document as documents
 from atoll.documents.conditions import OPERATORS, condition_of
 from atoll.documents.decided import DECIDED
-from atoll.documents.mutation import ANY_VERSION, Delete, Mutation, Write, Written, patch_of, put_of
+from atoll.documents.mutation import ANY_VERSION, Delete, Mutation, Put, Write, Written, patch_of, put_of
 from atoll.documents.register import Version
 from atoll.documents.rules import Rules
 from atoll.documents.trace import parse_traceparent
@@ -144,6 +144,8 @@ async def _batch(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
     reply = await _done(on, exchange, write, token)
     if reply is None:
         return
+    if len(body) > AT_ONCE_BYTES:
+        await on.beside(_let_go, on, mutations)
     headers = after(on, reply, token)
     if brief:
         headers.append((b"preference-applied", _MINIMAL.encode()))
@@ -172,6 +174,17 @@ def told(documents: Sequence[Written]) -> list[dict[str, Any]]:
         }
         for each in documents
     ]
+
+
+def _let_go(on: Serving, mutations: Sequence[Mutation]) -> None:
+    """Drop what was decoded, one document after the other: at once, millions of objects would stop the event loop.
+
+    Not of strong documents: whoever proposes them may go on after the answer.
+    """
+    for mutation in mutations:
+        strong = on.rules(mutation.collection).schema.policy.by_quorum
+        if isinstance(mutation, Put) and mutation.fields is not None and not strong:
+            mutation.fields.clear()
 
 
 def _mutations(on: Serving, body: bytes) -> tuple[Mutation, ...]:

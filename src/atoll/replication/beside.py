@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Callable
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -17,6 +18,11 @@ Arguments = ParamSpec("Arguments")
 async def beside_loop(work: Callable[Arguments, T], *args: Arguments.args, **kwargs: Arguments.kwargs) -> T:
     """What `work` returns. A cancelled caller leaves it running, so it may change nothing that others see."""
     return await asyncio.to_thread(uncollected, partial(work, *args, **kwargs))
+
+
+def in_pieces(body: bytes) -> bytes | io.BytesIO:
+    """What aiohttp sends for a body: a large one piece by piece. Bytes it would send at once, and warn of that."""
+    return io.BytesIO(body) if len(body) > BESIDE_BYTES // 2 else body
 
 
 class Turns:
