@@ -326,6 +326,9 @@ class Draft:
                 f"{self.rules.name}/{self._key} does not exist", collection=self.rules.name, key=self._key
             )
         self._operation = Operation.DELETE
+        for register, value in self._registers.items():
+            # What was written by this request before: an entry says one operation for all of a document.
+            self.document.registers[register] = (version_of(self._dot, int(self._operation), value),)
         self._write(WHOLE, None)
         touch = in_life(TOUCH, self._life)
         if self.rules.touched or touch in self.document.registers:

@@ -168,3 +168,11 @@ def test_a_transfer_without_rights_changes_nothing(region: Replica) -> None:
     region.write(put("stock", "s", {"left": 3}))
     region.write(patch("stock", "s", {"$inc": {"left": -1}}))
     assert region.write(Transfer("stock", "s", "left", "b", 1)).seq == 0
+
+
+def test_what_a_request_writes_and_deletes_is_the_same_in_every_region() -> None:
+    a, b = Replica("a", RULES), Replica("b", RULES)
+    a.write(put("cart", "c", {"note": "n", "labels": {"l": 1}}))
+    a.write(patch("cart", "c", {"$set": {"note": "m", "labels.l": 2}}), Delete("cart", "c"))
+    settle([a, b])
+    assert a.digests() == b.digests()
