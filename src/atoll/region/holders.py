@@ -260,7 +260,8 @@ class Holders:
                 self._detected = self._detected or left  # the store fails: once more, later
             with contextlib.suppress(TimeoutError):
                 every_s = _OTHERS_MS / 1000 if left else _EVERY_S
-                await asyncio.wait_for(self._found.wait(), every_s * (0.5 + self._site.random.random()))
+                async with asyncio.timeout(every_s * (0.5 + self._site.random.random())):
+                    await self._found.wait()
             await asyncio.sleep(_GATHER_S)
 
     async def _review(self, strike: Strikes) -> None:
