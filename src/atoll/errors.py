@@ -201,6 +201,16 @@ class UniqueViolation(Conflict):
     status, type = 409, "unique-violation"
 
 
+class ReferenceViolation(Conflict):
+    """A document would refer to one that does not exist, or one is deleted that another one refers to.
+
+    `details`: `collection`, `key` and `field` of the document that refers, `target_collection` and `target`, what it
+    refers to.
+    """
+
+    status, type = 409, "reference-violation"
+
+
 class OwnershipFixed(Conflict):
     """A document cannot change its home region this way."""
 
@@ -259,6 +269,12 @@ class ClaimsChanged(Unavailable):
     """The values of a document's unique fields are others than was assumed. Nothing was done."""
 
     status, type = 503, "claims-changed"
+
+
+class ReferencesChanged(Unavailable):
+    """Others change what refers to a document, or what it refers to, all the time. Nothing was done."""
+
+    status, type = 503, "references-changed"
 
 
 class RegionUnreachable(Unavailable):

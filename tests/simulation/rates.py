@@ -29,6 +29,7 @@ from . import (
     test_planted_losses,
     test_planted_nodes,
     test_planted_purges,
+    test_planted_references,
     test_planted_registers,
     test_planted_sagas,
     test_planted_unique,
@@ -44,6 +45,7 @@ _MODULES = (
     test_planted_registers,
     test_planted_clocks,
     test_planted_sagas,
+    test_planted_references,
     test_planted_unique,
 )
 PLANTS: dict[str, Plant] = {name: plant for module in _MODULES for name, plant in module.PLANTS.items()}

@@ -42,7 +42,7 @@ from atoll.errors import AtollError, CorruptEntry
 from atoll.lattices.base import Actor
 from atoll.schema.bounds import SEGMENT_BYTES
 from atoll.schema.limits import ANY_KEY, validate_key
-from atoll.schema.system import HOLDERS
+from atoll.schema.system import RECORDS
 from atoll.store.port import AuditRow, Cause, Commit, Parked, Remembered, Row, Segment
 
 Admit = Callable[[Write, Callable[[Address], Row | None]], None]
@@ -119,7 +119,7 @@ class Batch:
         if receipt is None:
             drafts = self._drafts(write, dot)
             seq = dot.seq if self._commit_drafts(drafts, dot, write) else Seq(0)
-            rows = () if write.brief else told_of(drafts, self.row)
+            rows = () if write.brief else told_of(write, drafts, self.row)
             receipt = Receipt(dot.origin, seq, dot.stamp, rows)
         if degraded is not None:
             receipt = msgspec.structs.replace(receipt, degraded=degraded)
@@ -236,7 +236,7 @@ class Batch:
                 here = None if (known := self.row(address)) is None else known.value
                 check_document(address, here, row.value, identity.document_bytes)
             resolved: tuple[LosingVersion, ...] = ()
-            if draft.before.contested or draft.rules.holders:
+            if draft.before.contested or draft.rules.records:
                 lost = resolved_records(draft, address[1])
                 resolved = tuple(records.resolve(record, (stamp, origin, seq)) for record in lost)
             changed.append((address, draft, row))
@@ -433,7 +433,7 @@ class Batch:
     def _install(
         self, address: Address, before: Document, after: Document, row: Row, resolved: Sequence[LosingVersion]
     ) -> None:
-        if before.contested or after.contested or address[0] == HOLDERS:
+        if before.contested or after.contested or address[0] in RECORDS:
             rules = self._rules[address[0]]
             was = records.open_records(rules, address[1], before)
             now = records.open_records(rules, address[1], after)

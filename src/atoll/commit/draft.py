@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, assert_never
 
 import msgspec
 
+from atoll.causality.origin import Origin
+from atoll.causality.types import Seq, Stamp
 from atoll.commit.identity import Address
 from atoll.conflicts import records
 from atoll.documents.decided import DECIDED, Decision, encode, seen_by
 from atoll.documents.document import (
     Document,
     carried_over,
+    decode_row,
     map_members,
     shown_plain,
     version_of,
@@ -29,6 +32,7 @@ from atoll.documents.mutation import (
     Put,
     Step,
     Transfer,
+    Write,
     Written,
 )
 from atoll.documents.purging import drop, purgeable, unseen_touches
@@ -36,10 +40,11 @@ from atoll.documents.register import Operation, Version
 from atoll.documents.rules import PURGED, TOUCH, WHOLE, Rules, in_life, is_touch
 from atoll.errors import BoundExceeded, InvalidOperation, NotFound, VersionMismatch
 from atoll.lattices.base import Actor, Escrowed
-from atoll.schema.system import HOLDERS
 from atoll.store.port import Row
 
 _NOT_ADDING = frozenset({"$inc", "$remove"})
+_ALONE = Actor(Origin("alone"), (), ())
+_DOT = Version(Origin("alone"), Seq(1), Stamp(1), 0, 0, {}, None)
 
 
 class Draft:
@@ -381,6 +386,25 @@ def written_of(address: Address, row: Row | None) -> Written:
     return Written(*address, None, "") if row is None else Written(*address, row.value, version_tag(row))
 
 
-def told_of(addresses: Iterable[Address], row: Callable[[Address], Row | None]) -> tuple[Written, ...]:
-    """The same of all documents that were asked for. Who has unique values is Atoll's own affair."""
-    return tuple(written_of(address, row(address)) for address in addresses if address[0] != HOLDERS)
+def told_of(
+    write: Write, addresses: Iterable[Address], row: Callable[[Address], Row | None]
+) -> tuple[Written, ...]:
+    """The same of all documents that were asked for."""
+    added = {(each.collection, each.key) for each in write.mutations[len(write.asked) :]}
+    return tuple(written_of(address, row(address)) for address in addresses if address not in added)
+
+
+def simulated(rules: Rules, key: str, row: Row | None, mutations: Sequence[Mutation]) -> bytes | None:
+    """What a document will show, as far as its plain fields go. Raises what the write would raise."""
+    document = Document({}, {}) if row is None else decode_row(rules, row)
+    draft = Draft(rules, key, document, row, dot=_DOT, actor=_ALONE)
+    for mutation in mutations:
+        plain: Any = mutation
+        if isinstance(mutation, Patch):
+            steps = tuple(step for step in mutation.steps if step.field not in rules.lattices)
+            plain = msgspec.structs.replace(mutation, steps=steps)
+        elif isinstance(mutation, Put) and mutation.fields is not None:
+            fields = {name: value for name, value in mutation.fields.items() if name not in rules.lattices}
+            plain = msgspec.structs.replace(mutation, fields=fields)
+        draft.mutate(plain)
+    return draft.shown()

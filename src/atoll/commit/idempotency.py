@@ -8,7 +8,6 @@ import msgspec
 
 from atoll.documents.mutation import Put, Receipt, Write, Written
 from atoll.errors import IdempotencyKeyReused
-from atoll.schema.system import HOLDERS
 
 _AS_ASKED = b""
 """Stands, in what is remembered, for the document that the write itself holds; it is no JSON."""
@@ -17,9 +16,8 @@ _receipt = msgspec.msgpack.Decoder(Receipt).decode
 
 
 def fingerprint(write: Write) -> bytes:
-    """Of what was asked for. Who has values of unique fields follows from that, and from what there was before."""
-    asked = [each for each in write.mutations if each.collection != HOLDERS]
-    return blake2b(_pack(asked), digest_size=8).digest()
+    """Of what was asked for: the rest follows from that, and from what there was before."""
+    return blake2b(_pack(write.asked), digest_size=8).digest()
 
 
 def identifier(key: str) -> bytes:

@@ -21,12 +21,14 @@ from atoll.documents.decided import DECIDED, decision_of
 from atoll.documents.document import Document, mergeable, shown_plain, touches, version_of
 from atoll.documents.entry import Change, Entry, LosingVersion
 from atoll.documents.purging import unseen_touches
-from atoll.documents.register import Operation, Register, Version
-from atoll.documents.rules import PURGED, TOUCH, Rules, field_of, in_life, is_touch
-from atoll.documents.strategies import MULTIPLE_UNIQUE, kind_of, within_uncertainty
+from atoll.documents.references import Met, met_of
+from atoll.documents.references import place_of as dangling_at
+from atoll.documents.register import Operation, Register, Version, canonical_order
+from atoll.documents.rules import PURGED, TOUCH, WHOLE, Rules, field_of, in_life, is_touch
+from atoll.documents.strategies import DELETE_REFERENCED, MULTIPLE_UNIQUE, kind_of, within_uncertainty
 from atoll.documents.unique import Holder, Value, holders_in, place_of, register_of
 from atoll.errors import HostileEntry
-from atoll.schema.system import HOLDERS
+from atoll.schema.system import DANGLING, HOLDERS
 from atoll.store.port import AuditRow
 
 _OPERATIONS = {Operation.INSERT: "insert", Operation.UPDATE: "update", Operation.DELETE: "delete"}
@@ -76,7 +78,26 @@ class _Holding(msgspec.Struct):
     value: msgspec.Raw
 
 
+class _Deleting(msgspec.Struct):
+    """What the deletion has as its value, in a record of a reference to what was deleted."""
+
+    target: str
+    found: str
+    """Which write said so."""
+
+
+class _Referring(msgspec.Struct):
+    """The same of the reference."""
+
+    key: str
+    target: str
+    found: str
+
+
+_SAID = frozenset({MULTIPLE_UNIQUE, DELETE_REFERENCED})
+"""Kinds of conflicts between documents that another one tells of."""
 _decode_holding = msgspec.json.Decoder(_Holding).decode
+_decode_deleting = msgspec.json.Decoder(_Deleting).decode
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder(Record).decode
 
@@ -90,6 +111,10 @@ def open_records(
     """
     if rules.holders:
         return _duplicates(key, document, only)
+    if rules.dangling:
+        return _dangling(key, document, only)
+    if rules.unrecorded:
+        return {}
     late = unseen_touches(document.registers)
     found = _late(rules, key, document, {name: late[name] for name in late if only is None or name in only})
     present = in_life(TOUCH, document.life)
@@ -155,6 +180,52 @@ def _duplicates(place: str, document: Document, only: Container[str] | None) -> 
     return found
 
 
+_REASONS = {
+    "restrict": "the deletion is undone: a document referred to what was deleted",
+    "cascade": "what it referred to was deleted",
+    "dangling": "left to the application",
+}
+
+
+def _dangling(place: str, document: Document, only: Container[str] | None) -> dict[str, Record]:
+    """The record of a reference to what was deleted: the deletion is lost, or the document that refers."""
+    if (only is not None and WHOLE not in only) or not document.registers.get(WHOLE):
+        return {}
+    found = max(document.registers[WHOLE], key=canonical_order)
+    try:
+        met = None if found.value is None else met_of(found.value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        met = None  # no version of Atoll has written it
+    if met is None or met.on_delete not in _REASONS or place != dangling_at(*_referrer(met)):
+        return {}
+    reference = met.reference.version
+    deletion = met.deletion.version if met.deletion else version_of(reference, Operation.DELETE, None)
+    target, dot = "/".join(met.target), str(found.dot)
+    value = msgspec.json.encode(_Referring(met.key_of, target, dot))
+    sides = [(reference, value), (deletion, msgspec.json.encode(_Deleting(target, dot)))]
+    (losing, lost), (winning, won) = reversed(sides) if met.on_delete == "restrict" else sides
+    manual = met.on_delete == "dangling" or bool(met.reason)
+    record = Record(
+        id=record_id(DANGLING, place, dot, losing.dot),
+        collection=met.collection,
+        key=met.key_of,
+        field=met.field,
+        kind=DELETE_REFERENCED,
+        status="manual" if manual else "open",
+        strategy=met.on_delete,
+        outcome="kept" if manual else "dropped",
+        reason=met.reason or _REASONS[met.on_delete],
+        uncertain=within_uncertainty(reference, deletion),
+        losing=_side(losing, lost),
+        winning=_side(winning, won),
+    )
+    return {record.id: record}
+
+
+def _referrer(met: Met) -> tuple[str, str, str]:
+    return met.collection, met.field, met.key_of
+
+
 def _holding(holder: Holder) -> bytes:
     return msgspec.json.encode({"key": holder.key, "value": holder.held.value})
 
@@ -169,6 +240,17 @@ def _place(record: Record) -> str:
     """The key of the document that says who has the value. Raises msgspec.DecodeError."""
     value = _decode_holding(record.losing.value).value
     return place_of(record.collection, Value(record.field, bytes(value)))
+
+
+def _said(record: Record) -> tuple[str, str, str]:
+    """Collection, key and register of the document that says so of others. Raises HostileEntry."""
+    try:
+        if record.kind == MULTIPLE_UNIQUE:
+            return HOLDERS, _place(record), record.key
+        found = _decode_deleting(record.losing.value).found
+    except msgspec.DecodeError as error:
+        raise HostileEntry(f"a record of kind {record.kind} cannot be read: {error}") from None
+    return DANGLING, dangling_at(record.collection, record.field, record.key), found
 
 
 def _late(rules: Rules, key: str, document: Document, late: Mapping[str, Register]) -> dict[str, Record]:
@@ -267,8 +349,9 @@ def check_resolved(losing: LosingVersion, entry: Entry, change: Change) -> None:
     if PURGED in written:
         registers.append(record.field or TOUCH)
     lost, (by, seen) = record.losing, _resolving(entry, change, record)
-    if record.kind == MULTIPLE_UNIQUE:
-        address, registers = (HOLDERS, _place_or_hostile(record)), [record.key]
+    if record.kind in _SAID:
+        *place, register = _said(record)
+        address, registers = (place[0], place[1]), [register]
     if (
         (*address, record.id) != (change.collection, change.key, losing.id)
         or (record.status, losing.status) != ("resolved", "resolved")
@@ -302,13 +385,6 @@ def _read(losing: LosingVersion) -> Record:
         raise HostileEntry(f"a resolved record cannot be read: {error}") from None
 
 
-def _place_or_hostile(record: Record) -> str:
-    try:
-        return _place(record)
-    except msgspec.DecodeError as error:
-        raise HostileEntry(f"a record of a unique value cannot be read: {error}") from None
-
-
 def check_recorded(losing: LosingVersion) -> None:
     """Raises HostileEntry for what is no resolved record, or bears another's name."""
     record = _read(losing)
@@ -317,8 +393,8 @@ def check_recorded(losing: LosingVersion) -> None:
         record_id(record.collection, record.key, name, lost.dot)
         for name in {record.field, record.field or TOUCH}
     ]
-    if record.kind == MULTIPLE_UNIQUE:
-        names = [record_id(HOLDERS, _place_or_hostile(record), record.key, lost.dot)]
+    if record.kind in _SAID:
+        names = [record_id(*_said(record), lost.dot)]
     if (
         record.status != "resolved"
         or record.resolved_by is None
@@ -330,8 +406,8 @@ def check_recorded(losing: LosingVersion) -> None:
 
 
 def following(recorded: Iterable[AuditRow]) -> list[AuditRow]:
-    """Those of the records of a document that follow from its state. Who has a value is the state of another one."""
-    return [row for row in recorded if row.status != "resolved" and row.kind != MULTIPLE_UNIQUE]
+    """Those of the records of a document that follow from its state. Others follow from what another one says."""
+    return [row for row in recorded if row.status != "resolved" and row.kind not in _SAID]
 
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

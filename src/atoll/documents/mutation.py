@@ -93,6 +93,19 @@ class Write(msgspec.Struct, frozen=True, array_like=True):
     trace: Trace | None = None
     brief: bool = False
     """The caller does not need the resulting documents. Those of several writes are then not returned or kept."""
+    added: int = 0
+    """So many of the last mutations were not asked for: they follow from the others, and from what there was."""
+    restores: bool = False
+    """It undoes a deletion. What the document referred to may be gone, too; that is then found out as ever."""
+
+    @property
+    def asked(self) -> tuple[Mutation, ...]:
+        return self.mutations[: len(self.mutations) - self.added] if self.added else self.mutations
+
+    def with_more(self, mutations: Iterable[Mutation]) -> Write:
+        """Also these, which follow from the others."""
+        more = tuple(mutations)
+        return msgspec.structs.replace(self, mutations=(*self.mutations, *more), added=self.added + len(more))
 
 
 class Written(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -15,7 +15,7 @@ from atoll.documents.strategies import Fold, Resolver
 from atoll.lattices.base import Lattice
 from atoll.schema.collection import Collection
 from atoll.schema.compiled import compile_collection
-from atoll.schema.system import APPENDED, HOLDERS, RANKED
+from atoll.schema.system import APPENDED, DANGLING, DELETED, HOLDERS, RANKED, RECORDS
 
 if TYPE_CHECKING:
     from atoll.schema.application import CollectionSchema
@@ -59,7 +59,13 @@ class Rules:
         """Documents are written once, and the key of each is its place among all."""
         self.holders: bool = schema.name == HOLDERS
         """Documents say who has a value of a unique field: see `documents.unique`."""
-        self.quick: bool = self.simple and not self.appended
+        self.dangling: bool = schema.name == DANGLING
+        """Documents say what refers to what was deleted: see `documents.references`."""
+        self.records: bool = schema.name in RECORDS
+        """Documents say what conflicts there are between others."""
+        self.unrecorded: bool = schema.name == DELETED
+        """Nobody misses what a document loses in a conflict."""
+        self.quick: bool = self.simple and not (self.appended or self.records)
         """A write of a whole document may take the short way."""
         self.touched: bool = bool(self.lattices or self.maps)
         self._ranked: bool = schema.name in RANKED

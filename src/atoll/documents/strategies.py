@@ -121,8 +121,17 @@ def custom(register: Register, resolver: Resolver) -> Fold:
 
 MULTIPLE_UNIQUE = "multiple_unique_conflicts"
 """The kind of conflict where several documents have one value of a unique field."""
-KINDS = ("insert_exists", "update_origin_differs", "update_deleted", "delete_origin_differs", MULTIPLE_UNIQUE)
-"""What `kind_of` tells, and one more."""
+DELETE_REFERENCED = "delete_referenced"
+"""The kind of conflict where a document was deleted that another one refers to."""
+KINDS = (
+    "insert_exists",
+    "update_origin_differs",
+    "update_deleted",
+    "delete_origin_differs",
+    MULTIPLE_UNIQUE,
+    DELETE_REFERENCED,
+)
+"""What `kind_of` tells, and two more."""
 
 
 def kind_of(losing: Version, winning: Version) -> str:

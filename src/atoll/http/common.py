@@ -32,6 +32,8 @@ WRITING = (
     errors.BoundExceeded,
     errors.UniqueViolation,
     errors.ClaimsChanged,
+    errors.ReferenceViolation,
+    errors.ReferencesChanged,
     errors.OwnershipFixed,
     errors.VersionMismatch,
     errors.Unavailable,

@@ -11,20 +11,18 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from atoll.causality.clock import HybridLogicalClock
-from atoll.causality.origin import Origin
-from atoll.causality.types import Seq, Stamp
 from atoll.commit.batch import Admit, Batch
-from atoll.commit.draft import Draft
+from atoll.commit.draft import simulated
 from atoll.commit.identity import Address
 from atoll.conflicts import records
-from atoll.documents.document import Document, decode_row, version_tag
+from atoll.documents.document import version_tag
 from atoll.documents.mutation import Delete, Mutation, Patch, Put, Receipt, Step, Write, weight_of
-from atoll.documents.register import Operation, Version
+from atoll.documents.register import Operation
 from atoll.documents.rules import Rules
 from atoll.documents.strategies import MULTIPLE_UNIQUE
 from atoll.documents.unique import (
@@ -38,7 +36,6 @@ from atoll.documents.unique import (
     violation,
 )
 from atoll.errors import AtollError, ClaimsChanged, DeclarationError, RequestError
-from atoll.lattices.base import Actor
 from atoll.region.site import Site
 from atoll.replication.beside import Turns, beside_loop
 from atoll.replication.messages import WriteReply
@@ -57,8 +54,6 @@ _LOOK_BYTES: Final = 50 << 10
 """What it weighs to see who has a value."""
 _AT_ONCE_BYTES: Final = 128 << 10
 """A larger document is looked at beside the event loop."""
-_ALONE: Final = Actor(Origin("alone"), (), ())
-_DOT: Final = Version(Origin("alone"), Seq(1), Stamp(1), 0, 0, {}, None)
 
 Writes = Callable[[Write], Awaitable[WriteReply]]
 Strikes = Callable[[Write], Awaitable[Receipt]]
@@ -185,7 +180,7 @@ class Holders:
                     steps[place] += await self._free(each, after, members, moves)
                     steps[place].append(self._taken(each, after, members.get(each.key)))
         patches = [Patch(HOLDERS, place, tuple(each)) for place, each in sorted(steps.items()) if each]
-        return msgspec.structs.replace(write, mutations=(*write.mutations, *patches))
+        return write.with_more(patches)
 
     async def _moves(self, address: Address, mutations: Sequence[Mutation], known: _Known) -> _Moves:
         rules, row = self._rules[address[0]], await self._store.get(*address)
@@ -193,9 +188,9 @@ class Holders:
         try:
             size_bytes = sum(map(weight_of, mutations)) + (0 if row is None else row.size_bytes)
             if size_bytes > _AT_ONCE_BYTES:
-                after = await beside_loop(_simulated, rules, address[1], row, mutations)
+                after = await beside_loop(_values, rules, address[1], row, mutations)
             else:
-                after = _simulated(rules, address[1], row, mutations)
+                after = _values(rules, address[1], row, mutations)
         except RequestError:
             known.rows[address] = row
             after = supposed(rules, before, mutations)
@@ -351,20 +346,9 @@ def _shown(row: Row | None) -> bytes | None:
     return None if row is None else row.value
 
 
-def _simulated(rules: Rules, key: str, row: Row | None, mutations: Sequence[Mutation]) -> dict[str, Value]:
+def _values(rules: Rules, key: str, row: Row | None, mutations: Sequence[Mutation]) -> dict[str, Value]:
     """The values that a document will have. Raises what the write would raise."""
-    document = Document({}, {}) if row is None else decode_row(rules, row)
-    draft = Draft(rules, key, document, row, dot=_DOT, actor=_ALONE)
-    for mutation in mutations:
-        plain: Any = mutation
-        if isinstance(mutation, Patch):
-            steps = tuple(step for step in mutation.steps if step.field not in rules.lattices)
-            plain = msgspec.structs.replace(mutation, steps=steps)
-        elif isinstance(mutation, Put) and mutation.fields is not None:
-            fields = {name: value for name, value in mutation.fields.items() if name not in rules.lattices}
-            plain = msgspec.structs.replace(mutation, fields=fields)
-        draft.mutate(plain)
-    return values_of(rules, draft.shown())
+    return values_of(rules, simulated(rules, key, row, mutations))
 
 
 async def check_held(rules: Rules, store: Store) -> None:

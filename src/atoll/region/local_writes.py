@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import ClassVar, NamedTuple
 
 from atoll.commit.batch import Admit, Batch
+from atoll.commit.identity import Address
 from atoll.commit.work import Gate, Wants
 from atoll.documents.mutation import Receipt, Write, weight_of
 from atoll.errors import AtollError
 from atoll.region.commit_wait import CommitWait
 from atoll.region.group_commit import Awaited, GroupCommit
 from atoll.region.holders import Holders
-from atoll.store.port import View
+from atoll.region.references import References, Touched
+from atoll.store.port import Row, View
 
 
 class LocalWrite(Awaited[Receipt]):
@@ -22,10 +25,13 @@ class LocalWrite(Awaited[Receipt]):
     degraded: ClassVar[str | None] = None
     """The fallback that is taken by it."""
 
-    __slots__ = ("_admit", "_write", "_writes")
+    __slots__ = ("_admit", "_touched", "_write", "_writes")
 
-    def __init__(self, write: Write, writes: LocalWrites, admit: Admit | None = None) -> None:
+    def __init__(
+        self, write: Write, writes: LocalWrites, admit: Admit | None = None, touched: Touched | None = None
+    ) -> None:
         self.done = asyncio.get_running_loop().create_future()
+        self._touched = touched
         self._admit = admit or writes.admit
         self._write = write
         self._writes = writes
@@ -38,18 +44,41 @@ class LocalWrite(Awaited[Receipt]):
         wants.divisible = len(self._write.mutations) > 1
         if self._write.idempotency_key is not None:
             wants.answers.append(self._write.idempotency_key)
+        if self._touched is not None:
+            self._touched.want(wants)
 
     def perform(self, batch: Batch, view: View) -> None:
         """Raises nothing: a write that is refused leaves no trace in the batch, and the others go on."""
         try:
             if batch.closed is not None:
                 raise batch.closed
-            self.result = batch.write(self._write, self._admit, self.degraded)
+            self.result = batch.write(self._write, self._admitting(batch, view), self.degraded)
+            if self._touched is not None:
+                self._touched.done(batch, self.result)
         except AtollError as error:
             self.result = error
         except Exception as error:
             self.result = AtollError(f"the write failed unexpectedly: {error!r}")
             self.result.__cause__ = error
+
+    def _admitting(self, batch: Batch, view: View) -> Admit | None:
+        touched, admit = self._touched, self._admit
+        if touched is None:
+            return admit
+
+        def both(write: Write, row: Callable[[Address], Row | None]) -> None:
+            if admit is not None:
+                admit(write, row)
+            touched.check(batch, view)
+
+        return both
+
+
+class Checks(NamedTuple):
+    """What is looked up of other documents before a write."""
+
+    holders: Holders
+    references: References
 
 
 class LocalWrites:
@@ -61,10 +90,10 @@ class LocalWrites:
         gates: Sequence[Gate] = (),
         admit: Admit | None = None,
         commit_wait: CommitWait | None = None,
-        holders: Holders | None = None,
+        checks: Checks | None = None,
     ) -> None:
+        self._holders, self._references = checks or (None, None)
         self._commit_wait = commit_wait
-        self._holders = holders
         self.gates = tuple(gates)
         self.admit = admit
         self.group_commit = group_commit
@@ -86,11 +115,16 @@ class LocalWrites:
         return receipt
 
     async def _committed(self, write: Write) -> Receipt:
-        if self._holders is not None and self._holders.concern(write):
-            return await self._holders.write(write, self._submitted)
-        return await self._submitted(write, self.admit)
+        if self._references is not None and self._references.concern(write):
+            return await self._references.write(write, self._held)
+        return await self._held(write)
 
-    async def _submitted(self, write: Write, admit: Admit | None) -> Receipt:
-        work = LocalWrite(write, self, admit)
+    async def _held(self, write: Write, touched: Touched | None = None) -> Receipt:
+        if self._holders is not None and self._holders.concern(write):
+            return await self._holders.write(write, partial(self._submitted, touched=touched))
+        return await self._submitted(write, self.admit, touched)
+
+    async def _submitted(self, write: Write, admit: Admit | None, touched: Touched | None = None) -> Receipt:
+        work = LocalWrite(write, self, admit, touched)
         self.group_commit.submit(work)
         return await work.done

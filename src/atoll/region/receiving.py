@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from atoll.causality.origin import Origin
 from atoll.documents.entry import EncodedEntry
@@ -17,11 +17,13 @@ from atoll.region.intake import Intake
 from atoll.region.lost import Lost
 from atoll.region.node_leases import NodeLeases
 from atoll.region.recovery import FailoverRecovery, RestoreRecovery, StartupCheck
+from atoll.region.saga_driving import LEASE
 from atoll.region.sagas import Sagas
 from atoll.region.site import Site
 from atoll.region.snapshot_install import SnapshotInstall
 from atoll.replication.link import Link
 from atoll.replication.wire import Heartbeat
+from atoll.schema.application import Application
 
 
 class Receiving:
@@ -120,3 +122,8 @@ class Receiving:
 def link_lease(peer: str) -> str:
     """The name of a lease."""
     return f"link {peer}"
+
+
+def shared_work(links: Iterable[str], application: Application) -> list[str]:
+    """The names of leases: what the nodes of a region share out among them."""
+    return [*map(link_lease, links), *([LEASE] if application.sagas else [])]

@@ -18,12 +18,13 @@ from atoll.membership.members import Membership
 from atoll.protocol import port
 from atoll.region.claims import check_unique
 from atoll.region.divergence import entry_digest
+from atoll.region.receiving import shared_work
 from atoll.region.shapes import shapes_of
 from atoll.region.site import Site
 from atoll.region.status import Check, RegionStatus, health_of, status_of
 from atoll.region.tasks import ended
 from atoll.region.verification import Verifier
-from atoll.region.wiring import Parts, shared_work
+from atoll.region.wiring import Parts
 from atoll.replication.messages import (
     Call,
     DigestCall,

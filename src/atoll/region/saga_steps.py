@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import msgspec
 
 from atoll.documents.mutation import Check, Delete, Mutation, Patch, Put, Write, patch_of, put_fields
+from atoll.documents.references import refers
 from atoll.documents.rules import Rules
 from atoll.errors import InvalidOperation, NotFound
 from atoll.region.reading import PLAIN_READ, Reading, ReadOptions
@@ -69,6 +70,10 @@ class Reads:
     def unique(self, mutation: Mutation) -> bool:
         """Whether the collection has a unique field."""
         return bool(self._rules[mutation.collection].schema.unique)
+
+    def refers(self, mutation: Mutation) -> str:
+        """Why it may be refused for references."""
+        return refers(self._rules[mutation.collection], mutation)
 
     def put(self, model: Collection, if_match: str | None, *, create: bool) -> Put:
         rules = self.of(type(model))
@@ -150,6 +155,11 @@ class Changes:
             raise InvalidOperation(
                 f"{name} has a unique field, so it cannot be part of a step's own entry; write it in a step with"
                 " effect=True, through its db"
+            )
+        if not decided and (why := self._reads.refers(mutation)):
+            raise InvalidOperation(
+                f"{name} {why}, so this cannot be part of a step's own entry; write it in a step with effect=True,"
+                " through its db"
             )
         self.mutations.append(mutation)
 

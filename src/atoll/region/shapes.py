@@ -28,7 +28,9 @@ def shapes_of(application: Application) -> list[Shape]:
 
 def _shape(schema: CollectionSchema) -> Shape:
     columns = tuple((name, _kind(schema, name)) for name in schema.fields)
-    indexes = schema.policy.indexes
+    # Whoever deletes a document looks for those that refer to it.
+    references = (each.field for each in schema.references)
+    indexes = tuple(dict.fromkeys((*schema.policy.indexes, *references)))
     decimals = frozenset(name for name in indexes if text_type(schema.forms[name]) == "decimal")
     return Shape(schema.name, columns, indexes, decimals)
 

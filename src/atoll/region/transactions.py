@@ -26,6 +26,7 @@ from atoll.consensus.decided import Decided, Intent, Placed, wanted, written
 from atoll.consensus.outcome import Outcome, aborted, register_of, transaction_id
 from atoll.documents.decided import DECIDED
 from atoll.documents.mutation import Check, Delete, Mutation, Patch, Put, Receipt, Write, Written
+from atoll.documents.references import refers
 from atoll.documents.rules import Rules
 from atoll.errors import (
     AtollError,
@@ -150,6 +151,11 @@ class Transactions:
             raise InvalidOperation(
                 f"a transaction cannot write {name}: it has a unique field, and what is refused late would leave the"
                 " transaction half done"
+            )
+        if why := refers(rules, mutation):
+            raise InvalidOperation(
+                f"a transaction cannot write {name}: it {why}, and what is refused late would leave the transaction"
+                " half done"
             )
         unconditional = isinstance(mutation, Put | Delete) and mutation.if_match is None
         unconditional = unconditional and not (isinstance(mutation, Put) and mutation.if_absent)

@@ -6,7 +6,7 @@ background. A part is given what it calls; where two need each other, one of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -16,9 +16,7 @@ from atoll.causality.types import Stamp
 from atoll.commit.batch import Batch
 from atoll.commit.identity import Identity
 from atoll.commit.snapshot_page import KEPT_ASIDE, ShowRecord, check_merged
-from atoll.conflicts.guard import guarded
-from atoll.documents.rules import Rules, plain_text
-from atoll.documents.strategies import Resolver
+from atoll.documents.rules import Rules
 from atoll.errors import ClockUnsafe
 from atoll.membership.members import Members, Membership
 from atoll.ownership.ownership import Ownership
@@ -28,6 +26,7 @@ from atoll.recovery.relays import RelayState
 from atoll.region.clocks import Clocks
 from atoll.region.commit_wait import CommitWait
 from atoll.region.conflicts import Conflicts
+from atoll.region.dangling import Dangling, Means
 from atoll.region.divergence import forked_entry
 from atoll.region.driver import Actions, Driver, Performer
 from atoll.region.event_log import EventLog
@@ -41,19 +40,20 @@ from atoll.region.holders import Holders
 from atoll.region.housekeeping import Housekeeping
 from atoll.region.intake import Intake
 from atoll.region.journal_sender import JournalSender
-from atoll.region.local_writes import LocalWrites
+from atoll.region.local_writes import Checks, LocalWrites
 from atoll.region.lost import Lost
 from atoll.region.node_leases import NodeLeases
-from atoll.region.options import RegionOptions
 from atoll.region.progress import Progress
 from atoll.region.proposer import Proposer
 from atoll.region.purging import Purging
 from atoll.region.reader import Reader
-from atoll.region.receiving import Receiving, link_lease
+from atoll.region.receiving import Receiving, shared_work
 from atoll.region.recovery import FailoverRecovery, RestoreRecovery, StartupCheck
 from atoll.region.redeclaration import Redeclaration
+from atoll.region.references import References
 from atoll.region.registers import Registers
 from atoll.region.releasing import Releasing
+from atoll.region.resolving import resolver_of
 from atoll.region.rights import Rights
 from atoll.region.saga_acks import SagaAcks
 from atoll.region.saga_driving import LEASE
@@ -79,7 +79,7 @@ from atoll.replication.link import Link
 from atoll.replication.messages import EntryCall, EntryReply
 from atoll.replication.signal import Signal
 from atoll.rollout.redeclare import fingerprints
-from atoll.schema.application import Application, CollectionSchema
+from atoll.schema.application import Application
 from atoll.schema.bounds import bounds_of
 from atoll.schema.system import CLAIMS, RIGHTS, STEPS
 from atoll.store.port import Store
@@ -114,7 +114,7 @@ class Parts(Receiving):
         self._own_at_first: dict[str, int] = {}
         """Its own positions when it was restored, or rewound: what came since is the peers' own account."""
         self._stored_rules = {
-            name: Rules(schema, _resolver(schema, site.options))
+            name: Rules(schema, resolver_of(schema, site.options))
             for name, schema in application.stored.items()
         }
         self.rules: dict[str, Rules] = {name: self._stored_rules[name] for name in application.collections}
@@ -153,7 +153,9 @@ class Parts(Receiving):
         self.commit_wait = CommitWait(self.site, self.rules, self.clocks, self.clock)
         admit = self.ownership.admit
         self.holders = Holders(self.site, self.rules, self.store, self.clock, admit)
-        self.local_writes = LocalWrites(self.group_commit, gates, admit, self.commit_wait, self.holders)
+        self.references = References(self.rules, self.store)
+        checks = Checks(self.holders, self.references)
+        self.local_writes = LocalWrites(self.group_commit, gates, admit, self.commit_wait, checks)
         self.group_commit.accompany(ShowRecord())
         self.group_commit.supply(self.intake.take)
         self.group_commit.listen(self._after_commit)
@@ -390,6 +392,8 @@ class Parts(Receiving):
             self.group_commit.listen(self.holders.committed)
             settle = partial(self.holders.run, self.writer.write, self.local_writes.write)
             self.background += (Background("duplicates of unique values", settle),)
+        if self.references.any:
+            self.background += (self._dangling(),)
         if self.sagas.any:
             self.background += (Background("sagas", self.sagas.run),)
         if self.rights.any:
@@ -407,6 +411,13 @@ class Parts(Receiving):
         if not self.witness:
             return None
         return f"{self.name} is a witness: it votes, and holds no documents; ask another region"
+
+    def _dangling(self) -> Background:
+        stability = Stability(self.members, self.links, self.progress)
+        means = Means(self.writer.write, self.local_writes.write, self.snapshot_install)
+        dangling = Dangling(self.site, self.references, self.store, stability, means)
+        self.group_commit.listen(dangling.committed)
+        return Background("references to what was deleted", dangling.run)
 
     async def _open_commits(self) -> None:
         await self.group_commit.open()
@@ -485,13 +496,3 @@ class Parts(Receiving):
                 self.startup_check.replaced()  # another node may have begun an incarnation
         self.freshness.moved(vector)
         self.committed.notify()
-
-
-def _resolver(schema: CollectionSchema, options: RegionOptions) -> Resolver | None:
-    function = schema.policy.resolver
-    return None if function is None else guarded(function, partial(plain_text, schema), options.guard)
-
-
-def shared_work(links: Iterable[str], application: Application) -> list[str]:
-    """The names of leases: what the nodes of a region share out among them."""
-    return [*map(link_lease, links), *([LEASE] if application.sagas else [])]

@@ -20,6 +20,7 @@ from atoll.schema.placement import (
     tenants,
 )
 from atoll.schema.policy import Policy
+from atoll.schema.references import Ref
 from atoll.schema.saga import Abort, Retry, Saga, SagaSchema, step
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Operation",
     "Placement",
     "Policy",
+    "Ref",
     "Remove",
     "Retry",
     "Saga",

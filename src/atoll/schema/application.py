@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -14,6 +14,7 @@ from atoll.schema.collection import Collection, collection_name, is_base
 from atoll.schema.compiled import CollectionSchema, compile_collection
 from atoll.schema.limits import Limits
 from atoll.schema.policy import Policy
+from atoll.schema.references import referrers_in, resolved
 from atoll.schema.saga import Saga, SagaSchema, compile_saga
 from atoll.schema.system import SYSTEM, system_collections
 
@@ -113,6 +114,11 @@ def application_of(*models: type[Collection], name: str = "app", limits: Limits 
             schema = compile_collection(model, limits)
             _check_name(model, schema.name, collections.get(schema.name))
             collections[schema.name] = schema
+    references = resolved(collections)
+    for named, referrers in referrers_in(references).items():
+        collections[named] = replace(
+            collections[named], references=references.get(named, ()), referrers=referrers
+        )
     return Application(name, collections, sagas)
 
 

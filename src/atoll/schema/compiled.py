@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -49,6 +49,7 @@ from atoll.schema.limits import (
 )
 from atoll.schema.policy import Policy
 from atoll.schema.problems import request_error, unknown_field
+from atoll.schema.references import Referrer, Referring, referring
 
 if TYPE_CHECKING:
     from atoll.lattices.base import Lattice
@@ -83,6 +84,8 @@ class CollectionSchema:
     """Fields of which no two documents have the same value."""
     manual: frozenset[str]
     """Those of them whose duplicates wait for a person."""
+    references: tuple[Referring, ...]
+    """Fields that name documents of other collections."""
     has_rules: bool
     """The team has validators of its own. They see whole documents only, so the outcome of an update has to
     go through `parse_object`, and its result is what is stored."""
@@ -115,6 +118,8 @@ class CollectionSchema:
     _read: Callable[..., Collection]
     """What is stored, key included, as leniently as the model itself."""
     _to_json: Callable[[Collection], bytes]
+    referrers: tuple[Referrer, ...] = ()
+    """Fields of all collections that name documents of this one; known once all are compiled."""
 
     def canonical(self, body: bytes, key: str = "", *, own: bool = False, sized: bool = True) -> bytes:
         """Check a whole document and return it as compact JSON text: declared order, defaults filled in.
@@ -337,8 +342,10 @@ class CollectionSchema:
         schema = self.json_schema()
         # What most collections lack is left out: a digest of it must stay what it was.
         unique = {"unique": [*self.unique, sorted(self.manual)]} if self.unique else {}
+        references = {"references": [list(each) for each in self.references]} if self.references else {}
         return {
             **unique,
+            **references,
             "name": self.name,
             "policy": self.policy.describe(),
             "fields": [[name, kinds.get(name, "plain")] for name in self.fields],
@@ -361,8 +368,7 @@ class CollectionSchema:
 
 def compile_collection(model: type[Collection], limits: Limits | None = None) -> CollectionSchema:
     """Work out a declared collection; its declaration was checked where it stands."""
-    forms = dict(model.__atoll_forms__)
-    name = collection_name(model)
+    forms, name = dict(model.__atoll_forms__), collection_name(model)
     lattices: dict[str, Lattice[Any]] = {}
     maps: list[str] = []
     elements: dict[str, FieldForm] = {}
@@ -395,6 +401,7 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
         maps=tuple(maps),
         unique=tuple(field for field in forms if is_unique(model.model_fields[field])),
         manual=frozenset(field for field in forms if _waits(model.model_fields[field])),
+        references=_references(model, forms),
         has_rules=ruled,
         limits=limits or Limits(),
         body_model=body,
@@ -419,6 +426,11 @@ def compile_collection(model: type[Collection], limits: Limits | None = None) ->
         _read=model_validator(model).validate_json,
         _to_json=body.__pydantic_serializer__.to_json,
     )
+
+
+def _references(model: type[Collection], fields: Iterable[str]) -> tuple[Referring, ...]:
+    found = (referring(model.__name__, field, model.model_fields[field]) for field in fields)
+    return tuple(each for each in found if each is not None)
 
 
 def _waits(info: FieldInfo) -> bool:

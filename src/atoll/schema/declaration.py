@@ -29,6 +29,7 @@ from atoll.schema.limits import Limits
 from atoll.schema.placement import HomeRegion
 from atoll.schema.policy import Policy
 from atoll.schema.problems import meant
+from atoll.schema.references import check_reference
 
 if TYPE_CHECKING:
     from atoll.schema.collection import Collection
@@ -231,6 +232,7 @@ def _check_field(where: str, name: str, info: FieldInfo, form: FieldForm) -> Non
         )
     if isinstance(marker, Bound) and marker.split not in ("equal", "creator"):
         raise DeclarationError(f'{where}: Bound(split={marker.split!r}) is unknown; use "equal" or "creator"')
+    check_reference(where, info)
     _check_unique(where, info, form)
     _check_default(where, info, marker, form)
     check_kept(Form.of(where, form.model, form.validator))

@@ -16,6 +16,8 @@ from pydantic import BaseModel, Field, GetCoreSchemaHandler, WrapSerializer
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticUndefined
 
+from atoll.schema.references import Deletion, OnDelete
+
 if TYPE_CHECKING:
     from atoll.lattices.base import Lattice
 
@@ -139,6 +141,7 @@ def field(
     *,
     unique: bool = False,
     duplicates: Duplicates | None = None,
+    on_delete: OnDelete | None = None,
     **more: Any,
 ) -> Any:
     """A field with options: `email: str = field(unique=True)`. `more` is what pydantic's `Field` takes.
@@ -146,10 +149,16 @@ def field(
     `unique`: no two documents of the collection have the same value. None is no value: any number may lack it.
     `duplicates` says what becomes of the later ones where regions wrote some at once. `clear` sets their field to
     None, and is the default where that may be. With `manual` they wait for a person.
+
+    `on_delete` of a reference says what becomes of the deletion of the document that it names. `restrict`, the default:
+    it is refused; one that met the reference concurrently is undone. `cascade`: the document that refers is deleted,
+    too. `dangling`: the reference stays.
     """
     info = Field(default, **more)
     if unique or duplicates is not None:
         info.metadata.append(Unique(duplicates))
+    if on_delete is not None:
+        info.metadata.append(Deletion(on_delete))
     return info
 
 

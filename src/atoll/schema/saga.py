@@ -18,6 +18,7 @@ from atoll.schema.compiled import CollectionSchema, compile_collection
 from atoll.schema.fields import marker_of
 from atoll.schema.limits import Limits
 from atoll.schema.problems import meant
+from atoll.schema.references import reference_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 Takes = Literal["tx", "key", "db", "signal"]
@@ -191,6 +192,10 @@ class Saga(Collection):
                 raise DeclarationError(
                     f"{cls.__name__}.{name}: one region runs a saga, so a {marker.kind} has nothing to merge; declare a"
                     " plain field"
+                )
+            if reference_of(info) is not None:
+                raise DeclarationError(
+                    f"{cls.__name__}.{name}: what a saga knows is not checked; declare the key as str"
                 )
         cls.__atoll_steps__ = () if is_base(cls) else _steps(cls)
 

@@ -22,6 +22,8 @@ RIGHTS = "_rights"
 STEPS = "_steps"
 CLAIMS = "_unique"
 HOLDERS = "_holders"
+DANGLING = "_dangling"
+DELETED = "_deleted"
 
 
 class Event(Collection, name=EVENTS, system=True):
@@ -127,10 +129,46 @@ class Holders(Collection, name=HOLDERS, system=True):
     """The documents' keys, and what is said of each."""
 
 
-SYSTEM: tuple[type[Collection], ...] = (Event, SagaDocument, RunRight, StepMark, Claim, Holders)
+class Dangling(Collection, name=DANGLING, system=True):
+    """A reference of an asynchronous collection to what was deleted: see `documents.references.Met`.
+
+    Its key is `{collection}/{field}/{digest of the document's key}`.
+    """
+
+    collection: str
+    key_of: str
+    field: str
+    target: list[str]
+    on_delete: str
+    reference: dict[str, Any]
+    deletion: dict[str, Any] | None
+    reason: str
+
+
+class Deleted(Collection, name=DELETED, system=True):
+    """What a document of an asynchronous collection was when it was deleted, in case the deletion is undone.
+
+    Its key is `{collection}/{digest of the document's key}`, and its fields are those of the document. It goes once
+    every region has seen the deletion.
+    """
+
+
+SYSTEM: tuple[type[Collection], ...] = (
+    Event,
+    SagaDocument,
+    RunRight,
+    StepMark,
+    Claim,
+    Holders,
+    Dangling,
+    Deleted,
+)
 
 RANKED = frozenset({SAGAS})
 """Collections of whose concurrent versions the one of the highest epoch and revision is shown: its fields say which."""
+
+RECORDS = frozenset({HOLDERS, DANGLING})
+"""Collections whose documents say what conflicts there are between documents of others."""
 
 APPENDED = frozenset({EVENTS})
 """Collections whose documents are written once. The key of each is its place: see `causality.place`."""

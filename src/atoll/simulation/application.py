@@ -10,6 +10,7 @@ from atoll.schema.application import Application, application_of
 from atoll.schema.collection import Collection
 from atoll.schema.fields import BoundedCounter, Counter, ListOf, MapOf, SetOf, Text, field
 from atoll.schema.placement import home_region
+from atoll.schema.references import Ref
 from atoll.simulation.journeys import Journey, Purse, Trail
 
 
@@ -124,6 +125,31 @@ class Desk(Collection, resolve="merge"):
     guest: str = ""
 
 
+class Owner(Collection):
+    """A deletion that met a reference is undone."""
+
+    name: str = ""
+
+
+class Pet(Collection):
+    owner: Ref[Owner]
+    note: str = ""
+
+
+class Photo(Collection, resolve="merge"):
+    """What it refers to may be gone."""
+
+    pet: Ref[Pet] | None = field(None, on_delete="dangling")
+    owner: Ref[Owner] | None = None
+
+
+class Folder(Collection):
+    """With it goes what is in it."""
+
+    parent: Ref["Folder"] | None = field(None, on_delete="cascade")
+    name: str = ""
+
+
 class Person1(Collection, name="person"):
     name: str
     nick: str | None = None
@@ -180,7 +206,13 @@ VERSIONED = ("person", "board", "memo")
 
 
 @cache
-def built_in(version: int = NEWEST, *, sagas: bool = False) -> Application:
-    """The application as of one version of its declarations, from 1 to `NEWEST`; with sagas, or without."""
-    more = (Trail, Purse, Journey) if sagas else ()
+def built_in(version: int = NEWEST, *, sagas: bool = False, references: bool = False) -> Application:
+    """The application as of one version of its declarations, from 1 to `NEWEST`; with sagas, or references, or none."""
+    more: list[type[Collection]] = [Trail, Purse, Journey] if sagas else []
+    more += [Owner, Pet, Photo, Folder] if references else []
     return application_of(*_UNCHANGED, *_CHANGED[version], *more, name="simulation")
+
+
+def in_version(application: Application, version: int) -> Application:
+    """A built-in application in another version."""
+    return built_in(version, sagas=bool(application.sagas), references="owner" in application.collections)

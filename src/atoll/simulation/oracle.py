@@ -19,7 +19,7 @@ from atoll.causality.types import Dot, Order, Seq, Stamp
 from atoll.conflicts.records import record_id
 from atoll.documents.entry import Change, Entry
 from atoll.documents.rules import PURGED, TOUCH, WHOLE, Rules, field_of, in_life, is_touch
-from atoll.schema.system import HOLDERS, RANKED
+from atoll.schema.system import DANGLING, DELETED, HOLDERS, RANKED
 from atoll.simulation.failures import SafetyViolation
 from atoll.simulation.journal import Journal, Touch, revision_of
 
@@ -157,7 +157,7 @@ class Oracle:
     def _expect(self, collection: str, key: str, expected: dict[str, Expected]) -> None:
         rules = self._rules[collection]
         touches = list(self._journal.touches(collection, key))
-        if len(touches) < 2:
+        if len(touches) < 2 and not rules.records:
             return
         resolved: dict[str, Expected] = {}
         revisions = {revision_of(touch.change) for touch in touches}
@@ -258,6 +258,10 @@ def _open(
     """id → (register, losing, winning, status) of what is lost in this state."""
     if rules.name == HOLDERS:
         return _duplicates(key, present)
+    if rules.name == DANGLING:
+        return _dangling(key, present)
+    if rules.name == DELETED:
+        return {}
     lost: dict[str, tuple[str, Dot, Dot, str]] = {}
     now = in_life(TOUCH, _life(present))
     purged = max((each[0] for each in _purges(present)), default=0)
@@ -308,6 +312,21 @@ def _duplicates(place: str, present: Mapping[str, list[Written]]) -> dict[str, t
         )
         for _, key, dot, manual in holders[1:]
     }
+
+
+def _dangling(place: str, present: Mapping[str, list[Written]]) -> dict[str, tuple[str, Dot, Dot, str]]:
+    """The same of what refers to what was deleted."""
+    found = present.get(WHOLE, [])[-1:]
+    if not found or found[0].value is None:
+        return {}
+    said, dot = msgspec.json.decode(found[0].value), found[0].dot
+    reference, deletion = (
+        Dot(each["region"], each["seq"])
+        for each in (said["reference"], said["deletion"] or said["reference"])
+    )
+    losing, winning = (deletion, reference) if said["on_delete"] == "restrict" else (reference, deletion)
+    status = "manual" if said["reason"] or said["on_delete"] == "dangling" else "open"
+    return {record_id(DANGLING, place, f"{dot[0]}:{dot[1]}", losing): (WHOLE, losing, winning, status)}
 
 
 def _with_deletions(present: Mapping[str, list[Written]], touches: list[Written]) -> list[Written]:

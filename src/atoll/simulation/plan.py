@@ -42,6 +42,7 @@ EXTRA_WORKLOADS = (
     "transfers",
     "unique",
     "duplicates",
+    "references",
     "sagas",
     "fallbacks",
     "external",
@@ -49,6 +50,7 @@ EXTRA_WORKLOADS = (
 """Beside the others: in runs without faults, and in a share of those with faults."""
 _SHARES: Mapping[str, float] = {
     "transfers": 0.4, "sagas": 0.4, "unique": 0.3, "duplicates": 0.3, "interface": 0.3, "fallbacks": 0.3,
+    "references": 0.3,
 }  # fmt: skip
 _WITNESSES = 0.5
 """Of deployments of two regions."""

@@ -21,7 +21,7 @@ from atoll.conflicts.guard import guarded
 from atoll.documents.decided import DECIDED
 from atoll.documents.rules import Rules, plain_text
 from atoll.schema.application import Application
-from atoll.simulation.application import built_in
+from atoll.simulation.application import built_in, in_version
 from atoll.simulation.external import External
 from atoll.simulation.failures import (
     CrashFound,
@@ -41,6 +41,7 @@ from atoll.simulation.nemesis import Nemesis
 from atoll.simulation.oracle import plain_part
 from atoll.simulation.placements import Feed, Identifiers, Orders
 from atoll.simulation.plan import Plan
+from atoll.simulation.references import References
 from atoll.simulation.sagas import Sagas
 from atoll.simulation.sessions import Batches, Posts, Retries, Returning, Sessions
 from atoll.simulation.several_nodes import check_nodes, links_move, wakes
@@ -71,6 +72,7 @@ _MAKERS: Mapping[str, Callable[[int, float], Workload]] = {
     for each in (
         Counters, Inventory, Sets, Texts, Sessions, Posts, Batches, Retries, Orders, Identifiers, Feed, Freshness,
         Transfers, Fallbacks, Versions, Hostile, Mistakes, Interface, External, Sagas, Traffic, Unique, Duplicates,
+        References,
     )
 }  # fmt: skip
 
@@ -131,8 +133,9 @@ async def _simulate(
     report: Report,
     prepare: Callable[[Cluster], None] | None,
 ) -> None:
-    sagas = Sagas.name in plan.workloads
-    declared = application or built_in(sagas=sagas)
+    declared = application or built_in(
+        sagas=Sagas.name in plan.workloads, references=References.name in plan.workloads
+    )
     cluster = Cluster(
         declared,
         plan.regions,
@@ -168,7 +171,7 @@ async def _simulate(
             if name not in cluster.witnesses:
                 node.mounted = journal.mounted
             if application is None and name in plan.versions:
-                node.application = built_in(plan.versions[name], sagas=sagas)
+                node.application = in_version(declared, plan.versions[name])
     if prepare is not None:
         prepare(cluster)
     cluster.start()
