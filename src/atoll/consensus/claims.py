@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from atoll.commit.identity import Address
+from atoll.consensus.references import Cascade, check_referred
 from atoll.documents.mutation import Delete, Patch, Put
 from atoll.documents.rules import Rules
 from atoll.documents.unique import Value, place_of, values_of, violation
@@ -58,11 +59,14 @@ def claim_of(collection: str, value: Value) -> Address:
     return CLAIMS, place_of(collection, value)
 
 
-def check_claims(rules: Rules, before: bytes | None, after: bytes | None, held: Sequence[str] = ()) -> None:
-    """Raise ClaimsChanged where a unique field changes, and `held` lacks the register of a claim that changes hands.
+def check_claims(
+    rules: Rules, key: str, before: bytes | None, after: bytes | None, held: Sequence[str] = ()
+) -> None:
+    """Raise ClaimsChanged where a unique field or a reference changes, and `held` lacks a register for it.
 
     Every change of a register passes here, whichever region asks for it.
     """
+    check_referred(rules, key, before, after, held)
     if not rules.schema.unique or before == after:
         return
     either = set(values_of(rules, before).values()) ^ set(values_of(rules, after).values())
@@ -80,7 +84,7 @@ def may_move(rules: Rules, mutation: object) -> bool:
     A patch that does not name one does not, even where it creates the document: by default they are None.
     """
     unique = rules.schema.unique
-    if not unique or not isinstance(mutation, Put | Patch | Delete):
+    if not unique or not isinstance(mutation, Put | Patch | Delete | Cascade):
         return False
     if isinstance(mutation, Patch) and not rules.schema.has_rules:
         return any(step.field in unique for step in mutation.steps)

@@ -19,6 +19,7 @@ from atoll.commit.draft import Draft, written_of
 from atoll.commit.identity import Address
 from atoll.consensus.claims import Claim
 from atoll.consensus.outcome import Outcome
+from atoll.consensus.references import Beside
 from atoll.documents import decided
 from atoll.documents.decided import DECIDED, Decision, Dotted
 from atoll.documents.document import (
@@ -203,7 +204,11 @@ def carried(lost: Sequence[Lost], stamp: int) -> tuple[Lost, ...]:
 
 
 def wanted(
-    rules: Rules, before: Decided, mutations: Sequence[Mutation | Claim], stamp: Stamp, row: Row | None
+    rules: Rules,
+    before: Decided,
+    mutations: Sequence[Mutation | Claim | Beside],
+    stamp: Stamp,
+    row: Row | None,
 ) -> Decided | None:
     """What the mutations of one transaction make of a register: one more revision, or None where nothing changes.
 
@@ -211,7 +216,7 @@ def wanted(
     """
     after = before
     for each in mutations:
-        mutation = each.on(after.value) if isinstance(each, Claim) else each
+        mutation = each.on(after.value) if isinstance(each, Claim | Beside) else each
         if mutation is not None:
             after = changed(rules, after, mutation, stamp, row)
     if after is before:

@@ -174,6 +174,35 @@ def missing(rules: Rules, key: str, field: str, target: Address) -> ReferenceVio
     )
 
 
+def unknown(referrer: tuple[str, str, str], target: Address) -> ReferenceViolation:
+    """The same, by collection, key and field of what refers, for one that a majority decides."""
+    collection, key, field = referrer
+    return ReferenceViolation(
+        f"{collection}/{_cut(key)}: {field} refers to {target[0]}/{_cut(target[1])}, which does not exist; create it"
+        " first, or in the same transaction",
+        **_details((collection, key), field, target),
+    )
+
+
+def referred_by(name: str, count: int, target: Address) -> ReferenceViolation:
+    """For a deletion of what is referred to, as a majority has counted; `name` is `collection.field`."""
+    collection, _, field = name.partition(".")
+    return ReferenceViolation(
+        f"{target[0]}/{_cut(target[1])}: {count} of {collection} refer to it by {field}, so it cannot be deleted;"
+        " change or delete those first, or in the same transaction",
+        collection=collection,
+        field=field,
+        target_collection=target[0],
+        target=target[1],
+        count=count,
+    )
+
+
+def counted(rules: Rules) -> bool:
+    """Whether references to documents of a strong collection are counted."""
+    return any(each.on_delete != "dangling" for each in rules.schema.referrers)
+
+
 def referred(referrer: Address, field: str, target: Address) -> ReferenceViolation:
     """For a deletion of what is referred to."""
     return ReferenceViolation(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
 
 from atoll.causality.types import Stamp
 from atoll.commit import idempotency
@@ -17,91 +18,170 @@ from atoll.consensus.claims import (
     may_move,
 )
 from atoll.consensus.decided import Memory, Placed, wanted
-from atoll.documents.mutation import Mutation
+from atoll.consensus.references import Beside, Cascade, Counted, Exists, Moves, counts_of, needed
+from atoll.consensus.references import supposed as referring_after
+from atoll.documents.mutation import Delete, Mutation, Patch, Put
+from atoll.documents.references import counted, kept_at, may_refer, targets_of, unknown
 from atoll.documents.rules import Rules
 from atoll.documents.unique import Value, supposed, values_of
-from atoll.errors import ClaimsChanged, DeclarationError, InvalidOperation, RequestError
+from atoll.errors import ClaimsChanged, DeclarationError, InvalidKey, InvalidOperation, RequestError
 from atoll.region.concluding import Asked
 from atoll.region.holders import check_held
+from atoll.region.references import referring
 from atoll.region.registers import Registers
-from atoll.schema.system import CLAIMS
+from atoll.schema.limits import ANY_KEY, validate_key
+from atoll.schema.system import CLAIMS, REFERRED
 from atoll.store.port import Documents, Store
 
 MOST_REGISTERS: Final = 300
 """A transaction holds so many documents and claims at most: each of them names all others."""
 _AT_ONCE: Final = 1000
 
-_Moves = tuple[Mapping[str, Value], Mapping[str, Value]]
+
+class Changed(NamedTuple):
+    """What becomes of one document."""
+
+    before: Mapping[str, Value]
+    """Of unique fields."""
+    after: Mapping[str, Value]
+    moves: Moves
+    """Of references."""
 
 
 class Claims:
-    """Of one node."""
+    """Of one node: what a transaction has to hold beside its documents."""
 
     def __init__(self, rules: Mapping[str, Rules], registers: Registers, store: Documents) -> None:
-        self._rules = {name: each for name, each in rules.items() if each.schema.unique}
+        self._rules = {
+            name: each
+            for name, each in rules.items()
+            if each.schema.policy.by_quorum
+            and (each.schema.unique or each.schema.references or counted(each))
+        }
         self._registers = registers
         self._store = store
 
     def concern(self, mutation: Mutation) -> bool:
-        """Whether it may take or free a claim."""
+        """Whether it may need more than its document."""
+        return self._may_move(mutation)
+
+    def _may_move(self, mutation: Mutation | Claim | Beside) -> bool:
         rules = self._rules.get(mutation.collection)
-        return rules is not None and may_move(rules, mutation)
+        if rules is None:
+            return False
+        goes = isinstance(mutation, Delete | Cascade) and bool(rules.schema.references or counted(rules))
+        return goes or may_move(rules, mutation) or may_refer(rules, mutation)
 
     async def beside(self, asked: Asked, *, sure: bool) -> Asked:
-        """The transaction with its claims.
+        """The transaction with its claims, with what it refers to, and with the deletions that follow from it.
 
         Which these are depends on what the documents are. That is what this region shows of them; `sure`: what a
         majority has decided. Either may change until the documents are held: see `check`. Raises UniqueViolation
-        where two of its documents have one value, InvalidOperation where it has too many. Raises what
-        `Registers.committed` raises.
+        where two of its documents have one value, and ReferenceViolation for a key that no document can have. Raises
+        InvalidOperation where it has too many, and what `Registers.committed` raises.
         """
-        found: dict[Address, _Moves] = {}
+        asked = await self._with_cascades(asked)
+        found: dict[Address, Changed] = {}
         for address, mutations in asked.held.items():
-            rules = self._rules.get(address[0])
-            if rules is not None and any(may_move(rules, each) for each in mutations):
-                moves = self._decided if sure else self._shown
-                found[address] = await moves(rules, address, asked)
-        claims = claims_between((address, *moves) for address, moves in found.items())
-        if len(asked.held) + len(claims) > MOST_REGISTERS:
+            if any(map(self._may_move, mutations)):
+                change = self._decided if sure else self._shown
+                found[address] = await change(self._rules[address[0]], address, asked)
+        more = self._more(found)
+        held = {at: (*asked.held.get(at, ()), *more.get(at, ())) for at in (*asked.held, *more)}
+        if len(held) > MOST_REGISTERS:
             raise InvalidOperation(
-                f"a transaction holds at most {MOST_REGISTERS} strong documents and values of unique fields, this one"
-                f" {len(asked.held) + len(claims)}"
+                f"a transaction holds at most {MOST_REGISTERS} strong documents, values of unique fields and documents"
+                f" that they refer to, this one {len(held)}"
             )
-        return asked._replace(held={**asked.held, **{at: (claim,) for at, claim in claims.items()}})
+        return asked._replace(held=held)
 
-    async def _shown(self, rules: Rules, address: Address, asked: Asked) -> _Moves:
-        row = await self._store.get(*address)
-        before = values_of(rules, None if row is None else row.value)
-        return before, supposed(rules, before, asked.held[address])
+    @staticmethod
+    def _more(found: Mapping[Address, Changed]) -> dict[Address, tuple[Claim | Beside, ...]]:
+        claims = claims_between((address, change.before, change.after) for address, change in found.items())
+        besides = needed({address: change.moves for address, change in found.items()})
+        for each in besides.values():
+            if isinstance(each, Exists):
+                try:
+                    validate_key(each.key, ANY_KEY)
+                except InvalidKey:
+                    raise unknown(each.referrer, (each.collection, each.key)) from None
+        return {at: (each,) for at, each in (claims | besides).items()}
 
-    async def _decided(self, rules: Rules, address: Address, asked: Asked) -> _Moves:
+    async def _with_cascades(self, asked: Asked) -> Asked:
+        """Also deleting what refers to what is deleted, as far as this region shows it."""
+        held = dict(asked.held)
+        queue = [at for at, mutations in held.items() if isinstance(mutations[-1], Delete)]
+        seen = set(queue)
+        while queue:
+            collection, key = queue.pop()
+            rules = self._rules.get(collection)
+            for referrer in () if rules is None else rules.schema.referrers:
+                if referrer.on_delete != "cascade":
+                    continue
+                for other, _ in await referring(self._store, referrer, key, MOST_REGISTERS + 1):
+                    at = (referrer.collection, other)
+                    held[at] = (*held.get(at, ()), Cascade(*at, referrer.field, key))
+                    if at not in seen:
+                        seen.add(at)
+                        queue.append(at)
+                if len(held) > MOST_REGISTERS:
+                    raise InvalidOperation(
+                        f"{collection}/{key}: to delete it would delete more documents of {referrer.collection} that"
+                        f" refer to it than a transaction holds, {MOST_REGISTERS}; delete some of them first"
+                    )
+        return asked._replace(held=held)
+
+    async def _shown(self, rules: Rules, address: Address, asked: Asked) -> Changed:
+        row, mutations = await self._store.get(*address), asked.held[address]
+        text = None if row is None else row.value
+        values, targets, there = values_of(rules, text), targets_of(rules, text), text is not None
+        for mutation in mutations:
+            there = not isinstance(mutation, Delete | Cascade) and (
+                there or isinstance(mutation, Put | Patch)
+            )
+        plain = [Delete(*address) if isinstance(each, Cascade) else each for each in mutations]
+        moves = Moves(
+            rules, targets, referring_after(rules, targets, mutations), text is not None and not there
+        )
+        return Changed(values, supposed(rules, values, plain), moves)
+
+    async def _decided(self, rules: Rules, address: Address, asked: Asked) -> Changed:
         value = await self._registers.committed(address)
-        before, after = values_of(rules, value.value), value
-        key = asked.write.idempotency_key
+        key, after = asked.write.idempotency_key, value
         made = key is not None and Memory(value).find(idempotency.identifier(key)) is not None
-        with contextlib.suppress(RequestError):  # what is refused takes nothing, and the register says why
-            after = wanted(rules, value, asked.held[address], Stamp(value.stamp), None) or value
-        return before, before if made else values_of(rules, after.value)
+        if not made:
+            with contextlib.suppress(
+                RequestError
+            ):  # what is refused takes nothing, and the register says why
+                after = wanted(rules, value, asked.held[address], Stamp(value.stamp), None) or value
+        return _between(rules, value.value, after.value)
 
     def check(self, asked: Asked, values: Mapping[Address, Placed]) -> None:
-        """Raise ClaimsChanged unless the claims are those that the documents need, now that all are held."""
-        needed = claims_between(
-            (address, *self._held(address[0], placed))
+        """Raise ClaimsChanged unless it holds what the documents need, now that all are held."""
+        found = {
+            address: _between(
+                self._rules[address[0]],
+                placed.before.value,
+                placed.before.value if placed.after is None else placed.after.value,
+            )
             for address, placed in values.items()
             if address[0] in self._rules
-        )
-        held: dict[Address, Sequence[Mutation | Claim]] = {
-            at: mutations for at, mutations in asked.held.items() if at[0] == CLAIMS
         }
-        if held != {at: (claim,) for at, claim in needed.items()}:
+        held = {
+            at: tuple(each for each in mutations if isinstance(each, Claim | Exists | Counted))
+            for at, mutations in asked.held.items()
+        }
+        if {at: each for at, each in held.items() if each} != self._more(found):
             raise ClaimsChanged(
-                "others have changed unique fields of these documents all the time; nothing was done: try again"
+                "others have changed unique fields or references of these documents all the time; nothing was done:"
+                " try again"
             )
 
-    def _held(self, collection: str, placed: Placed) -> _Moves:
-        rules = self._rules[collection]
-        before = values_of(rules, placed.before.value)
-        return before, before if placed.after is None else values_of(rules, placed.after.value)
+
+def _between(rules: Rules, before: bytes | None, after: bytes | None) -> Changed:
+    gone = before is not None and after is None
+    moves = Moves(rules, targets_of(rules, before), targets_of(rules, after), gone)
+    return Changed(values_of(rules, before), values_of(rules, after), moves)
 
 
 async def check_unique(due: Iterable[Rules], store: Store) -> None:
@@ -110,7 +190,36 @@ async def check_unique(due: Iterable[Rules], store: Store) -> None:
     `due`: collections whose declaration is another than that of their documents. Raises what the store raises.
     """
     for rules in due:
-        await (_check_claimed if rules.schema.policy.by_quorum else check_held)(rules, store)
+        if rules.schema.policy.by_quorum:
+            await _check_claimed(rules, store)
+            await _check_counted(rules, store)
+        else:
+            await check_held(rules, store)
+
+
+async def _check_counted(rules: Rules, store: Store) -> None:
+    """Raise DeclarationError where documents refer that were written without being counted, or the reverse."""
+    for each in rules.schema.references:
+        if each.on_delete == "dangling":
+            continue
+        name, found = f"{rules.name}.{each.field}", Counter[str]()
+        after: str | None = None
+        while rows := (await store.scan(rules.name, after=after, limit=_AT_ONCE)).rows:
+            for _, row in rows:
+                if (target := targets_of(rules, row.value).get(each)) is not None:
+                    found[kept_at(target)] += 1
+            after = rows[-1][0]
+        prefix, after = f"{each.target}/", None
+        while rows := (await store.scan(REFERRED, prefix=prefix, after=after, limit=_AT_ONCE)).rows:
+            for at, row in rows:
+                found[at] -= counts_of(row.value).get(name, 0)
+            after = rows[-1][0]
+        if any(found.values()):
+            raise DeclarationError(
+                f"{name} was written when it was no reference, or another one; a field of documents that exist cannot"
+                " become a reference where a majority decides: declare the former collection again, export it, and"
+                " import it into a new one"
+            )
 
 
 async def _check_claimed(rules: Rules, store: Store) -> None:

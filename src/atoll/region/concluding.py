@@ -16,6 +16,7 @@ from atoll.commit.identity import Address
 from atoll.commit.work import Wants
 from atoll.consensus.claims import Claim
 from atoll.consensus.decided import Placed, change_of, written
+from atoll.consensus.references import Beside
 from atoll.documents.decided import DECIDED
 from atoll.documents.mutation import Check, Mutation, Receipt, Write, Written, weight_of
 from atoll.errors import AtollError, Indefinite
@@ -32,10 +33,15 @@ class Asked(NamedTuple):
     """A transaction by where its parts belong."""
 
     write: Write
-    held: Mapping[Address, tuple[Mutation | Claim, ...]]
-    """Of strong documents, and of the claims of their unique fields."""
+    held: Mapping[Address, tuple[Mutation | Claim | Beside, ...]]
+    """Of strong documents, of the claims of their unique fields, and of what they refer to."""
     beside: tuple[Mutation, ...]
     """Writes of other documents, which become part of its entry."""
+
+    @property
+    def named(self) -> set[Address]:
+        """Documents that were asked for."""
+        return {(each.collection, each.key) for each in self.write.mutations}
 
     @property
     def registers(self) -> tuple[str, ...]:

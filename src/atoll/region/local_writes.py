@@ -92,7 +92,8 @@ class LocalWrites:
         commit_wait: CommitWait | None = None,
         checks: Checks | None = None,
     ) -> None:
-        self._holders, self._references = checks or (None, None)
+        self._holders = None if checks is None else checks.holders
+        self._references = None if checks is None else checks.references
         self._commit_wait = commit_wait
         self.gates = tuple(gates)
         self.admit = admit

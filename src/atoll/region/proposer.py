@@ -395,7 +395,7 @@ class Proposer:
         rules, stamp = self.rules[address[0]], self._clock.now()
         try:
             after = changed(rules, before, write.mutations[0], stamp, row)
-            check_claims(rules, before.value, after.value)
+            check_claims(rules, address[1], before.value, after.value)
             check_document(address, before.value, after.value, self._site.options.document_bytes)
         except AtollError as error:
             if doubted is not None:
@@ -427,7 +427,7 @@ class Proposer:
         try:
             after = wanted(rules, bare, change.mutations, self._clock.now(), row)
             if after is not None:
-                check_claims(rules, bare.value, after.value, change.intent.participants)
+                check_claims(rules, address[1], bare.value, after.value, change.intent.participants)
                 check_document(address, before.value, after.value, self._site.options.document_bytes)
         except AtollError as error:
             return Step(change, before, error=error)

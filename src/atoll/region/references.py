@@ -34,7 +34,7 @@ from atoll.schema.limits import ANY_KEY, validate_key
 from atoll.schema.placement import Everywhere
 from atoll.schema.references import Referrer
 from atoll.schema.system import DELETED
-from atoll.store.port import Condition, Row, Store, View
+from atoll.store.port import Condition, Documents, Row, Store, View
 
 REFERRED: Final = "referred"
 """The space of states that change with each reference to a document: `{collection}/{digest of its key}`."""
@@ -247,14 +247,19 @@ class References:
 
     async def referring(self, referrer: Referrer, key: str, most: int) -> list[tuple[str, Row]]:
         """So many documents that refer to a key, at most. Raises what the store raises."""
-        where, found = [Condition(referrer.field, "eq", key)], list[tuple[str, Row]]()
-        while len(found) < most:
-            after, limit = found[-1][0] if found else None, min(_PAGE, most - len(found))
-            page = await self._store.scan(referrer.collection, after=after, limit=limit, where=where)
-            if not page.rows:
-                break
-            found += page.rows
-        return found
+        return await referring(self._store, referrer, key, most)
+
+
+async def referring(store: Documents, referrer: Referrer, key: str, most: int) -> list[tuple[str, Row]]:
+    """So many documents that refer to a key, at most, as this region shows them. Raises what the store raises."""
+    where, found = [Condition(referrer.field, "eq", key)], list[tuple[str, Row]]()
+    while len(found) < most:
+        after, limit = found[-1][0] if found else None, min(_PAGE, most - len(found))
+        page = await store.scan(referrer.collection, after=after, limit=limit, where=where)
+        if not page.rows:
+            break
+        found += page.rows
+    return found
 
 
 def shown(row: Row | None) -> bytes | None:

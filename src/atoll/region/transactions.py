@@ -33,6 +33,7 @@ from atoll.errors import (
     ClaimsChanged,
     Indefinite,
     InvalidOperation,
+    ReferenceViolation,
     RequestError,
     Unavailable,
     UniqueViolation,
@@ -46,7 +47,6 @@ from atoll.region.tasks import Tasks
 from atoll.region.voting import Voting
 from atoll.region.waits import Admission
 from atoll.replication.messages import PlaceCall, PlaceReply, SettleCall, SettleReply, WriteReply
-from atoll.schema.system import CLAIMS
 from atoll.store.port import Store
 
 MOST_DOCUMENTS: Final = 100
@@ -186,8 +186,8 @@ class Transactions:
         while True:
             try:
                 receipt = await self._attempted(await self.claims.beside(asked, sure=sure), age)
-            except (ClaimsChanged, UniqueViolation) as error:
-                if sure and isinstance(error, UniqueViolation):
+            except (ClaimsChanged, UniqueViolation, ReferenceViolation) as error:
+                if sure and not isinstance(error, ClaimsChanged):
                     raise
                 receipt = None
                 if not sure:
@@ -259,7 +259,7 @@ class Transactions:
             fingerprint = idempotency.fingerprint(asked.write)
         calls = [
             PlaceCall(mutations, intent)
-            if address[0] == CLAIMS
+            if address not in asked.named
             else PlaceCall(mutations, intent, id, fingerprint)
             for address, mutations in asked.held.items()
         ]
@@ -277,7 +277,7 @@ class Transactions:
         if any(placed.made != fingerprint for placed in earlier):
             raise idempotency.reused(asked.write)
         if earlier:
-            told = tuple(written(at, each.before) for at, each in values.items() if at[0] != CLAIMS)
+            told = tuple(written(at, each.before) for at, each in values.items() if at in asked.named)
             told = () if asked.write.brief else told
             return Receipt(DECIDED, Seq(0), Stamp(earlier[0].before.stamp), told, replayed=True)
         for error in sorted(errors, key=lambda error: not isinstance(error, RequestError)):

@@ -81,7 +81,7 @@ from atoll.replication.signal import Signal
 from atoll.rollout.redeclare import fingerprints
 from atoll.schema.application import Application
 from atoll.schema.bounds import bounds_of
-from atoll.schema.system import CLAIMS, RIGHTS, STEPS
+from atoll.schema.system import CLAIMS, REFERRED, RIGHTS, STEPS
 from atoll.store.port import Store
 
 
@@ -133,6 +133,7 @@ class Parts(Receiving):
         self._wire_escrow()
         self._wire_sagas()
         self._wire_background()
+        self.background += self._dangling()
 
     def _wire_commits(self) -> None:
         """What makes changes durable."""
@@ -223,8 +224,9 @@ class Parts(Receiving):
             check=self.timeline.check,
             refuse=lambda: self.restore.reads() or self.failover.writes() or self.startup_check.writes(),
         )
-        unique = any(schema.unique for schema in self.application.collections.values())
-        needed = ((RIGHTS, self.application.sagas), (STEPS, self.application.sagas), (CLAIMS, unique))
+        sagas, schemas = self.application.sagas, self.application.collections.values()
+        unique, refers = any(each.unique for each in schemas), any(each.references for each in schemas)
+        needed = ((RIGHTS, sagas), (STEPS, sagas), (CLAIMS, unique), (REFERRED, refers))
         system = {name: self._stored_rules[name] for name, needs in needed if needs}
         self._decided_rules = {**self.rules, **system}
         self.proposer = Proposer(
@@ -392,8 +394,6 @@ class Parts(Receiving):
             self.group_commit.listen(self.holders.committed)
             settle = partial(self.holders.run, self.writer.write, self.local_writes.write)
             self.background += (Background("duplicates of unique values", settle),)
-        if self.references.any:
-            self.background += (self._dangling(),)
         if self.sagas.any:
             self.background += (Background("sagas", self.sagas.run),)
         if self.rights.any:
@@ -412,12 +412,14 @@ class Parts(Receiving):
             return None
         return f"{self.name} is a witness: it votes, and holds no documents; ask another region"
 
-    def _dangling(self) -> Background:
+    def _dangling(self) -> tuple[Background, ...]:
+        if not self.references.any:
+            return ()
         stability = Stability(self.members, self.links, self.progress)
         means = Means(self.writer.write, self.local_writes.write, self.snapshot_install)
         dangling = Dangling(self.site, self.references, self.store, stability, means)
         self.group_commit.listen(dangling.committed)
-        return Background("references to what was deleted", dangling.run)
+        return (Background("references to what was deleted", dangling.run),)
 
     async def _open_commits(self) -> None:
         await self.group_commit.open()

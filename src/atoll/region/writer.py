@@ -14,6 +14,7 @@ from atoll.causality.types import Seq, Stamp
 from atoll.commit.checks import check_batch
 from atoll.commit.identity import Address
 from atoll.consensus.claims import Claim
+from atoll.consensus.references import Beside
 from atoll.documents import document as documents
 from atoll.documents.mutation import Check, Mutation, Put, Receipt, Transfer, Write, fields_of
 from atoll.documents.rules import Rules, in_life
@@ -187,7 +188,7 @@ class Writer:
         self._gates.leave(entered)
         return self._ownership.of_write(write, seen.get)
 
-    async def _check_declared(self, mutations: Iterable[Mutation | Claim]) -> None:
+    async def _check_declared(self, mutations: Iterable[Mutation | Claim | Beside]) -> None:
         """Raises Unavailable for what only the newer declarations of a peer know: half of it would be lost here."""
         turns = Turns()
         for mutation in mutations:
@@ -196,7 +197,7 @@ class Writer:
             rules = self._rules.get(mutation.collection) or self._registers.proposer.rules.get(
                 mutation.collection
             )
-            named = frozenset() if isinstance(mutation, Claim) else fields_of(mutation)
+            named = frozenset() if isinstance(mutation, Claim | Beside) else fields_of(mutation)
             if rules is None or named - rules.known:
                 raise Unavailable(
                     f"{self._region} orders the writes of {mutation.collection}/{mutation.key} and still runs other "

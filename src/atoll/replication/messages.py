@@ -11,6 +11,7 @@ from atoll.consensus.acceptor import Request, Vote
 from atoll.consensus.claims import Claim
 from atoll.consensus.decided import Intent, Placed
 from atoll.consensus.outcome import Outcome
+from atoll.consensus.references import Beside
 from atoll.documents.mutation import Mutation, Receipt, Write
 from atoll.replication.failure import Failure
 
@@ -125,7 +126,7 @@ class JoinCall(msgspec.Struct, array_like=True, frozen=True, tag="join"):
 class PlaceCall(msgspec.Struct, array_like=True, frozen=True, tag="place"):
     """Put the intent of a transaction on one register."""
 
-    mutations: tuple[Mutation | Claim, ...]
+    mutations: tuple[Mutation | Claim | Beside, ...]
     """Of one document."""
     intent: Intent
     """Without what the register becomes."""

@@ -202,13 +202,8 @@ def _check_pair(where: str, schema: CollectionSchema, on_delete: OnDelete, targe
             f"{where}: {other} is decided by a majority, and {one} is written without one, so a deletion could not be"
             f' undone; make {one} strong, too, or {other} another consistency than "strong"'
         )
-    if schema.policy.by_quorum:
-        raise DeclarationError(
-            f"{where}: {one} is decided by a majority of regions, which does not check references; declare the key as"
-            f' str, or give {one} and {other} another consistency than "strong"'
-        )
     bounded = any(isinstance(lattice, Escrowed) for lattice in target.lattices.values())
-    if on_delete == "restrict" and bounded:
+    if on_delete == "restrict" and bounded and not schema.policy.by_quorum:
         raise DeclarationError(
             f"{where}: what others take from a bounded counter of {other} while it is deleted would come back when the"
             ' deletion is undone; use on_delete="cascade" or "dangling"'

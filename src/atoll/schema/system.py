@@ -24,6 +24,7 @@ CLAIMS = "_unique"
 HOLDERS = "_holders"
 DANGLING = "_dangling"
 DELETED = "_deleted"
+REFERRED = "_referred"
 
 
 class Event(Collection, name=EVENTS, system=True):
@@ -153,6 +154,16 @@ class Deleted(Collection, name=DELETED, system=True):
     """
 
 
+class Referred(Collection, name=REFERRED, system=True, consistency="strong"):
+    """How many strong documents refer to one: see `consensus.references`.
+
+    Its key is `{collection}/{digest of the document's key}`.
+    """
+
+    counts: dict[str, int]
+    """`collection.field` → how many."""
+
+
 SYSTEM: tuple[type[Collection], ...] = (
     Event,
     SagaDocument,
@@ -162,6 +173,7 @@ SYSTEM: tuple[type[Collection], ...] = (
     Holders,
     Dangling,
     Deleted,
+    Referred,
 )
 
 RANKED = frozenset({SAGAS})

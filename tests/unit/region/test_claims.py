@@ -14,6 +14,7 @@ from pydantic import field_validator
 
 from atoll.commit.identity import Address
 from atoll.consensus.claims import claim_of
+from atoll.consensus.references import Moves
 from atoll.documents.mutation import Check, Mutation, Write, put_of
 from atoll.documents.unique import Value, supposed
 from atoll.errors import (
@@ -27,7 +28,7 @@ from atoll.errors import (
     UniqueViolation,
     VersionMismatch,
 )
-from atoll.region.claims import MOST_REGISTERS, Claims
+from atoll.region.claims import MOST_REGISTERS, Changed, Claims
 from atoll.region.concluding import Asked
 from atoll.region.learning import Change
 from atoll.region.outcomes import Outcomes
@@ -218,7 +219,8 @@ async def test_a_transaction_hands_values_over() -> None:
 @in_virtual_time
 async def test_a_region_that_shows_old_values_frees_what_was_decided(monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing_yet(self: Claims, rules: Any, address: Address, asked: Asked) -> Any:
-        return {}, supposed(rules, {}, asked.held[address])
+        values = supposed(rules, {}, asked.held[address])
+        return Changed({}, values, Moves(rules, {}, {}, False))
 
     monkeypatch.setattr(Claims, "_shown", nothing_yet)
     async with World(application=APPLICATION) as it:
