@@ -51,6 +51,7 @@ def losing(plan: Plan, *faults: Fault, nodes: int = 1, regions: tuple[str, ...] 
         detour=(),
         versions={},
         files=False,
+        witnesses=(),
     )
 
 

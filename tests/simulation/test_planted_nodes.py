@@ -51,6 +51,7 @@ def close_by(plan: Plan) -> Plan:
         detour=(),
         versions={},
         files=False,
+        witnesses=(),
     )
 
 
