@@ -74,7 +74,7 @@ AUDIT = (
 )
 
 
-@plant("nobody settles duplicates", workloads=("duplicates",), seeds=10, found_by=(SETTLED,), alter=crowded)
+@plant("nobody settles duplicates", workloads=("duplicates",), seeds=30, found_by=(SETTLED,), alter=crowded)
 def leaves(patch: Patch) -> None:
     async def settle(self: Holders, *_: Any) -> bool:
         return False
