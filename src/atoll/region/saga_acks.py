@@ -1,4 +1,4 @@
-"""Waits until a majority of regions holds what this region has written.
+"""Waits until a majority of regions holds what this region has written, or has shown.
 
 A saga acts outside only after that, so that whoever takes it over knows of it.
 """
@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from atoll.causality.origin import Origin
-from atoll.errors import AtollError, Unavailable
+from atoll.errors import AtollError, Indefinite
 from atoll.membership.members import Members
 from atoll.region.progress import Progress
 from atoll.region.site import Site
@@ -65,14 +65,14 @@ class SagaAcks:
             self._waiting.pop(future, None)
 
     async def reached_soon(self, place: tuple[Origin, int]) -> None:
-        """As `reached`. Raises Unavailable if that takes too long."""
+        """As `reached`. Raises Indefinite if that takes too long."""
         try:
             async with asyncio.timeout(self._site.options.peer_timeout_s):
                 await self.reached(place)
         except TimeoutError:
-            raise Unavailable(
-                f"{self._site.name} has written it, and no majority of regions holds it yet; send it again",
-                region=self._site.name,
+            raise Indefinite(
+                f"it is written in {self._site.name}, and no majority of regions holds it yet; send it again with the"
+                " same idempotency key"
             ) from None
 
     async def close(self) -> None:
@@ -82,9 +82,11 @@ class SagaAcks:
     async def _ask(self, peer: str) -> None:
         try:
             while any(not self._holds(peer, place) for place in self._waiting.values()):
-                origin, seq = self.position  # and so all that is waited for
+                wanted: dict[str, int] = dict([self.position])
+                for origin, seq in self._waiting.values():
+                    wanted[origin] = max(seq, wanted.get(origin, 0))
                 try:
-                    reply = await self._site.ask(peer, HeldCall({origin: seq}), HeldReply)
+                    reply = await self._site.ask(peer, HeldCall(wanted), HeldReply)
                 except AtollError:
                     await asyncio.sleep(_RETRY_S)
                 else:

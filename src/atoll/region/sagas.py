@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
 import msgspec
 
+from atoll.causality.origin import Origin
 from atoll.causality.types import Generation
 from atoll.commit.batch import Batch
 from atoll.commit.work import Wants
+from atoll.documents.document import dots_in
 from atoll.documents.mutation import Put, Write
 from atoll.documents.rules import Rules
-from atoll.errors import IdempotencyKeyReused, NotFound, Unavailable, VersionMismatch
+from atoll.errors import IdempotencyKeyReused, Indefinite, NotFound, Unavailable, VersionMismatch
 from atoll.region.gates import Gates
 from atoll.region.local_writes import LocalWrites
 from atoll.region.reader import Reader
@@ -195,6 +197,7 @@ class Sagas:
         """Have a command act on a saga, in the region that runs it; durable on return, in a majority of regions.
 
         Raises NotFound, Conflict where it does not fit the saga's status, Unavailable, and what the store raises.
+        Raises Indefinite where it may come to nothing, as another region takes the saga over meanwhile.
         """
         key = key_of(saga, id)
         while True:
@@ -207,21 +210,25 @@ class Sagas:
                     str(home), SagaCall(saga, id, "tell", protocol.encoded(command), idempotency_key)
                 )
             instance, text = found
-            if idempotency_key is not None and idempotency_key in instance.heard:
-                return instance
             holder = self.rights.holder(instance.home)
             if self.rights.right(instance.home) is None and forward and holder != self._site.name:
                 call = SagaCall(saga, id, "tell", protocol.encoded(command), idempotency_key)
                 return await self._elsewhere(instance.home, call)
             right = await self.rights.ensure(instance.home)
-            after = self._told(instance, command, right)
+            repeated = idempotency_key is not None and idempotency_key in instance.heard
+            after = None if repeated else self._told(instance, command, right)
             if after is None:
+                row = await self._store.get(SAGAS, key)
+                if row is None or row.value != text:
+                    continue
+                places = [(each.origin, each.seq) for each in dots_in(row)]
+                await self._lasts(places, instance.home, right)
                 return instance
             heard = (*instance.heard, idempotency_key)[-_HEARD:] if idempotency_key else instance.heard
             after = msgspec.structs.replace(after, heard=heard, revision=instance.revision + 1)
             if await self._commit(text, after, right) is not None:
                 self.runner.poke(key)
-                await self.acks.reached_soon(self.acks.position)
+                await self._lasts([self.acks.position], instance.home, right)
                 return after
 
     async def concluded(self, saga: str, id: str, wait_s: float) -> Instance:
@@ -324,6 +331,20 @@ class Sagas:
         if row is None or row.value is None:
             return None
         return decoded(row.value), row.value
+
+    async def _lasts(self, places: Iterable[tuple[Origin, int]], home: str, right: Right) -> None:
+        """Return once whoever takes a home's sagas over goes on from these entries. Raises Indefinite.
+
+        Whoever took them over before a majority had the entries goes on without. So the right must hold yet.
+        """
+        for place in places:
+            await self.acks.reached_soon(place)
+        now = self.rights.right(home)
+        if now is None or now.epoch != right.epoch:
+            raise Indefinite(
+                f"{self._site.name} could not keep the right to run sagas of {home} meanwhile, so another region may go"
+                " on without this; send it again with the same idempotency key"
+            )
 
     async def _commit(self, before: bytes | None, after: Instance, right: Right) -> bytes | None:
         async def commit() -> bytes | None:

@@ -14,9 +14,11 @@ from atoll.errors import (
     AtollError,
     Conflict,
     IdempotencyKeyReused,
+    Indefinite,
     InvalidDocument,
     InvalidKey,
     NotFound,
+    Unavailable,
     UnknownField,
     UnknownSaga,
 )
@@ -549,6 +551,26 @@ async def test_commands_reach_the_region_that_runs_a_saga() -> None:
             await it["b"].tell_saga("approval", "1", Skipped(), None)
         with pytest.raises(NotFound):
             await it["b"].tell_saga("approval", "2", Retried(), None)
+
+
+@in_virtual_time
+async def test_a_repeated_command_is_not_acknowledged_before_a_majority_holds_it() -> None:
+    async with three() as it:
+        signal = Signalled("approved", "ann")
+        await it["a"].start_saga("approval", "1", b"{}")
+        await it.settled()
+        it.partition("ab", "ac")
+        for _ in range(2):
+            with pytest.raises((Indefinite, Unavailable)):
+                await it["a"].tell_saga("approval", "1", signal, "one")
+            assert (await it["a"].find_saga("approval", "1")).signals
+        it.partition()
+        async with asyncio.timeout(60):
+            for name in "ab":
+                while True:
+                    with contextlib.suppress(Unavailable, Indefinite):
+                        assert (await it[name].tell_saga("approval", "1", signal, "one")).heard == ("one",)
+                        break
 
 
 @in_virtual_time
