@@ -49,7 +49,6 @@ Admit = Callable[[Write, Callable[[Address], Row | None]], None]
 """Raises an AtollError where a write may not be committed here, given the documents as its transaction shows them."""
 
 _PURGE = Write((), brief=True)
-_pack = msgspec.msgpack.Encoder().encode
 _INSERT, _UPDATE, _DELETE = map(int, (Operation.INSERT, Operation.UPDATE, Operation.DELETE))
 
 
@@ -117,7 +116,7 @@ class Batch:
         dot = self._next()
         receipt = self._replace(write, dot)
         if receipt is None:
-            drafts = self._drafts(write, dot)
+            drafts = self.drafts(write, dot)
             seq = dot.seq if self._commit_drafts(drafts, dot, write) else Seq(0)
             rows = () if write.brief else told_of(write, drafts, self.row)
             receipt = Receipt(dot.origin, seq, dot.stamp, rows)
@@ -170,9 +169,9 @@ class Batch:
         written = (Written(*address, row.value, documents.version_tag(row)) for address, row in after.items())
         return Receipt(origin, seq, stamp, tuple(written))
 
-    def _drafts(self, write: Write, dot: Version) -> dict[Address, Draft]:
-        drafts: dict[Address, Draft] = {}
-        size_bytes, most = 0, self._identity.entry_bytes
+    def drafts(self, write: Write, dot: Version | None = None) -> dict[Address, Draft]:
+        """What a write would make of its documents. Raises a RequestError."""
+        drafts, dot, size_bytes = dict[Address, Draft](), dot or self._next(), 0
         for index, mutation in enumerate(write.mutations):
             rules = self._rules[mutation.collection]
             key = Place(dot.stamp, dot.origin, dot.seq, index).key if rules.appended else mutation.key
@@ -183,8 +182,8 @@ class Batch:
             size_bytes -= draft.size_bytes
             draft.mutate(mutation)
             size_bytes += draft.size_bytes
-            if size_bytes > most:
-                raise entry_too_large(most)
+            if size_bytes > self._identity.entry_bytes:
+                raise entry_too_large(self._identity.entry_bytes)
         return drafts
 
     def _next(self) -> Version:
@@ -195,7 +194,7 @@ class Batch:
         return Version(origin, seq, self.clock.now(), uncertainty_ms, 0, context, None)
 
     def learn(self, changes: Sequence[Change], beside: Write) -> Entry | None:
-        """Add an entry of what registers have decided, and of a write; None for nothing. Raises as `write` does."""
+        """Add an entry of what was decided, and of a write of any size; None for nothing. Raises as `drafts`."""
         fresh: list[Change] = []
         for change in changes:
             decision, here = decision_of(change.deltas), self.row((change.collection, change.key))
@@ -205,8 +204,7 @@ class Batch:
         if not fresh and not beside.mutations:
             return None
         dot = self._next()
-        wrote = self._commit_drafts(self._drafts(beside, dot), dot, beside, fresh)
-        return self.written[-1] if wrote else None
+        return self.written[-1] if self._commit_drafts(self.drafts(beside, dot), dot, beside, fresh) else None
 
     def purge(self, addresses: Sequence[Address], seen: Mapping[str, int]) -> None:
         """Add an entry that lets go what is over in these documents; every region has seen `seen`."""
@@ -221,18 +219,21 @@ class Batch:
         self._commit_drafts(drafts, dot, _PURGE)
 
     def _commit_drafts(
-        self, drafts: Mapping[Address, Draft], dot: Version, write: Write, decided: Sequence[Change] = ()
+        self,
+        drafts: Mapping[Address, Draft],
+        dot: Version,
+        write: Write,
+        decided: Sequence[Change] | None = None,
     ) -> bool:
         """Add the entry of what the drafts wrote, and of what was decided; whether there is any."""
         identity = self._identity
         origin, seq, stamp, context = dot.origin, dot.seq, dot.stamp, dot.context
-        changed: list[tuple[Address, Draft, Row]] = []
-        changes = [*decided]
+        changed, changes = list[tuple[Address, Draft, Row]](), [*(decided or ())]
         for address, draft in drafts.items():
             if draft.empty:
                 continue
             row = documents.encode_row(draft.rules, draft.document)
-            if draft.added:
+            if draft.added and decided is None:
                 here = None if (known := self.row(address)) is None else known.value
                 check_document(address, here, row.value, identity.document_bytes)
             resolved: tuple[LosingVersion, ...] = ()
@@ -241,7 +242,7 @@ class Batch:
                 resolved = tuple(records.resolve(record, (stamp, origin, seq)) for record in lost)
             changed.append((address, draft, row))
             changes.append(draft.change(resolved))
-        if len(drafts) > 1 and not write.brief:
+        if len(drafts) > 1 and not write.brief and decided is None:
             after = {address: row for address, _, row in changed}
             check_answer([after.get(address) or self.row(address) for address in drafts])
         if changes:
@@ -249,9 +250,9 @@ class Batch:
             frame = encode_frame(entry)
             if len(frame) > identity.entry_bytes:
                 raise entry_too_large(identity.entry_bytes)
-            for change in decided:
+            for change in decided or ():
                 self._apply_change(self._rules[change.collection], entry, change)
-            for (address, draft, row), change in zip(changed, changes[len(decided) :], strict=True):
+            for (address, draft, row), change in zip(changed, changes[len(decided or ()) :], strict=True):
                 self._install(address, draft.before, draft.document, row, change.resolved)
                 if identity.purges and not draft.rules.simple and leaves_remains(draft):
                     self.pending.states[remains_of(address)] = str(dot.dot).encode()
@@ -319,7 +320,7 @@ class Batch:
         except Exception as error:  # whatever it is, it must not stop the link
             reason = f"{type(error).__name__}: {error}"
         whole = msgspec.structs.replace(entry, changes=(left,))
-        return Parked(entry.origin, entry.seq, index, cause, reason, _pack(whole))
+        return Parked(entry.origin, entry.seq, index, cause, reason, msgspec.msgpack.encode(whole))
 
     def _apply_change(self, rules: Rules, entry: Entry, change: Change) -> None:
         validate_key(change.key, ANY_KEY)

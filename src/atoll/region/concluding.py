@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from atoll.causality.types import Seq, Stamp
 from atoll.commit import idempotency
 from atoll.commit.batch import Batch
+from atoll.commit.checks import check_document, check_together
 from atoll.commit.draft import written_of
 from atoll.commit.identity import Address
 from atoll.commit.work import Wants
@@ -18,8 +20,19 @@ from atoll.consensus.claims import Claim
 from atoll.consensus.decided import Placed, change_of, written
 from atoll.consensus.references import Beside
 from atoll.documents.decided import DECIDED
-from atoll.documents.mutation import Check, Mutation, Receipt, Write, Written, weight_of
-from atoll.errors import AtollError, Indefinite
+from atoll.documents.document import encode_row
+from atoll.documents.mutation import (
+    Check,
+    Mutation,
+    Patch,
+    Put,
+    Receipt,
+    Write,
+    Written,
+    put_of,
+    weight_of,
+)
+from atoll.errors import AtollError, Indefinite, RequestError
 from atoll.region.group_commit import Awaited
 from atoll.region.local_writes import LocalWrites
 from atoll.store.port import Remembered, View
@@ -58,6 +71,26 @@ class Kept(msgspec.Struct, array_like=True, frozen=True):
 
     beside: tuple[Mutation, ...]
     participants: tuple[str, ...]
+    instead: tuple[Put, ...] = ()
+    """Patched documents as they would have been then: for those that have gone meanwhile."""
+
+    def possible(self, batch: Batch) -> tuple[Mutation, ...]:
+        """What it comes to by now: nothing may be refused any more, and documents may have changed."""
+        with contextlib.suppress(RequestError):
+            batch.drafts(Write(self.beside))
+            return self.beside
+        instead: dict[Address, Mutation] = {(put.collection, put.key): put for put in self.instead}
+        by_document: dict[Address, list[Mutation]] = {}
+        for mutation in self.beside:
+            by_document.setdefault((mutation.collection, mutation.key), []).append(mutation)
+        found: list[Mutation] = []
+        for address, mutations in by_document.items():
+            try:
+                batch.drafts(Write(tuple(mutations)))
+                found += mutations
+            except RequestError:
+                found += [instead[address]] if address in instead else []
+        return tuple(found)
 
 
 _decode = msgspec.msgpack.Decoder(Kept).decode
@@ -69,17 +102,51 @@ def kept_of(stored: bytes) -> Kept:
 
 
 class Keep(NamedTuple):
-    """A step: a transaction's `Kept` is put there, or removed."""
+    """A step: what else a transaction writes is tried, and kept. Raises RequestErrors."""
 
     transaction: str
-    kept: Kept | None = None
+    beside: tuple[Mutation, ...]
+    participants: tuple[str, ...]
+    document_bytes: int
+
+    def want(self, wants: Wants) -> None:
+        _want(wants, self.beside)
+
+    def perform(self, batch: Batch, view: View) -> None:
+        patched = {(each.collection, each.key) for each in self.beside if isinstance(each, Patch)}
+        instead: list[Put] = []
+        size_bytes = 0
+        for address, draft in batch.drafts(Write(self.beside)).items():
+            row = encode_row(draft.rules, draft.document)
+            if draft.added:
+                known = batch.row(address)
+                here = None if known is None else known.value
+                check_document(address, here, row.value, self.document_bytes)
+            shown = draft.shown() if address in patched else None
+            if shown is not None:
+                size_bytes += len(shown)
+                instead.append(put_of(draft.rules, address[1], shown))
+        check_together(size_bytes, "Patch fewer documents in one transaction")
+        kept = Kept(self.beside, self.participants, tuple(instead))
+        batch.pending.states[TRANSACTIONS, self.transaction] = _encode(kept)
+
+
+class Drop(NamedTuple):
+    """A step: a transaction writes nothing else."""
+
+    transaction: str
 
     def want(self, wants: Wants) -> None:
         pass
 
     def perform(self, batch: Batch, view: View) -> None:
-        kept = None if self.kept is None else _encode(self.kept)
-        batch.pending.states[TRANSACTIONS, self.transaction] = kept
+        batch.pending.states[TRANSACTIONS, self.transaction] = None
+
+
+def _want(wants: Wants, beside: Sequence[Mutation]) -> None:
+    for mutation in beside:
+        wants.document(mutation.collection, mutation.key)
+        wants.weight_bytes += weight_of(mutation)
 
 
 class Concluding(Awaited[Receipt]):
@@ -102,9 +169,7 @@ class Concluding(Awaited[Receipt]):
         for address, placed in self._values.items():
             wants.document(*address)
             wants.weight_bytes += 0 if placed.after is None else len(placed.after.value or b"")
-        for mutation in self._asked.beside:
-            wants.document(mutation.collection, mutation.key)
-            wants.weight_bytes += weight_of(mutation)
+        _want(wants, self._asked.beside)
 
     def perform(self, batch: Batch, view: View) -> None:
         """Raises nothing: the transaction has happened, whether it can be recorded here or not."""
@@ -112,16 +177,16 @@ class Concluding(Awaited[Receipt]):
             if batch.closed is not None:
                 raise batch.closed
             self.result = self._concluded(batch, view)
-        except AtollError as error:
+        except (AtollError, msgspec.DecodeError) as error:
             self.result = Indefinite(
-                f"the transaction is committed, and this region cannot record it: {error.message}"
+                f"the transaction is committed, and this region cannot record it: {error}"
             )
 
     def _concluded(self, batch: Batch, view: View) -> Receipt:
         place, write = (TRANSACTIONS, self._transaction), self._asked.write
-        beside = self._asked.beside
-        if beside and place not in view.states:
-            beside = ()  # another node was faster
+        beside: tuple[Mutation, ...] = ()
+        if place in view.states:  # else there is nothing, or another node was faster
+            beside = kept_of(view.states[place]).possible(batch)
         changes = [change_of(at, placed.after) for at, placed in self._values.items() if placed.after]
         entry = batch.learn(changes, msgspec.structs.replace(write, mutations=beside))
         if self._asked.beside:

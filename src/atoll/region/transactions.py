@@ -40,7 +40,7 @@ from atoll.errors import (
 )
 from atoll.lattices.base import Escrowed
 from atoll.region.claims import Claims
-from atoll.region.concluding import Asked, Concluding, Keep, Kept, kept_of
+from atoll.region.concluding import Asked, Concluding, Drop, Keep, kept_of
 from atoll.region.registers import Registers
 from atoll.region.site import Site
 from atoll.region.tasks import Tasks
@@ -157,13 +157,13 @@ class Transactions:
                 f"a transaction cannot write {name}: it {why}, and what is refused late would leave the transaction"
                 " half done"
             )
-        unconditional = isinstance(mutation, Put | Delete) and mutation.if_match is None
+        unconditional = isinstance(mutation, Put | Patch | Delete) and mutation.if_match is None
         unconditional = unconditional and not (isinstance(mutation, Put) and mutation.if_absent)
         bounded = any(isinstance(lattice, Escrowed) for lattice in rules.lattices.values())
         if not unconditional or bounded:
             raise InvalidOperation(
-                f"of {name}, which is {policy.consistency}, a transaction takes puts and deletes without a condition,"
-                " and no bounded counters: what is refused late would leave the transaction half done"
+                f"of {name}, which is {policy.consistency}, a transaction takes writes without a condition, and no"
+                " bounded counters: what is refused late would leave the transaction half done"
             )
 
     async def _run(self, asked: Asked, done: asyncio.Future[Receipt]) -> None:
@@ -210,7 +210,9 @@ class Transactions:
         self.running.add(transaction)
         try:
             if asked.beside:
-                await self._writes.group_commit.commit(Keep(transaction, Kept(asked.beside, participants)))
+                limit_bytes = self._site.options.document_bytes
+                keep = Keep(transaction, asked.beside, participants, limit_bytes)
+                await self._writes.group_commit.commit(keep)
             values = await self._placed(asked, Intent(transaction, self._site.name, age, participants))
             if values is None:
                 await self._dropped(transaction, asked)
@@ -308,7 +310,7 @@ class Transactions:
     async def _dropped(self, transaction: str, asked: Asked, *, proposed: bool = False) -> None:
         """Only its coordinator proposes that a transaction commits. So one that has not is aborted."""
         if asked.beside:
-            await self._writes.group_commit.commit(Keep(transaction))
+            await self._writes.group_commit.commit(Drop(transaction))
         settling = self._settle(transaction, aborted(asked.registers), sure=not proposed)
         self._tasks.spawn(settling, "drops a transaction")
 
@@ -357,7 +359,7 @@ class Transactions:
         kept = kept_of(stored)
         outcome = await self._proposer.outcomes.decide(transaction, aborted(kept.participants))
         if not outcome.committed:
-            await self._writes.group_commit.commit(Keep(transaction))
+            await self._writes.group_commit.commit(Drop(transaction))
             return
         asked = Asked(Write(kept.beside, brief=True), {}, kept.beside)
         work = Concluding(transaction, asked, {}, self._writes)

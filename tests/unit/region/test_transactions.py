@@ -17,6 +17,7 @@ from atoll.errors import (
     IdempotencyKeyReused,
     Indefinite,
     InvalidOperation,
+    NotFound,
     Overloaded,
     RegionUnreachable,
     StoreUnwritable,
@@ -28,7 +29,7 @@ from atoll.region.reading import ReadOptions
 from atoll.region.transactions import Transactions
 from atoll.region.voting import REGISTERS
 from atoll.replication.messages import PlaceCall, VoteCall
-from atoll.schema import BoundedCounter, Collection, home_region
+from atoll.schema import BoundedCounter, Collection, Counter, SetOf, home_region
 from atoll.schema.application import application_of
 from atoll.store.memory.store import MemoryStore
 
@@ -52,11 +53,17 @@ class Note(Collection, consistency="causal"):
     text: str = ""
 
 
+class Tag(Collection, resolve="merge"):
+    owner: str
+    names: SetOf[str]
+    count: Counter
+
+
 class Order(Collection, placement=home_region("region"), consistency="session"):
     region: str
 
 
-APPLICATION = application_of(Purse, Doctor, Page, Note, Order)
+APPLICATION = application_of(Purse, Doctor, Page, Note, Tag, Order)
 
 
 def moved(it: World, amount: int, source: str, target: str) -> tuple[Mutation, ...]:
@@ -249,6 +256,77 @@ async def test_other_documents_appear_with_the_commit_or_not_at_all() -> None:
         await it.settled()
         assert [it.shown(name, "note", "n") for name in it.names] == [{"text": "moved"}] * 3
         assert not await it["b"].store.states(TRANSACTIONS)
+
+
+def beside(it: World, *mutations: Mutation) -> Write:
+    return Write((put_of(it["a"].rules["page"], "p", b'{"text": "done"}'), *mutations))
+
+
+@in_virtual_time
+async def test_other_documents_may_be_patched() -> None:
+    async with World(application=APPLICATION) as it:
+        rules = it["a"].rules
+        await it.write("a", "tag", "t", {"names": ["x"], "count": 1, "owner": "ann"})
+        patch = patch_of(rules["tag"], "t", {"$add": {"names": ["y"]}, "$inc": {"count": 2}})
+        note = patch_of(rules["note"], "n", {"$set": {"text": "new"}})
+        receipt = (await it["a"].transact(beside(it, patch, note))).receipt
+        assert [each.collection for each in receipt.written] == ["page", "tag", "note"]
+        await it.settled()
+        for name in it.names:
+            assert it.shown(name, "tag", "t") == {"names": ["x", "y"], "count": 3, "owner": "ann"}
+            assert it.shown(name, "note", "n") == {"text": "new"}
+
+
+@in_virtual_time
+async def test_what_other_documents_refuse_is_refused_before_anything_happens() -> None:
+    async with World(application=APPLICATION) as it:
+        rules = it["a"].rules
+        await fund(it, ann=1)
+        large = json.dumps({"text": "x" * 900_000}).encode()
+        await it.write("a", "tag", "t", {"owner": "x" * 900_000})
+        refused: list[tuple[Mutation, type[AtollError]]] = [
+            (Delete("note", "nope"), NotFound),
+            (patch_of(rules["tag"], "nope", {"$inc": {"count": 1}}), NotFound),
+            (patch_of(rules["tag"], "t", {"$add": {"names": ["y" * 200_000]}}), TooLarge),
+        ]
+        for mutation, error in refused:
+            with pytest.raises(error):
+                await it["a"].transact(beside(it, put_of(rules["note"], "n", large), mutation))
+        assert not await it["a"].store.states(TRANSACTIONS)
+        await no_intents(it)
+        assert (await it["b"].read("page", "p")).value is None
+        assert it.shown("a", "note", "n") is None
+
+
+@in_virtual_time
+async def test_other_documents_may_change_until_the_transaction_commits() -> None:
+    """One is deleted, one has grown, one is gone already that was to be deleted."""
+    async with World(application=APPLICATION) as it:
+        rules = it["a"].rules
+        for key in ("gone", "grown"):
+            await it.write("a", "tag", key, {"names": ["x"], "count": 1, "owner": "ann"})
+        await it.write("a", "note", "n", {"text": "old"})
+        write = beside(
+            it,
+            patch_of(rules["tag"], "gone", {"$inc": {"count": 2}}),
+            patch_of(rules["tag"], "grown", {"$add": {"names": ["y" * 100_000]}}),
+            Delete("note", "n"),
+        )
+        for peer in "bc":
+            it.reply_s[peer, "a"] = 0.3
+        committing = asyncio.create_task(it["a"].transact(write))
+        await asyncio.sleep(0.2)
+        assert await it["a"].store.states(TRANSACTIONS)
+        await it.write("a", "tag", "gone", None)
+        await it.write("a", "note", "n", None)
+        await it.write("a", "tag", "grown", {"$set": {"owner": "z" * 990_000}})
+        await committing
+        await it.settled()
+        for name in it.names:
+            assert it.shown(name, "tag", "gone") == {"names": ["x"], "count": 3, "owner": "ann"}
+            assert it.shown(name, "note", "n") is None
+            assert len(it.shown(name, "tag", "grown")["names"]) == 2
+        assert not await it["a"].store.states(TRANSACTIONS)
 
 
 @in_virtual_time
