@@ -7,7 +7,7 @@ written once. It says that the step was done, or that it must not be done any mo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -29,6 +29,7 @@ class Mark(msgspec.Struct, frozen=True):
     fields: dict[str, Any]
 
 
+_TRIES: Final = 8
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Mark).decode
 
@@ -91,18 +92,22 @@ class MarkedSteps(NamedTuple):
             if mark.outcome == "void":
                 return Attempted(Done(*perform, instance.fields))
             instance = msgspec.structs.replace(instance, fields=mark.fields)
-        attempted = await self.steps.attempt(instance, plan, perform)
-        if not isinstance(attempted.event, Done):
-            return attempted
         name = step.options.compensate if perform.backwards else step.name
         key = effect_key(instance, name or "")
-        try:
-            mark = await self.marks.commit(key, attempted.mutations, attempted.event.fields)
-        except RequestError as error:
-            return self.steps.refused(instance, perform, error)
-        if mark.outcome == "void":
-            raise Unavailable(f"{instance.saga}/{instance.id} is undone by another region")
-        return Attempted(Done(*perform, mark.fields))
+        for left in reversed(range(_TRIES)):
+            attempted = await self.steps.attempt(instance, plan, perform)
+            if not isinstance(attempted.event, Done):
+                return attempted
+            try:
+                mark = await self.marks.commit(key, attempted.mutations, attempted.event.fields)
+            except RequestError as error:
+                if left and isinstance(error, VersionMismatch):
+                    continue  # what it has read was changed by others: no failure of the step
+                return self.steps.refused(instance, perform, error)
+            if mark.outcome == "void":
+                raise Unavailable(f"{instance.saga}/{instance.id} is undone by another region")
+            return Attempted(Done(*perform, mark.fields))
+        raise AssertionError("the last try returns")
 
 
 def _is_recorded(instance: Instance, step: str) -> bool:

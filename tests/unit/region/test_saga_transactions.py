@@ -252,3 +252,18 @@ def test_a_step_is_a_transaction_or_acts_outside() -> None:
             @step(effect=True, transaction=True)
             async def do(self) -> None:
                 """Neither."""
+
+
+@in_virtual_time
+async def test_what_others_change_meanwhile_is_no_failure_of_a_step() -> None:
+    async with world() as it:
+        for pair in ("ab", "ba", "ac", "ca", "bc", "cb"):
+            it.request_s[pair[0], pair[1]] = it.reply_s[pair[0], pair[1]] = 0.04
+        await opened(it)
+        ids = [f"{name}{number}" for number in range(4) for name in NAMES]
+        for each in ids:
+            await it[each[0]].start_saga("transfer", each, b'{"cents": 1}')
+        for each in ids:
+            found = await it[each[0]].await_saga("transfer", each, 60.0)
+            assert (found.status, found.done[0].attempts) == ("completed", 1), found.error
+        assert await cents(it) == [88, 112]
