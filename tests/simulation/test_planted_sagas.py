@@ -42,6 +42,10 @@ def moving(plan: Plan) -> Plan:
     return replace(plan, clients=3, mean_s=0.1, duration_s=27.0)
 
 
+def crowded(plan: Plan) -> Plan:
+    return replace(moving(plan), clients=6, mean_s=0.06)
+
+
 @plant("it is undone twice", workloads=("sagas",), seeds=10, found_by=(IN_ORDER, ONCE), alter=calm)
 def undoes_twice(patch: Patch) -> None:
     honest = protocol._onwards
@@ -114,9 +118,9 @@ def renames_effects(patch: Patch) -> None:
 @plant(
     "documents are changed although another region may have done so",
     workloads=("sagas",),
-    seeds=25,
+    seeds=15,
     found_by=(ONCE, NOTHING_HALF, IN_ORDER),
-    alter=moving,
+    alter=crowded,
 )
 def has_no_doubts(patch: Patch) -> None:
     def doubts(self: Driving, instance: Instance) -> tuple[str, ...]:

@@ -134,6 +134,20 @@ def decoded(data: bytes | None) -> Decided:
     return _decode(data) if data else Decided()
 
 
+class _Revision(msgspec.Struct, array_like=True, frozen=True):
+    """The beginning of a `Decided`: what follows is left unread."""
+
+    revision: int = 0
+
+
+_decode_revision = msgspec.msgpack.Decoder(_Revision).decode
+
+
+def revision_of(data: bytes) -> int:
+    """Of an encoded value. Raises msgspec.DecodeError."""
+    return _decode_revision(data).revision if data else 0
+
+
 def initial(rules: Rules, row: Row | None) -> Decided:
     """The value of a register that no quorum has decided yet: the document as it was written before."""
     if row is None:

@@ -219,9 +219,10 @@ class Registers:
         if leased is not None:
             self._gates.leave(entered)
             return leased
-        return await self._asked(register, forward=forward)
+        return await self.read_by_majority(register, forward=forward)
 
-    async def _asked(self, register: Register, *, forward: bool) -> Reading:
+    async def read_by_majority(self, register: Register, *, forward: bool) -> Reading:
+        """The same without any lease. Afterwards this region's documents show it, or those of who proposes it."""
         (collection, key), entered = register.address, self._gates.enter()
         await self.tentative.fold(register)
         value = await self._committed(register)
@@ -243,7 +244,7 @@ class Registers:
             row, vector = await self._store.read(collection, key)
         self._gates.leave(entered)
         if self.tentative.concerns(register, row):  # it came meanwhile
-            return await self._asked(register, forward=forward)
+            return await self.read_by_majority(register, forward=forward)
         return self._reading(row, vector)
 
     async def _leased(self, register: Register) -> Reading | None:
@@ -276,7 +277,7 @@ class Registers:
             value = await self._committed(register)
             if value is not None:
                 return value
-            await self._asked(register, forward=True)
+            await self.read_by_majority(register, forward=True)
         raise Unavailable(f"{register.name} is changed by others all the time; try again")
 
     async def _committed(self, register: Register) -> Decided | None:

@@ -24,6 +24,7 @@ from atoll.recovery.numbering import STATE, Numbering, numbering_of
 from atoll.region.group_commit import Awaited, GroupCommit
 from atoll.region.read_leases import SeenLeases
 from atoll.region.site import Site
+from atoll.region.unshown import Unshown
 from atoll.replication.messages import JoinCall, JoinReply, VoteCall, VoteReply
 from atoll.store.port import States, View
 
@@ -186,6 +187,7 @@ class Voting:
         self._check = check
         self._refuse = refuse
         self._seen = SeenLeases()
+        self.unshown = Unshown()
         self._voting: int | None = None
         """The incarnation that votes, as far as this node knows."""
         self._joined: Joining | None = None
@@ -265,10 +267,18 @@ class Voting:
         self._group_commit.submit(work)
         try:
             async with asyncio.timeout(patience_s):
-                return await work.done
+                reply = await work.done
         except TimeoutError:
             late = f"{self._site.name} could not record its votes within {patience_s:g} s"
             raise Unavailable(late, region=self._site.name) from None
+        now_s = asyncio.get_running_loop().time()
+        for request, vote in zip(
+            call.requests, reply.votes, strict=False
+        ):  # none if the proposer counts otherwise
+            if isinstance(request, Accept) and vote.granted and not request.register.startswith(OUTCOMES):
+                with contextlib.suppress(msgspec.DecodeError):  # for whoever reads it to report
+                    self.unshown.accepted(request.register, decided.revision_of(request.value), now_s)
+        return reply
 
     def want(self, wants: Wants, call: VoteCall) -> None:
         """What `cast` needs to find loaded, and what time it is: `cast` may run in a thread."""

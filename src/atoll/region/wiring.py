@@ -60,6 +60,7 @@ from atoll.region.saga_driving import LEASE
 from atoll.region.saga_retention import SagaRetention
 from atoll.region.saga_rights import SagaRights
 from atoll.region.sagas import Outlook, Requests, Sagas
+from atoll.region.showing import Showing
 from atoll.region.site import Site
 from atoll.region.snapshot_install import SnapshotInstall
 from atoll.region.snapshot_pages import SnapshotPages
@@ -356,13 +357,9 @@ class Parts(Receiving):
             consumers=self.feed.held,
         )
         housekeeping = Housekeeping(self.site, self.store, self.group_commit, self.truncation)
+        gates, every_s = self.local_writes.gates, self.options.purge_s
         self.purging = Purging(
-            self.members,
-            self.links,
-            self.store,
-            self.group_commit,
-            gates=self.local_writes.gates,
-            every_s=self.options.purge_s,
+            self.members, self.links, self.store, self.group_commit, gates=gates, every_s=every_s
         )
         self.background: tuple[Background, ...] = (
             Background("leases", self.node_leases.run, self.node_leases.take),
@@ -381,10 +378,12 @@ class Parts(Receiving):
                 Background("values", Releasing(self.site, self.store, self.voting).run),
             )
         elif self.registers.any:
+            self.group_commit.listen(self.voting.unshown.committed)
             self.background += (
                 Background("acceptors", self.voting.run, self.voting.open),
                 Background("witnesses", Witnesses(self.site, self.members, self.voting).run),
                 Background("unfinished transactions", self.unfinished.run),
+                Background("decided values", Showing(self.store, self.registers, self.voting.unshown).run),
                 Background("registers of deleted documents", self.forgetting.run),
                 Background("undecided writes", self.registers.tentative.run),
             )

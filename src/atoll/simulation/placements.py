@@ -9,15 +9,21 @@ import msgspec
 
 from atoll.causality import vector as vectors
 from atoll.causality.origin import region_of
+from atoll.consensus import acceptor
+from atoll.consensus.decided import revision_of
+from atoll.documents.document import revision_in
 from atoll.documents.entry import Entry
 from atoll.errors import AtollError, CursorExpired
 from atoll.histories.history import Client as Recorded
 from atoll.histories.history import Recorder
 from atoll.histories.linearizability import check_registers
 from atoll.region.region import Region
+from atoll.region.voting import REGISTERS
 from atoll.simulation.world import Client, Solo, Workload, World
 from atoll.testing.cluster import SimulatedNode
 
+_ACCOUNTS = ("a0", "a1")
+_SHOWN_S = 60.0
 _MISSES_NOTHING = "the change feed misses nothing"
 
 
@@ -31,6 +37,28 @@ class Orders(Workload):
         super().__init__(clients, mean_s)
         self._recorder: Recorder | None = None
         self._recorded: dict[str, Recorded] = {}
+
+    async def rest(self, world: World) -> None:
+        deadline_s = world.cluster.loop.time() + _SHOWN_S
+        while unshown := self._unshown(world):
+            if world.cluster.loop.time() > deadline_s:
+                world.verdict.liveness("what was decided is shown everywhere", "; ".join(unshown))
+                return
+            await asyncio.sleep(0.5)
+
+    def _unshown(self, world: World) -> list[str]:
+        """What a majority has accepted, and documents of some region do not show."""
+        stores = {name: world.cluster[name].disk.store for name in world.names}
+        found = []
+        for key in _ACCOUNTS:
+            held = [acceptor.decoded(each.state(REGISTERS, f"account/{key}")) for each in stores.values()]
+            latest = max(held, key=lambda state: state.accepted)
+            if 2 * sum(state.accepted == latest.accepted for state in held) <= len(held):
+                continue
+            revision = revision_of(latest.value)
+            late = [name for name, each in stores.items() if revision_in(each.get("account", key)) < revision]
+            found += [f"{name} lacks revision {revision} of account/{key}" for name in late]
+        return found
 
     async def finish(self, world: World) -> None:
         self._check_order(world)
@@ -60,7 +88,7 @@ class Orders(Workload):
 
     async def _account(self, world: World, client: Client, count: int) -> None:
         """Every balance is written once, so that a read says which write it saw."""
-        key = client.random.choice(("a0", "a1"))
+        key = client.random.choice(_ACCOUNTS)
         if self._recorder is None:
             loop = world.cluster.loop
             self._recorder = Recorder(lambda: round(loop.time() * 1e9))
