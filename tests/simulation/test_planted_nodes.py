@@ -176,7 +176,7 @@ def never_told(patch: Patch) -> None:
 @plant(
     "another node's commit wakes nothing that waits to be applied",
     workloads=("posts",),
-    seeds=16,
+    seeds=30,
     found_by=("healed regions agree in time", "a healed region takes writes"),
     alter=never_notified,
 )
