@@ -18,6 +18,8 @@ import httptools
 
 _PER_PEER = 64
 """Requests to one address that are on their way; further ones wait."""
+_IDLE_S = 60
+"""A peer closes what was idle for longer: a request that meets that may have arrived, or not."""
 
 
 class NotConnected(OSError):
@@ -45,6 +47,7 @@ class _Line(asyncio.Protocol):
     def __init__(self, most_bytes: int) -> None:
         self.kept = True
         """Whether it takes another request."""
+        self.idle_since_s = 0.0
         self._most_bytes = most_bytes
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Answered] | None = None
@@ -150,11 +153,12 @@ class Posting:
 
     async def _line(self, place: _Place) -> _Line:
         """Raises NotConnected."""
-        idle = self._idle[place]
+        idle, loop = self._idle[place], asyncio.get_running_loop()
         while idle:
-            if (line := idle.pop()).kept:
+            line = idle.pop()
+            if line.kept and loop.time() - line.idle_since_s < _IDLE_S:
                 return line
-        loop = asyncio.get_running_loop()
+            line.close()
         context = ssl.create_default_context() if place.tls else None
         try:
             _, line = await loop.create_connection(
@@ -168,6 +172,7 @@ class Posting:
         if not line.kept or self._closed:
             line.close()
         else:
+            line.idle_since_s = asyncio.get_running_loop().time()
             self._idle[place].append(line)
 
     async def close(self) -> None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from atoll.demo.topology import free_ports
+from atoll.replication import posting as module
 from atoll.replication.posting import Answered, NotConnected, Posting
 
 _MOST = 1000
@@ -120,3 +121,11 @@ async def test_only_so_many_connections_are_open_at_once() -> None:
         found = await asyncio.gather(*(post() for _ in range(200)))
         assert {each.body for each in found} == {b"hi"}
         assert server.connections <= 64
+
+
+async def test_a_connection_that_the_peer_may_be_closing_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with posting(lambda _: OK) as (server, post):
+        await post()
+        monkeypatch.setattr(module, "_IDLE_S", 0)
+        assert (await post()).body == b"hi"
+        assert server.connections == 2
