@@ -222,6 +222,8 @@ class Region:
 class Cluster:
     """A deployment in a folder of its own."""
 
+    witnesses: tuple[str, ...] = ()
+
     def __init__(
         self,
         folder: Path,
