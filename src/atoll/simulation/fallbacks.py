@@ -224,8 +224,10 @@ class Reach:
     async def watch(self) -> None:
         """For ever."""
         while True:
+            names = {name for pair in self._out_s for name in pair}
+            ill = {name for name in names if any(map(self._ill, self._cluster.of(name)))}
             for one, other in self._out_s:
-                if self._between(one, other):
+                if one in ill or other in ill or self._between(one, other):
                     self._out_s[one, other] = self._cluster.loop.time()
             await asyncio.sleep(0.02)
 
@@ -238,10 +240,10 @@ class Reach:
 
     def _between(self, one: str, other: str) -> bool:
         network = self._cluster.network
-        for path in (network.path(one, other), network.path(other, one)):
-            if path.cut or path.loss or path.corrupt or path.jitter_s > 0.1:
-                return True
-        return any(self._ill(node) for name in (one, other) for node in self._cluster.of(name))
+        return any(
+            path.cut or path.loss or path.corrupt or path.jitter_s > 0.1
+            for path in (network.path(one, other), network.path(other, one))
+        )
 
     def _ill(self, node: Any) -> bool:
         region, faults = node.region, node.disk.faults
