@@ -33,7 +33,7 @@ demo: install
 	@$(BIN)/atoll demo $(ARGS)
 
 test: install
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/system/test_limits.py $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: install
 	@$(BIN)/ruff check .

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.xdist_group("chaos")
 
 
 async def test_no_promise_is_broken_while_everything_fails(tmp_path: Path) -> None:
-    outcome = await chaos(Options(14.0, seed=5, folder=tmp_path, quiet_s=0.6))
+    outcome = await chaos(Options(20.0, seed=5, folder=tmp_path, quiet_s=0.6))
     assert outcome.ok, "\n".join(lines(outcome))
-    assert len(outcome.history.faults) > 2  # how many there are in the time depends on the machine
+    assert len(outcome.history.faults) > 5
     assert sum(outcome.history.acknowledged.values()) > 200
