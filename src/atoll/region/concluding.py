@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -75,10 +74,7 @@ class Kept(msgspec.Struct, array_like=True, frozen=True):
     """Patched documents as they would have been then: for those that have gone meanwhile."""
 
     def possible(self, batch: Batch) -> tuple[Mutation, ...]:
-        """What it comes to by now: nothing may be refused any more, and documents may have changed."""
-        with contextlib.suppress(RequestError):
-            batch.drafts(Write(self.beside))
-            return self.beside
+        """What of it is not refused by now, document by document: they may have changed."""
         instead: dict[Address, Mutation] = {(put.collection, put.key): put for put in self.instead}
         by_document: dict[Address, list[Mutation]] = {}
         for mutation in self.beside:
@@ -117,9 +113,8 @@ class Keep(NamedTuple):
         instead: list[Put] = []
         size_bytes = 0
         for address, draft in batch.drafts(Write(self.beside)).items():
-            row = encode_row(draft.rules, draft.document)
             if draft.added:
-                known = batch.row(address)
+                known, row = batch.row(address), encode_row(draft.rules, draft.document)
                 here = None if known is None else known.value
                 check_document(address, here, row.value, self.document_bytes)
             shown = draft.shown() if address in patched else None
@@ -184,11 +179,13 @@ class Concluding(Awaited[Receipt]):
 
     def _concluded(self, batch: Batch, view: View) -> Receipt:
         place, write = (TRANSACTIONS, self._transaction), self._asked.write
-        beside: tuple[Mutation, ...] = ()
-        if place in view.states:  # else there is nothing, or another node was faster
-            beside = kept_of(view.states[place]).possible(batch)
+        # Where nothing is kept, there is nothing else, or another node was faster.
+        kept = kept_of(view.states[place]) if place in view.states else Kept((), ())
         changes = [change_of(at, placed.after) for at, placed in self._values.items() if placed.after]
-        entry = batch.learn(changes, msgspec.structs.replace(write, mutations=beside))
+        try:
+            entry = batch.learn(changes, msgspec.structs.replace(write, mutations=kept.beside))
+        except RequestError:  # nothing may be refused any more
+            entry = batch.learn(changes, msgspec.structs.replace(write, mutations=kept.possible(batch)))
         if self._asked.beside:
             batch.pending.states[place] = None
         told = () if write.brief else tuple(self._written(batch))
