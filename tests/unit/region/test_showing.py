@@ -18,6 +18,7 @@ async def decided_and_lost(it: World) -> None:
     """b and c accept what a proposes; a loses its disk before it hears of that."""
     await it.write("a", "account", "k", {"balance": 1})
     await it.settled()
+    await asyncio.sleep(5)  # the look at the start is over: only what they note shows them the next one
     for peer in "bc":
         it.reply_s[peer, "a"] = 0.5
     writing = asyncio.create_task(it.write("a", "account", "k", {"balance": 2}))
