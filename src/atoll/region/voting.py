@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeGuard
 
 import msgspec
 
@@ -56,11 +56,11 @@ class _Votes(Awaited[VoteReply]):
         self._voting.want(wants, self._call)
 
     def committed(self) -> None:
-        self._voting.note(self._call)
+        self._voting.note(self._call, self.result)
         super().committed()
 
     def failed(self, error: AtollError) -> None:
-        self._voting.note(self._call)  # it may be committed all the same
+        self._voting.note(self._call, error)  # it may be committed all the same
         super().failed(error)
 
     def perform(self, batch: Batch, view: View) -> None:
@@ -267,18 +267,10 @@ class Voting:
         self._group_commit.submit(work)
         try:
             async with asyncio.timeout(patience_s):
-                reply = await work.done
+                return await work.done
         except TimeoutError:
             late = f"{self._site.name} could not record its votes within {patience_s:g} s"
             raise Unavailable(late, region=self._site.name) from None
-        now_s = asyncio.get_running_loop().time()
-        for request, vote in zip(
-            call.requests, reply.votes, strict=False
-        ):  # none if the proposer counts otherwise
-            if isinstance(request, Accept) and vote.granted and not request.register.startswith(OUTCOMES):
-                with contextlib.suppress(msgspec.DecodeError):  # for whoever reads it to report
-                    self.unshown.accepted(request.register, decided.revision_of(request.value), now_s)
-        return reply
 
     def want(self, wants: Wants, call: VoteCall) -> None:
         """What `cast` needs to find loaded, and what time it is: `cast` may run in a thread."""
@@ -319,14 +311,17 @@ class Voting:
         shows = self.witness or not isinstance(request, Retire) or _shows(batch, request, before)
         return vote if shows else msgspec.structs.replace(vote, granted=False)
 
-    def note(self, call: VoteCall) -> None:
-        """A witness has cast these votes."""
+    def note(self, call: VoteCall, result: VoteReply | AtollError) -> None:
+        """These votes are cast, or may be where it is an error: what a witness holds, what others have yet to show."""
         if self.witness:
-            self.held.update(
-                (each.register, None)
-                for each in call.requests
-                if isinstance(each, Accept) and not each.register.startswith(OUTCOMES)
-            )
+            self.held.update((each.register, None) for each in filter(_is_of_document, call.requests))
+        elif not isinstance(result, AtollError):
+            now_s = asyncio.get_running_loop().time()
+            votes = zip(call.requests, result.votes, strict=False)  # none if the proposer counts otherwise
+            for request, vote in votes:
+                if _is_of_document(request) and vote.granted:
+                    with contextlib.suppress(msgspec.DecodeError):  # for whoever reads it to report
+                        self.unshown.accepted(request.register, decided.revision_of(request.value), now_s)
 
     async def release(self, values: Mapping[str, Ballot], voters: Mapping[str, int]) -> None:
         """Drop these values, which all regions with documents hold. Raises what the store raises.
@@ -441,6 +436,10 @@ def _cast(batch: Batch, view: View, request: Request, seen: SeenLeases) -> tuple
         batch.pending.states[place] = data
         batch.size_bytes += len(data)
     return before, vote
+
+
+def _is_of_document(request: Request) -> TypeGuard[Accept]:
+    return isinstance(request, Accept) and not request.register.startswith(OUTCOMES)
 
 
 def _shows(batch: Batch, request: Retire, state: Acceptor) -> bool:

@@ -116,6 +116,7 @@ async def test_a_witness_votes_and_keeps_no_values(it: Cluster) -> None:
     assert status.registers is not None
     assert status.registers.voting
     await until(lambda: not it.region(WITNESS).voting.held)
+    assert it.region(WITNESS).voting.unshown.late(float("inf")) is None  # it shows nothing
 
 
 @pytest.mark.parametrize("lost", [*DATA, WITNESS])
