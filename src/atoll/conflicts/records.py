@@ -21,6 +21,7 @@ from atoll.documents.decided import DECIDED, decision_of
 from atoll.documents.document import Document, mergeable, shown_plain, touches, version_of
 from atoll.documents.entry import Change, Entry, LosingVersion
 from atoll.documents.purging import unseen_touches
+from atoll.documents.raw import raw_members
 from atoll.documents.references import Met, met_of
 from atoll.documents.references import place_of as dangling_at
 from atoll.documents.register import Operation, Register, Version, canonical_order
@@ -410,14 +411,11 @@ def following(recorded: Iterable[AuditRow]) -> list[AuditRow]:
     return [row for row in recorded if row.status != "resolved" and row.kind not in _SAID]
 
 
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
 def public(row: AuditRow) -> dict[str, Any]:
     """A record as plain JSON data; its values as the texts that they are, since decoding large ones takes long."""
-    shown: dict[str, Any] = dict(_members(row.body))
+    shown: dict[str, Any] = dict(raw_members(row.body))
     for side in ("losing", "winning"):
-        given: dict[str, Any] = dict(_members(shown[side]))
+        given: dict[str, Any] = dict(raw_members(shown[side]))
         given["region"] = region_of(msgspec.json.decode(given["region"]))
         given["stamp"] = msgspec.json.decode(given["stamp"])
         shown[side] = given

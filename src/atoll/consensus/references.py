@@ -14,7 +14,7 @@ import msgspec
 
 from atoll.commit.identity import Address
 from atoll.documents.mutation import Delete, Patch, Put
-from atoll.documents.references import counted, kept_at, referred_by, targets_in, unknown
+from atoll.documents.references import counted, kept_at, referred_by, targets_in, targets_of, unknown
 from atoll.documents.rules import Rules
 from atoll.errors import ClaimsChanged
 from atoll.schema.references import Referring
@@ -158,10 +158,8 @@ def check_referred(
     schema = rules.schema
     if not (schema.references or schema.referrers) or before == after:
         return
-    former, now = (
-        {} if text is None else targets_in(rules, msgspec.json.decode(text)) for text in (before, after)
-    )
-    moves = Moves(rules, former, now, before is not None and after is None)
+    gone = before is not None and after is None
+    moves = Moves(rules, targets_of(rules, before), targets_of(rules, after), gone)
     if missing := {"/".join(at) for at in needed({(rules.name, key): moves})} - {*held}:
         raise ClaimsChanged(
             f"{rules.name}/{key} would change without {min(missing)}; repeat the write, once all regions have the same"

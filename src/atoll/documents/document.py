@@ -26,6 +26,7 @@ from atoll.documents import decided, purging
 from atoll.documents import register as registers
 from atoll.documents.decided import DECIDED
 from atoll.documents.entry import Change, Entry
+from atoll.documents.raw import raw_members
 from atoll.documents.register import Operation, Register, Version
 from atoll.documents.registers import MANY, Registers, encode, member, shown_value
 from atoll.documents.rules import PURGED, TOUCH, WHOLE, Rules, in_life, is_touch, well_named
@@ -64,7 +65,6 @@ _DECIDED = b"\xa1" + DECIDED.encode()
 _OPERATIONS = frozenset(map(int, Operation))
 _decode_dots = msgspec.msgpack.Decoder(_Dots).decode
 _any_json = msgspec.json.Decoder().decode
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _MOST_SEQ = 1 << 53
 _DEEPEST = Limits(depth=160)
 """For values from peers: what a document may be, and some more for what wraps it."""
@@ -293,7 +293,7 @@ def carried_over(rules: Rules, shown: bytes | None, plain: bytes) -> bytes:
 
     A write of the whole document states the fields that its region knows, and not those of another version.
     """
-    if shown is None or (found := _members(shown)).keys() <= rules.known:
+    if shown is None or (found := raw_members(shown)).keys() <= rules.known:
         return plain
     rest = b",".join(member(name, bytes(found[name])) for name in sorted(found.keys() - rules.known))
     return plain[:-1] + (b"," if len(plain) > 2 else b"") + rest + b"}"

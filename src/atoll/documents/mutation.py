@@ -10,6 +10,7 @@ import msgspec
 from atoll.causality.origin import Origin
 from atoll.causality.types import Dot, Seq, Stamp
 from atoll.documents.entry import Change
+from atoll.documents.raw import raw_members
 from atoll.documents.rules import Rules
 from atoll.documents.trace import Trace
 from atoll.errors import InvalidOperation
@@ -137,14 +138,11 @@ class Receipt(msgspec.Struct, array_like=True, frozen=True, gc=False):
         return Dot(self.origin, self.seq)
 
 
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
 def fields_of(mutation: Mutation) -> frozenset[str]:
     """The fields that a mutation names."""
     match mutation:
         case Put():
-            return frozenset(mutation.fields or _members(mutation.plain))
+            return frozenset(mutation.fields or raw_members(mutation.plain))
         case Patch():
             return frozenset(step.field for step in mutation.steps)
         case Transfer():

@@ -16,6 +16,7 @@ import msgspec
 from atoll.causality.origin import Origin
 from atoll.causality.types import Seq, Stamp
 from atoll.documents.mutation import Delete, Patch, Put
+from atoll.documents.raw import raw_members
 from atoll.documents.register import Operation, Version
 from atoll.documents.rules import Rules
 from atoll.errors import ReferenceViolation
@@ -118,7 +119,9 @@ def targets_of(rules: Rules, document: bytes | None) -> dict[Referring, Address]
     """What a document, as JSON text, refers to. None refers to nothing."""
     if document is None or not rules.schema.references:
         return {}
-    return targets_in(rules, msgspec.json.decode(document))
+    members = raw_members(document)
+    named = {each.field for each in rules.schema.references} & members.keys()
+    return targets_in(rules, {name: msgspec.json.decode(members[name]) for name in named})
 
 
 def targets_in(rules: Rules, fields: Mapping[str, Any]) -> dict[Referring, Address]:

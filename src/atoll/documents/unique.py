@@ -15,6 +15,7 @@ import msgspec
 
 from atoll.documents.document import Document
 from atoll.documents.mutation import Delete, Patch, Put
+from atoll.documents.raw import raw_members
 from atoll.documents.register import Version, canonical_order
 from atoll.documents.rules import Rules
 from atoll.errors import UniqueViolation
@@ -60,14 +61,11 @@ def place_of(collection: str, value: Value) -> str:
     return f"{collection}/{value.field}/{blake2b(value.json, digest_size=16).hexdigest()}"
 
 
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
 def values_of(rules: Rules, document: bytes | None) -> dict[str, Value]:
     """Field → what a document, as JSON text, has in it. None is no value."""
     if document is None or not rules.schema.unique:
         return {}
-    fields = _fields(document)
+    fields = raw_members(document)
     return {
         name: Value(name, msgspec.json.encode(given))
         for name in rules.schema.unique

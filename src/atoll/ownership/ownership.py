@@ -13,6 +13,7 @@ import msgspec
 
 from atoll.commit.identity import Address
 from atoll.documents.mutation import Delete, Mutation, Patch, Put, Transfer, Write
+from atoll.documents.raw import raw_members
 from atoll.documents.rules import Rules
 from atoll.errors import InvalidDocument, InvalidOperation, OwnershipFixed, RegionUnreachable
 from atoll.membership.members import Members
@@ -122,15 +123,12 @@ class Ownership:
         return home if home is None or home in regions else rendezvous(regions, f"{schema.name}\x00{key}")
 
 
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
 def _seen(schema: CollectionSchema, text: bytes | None) -> Seen:
     """Large documents are only passed over: decoding one could stop the event loop."""
     placement = schema.policy.placement
     if text is None or not isinstance(placement, HomeRegion):
         return None if text is None else {}
-    home = _members(text).get(placement.field)
+    home = raw_members(text).get(placement.field)
     return {} if home is None else {placement.field: msgspec.json.decode(home)}
 
 
