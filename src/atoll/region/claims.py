@@ -61,11 +61,8 @@ class Claims:
         self._registers = registers
         self._store = store
 
-    def concern(self, mutation: Mutation) -> bool:
+    def concern(self, mutation: Mutation | Claim | Beside) -> bool:
         """Whether it may need more than its document."""
-        return self._may_move(mutation)
-
-    def _may_move(self, mutation: Mutation | Claim | Beside) -> bool:
         rules = self._rules.get(mutation.collection)
         if rules is None:
             return False
@@ -83,7 +80,7 @@ class Claims:
         asked = await self._with_cascades(asked)
         found: dict[Address, Changed] = {}
         for address, mutations in asked.held.items():
-            if any(map(self._may_move, mutations)):
+            if any(map(self.concern, mutations)):
                 change = self._decided if sure else self._shown
                 found[address] = await change(self._rules[address[0]], address, asked)
         more = self._more(found)
