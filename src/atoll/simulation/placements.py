@@ -39,14 +39,10 @@ class Orders(Workload):
         self._recorded: dict[str, Recorded] = {}
 
     async def rest(self, world: World) -> None:
-        deadline_s = world.cluster.loop.time() + _SHOWN_S
-        while unshown := self._unshown(world):
-            if world.cluster.loop.time() > deadline_s:
-                world.verdict.liveness("what was decided is shown everywhere", "; ".join(unshown))
-                return
-            await asyncio.sleep(0.5)
+        await self.until_none(world, self._unshown, "what was decided is shown everywhere", _SHOWN_S)
 
-    def _unshown(self, world: World) -> list[str]:
+    @staticmethod
+    def _unshown(world: World) -> list[str]:
         """What a majority has accepted, and documents of some region do not show."""
         stores = {name: world.cluster[name].disk.store for name in world.names}
         found = []

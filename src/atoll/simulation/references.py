@@ -6,7 +6,8 @@ gone, unless its policy lets it dangle.
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Iterator
+from itertools import product
 from random import Random
 from typing import Any
 
@@ -55,18 +56,13 @@ class References(Workload):
     async def finish(self, world: World) -> None:
         if any(loss.kept < loss.newest for loss in world.journal.losses.values()):
             return  # what was deleted may have gone with what said so
-        deadline = world.cluster.loop.time() + _SETTLES_S
-        while any(left := [self._dangling(world, name) for name in world.names]):
-            if world.cluster.loop.time() > deadline:
-                world.verdict.liveness(DANGLES, next(each for each in left if each))
-                return
-            await asyncio.sleep(0.5)
+        await self.until_none(world, self._dangling, DANGLES, _SETTLES_S)
 
     @staticmethod
-    def _dangling(world: World, name: str) -> str:
-        """What refers to what is not there; empty for nothing."""
-        store = world.cluster[name].disk.store
-        for collection in REFERRING:
+    def _dangling(world: World) -> Iterator[str]:
+        """What refers to what is not there."""
+        for name, collection in product(world.names, REFERRING):
+            store = world.cluster[name].disk.store
             references = world.rules[collection].schema.references
             for key, row in store.scan_all(collection, limit=1000):
                 fields = {} if row.value is None else msgspec.json.decode(row.value)
@@ -74,5 +70,4 @@ class References(Workload):
                     if (to := fields.get(field)) is not None and on_delete != "dangling":
                         found = store.get(target, to)
                         if found is None or found.value is None:
-                            return f"{name}: {collection}/{key} refers by {field} to {target}/{to}"
-        return ""
+                            yield f"{name}: {collection}/{key} refers by {field} to {target}/{to}"

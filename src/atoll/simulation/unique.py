@@ -6,8 +6,9 @@ settled once regions hear of each other again.
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
+from collections.abc import Iterator
+from itertools import product
 from random import Random
 from typing import Any
 
@@ -130,18 +131,13 @@ class Duplicates(Workload):
             await client.put(collection, key, {"number": random.choice((1, 2, 3)), "guest": client.name})
 
     async def finish(self, world: World) -> None:
-        deadline = world.cluster.loop.time() + _SETTLES_S
-        while any(left := [self._unsettled(world, name) for name in world.names]):
-            if world.cluster.loop.time() > deadline:
-                world.verdict.liveness(SETTLED, next(each for each in left if each))
-                return
-            await asyncio.sleep(0.5)
+        await self.until_none(world, self._unsettled, SETTLED, _SETTLES_S)
 
     @staticmethod
-    def _unsettled(world: World, name: str) -> str:
-        """Which documents of a region have one value, and no record says so; empty for none."""
-        store = world.cluster[name].disk.store
-        for collection in ("seat", "desk"):
+    def _unsettled(world: World) -> Iterator[str]:
+        """Which documents of a region have one value, and no record says so."""
+        for name, collection in product(world.names, ("seat", "desk")):
+            store = world.cluster[name].disk.store
             wanted = AuditFilter(collection, kind=MULTIPLE_UNIQUE, status="manual")
             waiting = {row.key for row in store.conflicts(wanted, limit=1000)}
             holders: defaultdict[int, set[str]] = defaultdict(set)
@@ -151,5 +147,4 @@ class Duplicates(Workload):
                     holders[number].add(key)
             for number, keys in holders.items():
                 if len(keys - waiting) > 1:
-                    return f"{name}: {collection} {sorted(keys)} have {number}, and {sorted(waiting)} wait"
-        return ""
+                    yield f"{name}: {collection} {sorted(keys)} have {number}, and {sorted(waiting)} wait"

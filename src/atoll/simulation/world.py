@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar, TypeVar
@@ -341,6 +341,18 @@ class Workload:
 
     async def finish(self, world: World) -> None:
         """Check what must hold after the faults have healed and all regions agree."""
+
+    @staticmethod
+    async def until_none(
+        world: World, look: Callable[[World], Iterable[str]], invariant: str, within_s: float
+    ) -> None:
+        """Wait until a look at all regions finds nothing any more. The invariant is broken if that is not in time."""
+        deadline_s = world.cluster.loop.time() + within_s
+        while found := list(look(world)):
+            if world.cluster.loop.time() > deadline_s:
+                world.verdict.liveness(invariant, "; ".join(found))
+                return
+            await asyncio.sleep(0.5)
 
 
 class Solo(Workload):
