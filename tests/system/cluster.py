@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +20,10 @@ from urllib.parse import quote
 
 import urllib3
 
+from atoll import connect_sync
+from atoll.client import SyncDatabase
 from atoll.demo.topology import free_ports
+from atoll.errors import AtollError
 
 T = TypeVar("T")
 
@@ -265,6 +270,11 @@ class Cluster:
         return iter(self.regions.values())
 
     @property
+    def urls(self) -> dict[str, str]:
+        """As a client takes them."""
+        return {region.name: f"http://127.0.0.1:{region.port}" for region in self}
+
+    @property
     def keepers(self) -> list[Region]:
         """The regions that hold documents."""
         return [region for region in self if region.name not in self.witnesses]
@@ -310,6 +320,38 @@ class Cluster:
         finally:
             for one, other in cut:
                 self.cut(one, other, cut=False)
+        self.linked()
+        self.settled()
+
+    def killed_in_turn(self, step: Callable[[SyncDatabase, int, int], object]) -> None:
+        """Kill each region and start it again, while a client near each of them goes on. Then settle.
+
+        `step`: what a client does next, by its number and the count of its steps. It may raise AtollErrors.
+        """
+        over = threading.Event()
+        done = [0] * len(self.regions)
+
+        def act(client: int, near: str) -> None:
+            with connect_sync(self.urls, near=near) as db:
+                while not over.is_set():
+                    with contextlib.suppress(AtollError):
+                        step(db, client, done[client])
+                    done[client] += 1
+
+        with ThreadPoolExecutor(len(done)) as threads:
+            running = [threads.submit(act, client, near) for client, near in enumerate(self.regions)]
+            try:
+                until(lambda: min(done) > 0, "all regions vote")
+                for region in self:
+                    before = sum(done)
+                    region.kill()
+                    until(lambda: sum(done) > before + 5, "others go on")  # noqa: B023
+                    region.start()
+                    region.wait()
+            finally:
+                over.set()
+            for each in running:
+                each.result()
         self.linked()
         self.settled()
 

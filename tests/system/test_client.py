@@ -76,13 +76,9 @@ class Order(Collection, placement=home_region("region"), consistency="session"):
     quantity: int = 1
 
 
-def urls(cluster: Cluster) -> dict[str, str]:
-    return {region.name: f"http://127.0.0.1:{region.port}" for region in cluster}
-
-
 @pytest.fixture
 async def db(shared: Cluster) -> AsyncIterator[Database]:
-    async with connect(urls(shared), near="tokyo") as database:
+    async with connect(shared.urls, near="tokyo") as database:
         yield database
 
 
@@ -150,7 +146,7 @@ async def test_listing_filters_and_pages(db: Database) -> None:
 
 
 async def test_session_reads_its_writes_in_another_region(shared: Cluster, db: Database) -> None:
-    async with db.session() as session, connect(urls(shared), near="virginia") as elsewhere:
+    async with db.session() as session, connect(shared.urls, near="virginia") as elsewhere:
         for number in range(10):
             await session.put(Profile(key="client-session", name=str(number)))
             found = await elsewhere.session(session.token).get(Profile, "client-session")
@@ -182,7 +178,7 @@ async def test_manual_conflict_is_found_and_resolved(shared: Cluster, db: Databa
     since = datetime.now(UTC)
     with shared.apart():
         for name in ("tokyo", "virginia"):
-            async with connect({name: urls(shared)[name]}) as one:
+            async with connect({name: shared.urls[name]}) as one:
                 await one.put(Page(key="client-manual", title=name))
     both = await db.read(Page, "client-manual")
     assert {each.value.title for each in both.siblings if each.value} == {"tokyo", "virginia"}
@@ -206,13 +202,13 @@ async def test_atoll_region_of_another_path_is_no_document(shared: Cluster) -> N
     class Unknown(Collection):
         a: int = 0
 
-    async with connect(urls(shared), near="tokyo") as one:
+    async with connect(shared.urls, near="tokyo") as one:
         with pytest.raises(Exception, match="unknown"):
             await one.get(Unknown, "k")
 
 
 def test_sync_client_does_the_same(shared: Cluster) -> None:
-    with connect_sync(urls(shared), near="frankfurt") as db, db.session() as session:
+    with connect_sync(shared.urls, near="frankfurt") as db, db.session() as session:
         session.put(Profile(key="client-sync", name="Ann"))
         assert session.region == "frankfurt"
         assert session.get(Profile, "client-sync") == Profile(key="client-sync", name="Ann")
@@ -224,7 +220,7 @@ def test_sync_client_does_the_same(shared: Cluster) -> None:
 
 def test_forked_workers_get_their_own_answers(shared: Cluster) -> None:
     """As gunicorn with preload and Celery's prefork pool share a client that the parent has used."""
-    with connect_sync(urls(shared), near="tokyo") as db:
+    with connect_sync(shared.urls, near="tokyo") as db:
         db.put(Profile(key="client-fork", name="parent"))
 
         def work(worker: int) -> list[str]:
@@ -269,7 +265,7 @@ def test_counted_writes_survive_a_killed_region(make_cluster: Any) -> None:
     tokyo = cluster["tokyo"]
     acknowledged = [0] * 4
     over = threading.Event()
-    with connect_sync(urls(cluster), near="tokyo") as db, ThreadPoolExecutor(len(acknowledged)) as threads:
+    with connect_sync(cluster.urls, near="tokyo") as db, ThreadPoolExecutor(len(acknowledged)) as threads:
 
         def write(number: int) -> None:
             while not over.is_set():
@@ -304,7 +300,7 @@ def test_calls_in_flight_at_a_kill_end_in_time_and_say_what_is_known(make_cluste
     options = ClientOptions(timeout_s=6.0, read_timeout_s=30.0, write_timeout_s=30.0)
 
     async def asynchronously(call: str) -> Any:
-        async with connect(urls(cluster), near="tokyo", options=options) as db:
+        async with connect(cluster.urls, near="tokyo", options=options) as db:
             match call:
                 case "read":
                     return await db.get(Profile, "here")
@@ -314,7 +310,7 @@ def test_calls_in_flight_at_a_kill_end_in_time_and_say_what_is_known(make_cluste
                     return await db.put(Profile(key="late", name="n"))
 
     def synchronously(call: str) -> Any:
-        with connect_sync(urls(cluster), near="tokyo", options=options) as db:
+        with connect_sync(cluster.urls, near="tokyo", options=options) as db:
             match call:
                 case "read":
                     return db.get(Profile, "here")
@@ -342,7 +338,7 @@ def test_calls_in_flight_at_a_kill_end_in_time_and_say_what_is_known(make_cluste
     assert asyncio.run(asynchronously("late")) == Profile(key="late", name="n") == synchronously("late")
     tokyo.start()
     tokyo.wait()
-    with connect_sync(urls(cluster), near="tokyo", options=options) as db:
+    with connect_sync(cluster.urls, near="tokyo", options=options) as db:
         key = str(doubt.value.details["idempotency_key"])
         for _ in range(2):
             assert db.update(Views, "doubt", seen=Increment(), idempotency_key=key).seen == 1

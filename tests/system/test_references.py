@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
+import inspect
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from atoll import Collection, Ref, connect, connect_sync, field
-from atoll.errors import AtollError, ReferenceViolation
+from atoll.client import SyncDatabase
+from atoll.errors import ReferenceViolation
 from atoll.testing.postgres_server import PostgresServer
 
 from .cluster import Cluster, Region, until
 
 ATOLL = str(Path(sys.executable).with_name("atoll"))
-APP = """
-from atoll import Collection, Ref, field
 
 
 class Author(Collection):
@@ -43,28 +41,11 @@ class Owner(Collection, consistency="strong"):
 
 class Pet(Collection, consistency="strong"):
     owner: Ref[Owner]
-"""
 
 
-class Author(Collection):
-    name: str
-
-
-class Book(Collection):
-    author: Ref[Author]
-    editor: Ref[Author] | None = field(None, on_delete="dangling")
-
-
-class Chapter(Collection):
-    book: Ref[Book] = field(on_delete="cascade")
-
-
-class Owner(Collection, consistency="strong"):
-    name: str
-
-
-class Pet(Collection, consistency="strong"):
-    owner: Ref[Owner]
+APP = "\n\n".join(
+    ["from atoll import Collection, Ref, field", *map(inspect.getsource, (Author, Book, Chapter, Owner, Pet))]
+)
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +61,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             cluster.close()
 
 
-def urls(cluster: Cluster) -> dict[str, str]:
-    return {region.name: f"http://127.0.0.1:{region.port}" for region in cluster}
-
-
 @pytest.mark.parametrize("near", ["tokyo", "frankfurt"])
 def test_the_client_hears_what_refers(cluster: Cluster, near: str) -> None:
-    with connect_sync(urls(cluster), near=near) as db:
+    with connect_sync(cluster.urls, near=near) as db:
         with pytest.raises(ReferenceViolation, match="which does not exist here"):
             db.put(Book(key=f"{near}-lost", author="nobody"))
         db.put(Author(key=f"{near}-ann", name="Ann"))
@@ -105,8 +82,8 @@ def test_the_client_hears_what_refers(cluster: Cluster, near: str) -> None:
 
 async def test_strong_references_are_kept_by_every_road(cluster: Cluster) -> None:
     async with (
-        connect(urls(cluster), near="tokyo") as tokyo,
-        connect(urls(cluster), near="virginia") as virginia,
+        connect(cluster.urls, near="tokyo") as tokyo,
+        connect(cluster.urls, near="virginia") as virginia,
     ):
         with pytest.raises(ReferenceViolation):
             await tokyo.put(Pet(key="rex", owner="eve"))
@@ -124,7 +101,7 @@ async def test_strong_references_are_kept_by_every_road(cluster: Cluster) -> Non
 
 
 def test_files_keep_references(cluster: Cluster) -> None:
-    with connect_sync(urls(cluster), near="tokyo") as db:
+    with connect_sync(cluster.urls, near="tokyo") as db:
         db.put(Author(key="file-ann", name="Ann"))
     rows = [{"key": f"file-{n}", "author": "file-ann" if n % 2 else "nobody"} for n in range(6)]
     (cluster.folder / "books.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -172,42 +149,20 @@ def test_a_concurrent_deletion_is_undone_in_every_region(cluster: Cluster) -> No
 
 
 def test_strong_references_never_dangle_while_regions_are_killed(cluster: Cluster) -> None:
-    over: list[bool] = []
-    done = [0, 0, 0]
+    def change(db: SyncDatabase, client: int, count: int) -> None:
+        owner = f"o{(count + client) % 3}"
+        match count % 4:
+            case 0:
+                db.put(Owner(key=owner, name="x"))
+            case 1 | 2:
+                db.put(Pet(key=f"p{(count * 5 + client) % 4}", owner=owner))
+            case _ if count % 8 == 3:
+                db.delete(Pet, f"p{count % 4}")
+            case _:
+                db.delete(Owner, owner)
 
-    def change(at: int, near: str) -> None:
-        with connect_sync(urls(cluster), near=near) as db:
-            while not over:
-                owner = f"o{(done[at] + at) % 3}"
-                with contextlib.suppress(AtollError):
-                    match done[at] % 4:
-                        case 0:
-                            db.put(Owner(key=owner, name="x"))
-                        case 1 | 2:
-                            db.put(Pet(key=f"p{(done[at] * 5 + at) % 4}", owner=owner))
-                        case _ if done[at] % 8 == 3:
-                            db.delete(Pet, f"p{done[at] % 4}")
-                        case _:
-                            db.delete(Owner, owner)
-                done[at] += 1
-
-    with ThreadPoolExecutor(3) as threads:
-        running = [threads.submit(change, at, region.name) for at, region in enumerate(cluster)]
-        try:
-            until(lambda: min(done) > 0, "all regions vote")
-            for region in cluster:
-                before = list(done)
-                region.kill()
-                until(lambda: sum(done) > sum(before) + 5, "others go on")  # noqa: B023
-                region.start()
-                region.wait()
-        finally:
-            over.append(True)
-        for each in running:
-            each.result()
-    cluster.linked()
-    cluster.settled()
-    with connect_sync(urls(cluster), near="tokyo") as db:
+    cluster.killed_in_turn(change)
+    with connect_sync(cluster.urls, near="tokyo") as db:
         read = db.snapshot(*((Pet, f"p{n}") for n in range(4)), *((Owner, f"o{n}") for n in range(3)))
         pets, owners = [each.value for each in read[:4]], [each.value for each in read[4:]]
         exist = {owner.key for owner in owners if owner is not None}

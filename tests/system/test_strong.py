@@ -173,9 +173,8 @@ def test_a_region_without_a_majority_never_reads_stale(shared: Cluster) -> None:
 
 async def test_one_of_many_creators_succeeds(shared: Cluster) -> None:
     keys = [f"claim-{number}" for number in range(8)]
-    urls = {region.name: f"http://127.0.0.1:{region.port}" for region in shared}
     async with contextlib.AsyncExitStack() as stack:
-        databases = [await stack.enter_async_context(connect(urls, near=near)) for near in REGIONS]
+        databases = [await stack.enter_async_context(connect(shared.urls, near=near)) for near in REGIONS]
 
         async def claim(key: str, number: int) -> int | None:
             try:

@@ -26,18 +26,14 @@ class Profile(Collection):
     name: str
 
 
-def urls(cluster: Cluster) -> dict[str, str]:
-    return {region.name: f"http://127.0.0.1:{region.port}" for region in cluster}
-
-
 def fund(cluster: Cluster) -> None:
-    with connect_sync(urls(cluster)) as db:
+    with connect_sync(cluster.urls) as db:
         for key in ACCOUNTS:
             db.put(Purse(key=key, amount=EACH))
 
 
 def total(cluster: Cluster, near: str) -> int:
-    with connect_sync(urls(cluster), near=near) as db:
+    with connect_sync(cluster.urls, near=near) as db:
         return sum(read.value.amount for read in db.snapshot(*((Purse, key) for key in ACCOUNTS)))
 
 
@@ -47,7 +43,7 @@ def test_no_money_is_made_or_lost_while_regions_are_killed(make_cluster: MakeClu
     over, done = threading.Event(), [0, 0, 0]
 
     def transfer(at: int, near: str) -> None:
-        with connect_sync(urls(cluster), near=near) as db:
+        with connect_sync(cluster.urls, near=near) as db:
             while not over.is_set():
                 source, target = ACCOUNTS[(at + done[at]) % 4], ACCOUNTS[(at + done[at] * 3 + 1) % 4]
                 if source != target:
@@ -79,7 +75,7 @@ def test_no_money_is_made_or_lost_while_regions_are_killed(make_cluster: MakeClu
 
 
 def test_what_was_read_must_still_be_there(shared: Cluster) -> None:
-    with connect_sync(urls(shared), near="tokyo") as db, connect_sync(urls(shared), near="virginia") as other:
+    with connect_sync(shared.urls, near="tokyo") as db, connect_sync(shared.urls, near="virginia") as other:
         db.put(Purse(key="read", amount=1))
         with pytest.raises(VersionMismatch), db.transaction() as t:  # noqa: PT012
             assert t.get(Purse, "read") == Purse(key="read", amount=1)
@@ -106,7 +102,7 @@ def test_what_was_read_must_still_be_there(shared: Cluster) -> None:
 
 
 async def test_the_asynchronous_client_has_the_same(shared: Cluster) -> None:
-    async with connect(urls(shared), near="frankfurt") as db:
+    async with connect(shared.urls, near="frankfurt") as db:
         async with db.transaction() as t:
             t.put(Purse(key="a1", amount=3), create=True)
             t.put(Purse(key="a2", amount=4), create=True)

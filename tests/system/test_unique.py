@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from atoll import Collection, connect, connect_sync, field
-from atoll.errors import AtollError, NotFound, UniqueViolation
+from atoll.client import SyncDatabase
+from atoll.errors import NotFound, UniqueViolation
 
 from .cluster import Cluster, Region, until
 from .conftest import MakeCluster
@@ -27,13 +28,9 @@ class Login(Collection, consistency="strong"):
     phone: str | None = field(None, unique=True)
 
 
-def urls(cluster: Cluster) -> dict[str, str]:
-    return {region.name: f"http://127.0.0.1:{region.port}" for region in cluster}
-
-
 def test_of_three_regions_one_gets_a_value(shared: Cluster) -> None:
     def take(near: str, number: int) -> str | None:
-        with connect_sync(urls(shared), near=near) as db:
+        with connect_sync(shared.urls, near=near) as db:
             try:
                 db.put(Login(key=f"race-{number}-{near}", email=f"race{number}@x"))
             except UniqueViolation as error:
@@ -74,8 +71,8 @@ def test_the_refusal_names_field_value_and_holder(shared: Cluster) -> None:
 
 async def test_every_verb_of_the_asynchronous_client_keeps_it(shared: Cluster) -> None:
     async with (
-        connect(urls(shared), near="tokyo") as tokyo,
-        connect(urls(shared), near="frankfurt") as frankfurt,
+        connect(shared.urls, near="tokyo") as tokyo,
+        connect(shared.urls, near="frankfurt") as frankfurt,
     ):
         await tokyo.put(Login(key="verb-1", email="verb1@x", phone="1"))
         with pytest.raises(UniqueViolation):
@@ -112,44 +109,23 @@ def test_an_import_keeps_it(shared: Cluster) -> None:
         text=True,
     )
     assert json.loads(done.stdout)["rejected"] == 2, done.stderr + done.stdout
-    with connect_sync(urls(shared), near="tokyo") as db:
+    with connect_sync(shared.urls, near="tokyo") as db:
         found = [each.email for each in db.list(Login, prefix="import-")]
     assert sorted(found) == [f"import{n}@x" for n in range(6)]
 
 
 def test_it_is_kept_while_regions_are_killed(make_cluster: MakeCluster) -> None:
     cluster = make_cluster().start()
-    over: list[bool] = []
-    done = [0, 0, 0]
 
-    def change(at: int, near: str) -> None:
-        with connect_sync(urls(cluster), near=near) as db:
-            while not over:
-                key, email = f"k{(done[at] * 7 + at) % 4}", f"{(done[at] + at) % 5}@x"
-                with contextlib.suppress(AtollError):
-                    if done[at] % 5 == 4:
-                        db.delete(Login, key)
-                    else:
-                        db.put(Login(key=key, email=email))
-                done[at] += 1
+    def change(db: SyncDatabase, client: int, count: int) -> None:
+        key, email = f"k{(count * 7 + client) % 4}", f"{(count + client) % 5}@x"
+        if count % 5 == 4:
+            db.delete(Login, key)
+        else:
+            db.put(Login(key=key, email=email))
 
-    with ThreadPoolExecutor(3) as threads:
-        running = [threads.submit(change, at, region.name) for at, region in enumerate(cluster)]
-        try:
-            until(lambda: min(done) > 0, "all regions vote")
-            for region in cluster:
-                before = list(done)
-                region.kill()
-                until(lambda: sum(done) > sum(before) + 5, "others go on")  # noqa: B023
-                region.start()
-                region.wait()
-        finally:
-            over.append(True)
-        for each in running:
-            each.result()
-    cluster.linked()
-    cluster.settled()
-    with connect_sync(urls(cluster), near="tokyo") as db:
+    cluster.killed_in_turn(change)
+    with connect_sync(cluster.urls, near="tokyo") as db:
         read = db.snapshot(*((Login, f"k{n}") for n in range(4)))
         emails = [each.value.email for each in read if each.value is not None]
         assert len(set(emails)) == len(emails)
