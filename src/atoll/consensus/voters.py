@@ -17,8 +17,6 @@ former incarnation has granted, X knows, too. It cannot last longer than if X ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
 import msgspec
 
 from atoll.consensus.round import Voters
@@ -29,16 +27,31 @@ class Joining(msgspec.Struct, frozen=True):
 
     region: str
     members: frozenset[str]
+    before: frozenset[str] = frozenset()
+    """The set before, while what it has decided may lie there only: see `consensus.acceptor_set`."""
+    named: frozenset[str] = frozenset()
+    """All regions that its configuration names."""
     read: frozenset[str] = frozenset()
     """Of these all was read that they have promised and accepted, after they recorded the incarnation."""
     voting: frozenset[str] = frozenset()
     """Those of `read` that vote themselves: the others may lack promises, too."""
 
     @property
+    def asked(self) -> frozenset[str]:
+        """The regions to read: all others that vote or have voted; where there are none, whoever may know of some."""
+        alone = frozenset({self.region}) in (self.members, self.before)
+        return (self.members | self.before | (self.named if alone else frozenset())) - {self.region}
+
+    @property
     def enough(self) -> bool:
         """All others; or so many that vote that this one and those that were not read are no majority."""
-        others = self.members - {self.region}
-        return self.read >= others or 2 * len(self.voting & others) >= len(self.members)
+        return all(self._read_enough(each) for each in (self.members, self.before) if self.region in each)
+
+    def _read_enough(self, members: frozenset[str]) -> bool:
+        others = members - {self.region}
+        if not others:
+            return self.read >= self.asked
+        return self.read >= others or 2 * len(self.voting & others) >= len(members)
 
 
 def later(ours: Voters, theirs: Voters) -> dict[str, int]:
@@ -51,23 +64,3 @@ def outdated(asked: Voters, recorded: Voters, region: str, incarnation: int) -> 
     return asked.get(region) != incarnation or any(
         asked[other] < known for other, known in recorded.items() if other in asked
     )
-
-
-def change_refused(before: Iterable[str], after: Iterable[str]) -> str | None:
-    """Why the one set of voters must not follow the other at once; None if it may.
-
-    Majorities of sets that differ by one acceptor intersect. Those of sets that differ by two need not.
-    """
-    came, gone = sorted({*after} - {*before}), sorted({*before} - {*after})
-    if len(came) + len(gone) < 2:
-        return None
-    changes = " and ".join([*(f"adds {name}" for name in came), *(f"removes {name}" for name in gone)])
-    return (
-        f"{changes} at once: a majority before and one after might have no region in common, and what strong documents"
-        " hold could be lost; change one region at a time, and wait until all regions vote"
-    )
-
-
-def misses(asked: Mapping[str, int], members: frozenset[str]) -> bool:
-    """Whether a request counts another set of acceptors than the region's own configuration names."""
-    return asked.keys() != members

@@ -20,7 +20,6 @@ from atoll.causality.types import RegionName
 from atoll.causality.uncertainty import kernel_uncertainty_ms
 from atoll.config.config import Config
 from atoll.config.deployment_key import deployment_key
-from atoll.consensus.voters import change_refused
 from atoll.errors import ConfigError
 from atoll.http.app import App
 from atoll.http.guard import Guard
@@ -117,7 +116,7 @@ class Node:
         self._check_placement(config)
         before = self.region.membership
         to = before.of_regions(config.region_names, config.witness_names)
-        self._check_voters(config.source, before, to)
+        self._check_witnesses(config.source, before, to)
         token_numbers(to.origins)
         if self._number(config) != self._number(self.config):
             raise ConfigError(
@@ -129,18 +128,14 @@ class Node:
         if to.voters != before.voters:
             await self.region.change_members(to)
 
-    def _check_voters(self, source: Path, before: Membership, to: Membership) -> None:
-        """Raises ConfigError for a change that acceptors cannot follow."""
+    def _check_witnesses(self, source: Path, before: Membership, to: Membership) -> None:
+        """Raises ConfigError for a region whose store would have to become another kind."""
         turned = {*before.witnesses} & {*to.regions} | {*before.regions} & {*to.witnesses}
         if turned:
             raise ConfigError(
                 f"{source}: {', '.join(sorted(turned))} cannot become a witness, or cease to be one; remove the region"
                 " first, and add it anew with an empty store"
             )
-        strong = any(each.policy.by_quorum for each in self.application.collections.values())
-        reason = change_refused(before.voters, to.voters) if strong or self.settings.witness else None
-        if reason is not None:
-            raise ConfigError(f"{source}: {reason}")
 
     def _urls(self, peer: str) -> Sequence[str]:
         return next(

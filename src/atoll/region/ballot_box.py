@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal
 
 from atoll.consensus.acceptor import Accept, Request, Vote
+from atoll.consensus.acceptor_set import Counted
 from atoll.consensus.round import Round, heard
 from atoll.errors import AtollError
 from atoll.region.site import Site
@@ -23,13 +24,11 @@ Until = Literal["won", "decided", "all"]
 class _Asked:
     """A request to one region that waits for its answer."""
 
-    __slots__ = ("answered", "request", "voters")
+    __slots__ = ("answered", "counted", "request")
 
-    def __init__(
-        self, request: Request, voters: Mapping[str, int], answered: Callable[[Vote | None], None]
-    ) -> None:
+    def __init__(self, request: Request, counted: Counted, answered: Callable[[Vote | None], None]) -> None:
         self.request = request
-        self.voters = voters
+        self.counted = counted
         self.answered = answered
 
     @property
@@ -48,13 +47,12 @@ class BallotBox:
         """How many requests came since the last turn of the event loop."""
         self._tasks = Tasks()
 
-    async def ask(
-        self, request: Request, voters: Mapping[str, int], *, until: Until = "won", but: str = ""
-    ) -> Round:
+    async def ask(self, request: Request, counted: Counted, *, until: Until = "won", but: str = "") -> Round:
         """The round once it is won or lost; until it is `decided` that what was accepted is; until `all` have answered.
 
         `but` is not asked: the round is also over once only its vote is missing.
         """
+        voters = counted.voters
         state = Round(voters)
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -70,7 +68,7 @@ class BallotBox:
                 ended.set_result(None)
 
         for region in (region for region in voters if region != but):
-            self._put(region, _Asked(request, voters, lambda vote, region=region: answered(region, vote)))  # type: ignore[misc]
+            self._put(region, _Asked(request, counted, lambda vote, region=region: answered(region, vote)))  # type: ignore[misc]
         if not (but and state.short_of_one):
             await ended
         return state
@@ -95,14 +93,14 @@ class BallotBox:
                 self._tasks.spawn(self._exchange(region, message), f"asks {region}'s acceptors")
 
     async def _exchange(self, region: str, asked: list[_Asked]) -> None:
-        call = VoteCall(dict(asked[0].voters), tuple(each.request for each in asked))
+        call = VoteCall.of(asked[0].counted, *(each.request for each in asked))
         votes: tuple[Vote, ...] = ()
         try:
             if region == self._site.name:
                 reply = await self._voting.vote(call)
             else:
                 reply = await self._site.ask(region, call, VoteReply)
-            self._voting.heard(reply.voters)
+            self._voting.heard(reply.voters, reply.set)
             votes = reply.votes
         except AtollError:
             pass  # an acceptor that cannot answer is silent; whoever asks needs a majority only
@@ -112,12 +110,12 @@ class BallotBox:
 
 
 def _messages(asked: list[_Asked]) -> list[list[_Asked]]:
-    """Of one size at most, each with requests that count the same voters."""
+    """Of one size at most, each with requests that count the same acceptors."""
     found: list[list[_Asked]] = []
     size = 0
     for each in asked:
         size += each.size_bytes
-        if not found or found[-1][0].voters != each.voters or size > _AT_ONCE_BYTES:
+        if not found or found[-1][0].counted != each.counted or size > _AT_ONCE_BYTES:
             found.append([])
             size = each.size_bytes
         found[-1].append(each)

@@ -19,8 +19,8 @@ from atoll.causality.types import Ballot, Stamp
 from atoll.commit.identity import address_of
 from atoll.consensus import acceptor
 from atoll.consensus.acceptor import NEVER, Acceptor, Forget, Retire
+from atoll.consensus.acceptor_set import of_document
 from atoll.consensus.decided import REMEMBERED_MS, Decided, decoded
-from atoll.consensus.outcome import OUTCOMES
 from atoll.consensus.round import Round
 from atoll.errors import AtollError
 from atoll.region.learning import Unasked
@@ -66,7 +66,7 @@ class Forgetting:
         while self._looked_at is not None:
             page = await self._store.states(REGISTERS, after=self._looked_at or None, limit=_AT_ONCE)
             for name, stored in page:
-                if not name.startswith(OUTCOMES) and _over(acceptor.decoded(stored)):
+                if of_document(name) and _over(acceptor.decoded(stored)):
                     self._proposer.over.setdefault(name)
             self._looked_at = page[-1][0] if page else None
             await asyncio.sleep(0)
@@ -90,7 +90,7 @@ class Forgetting:
         """The ballot under which this region has decided that the register holds nothing, long ago."""
         state = acceptor.decoded(await self._store.state(REGISTERS, name))
         region = state.accepted.region
-        ours = region == self._site.name or region not in self._proposer.voters()
+        ours = region == self._site.name or region not in self._proposer.counted().voters
         if state.accepted == NEVER or not _over(state) or not ours:
             self._proposer.over.pop(name, None)
             return None
@@ -100,8 +100,8 @@ class Forgetting:
 
     async def _asked(self, requests: Sequence[Retire | Forget], but: str = "") -> list[Round]:
         """What all acceptors have answered, without those of one region."""
-        voters = self._proposer.voters()
-        asked = (self._proposer.box.ask(each, voters, until="all", but=but) for each in requests)
+        counted = self._proposer.counted()
+        asked = (self._proposer.box.ask(each, counted, until="all", but=but) for each in requests)
         return await asyncio.gather(*asked)
 
 

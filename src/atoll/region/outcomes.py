@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 from atoll.causality.clock import pack
 from atoll.causality.types import Ballot
 from atoll.consensus.acceptor import NEVER, Accept, Inspect, Prepare
+from atoll.consensus.acceptor_set import Counted
 from atoll.consensus.decided import Intent
 from atoll.consensus.outcome import Outcome, aborted, decoded, encoded, first_ballot, register_of
 from atoll.consensus.round import Round
@@ -34,14 +35,14 @@ class Outcomes:
         site: Site,
         box: BallotBox,
         *,
-        voters: Callable[[], Mapping[str, int]],
+        counted: Callable[[], Counted],
         reaches: Callable[[str], bool],
         proposer: str,
     ) -> None:
         """`reaches` tells whether there is a link to a region; `proposer` is this process as ballots name it."""
         self._site = site
         self._box = box
-        self._voters = voters
+        self._counted = counted
         self._reaches = reaches
         self._proposer = proposer
         self._last = 0
@@ -116,7 +117,7 @@ class Outcomes:
 
     async def known(self, transaction: str) -> tuple[Outcome | None, bool]:
         """The outcome, and whether that is certain. None where none was decided when this was asked."""
-        found = await self._box.ask(Inspect(register_of(transaction)), self._voters(), until="decided")
+        found = await self._box.ask(Inspect(register_of(transaction)), self._counted(), until="decided")
         if found.decided and found.value:
             return decoded(found.value), True
         return None, found.outcome == "won" and found.accepted == NEVER
@@ -130,22 +131,22 @@ class Outcomes:
         register, sent, tries = register_of(transaction), False, 0
         seen = NEVER
         while True:
-            voters = self._voters()
+            counted = self._counted()
             ballot, value = first_ballot(self._proposer), encoded(wanted)
             if not first:
                 ballot = self._next(seen)
-                found = await self._box.ask(Prepare(register, ballot), voters)
+                found = await self._box.ask(Prepare(register, ballot), counted)
                 value = found.value or value
             if first or found.outcome == "won":
                 sent = True
                 upcoming = Ballot(ballot.number + 1, self._proposer)
-                found = await self._box.ask(Accept(register, ballot, value, upcoming), voters)
+                found = await self._box.ask(Accept(register, ballot, value, upcoming), counted)
                 if found.outcome == "won":
                     return decoded(value)
             first, seen, tries = False, max(seen, found.promised), tries + 1
             if tries > _MOST_TRIES or (found.outcome == "unreachable" and tries > 2):
                 raise self._lost(transaction, found, sent=sent)
-            if voters == self._voters():
+            if counted == self._counted():
                 await asyncio.sleep(min(_BACK_OFF_S * 2**tries, 0.5) * (0.5 + self._site.random.random()))
 
     def _next(self, seen: Ballot) -> Ballot:

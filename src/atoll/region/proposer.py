@@ -16,6 +16,7 @@ from atoll.commit import idempotency
 from atoll.commit.checks import check_document
 from atoll.commit.identity import Address
 from atoll.consensus.acceptor import NEVER, Accept, Prepare, Vote
+from atoll.consensus.acceptor_set import Counted
 from atoll.consensus.claims import check_claims
 from atoll.consensus.decided import (
     REMEMBERED_MS,
@@ -31,7 +32,7 @@ from atoll.consensus.decided import (
     wanted,
 )
 from atoll.consensus.folding import folded
-from atoll.consensus.round import Round, Voters, heard
+from atoll.consensus.round import Round, heard
 from atoll.documents.mutation import Receipt
 from atoll.documents.rules import Rules
 from atoll.errors import (
@@ -72,7 +73,7 @@ class _Held(NamedTuple):
 
     ballot: Ballot
     value: Decided
-    voters: Voters
+    counted: Counted
 
     @property
     def size_bytes(self) -> int:
@@ -151,11 +152,11 @@ class Proposer:
         self._clock = clock
         self._links = links
         self.writes = writes
-        self._voting = voting
+        self.voting = voting
         self._statistics = statistics
         self._name = f"{site.name}/{site.random.getrandbits(64):x}"
         self.outcomes = Outcomes(
-            site, self.box, voters=self.voters, reaches=self.reaches, proposer=self._name
+            site, self.box, counted=self.counted, reaches=self.reaches, proposer=self._name
         )
         self._last = 0
         """The number of the last ballot that this node has begun."""
@@ -228,11 +229,11 @@ class Proposer:
         loop, options = asyncio.get_running_loop(), self._site.options
         since, sent, tries = loop.time(), False, 0
         while True:
-            voters = self.voters()
+            counted = self.counted()
             if not sent and not self.reaches_majority():
-                found, before = Round(voters, silent=frozenset(voters)), None
+                found, before = Round(counted.voters, silent=frozenset(counted.voters)), None
             else:
-                found, ballot, before = await self._prepared(register, voters)
+                found, ballot, before = await self._prepared(register, counted)
             if before is not None:
                 value, told = await self._settled(register, before, changes)
                 row = await self._store.get(*register.address)
@@ -252,9 +253,9 @@ class Proposer:
                 lease_ms = self.leases.lease_ms(register.address, after, since_s := loop.time())
                 self.leases.proposed(register.address, after, lease_ms)
                 accept = Accept(register.name, ballot, encoded(after), upcoming, lease_ms)
-                found = await self._accepted(register, accept, voters, steps)
+                found = await self._accepted(register, accept, counted, steps)
                 if found.outcome == "won":
-                    self._hold(register, _Held(upcoming, after, voters))
+                    self._hold(register, _Held(upcoming, after, counted))
                     self.leases.decided(register.address, after, lease_ms, since_s)
                     if after.over and len(self.over) < _KEPT:
                         self.over[register.name] = None
@@ -273,7 +274,7 @@ class Proposer:
             )
             if late:
                 raise self._lost(register, found)
-            if self.voters() == voters or tries > 2:
+            if self.counted() == counted or tries > 2:
                 tries += 1
                 most = min(_BACK_OFF_S * 2 ** min(tries, 10), 0.5)
                 await asyncio.sleep(most * (0.5 + self._site.random.random()))
@@ -313,28 +314,30 @@ class Proposer:
             register.older = None
         return resolved(register.name, before, outcome), told
 
-    async def _prepared(self, register: Register, voters: Voters) -> tuple[Round, Ballot, Decided | None]:
+    async def _prepared(self, register: Register, counted: Counted) -> tuple[Round, Ballot, Decided | None]:
         """The ballot that a majority has promised, and the value to change; None where it was not promised."""
-        if register.held is not None and register.held.voters == voters:
-            return Round(voters), register.held.ballot, register.held.value
+        if register.held is not None and register.held.counted == counted:
+            return Round(counted.voters), register.held.ballot, register.held.value
         number = max(pack(self._site.now_ms()), self._last + 1, register.seen.number + 1)
         self._last = number
         ballot = Ballot(number, self._name)
-        found = await self.box.ask(Prepare(register.name, ballot), voters)
+        found = await self.box.ask(Prepare(register.name, ballot), counted)
         value = await self.value_of(register, found) if found.outcome == "won" else None
         return found, ballot, value
 
-    async def _accepted(self, register: Register, accept: Accept, voters: Voters, steps: list[Step]) -> Round:
+    async def _accepted(
+        self, register: Register, accept: Accept, counted: Counted, steps: list[Step]
+    ) -> Round:
         """The round; where it is won, the changes are answered, or will be once they are journaled."""
         own = self._site.name
-        if self._voting.votes and own in voters:
-            found = await self.box.ask(accept, voters, but=own)
+        if self.voting.votes and own in counted.voters:
+            found = await self.box.ask(accept, counted, but=own)
             decided = found.outcome == "won"
             if not (decided or found.short_of_one):
                 return found
             entries = [step for step in steps if step.change.journals]
-            call, gates = VoteCall(dict(voters), (accept,)), self.writes.gates
-            work = Deciding(register.address, entries, gates, self._voting, call, decided=decided)
+            call, gates = VoteCall.of(counted, accept), self.writes.gates
+            work = Deciding(register.address, entries, gates, self.voting, call, decided=decided)
             with contextlib.suppress(AtollError):  # then it may be decided without this region
                 self.writes.group_commit.submit(work)
                 receipts = await work.done
@@ -342,7 +345,7 @@ class Proposer:
                     self._tell(entries, receipts)
                     self._answered(steps)
                     return found if decided else heard(found, own, Vote(True, accept.next, accept.ballot))
-        found = await self.box.ask(accept, voters)
+        found = await self.box.ask(accept, counted)
         if found.outcome == "won":
             for step in steps:
                 step.change.value = steps[-1].value
@@ -468,14 +471,13 @@ class Proposer:
 
         Else no proposal is sent: once it is, nobody can say that it will not be decided.
         """
-        connected = sum(link.status.connected for link in self._links.values()) + len(self._voting.reached)
-        return 2 * (1 + connected) > len(self._voting.members)
+        own, members, reached = self._site.name, self.voting.members, self.voting.reached
+        asked = sum(region == own or region in reached or self.reaches(region) for region in members)
+        return 2 * asked > len(members)
 
-    # -- voters ----------------------------------------------------------------------------------------
-
-    def voters(self) -> dict[str, int]:
-        known = self._voting.known
-        return {region: known.get(region, -1) for region in self._voting.members}
+    def counted(self) -> Counted:
+        """The acceptors that decide."""
+        return self.voting.counted()
 
     def no_majority(self, found: Round) -> RegionUnreachable:
         silent = ", ".join(sorted(found.silent - {self._site.name})) or self._site.name

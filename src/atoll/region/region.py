@@ -26,6 +26,7 @@ from atoll.region.tasks import ended
 from atoll.region.verification import Verifier
 from atoll.region.wiring import Parts
 from atoll.replication.messages import (
+    AcceptorsCall,
     Call,
     DigestCall,
     EntryCall,
@@ -240,7 +241,7 @@ class Region(Parts):
 
     async def answer(self, call: Call) -> Reply:
         """Answer a peer."""
-        if self.witness and not isinstance(call, VoteCall | JoinCall | SettleCall | PingCall):
+        if self.witness and not isinstance(call, VoteCall | JoinCall | AcceptorsCall | SettleCall | PingCall):
             self.check_whole()  # a gate says why
         match call:
             case WriteCall():
@@ -250,7 +251,9 @@ class Region(Parts):
             case VoteCall():
                 return await self.voting.vote(call)
             case JoinCall():
-                return await self.voting.join(call)
+                return await self.acceptor_sets.joiner.join(call)
+            case AcceptorsCall():
+                return self.acceptor_sets.answer(call)
             case RelieveCall():
                 return await self.unfinished.relieve(call)
             case PlaceCall():

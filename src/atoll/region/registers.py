@@ -298,12 +298,12 @@ class Registers:
 
     async def _inspected(self, register: Register) -> Decided | None:
         """The decided value; None where acceptors differ at present."""
-        voters = self.proposer.voters()
-        found = await self.proposer.box.ask(Inspect(register.name), voters, until="decided")
+        counted = self.proposer.counted()
+        found = await self.proposer.box.ask(Inspect(register.name), counted, until="decided")
         register.seen = max(register.seen, found.promised)
         if found.decided:
             return await self.proposer.value_of(register, found)
-        if found.outcome == "unreachable" and self.proposer.voters() == voters:
+        if found.outcome == "unreachable" and self.proposer.counted() == counted:
             raise self.proposer.no_majority(found)
         return None
 

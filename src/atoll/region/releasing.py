@@ -19,6 +19,7 @@ import msgspec
 from atoll.causality.types import Ballot
 from atoll.consensus import acceptor, decided
 from atoll.consensus.acceptor import NEVER, Acceptor, Holds
+from atoll.consensus.acceptor_set import of_document
 from atoll.consensus.outcome import KEPT_MS, OUTCOMES, begun_ms
 from atoll.errors import AtollError
 from atoll.region.site import Site
@@ -94,8 +95,10 @@ class Releasing:
 
     async def _release(self, held: Mapping[str, Ballot]) -> bool:
         """Whether all regions with documents have answered."""
-        voters = {region: self._voting.known.get(region, -1) for region in self._voting.members}
-        call = VoteCall(voters, tuple(Holds(name, ballot) for name, ballot in held.items()))
+        counted = self._voting.counted()
+        if not counted.set.settled:
+            return False
+        call = VoteCall.of(counted, *(Holds(name, ballot) for name, ballot in held.items()))
         answers = await asyncio.gather(*(self._asked(region, call) for region in self._voting.keepers))
         if not all(answers):
             return False
@@ -105,7 +108,7 @@ class Releasing:
             if all(each[at] for each in answers)
         }
         if by_all:
-            await self._voting.release(by_all, voters)
+            await self._voting.release(by_all, counted)
         late = []
         for name, ballot in held.items():
             if name in by_all:
@@ -123,7 +126,7 @@ class Releasing:
             reply = await self._site.ask(region, call, VoteReply)
         except AtollError:
             return ()
-        self._voting.heard(reply.voters)
+        self._voting.heard(reply.voters, reply.set)
         return [vote.granted for vote in reply.votes]
 
     async def _decided_anew(self, late: Sequence[tuple[str, str]]) -> None:
@@ -162,6 +165,6 @@ class Releasing:
 
 def _releasable(name: str, state: Acceptor) -> bool:
     """Outcomes stay until they are over; so do deletions, until their registers are dropped."""
-    if name.startswith(OUTCOMES) or state.accepted == NEVER or state.elsewhere:
+    if not of_document(name) or state.accepted == NEVER or state.elsewhere:
         return False
     return not decided.decoded(state.value).over

@@ -23,7 +23,7 @@ from atoll.region.registers import Registers
 from atoll.region.saga_commits import Guard
 from atoll.region.site import Site
 from atoll.region.tasks import Tasks
-from atoll.region.voting import REGISTERS
+from atoll.region.voting import REGISTERS, Voting
 from atoll.replication.messages import HeldCall, HeldReply
 from atoll.sagas import rights
 from atoll.sagas.rights import Covered, Found, Refused, Tick, Watch, Written, Yielded
@@ -90,6 +90,8 @@ class SagaRights:
         store: States,
         registers: Registers,
         progress: Progress,
+        *,
+        voting: Voting,
     ) -> None:
         self.region = site.name
         self.settled: Callable[[], bool] = lambda: True
@@ -107,6 +109,7 @@ class SagaRights:
         self._store = store
         self._registers = registers
         self._progress = progress
+        self._voting = voting
         self._lease_s = site.options.saga_lease_s
         self._watches: dict[str, Watch] = {}
         self._until_ms: dict[str, int] = {}
@@ -191,7 +194,7 @@ class SagaRights:
         async with self._lock(home):
             watch = self._watches.get(home) or Watch(self.region, home, self._lease_s)
             accepted = _accepted(await self._state_of(home))
-            if accepted is not None and len(self._members.voters) == 2:
+            if accepted is not None and self._voting.of_two:
                 watch = self._of_two(watch, accepted)
             local = None if accepted is None else (accepted.epoch, accepted.beat)
             event: rights.Event = Tick(busy, local, self.runs())
@@ -293,7 +296,7 @@ class SagaRights:
     # -- inside ----------------------------------------------------------------------------------------
 
     def _in_time(self, watch: Watch) -> bool:
-        if len(self._members.voters) == 2:  # nobody can take it without this region's vote
+        if self._voting.of_two:  # nobody can take it without this region's vote
             return watch.holds and watch.ready and not watch.yielding
         in_time = self._site.now_ms() < self._until_ms.get(watch.home, 0)
         return in_time and watch.may_run(self._now_s())

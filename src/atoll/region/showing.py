@@ -13,8 +13,8 @@ import msgspec
 
 from atoll.commit.identity import address_of
 from atoll.consensus import acceptor
+from atoll.consensus.acceptor_set import of_document
 from atoll.consensus.decided import revision_of
-from atoll.consensus.outcome import OUTCOMES
 from atoll.documents.document import revision_in
 from atoll.errors import AtollError
 from atoll.region.registers import Registers
@@ -75,7 +75,7 @@ class Showing:
                 return
             page = await self._store.states(REGISTERS, after=self._looked_at or None, limit=_AT_ONCE)
             for name, _ in page:
-                if not name.startswith(OUTCOMES) and (revision := await self._revision(name)):
+                if of_document(name) and (revision := await self._revision(name)):
                     self._unshown.accepted(name, revision, asyncio.get_running_loop().time())
             self._looked_at = page[-1][0] if page else None
 

@@ -116,6 +116,10 @@ class RegistersStatus(msgspec.Struct):
     """Why they do not; or why they refused a proposal that counts other regions."""
     waits_for: list[str]
     """The regions whose promises they have yet to take over before they vote."""
+    acceptors: list[str]
+    """The regions that decide. They follow the atoll.toml of a majority, one region at a time."""
+    changing: bool
+    """Whether the last change of them is not complete: what the former ones have decided may lie there only."""
     cut_off: bool
     """Whether links say that no majority of regions can be asked from here: declared fallbacks are taken."""
     undecided: Count
@@ -310,6 +314,8 @@ def _registers(region: Region) -> RegistersStatus:
         voting=voting.closed is None,
         reason=voting.closed or voting.stranger,
         waits_for=voting.waits_for,
+        acceptors=list(voting.members),
+        changing=voting.set is not None and not voting.set.settled,
         undecided=region.registers.tentative.count,
         cut_off=not (region.witness or region.proposer.reaches_majority()),
         proposals=counted.proposals,

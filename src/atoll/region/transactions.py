@@ -331,7 +331,7 @@ class Transactions:
             )
             if sure and all(told):
                 call = SettleCall(transaction, outcome, over=True)
-                await asyncio.gather(*(self.tell(region, call) for region in self._proposer.voters()))
+                await asyncio.gather(*(self.tell(region, call) for region in self._proposer.counted().voters))
 
     async def tell(self, region: str, call: SettleCall) -> bool:
         """Whether a region has done it."""

@@ -101,7 +101,7 @@ class Unfinished:
             self._settled.discard(transaction)
             call = SettleCall(transaction, outcome or aborted(()), over=True)
             await asyncio.gather(
-                *(self._transactions.tell(region, call) for region in self._proposer.voters())
+                *(self._transactions.tell(region, call) for region in self._proposer.counted().voters)
             )
 
     async def _holds(self, register: str, transaction: str) -> bool:

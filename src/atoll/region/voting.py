@@ -1,10 +1,10 @@
-"""The region's acceptors: they vote in the group commit, and join anew after their promises were lost."""
+"""The region's acceptors: they vote in the group commit."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple, TypeGuard
 
 import msgspec
@@ -13,10 +13,10 @@ from atoll.causality.types import Ballot
 from atoll.commit.batch import Batch
 from atoll.commit.identity import address_of
 from atoll.commit.work import Wants
-from atoll.consensus import acceptor, decided
+from atoll.consensus import acceptor, acceptor_set, decided
 from atoll.consensus.acceptor import NEVER, Accept, Acceptor, Forget, Request, Retire
-from atoll.consensus.outcome import OUTCOMES
-from atoll.consensus.voters import Joining, later, misses, outdated
+from atoll.consensus.acceptor_set import AcceptorSet, Counted, of_document
+from atoll.consensus.voters import later, outdated
 from atoll.documents.document import revision_in
 from atoll.errors import AtollError, ConfigError, Unavailable
 from atoll.membership.members import Members
@@ -25,7 +25,7 @@ from atoll.region.group_commit import Awaited, GroupCommit
 from atoll.region.read_leases import SeenLeases
 from atoll.region.site import Site
 from atoll.region.unshown import Unshown
-from atoll.replication.messages import JoinCall, JoinReply, VoteCall, VoteReply
+from atoll.replication.messages import VoteCall, VoteReply
 from atoll.store.port import States, View
 
 REGISTERS: Final = "register"
@@ -34,12 +34,11 @@ VOTERS: Final = "voter"
 """The space of incarnations: region → the latest that was recorded; the own one once its acceptors vote."""
 FORGOTTEN: Final = ("forgotten", "")
 """The state that says what was promised at most for registers that were dropped: see `consensus.acceptor`."""
+ACCEPTORS: Final = ("acceptors", "")
+"""The state that says whose acceptors decide: a `consensus.acceptor_set.AcceptorSet`."""
 ROLE: Final = ("role", "")
 """The state of a witness's store that says so."""
 _WITNESS: Final = b"witness"
-_PAGE: Final = 64
-_PAGE_BYTES: Final = 4 << 20
-_RETRY_S: Final = 0.5
 
 
 class _Votes(Awaited[VoteReply]):
@@ -90,35 +89,17 @@ class _Forget(Awaited[None]):
         batch.pending.states[REGISTERS, self._register] = None
 
 
-class _Record(NamedTuple):
-    """A step: another incarnation of a region's acceptors is recorded, unless a later one was."""
+class _Adopt(NamedTuple):
+    """A step: a set of acceptors is recorded, unless a later one was. What counts on an earlier one is refused."""
 
-    region: str
-    incarnation: int
-
-    def want(self, wants: Wants) -> None:
-        wants.states.append((VOTERS, self.region))
-
-    def perform(self, batch: Batch, view: View) -> None:
-        if self.incarnation > _incarnation(view.states.get((VOTERS, self.region))):
-            batch.pending.states[VOTERS, self.region] = b"%d" % self.incarnation
-
-
-class _TakeOver(NamedTuple):
-    """A step: promises and values of another region's acceptors become this one's own."""
-
-    registers: tuple[tuple[str, bytes], ...]
-    forgotten: int
+    set: AcceptorSet
+    own: str
 
     def want(self, wants: Wants) -> None:
-        wants.states += [FORGOTTEN, *((REGISTERS, register) for register, _ in self.registers)]
+        wants.states += [STATE, ACCEPTORS, (VOTERS, self.own)]
 
     def perform(self, batch: Batch, view: View) -> None:
-        _raise_forgotten(batch, view, self.forgotten)
-        for register, theirs in self.registers:
-            place = (REGISTERS, register)
-            ours = acceptor.decoded(_state(batch, view, place))
-            batch.pending.states[place] = acceptor.encoded(acceptor.joined(ours, acceptor.decoded(theirs)))
+        adopt(batch, view, self.set, self.own)
 
 
 class _Take(NamedTuple):
@@ -137,19 +118,20 @@ class _Release(NamedTuple):
     """A step: a witness drops values. Nothing changes if an acceptor that was counted has begun anew since."""
 
     values: dict[str, Ballot]
-    voters: dict[str, int]
+    counted: Counted
 
     def want(self, wants: Wants) -> None:
-        wants.states += [(VOTERS, region) for region in self.voters]
+        wants.states += [ACCEPTORS, *((VOTERS, region) for region in self.counted.voters)]
         wants.states += [(REGISTERS, register) for register in self.values]
 
     def perform(self, batch: Batch, view: View) -> None:
-        recorded = {region: _incarnation(view.states.get((VOTERS, region))) for region in self.voters}
-        if recorded != self.voters:
+        voters = self.counted.voters
+        recorded = {region: incarnation_in(view.states.get((VOTERS, region))) for region in voters}
+        if recorded != voters or view.states.get(ACCEPTORS) != acceptor_set.encoded(self.counted.set):
             return
         for register, ballot in self.values.items():
             place = (REGISTERS, register)
-            state = acceptor.decoded(_state(batch, view, place))
+            state = acceptor.decoded(state_in(batch, view, place))
             if state.accepted == ballot:
                 batch.pending.states[place] = acceptor.encoded(acceptor.released(state))
 
@@ -183,28 +165,44 @@ class Voting:
         self._members = members
         self._store = store
         self._group_commit = group_commit
-        self._numbering = numbering
+        self.numbering = numbering
         self._check = check
-        self._refuse = refuse
+        self.refuse = refuse
         self._seen = SeenLeases()
         self.unshown = Unshown()
-        self._voting: int | None = None
-        """The incarnation that votes, as far as this node knows."""
-        self._joined: Joining | None = None
-        """How far the acceptors are, while they join anew."""
-        self._found_ms = 0
-        """The longest lease that they have met meanwhile."""
+        self.set: AcceptorSet | None = None
+        """The latest set of acceptors that was heard of. It is decided, and need not be recorded here."""
+        self.incarnation: int | None = None
+        """That votes, as far as this node knows."""
+        self.waits_for: list[str] = []
+        """The regions that acceptors which join have yet to hear."""
         self.stranger: str | None = None
         """Why a proposal that counts other regions was refused; None once one has come that counts the same."""
 
     @property
     def members(self) -> tuple[str, ...]:
+        """Whose acceptors decide, as far as it is known."""
+        return self.named if self.set is None else self.set.members
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Whose acceptors ought to decide, by this region's configuration."""
         return self._members.voters
 
     @property
     def keepers(self) -> tuple[str, ...]:
-        """The regions that hold documents."""
-        return self._members.regions
+        """Those that hold documents."""
+        return tuple(region for region in self.members if region not in self._members.witnesses)
+
+    @property
+    def of_two(self) -> bool:
+        """Whether nothing is decided without this region's vote, nor soon will be."""
+        return len(self.named) == len(self.members) == 2 and self.set is not None and self.set.settled
+
+    def counted(self) -> Counted:
+        """What a proposer counts now. While no set is known, acceptors refuse it, and tell theirs."""
+        found = self.set or AcceptorSet(0, self.named)
+        return Counted(found, {region: self.known.get(region, -1) for region in found.members})
 
     @property
     def witness(self) -> bool:
@@ -214,20 +212,23 @@ class Voting:
     @property
     def joining(self) -> str | None:
         """Why the acceptors here do not vote; None when they do."""
-        if self._voting is not None and self._voting == self._numbering():
-            return None
-        return _joining(self._site.name)
+        own = self._site.name
+        if self.set is not None and own not in self.set.members:
+            return (
+                f"{own} is not among the regions that decide, {', '.join(self.members)}: a majority of them has to name"
+                " it in atoll.toml"
+            )
+        return None if self.keeps_promises else _joining(own)
 
     @property
-    def waits_for(self) -> list[str]:
-        """The regions that acceptors which join have yet to hear."""
-        joined = self._joined
-        return [] if joined is None else sorted(joined.members - {joined.region} - joined.read)
+    def keeps_promises(self) -> bool:
+        """Whether what the acceptors here have promised is known. Those that were removed keep it, too."""
+        return self.incarnation is not None and self.incarnation == self.numbering()
 
     @property
     def closed(self) -> str | None:
         """Why the region votes for nothing at present; None when it votes."""
-        return self._refuse() or self.joining or self._group_commit.trouble()
+        return self.refuse() or self.joining or self._group_commit.trouble()
 
     async def open(self) -> None:
         """Raises ConfigError for the store of another kind of region, and what the store raises."""
@@ -243,24 +244,51 @@ class Voting:
                 f"the store of {self._site.name} is a witness's, which lacks values; give the region an empty store"
             )
         stored = await self._store.states(VOTERS)
-        self.known = later(self.known, {region: _incarnation(value) for region, value in stored})
-        self._voting = self.known.get(self._site.name)
+        self.known = later(self.known, {region: incarnation_in(value) for region, value in stored})
+        self.incarnation = self.known.get(self._site.name)
+        recorded = await self._store.state(*ACCEPTORS)
+        if recorded is not None:
+            self.hear(acceptor_set.decoded(recorded))
+        elif self.incarnation is not None:  # it has voted before sets were recorded
+            await self.adopt(first_set(self.named))
 
     @property
     def votes(self) -> bool:
         """Whether the acceptors here vote, as far as this node knows."""
-        return self._refuse() is None and self.joining is None
+        return self.refuse() is None and self.joining is None
 
-    def heard(self, voters: Mapping[str, int]) -> None:
+    def heard(self, voters: Mapping[str, int], found: AcceptorSet | None = None) -> None:
         """A peer has recorded these."""
         self.known = later(self.known, voters)
+        if found is not None:
+            self.hear(found)
+
+    def hear(self, found: AcceptorSet) -> None:
+        """Of a set that is decided."""
+        if self.set is None or found.epoch > self.set.epoch:
+            self.set = found
+
+    async def adopt(self, found: AcceptorSet) -> None:
+        """Refuse what counts on an earlier set, durably on return. Raises what the store raises."""
+        self.hear(found)
+        stored = await self._store.state(*ACCEPTORS)
+        if stored is None or acceptor_set.decoded(stored).epoch < found.epoch:
+            await self._group_commit.commit(_Adopt(found, self._site.name))
+        await self.reload()
+
+    async def reload(self) -> None:
+        """Another work has changed whether the acceptors here vote. Raises what the store raises."""
+        voting = await self._store.state(VOTERS, self._site.name)
+        self.incarnation = None if voting is None else incarnation_in(voting)
+        if self.incarnation is not None:
+            self.heard({self._site.name: self.incarnation})
 
     async def vote(self, call: VoteCall) -> VoteReply:
         """Durable on return. Raises Unavailable, and what the store raises.
 
         Who asks does not wait longer than for any peer. What is late must not keep the rest waiting, too.
         """
-        reason = self._refuse()
+        reason = self.refuse()
         if reason is not None:
             raise Unavailable(reason, region=self._site.name)
         work, patience_s = _Votes(self, call), self._site.options.peer_timeout_s
@@ -275,7 +303,8 @@ class Voting:
     def want(self, wants: Wants, call: VoteCall) -> None:
         """What `cast` needs to find loaded, and what time it is: `cast` may run in a thread."""
         self._seen.now_s = asyncio.get_running_loop().time()
-        wants.states += [STATE, FORGOTTEN, *((VOTERS, region) for region in self.members)]
+        wants.states += [STATE, ACCEPTORS, FORGOTTEN, (VOTERS, self._site.name)]
+        wants.states += [(VOTERS, region) for region in call.voters]
         wants.states += [(REGISTERS, request.register) for request in call.requests]
         for request in call.requests:
             if isinstance(request, Accept):
@@ -286,28 +315,42 @@ class Voting:
     def cast(self, batch: Batch, view: View, call: VoteCall) -> VoteReply:
         """In the transaction. Raises Unavailable, msgspec.DecodeError."""
         self._check(view)
-        own, members = self._site.name, frozenset(self.members)
+        own = self._site.name
+        if state_in(batch, view, ACCEPTORS) is None:
+            raise Unavailable(_joining(own), region=own)
+        counted = adopt(batch, view, call.set, own)
+        self.hear(counted)
         recorded = {
-            region: _incarnation(view.states[VOTERS, region])
-            for region in self.members
-            if (VOTERS, region) in view.states
+            region: incarnation_in(value)
+            for region in call.voters
+            if (value := state_in(batch, view, (VOTERS, region))) is not None
         }
-        incarnation = (numbering_of(view.states.get(STATE)) or Numbering()).incarnation
+        if call.set != counted or own not in counted.members:
+            self._note_stranger(call.set, counted)
+            return VoteReply(recorded, (), counted)
+        incarnation = _numbered(view)
         if recorded.get(own) != incarnation:
             raise Unavailable(_joining(own), region=own)
-        self.stranger = None
-        if misses(call.voters, members):
-            self.stranger = (
-                f"{own} counts the acceptors of {', '.join(sorted(members))}, and a proposer those of "
-                f"{', '.join(sorted(call.voters))}; give all regions the same configuration"
-            )
-            raise Unavailable(self.stranger, region=own)
+        self.stranger, self.incarnation = None, incarnation
         if outdated(call.voters, recorded, own, incarnation):
-            return VoteReply(recorded, ())
-        return VoteReply(recorded, tuple(self._cast(batch, view, request) for request in call.requests))
+            return VoteReply(recorded, (), counted)
+        votes = tuple(self._cast(batch, view, request, counted) for request in call.requests)
+        return VoteReply(recorded, votes, counted)
 
-    def _cast(self, batch: Batch, view: View, request: Request) -> acceptor.Vote:
+    def _note_stranger(self, asked: AcceptorSet, counted: AcceptorSet) -> None:
+        if asked.epoch == counted.epoch and asked != counted:
+            self.stranger = (
+                f"{self._site.name} counts the acceptors of {', '.join(counted.members)}, and a proposer those of "
+                f"{', '.join(asked.members)}: both are the first set, by different configurations; give one of the "
+                "regions an empty store"
+            )
+
+    def _cast(self, batch: Batch, view: View, request: Request, counted: AcceptorSet) -> acceptor.Vote:
         before, vote = _cast(batch, view, request, self._seen)
+        if (
+            isinstance(request, Retire) and not counted.settled
+        ):  # a region that was removed may hold what was before
+            return msgspec.structs.replace(vote, granted=False)
         shows = self.witness or not isinstance(request, Retire) or _shows(batch, request, before)
         return vote if shows else msgspec.structs.replace(vote, granted=False)
 
@@ -323,12 +366,12 @@ class Voting:
                     with contextlib.suppress(msgspec.DecodeError):  # for whoever reads it to report
                         self.unshown.accepted(request.register, decided.revision_of(request.value), now_s)
 
-    async def release(self, values: Mapping[str, Ballot], voters: Mapping[str, int]) -> None:
+    async def release(self, values: Mapping[str, Ballot], counted: Counted) -> None:
         """Drop these values, which all regions with documents hold. Raises what the store raises.
 
-        `voters`: the acceptors that were counted when they said so.
+        `counted`: the acceptors when they said so.
         """
-        await self._group_commit.commit(_Release(dict(values), dict(voters)))
+        await self._group_commit.commit(_Release(dict(values), counted))
 
     async def forget(self, register: str) -> None:
         """Drop what was promised and accepted for a register. Raises what the store raises."""
@@ -336,93 +379,31 @@ class Voting:
         self._group_commit.submit(work)
         await work.done
 
-    # -- joining ---------------------------------------------------------------------------------------
 
-    async def join(self, call: JoinCall) -> JoinReply:
-        """A peer's acceptors begin anew. Raises what the store raises."""
-        if call.region not in self.members or call.region == self._site.name:
-            raise Unavailable(f"{call.region} is no peer of {self._site.name}", region=self._site.name)
-        await self._record(call.region, call.incarnation)
-        page = await self._store.states(REGISTERS, after=call.after, limit=_PAGE)
-        taken, size = 0, 0
-        for _, value in page:
-            taken, size = taken + 1, size + len(value)
-            if size >= _PAGE_BYTES:
-                break
-        more = taken < len(page) or len(page) == _PAGE
-        voters = {region: known for region, known in self.known.items() if region in self.members}
-        forgotten = _number(await self._store.state(*FORGOTTEN))
-        return JoinReply(self.joining is None, voters, tuple(page[:taken]), more, forgotten)
+def adopt(batch: Batch, view: View, found: AcceptorSet, own: str) -> AcceptorSet:
+    """In the transaction: the set that is recorded afterwards, `found` or a later one.
 
-    async def _record(self, region: str, incarnation: int) -> None:
-        """Durable on return. That it is known says nothing: it may have been heard of, and recorded by others only."""
-        if incarnation <= _incarnation(await self._store.state(VOTERS, region)):
-            return
-        await self._group_commit.commit(_Record(region, incarnation))
-        self.heard({region: incarnation})
-
-    async def run(self) -> None:
-        """For ever: whenever the region has begun an incarnation, its acceptors join anew."""
-        while True:
-            incarnation = self._numbering()
-            if incarnation is None or self._refuse() is not None or self._voting == incarnation:
-                await asyncio.sleep(_RETRY_S)
-                continue
-            try:
-                await self._join_as(incarnation)
-            except AtollError:
-                await asyncio.sleep(_RETRY_S)  # the store takes no writes at present
-
-    async def _join_as(self, incarnation: int) -> None:
-        joining = Joining(self._site.name, frozenset(self.members))
-        self._found_ms = 0
-        while not joining.enough:
-            self._joined = joining
-            left = self.waits_for
-            found = await asyncio.gather(*(self._read(peer, incarnation) for peer in left))
-            read = frozenset(peer for peer, voting in zip(left, found, strict=True) if voting is not None)
-            voting = frozenset(peer for peer, votes in zip(left, found, strict=True) if votes)
-            joining = Joining(
-                joining.region, frozenset(self.members), joining.read | read, joining.voting | voting
-            )
-            if self._numbering() != incarnation:
-                return
-            if not joining.enough:
-                await asyncio.sleep(_RETRY_S)
-        await asyncio.sleep(self._found_ms / 1000)  # the former incarnation may have granted them
-        if self._numbering() != incarnation:
-            return
-        await self._record(self._site.name, incarnation)
-        self._voting, self._joined = incarnation, None
-
-    async def _read(self, peer: str, incarnation: int) -> bool | None:
-        """Take over all that a peer's acceptors hold. Whether they vote; None where not all was read."""
-        after: str | None = None
-        with contextlib.suppress(AtollError):
-            while True:
-                page = await self._site.ask(peer, JoinCall(self._site.name, incarnation, after), JoinReply)
-                for region, known in page.voters.items():
-                    if region != self._site.name:
-                        await self._record(region, known)
-                if page.registers or page.forgotten:
-                    await self._group_commit.commit(_TakeOver(page.registers, page.forgotten))
-                if self.witness:  # now: what is noted before it is there would be taken for gone
-                    self.held.update(dict.fromkeys(name for name, _ in page.registers))
-                if page.registers:
-                    leases_ms = (acceptor.decoded(state).lease_ms for _, state in page.registers)
-                    self._found_ms = max(self._found_ms, *leases_ms)
-                    after = page.registers[-1][0]
-                if not page.more:
-                    return page.voting
-        return None
+    A region that was added by it, and has promised nothing to anybody, votes from then on.
+    """
+    stored = state_in(batch, view, ACCEPTORS)
+    recorded = None if stored is None else acceptor_set.decoded(stored)
+    if recorded is not None and recorded.epoch >= found.epoch:
+        return recorded
+    batch.pending.states[ACCEPTORS] = acceptor_set.encoded(found)
+    if recorded is not None:
+        batch.pending.states[REGISTERS, recorded.register] = None  # nobody asks for it any more
+    incarnation = _numbered(view)
+    if found.entrant == (own, incarnation):
+        batch.pending.states[VOTERS, own] = b"%d" % incarnation
+    return found
 
 
 def _cast(batch: Batch, view: View, request: Request, seen: SeenLeases) -> tuple[Acceptor, acceptor.Vote]:
     """What was kept before, and the vote."""
     place = (REGISTERS, request.register)
-    stored = _state(batch, view, place)
-    if stored is None and not request.register.startswith(OUTCOMES):
-        before = acceptor.unknown(_number(_state(batch, view, FORGOTTEN)))
+    stored = state_in(batch, view, place)
+    if stored is None and of_document(request.register):
+        before = acceptor.unknown(number_in(state_in(batch, view, FORGOTTEN)))
     else:
         before = acceptor.decoded(stored)
     after, vote = acceptor.vote(before, request, leased=seen.lasts(request.register, before))
@@ -430,7 +411,7 @@ def _cast(batch: Batch, view: View, request: Request, seen: SeenLeases) -> tuple
     if isinstance(request, Forget) and after.accepted == NEVER:
         if stored is not None:
             batch.pending.states[place] = None
-            _raise_forgotten(batch, view, acceptor.past(after))
+            raise_forgotten(batch, view, acceptor.past(after))
     elif after is not before:
         data = acceptor.encoded(after)
         batch.pending.states[place] = data
@@ -439,7 +420,7 @@ def _cast(batch: Batch, view: View, request: Request, seen: SeenLeases) -> tuple
 
 
 def _is_of_document(request: Request) -> TypeGuard[Accept]:
-    return isinstance(request, Accept) and not request.register.startswith(OUTCOMES)
+    return isinstance(request, Accept) and of_document(request.register)
 
 
 def _shows(batch: Batch, request: Retire, state: Acceptor) -> bool:
@@ -450,23 +431,35 @@ def _shows(batch: Batch, request: Retire, state: Acceptor) -> bool:
     return value.over and revision_in(batch.row(address_of(request.register))) >= value.revision
 
 
-def _state(batch: Batch, view: View, place: tuple[str, str]) -> bytes | None:
+def state_in(batch: Batch, view: View, place: tuple[str, str]) -> bytes | None:
+    """As it is after what the batch has changed so far."""
     pending = batch.pending.states
     return pending[place] if place in pending else view.states.get(place)
 
 
-def _raise_forgotten(batch: Batch, view: View, number: int) -> None:
-    if number > _number(_state(batch, view, FORGOTTEN)):
+def raise_forgotten(batch: Batch, view: View, number: int) -> None:
+    if number > number_in(state_in(batch, view, FORGOTTEN)):
         batch.pending.states[FORGOTTEN] = b"%d" % number
+
+
+def first_set(named: Iterable[str]) -> AcceptorSet:
+    """Of a deployment that has none."""
+    return AcceptorSet(1, tuple(sorted(named)))
 
 
 def _joining(region: str) -> str:
     return f"{region} takes over what the acceptors of other regions have promised"
 
 
-def _incarnation(stored: bytes | None) -> int:
+def _numbered(view: View) -> int:
+    """The region's incarnation."""
+    return (numbering_of(view.states.get(STATE)) or Numbering()).incarnation
+
+
+def incarnation_in(stored: bytes | None) -> int:
+    """-1 where none is recorded."""
     return -1 if stored is None else int(stored)
 
 
-def _number(stored: bytes | None) -> int:
+def number_in(stored: bytes | None) -> int:
     return 0 if stored is None else int(stored)

@@ -23,6 +23,7 @@ from atoll.ownership.ownership import Ownership
 from atoll.protocol import port
 from atoll.recovery import relays
 from atoll.recovery.relays import RelayState
+from atoll.region.acceptor_sets import AcceptorSets
 from atoll.region.clocks import Clocks
 from atoll.region.commit_wait import CommitWait
 from atoll.region.conflicts import Conflicts
@@ -240,6 +241,7 @@ class Parts(Receiving):
             voting=self.voting,
             statistics=self.statistics,
         )
+        self.acceptor_sets = AcceptorSets(self.site, self.store, self.proposer)
         self.forgetting = Forgetting(self.site, self.store, self.proposer)
 
     def _wire_requests(self) -> None:
@@ -326,8 +328,7 @@ class Parts(Receiving):
         )
         self.group_commit.listen(self.events.committed)
         site, registers, commits = self.site, self.registers, self.local_writes
-        stability = Stability(self.members, self.links, self.progress)
-        rights = SagaRights(site, self.members, self.store, registers, self.progress)
+        rights = SagaRights(site, self.members, self.store, registers, self.progress, voting=self.voting)
         rights.settled = lambda: self.startup_check.state.settled
         self.sagas = Sagas(
             site,
@@ -338,7 +339,9 @@ class Parts(Receiving):
             outlook=Outlook(
                 rights,
                 SagaAcks(site, self.members, self.links, self.progress, lambda: self.origin),
-                SagaRetention(site, self.store, registers, stability),
+                SagaRetention(
+                    site, self.store, registers, Stability(self.members, self.links, self.progress)
+                ),
             ),
             held=lambda: self.node_leases.held.get(LEASE),
             stuck=lambda detail: self.events.record("saga-stuck", detail=detail),
@@ -374,13 +377,13 @@ class Parts(Receiving):
         self.unfinished = Unfinished(self.site, self.store, self.proposer, self.transactions)
         if self.witness:
             self.background += (
-                Background("acceptors", self.voting.run, self.voting.open),
+                Background("acceptors", self.acceptor_sets.run, self.voting.open),
                 Background("values", Releasing(self.site, self.store, self.voting).run),
             )
         elif self.registers.any:
             self.group_commit.listen(self.voting.unshown.committed)
             self.background += (
-                Background("acceptors", self.voting.run, self.voting.open),
+                Background("acceptors", self.acceptor_sets.run, self.voting.open),
                 Background("witnesses", Witnesses(self.site, self.members, self.voting).run),
                 Background("unfinished transactions", self.unfinished.run),
                 Background("decided values", Showing(self.store, self.registers, self.voting.unshown).run),

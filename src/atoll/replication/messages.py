@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from atoll.consensus.acceptor import Request, Vote
+from atoll.consensus.acceptor_set import AcceptorSet, Counted
 from atoll.consensus.claims import Claim
 from atoll.consensus.decided import Intent, Placed
 from atoll.consensus.outcome import Outcome
@@ -112,6 +113,12 @@ class VoteCall(msgspec.Struct, array_like=True, frozen=True, tag="vote"):
     voters: dict[str, int]
     """Region → the incarnation of its acceptors that the proposer counts."""
     requests: tuple[Request, ...]
+    set: AcceptorSet
+    """Of which the proposer counts them."""
+
+    @classmethod
+    def of(cls, counted: Counted, *requests: Request) -> VoteCall:
+        return cls(dict(counted.voters), requests, counted.set)
 
 
 class JoinCall(msgspec.Struct, array_like=True, frozen=True, tag="join"):
@@ -121,6 +128,15 @@ class JoinCall(msgspec.Struct, array_like=True, frozen=True, tag="join"):
     incarnation: int
     after: str | None = None
     """The last register of the page before."""
+    set: AcceptorSet | None = None
+    """The latest that it has heard of."""
+
+
+class AcceptorsCall(msgspec.Struct, array_like=True, frozen=True, tag="acceptors"):
+    """Say which acceptors are counted, and which ought to be."""
+
+    set: AcceptorSet
+    """The latest that the asker has heard of: it has been decided."""
 
 
 class PlaceCall(msgspec.Struct, array_like=True, frozen=True, tag="place"):
@@ -167,6 +183,7 @@ Call = (
     | SnapshotCall
     | VoteCall
     | JoinCall
+    | AcceptorsCall
     | PlaceCall
     | SettleCall
     | HeldCall
@@ -242,7 +259,9 @@ class VoteReply(msgspec.Struct, array_like=True, frozen=True, tag="vote"):
     voters: dict[str, int]
     """The incarnations that the peer has recorded, and its own."""
     votes: tuple[Vote, ...]
-    """One for each request; none where the request counts on an acceptor as it is no more."""
+    """One for each request; none where the request counts on an acceptor as it is no more, or on another set."""
+    set: AcceptorSet
+    """That the peer has recorded."""
 
 
 class JoinReply(msgspec.Struct, array_like=True, frozen=True, tag="join"):
@@ -255,6 +274,21 @@ class JoinReply(msgspec.Struct, array_like=True, frozen=True, tag="join"):
     more: bool
     forgotten: int = 0
     """What was promised at most for registers that are dropped: see `consensus.acceptor`."""
+    set: AcceptorSet | None = None
+    """The latest that the peer has heard of; None where it has heard of none."""
+    named: tuple[str, ...] = ()
+    """The regions that the peer's configuration names."""
+
+
+class AcceptorsReply(msgspec.Struct, array_like=True, frozen=True, tag="acceptors"):
+    set: AcceptorSet | None
+    """As in `JoinReply`."""
+    named: tuple[str, ...]
+    """As in `JoinReply`."""
+    moved: int
+    """The epoch of the latest set that this region has moved to."""
+    incarnation: int
+    """Of the acceptor that has moved; -1 while it does not vote."""
 
 
 class PlaceReply(msgspec.Struct, array_like=True, frozen=True, tag="place"):
@@ -293,6 +327,7 @@ Reply = (
     | SnapshotReply
     | VoteReply
     | JoinReply
+    | AcceptorsReply
     | PlaceReply
     | SettleReply
     | HeldReply

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from atoll.consensus.acceptor import (
     vote,
 )
 from atoll.consensus.round import Round, heard
-from atoll.consensus.voters import Joining, later, misses, outdated
+from atoll.consensus.voters import Joining, later, outdated
 
 BALLOTS = st.builds(Ballot, st.integers(1, 6), st.sampled_from(["a/1", "b/1"]))
 REQUESTS: st.SearchStrategy[Request] = st.one_of(
@@ -114,13 +115,26 @@ def test_an_incarnation_that_is_over_is_not_counted() -> None:
     assert not outdated({"a": 1, "b": 0}, {"a": 1}, "b", 0)
     assert outdated({"a": 0, "b": 0}, {"a": 1}, "b", 0)
     assert outdated({"a": 1, "b": 0}, {}, "b", 1)
-    assert misses({"a": 1}, frozenset("ab"))
 
 
 def test_a_region_votes_once_it_has_read_what_any_majority_shares() -> None:
     five = frozenset("abcde")
-    assert not Joining("a", five, frozenset("bcd"), frozenset("bc")).enough
-    assert Joining("a", five, frozenset("bcd"), frozenset("bcd")).enough
-    assert Joining("a", five, frozenset("bcde")).enough  # all others: a deployment that begins
-    assert not Joining("a", frozenset("abc"), frozenset("b"), frozenset("b")).enough
+    assert not Joining("a", five, read=frozenset("bcd"), voting=frozenset("bc")).enough
+    assert Joining("a", five, read=frozenset("bcd"), voting=frozenset("bcd")).enough
+    assert Joining("a", five, read=frozenset("bcde")).enough  # all others: a deployment that begins
+    assert not Joining("a", frozenset("abc"), read=frozenset("b"), voting=frozenset("b")).enough
     assert Joining("a", frozenset("a")).enough
+
+
+def test_a_region_reads_enough_of_the_former_set_too() -> None:
+    four, three = frozenset("abcd"), frozenset("abc")
+    assert not Joining("a", four, three, read=frozenset("cd"), voting=frozenset("cd")).enough
+    assert Joining("a", four, three, read=frozenset("bc"), voting=frozenset("bc")).enough
+    assert Joining("d", four, three, read=frozenset("cb"), voting=frozenset("cb")).enough  # it was not in it
+
+
+def test_a_region_alone_asks_all_that_may_know_of_others() -> None:
+    alone = Joining("a", frozenset("a"), named=frozenset("ab"))
+    assert not alone.enough
+    assert alone.asked == {"b"}
+    assert msgspec.structs.replace(alone, read=frozenset("b")).enough

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ import pytest
 
 from atoll.causality.origin import of_region
 from atoll.config.config import Config, load_config
+from atoll.consensus.acceptor_set import AcceptorSet
 from atoll.demo.topology import free_ports
 from atoll.errors import ConfigError, RegionUnreachable
 from atoll.node.listening import Listener
@@ -230,22 +231,35 @@ def witnessed(config: Config, *names: str, by: str) -> Config:
     return replace(only(config, *names), witnesses=(witness,))
 
 
-async def test_voters_are_changed_one_at_a_time(strong: Config) -> None:
+async def test_acceptors_follow_the_files_one_at_a_time(strong: Config) -> None:
+    """Files that name another region instead of one: first it comes, then the other one goes."""
+    regions = enumerate(strong.regions)
+    strong = replace(strong, regions=tuple(replace(region, number=number) for number, region in regions))
+    to = only(strong, "a", "b", "d")
     async with Served() as it:
-        await it.start(only(strong, *NAMES), "a")
-        follow = it.nodes["a"].follow
-        for names, changes in (
-            (("a", "b", "d"), "adds d and removes c"),
-            (("a",), "removes b and removes c"),
-        ):
-            with pytest.raises(ConfigError, match=f"atoll.toml: {changes} at once: .* one region at a time"):
-                await follow(only(strong, *names))
-        with pytest.raises(ConfigError, match="adds d and removes c at once"):
-            await follow(witnessed(strong, "a", "b", by="d"))
-        assert it.nodes["a"].region.regions == NAMES
-        await follow(only(strong, *ALL))
-        await follow(only(strong, "a", "b", "d"))
-        assert it.nodes["a"].region.regions == ("a", "b", "d")
+        await it.start(only(strong, *NAMES), *NAMES)
+        await until(lambda: all(decides(it, *NAMES)))
+        assert (await it.ask("c", "PUT", "/v1/purse/k", {"amount": 1}))[0] == 200
+        await it.nodes["a"].follow(to)
+        await it.start(to, "d")
+        await until(lambda: (it.nodes["d"].region.voting.set or AcceptorSet(0, ())).epoch == 1)
+        assert "a majority of them has to name it" in (it.nodes["d"].region.voting.joining or "")
+        await it.nodes["b"].follow(to)
+        await until(lambda: all(decides(it, "a", "b", "d")))
+        found = it.nodes["d"].region.voting.set
+        assert found == AcceptorSet(5, ("a", "b", "d"))  # d came, that was settled, c went, that was settled
+        await it.stop("c")
+        await it.stop("a")
+        assert (await it.ask("d", "GET", "/v1/purse/k"))[1]["value"] == {"amount": 1}
+        assert (await it.ask("d", "PATCH", "/v1/purse/k", {"$set": {"amount": 2}}))[0] == 200
+
+
+def decides(it: Served, *names: str) -> Iterator[bool]:
+    """Whether each of these regions counts all of them, and votes."""
+    for name in names:
+        found = it.nodes[name].region.status().registers
+        assert found is not None
+        yield found.voting and not found.changing and found.acceptors == sorted(names)
 
 
 async def test_a_region_does_not_become_a_witness_while_it_is_there(strong: Config) -> None:
@@ -276,13 +290,11 @@ async def test_a_region_that_is_lost_for_good_is_replaced(strong: Config) -> Non
         for name in "bd":
             await it.nodes[name].follow(grown)
         await it.start(grown, "c")
-        await until(lambda: bool(it.nodes["c"].region.status().registers.voting))  # type: ignore[union-attr]
         rest = witnessed(strong, "b", "c", by="d")
         for name in "bcd":
             await it.nodes[name].follow(rest)
-        await until(
-            lambda: all(each.region.proposer.reaches_majority() for each in (it.nodes["b"], it.nodes["c"]))
-        )
+        await until(lambda: all(decides(it, "b", "c", "d")))
+        await until(it.nodes["c"].region.proposer.reaches_majority)
         await it.stop("b")
         async with asyncio.timeout(20):
             while (await it.ask("c", "PATCH", "/v1/purse/k", {"$set": {"amount": 2}}))[0] != 200:  # noqa: ASYNC110

@@ -98,7 +98,7 @@ async def test_a_message_that_comes_after_all_was_forgotten_changes_nothing() ->
         value = decided.encoded(decided.Decided(2, 1, 0, b'{"balance":9}'))
         for ballot in (old.promised, Ballot(old.promised.number + 1, old.promised.proposer)):
             late = Accept("account/k", ballot, value, Ballot(ballot.number + 1, ballot.proposer))
-            reply = await it["b"].answer(VoteCall(it["b"].proposer.voters(), (late,)))
+            reply = await it["b"].answer(VoteCall.of(it["b"].proposer.counted(), late))
             assert isinstance(reply, VoteReply)
             assert [vote.granted for vote in reply.votes] == [False]
         assert not await registers(it)
@@ -119,7 +119,7 @@ async def test_a_region_with_a_new_disk_takes_over_what_was_promised_for_forgott
         late = Accept(
             "account/k", held.promised, b"", Ballot(held.promised.number + 1, held.promised.proposer)
         )
-        reply = await it["b"].answer(VoteCall(it["b"].proposer.voters(), (late,)))
+        reply = await it["b"].answer(VoteCall.of(it["b"].proposer.counted(), late))
         assert isinstance(reply, VoteReply)
         assert [vote.granted for vote in reply.votes] == [False]
         await it.write("b", "account", "k", {"balance": 7})

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from atoll.causality.types import Ballot
-from atoll.consensus.acceptor import Prepare
+from atoll.consensus.acceptor import Inspect, Prepare
+from atoll.consensus.acceptor_set import AcceptorSet
 from atoll.consensus.decided import MOST_REMEMBERED, REMEMBERED_MS
 from atoll.documents.decided import DECIDED
 from atoll.documents.entry import decode_frames
@@ -131,7 +132,7 @@ async def test_what_one_peer_accepted_and_this_region_must_not_is_not_decided() 
         written = asyncio.create_task(it["a"].write(deposit(it, 2)))
         await asyncio.sleep(0.5)
         higher = Prepare("purse/k", Ballot(1 << 62, "c/0"))
-        await it["a"].voting.vote(VoteCall(it["a"].voting.known, (higher,)))
+        await it["a"].voting.vote(VoteCall.of(it["a"].voting.counted(), higher))
         await written
         asked = [each for _, _, call in it.calls if isinstance(call, VoteCall) for each in call.requests]
         assert any(isinstance(each, Prepare) and each.ballot > higher.ballot for each in asked)
@@ -316,7 +317,7 @@ async def test_an_incarnation_that_was_only_heard_of_is_recorded_before_anything
         await it["a"].write(deposit(it, 1))
         it["b"].voting.heard({"c": 99})
         assert (await it["b"].store.state(VOTERS, "c")) == b"0"
-        await it["b"].voting.join(JoinCall("c", 99))
+        await it["b"].acceptor_sets.joiner.join(JoinCall("c", 99))
         assert (await it["b"].store.state(VOTERS, "c")) == b"99"
 
 
@@ -324,9 +325,9 @@ async def test_an_incarnation_that_was_only_heard_of_is_recorded_before_anything
 async def test_a_region_that_joins_records_what_others_have_recorded() -> None:
     async with World(application=APPLICATION) as it:
         await it["a"].write(deposit(it, 1))
-        await it["a"].voting.join(JoinCall("c", 99))
+        await it["a"].acceptor_sets.joiner.join(JoinCall("c", 99))
         it["b"].voting.heard({"c": 99})
-        await it["b"].voting._read("a", 0)
+        await it["b"].acceptor_sets.joiner._read("a", 0)
         assert (await it["b"].store.state(VOTERS, "c")) == b"99"
 
 
@@ -458,8 +459,9 @@ async def test_a_region_says_why_it_does_not_vote() -> None:
 async def test_a_region_says_that_a_proposal_counts_other_regions() -> None:
     async with World(application=APPLICATION) as it:
         await it["a"].write(deposit(it, 1))
-        with pytest.raises(Unavailable, match="give all regions the same configuration"):
-            await it["b"].voting.vote(VoteCall({"a": 0, "b": 0}, ()))
+        other = AcceptorSet(1, ("a", "b"))
+        reply = await it["b"].voting.vote(VoteCall({"a": 0, "b": 0}, (Inspect("purse/k"),), other))
+        assert (reply.set.members, reply.votes) == (("a", "b", "c"), ())
         found = registers_of(it, "b")
         assert found.voting
         assert "counts the acceptors of a, b, c, and a proposer those of a, b" in (found.reason or "")
@@ -490,9 +492,10 @@ async def test_votes_that_nobody_waits_for_do_not_keep_a_slow_database_busy() ->
     async with World(application=APPLICATION) as it:
         await it["b"].write(deposit(it, 1))
         await it.settled()
-        voters = dict.fromkeys("abc", 0)
         it.stores["a"].__class__ = SlowDisk
-        calls = [VoteCall(voters, (Prepare(f"purse/{number}", Ballot(1, "b/1")),)) for number in range(1000)]
+        counted = it["b"].voting.counted()
+        prepares = (Prepare(f"purse/{number}", Ballot(1, "b/1")) for number in range(1000))
+        calls = [VoteCall.of(counted, each) for each in prepares]
         asked = await asyncio.gather(*map(it["a"].voting.vote, calls), return_exceptions=True)
         late = [str(each) for each in asked if isinstance(each, Unavailable)]
         assert late

@@ -243,9 +243,8 @@ async def test_a_witness_has_outcomes_finished_that_it_alone_keeps(it: Cluster) 
     transaction = transaction_id(it.now_ms() - 90_000_000, 1)
     ballot = first_ballot("tokyo/1")
     value = encoded(aborted(("purse/one",)))
-    call = VoteCall(
-        dict(region.voting.known), (Accept(register_of(transaction), ballot, value, Ballot(2, "tokyo/1")),)
-    )
+    accept = Accept(register_of(transaction), ballot, value, Ballot(2, "tokyo/1"))
+    call = VoteCall.of(region.voting.counted(), accept)
     assert (await region.voting.vote(call)).votes[0].granted
     assert len(kept(it, prefix=OUTCOMES)) == 1
     await until(lambda: not kept(it, prefix=OUTCOMES))

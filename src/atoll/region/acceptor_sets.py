@@ -1,0 +1,181 @@
+"""Changes whose acceptors decide, as a majority of regions is configured: see `consensus.acceptor_set`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from atoll.causality.clock import pack
+from atoll.causality.types import Ballot
+from atoll.commit.batch import Batch
+from atoll.commit.work import Wants
+from atoll.consensus import acceptor, acceptor_set
+from atoll.consensus.acceptor import NEVER, Accept, Acceptor, Inspect, Prepare
+from atoll.consensus.acceptor_set import SETS, AcceptorSet, Counted
+from atoll.consensus.round import majority
+from atoll.errors import AtollError
+from atoll.region.joining import Joiner
+from atoll.region.proposer import Proposer
+from atoll.region.site import Site
+from atoll.region.voting import ACCEPTORS, REGISTERS, VOTERS
+from atoll.replication.messages import AcceptorsCall, AcceptorsReply
+from atoll.store.port import States, View
+
+_EVERY_S: Final = 1.0
+_AT_ONCE: Final = 64
+
+
+class _Leave(NamedTuple):
+    """A step: acceptors that are counted no more forget that they have voted, so that they may begin anew."""
+
+    own: str
+
+    def want(self, wants: Wants) -> None:
+        wants.states += [ACCEPTORS, (VOTERS, self.own)]
+
+    def perform(self, batch: Batch, view: View) -> None:
+        stored = view.states.get(ACCEPTORS)
+        if stored is not None and self.own not in acceptor_set.decoded(stored).members:
+            batch.pending.states[VOTERS, self.own] = None
+
+
+class AcceptorSets:
+    """Of one node. `run` it."""
+
+    def __init__(self, site: Site, store: States, proposer: Proposer) -> None:
+        self._site = site
+        self._store = store
+        self._group_commit = proposer.writes.group_commit
+        self._voting = proposer.voting
+        self._box = proposer.box
+        self.joiner = Joiner(site, store, self._group_commit, self._voting)
+        self._proposer = f"{self._site.name}/{self._site.random.getrandbits(64):x}"
+        self._moved: tuple[int, int | None] = (0, None)
+        """The epoch that this region has moved to, and the incarnation that has."""
+        self._last = 0
+        """The number of the last ballot that was begun."""
+
+    def answer(self, call: AcceptorsCall) -> AcceptorsReply:
+        """A peer asks."""
+        self._voting.hear(call.set)
+        epoch, incarnation = self._moved
+        if incarnation is None or incarnation != self._voting.incarnation:
+            return AcceptorsReply(self._voting.set, self._voting.named, 0, -1)
+        return AcceptorsReply(self._voting.set, self._voting.named, epoch, incarnation)
+
+    async def run(self) -> None:
+        """For ever: acceptors here join anew, and the set of all follows what regions are configured to count."""
+        await asyncio.gather(self.joiner.run(), self._follow_files())
+
+    async def _follow_files(self) -> None:
+        while True:
+            await asyncio.sleep(_EVERY_S * (0.5 + self._site.random.random()))
+            current = self._voting.set
+            if current is None or (current.settled and {*self._voting.named} == {*current.members}):
+                continue
+            with contextlib.suppress(AtollError, msgspec.DecodeError):
+                await self.step(current)
+
+    async def step(self, current: AcceptorSet) -> None:
+        """Once. Raises what the store raises, msgspec.DecodeError."""
+        voting, own = self._voting, self._site.name
+        replies = await self._asked(current)
+        if voting.set != current:
+            return
+        if own in current.before and self._moved != (current.epoch, voting.incarnation):
+            await self._move(current)
+        replies[own] = self.answer(AcceptorsCall(current))
+        counted, incarnation = voting.counted(), self._voting.numbering()
+        if counted.set != current or incarnation is None:
+            return
+        if not current.settled:
+            moved = [region for region, reply in replies.items() if _has_moved(region, reply, counted)]
+            if current.enough_moved(moved):
+                await self._follow(counted, current.all_moved())
+            return
+        files = {region: reply.named for region, reply in replies.items()}
+        following = acceptor_set.wanted(current, files, own, incarnation)
+        if following is None:
+            return
+        if own not in current.members:
+            await voting.adopt(current)
+            await self._group_commit.commit(_Leave(own))
+            await voting.reload()
+            await self.joiner.clear(incarnation)
+        await self._follow(counted, following)
+
+    async def _asked(self, current: AcceptorSet) -> dict[str, AcceptorsReply]:
+        """Region → what it says. All hear of the set."""
+        peers = sorted({*current.members, *current.before, *self._voting.named} - {self._site.name})
+        found = await asyncio.gather(*(self._ask(peer, current) for peer in peers))
+        replies = {peer: reply for peer, reply in zip(peers, found, strict=True) if reply is not None}
+        for reply in replies.values():
+            if reply.set is not None:
+                self._voting.hear(reply.set)
+        return replies
+
+    async def _ask(self, peer: str, current: AcceptorSet) -> AcceptorsReply | None:
+        with contextlib.suppress(AtollError):
+            return await self._site.ask(peer, AcceptorsCall(current), AcceptorsReply)
+        return None
+
+    async def _follow(self, counted: Counted, following: AcceptorSet) -> None:
+        """Have the next set decided: `following`, unless another one was decided before."""
+        decided = await self._decided(counted, counted.set.register, acceptor_set.encoded(following))
+        if decided is not None:
+            await self._voting.adopt(acceptor_set.decoded(decided))
+            await self._asked(acceptor_set.decoded(decided))
+
+    async def _decided(self, counted: Counted, register: str, value: bytes = b"") -> bytes | None:
+        """What the register holds, or else the value; None where that could not be decided now."""
+        self._last = max(pack(self._site.now_ms()), self._last + 1)
+        ballot = Ballot(self._last, self._proposer)
+        found = await self._box.ask(Prepare(register, ballot), counted)
+        if found.outcome != "won":
+            self._last = max(self._last, found.promised.number)
+            return None
+        value = (found.value or b"") if found.accepted != NEVER else value
+        if not value:
+            return value  # it is not decided in any set, and need not be
+        upcoming = Ballot(ballot.number + 1, self._proposer)
+        self._last = upcoming.number
+        found = await self._box.ask(Accept(register, ballot, value, upcoming), counted)
+        return value if found.outcome == "won" else None
+
+    # -- moving ----------------------------------------------------------------------------------------
+
+    async def _move(self, current: AcceptorSet) -> None:
+        """See to it that what is held here is held by a majority of the new set."""
+        await self._voting.adopt(current)  # from now on, nothing is accepted here in the former set
+        incarnation, after = self._voting.incarnation, None
+        if incarnation is None or incarnation != self._voting.numbering():
+            return
+        while page := await self._store.states(REGISTERS, after=after, limit=_AT_ONCE):
+            after = page[-1][0]
+            states = {name: acceptor.decoded(stored) for name, stored in page if not name.startswith(SETS)}
+            held = {name: state for name, state in states.items() if state.accepted != NEVER}
+            counted = self._voting.counted()
+            if counted.set != current or not await self._all_moved(counted, held):
+                return  # the next round goes on
+        self._moved = (current.epoch, incarnation)
+
+    async def _all_moved(self, counted: Counted, held: Mapping[str, Acceptor]) -> bool:
+        asked = (
+            self._box.ask(Inspect(name, each.accepted), counted, until="decided")
+            for name, each in held.items()
+        )
+        found = dict(zip(held, await asyncio.gather(*asked), strict=True))
+        needed = majority(counted.voters)
+        left = [name for name, each in found.items() if not (each.decided and len(each.holders) >= needed)]
+        again: Sequence[bytes | None] = await asyncio.gather(*(self._decided(counted, name) for name in left))
+        return all(each is not None for each in again)
+
+
+def _has_moved(region: str, reply: AcceptorsReply, counted: Counted) -> bool:
+    """What an incarnation that is lost has moved does not count."""
+    moved = reply.moved == counted.set.epoch
+    return moved and reply.incarnation == counted.voters.get(region, reply.incarnation)

@@ -1,0 +1,235 @@
+"""Acceptors join anew after their promises were lost: see `consensus.voters`. The first of a deployment do, too."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final, NamedTuple
+
+import msgspec
+
+from atoll.commit.batch import Batch
+from atoll.commit.work import Wants
+from atoll.consensus import acceptor
+from atoll.consensus.acceptor_set import AcceptorSet
+from atoll.consensus.voters import Joining
+from atoll.errors import AtollError, Unavailable
+from atoll.recovery.numbering import STATE
+from atoll.region.group_commit import GroupCommit
+from atoll.region.site import Site
+from atoll.region.voting import (
+    ACCEPTORS,
+    FORGOTTEN,
+    REGISTERS,
+    VOTERS,
+    Voting,
+    adopt,
+    first_set,
+    incarnation_in,
+    number_in,
+    raise_forgotten,
+    state_in,
+)
+from atoll.replication.messages import JoinCall, JoinReply
+from atoll.store.port import States, View
+
+_PAGE: Final = 64
+_PAGE_BYTES: Final = 4 << 20
+_RETRY_S: Final = 0.5
+
+
+class _Record(NamedTuple):
+    """A step: another incarnation of a region's acceptors is recorded, unless a later one was."""
+
+    region: str
+    incarnation: int
+
+    def want(self, wants: Wants) -> None:
+        wants.states.append((VOTERS, self.region))
+
+    def perform(self, batch: Batch, view: View) -> None:
+        if self.incarnation > incarnation_in(state_in(batch, view, (VOTERS, self.region))):
+            batch.pending.states[VOTERS, self.region] = b"%d" % self.incarnation
+
+
+class _Begin(NamedTuple):
+    """A step: the region's own acceptors vote, in a set that it has read enough of; not if it knows a later one."""
+
+    own: str
+    incarnation: int
+    set: AcceptorSet
+
+    def want(self, wants: Wants) -> None:
+        wants.states += [STATE, ACCEPTORS, (VOTERS, self.own)]
+
+    def perform(self, batch: Batch, view: View) -> None:
+        if adopt(batch, view, self.set, self.own) == self.set:
+            batch.pending.states[VOTERS, self.own] = b"%d" % self.incarnation
+
+
+class _WhileJoining(NamedTuple):
+    """A step's condition: another node of the region may have joined meanwhile. What votes is not to be changed."""
+
+    own: str
+    incarnation: int
+
+    def holds(self, batch: Batch, view: View) -> bool:
+        return incarnation_in(state_in(batch, view, (VOTERS, self.own))) != self.incarnation
+
+
+class _TakeOver(NamedTuple):
+    """A step: promises and values of another region's acceptors become this one's own."""
+
+    condition: _WhileJoining
+    registers: tuple[tuple[str, bytes], ...]
+    forgotten: int
+
+    def want(self, wants: Wants) -> None:
+        wants.states += [FORGOTTEN, (VOTERS, self.condition.own)]
+        wants.states += [(REGISTERS, register) for register, _ in self.registers]
+
+    def perform(self, batch: Batch, view: View) -> None:
+        if not self.condition.holds(batch, view):
+            return
+        raise_forgotten(batch, view, self.forgotten)
+        for register, theirs in self.registers:
+            place = (REGISTERS, register)
+            ours = acceptor.decoded(state_in(batch, view, place))
+            batch.pending.states[place] = acceptor.encoded(acceptor.joined(ours, acceptor.decoded(theirs)))
+
+
+class _Clear(NamedTuple):
+    """A step: registers of an acceptor that does not vote are dropped."""
+
+    condition: _WhileJoining
+    registers: tuple[str, ...]
+
+    def want(self, wants: Wants) -> None:
+        wants.states.append((VOTERS, self.condition.own))
+
+    def perform(self, batch: Batch, view: View) -> None:
+        if self.condition.holds(batch, view):
+            batch.pending.states.update({(REGISTERS, register): None for register in self.registers})
+
+
+class Joiner:
+    """Of one node. `run` it."""
+
+    def __init__(self, site: Site, store: States, group_commit: GroupCommit, voting: Voting) -> None:
+        self._site = site
+        self._store = store
+        self._group_commit = group_commit
+        self._voting = voting
+        self._found_ms = 0
+        """The longest lease that was met meanwhile."""
+
+    async def join(self, call: JoinCall) -> JoinReply:
+        """A peer's acceptors begin anew. Raises what the store raises."""
+        voting, own = self._voting, self._site.name
+        known = {*voting.named, *voting.members, *(voting.set.before if voting.set else ())}
+        if call.region not in known or call.region == own:
+            raise Unavailable(f"{call.region} is no peer of {own}", region=own)
+        if call.set is not None and voting.set is not None:
+            await voting.adopt(call.set)
+        await self._record(call.region, call.incarnation)
+        page = await self._store.states(REGISTERS, after=call.after, limit=_PAGE)
+        taken, size = 0, 0
+        for _, value in page:
+            taken, size = taken + 1, size + len(value)
+            if size >= _PAGE_BYTES:
+                break
+        more = taken < len(page) or len(page) == _PAGE
+        forgotten = number_in(await self._store.state(*FORGOTTEN))
+        voters = {region: each for region, each in voting.known.items() if region in known}
+        registers = tuple(page[:taken])
+        return JoinReply(voting.keeps_promises, voters, registers, more, forgotten, voting.set, voting.named)
+
+    async def _record(self, region: str, incarnation: int) -> None:
+        """Durable on return. That it is known says nothing: it may have been heard of, and recorded by others only."""
+        if incarnation <= incarnation_in(await self._store.state(VOTERS, region)):
+            return
+        await self._group_commit.commit(_Record(region, incarnation))
+        self._voting.heard({region: incarnation})
+
+    async def run(self) -> None:
+        """For ever: whenever the region has begun an incarnation, its acceptors join anew."""
+        while True:
+            incarnation, voting = self._voting.numbering(), self._voting
+            ours = voting.set is None or self._site.name in voting.members
+            if incarnation is None or self._voting.refuse() is not None or voting.keeps_promises or not ours:
+                await asyncio.sleep(_RETRY_S)
+                continue
+            try:
+                await self._join_as(incarnation)
+            except AtollError:
+                await asyncio.sleep(_RETRY_S)  # the store takes no writes at present
+
+    async def clear(self, incarnation: int) -> None:
+        """Drop all that the acceptors hold, unless they vote. Raises what the store raises."""
+        condition = _WhileJoining(self._site.name, incarnation)
+        after: str | None = None
+        while page := await self._store.states(REGISTERS, after=after, limit=_PAGE):
+            after = page[-1][0]
+            await self._group_commit.commit(_Clear(condition, tuple(name for name, _ in page)))
+
+    async def _join_as(self, incarnation: int) -> None:
+        """In the set that is known; it begins anew once a later one is heard of."""
+        voting, own = self._voting, self._site.name
+        if incarnation_in(await self._store.state(VOTERS, own)) == incarnation:
+            voting.incarnation = incarnation  # another node of the region has joined
+            return
+        await self.clear(incarnation)
+        self._found_ms, known, named = 0, voting.set, frozenset(voting.named)
+        members, before = (known.members, known.before) if known else (named, ())
+        joining = Joining(own, frozenset(members), frozenset(before), named)
+        while not joining.enough:
+            voting.waits_for = left = sorted(joining.asked - joining.read)
+            found = await asyncio.gather(*(self._read(peer, incarnation) for peer in left))
+            if (
+                voting.set != known
+                or frozenset(voting.named) != named
+                or self._voting.numbering() != incarnation
+            ):
+                return
+            read = {peer for peer, keeps in zip(left, found, strict=True) if keeps is not None}
+            keep = {peer for peer, keeps in zip(left, found, strict=True) if keeps}
+            joining = msgspec.structs.replace(joining, read=joining.read | read, voting=joining.voting | keep)
+            if not joining.enough:
+                await asyncio.sleep(_RETRY_S)
+        await asyncio.sleep(self._found_ms / 1000)  # the former incarnation may have granted them
+        if voting.set != known or self._voting.numbering() != incarnation:
+            return
+        await self._group_commit.commit(_Begin(own, incarnation, known or first_set(named)))
+        voting.hear(known or first_set(named))
+        await voting.reload()
+        voting.waits_for = []
+
+    async def _read(self, peer: str, incarnation: int) -> bool | None:
+        """Take over all that a peer's acceptors hold. Whether they kept their promises; None where not all was read."""
+        voting, own, after = self._voting, self._site.name, None
+        known = voting.set
+        condition = _WhileJoining(own, incarnation)
+        votes = known is None or peer in (*known.members, *known.before)
+        with contextlib.suppress(AtollError):
+            while True:
+                page = await self._site.ask(peer, JoinCall(own, incarnation, after, known), JoinReply)
+                if page.set is not None:
+                    voting.hear(page.set)
+                if voting.set != known or (known is None and set(page.named) != set(voting.named)):
+                    return None
+                if not votes:
+                    return False  # what it holds may be long over
+                for region, each in page.voters.items():
+                    if region != own:
+                        await self._record(region, each)
+                if page.registers or page.forgotten:
+                    await self._group_commit.commit(_TakeOver(condition, page.registers, page.forgotten))
+                if voting.witness:  # now: what is noted before it is there would be taken for gone
+                    voting.held.update(dict.fromkeys(name for name, _ in page.registers))
+                if page.registers:
+                    leases_ms = (acceptor.decoded(state).lease_ms for _, state in page.registers)
+                    self._found_ms = max(self._found_ms, *leases_ms)
+                    after = page.registers[-1][0]
+                if not page.more:
+                    return page.voting
+        return None
