@@ -6,14 +6,13 @@ counts. An acceptor records a later set as soon as it hears of it. Then it refus
 
 Majorities of sets that differ by one region share an acceptor. So what was decided in one set is read in the next one.
 But not in the one after: therefore a change is *moving* until nothing depends on the former set any more. A region of
-the former set has *moved* once it has seen to it that what its acceptor holds is held by a majority of the new set.
+the former set has *moved* once all that its acceptor holds is held by a majority of the new set.
 Once enough have moved, the change is *settled*. That is a step of the chain, too. Only a settled set may change.
 
 Why enough have moved: what the former set has decided was accepted by a majority of it, and any majority has a region
 that moved. That region accepted it before it recorded the new set, so it has moved it. Nothing is decided in the former
-set any more, even if regions lose their disks: one that joins anew reads half of the former set, which has a region
-that moved. That region says what it has moved to. The step counts an incarnation: the move of one that is lost since
-does not count.
+set any more, even if regions lose their disks. For one that joins anew reads half of the former set. So it reads a
+region that has moved, and hears of the new set. A move counts for the incarnation that made it: not once that is lost.
 
 Single changes are those of Ongaro, "Consensus: Bridging Theory and Practice", 2014, chapter 4. That each set decides
 the next one is from Lamport, Malkhi and Zhou, "Reconfiguring a state machine", 2010.

@@ -328,6 +328,7 @@ class Parts(Receiving):
         )
         self.group_commit.listen(self.events.committed)
         site, registers, commits = self.site, self.registers, self.local_writes
+        self.stability = Stability(self.members, self.links, self.progress)
         rights = SagaRights(site, self.members, self.store, registers, self.progress, voting=self.voting)
         rights.settled = lambda: self.startup_check.state.settled
         self.sagas = Sagas(
@@ -339,9 +340,7 @@ class Parts(Receiving):
             outlook=Outlook(
                 rights,
                 SagaAcks(site, self.members, self.links, self.progress, lambda: self.origin),
-                SagaRetention(
-                    site, self.store, registers, Stability(self.members, self.links, self.progress)
-                ),
+                SagaRetention(site, self.store, registers, self.stability),
             ),
             held=lambda: self.node_leases.held.get(LEASE),
             stuck=lambda detail: self.events.record("saga-stuck", detail=detail),
@@ -417,9 +416,8 @@ class Parts(Receiving):
     def _dangling(self) -> tuple[Background, ...]:
         if not self.references.any:
             return ()
-        stability = Stability(self.members, self.links, self.progress)
         means = Means(self.writer.write, self.local_writes.write, self.snapshot_install)
-        dangling = Dangling(self.site, self.references, self.store, stability, means)
+        dangling = Dangling(self.site, self.references, self.store, self.stability, means)
         self.group_commit.listen(dangling.committed)
         return (Background("references to what was deleted", dangling.run),)
 
