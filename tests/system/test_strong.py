@@ -18,6 +18,7 @@ from atoll.errors import VersionMismatch
 
 from .cluster import REGIONS, Cluster, Region, until
 from .conftest import MakeCluster
+from .test_members import follow, without
 
 pytestmark = pytest.mark.xdist_group("strong")
 _SHARED = 4
@@ -119,6 +120,49 @@ def test_any_region_may_be_killed_under_load(make_cluster: MakeCluster) -> None:
     cluster.settled()
     everything_is_there(list(cluster), writers)
     assert len({str(region.digest()) for region in cluster}) == 1
+
+
+def test_a_region_replaces_another_under_load(make_cluster: MakeCluster) -> None:
+    """It is added to the files in the other one's place. Then the other one is lost, and one of the rest, in turn."""
+    cluster = make_cluster(("frankfurt", "tokyo", "vienna", "york"))
+    frankfurt, tokyo, vienna, york = cluster
+    files = {region.name: region.config.read_text() for region in cluster}
+    for region in cluster:
+        region.config.write_text(without(files[region.name], "vienna" if region is york else "york"))
+    first = [frankfurt, tokyo, vienna]
+    for region in first:
+        region.start()
+    for region in first:
+        region.wait()
+    until(lambda: all(decides(first, each) for each in first), "the first three decide")
+    with load(first[:2]) as writers:
+        all_go_on(writers)
+        for region in first[:2]:
+            follow(region, without(files[region.name], "vienna"))
+        york.start()
+        york.wait()
+        rest = [frankfurt, tokyo, york]
+        until(lambda: all(decides(rest, each) for each in rest), "york has replaced vienna")
+        vienna.kill()
+        all_go_on(writers)
+        frankfurt.kill()
+        all_go_on(writers)
+        frankfurt.start()
+        frankfurt.wait()
+        tokyo.kill()
+        all_go_on(writers)
+        tokyo.start()
+        tokyo.wait()
+        all_go_on(writers, at_home=True)
+    until(lambda: york.position() == frankfurt.position() == tokyo.position(), "all are at one position")
+    everything_is_there(rest, writers)
+
+
+def decides(regions: Sequence[Region], region: Region) -> bool:
+    """Whether a region counts all of these, and votes."""
+    found = region.status()["registers"]
+    names = sorted(each.name for each in regions)
+    return bool(found["voting"] and not found["changing"] and found["acceptors"] == names)
 
 
 def test_a_lost_disk_votes_only_after_it_has_joined_anew(make_cluster: MakeCluster) -> None:
