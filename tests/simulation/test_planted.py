@@ -889,7 +889,7 @@ def with_broken_databases(plan: Plan) -> Plan:
 @plant(
     "a read with another moment's vector",
     workloads=("counters", "traffic"),
-    seeds=6,
+    seeds=24,
     found_by=("a read shows what its region has seen", "a counter is the sum of its increments"),
     prepare=far_databases,
     alter=busy,
@@ -931,6 +931,7 @@ def doubt_called_undone(patch: Patch) -> None:
         "every error has its class",
         "sequence numbers are used once",
         "each entry is applied exactly once",  # of others, whose position is not looked up either
+        "healed regions agree in time",  # as above: it goes on before an entry that it lacks
     ),
 )
 def doubt_not_looked_up(patch: Patch) -> None:

@@ -14,10 +14,11 @@ import pytest
 from atoll.commit.identity import Address
 from atoll.consensus import round
 from atoll.consensus.decided import Decided
+from atoll.region import joining, voting
+from atoll.region.joining import Joiner
 from atoll.region.read_leases import ReadLeases
 from atoll.region.reader import Reader
 from atoll.region.releasing import Releasing
-from atoll.region.voting import Voting
 from atoll.replication.messages import VoteCall
 from atoll.simulation.plan import Fault, Plan, with_witness
 
@@ -54,11 +55,13 @@ def decides_alone(patch: Patch) -> None:
 
 @plant("a lost disk votes on", workloads=("orders",), seeds=10, found_by=FOUND_BY, alter=forgetting)
 def votes_on(patch: Patch) -> None:
-    async def join_at_once(self: Voting, incarnation: int) -> None:
-        await self._record(self._site.name, incarnation)
-        self._voting = incarnation
+    async def join_at_once(self: Joiner, incarnation: int) -> None:
+        first = voting.first_set(self._voting.named)
+        await self._group_commit.commit(joining._Begin(self._site.name, incarnation, first))
+        self._voting.hear(first)
+        await self._voting.reload()
 
-    patch.setattr(Voting, "_join_as", join_at_once)
+    patch.setattr(Joiner, "_join_as", join_at_once)
 
 
 @plant(

@@ -150,7 +150,7 @@ def _registers(answer: Any) -> dict[str, Any] | None:
 def registers_table(found: Mapping[str, Node]) -> Table:
     """A row for each region, or node of one, by name."""
     right = ("proposals", "beaten", "changes combined")
-    columns = ("region", "votes", "waits for", "majority", *right, "undecided")
+    columns = ("region", "votes", "waits for", "acceptors", "majority", *right, "undecided")
     made = table("Strong documents (decided by a majority of regions)", *columns, right=right)
     for name, (*_, answer) in found.items():
         registers = _registers(answer)
@@ -162,11 +162,18 @@ def registers_table(found: Mapping[str, Node]) -> Table:
             name,
             votes if reason is None else f"{votes}: {reason}",
             ", ".join(registers["waits_for"]) or "–",
+            _acceptors(registers),
             "–" if answer["region"] in answer.get("witnesses", ()) else _majority(registers),
             *(str(registers[each]) for each in ("proposals", "lost", "combined")),
             str(registers.get("undecided", 0)),
         )
     return made
+
+
+def _acceptors(registers: dict[str, Any]) -> str:
+    """Empty where the region is older."""
+    names = ", ".join(registers.get("acceptors", ()))
+    return f"{names} (changing)" if registers.get("changing") else names
 
 
 def _majority(registers: dict[str, Any]) -> str:
