@@ -18,6 +18,7 @@ from typing import Any
 from atoll.config.config import load_config
 from atoll.errors import AtollError
 from atoll.node.serving import serve
+from atoll.store.collector import collect_rarely
 
 NOTED_S = 0.03
 _SAMPLE_S = 0.01
@@ -69,8 +70,7 @@ class Watch:
 
 if __name__ == "__main__":
     config, region, node, noted = sys.argv[1:]
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)  # as `serving.run` does
+    collect_rarely()  # as `serving.run` does
     try:
         asyncio.run(
             serve(

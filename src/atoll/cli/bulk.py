@@ -9,6 +9,7 @@ import typer
 
 from atoll.cli.progress import progress
 from atoll.cli.terminal import ConfigOption, JsonOption, command, print_json, tell
+from atoll.store.collector import collect_rarely
 
 if TYPE_CHECKING:
     from atoll.bulk.exporting import ExportReport
@@ -65,6 +66,7 @@ def import_(
     from atoll.bulk.importing import ImportOptions, import_file
     from atoll.cli.regions import open_application
 
+    collect_rarely()
     settings, application = open_application(config)
     options = ImportOptions(
         collection=collection,
@@ -141,6 +143,7 @@ def export(
     from atoll.cli.regions import open_application
     from atoll.errors import InvalidOperation
 
+    collect_rarely()
     settings, application = open_application(config)
     if as_json and file == "-":
         raise InvalidOperation("stdout cannot take both the export and its summary; give a file with --json")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 from collections.abc import Callable
@@ -14,8 +13,7 @@ from atoll.errors import AtollError
 from atoll.node.connection import raise_descriptors
 from atoll.node.listening import Listener
 from atoll.node.node import Node
-
-_GC_THRESHOLD = 50_000
+from atoll.store.collector import collect_rarely
 
 logger = logging.getLogger("atoll.node")
 
@@ -65,7 +63,5 @@ def run(config: Config, region: str, ready: Callable[[], None] = lambda: None, n
     import uvloop
 
     raise_descriptors()
-    # A batch makes thousands of small objects without cycles: collecting after every 700 of them is waste.
-    gc.freeze()
-    gc.set_threshold(_GC_THRESHOLD, 20, 20)
+    collect_rarely()
     uvloop.run(serve(config, region, ready, node_number))

@@ -1,4 +1,4 @@
-"""The garbage collector, and work in threads: it would visit all that the work makes, and hold all threads."""
+"""The garbage collector. It would visit all that works in threads make, and hold all threads meanwhile."""
 
 from __future__ import annotations
 
@@ -36,6 +36,15 @@ class _Works:
 
 
 _works = _Works()
+
+
+def collect_rarely() -> None:
+    """In all of this process: large documents are thousands of objects that are in no cycle.
+
+    To collect after every 700 of them is waste, and slow where many are held at once.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def uncollected(work: Callable[[], T]) -> T:
