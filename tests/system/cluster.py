@@ -25,6 +25,8 @@ from atoll.client import SyncDatabase
 from atoll.demo.topology import free_ports
 from atoll.errors import AtollError
 
+from .processes import Place, Process, serve
+
 T = TypeVar("T")
 
 QUIET = "events_max = 0"
@@ -33,18 +35,6 @@ KEY = "the-key-of-a-deployment-under-test"
 REGIONS = ("frankfurt", "tokyo", "virginia")
 PATIENCE_S = 20.0
 SHOP = Path(__file__).with_name("shop.py")
-
-_RUN = """
-import sys
-from pathlib import Path
-from atoll.config.config import load_config
-from atoll.errors import AtollError
-from atoll.node.serving import run
-try:
-    run(load_config(Path(sys.argv[1])), sys.argv[2], node_number=int(sys.argv[3]))
-except AtollError as error:
-    sys.exit(f"{error.type}: {error.message}")
-"""
 
 
 @dataclass(frozen=True)
@@ -108,22 +98,17 @@ class Region:
         """Whether its process notes what holds the event loop."""
         self.descriptors: int | None = None
         """At most, of the process; None for as many as usual."""
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | subprocess.Popen[bytes] | None = None
         self._pool: urllib3.HTTPConnectionPool | None = None
 
-    def launch(self) -> subprocess.Popen[bytes]:
+    def launch(self) -> Process | subprocess.Popen[bytes]:
         """A process that opens this region, ready or not."""
-        limit = (
-            [] if self.descriptors is None else ["sh", "-c", f'ulimit -n {self.descriptors}; exec "$@"', "sh"]
-        )
-        program = [str(Path(__file__).with_name("watched.py"))] if self.watched else ["-c", _RUN]
-        noted = [str(self.stalls)] if self.watched else []
+        if not self.watched:
+            place = Place(Path.cwd(), self.log, self.log, descriptors=self.descriptors)
+            return Process(place, serve, self.config, self.name, self.node)
+        program = [str(Path(__file__).with_name("watched.py")), str(self.config), self.name, str(self.node)]
         with self.log.open("ab") as log:
-            return subprocess.Popen(
-                [*limit, sys.executable, *program, str(self.config), self.name, str(self.node), *noted],
-                stdout=log,
-                stderr=log,
-            )
+            return subprocess.Popen([sys.executable, *program, str(self.stalls)], stdout=log, stderr=log)
 
     @property
     def stalls(self) -> Path:

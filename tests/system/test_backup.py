@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,13 @@ import pytest
 
 from atoll.testing.postgres_server import PostgresServer
 
+from . import processes
 from .cluster import Cluster, Region, until
 from .conftest import MakeCluster
 
-ATOLL = str(Path(sys.executable).with_name("atoll"))
-
 
 def atoll(cluster: Cluster, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [ATOLL, *map(str, arguments)], cwd=cluster.folder, check=False, capture_output=True, text=True
-    )
+    done = processes.atoll(cluster.folder, *arguments)
     assert done.returncode == code, done.stderr
     return done
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -18,40 +16,24 @@ from atoll.bulk.files import kind_of, open_input
 
 from .cluster import Cluster, until
 from .conftest import MakeCluster
+from .processes import Command, atoll
 
-ATOLL = str(Path(sys.executable).with_name("atoll"))
 ROWS = 6_000
 
 
-def start(cluster: Cluster, *arguments: object) -> subprocess.Popen[str]:
-    command = [ATOLL, *map(str, arguments), "--config", "tokyo.toml", "--json"]
-    return subprocess.Popen(
-        command, cwd=cluster.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def start(cluster: Cluster, *arguments: object) -> Command:
+    return Command(cluster.folder, *arguments, "--config", "tokyo.toml", "--json")
 
 
-def run(cluster: Cluster, *arguments: object, given: str | None = None) -> Any:
+def run(cluster: Cluster, *arguments: object, given: str = "") -> Any:
     """The summary of a command that must succeed."""
-    done = subprocess.run(
-        [ATOLL, *map(str, arguments), "--config", "tokyo.toml", "--json"],
-        cwd=cluster.folder,
-        check=False,
-        input=given,
-        capture_output=True,
-        text=True,
-    )
+    done = atoll(cluster.folder, *arguments, "--config", "tokyo.toml", "--json", given=given)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 def refused(cluster: Cluster, *arguments: object) -> str:
-    done = subprocess.run(
-        [ATOLL, *map(str, arguments), "--config", "tokyo.toml"],
-        cwd=cluster.folder,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    done = atoll(cluster.folder, *arguments, "--config", "tokyo.toml")
     assert done.returncode == 2, done.stderr
     return done.stderr
 
@@ -288,24 +270,7 @@ def test_the_feed_from_an_exports_token_tells_what_came_since(shared: Cluster) -
 def test_stdin_and_stdout_are_files_too(shared: Cluster) -> None:
     given = "".join(json.dumps({"key": f"pipe/{n}", "seen": n}) + "\n" for n in range(3))
     assert run(shared, "import", "views", "-", "--region", "tokyo", given=given)["rows"] == 3
-    done = subprocess.run(
-        [
-            ATOLL,
-            "export",
-            "views",
-            "-",
-            "--prefix",
-            "pipe/",
-            "--where",
-            "seen:gt:0",
-            "--region",
-            "tokyo",
-            "-c",
-            "tokyo.toml",
-        ],
-        cwd=shared.folder,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    options = ("--prefix", "pipe/", "--where", "seen:gt:0", "--region", "tokyo", "-c", "tokyo.toml")
+    done = atoll(shared.folder, "export", "views", "-", *options)
+    assert done.returncode == 0, done.stderr
     assert [json.loads(line)["key"] for line in done.stdout.splitlines()] == ["pipe/1", "pipe/2"]

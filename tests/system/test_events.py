@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
+from . import processes
 from .cluster import Cluster, Region, until
 from .conftest import MakeCluster
 
-ATOLL = str(Path(sys.executable).with_name("atoll"))
 RECORDING = "events_max = 1000"
 PATIENCE_S = 60.0
 
@@ -38,8 +35,9 @@ def recorded(cluster: Cluster, region: str, *wanted: tuple[str, str, str]) -> No
 
 
 def atoll(cluster: Cluster, *arguments: str) -> str:
-    command = [ATOLL, *arguments, "--config", "tokyo.toml"]
-    return subprocess.run(command, cwd=cluster.folder, check=True, capture_output=True, text=True).stdout
+    done = processes.atoll(cluster.folder, *arguments, "--config", "tokyo.toml")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_a_region_that_dies_and_comes_back(make_cluster: MakeCluster) -> None:

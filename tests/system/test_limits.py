@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,10 +27,10 @@ from atoll.schema.loading import load_application
 from atoll.testing.postgres_server import PostgresServer
 
 from . import cluster as clusters
+from . import processes
 from .cluster import Answer, Cluster, until
 from .conftest import MakeCluster
 
-ATOLL = str(Path(sys.executable).with_name("atoll"))
 PATIENCE_S = 180.0
 WHOLE = os.environ.get("ATOLL_LIMITS") == "whole"
 STALL_S = 0.05
@@ -92,7 +90,7 @@ TRIED = tuple(SHAPES) if WHOLE else ("lists",)
 
 
 def encoded(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return msgspec.json.encode(value)
 
 
 def largest(shape: str, size: int = DOCUMENT_BYTES) -> dict[str, Any]:
@@ -116,6 +114,22 @@ def parsing_s() -> float:
     return time.thread_time() - begun_s
 
 
+class Keyed(msgspec.Struct):
+    """A document of an answer. Its value is passed over: decoding all of them would take the longest."""
+
+    key: str
+    collection: str = ""
+
+
+class Page(msgspec.Struct):
+    items: list[Keyed]
+    cursor: str | None
+
+
+class Event(msgspec.Struct):
+    changes: list[Keyed]
+
+
 class Roads:
     """Two regions, whose processes are watched."""
 
@@ -137,17 +151,16 @@ class Roads:
     def transact(self, asked: Any) -> Answer:
         return self.good(self.here.request("POST", "/v1/transactions", encoded(asked)))
 
-    def page(self, path: str) -> Any:
-        return msgspec.json.decode(self.good(self.there.request("GET", path)).body)
+    def page(self, path: str) -> Page:
+        return msgspec.json.decode(self.good(self.there.request("GET", path)).body, type=Page)
 
-    def listed(self, path: str) -> list[Any]:
-        """The items of all pages."""
-        found: list[Any] = []
+    def listed(self, path: str) -> list[str]:
+        """The keys of the items of all pages."""
         page = self.page(path)
-        found += page["items"]
-        while page["cursor"]:
-            page = self.page(f"{path}&cursor={page['cursor']}")
-            found += page["items"]
+        found = [each.key for each in page.items]
+        while page.cursor:
+            page = self.page(f"{path}&cursor={page.cursor}")
+            found += [each.key for each in page.items]
         return found
 
     def fed(self, wanted: set[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -163,21 +176,14 @@ class Roads:
                 if len(found) >= len(wanted) or time.monotonic() > deadline_s:
                     return found
                 if line.startswith(b"data:"):
-                    found |= {
-                        (each["collection"], each["key"]) for each in msgspec.json.decode(line[5:])["changes"]
-                    }
+                    event = msgspec.json.decode(line[5:], type=Event)
+                    found |= {(each.collection, each.key) for each in event.changes}
         finally:
             response.close()
         raise AssertionError("the feed has ended")
 
     def atoll(self, *arguments: object) -> Any:
-        done = subprocess.run(
-            [ATOLL, *map(str, arguments), "--config", "tokyo.toml", "--json"],
-            cwd=self.cluster.folder,
-            check=False,
-            capture_output=True,
-            text=True,
-        )
+        done = processes.atoll(self.cluster.folder, *arguments, "--config", "tokyo.toml", "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -289,7 +295,7 @@ def _in_conflict(roads: Roads) -> Iterator[tuple[str, str]]:
                     roads.good(region.put(collection, f"c-{shape}", encoded(document)))
                 yield collection, f"c-{shape}"
     audit = roads.listed("/v1/conflicts?limit=1000")
-    assert {each["key"] for each in audit} == {f"c-{shape}" for shape in TRIED}
+    assert {*audit} == {f"c-{shape}" for shape in TRIED}
 
 
 async def _multiplexed(roads: Roads) -> list[tuple[str, str]]:
@@ -307,8 +313,8 @@ async def _multiplexed(roads: Roads) -> list[tuple[str, str]]:
 def _read(roads: Roads, written: set[tuple[str, str]]) -> None:
     assert roads.fed(written) == written
     for collection in sorted({collection for collection, _ in written}):
-        found = [(collection, each["key"]) for each in roads.listed(f"/v1/{collection}?limit=1000")]
-        assert found == sorted(each for each in written if each[0] == collection)
+        found = roads.listed(f"/v1/{collection}?limit=1000")
+        assert found == sorted(key for each, key in written if each == collection)
     assert roads.listed("/v1/todo?limit=1000&where=body:contains:77") == []
     assert roads.atoll("verify")["equal"]
 

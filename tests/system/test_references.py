@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +15,7 @@ from atoll.errors import ReferenceViolation
 from atoll.testing.postgres_server import PostgresServer
 
 from .cluster import Cluster, Region, until
-
-ATOLL = str(Path(sys.executable).with_name("atoll"))
+from .processes import atoll
 
 
 class Author(Collection):
@@ -113,13 +109,7 @@ def test_files_keep_references(cluster: Cluster) -> None:
 
 
 def _run(cluster: Cluster, *arguments: str) -> Any:
-    done = subprocess.run(
-        [ATOLL, *arguments, "--config", "tokyo.toml", "--json"],
-        cwd=cluster.folder,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    done = atoll(cluster.folder, *arguments, "--config", "tokyo.toml", "--json")
     assert done.stdout, done.stderr
     return json.loads(done.stdout)
 

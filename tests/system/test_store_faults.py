@@ -14,12 +14,13 @@ from atoll.demo.topology import free_ports
 
 from .cluster import PATIENCE_S, Region, until
 from .conftest import MakeCluster
+from .processes import Process
 
 pytestmark = pytest.mark.xdist_group("faults")
 LARGE = {"name": "x" * 100_000}
 
 
-def ended(region: Region, process: subprocess.Popen[bytes]) -> str:
+def ended(region: Region, process: Process | subprocess.Popen[bytes]) -> str:
     """What a process that must not run says when it ends."""
     assert process.wait(PATIENCE_S) != 0
     return region.log.read_text()

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +16,7 @@ from atoll.errors import NotFound, UniqueViolation
 
 from .cluster import Cluster, Region, until
 from .conftest import MakeCluster
-
-ATOLL = str(Path(sys.executable).with_name("atoll"))
+from .processes import atoll
 
 
 class Login(Collection, consistency="strong"):
@@ -101,13 +97,8 @@ def test_an_import_keeps_it(shared: Cluster) -> None:
     path = shared.folder / "logins.jsonl"
     rows = [{"key": f"import-{n}", "email": f"import{n % 6}@x"} for n in range(8)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = subprocess.run(
-        [ATOLL, "import", "login", str(path), "--on-error", "skip", "--config", "tokyo.toml", "--json"],
-        cwd=shared.folder,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    options = ("--on-error", "skip", "--config", "tokyo.toml", "--json")
+    done = atoll(shared.folder, "import", "login", path, *options)
     assert json.loads(done.stdout)["rejected"] == 2, done.stderr + done.stdout
     with connect_sync(shared.urls, near="tokyo") as db:
         found = [each.email for each in db.list(Login, prefix="import-")]
