@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from compileall import compile_dir
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+import atoll
 from atoll.region.group_commit import GroupCommit
 
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Many tests run `atoll` itself: none is to compile it again, where Python may not keep what it compiled."""
+    if not hasattr(config, "workerinput"):
+        compile_dir(Path(atoll.__file__).parent, quiet=2)
 
 
 @pytest.fixture(autouse=True)
