@@ -32,7 +32,16 @@ OFFERED = {
         "verify",
     ),
     *("count_invalid_trace", "note_stall", "claim"),  # what a node does for its clients
-    *("start", "stop", "change_members", "answer", "stream", "refused", "deliver"),  # its life, and its peers
+    *(
+        "start",
+        "stop",
+        "change_members",
+        "answer",
+        "stream",
+        "check_peer",
+        "refused",
+        "deliver",
+    ),  # its life, and its peers
 }
 """All that another package may use of a `Region`."""
 OBSERVED = {

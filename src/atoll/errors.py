@@ -231,6 +231,12 @@ class HostileEntry(ReplicationError):
     status, type = 400, "hostile-entry"
 
 
+class RegionLeft(ReplicationError):
+    """The region that asks was taken out of the deployment."""
+
+    status, type = 400, "region-left"
+
+
 class ClockAhead(ReplicationError):
     status, type = 400, "clock-ahead"
 

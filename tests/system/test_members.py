@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from typing import Any
 
@@ -82,3 +83,58 @@ def test_region_that_leaves_and_comes_back(make_cluster: Any) -> None:
         assert region.patch("inventory", "tea", {"$inc": {"stock": -1}}).status == 200
     cluster.settled()
     assert frankfurt.digest() == vienna.digest() == tokyo.digest()
+
+
+def sell_out(region: Region, key: str) -> int:
+    """How many it sells until it has no more, and gets none."""
+    sold = 0
+    while (answer := region.patch("inventory", key, {"$inc": {"stock": -1}})).status == 200:
+        sold += 1
+    assert (answer.status, answer.problem) == (409, "bound-exceeded"), answer.body
+    return sold
+
+
+def heirs(region: Region) -> Any:
+    return [each for each in region.status()["rights"]["heirs"] if not each["waits_for"]]
+
+
+def test_rights_of_a_region_that_left_are_sold_once(make_cluster: Any) -> None:
+    """Nor does it sell them again when it comes back, or when its process goes on."""
+    cluster: Cluster = make_cluster(
+        ("frankfurt", "tokyo", "vienna"), deployment="heir_minutes = 0.01"
+    ).start()
+    frankfurt, tokyo, vienna = cluster
+    rest = (frankfurt, tokyo)
+    files = {region.name: region.config.read_text() for region in cluster}
+    assert vienna.put("inventory", "tea", {"stock": 90}).status == 200
+    assert vienna.patch("inventory", "tea", {"$inc": {"stock": -4}}).status == 200
+    cluster.settled()
+
+    for region in rest:
+        follow(region, without(files[region.name], "vienna"))
+        until(lambda region=region: members(region) == list(REST), "vienna has left")  # type: ignore[misc]
+    until(lambda: vienna.request("GET", "/health/serving").status == 503, "vienna was told")
+    refused = vienna.patch("inventory", "tea", {"$inc": {"stock": -1}})
+    assert (refused.status, refused.problem) == (503, "unavailable")
+    assert "vienna was taken out of the deployment" in refused.json["detail"]
+    vienna.stop()
+    for region in rest:
+        until(lambda region=region: heirs(region), "its rights have an heir")  # type: ignore[misc]
+    assert heirs(frankfurt) == heirs(tokyo)
+    sold = 4 + sell_out(frankfurt, "tea")
+    assert sold == 90
+    until(lambda: tokyo.get("inventory", "tea").value["stock"] == 0, "tokyo knows")
+    assert sell_out(tokyo, "tea") == 0
+    assert tokyo.patch("inventory", "tea", {"$inc": {"stock": 6}}).status == 200
+
+    for region in rest:
+        follow(region, files[region.name])
+        until(lambda region=region: len(members(region)) == 3, "vienna is back")  # type: ignore[misc]
+    shutil.rmtree(vienna.data)
+    vienna.start()
+    vienna.wait()
+    cluster.linked()
+    cluster.settled()
+    assert sum(sell_out(region, "tea") for region in (vienna, *rest)) == 6
+    cluster.settled()
+    assert [region.get("inventory", "tea").value["stock"] for region in cluster] == [0, 0, 0]

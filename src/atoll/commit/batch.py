@@ -39,7 +39,6 @@ from atoll.documents.mutation import Put, Receipt, Write, Written
 from atoll.documents.register import Operation, Version
 from atoll.documents.rules import WHOLE, Rules, undeclared
 from atoll.errors import AtollError, CorruptEntry
-from atoll.lattices.base import Actor
 from atoll.schema.bounds import SEGMENT_BYTES
 from atoll.schema.limits import ANY_KEY, validate_key
 from atoll.schema.system import RECORDS
@@ -84,7 +83,7 @@ class Batch:
         self.recent = Recent()
         """Of the node, where it keeps any."""
         self._identity = identity
-        self._actor = Actor(identity.origin, identity.regions, identity.former)
+        self._actor = identity.actor
         self._rules = rules
         self.clock = clock
         self._rows = rows

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from atoll.causality.origin import Origin
 from atoll.causality.types import RegionName
+from atoll.lattices.base import Actor
+from atoll.membership.heirs import NOBODY, Heirs
 from atoll.schema.bounds import ENTRY_BYTES
 
 Address = tuple[str, str]
@@ -28,8 +30,17 @@ class Identity(NamedTuple):
     """A larger entry is refused: nobody could be sure to receive it."""
     former: tuple[Origin, ...] = ()
     """Origins of the region of which nothing is still to come: their rights may be spent."""
+    heirs: Heirs = NOBODY
+    """Who has the rights of regions that have left."""
+    inherits: bool = False
+    """Whether the region may spend what it has inherited."""
     purges: bool = True
     """Whether the region notes what may be purged later."""
+
+    @property
+    def actor(self) -> Actor:
+        """Who performs operations on mergeable fields."""
+        return Actor(self.origin, self.regions, self.former, self.heirs, self.inherits)
 
 
 def address_of(name: str) -> Address:

@@ -39,6 +39,7 @@ class DeploymentSection(Section):
     events_days: int = Field(30, ge=1, le=3650)
     events_max: int = Field(10_000, ge=0, le=1_000_000)
     sagas_days: int = Field(30, ge=1, le=3650)
+    heir_minutes: float = Field(10, ge=0, le=525_600)
     idempotency_hours: int = Field(24, ge=1, le=8760)
     journal_hours: float = Field(24, ge=0, le=8760)
     journal_absent_hours: float = Field(168, gt=0, le=8760)

@@ -41,8 +41,7 @@ async def _answer(on: Serving, exchange: Exchange, path: str) -> None:
         sealed = (on.link_key, exchange.header(SEAL.encode()) or "", path, now_ms, body)
         large = len(body) > AT_ONCE_BYTES
         peer = await on.beside(seal.verify, *sealed) if large else seal.verify(*sealed)
-        if peer not in region.peers:
-            raise HostileEntry(f"{peer!r} is not another region of this deployment")
+        region.check_peer(peer)
         version = exchange.header(PROTOCOL_HEADER.encode()) or "1"
         if version != str(PROTOCOL):
             error = protocol_mismatch(f"version {version!r}")

@@ -13,9 +13,10 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
-from atoll.causality.origin import Origin
+from atoll.causality.origin import Origin, region_of
 from atoll.causality.types import RegionName
 from atoll.lattices import encoding
+from atoll.membership.heirs import NOBODY, Heirs
 
 State = TypeVar("State")
 
@@ -30,6 +31,17 @@ class Actor:
     """All regions of the deployment, sorted; a bounded counter splits its rights among them."""
     former: tuple[Origin, ...] = ()
     """Origins of the same region that write nothing any more, and of which everything is here: it has their rights."""
+    heirs: Heirs = NOBODY
+    """Who has the rights of regions that have left."""
+    inherits: bool = False
+    """Whether the region may spend what it has inherited."""
+
+    def holds(self, origin: str) -> bool:
+        """Whether the actor may spend the rights of an origin."""
+        holder, clear = self.heirs.holder_of(origin)
+        if self.heirs.heir_of(origin) is None:
+            return origin == self.origin or origin in self.former
+        return self.inherits and clear and holder == region_of(self.origin)
 
 
 class Lattice(Protocol[State]):
@@ -99,7 +111,7 @@ class Lattice(Protocol[State]):
 class Escrowed(Lattice[State], Protocol[State]):
     """A field type whose regions hold rights, and hand them to each other."""
 
-    def rights(self, state: State, region: str) -> int:
+    def rights(self, state: State, region: str, heirs: Heirs = NOBODY) -> int:
         """What the region may spend by itself, as far as is known here."""
 
     def spent(self, state: State, region: str) -> int:

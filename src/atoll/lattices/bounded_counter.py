@@ -6,6 +6,9 @@ decided from a region's own cells of the state. No other region writes those, so
 
 Cells belong to origins. The present incarnation of a region spends what a former one held, in the former's own row.
 That is once nothing of the former is still to come.
+
+The heir of a region that has left spends its rights, too, and counts them in its own row. So no region writes another's
+row. Such a row may have used more than was granted to it: the rows of all origins that its region holds make up for it.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from atoll.lattices import encoding
 from atoll.lattices.base import Actor, Escrowed
 from atoll.lattices.encoding import TOTAL_MAX, Origin, Total
 from atoll.lattices.json_values import INT_MAX, check_integer
+from atoll.membership.heirs import NOBODY, Heirs
 
 Row = tuple[int, dict[str, int]]
 """(rights that the region used, region → rights that it granted it); to itself it grants what it creates."""
@@ -73,9 +77,10 @@ class BoundedCounterLattice(Escrowed[BoundedCounterState]):
             left += grants.get(region, 0) - used
         return max(0, left)
 
-    def rights(self, state: BoundedCounterState, region: str) -> int:
+    def rights(self, state: BoundedCounterState, region: str, heirs: Heirs = NOBODY) -> int:
         """What `region` may spend without asking, as far as is known here."""
-        return sum(_held(state, holder) for holder in _holders(state) if region_of(holder) == region)
+        held = (_held(state, holder) for holder in _holders(state) if heirs.holder_of(holder)[0] == region)
+        return max(0, sum(held))
 
     def spent(self, state: BoundedCounterState, region: str) -> int:
         """What `region` has spent so far, as far as is known here."""
@@ -83,7 +88,7 @@ class BoundedCounterLattice(Escrowed[BoundedCounterState]):
 
     def spendable(self, state: BoundedCounterState, actor: Actor) -> int:
         """What the actor may spend without asking: exact."""
-        return sum(_held(state, origin) for origin in (actor.origin, *actor.former))
+        return max(0, sum(_held(state, origin) for origin in _theirs(state, actor)))
 
     def transfer(
         self, state: BoundedCounterState, actor: Actor, target: str, amount: int
@@ -133,7 +138,8 @@ class BoundedCounterLattice(Escrowed[BoundedCounterState]):
             raise InvalidOperation(f"the counter would exceed 64 bits: {self.value(state)} + {amount}")
         _, grants = _row(state, actor.origin)
         granted: dict[str, int] = {actor.origin: _grown(grants.get(actor.origin, 0), amount)}
-        others = [region for region in actor.regions if region != region_of(actor.origin)]
+        own = region_of(actor.origin)
+        others = [actor.heirs.address(region) for region in actor.regions if region != own]
         share = amount // (len(others) + 1) if self.split == "equal" else 0
         if share:
             for other in others:
@@ -141,26 +147,30 @@ class BoundedCounterLattice(Escrowed[BoundedCounterState]):
         return {actor.origin: (0, granted)}
 
     def _taken(self, state: BoundedCounterState, actor: Actor, amount: int) -> dict[str, int]:
-        """Origin → how many of its rights make up the amount."""
+        """Origin → how many of its rights make up the amount; what is inherited is counted as the actor's own."""
+        held = self.spendable(state, actor)
+        if amount > held:
+            raise self._exceeded(state, actor, held, amount)
         taken: dict[str, int] = {}
         left = amount
         for origin in (actor.origin, *actor.former):
-            if part := min(left, _held(state, origin)):
+            if actor.holds(origin) and (part := min(left, max(0, _held(state, origin)))):
                 taken[origin] = part
                 left -= part
         if left:
-            raise self._exceeded(state, actor, amount - left, amount)
+            taken[actor.origin] = taken.get(actor.origin, 0) + left
         return taken
 
     def _exceeded(self, state: BoundedCounterState, actor: Actor, held: int, wanted: int) -> BoundExceeded:
         left = self.left(state)
-        behind = sum(_held(state, each) for each in _holders(state) if region_of(each) not in actor.regions)
+        holders = ((each, actor.heirs.holder_of(each)[0]) for each in _holders(state))
+        behind = max(0, sum(_held(state, each) for each, region in holders if region not in actor.regions))
         details, advice = {"wanted": wanted, "left_here": held, "left_in_all": left}, "ask for less"
         if left - behind >= wanted:
             advice += ", or move rights here first"
         elif behind:
             details["left_behind"] = behind
-            advice += f"; {behind} are held by regions that have left, until the document is deleted and created again"
+            advice += f"; {behind} are held by regions that have left, until another one takes their place"
         return BoundExceeded(
             f"{wanted} wanted in {region_of(actor.origin)}, which may spend {held}; "
             f"{left} are left in all regions: {advice}",
@@ -172,16 +182,24 @@ def _holders(state: BoundedCounterState) -> set[str]:
     return state.keys() | {holder for _, grants in state.values() for holder in grants}
 
 
+def _theirs(state: BoundedCounterState, actor: Actor) -> list[str]:
+    """The origins whose rights the actor may spend."""
+    own: list[str] = [origin for origin in (actor.origin, *actor.former) if actor.holds(origin)]
+    if not actor.heirs.spans:
+        return own
+    return own + [each for each in _holders(state) if each not in own and actor.holds(each)]
+
+
 def _row(state: BoundedCounterState, origin: str) -> Row:
     return state.get(origin, (0, {}))
 
 
 def _held(state: BoundedCounterState, origin: str) -> int:
+    """Below 0 where an heir has counted here what it inherited."""
     used, grants = _row(state, origin)
     held = grants.get(origin, 0) - used
     held -= sum(granted for other, granted in grants.items() if other != origin)
-    held += sum(row[1].get(origin, 0) for other, row in state.items() if other != origin)
-    return max(0, held)
+    return held + sum(row[1].get(origin, 0) for other, row in state.items() if other != origin)
 
 
 def _grown(total: int, amount: int) -> int:

@@ -9,6 +9,7 @@ from functools import cached_property
 from atoll.causality.origin import Origin, origin_of, region_of
 from atoll.causality.types import Epoch, RegionName
 from atoll.errors import ConfigError
+from atoll.membership.heirs import NOBODY, Heirs
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,10 @@ class Members:
 
     def __init__(self, current: Membership) -> None:
         self.current = current
+        self.heirs: Heirs = NOBODY
+        """Who has the rights of regions that have left, as far as this node has read."""
+        self.once: frozenset[str] = frozenset(current.regions)
+        """All regions that were members, as far as this node knows."""
 
     def change(self, to: Membership, *, own: str) -> None:
         """Raises ConfigError for a membership of an epoch that is not later, or without the node's own region."""
@@ -81,6 +86,7 @@ class Members:
         if own not in (to.witnesses if own in self.current.witnesses else to.regions):
             raise ConfigError(f"membership {to.epoch} lacks {own}, which is to follow it")
         self.current = to
+        self.once |= {*to.regions}
 
     def remember(self, origins: Iterable[str]) -> None:
         """Whose entries the store or a peer holds: regions that are no members have left."""

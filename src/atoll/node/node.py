@@ -223,6 +223,7 @@ def options_of(config: Config) -> RegionOptions:
         events_s=given.events_days * 86_400.0,
         events_most=given.events_max,
         sagas_s=given.sagas_days * 86_400.0,
+        inherit_s=given.heir_minutes * 60.0,
         journal_s=given.journal_hours * 3600.0,
         journal_round_s=min(60.0, max(1.0, given.journal_hours * 3600.0 / 16)),
         journal_absent_s=given.journal_absent_hours * 3600.0,

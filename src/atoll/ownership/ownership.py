@@ -16,6 +16,7 @@ from atoll.documents.mutation import Delete, Mutation, Patch, Put, Transfer, Wri
 from atoll.documents.raw import raw_members
 from atoll.documents.rules import Rules
 from atoll.errors import InvalidDocument, InvalidOperation, OwnershipFixed, RegionUnreachable
+from atoll.membership.heirs import Heirs
 from atoll.membership.members import Members
 from atoll.schema.application import CollectionSchema
 from atoll.schema.placement import Everywhere, HomeRegion
@@ -37,6 +38,11 @@ class Ownership:
         self._owned = frozenset(
             name for name, each in rules.items() if not isinstance(each.schema.policy.placement, Everywhere)
         )
+
+    @property
+    def heirs(self) -> Heirs:
+        """Who has the rights of regions that have left."""
+        return self._members.heirs
 
     def concerns(self, write: Write) -> bool:
         """Whether any of its documents may have an owner at all."""

@@ -4,6 +4,8 @@ A region with an empty store, or with one that was restored from a backup, begin
 numbered before may be unknown here. Any other copy of an old disk is found out when a peer holds more of the region's
 present incarnation than the region does. So a region that starts hears its peers before its first write, for a time.
 
+A region that was taken out of the deployment, and comes back with its old store, begins a new incarnation, too.
+
 What former incarnations numbered comes back from the peers, as entries of other origins do. Until it has, the region
 orders nothing that has an owner. It spends the rights of former incarnations once nothing of them is still to come.
 """
@@ -15,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from atoll.causality.origin import Origin, of_region, origin_of
+from atoll.causality.origin import Origin, incarnation_of, of_region, origin_of
 from atoll.causality.vector import descends, merge
 from atoll.protocol import port
 from atoll.recovery.numbering import STATE, Numbering, Renumber, Settle, numbering_of
@@ -55,6 +57,8 @@ class StartupState:
     covered: Mapping[str, int] = field(default_factory=dict)
     """As much of `announced` as is known to be here."""
     settling: bool = False
+    refused: bool = False
+    """Whether the store holds what the region wrote after it had left: nobody takes it any more."""
 
     @property
     def origin(self) -> Origin:
@@ -79,7 +83,7 @@ class StartupState:
     @property
     def pending(self) -> bool:
         """Whether no entry may be numbered yet."""
-        return not self.known or self.begins is not None or not (self.over or self.fresh)
+        return not self.known or self.begins is not None or self.refused or not (self.over or self.fresh)
 
     @property
     def recovered(self) -> bool:
@@ -94,6 +98,8 @@ class StartupState:
     @property
     def reason(self) -> str:
         """What is waited for."""
+        if self.refused:
+            return f"{self.region} had left, and its store holds what it wrote since; start it with an empty store"
         if not self.known or self.begins is not None:
             return f"{self.region} is recording under which incarnation it numbers its entries"
         if not self.over:
@@ -115,13 +121,22 @@ class Replaced(msgspec.Struct, frozen=True):
     """The database went back, or another node has begun an incarnation: look."""
 
 
-Event = Opened | Replaced | port.Heard | port.Forgotten | port.MembersChanged | port.Outcome
+class Ended(msgspec.Struct, frozen=True):
+    """Where incarnations ended, and what of the region's own ones is here."""
+
+    ends: Mapping[str, int]
+    here: Mapping[str, int]
+
+
+Event = Opened | Replaced | Ended | port.Heard | port.Forgotten | port.MembersChanged | port.Outcome
 
 
 def step(state: StartupState, event: Event, now_s: float) -> port.Next[StartupState]:
     match event:
         case Opened():
             return _opened(state, event, now_s)
+        case Ended():
+            return _ended(state, event)
         case port.Heard(peer, vector, here):  # on a link that was opened since the incarnation began
             there, own = of_region(vector, state.region), of_region(here, state.region)
             state = replace(state, heard=state.heard | {peer}, announced=merge(state.announced, there))
@@ -187,6 +202,18 @@ def _begun(
     known = merge(state.announced, own or {})
     begins = Renumber(state.region, cause, state.numbering.incarnation, restored_ms, known)
     return replace(state, begins=begins), (port.Commit(begins),)
+
+
+def _ended(state: StartupState, found: Ended) -> port.Next[StartupState]:
+    """The others may count the present incarnation as over: the region has left, and came back."""
+    ends = of_region(found.ends, state.region)
+    last = max(map(incarnation_of, ends), default=-1)
+    if state.incarnation is None or state.incarnation > last:
+        return state, ()
+    own = of_region(found.here, state.region)
+    if any(seq > ends.get(origin, 0) for origin, seq in own.items() if incarnation_of(origin) <= last):
+        return replace(state, refused=True), ()
+    return _begun(state, "it had left and came back", own=ends)
 
 
 def _recorded(state: StartupState, numbering: Numbering, now_s: float) -> port.Next[StartupState]:

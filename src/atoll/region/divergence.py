@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from atoll.documents.entry import decode_frames, digest_of
+from atoll.replication.messages import EntryCall, EntryReply
 from atoll.store.port import Journal
 
 
@@ -37,11 +38,11 @@ async def forked_entry(
     own: Mapping[str, int],
     ends: Mapping[str, int],
     held: Mapping[str, Mapping[str, int]],
-    ask: Callable[[str, str, int], Awaitable[bytes | None]],
+    ask: Callable[[str, EntryCall, type[EntryReply]], Awaitable[EntryReply]],
 ) -> str:
     """What is wrong between a region, whose origins stood at `own`, and the peers that hold so much; empty for nothing.
 
-    Raises what `ask(peer, origin, seq)`, which gives the peer's digest of an entry, and the store raise.
+    Raises what `ask`, which asks a peer for its digest of an entry, and the store raise.
     """
     for origin, last in own.items():
         if last > ends.get(origin, last):
@@ -52,7 +53,7 @@ async def forked_entry(
             here = await entry_digest(store, origin, seq) if seq else None
             if here is None:
                 continue
-            there = await ask(peer, origin, seq)
+            there = (await ask(peer, EntryCall(origin, seq), EntryReply)).digest
             if there is not None and there != here:
                 return f"entry {seq} of {origin} is another one at {peer}: {_ABANDONED}"
     return ""

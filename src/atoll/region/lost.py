@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from atoll.causality.origin import incarnation_of, of_region, region_of
 from atoll.errors import InvalidToken
 
 
@@ -20,6 +21,11 @@ class Lost:
         for origin, end in ends.items():
             # Many ended before they numbered anything: 0 counts, unlike in a vector.
             self._ends[origin] = max(end, self._ends.get(origin, 0))
+
+    def ended(self, origin: str) -> bool:
+        """Whether a peer counts the region's incarnation, or a later one, as over."""
+        known = of_region(self._ends, region_of(origin))
+        return any(incarnation_of(each) >= incarnation_of(origin) for each in known)
 
     def ends(self) -> dict[str, int]:
         """The same of all regions, as far as they are known here."""

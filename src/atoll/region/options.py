@@ -73,6 +73,9 @@ class RegionOptions:
     forget_s: float = 600.0
     """So long after a strong document was deleted its register is dropped, unless it remembers changes for longer.
     No message may take longer."""
+    inherit_s: float = 600.0
+    """So long after a region was taken out of the deployment another one becomes the heir of its rights. Until then a
+    mistake can be put right."""
     founding: bool = False
     """Whether the deployment is new, so that an empty store has lost nothing: then entries are numbered under the first
     incarnation."""

@@ -6,13 +6,16 @@ from collections.abc import Iterable, Sequence
 
 from atoll.causality.origin import Origin
 from atoll.documents.entry import EncodedEntry
+from atoll.errors import HostileEntry, RegionLeft
 from atoll.membership.members import Members
 from atoll.protocol import port
+from atoll.recovery import startup_check
 from atoll.recovery.relays import RelayState
 from atoll.region.driver import Driver
 from atoll.region.event_log import EventLog
 from atoll.region.freshness import Freshness
 from atoll.region.group_commit import GroupCommit
+from atoll.region.inheritance import Inheritance
 from atoll.region.intake import Intake
 from atoll.region.lost import Lost
 from atoll.region.node_leases import NodeLeases
@@ -35,6 +38,7 @@ class Receiving:
     links: dict[str, Link]
     group_commit: GroupCommit
     intake: Intake
+    inheritance: Inheritance
     freshness: Freshness
     lost: Lost
     node_leases: NodeLeases
@@ -57,6 +61,8 @@ class Receiving:
         return self.group_commit.progress.vector
 
     def deliver(self, encoded: Sequence[EncodedEntry], link: str) -> None:
+        """Raises HostileEntry for what a region wrote after it had left."""
+        self.inheritance.fence.check_entries(link, encoded, self.vector)
         self.intake.deliver(encoded, link)
         if self._relays.state.noticed and link in self.links:
             # A link that is busy for long brings no heartbeat, and what comes may wait for what has to be asked for.
@@ -64,6 +70,14 @@ class Receiving:
 
     async def backpressure(self, link: str, bytes_waiting: int) -> None:
         await self.intake.backpressure(link, bytes_waiting)
+
+    def check_peer(self, peer: str) -> None:
+        """Raises RegionLeft for a region that was a member before, HostileEntry for one that never was."""
+        if peer in self.members.voters and peer != self.name:
+            return
+        if peer != self.name and peer in self.members.once:
+            raise RegionLeft(f"{self.name} says that {peer} was taken out of the deployment")
+        raise HostileEntry(f"{peer!r} is not another region of this deployment")
 
     def too_late(self, peer: str, past: dict[str, int]) -> None:
         if peer not in self.links:
@@ -73,8 +87,11 @@ class Receiving:
     def heard(self, peer: str, heartbeat: Heartbeat) -> None:
         if peer not in self.links:
             return
+        self.inheritance.fence.check_link(peer, heartbeat.vector, self.vector)
         self.freshness.heard(heartbeat, self.group_commit.progress.vector)
         self.lost.closed(heartbeat.closed)
+        if self.lost.ended(self.origin):
+            self.startup_check.post(startup_check.Ended(heartbeat.closed, self.vector))
         heard = port.Heard(peer, heartbeat.vector, self.group_commit.progress.vector)
         self.restore.post(heard)
         announced = self.links[peer].status.advertised

@@ -111,8 +111,8 @@ class StartupCheck(Recovery[StartupState, startup_check.Event]):
         self.post(startup_check.Replaced())
 
     async def wait(self) -> None:
-        """Until entries may be numbered, as long as that may take."""
-        await self.until(lambda state: not state.pending)
+        """Until entries may be numbered, as long as that may take; or it is certain that they may not."""
+        await self.until(lambda state: not state.pending or state.refused)
 
     def writes(self) -> str | None:
         """Why no write may be taken: it is not known how to number it."""

@@ -81,7 +81,7 @@ class Region(Parts):
         self.saga_doubts = self.sagas.driving.doubts
         self.check_token, self.parked = self.lost.check, store.parked
         self.digest, self.verify = verifier.digest, verifier.compare
-        self.stream = self.journal_sender.stream
+        self.stream, self.ended = self.journal_sender.stream, self.inheritance.ended
 
     # -- life ------------------------------------------------------------------------------------------
 

@@ -181,7 +181,7 @@ class Rights:
             state = lattice.empty() if state is None else state
             regions = self._members.regions
             holdings = Holdings(
-                {region: lattice.rights(state, region) for region in regions},
+                {region: lattice.rights(state, region, self._members.heirs) for region in regions},
                 {region: lattice.spent(state, region) for region in regions},
                 lattice.left(state),
             )

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from atoll.causality import vector as vectors
-from atoll.causality.origin import by_region, of_region, region_of
+from atoll.causality.origin import by_region, of_region, origin_of, region_of
 
 if TYPE_CHECKING:
     from atoll.region.region import Region
@@ -147,6 +147,15 @@ class CounterRights(msgspec.Struct):
     """How long this region's rights last at that speed; None while it spends none."""
 
 
+class HeirStatus(msgspec.Struct):
+    """A region that has left, and who has its rights in bounded counters."""
+
+    region: str
+    heir: str
+    waits_for: list[str]
+    """Regions that have yet to say how far they have come of it. Nobody spends its rights before."""
+
+
 class RightsStatus(msgspec.Struct):
     """Bounded counters, of the documents that this node has seen written, or found at its start."""
 
@@ -155,6 +164,7 @@ class RightsStatus(msgspec.Struct):
     """Those that this region holds no right of, while another one does."""
     scarcest: list[CounterRights]
     """The ten that last for the shortest time here, and then those of which least is left."""
+    heirs: list[HeirStatus]
 
 
 class SagasStatus(msgspec.Struct):
@@ -243,6 +253,7 @@ def status_of(region: Region) -> RegionStatus:
         warnings=[
             *filter(None, [region.store.warning, region.commit_wait.warning()]),
             *region.clocks.warnings(),
+            *region.inheritance.warnings(),
         ],
         caught_up=caught_up(region),
         position=by_region(region.vector),
@@ -326,7 +337,7 @@ def _registers(region: Region) -> RegistersStatus:
 
 
 def _rights(region: Region) -> RightsStatus:
-    rights = region.rights
+    rights, heirs, waits_for = region.rights, region.inheritance.heirs, region.inheritance.waits_for
     return RightsStatus(
         counters=rights.counters,
         exhausted=rights.exhausted,
@@ -341,6 +352,10 @@ def _rights(region: Region) -> RightsStatus:
                 lasts_s=each.lasts_s,
             )
             for each in rights.scarcest()
+        ],
+        heirs=[
+            HeirStatus(left, heirs.holder_of(origin_of(left, heirs.upto(left)))[0], waits_for(left))
+            for left in sorted(heirs.spans)
         ],
     )
 

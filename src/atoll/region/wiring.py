@@ -28,6 +28,7 @@ from atoll.region.clocks import Clocks
 from atoll.region.commit_wait import CommitWait
 from atoll.region.conflicts import Conflicts
 from atoll.region.dangling import Dangling, Means
+from atoll.region.decided_rules import decided_rules
 from atoll.region.divergence import forked_entry
 from atoll.region.driver import Actions, Driver, Performer
 from atoll.region.event_log import EventLog
@@ -39,6 +40,8 @@ from atoll.region.gates import Gates
 from atoll.region.group_commit import GroupCommit
 from atoll.region.holders import Holders
 from atoll.region.housekeeping import Housekeeping
+from atoll.region.inheritance import Inheritance
+from atoll.region.inheritance import Means as Heritage
 from atoll.region.intake import Intake
 from atoll.region.journal_sender import JournalSender
 from atoll.region.local_writes import Checks, LocalWrites
@@ -78,12 +81,10 @@ from atoll.region.witnesses import Witnesses
 from atoll.region.writer import Writer
 from atoll.repair.digests import Digests
 from atoll.replication.link import Link
-from atoll.replication.messages import EntryCall, EntryReply
 from atoll.replication.signal import Signal
 from atoll.rollout.redeclare import fingerprints
 from atoll.schema.application import Application
 from atoll.schema.bounds import bounds_of
-from atoll.schema.system import CLAIMS, REFERRED, RIGHTS, STEPS
 from atoll.store.port import Store
 
 
@@ -190,7 +191,7 @@ class Parts(Receiving):
             patience_s=patience_s,
             founding=self.options.founding,
         )
-        self.lost = Lost(self.startup_check.ends)
+        self.lost = Lost(lambda: {**self.startup_check.ends(), **self.inheritance.ends()})
         self._relays = Driver(RelayState(self.name), relays.step, performer)
         self.restore = RestoreRecovery(self.name, self.links, performer, close_reads)
         self.failover = FailoverRecovery(
@@ -215,6 +216,7 @@ class Parts(Receiving):
         gates.register(writes=self.failover.writes, wait=self.failover.wait)
         gates.register(writes=self.startup_check.writes, wait=self.startup_check.wait)
         gates.keep_order(self.startup_check.orders, self.startup_check.wait_recovered)
+        gates.register(writes=lambda: self.inheritance.over(), timed=True)  # noqa: PLW0108 - it comes later
         gates.register(writes=self.clocks.writes, timed=True, error=ClockUnsafe)
         gates.advise(writes=self.group_commit.trouble)
         self.voting = Voting(
@@ -226,11 +228,7 @@ class Parts(Receiving):
             check=self.timeline.check,
             refuse=lambda: self.restore.reads() or self.failover.writes() or self.startup_check.writes(),
         )
-        sagas, schemas = self.application.sagas, self.application.collections.values()
-        unique, refers = any(each.unique for each in schemas), any(each.references for each in schemas)
-        needed = ((RIGHTS, sagas), (STEPS, sagas), (CLAIMS, unique), (REFERRED, refers))
-        system = {name: self._stored_rules[name] for name, needs in needed if needs}
-        self._decided_rules = {**self.rules, **system}
+        self._decided_rules = decided_rules(self.application, self.rules, self._stored_rules)
         self.proposer = Proposer(
             self.site,
             self._decided_rules,
@@ -307,10 +305,13 @@ class Parts(Receiving):
 
     def _wire_escrow(self) -> None:
         """What follows the rights of bounded counters."""
-        parts = (self.site, self.rules, self.members, self.links, self.store)
-        self.rights = Rights(*parts, escrow=self.writer.escrow)
+        site, rules, members = self.site, self.rules, self.members
+        self.rights = Rights(site, rules, members, self.links, self.store, escrow=self.writer.escrow)
+        means = Heritage(self.registers, self.local_writes, self.intake, self.startup_check, self.links)
+        self.inheritance = Inheritance(site, members, rules, self.store, means)
         if self.rights.any:
             self.group_commit.listen(self.rights.committed)
+            self.group_commit.listen(self.inheritance.committed)
 
     def _wire_sagas(self) -> None:
         """What runs for clients when they are gone, and tells people what happens."""
@@ -360,9 +361,8 @@ class Parts(Receiving):
         )
         housekeeping = Housekeeping(self.site, self.store, self.group_commit, self.truncation)
         gates, every_s = self.local_writes.gates, self.options.purge_s
-        self.purging = Purging(
-            self.members, self.links, self.store, self.group_commit, gates=gates, every_s=every_s
-        )
+        parts = (self.members, self.links, self.store, self.group_commit)
+        self.purging = Purging(*parts, gates=gates, every_s=every_s)
         self.background: tuple[Background, ...] = (
             Background("leases", self.node_leases.run, self.node_leases.take),
             Background("start-up position check", self.startup_check.run, self._open_commits),
@@ -398,7 +398,8 @@ class Parts(Receiving):
         if self.sagas.any:
             self.background += (Background("sagas", self.sagas.run),)
         if self.rights.any:
-            self.background += (Background("rights", self.rights.run),)
+            heirs = Background("heirs of regions that left", self.inheritance.run, self.inheritance.open)
+            self.background += (Background("rights", self.rights.run), heirs)
         if self.options.shares_store:
             self.background += (Background("what other nodes brought", self.intake.ask_for_others),)
         if self.options.events_most:
@@ -462,11 +463,8 @@ class Parts(Receiving):
         return stamp_ms(Stamp(clock))
 
     async def _forked_entry(self) -> str:
-        async def ask(peer: str, origin: str, seq: int) -> bytes | None:
-            return (await self.site.ask(peer, EntryCall(origin, seq), EntryReply)).digest
-
         held = {peer: link.status.advertised for peer, link in self.links.items() if link.status.connected}
-        return await forked_entry(self.store, self._own_at_first, self.lost.ends(), held, ask)
+        return await forked_entry(self.store, self._own_at_first, self.lost.ends(), held, self.site.ask)
 
     def _trust(self, history: str) -> None:
         self.timeline.trust(history)
@@ -483,7 +481,9 @@ class Parts(Receiving):
             self.clocks.uncertainty_ms,
             self.bounds.document_bytes,
             self.bounds.entry_bytes,
-            self.startup_check.former,
+            self.inheritance.former,
+            self.inheritance.heirs,
+            self.inheritance.inherits,
             purges=bool(self.options.purge_s),
         )
 

@@ -229,7 +229,7 @@ class Writer:
         lattice = rules.lattices[field]
         if state is None or not isinstance(lattice, Escrowed):
             return {}
-        return {peer: lattice.rights(state, peer) for peer in self._others}
+        return {peer: lattice.rights(state, peer, self._ownership.heirs) for peer in self._others}
 
     async def _change(self, write: Write, token: Mapping[str, int] | None) -> WriteReply:
         """By a majority; here, and marked, where none can be asked and the collection takes such writes."""

@@ -12,7 +12,7 @@ from typing import Protocol
 from atoll.causality import vector as vectors
 from atoll.causality.origin import region_of
 from atoll.documents.entry import EncodedEntry, lacks
-from atoll.errors import AtollError, RegionUnreachable, ReplicationError
+from atoll.errors import AtollError, RegionLeft, RegionUnreachable, ReplicationError
 from atoll.membership.members import Members
 from atoll.replication.beside import beside_loop
 from atoll.replication.messages import Peers, StreamRequest
@@ -54,6 +54,8 @@ class LinkStatus:
     """Other origins that are pulled through this peer."""
     advertised: dict[str, int] = field(default_factory=dict)
     """What the peer last said that it has."""
+    left: str | None = None
+    """Why the peer takes this region for one that has left, as it last answered."""
     whole: bool = False
     """Whether its documents show that, as it last said."""
 
@@ -275,7 +277,7 @@ class Link:
         self.status.connected = True
         self.status.since_ms = self._now_ms()
         self.status.relays = origins[1:]
-        self.status.last_error = None
+        self.status.last_error = self.status.left = None
 
     def _down(self, error: Exception | None) -> None:
         if self.status.connected or self.status.since_ms == 0:
@@ -284,6 +286,8 @@ class Link:
         self.status.relays = ()
         if isinstance(error, ReplicationError):
             self.status.refused += 1
+        if isinstance(error, RegionLeft):
+            self.status.left = error.message
         if error is None:
             return
         if isinstance(error, TimeoutError):

@@ -121,6 +121,13 @@ class CollectionSchema:
     referrers: tuple[Referrer, ...] = ()
     """Fields of all collections that name documents of this one; known once all are compiled."""
 
+    @property
+    def escrowed(self) -> bool:
+        """Whether regions hold rights in its bounded counters."""
+        return not self.policy.by_quorum and any(
+            lattice.kind == "bounded_counter" for lattice in self.lattices.values()
+        )
+
     def canonical(self, body: bytes, key: str = "", *, own: bool = False, sized: bool = True) -> bytes:
         """Check a whole document and return it as compact JSON text: declared order, defaults filled in.
 

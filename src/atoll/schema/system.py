@@ -25,6 +25,8 @@ HOLDERS = "_holders"
 DANGLING = "_dangling"
 DELETED = "_deleted"
 REFERRED = "_referred"
+HEIRS = "_heirs"
+SEALS = "_seals"
 
 
 class Event(Collection, name=EVENTS, system=True):
@@ -164,6 +166,24 @@ class Referred(Collection, name=REFERRED, system=True, consistency="strong"):
     """`collection.field` → how many."""
 
 
+class Heir(Collection, name=HEIRS, system=True, consistency="strong"):
+    """Who has the rights of a region that has left: see `membership.heirs`. Its key is the region's name."""
+
+    uptos: list[int]
+    heirs: list[str]
+    """Both together are the spans of `membership.heirs.Span`."""
+
+
+class SealDocument(Collection, name=SEALS, system=True):
+    """How far a member has come of a region that has left: see `membership.heirs.Seal`.
+
+    Its key is `{region that has left}/{member}`, and only the member writes it.
+    """
+
+    upto: int
+    ends: dict[str, int]
+
+
 SYSTEM: tuple[type[Collection], ...] = (
     Event,
     SagaDocument,
@@ -174,6 +194,8 @@ SYSTEM: tuple[type[Collection], ...] = (
     Dangling,
     Deleted,
     Referred,
+    Heir,
+    SealDocument,
 )
 
 RANKED = frozenset({SAGAS})

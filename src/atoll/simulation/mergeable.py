@@ -23,9 +23,10 @@ class Counters(Workload):
     collection: ClassVar[str] = "view"
     field: ClassVar[str] = "seen"
     amounts: ClassVar[tuple[int, ...]] = (-2, -1, 1, 1, 2, 5)
+    keys: ClassVar[tuple[str, ...]] = _KEYS
 
     async def finish(self, world: World) -> None:
-        for key in _KEYS:
+        for key in self.keys:
             for name in world.names:
                 self.check(world, key, await world.ask(name, self._reader(key)))
 
@@ -44,7 +45,7 @@ class Counters(Workload):
             )
 
     async def step(self, world: World, client: Client, count: int) -> None:
-        key = client.random.choice(_KEYS)
+        key = client.random.choice(self.keys)
         if client.random.random() < 0.3:
             reading = await client.read(self.collection, key, consistency="causal")
             if reading is not None:
@@ -69,12 +70,13 @@ class Inventory(Counters):
 
     name = "inventory"
     collection, field = "stock", "left"
-    amounts = (-3, -2, -1, -1, -1, -1, 1, 6)
+    amounts: ClassVar[tuple[int, ...]] = (-3, -2, -1, -1, -1, -1, 1, 6)
+    stocked: ClassVar[int] = 20
 
     async def run(self, world: World) -> None:
-        stocker = world.client("inventory-stocker")
-        for key in _KEYS:
-            await self._add(stocker, key, 20, attempts=30)
+        stocker = world.client(f"{self.name}-stocker")
+        for key in self.keys:
+            await self._add(stocker, key, self.stocked, attempts=30)
         await super().run(world)
 
     def check(self, world: World, key: str, reading: Reading) -> None:
@@ -86,8 +88,8 @@ class Inventory(Counters):
 
     async def finish(self, world: World) -> None:
         await super().finish(world)
-        client = world.client("inventory-last")
-        for key in _KEYS:
+        client = world.client(f"{self.name}-last")
+        for key in self.keys:
             left = self._shown(await world.ask(client.region, self._reader(key)))
             for _ in range(4):  # from far away they come a few at a time
                 sold = await self._add(client, key, -left)

@@ -46,11 +46,12 @@ EXTRA_WORKLOADS = (
     "sagas",
     "fallbacks",
     "external",
+    "leaving",
 )
 """Beside the others: in runs without faults, and in a share of those with faults."""
 _SHARES: Mapping[str, float] = {
     "transfers": 0.4, "sagas": 0.4, "unique": 0.3, "duplicates": 0.3, "interface": 0.3, "fallbacks": 0.3,
-    "references": 0.3,
+    "references": 0.3, "leaving": 0.3,
 }  # fmt: skip
 _WITNESSES = 0.5
 """Of deployments of two regions."""
@@ -380,6 +381,7 @@ def _options(random: Random, seed: int) -> RegionOptions:
         max_wait_s=random.choice((0.2, 1.0)),
         ping_s=random.choice((1.0, 2.0)),
         startup_check_s=1.0,
+        inherit_s=1.0,
         purge_s=Random(f"{seed}/purges").choice((0.3, 1.0, 10.0)),
         saga_lease_s=Random(f"{seed}/saga leases").choice((3.0, 6.0)),
         group_commit=GroupCommitOptions(works_per_commit=random.choice((1, 3, 256))),

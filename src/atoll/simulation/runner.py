@@ -35,6 +35,7 @@ from atoll.simulation.freshness import Freshness
 from atoll.simulation.hostile import Hostile
 from atoll.simulation.interface import Interface
 from atoll.simulation.journal import Journal, revision_of
+from atoll.simulation.leaving import Leaving
 from atoll.simulation.mergeable import Counters, Inventory, Sets, Texts
 from atoll.simulation.mistakes import Mistakes
 from atoll.simulation.nemesis import Nemesis
@@ -72,7 +73,7 @@ _MAKERS: Mapping[str, Callable[[int, float], Workload]] = {
     for each in (
         Counters, Inventory, Sets, Texts, Sessions, Posts, Batches, Retries, Orders, Identifiers, Feed, Freshness,
         Transfers, Fallbacks, Versions, Hostile, Mistakes, Interface, External, Sagas, Traffic, Unique, Duplicates,
-        References,
+        References, Leaving,
     )
 }  # fmt: skip
 

@@ -223,7 +223,10 @@ class Cluster:
         self.network = SimulatedNetwork(loop, self.split("network"))
         self.nodes: dict[str, SimulatedNode] = {}
         """By their own names."""
-        self._regions: dict[str, list[SimulatedNode]] = {}
+        self.by_region: dict[str, list[SimulatedNode]] = {}
+        """Region → its nodes."""
+        self.gone: dict[str, list[SimulatedNode]] = {}
+        """Those of regions that have left."""
         for region in self.members:
             count = nodes.get(region, 1)
             disk = SimulatedDisk(region, self.split(f"disk of {region}"), self.kill, shared=count > 1)
@@ -233,10 +236,10 @@ class Cluster:
                 disk.medium = TornMedium(region)
             names = [f"{region}/{number}" for number in range(1, count + 1)] if disk.shared else [region]
             own = replace(options, shares_store=disk.shared, read_leases=not disk.shared, founding=True)
-            self._regions[region] = [
+            self.by_region[region] = [
                 SimulatedNode(self, name, disk, NodeClock(loop.time), own) for name in names
             ]
-            self.nodes.update({node.name: node for node in self._regions[region]})
+            self.nodes.update({node.name: node for node in self.by_region[region]})
         for source, target in self.pairs():
             delay = one_way_s if isinstance(one_way_s, float | int) else one_way_s[(source, target)]
             self.network.path(source, target).delay_s = delay
@@ -244,7 +247,7 @@ class Cluster:
     @property
     def keepers(self) -> list[SimulatedNode]:
         """The nodes of regions that hold documents."""
-        return [node for name in self.names for node in self._regions[name]]
+        return [node for name in self.names for node in self.by_region[name]]
 
     def split(self, concern: str) -> Random:
         """A generator of its own for each concern, so that a draw more in one shifts nothing in another."""
@@ -258,16 +261,16 @@ class Cluster:
         """A node; by its region's name the first of the region's that run, or the first."""
         node = self.nodes.get(name)
         if node is None:
-            node = next((each for each in self._regions[name] if each.running), self._regions[name][0])
+            node = next((each for each in self.by_region[name] if each.running), self.by_region[name][0])
         return node
 
     def of(self, name: str) -> list[SimulatedNode]:
         """All nodes of a region; or the one that is called so."""
-        return [self.nodes[name]] if name in self.nodes else list(self._regions[name])
+        return [self.nodes[name]] if name in self.nodes else list(self.by_region[name])
 
     def pick(self, region: str, random: Random) -> SimulatedNode:
         """One of a region's nodes, of those that run if any does. A region's only node costs no draw."""
-        nodes = self._regions[region]
+        nodes = self.by_region[region]
         if len(nodes) == 1:
             return nodes[0]
         return random.choice([node for node in nodes if node.running] or nodes)
@@ -331,7 +334,7 @@ class Cluster:
 
     def close(self) -> None:
         """Dispose of the disks."""
-        for node in self.nodes.values():
+        for node in (*self.nodes.values(), *(each for gone in self.gone.values() for each in gone)):
             node.disk.medium.close()
 
     def partition(self, *groups: Sequence[str]) -> None:

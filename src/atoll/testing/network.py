@@ -150,12 +150,12 @@ class SimulatedNetwork:
         if pipe in self._pipes:
             self._pipes.remove(pipe)
 
-    def serve(self, server: Life, node: Region, body: bytes) -> asyncio.Future[bytes]:
+    def serve(self, server: Life, node: Region, peer: str, body: bytes) -> asyncio.Future[bytes]:
         """Run a call in its server; the future breaks when the server dies."""
         future: asyncio.Future[bytes] = self._loop.create_future()
 
         async def run() -> None:
-            answer = await _answered(node, body)
+            answer = await _answered(node, peer, body)
             if not future.done():
                 future.set_result(answer)
 
@@ -226,7 +226,7 @@ class SimulatedPeers:
         if found is None:
             raise ConnectionResetError(f"{region} is gone")
         life, node = found
-        answer = await network.serve(life, node, body)
+        answer = await network.serve(life, node, own, body)
         await asyncio.sleep(network.send(back, answer))
         if network.path(region, own).cut:
             await asyncio.sleep(3600)
@@ -245,6 +245,7 @@ class SimulatedPeers:
         if self._life.over or found is None or there.cut or back.cut:
             raise RegionUnreachable(f"{region} does not answer", region=region)
         writer, node = found
+        node.check_peer(own)
         pipe = network.open_pipe(self._life, writer)
         request = msgspec.msgpack.decode(body, type=StreamRequest)
         writer.spawn(pipe.pump(node.stream(request)), f"{region}: streams to {own}")
@@ -256,8 +257,9 @@ class SimulatedPeers:
             pipe.break_off()
 
 
-async def _answered(node: Region, body: bytes) -> bytes:
+async def _answered(node: Region, peer: str, body: bytes) -> bytes:
     try:
+        node.check_peer(peer)
         return b"\1" + _pack(await node.answer(_call.decode(body)))
     except AtollError as error:
         return b"\0" + _pack(Failure.of(error))

@@ -142,7 +142,11 @@ async def test_a_region_that_goes_on_after_it_was_removed_is_told(config: Config
         for name in "ab":
             await it.nodes[name].follow(only(config, "a", "b"))
         await until(lambda: not any(link.status.connected for link in links))
-        await until(lambda: all("not another region" in (link.status.last_error or "") for link in links))
+        told = "says that c was taken out of the deployment"
+        await until(lambda: all(told in (link.status.last_error or "") for link in links))
+        status, problem, _ = await it.ask("c", "PUT", "/v1/note/k", {"text": "for nobody"})
+        assert status == 503
+        assert told in problem["detail"]
 
 
 async def test_a_region_that_has_left_is_known_after_a_restart(config: Config) -> None:

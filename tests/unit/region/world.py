@@ -74,6 +74,7 @@ class LocalPeers:
         self._world.calls.append((self._name, region, call))
         await asyncio.sleep(self._world.request_s.get((self._name, region), 0.001))
         self._world.check(self._name, region)
+        self._world[region].check_peer(self._name)
         reply = await self._world[region].answer(call)
         await asyncio.sleep(self._world.reply_s.get((region, self._name), 0.001))
         try:
@@ -87,6 +88,7 @@ class LocalPeers:
             await asyncio.sleep(self._world.distance_s)
         self._world.check(self._name, region)
         serving = self._world[region]
+        serving.check_peer(self._name)
         async for chunk in serving.stream(request):
             self._world.check(self._name, region)
             if self._world[region] is not serving:
