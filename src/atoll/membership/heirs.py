@@ -5,7 +5,8 @@ region wrote, and says in its journal how far it has come: it *seals* the region
 holds once it has every member's seal, for the journal of each is causal. From then on it spends the region's rights.
 
 All of it is by incarnation. A region that comes back under the same name begins a new one, which has none of those
-rights.
+rights. As a member it seals its own former incarnations. So the heir knows what it did with their rights before it knew
+that they have an heir.
 """
 
 from __future__ import annotations
@@ -77,11 +78,7 @@ class Heirs:
     def unsealed(self, region: str, members: Iterable[str], upto: int | None = None) -> list[str]:
         """The members that have yet to seal the region, up to an incarnation or all that have left."""
         seals, wanted = self.seals.get(region, {}), self.upto(region) if upto is None else upto
-        return sorted(
-            member
-            for member in members
-            if member != region and (member not in seals or seals[member].upto < wanted)
-        )
+        return sorted(member for member in members if member not in seals or seals[member].upto < wanted)
 
     def clear(self, members: Iterable[str]) -> Heirs:
         """With what is cleared, going by the seals that are here; what was cleared before stays so.

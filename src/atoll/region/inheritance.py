@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import reduce
 from typing import Final, NamedTuple
 
 import msgspec
@@ -15,6 +16,7 @@ from atoll.causality.origin import (
     of_region,
     region_of,
 )
+from atoll.causality.vector import merge
 from atoll.commit.batch import Batch
 from atoll.commit.work import Wants
 from atoll.documents.mutation import Put, Write
@@ -41,7 +43,7 @@ _SPACE: Final = "inheritance"
 _MEMBERS: Final = (_SPACE, "members")
 """The state that names all regions that this one has counted as members."""
 _READ: Final = (_SPACE, "read")
-"""The state that says under which incarnation the region last read of a majority who has its rights."""
+"""The state that says under which incarnation the region last had all that its peers had."""
 _EVERY_S: Final = 5.0
 _RETRY_S: Final = 1.0
 
@@ -92,7 +94,7 @@ class Inheritance:
         self._since_s: dict[str, float] = {}
         """Regions that were members and are none, and when that was noticed."""
         self._read: int | None = None
-        """Under which incarnation it was last read of a majority who has this region's rights."""
+        """Under which incarnation this region last had all that its peers had."""
 
     # -- what commits ask ------------------------------------------------------------------------------
 
@@ -108,25 +110,25 @@ class Inheritance:
         What its former incarnations spent of that is counted in their rows, so it must have those, too.
         """
         state = self._means.startup_check.state
-        return state.settled and self._under == state.incarnation and self._asked
+        return state.settled and self._under == state.incarnation and self._caught_up
 
     @property
     def former(self) -> tuple[Origin, ...]:
         """The former incarnations whose rights the present one may spend.
 
-        Not before a majority was asked whether they have an heir: the region may have been taken out meanwhile.
+        Not before all is here that peers had: the region may have been taken out, and its rights have an heir.
         """
         check = self._means.startup_check
         if not self.any:
             return check.former
-        if not check.former or not self._asked:
+        if not check.former or not self._caught_up:
             return ()
         address = self.heirs.address(self._site.name)
         return check.former if address in (*check.former, check.state.origin) else (*check.former, address)
 
     @property
-    def _asked(self) -> bool:
-        """Whether a majority was asked who has the rights of former incarnations, if there are any."""
+    def _caught_up(self) -> bool:
+        """Whether all that peers had when this incarnation began is here, so that documents say who has what."""
         return self._means.startup_check.state.incarnation in (0, self._read)
 
     def ends(self) -> dict[str, int]:
@@ -184,24 +186,26 @@ class Inheritance:
         while True:
             try:
                 await self.round()
-            except AtollError:  # the store fails, or no majority can be asked
+            except (AtollError, TimeoutError):  # the store fails, or regions cannot be asked
                 await asyncio.sleep(_RETRY_S)
             if not self._stale:
                 await self._wait()
                 self._stale = True  # other nodes commit, too, and snapshots bring documents without entries
 
     async def _wait(self) -> None:
-        soon = any(each not in self.heirs.spans for each in self._since_s)
-        waits = (self._changed.wait(), self._means.startup_check.until(self._unasked))
-        tasks = [asyncio.ensure_future(each) for each in waits]
+        check = self._means.startup_check
+        soon = self._behind(check.state) or any(each not in self.heirs.spans for each in self._since_s)
+        tasks = [asyncio.ensure_future(self._changed.wait())]
+        if not self._behind(check.state):
+            tasks.append(asyncio.ensure_future(check.until(self._behind)))
         try:
             wait_s = _RETRY_S if soon else _EVERY_S
             await asyncio.wait(tasks, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await ended(tasks)
 
-    def _unasked(self, state: StartupState) -> bool:
-        """Whether former incarnations are settled, and nobody was asked who has their rights."""
+    def _behind(self, state: StartupState) -> bool:
+        """Whether former incarnations are settled, and peers may know of an heir that is not known here."""
         return state.settled and state.incarnation not in (None, 0, self._read)
 
     async def round(self) -> None:
@@ -246,15 +250,19 @@ class Inheritance:
 
     async def _renew(self) -> None:
         """Find out who has this region's own rights."""
-        check, own = self._means.startup_check, self._site.name
-        state = check.state
-        if self.over() is not None and own in self.heirs.cleared:
-            check.post(Ended(self.heirs.ends(), self._means.writes.group_commit.progress.vector))
-        if check.former and self._unasked(state):
-            await self._means.registers.read(HEIRS, own)  # and what was decided is in the documents here
+        means, own = self._means, self._site.name
+        progress, state = means.writes.group_commit.progress, means.startup_check.state
+        others = [region for region in self._members.regions if region != own]
+        if self.heirs.heir_of(state.origin) is not None and not self.heirs.unsealed(own, others):
+            ends = replace(self.heirs, cleared={own: self.heirs.upto(own)}).ends()
+            means.startup_check.post(Ended(ends, progress.vector))
+        links = [link.status for link in means.links.values()]
+        if self._behind(state) and all(link.connected and link.whole for link in links):
+            async with asyncio.timeout(_RETRY_S):
+                await progress.covered(reduce(merge, (link.advertised for link in links), {}))
             self._stale = True
             await self._load()
-            await self._means.writes.group_commit.commit(_Remember(_READ, b"%d" % (state.incarnation or 0)))
+            await means.writes.group_commit.commit(_Remember(_READ, b"%d" % (state.incarnation or 0)))
             self._read = state.incarnation
 
     async def _propose(self, region: str) -> None:

@@ -35,7 +35,7 @@ class Leaving(Inventory):
         if len(world.names) < 3:
             return
         gone, knows, *others = random.sample(world.names, len(world.names))
-        await world.cluster.settle(_WITHIN_S)
+        await self._ready(world, gone)
         world.cluster.partition([gone, knows])
         client = world.client("leaving-sales")
         client.region = gone
@@ -61,11 +61,9 @@ class Leaving(Inventory):
     async def finish(self, world: World) -> None:
         await super().finish(world)
         for key in self.keys:
-            done = [each for each in world.operations.values() if each.note and each.note[0] == key]
-            made = sum(each.note[1] for each in done if each.state == "acked" and each.note[1] < 0)
-            stocked = sum(each.note[1] for each in done if each.state != "refused" and each.note[1] > 0)
-            if stocked + made < 0:
-                world.verdict.safety(SOLD_ONCE, f"{-made} of {stocked} were sold of {key}")
+            left = sum(each.note[1] for each in world.committed(f"{self.name}-") if each.note[0] == key)
+            if left < 0:
+                world.verdict.safety(SOLD_ONCE, f"{-left} more than there were of {key}")
 
     async def _sell_out(self, world: World, regions: list[str] | tuple[str, ...]) -> None:
         """Each region sells until it has no more."""
@@ -80,6 +78,16 @@ class Leaving(Inventory):
 
     async def _sell(self, client: Client, key: str, amount: int) -> bool:
         return (await self._add(client, key, -amount, session=False, attempts=1)).state == "acked"
+
+    async def _ready(self, world: World, gone: str) -> None:
+        """A region is taken out once all regions agree, and it has nothing left to be decided."""
+        cluster = world.cluster
+        deadline_s = cluster.loop.time() + _WITHIN_S
+        while (registers := cluster.region(gone).status().registers) is not None and registers.undecided:
+            if cluster.loop.time() > deadline_s:
+                return  # whoever wrote it says so
+            await asyncio.sleep(0.1)
+        await cluster.settle(_WITHIN_S)
 
     async def _becomes_known(self, world: World, gone: str, knows: str) -> None:
         """A region is taken out once what it wrote is elsewhere."""

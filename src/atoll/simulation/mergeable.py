@@ -76,7 +76,7 @@ class Inventory(Counters):
     async def run(self, world: World) -> None:
         stocker = world.client(f"{self.name}-stocker")
         for key in self.keys:
-            await self._add(stocker, key, self.stocked, attempts=30)
+            await self._add(stocker, key, self.stocked, attempts=15)
         await super().run(world)
 
     def check(self, world: World, key: str, reading: Reading) -> None:

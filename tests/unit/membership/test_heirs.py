@@ -43,10 +43,12 @@ def test_a_circle_of_heirs_ends() -> None:
 
 
 def test_a_span_is_clear_once_every_member_has_sealed_it() -> None:
-    assert seals(a=9, b=3).unsealed("d", "abcd") == ["b", "c"]
-    assert seals(a=9, b=3).clear("abd").cleared == {"d": 3}
-    assert seals(a=9, b=9).clear("abd").cleared == {"d": 9}
+    assert seals(a=9, b=3).unsealed("d", "abcd") == ["b", "c", "d"]
+    assert seals(a=9, b=3).clear("ab").cleared == {"d": 3}
+    assert seals(a=9, b=9).clear("ab").cleared == {"d": 9}
     assert seals(a=9, b=9).clear("abc").cleared == {}
+    assert seals(a=9, b=9).clear("abd").cleared == {}
+    assert seals(a=9, b=9, d=9).clear("abd").cleared == {"d": 9}
     assert seals(a=9, b=9).clear("ab").clear("abc").cleared == {"d": 9}
 
 
@@ -71,4 +73,5 @@ def test_what_is_due() -> None:
     assert due(NOBODY, "a", ["d"], {}) == (["d"], [])
     assert due(seals(a=9), "a", ["d"], {"d~5": 1}) == ([], [])
     assert due(seals(a=3), "a", ["d"], {"d~a": 1}) == (["d"], ["d"])
-    assert due(seals(a=9), "d", [], {}) == ([], [])
+    assert due(seals(a=9), "d", [], {}) == ([], ["d"])
+    assert due(seals(d=9), "d", [], {}) == ([], [])
