@@ -61,7 +61,7 @@ def forgets(patch: Patch) -> None:
 @plant(
     "what dangles no more is struck without a record",
     workloads=("references",),
-    seeds=10,
+    seeds=25,
     found_by=AUDIT,
     alter=crowded,
 )

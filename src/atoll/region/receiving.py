@@ -142,5 +142,5 @@ def link_lease(peer: str) -> str:
 
 
 def shared_work(links: Iterable[str], application: Application) -> list[str]:
-    """The names of leases: what the nodes of a region share out among them."""
-    return [*map(link_lease, links), *([LEASE] if application.sagas else [])]
+    """The names of leases: what the nodes of a region share out among them. All of them have the same order."""
+    return [*map(link_lease, sorted(links)), *([LEASE] if application.sagas else [])]

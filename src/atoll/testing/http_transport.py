@@ -32,7 +32,7 @@ class HttpFront:
 
     @cached_property
     def codec(self) -> TokenCodec:
-        return TokenCodec(KEY, "simulation", lambda: self.cluster.names)
+        return TokenCodec(KEY, "simulation", lambda: (*self.cluster.names, *self.cluster.gone))
 
     def app(self, node: SimulatedNode) -> App:
         """Of the node's present run."""
