@@ -61,7 +61,7 @@ def forgets(patch: Patch) -> None:
 @plant(
     "what dangles no more is struck without a record",
     workloads=("references",),
-    seeds=25,
+    seeds=10,
     found_by=AUDIT,
     alter=crowded,
 )

@@ -33,6 +33,7 @@ from atoll.region.local_writes import LocalWrites
 from atoll.region.recovery import StartupCheck
 from atoll.region.registers import Registers
 from atoll.region.site import Site
+from atoll.region.snapshot_install import SnapshotInstall
 from atoll.region.tasks import ended
 from atoll.replication.link import Link
 from atoll.replication.signal import Signal
@@ -69,6 +70,7 @@ class Means(NamedTuple):
     intake: Intake
     startup_check: StartupCheck
     links: Mapping[str, Link]
+    snapshot_install: SnapshotInstall
 
 
 class Inheritance:
@@ -86,6 +88,8 @@ class Inheritance:
         self._changed = Signal()
         self._stale = True
         """Whether documents may say more than was read of them."""
+        self._waiting = False
+        """Whether a region has left that has no heir yet."""
         self._under: int | None = None
         """The region's incarnation when the documents were read."""
         self.fence = Fence(site.name, members)
@@ -184,25 +188,39 @@ class Inheritance:
     async def run(self) -> None:
         """For ever."""
         while True:
+            since = self._changed.count
             try:
                 await self.round()
             except (AtollError, TimeoutError):  # the store fails, or regions cannot be asked
                 await asyncio.sleep(_RETRY_S)
-            if not self._stale:
-                await self._wait()
-                self._stale = True  # other nodes commit, too, and snapshots bring documents without entries
+            await self._wait(since)
 
-    async def _wait(self) -> None:
-        check = self._means.startup_check
-        soon = self._behind(check.state) or any(each not in self.heirs.spans for each in self._since_s)
-        tasks = [asyncio.ensure_future(self._changed.wait())]
-        if not self._behind(check.state):
-            tasks.append(asyncio.ensure_future(check.until(self._behind)))
+    async def _wait(self, since: int) -> None:
+        """Until there may be something to do."""
+        check, snapshots = self._means.startup_check, self._means.snapshot_install
+        shares, under = self._site.options.shares_store, self._under
+        installed, behind = snapshots.state.completed, self._behind(check.state)
+        waits = [
+            self._noticed(since),
+            snapshots.until(lambda state: state.completed != installed),
+            check.until(lambda state: state.incarnation != under or (self._behind(state) and not behind)),
+        ]
+        tasks = [asyncio.ensure_future(each) for each in waits]
         try:
-            wait_s = _RETRY_S if soon else _EVERY_S
+            wait_s = _RETRY_S if behind or self._waiting else _EVERY_S if shares else None
             await asyncio.wait(tasks, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await ended(tasks)
+        # Other nodes commit, too, and snapshots bring documents without entries.
+        self._stale |= shares or snapshots.state.completed != installed
+
+    async def _noticed(self, since: int) -> None:
+        while self._changed.count == since:
+            await self._changed.wait()
+
+    def wake(self) -> None:
+        """The members have changed."""
+        self._changed.notify()
 
     def _behind(self, state: StartupState) -> bool:
         """Whether former incarnations are settled, and peers may know of an heir that is not known here."""
@@ -214,6 +232,7 @@ class Inheritance:
         await self._remember_members()
         vector = self._means.writes.group_commit.progress.vector
         orphans, unsealed = due(self.heirs, self._site.name, self._left(), vector)
+        self._waiting = bool(due(self.heirs, self._site.name, self._since_s, vector)[0])
         for region in unsealed:
             await self._seal(region)
         await self._renew()

@@ -135,6 +135,7 @@ class Region(Parts):
             post(port.MembersChanged(peers))
         self.node_leases.want(shared_work(self.links, self.application))
         self.review_links()
+        self.inheritance.wake()
         names = [name for peer in left for name in (_link_task(peer), _clock_task(peer)) if running]
         await ended([self._tasks.pop(name) for name in names])
         for peer in left:

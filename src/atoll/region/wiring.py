@@ -307,7 +307,8 @@ class Parts(Receiving):
         """What follows the rights of bounded counters."""
         site, rules, members = self.site, self.rules, self.members
         self.rights = Rights(site, rules, members, self.links, self.store, escrow=self.writer.escrow)
-        means = Heritage(self.registers, self.local_writes, self.intake, self.startup_check, self.links)
+        parts = (self.registers, self.local_writes, self.intake, self.startup_check)
+        means = Heritage(*parts, self.links, self.snapshot_install)
         self.inheritance = Inheritance(site, members, rules, self.store, means)
         if self.rights.any:
             self.group_commit.listen(self.rights.committed)
