@@ -34,7 +34,7 @@ from atoll.region.recovery import StartupCheck
 from atoll.region.registers import Registers
 from atoll.region.site import Site
 from atoll.region.snapshot_install import SnapshotInstall
-from atoll.region.tasks import ended
+from atoll.region.tasks import Background, ended
 from atoll.replication.link import Link
 from atoll.replication.signal import Signal
 from atoll.schema.system import HEIRS, SEALS
@@ -174,6 +174,10 @@ class Inheritance:
                 self._stale = True
                 self._changed.notify()
 
+    def background(self) -> Background:
+        """What `open` and `run` are to a region."""
+        return Background("heirs of regions that left", self.run, self.open)
+
     # -- beside requests -------------------------------------------------------------------------------
 
     async def open(self) -> None:
@@ -289,6 +293,9 @@ class Inheritance:
         own, state = self._site.name, self._means.startup_check.state
         if rendezvous(self._members.regions, region) != own or state.incarnation is None or self.over():
             return
+        voting = self._means.registers.proposer.voting
+        if voting.set is None or not voting.set.settled or {*voting.members} != {*self._members.voters}:
+            return  # a majority has not followed: this region's file may be the mistaken one
         reading = await self._means.registers.read(HEIRS, region)
         if spans_of(reading.value) != self.heirs.spans.get(region, ()):
             self._stale = True

@@ -306,8 +306,8 @@ class Parts(Receiving):
     def _wire_escrow(self) -> None:
         """What follows the rights of bounded counters."""
         site, rules, members = self.site, self.rules, self.members
-        self.rights = Rights(site, rules, members, self.links, self.store, escrow=self.writer.escrow)
         parts = (self.registers, self.local_writes, self.intake, self.startup_check)
+        self.rights = Rights(site, rules, members, self.links, self.store, escrow=self.writer.escrow)
         means = Heritage(*parts, self.links, self.snapshot_install)
         self.inheritance = Inheritance(site, members, rules, self.store, means)
         if self.rights.any:
@@ -399,8 +399,7 @@ class Parts(Receiving):
         if self.sagas.any:
             self.background += (Background("sagas", self.sagas.run),)
         if self.rights.any:
-            heirs = Background("heirs of regions that left", self.inheritance.run, self.inheritance.open)
-            self.background += (Background("rights", self.rights.run), heirs)
+            self.background += (Background("rights", self.rights.run), self.inheritance.background())
         if self.options.shares_store:
             self.background += (Background("what other nodes brought", self.intake.ask_for_others),)
         if self.options.events_most:
