@@ -8,6 +8,7 @@ from atoll.causality import vector as vectors
 from atoll.causality.origin import of_region
 from atoll.simulation.mergeable import Inventory
 from atoll.simulation.world import Client, World
+from atoll.testing.cluster import Cluster
 from atoll.testing.leaving import join, leave
 
 SOLD_ONCE = "rights of a region that has left are sold once"
@@ -80,12 +81,12 @@ class Leaving(Inventory):
         return (await self._add(client, key, -amount, session=False, attempts=1)).state == "acked"
 
     async def _ready(self, world: World, gone: str) -> None:
-        """A region is taken out once all regions agree, and it has nothing left to be decided."""
+        """A region is taken out once all regions agree and vote, and it has nothing left to be decided."""
         cluster = world.cluster
         deadline_s = cluster.loop.time() + _WITHIN_S
-        while (registers := cluster.region(gone).status().registers) is not None and registers.undecided:
+        while not all(_votes(cluster, name) for name in cluster.nodes) or _undecided(cluster, gone):
             if cluster.loop.time() > deadline_s:
-                return  # whoever wrote it says so
+                return  # whoever waits for that says so
             await asyncio.sleep(0.1)
         await cluster.settle(_WITHIN_S)
 
@@ -108,3 +109,13 @@ class Leaving(Inventory):
                 return world.verdict.liveness(INHERITED, message)
             await asyncio.sleep(0.1)
         return None
+
+
+def _votes(cluster: Cluster, node: str) -> bool:
+    registers = cluster.region(node).status().registers
+    return registers is not None and registers.voting and {*registers.acceptors} == {*cluster.members}
+
+
+def _undecided(cluster: Cluster, region: str) -> int:
+    registers = cluster.region(region).status().registers
+    return 0 if registers is None else registers.undecided
