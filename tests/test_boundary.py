@@ -19,6 +19,7 @@ OFFERED = {
     *("start_saga", "find_saga", "list_sagas", "tell_saga", "await_saga", "saga_doubts"),
     *(
         "status",
+        "decide_alone",
         "health_of",
         "clock_interval",
         "check_token",

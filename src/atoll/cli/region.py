@@ -61,6 +61,43 @@ def forget(
         raise typer.Exit(FAILURE)
 
 
+@region_commands.command("decide-alone")
+@command
+def decide_alone(
+    region: Annotated[str, typer.Argument(help="The region that is left, and knows most.")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    config: ConfigOption = "atoll.toml",
+    as_json: JsonOption = False,
+) -> None:
+    """Have REGION decide on strong documents alone, once a majority of regions is permanently lost.
+
+    What only other regions had decided is lost. Regions that atoll.toml names are added again when they run.
+    """
+    from atoll.cli.regions import Regions, open_config
+
+    settings = open_config(config)
+    name = settings.member(region).name
+    if not yes:
+        typer.confirm(
+            f"Are most regions permanently lost? {name} will decide without them. Acknowledged writes of strong"
+            " documents that only others hold are then lost. Continue?",
+            abort=True,
+            err=True,
+        )
+    with waiting(f"sending the request to {name}"):
+        nodes = Regions(settings).ask_nodes("/admin/decide-alone", among=[name], body={"region": name})
+    answers = sorted((node.answer for node in nodes), key=lambda each: isinstance(each, AtollError))
+    if isinstance(answers[0], AtollError):
+        raise answers[0]
+    if as_json:
+        print_json(answers[0])
+    else:
+        typer.echo(
+            f"{name} decides alone. Take the lost regions out of atoll.toml, and start others to add them."
+        )
+
+
 def _recipients(settings: Config, peer: str, region: str | None) -> list[str]:
     """Raises ConfigError for an unknown region, and InvalidOperation."""
     gone = settings.region(peer).name

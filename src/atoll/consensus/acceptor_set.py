@@ -28,6 +28,7 @@ import msgspec
 from atoll.consensus.outcome import OUTCOMES
 from atoll.consensus.round import Voters
 
+_LEAP: Final = 1_000_000
 SETS: Final = "_acceptors/"
 """Registers of this prefix decide what follows a set: its epoch is their name."""
 
@@ -63,6 +64,10 @@ class AcceptorSet(msgspec.Struct, array_like=True, frozen=True):
         return AcceptorSet(
             self.epoch + 1, tuple(each for each in self.members if each != region), self.members
         )
+
+    def alone(self, region: str) -> AcceptorSet:
+        """Of one region, decided by nobody: for when a majority is lost for good. No chain of the others gets there."""
+        return AcceptorSet(self.epoch + _LEAP, (region,))
 
     def all_moved(self) -> AcceptorSet:
         """The next one, once `enough_moved`."""

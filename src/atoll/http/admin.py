@@ -29,6 +29,14 @@ Peer = Annotated[str, Meta(extra_json_schema={"format": "peer"})]
 """The name of another region of the deployment."""
 
 
+class Alone(msgspec.Struct, forbid_unknown_fields=True):
+    region: str
+
+
+class Deciding(msgspec.Struct):
+    acceptors: list[str]
+
+
 class Drain(msgspec.Struct, forbid_unknown_fields=True):
     draining: bool
 
@@ -112,6 +120,13 @@ def _forget(on: Serving, asked: Gone) -> Forgotten:
         raise MalformedRequest("gone accepts true only; a peer that is back is recognised without a request")
     on.region.forget(asked.peer)
     return Forgotten(asked.peer)
+
+
+async def _decide_alone(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
+    asked = await exchange.decode(Alone, _SMALL_BODY)
+    if asked.region != on.region.name:
+        raise InvalidOperation(f"this is {on.region.name}, and not {asked.region!r}")
+    await exchange.answer_json({"acceptors": await on.region.decide_alone()})
 
 
 def _partition(on: Serving, asked: Cut) -> CutLinks:
@@ -279,6 +294,18 @@ ROUTES = (
         '`{"peer": "frankfurt", "gone": true}`: this node stops waiting for a peer that is '
         "[permanently lost](postgresql.md#failover); `atoll region forget` sends it to all nodes",
         Answer("it is not waited for", Forgotten),
+    ),
+    Route(
+        method="POST",
+        path="/admin/decide-alone",
+        name="decide_alone",
+        handler=_decide_alone,
+        access="operate",
+        meaning='`{"region": "frankfurt"}`, sent to that region: it decides on strong documents alone, since most are '
+        "[permanently lost](strong.md#a-majority-is-lost-for-good); `atoll region decide-alone` sends it",
+        body=Body(Alone),
+        answers=(Answer("the regions that decide from now on", Deciding),),
+        problems=(MalformedRequest, InvalidOperation, *BODY),
     ),
     _order(
         "drain",

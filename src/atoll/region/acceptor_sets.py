@@ -17,7 +17,7 @@ from atoll.consensus import acceptor, acceptor_set
 from atoll.consensus.acceptor import NEVER, Accept, Acceptor, Inspect, Prepare
 from atoll.consensus.acceptor_set import SETS, AcceptorSet, Counted
 from atoll.consensus.round import majority
-from atoll.errors import AtollError
+from atoll.errors import AtollError, InvalidOperation
 from atoll.region.joining import Joiner
 from atoll.region.proposer import Proposer
 from atoll.region.site import Site
@@ -66,6 +66,26 @@ class AcceptorSets:
         if incarnation is None or incarnation != self._voting.incarnation:
             return AcceptorsReply(self._voting.set, self._voting.named, 0, -1)
         return AcceptorsReply(self._voting.set, self._voting.named, epoch, incarnation)
+
+    async def decide_alone(self) -> AcceptorSet:
+        """Have this region's acceptor decide alone, since a majority is lost for good: what only they held is lost.
+
+        Raises InvalidOperation while a majority answers, and where this region has no promises to keep.
+        """
+        voting, current, own = self._voting, self._voting.set, self._site.name
+        if current is None or own not in current.members or not voting.keeps_promises:
+            raise InvalidOperation(
+                f"{own} does not vote, so it does not know what was decided; choose another region"
+            )
+        answering = sorted({own, *await self._asked(current)} & {*current.members})
+        if 2 * len(answering) > len(current.members):
+            raise InvalidOperation(
+                f"{', '.join(answering)} answer, and are a majority of {', '.join(current.members)}: take a lost region"
+                " out of atoll.toml, and they remove it"
+            )
+        await voting.adopt(current.alone(own))
+        await self._asked(current.alone(own))
+        return current.alone(own)
 
     async def run(self) -> None:
         """For ever: acceptors here join anew, and the set of all follows what regions are configured to count."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from atoll.causality.origin import Origin
 from atoll.documents.entry import EncodedEntry
-from atoll.errors import HostileEntry, RegionLeft
+from atoll.errors import HostileEntry, RegionLeft, ReplicationError
 from atoll.membership.members import Members
 from atoll.protocol import port
 from atoll.recovery import startup_check
@@ -78,6 +78,11 @@ class Receiving:
         if peer != self.name and peer in self.members.once:
             raise RegionLeft(f"{self.name} says that {peer} was taken out of the deployment")
         raise HostileEntry(f"{peer!r} is not another region of this deployment")
+
+    def refused(self, peer: str, error: ReplicationError) -> None:
+        """What a peer sent was refused."""
+        if peer in self.links:
+            self.links[peer].refuse(error)
 
     def too_late(self, peer: str, past: dict[str, int]) -> None:
         if peer not in self.links:

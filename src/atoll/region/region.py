@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 from atoll.causality.uncertainty import Interval
-from atoll.errors import ReplicationError
 from atoll.membership.members import Membership
 from atoll.protocol import port
 from atoll.region.claims import check_unique
@@ -238,6 +237,10 @@ class Region(Parts):
         self.startup_check.post(port.Forgotten(peer))
         self.sagas.rights.forget(peer)
 
+    async def decide_alone(self) -> list[str]:
+        """Since a majority is lost for good. Returns who decides on strong documents. Raises InvalidOperation."""
+        return list((await self.acceptor_sets.decide_alone()).members)
+
     # -- peers -----------------------------------------------------------------------------------------
 
     async def answer(self, call: Call) -> Reply:
@@ -287,11 +290,6 @@ class Region(Parts):
                 return await self.sagas.held(call)
             case EntryCall():
                 return EntryReply(await entry_digest(self.store, call.origin, call.seq))
-
-    def refused(self, peer: str, error: ReplicationError) -> None:
-        """What a peer sent was refused."""
-        if peer in self.links:
-            self.links[peer].refuse(error)
 
 
 def _link_task(peer: str) -> str:

@@ -112,3 +112,30 @@ def test_what_makes_no_sense_is_a_usage_error(
     result = CliRunner().invoke(app, ["region", "forget", *arguments, "--yes", "-c", deployment.config])
     assert (result.exit_code, result.stdout, requests) == (2, "", [])
     assert message in result.stderr
+
+
+def test_a_region_is_told_to_decide_alone(deployment: Deployment) -> None:
+    asked: list[Any] = []
+
+    def answer(path: str, query: Any) -> tuple[int, Any]:
+        asked.append(path)
+        return 200, {"acceptors": ["virginia"]}
+
+    deployment.answers("virginia", answer)
+    arguments = ["region", "decide-alone", "virginia", "-c", deployment.config]
+    result = CliRunner().invoke(app, arguments, input="n\n")
+    assert result.exit_code == 1
+    assert "Acknowledged writes of strong documents that only others hold are then lost" in result.stderr
+    assert asked == []
+    result = CliRunner().invoke(app, [*arguments, "--yes"])
+    assert (result.exit_code, asked) == (0, ["/admin/decide-alone"])
+    assert "virginia decides alone." in result.stdout
+    result = CliRunner().invoke(app, [*arguments, "--yes", "--json"])
+    assert json.loads(result.stdout) == {"acceptors": ["virginia"]}
+
+
+def test_a_region_that_does_not_answer_is_not_told(deployment: Deployment) -> None:
+    deployment.silent("virginia")
+    result = CliRunner().invoke(app, ["region", "decide-alone", "virginia", "--yes", "-c", deployment.config])
+    assert result.exit_code != 0
+    assert "virginia" in result.stderr
