@@ -17,7 +17,7 @@ from atoll.consensus import acceptor, acceptor_set
 from atoll.consensus.acceptor import NEVER, Accept, Acceptor, Inspect, Prepare
 from atoll.consensus.acceptor_set import SETS, AcceptorSet, Counted
 from atoll.consensus.round import majority
-from atoll.errors import AtollError, InvalidOperation
+from atoll.errors import AtollError, InvalidOperation, RegionLeft
 from atoll.region.joining import Joiner
 from atoll.region.proposer import Proposer
 from atoll.region.site import Site
@@ -70,18 +70,26 @@ class AcceptorSets:
     async def decide_alone(self) -> AcceptorSet:
         """Have this region's acceptor decide alone, since a majority is lost for good: what only they held is lost.
 
-        Raises InvalidOperation while a majority answers, and where this region has no promises to keep.
+        Raises InvalidOperation while a majority answers, where this region has no promises to keep, and if it has left.
         """
         voting, current, own = self._voting, self._voting.set, self._site.name
         if current is None or own not in current.members or not voting.keeps_promises:
             raise InvalidOperation(
                 f"{own} does not vote, so it does not know what was decided; choose another region"
             )
-        answering = sorted({own, *await self._asked(current)} & {*current.members})
+        answering: list[str] = [own]
+        for peer in (name for name in current.members if name != own):
+            try:
+                await self._site.ask(peer, AcceptorsCall(current), AcceptorsReply)
+            except RegionLeft as error:
+                raise InvalidOperation(f"{error.message}: it is for the others to decide") from None
+            except AtollError:
+                continue
+            answering.append(peer)
         if 2 * len(answering) > len(current.members):
             raise InvalidOperation(
-                f"{', '.join(answering)} answer, and are a majority of {', '.join(current.members)}: take a lost region"
-                " out of atoll.toml, and they remove it"
+                f"{', '.join(sorted(answering))} answer, and are a majority of {', '.join(current.members)}: take a"
+                " lost region out of atoll.toml, and they remove it"
             )
         await voting.adopt(current.alone(own))
         await self._asked(current.alone(own))

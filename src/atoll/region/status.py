@@ -324,7 +324,7 @@ def _registers(region: Region) -> RegistersStatus:
     return RegistersStatus(
         voting=voting.closed is None,
         reason=voting.closed or voting.stranger,
-        waits_for=voting.waits_for,
+        waits_for=voting.waits_for if voting.joining else [],
         acceptors=list(voting.members),
         changing=voting.set is not None and not voting.set.settled,
         undecided=region.registers.tentative.count,
