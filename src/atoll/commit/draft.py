@@ -332,8 +332,12 @@ class Draft:
             )
         self._operation = Operation.DELETE
         for register, value in self._registers.items():
-            # What was written by this request before: an entry says one operation for all of a document.
-            self.document.registers[register] = (version_of(self._dot, int(self._operation), value),)
+            # What was written by this request before goes, too. Else it is what the deletion has not seen.
+            self.size_bytes -= len(value or b"")
+            self.document.registers.pop(register)
+            if register in self.before.registers:
+                self.document.registers[register] = self.before.registers[register]
+        self._registers.clear()
         self._write(WHOLE, None)
         touch = in_life(TOUCH, self._life)
         if self.rules.touched or touch in self.document.registers:

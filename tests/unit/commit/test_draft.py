@@ -18,6 +18,8 @@ from atoll.errors import (
     UnknownField,
     VersionMismatch,
 )
+from atoll.schema import Collection
+from atoll.schema.application import application_of
 
 from .replica import Replica, rules_of, settle
 from .shop import SHOP
@@ -176,3 +178,21 @@ def test_what_a_request_writes_and_deletes_is_the_same_in_every_region() -> None
     a.write(patch("cart", "c", {"$set": {"note": "m", "labels.l": 2}}), Delete("cart", "c"))
     settle([a, b])
     assert a.digests() == b.digests()
+
+
+class Photo(Collection, resolve="merge"):
+    owner: str | None = None
+    pet: str | None = None
+
+
+def test_what_one_write_sets_and_deletes_is_gone() -> None:
+    """Else it is there again with what another region has written at that time."""
+    rules = rules_of(application_of(Photo))
+    region, other = replicas = [Replica("a", rules), Replica("b", rules)]
+    region.write(put_of(rules["photo"], "k", b'{"owner": "eve", "pet": "rex"}'))
+    settle(replicas)
+    region.write(patch_of(rules["photo"], "k", {"$set": {"owner": "bob"}}), Delete("photo", "k"))
+    other.write(patch_of(rules["photo"], "k", {"$set": {"pet": "tom"}}))
+    settle(replicas)
+    for each in replicas:
+        assert shown(each, "photo", "k") == {"owner": "eve", "pet": "tom"}  # as if it had been deleted alone
