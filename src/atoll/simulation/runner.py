@@ -407,10 +407,10 @@ def _check_history(world: World, shown: Mapping[tuple[str, str], bytes], audit: 
     for id_ in sorted(wanted.keys() - records.keys()):
         raise SafetyViolation("every lost value is in the audit", f"{id_} is not: {wanted[id_]}")
     for id_ in sorted(records.keys() - wanted.keys()):
-        if not any(_unjournaled(world, records[id_], side) for side in ("losing", "winning")):
+        if not _unjournaled(world, records[id_]):
             raise SafetyViolation("the audit holds nothing else", f"{records[id_]}")
     for id_, record in sorted(records.items()):
-        if _unjournaled(world, record, "losing") or _unjournaled(world, record, "winning"):
+        if _unjournaled(world, record):
             continue
         resolved = record["resolved_by"]
         found = (
@@ -423,14 +423,17 @@ def _check_history(world: World, shown: Mapping[tuple[str, str], bytes], audit: 
             raise SafetyViolation("a record says what happened", f"{id_}: {found}, not {tuple(wanted[id_])}")
 
 
-def _unjournaled(world: World, record: Mapping[str, Any], side: str) -> bool:
-    """Whether a side is a decided revision that no region has journaled: its proposer died, and a later one followed.
+def _unjournaled(world: World, record: Mapping[str, Any]) -> bool:
+    """Whether a side, or what settled it, is a decided revision that no region has journaled.
 
-    Then only the record tells of it.
+    Its proposer never heard that it is decided, and a later one followed. Then only the record tells of it.
     """
-    dot = record[side]["region"], record[side]["seq"]
     touches = world.journal.by_document[record["collection"], record["key"]]
-    return dot[0] == DECIDED and dot[1] not in {revision_of(each.change) for each in touches}
+    revisions = {revision_of(each.change) for each in touches}
+    dots = [(record[side]["region"], record[side]["seq"]) for side in ("losing", "winning")]
+    if record["resolved_by"] is not None:
+        dots.append(tuple(record["resolved_by"][1:]))
+    return any(region == DECIDED and revision not in revisions for region, revision in dots)
 
 
 def rules_of(application: Application) -> dict[str, Rules]:
