@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -69,7 +70,7 @@ _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CollectionSchema:
-    """One collection. Made by `compile_collection`; holds no state, so it can be shared."""
+    """One collection. Made by `compile_collection`; nothing of it ever changes, so it can be shared."""
 
     name: str
     """In URLs, tables and journal entries."""
@@ -120,6 +121,7 @@ class CollectionSchema:
     _to_json: Callable[[Collection], bytes]
     referrers: tuple[Referrer, ...] = ()
     """Fields of all collections that name documents of this one; known once all are compiled."""
+    _described: list[dict[str, Any]] = dataclasses.field(init=False, repr=False, default_factory=list)
 
     @property
     def escrowed(self) -> bool:
@@ -342,7 +344,12 @@ class CollectionSchema:
         return schema
 
     def describe(self) -> dict[str, Any]:
-        """What regions must agree on, as plain JSON data."""
+        """What regions must agree on, as plain JSON data. It is the same object each time: making it takes long."""
+        if not self._described:
+            self._described.append(self._describe())
+        return self._described[0]
+
+    def _describe(self) -> dict[str, Any]:
         kinds = {name: lattice.kind for name, lattice in self.lattices.items()} | dict.fromkeys(
             self.maps, "map"
         )
