@@ -47,7 +47,7 @@ OFFERED = {
 """All that another package may use of a `Region`."""
 OBSERVED = {
     *("snapshot_install", "group_commit", "redeclaration", "intake", "links", "digests"),
-    *("store", "reader", "gates", "clock", "holds"),
+    *("store", "reader", "gates", "clock", "holds", "voting"),
 }
 """What the test harness and the simulator look at besides, from the outside of a running region."""
 HARNESS = ("testing", "simulation")

@@ -59,6 +59,8 @@ def step(state: RelayState, event: Event, now_s: float) -> port.Next[RelayState]
                 elif now_s - noticed[relay][1] >= AFTER_S:
                     asked.add(relay)
             after = replace(state, itself=itself, noticed=noticed, asked=frozenset(asked))
+            if after == state:
+                return state, ()
             return after, () if after.asked == state.asked else (port.ReviewLinks(),)
         case _:
             raise AssertionError(f"relays never ask for {event}")

@@ -139,8 +139,10 @@ def step(state: StartupState, event: Event, now_s: float) -> port.Next[StartupSt
             return _ended(state, event)
         case port.Heard(peer, vector, here):  # on a link that was opened since the incarnation began
             there, own = of_region(vector, state.region), of_region(here, state.region)
-            state = replace(state, heard=state.heard | {peer}, announced=merge(state.announced, there))
-            state = replace(state, covered=merge(state.covered, own))
+            heard = state.heard if peer in state.heard else state.heard | {peer}
+            announced, covered = merge(state.announced, there), merge(state.covered, own)
+            if (heard, announced, covered) != (state.heard, state.announced, state.covered):
+                state = replace(state, heard=heard, announced=announced, covered=covered)
             if not state.known or state.begins is not None or not _knows_more(state, there, own):
                 return _looked(state)
             # Another node of this region may have written them a moment ago.
@@ -236,7 +238,8 @@ def _looked(state: StartupState, effects: tuple[port.Effect, ...] = ()) -> port.
     if not state.known or state.begins is not None:
         return state, effects
     all_heard = not (state.unheard or state.doubted)
-    state = replace(state, over=state.over or all_heard)
+    if all_heard and not state.over:
+        state = replace(state, over=True)
     former = state.former
     if not descends(state.covered, former):
         if former == state.awaited:

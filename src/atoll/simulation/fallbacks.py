@@ -249,8 +249,7 @@ class Reach:
         region, faults = node.region, node.disk.faults
         if region is None or not node.running or node.life.busy:
             return True
-        registers = region.status().registers
-        if registers is None or not registers.voting:
+        if region.voting.closed is not None:
             return True
         return bool(faults.refusal or faults.failing or faults.cut or faults.sync_s > 0.01)
 
