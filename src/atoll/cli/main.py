@@ -45,17 +45,19 @@ def atoll(
 
 
 for each in (demo, init, serve, status, verify, conflicts, events):
-    app.command()(each)
-if sys.argv[1:2] != ["serve"]:  # which runs for months: it is spared the 5 MB that the simulator takes
+    app.command(each.__name__)(each)
+app.command("import")(import_)
+app.command("export")(export)
+app.command("backup")(backup)
+app.command("restore")(restore)
+app.add_typer(region_commands, name="region")
+app.add_typer(saga_commands, name="sagas")
+
+_OTHERS = {each.name for each in app.registered_commands} | {each.name for each in app.registered_groups}
+if not _OTHERS & {*sys.argv[1:2]}:  # they are spared the time and the memory that the simulator takes
     from atoll.cli.simulate import simulate
 
     app.command()(simulate)
-app.command("import")(import_)
-app.command("export")(export)
-app.command()(backup)
-app.command()(restore)
-app.add_typer(region_commands, name="region")
-app.add_typer(saga_commands, name="sagas")
 
 if __name__ == "__main__":
     app(prog_name="atoll")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from typer.testing import CliRunner
 
 from atoll import __version__
@@ -24,7 +25,8 @@ def test_unknown_option_is_a_usage_error() -> None:
     assert CliRunner().invoke(app, ["status", "--nonsense"]).exit_code == 2
 
 
-def test_commands_import_servers_and_clients_only_when_they_run() -> None:
+@pytest.mark.parametrize("command", ["serve", "status", "import", "backup", "region", "sagas"])
+def test_commands_import_servers_and_clients_only_when_they_run(command: str) -> None:
     heavy = (
         "uvicorn",
         "aiohttp",
@@ -35,6 +37,8 @@ def test_commands_import_servers_and_clients_only_when_they_run() -> None:
         "atoll.simulation",
     )
     found = f"[name for name in {heavy!r} if name in sys.modules]"
-    program = f"import sys; sys.argv[1:] = ['serve']; import atoll.cli.main; print({found}, file=sys.stderr)"
+    program = (
+        f"import sys; sys.argv[1:] = ['{command}']; import atoll.cli.main; print({found}, file=sys.stderr)"
+    )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stderr.strip() == "[]"
