@@ -1,4 +1,4 @@
-"""Fixtures that run real regions. Clusters that several tests share live as long as their worker."""
+"""Fixtures that run real regions. A cluster that is shared lives for one file of tests: idle ones take time, too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .cluster import Cluster
 MakeCluster = Callable[..., Cluster]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three linked regions. A test takes keys of its own and leaves the links as they were."""
     cluster = Cluster(tmp_path_factory.mktemp("shared"))
