@@ -39,7 +39,7 @@ class SagaAcks:
         self._origin = origin
         self._held: dict[str, dict[str, int]] = {}
         """Peer → what it is known to hold of this region's entries, by origin."""
-        self._waiting: dict[asyncio.Future[None], tuple[Origin, int]] = {}
+        self._waiting: dict[asyncio.Future[bool], tuple[Origin, int]] = {}
         self._asking: set[str] = set()
         self._tasks = Tasks()
 
@@ -49,18 +49,21 @@ class SagaAcks:
         origin = self._origin()
         return origin, self._progress.vector.get(origin, 0)
 
-    async def reached(self, place: tuple[Origin, int]) -> None:
-        """Return once a majority holds the entry. Of two regions none takes over alone, so there is no wait."""
-        if self._is_held(place):
-            return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def reached(self, place: tuple[Origin, int]) -> bool:
+        """Return once a majority holds the entry. Of two regions none takes over alone, so there is no wait.
+
+        False once this region itself has lost it: another database has taken the place of its own.
+        """
+        if self._is_held(place) or self._is_lost(place):
+            return self._is_held(place)
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting[future] = place
         for peer in self._others():
             if peer not in self._asking:
                 self._asking.add(peer)
                 self._tasks.spawn(self._ask(peer), f"asks what {peer} holds")
         try:
-            await future
+            return await future
         finally:
             self._waiting.pop(future, None)
 
@@ -68,12 +71,14 @@ class SagaAcks:
         """As `reached`. Raises Indefinite if that takes too long."""
         try:
             async with asyncio.timeout(self._site.options.peer_timeout_s):
-                await self.reached(place)
+                if await self.reached(place):
+                    return
         except TimeoutError:
-            raise Indefinite(
-                f"it is written in {self._site.name}, and no majority of regions holds it yet; send it again with the"
-                " same idempotency key"
-            ) from None
+            pass
+        raise Indefinite(
+            f"it is written in {self._site.name}, and no majority of regions holds it yet; send it again with the"
+            " same idempotency key"
+        )
 
     async def close(self) -> None:
         await self._tasks.close()
@@ -91,7 +96,7 @@ class SagaAcks:
                     await asyncio.sleep(_RETRY_S)
                 else:
                     self._held[peer] = reply.vector
-                    self._look()
+                self._look()
                 if peer not in self._members.regions:
                     return
         finally:
@@ -100,8 +105,13 @@ class SagaAcks:
 
     def _look(self) -> None:
         for future, place in self._waiting.items():
-            if not future.done() and self._is_held(place):
-                future.set_result(None)
+            held = self._is_held(place)
+            if not future.done() and (held or self._is_lost(place)):
+                future.set_result(held)
+
+    def _is_lost(self, place: tuple[Origin, int]) -> bool:
+        origin, seq = place
+        return self._progress.vector.get(origin, 0) < seq
 
     def _is_held(self, place: tuple[Origin, int]) -> bool:
         members = len(self._members.regions)

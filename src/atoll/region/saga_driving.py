@@ -139,9 +139,12 @@ class Driving:
                 break
             plan = self._sagas[driven.instance.saga]
             transaction = plan.steps[perform.at].options.transaction
-            await self._acks.reached(
-                driven.last if plan.steps[perform.at].options.decided else driven.barrier
-            )
+            place = driven.last if plan.steps[perform.at].options.decided else driven.barrier
+            if not await self._acks.reached(place):  # the database went back: so may have the saga
+                if not await self._read(key, driven):
+                    return None
+                effects = await self._take(driven, Resumed(), ())
+                continue
             self._holding(driven.instance)
             try:
                 attempt = self._marked.attempt if transaction else self._steps.attempt

@@ -42,3 +42,20 @@ async def test_what_a_link_announces_ends_the_wait() -> None:
             async with asyncio.timeout(20):
                 await waiting
             assert set(asked) == {"b", "c"}
+
+
+@in_virtual_time
+async def test_an_entry_that_another_database_lacks_is_not_waited_for() -> None:
+    """The wait would never end, and with it nothing that the saga has yet to do."""
+    async with World() as it:
+        it.partition("ab", "ac")
+        await it.write("a", "like", "k", {"$inc": {"count": 1}})
+        acks, progress = it["a"].sagas.acks, it["a"].progress
+        origin, seq = acks.position
+        assert not await acks.reached((origin, seq + 1))
+        waiting = asyncio.ensure_future(acks.reached((origin, seq)))
+        await asyncio.sleep(3)
+        assert not waiting.done()
+        progress.vector[origin] = seq - 1
+        async with asyncio.timeout(20):
+            assert not await waiting
