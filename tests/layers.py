@@ -11,7 +11,10 @@ from pathlib import Path
 LAYERS: tuple[tuple[str, str], ...] = (
     ("errors", "one tree of errors; each has a status, a type, and says whether it is definite"),
     ("causality", "hybrid logical clock, version vectors, session tokens, clock uncertainty"),
-    ("membership", "which regions there are: a value with an epoch, that every part asks for"),
+    (
+        "membership",
+        "which regions there are, a value with an epoch; and who has the rights of those that left",
+    ),
     ("lattices", "counter, bounded counter, set, list, text: see [mergeable fields](lattices.md)"),
     ("schema", "declarations: fields, policy, placement; checks of documents"),
     ("store", "the ports of a store in `store/port.py`; SQLite, PostgreSQL and memory, a folder each"),
@@ -19,7 +22,10 @@ LAYERS: tuple[tuple[str, str], ...] = (
     ("documents", "registers, strategies, documents, journal entries, mutations"),
     ("conflicts", "audit records; the guard around a team's conflict function"),
     ("commit", "one group commit as data: the batch and its drafts"),
-    ("consensus", "registers that a majority of regions decides: acceptors, rounds, voters, values"),
+    (
+        "consensus",
+        "registers that a majority of regions decides: acceptors and their sets, rounds, voters, values",
+    ),
     ("ids", "[identifiers](ids.md)"),
     ("sagas", "what happens next in a [saga](sagas.md): its instance, and a pure step"),
     (

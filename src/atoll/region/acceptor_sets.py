@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import msgspec
 
-from atoll.causality.clock import pack
-from atoll.causality.types import Ballot
 from atoll.commit.batch import Batch
 from atoll.commit.work import Wants
 from atoll.consensus import acceptor, acceptor_set
-from atoll.consensus.acceptor import NEVER, Accept, Acceptor, Inspect, Prepare
+from atoll.consensus.acceptor import NEVER, Acceptor, Inspect
 from atoll.consensus.acceptor_set import SETS, AcceptorSet, Counted
 from atoll.consensus.round import majority
 from atoll.errors import AtollError, InvalidOperation, RegionLeft
@@ -22,6 +20,7 @@ from atoll.region.joining import Joiner
 from atoll.region.proposer import Proposer
 from atoll.region.site import Site
 from atoll.region.voting import ACCEPTORS, REGISTERS, VOTERS
+from atoll.region.write_once import WriteOnce
 from atoll.replication.messages import AcceptorsCall, AcceptorsReply
 from atoll.store.port import States, View
 
@@ -53,11 +52,9 @@ class AcceptorSets:
         self._voting = proposer.voting
         self._box = proposer.box
         self.joiner = Joiner(site, store, self._group_commit, self._voting)
-        self._proposer = f"{self._site.name}/{self._site.random.getrandbits(64):x}"
+        self._registers = WriteOnce(site, self._box, f"{site.name}/{site.random.getrandbits(64):x}")
         self._moved: tuple[int, int | None] = (0, None)
         """The epoch that this region has moved to, and the incarnation that has."""
-        self._last = 0
-        """The number of the last ballot that was begun."""
 
     def answer(self, call: AcceptorsCall) -> AcceptorsReply:
         """A peer asks."""
@@ -77,23 +74,19 @@ class AcceptorSets:
             raise InvalidOperation(
                 f"{own} does not vote, so it does not know what was decided; choose another region"
             )
-        answering: list[str] = [own]
-        for peer in (name for name in current.members if name != own):
-            try:
-                await self._site.ask(peer, AcceptorsCall(current), AcceptorsReply)
-            except RegionLeft as error:
-                raise InvalidOperation(f"{error.message}: it is for the others to decide") from None
-            except AtollError:
-                continue
-            answering.append(peer)
+        found, alone = await self._answers(current), current.alone(own)
+        for each in found.values():
+            if isinstance(each, RegionLeft):
+                raise InvalidOperation(f"{each.message}: it is for the others to decide")
+        answering = sorted({own, *_replies(found)} & {*current.members})
         if 2 * len(answering) > len(current.members):
             raise InvalidOperation(
-                f"{', '.join(sorted(answering))} answer, and are a majority of {', '.join(current.members)}: take a"
-                " lost region out of atoll.toml, and they remove it"
+                f"{', '.join(answering)} answer, and are a majority of {', '.join(current.members)}: take a lost region"
+                " out of atoll.toml, and they remove it"
             )
-        await voting.adopt(current.alone(own))
-        await self._asked(current.alone(own))
-        return current.alone(own)
+        await voting.adopt(alone)
+        await self._asked(alone)
+        return alone
 
     async def run(self) -> None:
         """For ever: acceptors here join anew, and the set of all follows what regions are configured to count."""
@@ -138,41 +131,32 @@ class AcceptorSets:
 
     async def _asked(self, current: AcceptorSet) -> dict[str, AcceptorsReply]:
         """Region → what it says. All hear of the set."""
-        peers = sorted({*current.members, *current.before, *self._voting.named} - {self._site.name})
-        found = await asyncio.gather(*(self._ask(peer, current) for peer in peers))
-        replies = {peer: reply for peer, reply in zip(peers, found, strict=True) if reply is not None}
+        replies = _replies(await self._answers(current))
         for reply in replies.values():
             if reply.set is not None:
                 self._voting.hear(reply.set)
         return replies
 
-    async def _ask(self, peer: str, current: AcceptorSet) -> AcceptorsReply | None:
-        with contextlib.suppress(AtollError):
+    async def _answers(self, current: AcceptorSet) -> dict[str, AcceptorsReply | AtollError]:
+        peers = sorted({*current.members, *current.before, *self._voting.named} - {self._site.name})
+        found = await asyncio.gather(*(self._ask(peer, current) for peer in peers))
+        return dict(zip(peers, found, strict=True))
+
+    async def _ask(self, peer: str, current: AcceptorSet) -> AcceptorsReply | AtollError:
+        try:
             return await self._site.ask(peer, AcceptorsCall(current), AcceptorsReply)
-        return None
+        except AtollError as error:
+            return error
 
     async def _follow(self, counted: Counted, following: AcceptorSet) -> None:
         """Have the next set decided: `following`, unless another one was decided before."""
-        decided = await self._decided(counted, counted.set.register, acceptor_set.encoded(following))
-        if decided is not None:
-            await self._voting.adopt(acceptor_set.decoded(decided))
-            await self._asked(acceptor_set.decoded(decided))
-
-    async def _decided(self, counted: Counted, register: str, value: bytes = b"") -> bytes | None:
-        """What the register holds, or else the value; None where that could not be decided now."""
-        self._last = max(pack(self._site.now_ms()), self._last + 1)
-        ballot = Ballot(self._last, self._proposer)
-        found = await self._box.ask(Prepare(register, ballot), counted)
-        if found.outcome != "won":
-            self._last = max(self._last, found.promised.number)
-            return None
-        value = (found.value or b"") if found.accepted != NEVER else value
-        if not value:
-            return value  # it is not decided in any set, and need not be
-        upcoming = Ballot(ballot.number + 1, self._proposer)
-        self._last = upcoming.number
-        found = await self._box.ask(Accept(register, ballot, value, upcoming), counted)
-        return value if found.outcome == "won" else None
+        found, value = await self._registers.attempt(
+            counted.set.register, acceptor_set.encoded(following), counted
+        )
+        if value is not None and found.outcome == "won":
+            decided = acceptor_set.decoded(value)
+            await self._voting.adopt(decided)
+            await self._asked(decided)
 
     # -- moving ----------------------------------------------------------------------------------------
 
@@ -199,8 +183,13 @@ class AcceptorSets:
         found = dict(zip(held, await asyncio.gather(*asked), strict=True))
         needed = majority(counted.voters)
         left = [name for name, each in found.items() if not (each.decided and len(each.holders) >= needed)]
-        again: Sequence[bytes | None] = await asyncio.gather(*(self._decided(counted, name) for name in left))
-        return all(each is not None for each in again)
+        # Where there is no value, it is not decided in any set, and need not be.
+        again = await asyncio.gather(*(self._registers.attempt(name, b"", counted) for name in left))
+        return all(each.outcome == "won" for each, _ in again)
+
+
+def _replies(answers: Mapping[str, AcceptorsReply | AtollError]) -> dict[str, AcceptorsReply]:
+    return {peer: each for peer, each in answers.items() if not isinstance(each, AtollError)}
 
 
 def _has_moved(region: str, reply: AcceptorsReply, counted: Counted) -> bool:

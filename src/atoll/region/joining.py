@@ -60,7 +60,7 @@ class _Begin(NamedTuple):
     set: AcceptorSet
 
     def want(self, wants: Wants) -> None:
-        wants.states += [STATE, ACCEPTORS, (VOTERS, self.own)]
+        wants.states += [STATE, ACCEPTORS]
 
     def perform(self, batch: Batch, view: View) -> None:
         if adopt(batch, view, self.set, self.own) == self.set:
@@ -154,9 +154,10 @@ class Joiner:
     async def run(self) -> None:
         """For ever: whenever the region has begun an incarnation, its acceptors join anew."""
         while True:
-            incarnation, voting = self._voting.numbering(), self._voting
+            voting = self._voting
+            incarnation = voting.numbering()
             ours = voting.set is None or self._site.name in voting.members
-            if incarnation is None or self._voting.refuse() is not None or voting.keeps_promises or not ours:
+            if incarnation is None or voting.refuse() is not None or voting.keeps_promises or not ours:
                 await asyncio.sleep(_RETRY_S)
                 continue
             try:
@@ -185,11 +186,7 @@ class Joiner:
         while not joining.enough:
             voting.waits_for = left = sorted(joining.asked - joining.read)
             found = await asyncio.gather(*(self._read(peer, incarnation) for peer in left))
-            if (
-                voting.set != known
-                or frozenset(voting.named) != named
-                or self._voting.numbering() != incarnation
-            ):
+            if voting.set != known or frozenset(voting.named) != named or voting.numbering() != incarnation:
                 return
             read = {peer for peer, keeps in zip(left, found, strict=True) if keeps is not None}
             keep = {peer for peer, keeps in zip(left, found, strict=True) if keeps}
@@ -197,10 +194,11 @@ class Joiner:
             if not joining.enough:
                 await asyncio.sleep(_RETRY_S)
         await asyncio.sleep(self._found_ms / 1000)  # the former incarnation may have granted them
-        if voting.set != known or self._voting.numbering() != incarnation:
+        if voting.set != known or voting.numbering() != incarnation:
             return
-        await self._group_commit.commit(_Begin(own, incarnation, known or first_set(named)))
-        voting.hear(known or first_set(named))
+        counted = known or first_set(named)
+        await self._group_commit.commit(_Begin(own, incarnation, counted))
+        voting.hear(counted)
         await voting.reload()
         voting.waits_for = []
 

@@ -7,9 +7,7 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
-from atoll.causality.clock import pack
-from atoll.causality.types import Ballot
-from atoll.consensus.acceptor import NEVER, Accept, Inspect, Prepare
+from atoll.consensus.acceptor import NEVER, Inspect
 from atoll.consensus.acceptor_set import Counted
 from atoll.consensus.decided import Intent
 from atoll.consensus.outcome import Outcome, aborted, decoded, encoded, first_ballot, register_of
@@ -18,6 +16,7 @@ from atoll.errors import AtollError, Indefinite, RegionUnreachable, Unavailable
 from atoll.region.ballot_box import BallotBox
 from atoll.region.site import Site
 from atoll.region.tasks import Tasks
+from atoll.region.write_once import WriteOnce
 from atoll.replication.messages import SettleCall, SettleReply
 
 _PATIENCE_S = 0.6
@@ -45,8 +44,7 @@ class Outcomes:
         self._counted = counted
         self._reaches = reaches
         self._proposer = proposer
-        self._last = 0
-        """The number of the last ballot that was begun."""
+        self._registers = WriteOnce(site, box, proposer)
         self._waiting: dict[str, list[asyncio.Future[Outcome]]] = {}
         """Transaction → who waits for it here."""
         self._aborted: OrderedDict[str, None] = OrderedDict()
@@ -129,29 +127,24 @@ class Outcomes:
         nothing was sent, else Indefinite.
         """
         register, sent, tries = register_of(transaction), False, 0
-        seen = NEVER
+        ballot, text = first_ballot(self._proposer), encoded(wanted)
+        value: bytes | None
         while True:
             counted = self._counted()
-            ballot, value = first_ballot(self._proposer), encoded(wanted)
-            if not first:
-                ballot = self._next(seen)
-                found = await self._box.ask(Prepare(register, ballot), counted)
-                value = found.value or value
-            if first or found.outcome == "won":
+            if first:
+                found = await self._registers.accepted(register, ballot, text, counted)
+                value = text
+            else:
+                found, value = await self._registers.attempt(register, text, counted)
+            if value is not None:
                 sent = True
-                upcoming = Ballot(ballot.number + 1, self._proposer)
-                found = await self._box.ask(Accept(register, ballot, value, upcoming), counted)
                 if found.outcome == "won":
                     return decoded(value)
-            first, seen, tries = False, max(seen, found.promised), tries + 1
+            first, tries = False, tries + 1
             if tries > _MOST_TRIES or (found.outcome == "unreachable" and tries > 2):
                 raise self._lost(transaction, found, sent=sent)
             if counted == self._counted():
                 await asyncio.sleep(min(_BACK_OFF_S * 2**tries, 0.5) * (0.5 + self._site.random.random()))
-
-    def _next(self, seen: Ballot) -> Ballot:
-        self._last = max(pack(self._site.now_ms()), self._last + 1, seen.number + 1)
-        return Ballot(self._last, self._proposer)
 
     def _lost(self, transaction: str, found: Round, *, sent: bool) -> RegionUnreachable | Indefinite:
         silent = ", ".join(sorted(found.silent - {self._site.name})) or self._site.name

@@ -96,7 +96,7 @@ class _Adopt(NamedTuple):
     own: str
 
     def want(self, wants: Wants) -> None:
-        wants.states += [STATE, ACCEPTORS, (VOTERS, self.own)]
+        wants.states += [STATE, ACCEPTORS]
 
     def perform(self, batch: Batch, view: View) -> None:
         adopt(batch, view, self.set, self.own)
@@ -303,7 +303,7 @@ class Voting:
     def want(self, wants: Wants, call: VoteCall) -> None:
         """What `cast` needs to find loaded, and what time it is: `cast` may run in a thread."""
         self._seen.now_s = asyncio.get_running_loop().time()
-        wants.states += [STATE, ACCEPTORS, FORGOTTEN, (VOTERS, self._site.name)]
+        wants.states += [STATE, ACCEPTORS, FORGOTTEN]
         wants.states += [(VOTERS, region) for region in call.voters]
         wants.states += [(REGISTERS, request.register) for request in call.requests]
         for request in call.requests:
@@ -347,12 +347,11 @@ class Voting:
 
     def _cast(self, batch: Batch, view: View, request: Request, counted: AcceptorSet) -> acceptor.Vote:
         before, vote = _cast(batch, view, request, self._seen)
-        if (
-            isinstance(request, Retire) and not counted.settled
-        ):  # a region that was removed may hold what was before
-            return msgspec.structs.replace(vote, granted=False)
-        shows = self.witness or not isinstance(request, Retire) or _shows(batch, request, before)
-        return vote if shows else msgspec.structs.replace(vote, granted=False)
+        if not isinstance(request, Retire):
+            return vote
+        # Before the set is settled, a region that was removed may hold what was before, and be asked for it.
+        over = counted.settled and (self.witness or _shows(batch, request, before))
+        return vote if over else msgspec.structs.replace(vote, granted=False)
 
     def note(self, call: VoteCall, result: VoteReply | AtollError) -> None:
         """These votes are cast, or may be where it is an error: what a witness holds, what others have yet to show."""
