@@ -77,7 +77,7 @@ def decide_alone(
     from atoll.cli.regions import Regions, open_config
 
     settings = open_config(config)
-    name = settings.member(region).name
+    name = settings.region(region).name
     if not yes:
         typer.confirm(
             f"Are most regions permanently lost? {name} will decide without them. Acknowledged writes of strong"
@@ -86,12 +86,9 @@ def decide_alone(
             err=True,
         )
     with waiting(f"sending the request to {name}"):
-        nodes = Regions(settings).ask_nodes("/admin/decide-alone", among=[name], body={"region": name})
-    answers = sorted((node.answer for node in nodes), key=lambda each: isinstance(each, AtollError))
-    if isinstance(answers[0], AtollError):
-        raise answers[0]
+        found = Regions(settings).tell_first("/admin/decide-alone", {"region": name}, only=name)
     if as_json:
-        print_json(answers[0])
+        print_json(found)
     else:
         typer.echo(
             f"{name} decides alone. Take the lost regions out of atoll.toml, and start others to add them."
