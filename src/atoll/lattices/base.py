@@ -38,9 +38,9 @@ class Actor:
 
     def holds(self, origin: str) -> bool:
         """Whether the actor may spend the rights of an origin."""
-        holder, clear = self.heirs.holder_of(origin)
         if self.heirs.heir_of(origin) is None:
             return origin == self.origin or origin in self.former
+        holder, clear = self.heirs.holder_of(origin)
         return self.inherits and clear and holder == region_of(self.origin)
 
 

@@ -37,10 +37,10 @@ class Fence:
     def _heirs(self) -> Heirs:
         """With the seals that are about to be written."""
         heirs, own = self._members.heirs, self._own
-        seals = (
-            {region: dict(known) for region, known in heirs.seals.items()} if self.closing else heirs.seals
-        )
+        if not self.closing:
+            return heirs
+        seals = dict(heirs.seals)
         for region, upto in self.closing.items():
-            ends = seals.get(region, {}).get(own, Seal(-1, {})).ends
-            seals = {**seals, region: {**seals.get(region, {}), own: Seal(upto, ends)}}
+            known = seals.get(region, {})
+            seals[region] = {**known, own: Seal(upto, known[own].ends if own in known else {})}
         return Heirs(heirs.spans, seals, heirs.cleared)
