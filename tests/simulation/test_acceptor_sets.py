@@ -46,8 +46,6 @@ class Changing(World):
         self.begun: dict[str, set[int]] = {key: set() for key in KEYS}
         self.number = 0
         self.counts = {"written": 0, "read": 0, "changes": 0, "lost": 0}
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.lost: set[str] = set()
         self.stopping: set[str] = set()
 
     # -- clients ---------------------------------------------------------------------------------------

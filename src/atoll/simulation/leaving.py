@@ -94,21 +94,21 @@ class Leaving(Inventory):
         """A region is taken out once what it wrote is elsewhere."""
         cluster = world.cluster
         written = of_region(cluster[gone].disk.store.positions(), gone)
-        deadline_s = cluster.loop.time() + _WITHIN_S
-        while not vectors.descends(cluster[knows].disk.store.positions(), written):
-            if cluster.loop.time() > deadline_s:
-                world.verdict.liveness(INHERITED, f"{knows} does not get what {gone} wrote last")
-            await asyncio.sleep(0.05)
+
+        def unknown(_: World) -> list[str]:
+            known = vectors.descends(cluster[knows].disk.store.positions(), written)
+            return [] if known else [f"{knows} does not get what {gone} wrote last"]
+
+        await self.until_none(world, unknown, INHERITED, _WITHIN_S)
 
     async def _inherited(self, world: World, gone: str) -> None:
         cluster = world.cluster
-        deadline_s = cluster.loop.time() + _WITHIN_S
-        while waiting := [name for name in cluster.nodes if gone not in cluster.region(name).ended()]:
-            if cluster.loop.time() > deadline_s:
-                message = f"{_WITHIN_S:g} s after it had left {waiting} do not know that {gone} has ended"
-                return world.verdict.liveness(INHERITED, message)
-            await asyncio.sleep(0.1)
-        return None
+
+        def unaware(_: World) -> list[str]:
+            waiting = (name for name in cluster.nodes if gone not in cluster.region(name).ended())
+            return [f"{name} does not know that {gone}, which has left, has ended" for name in waiting]
+
+        await self.until_none(world, unaware, INHERITED, _WITHIN_S)
 
 
 def _votes(cluster: Cluster, node: str) -> bool:
