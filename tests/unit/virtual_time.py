@@ -51,6 +51,13 @@ def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[
     return run
 
 
+async def until(found: Callable[[], object], within_s: float = 60.0) -> None:
+    """Look again and again, which costs nothing. Raises TimeoutError."""
+    async with asyncio.timeout(within_s):
+        while not found():  # noqa: ASYNC110 — virtual time
+            await asyncio.sleep(0.05)
+
+
 def pause(time_s: float) -> None:
     """The process stands still for so long: timers are late."""
     loop = asyncio.get_running_loop()

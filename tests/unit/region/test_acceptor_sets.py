@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-
 import pytest
 
-from atoll.consensus.acceptor_set import AcceptorSet
+from atoll.consensus import acceptor
+from atoll.consensus.acceptor import Retire
+from atoll.consensus.acceptor_set import AcceptorSet, Counted
 from atoll.errors import AtollError, InvalidOperation
 from atoll.region.voting import REGISTERS
+from atoll.replication.messages import VoteCall
 from atoll.store.memory.store import MemoryStore
 
-from ..virtual_time import in_virtual_time
+from ..virtual_time import in_virtual_time, until
 from .world import World
-
-
-async def until(found: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not found():  # noqa: ASYNC110 — virtual time
-            await asyncio.sleep(0.1)
 
 
 def decides(it: World, names: str) -> bool:
@@ -78,7 +72,6 @@ async def test_a_region_that_comes_back_drops_what_its_acceptor_held() -> None:
         await it.settled()
         await follow(it, "ab", "a", "b")
         await until(lambda: decides(it, "ab"))
-        await follow(it, "ab", "a", "b")
         assert await it.stores["c"].states(REGISTERS)
         assert "is not among the regions that decide, a, b" in (it["c"].voting.joining or "")
         await it.write("a", "account", "k", {"balance": 2})
@@ -117,3 +110,34 @@ async def test_a_region_that_is_left_decides_alone() -> None:
             InvalidOperation, match="a says that b was taken out of the deployment: it is for"
         ):
             await it["b"].decide_alone()
+
+
+@in_virtual_time
+async def test_acceptors_that_vote_take_nothing_over() -> None:
+    """Another node of the region may be joining yet, while these have promised something since."""
+    async with World() as it:
+        await until(lambda: decides(it, "abc"))
+        it.partition("ab", "ac")
+        await it.write("b", "account", "k", {"balance": 1})
+        it.partition()
+        assert await it["a"].acceptor_sets.joiner._read("b", 0)
+        assert await it.stores["b"].states(REGISTERS)
+        assert not await it.stores["a"].states(REGISTERS)
+
+
+@in_virtual_time
+async def test_registers_are_not_dropped_while_a_change_is_under_way() -> None:
+    async with World() as it:
+        await it.write("a", "account", "k", {"balance": 1})
+        await it.write("a", "account", "k", None)
+        await it.settled()
+        held = acceptor.decoded(await it.stores["b"].state(REGISTERS, "account/k"))
+        voters = it["b"].voting.counted().voters
+        changing, settled = (
+            AcceptorSet(2, ("a", "b", "c"), ("a", "b", "c", "d")),
+            AcceptorSet(3, ("a", "b", "c")),
+        )
+        for found, granted in ((changing, False), (settled, True)):
+            call = VoteCall.of(Counted(found, voters), Retire("account/k", held.accepted))
+            reply = await it["b"].voting.vote(call)
+            assert [vote.granted for vote in reply.votes] == [granted]

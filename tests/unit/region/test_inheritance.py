@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from atoll.ownership.ownership import rendezvous
 from atoll.schema.system import HEIRS
 from atoll.store.memory.store import MemoryStore
 
-from ..virtual_time import in_virtual_time
+from ..virtual_time import in_virtual_time, until
 from .world import World
 
 ALL = ("a", "b", "c", "d")
@@ -31,7 +30,7 @@ class Leaving(World):
         await super().__aenter__()
         await self.write("a", "stock", "k", {"left": STOCKED})
         await self.settled()
-        await self.until(lambda: all(region.voting.votes for region in self.regions.values()))
+        await until(lambda: all(region.voting.votes for region in self.regions.values()))
         return self
 
     async def follow(self, *names: str, without: str) -> None:
@@ -47,7 +46,7 @@ class Leaving(World):
         await self[region].stop()
         del self.regions[region]
         await self.follow(*self.regions, without=region)
-        await self.until(lambda: all(self.spendable(each) is not None for each in self.regions), within_s)
+        await until(lambda: all(self.spendable(each) is not None for each in self.regions), within_s)
         return await self.heir(region, within_s)
 
     async def heir(self, region: str, within_s: float = 60.0) -> str:
@@ -58,15 +57,10 @@ class Leaving(World):
                 name for name, each in self.regions.items() if each.members.heirs.cleared.get(region, -1) >= 0
             ]
 
-        await self.until(lambda: len(found()) == len(self.regions), within_s)
+        await until(lambda: len(found()) == len(self.regions), within_s)
         holders = {self[name].members.heirs.holder_of(region) for name in found()}
         assert len(holders) == 1
         return next(iter(holders))[0]
-
-    async def until(self, true: Callable[[], bool], within_s: float = 60.0) -> None:
-        async with asyncio.timeout(within_s):
-            while not true():  # noqa: ASYNC110 — virtual time
-                await asyncio.sleep(0.05)
 
     def left(self) -> int:
         """What all regions may sell."""
@@ -130,11 +124,11 @@ async def test_nothing_is_inherited_before_every_member_has_sealed() -> None:
         it.partition(*("".join(sorted(("d", name))) for name in "abce" if name != alone))
         it.cut |= {frozenset((alone, name)) for name in "abce" if name != alone}
         await it.sell("d", 14)
-        await it.until(lambda: it.shown(alone, "stock", "k") == {"left": STOCKED - 14})
+        await until(lambda: it.shown(alone, "stock", "k") == {"left": STOCKED - 14})
         await it["d"].stop()
         del it.regions["d"]
         await it.follow("a", "b", "c", "e", without="d")
-        await it.until(lambda: it.shown(heir, HEIRS, "d") is not None)
+        await until(lambda: it.shown(heir, HEIRS, "d") is not None)
         await asyncio.sleep(30)
         assert it.spendable(heir) == 16
         it.partition()
@@ -162,7 +156,7 @@ async def test_an_heir_goes_on_after_a_restart() -> None:
         await it[heir].stop()
         await it.create(heir).start()
         await it[heir].change_members(it[heir].members.current.without("d"))
-        await it.until(lambda: it.left() == STOCKED - 25)
+        await until(lambda: it.left() == STOCKED - 25)
         assert await it.sell_all() == STOCKED - 25
 
 
@@ -178,10 +172,10 @@ async def test_an_heir_that_lost_its_disk_does_not_sell_again() -> None:
         others = [name for name in it.regions if name != heir]
         it.partition(heir + others[0], others[0] + heir)
         await it.create(heir).start()
-        await it.until(lambda: it.shown(heir, "stock", "k") is not None)
+        await until(lambda: it.shown(heir, "stock", "k") is not None)
         assert it.spendable(heir) == 0
         it.partition()
-        await it.until(lambda: it[heir].inheritance.inherits)
+        await until(lambda: it[heir].inheritance.inherits)
         await it.settled()
         assert it.left() == STOCKED - 25
         assert await it.sell_all() == STOCKED - 25
@@ -196,8 +190,8 @@ async def test_a_region_that_comes_back_empty_has_none_of_its_rights() -> None:
         await it.readmit("d", "a", "b", "c")
         await it.create("d", founding=False).start()
         await it.settled()
-        await it.until(lambda: it["d"].startup_check.state.settled)
-        await it.until(lambda: it["d"].inheritance._read is not None)
+        await until(lambda: it["d"].startup_check.state.settled)
+        await until(lambda: it["d"].inheritance._read is not None)
         assert it["d"].startup_check.former
         assert it.spendable("d") == 0
         assert await it.sell_all() == STOCKED - 40
@@ -225,10 +219,10 @@ async def test_a_region_that_wrote_after_it_had_left_is_refused() -> None:
         it.partition("ad", "bd", "cd")
         await it.sell("d", 4)
         await it.follow("a", "b", "c", without="d")
-        await it.until(lambda: all(it[name].members.heirs.cleared for name in "abc"))
+        await until(lambda: all(it[name].members.heirs.cleared for name in "abc"))
         it.partition()
         await it.readmit("d", "a", "b", "c")
-        await it.until(lambda: it["d"].health_of("serving") is not None)
+        await until(lambda: it["d"].health_of("serving") is not None)
         assert "start it with an empty store" in (it["d"].health_of("serving") or "")
         with pytest.raises(Unavailable, match="start it with an empty store"):
             await it.sell("d")
@@ -241,7 +235,7 @@ async def test_a_region_that_wrote_after_it_had_left_is_refused() -> None:
 async def test_a_region_that_runs_on_after_it_was_taken_out_is_refused() -> None:
     async with Leaving() as it:
         await it.follow("a", "b", "c", without="d")
-        await it.until(lambda: it["d"].health_of("serving") is not None)
+        await until(lambda: it["d"].health_of("serving") is not None)
         with pytest.raises(Unavailable, match="says that d was taken out of the deployment"):
             await it.sell("d")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -38,7 +38,7 @@ from atoll.schema.application import application_of
 from atoll.store.memory.store import MemoryStore
 from atoll.store.port import Transaction, Wanted
 
-from ..virtual_time import in_virtual_time
+from ..virtual_time import in_virtual_time, until
 from .world import World
 
 
@@ -528,11 +528,6 @@ def registers_of(it: World, name: str) -> RegistersStatus:
     found = it[name].status().registers
     assert found is not None
     return found
-
-
-async def until(true: Callable[[], bool]) -> None:
-    while not true():  # noqa: ASYNC110 — virtual time
-        await asyncio.sleep(0.1)
 
 
 async def lose(it: World, name: str) -> None:

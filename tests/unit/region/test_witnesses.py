@@ -30,6 +30,8 @@ from atoll.schema import Collection, Counter
 from atoll.schema.application import application_of
 from atoll.testing.cluster import OPTIONS, Cluster, simulated
 
+from ..virtual_time import until
+
 
 class Purse(Collection, consistency="strong"):
     amount: Counter
@@ -59,12 +61,6 @@ def deployment(test: Test) -> Callable[[], None]:
 
     del run.__wrapped__  # pytest would take the cluster for a fixture
     return run
-
-
-async def until(found: Callable[[], object], within_s: float = 60.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not found():  # noqa: ASYNC110 — virtual time: to look again costs nothing
-            await asyncio.sleep(0.05)
 
 
 async def voting(cluster: Cluster) -> None:
