@@ -308,10 +308,15 @@ class Cluster:
         self.linked()
         self.settled()
 
-    def killed_in_turn(self, step: Callable[[SyncDatabase, int, int], object]) -> None:
+    def killed_in_turn(
+        self,
+        step: Callable[[SyncDatabase, int, int], object],
+        meanwhile: Callable[[Region], object] = lambda killed: None,
+    ) -> None:
         """Kill each region and start it again, while a client near each of them goes on. Then settle.
 
         `step`: what a client does next, by its number and the count of its steps. It may raise AtollErrors.
+        `meanwhile`: what is looked at while a region is gone, once others have gone on.
         """
         over = threading.Event()
         done = [0] * len(self.regions)
@@ -328,9 +333,10 @@ class Cluster:
             try:
                 until(lambda: min(done) > 0, "all regions vote")
                 for region in self:
-                    before = sum(done)
+                    before = max(done)
                     region.kill()
-                    until(lambda: sum(done) > before + 5, "others go on")  # noqa: B023
+                    until(lambda: max(done) > before + 5, "others go on")  # noqa: B023
+                    meanwhile(region)
                     region.start()
                     region.wait()
             finally:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 
 from atoll import Collection, Counter, Decrement, Increment, connect, connect_sync
-from atoll.errors import AtollError, InvalidOperation, VersionMismatch
+from atoll.client import SyncDatabase
+from atoll.errors import InvalidOperation, VersionMismatch
 
-from .cluster import Cluster, until
+from .cluster import Cluster, Region
 from .conftest import MakeCluster
 
 ACCOUNTS = ("t0", "t1", "t2", "t3")
@@ -40,35 +37,19 @@ def total(cluster: Cluster, near: str) -> int:
 def test_no_money_is_made_or_lost_while_regions_are_killed(make_cluster: MakeCluster) -> None:
     cluster = make_cluster().start()
     fund(cluster)
-    over, done = threading.Event(), [0, 0, 0]
 
-    def transfer(at: int, near: str) -> None:
-        with connect_sync(cluster.urls, near=near) as db:
-            while not over.is_set():
-                source, target = ACCOUNTS[(at + done[at]) % 4], ACCOUNTS[(at + done[at] * 3 + 1) % 4]
-                if source != target:
-                    with contextlib.suppress(AtollError), db.transaction() as t:
-                        t.update(Purse, source, amount=Decrement(1))
-                        t.update(Purse, target, amount=Increment(1))
-                done[at] += 1
+    def transfer(db: SyncDatabase, client: int, count: int) -> None:
+        source, target = ACCOUNTS[(client + count) % 4], ACCOUNTS[(client + count * 3 + 1) % 4]
+        if source != target:
+            with db.transaction() as t:
+                t.update(Purse, source, amount=Decrement(1))
+                t.update(Purse, target, amount=Increment(1))
 
-    with ThreadPoolExecutor(3) as threads:
-        running = [threads.submit(transfer, at, region.name) for at, region in enumerate(cluster)]
-        try:
-            for region in cluster:
-                before = list(done)
-                region.kill()
-                until(lambda: max(done) > max(before) + 5, "transfers go on")  # noqa: B023
-                others = [other.name for other in cluster if other is not region]
-                assert total(cluster, others[0]) == total(cluster, others[1]) == 4 * EACH
-                region.start()
-                region.wait()
-        finally:
-            over.set()
-        for each in running:
-            each.result()
-    cluster.linked()
-    cluster.settled()
+    def nothing_is_lost(killed: Region) -> None:
+        others = [other.name for other in cluster if other is not killed]
+        assert total(cluster, others[0]) == total(cluster, others[1]) == 4 * EACH
+
+    cluster.killed_in_turn(transfer, nothing_is_lost)
     for region in cluster:
         assert total(cluster, region.name) == 4 * EACH
         assert sum(region.get("purse", key).value["amount"] for key in ACCOUNTS) == 4 * EACH
