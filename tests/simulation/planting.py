@@ -57,6 +57,24 @@ def cut_soon(plan: Plan) -> Plan:
     return replace(plan, options=options)
 
 
+def near(plan: Plan, regions: tuple[str, ...], one_way_s: float, nodes: int = 1) -> Plan:
+    """What the plan runs, in regions that are alike far apart and near their databases; nothing befalls them."""
+    plan = replace(
+        draw(plan.seed, regions, len(regions), nodes), workloads=plan.workloads, options=plan.options
+    )
+    return replace(
+        plan,
+        one_way_s={(a, b): one_way_s for a in regions for b in regions if a != b},
+        trips_s=dict.fromkeys(regions, 0.001),
+        node_trips_s=dict.fromkeys(plan.node_trips_s, 0.001),
+        faults=(),
+        detour=(),
+        versions={},
+        files=False,
+        witnesses=(),
+    )
+
+
 def planting(plants: dict[str, Plant]) -> Callable[..., Callable[[Bug], Bug]]:
     """A decorator that adds bugs to `plants`."""
 

@@ -24,28 +24,42 @@ from atoll.simulation.runner import run
 
 from . import (
     test_planted,
+    test_planted_builds,
     test_planted_clocks,
+    test_planted_fallbacks,
+    test_planted_floors,
+    test_planted_heirs,
     test_planted_interface,
     test_planted_losses,
+    test_planted_members,
     test_planted_nodes,
     test_planted_purges,
     test_planted_references,
     test_planted_registers,
     test_planted_sagas,
+    test_planted_strong_references,
+    test_planted_transactions,
     test_planted_unique,
 )
 from .planting import Plant, planted_plan
 
 _MODULES = (
     test_planted,
-    test_planted_nodes,
-    test_planted_losses,
-    test_planted_interface,
-    test_planted_purges,
-    test_planted_registers,
+    test_planted_builds,
     test_planted_clocks,
-    test_planted_sagas,
+    test_planted_fallbacks,
+    test_planted_floors,
+    test_planted_heirs,
+    test_planted_interface,
+    test_planted_losses,
+    test_planted_members,
+    test_planted_nodes,
+    test_planted_purges,
     test_planted_references,
+    test_planted_registers,
+    test_planted_sagas,
+    test_planted_strong_references,
+    test_planted_transactions,
     test_planted_unique,
 )
 PLANTS: dict[str, Plant] = {name: plant for module in _MODULES for name, plant in module.PLANTS.items()}

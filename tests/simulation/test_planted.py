@@ -540,6 +540,7 @@ def counters_take_the_last(patch: Patch) -> None:
         "documents converge",
         "a read shows what its region has seen",
     ),
+    alter=busy,
 )
 def half_a_commit(patch: Patch) -> None:
     honest = MemoryTables.commit
@@ -889,10 +890,10 @@ def with_broken_databases(plan: Plan) -> Plan:
 @plant(
     "a read with another moment's vector",
     workloads=("counters", "traffic"),
-    seeds=24,
+    seeds=15,
     found_by=("a read shows what its region has seen", "a counter is the sum of its increments"),
     prepare=far_databases,
-    alter=busy,
+    alter=lambda plan: replace(plan, clients=3, mean_s=0.02),
 )
 def vector_of_another_moment(patch: Patch) -> None:
     honest = Reader.read_here
@@ -933,6 +934,7 @@ def doubt_called_undone(patch: Patch) -> None:
         "each entry is applied exactly once",  # of others, whose position is not looked up either
         "healed regions agree in time",  # as above: it goes on before an entry that it lacks
     ),
+    alter=busy,
 )
 def doubt_not_looked_up(patch: Patch) -> None:
     def take_up(self: Timeline, view: Any, known: Mapping[str, int]) -> None:

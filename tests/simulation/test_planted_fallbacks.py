@@ -14,7 +14,7 @@ from atoll.region.registers import Registers
 from atoll.simulation.fallbacks import EXACT, LINEARIZABLE, NOT_LOST, ONLY_CUT_OFF
 from atoll.simulation.plan import Fault, Plan
 
-from .planting import Patch, Plant, is_found, is_no_bug_by_itself, planting
+from .planting import Patch, Plant, busy, is_found, is_no_bug_by_itself, planting
 from .test_planted_losses import losing
 
 PLANTS: dict[str, Plant] = {}
@@ -95,7 +95,13 @@ def is_silent(patch: Patch) -> None:
     patch.setattr(Reader, "_read_decided", read)
 
 
-@plant("a total is of the region alone", workloads=("fallbacks",), seeds=5, found_by=(EXACT,), alter=healthy)
+@plant(
+    "a total is of the region alone",
+    workloads=("fallbacks",),
+    seeds=5,
+    found_by=(EXACT,),
+    alter=lambda plan: busy(healthy(plan)),
+)
 def counts_alone(patch: Patch) -> None:
     async def read(self: Reader, collection: str, key: str, options: Any) -> Any:
         return await self.read_here(collection, key)

@@ -18,14 +18,14 @@ from atoll.region.timeline import Timeline
 from atoll.replication import snapshot
 from atoll.replication.messages import SnapshotReply
 from atoll.simulation.journal import HOLDS_BACK
-from atoll.simulation.plan import Fault, Plan, draw
+from atoll.simulation.plan import Fault, Plan
 from atoll.simulation.sessions import Returning
 from atoll.simulation.world import World
 from atoll.store.memory.tables import MemoryTables
 from atoll.store.port import Chunk, View
 from atoll.testing import cluster as clusters
 
-from .planting import Patch, Plant, cut_soon, is_found, is_no_bug_by_itself, no_incarnation, planting
+from .planting import Patch, Plant, cut_soon, is_found, is_no_bug_by_itself, near, no_incarnation, planting
 
 PLANTS: dict[str, Plant] = {}
 plant = planting(PLANTS)
@@ -36,23 +36,8 @@ REGIONS = ("frankfurt", "tokyo", "virginia")
 
 def losing(plan: Plan, *faults: Fault, nodes: int = 1, regions: tuple[str, ...] = REGIONS) -> Plan:
     """Regions that write a lot; of one the data go back."""
-    plan = replace(
-        draw(plan.seed, regions, len(regions), nodes), workloads=plan.workloads, options=plan.options
-    )
-    return replace(
-        plan,
-        one_way_s={(a, b): 0.05 for a in regions for b in regions if a != b},
-        trips_s=dict.fromkeys(regions, 0.001),
-        node_trips_s=dict.fromkeys(plan.node_trips_s, 0.001),
-        clients=3,
-        mean_s=0.05,
-        duration_s=7.0,
-        faults=faults,
-        detour=(),
-        versions={},
-        files=False,
-        witnesses=(),
-    )
+    plan = near(plan, regions, 0.05, nodes)
+    return replace(plan, clients=3, mean_s=0.05, duration_s=7.0, faults=faults)
 
 
 def restored(plan: Plan) -> Plan:

@@ -12,7 +12,7 @@ from atoll.region.references import References
 from atoll.region.stability import Stability
 from atoll.simulation.references import DANGLES
 
-from .planting import Patch, Plant, is_found, is_no_bug_by_itself, planting
+from .planting import Patch, Plant, busy, is_found, is_no_bug_by_itself, planting
 from .test_planted_transactions import crowded
 
 PLANTS: dict[str, Plant] = {}
@@ -52,7 +52,7 @@ def leaves(patch: Patch) -> None:
     workloads=("references",),
     seeds=40,
     found_by=(DANGLES,),
-    alter=crowded,
+    alter=lambda plan: busy(crowded(plan)),
 )
 def forgets(patch: Patch) -> None:
     patch.setattr(Stability, "look", lambda self: dict(self._progress.vector))

@@ -18,7 +18,7 @@ from atoll.region.claims import Claims
 from atoll.region.holders import Holders
 from atoll.simulation.unique import FREED, HELD_ONCE, SETTLED
 
-from .planting import Patch, Plant, is_found, is_no_bug_by_itself, planting
+from .planting import Patch, Plant, busy, is_found, is_no_bug_by_itself, planting
 from .test_planted_transactions import crowded
 
 PLANTS: dict[str, Plant] = {}
@@ -74,7 +74,13 @@ AUDIT = (
 )
 
 
-@plant("nobody settles duplicates", workloads=("duplicates",), seeds=30, found_by=(SETTLED,), alter=crowded)
+@plant(
+    "nobody settles duplicates",
+    workloads=("duplicates",),
+    seeds=15,
+    found_by=(SETTLED,),
+    alter=lambda plan: busy(crowded(plan)),
+)
 def leaves(patch: Patch) -> None:
     async def settle(self: Holders, *_: Any) -> bool:
         return False

@@ -53,6 +53,13 @@ def test_a_users_own_application_runs(seed: int) -> None:
     assert report.failure is None, str(report.failure)
 
 
+def test_links_are_watched_only_where_no_region_restarts() -> None:
+    seeds = (*range(300), 763482808)
+    healthy = [plan for seed in seeds if "freshness" in (plan := draw(seed)).workloads]
+    assert healthy
+    assert not any(plan.faults for plan in healthy)
+
+
 def test_a_users_own_application_keeps_its_declarations() -> None:
     """Restarts with other versions are of the built-in ones."""
     subject = Subject(SHOP)

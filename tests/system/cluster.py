@@ -279,6 +279,10 @@ class Cluster:
             "all links are up",
         )
 
+    def voting(self) -> None:
+        """Until the acceptors of every region have joined: before, they can spare none."""
+        until(lambda: all(region.status()["registers"]["voting"] for region in self), "all regions vote")
+
     def settled(self) -> None:
         """Until all regions are at one position."""
 

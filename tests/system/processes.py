@@ -114,6 +114,7 @@ def serve(config: Path, region: str, node: int) -> None:
 def _begin(
     place: Place, environment: dict[str, str], work: Callable[..., object], arguments: tuple[Any, ...]
 ) -> None:
+    os.setsid()  # Ctrl-C in the terminal is for the tests, which then end their processes themselves
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(place.folder)

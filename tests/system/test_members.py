@@ -109,6 +109,7 @@ def test_rights_of_a_region_that_left_are_sold_once(make_cluster: Any) -> None:
     assert vienna.put("inventory", "tea", {"stock": 90}).status == 200
     assert vienna.patch("inventory", "tea", {"$inc": {"stock": -4}}).status == 200
     cluster.settled()
+    cluster.voting()
 
     for region in rest:
         follow(region, without(files[region.name], "vienna"))

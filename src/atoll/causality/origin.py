@@ -50,10 +50,19 @@ def next_incarnation(now_ms: int, known: Iterable[str]) -> int:
     return max(by_clock, 1 + max(map(incarnation_of, known), default=0))
 
 
+def is_floor(key: str) -> bool:
+    """Whether it is the key of a floor in a vector, and names no origin: see `causality.floor`."""
+    return key.endswith(SEPARATOR)
+
+
 def of_region(vector: Mapping[str, int], region: str) -> dict[str, int]:
-    """The components of all incarnations of a region."""
+    """The components of all incarnations of a region, without its floor (`causality.floor`)."""
     prefix = region + SEPARATOR
-    return {origin: seq for origin, seq in vector.items() if origin == region or origin.startswith(prefix)}
+    return {
+        origin: seq
+        for origin, seq in vector.items()
+        if origin == region or (origin.startswith(prefix) and not is_floor(origin))
+    }
 
 
 def latest_of(vector: Mapping[str, int], region: str) -> Origin:
@@ -65,5 +74,7 @@ def by_region(vector: Mapping[str, int]) -> dict[str, int]:
     """Region → how many of its entries a vector covers, of all incarnations: for people."""
     counts: dict[str, int] = {}
     for origin, seq in sorted(vector.items()):
+        if is_floor(origin):
+            continue
         counts[region_of(origin)] = counts.get(region_of(origin), 0) + seq
     return counts

@@ -2,7 +2,7 @@
 
     token     = base64url without padding of: version (1 byte) · vector · signature (10 bytes)
     vector    = msgpack map of region number → seq, in order of number, zero components left out;
-                a map of incarnation → seq in its place where the region has numbered anew
+                a map of incarnation → seq in its place where the region has numbered anew; -1 → its floor
     number    = 21 bits of BLAKE2b over the region's name, so that adding a region changes no other's
     signature = HMAC-SHA256 under the deployment's key and name, cut to 80 bits as RFC 2104 section 5 allows
 
@@ -19,7 +19,8 @@ from typing import NoReturn
 
 import msgspec
 
-from atoll.causality.origin import MAX_INCARNATION, incarnation_of, origin_of, region_of
+from atoll.causality.floor import floor_of
+from atoll.causality.origin import MAX_INCARNATION, incarnation_of, is_floor, origin_of, region_of
 from atoll.causality.vector import VersionVector
 from atoll.errors import ConfigError, InvalidToken
 
@@ -28,6 +29,8 @@ MAX_SEQ = 1 << 53
 """The highest seq that a token may claim: beyond it JSON clients lose digits."""
 
 _VERSION = b"\x02"
+_FLOOR = -1
+"""In place of an incarnation."""
 _SIGNATURE_BYTES = 10
 _NUMBER_BITS = 21
 _MIN_KEY_BYTES = 16
@@ -161,9 +164,10 @@ class TokenCodec:
                 )
             seqs = {0: component} if isinstance(component, int) else component
             for incarnation, seq in seqs.items():
-                if not (1 <= seq <= MAX_SEQ and 0 <= incarnation < MAX_INCARNATION):
+                if not (1 <= seq <= MAX_SEQ and _FLOOR <= incarnation < MAX_INCARNATION):
                     _refuse("absurd", f"it claims entry {seq} of incarnation {incarnation} of {region}")
-                vector[origin_of(region, incarnation)] = seq
+                origin = floor_of(region) if incarnation == _FLOOR else origin_of(region, incarnation)
+                vector[origin] = seq
         return vector
 
     def _place(self, origin: str) -> tuple[int, int]:
@@ -174,7 +178,8 @@ class TokenCodec:
                 f"the version vector names {region}, but the deployment's regions are "
                 f"{', '.join(sorted(self._names.values()))}"
             )
-        place = self._places[origin] = (region_token_number(region), incarnation_of(origin))
+        incarnation = _FLOOR if is_floor(origin) else incarnation_of(origin)
+        place = self._places[origin] = (region_token_number(region), incarnation)
         return place
 
 

@@ -9,16 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from atoll.causality.origin import SEPARATOR, is_floor
+
 VersionVector = dict[str, int]
 
 
-def covers(vector: Mapping[str, int], region: str, seq: int) -> bool:
-    """Whether `vector` has seen the entry `seq` of `region`."""
-    return vector.get(region, 0) >= seq
+def folds(vector: Mapping[str, int], origin: str) -> bool:
+    """Whether the vector has a floor that stands for everything of this origin."""
+    region, _, number = origin.partition(SEPARATOR)
+    floor = vector.get(region + SEPARATOR)
+    return floor is not None and not is_floor(origin) and int(number or "0", 16) < floor
+
+
+def covers(vector: Mapping[str, int], origin: str, seq: int) -> bool:
+    """Whether `vector`, which may be folded, has seen the entry `seq` of `origin`."""
+    return vector.get(origin, 0) >= seq or folds(vector, origin)
 
 
 def descends(a: Mapping[str, int], b: Mapping[str, int]) -> bool:
-    """Whether `a` has seen everything that `b` has (a ≥ b; equal vectors descend from each other)."""
+    """Whether `a` has seen everything that `b` has (a ≥ b; equal vectors descend from each other).
+
+    `a` is not folded: a position, or what was made of positions. `b` may be.
+    """
     if a is b:
         return True
     get = a.get

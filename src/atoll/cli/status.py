@@ -41,6 +41,8 @@ def status(config: ConfigOption = "atoll.toml", as_json: JsonOption = False) -> 
         out.print(links_table(named))
         if any(_registers(answer) for *_, answer in named.values()):
             out.print(registers_table(named))
+        if any(_unfinished(answer) for *_, answer in named.values()):
+            out.print(builds_table(named))
         if any(_scarcest(answer) for *_, answer in named.values()):
             out.print(rights_table(named))
     if any(isinstance(node.answer, AtollError) for node in found):
@@ -178,6 +180,33 @@ def _acceptors(registers: dict[str, Any]) -> str:
 
 def _majority(registers: dict[str, Any]) -> str:
     return "[red]cut off[/]" if registers.get("cut_off") else "reached"
+
+
+def _unfinished(answer: Any) -> list[dict[str, Any]]:
+    """Empty of a region that is silent, has all that its fields need, or is older."""
+    if isinstance(answer, AtollError):
+        return []
+    return [each for each in answer.get("builds", ()) if each["state"] != "whole" or each["conflicts"]]
+
+
+def builds_table(found: Mapping[str, Node]) -> Table:
+    """A row for each field whose documents were written before it was declared so, as a region sees it."""
+    right = ("documents", "conflicts")
+    columns = ("region", "field", "what", "state", "waits for", *right)
+    made = table("Fields that were declared later", *columns, right=right)
+    for name, (*_, answer) in found.items():
+        for build in _unfinished(answer):
+            state = build["state"]
+            made.add_row(
+                name,
+                build["field"],
+                build["kind"],
+                state if state == "whole" else f"[yellow]{state}[/]",
+                ", ".join(build["waits_for"]) or "–",
+                str(build["looked"]),
+                str(build["conflicts"]),
+            )
+    return made
 
 
 def _scarcest(answer: Any) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from atoll.causality.types import Seq
 from atoll.causality.vector import descends, missing
 from atoll.commit import idempotency
 from atoll.commit.checks import check_answer, check_document, entry_too_large
+from atoll.commit.contexts import Contexts
 from atoll.commit.draft import Draft, leaves_remains, resolved_records, told_of
 from atoll.commit.identity import Address, Identity, remains_of
 from atoll.commit.recent import Recent
@@ -38,7 +39,7 @@ from atoll.documents.entry import (
 from atoll.documents.mutation import Put, Receipt, Write, Written
 from atoll.documents.register import Operation, Version
 from atoll.documents.rules import WHOLE, Rules, undeclared
-from atoll.errors import AtollError, CorruptEntry
+from atoll.errors import AtollError
 from atoll.schema.bounds import SEGMENT_BYTES
 from atoll.schema.limits import ANY_KEY, validate_key
 from atoll.schema.system import RECORDS
@@ -82,8 +83,8 @@ class Batch:
         """Why no local write is allowed in this transaction."""
         self.recent = Recent()
         """Of the node, where it keeps any."""
-        self._identity = identity
-        self._actor = identity.actor
+        self._identity, self._actor = identity, identity.actor
+        self._contexts = Contexts(identity, vector)
         self._rules = rules
         self.clock = clock
         self._rows = rows
@@ -165,7 +166,7 @@ class Batch:
         self._changed |= after
         if write.brief:
             return Receipt(origin, seq, stamp, ())
-        written = (Written(*address, row.value, documents.version_tag(row)) for address, row in after.items())
+        written = [Written(*address, row.value, documents.version_tag(row)) for address, row in after.items()]
         return Receipt(origin, seq, stamp, tuple(written))
 
     def drafts(self, write: Write, dot: Version | None = None) -> dict[Address, Draft]:
@@ -187,10 +188,9 @@ class Batch:
 
     def _next(self) -> Version:
         """Dot, stamp and context of the next local entry."""
-        origin, _, uncertainty_ms, *_ = self._identity
-        seq = Seq(self.vector.get(origin, 0) + 1)
-        context = {**self.vector, origin: seq - 1}
-        return Version(origin, seq, self.clock.now(), uncertainty_ms, 0, context, None)
+        origin, uncertainty_ms = self._identity.origin, self._identity.uncertainty_ms
+        seen = self._contexts.next(self.vector, origin)
+        return Version(origin, Seq(seen[origin] + 1), self.clock.now(), uncertainty_ms, 0, seen, None)
 
     def learn(self, changes: Sequence[Change], beside: Write) -> Entry | None:
         """Add an entry of what was decided, and of a write of any size; None for nothing. Raises as `drafts`."""
@@ -272,15 +272,11 @@ class Batch:
         if entry.seq <= here:
             return
         if not descends(self.vector, entry.context):
-            unseen = ", ".join(f"{o} up to {s}" for o, s in missing(self.vector, entry.context).items())
-            raise CorruptEntry(
-                f"entry {entry.seq} of {entry.origin} has seen {unseen}, and this region has not"
-            )
+            self.advance(self._contexts.adopted(self.vector, entry))
         assert entry.seq == here + 1, "it follows the last one of its origin"
         self.clock.update(entry.stamp)
         for index, change in enumerate(entry.changes):
-            parked = self.taken(entry, index, change)
-            if parked is not None:
+            if (parked := self.taken(entry, index, change)) is not None:
                 self.pending.parked.append(parked)
         sectioned = entry.extension is not None and has_sections(encoded.frame)
         self._append(entry, encoded.frame, sectioned=sectioned)
@@ -328,9 +324,10 @@ class Batch:
             rules.quick
             and len(change.registers) == 1
             and WHOLE in change.registers
-            and not (change.resolved or change.deltas.keys() - {DECIDED})
+            and not change.resolved
+            and (not change.deltas or change.deltas.keys() == {DECIDED})
             and _INSERT <= change.operation <= _DELETE
-            and (writer := documents.writer_of(rules, entry, change))
+            and (writer := documents.writer_of(rules, entry, change) if change.deltas else entry)
             and documents.succeeded(self.row(address), writer.context)
         ):
             # Nearly every entry: its writer had seen the one version that is here.
@@ -393,6 +390,7 @@ class Batch:
         moved = missing(self.vector, vector)
         self.pending.positions |= moved
         self.vector |= moved
+        self._contexts.refold()
 
     def re_resolve(self, address: Address, recorded: Sequence[AuditRow]) -> None:
         """Show a stored document, and what it lost, as the present declarations say: others may have written it.
@@ -415,8 +413,7 @@ class Batch:
     # -- both ----------------------------------------------------------------------------------------
 
     def row(self, address: Address) -> Row | None:
-        changed = self._changed.get(address)
-        return self._rows.get(address) if changed is None else changed
+        return self._changed.get(address) or self._rows.get(address)
 
     def _document(self, address: Address) -> Document:
         found = self._documents.get(address)
@@ -459,6 +456,8 @@ class Batch:
 
     def _append(self, entry: Entry, frame: bytes, *, sectioned: bool = False) -> None:
         self.vector[entry.origin] = self.pending.positions[entry.origin] = entry.seq
+        if self._contexts.raises:
+            self.advance(self._contexts.raised(entry))
         run = self._runs[-1] if self._runs else None
         if run is not None and run[0] == entry.origin and self._sectioned == sectioned and self._room > 0:
             run[2].append(frame)
@@ -485,12 +484,12 @@ class Batch:
         commit.clock, commit.size_bytes = self.clock.last, self.size_bytes
         commit.audit = [row for row in self._audit.values() if row is not None]
         commit.audit_removed = [record_id for record_id, row in self._audit.items() if row is None]
-        for (collection, key), row in self._changed.items():
-            commit.documents.setdefault(collection, []).append((key, row.value, row.meta))
-            document = self._documents.get((collection, key))
-            if document is not None and document.costly and collection in self._rules:
-                quick = documents.followed(self._rules[collection], document)
-                self.recent.keep((collection, key), row, document, quick=quick)
+        for address, row in self._changed.items():
+            commit.documents.setdefault(address[0], []).append((address[1], row.value, row.meta))
+            document = self._documents.get(address)
+            if document is not None and document.costly and address[0] in self._rules:
+                quick = documents.followed(self._rules[address[0]], document)
+                self.recent.keep(address, row, document, quick=quick)
         for collection, key in sorted(self._erased - self._changed.keys()):
             commit.erased.setdefault(collection, []).append(key)
         # One by one: to free large ones takes long, and no other thread runs meanwhile.

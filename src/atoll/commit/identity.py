@@ -36,6 +36,8 @@ class Identity(NamedTuple):
     """Whether the region may spend what it has inherited."""
     purges: bool = True
     """Whether the region notes what may be purged later."""
+    floor: int = 0
+    """Below this incarnation nothing of the region is still to come: see `causality.floor`. 0 where that is open."""
 
     @property
     def actor(self) -> Actor:

@@ -12,7 +12,7 @@ what it is for:
 from __future__ import annotations
 
 import contextlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -47,7 +47,8 @@ class Wants:
         self.divisible = False
         """Whether the last work can be refused, or divided, when it would have too much loaded."""
         self._rules = rules
-        self._documents: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._documents: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        """collection → key → how many changes, at most."""
         self._open_records: dict[str, set[str]] = {}
 
     def document(self, collection: str, key: str) -> None:
@@ -55,11 +56,12 @@ class Wants:
         rules = self._rules.get(collection)
         if rules is not None:
             self.weight_bytes += DOCUMENT_BYTES if rules.simple else MERGED_DOCUMENT_BYTES
-            self._documents[collection][key] += 1
+            self.row(collection, key)
 
     def row(self, collection: str, key: str) -> None:
         """A document of a collection that has its table, be it declared here or not."""
-        self._documents[collection][key] += 1
+        wanted = self._documents[collection]
+        wanted[key] = wanted.get(key, 0) + 1
 
     def changes(self, collection: str, key: str) -> int:
         """How often the works change the document, at most."""

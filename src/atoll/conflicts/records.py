@@ -17,6 +17,7 @@ import msgspec
 from atoll.causality.clock import stamp_ms
 from atoll.causality.origin import Origin, region_of
 from atoll.causality.types import Dot, Order, Seq, Stamp
+from atoll.causality.vector import covers
 from atoll.documents.decided import DECIDED, decision_of
 from atoll.documents.document import Document, mergeable, shown_plain, touches, version_of
 from atoll.documents.entry import Change, Entry, LosingVersion
@@ -357,7 +358,7 @@ def check_resolved(losing: LosingVersion, entry: Entry, change: Change) -> None:
         (*address, record.id) != (change.collection, change.key, losing.id)
         or (record.status, losing.status) != ("resolved", "resolved")
         or record.resolved_by != by
-        or not (0 < lost.seq <= seen.get(lost.region, 0) or lost.region == DECIDED)
+        or not (lost.region == DECIDED or (lost.seq > 0 and covers(seen, lost.region, lost.seq)))
         or not 0 <= lost.stamp < 1 << 63
         or losing.id not in [record_id(change.collection, change.key, name, lost.dot) for name in registers]
     ):

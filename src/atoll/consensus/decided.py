@@ -7,7 +7,7 @@ in this region or in another one, is made once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -69,13 +69,18 @@ class Intent(msgspec.Struct, array_like=True, frozen=True):
     region: str
     """Where its coordinator is."""
     age: int
-    """The stamp of its first attempt. Of two transactions the older one goes on."""
+    """The stamp of its first attempt."""
     participants: tuple[str, ...] = ()
     """All registers that the transaction holds."""
     after: Decided | None = None
     """The register if the transaction commits; None where it only has to stay as it is."""
     made: Made | None = None
     """The change that the register then remembers."""
+
+    @property
+    def rank(self) -> tuple[int, str, str]:
+        """The older of two transactions goes on. Regions may give one stamp to two: then neither would."""
+        return self.age, self.region, self.transaction
 
 
 class Lost(msgspec.Struct, array_like=True, frozen=True):
@@ -259,6 +264,17 @@ def remembering(value: Decided, made: Made) -> Decided:
     memory = Memory(value)
     memory.add(made)
     return memory.kept_in(value)
+
+
+def forgetting(value: Decided, over: Container[bytes]) -> Decided:
+    """Without changes that nobody will propose again: it would be for nothing to remember them.
+
+    Not while so many are remembered that others may have been dropped: `Memory.since` tells that by their number.
+    """
+    if sum(not each.doubted for each in value.made) >= MOST_REMEMBERED:
+        return value
+    kept = tuple(each for each in value.made if each.id not in over)
+    return value if len(kept) == len(value.made) else msgspec.structs.replace(value, made=kept)
 
 
 class Memory:

@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from atoll.causality.clock import stamp_ms
+from atoll.causality.floor import fold
 from atoll.causality.types import Seq, Stamp
+from atoll.causality.vector import covers
 from atoll.conflicts import records
 from atoll.consensus.decided import Decided, Lost, carried, version_in
 from atoll.documents import register as registers
@@ -39,7 +41,7 @@ def folded(rules: Rules, key: str, before: Decided, row: Row | None, now: Callab
     found = [
         version
         for version in _versions(rules, row)
-        if version.origin != DECIDED and version.seq > before.base.get(version.origin, 0)
+        if version.origin != DECIDED and not covers(before.base, version.origin, version.seq)
     ]
     if not found:
         return before
@@ -77,4 +79,4 @@ def _seen(before: Decided, found: Sequence[Version]) -> dict[str, int]:
         for origin, seq in (*version.context.items(), (version.origin, version.seq)):
             if origin != DECIDED:
                 seen[origin] = max(seq, seen.get(origin, 0))
-    return seen
+    return dict(fold(seen))

@@ -22,6 +22,7 @@ import msgspec
 from atoll.causality.origin import Origin
 from atoll.causality.place import place_of
 from atoll.causality.types import Order, Seq
+from atoll.causality.vector import covers, folds
 from atoll.documents import decided, purging
 from atoll.documents import register as registers
 from atoll.documents.decided import DECIDED
@@ -126,7 +127,7 @@ def touches(document: Document, name: str) -> Register:
         deletion
         for deletion in deletions
         if deletion.dot not in known
-        and any(t.value is not None and deletion.context.get(t.origin, 0) < t.seq for t in touch)
+        and any(t.value is not None and not covers(deletion.context, t.origin, t.seq) for t in touch)
     ]
     return tuple(sorted((*touch, *unseen), key=registers.canonical_order)) if unseen else touch
 
@@ -314,7 +315,7 @@ def succeeded(row: Row | None, context: Mapping[str, int]) -> bool:
     return (
         not meta.lattices
         and len(held) == len(versions) == 1
-        and context.get(versions[0].origin, 0) >= versions[0].seq
+        and (context.get(versions[0].origin, 0) >= versions[0].seq or folds(context, versions[0].origin))
     )
 
 

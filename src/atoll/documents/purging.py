@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from atoll.causality.floor import fold
 from atoll.causality.vector import VersionVector, covers, merge
 from atoll.documents.register import Register, Version
 from atoll.documents.registers import Registers
@@ -175,14 +176,14 @@ def purgeable(
             if is_touch(name) and len(_left(registers[name], seen)) < len(registers[name])
         ]
         lives = max(lives, 1 + max(map(life_in, known), default=-1))
-        deleted = merge(deleted, seen)
+        deleted = dict(fold(merge(deleted, seen)))
     elif all(
         _ended(registers[name], seen)
         for name in registers
         if is_touch(name) and before.lives <= life_in(name) < present
     ):
         lives = present
-    purge = Purge(lives, merge(before.seen, seen), deleted)
+    purge = Purge(lives, dict(fold(merge(before.seen, seen))), deleted)
     left, states = dict(registers), dict(lattices)
     _drop(left, states, [purge], purge)
     return None if left == registers and len(states) == len(lattices) else _encode(purge)

@@ -15,6 +15,7 @@ import msgspec
 
 from atoll.causality.origin import Origin
 from atoll.causality.types import Seq, Stamp
+from atoll.causality.vector import covers
 from atoll.documents.mutation import Delete, Patch, Put
 from atoll.documents.raw import raw_members
 from atoll.documents.register import Operation, Version
@@ -96,8 +97,8 @@ def wrote(version: Version) -> Wrote:
 
 def met_at_once(reference: Version, deletion: Version) -> bool:
     """Whether neither writer had seen the other's write."""
-    return deletion.context.get(reference.origin, 0) < reference.seq and (
-        reference.context.get(deletion.origin, 0) < deletion.seq
+    return not covers(deletion.context, reference.origin, reference.seq) and (
+        not covers(reference.context, deletion.origin, deletion.seq)
     )
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from atoll.causality.origin import Origin
 from atoll.causality.types import Dot, Order, Seq, Stamp
+from atoll.causality.vector import covers, folds
 
 
 class Operation(IntEnum):
@@ -54,7 +55,7 @@ def _seen(version: Version, by: Iterable[Version]) -> bool:
     """Whether any of `by` is this version or was written by someone who had seen it."""
     origin, seq = version.origin, version.seq
     return any(
-        (other.origin == origin and other.seq >= seq) or other.context.get(origin, 0) >= seq for other in by
+        (other.origin == origin and other.seq >= seq) or covers(other.context, origin, seq) for other in by
     )
 
 
@@ -62,7 +63,9 @@ def merge(ours: Register, theirs: Register) -> Register:
     """Keep what neither side has overwritten: commutative, associative, idempotent."""
     if len(ours) == 1 and len(theirs) == 1:
         # Nearly every write: one version that succeeds the one that is here.
-        if theirs[0].context.get(ours[0].origin, 0) >= ours[0].seq:
+        if theirs[0].context.get(ours[0].origin, 0) >= ours[0].seq or folds(
+            theirs[0].context, ours[0].origin
+        ):
             return theirs
         if ours[0].origin == theirs[0].origin and ours[0].seq == theirs[0].seq:
             return ours

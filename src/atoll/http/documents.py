@@ -98,8 +98,10 @@ def _writing(mutation: Callable[[Rules, str, bytes, str | None, bool], Mutation]
         else:
             made = await on.beside(mutation, rules, key, body, if_match, if_absent)
         write = Write((made,), idempotency_key_of(exchange), trace_of(on, exchange))
-        reply = await _done(on, exchange, write, token)
-        if reply is None:
+        try:
+            reply = await on.region.write(write, token)
+        except OrderUncertain as error:
+            await _refuse_uncertain(on, exchange, error, token)
             return
         written = reply.receipt.written[0]
         headers = after(on, reply, token)
@@ -109,15 +111,11 @@ def _writing(mutation: Callable[[Rules, str, bytes, str | None, bool], Mutation]
     return write
 
 
-async def _done(
-    on: Serving, exchange: Exchange, write: Write, token: Mapping[str, int] | None
-) -> WriteReply | None:
-    """The reply to a write. None where the refusal has been sent: one that was done is in the session's token."""
-    try:
-        return await on.region.write(write, token)
-    except OrderUncertain as error:
-        await exchange.refuse(error, [(HEADER, on.sessions.after(error.vector, token))])
-        return None
+async def _refuse_uncertain(
+    on: Serving, exchange: Exchange, error: OrderUncertain, token: Mapping[str, int] | None
+) -> None:
+    """The write was done: it is in the session's token."""
+    await exchange.refuse(error, [(HEADER, on.sessions.after(error.vector, token))])
 
 
 def _put(rules: Rules, key: str, body: bytes, if_match: str | None, if_absent: bool) -> Mutation:
@@ -141,8 +139,10 @@ async def _batch(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
         "minimal"
     ]
     write = Write(mutations, idempotency_key_of(exchange), trace_of(on, exchange), brief)
-    reply = await _done(on, exchange, write, token)
-    if reply is None:
+    try:
+        reply = await on.region.write(write, token)
+    except OrderUncertain as error:
+        await _refuse_uncertain(on, exchange, error, token)
         return
     if len(body) > AT_ONCE_BYTES:
         await on.beside(_let_go, on, mutations)

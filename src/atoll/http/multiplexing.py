@@ -35,8 +35,11 @@ async def _answer(on: Serving, exchange: Exchange, at: Sequence[str]) -> None:
 
     async def one(number: int, request: Asked) -> None:
         reserved = _size_of_answer(request, on.region.bounds.document_bytes)
-        await room.take(reserved)
-        answered = multiplex.encode_answered(await _answered(number, request, on.app))
+        if reserved:
+            await room.take(reserved)
+        app, scope = _addressed(request, on.app)
+        answer = await direct.ask(app, scope, request.body)
+        answered = multiplex.encode_answered(Answered(number, *answer))
         room.give(reserved - len(answered))
         finished.append(answered)
         more.set()
@@ -64,7 +67,7 @@ class _Room:
         self._given = asyncio.Event()
 
     async def take(self, size_bytes: int) -> None:
-        while size_bytes and self._left_bytes <= 0:
+        while self._left_bytes <= 0:
             self._given.clear()
             await self._given.wait()
         self._left_bytes -= size_bytes
@@ -81,14 +84,12 @@ def _size_of_answer(request: Asked, document_bytes: int) -> int:
     return document_bytes if request.path.count("/") > 2 else PAGE_BYTES
 
 
-async def _answered(number: int, request: Asked, app: App) -> Answered:
-    """As the application answers the request alone."""
+def _addressed(request: Asked, app: App) -> tuple[App, Scope]:
+    """Who answers it, and as what: as the application answers the request alone."""
     try:
-        scope = _scope_of(request)
+        return app, _scope_of(request)
     except UnicodeEncodeError:
-        scope, app = direct.scope_of("", "", "", {}), _refuse
-    answer = await direct.ask(app, scope, request.body)
-    return Answered(number, *answer)
+        return _refuse, direct.scope_of("", "", "", {})
 
 
 def _scope_of(request: Asked) -> Scope:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from atoll.causality import vector as vectors
+from atoll.causality.floor import fold
 from atoll.causality.token import TokenCodec
 from atoll.http.exchange import Exchange
 from atoll.region.region import Region
@@ -42,13 +43,13 @@ class Sessions:
         return self._codec.decode(text)
 
     def encode(self, vector: Mapping[str, int]) -> str:
-        return self._codec.encode(vector)
+        return self._codec.encode(fold(vector, self._region.vector))
 
     def after(self, vector: Mapping[str, int], token: Mapping[str, int] | None) -> bytes:
         """The token to answer with. It covers what the session has seen before."""
         if token is not None and not vectors.descends(vector, token):
-            return self._codec.encode(vectors.merge(vector, token)).encode()
+            return self.encode(vectors.merge(vector, token)).encode()
         if vector != self._vector:
-            self._encoded = self._codec.encode(vector).encode()
+            self._encoded = self.encode(vector).encode()
             self._vector = dict(vector)
         return self._encoded

@@ -10,6 +10,7 @@ from atoll.lattices.update_format import (
     ANY,
     DELETED,
     GARBAGE,
+    SKIP,
     STRING,
     Cursor,
     Id,
@@ -122,7 +123,8 @@ def rerooted(update: bytes, reset: Reset) -> bytes:
         index = bisect_right(starts[place[0]], place[1]) - 1
         if index < 0 or place[1] >= placed[place[0]][index].end:
             return None
-        return placed[place[0]][index]
+        found = placed[place[0]][index]
+        return None if found.kind == SKIP else found  # a gap, whose insertions are still to come
 
     def moved(struct: Struct) -> Struct | None:
         """None where a neighbour is not there yet."""

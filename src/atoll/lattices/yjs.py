@@ -246,7 +246,8 @@ def _restored(update: bytes, reset: Reset) -> SequenceState:
         state.spare.append(_open(state, _NOBODY))
         return state
     if _waits(update, opened.document.get_state()):  # it may show what comes behind a gap
-        return SequenceState(update, apart=True, spare=[opened], reset=reset)
+        # After a reset, this document has insertions at other places than one that `_open` builds.
+        return SequenceState(update, apart=True, spare=[] if reset else [opened], reset=reset)
     return SequenceState(whole, spare=[opened], reset=reset)
 
 

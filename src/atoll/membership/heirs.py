@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from atoll.causality.origin import Origin, incarnation_of, origin_of, region_of
+from atoll.causality.origin import Origin, incarnation_of, is_floor, origin_of, region_of
 from atoll.causality.types import RegionName
 from atoll.causality.vector import VersionVector, merge
 
@@ -122,7 +122,7 @@ class Heirs:
                 continue
             held = self.held(region)
             for origin, seq in vector.items():
-                if region_of(origin) != region or incarnation_of(origin) > upto:
+                if region_of(origin) != region or is_floor(origin) or incarnation_of(origin) > upto:
                     continue
                 if seq > max(held.get(origin, 0), here.get(origin, 0)):
                     return origin

@@ -5,7 +5,6 @@ Everything below takes these as parameters; the simulator's root is `atoll.testi
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import os
 import time
@@ -26,7 +25,7 @@ from atoll.http.guard import Guard
 from atoll.http.sessions import Sessions
 from atoll.ids import IdService, region_number
 from atoll.membership.members import Membership
-from atoll.node.watchdog import watch
+from atoll.node.watchdog import Watchdog
 from atoll.region.options import RegionOptions
 from atoll.region.region import Region
 from atoll.region.site import Site
@@ -93,7 +92,7 @@ class Node:
         self.region = Region(
             site, config.region_names, self.application, self.store, witnesses=config.witness_names
         )
-        self._watching: asyncio.Task[None] | None = None
+        self._watchdog: Watchdog | None = None
         codec = TokenCodec(key, config.name, lambda: self.region.membership.origins)
         self.sessions = Sessions(self.region, codec)
         self.app = App(
@@ -180,15 +179,15 @@ class Node:
         except BaseException:
             await self.store.close()
             raise
-        self._watching = asyncio.create_task(watch(self.region.note_stall), name="watchdog")
+        self._watchdog = Watchdog(self.region.note_stall)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.app.closing.set()
-        if self._watching is not None:
-            self._watching.cancel()
+        if self._watchdog is not None:
+            self._watchdog.close()
         await self.region.stop()
         await self._peers.close()
         await self.store.close()

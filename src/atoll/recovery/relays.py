@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from atoll.causality.origin import of_region, region_of
+from atoll.causality.origin import is_floor, of_region, region_of
 from atoll.protocol import port
 
 AFTER_S = 1.0
@@ -48,7 +48,7 @@ def step(state: RelayState, event: Event, now_s: float) -> port.Next[RelayState]
             itself = {**others, **of_region(announced, peer), **of_region(here, state.region)}
             noticed, asked = dict(state.noticed), set(state.asked)
             for origin, seq in announced.items():
-                if region_of(origin) == peer:
+                if region_of(origin) == peer or is_floor(origin):
                     continue
                 relay, position = (peer, origin), here.get(origin, 0)
                 if seq <= max(position, itself.get(origin, 0)):

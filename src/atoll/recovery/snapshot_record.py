@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from atoll.causality import vector as vectors
+from atoll.causality.floor import origins_in
 from atoll.causality.origin import latest_of, of_region
 from atoll.causality.types import Dot, Seq
 from atoll.commit.batch import Batch
@@ -193,7 +194,7 @@ class Round:
 
     @property
     def complete(self) -> bool:
-        return self.next.part == "entries" and vectors.descends(self.next.since, self.until)
+        return self.next.part == "entries" and not origins_in(vectors.missing(self.next.since, self.until))
 
     def why_not(self, page: SnapshotReply, digests: Mapping[Dot, bytes]) -> str:
         """Why the page is not of the same snapshot, of a peer that has lost nothing and reads alike."""

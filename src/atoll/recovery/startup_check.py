@@ -96,6 +96,11 @@ class StartupState:
         return self.known and (self.numbering.settled or not self.numbering.incarnation)
 
     @property
+    def floor(self) -> int:
+        """The region's floor, see `causality.floor`; 0 for none."""
+        return self.numbering.incarnation if self.known and self.begins is None and self.settled else 0
+
+    @property
     def reason(self) -> str:
         """What is waited for."""
         if self.refused:

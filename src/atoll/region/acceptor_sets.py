@@ -17,6 +17,7 @@ from atoll.consensus.acceptor_set import SETS, AcceptorSet, Counted
 from atoll.consensus.round import majority
 from atoll.errors import AtollError, InvalidOperation, RegionLeft
 from atoll.region.joining import Joiner
+from atoll.region.node_leases import NodeLeases
 from atoll.region.proposer import Proposer
 from atoll.region.site import Site
 from atoll.region.voting import ACCEPTORS, REGISTERS, VOTERS
@@ -45,13 +46,13 @@ class _Leave(NamedTuple):
 class AcceptorSets:
     """Of one node. `run` it."""
 
-    def __init__(self, site: Site, store: States, proposer: Proposer) -> None:
+    def __init__(self, site: Site, store: States, proposer: Proposer, leases: NodeLeases) -> None:
         self._site = site
         self._store = store
         self._group_commit = proposer.writes.group_commit
         self._voting = proposer.voting
         self._box = proposer.box
-        self.joiner = Joiner(site, store, self._group_commit, self._voting)
+        self.joiner = Joiner(site, store, self._group_commit, self._voting, leases)
         self._registers = WriteOnce(site, self._box, f"{site.name}/{site.random.getrandbits(64):x}")
         self._moved: tuple[int, int | None] = (0, None)
         """The epoch that this region has moved to, and the incarnation that has."""

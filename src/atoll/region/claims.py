@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from atoll.causality.types import Stamp
@@ -12,30 +12,42 @@ from atoll.commit import idempotency
 from atoll.commit.identity import Address
 from atoll.consensus.claims import (
     Claim,
-    claim_of,
     claims_between,
-    holder_of,
     may_move,
 )
 from atoll.consensus.decided import Memory, Placed, wanted
-from atoll.consensus.references import Beside, Cascade, Counted, Exists, Moves, counts_of, needed
+from atoll.consensus.references import (
+    Beside,
+    Cascade,
+    Counted,
+    Exists,
+    Marked,
+    Moves,
+    counted_at,
+    marks_of,
+    needed,
+)
 from atoll.consensus.references import supposed as referring_after
 from atoll.documents.mutation import Delete, Mutation, Patch, Put
-from atoll.documents.references import counted, kept_at, may_refer, targets_of, unknown
+from atoll.documents.references import counted, may_refer, targets_of, unknown
 from atoll.documents.rules import Rules
 from atoll.documents.unique import Value, supposed, values_of
-from atoll.errors import ClaimsChanged, DeclarationError, InvalidKey, InvalidOperation, RequestError
+from atoll.errors import ClaimsChanged, InvalidKey, InvalidOperation, RequestError
 from atoll.region.concluding import Asked
-from atoll.region.holders import check_held
-from atoll.region.references import referring
+from atoll.region.references import referring, shown
 from atoll.region.registers import Registers
 from atoll.schema.limits import ANY_KEY, validate_key
-from atoll.schema.system import CLAIMS, REFERRED
-from atoll.store.port import Documents, Store
+from atoll.store.port import Documents
 
 MOST_REGISTERS: Final = 300
 """A transaction holds so many documents and claims at most: each of them names all others."""
-_AT_ONCE: Final = 1000
+
+Marks = Mapping[Address, Address | None]
+"""Mark → where it says that a reference is counted."""
+
+
+async def _whole(_: str) -> None:
+    """Counts that nobody has to build."""
 
 
 class Changed(NamedTuple):
@@ -60,6 +72,8 @@ class Claims:
         }
         self._registers = registers
         self._store = store
+        self.whole: Callable[[str], Awaitable[None]] = _whole
+        """Raises Unavailable while not all references to documents of a collection are counted."""
 
     def concern(self, mutation: Mutation | Claim | Beside) -> bool:
         """Whether it may need more than its document."""
@@ -75,15 +89,18 @@ class Claims:
         Which these are depends on what the documents are. That is what this region shows of them; `sure`: what a
         majority has decided. Either may change until the documents are held: see `check`. Raises UniqueViolation
         where two of its documents have one value, and ReferenceViolation for a key that no document can have. Raises
-        InvalidOperation where it has too many, and what `Registers.committed` raises.
+        InvalidOperation where it has too many, and what `Registers.committed` and `whole` raise.
         """
         asked = await self._with_cascades(asked)
+        for name in sorted({at[0] for at, mutations in asked.held.items() if _deletes(mutations)}):
+            if name in self._rules and counted(self._rules[name]):
+                await self.whole(name)
         found: dict[Address, Changed] = {}
         for address, mutations in asked.held.items():
             if any(map(self.concern, mutations)):
                 change = self._decided if sure else self._shown
                 found[address] = await change(self._rules[address[0]], address, asked)
-        more = self._more(found)
+        more = self._more(found, await self._marks(found, sure=sure))
         held = {at: (*asked.held.get(at, ()), *more.get(at, ())) for at in (*asked.held, *more)}
         if len(held) > MOST_REGISTERS:
             raise InvalidOperation(
@@ -92,10 +109,19 @@ class Claims:
             )
         return asked._replace(held=held)
 
+    async def _marks(self, found: Mapping[Address, Changed], *, sure: bool) -> Marks:
+        marks = [mark for at, each in found.items() for mark in marks_of(at, each.moves).values()]
+
+        async def mark_at(at: Address) -> bytes | None:
+            return (await self._registers.committed(at)).value if sure else shown(await self._store.get(*at))
+
+        told = await asyncio.gather(*map(mark_at, marks))
+        return dict(zip(marks, map(counted_at, told), strict=True))
+
     @staticmethod
-    def _more(found: Mapping[Address, Changed]) -> dict[Address, tuple[Claim | Beside, ...]]:
+    def _more(found: Mapping[Address, Changed], marks: Marks) -> dict[Address, tuple[Claim | Beside, ...]]:
         claims = claims_between((address, change.before, change.after) for address, change in found.items())
-        besides = needed({address: change.moves for address, change in found.items()})
+        besides = needed({address: change.moves for address, change in found.items()}, marks)
         for each in besides.values():
             if isinstance(each, Exists):
                 try:
@@ -155,6 +181,8 @@ class Claims:
 
     def check(self, asked: Asked, values: Mapping[Address, Placed]) -> None:
         """Raise ClaimsChanged unless it holds what the documents need, now that all are held."""
+        if asked.alone:
+            return
         found = {
             address: _between(
                 self._rules[address[0]],
@@ -165,10 +193,13 @@ class Claims:
             if address[0] in self._rules
         }
         held = {
-            at: tuple(each for each in mutations if isinstance(each, Claim | Exists | Counted))
+            at: tuple(each for each in mutations if isinstance(each, Claim | Exists | Counted | Marked))
             for at, mutations in asked.held.items()
         }
-        if {at: each for at, each in held.items() if each} != self._more(found):
+        marks = {
+            at: each.former for at, held_at in held.items() for each in held_at if isinstance(each, Marked)
+        }
+        if {at: each for at, each in held.items() if each} != self._more(found, marks):
             raise ClaimsChanged(
                 "others have changed unique fields or references of these documents all the time; nothing was done:"
                 " try again"
@@ -181,72 +212,5 @@ def _between(rules: Rules, before: bytes | None, after: bytes | None) -> Changed
     return Changed(values_of(rules, before), values_of(rules, after), moves)
 
 
-async def check_unique(due: Iterable[Rules], store: Store) -> None:
-    """Raise DeclarationError where a field of documents that are stored was declared unique afterwards.
-
-    `due`: collections whose declaration is another than that of their documents. Raises what the store raises.
-    """
-    for rules in due:
-        if rules.schema.policy.by_quorum:
-            await _check_claimed(rules, store)
-            await _check_counted(rules, store)
-        else:
-            await check_held(rules, store)
-
-
-async def _check_counted(rules: Rules, store: Store) -> None:
-    """Raise DeclarationError where documents refer that were written without being counted, or the reverse."""
-    for each in rules.schema.references:
-        if each.on_delete == "dangling":
-            continue
-        name, found = f"{rules.name}.{each.field}", Counter[str]()
-        after: str | None = None
-        while rows := (await store.scan(rules.name, after=after, limit=_AT_ONCE)).rows:
-            for _, row in rows:
-                if (target := targets_of(rules, row.value).get(each)) is not None:
-                    found[kept_at(target)] += 1
-            after = rows[-1][0]
-        prefix, after = f"{each.target}/", None
-        while rows := (await store.scan(REFERRED, prefix=prefix, after=after, limit=_AT_ONCE)).rows:
-            for at, row in rows:
-                found[at] -= counts_of(row.value).get(name, 0)
-            after = rows[-1][0]
-        if any(found.values()):
-            raise DeclarationError(
-                f"{name} was written when it was no reference, or another one; a field of documents that exist cannot"
-                " become a reference where a majority decides: declare the former collection again, export it, and"
-                " import it into a new one"
-            )
-
-
-async def _check_claimed(rules: Rules, store: Store) -> None:
-    """Raise DeclarationError where a collection has documents that were written without their claims, or the reverse.
-
-    So it is where `unique=True` was declared after they were written. Raises what the store raises.
-    """
-    name = rules.name
-    after: str | None = None
-    while rows := (await store.scan(name, after=after, limit=_AT_ONCE)).rows:
-        for key, row in rows:
-            for value in values_of(rules, row.value).values():
-                claim = await store.get(*claim_of(name, value))
-                if claim is None or holder_of(claim.value) != key:
-                    raise _unclaimed(f"{name}/{key} has the value {value.json.decode()[:200]}", value.field)
-        after = rows[-1][0]
-    for field in rules.schema.unique:
-        prefix, after = f"{name}/{field}/", None
-        while rows := (await store.scan(CLAIMS, prefix=prefix, after=after, limit=_AT_ONCE)).rows:
-            for at, row in rows:
-                key = holder_of(row.value) or ""
-                document = await store.get(name, key)
-                shown = values_of(rules, None if document is None else document.value).get(field)
-                if shown is None or claim_of(name, shown) != (CLAIMS, at):
-                    raise _unclaimed(f"{name}/{key} has another value than it had", field)
-            after = rows[-1][0]
-
-
-def _unclaimed(what: str, field: str) -> DeclarationError:
-    return DeclarationError(
-        f"{what}, and was written when {field} was not unique; a field of documents that exist cannot become unique:"
-        " declare the former collection again, export it, and import it into a new one"
-    )
+def _deletes(mutations: Iterable[object]) -> bool:
+    return any(isinstance(each, Delete | Cascade) for each in mutations)

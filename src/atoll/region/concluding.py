@@ -49,6 +49,8 @@ class Asked(NamedTuple):
     """Of strong documents, of the claims of their unique fields, and of what they refer to."""
     beside: tuple[Mutation, ...]
     """Writes of other documents, which become part of its entry."""
+    alone: bool = False
+    """Whether it holds all that it needs."""
 
     @property
     def named(self) -> set[Address]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from atoll.documents.rules import Rules
 from atoll.schema.application import Application
-from atoll.schema.system import CLAIMS, HEIRS, REFERRED, RIGHTS, STEPS
+from atoll.schema.system import BUILDS, CLAIMS, HEIRS, MARKS, REFERRED, RIGHTS, STEPS
 
 
 def decided_rules(
@@ -19,6 +19,8 @@ def decided_rules(
         STEPS: bool(application.sagas),
         CLAIMS: any(each.unique for each in schemas),
         REFERRED: any(each.references for each in schemas),
+        MARKS: any(each.references for each in schemas),
+        BUILDS: any(each.policy.by_quorum and (each.unique or each.references) for each in schemas),
         HEIRS: any(each.escrowed for each in schemas),
     }
     return {**rules, **{name: stored[name] for name, needs in needed.items() if needs}}

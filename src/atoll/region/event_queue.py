@@ -24,6 +24,8 @@ Kind = Literal[
     "snapshot-installed",
     "change-parked",
     "saga-stuck",
+    "build-began",
+    "build-ended",
 ]
 """What this version writes. A later one may write more."""
 

@@ -9,6 +9,7 @@ from math import inf
 import msgspec
 
 from atoll.causality import vector as vectors
+from atoll.causality.floor import floors_of, lacking, origins_in, unfold
 from atoll.causality.origin import of_region
 from atoll.documents.entry import Change, Entry, decode_frames
 from atoll.errors import CursorExpired
@@ -83,7 +84,7 @@ class Feed:
                 count, here = self._committed.count, self._group_commit.progress.vector
                 if known != self._failover.state.turns:
                     known = self._failover.state.turns
-                    after_id = await start_of(self._store, seen)
+                    after_id = await start_of(self._store, unfold(seen, here))
                     consumer.begin(after_id, now_s())
                     # However long the store took, something is shown before the first None.
                     due_s = now_s() + idle_s
@@ -137,7 +138,7 @@ class Feed:
                 "cursor=now, then read the collections again, and take up what the feed brings",
                 gone={origin: end + 1 for origin, end in sorted(lost.items())},
             )
-        nexts = {o: vector.get(o, 0) + 1 for o in vectors.missing(vector, self._group_commit.progress.vector)}
+        nexts = {o: vector.get(o, 0) + 1 for o in lacking(vector, self._group_commit.progress.vector)}
         gone = {o: seq for o, seq in nexts.items() if await self._store.segment(o, seq) is None}
         if gone:
             raise self._expired(gone)
@@ -145,7 +146,7 @@ class Feed:
     async def oldest_cursor(self) -> dict[str, int]:
         """Just before the oldest change of each origin that the journal holds."""
         found: dict[str, int] = {}
-        for origin, newest in sorted(self._group_commit.progress.vector.items()):
+        for origin, newest in sorted(origins_in(self._group_commit.progress.vector).items()):
             first, past = 1, newest + 1  # the first entry that is kept lies in between, or there is none
             while first < past and await self._store.segment(origin, first) is None:
                 middle = (first + past) // 2
@@ -159,11 +160,15 @@ class Feed:
                 found[origin] = first - 1
         return found
 
-    def _check_follows(self, seen: Mapping[str, int], context: Mapping[str, int]) -> None:
-        """In commit order, whatever comes has its past before it, unless that is not in the journal."""
+    def _check_follows(self, seen: dict[str, int], context: Mapping[str, int]) -> None:
+        """In commit order, whatever comes has its past before it, unless that is not in the journal.
+
+        Then what the floors of `context` stand for was seen, too.
+        """
         if not vectors.descends(seen, context):
-            gone = vectors.missing(seen, context)
-            raise self._expired({origin: seen.get(origin, 0) + 1 for origin in gone})
+            if gone := lacking(seen, context):
+                raise self._expired({origin: seen.get(origin, 0) + 1 for origin in gone})
+            seen |= floors_of(vectors.missing(seen, context))
 
     def _expired(self, gone: Mapping[str, int]) -> CursorExpired:
         return CursorExpired(
@@ -176,7 +181,7 @@ class Feed:
 async def _past(seen: Mapping[str, int], segment: Segment) -> Iterable[Entry]:
     """The entries that were not seen. Those of a large segment have no values."""
     have = seen.get(segment.origin, 0)
-    if segment.last_seq <= have:
+    if segment.last_seq <= have or vectors.folds(seen, segment.origin):
         return ()
     if len(segment.body) > BESIDE_BYTES:
         return [each for each in await beside_loop(_without_values, segment.body) if each.seq > have]

@@ -4,11 +4,13 @@ A part registers a function that returns why it closes reads, or writes, at pres
 does not. Reads ask before and after they look into the store. Writes ask before they queue, and once more inside their
 commit. What `/health/…` answers is derived from the same functions.
 
-That all gates were found open is remembered until one calls `closing`. Requests then ask only those that time closes.
+That all gates were found open is remembered until one calls `closing`. Requests then ask only those that time closes,
+once in an iteration of the event loop: many requests are often answered in one.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
@@ -24,10 +26,17 @@ class _Gate(NamedTuple):
     wait: Callable[[], Awaitable[None]] | None
 
 
+def _next_iteration(call: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_soon(call)
+
+
 class Gates:
     """Of one node."""
 
-    def __init__(self, region: str) -> None:
+    def __init__(
+        self, region: str, next_iteration: Callable[[Callable[[], None]], None] = _next_iteration
+    ) -> None:
+        """`next_iteration` calls a function in the next iteration of the event loop."""
         self.draining = False
         """Whether the operator wants no more requests to come here; those that come are served."""
         self.broken: str | None = None
@@ -47,6 +56,9 @@ class Gates:
         self._writes: tuple[_Gate, ...] = ()
         self._timed: tuple[Ask, ...] = ()
         """Those of all gates that time alone closes."""
+        self._next_iteration = next_iteration
+        self._admitted = False
+        """Whether all of `_timed` were found open in this iteration of the event loop."""
         self._advice: tuple[Ask, ...] = ()
         self._orders: _Gate | None = None
 
@@ -127,10 +139,17 @@ class Gates:
         """Whether a write may be committed at once. False also when that is not known: `admit` finds out."""
         if not self._writes_open:
             return False
-        for ask in self._timed:  # noqa: SIM110 - a generator costs more than the gates do
+        if self._admitted:
+            return True
+        for ask in self._timed:
             if ask() is not None:
                 return False
+        self._admitted = True
+        self._next_iteration(self._iterated)
         return True
+
+    def _iterated(self) -> None:
+        self._admitted = False
 
     def check_writes(self) -> None:
         """Raises Unavailable while no write may be committed here."""

@@ -20,6 +20,7 @@ from atoll.causality.clock import HybridLogicalClock
 from atoll.causality.types import Stamp
 from atoll.causality.vector import descends, merge
 from atoll.commit.batch import Batch
+from atoll.commit.contexts import outdated
 from atoll.commit.identity import Identity
 from atoll.commit.recent import Recent
 from atoll.commit.work import Gate, Step, Wants, Work
@@ -145,6 +146,8 @@ class GroupCommit:
         self._queue: deque[Work] = deque()
         self._at_once = options.works_per_commit
         """Fewer while works are large: all that they address is loaded at once."""
+        self._loaded_bytes = LOADED_BYTES
+        """Of the documents that one transaction loads, at most."""
         self._background: deque[Work] = deque()
         self._supplies: list[Callable[[], Work | None]] = []
         self._companions: list[Step] = []
@@ -166,6 +169,7 @@ class GroupCommit:
         Idempotent: a region whose first start failed elsewhere may be started again.
         """
         self._clock.last = Stamp(max(self._clock.last, await self.progress.open()))
+        self._loaded_bytes = max(LOADED_BYTES, self._identify().entry_bytes)
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="group commit")
 
@@ -322,8 +326,7 @@ class GroupCommit:
             work.want(wants)
         for companion in self._companions:
             companion.want(wants)
-        most_bytes = max(LOADED_BYTES, self._identify().entry_bytes)
-        wanted = wants.wanted(most_bytes if wants.divisible or len(group) > 1 else None)
+        wanted = wants.wanted(self._loaded_bytes if wants.divisible or len(group) > 1 else None)
         async with self._store.begin(wanted) as transaction:
             self._clock.last = Stamp(max(self._clock.last, transaction.clock))
             self._unsure = False
@@ -372,8 +375,9 @@ class GroupCommit:
         self, group: list[Work], view: View, closed: AtollError | None
     ) -> tuple[Batch, list[Work]]:
         """What the works come to, and those for which the commit has no room. Another thread may do it."""
+        identity = self._identify()
         batch = Batch(
-            self._identify(),
+            identity,
             self._rules,
             self._clock,
             view.positions,
@@ -383,7 +387,7 @@ class GroupCommit:
             now_ms=self._now_ms(),
         )
         batch.recent = self._recent
-        batch.closed = closed
+        batch.closed = closed or outdated(view.positions, identity.origin)
         waiting: list[Work] = []
         for work in group:
             if batch.size_bytes >= COMMIT_BYTES and isinstance(work, Awaited):

@@ -158,9 +158,9 @@ class Inheritance:
 
     def over(self) -> str | None:
         """Why this region writes nothing: it was taken out of the deployment."""
-        told = next((link.status.left for link in self._means.links.values() if link.status.left), None)
-        if told is not None:
-            return f"{told}: nobody gets what it writes"
+        for link in self._means.links.values():
+            if link.status.left:
+                return f"{link.status.left}: nobody gets what it writes"
         origin = self._means.startup_check.state.origin
         heir = self.heirs.heir_of(origin)
         if heir is None:
@@ -192,18 +192,18 @@ class Inheritance:
     async def run(self) -> None:
         """For ever."""
         while True:
-            since = self._changed.count
+            since, installed = self._changed.count, self._means.snapshot_install.state.completed
             try:
                 await self.round()
             except (AtollError, TimeoutError):  # the store fails, or regions cannot be asked
                 await asyncio.sleep(_RETRY_S)
-            await self._wait(since)
+            await self._wait(since, installed)
 
-    async def _wait(self, since: int) -> None:
-        """Until there may be something to do."""
+    async def _wait(self, since: int, installed: int) -> None:
+        """Until there may be something to do, as of when the last round began."""
         check, snapshots = self._means.startup_check, self._means.snapshot_install
         shares, under = self._site.options.shares_store, self._under
-        installed, behind = snapshots.state.completed, self._behind(check.state)
+        behind = self._behind(check.state)
         waits = [
             self._noticed(since),
             snapshots.until(lambda state: state.completed != installed),

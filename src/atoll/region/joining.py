@@ -1,21 +1,27 @@
-"""Acceptors join anew after their promises were lost: see `consensus.voters`. The first of a deployment do, too."""
+"""Acceptors join anew after their promises were lost: see `consensus.voters`. The first of a deployment do, too.
+
+One node of a region at a time does that: it holds a lease, from the first register that it drops until its acceptors
+vote. Else a node would drop what another one has taken over. That one would then let the acceptors vote without it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
 import msgspec
 
 from atoll.commit.batch import Batch
-from atoll.commit.work import Wants
+from atoll.commit.work import Fence, Fenced, Step, Wants
 from atoll.consensus import acceptor
 from atoll.consensus.acceptor_set import AcceptorSet
 from atoll.consensus.voters import Joining
-from atoll.errors import AtollError, Unavailable
+from atoll.errors import AtollError, FenceLost, Unavailable
 from atoll.recovery.numbering import STATE
 from atoll.region.group_commit import GroupCommit
+from atoll.region.node_leases import NodeLeases
 from atoll.region.site import Site
 from atoll.region.voting import (
     ACCEPTORS,
@@ -36,6 +42,8 @@ from atoll.store.port import States, View
 _PAGE: Final = 64
 _PAGE_BYTES: Final = 4 << 20
 _RETRY_S: Final = 0.5
+LEASE: Final = "acceptors"
+"""Of the node whose acceptors join."""
 
 
 class _Record(NamedTuple):
@@ -115,11 +123,15 @@ class _Clear(NamedTuple):
 class Joiner:
     """Of one node. `run` it."""
 
-    def __init__(self, site: Site, store: States, group_commit: GroupCommit, voting: Voting) -> None:
+    def __init__(
+        self, site: Site, store: States, group_commit: GroupCommit, voting: Voting, leases: NodeLeases
+    ) -> None:
         self._site = site
         self._store = store
         self._group_commit = group_commit
         self._voting = voting
+        self._leases = leases
+        self._alone = asyncio.Lock()
         self._found_ms = 0
         """The longest lease that was met meanwhile."""
 
@@ -166,26 +178,50 @@ class Joiner:
                 await asyncio.sleep(_RETRY_S)  # the store takes no writes at present
 
     async def clear(self, incarnation: int) -> None:
-        """Drop all that the acceptors hold, unless they vote. Raises what the store raises."""
+        """Drop all that the acceptors hold, unless they vote, or another node joins. Raises what the store raises."""
+        async with self._as_one() as fence:
+            await self._clear(incarnation, fence)
+
+    @contextlib.asynccontextmanager
+    async def _as_one(self) -> AsyncIterator[Fence]:
+        """While no other node of the region joins. Raises Unavailable where one does, and what the store raises."""
+        async with self._alone:
+            generation = await self._leases.claim(LEASE)
+            if generation is None:
+                raise Unavailable(f"another node of {self._site.name} joins", region=self._site.name)
+            try:
+                yield Fence(LEASE, generation)
+            finally:
+                with contextlib.suppress(AtollError):  # it ends by itself
+                    await self._leases.release(LEASE)
+
+    async def _commit(self, step: Step, fence: Fence) -> None:
+        await self._group_commit.commit(Fenced(step, fence))
+
+    async def _clear(self, incarnation: int, fence: Fence) -> None:
         condition = _WhileJoining(self._site.name, incarnation)
         after: str | None = None
         while page := await self._store.states(REGISTERS, after=after, limit=_PAGE):
             after = page[-1][0]
-            await self._group_commit.commit(_Clear(condition, tuple(name for name, _ in page)))
+            await self._commit(_Clear(condition, tuple(name for name, _ in page)), fence)
 
     async def _join_as(self, incarnation: int) -> None:
         """In the set that is known; it begins anew once a later one is heard of."""
-        voting, own = self._voting, self._site.name
-        if incarnation_in(await self._store.state(VOTERS, own)) == incarnation:
-            voting.incarnation = incarnation  # another node of the region has joined
+        if incarnation_in(await self._store.state(VOTERS, self._site.name)) == incarnation:
+            self._voting.incarnation = incarnation  # another node of the region has joined
             return
-        await self.clear(incarnation)
+        async with self._as_one() as fence:
+            await self._join_behind(fence, incarnation)
+
+    async def _join_behind(self, fence: Fence, incarnation: int) -> None:
+        voting, own = self._voting, self._site.name
+        await self._clear(incarnation, fence)
         self._found_ms, known, named = 0, voting.set, frozenset(voting.named)
         members, before = (known.members, known.before) if known else (named, ())
         joining = Joining(own, frozenset(members), frozenset(before), named)
         while not joining.enough:
             voting.waits_for = left = sorted(joining.asked - joining.read)
-            found = await asyncio.gather(*(self._read(peer, incarnation) for peer in left))
+            found = await asyncio.gather(*(self._read(peer, incarnation, fence) for peer in left))
             if voting.set != known or frozenset(voting.named) != named or voting.numbering() != incarnation:
                 return
             read = {peer for peer, keeps in zip(left, found, strict=True) if keeps is not None}
@@ -197,18 +233,21 @@ class Joiner:
         if voting.set != known or voting.numbering() != incarnation:
             return
         counted = known or first_set(named)
-        await self._group_commit.commit(_Begin(own, incarnation, counted))
+        await self._commit(_Begin(own, incarnation, counted), fence)
         voting.hear(counted)
         await voting.reload()
         voting.waits_for = []
 
-    async def _read(self, peer: str, incarnation: int) -> bool | None:
-        """Take over all that a peer's acceptors hold. Whether they kept their promises; None where not all was read."""
+    async def _read(self, peer: str, incarnation: int, fence: Fence) -> bool | None:
+        """Take over all that a peer's acceptors hold. Whether they kept their promises; None where not all was read.
+
+        Raises FenceLost.
+        """
         voting, own, after = self._voting, self._site.name, None
         known = voting.set
         condition = _WhileJoining(own, incarnation)
         votes = known is None or peer in (*known.members, *known.before)
-        with contextlib.suppress(AtollError):
+        try:
             while True:
                 page = await self._site.ask(peer, JoinCall(own, incarnation, after, known), JoinReply)
                 if page.set is not None:
@@ -221,7 +260,7 @@ class Joiner:
                     if region != own:
                         await self._record(region, each)
                 if page.registers or page.forgotten:
-                    await self._group_commit.commit(_TakeOver(condition, page.registers, page.forgotten))
+                    await self._commit(_TakeOver(condition, page.registers, page.forgotten), fence)
                 if voting.witness:  # now: what is noted before it is there would be taken for gone
                     voting.held.update(dict.fromkeys(name for name, _ in page.registers))
                 if page.registers:
@@ -230,4 +269,7 @@ class Joiner:
                     after = page.registers[-1][0]
                 if not page.more:
                     return page.voting
-        return None
+        except FenceLost:
+            raise  # another node has begun
+        except AtollError:
+            return None

@@ -13,6 +13,8 @@ from atoll.commit import idempotency
 from atoll.commit.batch import Batch
 from atoll.commit.identity import Address
 from atoll.commit.work import Gate, Wants
+from atoll.consensus.acceptor import Accept
+from atoll.consensus.acceptor_set import Counted
 from atoll.consensus.decided import Decided, Placed, change_of, written
 from atoll.consensus.outcome import Outcome
 from atoll.documents.decided import DECIDED
@@ -23,17 +25,21 @@ from atoll.region.voting import Voting
 from atoll.replication.messages import PlaceCall, VoteCall
 from atoll.store.port import Remembered, View
 
+_AT_ONCE_BYTES = 1 << 20
+"""So much is decided in one work of the group commit, and the rest in others."""
+
 
 class Change:
     """A write to one register that waits for its answer; without a write a question what the register holds."""
 
-    __slots__ = ("done", "doubted", "id", "movable", "sent", "since_s", "value", "write")
+    __slots__ = ("by", "done", "doubted", "id", "movable", "sent", "since_s", "value", "write")
 
     def __init__(
         self,
         write: Write | None,
         id: bytes,
         *,
+        by: str = "",
         movable: bool = False,
         sent: bool = False,
         doubted: int | None = None,
@@ -41,6 +47,8 @@ class Change:
         loop = asyncio.get_running_loop()
         self.write = write
         self.id = id
+        self.by = by
+        """The region that has forwarded it."""
         self.movable = movable
         """Whether another region may propose it instead."""
         self.sent = sent
@@ -53,6 +61,12 @@ class Change:
         self.done: asyncio.Future[Receipt] = loop.create_future()
         self.value: Decided | None = None
         """The register after it, once that is decided."""
+
+    @property
+    def local(self) -> bool:
+        """Whether it is known to this node alone. Once this one has decided it, nobody proposes it again."""
+        write = self.write
+        return write is not None and write.idempotency_key is None and not self.by and self.doubted is None
 
     def fail(self, error: Exception) -> None:
         """It was not decided, as far as this region knows."""
@@ -94,7 +108,7 @@ class Placing(Change):
     journals = False
 
     def __init__(self, call: PlaceCall, *, movable: bool = False) -> None:
-        super().__init__(None, call.id, movable=movable)
+        super().__init__(None, call.id, by=call.by, movable=movable)
         self.mutations = call.mutations
         self.intent = call.intent
         self.fingerprint = call.fingerprint
@@ -146,7 +160,7 @@ def together(waiting: list[Change], most: int) -> list[Change]:
     if len(waiting) == 1:
         return [waiting.pop()]
     placings = [change for change in waiting if isinstance(change, Placing)]
-    oldest = min(placings, key=lambda change: change.intent.age, default=None)
+    oldest = min(placings, key=lambda change: change.intent.rank, default=None)
     changes: list[Change] = [change for change in waiting if isinstance(change, Settling)]
     changes += [change for change in waiting if not isinstance(change, Placing | Settling)]
     changes = changes[: most - 1] + ([] if oldest is None else [oldest])
@@ -226,40 +240,81 @@ class Learning(Awaited[list[Receipt | AtollError]]):
 
 
 class Deciding(Learning):
-    """A work: this region's acceptor votes, and what is decided by it becomes entries."""
+    """What of `OwnVotes` is about one proposal."""
 
-    __slots__ = ("_already", "_call", "_voting", "decided")
+    __slots__ = ("_already", "accept", "decided")
 
     def __init__(
-        self,
-        address: Address,
-        steps: Sequence[Step],
-        gates: Sequence[Gate],
-        voting: Voting,
-        call: VoteCall,
-        *,
-        decided: bool,
+        self, address: Address, steps: Sequence[Step], gates: Sequence[Gate], accept: Accept, *, decided: bool
     ) -> None:
         """`decided`: it is so already, and this region's vote is one more. Else only this vote is missing."""
         super().__init__(address, steps, gates)
-        self._voting = voting
-        self._call = call
+        self.accept = accept
         self._already = decided
         self.decided = False
         """Whether it is, by the transaction that has been committed."""
 
+    @property
+    def size_bytes(self) -> int:
+        return len(self.accept.value) + sum(len(step.value.value or b"") for step in self._steps)
+
+    def conclude(self, batch: Batch, view: View, *, granted: bool) -> None:
+        """Raises nothing."""
+        self.decided = self._already or granted
+        if self.decided:
+            self.perform(batch, view)
+        else:
+            self.result = []
+
+
+class OwnVotes(Awaited[None]):
+    """A work: this region's acceptors vote for what it proposes, and what is decided by that becomes entries.
+
+    Proposals of many registers share it, until the transaction begins.
+    """
+
+    __slots__ = ("_call", "_counted", "_room", "_voting", "deciding")
+
+    def __init__(self, voting: Voting, counted: Counted, first: Deciding) -> None:
+        self._voting = voting
+        self._counted = counted
+        self.deciding = [first]
+        self._room = _AT_ONCE_BYTES - first.size_bytes
+        self._call: VoteCall | None = None
+        """Once the transaction begins."""
+
+    def join(self, counted: Counted, deciding: Deciding) -> bool:
+        """Let it be part of the work; False where it is too late, or too much, or counts otherwise."""
+        if self._call is not None or self.abandoned or self._room <= 0 or counted != self._counted:
+            return False
+        self.deciding.append(deciding)
+        self._room -= deciding.size_bytes
+        return True
+
+    @property
+    def abandoned(self) -> bool:
+        return all(each.abandoned for each in self.deciding)
+
     def want(self, wants: Wants) -> None:
-        super().want(wants)
+        self._call = VoteCall.of(self._counted, *(each.accept for each in self.deciding))
+        for each in self.deciding:
+            each.want(wants)
         self._voting.want(wants, self._call)
 
     def perform(self, batch: Batch, view: View) -> None:
         """Raises nothing."""
+        assert self._call is not None, "it was wanted"
         try:
             votes = self._voting.cast(batch, view, self._call).votes
         except (AtollError, msgspec.DecodeError):
             votes = ()  # it cannot vote: others may
-        self.decided = self._already or (bool(votes) and votes[0].granted)
-        if self.decided:
-            super().perform(batch, view)
-        else:
-            self.result = []
+        for number, each in enumerate(self.deciding):
+            each.conclude(batch, view, granted=number < len(votes) and votes[number].granted)
+
+    def committed(self) -> None:
+        for each in self.deciding:
+            each.committed()
+
+    def failed(self, error: AtollError) -> None:
+        for each in self.deciding:
+            each.failed(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import ClassVar, NamedTuple
 
@@ -52,8 +52,11 @@ class LocalWrite(Awaited[Receipt]):
         try:
             if batch.closed is not None:
                 raise batch.closed
-            self.result = batch.write(self._write, self._admitting(batch, view), self.degraded)
-            if self._touched is not None:
+            if self._touched is None:
+                self.result = batch.write(self._write, self._admit, self.degraded)
+            else:
+                admit = self._admitting(self._touched, batch, view)
+                self.result = batch.write(self._write, admit, self.degraded)
                 self._touched.done(batch, self.result)
         except AtollError as error:
             self.result = error
@@ -61,10 +64,8 @@ class LocalWrite(Awaited[Receipt]):
             self.result = AtollError(f"the write failed unexpectedly: {error!r}")
             self.result.__cause__ = error
 
-    def _admitting(self, batch: Batch, view: View) -> Admit | None:
-        touched, admit = self._touched, self._admit
-        if touched is None:
-            return admit
+    def _admitting(self, touched: Touched, batch: Batch, view: View) -> Admit:
+        admit = self._admit
 
         def both(write: Write, row: Callable[[Address], Row | None]) -> None:
             if admit is not None:
@@ -115,17 +116,19 @@ class LocalWrites:
             await commit_wait.over(receipt, self.group_commit.progress.vector)
         return receipt
 
-    async def _committed(self, write: Write) -> Receipt:
+    def _committed(self, write: Write) -> Awaitable[Receipt]:
         if self._references is not None and self._references.concern(write):
-            return await self._references.write(write, self._held)
-        return await self._held(write)
+            return self._references.write(write, self._held)
+        return self._held(write)
 
-    async def _held(self, write: Write, touched: Touched | None = None) -> Receipt:
+    def _held(self, write: Write, touched: Touched | None = None) -> Awaitable[Receipt]:
         if self._holders is not None and self._holders.concern(write):
-            return await self._holders.write(write, partial(self._submitted, touched=touched))
-        return await self._submitted(write, self.admit, touched)
+            return self._holders.write(write, partial(self._submitted, touched=touched))
+        return self._submitted(write, self.admit, touched)
 
-    async def _submitted(self, write: Write, admit: Admit | None, touched: Touched | None = None) -> Receipt:
+    def _submitted(
+        self, write: Write, admit: Admit | None, touched: Touched | None = None
+    ) -> asyncio.Future[Receipt]:
         work = LocalWrite(write, self, admit, touched)
         self.group_commit.submit(work)
-        return await work.done
+        return work.done

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from atoll.causality.origin import incarnation_of, of_region, region_of
+from atoll.causality.vector import folds
 from atoll.errors import InvalidToken
 
 
 class Lost:
     """Of one node. It goes by what regions say of their own former incarnations, and hand on."""
 
-    def __init__(self, own: Callable[[], Mapping[str, int]]) -> None:
-        """`own` gives the region's former incarnations and their last entries."""
+    def __init__(
+        self, own: Callable[[], Mapping[str, int]], position: Callable[[], Mapping[str, int]] = dict
+    ) -> None:
+        """`own` gives the region's former incarnations and their last entries, `position` what is here of all."""
         self._own = own
+        self._position = position
         self._ends: dict[str, int] = {}
 
     def closed(self, ends: Mapping[str, int]) -> None:
@@ -33,7 +37,10 @@ class Lost:
 
     def beyond(self, vector: Mapping[str, int]) -> dict[str, int]:
         """The components of a vector that claim lost entries, with the last one that is left."""
-        return {origin: end for origin, end in self.ends().items() if vector.get(origin, 0) > end}
+        here = self._position()
+        over = {origin: here.get(origin, 0) for origin in vector if folds(here, origin)}
+        ends = over | self.ends()
+        return {origin: end for origin, end in ends.items() if vector.get(origin, 0) > end}
 
     def check(self, token: Mapping[str, int]) -> None:
         """Raises InvalidToken for a session's token that names lost entries."""

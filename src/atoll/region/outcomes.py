@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from atoll.consensus.acceptor import NEVER, Inspect
 from atoll.consensus.acceptor_set import Counted
@@ -17,10 +18,14 @@ from atoll.region.ballot_box import BallotBox
 from atoll.region.site import Site
 from atoll.region.tasks import Tasks
 from atoll.region.write_once import WriteOnce
-from atoll.replication.messages import SettleCall, SettleReply
+from atoll.replication.messages import GoesOnCall, GoesOnReply, SettleCall, SettleReply
 
 _PATIENCE_S = 0.6
-"""A transaction whose intent stands in the way for longer is aborted. Its coordinator begins anew, if it is alive."""
+"""So often, who waits for a transaction asks whether anybody still coordinates it."""
+_ANSWERS_S = 1.2
+"""A region that has not answered by then coordinates nothing."""
+_LONGEST_S = 10.0
+"""A transaction whose intent stands in the way for longer is aborted, whatever its coordinator says."""
 _BACK_OFF_S = 0.02
 _MOST_TRIES = 12
 _MOST_KNOWN = 10_000
@@ -42,6 +47,8 @@ class Outcomes:
         self._site = site
         self._box = box
         self._counted = counted
+        self.running: set[str] = set()
+        """Transactions that this node coordinates."""
         self._reaches = reaches
         self._proposer = proposer
         self._registers = WriteOnce(site, box, proposer)
@@ -75,7 +82,7 @@ class Outcomes:
         other, and the oldest goes on. Raises Unavailable.
         """
         if intent.region == self._site.name or self._reaches(intent.region):
-            told = await self._wait(intent.transaction, wounded)
+            told = await self._wait(intent, wounded)
             if told is not None:
                 return told, True
         try:
@@ -103,15 +110,47 @@ class Outcomes:
             if not waiting:
                 self._waiting.pop(transaction, None)
 
-    async def _wait(self, transaction: str, wounded: Awaitable[object]) -> Outcome | None:
-        told = asyncio.ensure_future(self.wait(transaction))
+    async def _wait(self, intent: Intent, wounded: Awaitable[object]) -> Outcome | None:
+        """None once it has to be aborted."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + _LONGEST_S
+        told = asyncio.ensure_future(self.wait(intent.transaction))
         older = asyncio.ensure_future(wounded)
+        asked: asyncio.Future[bool] | None = None
         try:
-            await asyncio.wait({told, older}, timeout=_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
-            return told.result() if told.done() else None
+            while True:
+                waits: set[asyncio.Future[Any]] = {told, older} if asked is None else {told, older, asked}
+                patience_s = _PATIENCE_S if asked is None else None
+                await asyncio.wait(waits, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+                if told.done():
+                    return told.result()
+                if older.done() or loop.time() > until_s:
+                    return None
+                if asked is None:
+                    asked = asyncio.ensure_future(self._goes_on(intent))
+                elif not asked.result():
+                    return None
+                else:
+                    asked = None
         finally:
-            told.cancel()
-            older.cancel()
+            for each in (told, older, asked):
+                if each is not None:
+                    each.cancel()
+
+    async def _goes_on(self, intent: Intent) -> bool:
+        """Whether the transaction's coordinator is there, and at it."""
+        if intent.region == self._site.name:
+            return self.may_go_on(intent.transaction)
+        try:
+            async with asyncio.timeout(_ANSWERS_S):
+                reply = await self._site.ask(intent.region, GoesOnCall(intent.transaction), GoesOnReply)
+        except (AtollError, TimeoutError):
+            return False
+        return reply.may
+
+    def may_go_on(self, transaction: str) -> bool:
+        """Whether a transaction of this region may still commit. Another node of the region may coordinate it."""
+        return transaction in self.running or self._site.options.shares_store
 
     async def known(self, transaction: str) -> tuple[Outcome | None, bool]:
         """The outcome, and whether that is certain. None where none was decided when this was asked."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -27,6 +26,7 @@ from atoll.consensus.decided import (
     changed,
     decoded,
     encoded,
+    forgetting,
     initial,
     resolved,
     wanted,
@@ -45,16 +45,26 @@ from atoll.errors import (
 )
 from atoll.region.ballot_box import BallotBox
 from atoll.region.forwarding import Forwarding
-from atoll.region.learning import Change, Deciding, Learning, Placing, Settling, Step, Unasked, together
+from atoll.region.learning import (
+    Change,
+    Deciding,
+    Learning,
+    OwnVotes,
+    Placing,
+    Settling,
+    Step,
+    Unasked,
+    together,
+)
 from atoll.region.local_writes import LocalWrites
 from atoll.region.outcomes import Outcomes
 from atoll.region.read_leases import ReadLeases
+from atoll.region.register import Held, Register
 from atoll.region.site import Site
 from atoll.region.statistics import Statistics
 from atoll.region.tasks import Tasks
 from atoll.region.voting import Voting
 from atoll.replication.link import Link
-from atoll.replication.messages import VoteCall
 from atoll.store.port import Row, Store
 
 _AT_ONCE = 64
@@ -68,49 +78,12 @@ _OLDEST_S = REMEMBERED_MS / 2000
 _BACK_OFF_S = 0.02
 
 
-class _Held(NamedTuple):
-    """What was decided last, by this node, and a ballot that a majority has promised it."""
-
-    ballot: Ballot
-    value: Decided
-    counted: Counted
-
-    @property
-    def size_bytes(self) -> int:
-        return len(self.value.value or b"")
-
-
-class Register:
-    """What a node knows of one register."""
-
-    __slots__ = ("address", "held", "mine", "older", "running", "seen", "tally", "waiting")
-
-    def __init__(self, address: Address) -> None:
-        self.address = address
-        self.waiting: list[Change] = []
-        self.running = False
-        self.older: Callable[[Change], None] | None = None
-        """Looks at what comes while an intent stands in the way."""
-        self.held: _Held | None = None
-        self.seen = NEVER
-        """The highest ballot that is known."""
-        self.mine = False
-        """Whether changes should be proposed here, though another region has proposed the last one."""
-        self.tally: list[str] = []
-        """The regions that the latest changes came from."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Of the document that is known."""
-        return 0 if self.held is None else self.held.size_bytes
-
-    @property
-    def name(self) -> str:
-        return "/".join(self.address)
-
-
 class Moved(Exception):
     """Another region proposes the register's changes by now. Never leaves the region."""
+
+
+def _too_old(change: Change) -> bool:
+    return asyncio.get_running_loop().time() - change.since_s > _OLDEST_S
 
 
 def _forgotten(address: Address) -> Indefinite:
@@ -165,6 +138,8 @@ class Proposer:
         self.over: dict[str, None] = {}
         """Registers that this node has decided to hold nothing, in order: see `Forgetting`."""
         self._held_bytes = 0
+        self._votes: OwnVotes | None = None
+        """The latest: it may have begun."""
         self._tasks = Tasks()
 
     async def close(self) -> None:
@@ -182,7 +157,7 @@ class Proposer:
             self._registers.move_to_end(address)
         return register
 
-    def _hold(self, register: Register, held: _Held | None) -> None:
+    def _hold(self, register: Register, held: Held | None) -> None:
         self._held_bytes += (0 if held is None else held.size_bytes) - register.size_bytes
         register.held = held
         self._make_room()
@@ -243,11 +218,10 @@ class Proposer:
                 if value is not unfolded:  # what the audit names is in a journal, too
                     steps += [Step(Unasked(None, b""), each) for each in (unfolded, value)]
                 steps += self._steps(register.address, value, changes, row)
-                after, upcoming = steps[-1].value, Ballot(ballot.number + 1, self._name)
+                after, upcoming, sent = steps[-1].value, Ballot(ballot.number + 1, self._name), True
                 self._hold(register, None)
                 for step in steps:
                     step.change.sent |= step.error is None
-                sent = True
                 self._last = max(self._last, upcoming.number)
                 self._statistics.proposals += 1
                 lease_ms = self.leases.lease_ms(register.address, after, since_s := loop.time())
@@ -255,8 +229,10 @@ class Proposer:
                 accept = Accept(register.name, ballot, encoded(after), upcoming, lease_ms)
                 found = await self._accepted(register, accept, counted, steps)
                 if found.outcome == "won":
-                    self._hold(register, _Held(upcoming, after, counted))
+                    kept = forgetting(after, {change.id for change in changes if change.local})
+                    self._hold(register, Held(upcoming, kept, counted))
                     self.leases.decided(register.address, after, lease_ms, since_s)
+                    register.note(changes)
                     if after.over and len(self.over) < _KEPT:
                         self.over[register.name] = None
                     writes = sum(change.write is not None for change in changes)
@@ -302,7 +278,7 @@ class Proposer:
         wounded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def older(change: Change) -> None:
-            if isinstance(change, Placing) and change.intent.age < intent.age and not wounded.done():
+            if isinstance(change, Placing) and change.intent.rank < intent.rank and not wounded.done():
                 wounded.set_result(None)
 
         for change in (*others, *register.waiting):
@@ -336,10 +312,9 @@ class Proposer:
             if not (decided or found.short_of_one):
                 return found
             entries = [step for step in steps if step.change.journals]
-            call, gates = VoteCall.of(counted, accept), self.writes.gates
-            work = Deciding(register.address, entries, gates, self.voting, call, decided=decided)
+            work = Deciding(register.address, entries, self.writes.gates, accept, decided=decided)
             with contextlib.suppress(AtollError):  # then it may be decided without this region
-                self.writes.group_commit.submit(work)
+                self._vote(counted, work)
                 receipts = await work.done
                 if work.decided:
                     self._tell(entries, receipts)
@@ -352,6 +327,13 @@ class Proposer:
             if entries := self._answered(steps):
                 self._tasks.spawn(self._answer(register, entries), f"journals {register.name}")
         return found
+
+    def _vote(self, counted: Counted, deciding: Deciding) -> None:
+        """Have this region vote, too; in one work with other proposals that wait for that. Raises Overloaded."""
+        if self._votes is None or not self._votes.join(counted, deciding):
+            votes = OwnVotes(self.voting, counted, deciding)
+            self.writes.group_commit.submit(votes)
+            self._votes = votes
 
     @staticmethod
     def _answered(steps: list[Step]) -> list[Step]:
@@ -393,7 +375,7 @@ class Proposer:
                 return Step(change, before, replayed=True)
             type, message = made.refused
             return Step(change, before, error=error_classes().get(type, AtollError)(message))
-        if self._too_old(change) or (doubted is not None and not memory.since(doubted)):
+        if _too_old(change) or (doubted is not None and not memory.since(doubted)):
             return Step(change, before, error=_forgotten(address))
         rules, stamp = self.rules[address[0]], self._clock.now()
         try:
@@ -410,9 +392,6 @@ class Proposer:
         made_at = max(stamp, after.stamp)
         memory.add(Made(change.id, fingerprint, after.revision, made_at, doubted is not None))
         return Step(change, after, made=True)
-
-    def _too_old(self, change: Change) -> bool:
-        return asyncio.get_running_loop().time() - change.since_s > _OLDEST_S
 
     def _placing(
         self, address: Address, before: Decided, change: Placing, row: Row | None, memory: Memory

@@ -15,13 +15,16 @@ from typing import Any
 from atoll.causality.uncertainty import Interval
 from atoll.membership.members import Membership
 from atoll.protocol import port
-from atoll.region.claims import check_unique
+from atoll.region.building import Building, Surroundings
+from atoll.region.claiming import Means
 from atoll.region.divergence import entry_digest
+from atoll.region.holders import check_held
 from atoll.region.receiving import shared_work
 from atoll.region.shapes import shapes_of
+from atoll.region.showing import Showing
 from atoll.region.site import Site
 from atoll.region.status import Check, RegionStatus, health_of, status_of
-from atoll.region.tasks import ended
+from atoll.region.tasks import Background, ended
 from atoll.region.verification import Verifier
 from atoll.region.wiring import Parts
 from atoll.replication.messages import (
@@ -30,6 +33,8 @@ from atoll.replication.messages import (
     DigestCall,
     EntryCall,
     EntryReply,
+    GoesOnCall,
+    GoesOnReply,
     HeldCall,
     JoinCall,
     PingCall,
@@ -67,6 +72,15 @@ class Region(Parts):
         super().__init__(site, regions, application, store, witnesses)
         application = self.application
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.showing = Showing(self.store, self.registers, self.voting.unshown)
+        self.building = _building(self)
+        self.transactions.claims.whole = self.building.require_counts
+        if self.registers.any and not self.witness:
+            self.background += (Background("decided values", self.showing.run),)
+        if not self.witness:
+            self.group_commit.listen(self.building.committed)
+            part = Background("what documents that exist need", self.building.run, self.building.open)
+            self.background += (part,)
         verifier = Verifier(application.stored, self.links, self.digests, site)
         # What the region is asked, and the part that answers it.
         self.write = self.writer.write
@@ -95,9 +109,9 @@ class Region(Parts):
             if part.open is not None:
                 await part.open()
         if not (self.snapshot_install.reads() or self.restore.reads()):  # else half of the documents are here
-            stored = await self.store.schemas()
-            due = self.redeclaration.due(stored) & stored.keys()  # of others there are no documents
-            await check_unique([rules for name, rules in self.rules.items() if name in due], self.store)
+            for name in sorted(await _due(self)):
+                if name in self.rules and not self.rules[name].schema.policy.by_quorum:
+                    await check_held(self.rules[name], self.store)
         for peer in self.links:
             self._open_link(peer)
         for part in self.background:
@@ -264,6 +278,8 @@ class Region(Parts):
                 return await self.writer.place(call)
             case SettleCall():
                 return await self.transactions.settle(call)
+            case GoesOnCall():
+                return GoesOnReply(self.proposer.outcomes.may_go_on(call.transaction))
             case ReadCall() if not call.vector and self.registers.concerns_reads(call.collection):
                 reading = await self.registers.read(call.collection, call.key, forward=False)
                 return ReadReply(reading.value, reading.version, dict(reading.vector))
@@ -298,3 +314,22 @@ def _link_task(peer: str) -> str:
 
 def _clock_task(peer: str) -> str:
     return f"clock of {peer}"
+
+
+async def _due(region: Region) -> set[str]:
+    """Collections whose documents may follow another declaration than this node's."""
+    stored = await region.store.schemas()
+    return region.redeclaration.due(stored) & stored.keys()  # of others there are no documents
+
+
+def _building(region: Region) -> Building:
+    means = Means(region.store, region.registers, region.transactions.hold, region.local_writes.write)
+    around = Surroundings(
+        region.members,
+        region.links,
+        region.group_commit,
+        region.showing,
+        lambda: region.snapshot_install.reads() or region.restore.reads(),
+        lambda: _due(region),
+    )
+    return Building(region.site, region.rules, means, around, region.events.record)

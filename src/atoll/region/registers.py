@@ -16,7 +16,7 @@ import msgspec
 from atoll.causality.types import Ballot, RegionName
 from atoll.commit import idempotency
 from atoll.commit.identity import Address, address_of
-from atoll.consensus import acceptor
+from atoll.consensus import acceptor, decided
 from atoll.consensus.acceptor import Inspect
 from atoll.consensus.decided import Decided, resolved
 from atoll.documents.document import revision_in, version_tag
@@ -24,8 +24,9 @@ from atoll.documents.mutation import Receipt, Write
 from atoll.errors import AtollError, Indefinite, RequestError, Unavailable
 from atoll.region.learning import Change, Placing, Settling, Step, Unasked
 from atoll.region.progress import Progress
-from atoll.region.proposer import Moved, Proposer, Register
+from atoll.region.proposer import Moved, Proposer
 from atoll.region.reading import Reading
+from atoll.region.register import Register
 from atoll.region.site import Site
 from atoll.region.tentative import Tentative
 from atoll.region.voting import REGISTERS
@@ -44,11 +45,12 @@ from atoll.store.port import Row, Store
 Answered = TypeVar("Answered", WriteReply, PlaceReply)
 _FORWARD_S = 0.8
 """A change is proposed here if the region that it was forwarded to has neither answered nor decided by then."""
+_HELD_S = 12.0
+"""The same, if one transaction holds the register all the time: who proposes it has it aborted earlier."""
 _MOVES = 3
 """A change that finds another proposer is forwarded so often; then it is proposed here."""
-_TALLIED = 16
 _MOST_OF_THEM = 12
-"""Of so many forwarded changes one region sent so many: it had better propose them itself."""
+"""For so many of the latest proposals, a region that sent most of their changes had better propose them itself."""
 
 
 class Registers:
@@ -124,7 +126,8 @@ class Registers:
         id = id or self._site.random.getrandbits(96).to_bytes(12)
         call, sent = WriteCall(write, dict(token or {}), id, self._site.name, doubted), False
         for left in reversed(range(_MOVES)):
-            change = Change(write, id, movable=bool(left and not by), sent=sent, doubted=call.doubted)
+            movable = bool(left and not by)
+            change = Change(write, id, by=by, movable=movable, sent=sent, doubted=call.doubted)
             try:
                 found = call if by else await self._by_leader(register, call)
                 if isinstance(found, WriteReply):
@@ -139,7 +142,7 @@ class Registers:
             except Moved:
                 sent = change.sent
                 continue
-            return WriteReply(receipt, self._progress.vector, self._tallied(register, by))
+            return WriteReply(receipt, self._progress.vector, self._better(register, by))
         raise AssertionError("a change that may not move is decided or fails")
 
     async def _proposed(self, register: Register, change: Change, token: Mapping[str, int] | None) -> Receipt:
@@ -177,7 +180,7 @@ class Registers:
                 placed = await placing.placed
             except Moved:
                 continue
-            return PlaceReply(placed, self._tallied(register, call.by))
+            return PlaceReply(placed, self._better(register, call.by))
         raise AssertionError("an intent that may not move is decided or fails")
 
     async def settle(self, call: SettleCall, *, journaled: bool = True) -> None:
@@ -338,14 +341,21 @@ class Registers:
         self, leader: str, register: Register, asked: asyncio.Future[Answered]
     ) -> tuple[Answered | None, bool]:
         """The reply, if there is one; and whether nothing was proposed otherwise. Raises RequestErrors."""
+        loop, held = asyncio.get_running_loop(), ("", 0.0)
         try:
             promised = await self._promised(register)
             while not asked.done():
                 await asyncio.wait({asked}, timeout=_FORWARD_S)
-                before, promised = promised, await self._promised(register)
+                stored = await self._store.state(REGISTERS, register.name)
+                before, promised = promised, acceptor.promised(stored)
                 busy = promised > before and promised.region == leader
                 if not (busy or asked.done()):
-                    return None, False
+                    # Whoever proposes waits for a transaction that holds the register, unless that is over.
+                    intent = decided.decoded(acceptor.decoded(stored).value).intent
+                    holder = "" if intent is None else intent.transaction
+                    held = held if holder == held[0] else (holder, loop.time())
+                    if not holder or loop.time() - held[1] > _HELD_S:
+                        return None, False
         except AtollError:
             return None, False  # this region's store fails, and the call has left
         try:
@@ -355,7 +365,7 @@ class Registers:
         except AtollError as error:
             return None, error.definite
 
-    def _tallied(self, register: Register, by: str) -> bool:
+    @staticmethod
+    def _better(register: Register, by: str) -> bool:
         """Whether the region `by` had better propose itself."""
-        register.tally = [*register.tally[-_TALLIED + 1 :], by]
         return bool(by) and register.tally.count(by) >= _MOST_OF_THEM

@@ -38,6 +38,8 @@ class Showing:
         self._unshown = unshown
         self._looked_at: str | None = ""
         """The register up to which all were looked at; None once that is done."""
+        self._looked_s = 0.0
+        """When it was. What was found then was accepted before, nobody knows when."""
 
     async def run(self) -> None:
         """For ever."""
@@ -49,12 +51,18 @@ class Showing:
             except (AtollError, msgspec.DecodeError):
                 continue  # the store cannot be asked at present
 
+    def shows(self, since_s: float) -> bool:
+        """Whether documents somewhere show all that this node's acceptors had accepted before `since_s`."""
+        if self._looked_at is not None or self._unshown.overflowed:
+            return False
+        return self._unshown.late(max(since_s, self._looked_s)) is None
+
     async def round(self) -> None:
         """Once over those that are late, so many at most. Raises what the store raises, msgspec.DecodeError."""
-        loop, unshown = asyncio.get_running_loop(), self._unshown
+        loop, unshown, failed = asyncio.get_running_loop(), self._unshown, set[str]()
         for _ in range(_AT_ONCE):
             now_s = loop.time()
-            register = unshown.late(now_s - _LATE_S)
+            register = unshown.late(now_s - _LATE_S, failed)
             if register is None:
                 return
             revision = await self._revision(register)
@@ -64,7 +72,7 @@ class Showing:
                     await self._registers.read_by_majority(found, forward=True)
                 unshown.shown(register, now_s)
             except AtollError:
-                unshown.accepted(register, revision, loop.time())  # no majority answers: later
+                failed.add(register)  # no majority answers: later
 
     async def _look(self) -> None:
         """Note what was accepted before this node started, or found no room."""
@@ -78,6 +86,7 @@ class Showing:
                 if of_document(name) and (revision := await self._revision(name)):
                     self._unshown.accepted(name, revision, asyncio.get_running_loop().time())
             self._looked_at = page[-1][0] if page else None
+            self._looked_s = asyncio.get_running_loop().time()
 
     async def _revision(self, register: str) -> int:
         """That this region's acceptor holds; 0 if documents here show it."""

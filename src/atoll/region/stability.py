@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from atoll.causality.floor import fold
 from atoll.causality.vector import VersionVector, descends
 from atoll.membership.members import Members
 from atoll.region.progress import Progress
@@ -50,7 +51,8 @@ class Stability:
         if not all(descends(here, had) and descends(now[region], had) for region, had in before.items()):
             return {}
         first, *others = before.values()
-        return {
+        stable = {
             origin: min(seq, *(vector.get(origin, 0) for vector in others)) if others else seq
             for origin, seq in first.items()
         }
+        return dict(fold(stable))

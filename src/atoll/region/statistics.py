@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 
 from atoll.causality.clock import stamp_ms
 from atoll.causality.origin import region_of
 from atoll.commit.batch import Batch
+
+_DELAYS = 512
+"""Of each region, that are kept."""
+
+
+def _latest() -> deque[int]:
+    return deque(maxlen=_DELAYS)
 
 
 @dataclass(slots=True)
@@ -37,19 +46,17 @@ class Statistics:
     """Writes whose trace context was dropped as malformed."""
     loop_stall_s: float = 0.0
     """The longest time, within the last minute or two, that something held the event loop; 0 where nobody looks."""
-    propagation_ms: dict[str, deque[int]] = field(default_factory=dict)
-    """region → stamp to visible here, the last 512 (by two clocks, so an estimate)."""
+    propagation_ms: defaultdict[str, deque[int]] = field(default_factory=lambda: defaultdict(_latest))
+    """region → stamp to visible here, the last ones (by two clocks, so an estimate)."""
 
     def committed(self, batch: Batch, now_ms: int) -> None:
         self.commits += 1
         self.writes += len(batch.written)
-        for applied in batch.applied:
-            region = region_of(applied.origin)
-            self.entries_applied[region] += 1
-            delays = self.propagation_ms.get(region)
-            if delays is None:
-                delays = self.propagation_ms[region] = deque(maxlen=512)
-            delays.append(max(0, now_ms - stamp_ms(applied.stamp)))
+        for origin, entries in groupby(batch.applied, key=attrgetter("origin")):
+            region, stamps = region_of(origin), [each.stamp for each in entries]
+            self.entries_applied[region] += len(stamps)
+            delays = [max(0, now_ms - stamp_ms(stamp)) for stamp in stamps[-_DELAYS:]]
+            self.propagation_ms[region] += delays
         for record in batch.detected:
             self.conflicts[(record.collection, record.kind)] += 1
         self.parked += len(batch.pending.parked)

@@ -133,6 +133,23 @@ class RegistersStatus(msgspec.Struct):
     """Of a witness: documents whose latest values it keeps until all regions have them."""
 
 
+class BuildStatus(msgspec.Struct):
+    """A field that needs something which documents were written without: claims of its values, or counts."""
+
+    field: str
+    """`collection.field`."""
+    kind: str
+    """`unique`, or `references`."""
+    state: str
+    """`waiting` for regions, `building`, or `whole`."""
+    waits_for: list[str]
+    """Regions that do not know the declaration yet."""
+    looked: Count
+    """Documents that were looked at."""
+    conflicts: Count
+    """Documents that wait for a person."""
+
+
 class CounterRights(msgspec.Struct):
     collection: str
     key: str
@@ -203,6 +220,8 @@ class RegionStatus(msgspec.Struct):
     sagas: SagasStatus
     registers: RegistersStatus | None
     """None where no collection is decided by a majority."""
+    builds: list[BuildStatus]
+    """Unique fields, and references, that were declared when there were documents already."""
     rights: RightsStatus | None
     """None where no collection has bounded counters of which regions hold rights."""
     counted: Counted
@@ -275,6 +294,7 @@ def status_of(region: Region) -> RegionStatus:
             truncated=kept.truncated,
         ),
         registers=_registers(region) if region.registers.any or region.witness else None,
+        builds=[BuildStatus(*each) for each in region.building.report()],
         rights=_rights(region) if region.rights.any else None,
         sagas=_sagas(region),
         counted=_counted(region),

@@ -20,7 +20,8 @@ from atoll.errors import AtollError, Unavailable
 from atoll.region.group_commit import Awaited
 from atoll.region.learning import Change
 from atoll.region.local_writes import LocalWrite
-from atoll.region.proposer import Proposer, Register
+from atoll.region.proposer import Proposer
+from atoll.region.register import Register
 from atoll.region.site import Site
 from atoll.store.port import Row, Store, View
 

@@ -22,8 +22,10 @@ from atoll.causality.types import Seq, Stamp
 from atoll.commit import idempotency
 from atoll.commit.checks import check_together
 from atoll.commit.identity import Address
+from atoll.consensus.claims import Claim
 from atoll.consensus.decided import Decided, Intent, Placed, wanted, written
 from atoll.consensus.outcome import Outcome, aborted, register_of, transaction_id
+from atoll.consensus.references import Beside
 from atoll.documents.decided import DECIDED
 from atoll.documents.mutation import Check, Delete, Mutation, Patch, Put, Receipt, Write, Written
 from atoll.documents.references import refers
@@ -70,8 +72,6 @@ class Transactions:
         voting: Voting,
         admission: Admission,
     ) -> None:
-        self.running: set[str] = set()
-        """Those that this node coordinates."""
         self._site = site
         self._rules = rules
         self._store = store
@@ -79,6 +79,7 @@ class Transactions:
         self._proposer = registers.proposer
         self.registers = registers
         self.claims = Claims(rules, registers, store)
+        self.running = registers.proposer.outcomes.running
         self._voting = voting
         self._writes = registers.proposer.writes
         self._ownership, self._gates, self._waits, _ = admission
@@ -110,6 +111,12 @@ class Transactions:
         # A caller that goes away must not leave intents behind that others have to wait for.
         self._tasks.spawn(self._run(asked, done), "a transaction")
         return WriteReply(await done, self._vector())
+
+    async def hold(self, held: Mapping[Address, tuple[Mutation | Claim | Beside, ...]]) -> bool:
+        """Have these registers changed, and nothing else; whether it happened. Raises what `commit` raises."""
+        await self._gates.admit()
+        asked = Asked(Write((), brief=True), held, (), alone=True)
+        return await self._attempted(asked, self._clock.now()) is not None
 
     def divided(self, write: Write) -> Asked:
         """Raises InvalidOperation."""
@@ -405,11 +412,15 @@ class Transactions:
         asked, age = self.divided(write), self._clock.now()
         for _ in range(_COLLECTS):
             transaction = transaction_id(self._site.now_ms(), self._site.random.getrandbits(64))
-            values = await self._placed(asked, Intent(transaction, self._site.name, age, asked.registers))
-            if values is None:
-                continue
-            assert not isinstance(values, Receipt), "checks have no idempotency key"
-            outcome = await self._decided(transaction, values)
+            self.running.add(transaction)
+            try:
+                values = await self._placed(asked, Intent(transaction, self._site.name, age, asked.registers))
+                if values is None:
+                    continue
+                assert not isinstance(values, Receipt), "checks have no idempotency key"
+                outcome = await self._decided(transaction, values)
+            finally:
+                self.running.discard(transaction)
             settling = self._settle(transaction, outcome, sure=outcome.committed)
             self._tasks.spawn(settling, "settles a snapshot")
             if outcome.committed:

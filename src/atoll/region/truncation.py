@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from atoll.causality.clock import stamp_ms
+from atoll.causality.floor import origins_in
 from atoll.causality.vector import VersionVector
 from atoll.commit.batch import Batch
 from atoll.commit.work import Step, Wants
@@ -139,7 +140,7 @@ class Truncation:
         vectors = [self._links[peer].status.advertised for peer in peers]
         if not vectors:
             return self.extent.tail
-        origins = {origin for vector in vectors for origin in vector}
+        origins = {origin for vector in vectors for origin in origins_in(vector)}
         common: VersionVector = {
             origin: min(vector.get(origin, 0) for vector in vectors) for origin in origins
         }

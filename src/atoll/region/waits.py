@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from atoll.causality import vector as vectors
+from atoll.causality.floor import origins_in
 from atoll.causality.origin import region_of
 from atoll.errors import TokenNotReached, TooStale
 from atoll.ownership.ownership import Ownership
@@ -70,7 +71,7 @@ class Waits:
             raise self.not_reached(token)
 
     def not_reached(self, token: Mapping[str, int]) -> TokenNotReached:
-        missing = vectors.missing(self._group_commit.progress.vector, token)
+        missing = origins_in(vectors.missing(self._group_commit.progress.vector, token))
         left = sorted({region_of(origin) for origin in missing} - {self._region, *self._peers})
         advice = "try again, or go on without the session's token"
         if left:

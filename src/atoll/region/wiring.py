@@ -64,7 +64,6 @@ from atoll.region.saga_driving import LEASE
 from atoll.region.saga_retention import SagaRetention
 from atoll.region.saga_rights import SagaRights
 from atoll.region.sagas import Outlook, Requests, Sagas
-from atoll.region.showing import Showing
 from atoll.region.site import Site
 from atoll.region.snapshot_install import SnapshotInstall
 from atoll.region.snapshot_pages import SnapshotPages
@@ -191,7 +190,7 @@ class Parts(Receiving):
             patience_s=patience_s,
             founding=self.options.founding,
         )
-        self.lost = Lost(lambda: {**self.startup_check.ends(), **self.inheritance.ends()})
+        self.lost = Lost(lambda: self.startup_check.ends() | self.inheritance.ends(), lambda: self.vector)
         self._relays = Driver(RelayState(self.name), relays.step, performer)
         self.restore = RestoreRecovery(self.name, self.links, performer, close_reads)
         self.failover = FailoverRecovery(
@@ -239,7 +238,7 @@ class Parts(Receiving):
             voting=self.voting,
             statistics=self.statistics,
         )
-        self.acceptor_sets = AcceptorSets(self.site, self.store, self.proposer)
+        self.acceptor_sets = AcceptorSets(self.site, self.store, self.proposer, self.node_leases)
         self.forgetting = Forgetting(self.site, self.store, self.proposer)
 
     def _wire_requests(self) -> None:
@@ -361,9 +360,8 @@ class Parts(Receiving):
             consumers=self.feed.held,
         )
         housekeeping = Housekeeping(self.site, self.store, self.group_commit, self.truncation)
-        gates, every_s = self.local_writes.gates, self.options.purge_s
         parts = (self.members, self.links, self.store, self.group_commit)
-        self.purging = Purging(*parts, gates=gates, every_s=every_s)
+        self.purging = Purging(*parts, gates=self.local_writes.gates, every_s=self.options.purge_s)
         self.background: tuple[Background, ...] = (
             Background("leases", self.node_leases.run, self.node_leases.take),
             Background("start-up position check", self.startup_check.run, self._open_commits),
@@ -386,7 +384,6 @@ class Parts(Receiving):
                 Background("acceptors", self.acceptor_sets.run, self.voting.open),
                 Background("witnesses", Witnesses(self.site, self.members, self.voting).run),
                 Background("unfinished transactions", self.unfinished.run),
-                Background("decided values", Showing(self.store, self.registers, self.voting.unshown).run),
                 Background("registers of deleted documents", self.forgetting.run),
                 Background("undecided writes", self.registers.tentative.run),
             )
@@ -485,6 +482,7 @@ class Parts(Receiving):
             self.inheritance.heirs,
             self.inheritance.inherits,
             purges=bool(self.options.purge_s),
+            floor=self.startup_check.state.floor,
         )
 
     def _after_commit(self, batch: Batch) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Container, Mapping
 
 import msgspec
 
+from atoll.causality.floor import origins_in, raised_by
 from atoll.causality.origin import region_of
 from atoll.causality.vector import descends
 from atoll.documents.entry import EncodedEntry
@@ -80,7 +81,10 @@ class Inbox:
                 seq = at.get(origin, 0) + 1
                 while len(taken) < limit and limit_bytes > 0:
                     found = waiting.get(seq)
-                    if found is None or not descends(at, found.encoded.entry.context):
+                    if found is None:
+                        break
+                    context = found.encoded.entry.context
+                    if not (descends(at, context) or _follows(context, at)):
                         break
                     del waiting[seq]
                     size_bytes = len(found.encoded.frame)
@@ -133,6 +137,15 @@ class Inbox:
                 blocked[origin] = {origin: vector.get(origin, 0) + 1}
             else:
                 blocked[origin] = {
-                    o: s for o, s in found.encoded.entry.context.items() if vector.get(o, 0) < s
+                    o: s for o, s in origins_in(found.encoded.entry.context).items() if vector.get(o, 0) < s
                 }
         return blocked
+
+
+def _follows(context: Mapping[str, int], at: dict[str, int]) -> bool:
+    """Whether what the writer had seen is here, but for floors that it raised; then these count as well."""
+    floors = raised_by(at, context)
+    if floors is None:
+        return False
+    at |= floors
+    return True

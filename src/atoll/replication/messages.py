@@ -164,6 +164,12 @@ class SettleCall(msgspec.Struct, array_like=True, frozen=True, tag="settle"):
     """No intents are left, and nobody will ask again."""
 
 
+class GoesOnCall(msgspec.Struct, array_like=True, frozen=True, tag="goes-on"):
+    """Ask the region that began a transaction whether it may still commit."""
+
+    transaction: str
+
+
 class RelieveCall(msgspec.Struct, array_like=True, frozen=True, tag="relieve"):
     """A witness keeps what others should: have it where documents are, so that the witness need not keep it."""
 
@@ -189,6 +195,7 @@ Call = (
     | HeldCall
     | SagaCall
     | RelieveCall
+    | GoesOnCall
 )
 
 
@@ -313,6 +320,11 @@ class SagaReply(msgspec.Struct, array_like=True, frozen=True, tag="saga"):
     vector: dict[str, int]
 
 
+class GoesOnReply(msgspec.Struct, array_like=True, frozen=True, tag="goes-on"):
+    may: bool
+    """False where nobody coordinates it: its outcome is decided, or only others can decide it."""
+
+
 class RelieveReply(msgspec.Struct, array_like=True, frozen=True, tag="relieve"):
     """It is under way."""
 
@@ -333,6 +345,7 @@ Reply = (
     | HeldReply
     | SagaReply
     | RelieveReply
+    | GoesOnReply
 )
 
 

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import msgspec
 import zstandard
 
+from atoll.causality.floor import origins_in
 from atoll.causality.types import Dot, Seq
-from atoll.causality.vector import descends
+from atoll.causality.vector import missing
 from atoll.commit.snapshot_page import KEPT_ASIDE
 from atoll.conflicts import records
 from atoll.documents.document import received
@@ -123,7 +124,7 @@ async def _parked(store: Audit, place: SnapshotPlace, most_rows: int) -> _Read:
 async def _entries(store: Journal, place: SnapshotPlace, region: str) -> _Read:
     """Of each origin without a gap. Nothing where the journal does not hold the next ones, or not all of them."""
     sent, wanted = dict(place.since), Wanted(place.until)
-    if descends(sent, place.until):
+    if not origins_in(missing(sent, place.until)):
         return _Read(Content(), None)
     after_id, chunk = await start_of(store, sent, wanted), list[bytes]()
     while not chunk:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
+from atoll.causality.floor import origins_in
 from atoll.causality.origin import region_of
+from atoll.causality.vector import missing
 from atoll.documents.entry import frames_for, frames_past, has_sections
 from atoll.replication.beside import beside_loop
 from atoll.replication.messages import StreamRequest
@@ -41,7 +43,8 @@ class Wanted:
 async def start_of(store: Journal, vector: Mapping[str, int], wanted: Wanted | None = None) -> int:
     """The id of the segment after which all of the wanted origins lie that `vector` does not cover; None for all."""
     tail = await store.journal_start(vector, ())  # an incarnation that begins meanwhile lies behind it
-    origins = [origin for origin in await store.positions() if wanted is None or origin in wanted]
+    held = origins_in(await store.positions())
+    origins = [origin for origin in held if wanted is None or origin in wanted]
     return min(tail, await store.journal_start(vector, origins))
 
 
@@ -83,7 +86,7 @@ async def stream(
         after_id, chunk, gone = batch_for(numbered, after_id, wanted, sent, request.region)
         if not numbered:
             # Then all that was here at the last heartbeat has been sent, or is not in the journal.
-            gone = {o: seq for o, seq in now.vector.items() if o in wanted and seq > sent.get(o, 0)}
+            gone = {o: seq for o, seq in origins_in(missing(sent, now.vector)).items() if o in wanted}
         if chunk:
             frames = b"".join(chunk)
             if len(frames) <= BESIDE_BYTES:

@@ -29,7 +29,8 @@ from atoll.documents.entry import EncodedEntry, decode_frames
 from atoll.errors import CorruptEntry, ProtocolMismatch
 from atoll.schema.bounds import BESIDE_BYTES, MAX_FRAME_BYTES
 
-PROTOCOL: Final = 2
+PROTOCOL: Final = 3
+"""Of what regions send each other. 3: contexts have floors, and sets of acceptors change."""
 _COMPRESS_FROM_BYTES: Final = 512
 _AT_ONCE_BYTES: Final = 256 << 10
 """A longer frame is for another thread: it may hold thousands of entries."""

@@ -25,6 +25,8 @@ HOLDERS = "_holders"
 DANGLING = "_dangling"
 DELETED = "_deleted"
 REFERRED = "_referred"
+MARKS = "_counted"
+BUILDS = "_builds"
 HEIRS = "_heirs"
 SEALS = "_seals"
 
@@ -166,6 +168,38 @@ class Referred(Collection, name=REFERRED, system=True, consistency="strong"):
     """`collection.field` → how many."""
 
 
+class ReferenceMark(Collection, name=MARKS, system=True, consistency="strong"):
+    """Where the reference of a strong document is counted: see `consensus.references`.
+
+    Its key is `{collection}/{field}/{digest of the document's key}`.
+    """
+
+    referrer: str
+    """The document's key."""
+    target: list[str]
+    """Collection and key of what it refers to."""
+
+
+class BuildDocument(Collection, name=BUILDS, system=True, consistency="strong"):
+    """How far a field that was declared later has come: see `consensus.building.Build`.
+
+    Its key is `unique/{collection}/{field}`, or `references/{collection}/{field}/{collection that it refers to}`.
+    """
+
+    generation: int
+    state: str
+    known: list[str]
+    settled: dict[str, dict[str, int]]
+    builder: str
+    phase: int
+    after: str | None
+    looked: int
+    conflicts: int
+    has: dict[str, int]
+    began_ms: int
+    ended_ms: int
+
+
 class Heir(Collection, name=HEIRS, system=True, consistency="strong"):
     """Who has the rights of a region that has left: see `membership.heirs`. Its key is the region's name."""
 
@@ -194,6 +228,8 @@ SYSTEM: tuple[type[Collection], ...] = (
     Dangling,
     Deleted,
     Referred,
+    ReferenceMark,
+    BuildDocument,
     Heir,
     SealDocument,
 )

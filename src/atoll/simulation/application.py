@@ -3,6 +3,7 @@
 A few are declared in three versions, between which a rollout moves one region after the other.
 """
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -150,6 +151,53 @@ class Folder(Collection):
     name: str = ""
 
 
+class Customer(Collection, consistency="strong"):
+    note: str = ""
+
+
+class Invoice(Collection, consistency="strong"):
+    """It keeps its customer."""
+
+    customer: Ref[Customer]
+    note: str = ""
+
+
+class Line(Collection, consistency="strong"):
+    """It goes with its invoice, and may outlive its seller."""
+
+    invoice: Ref[Invoice] | None = field(None, on_delete="cascade")
+    seller: Ref[Customer] | None = field(None, on_delete="dangling")
+    note: str = ""
+
+
+class Pass1(Collection, name="pass", consistency="strong"):
+    number: str | None = None
+    note: str = ""
+
+
+class Tenant(Collection, consistency="strong"):
+    note: str = ""
+
+
+class Room1(Collection, name="room", consistency="strong"):
+    tenant: str | None = None
+    note: str = ""
+
+
+class Room2(Collection, name="room", consistency="strong"):
+    """What was the key of a document, and no reference."""
+
+    tenant: Ref[Tenant] | None = None
+    note: str = ""
+
+
+class Pass2(Collection, name="pass", consistency="strong"):
+    """What was no rule before."""
+
+    number: str | None = field(None, unique=True)
+    note: str = ""
+
+
 class Person1(Collection, name="person"):
     name: str
     nick: str | None = None
@@ -205,14 +253,29 @@ VERSIONED = ("person", "board", "memo")
 """Collections whose declarations differ between the versions."""
 
 
+_OF_WORKLOADS: dict[str, tuple[type[Any], ...]] = {
+    "sagas": (Trail, Purse, Journey),
+    "references": (Owner, Pet, Photo, Folder),
+    "strong_references": (Customer, Invoice, Line),
+}
+"""Declared where one of these workloads runs."""
+DECLARED_LATER = "declared_later"
+_DECLARED_LATER: dict[int, tuple[type[Any], ...]] = {
+    1: (Pass1, Tenant, Room1),
+    2: (Pass2, Tenant, Room2),
+    3: (Pass2, Tenant, Room2),
+}
+
+
 @cache
-def built_in(version: int = NEWEST, *, sagas: bool = False, references: bool = False) -> Application:
-    """The application as of one version of its declarations, from 1 to `NEWEST`; with sagas, or references, or none."""
-    more: list[type[Collection]] = [Trail, Purse, Journey] if sagas else []
-    more += [Owner, Pet, Photo, Folder] if references else []
+def built_in(version: int = NEWEST, workloads: frozenset[str] = frozenset()) -> Application:
+    """The application as of one version of its declarations, from 1 to `NEWEST`, with what some workloads need."""
+    more = [each for name, needed in _OF_WORKLOADS.items() if name in workloads for each in needed]
+    if DECLARED_LATER in workloads:
+        more += _DECLARED_LATER[version]
     return application_of(*_UNCHANGED, *_CHANGED[version], *more, name="simulation")
 
 
-def in_version(application: Application, version: int) -> Application:
-    """A built-in application in another version."""
-    return built_in(version, sagas=bool(application.sagas), references="owner" in application.collections)
+def built_in_for(workloads: Iterable[str], version: int = NEWEST) -> Application:
+    """The application that these workloads write."""
+    return built_in(version, frozenset({*_OF_WORKLOADS, DECLARED_LATER} & {*workloads}))

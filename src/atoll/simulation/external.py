@@ -11,6 +11,8 @@ from atoll.simulation.world import Client, Operation, Workload, World
 
 STAMPED_IN_ORDER = "what was acknowledged before is stamped before"
 HOLDS_THE_TIME = "the interval holds the time"
+_ROUNDS = 10
+"""So often every node of a region is asked at the end, between two comparisons of clocks."""
 _LOOK_S = 0.01
 """Faults of clocks last longer."""
 
@@ -64,9 +66,23 @@ class External(Workload):
         )  # a comparison of clocks may wait so long for a lost answer
         client = world.client("external-last")
         for name in world.names:
-            client.region = name
-            if (await client.put("event", "last", {"text": name}, session=False)).state != "acked":
+            if not await self._makes_certain(world, client, name):
                 world.verdict.liveness("a wait for the order ends", f"{name} makes no order certain")
+
+    async def _makes_certain(self, world: World, client: Client, name: str) -> bool:
+        """Whether one of the region's nodes does: one that can prove nothing of its clock is out of service.
+
+        What peers prove of a silent one depends on which of their nodes it compared itself with last.
+        """
+        client.region = name
+        ping_s = next(iter(world.cluster.nodes.values())).options.ping_s
+        for _ in range(_ROUNDS):
+            for node in world.cluster.of(name):
+                client.node = node.name
+                if (await client.put("event", "last", {"text": name}, session=False)).state == "acked":
+                    return True
+            await asyncio.sleep(ping_s)
+        return False
 
     async def _write(self, world: World, client: Client, collection: str, key: str) -> None:
         region, at_s, floor, before = client.region, world.cluster.loop.time(), self._floor, self._floor_of

@@ -207,7 +207,7 @@ class Fallbacks(Workload):
                     return True
                 continue
             revisions.add(revision)
-            if base.get(dot[0], 0) >= dot[1]:
+            if vectors.covers(base, *dot):
                 decided[revision] = each.change.registers[""]
         # A revision whose proposer died is in no journal if another one followed it.
         first = min(decided, default=None)

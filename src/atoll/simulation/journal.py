@@ -12,9 +12,11 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from atoll.causality import vector as vectors
-from atoll.causality.origin import Origin, of_region, region_of
+from atoll.causality.floor import floors_of, origins_in
+from atoll.causality.origin import Origin, is_floor, of_region, region_of
 from atoll.causality.types import Dot, Seq
 from atoll.commit.snapshot_page import RECORD
 from atoll.documents.entry import Change, Entry, decode_frames
@@ -23,6 +25,7 @@ from atoll.documents.trace import TRACE_BYTES
 from atoll.errors import AtollError
 from atoll.recovery.snapshot_record import Record
 from atoll.simulation.failures import Verdict
+from atoll.simulation.floors import Floors
 from atoll.store.port import Commit, Segment
 from atoll.testing.disk import Replaced
 
@@ -75,6 +78,8 @@ class Journal:
         """Whether any region has another disk than at its start, or an older one."""
         self.losses: dict[str, Loss] = {}
         """Origins of regions whose data went back to what they were before, or are gone."""
+        self.struck: list[Entry] = []
+        """Those that were lost before they had reached another region: `strike_lost`."""
         self._restored: set[str] = set()
         """Those that were restored, and have not started since."""
         self._owed: dict[str, Mapping[str, int]] = {}
@@ -89,6 +94,7 @@ class Journal:
         """Regions whose position says more than their documents show: a snapshot is not merged yet."""
         self._frames: dict[Dot, bytes] = {}
         self._verdict = verdict
+        self.floors = Floors(verdict)
         self._digest = blake2b(digest_size=16)
 
     @property
@@ -143,13 +149,14 @@ class Journal:
         """
         for origin, seq in commit.positions.items():
             if vector.get(origin, 0) < seq:
-                if (origin, seq) not in self.entries:
+                if (origin, seq) not in self.entries and not is_floor(origin):
                     self._verdict.safety(
                         "a snapshot is of what happened",
                         f"{region} adopted {origin}:{seq}, which nobody wrote",
                     )
                 vector[origin] = seq
                 self._digest.update(f"{region} adopts {origin}:{seq}".encode())
+        self.floors.check_position(region, vector)
 
     def cut(self, region: str, segments: Iterable[Segment]) -> None:
         """A region has cut its journal. Checked where no region is given up, and none has lost its disk."""
@@ -171,13 +178,16 @@ class Journal:
                 "each entry is applied exactly once",
                 f"{region} applied {entry.origin}:{entry.seq} when it had {vector.get(entry.origin, 0)} of it",
             )
-        if lacking := vectors.missing(vector, entry.context):
+        raw, entry = entry, replace(entry, context=self.floors.spelt_context(region, vector, entry))
+        if lacking := origins_in(vectors.missing(vector, entry.context)):
             safety(
                 "an entry comes after what its writer had seen", f"{region} applied {dot} without {lacking}"
             )
         known, own = self._frames.get(dot), region == region_of(entry.origin)
         if known is None:
             self._first(region, dot, entry, frame)
+            if frame not in self.crafted:
+                self.floors.check_written(raw, vector)
             owed = self._owed.pop(region, {}) if own else {}
             if lacking := vectors.missing(vector, owed):
                 safety(HOLDS_BACK, f"{region} wrote {dot} before it had {lacking} again")
@@ -188,6 +198,7 @@ class Journal:
             )
         elif own and not self.may_be_lost(dot):
             safety("sequence numbers are used once", f"{region} committed {dot} a second time")
+        vector |= floors_of(vectors.missing(vector, entry.context))
         vector[entry.origin] = entry.seq
 
     def _first(self, region: str, dot: Dot, entry: Entry, frame: bytes) -> None:
@@ -303,6 +314,7 @@ class Journal:
         for origin, loss in sorted(self.losses.items()):
             for seq in range(self.newest.get(origin, 0) + 1, loss.newest + 1):
                 self._strike(Dot(Origin(origin), Seq(seq)))
+        self.floors.check_over(self.newest)
 
     def may_be_lost(self, dot: Dot) -> bool:
         """Whether its region's data went back to before it. Then it may be gone."""
@@ -313,6 +325,7 @@ class Journal:
         entry = self.entries.pop(dot, None)
         if entry is None:
             return
+        self.struck.append(entry)
         del self._frames[dot]
         self.hostile.discard(dot)
         self.refused -= {(*dot, number) for number in range(len(entry.changes))}
@@ -329,6 +342,8 @@ class Journal:
 
     def touches(self, collection: str, key: str, within: Mapping[str, int] | None = None) -> Iterator[Touch]:
         """What was done to a document, restricted to what a vector has seen; without what was refused."""
+        if within is not None:
+            within = self.floors.spelt_out(within)
         for touch in self.by_document.get((collection, key), ()):
             entry = touch.entry
             if self.refused and (entry.origin, entry.seq, touch.number) in self.refused:

@@ -84,7 +84,7 @@ class Leaving(Inventory):
         """A region is taken out once all regions agree and vote, and it has nothing left to be decided."""
         cluster = world.cluster
         deadline_s = cluster.loop.time() + _WITHIN_S
-        while not all(_votes(cluster, name) for name in cluster.nodes) or _undecided(cluster, gone):
+        while not all(votes(cluster, name) for name in cluster.nodes) or _undecided(cluster, gone):
             if cluster.loop.time() > deadline_s:
                 return  # whoever waits for that says so
             await asyncio.sleep(0.1)
@@ -111,7 +111,8 @@ class Leaving(Inventory):
         await self.until_none(world, unaware, INHERITED, _WITHIN_S)
 
 
-def _votes(cluster: Cluster, node: str) -> bool:
+def votes(cluster: Cluster, node: str) -> bool:
+    """Whether a node counts the members of the deployment, and is one of them."""
     registers = cluster.region(node).status().registers
     return registers is not None and registers.voting and {*registers.acceptors} == {*cluster.members}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from atoll.simulation.application import in_version
+from atoll.simulation.application import built_in_for
 from atoll.simulation.plan import Fault, Plan
 from atoll.testing.cluster import Cluster, SimulatedNode
 from atoll.testing.disk import Connection, DiskFaults
@@ -82,7 +82,7 @@ class Nemesis:
             case "lost_disk":
                 cluster.lose_disk(name)
             case "upgrade":  # one node of a region after the other, as a rollout does
-                declared = in_version(cluster.application, int(amount))
+                declared = built_in_for(self._plan.workloads, int(amount))
                 for node in nodes:
                     cluster.upgrade(node.name, declared)
                     await asyncio.sleep(_BETWEEN_NODES_S)

@@ -16,6 +16,7 @@ import msgspec
 
 from atoll.causality.origin import Origin
 from atoll.causality.types import Dot, Order, Seq, Stamp
+from atoll.causality.vector import covers
 from atoll.conflicts.records import record_id
 from atoll.documents.entry import Change, Entry
 from atoll.documents.rules import PURGED, TOUCH, WHOLE, Rules, field_of, in_life, is_touch
@@ -40,7 +41,7 @@ class Written(NamedTuple):
         return Dot(self.origin, self.seq)
 
     def saw(self, other: Written) -> bool:
-        return self.context.get(other.origin, 0) >= other.seq
+        return covers(self.context, other.origin, other.seq)
 
 
 class Expected(NamedTuple):
@@ -199,7 +200,7 @@ def _present(touches: Sequence[Touch]) -> dict[str, list[Written]]:
                 if seq > covered.get(region, 0):
                     covered[region] = seq
     present = {
-        register: sorted((v for v in versions if seen[register].get(v.origin, 0) < v.seq), key=_canonically)
+        register: sorted((v for v in versions if not covers(seen[register], *v.dot)), key=_canonically)
         for register, versions in written.items()
     }
     purges = _purges(present)
@@ -245,7 +246,7 @@ def _left(present: dict[str, list[Written]], purges: list[Any]) -> dict[str, lis
 
 def _covered(version: Written, member: int, purges: list[Any]) -> bool:
     """Whether the vector that is this member of a purge covers the version."""
-    return any(each[member].get(version.origin, 0) >= version.seq for each in purges)
+    return any(covers(each[member], *version.dot) for each in purges)
 
 
 def _canonically(version: Written) -> Order:

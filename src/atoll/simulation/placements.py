@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
+from typing import ClassVar
 
 import msgspec
 
 from atoll.causality import vector as vectors
+from atoll.causality.floor import floors_of, fold, lacking
 from atoll.causality.origin import region_of
 from atoll.consensus import acceptor
 from atoll.consensus.decided import revision_of
@@ -22,8 +24,8 @@ from atoll.region.voting import REGISTERS
 from atoll.simulation.world import Client, Solo, Workload, World
 from atoll.testing.cluster import SimulatedNode
 
-_ACCOUNTS = ("a0", "a1")
 _SHOWN_S = 60.0
+LINEARIZABLE = "strong documents are linearizable"
 _MISSES_NOTHING = "the change feed misses nothing"
 
 
@@ -32,6 +34,8 @@ class Orders(Workload):
 
     name = "orders"
     moves = 0.3
+    accounts: ClassVar[tuple[str, ...]] = ("a0", "a1")
+    """Keys of strong documents that it alone writes."""
 
     def __init__(self, clients: int, mean_s: float) -> None:
         super().__init__(clients, mean_s)
@@ -41,12 +45,11 @@ class Orders(Workload):
     async def rest(self, world: World) -> None:
         await self.until_none(world, self._unshown, "what was decided is shown everywhere", _SHOWN_S)
 
-    @staticmethod
-    def _unshown(world: World) -> list[str]:
+    def _unshown(self, world: World) -> list[str]:
         """What a majority has accepted, and documents of some region do not show."""
         stores = {name: world.cluster[name].disk.store for name in world.names}
         found = []
-        for key in _ACCOUNTS:
+        for key in self.accounts:
             held = [acceptor.decoded(each.state(REGISTERS, f"account/{key}")) for each in stores.values()]
             latest = max(held, key=lambda state: state.accepted)
             if 2 * sum(state.accepted == latest.accepted for state in held) <= len(held):
@@ -80,24 +83,18 @@ class Orders(Workload):
             await client.patch("order", key, {"$set": {"quantity": count + 1}})
             await client.read("order", key)
         else:
-            await self._account(world, client, count)
+            await self.account(world, client, count)
 
-    async def _account(self, world: World, client: Client, count: int) -> None:
-        """Every balance is written once, so that a read says which write it saw."""
-        key = client.random.choice(_ACCOUNTS)
-        if self._recorder is None:
-            loop = world.cluster.loop
-            self._recorder = Recorder(lambda: round(loop.time() * 1e9))
-        if client.name not in self._recorded:
-            self._recorded[client.name] = self._recorder.client()
-        recorded = self._recorded[client.name]
+    async def account(self, world: World, client: Client, count: int) -> None:
+        """Read a strong document, perhaps, and write it."""
+        key = client.random.choice(self.accounts)
         if client.random.random() < 0.6:
-            recorded.invoke("read", key)
-            reading = await client.read("account", key, consistency="strong")
-            if reading is None:
-                recorded.fail()
-            else:
-                recorded.ok(None if reading.value is None else msgspec.json.decode(reading.value)["balance"])
+            await self.look(world, client, key)
+        await self.set(world, client, key, count)
+
+    async def set(self, world: World, client: Client, key: str, count: int) -> None:
+        """Every balance is written once, so that a read says which write it saw."""
+        recorded = self._record(world, client)
         balance = count * 100 + int(client.name.rpartition("-")[2])
         recorded.invoke("write", key, balance)
         written = await client.put("account", key, {"balance": balance})
@@ -109,12 +106,30 @@ class Orders(Workload):
             case _:
                 recorded.info()
 
+    async def look(self, world: World, client: Client, key: str) -> None:
+        """Read it strongly."""
+        recorded = self._record(world, client)
+        recorded.invoke("read", key)
+        reading = await client.read("account", key, consistency="strong")
+        if reading is None:
+            recorded.fail()
+        else:
+            recorded.ok(None if reading.value is None else msgspec.json.decode(reading.value)["balance"])
+
+    def _record(self, world: World, client: Client) -> Recorded:
+        if self._recorder is None:
+            loop = world.cluster.loop
+            self._recorder = Recorder(lambda: round(loop.time() * 1e9))
+        if client.name not in self._recorded:
+            self._recorded[client.name] = self._recorder.client()
+        return self._recorded[client.name]
+
     def _check_order(self, world: World) -> None:
         lost = {region_of(origin) for origin, loss in world.journal.losses.items() if loss.kept < loss.newest}
         if self._recorder is None or len(lost) > 1:
             return  # a majority of copies may have gone at once, and with it what was decided
         for failure in check_registers(self._recorder.events()).failures:
-            world.verdict.safety("strong documents are linearizable", str(failure))
+            world.verdict.safety(LINEARIZABLE, str(failure))
 
 
 class Identifiers(Solo):
@@ -168,9 +183,8 @@ class Feed(Solo):
         # Later workloads may still write while they finish; what was there before must have come.
         wanted = world.journal.newest
         deadline = world.cluster.loop.time() + 10
-        while not vectors.descends(self._cursor, wanted):
+        while missing := lacking(self._cursor, wanted):
             if world.cluster.loop.time() > deadline:
-                missing = vectors.missing(self._cursor, wanted)
                 world.verdict.liveness(_MISSES_NOTHING, f"it lacks {missing}")
                 return
             await self._consume(world, world.names[-1], 10_000)
@@ -198,8 +212,10 @@ class Feed(Solo):
         for entry, cursor in taken:
             self._check(world, name, entry)
             self._cursor[entry.origin] = entry.seq
-            if cursor != self._cursor:
+            seen = fold({**self._cursor, **floors_of(cursor)})
+            if fold(cursor) != seen:
                 world.verdict.safety(_MISSES_NOTHING, f"{name} gave {cursor}, seen is {self._cursor}")
+            self._cursor = dict(seen)
         if expired is not None:
             self._begin_anew(world, name, expired)
 
@@ -212,12 +228,10 @@ class Feed(Solo):
                     _MISSES_NOTHING,
                     f"{name} says that {origin}:{seq} is gone, after {self._cursor}",
                 )
-        self._cursor = vectors.merge(self._cursor, store.positions())
+        self._cursor = dict(fold(vectors.merge(self._cursor, store.positions())))
 
     def _check(self, world: World, name: str, entry: Entry) -> None:
-        if entry.seq != self._cursor.get(entry.origin, 0) + 1 or not vectors.descends(
-            self._cursor, entry.context
-        ):
+        if entry.seq != self._cursor.get(entry.origin, 0) + 1 or lacking(self._cursor, entry.context):
             world.verdict.safety(
                 "the change feed is in causal order",
                 f"{name} gave {entry.origin}:{entry.seq} with context {entry.context} after {self._cursor}",

@@ -43,15 +43,20 @@ EXTRA_WORKLOADS = (
     "unique",
     "duplicates",
     "references",
+    "strong_references",
+    "declared_later",
     "sagas",
     "fallbacks",
     "external",
     "leaving",
+    "members",
 )
 """Beside the others: in runs without faults, and in a share of those with faults."""
 _SHARES: Mapping[str, float] = {
     "transfers": 0.4, "sagas": 0.4, "unique": 0.3, "duplicates": 0.3, "interface": 0.3, "fallbacks": 0.3,
-    "references": 0.3, "leaving": 0.3,
+    "references": 0.3, "leaving": 0.3, "strong_references": 0.3,
+    "declared_later": 0.2,
+    "members": 0.2,
 }  # fmt: skip
 _WITNESSES = 0.5
 """Of deployments of two regions."""
@@ -184,7 +189,8 @@ def draw(
     if not {*workloads} - {"identifiers", "feed"}:
         workloads = ("counters", *workloads)
     if healthy:
-        workloads = ("freshness", *workloads[:1])
+        # A rollout restarts regions: links do not stay up then.
+        workloads = ("freshness", *[each for each in workloads if each != "versions"][:1])
     faults = () if healthy else _faults(random, names, duration_s)
     trips_s, cuts = _databases(Random(f"{seed}/databases"), names, duration_s)
     # What is served at once on a healthy network must not wait for a database that takes three commits a second.
@@ -214,14 +220,20 @@ def draw(
     plan = _with_nodes(plan, nodes, healthy=healthy)
     if healthy:
         return plan
-    for name, share in _SHARES.items():
-        if Random(f"{seed}/{name}").random() < share:
-            plan = replace(plan, workloads=(*plan.workloads, name))
+    plan = _with_extras(plan)
     if Random(f"{seed}/external").random() < _EXTERNAL:
         plan = replace(with_kernels(plan), workloads=(*plan.workloads, "external"))
     plan = with_loss(plan)
     drawn = len(plan.regions) == 2 and Random(f"{seed}/witnesses").random() < _WITNESSES
     return with_witness(plan) if drawn else plan
+
+
+def _with_extras(plan: Plan) -> Plan:
+    """A share of deployments with faults has each of these workloads."""
+    for name, share in _SHARES.items():
+        if Random(f"{plan.seed}/{name}").random() < share:
+            plan = replace(plan, workloads=(*plan.workloads, name))
+    return with_rollout(plan) if "declared_later" in plan.workloads and not plan.versions else plan
 
 
 def with_witness(plan: Plan) -> Plan:

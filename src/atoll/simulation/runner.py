@@ -17,11 +17,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from atoll.causality.origin import by_region
 from atoll.conflicts.guard import guarded
 from atoll.documents.decided import DECIDED
 from atoll.documents.rules import Rules, plain_text
 from atoll.schema.application import Application
-from atoll.simulation.application import built_in, in_version
+from atoll.simulation.application import built_in_for
+from atoll.simulation.declared_later import DeclaredLater
 from atoll.simulation.external import External
 from atoll.simulation.failures import (
     CrashFound,
@@ -36,6 +38,7 @@ from atoll.simulation.hostile import Hostile
 from atoll.simulation.interface import Interface
 from atoll.simulation.journal import Journal, revision_of
 from atoll.simulation.leaving import Leaving
+from atoll.simulation.members import Members
 from atoll.simulation.mergeable import Counters, Inventory, Sets, Texts
 from atoll.simulation.mistakes import Mistakes
 from atoll.simulation.nemesis import Nemesis
@@ -46,6 +49,7 @@ from atoll.simulation.references import References
 from atoll.simulation.sagas import Sagas
 from atoll.simulation.sessions import Batches, Posts, Retries, Returning, Sessions
 from atoll.simulation.several_nodes import check_nodes, links_move, wakes
+from atoll.simulation.strong_references import StrongReferences
 from atoll.simulation.traffic import Traffic
 from atoll.simulation.transfers import Transfers
 from atoll.simulation.unique import Duplicates, Unique
@@ -73,7 +77,7 @@ _MAKERS: Mapping[str, Callable[[int, float], Workload]] = {
     for each in (
         Counters, Inventory, Sets, Texts, Sessions, Posts, Batches, Retries, Orders, Identifiers, Feed, Freshness,
         Transfers, Fallbacks, Versions, Hostile, Mistakes, Interface, External, Sagas, Traffic, Unique, Duplicates,
-        References, Leaving,
+        References, StrongReferences, DeclaredLater, Leaving, Members,
     )
 }  # fmt: skip
 
@@ -134,9 +138,7 @@ async def _simulate(
     report: Report,
     prepare: Callable[[Cluster], None] | None,
 ) -> None:
-    declared = application or built_in(
-        sagas=Sagas.name in plan.workloads, references=References.name in plan.workloads
-    )
+    declared = application or built_in_for(plan.workloads)
     cluster = Cluster(
         declared,
         plan.regions,
@@ -172,7 +174,7 @@ async def _simulate(
             if name not in cluster.witnesses:
                 node.mounted = journal.mounted
             if application is None and name in plan.versions:
-                node.application = in_version(declared, plan.versions[name])
+                node.application = built_in_for(plan.workloads, plan.versions[name])
     if prepare is not None:
         prepare(cluster)
     cluster.start()
@@ -283,16 +285,16 @@ async def _serve(cluster: Cluster) -> None:
 def _commits_s(cluster: Cluster) -> float:
     """What a region lacks comes in commits of bounded size, and each makes some trips to its database."""
     return max(
-        sum(cluster.newest().values()) / node.options.intake.entries_per_commit * _TRIPS * trip_s
+        sum(by_region(cluster.newest()).values()) / node.options.intake.entries_per_commit * _TRIPS * trip_s
         for node in cluster.nodes.values()
         for trip_s in (node.connection.trip_s or node.disk.trip_s or 0.0,)
     )
 
 
 def _snapshots_s(cluster: Cluster) -> float:
-    """Where journals are cut at once, and few regions see each other, one may wait for the snapshot of another."""
+    """Where journals are cut at once, and few regions see each other, one may wait for the snapshots of all others."""
     cut_soon = any(node.options.journal_s < _CONVERGE_S for node in cluster.nodes.values())
-    return 2 * _CONVERGE_S if cut_soon else 0.0
+    return len(cluster.names) * _CONVERGE_S if cut_soon else 0.0
 
 
 async def check_agreement(world: World, *, history: bool = True) -> None:

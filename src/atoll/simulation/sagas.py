@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from atoll.causality.origin import region_of
+from atoll.documents.rules import WHOLE
 from atoll.errors import AtollError, Indefinite, Unavailable
-from atoll.sagas.instance import Instance, decoded, key_of
+from atoll.sagas.instance import Instance, decoded, effect_key, key_of
 from atoll.sagas.protocol import Aborted, Command, Retried, Signalled
 from atoll.schema.saga import SagaSchema
 from atoll.schema.system import SAGAS
@@ -151,7 +152,7 @@ class Sagas(Workload):
             return  # a majority of copies may have gone at once
         self._check_entries(world)
         found = {each.id: each for each in _stored(world, world.names[0])}
-        plan = world.cluster.application.sagas[NAME]
+        plan, lives = world.cluster.application.sagas[NAME], _lost_lives(world)
         for id_, told in sorted(self._told.items()):
             instance = found.get(id_)
             if instance is None:
@@ -160,8 +161,9 @@ class Sagas(Workload):
                 continue
             self._check_told(world, instance, told, lost)
             self._check_order(world, instance, plan)
-            self._check_trail(world, instance, plan)
-            self._check_calls(world, instance, plan)
+            before = [each for each in lives.get(instance.key, ()) if each.nonce != instance.nonce]
+            self._check_trail(world, instance, plan, len(before))
+            self._check_calls(world, instance, plan, before)
         completed = [each.fields["amount"] for each in found.values() if each.status == "completed"]
         left = _counted(world, TRAIL, SHARED).get("left", 0)
         if left != -sum(completed):
@@ -208,7 +210,8 @@ class Sagas(Workload):
         if instance.status == "compensated" and (known != wanted or in_doubt + known != backwards):
             world.verdict.safety(IN_ORDER, f"{instance.id} is compensated: {trail}")
 
-    def _check_trail(self, world: World, instance: Instance, plan: SagaSchema) -> None:
+    def _check_trail(self, world: World, instance: Instance, plan: SagaSchema, lives: int) -> None:
+        """`lives`: how often it was started before, and lost."""
         records: Counter[tuple[str, str]] = Counter((each.step, each.outcome) for each in instance.done)
         purses = [_counted(world, PURSE, instance.id + end) for end in ("", OTHER)]
         if purses[0] != purses[1]:
@@ -221,19 +224,23 @@ class Sagas(Workload):
             done, undone = records[(each.name, "done")], records[(each.name, "undone")]
             if options.transaction and undone and not done:  # nobody knew; it was done and undone, or neither
                 done = undone = min(1, counted.get(each.name, 0))
+            # What a majority decided stays, though the only copy of the saga may have been lost, of two regions.
+            earlier = lives if options.transaction else 0
             for name, times in ((each.name, done), (options.compensate, undone)):
-                if name is not None and counted.get(name, 0) != times:
+                if name is not None and not times <= counted.get(name, 0) <= times + earlier:
                     world.verdict.safety(
                         ONCE,
                         f"{instance.id}: {name} has happened {counted.get(name, 0)} times; recorded are"
                         f" {instance.done}",
                     )
 
-    def _check_calls(self, world: World, instance: Instance, plan: SagaSchema) -> None:
+    def _check_calls(
+        self, world: World, instance: Instance, plan: SagaSchema, lives: Sequence[Instance]
+    ) -> None:
         assert self.outside is not None
         calls: dict[str, list[Call]] = {}
         for call in self.outside.calls:
-            if call.saga == instance.id:
+            if call.saga == instance.id and call.key not in {effect_key(each, call.what) for each in lives}:
                 calls.setdefault(call.what, []).append(call)
         for what, made in calls.items():
             if len({call.key for call in made}) > 1:
@@ -263,6 +270,17 @@ def _recorded_effects(instance: Instance, plan: SagaSchema) -> Iterator[str]:
             yield record.step
         elif found.effect and record.outcome == "undone" and found.compensate is not None:
             yield found.compensate
+
+
+def _lost_lives(world: World) -> dict[str, list[Instance]]:
+    """Saga → as it was in entries that were lost with the only region, once for each start."""
+    found: dict[str, dict[str, Instance]] = {}
+    for entry in world.journal.struck:
+        for change in entry.changes:
+            if change.collection == SAGAS and (value := change.registers.get(WHOLE)) is not None:
+                life = decoded(value)
+                found.setdefault(change.key, {})[life.nonce] = life
+    return {key: list(lives.values()) for key, lives in found.items()}
 
 
 def _stored(world: World, region: str) -> list[Instance]:

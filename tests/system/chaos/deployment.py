@@ -7,8 +7,6 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from random import Random
@@ -30,21 +28,9 @@ _SHORT = aiohttp.ClientTimeout(total=3.0)
 
 
 class Node(Region):
-    """A region started as its operator would, `atoll serve`."""
+    """A region whose clock and disk can be made to fail."""
 
     offset_ms = 0
-
-    def launch(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "atoll.cli.main", "serve", "--region", self.name, "--config"]
-        with self.log.open("ab") as log:
-            return subprocess.Popen(
-                [*command, str(self.config)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # Ctrl-C in the terminal is for the run, which then ends its regions itself.
-                start_new_session=True,
-            )
 
     @property
     def alive(self) -> bool:

@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument(
         "--local-reads", action="store_true", help="read each region's own copy, which the check must find"
     )
+    parser.add_argument("--amid-faults", action="store_true", help="begin each history with its first fault")
     kinds = {"documents": False, "transactions": True}
     parser.add_argument(
         "--of", choices=sorted(kinds), help="histories of these alone; else every tenth is of transactions"
@@ -41,6 +42,7 @@ def main() -> int:
         given.quiet,
         tuple(given.only),
         given.local_reads,
+        given.amid_faults,
         transactions=kinds.get(given.of),
     )
     _say(f"seed {given.seed}, {given.histories} histories of {given.operations} operations in {folder}")

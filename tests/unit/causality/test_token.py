@@ -71,7 +71,7 @@ def test_a_token_tells_incarnations_apart(vector: dict[str, int]) -> None:
 
 def test_what_no_incarnation_is_called_is_refused() -> None:
     number = region_token_number("tokyo")
-    assert reason_for(claiming({number: {-1: 3}})) == "absurd"
+    assert reason_for(claiming({number: {-2: 3}})) == "absurd"
     assert reason_for(claiming({number: {1 << 52: 3}})) == "absurd"
     assert reason_for(claiming({number: {1: 0}})) == "absurd"
 

@@ -93,6 +93,27 @@ def test_table_shows_the_rights_of_each_region(deployment: Deployment) -> None:
         assert each in rows
 
 
+def test_table_shows_fields_that_are_not_whole(deployment: Deployment) -> None:
+    build = {
+        "field": "member.email",
+        "kind": "unique",
+        "state": "waiting",
+        "waits_for": ["virginia"],
+        "looked": 4321,
+        "conflicts": 0,
+    }
+    done = build | {"field": "member.phone", "state": "whole"}
+    mended = done | {"field": "member.badge", "conflicts": 77}
+    answer = status_of("tokyo", "frankfurt") | {"builds": [build, done, mended]}
+    deployment.answers("tokyo", lambda path, query: (200, answer))
+    deployment.answers("frankfurt", lambda path, query: (200, status_of("frankfurt", "tokyo")))
+    shown = CliRunner().invoke(app, ["status", "--config", deployment.config]).stdout
+    rows = shown[shown.index("Fields that were declared later") :]
+    for each in ("member.email", "waiting", "virginia", "4321", "member.badge", "77"):
+        assert each in rows
+    assert "member.phone" not in rows
+
+
 def test_region_without_answer_is_shown_and_fails(deployment: Deployment) -> None:
     deployment.answers("tokyo", lambda path, query: (200, status_of("tokyo", "frankfurt", connected=False)))
     deployment.silent("frankfurt")

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from atoll.causality.origin import Origin
@@ -20,6 +20,7 @@ from atoll.consensus.decided import (
     changed,
     decoded,
     encoded,
+    forgetting,
     initial,
     row_for,
     written,
@@ -191,6 +192,17 @@ def test_doubted_changes_are_remembered_for_the_whole_time() -> None:
     assert not memory.since(oldest - 2)
     value = remembering(value, Made(b"late", b"", 9999, (REMEMBERED_MS + 1) << 16))
     assert Memory(value).find(b"doubted") is None
+
+
+@given(st.integers(0, MOST_REMEMBERED), st.integers(1, MOST_REMEMBERED))
+@example(MOST_REMEMBERED, 1)
+def test_what_is_forgotten_on_purpose_does_not_hide_that_more_was_forgotten(needed: int, over: int) -> None:
+    changes = [certain(number, 1) for number in range(needed + over)]
+    value = forgetting(remembering(Decided(), *changes), {each.id for each in changes[needed:]})
+    if len(changes) < MOST_REMEMBERED:
+        assert list(value.made) == changes[:needed]
+    memory = Memory(value)
+    assert not memory.since(0) or all(memory.find(each.id) for each in changes[:needed])
 
 
 def test_only_so_many_changes_may_be_doubted() -> None:

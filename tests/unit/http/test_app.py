@@ -13,7 +13,7 @@ from atoll.replication import seal
 from atoll.replication.failure import Failure
 from atoll.replication.messages import DigestCall, PingCall, StreamRequest
 from atoll.replication.seal import CALL_PATH, PROTOCOL_HEADER, STREAM_PATH
-from atoll.replication.wire import FrameReader, Heartbeat
+from atoll.replication.wire import PROTOCOL, FrameReader, Heartbeat
 
 from ..region.world import APPLICATION, KEY
 from ..virtual_time import in_virtual_time
@@ -96,7 +96,7 @@ async def test_every_request_is_answered(method: str, path: str) -> None:
 # -- between regions -----------------------------------------------------------------------------------
 
 
-async def call(it: Served, path: str, body: bytes, sealed: str | None, version: str = "2") -> Any:
+async def call(it: Served, path: str, body: bytes, sealed: str | None, version: str = str(PROTOCOL)) -> Any:
     headers = {"content-type": "application/vnd.atoll", PROTOCOL_HEADER: version}
     headers |= {} if sealed is None else {seal.HEADER: sealed}
     response = await it.transport().send(Request("a", "POST", path, "", headers, body, 5.0))
@@ -149,7 +149,7 @@ async def test_nobody_asks_without_a_seal() -> None:
                 assert (status, "hostile-entry" in failure) == (400, True)
 
 
-@pytest.mark.parametrize("version", ["", "1", "3", "two"])
+@pytest.mark.parametrize("version", ["", "1", str(PROTOCOL - 1), str(PROTOCOL + 1), "two"])
 @in_virtual_time
 async def test_a_peer_of_another_version_is_refused_and_counted(version: str) -> None:
     async with Served("a", "b", application=APPLICATION) as it:
@@ -177,7 +177,7 @@ async def test_a_peer_that_is_cut_off_gets_no_answer() -> None:
 def _asked(it: Served, name: str) -> Request:
     body = msgspec.msgpack.encode(StreamRequest(name, {}, ("a",)))
     sealed = seal.sign(CALLS_KEY, "b", STREAM_PATH, it["b"].now_ms(), body)
-    headers = {"content-type": "application/vnd.atoll", PROTOCOL_HEADER: "2", seal.HEADER: sealed}
+    headers = {"content-type": "application/vnd.atoll", PROTOCOL_HEADER: str(PROTOCOL), seal.HEADER: sealed}
     return Request("a", "POST", STREAM_PATH, "", headers, body, 5.0)
 
 

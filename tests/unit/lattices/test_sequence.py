@@ -16,6 +16,8 @@ from atoll.lattices.resets import split
 from atoll.lattices.sequence import ListLattice, TextLattice
 from atoll.lattices.update_format import structs_of
 
+from .harness import CASES
+
 REGIONS = ("frankfurt", "tokyo")
 FRANKFURT, TOKYO = (Actor(region, REGIONS) for region in REGIONS)
 
@@ -154,6 +156,26 @@ def test_deletion_that_arrives_before_its_text_waits() -> None:
     cut = note.operate(after(note, first, second), "$splice", splice(1, 2, ""), FRANKFURT)
     early = note.restore(note.encode(after(note, first, cut)))
     assert note.value(note.merge(early, second)) == "ad"
+
+
+def test_what_comes_behind_a_gap_waits_beside_a_reset_too() -> None:
+    """In whatever order it is merged: the library lets a gap count as something to stand beside."""
+    case = CASES["text"]
+    replaced = {"at": 0, "remove": 1, "insert": "\n"}
+    steps = [
+        (0, "$append", "aaa"),
+        (1, "$append", "aaa"),
+        (0, "=", ""),
+        (1, "$splice", replaced),
+        (1, "=", "a\n"),
+    ]
+    one, other, emptied, _, behind = case.run(steps)
+    joined = [
+        case.lattice.merge(case.joined(order[:at]), case.joined(order[at:]))
+        for order in permutations((one, other, emptied, behind))
+        for at in (2, 4)
+    ]
+    assert len({case.seen(state) for state in joined}) == 1
 
 
 def test_long_histories_are_folded() -> None:

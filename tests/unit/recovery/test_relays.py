@@ -130,3 +130,12 @@ async def test_a_link_that_is_too_busy_for_heartbeats_is_looked_at_as_entries_co
         region.deliver([], "b")
         await asyncio.sleep(0.01)
         assert relays.state.asked == {("b", "c")}
+
+
+def test_a_floor_is_nothing_to_be_asked_for() -> None:
+    it = Node()
+    for _ in range(2):
+        assert it.hears("c", {"b~": 5, "c": 0}) == ()
+        it.passes(AFTER_S)
+    assert not it.state.noticed
+    assert not it.state.asked

@@ -120,7 +120,9 @@ async def test_acceptors_that_vote_take_nothing_over() -> None:
         it.partition("ab", "ac")
         await it.write("b", "account", "k", {"balance": 1})
         it.partition()
-        assert await it["a"].acceptor_sets.joiner._read("b", 0)
+        joiner = it["a"].acceptor_sets.joiner
+        async with joiner._as_one() as fence:
+            assert await joiner._read("b", 0, fence)
         assert await it.stores["b"].states(REGISTERS)
         assert not await it.stores["a"].states(REGISTERS)
 

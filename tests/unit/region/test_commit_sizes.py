@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from atoll.commit.batch import Batch
-from atoll.commit.identity import Identity
 from atoll.commit.recent import Recent
 from atoll.commit.work import Wants
 from atoll.documents.entry import EncodedEntry
@@ -18,7 +17,7 @@ from atoll.region import group_commit
 from atoll.schema.bounds import COMMIT_BYTES
 from atoll.store.port import View
 
-from ..commit.replica import REGIONS, Replica, settle
+from ..commit.replica import Replica, settle
 from ..virtual_time import in_virtual_time
 from .test_group_commit import NOW_MS, RULES, Setup, all_of, named, opened
 
@@ -101,7 +100,7 @@ async def test_what_is_loaded_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     cart = put_of(RULES["cart"], "large", b'{"note":"%b","items":[],"labels":{}}' % (b"x" * 2 * room))
     keys = [f"k{n}" for n in range(20)]
     await all_of(it.writes, Write((cart,)), *(named(key, "x" * 10_000) for key in keys))
-    it.group_commit._identify = lambda: Identity("a", REGIONS, 5, 1 << 20, entry_bytes=room)
+    it.group_commit._loaded_bytes = room
     loaded = Loaded()
     it.group_commit.accompany(loaded)
     replica = Replica("b", RULES)

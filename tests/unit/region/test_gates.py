@@ -130,7 +130,8 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_requests_get_the_answer_of_every_gate(steps: list[tuple[str, int]]) -> None:
-    gates, parts = Gates("a"), [Part() for _ in range(6)]
+    iterations: list[Callable[[], None]] = []
+    gates, parts = Gates("a", iterations.append), [Part() for _ in range(6)]
     register = (
         lambda: gates.register(reads=parts[0].ask),
         lambda: gates.register(reads=parts[1].ask, timed=True),
@@ -141,6 +142,7 @@ def test_requests_get_the_answer_of_every_gate(steps: list[tuple[str, int]]) -> 
     )
     registered: set[int] = set()
     for step, number in steps:
+        begin_iteration(iterations)
         part = parts[number]
         if step == "close":
             closed, part.reason = part.reason, "closed"
@@ -153,7 +155,36 @@ def test_requests_get_the_answer_of_every_gate(steps: list[tuple[str, int]]) -> 
             register[number]()
         else:
             check_remembered(gates)
+    begin_iteration(iterations)
     check_remembered(gates)
+
+
+def test_time_closes_writes_from_one_iteration_to_the_next() -> None:
+    iterations: list[Callable[[], None]] = []
+    gates, part, other = Gates("a", iterations.append), Part(), Part()
+    gates.register(writes=part.ask, timed=True)
+    gates.register(writes=other.ask)
+    gates.check_writes()
+    assert gates.admits_writes()
+    part.reason = "the clock is off"
+    assert gates.admits_writes()  # asked in this iteration
+    other.reason = "the database was replaced"
+    gates.closing(reads=False)
+    assert not gates.admits_writes()  # what closes by a call does so at once
+    other.reason = None
+    begin_iteration(iterations)
+    with pytest.raises(Unavailable, match="the clock is off"):
+        gates.check_writes()
+    part.reason = None
+    gates.check_writes()
+    assert gates.admits_writes()
+
+
+def begin_iteration(iterations: list[Callable[[], None]]) -> None:
+    """The event loop's next turn: what was to be called in it is called."""
+    for call in iterations:
+        call()
+    iterations.clear()
 
 
 async def disturb(it: World, random: Random) -> None:
@@ -216,6 +247,7 @@ async def test_whatever_closes_says_so(shares_store: bool) -> None:
         async with World(shares_store=shares_store, startup_check_s=0.5, heartbeat_s=2.0) as it:
             for _ in range(60):
                 await (mend(it) if random.random() < 0.3 else disturb(it, random))
+                it["a"].gates._iterated()  # what time closes is asked once in an iteration of the event loop
                 before, opened = opened, check_remembered(it["a"].gates)
                 closed += before and not opened
     assert closed > 20, closed

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from atoll.causality.types import Ballot
-from atoll.consensus.acceptor import Inspect, Prepare
-from atoll.consensus.acceptor_set import AcceptorSet
+from atoll.commit.batch import Batch
+from atoll.commit.work import Wants
+from atoll.consensus import acceptor, decided
+from atoll.consensus.acceptor import Accept, Inspect, Prepare
+from atoll.consensus.acceptor_set import AcceptorSet, Counted
 from atoll.consensus.decided import MOST_REMEMBERED, REMEMBERED_MS
 from atoll.documents.decided import DECIDED
 from atoll.documents.entry import decode_frames
@@ -29,14 +32,15 @@ from atoll.errors import (
     VersionMismatch,
 )
 from atoll.region.group_commit import GroupCommitOptions
+from atoll.region.learning import Deciding, OwnVotes
 from atoll.region.reading import ReadOptions
 from atoll.region.status import RegistersStatus
 from atoll.region.voting import REGISTERS, VOTERS
-from atoll.replication.messages import JoinCall, VoteCall, WriteCall, WriteReply, WritesCall
+from atoll.replication.messages import JoinCall, VoteCall, VoteReply, WriteCall, WriteReply, WritesCall
 from atoll.schema import Collection, Counter, SetOf
 from atoll.schema.application import application_of
 from atoll.store.memory.store import MemoryStore
-from atoll.store.port import Transaction, Wanted
+from atoll.store.port import Transaction, View, Wanted
 
 from ..virtual_time import in_virtual_time, until
 from .world import World
@@ -118,6 +122,47 @@ async def test_the_own_vote_and_the_entry_are_one_commit() -> None:
         before = it["a"].statistics.commits
         await it["a"].write(deposit(it, 1))
         assert it["a"].statistics.commits == before + 1
+
+
+@in_virtual_time
+async def test_the_own_votes_for_many_registers_are_cast_at_once() -> None:
+    async with World(application=APPLICATION) as it:
+        voting = it["a"].voting
+        honest, cast = voting.cast, list[int]()
+
+        def counted(batch: Batch, view: View, call: VoteCall) -> VoteReply:
+            cast.append(len(call.requests))
+            return honest(batch, view, call)
+
+        for _ in ("first writes", "own documents"):
+            await asyncio.gather(*(it["a"].write(deposit(it, 1, key=f"k{each}")) for each in range(5)))
+            await it.settled()
+            voting.cast = counted  # type: ignore[method-assign]
+        assert cast == [5]
+        assert [await balance(it, "c", f"k{each}") for each in range(5)] == [2] * 5
+
+
+@in_virtual_time
+async def test_own_votes_take_no_more_proposals_once_they_have_begun_or_are_many_bytes() -> None:
+    async with World(application=APPLICATION) as it:
+        voting = it["a"].voting
+        counted = voting.counted()
+        other = Counted(counted.set, {**counted.voters, "a": 7})
+
+        def deciding(size_bytes: int = 1) -> Deciding:
+            accept = Accept("purse/k", Ballot(1, "a/0"), b"x" * size_bytes, Ballot(2, "a/0"))
+            return Deciding(("purse", "k"), [], (), accept, decided=False)
+
+        votes = OwnVotes(voting, counted, deciding())
+        assert not votes.join(other, deciding())
+        assert votes.join(counted, deciding(1 << 20))
+        assert not votes.join(counted, deciding())
+        begun, failed, left = (OwnVotes(voting, counted, deciding()) for _ in range(3))
+        begun.want(Wants(it["a"].rules))
+        failed.failed(Unavailable("the store does not answer"))
+        for each in left.deciding:
+            each.done.cancel()
+        assert not any(each.join(counted, deciding()) for each in (begun, failed, left))
 
 
 @in_virtual_time
@@ -250,6 +295,16 @@ async def test_the_region_that_changes_a_register_most_proposes_its_changes() ->
 
 
 @in_virtual_time
+async def test_a_region_that_sends_many_changes_at_once_beside_another_one_goes_on_to_forward_them() -> None:
+    async with World(application=APPLICATION) as it:
+        await it["a"].write(deposit(it, 1))
+        await it.settled()
+        for _ in range(4):
+            replies = await asyncio.gather(*(it[name].write(deposit(it, 1)) for name in "bc" * 16))
+            assert {str(reply.receipt.origin) for reply in replies} == {"a"}
+
+
+@in_virtual_time
 async def test_changes_that_are_forwarded_at_once_share_a_message_and_have_their_own_answers() -> None:
     async with World(application=APPLICATION) as it:
         await it["a"].write(deposit(it, 1))
@@ -327,7 +382,9 @@ async def test_a_region_that_joins_records_what_others_have_recorded() -> None:
         await it["a"].write(deposit(it, 1))
         await it["a"].acceptor_sets.joiner.join(JoinCall("c", 99))
         it["b"].voting.heard({"c": 99})
-        await it["b"].acceptor_sets.joiner._read("a", 0)
+        joiner = it["b"].acceptor_sets.joiner
+        async with joiner._as_one() as fence:
+            await joiner._read("a", 0, fence)
         assert (await it["b"].store.state(VOTERS, "c")) == b"99"
 
 
@@ -388,6 +445,26 @@ async def test_a_change_that_comes_late_is_made_once_however_many_came_in_betwee
 
 
 @in_virtual_time
+async def test_a_register_remembers_only_what_may_be_proposed_again() -> None:
+    async with World(application=APPLICATION) as it:
+
+        async def remembered() -> int:
+            state = acceptor.decoded(await it["b"].store.state(REGISTERS, "purse/k"))
+            return len(decided.decoded(state.value).made)
+
+        for _ in range(9):
+            await it["a"].write(deposit(it, 1))
+            assert await remembered() == 1
+        await it["a"].write(deposit(it, 1, "key"))
+        await it["c"].write(deposit(it, 1))
+        for _ in range(9):
+            await it["a"].write(deposit(it, 1))
+            assert await remembered() == 3
+        await it["b"].write(deposit(it, 1, "key"))
+        assert await balance(it, "c") == 20
+
+
+@in_virtual_time
 async def test_a_change_that_may_be_forgotten_already_is_not_proposed_again() -> None:
     async with World(application=APPLICATION) as it:
         await it["a"].write(deposit(it, 1))
@@ -396,8 +473,8 @@ async def test_a_change_that_may_be_forgotten_already_is_not_proposed_again() ->
         forwarded = asyncio.create_task(it["c"].write(deposit(it, 1000)))
         await asyncio.sleep(0.1)
         assert await balance(it, "b") == 1001
-        for _ in range(2 * MOST_REMEMBERED):
-            await it["a"].write(deposit(it, 1))
+        for number in range(2 * MOST_REMEMBERED):
+            await it["a"].write(deposit(it, 1, f"key {number}"))
         with pytest.raises(Indefinite, match="no longer remembers"):
             await forwarded
         assert await balance(it, "a") == 1001 + 2 * MOST_REMEMBERED

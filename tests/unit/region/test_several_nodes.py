@@ -6,14 +6,20 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from atoll.causality.vector import descends
+from atoll.consensus import acceptor, decided
 from atoll.documents.mutation import Write
+from atoll.errors import FenceLost, Unavailable
+from atoll.region.joining import LEASE
 from atoll.region.reading import ReadOptions
 from atoll.region.region import Region
+from atoll.region.voting import REGISTERS
 from atoll.replication.wire import Heartbeat
 from atoll.store.memory.store import MemoryStore
 
-from ..virtual_time import in_virtual_time
+from ..virtual_time import in_virtual_time, until
 from .world import World
 
 
@@ -149,3 +155,35 @@ async def test_a_paused_node_goes_on_with_no_snapshot_that_another_one_pulls() -
             await it.one.snapshot_install.until(lambda state: state.phase == "looking on")
             await it.other.snapshot_install.until(lambda state: state.completed == 1)
         assert it.one.snapshot_install.state.completed == 0
+
+
+@in_virtual_time
+async def test_a_node_drops_nothing_that_another_has_taken_over_while_it_joins() -> None:
+    async with pair("a", "b", "c") as it:
+        await it.write("a", "account", "k", {"balance": 1})
+        await it.settled()
+        it.partition("ac", "bc")
+        await it.write("a", "account", "k", {"balance": 2})
+        it.one.voting.numbering = lambda: 7  # its acceptors have lost their promises
+        await until(lambda: it.one.voting.waits_for == ["c"])
+        it.partition("ab", "ac", "bc")
+        it.other.voting.numbering = lambda: 7
+        await asyncio.sleep(5)
+        it.partition("ab", "bc")
+        await until(lambda: it.one.voting.keeps_promises)
+        held = acceptor.decoded(await it.stores["a"].state(REGISTERS, "account/k"))
+        assert decided.decoded(held.value).value == b'{"balance":2}'
+
+
+@in_virtual_time
+async def test_a_node_that_was_stopped_while_it_joined_goes_on_with_nothing() -> None:
+    async with pair("a", "b", "c") as it:
+        await it.write("a", "account", "k", {"balance": 1})
+        mine, others = (node.acceptor_sets.joiner for node in (it.one, it.other))
+        async with mine._as_one() as fence:
+            with pytest.raises(Unavailable, match="another node of a joins"):
+                await others.clear(7)
+            await it.one.store.give_back([LEASE])  # as when it was stopped for longer than the lease
+            async with others._as_one():
+                with pytest.raises(FenceLost):
+                    await mine._clear(7, fence)

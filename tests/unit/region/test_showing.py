@@ -84,3 +84,33 @@ def test_what_finds_no_room_is_looked_for_later(monkeypatch: pytest.MonkeyPatch)
     it.shown("account/1", 2.5)  # a later one was accepted meanwhile
     it.shown("account/2", 2.5)
     assert it.late(4.0) == "account/1"
+
+
+def test_later_revisions_do_not_hide_earlier_ones() -> None:
+    it = Unshown()
+    for at in range(20):
+        it.accepted("account/k", 1 + at, float(at))
+        it.accepted(f"account/{at}", 1, float(at))
+    assert it.late(0.5) == "account/k"
+    assert it.late(1.5, {"account/k", "account/0"}) == "account/1"
+    it.shown("account/k", 15.5)
+    assert it.late(15.9, {f"account/{at}" for at in range(20)}) is None
+    assert it.late(16.5, {f"account/{at}" for at in range(20)}) == "account/k"
+
+
+@in_virtual_time
+async def test_what_was_accepted_before_the_start_was_accepted_before_any_time_since() -> None:
+    async with World() as it:
+        await decided_and_lost(it)
+        it.partition("ab", "ac", "bc")
+        await it["b"].stop()
+        await it.create("b", founding=True).start()
+        since_s = asyncio.get_running_loop().time()
+        for _ in range(60):
+            assert not it["b"].showing.shows(since_s)
+            await asyncio.sleep(1)  # no majority can be asked
+        it.partition("ab", "ac")
+        async with asyncio.timeout(60):
+            while not it["b"].showing.shows(since_s):  # noqa: ASYNC110 — virtual time
+                await asyncio.sleep(0.1)
+        assert shown(it, "b") == [{"balance": 2}]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from random import Random
 from typing import Any
 
 import pytest
 
 from atoll.consensus import acceptor, decided, outcome
-from atoll.consensus.outcome import OUTCOMES
+from atoll.consensus.decided import Intent
+from atoll.consensus.outcome import OUTCOMES, transaction_id
 from atoll.documents.mutation import Check, Delete, Mutation, Write, patch_of, put_of
 from atoll.errors import (
     AtollError,
@@ -85,8 +87,11 @@ async def balances(it: World, name: str, *keys: str) -> list[int]:
 
 
 async def no_intents(it: World) -> None:
-    """Wait until all transactions are settled, and the outcomes of those that are committed dropped."""
-    for _ in range(100):
+    """Wait until all transactions are settled, and the outcomes of those that are committed dropped.
+
+    The coordinator drops one at once; what it missed, regions look for now and then.
+    """
+    for _ in range(600):
         left = []
         for name in it.names:
             for key, state in await it[name].store.states(REGISTERS):
@@ -223,6 +228,52 @@ async def test_whoever_meets_an_unfinished_transaction_finishes_it(
         await it["c"].transact(Write(moved(it, 1, "ann", "bob")))
         assert await balances(it, "b", "ann", "bob") == ([6, 4] if committed else [9, 1])
         transfer.cancel()
+
+
+FAR_S = {"ab": 0.115, "ac": 0.075, "bc": 0.045}
+"""One way, between Tokyo, Frankfurt and Virginia."""
+
+
+def spread(it: World) -> None:
+    for one, other in (*FAR_S, *(pair[::-1] for pair in FAR_S)):
+        it.request_s[one, other] = it.reply_s[one, other] = FAR_S["".join(sorted(one + other))]
+
+
+@in_virtual_time
+async def test_transactions_far_apart_wait_for_each_other_and_all_happen() -> None:
+    """Nobody aborts one that goes on, and nobody takes a register from a region that waits for one."""
+    async with World(application=APPLICATION) as it:
+        names = ("ann", "bob", "eve", "kim")
+        await fund(it, **dict.fromkeys(names, 100))
+        spread(it)
+        await no_intents(it)
+        before = {name: it[name].statistics.proposals_lost for name in it.names}
+
+        async def client(number: int) -> None:
+            random = Random(number)
+            for _ in range(3):
+                source, target = random.sample(names, 2)
+                await it[it.names[number % 3]].transact(Write(moved(it, 1, source, target)))
+
+        async with asyncio.timeout(15):  # one after the other, they take 10
+            await asyncio.gather(*map(client, range(8)))
+        assert sum(await balances(it, "b", *names)) == 400
+        assert {name: it[name].statistics.proposals_lost for name in it.names} == before
+
+
+@in_virtual_time
+async def test_a_transaction_that_nobody_coordinates_is_aborted_soon() -> None:
+    """Its region goes on without it: the process has been started anew, for instance."""
+    async with World(application=APPLICATION) as it:
+        await fund(it, ann=10, bob=0)
+        mutations = moved(it, 3, "ann", "bob")
+        lost = Intent(
+            transaction_id(it["a"].now_ms(), 1), "a", it["a"].clock.now(), ("purse/ann", "purse/bob")
+        )
+        await it["a"].registers.place(PlaceCall(mutations[:1], lost))
+        async with asyncio.timeout(1):
+            await it["b"].transact(Write(moved(it, 1, "ann", "bob")))
+        assert await balances(it, "c", "ann", "bob") == [9, 1]
 
 
 @in_virtual_time

@@ -250,3 +250,12 @@ async def test_only_heartbeats_follow_once_the_journal_begins_later() -> None:
     it.append(segment("b", 3, 3))
     for _ in range(3):
         assert isinstance(await it.next_of(stream), Heartbeat)
+
+
+@in_virtual_time
+async def test_a_floor_is_nothing_that_a_journal_lacks() -> None:
+    it = Sending(segment("a~5", 1, 3))
+    it.store.tables.commit(Commit(positions={"a~": 5}))
+    stream = it.stream({}, "a")
+    messages = [await it.next_of(stream) for _ in range(4)]
+    assert [type(each) for each in messages] == [Heartbeat, list, Heartbeat, Heartbeat]

@@ -11,6 +11,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NoReturn, TypeVar
 from weakref import WeakSet
 
@@ -24,6 +25,8 @@ from atoll.store.sqlite.database import PAGE_BYTES, Opened
 Found = TypeVar("Found")
 
 _KEYS_AT_ONCE = 512
+_ROWS_AT_ONCE = 32
+"""That are read before others are: large ones would hold too much memory together."""
 _WAL_RESTART_PAGES = (32 << 20) // PAGE_BYTES
 _WAL_BOUND_PAGES = (128 << 20) // PAGE_BYTES
 """Past this a commit checkpoints by itself: the safety net when nobody calls `checkpoint` often enough."""
@@ -124,7 +127,9 @@ class Connections:
             padding = [chunk[-1]] * (places - len(chunk))
             sql = f"{select}(?{', ?' * (places - 1)})"
             try:
-                yield from self.loader.execute(sql, [*before, *chunk, *padding])
+                rows = self.loader.execute(sql, [*before, *chunk, *padding])
+                while found := list(islice(rows, _ROWS_AT_ONCE)):
+                    yield from found
             except apsw.Error as error:
                 raise self.failure(error) from error
 

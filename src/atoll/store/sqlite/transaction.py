@@ -52,8 +52,9 @@ class SqliteTransaction(Transaction):
         most_bytes, size_bytes, paused = self._wanted.most_bytes, 0, False
         for collection, keys in self._wanted.documents.items():
             for key, value, meta, rowid in self._store.load(collection, keys):
-                rows[collection, key] = Row(value, meta)
-                self._rowids[collection, key] = rowid
+                address = (collection, key)
+                rows[address] = Row(value, meta)
+                self._rowids[address] = rowid
                 size_bytes += len(meta) + len(value or b"")
                 if size_bytes >= BESIDE_BYTES:
                     if most_bytes is not None and size_bytes > most_bytes:
