@@ -62,8 +62,9 @@ class Nemesis:
             if self._random.random() < _LULL:
                 # One fault by itself, so that healing after it can be timed.
                 await self._calm()
-                self._begin()
-                await self._calm()
+                if not self._over.is_set():
+                    self._begin()
+                    await self._calm()
             elif len(self._active) < _AT_ONCE:
                 self._begin()
         await self._calm()

@@ -59,9 +59,9 @@ class Faults(Nemesis):
             node.kill()  # while it joins, perhaps
             await self._for_some(0.05, 1.0)
             await self._deployment.restart(region)
-        while not await votes(self._deployment, region) and not self._over.is_set():
+        while not (voting := await votes(self._deployment, region)) and not self._over.is_set():
             await self._wait(0.05)
-        self._losing = False
+        self._losing = not voting  # at the end nobody waits for it, and a fault in a lull may begin yet
 
 
 async def votes(deployment: Deployment, region: str) -> bool:
