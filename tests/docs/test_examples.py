@@ -30,9 +30,9 @@ from typing import NamedTuple
 
 import pytest
 import urllib3
+from tests.ports import free_ports
 
 from atoll.config.config import load_config
-from atoll.demo.topology import free_ports
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import urllib3
+from tests.ports import free_ports
 
 from atoll import connect_sync
 from atoll.client import SyncDatabase
-from atoll.demo.topology import free_ports
 from atoll.errors import AtollError
 
 from .processes import Place, Process, serve

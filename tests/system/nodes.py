@@ -11,9 +11,9 @@ from pathlib import Path
 from random import Random
 
 import urllib3
+from tests.ports import free_ports
 
 from atoll.causality.origin import region_of
-from atoll.demo.topology import free_ports
 from atoll.testing.postgres_server import PostgresServer
 
 from .cluster import KEY, QUIET, SHOP, Cluster, Region, until

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -8,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from atoll.demo.topology import free_ports
+from tests.ports import free_ports
 
 from .cluster import Cluster, until
 
@@ -66,9 +66,8 @@ def project(tmp_path: Path) -> Path:
     assert atoll("init", str(tmp_path / "shop")).returncode == 0
     path = tmp_path / "shop" / "atoll.toml"
     text = path.read_text("utf-8")
-    for old, new in zip((8401, 8402, 8403), free_ports(3), strict=True):
-        text = text.replace(str(old), str(new))
-    path.write_text(text, "utf-8")
+    ports = dict(zip(("8401", "8402", "8403"), map(str, free_ports(3)), strict=True))
+    path.write_text(re.sub("|".join(ports), lambda found: ports[found[0]], text), "utf-8")
     return path
 
 
@@ -122,7 +121,7 @@ def test_second_process_on_the_same_data_is_refused_in_one_line(project: Path) -
         old = next(line for line in text.splitlines() if line.startswith("url"))
         other.write_text(text.replace(old, f'url = "http://127.0.0.1:{free_ports(1)[0]}"', 1), "utf-8")
         run = atoll("serve", "--region", "tokyo", "--config", str(other))
-        assert (run.returncode, run.stdout) == (1, "")
+        assert (run.returncode, run.stdout) == (1, ""), run.stderr
         assert run.stderr.startswith("atoll: ")
         assert run.stderr.count("\n") == 1
     finally:

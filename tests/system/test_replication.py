@@ -3,8 +3,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from tests.ports import free_ports
 
-from atoll.demo.topology import free_ports
 from atoll.documents.entry import Change
 
 from .cluster import Cluster, until

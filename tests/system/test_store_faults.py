@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from atoll.demo.topology import free_ports
+from tests.ports import free_ports
 
 from .cluster import PATIENCE_S, Region, until
 from .conftest import MakeCluster

@@ -123,16 +123,16 @@ class Topology:
         return " / ".join(lines[-3:]) or "its log is empty"
 
 
-def free_ports(count: int) -> list[int]:
-    """Free loopback ports, in another place at each call.
+def free_ports(count: int, first: int = _FIRST_PORT, ports: int = _PORTS) -> list[int]:
+    """Free loopback ports out of so many from `first` on, in another place at each call.
 
     They lie below the range from which outgoing connections take theirs. So a region that is ended and started again
     finds its port free.
     """
     found: list[int] = []
-    candidates = itertools.count(_FIRST_PORT + SystemRandom().randrange(_PORTS))
+    candidates = itertools.count(SystemRandom().randrange(ports))
     while len(found) < count:
-        port = _FIRST_PORT + next(candidates) % _PORTS
+        port = first + next(candidates) % ports
         with socket.socket() as holder, contextlib.suppress(OSError):
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             holder.bind(("127.0.0.1", port))

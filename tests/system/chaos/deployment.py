@@ -13,8 +13,7 @@ from random import Random
 from typing import Any
 
 import aiohttp
-
-from atoll.demo.topology import free_ports
+from tests.ports import free_ports
 
 from ..cluster import KEY, REGIONS, Region
 from .disk import Disk

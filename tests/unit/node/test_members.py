@@ -11,11 +11,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from tests.ports import free_ports
 
 from atoll.causality.origin import of_region
 from atoll.config.config import Config, load_config
 from atoll.consensus.acceptor_set import AcceptorSet
-from atoll.demo.topology import free_ports
 from atoll.errors import ConfigError, RegionUnreachable
 from atoll.node.listening import Listener
 from atoll.node.node import Node

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 from aiohttp import web
+from tests.ports import free_ports
 
-from atoll.demo.topology import free_ports
 from atoll.errors import HostileEntry, Indefinite, NotFound, RegionUnreachable
 from atoll.replication import seal
 from atoll.replication.emulation import Emulation

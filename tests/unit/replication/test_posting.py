@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from tests.ports import free_ports
 
-from atoll.demo.topology import free_ports
 from atoll.replication import posting as module
 from atoll.replication.posting import Answered, NotConnected, Posting
 
