@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.delayed import Links, Network, network
 from bench.documents import document_body, document_key
-from bench.peers import STOP_S, NotMeasured, until_it_serves
+from bench.peers import NotMeasured, until_it_serves
 from bench.peers.grpc_connection import Unary
 from bench.rounds import Say
 from bench.served import connect, free_ports, wait_for
@@ -53,13 +53,6 @@ class Member:
         """`kill -9`."""
         self.process.kill()
         self.process.wait()
-
-    def end(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
 
     def status(self) -> Any:
         """Raises OSError, http.client.HTTPException."""
@@ -137,7 +130,7 @@ def serving(
             command = [program, *_options(folder, name, url, own[name], seen)]
             members[name] = Member(name, url, command, folder)
             members[name].start()
-            stack.callback(members[name].end)
+            stack.callback(members[name].kill)  # a member that ends in good order waits for a leader
         for member in members.values():
             member.wait()
         ids = {name: member.status()["header"]["member_id"] for name, member in members.items()}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,12 +107,34 @@ def put(collection: str, key: str, value: Any) -> dict[str, Any]:
     return {"put": {"collection": collection, "key": key, "value": value}}
 
 
-def parsing_s() -> float:
-    """What a machine as busy as this one takes for a document, in Python."""
-    body = encoded(largest("integers"))
-    begun_s = time.thread_time()
-    json.loads(body)
-    return time.thread_time() - begun_s
+class Machine:
+    """How busy it was: processors that are shared take longer for the same."""
+
+    def __init__(self) -> None:
+        self._body = encoded(largest("integers"))
+        self._over = threading.Event()
+        self._parsing_s = 0.0
+        """What the slowest of all tries took for a document, in Python, by the processor time of its thread."""
+
+    def __enter__(self) -> Machine:
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(1.0):
+            begun_s = time.thread_time()
+            json.loads(self._body)
+            self._parsing_s = max(self._parsing_s, time.thread_time() - begun_s)
+
+    @property
+    def limit_s(self) -> float:
+        """How long a region may hold its event loop there."""
+        return max(STALL_S, 3 * self._parsing_s)
 
 
 class Keyed(msgspec.Struct):
@@ -230,13 +253,18 @@ def _watched(cluster: Cluster) -> Cluster:
 
 @pytest.mark.timeout(900)
 def test_all_roads_at_their_limits(roads: Roads) -> None:
-    written = {*_single(roads), *_together(roads), *_in_conflict(roads), *asyncio.run(_multiplexed(roads))}
-    roads.cluster.settled()
-    assert roads.here.digest() == roads.there.digest()
-    _read(roads, written)
-    _moved(roads)
-    limit_s = max(STALL_S, 3 * parsing_s())
-    assert [each for each in roads.stalls() if each[0] > limit_s] == []
+    with Machine() as machine:
+        written = {
+            *_single(roads),
+            *_together(roads),
+            *_in_conflict(roads),
+            *asyncio.run(_multiplexed(roads)),
+        }
+        roads.cluster.settled()
+        assert roads.here.digest() == roads.there.digest()
+        _read(roads, written)
+        _moved(roads)
+    assert [each for each in roads.stalls() if each[0] > machine.limit_s] == []
 
 
 def _single(roads: Roads) -> Iterator[tuple[str, str]]:

@@ -15,10 +15,10 @@ NAMES = ("one", "two", "three")
 RTT_MS = {"one-two": 40.0, "one-three": 40.0, "two-three": 40.0}
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     try:
-        with serving(tmp_path / "etcd", NAMES, RTT_MS, print, install=True) as found:
+        with serving(tmp_path_factory.mktemp("peers") / "etcd", NAMES, RTT_MS, print, install=True) as found:
             yield found
     except NotMeasured as reason:
         pytest.skip(str(reason))
