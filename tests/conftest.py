@@ -13,6 +13,17 @@ from hypothesis import settings
 import atoll
 from atoll.region.group_commit import GroupCommit
 
+_TESTS = Path(__file__).parent
+_LONG = {
+    "test_examples.py",
+    "test_limits.py",
+    "test_loop.py",
+    "test_planted.py",
+    "test_postgresql.py",
+    "test_seeds.py",
+}
+"""The files that take longest begin first."""
+
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
@@ -21,6 +32,27 @@ def pytest_configure(config: pytest.Config) -> None:
     """Many tests run `atoll` itself: none is to compile it again, where Python may not keep what it compiled."""
     if not hasattr(config, "workerinput"):
         compile_dir(Path(atoll.__file__).parent, quiet=2)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that wait for processes alternate with files that compute: no processor is idle at the end."""
+    files = dict.fromkeys(item.path for item in items)
+    kinds: dict[str, list[Path]] = {}
+    for file in files:
+        kinds.setdefault(_kind(file), []).append(file)
+    places = {
+        file: (place + 0.5) / len(kind) - (file.name in _LONG)
+        for kind in kinds.values()
+        for place, file in enumerate(kind)
+    }
+    items.sort(key=lambda item: places[item.path])
+
+
+def _kind(file: Path) -> str:
+    for kind in ("simulation", "unit"):
+        if file.is_relative_to(_TESTS / kind):
+            return kind
+    return "processes"
 
 
 @pytest.fixture(autouse=True)
