@@ -20,6 +20,8 @@ from .workload import Workload
 
 _PAGE = 1000
 _SETTLE_S = 60.0
+_MOVES_S = 2.0
+"""Rights of a counter may move between regions for about half as long after it was written."""
 _EXPECTED = re.compile(
     r"^\w+ of shop serves shop\.py at \S+, its data lies in \S+$"
     # A proxy that changes bytes between regions; httptools refuses the request, and nothing of it is lost.
@@ -59,8 +61,14 @@ async def _pages(deployment: Deployment, region: str, path: str) -> list[dict[st
 
 
 async def settle(deployment: Deployment, history: History) -> float | None:
-    """Seconds until all regions are at one position."""
+    """Seconds until all regions are at one position. On return they stay there."""
     took_s = await deployment.settled(_SETTLE_S)
+    while took_s is not None:
+        before = await deployment.positions()
+        await asyncio.sleep(_MOVES_S)
+        if before is not None and await deployment.positions() == before:
+            break
+        took_s = await deployment.settled(_SETTLE_S)
     if took_s is None:
         statuses = [await deployment.status(region) for region in REGIONS]
         told = "; ".join(
