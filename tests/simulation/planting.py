@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -20,6 +23,8 @@ from atoll.simulation.runner import Report, run
 from atoll.simulation.shrinking import Cut
 from atoll.testing.cluster import Cluster
 
+SOONEST = Path(__file__).with_name("soonest.json")
+"""Written by `tests.simulation.soonest`."""
 Patch = pytest.MonkeyPatch
 Bug = Callable[[Patch], None]
 
@@ -27,6 +32,7 @@ Bug = Callable[[Patch], None]
 class Plant(NamedTuple):
     """One bug: how to put it in, what to run, within how many seeds it must be found, and by which checker."""
 
+    name: str
     bug: Bug
     workloads: tuple[str, ...]
     seeds: int
@@ -90,7 +96,7 @@ def planting(plants: dict[str, Plant]) -> Callable[..., Callable[[Bug], Bug]]:
         """`found_by` names the checkers of which one must find it, first."""
 
         def planted(bug: Bug) -> Bug:
-            plants[name] = Plant(bug, workloads, seeds, found_by, prepare, alter)
+            plants[name] = Plant(name, bug, workloads, seeds, found_by, prepare, alter)
             return bug
 
         return planted
@@ -147,8 +153,16 @@ def _plain(plan: Plan) -> Plan:
     return replace(plan, options=options, faults=faults, witnesses=())
 
 
+@functools.cache
+def soonest() -> dict[str, int]:
+    """Bug → the seed that has found it at the least cost."""
+    found: dict[str, int] = json.loads(SOONEST.read_text("utf-8")) if SOONEST.exists() else {}
+    return found
+
+
 def _hunt(planted: Plant) -> Report | None:
-    for seed in range(planted.seeds):
+    first = soonest().get(planted.name, 0)
+    for seed in sorted(range(planted.seeds), key=lambda seed: seed != first):
         report = run(planted_plan(planted, seed), prepare=planted.prepare)
         if report.failure is not None:
             return report

@@ -351,4 +351,4 @@ def test_planted_bug_is_found(name: str, monkeypatch: Patch) -> None:
 @pytest.mark.parametrize("alter", [close_by, never_notified, stopped_past_its_lease, rolling, emptied])
 def test_nothing_is_found_without_a_bug(alter: Any) -> None:
     workloads = ("counters", "sessions", "inventory")
-    is_no_bug_by_itself(Plant(lambda patch: None, workloads, 3, (), at_the_same_moment, alter))
+    is_no_bug_by_itself(Plant("", lambda patch: None, workloads, 3, (), at_the_same_moment, alter))
