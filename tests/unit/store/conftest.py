@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -18,13 +20,25 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="session")
 def postgresql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of a superuser, who makes databases and roles."""
-    given = os.environ.get("ATOLL_TEST_POSTGRESQL_URL")
-    if given:
-        yield given
-        return
-    with PostgresServer(tmp_path_factory.mktemp("postgres") / "data", fsync=False) as server:
-        yield server.url()
+    """Of a database and a superuser, who makes schemas and roles in it: a database of its own would cost each test more
+    than all else."""
+    name = f"atoll_test_{os.getpid()}"
+    with contextlib.ExitStack() as stack:
+        url = (
+            os.environ.get("ATOLL_TEST_POSTGRESQL_URL")
+            or stack.enter_context(
+                PostgresServer(tmp_path_factory.mktemp("postgres") / "data", fsync=False)
+            ).url()
+        )
+        asyncio.run(_execute(url, f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0"))
+        yield urlsplit(url)._replace(path=f"/{name}").geturl()
+        asyncio.run(_execute(url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute(statement)
+    await connection.close()
 
 
 @contextlib.asynccontextmanager

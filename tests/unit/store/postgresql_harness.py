@@ -15,30 +15,26 @@ PASSWORD = "correct-horse"
 
 class PostgresHarness:
     def __init__(self, administrator: asyncpg.Connection[Any], url: str, name: str) -> None:
+        """`administrator` is connected to the database that `url` names."""
         self.administrator = administrator
         self.name = name
-        """Of the database, the role and the schema."""
+        """Of the role and the schema."""
         parts = urlsplit(url)
         address = parts.netloc.rpartition("@")[2]
-        self.url = f"postgresql://{name}:{PASSWORD}@{address}/{name}?schema={name}"
-        self.administrator_url = parts._replace(path=f"/{name}").geturl()
+        self.url = parts._replace(netloc=f"{name}:{PASSWORD}@{address}", query=f"schema={name}").geturl()
 
     async def create(self) -> None:
-        await self.administrator.execute(f"CREATE DATABASE {self.name} ENCODING 'UTF8' TEMPLATE template0")
-        await self.administrator.execute(f"CREATE ROLE {self.name} LOGIN PASSWORD '{PASSWORD}'")
+        await self.execute(f"CREATE ROLE {self.name} LOGIN PASSWORD '{PASSWORD}'")
         await self.execute(f"CREATE SCHEMA {self.name} AUTHORIZATION {self.name}")
 
     async def drop(self) -> None:
-        await self.administrator.execute(f"DROP DATABASE {self.name} WITH (FORCE)")
-        await self.administrator.execute(f"DROP ROLE {self.name}")
+        await self.end_connections()
+        await self.execute(f"DROP SCHEMA {self.name} CASCADE")
+        await self.execute(f"DROP ROLE {self.name}")
 
     async def execute(self, statements: str) -> None:
-        """As the administrator, in the database of this harness."""
-        connection = await asyncpg.connect(self.administrator_url)
-        try:
-            await connection.execute(statements)
-        finally:
-            await connection.close()
+        """As the administrator."""
+        await self.administrator.execute(statements)
 
     async def fetch(self, statement: str, *bindings: Any) -> list[Any]:
         """As the region's role, in its schema."""
@@ -55,11 +51,11 @@ class PostgresHarness:
 
     async def refuse_writes(self, store: Store) -> None:
         """As a server that became a standby."""
-        await self.administrator.execute(f"ALTER DATABASE {self.name} SET default_transaction_read_only = on")
+        await self.execute(f"ALTER ROLE {self.name} SET default_transaction_read_only = on")
         await self.end_connections()
 
     async def accept_writes(self, store: Store) -> None:
-        await self.administrator.execute(f"ALTER DATABASE {self.name} RESET default_transaction_read_only")
+        await self.execute(f"ALTER ROLE {self.name} RESET default_transaction_read_only")
         await self.end_connections()
 
     async def end_connections(self) -> None:

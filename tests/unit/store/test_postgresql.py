@@ -425,7 +425,7 @@ async def test_a_role_without_rights_is_told_what_to_ask_for(database: PostgresH
 
 
 async def test_commits_are_synchronous_whatever_the_database_says(database: PostgresHarness) -> None:
-    await database.administrator.execute(f"ALTER DATABASE {database.name} SET synchronous_commit = off")
+    await database.execute(f"ALTER ROLE {database.name} SET synchronous_commit = off")
     store = database.open()
     await store.open_collections(["note"])
     assert [row[0] for row in await store.database.rows("SHOW synchronous_commit")] == ["on"]
