@@ -80,7 +80,7 @@ class RegionOptions:
     """Whether the deployment is new, so that an empty store has lost nothing: then entries are numbered under the first
     incarnation."""
     shares_store: bool = False
-    """Whether the region may have several nodes."""
+    """Whether the region may have several nodes, now or later."""
     read_leases: bool = True
     """Whether the node asks for leases (`read_lease_s`). Several nodes of a region would wait for each other's."""
     snapshot_grace_s: float = 1.0
@@ -93,6 +93,11 @@ class RegionOptions:
     intake: IntakeOptions = field(default_factory=IntakeOptions)
     link: LinkOptions = field(default_factory=LinkOptions)
     guard: GuardOptions = field(default_factory=GuardOptions)
+
+    @property
+    def alone(self) -> bool:
+        """Whether the region has one node."""
+        return self.read_leases or not self.shares_store
 
 
 DEFAULT_OPTIONS = RegionOptions()

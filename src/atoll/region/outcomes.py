@@ -26,6 +26,8 @@ _ANSWERS_S = 1.2
 """A region that has not answered by then coordinates nothing."""
 _LONGEST_S = 10.0
 """A transaction whose intent stands in the way for longer is aborted, whatever its coordinator says."""
+_UNSURE_S = 2.0
+"""The same where its region does not know whether one of its nodes still coordinates it."""
 _BACK_OFF_S = 0.02
 _MOST_TRIES = 12
 _MOST_KNOWN = 10_000
@@ -113,10 +115,11 @@ class Outcomes:
     async def _wait(self, intent: Intent, wounded: Awaitable[object]) -> Outcome | None:
         """None once it has to be aborted."""
         loop = asyncio.get_running_loop()
-        until_s = loop.time() + _LONGEST_S
+        begun_s = loop.time()
+        until_s = begun_s + _LONGEST_S
         told = asyncio.ensure_future(self.wait(intent.transaction))
         older = asyncio.ensure_future(wounded)
-        asked: asyncio.Future[bool] | None = None
+        asked: asyncio.Future[GoesOnReply] | None = None
         try:
             while True:
                 waits: set[asyncio.Future[Any]] = {told, older} if asked is None else {told, older, asked}
@@ -128,29 +131,31 @@ class Outcomes:
                     return None
                 if asked is None:
                     asked = asyncio.ensure_future(self._goes_on(intent))
-                elif not asked.result():
+                elif not asked.result().may:
                     return None
                 else:
+                    until_s = until_s if asked.result().sure else min(until_s, begun_s + _UNSURE_S)
                     asked = None
         finally:
             for each in (told, older, asked):
                 if each is not None:
                     each.cancel()
 
-    async def _goes_on(self, intent: Intent) -> bool:
+    async def _goes_on(self, intent: Intent) -> GoesOnReply:
         """Whether the transaction's coordinator is there, and at it."""
         if intent.region == self._site.name:
-            return self.may_go_on(intent.transaction)
+            return self.goes_on(intent.transaction)
         try:
             async with asyncio.timeout(_ANSWERS_S):
-                reply = await self._site.ask(intent.region, GoesOnCall(intent.transaction), GoesOnReply)
+                return await self._site.ask(intent.region, GoesOnCall(intent.transaction), GoesOnReply)
         except (AtollError, TimeoutError):
-            return False
-        return reply.may
+            return GoesOnReply(may=False)
 
-    def may_go_on(self, transaction: str) -> bool:
-        """Whether a transaction of this region may still commit. Another node of the region may coordinate it."""
-        return transaction in self.running or self._site.options.shares_store
+    def goes_on(self, transaction: str) -> GoesOnReply:
+        """Whether a transaction of this region may still commit."""
+        if transaction in self.running:
+            return GoesOnReply(may=True)
+        return GoesOnReply(may=not self._site.options.alone, sure=self._site.options.alone)
 
     async def known(self, transaction: str) -> tuple[Outcome | None, bool]:
         """The outcome, and whether that is certain. None where none was decided when this was asked."""

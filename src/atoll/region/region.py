@@ -34,7 +34,6 @@ from atoll.replication.messages import (
     EntryCall,
     EntryReply,
     GoesOnCall,
-    GoesOnReply,
     HeldCall,
     JoinCall,
     PingCall,
@@ -279,7 +278,7 @@ class Region(Parts):
             case SettleCall():
                 return await self.transactions.settle(call)
             case GoesOnCall():
-                return GoesOnReply(self.proposer.outcomes.may_go_on(call.transaction))
+                return self.proposer.outcomes.goes_on(call.transaction)
             case ReadCall() if not call.vector and self.registers.concerns_reads(call.collection):
                 reading = await self.registers.read(call.collection, call.key, forward=False)
                 return ReadReply(reading.value, reading.version, dict(reading.vector))

@@ -323,6 +323,8 @@ class SagaReply(msgspec.Struct, array_like=True, frozen=True, tag="saga"):
 class GoesOnReply(msgspec.Struct, array_like=True, frozen=True, tag="goes-on"):
     may: bool
     """False where nobody coordinates it: its outcome is decided, or only others can decide it."""
+    sure: bool = True
+    """Whether the region knows. Of several nodes one is asked, and another may coordinate it."""
 
 
 class RelieveReply(msgspec.Struct, array_like=True, frozen=True, tag="relieve"):

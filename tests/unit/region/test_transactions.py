@@ -261,17 +261,27 @@ async def test_transactions_far_apart_wait_for_each_other_and_all_happen() -> No
         assert {name: it[name].statistics.proposals_lost for name in it.names} == before
 
 
+@pytest.mark.parametrize(
+    ("options", "within_s"),
+    [({}, 1.0), ({"shares_store": True}, 1.0), ({"shares_store": True, "read_leases": False}, 3.0)],
+    ids=["embedded store", "one node", "several nodes"],
+)
 @in_virtual_time
-async def test_a_transaction_that_nobody_coordinates_is_aborted_soon() -> None:
-    """Its region goes on without it: the process has been started anew, for instance."""
-    async with World(application=APPLICATION) as it:
+async def test_a_transaction_that_nobody_coordinates_is_aborted_soon(
+    options: dict[str, bool], within_s: float
+) -> None:
+    """Its region goes on without it: the process has been started anew, for instance.
+
+    Of several nodes, the one that is asked does not know whether another one is at it.
+    """
+    async with World(application=APPLICATION, **options) as it:
         await fund(it, ann=10, bob=0)
         mutations = moved(it, 3, "ann", "bob")
         lost = Intent(
             transaction_id(it["a"].now_ms(), 1), "a", it["a"].clock.now(), ("purse/ann", "purse/bob")
         )
         await it["a"].registers.place(PlaceCall(mutations[:1], lost))
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(within_s):
             await it["b"].transact(Write(moved(it, 1, "ann", "bob")))
         assert await balances(it, "c", "ann", "bob") == [9, 1]
 
