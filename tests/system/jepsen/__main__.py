@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from . import report
@@ -31,6 +32,9 @@ def main() -> int:
     parser.add_argument(
         "--of", choices=sorted(kinds), help="histories of these alone; else every tenth is of transactions"
     )
+    parser.add_argument(
+        "--jobs", type=int, default=4, help="deployments at a time; their clients mostly wait"
+    )
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="atoll-jepsen-"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,23 +50,31 @@ def main() -> int:
         transactions=kinds.get(given.of),
     )
     _say(f"seed {given.seed}, {given.histories} histories of {given.operations} operations in {folder}")
-    ok = asyncio.run(_run(options, keep=given.folder is not None))
+    ok = asyncio.run(_run(options, min(given.jobs, given.histories), keep=given.folder is not None))
     if ok and given.folder is None:
         shutil.rmtree(folder, ignore_errors=True)
     return 0 if ok else 1
 
 
-async def _run(options: Options, *, keep: bool) -> bool:
+async def _run(options: Options, jobs: int, *, keep: bool) -> bool:
     began = time.monotonic()
     done: list[Recorded] = []
-    async for found in record(options):
-        done.append(found)
-        each_s = (time.monotonic() - began) / len(done)
-        _say(report.line(found, options.histories, each_s * (options.histories - len(done))))
-        if not found.ok:
-            _say("\n".join(report.wrong(found)))
-        elif not keep:
-            found.file.unlink()
+
+    async def run(job: int) -> None:
+        folder = options.folder if jobs == 1 else options.folder / f"deployment-{job}"
+        folder.mkdir(exist_ok=True)
+        async for found in record(replace(options, folder=folder, first=job, step=jobs)):
+            done.append(found)
+            each_s = (time.monotonic() - began) / len(done)
+            _say(report.line(found, options.histories, each_s * (options.histories - len(done))))
+            if not found.ok:
+                _say("\n".join(report.wrong(found)))
+            elif not keep:
+                found.file.unlink()
+
+    async with asyncio.TaskGroup() as group:
+        for job in range(1, jobs + 1):
+            group.create_task(run(job))
     _say("\n".join(report.summary(done, time.monotonic() - began)))
     return all(found.ok for found in done)
 

@@ -50,6 +50,10 @@ class Options:
     """Clients begin with the first fault. They are fast: a short history would be over before."""
     transactions: bool | None = None
     """Whether histories are of transactions over lists, or of single documents; None for one in ten of them."""
+    first: int = 1
+    """The number of the first history."""
+    step: int = 1
+    """Between the numbers of two."""
 
 
 @dataclass(slots=True)
@@ -74,14 +78,14 @@ class Recorded:
 
 async def record(options: Options) -> AsyncIterator[Recorded]:
     """Raises AssertionError when regions cannot be started."""
-    deployment = Deployment(options.folder, Random(f"{options.seed} wires"), mounts=False)
+    deployment = Deployment(options.folder, Random(f"{options.seed} wires {options.first}"), mounts=False)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(deployment.stop)
         await deployment.start()
         transport = AiohttpTransport(deployment.urls, ClientOptions())
         stack.push_async_callback(transport.close)
         await all_vote(deployment)
-        for number in range(1, options.histories + 1):
+        for number in range(options.first, options.histories + 1, options.step):
             yield await _Recording(deployment, transport, options, number).made()
 
 
