@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 WORKERS ?= 3
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# It measures for how long regions hold their event loop: other tests beside it would be part of that.
+ALONE := tests/system/test_limits.py
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format bench performance docs simulate limits chaos jepsen clean
@@ -34,7 +37,12 @@ demo: install
 	@$(BIN)/atoll demo $(ARGS)
 
 test: install
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+ifeq ($(ARGS),)
+	@$(PYTEST) --ignore $(ALONE)
+	@$(BIN)/python -m pytest $(ALONE)
+else
+	@$(PYTEST) $(ARGS)
+endif
 
 check: install
 	@$(BIN)/ruff check .

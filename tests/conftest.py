@@ -16,7 +16,6 @@ from atoll.region.group_commit import GroupCommit
 _TESTS = Path(__file__).parent
 _LONG = {
     "test_examples.py",
-    "test_limits.py",
     "test_loop.py",
     "test_planted.py",
     "test_postgresql.py",
