@@ -335,8 +335,9 @@ class Cluster:
         with ThreadPoolExecutor(len(done)) as threads:
             running = [threads.submit(act, client, near) for client, near in enumerate(self.regions)]
             try:
-                until(lambda: min(done) > 0, "all regions vote")
+                until(lambda: min(done) > 0, "all clients have begun")
                 for region in self:
+                    self.voting()  # else the next one is a second one that does not
                     before = max(done)
                     region.kill()
                     until(lambda: max(done) > before + 5, "others go on")  # noqa: B023
