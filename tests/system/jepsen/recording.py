@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from math import inf
@@ -50,10 +50,6 @@ class Options:
     """Clients begin with the first fault. They are fast: a short history would be over before."""
     transactions: bool | None = None
     """Whether histories are of transactions over lists, or of single documents; None for one in ten of them."""
-    first: int = 1
-    """The number of the first history."""
-    step: int = 1
-    """Between the numbers of two."""
 
 
 @dataclass(slots=True)
@@ -76,16 +72,17 @@ class Recorded:
         return self.verdict == "valid" and not self.wrong
 
 
-async def record(options: Options) -> AsyncIterator[Recorded]:
-    """Raises AssertionError when regions cannot be started."""
-    deployment = Deployment(options.folder, Random(f"{options.seed} wires {options.first}"), mounts=False)
+async def record(options: Options, numbers: Iterator[int] | None = None) -> AsyncIterator[Recorded]:
+    """The histories of these numbers, or all. Raises AssertionError when regions cannot be started."""
+    numbers = iter(range(1, options.histories + 1)) if numbers is None else numbers
+    deployment = Deployment(options.folder, Random(f"{options.seed} wires"), mounts=False)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(deployment.stop)
         await deployment.start()
         transport = AiohttpTransport(deployment.urls, ClientOptions())
         stack.push_async_callback(transport.close)
         await all_vote(deployment)
-        for number in range(options.first, options.histories + 1, options.step):
+        for number in numbers:
             yield await _Recording(deployment, transport, options, number).made()
 
 
